@@ -1,0 +1,60 @@
+package validators
+
+// Reason says, in one word of a closed list, why a client was refused. It is
+// what logs, metrics and the {http.mtls.error} placeholder carry.
+type Reason string
+
+// The closed list of refusal reasons.
+const (
+	// CertificateMissing means that the peer presented no certificate, or
+	// that the connection is not a TLS connection.
+	CertificateMissing Reason = "certificate_missing"
+	// CertificateExpired means that the certificate is outside its validity
+	// period (RFC 5280 §4.1.2.5).
+	CertificateExpired Reason = "certificate_expired"
+	// CertificateUnknown means that no registered credential fits.
+	CertificateUnknown Reason = "certificate_unknown"
+	// CertificateUntrusted means that no pin admits the certificate and its
+	// chain does not verify, or that issued_by or require_chain is not met.
+	CertificateUntrusted Reason = "certificate_untrusted"
+	// CertificateUnsuitable means that the certificate is not made for client
+	// authentication (RFC 5280 §4.2.1.3, §4.2.1.9, §4.2.1.12).
+	CertificateUnsuitable Reason = "certificate_unsuitable"
+	// CertificateAmbiguous means that several clients match and nothing
+	// decides between them.
+	CertificateAmbiguous Reason = "certificate_ambiguous"
+	// ClientMismatch means that the request names a client which the
+	// certificate does not belong to (RFC 8705 §2).
+	ClientMismatch Reason = "client_mismatch"
+	// ClientDisabled means that the client is registered but switched off.
+	ClientDisabled Reason = "client_disabled"
+	// ClientNotAllowed means that the client is authenticated but not in the
+	// directive's allow list.
+	ClientNotAllowed Reason = "client_not_allowed"
+	// ScopeMissing means that the client is authenticated but not registered
+	// for every scope that the directive requires.
+	ScopeMissing Reason = "scope_missing"
+)
+
+// Reasons is the closed list in a fixed order, for metrics and documentation.
+var Reasons = []Reason{
+	CertificateMissing, CertificateExpired, CertificateUnknown, CertificateUntrusted,
+	CertificateUnsuitable, CertificateAmbiguous, ClientMismatch, ClientDisabled,
+	ClientNotAllowed, ScopeMissing,
+}
+
+// Refusal is the error of a failed authentication: the reason for machines
+// and the detail for the operator's log. The detail is never shown to the
+// caller.
+type Refusal struct {
+	Reason Reason
+	Detail string
+}
+
+// Error returns the reason followed by the detail.
+func (r *Refusal) Error() string {
+	if r.Detail == "" {
+		return string(r.Reason)
+	}
+	return string(r.Reason) + ": " + r.Detail
+}
