@@ -1,0 +1,150 @@
+package tokens
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+)
+
+// The error codes of the token endpoint.
+const (
+	CodeInvalidRequest       = "invalid_request"        // RFC 6749 §5.2
+	CodeInvalidClient        = "invalid_client"         // RFC 6749 §5.2
+	CodeInvalidGrant         = "invalid_grant"          // RFC 6749 §5.2
+	CodeUnauthorizedClient   = "unauthorized_client"    // RFC 6749 §5.2
+	CodeUnsupportedGrantType = "unsupported_grant_type" // RFC 6749 §5.2
+	CodeInvalidScope         = "invalid_scope"          // RFC 6749 §5.2
+	CodeInvalidTarget        = "invalid_target"         // RFC 8707 §2
+
+	// RFC 6749 §4.1.2.1 defines these for another endpoint; client libraries
+	// know them.
+	CodeServerError            = "server_error"
+	CodeTemporarilyUnavailable = "temporarily_unavailable"
+)
+
+// retryAfter is what a caller is told to wait, in seconds, while there are no
+// signing keys.
+const retryAfter = "5"
+
+// Error is an OAuth 2.0 error response (RFC 6749 §5.2). Mind that functions of
+// this package return it as *Error: compare that with nil before it becomes an
+// error.
+type Error struct {
+	// Status is the HTTP status code.
+	Status int
+	// Code is the `error` member, one of the Code constants.
+	Code string
+	// Description is the `error_description` member. It never repeats what
+	// the caller sent.
+	Description string
+	// Header holds further header fields, such as Allow, WWW-Authenticate
+	// and Retry-After. It may be nil.
+	Header http.Header
+	// Cause is what happened, for the log; it is not written to the response.
+	// It may be nil.
+	Cause error
+}
+
+// NewError returns the error response of code with the status that belongs to
+// it: 401 for invalid_client, 500 for server_error, 503 for
+// temporarily_unavailable, 400 for every other.
+func NewError(code, description string) *Error {
+	status := http.StatusBadRequest
+	switch code {
+	case CodeInvalidClient:
+		status = http.StatusUnauthorized
+	case CodeServerError:
+		status = http.StatusInternalServerError
+	case CodeTemporarilyUnavailable:
+		status = http.StatusServiceUnavailable
+	}
+	return &Error{Status: status, Code: code, Description: description}
+}
+
+// Error returns code, description and cause, for a log.
+func (e *Error) Error() string {
+	text := e.Code
+	if e.Description != "" {
+		text += ": " + e.Description
+	}
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+func (e *Error) withCause(cause error) *Error {
+	e.Cause = cause
+	return e
+}
+
+func (e *Error) withHeader(name, value string) *Error {
+	e.Header = http.Header{}
+	e.Header.Set(name, value)
+	return e
+}
+
+func unavailable(cause error) *Error {
+	return NewError(CodeTemporarilyUnavailable, "the signing keys are not available, try again later").
+		withCause(cause).withHeader("Retry-After", retryAfter)
+}
+
+// WriteError writes e as the response: JSON that is not to be stored
+// (RFC 6749 §5.2). errorID, if any, is appended to the description, so that a
+// caller can quote it to the operator, who finds it in the log.
+func WriteError(w http.ResponseWriter, e *Error, errorID string) {
+	description := e.Description
+	if errorID != "" {
+		description = strings.TrimSpace(fmt.Sprintf("%s (error id: %s)", description, errorID))
+	}
+	maps.Copy(w.Header(), e.Header)
+	writeJSON(w, e.Status, struct {
+		Code        string `json:"error"`
+		Description string `json:"error_description,omitempty"`
+	}{e.Code, printable(description)})
+}
+
+// WriteToken writes t as the response: JSON that is not to be stored
+// (RFC 6749 §5.1).
+func WriteToken(w http.ResponseWriter, t *TokenResponse) {
+	writeJSON(w, http.StatusOK, t)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Pragma", "no-cache")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// printable replaces what RFC 6749 §5.2 does not allow in error_description.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// quote prepares what a caller sent for the cause of an error: escaped, and
+// short enough for a log line.
+func quote(s string) string {
+	const most = 100
+	if len(s) > most {
+		return fmt.Sprintf("%q...", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}

@@ -1,0 +1,215 @@
+package tokens
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const defaultLifetime = time.Hour
+
+// The client authentication methods of RFC 8705 §2.1.1 and §2.2.1.
+const (
+	TLSClientAuth           = "tls_client_auth"
+	SelfSignedTLSClientAuth = "self_signed_tls_client_auth"
+)
+
+// Resource is an API that tokens are for.
+type Resource struct {
+	// Name is the API's identifier in `aud`. Clients can name it with the
+	// `resource` parameter if it is an absolute URI (RFC 8707 §2).
+	Name string
+	// Scopes are the scopes that belong to it. A scope belongs to one
+	// resource at most.
+	Scopes []string
+}
+
+// IssuerConfig describes an authorization server.
+type IssuerConfig struct {
+	// URL is the issuer identifier (RFC 8414 §2): https, without query,
+	// fragment and userinfo. It is used byte for byte as `iss`. Mandatory.
+	URL string
+	// Lifetime is how long a token lives, at least a second. Default: 1h.
+	Lifetime time.Duration
+	// Algorithm is the signing algorithm. Default: that of the key source;
+	// any other is an error.
+	Algorithm Algorithm
+	// Audience is the `aud` of tokens that belong to no resource. Default:
+	// the issuer URL if there are no Resources, else nothing.
+	Audience []string
+	// Resources are the APIs that tokens are for.
+	Resources []Resource
+	// MTLSAlias is the base URL of `mtls_endpoint_aliases` (RFC 8705 §5)
+	// where mutual TLS lives on another host. Default: the issuer's own
+	// /connect/mtls/ paths.
+	MTLSAlias string
+	// Scopes are all scopes that clients have, for the metadata.
+	Scopes []string
+	// AuthMethods are the client authentication methods that can be used,
+	// for the metadata: [TLSClientAuth], [SelfSignedTLSClientAuth]. Default:
+	// both.
+	AuthMethods []string
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// Issuer is an authorization server without its HTTP and TLS. It is immutable
+// and safe for concurrent use.
+type Issuer struct {
+	url       string
+	lifetime  time.Duration
+	audience  []string
+	resources map[string]bool   // by name
+	owner     map[string]string // scope to resource name
+	keys      *KeySource
+	now       func() time.Time
+	metadata  Document
+	routes    routes
+}
+
+// NewIssuer makes an issuer that signs with the keys of keys. Errors name the
+// value that is wrong and the remedy.
+func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
+	issuer, err := parseBaseURL("issuer", cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	var alias *url.URL
+	if cfg.MTLSAlias != "" {
+		if alias, err = parseBaseURL("mtls_alias", cfg.MTLSAlias); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
+		return nil, fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
+	}
+	if cfg.Algorithm != "" && cfg.Algorithm != keys.Algorithm() {
+		return nil, fmt.Errorf("signing algorithm %s is not that of the signing key, %s: use one or the other", cfg.Algorithm, keys.Algorithm())
+	}
+	for n, aud := range cfg.Audience {
+		switch {
+		case aud == "":
+			return nil, fmt.Errorf("an audience of issuer '%s' is empty: remove it or give it a value", cfg.URL)
+		case slices.Contains(cfg.Audience[:n], aud):
+			return nil, fmt.Errorf("audience '%s' is listed twice: remove one", aud)
+		}
+	}
+	for _, scope := range cfg.Scopes {
+		if !ValidScope(scope) {
+			return nil, fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
+		}
+	}
+	for _, method := range cfg.AuthMethods {
+		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
+			return nil, fmt.Errorf("client authentication method '%s' is not supported: use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
+		}
+	}
+	owner, err := scopeOwners(cfg.Resources)
+	if err != nil {
+		return nil, err
+	}
+	i := &Issuer{
+		url:       cfg.URL,
+		lifetime:  cmp.Or(cfg.Lifetime, defaultLifetime),
+		audience:  slices.Clone(cfg.Audience),
+		resources: make(map[string]bool, len(cfg.Resources)),
+		owner:     owner,
+		keys:      keys,
+		now:       cfg.Now,
+		routes:    newRoutes(issuer, alias),
+	}
+	for _, r := range cfg.Resources {
+		i.resources[r.Name] = true
+	}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	i.metadata = newMetadata(cfg, keys.Algorithm())
+	return i, nil
+}
+
+// JWKS returns the public keys (RFC 7517 §5). If there are none yet they are
+// loaded or created, for as long as ctx allows; the error is then
+// temporarily_unavailable.
+func (i *Issuer) JWKS(ctx context.Context) (Document, *Error) {
+	ring, err := i.keys.Ensure(ctx)
+	if err != nil {
+		return Document{}, unavailable(err)
+	}
+	return ring.JWKS(), nil
+}
+
+// scopeOwners returns the resource that each scope belongs to.
+func scopeOwners(resources []Resource) (map[string]string, error) {
+	owner := make(map[string]string)
+	seen := make(map[string]bool)
+	for _, r := range resources {
+		switch {
+		case r.Name == "":
+			return nil, fmt.Errorf("a resource has an empty name: use the API's identifier")
+		case seen[r.Name]:
+			return nil, fmt.Errorf("resource '%s' is declared twice: merge the two", r.Name)
+		}
+		seen[r.Name] = true
+		for _, scope := range r.Scopes {
+			if !ValidScope(scope) {
+				return nil, fmt.Errorf("resource '%s': scope '%s' is not valid: use printable ASCII without space, quote and backslash", r.Name, scope)
+			}
+			if other, ok := owner[scope]; ok && other != r.Name {
+				return nil, fmt.Errorf("scope '%s' belongs to the resources '%s' and '%s': remove it from one", scope, other, r.Name)
+			}
+			owner[scope] = r.Name
+		}
+	}
+	return owner, nil
+}
+
+// parseBaseURL parses an https URL that paths can be joined to. It refuses
+// everything that a client, a proxy or this server might spell differently.
+func parseBaseURL(setting, raw string) (*url.URL, error) {
+	wrong := func(problem, remedy string) (*url.URL, error) {
+		return nil, fmt.Errorf("%s '%s' %s: %s", setting, raw, problem, remedy)
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err == nil && u.User != nil: // not repeated: it may be a password
+		return nil, fmt.Errorf("%s of host '%s' has a user name or password: remove it", setting, u.Host)
+	case err != nil || !strings.HasPrefix(raw, "https://"):
+		return wrong("is not an https URL", "use one like https://auth.example.com")
+	case !validHost(u):
+		return wrong("has no valid host", "use one like https://auth.example.com")
+	case strings.ContainsAny(raw, "?#"):
+		return wrong("has a query or fragment", "remove it (RFC 8414 §2)")
+	case u.EscapedPath() != u.Path:
+		return wrong("has characters in its path that must be encoded", "use only A-Z a-z 0-9 - . _ ~ and /")
+	}
+	segments := strings.Split(u.Path, "/")
+	for n, segment := range segments {
+		inner := n > 0 && n < len(segments)-1
+		if segment == "." || segment == ".." || inner && segment == "" {
+			return wrong("has an empty or dot segment in its path", "write the path without it")
+		}
+	}
+	return u, nil
+}
+
+func validHost(u *url.URL) bool {
+	host := u.Hostname()
+	for _, c := range []byte(host) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == ':':
+		default:
+			return false
+		}
+	}
+	if strings.HasSuffix(u.Host, ":") {
+		return false
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
+	return host != "" && err == nil && port > 0
+}

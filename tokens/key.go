@@ -1,0 +1,186 @@
+package tokens
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Key is one signing key: a private key with the one algorithm it is used
+// with. It is immutable and safe for concurrent use.
+type Key struct {
+	id        string
+	algorithm Algorithm
+	created   time.Time
+	private   crypto.Signer
+	public    jose.JSONWebKey
+	publicDoc []byte
+	method    jwt.SigningMethod
+	header    string // the encoded JOSE header and its dot
+}
+
+// NewKey makes a signing key of an *ecdsa.PrivateKey, *rsa.PrivateKey or
+// ed25519.PrivateKey. An empty alg means the natural one of the key: ES256,
+// ES384, ES512 or EdDSA by its curve, RS256 for RSA. A key that does not fit
+// alg, or an RSA key below 2048 bits, is an error. created may be zero if it
+// is not known.
+func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, error) {
+	kind, natural := describeKey(private)
+	if natural == "" {
+		return nil, fmt.Errorf("a %s key cannot sign tokens: use a P-256, P-384, P-521, RSA or Ed25519 key", kind)
+	}
+	if alg == "" {
+		alg = natural
+	}
+	if _, err := ParseAlgorithm(string(alg)); err != nil {
+		return nil, err
+	}
+	if kind != alg.keyType() {
+		return nil, fmt.Errorf("signing algorithm %s needs a %s key, this is a %s key", alg, alg.keyType(), kind)
+	}
+	if key, ok := private.(*rsa.PrivateKey); ok && key.N.BitLen() < minRSABits {
+		return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", key.N.BitLen(), minRSABits)
+	}
+
+	public := jose.JSONWebKey{Key: private.Public(), Algorithm: string(alg), Use: "sig"}
+	thumbprint, err := public.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("computing the key id: %v", err)
+	}
+	public.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
+	doc, err := public.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %v", err)
+	}
+	header, err := json.Marshal(map[string]string{"typ": "at+jwt", "alg": string(alg), "kid": public.KeyID})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the token header: %v", err)
+	}
+	return &Key{
+		id:        public.KeyID,
+		algorithm: alg,
+		created:   created,
+		private:   private,
+		public:    public,
+		publicDoc: doc,
+		method:    jwt.GetSigningMethod(string(alg)),
+		header:    base64.RawURLEncoding.EncodeToString(header) + ".",
+	}, nil
+}
+
+// ID returns the key's `kid`: its RFC 7638 thumbprint with SHA-256, base64url
+// without padding.
+func (k *Key) ID() string { return k.id }
+
+// Algorithm returns the algorithm the key signs with.
+func (k *Key) Algorithm() Algorithm { return k.algorithm }
+
+// Created returns when the key was made; zero if that is not known.
+func (k *Key) Created() time.Time { return k.created }
+
+// Public returns the public half as it is published (RFC 7517 §4), with `use`,
+// `alg` and `kid`.
+func (k *Key) Public() jose.JSONWebKey { return k.public }
+
+// sign returns the access token with the given claims, a JSON object. It is
+// jwt.Token.SignedString, but the header is encoded once per key and the claims
+// only once per token: that halves what a token costs beside its signature.
+func (k *Key) sign(claims []byte) (string, error) {
+	input := k.header + base64.RawURLEncoding.EncodeToString(claims)
+	signature, err := k.method.Sign(input, k.private)
+	if err != nil {
+		return "", err
+	}
+	return input + "." + base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+// ParsePrivateKeyPEM reads the one private key of a PEM file: PKCS#8
+// ("PRIVATE KEY"), SEC 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"),
+// not encrypted. alg is as in [NewKey]. Errors say what the file holds
+// instead and what to do, and never contain key material.
+func ParsePrivateKeyPEM(data []byte, alg Algorithm) (*Key, error) {
+	return parsePrivateKeyPEM(data, alg, time.Time{})
+}
+
+func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, error) {
+	var private crypto.Signer
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			break
+		}
+		data = rest
+		if block.Type == "EC PARAMETERS" { // openssl ecparam writes them before the key
+			continue
+		}
+		signer, err := parsePrivateKeyBlock(block)
+		if err != nil {
+			return nil, err
+		}
+		if private != nil {
+			return nil, errors.New("there are several private keys: keep only the one that signs")
+		}
+		private = signer
+	}
+	if bytes.Contains(data, []byte("-----BEGIN ")) {
+		return nil, errors.New("a PEM block is damaged or cut off")
+	}
+	if private == nil {
+		return nil, errors.New("there is no private key in PEM form: expected -----BEGIN PRIVATE KEY-----")
+	}
+	return NewKey(private, alg, created)
+}
+
+func parsePrivateKeyBlock(block *pem.Block) (crypto.Signer, error) {
+	_, dekInfo := block.Headers["DEK-Info"]
+	var key any
+	var err error
+	switch {
+	case block.Type == "ENCRYPTED PRIVATE KEY" || dekInfo || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
+		return nil, errors.New("the private key is encrypted: decrypt it with openssl pkey -in <file> -out <new-file>")
+	case block.Type == "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case block.Type == "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case block.Type == "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case strings.HasSuffix(block.Type, "CERTIFICATE"):
+		return nil, errors.New("this is a certificate, not a private key")
+	case strings.HasSuffix(block.Type, "CERTIFICATE REQUEST"):
+		return nil, errors.New("this is a certificate request, not a private key")
+	case strings.HasSuffix(block.Type, "PUBLIC KEY"):
+		return nil, errors.New("this is a public key, not a private key")
+	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+		return nil, errors.New("private keys of this format are not supported: convert the file to PKCS#8, -----BEGIN PRIVATE KEY-----")
+	default:
+		return nil, errors.New("a PEM block is no private key: expected only -----BEGIN PRIVATE KEY-----")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the private key does not parse: %v", err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("a key of type %T cannot sign", key)
+	}
+	return signer, nil
+}
+
+// encodePrivateKeyPEM returns the key as an unencrypted PKCS#8 PEM block.
+func encodePrivateKeyPEM(private crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}

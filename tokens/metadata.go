@@ -1,0 +1,57 @@
+package tokens
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// metadata is the authorization server metadata (RFC 8414 §2). It has no
+// response_types_supported: there is no authorization endpoint.
+type metadata struct {
+	Issuer              string          `json:"issuer"`
+	TokenEndpoint       string          `json:"token_endpoint"`
+	JWKSURI             string          `json:"jwks_uri"`
+	ScopesSupported     []string        `json:"scopes_supported,omitempty"`
+	GrantTypes          []string        `json:"grant_types_supported"`
+	TokenAuthMethods    []string        `json:"token_endpoint_auth_methods_supported"`
+	BoundAccessTokens   bool            `json:"tls_client_certificate_bound_access_tokens"` // RFC 8705 §3.3
+	MTLSEndpointAliases endpointAliases `json:"mtls_endpoint_aliases"`                      // RFC 8705 §5
+	IDTokenSigningAlgs  []Algorithm     `json:"id_token_signing_alg_values_supported"`      // OIDC libraries read the key type from it
+}
+
+type endpointAliases struct {
+	TokenEndpoint string `json:"token_endpoint"`
+}
+
+// Metadata returns the authorization server metadata (RFC 8414 §3.2), the one
+// document of both well-known paths.
+func (i *Issuer) Metadata() Document { return i.metadata }
+
+func newMetadata(cfg IssuerConfig, alg Algorithm) Document {
+	base := strings.TrimSuffix(cfg.URL, "/")
+	alias := base + pathMTLSToken
+	if cfg.MTLSAlias != "" {
+		alias = strings.TrimSuffix(cfg.MTLSAlias, "/") + pathToken
+	}
+	methods := cfg.AuthMethods
+	if len(methods) == 0 {
+		methods = []string{TLSClientAuth, SelfSignedTLSClientAuth}
+	}
+	body, _ := json.Marshal(metadata{ // strings only: it cannot fail
+		Issuer:              cfg.URL,
+		TokenEndpoint:       base + pathToken,
+		JWKSURI:             base + pathJWKS,
+		ScopesSupported:     sortedSet(cfg.Scopes),
+		GrantTypes:          []string{grantClientCredentials},
+		TokenAuthMethods:    sortedSet(methods),
+		BoundAccessTokens:   true,
+		MTLSEndpointAliases: endpointAliases{TokenEndpoint: alias},
+		IDTokenSigningAlgs:  []Algorithm{alg},
+	})
+	return newDocument(body)
+}
+
+func sortedSet(values []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(values)))
+}

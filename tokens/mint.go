@@ -1,0 +1,160 @@
+package tokens
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ErrCertificateExpired is the cause of the [Error] that refuses a token
+// because the client certificate ends within the second.
+var ErrCertificateExpired = errors.New("the client certificate has expired or is about to")
+
+// thumbprintLength is that of base64url(SHA-256) (RFC 8705 §3.1).
+const thumbprintLength = 43
+
+// TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
+// There is never a refresh token (RFC 6749 §4.4.3).
+type TokenResponse struct {
+	// AccessToken is the signed JWT.
+	AccessToken string `json:"access_token"`
+	// TokenType is "Bearer": that is also the type of a token bound to a
+	// certificate (RFC 8705 §3).
+	TokenType string `json:"token_type"`
+	// ExpiresIn is the token's lifetime in seconds.
+	ExpiresIn int64 `json:"expires_in"`
+	// Scope is the granted scope, separated by spaces; empty if there is none.
+	Scope string `json:"scope,omitempty"`
+
+	// ID is the token's `jti`, for the log; it is not part of the answer.
+	ID string `json:"-"`
+	// Audience is the token's `aud`, for the log; it is not part of the answer.
+	Audience []string `json:"-"`
+}
+
+// Mint issues an access token to the client of g (RFC 6749 §4.4, RFC 9068)
+// that is bound to its certificate (RFC 8705 §3) and never outlives it. The
+// error is:
+//
+//   - unsupported_grant_type as [TokenRequest.CheckGrant] says
+//   - invalid_scope if the client may not have a scope, or if the scopes and
+//     resources do not make one unambiguous audience
+//   - invalid_target for a resource that is malformed, unknown or not for the
+//     client, or missing where it is needed (RFC 8707 §2)
+//   - invalid_client with the cause [ErrCertificateExpired]
+//   - temporarily_unavailable while there is no signing key; ctx bounds how
+//     long one is waited for
+//   - server_error if g has no thumbprint or the token cannot be signed
+func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenResponse, *Error) {
+	if e := req.CheckGrant(); e != nil {
+		return nil, e
+	}
+	if len(g.Thumbprint) != thumbprintLength {
+		return nil, mintFailed(fmt.Errorf("'%s' is no SHA-256 thumbprint to bind the token to", g.Thumbprint))
+	}
+	scopes, audience, e := i.terms(g, req)
+	if e != nil {
+		return nil, e
+	}
+	ring, err := i.keys.Ensure(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+
+	issuedAt := i.now().Unix()
+	expires := min(issuedAt+i.lifetimeOf(g), g.NotAfter.Unix())
+	if expires <= issuedAt {
+		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
+	}
+	claims := &accessToken{
+		Issuer:       i.url,
+		Subject:      g.ClientID,
+		Audience:     audience,
+		Expires:      expires,
+		IssuedAt:     issuedAt,
+		ID:           newTokenID(),
+		ClientID:     g.ClientID,
+		Scope:        strings.Join(scopes, " "),
+		Confirmation: confirmation{Thumbprint: g.Thumbprint},
+	}
+	encoded, err := claims.encode(g.Claims)
+	if err != nil {
+		return nil, mintFailed(err)
+	}
+	token, err := ring.Signing().sign(encoded)
+	if err != nil {
+		return nil, mintFailed(err)
+	}
+	return &TokenResponse{
+		AccessToken: token,
+		TokenType:   "Bearer",
+		ExpiresIn:   expires - issuedAt,
+		Scope:       claims.Scope,
+		ID:          claims.ID,
+		Audience:    audience,
+	}, nil
+}
+
+func mintFailed(cause error) *Error {
+	return NewError(CodeServerError, "the token could not be issued").withCause(cause)
+}
+
+// lifetimeOf returns the lifetime of a token in seconds, at least one.
+func (i *Issuer) lifetimeOf(g *Grant) int64 {
+	lifetime := i.lifetime
+	if g.Lifetime > 0 {
+		lifetime = g.Lifetime
+	}
+	return max(1, int64(lifetime/time.Second))
+}
+
+// newTokenID returns 128 random bits, base64url.
+func newTokenID() string {
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// accessToken is the claims set of RFC 9068 §2.2 with the confirmation of
+// RFC 8705 §3.1.
+type accessToken struct {
+	Issuer       string       `json:"iss"`
+	Subject      string       `json:"sub"`
+	Audience     audience     `json:"aud"`
+	Expires      int64        `json:"exp"`
+	IssuedAt     int64        `json:"iat"`
+	ID           string       `json:"jti"`
+	ClientID     string       `json:"client_id"`
+	Scope        string       `json:"scope,omitempty"`
+	Confirmation confirmation `json:"cnf"`
+}
+
+type confirmation struct {
+	Thumbprint string `json:"x5t#S256"`
+}
+
+// audience is one string where there is one, else an array (RFC 7519 §4.1.3).
+type audience []string
+
+func (a audience) MarshalJSON() ([]byte, error) {
+	if len(a) == 1 {
+		return json.Marshal(a[0])
+	}
+	return json.Marshal([]string(a))
+}
+
+// encode returns the claims set with the client's own claims, which are encoded
+// already.
+func (t *accessToken) encode(own Claims) ([]byte, error) {
+	b, err := json.Marshal(t)
+	if err != nil || len(own.members) == 0 {
+		return b, err
+	}
+	b[len(b)-1] = ','
+	return append(append(b, own.members...), '}'), nil
+}

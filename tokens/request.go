@@ -1,0 +1,205 @@
+package tokens
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// maxBody is the largest request body, in bytes.
+	maxBody = 64 << 10
+	// maxParameters is the largest number of parameters in a request body.
+	maxParameters = 64
+
+	grantClientCredentials = "client_credentials"
+)
+
+// otherAuthentication are the parameters of the client authentication methods
+// that this server does not have (RFC 6749 §2.3.1, RFC 7521 §4.2). A request
+// must not use a second method beside its certificate (RFC 6749 §2.3).
+var otherAuthentication = []string{"client_secret", "client_assertion", "client_assertion_type"}
+
+// bodyOnly are the parameters that must not be in a URL, where they would end
+// up in access logs (RFC 6749 §2.3.1, §3.2).
+var bodyOnly = append([]string{
+	"grant_type", "client_id", "scope", "resource", "token", "access_token", "refresh_token",
+	"code", "assertion", "username", "password",
+}, otherAuthentication...)
+
+// TokenRequest is what a token request asks for (RFC 6749 §4.4.2). A parameter
+// that is absent or empty is the empty string.
+type TokenRequest struct {
+	// ClientID is the `client_id`, which a request with a client certificate
+	// must carry (RFC 8705 §2).
+	ClientID string
+	// GrantType is the `grant_type`; see [TokenRequest.CheckGrant].
+	GrantType string
+	// Scope is the `scope` as sent.
+	Scope string
+	// Resources are the values of `resource` (RFC 8707 §2).
+	Resources []string
+}
+
+// CheckGrant returns unsupported_grant_type unless the grant is
+// client_credentials. It is not part of [ParseTokenRequest] because only an
+// authenticated client is told which grants there are.
+func (req TokenRequest) CheckGrant() *Error {
+	switch req.GrantType {
+	case grantClientCredentials:
+		return nil
+	case "":
+		return NewError(CodeInvalidRequest, "grant_type is missing")
+	}
+	return NewError(CodeUnsupportedGrantType, "the only grant_type is "+grantClientCredentials).
+		withCause(fmt.Errorf("grant_type %s", quote(req.GrantType)))
+}
+
+// ParseTokenRequest reads a token request: POST, a form body of at most 64 KiB
+// and 64 parameters, none of them twice but `resource`, with `client_id` and
+// `grant_type`, and with no second client authentication method (RFC 6749
+// §2.3, §3.2). The status of the error is 405 for another method, 413 for a
+// body that is too large, 401 if HTTP Basic was tried (RFC 6749 §5.2), and 400
+// for everything else. The query string is not read, but OAuth parameters in
+// it are an error.
+func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
+	form, err := readForm(r)
+	if err != nil {
+		return TokenRequest{}, err
+	}
+	for _, name := range otherAuthentication {
+		if form.Get(name) != "" {
+			return TokenRequest{}, NewError(CodeInvalidRequest, name+" is not supported: the client authenticates with its certificate only")
+		}
+	}
+	req := TokenRequest{
+		ClientID:  form.Get("client_id"),
+		GrantType: form.Get("grant_type"),
+		Scope:     form.Get("scope"),
+		Resources: slices.DeleteFunc(form["resource"], func(s string) bool { return s == "" }),
+	}
+	switch {
+	case req.ClientID == "":
+		return TokenRequest{}, NewError(CodeInvalidRequest, "client_id is missing")
+	case req.GrantType == "":
+		return TokenRequest{}, NewError(CodeInvalidRequest, "grant_type is missing")
+	}
+	return req, nil
+}
+
+// readForm reads the parameters of a request to an OAuth endpoint that takes
+// a form body.
+func readForm(r *http.Request) (url.Values, *Error) {
+	if r.Method != http.MethodPost {
+		e := NewError(CodeInvalidRequest, "use POST").withHeader("Allow", http.MethodPost)
+		e.Status = http.StatusMethodNotAllowed
+		return nil, e
+	}
+	if err := checkAuthorization(r.Header.Values("Authorization")); err != nil {
+		return nil, err
+	}
+	if err := checkQuery(r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	if err := checkContentType(r.Header.Values("Content-Type")); err != nil {
+		return nil, err
+	}
+	body, err := readBody(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return parseForm(body)
+}
+
+// checkAuthorization refuses every other way to authenticate. For Basic the
+// answer has to be 401 with a challenge (RFC 6749 §5.2).
+func checkAuthorization(values []string) *Error {
+	for _, value := range values {
+		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+		if strings.EqualFold(scheme, "Basic") {
+			return NewError(CodeInvalidClient, "HTTP Basic is not supported: the client authenticates with its certificate only").
+				withHeader("WWW-Authenticate", `Basic realm="token endpoint"`)
+		}
+	}
+	if len(values) > 0 {
+		return NewError(CodeInvalidRequest, "the Authorization header is not supported: the client authenticates with its certificate only")
+	}
+	return nil
+}
+
+func checkQuery(query string) *Error {
+	if query == "" {
+		return nil
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return NewError(CodeInvalidRequest, "the query string is malformed")
+	}
+	for _, name := range bodyOnly {
+		if values.Has(name) {
+			return NewError(CodeInvalidRequest, name+" belongs in the request body, not in the URL")
+		}
+	}
+	return nil
+}
+
+func checkContentType(values []string) *Error {
+	const form = "application/x-www-form-urlencoded"
+	var mediaType string
+	if len(values) == 1 {
+		mediaType, _, _ = mime.ParseMediaType(values[0])
+	}
+	switch {
+	case mediaType == form:
+		return nil
+	case mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"):
+		return NewError(CodeInvalidRequest, "the request body is JSON: send it as "+form)
+	}
+	return NewError(CodeInvalidRequest, "the Content-Type must be "+form)
+}
+
+func readBody(r io.Reader) (string, *Error) {
+	if r == nil {
+		return "", nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r, maxBody+1))
+	var tooLarge *http.MaxBytesError // a server's own, smaller limit
+	switch {
+	case len(body) > maxBody || errors.As(err, &tooLarge):
+		e := NewError(CodeInvalidRequest, "the request body is too large").withCause(err)
+		e.Status = http.StatusRequestEntityTooLarge
+		return "", e
+	case err != nil:
+		return "", NewError(CodeInvalidRequest, "the request body could not be read").withCause(err)
+	}
+	return string(body), nil
+}
+
+func parseForm(body string) (url.Values, *Error) {
+	if strings.Count(body, "&") >= maxParameters {
+		return nil, NewError(CodeInvalidRequest, "there are too many parameters")
+	}
+	form, err := url.ParseQuery(body) // refuses ';' and broken percent-encoding
+	if err != nil {
+		return nil, NewError(CodeInvalidRequest, "the request body is not a well-formed form").withCause(err)
+	}
+	for name, values := range form {
+		if len(values) > 1 && name != "resource" {
+			return nil, NewError(CodeInvalidRequest, "a parameter is included more than once").
+				withCause(fmt.Errorf("parameter %s", quote(name)))
+		}
+		if !utf8.ValidString(name) || slices.ContainsFunc(values, invalidUTF8) {
+			return nil, NewError(CodeInvalidRequest, "a parameter is not valid UTF-8").
+				withCause(fmt.Errorf("parameter %s", quote(name)))
+		}
+	}
+	return form, nil
+}
+
+func invalidUTF8(s string) bool { return !utf8.ValidString(s) }

@@ -1,0 +1,81 @@
+package tokens
+
+import (
+	"net/url"
+	"strings"
+)
+
+// The paths below the issuer URL. They are those of IdentityServer, so that
+// its clients need no change.
+const (
+	pathOpenIDConfiguration = "/.well-known/openid-configuration"
+	pathOAuthServer         = "/.well-known/oauth-authorization-server"
+	pathJWKS                = "/.well-known/openid-configuration/jwks"
+	pathToken               = "/connect/token"
+	pathMTLSToken           = "/connect/mtls/token"
+)
+
+const defaultPort = "443"
+
+// EndpointKind says what is served at a path.
+type EndpointKind int
+
+// The endpoints of an issuer.
+const (
+	EndpointNone     EndpointKind = iota // not an endpoint of the issuer
+	EndpointMetadata                     // serves Issuer.Metadata
+	EndpointJWKS                         // serves Issuer.JWKS
+	EndpointToken                        // takes token requests
+)
+
+// routes maps paths to endpoints, apart for the host of mtls_alias.
+type routes struct {
+	paths      map[string]EndpointKind
+	aliasHost  string // empty if the alias has no host of its own
+	aliasToken string
+}
+
+func newRoutes(issuer, alias *url.URL) routes {
+	base := strings.TrimSuffix(issuer.Path, "/")
+	r := routes{paths: map[string]EndpointKind{
+		base + pathOpenIDConfiguration: EndpointMetadata,
+		base + pathOAuthServer:         EndpointMetadata,
+		base + pathJWKS:                EndpointJWKS,
+		base + pathToken:               EndpointToken,
+		base + pathMTLSToken:           EndpointToken,
+
+		// RFC 8414 §3.1 puts the well-known part before the issuer's path.
+		pathOpenIDConfiguration + base: EndpointMetadata,
+		pathOAuthServer + base:         EndpointMetadata,
+	}}
+	if alias == nil {
+		return r
+	}
+	r.aliasToken = strings.TrimSuffix(alias.Path, "/") + pathToken
+	if sameHost(alias.Host, issuer.Host) {
+		r.paths[r.aliasToken] = EndpointToken
+	} else {
+		r.aliasHost = alias.Host
+	}
+	return r
+}
+
+// Endpoint says what is served at a request's host (with or without port) and
+// decoded path. Paths match exactly: no case folding, no trailing slash. On
+// the host of mtls_alias only the token endpoint is served; any other host is
+// taken for the issuer's.
+func (i *Issuer) Endpoint(host, path string) EndpointKind {
+	r := &i.routes
+	if r.aliasHost != "" && sameHost(host, r.aliasHost) {
+		if path == r.aliasToken {
+			return EndpointToken
+		}
+		return EndpointNone
+	}
+	return r.paths[path]
+}
+
+// sameHost compares two hosts of https URLs, with or without port.
+func sameHost(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, ":"+defaultPort), strings.TrimSuffix(b, ":"+defaultPort))
+}
