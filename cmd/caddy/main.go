@@ -1,9 +1,15 @@
+// Command caddy is Caddy with its standard modules and this plugin, the same
+// as `xcaddy build --with github.com/caddymtls/caddy-mtls-auth` makes.
 package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/caddymtls/caddy-mtls-auth"
 )
 
-func main() { caddycmd.Main() }
+func main() {
+	caddycmd.Main()
+}

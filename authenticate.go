@@ -1,0 +1,257 @@
+package mtlsauth
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	refusalMemory      = 60 * time.Second
+	acceptedSlots      = 1 << 12
+	maxAcceptedSlots   = 1 << 16
+	refusedSlots       = 1 << 10
+	maxAcceptedBytes   = 16 << 10
+	maxRefusedBytes    = 4 << 10
+	hintWrongIssuer    = "client '%s' fits by its %s, but no certificate of the chain is in its issued_by"
+	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain and the chain does not verify"
+	detailNoCredential = "no client of the realm has a credential that fits"
+)
+
+// identity is the outcome of authentication. The zero identity is nobody.
+type identity struct {
+	credential *clients.Credential
+	leaf       *x509.Certificate
+	thumbprint string
+}
+
+func (id identity) client() *clients.Client {
+	if id.credential == nil {
+		return nil
+	}
+	return id.credential.Client
+}
+
+// authenticator decides which client a presented chain belongs to. It is
+// immutable but for what it remembers.
+type authenticator struct {
+	registry *clients.Registry
+	trust    *validators.TrustPool // nil without a trust pool
+	now      func() time.Time
+	accepted *memory
+	refused  *memory
+}
+
+func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, now func() time.Time) *authenticator {
+	return &authenticator{
+		registry: registry,
+		trust:    trust,
+		now:      now,
+		accepted: newMemory(min(max(acceptedSlots, 2*registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
+		refused:  newMemory(refusedSlots, maxRefusedBytes),
+	}
+}
+
+// authenticate finds the client of the certificates that the peer presented,
+// leaf first, possession of whose key the TLS handshake has proven. clientID is
+// the client that the request says it is, "" when it does not say. remembered
+// tells whether the verdict was known.
+func (a *authenticator) authenticate(presented []*x509.Certificate, clientID string) (id identity, refusal *validators.Refusal, remembered bool) {
+	if len(presented) == 0 {
+		return identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
+	}
+	now := a.now()
+	leaf := presented[0]
+	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
+		return identity{}, refusal, false
+	}
+	hash := hashPresented(presented)
+	v := a.accepted.get(hash, presented, now)
+	if v == nil {
+		v = a.refused.get(hash, presented, now)
+	}
+	remembered = v != nil
+	if !remembered {
+		v = a.examine(presented, now)
+		if v.refusal == nil {
+			a.accepted.put(hash, presented, v, now)
+		} else {
+			a.refused.put(hash, presented, v, now)
+		}
+	}
+	if v.refusal != nil {
+		return identity{}, v.refusal, remembered
+	}
+	credential, refusal := choose(v.matches, clientID)
+	if refusal != nil {
+		return identity{}, refusal, remembered
+	}
+	return identity{credential: credential, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
+}
+
+// choose decides between the clients that match. Only the client_id of the
+// request can decide between several; a disabled client never counts.
+func choose(matches []*clients.Credential, clientID string) (*clients.Credential, *validators.Refusal) {
+	var chosen *clients.Credential
+	disabled, mismatch := false, false
+	for _, match := range matches {
+		switch {
+		case clientID != "" && match.Client.ID != clientID:
+			mismatch = true
+		case match.Client.Disabled:
+			disabled = true
+		case chosen == nil:
+			chosen = match
+		case chosen.Client != match.Client:
+			return nil, &validators.Refusal{
+				Reason: validators.CertificateAmbiguous,
+				Detail: fmt.Sprintf("the certificate fits client '%s' and client '%s'; the request must name one", chosen.Client.ID, match.Client.ID),
+			}
+		}
+	}
+	switch {
+	case chosen != nil:
+		return chosen, nil
+	case disabled:
+		return nil, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
+	case mismatch:
+		return nil, &validators.Refusal{
+			Reason: validators.ClientMismatch,
+			Detail: fmt.Sprintf("the certificate belongs to client '%s', the request names %.200q", matches[0].Client.ID, clientID),
+		}
+	}
+	return nil, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
+}
+
+func disabledClient(matches []*clients.Credential, clientID string) string {
+	for _, match := range matches {
+		if match.Client.Disabled && (clientID == "" || match.Client.ID == clientID) {
+			return match.Client.ID
+		}
+	}
+	return ""
+}
+
+// examine works out the verdict on a chain at first sight: pins, then the
+// chain, then names, so that time does not tell a stranger which names are
+// registered.
+func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *verdict {
+	leaf := presented[0]
+	refused := func(refusal *validators.Refusal) *verdict {
+		return &verdict{refusal: refusal, until: now.Add(refusalMemory)}
+	}
+	if refusal := validators.CheckLeaf(leaf); refusal != nil {
+		return refused(refusal)
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	v := &verdict{thumbprint: validators.X5tS256(sum), until: leaf.NotAfter}
+
+	var chains chainResult
+	pins := a.registry.Pins(leaf.Raw, sum)
+	for _, pin := range pins {
+		needsChain := pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
+		if !needsChain || chains.of(a, presented, now).admit(pin.Client, v) {
+			v.matches = append(v.matches, pin)
+		}
+	}
+	if len(v.matches) > 0 {
+		return v
+	}
+	if !a.registry.HasPKI() {
+		if len(pins) > 0 {
+			return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pins[0])})
+		}
+		return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
+	}
+	if chains.of(a, presented, now).err != nil {
+		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.err.Error()})
+	}
+	if refusal := validators.CheckPKILeaf(leaf); refusal != nil {
+		return refused(refusal)
+	}
+	names := a.names(leaf)
+	for _, name := range names {
+		if chains.admit(name.Client, v) {
+			v.matches = append(v.matches, name)
+		}
+	}
+	switch {
+	case len(v.matches) > 0:
+		return v
+	case len(names) > 0:
+		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(names[0])})
+	case len(pins) > 0:
+		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pins[0])})
+	}
+	return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
+}
+
+// names looks up the names of a leaf whose chain has verified.
+func (a *authenticator) names(leaf *x509.Certificate) []*clients.Credential {
+	dn, err := validators.DNFromRaw(leaf.RawSubject)
+	if err != nil {
+		return nil
+	}
+	return a.registry.Subject(dn.Key())
+}
+
+// chainResult is the outcome of verifying a chain, worked out when first asked for.
+type chainResult struct {
+	done   bool
+	chains [][]*x509.Certificate
+	err    error
+}
+
+func (c *chainResult) of(a *authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
+	if !c.done {
+		c.done = true
+		c.chains, c.err = a.trust.Verify(presented[0], presented[1:], now)
+	}
+	return c
+}
+
+// admit reports whether a verified chain satisfies the client's issued_by, and
+// if so shortens the verdict to the life of the chain.
+func (c *chainResult) admit(client *clients.Client, v *verdict) bool {
+	for _, chain := range c.chains {
+		if validators.IssuedBy(chain, client.IssuedBy) {
+			if expiry := validators.ChainExpiry(chain); expiry.Before(v.until) {
+				v.until = expiry
+			}
+			return true
+		}
+	}
+	return false
+}
+
+func (c *chainResult) whyNot(cred *clients.Credential) string {
+	if c.err != nil {
+		return fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind)
+	}
+	return fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)
+}
+
+// hint is a near miss that helps the operator. It does the same work for a
+// subject that is registered and for one that is not, for a stranger could
+// measure the difference.
+func (a *authenticator) hint(leaf *x509.Certificate, reason validators.Reason) string {
+	if !a.registry.HasPKI() || reason != validators.CertificateUnknown && reason != validators.CertificateUntrusted {
+		return ""
+	}
+	dn, err := validators.DNFromRaw(leaf.RawSubject)
+	if err != nil {
+		return "the subject can match no client: " + err.Error()
+	}
+	same, reversed := a.registry.Subject(dn.Key()), a.registry.Subject(dn.ReversedKey())
+	switch {
+	case len(same) > 0:
+		return "the subject is that of client '" + same[0].Client.ID + "', but it counts only with a chain that verifies and meets issued_by"
+	case len(reversed) > 0:
+		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + dn.String() + "' if this is the client"
+	}
+	return "no client declares the subject, neither in this order nor in reverse"
+}

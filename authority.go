@@ -1,0 +1,243 @@
+package mtlsauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// keysRetry is how long the upkeep waits before it asks storage for the
+// signing keys again.
+const keysRetry = 10 * time.Second
+
+// Issuer is a realm's token authority: an OAuth 2.0 authorization server
+// (RFC 6749) whose clients authenticate by certificate (RFC 8705).
+type Issuer struct {
+	// The issuer identifier: an https URL without query and fragment
+	// (RFC 8414 §2). All endpoints lie below it.
+	URL string `json:"url"`
+
+	// How long an access token lasts; never past the end of the certificate
+	// it is bound to. Default: `1h`.
+	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
+
+	// The signing algorithm: `ES256`, `ES384`, `ES512`, `RS256`, `RS384`,
+	// `RS512`, `PS256`, `PS384`, `PS512` or `EdDSA`. Default: `ES256`, or what
+	// fits the `signing_key`.
+	SigningAlgorithm string `json:"signing_algorithm,omitempty"`
+
+	// A PEM file with the private key that signs. Default: a key that is made
+	// once and kept in Caddy's storage, so that a cluster shares it.
+	SigningKey string `json:"signing_key,omitempty"`
+
+	// The base URL of the token endpoint for clients with a certificate, where
+	// that is another host than the issuer's (RFC 8705 §5).
+	MTLSAlias string `json:"mtls_alias,omitempty"`
+
+	// The audience of tokens that are for no resource. Default: the issuer
+	// URL, where no resource is declared.
+	Audience []string `json:"audience,omitempty"`
+
+	// The APIs that tokens are for (RFC 8707).
+	Resources []Resource `json:"resources,omitempty"`
+}
+
+// Resource is an API and the scopes that belong to it.
+type Resource struct {
+	// The name of the API in the `aud` claim. Clients ask for it with the
+	// `resource` parameter if it is an absolute URL.
+	Name string `json:"name"`
+
+	// The scopes that belong to the API; a scope belongs to one resource.
+	Scopes []string `json:"scopes,omitempty"`
+}
+
+// authority is a realm's issuer at work.
+type authority struct {
+	*tokens.Issuer
+	url    string
+	keys   *tokens.KeySource
+	grants map[*clients.Client]tokens.Grant
+	// fixed is the id of the key in signing_key, "" for managed keys.
+	fixed string
+}
+
+func (realm *Realm) provisionIssuer(ctx caddy.Context) error {
+	config, err := realm.Issuer.expand()
+	if err != nil {
+		return err
+	}
+	a := &authority{url: config.URL}
+	if a.keys, a.fixed, err = realm.signingKeys(ctx, config); err != nil {
+		return err
+	}
+	registry := realm.auth.registry
+	issuerConfig := tokens.IssuerConfig{
+		URL:       config.URL,
+		Lifetime:  time.Duration(config.TokenLifetime),
+		MTLSAlias: config.MTLSAlias,
+		Audience:  config.Audience,
+		Scopes:    registry.Scopes(),
+		Now:       realm.app.now,
+	}
+	for _, resource := range config.Resources {
+		issuerConfig.Resources = append(issuerConfig.Resources, tokens.Resource(resource))
+	}
+	if registry.HasPKI() {
+		issuerConfig.AuthMethods = append(issuerConfig.AuthMethods, tokens.TLSClientAuth)
+	}
+	if registry.HasPins() {
+		issuerConfig.AuthMethods = append(issuerConfig.AuthMethods, tokens.SelfSignedTLSClientAuth)
+	}
+	if a.Issuer, err = tokens.NewIssuer(issuerConfig, a.keys); err != nil {
+		return err
+	}
+	if a.grants, err = prepareGrants(registry); err != nil {
+		return err
+	}
+	realm.authority = a
+	return nil
+}
+
+// expand resolves the placeholders of the issuer's own values.
+func (i Issuer) expand() (Issuer, error) {
+	i.Audience = slices.Clone(i.Audience)
+	i.Resources = slices.Clone(i.Resources)
+	values := map[string]*string{"url": &i.URL, "signing_key": &i.SigningKey, "mtls_alias": &i.MTLSAlias}
+	for n := range i.Audience {
+		values[fmt.Sprintf("audience %d", n+1)] = &i.Audience[n]
+	}
+	for n := range i.Resources {
+		values[fmt.Sprintf("resource %d", n+1)] = &i.Resources[n].Name
+	}
+	for _, word := range slices.Sorted(maps.Keys(values)) {
+		expanded, err := expand(*values[word])
+		if err != nil {
+			return i, fmt.Errorf("%s '%s': %w", word, *values[word], err)
+		}
+		*values[word] = expanded
+	}
+	return i, nil
+}
+
+// signingKeys reads the configured key, or what storage holds. Keys are not
+// made here, for a configuration may be provisioned only to validate it.
+func (realm *Realm) signingKeys(ctx caddy.Context, config Issuer) (keys *tokens.KeySource, fixed string, err error) {
+	var algorithm tokens.Algorithm
+	if config.SigningAlgorithm != "" {
+		if algorithm, err = tokens.ParseAlgorithm(config.SigningAlgorithm); err != nil {
+			return nil, "", err
+		}
+	}
+	if config.SigningKey != "" {
+		text, err := os.ReadFile(config.SigningKey)
+		if err != nil {
+			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
+		}
+		key, err := tokens.ParsePrivateKeyPEM(text, algorithm)
+		if err != nil {
+			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
+		}
+		return tokens.FixedKeys(tokens.NewKeyring(key)), key.ID(), nil
+	}
+	logger := realm.app.logger
+	store := &tokens.KeyStore{
+		Storage: ctx.Storage(), Realm: realm.name, Issuer: config.URL,
+		Algorithm: algorithm, Now: realm.app.now,
+		Report: func(event, key string, err error) {
+			if err == nil {
+				logger.Info("signing key", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key))
+				return
+			}
+			logger.Error("signing key in storage", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key), zap.Error(err))
+		},
+	}
+	keys = tokens.ManagedKeys(store, nil)
+	if _, err := keys.Load(ctx); err != nil && !errors.Is(err, tokens.ErrNoKey) {
+		logger.Error("reading the signing keys from storage; no token can be issued until that works",
+			zap.String("realm", realm.name), zap.Error(err))
+	}
+	return keys, "", nil
+}
+
+// ensureKeys makes the signing keys if storage has none, and tries again until
+// it could.
+func (realm *Realm) ensureKeys(ctx context.Context) {
+	for {
+		_, err := realm.authority.keys.Ensure(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		realm.app.logger.Error("no signing key; no token can be issued until storage works",
+			zap.String("realm", realm.name), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(keysRetry):
+		}
+	}
+}
+
+// prepareGrants makes of each client what a token can say of it, so that a
+// request has little left to encode.
+func prepareGrants(registry *clients.Registry) (map[*clients.Client]tokens.Grant, error) {
+	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
+	for client := range registry.All() {
+		claims := make(map[string]any, len(client.Claims))
+		for name, value := range client.Claims {
+			claims[name] = value
+		}
+		prepared, err := tokens.PrepareClaims(claims)
+		if err != nil {
+			return nil, fmt.Errorf("client '%s': %w", client.ID, err)
+		}
+		grants[client] = tokens.Grant{
+			ClientID:      client.ID,
+			Scopes:        client.Scopes,
+			DefaultScopes: client.DefaultScopes,
+			Claims:        prepared,
+			Lifetime:      client.TokenLifetime,
+		}
+	}
+	return grants, nil
+}
+
+// checkIssuers refuses what two realms may not share: tokens of one would pass
+// for tokens of the other.
+func (a *App) checkIssuers() error {
+	urls, keys := make(map[string]string), make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		authority := a.Realms[name].authority
+		if authority == nil {
+			continue
+		}
+		if other, twice := urls[authority.url]; twice {
+			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, authority.url, other)
+		}
+		urls[authority.url] = name
+		if other, twice := keys[authority.fixed]; twice && authority.fixed != "" {
+			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
+		}
+		keys[authority.fixed] = name
+	}
+	return nil
+}
+
+// countKeys returns how many keys sign and how many are only published.
+func (a *authority) countKeys() (active, published int) {
+	ring := a.keys.Current()
+	if ring == nil {
+		return 0, 0
+	}
+	return 1, len(ring.Keys()) - 1
+}

@@ -1,0 +1,344 @@
+package mtlsauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+)
+
+// parseGlobalOption reads the mtls option. It may be repeated: blocks of one
+// realm are merged, blocks of different realms stand side by side. Syntax:
+//
+//	mtls [<realm>] {
+//		trust_pool <module> ...
+//		client <client_id> {
+//			...
+//		}
+//		issuer <https-url> {
+//			...
+//		}
+//	}
+func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	app := new(App)
+	if previous, ok := existing.(httpcaddyfile.App); ok {
+		if err := json.Unmarshal(previous.Value, app); err != nil {
+			return nil, d.WrapErr(err)
+		}
+	}
+	if app.Realms == nil {
+		app.Realms = make(map[string]*Realm)
+	}
+	for d.Next() {
+		name := defaultRealm
+		if d.NextArg() {
+			name = d.Val()
+			if err := checkRealmName(name); err != nil {
+				return nil, d.WrapErr(err)
+			}
+		}
+		if d.NextArg() {
+			return nil, d.ArgErr()
+		}
+		realm, ok := app.Realms[name]
+		if !ok {
+			realm = new(Realm)
+			app.Realms[name] = realm
+		}
+		if err := realm.UnmarshalCaddyfile(d); err != nil {
+			return nil, err
+		}
+	}
+	return httpcaddyfile.App{Name: appID, Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile reads the block of a realm, adding to what the realm has.
+// The name of the realm has been read.
+func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "trust_pool":
+			if realm.TrustPoolRaw != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one trust pool, use 'trust_pool combined' for several sources", word)
+			}
+			raw, err := parseTrustPool(d)
+			if err != nil {
+				return err
+			}
+			realm.TrustPoolRaw = raw
+		case "client":
+			record, err := parseClient(d)
+			if err != nil {
+				return err
+			}
+			for _, other := range realm.Clients {
+				if other.ClientID == record.ClientID {
+					return d.Errf("client '%s' is declared twice; give each client one block", record.ClientID)
+				}
+			}
+			realm.Clients = append(realm.Clients, record)
+		case "issuer":
+			if realm.Issuer != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", word)
+			}
+			issuer := new(Issuer)
+			if err := issuer.UnmarshalCaddyfile(d); err != nil {
+				return err
+			}
+			realm.Issuer = issuer
+		default:
+			return d.Errf("unrecognized mtls option '%s'", word)
+		}
+	}
+	return nil
+}
+
+func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "tls.ca_pool.source."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(caddytls.CA); !ok {
+		return nil, d.Errf("trust_pool module '%s' is no pool of CA certificates", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
+}
+
+// parseHandler reads the mtls_auth directive. Syntax:
+//
+//	mtls_auth [<matcher>] {
+//		realm         <name>
+//		allow         <client_id>...
+//		require_scope <scope>...
+//		optional
+//		report_only
+//		header_up     <name> <value>
+//		keep_header   <name>...
+//	}
+func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if _, err := declaredRealm(h, handler.Realm); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile reads the mtls_auth directive; parseHandler has the syntax.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "realm":
+			err = parseOnce(d, &h.Realm, checkRealmName)
+		case "allow":
+			err = parseList(d, &h.Allow, checkAllow)
+		case "require_scope":
+			err = parseList(d, &h.RequireScope, checkScope)
+		case "optional":
+			err = parseFlag(d, &h.Optional)
+		case "report_only":
+			err = parseFlag(d, &h.ReportOnly)
+		case "header_up":
+			err = h.parseHeaderUp(d)
+		case "keep_header":
+			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
+		default:
+			err = d.Errf("unrecognized subdirective '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := h.Validate(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (h *Handler) parseHeaderUp(d *caddyfile.Dispenser) error {
+	var name, value string
+	if !d.Args(&name, &value) || d.NextArg() {
+		return d.ArgErr()
+	}
+	if err := checkHeaderName(name); err != nil {
+		return d.WrapErr(err)
+	}
+	if value == "" {
+		return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
+	}
+	for other := range h.HeaderUp {
+		if strings.EqualFold(other, name) {
+			return d.Errf("duplicate header_up '%s'", name)
+		}
+	}
+	if h.HeaderUp == nil {
+		h.HeaderUp = make(map[string]string)
+	}
+	h.HeaderUp[name] = value
+	return nil
+}
+
+// parseIssuerHandler reads the mtls_issuer directive. Syntax:
+//
+//	mtls_issuer [<matcher>] {
+//		realm <name>
+//	}
+func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(IssuerHandler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	realm, err := declaredRealm(h, handler.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if realm.Issuer == nil {
+		return nil, h.Err("the realm has no issuer; add 'issuer <https-url>' to it")
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile reads the mtls_issuer directive; parseIssuerHandler has
+// the syntax.
+func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "realm":
+			if err := parseOnce(d, &h.Realm, checkRealmName); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("unrecognized subdirective '%s'", word)
+		}
+	}
+	return nil
+}
+
+// declaredRealm returns the realm that a directive refers to, so that an
+// unknown one is reported with file and line.
+func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
+	option, ok := h.Option("mtls").(httpcaddyfile.App)
+	if !ok {
+		return nil, h.Err("no realm is declared; add 'mtls { … }' to the global options")
+	}
+	var app App
+	if err := json.Unmarshal(option.Value, &app); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	if name == "" {
+		name = defaultRealm
+	}
+	realm, ok := app.Realms[name]
+	if !ok {
+		return nil, h.Errf("unknown realm '%s'; declare it with 'mtls %s { … }' in the global options", name, name)
+	}
+	return realm, nil
+}
+
+// parseOnce reads the one argument of a word that may stand once.
+func parseOnce(d *caddyfile.Dispenser, field *string, check func(string) error) error {
+	word := d.Val()
+	if *field != "" {
+		return d.Errf("duplicate option '%s'", word)
+	}
+	if !d.AllArgs(field) {
+		return d.ArgErr()
+	}
+	if *field == "" {
+		return d.Errf("%s is empty; give it a value or remove the line", word)
+	}
+	return checkValue(d, word, *field, check)
+}
+
+// parseList reads the arguments of a word that may stand several times.
+func parseList[S ~[]string](d *caddyfile.Dispenser, list *S, check func(string) error) error {
+	word := d.Val()
+	values := d.RemainingArgs()
+	if len(values) == 0 {
+		return d.ArgErr()
+	}
+	for _, value := range values {
+		if value == "" {
+			return d.Errf("%s is empty; give it a value or remove it", word)
+		}
+		if slices.Contains(*list, value) {
+			return d.Errf("duplicate %s '%s'", word, value)
+		}
+		if err := checkValue(d, word, value, check); err != nil {
+			return err
+		}
+		*list = append(*list, value)
+	}
+	return nil
+}
+
+// parseFlag reads a word without arguments.
+func parseFlag(d *caddyfile.Dispenser, flag *bool) error {
+	if *flag {
+		return d.Errf("duplicate option '%s'", d.Val())
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	*flag = true
+	return nil
+}
+
+// parseDuration reads the one argument of a word that may stand once.
+func parseDuration(d *caddyfile.Dispenser, field *caddy.Duration, check func(caddy.Duration) error) error {
+	word, text := d.Val(), ""
+	if *field != 0 {
+		return d.Errf("duplicate option '%s'", word)
+	}
+	if !d.AllArgs(&text) {
+		return d.ArgErr()
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil {
+		return d.Errf("parsing %s '%s': %v", word, text, err)
+	}
+	*field = caddy.Duration(duration)
+	return checkValue(d, word, text, func(string) error { return check(*field) })
+}
+
+// checkValue applies check to a value that is written out; one that holds a
+// placeholder is checked at provisioning, when it is known.
+func checkValue(d *caddyfile.Dispenser, word, value string, check func(string) error) error {
+	if check == nil || strings.Contains(value, "{") {
+		return nil
+	}
+	if err := check(value); err != nil {
+		return d.WrapErr(fmt.Errorf("%s '%s': %w", word, value, err))
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
+	_ caddyfile.Unmarshaler = (*Realm)(nil)
+	_ caddyfile.Unmarshaler = (*Issuer)(nil)
+)

@@ -1,0 +1,211 @@
+package clients
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Record is one registered client, as client metadata in the sense of RFC 7591
+// with the members of RFC 8705 §2.1.2 where they exist. Member names are
+// case-sensitive; an unknown or repeated member is an error, so that a
+// misspelt credential cannot vanish. Of the members that RFC 7591 defines for
+// people to read, those listed here are accepted and ignored.
+//
+// Each credential member takes a string or an array of strings; any one
+// credential authenticates the client.
+type Record struct {
+	// The client identifier: letters, digits and `._~:@/+-,`, at most 200
+	// characters. Compared exactly.
+	ClientID string `json:"client_id"`
+
+	// A name for people; it decides nothing.
+	ClientName string `json:"client_name,omitempty"`
+
+	// The scopes the client is registered for, separated by spaces.
+	Scope string `json:"scope,omitempty"`
+
+	// The scopes granted when a token request names none. Default: all of `scope`.
+	DefaultScope string `json:"default_scope,omitempty"`
+
+	// Subject distinguished names as RFC 4514 strings, e.g.
+	// `CN=client,OU=production,O=company`. A certificate with this subject
+	// authenticates the client when its chain verifies under the realm's trust pool.
+	SubjectDN Strings `json:"tls_client_auth_subject_dn,omitempty"`
+
+	// Thumbprints of pinned certificates: SHA-256 (or, for migration, SHA-1)
+	// of the DER encoding, in hex with or without colons or spaces, or in base64url.
+	Thumbprints Strings `json:"x509_thumbprints,omitempty"`
+
+	// PEM files of pinned certificates. A relative path is relative to the
+	// working directory of the process.
+	CertificateFiles Strings `json:"x509_certificate_files,omitempty"`
+
+	// SHA-256 hashes of CA certificates or of CA public keys, one of which
+	// must stand above the leaf in the verified chain. It narrows every
+	// credential of the client, pins included.
+	IssuedBy Strings `json:"issued_by,omitempty"`
+
+	// Whether pins count only when the certificate's chain verifies as well. Default: false.
+	RequireChain bool `json:"require_chain,omitempty"`
+
+	// Whether this client may have a credential in common with other clients
+	// that say the same. The `client_id` of a token request then decides.
+	// Default: false.
+	SharedCredential bool `json:"shared_credential,omitempty"`
+
+	// Claims that go into the client's tokens and into the placeholders
+	// `{http.mtls.claim.*}`. Names are letters, digits and `_.-`; the claims
+	// that a token has by itself are reserved.
+	Claims map[string]json.RawMessage `json:"claims,omitempty"`
+
+	// How long the client's tokens last. Default: the issuer's token_lifetime.
+	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
+
+	// Whether the client is refused although it is registered. Default: false.
+	Disabled bool `json:"disabled,omitempty"`
+
+	// Accepted if it contains `client_credentials`, the only grant there is.
+	GrantTypes Strings `json:"grant_types,omitempty"`
+
+	// Accepted if it is `tls_client_auth` or `self_signed_tls_client_auth`.
+	// The credentials decide which of the two a client really uses.
+	TokenEndpointAuthMethod string `json:"token_endpoint_auth_method,omitempty"`
+
+	// Accepted if true: every token is bound to the certificate (RFC 8705 §3.4).
+	CertificateBound *bool `json:"tls_client_certificate_bound_access_tokens,omitempty"`
+
+	// For people; ignored (RFC 7591 §2).
+	ClientURI       string  `json:"client_uri,omitempty"`
+	LogoURI         string  `json:"logo_uri,omitempty"`
+	Contacts        Strings `json:"contacts,omitempty"`
+	TosURI          string  `json:"tos_uri,omitempty"`
+	PolicyURI       string  `json:"policy_uri,omitempty"`
+	SoftwareID      string  `json:"software_id,omitempty"`
+	SoftwareVersion string  `json:"software_version,omitempty"`
+}
+
+// recordMembers is every member name of a Record, exactly as it must be written.
+var recordMembers = func() []string {
+	var names []string
+	t := reflect.TypeFor[Record]()
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}()
+
+// UnmarshalJSON reads a record strictly: a member that is unknown, written in
+// another case, or given twice is an error that names it.
+func (r *Record) UnmarshalJSON(raw []byte) error {
+	if err := checkMembers(raw); err != nil {
+		return fmt.Errorf("client record: %w", err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return fmt.Errorf("client record: %w", err)
+	}
+	for name := range members {
+		if !slices.Contains(recordMembers, name) {
+			return fmt.Errorf("client record: unknown member %q; known are %s", name, strings.Join(recordMembers, ", "))
+		}
+	}
+	// the alias has no methods, so this does not recurse
+	type plain Record
+	var p plain
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return fmt.Errorf("client record: %w", err)
+	}
+	*r = Record(p)
+	return nil
+}
+
+// Strings is a list of strings that is written in JSON as one string or as an
+// array of strings.
+type Strings []string
+
+// MarshalJSON writes a single string as it is and anything else as an array.
+func (s Strings) MarshalJSON() ([]byte, error) {
+	if len(s) == 1 {
+		return json.Marshal(s[0])
+	}
+	return json.Marshal([]string(s))
+}
+
+// UnmarshalJSON reads a string or an array of strings. null is an error, for
+// it would make a credential vanish.
+func (s *Strings) UnmarshalJSON(raw []byte) error {
+	switch {
+	case bytes.HasPrefix(raw, []byte{'"'}):
+		var one string
+		if err := json.Unmarshal(raw, &one); err != nil {
+			return err
+		}
+		*s = Strings{one}
+		return nil
+	case bytes.HasPrefix(raw, []byte{'['}):
+		var many []*string
+		if err := json.Unmarshal(raw, &many); err != nil {
+			return err
+		}
+		*s = make(Strings, len(many))
+		for i, one := range many {
+			if one == nil {
+				return fmt.Errorf("null in an array of strings; remove it")
+			}
+			(*s)[i] = *one
+		}
+		return nil
+	}
+	return fmt.Errorf("%.40s is neither a string nor an array of strings", raw)
+}
+
+// Expand returns the record with replace applied to every value that may hold
+// a placeholder: credentials, file names and claims that are strings.
+func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
+	for _, list := range []struct {
+		word   string
+		values *Strings
+	}{
+		{"subject", &r.SubjectDN},
+		{"thumbprint", &r.Thumbprints},
+		{"certificate", &r.CertificateFiles},
+		{"issued_by", &r.IssuedBy},
+	} {
+		expanded := slices.Clone(*list.values)
+		for i, value := range expanded {
+			var err error
+			if expanded[i], err = replace(value); err != nil {
+				return r, fmt.Errorf("client '%s': %s '%s': %w", r.ClientID, list.word, value, err)
+			}
+		}
+		*list.values = expanded
+	}
+	claims := make(map[string]json.RawMessage, len(r.Claims))
+	for name, raw := range r.Claims {
+		claims[name] = raw
+		var text string
+		if json.Unmarshal(raw, &text) != nil {
+			continue
+		}
+		expanded, err := replace(text)
+		if err != nil {
+			return r, fmt.Errorf("client '%s': claim %s '%s': %w", r.ClientID, name, text, err)
+		}
+		if claims[name], err = json.Marshal(expanded); err != nil {
+			return r, err
+		}
+	}
+	r.Claims = claims
+	return r, nil
+}

@@ -1,0 +1,98 @@
+package clients
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const maxClientIDLength = 200
+
+// CheckID reports why id cannot be a client identifier. The characters are a
+// subset of what RFC 6749 §2.2 allows, safe in headers, URLs and logs.
+func CheckID(id string) error {
+	if id == "" {
+		return errors.New("client_id is empty; name the client")
+	}
+	if len(id) > maxClientIDLength {
+		return fmt.Errorf("client_id '%.40s…' has %d characters; at most %d are allowed", id, len(id), maxClientIDLength)
+	}
+	for i := range len(id) {
+		if !isAlphanumeric(id[i]) && strings.IndexByte("._~:@/+-,", id[i]) < 0 {
+			return fmt.Errorf("client_id %q holds %q; use letters, digits and ._~:@/+-,", id, id[i])
+		}
+	}
+	return nil
+}
+
+// CheckScope reports why scope cannot be a scope token (RFC 6749 §3.3).
+func CheckScope(scope string) error {
+	if scope == "" {
+		return errors.New("a scope is empty; remove it or set the variable it comes from")
+	}
+	for i := range len(scope) {
+		if c := scope[i]; c <= 0x20 || c == '"' || c == '\\' || c > 0x7e {
+			return fmt.Errorf("scope %q holds %q; use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)", scope, c)
+		}
+	}
+	return nil
+}
+
+// reservedClaims are the ones that the token's issuer sets itself or that
+// other servers give a meaning of their own.
+var reservedClaims = map[string]struct{}{
+	"iss": {}, "sub": {}, "aud": {}, "exp": {}, "nbf": {}, "iat": {}, "jti": {}, "client_id": {}, "azp": {},
+	"scope": {}, "scp": {}, "cnf": {}, "typ": {}, "act": {}, "may_act": {}, "nonce": {}, "auth_time": {},
+	"acr": {}, "amr": {}, "sid": {}, "events": {},
+}
+
+// CheckClaimName reports why name cannot be the name of a client's claim.
+func CheckClaimName(name string) error {
+	if name == "" {
+		return errors.New("a claim has no name")
+	}
+	if _, reserved := reservedClaims[name]; reserved {
+		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
+	}
+	for i := range len(name) {
+		if !isAlphanumeric(name[i]) && strings.IndexByte("_.-", name[i]) < 0 {
+			return fmt.Errorf("claim name %q holds %q; use letters, digits and _.-", name, name[i])
+		}
+	}
+	return nil
+}
+
+// CheckSubject reports why dn cannot be a declared subject.
+func CheckSubject(dn string) error {
+	_, err := validators.ParseDN(dn)
+	return err
+}
+
+// CheckThumbprint reports why hash cannot be a declared thumbprint.
+func CheckThumbprint(hash string) error {
+	_, err := validators.ParseThumbprint(hash)
+	return err
+}
+
+// CheckIssuedBy reports why hash cannot be the SHA-256 hash of a CA
+// certificate or of its public key.
+func CheckIssuedBy(hash string) error {
+	_, err := validators.ParseSHA256(hash)
+	return err
+}
+
+// CheckTokenLifetime reports why d cannot be the lifetime of a token. Tokens
+// count whole seconds (RFC 7519 §2).
+func CheckTokenLifetime(d time.Duration) error {
+	if d < time.Second {
+		return fmt.Errorf("token_lifetime %s is too short; use at least 1s", d)
+	}
+	return nil
+}
+
+func isAlphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}

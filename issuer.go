@@ -1,0 +1,158 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// publicMaxAge is how long metadata and keys may be cached. A rotated key is
+// announced for longer than this.
+const publicMaxAge = 5 * time.Minute
+
+// IssuerHandler serves the endpoints of a realm's issuer: its metadata
+// (RFC 8414), its public keys, and the token endpoint, where a client gets an
+// access token bound to the certificate it authenticates with (RFC 8705 §3).
+// Requests to any other path go to the next handler.
+//
+// Paths are those of the request after any rewrite, so the handler does not
+// belong inside `handle_path`. Metadata and keys need no certificate.
+type IssuerHandler struct {
+	// The realm whose issuer is served. Default: `default`.
+	Realm string `json:"realm,omitempty"`
+
+	app   *App
+	realm *Realm
+}
+
+// CaddyModule returns the Caddy module information.
+func (IssuerHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.mtls_issuer",
+		New: func() caddy.Module { return new(IssuerHandler) },
+	}
+}
+
+// Provision finds the realm.
+func (h *IssuerHandler) Provision(ctx caddy.Context) error {
+	var err error
+	if h.app, h.realm, err = findRealm(ctx, "mtls_issuer", h.Realm); err != nil {
+		return err
+	}
+	if h.realm.authority == nil {
+		return fmt.Errorf("mtls_issuer: realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
+	}
+	warnWithoutClientAuth(ctx, h.app.logger, "mtls_issuer")
+	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	authority := h.realm.authority
+	switch authority.Endpoint(r.Host, r.URL.Path) {
+	case tokens.EndpointMetadata:
+		return servePublic(w, r, authority.Metadata())
+	case tokens.EndpointJWKS:
+		jwks, failure := authority.JWKS(r.Context())
+		if failure != nil {
+			h.refuseToken(w, r, tokens.TokenRequest{}, failure)
+			return nil
+		}
+		return servePublic(w, r, jwks)
+	case tokens.EndpointToken:
+		h.serveToken(w, r)
+		return nil
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// servePublic serves a document that needs no certificate.
+func servePublic(w http.ResponseWriter, r *http.Request, document tokens.Document) error {
+	header := w.Header()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		header.Set("Allow", "GET, HEAD")
+		return caddyhttp.Error(http.StatusMethodNotAllowed, errors.New("method_not_allowed"))
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(publicMaxAge.Seconds())))
+	header.Set("Etag", document.ETag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document.Body))
+	return nil
+}
+
+// serveToken answers a token request (RFC 6749 §4.4.2, RFC 8705 §2).
+func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
+	if earlyData(r) {
+		h.refuseToken(w, r, tokens.TokenRequest{}, &tokens.Error{
+			Status: http.StatusTooEarly, Code: tokens.CodeInvalidRequest, Description: "the request came before the end of the TLS handshake; send it again",
+		})
+		return
+	}
+	request, failure := tokens.ParseTokenRequest(r)
+	if failure != nil {
+		h.refuseToken(w, r, request, failure)
+		return
+	}
+	id, refusal := h.realm.authenticate(r, request.ClientID)
+	if refusal != nil {
+		h.realm.metrics.decided(refusal.Reason)
+		failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
+		h.realm.metrics.tokenError(failure)
+		errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
+		h.realm.logRefusal("client refused", r, id, refusal, errorID)
+		tokens.WriteError(w, failure, errorID)
+		return
+	}
+	h.realm.metrics.decided("")
+	client := id.client()
+	stateOf(r).repl.Set(userIDPlaceholder, client.ID)
+	if failure = request.CheckGrant(); failure != nil {
+		h.refuseToken(w, r, request, failure)
+		return
+	}
+	grant := h.realm.authority.grants[client]
+	grant.Thumbprint, grant.NotAfter = id.thumbprint, id.leaf.NotAfter
+	token, failure := h.realm.authority.Mint(r.Context(), &grant, request)
+	if failure != nil {
+		h.refuseToken(w, r, request, failure)
+		return
+	}
+	h.realm.metrics.issued.Inc()
+	tokens.WriteToken(w, token)
+}
+
+// refuseToken answers a request that fails for another reason than the
+// client's authentication, and writes the line that says why.
+func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, request tokens.TokenRequest, failure *tokens.Error) {
+	h.realm.metrics.tokenError(failure)
+	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
+	if entry := h.app.logger.Check(zap.WarnLevel, "token request refused"); entry != nil {
+		entry.Write(
+			zap.String("realm", h.realm.name),
+			zap.String("reason", failure.Code),
+			zap.String("detail", failure.Error()),
+			zap.String("client_id", fmt.Sprintf("%.200s", request.ClientID)),
+			zap.String("remote_ip", remoteIP(r)),
+			zap.String("host", r.Host),
+			zap.String("uri", r.URL.Path),
+			zap.String("error_id", errorID),
+		)
+	}
+	tokens.WriteError(w, failure, errorID)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*IssuerHandler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*IssuerHandler)(nil)
+)

@@ -1,0 +1,116 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"crypto/x509"
+	"hash/maphash"
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// memoryWays is how many slots one hash may choose from.
+const memoryWays = 4
+
+// verdict is what is remembered of a presented chain: the credentials it fits,
+// or why it fits none. Which client it is, and whether now, is decided anew on
+// every request.
+type verdict struct {
+	matches    []*clients.Credential
+	refusal    *validators.Refusal
+	thumbprint string
+	// until is when the verdict must be worked out again.
+	until time.Time
+
+	hash      uint64
+	presented []byte
+	count     int
+}
+
+// memory is a bounded, lock-free store of verdicts. A slot is read and
+// replaced atomically; a lost race costs a verification and nothing else.
+type memory struct {
+	slots    []atomic.Pointer[verdict]
+	maxBytes int
+}
+
+// newMemory makes a memory of at least size verdicts, each for at most
+// maxBytes of presented certificates; larger ones are not remembered.
+func newMemory(size, maxBytes int) *memory {
+	slots := 1 << bits.Len(uint(max(size, memoryWays)-1))
+	return &memory{slots: make([]atomic.Pointer[verdict], slots), maxBytes: maxBytes}
+}
+
+// presentedSeed is random for every process, so that nobody can choose
+// certificates that crowd one slot.
+var presentedSeed = maphash.MakeSeed()
+
+func hashPresented(presented []*x509.Certificate) uint64 {
+	var hash uint64
+	for _, cert := range presented {
+		hash = bits.RotateLeft64(hash, 25) ^ maphash.Bytes(presentedSeed, cert.Raw)
+	}
+	return hash
+}
+
+func (m *memory) set(hash uint64) []atomic.Pointer[verdict] {
+	first := int(hash) & (len(m.slots) - 1) &^ (memoryWays - 1)
+	return m.slots[first : first+memoryWays]
+}
+
+// get returns the live verdict on exactly these certificates, or nil.
+func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
+	set := m.set(hash)
+	for i := range set {
+		v := set[i].Load()
+		if v != nil && v.hash == hash && v.isFor(presented) && now.Before(v.until) {
+			return v
+		}
+	}
+	return nil
+}
+
+// isFor compares octet by octet: the hash only finds the place.
+func (v *verdict) isFor(presented []*x509.Certificate) bool {
+	if v.count != len(presented) {
+		return false
+	}
+	rest := v.presented
+	for _, cert := range presented {
+		if !bytes.HasPrefix(rest, cert.Raw) {
+			return false
+		}
+		rest = rest[len(cert.Raw):]
+	}
+	return len(rest) == 0
+}
+
+// put remembers v for these certificates, in an empty or expired slot if there
+// is one, else in the place of another verdict.
+func (m *memory) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
+	size := 0
+	for _, cert := range presented {
+		size += len(cert.Raw)
+	}
+	if size > m.maxBytes {
+		return
+	}
+	v.hash, v.count = hash, len(presented)
+	v.presented = make([]byte, 0, size)
+	for _, cert := range presented {
+		v.presented = append(v.presented, cert.Raw...)
+	}
+	set := m.set(hash)
+	victim := &set[hash>>60&(memoryWays-1)]
+	for i := range set {
+		old := set[i].Load()
+		if old == nil || !now.Before(old.until) || old.hash == hash && old.isFor(presented) {
+			victim = &set[i]
+			break
+		}
+	}
+	victim.Store(v)
+}

@@ -1,0 +1,148 @@
+package mtlsauth
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	metricsPrefix = "caddy_mtls_"
+	resultOK      = "ok"
+	// maxExpirySeries bounds the certificate expiry series of one realm.
+	maxExpirySeries = 1000
+)
+
+// Counters belong to the process, so that they go on counting across reloads;
+// each configuration registers them in its own registry. Gauges show a
+// configuration and come from its app.
+var (
+	authentications = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "authentications_total",
+		Help: "Decisions about client certificates, by result: ok or the refusal reason.",
+	}, []string{"realm", "result"})
+	authenticationDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    metricsPrefix + "authentication_duration_seconds",
+		Help:    "Time to work out whose a client certificate is.",
+		Buckets: []float64{1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 1e-3, 5e-3, 25e-3, 100e-3, 1, 5},
+	}, []string{"realm"})
+	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "cache_total",
+		Help: "Certificates that were remembered (hit) or had to be examined (miss).",
+	}, []string{"realm", "outcome"})
+	tokensIssued = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "tokens_issued_total",
+		Help: "Access tokens issued.",
+	}, []string{"realm"})
+	tokenErrors = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "token_errors_total",
+		Help: "Token requests refused, by OAuth error code.",
+	}, []string{"realm", "error"})
+
+	clientsDesc = prometheus.NewDesc(metricsPrefix+"clients",
+		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
+	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
+		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
+	signingKeysDesc = prometheus.NewDesc(metricsPrefix+"signing_keys",
+		"Keys in the JWKS, by state: active signs, published only verifies.", []string{"realm", "state"}, nil)
+)
+
+// Describe implements prometheus.Collector for the gauges of the app.
+func (a *App) Describe(descs chan<- *prometheus.Desc) {
+	descs <- clientsDesc
+	descs <- expiryDesc
+	descs <- signingKeysDesc
+}
+
+// Collect implements prometheus.Collector for the gauges of the app.
+func (a *App) Collect(metrics chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for name, realm := range a.Realms {
+		gauge(clientsDesc, float64(realm.auth.registry.Len()), name, "config")
+		realm.metrics.expiry.Range(func(id, notAfter any) bool {
+			gauge(expiryDesc, float64(notAfter.(time.Time).Unix()), name, id.(string))
+			return true
+		})
+		if realm.authority == nil {
+			continue
+		}
+		active, published := realm.authority.countKeys()
+		gauge(signingKeysDesc, float64(active), name, "active")
+		gauge(signingKeysDesc, float64(published), name, "published")
+	}
+}
+
+// register makes the metrics of this configuration visible.
+func (a *App) registerMetrics(registry *prometheus.Registry) error {
+	for _, collector := range []prometheus.Collector{
+		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, a,
+	} {
+		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// realmMetrics are the series of one realm, looked up once.
+type realmMetrics struct {
+	results      map[string]prometheus.Counter
+	duration     prometheus.Observer
+	hit, miss    prometheus.Counter
+	issued       prometheus.Counter
+	tokenErrors  *prometheus.CounterVec
+	expiry       sync.Map // client_id -> time.Time
+	expirySeries sync.Mutex
+	expiryCount  int
+}
+
+func newRealmMetrics(realm string) *realmMetrics {
+	m := &realmMetrics{
+		results:     make(map[string]prometheus.Counter, len(validators.Reasons)+1),
+		duration:    authenticationDuration.WithLabelValues(realm),
+		hit:         cacheLookups.WithLabelValues(realm, "hit"),
+		miss:        cacheLookups.WithLabelValues(realm, "miss"),
+		issued:      tokensIssued.WithLabelValues(realm),
+		tokenErrors: tokenErrors.MustCurryWith(prometheus.Labels{"realm": realm}),
+	}
+	m.results[resultOK] = authentications.WithLabelValues(realm, resultOK)
+	for _, reason := range validators.Reasons {
+		m.results[string(reason)] = authentications.WithLabelValues(realm, string(reason))
+	}
+	return m
+}
+
+// decided counts one decision of a directive: "" for an admitted client.
+func (m *realmMetrics) decided(reason validators.Reason) {
+	if reason == "" {
+		m.results[resultOK].Inc()
+		return
+	}
+	m.results[string(reason)].Inc()
+}
+
+// tokenError counts a refused token request; the code is from a closed list.
+func (m *realmMetrics) tokenError(err *tokens.Error) {
+	m.tokenErrors.WithLabelValues(strings.ToValidUTF8(err.Code, "")).Inc()
+}
+
+// presented notes when the certificate of a client expires, at its first sight.
+func (m *realmMetrics) presented(clientID string, notAfter time.Time) {
+	if _, known := m.expiry.Load(clientID); !known {
+		m.expirySeries.Lock()
+		defer m.expirySeries.Unlock()
+		if m.expiryCount >= maxExpirySeries {
+			return
+		}
+		m.expiryCount++
+	}
+	m.expiry.Store(clientID, notAfter)
+}

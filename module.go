@@ -1,0 +1,167 @@
+// Package mtlsauth is a Caddy plugin that authenticates machines by their TLS
+// client certificate (RFC 8705). It then guards an API (the mtls_auth handler)
+// or issues certificate-bound access tokens (the mtls_issuer handler).
+//
+// Clients, trusted CAs and the token issuer are declared once, as a realm of
+// the mtls app; the handlers refer to it.
+package mtlsauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+	caddy.RegisterModule(new(Handler))
+	caddy.RegisterModule(new(IssuerHandler))
+
+	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
+	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
+	httpcaddyfile.RegisterHandlerDirective("mtls_auth", parseHandler)
+	// each is placed right before basic_auth, so the order here is theirs
+	httpcaddyfile.RegisterDirectiveOrder("mtls_issuer", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("mtls_auth", httpcaddyfile.Before, "basic_auth")
+}
+
+const appID = "mtls"
+
+// App holds the realms: the registered clients, the CAs that vouch for them,
+// and the issuers of their tokens. The handlers `mtls_auth` and `mtls_issuer`
+// refer to a realm by its name.
+type App struct {
+	// The realms by name; a name is 1 to 63 of `a-z 0-9 -`. Handlers that name
+	// none use `default`.
+	Realms map[string]*Realm `json:"realms,omitempty"`
+
+	logger *zap.Logger
+	now    func() time.Time
+	ctx    caddy.Context
+	stop   context.CancelFunc
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  appID,
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision makes every realm ready to serve.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	if a.now == nil {
+		a.now = time.Now
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		realm := a.Realms[name]
+		if realm == nil {
+			return fmt.Errorf("realm '%s' is null; give it clients or remove it", name)
+		}
+		if err := realm.provision(ctx, a, name); err != nil {
+			return fmt.Errorf("realm '%s': %w", name, err)
+		}
+	}
+	if err := a.checkIssuers(); err != nil {
+		return err
+	}
+	return a.registerMetrics(ctx.GetMetricsRegistry())
+}
+
+// Start begins the upkeep in the background: signing keys that do not exist
+// yet are made now, not while a configuration is merely validated.
+func (a *App) Start() error {
+	ctx, stop := context.WithCancel(a.ctx)
+	a.stop = stop
+	for _, realm := range a.Realms {
+		if realm.authority != nil {
+			go realm.ensureKeys(ctx)
+		}
+	}
+	return nil
+}
+
+// Stop ends the upkeep.
+func (a *App) Stop() error {
+	a.stop()
+	return nil
+}
+
+// findRealm returns the realm that a handler refers to.
+func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) {
+	module, err := ctx.AppIfConfigured(appID)
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, nil, fmt.Errorf("%s: no realm is declared; add 'mtls { … }' to the global options: %w", directive, err)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", directive, err)
+	}
+	app := module.(*App)
+	if name == "" {
+		name = defaultRealm
+	}
+	realm, ok := app.Realms[name]
+	if !ok {
+		return nil, nil, fmt.Errorf("%s: unknown realm '%s'; declared are: %s", directive, name, strings.Join(slices.Sorted(maps.Keys(app.Realms)), ", "))
+	}
+	return app, realm, nil
+}
+
+// warnWithoutClientAuth warns at load of a server that asks nobody for a
+// certificate.
+func warnWithoutClientAuth(ctx caddy.Context, logger *zap.Logger, directive string) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return
+	}
+	for _, policy := range server.TLSConnPolicies {
+		if policy.ClientAuthentication != nil && policy.ClientAuthentication.Active() {
+			return
+		}
+	}
+	logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
+		zap.String("directive", directive), zap.Strings("listen", server.Listen))
+}
+
+// warnCertificateRequired warns at load of an issuer whose host turns away
+// those who only read its metadata and keys.
+func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer string) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return
+	}
+	parsed, err := url.Parse(issuer)
+	if err != nil {
+		return
+	}
+	for _, policy := range server.TLSConnPolicies {
+		var names []string
+		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, parsed.Hostname()) {
+			continue
+		}
+		if auth := policy.ClientAuthentication; auth != nil && strings.HasPrefix(auth.Mode, "require") {
+			logger.Warn("the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own",
+				zap.String("issuer", issuer), zap.String("mode", auth.Mode))
+		}
+		return // the first policy that fits is the one that counts
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+)

@@ -1,0 +1,167 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const defaultRealm = "default"
+
+var errEarlyData = errors.New("too_early")
+
+// Realm is one set of clients, the CAs that vouch for them, and the authority
+// that issues tokens to them.
+type Realm struct {
+	// The CA certificates that the chains of PKI clients must lead to. This
+	// alone decides who is trusted, whatever the TLS connection policy says.
+	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+
+	// The registered clients.
+	Clients []clients.Record `json:"clients,omitempty"`
+
+	// The realm's token issuer, for the `mtls_issuer` handler.
+	Issuer *Issuer `json:"issuer,omitempty"`
+
+	name    string
+	app     *App
+	auth    *authenticator
+	metrics *realmMetrics
+	// authority is nil where no issuer is configured
+	authority *authority
+}
+
+// checkRealmName reports why name cannot be the name of a realm. It becomes
+// part of file names and headers.
+func checkRealmName(name string) error {
+	if name == "" || len(name) > 63 {
+		return fmt.Errorf("realm name '%.80s' has %d characters; use 1 to 63", name, len(name))
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return fmt.Errorf("realm name %q holds %q; use a-z, 0-9 and hyphens", name, c)
+		}
+	}
+	return nil
+}
+
+// provision makes the realm ready to serve; nothing is left for Start, for the
+// HTTP app may serve before that.
+func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
+	if err := checkRealmName(name); err != nil {
+		return err
+	}
+	realm.name, realm.app, realm.metrics = name, app, newRealmMetrics(name)
+	registry, err := realm.loadClients()
+	if err != nil {
+		return err
+	}
+	var anchors trust
+	if realm.TrustPoolRaw != nil {
+		loaded, err := loadTrust(ctx, realm)
+		if err != nil {
+			return fmt.Errorf("trust_pool: %w", err)
+		}
+		anchors = *loaded
+	}
+	if err := realm.checkTrust(registry, &anchors); err != nil {
+		return err
+	}
+	realm.auth = newAuthenticator(registry, anchors.pool, app.now)
+	if realm.Issuer != nil {
+		if err := realm.provisionIssuer(ctx); err != nil {
+			return fmt.Errorf("issuer: %w", err)
+		}
+	}
+	return nil
+}
+
+func (realm *Realm) loadClients() (*clients.Registry, error) {
+	list := make([]*clients.Client, 0, len(realm.Clients))
+	for _, record := range realm.Clients {
+		record, err := record.Expand(expand)
+		if err != nil {
+			return nil, err
+		}
+		client, warnings, err := clients.New(record)
+		if err != nil {
+			return nil, err
+		}
+		for _, warning := range warnings {
+			realm.app.logger.Warn(warning, zap.String("realm", realm.name))
+		}
+		list = append(list, client)
+	}
+	if len(list) == 0 {
+		realm.app.logger.Warn("the realm has no clients, so everyone is refused; declare one", zap.String("realm", realm.name))
+	}
+	return clients.NewRegistry(list)
+}
+
+// expand resolves {env.*} and {file.*} once. What is unset or empty is an
+// error: it must never widen anything.
+func expand(value string) (string, error) {
+	return caddy.NewReplacer().ReplaceOrErr(value, true, true)
+}
+
+// checkTrust holds the clients against the trust pool.
+func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error {
+	warned := false
+	for _, record := range realm.Clients {
+		client := registry.Client(record.ClientID)
+		switch {
+		case anchors.pool == nil && client.HasPKI():
+			return fmt.Errorf("client '%s': subject '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, record.SubjectDN[0])
+		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
+			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
+		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
+			return fmt.Errorf("client '%s': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID)
+		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
+			warned = true
+			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
+				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))
+		}
+	}
+	return nil
+}
+
+// presentedCertificates are the certificates of the peer, leaf first.
+func presentedCertificates(r *http.Request) []*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.PeerCertificates
+}
+
+// earlyData reports whether the request was sent before the handshake proved
+// that the peer holds its key (RFC 8470).
+func earlyData(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete
+}
+
+// authenticate finds out which client made the request. clientID is who it
+// says it is, "" when it does not say.
+func (realm *Realm) authenticate(r *http.Request, clientID string) (identity, *validators.Refusal) {
+	start := time.Now()
+	id, refusal, remembered := realm.auth.authenticate(presentedCertificates(r), clientID)
+	realm.metrics.duration.Observe(time.Since(start).Seconds())
+	switch {
+	case remembered:
+		realm.metrics.hit.Inc()
+	case id.leaf != nil:
+		realm.metrics.miss.Inc()
+		realm.metrics.presented(id.client().ID, id.leaf.NotAfter)
+	case refusal.Reason != validators.CertificateMissing:
+		realm.metrics.miss.Inc()
+	}
+	return id, refusal
+}

@@ -1,0 +1,114 @@
+package mtlsauth
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	requestVar        = "mtls_request"
+	placeholderPrefix = "http.mtls."
+	claimPrefix       = "claim."
+	userIDPlaceholder = "http.auth.user.id"
+)
+
+// requestState is what our directives know of one request. Several of them may
+// act on it, one after the other.
+type requestState struct {
+	repl     *caddy.Replacer
+	stripped bool
+	identity identity
+	realm    *Realm
+	reason   validators.Reason
+
+	// the outcome of authentication in the realm that was asked last
+	asked    *Realm
+	found    identity
+	refusal  *validators.Refusal
+	userIDIn bool
+}
+
+// stateOf returns the request's state, which it makes at first, together with
+// the placeholders.
+func stateOf(r *http.Request) *requestState {
+	ctx := r.Context()
+	if state, ok := caddyhttp.GetVar(ctx, requestVar).(*requestState); ok {
+		return state
+	}
+	state := &requestState{repl: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+	state.repl.Map(state.placeholder)
+	caddyhttp.SetVar(ctx, requestVar, state)
+	return state
+}
+
+// authenticate asks the realm who the caller is, once a request.
+func (s *requestState) authenticate(realm *Realm, r *http.Request) (identity, *validators.Refusal) {
+	if s.asked != realm {
+		s.found, s.refusal = realm.authenticate(r, "")
+		s.asked = realm
+	}
+	return s.found, s.refusal
+}
+
+// clear forgets the identity that an earlier directive set.
+func (s *requestState) clear() {
+	if s.userIDIn {
+		s.repl.Delete(userIDPlaceholder)
+	}
+	s.identity, s.realm, s.reason, s.userIDIn = identity{}, nil, "", false
+}
+
+// admit makes the identity known to the handlers that follow.
+func (s *requestState) admit(realm *Realm, id identity) {
+	s.realm, s.identity = realm, id
+	s.userIDIn = true
+	s.repl.Set(userIDPlaceholder, id.client().ID)
+}
+
+// placeholder answers every {http.mtls.*} name, with "" where there is nothing
+// to tell, so that none of them reaches an API as it is written.
+func (s *requestState) placeholder(key string) (any, bool) {
+	name, ok := strings.CutPrefix(key, placeholderPrefix)
+	if !ok {
+		return nil, false
+	}
+	return s.text(name), true
+}
+
+func (s *requestState) text(name string) string {
+	if name == "error" {
+		return string(s.reason)
+	}
+	client := s.identity.client()
+	if client == nil {
+		return ""
+	}
+	switch name {
+	case "client_id":
+		return client.ID
+	case "realm":
+		return s.realm.name
+	case "scope":
+		return client.Scope()
+	case "credential":
+		return string(s.identity.credential.Kind)
+	case "matched":
+		return certificateText(s.identity.credential.Value)
+	case "thumbprint":
+		return s.identity.thumbprint
+	case "subject":
+		return certificateText(validators.FormatDN(s.identity.leaf.RawSubject))
+	case "not_after":
+		return s.identity.leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
+		return client.ClaimText(claim)
+	}
+	return ""
+}
