@@ -92,8 +92,11 @@ func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 	if !d.AllArgs(&name, &value) {
 		return d.ArgErr()
 	}
-	if err := clients.CheckClaimName(name); err != nil {
-		return d.WrapErr(err)
+	switch {
+	case !tokens.ValidClaimName(name):
+		return d.Errf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
+	case tokens.ReservedClaim(name):
+		return d.Errf("claim '%s' is reserved for the token itself; choose another name", name)
 	}
 	if value == "" {
 		return d.Errf("claim %s is empty; give it a value or remove the line", name)
@@ -138,7 +141,7 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "signing_key":
 			err = parseOnce(d, &i.SigningKey, nil)
 		case "mtls_alias":
-			err = parseOnce(d, &i.MTLSAlias, nil)
+			err = parseOnce(d, &i.MTLSAlias, tokens.CheckIssuerURL)
 		case "audience":
 			err = parseList(d, &i.Audience, nil)
 		case "resource":

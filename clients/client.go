@@ -153,9 +153,6 @@ func (c *Client) setScopes(r Record) error {
 func (c *Client) setClaims(r Record) error {
 	c.claimText = make(map[string]string, len(r.Claims))
 	for name, raw := range r.Claims {
-		if err := CheckClaimName(name); err != nil {
-			return err
-		}
 		var text string
 		if json.Unmarshal(raw, &text) == nil && !bytes.Equal(raw, []byte("null")) {
 			if text == "" {

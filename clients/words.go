@@ -41,30 +41,6 @@ func CheckScope(scope string) error {
 	return nil
 }
 
-// reservedClaims are the ones that the token's issuer sets itself or that
-// other servers give a meaning of their own.
-var reservedClaims = map[string]struct{}{
-	"iss": {}, "sub": {}, "aud": {}, "exp": {}, "nbf": {}, "iat": {}, "jti": {}, "client_id": {}, "azp": {},
-	"scope": {}, "scp": {}, "cnf": {}, "typ": {}, "act": {}, "may_act": {}, "nonce": {}, "auth_time": {},
-	"acr": {}, "amr": {}, "sid": {}, "events": {},
-}
-
-// CheckClaimName reports why name cannot be the name of a client's claim.
-func CheckClaimName(name string) error {
-	if name == "" {
-		return errors.New("a claim has no name")
-	}
-	if _, reserved := reservedClaims[name]; reserved {
-		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
-	}
-	for i := range len(name) {
-		if !isAlphanumeric(name[i]) && strings.IndexByte("_.-", name[i]) < 0 {
-			return fmt.Errorf("claim name %q holds %q; use letters, digits and _.-", name, name[i])
-		}
-	}
-	return nil
-}
-
 // CheckSubject reports why dn cannot be a declared subject.
 func CheckSubject(dn string) error {
 	_, err := validators.ParseDN(dn)

@@ -1,0 +1,194 @@
+package clients
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	sha256Hex = "bca0d040847f843c5ee0fa6eb494837470155868bca0d040847f843c5ee0fa6e"
+	sha1Hex   = "bca0d040847f843c5ee0fa6eb494837470155868"
+)
+
+func mustClient(t testing.TB, record Record) *Client {
+	t.Helper()
+	client, _, err := New(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func TestNewClientErrors(t *testing.T) {
+	no := false
+	for _, test := range []struct {
+		name    string
+		record  Record
+		wantErr string
+	}{
+		{"no id", Record{}, "client_id is empty"},
+		{"long id", Record{ClientID: strings.Repeat("a", 201)}, "at most 200"},
+		{"id with a space", Record{ClientID: "a b"}, "use letters, digits"},
+		{"no credential", Record{ClientID: "a"}, "no credential; add"},
+		{"bad subject", Record{ClientID: "a", SubjectDN: Strings{"client"}}, "subject 'client'"},
+		{"empty subject", Record{ClientID: "a", SubjectDN: Strings{""}}, "subject ''"},
+		{"empty attribute", Record{ClientID: "a", SubjectDN: Strings{"CN=,O=x"}}, "subject 'CN=,O=x'"},
+		{"short thumbprint", Record{ClientID: "a", Thumbprints: Strings{"abcd"}}, "thumbprint 'abcd'"},
+		{"bad issued_by", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, IssuedBy: Strings{sha1Hex}}, "issued_by '" + sha1Hex},
+		{"missing file", Record{ClientID: "a", CertificateFiles: Strings{"/nonexistent/a.pem"}}, "certificate '/nonexistent/a.pem'"},
+		{"empty file name", Record{ClientID: "a", CertificateFiles: Strings{""}}, "the file name is empty"},
+		{"bad scope", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, Scope: `a"b`}, "RFC 6749"},
+		{"foreign default scope", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, Scope: "a", DefaultScope: "b"}, "default scope 'b'"},
+		{"empty claim", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, Claims: map[string]json.RawMessage{"t": []byte(`""`)}}, "claim t is empty"},
+		{"grant", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, GrantTypes: Strings{"password"}}, "lack client_credentials"},
+		{"method", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, TokenEndpointAuthMethod: "none"}, "token_endpoint_auth_method 'none'"},
+		{"unbound", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, CertificateBound: &no}, "every token is bound"},
+		{"lifetime", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, TokenLifetime: caddy.Duration(-1)}, "too short"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, _, err := New(test.record)
+			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
+				t.Fatalf("error %v, want %q", err, test.wantErr)
+			}
+		})
+	}
+}
+
+func TestSHA1ThumbprintWarns(t *testing.T) {
+	_, warnings, err := New(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(warnings) != 1 || !strings.Contains(warnings[0], sha1Hex) {
+		t.Fatalf("warnings: %q", warnings)
+	}
+}
+
+func TestClaimText(t *testing.T) {
+	client := mustClient(t, Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, Claims: map[string]json.RawMessage{
+		"text": []byte(`"acme"`), "number": []byte(`12345678901234567890`), "list": []byte(`[ "a", "b" ]`),
+	}})
+	for name, want := range map[string]string{"text": "acme", "number": "12345678901234567890", "list": `["a","b"]`, "none": ""} {
+		if got := client.ClaimText(name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestCertificateFile(t *testing.T) {
+	leaf, err := testpki.SelfSigned(testpki.CommonName("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, parts ...[]byte) string {
+		file := filepath.Join(dir, name)
+		var text []byte
+		for _, part := range parts {
+			text = append(text, part...)
+		}
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	client := mustClient(t, Record{ClientID: "a", CertificateFiles: Strings{write("good.pem", leaf.PEM())}})
+	registry, err := NewRegistry([]*Client{client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := registry.Pins(leaf.Cert.Raw, sha256.Sum256(leaf.Cert.Raw))
+	if len(found) != 1 || found[0].Client != client || found[0].Kind != KindCertificate {
+		t.Fatalf("found %v", found)
+	}
+	for name, test := range map[string]struct {
+		file, wantErr string
+	}{
+		"empty":   {write("empty.pem"), "holds no PEM certificate"},
+		"der":     {write("der.pem", leaf.Cert.Raw), "holds no PEM certificate"},
+		"key":     {write("key.pem", leaf.KeyPEM()), "keep the certificate only"},
+		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
+		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
+	} {
+		if _, _, err := New(Record{ClientID: "a", CertificateFiles: Strings{test.file}}); err == nil || !strings.Contains(err.Error(), test.wantErr) {
+			t.Errorf("%s: error %v, want %q", name, err, test.wantErr)
+		}
+	}
+}
+
+// TestB10_TwoClientsOneCredential: two clients that one certificate would fit
+// are an error at load, never a matter of order.
+func TestB10_TwoClientsOneCredential(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		a, b   Record
+		shared bool
+		ok     bool
+	}{
+		{"same subject, spelt differently", Record{SubjectDN: Strings{"CN=x,O=y"}}, Record{SubjectDN: Strings{"cn=X , o=Y"}}, false, false},
+		{"same thumbprint, hex and base64url", Record{Thumbprints: Strings{sha256Hex}}, Record{Thumbprints: Strings{"vKDQQIR_hDxe4PputJSDdHAVWGi8oNBAhH-EPF7g-m4"}}, false, false},
+		{"same subject, both shared", Record{SubjectDN: Strings{"CN=x"}}, Record{SubjectDN: Strings{"CN=x"}}, true, true},
+		{"reversed subject", Record{SubjectDN: Strings{"CN=x,O=y"}}, Record{SubjectDN: Strings{"O=y,CN=x"}}, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.a.ClientID, test.b.ClientID = "a", "b"
+			test.a.SharedCredential, test.b.SharedCredential = test.shared, test.shared
+			_, err := NewRegistry([]*Client{mustClient(t, test.a), mustClient(t, test.b)})
+			if test.ok != (err == nil) {
+				t.Fatal(err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "client 'a'") || !strings.Contains(err.Error(), "client 'b'")) {
+				t.Fatalf("%v does not name both clients", err)
+			}
+		})
+	}
+	one := mustClient(t, Record{ClientID: "a", SharedCredential: true, SubjectDN: Strings{"CN=x"}})
+	other := mustClient(t, Record{ClientID: "b", SubjectDN: Strings{"CN=x"}})
+	if _, err := NewRegistry([]*Client{one, other}); err == nil {
+		t.Fatal("one shared_credential is not enough")
+	}
+	if _, err := NewRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "declared twice") {
+		t.Fatal(err)
+	}
+}
+
+func TestRegistryLookups(t *testing.T) {
+	leaf, err := testpki.SelfSigned(testpki.CommonName("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(leaf.Cert.Raw)
+	pinned := mustClient(t, Record{ClientID: "pinned", Thumbprints: Strings{hex.EncodeToString(sum[:])}, Scope: "b a"})
+	named := mustClient(t, Record{ClientID: "named", SubjectDN: Strings{"CN=a"}, Scope: "b c"})
+	registry, err := NewRegistry([]*Client{pinned, named})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := registry.Pins(leaf.Cert.Raw, sum); len(found) != 1 || found[0].Client != pinned {
+		t.Errorf("pins: %v", found)
+	}
+	dn, err := validators.DNFromRaw(leaf.Cert.RawSubject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found := registry.Subject(dn.Key()); len(found) != 1 || found[0].Client != named {
+		t.Errorf("subject: %v", found)
+	}
+	if got := fmt.Sprint(registry.Scopes()); got != "[a b c]" {
+		t.Errorf("scopes: %s", got)
+	}
+	if registry.Len() != 2 || registry.Client("named") != named || registry.Client("x") != nil || !registry.HasPKI() || !registry.HasPins() {
+		t.Error("the registry does not hold what was put in")
+	}
+}
