@@ -1,0 +1,289 @@
+package validators
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxIntermediates is how many of the presented certificates are looked at.
+	maxIntermediates = 8
+	// maxKnownCAs is how many verified intermediates a pool remembers.
+	maxKnownCAs = 64
+	// maxChainErrorText bounds the text of a failed verification.
+	maxChainErrorText = 512
+)
+
+var (
+	usageClientAuth = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	usageAny        = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+)
+
+// TrustPool verifies client certificates against a fixed set of trust anchors
+// (RFC 5280 §6). It may be used by several goroutines at once. A nil TrustPool
+// and the zero value trust nobody.
+type TrustPool struct {
+	roots  *x509.CertPool
+	verify func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
+
+	// known are the intermediates that have verified under roots, by SHA-256
+	// of their DER, and until when. It is never written to, only replaced: mu
+	// is for those who replace it.
+	known atomic.Pointer[map[[sha256.Size]byte]time.Time]
+	mu    sync.Mutex
+}
+
+// NewTrustPool returns a TrustPool of the anchors in the pool as they are now.
+// A nil pool has no anchors; it never means the system's.
+func NewTrustPool(pool *x509.CertPool) *TrustPool {
+	p := &TrustPool{verify: (*x509.Certificate).Verify}
+	if pool != nil {
+		p.roots = pool.Clone()
+	}
+	return p
+}
+
+// Verify returns every chain, leaf first and anchor last, that verifies for
+// client authentication at the given time (RFC 5280 §6.1), of two certificates
+// or more: a leaf that is an anchor itself has no chain. The presented
+// certificates are what the peer sent after its leaf, in any order.
+//
+// The first eight presented certificates are considered, and a signature is
+// only ever checked with the key of an anchor or of a CA that has itself
+// verified, so what a stranger presents cannot make verification expensive. A
+// CA with constraints that [x509.Certificate.Verify] would leave unenforced is
+// refused.
+//
+// The error is for the log: one line of bounded length, with the text that
+// comes from certificates escaped.
+func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
+	if p == nil || p.roots == nil {
+		return nil, errors.New("there is no trust pool")
+	}
+	if now.IsZero() {
+		return nil, errors.New("verification needs a time") // Go would take the system's.
+	}
+
+	intermediates, unusable := p.grow(presented, now)
+	chains, err := p.chains(leaf, intermediates, usageClientAuth, now)
+	if err == nil {
+		chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool { return len(chain) < 2 })
+		if len(chains) > 0 {
+			return chains, nil
+		}
+		err = errors.New("the certificate is itself in the trust pool, which is for the CAs that issue client certificates: declare it as a pinned credential")
+	}
+	return nil, chainError(err, unusable, len(presented))
+}
+
+// IssuedBy reports whether a certificate above the leaf, the anchor included,
+// is one of the pins: the SHA-256 of its DER encoding or of its
+// SubjectPublicKeyInfo. Without pins any chain will do.
+func IssuedBy(chain []*x509.Certificate, pins [][sha256.Size]byte) bool {
+	if len(pins) == 0 {
+		return true
+	}
+	for i, ca := range chain {
+		if i > 0 && (slices.Contains(pins, sha256.Sum256(ca.Raw)) || slices.Contains(pins, sha256.Sum256(ca.RawSubjectPublicKeyInfo))) {
+			return true
+		}
+	}
+	return false
+}
+
+// ChainExpiry returns the earliest notAfter of the chain, after which it no
+// longer verifies.
+func ChainExpiry(chain []*x509.Certificate) time.Time {
+	var earliest time.Time
+	for i, cert := range chain {
+		if i == 0 || cert.NotAfter.Before(earliest) {
+			earliest = cert.NotAfter
+		}
+	}
+	return earliest
+}
+
+// chains verifies one certificate, and drops the chains with a CA whose
+// constraints were not enforced.
+func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool, usages []x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
+	chains, err := p.verify(cert, x509.VerifyOptions{
+		Roots:         p.roots,
+		Intermediates: intermediates,
+		CurrentTime:   now,
+		KeyUsages:     usages,
+	})
+	if err != nil {
+		return nil, err
+	}
+	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
+		for _, ca := range chain[1:] {
+			if e := checkConstraints(ca, cert); e != nil {
+				err = fmt.Errorf("CA %q: %w", ca.Subject.CommonName, e)
+				return true
+			}
+		}
+		return false
+	})
+	if len(chains) == 0 {
+		return nil, err
+	}
+	return chains, nil
+}
+
+// intermediate is a presented certificate that has not verified.
+type intermediate struct {
+	cert *x509.Certificate
+	sum  [sha256.Size]byte
+	// seen is how many CAs had verified when it was last tried.
+	seen int
+	// err is the outcome of that try, nil before the first.
+	err error
+	// noCA is set when there is nothing to try.
+	noCA bool
+}
+
+// due reports whether a try can have another outcome than the last one.
+func (c *intermediate) due(verified []*x509.Certificate) bool {
+	if c.noCA {
+		return false
+	}
+	return c.err == nil || slices.ContainsFunc(verified[c.seen:], func(ca *x509.Certificate) bool {
+		return bytes.Equal(ca.RawSubject, c.cert.RawIssuer)
+	})
+}
+
+// grow returns those of the presented certificates that verify under the pool,
+// and the others with the reason. It proceeds from the anchors downwards: a
+// certificate is tried once, and again when a CA of its issuer's name has
+// verified meanwhile. As one that verifies is not tried again, that is at most
+// 8 + 7 + … + 1 = 36 tries. A failing one checks one signature for each anchor
+// and each verified CA of the issuer's name; a stranger, who has no CA under
+// the pool, causes no other, but for the true intermediates he can also
+// present. [x509.Certificate.Verify] ends any try after 100 signatures.
+func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.CertPool, []intermediate) {
+	if len(presented) == 0 {
+		return nil, nil
+	}
+	usable := x509.NewCertPool()
+	var verified []*x509.Certificate
+	admit := func(cert *x509.Certificate) {
+		verified = append(verified, cert)
+		usable.AddCert(cert)
+	}
+
+	pending := make([]intermediate, 0, maxIntermediates)
+	known := p.known.Load()
+	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
+		c := intermediate{cert: cert, sum: sha256.Sum256(cert.Raw)}
+		if known != nil && now.Before((*known)[c.sum]) {
+			admit(cert)
+			continue
+		}
+		if slices.ContainsFunc(pending, func(other intermediate) bool { return other.sum == c.sum }) {
+			continue
+		}
+		if !cert.IsCA || !cert.BasicConstraintsValid {
+			c.err, c.noCA = errors.New("not a CA"), true
+		} else if err := checkNameConstraints(cert); err != nil {
+			c.err, c.noCA = err, true
+		}
+		pending = append(pending, c)
+	}
+
+	for again := true; again; {
+		again = false
+		// From the last, because a CA is usually sent after what it issued.
+		for i := len(pending) - 1; i >= 0; i-- {
+			c := &pending[i]
+			if !c.due(verified) {
+				continue
+			}
+			c.seen = len(verified)
+			chains, err := p.chains(c.cert, usable, usageAny, now)
+			if err != nil {
+				c.err = err
+				continue
+			}
+			// Nothing is above a self-issued anchor; as an intermediate it
+			// would only be checked a second time.
+			if len(chains[0]) > 1 || !bytes.Equal(c.cert.RawIssuer, c.cert.RawSubject) {
+				admit(c.cert)
+				p.remember(c.sum, chains)
+				again = true
+			}
+			pending = slices.Delete(pending, i, i+1)
+		}
+	}
+	return usable, pending
+}
+
+// remember keeps a verified intermediate from being verified again for the
+// next certificate it issued. Nothing depends on it but time: who presents it
+// must still do so, and the leaf's own verification checks it once more. Only
+// issued CAs get here, so a stranger cannot push others out.
+func (p *TrustPool) remember(sum [sha256.Size]byte, chains [][]*x509.Certificate) {
+	var until time.Time
+	for _, chain := range chains {
+		if expiry := ChainExpiry(chain); expiry.After(until) {
+			until = expiry
+		}
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := make(map[[sha256.Size]byte]time.Time)
+	if old := p.known.Load(); old != nil {
+		maps.Copy(known, *old)
+	}
+	for other := range known {
+		if len(known) < maxKnownCAs {
+			break
+		}
+		delete(known, other)
+	}
+	known[sum] = until
+	p.known.Store(&known)
+}
+
+// chainError adds why presented certificates were of no use, and makes all of
+// it fit for a log line.
+func chainError(err error, unusable []intermediate, presented int) error {
+	var text strings.Builder
+	text.WriteString(err.Error())
+	if presented > maxIntermediates {
+		fmt.Fprintf(&text, "; only the first %d of %d presented certificates were considered", maxIntermediates, presented)
+	}
+	for _, c := range unusable {
+		fmt.Fprintf(&text, "; presented certificate %q: %v", firstBytes(c.cert.Subject.CommonName, 64), c.err)
+	}
+	return errors.New(logText(text.String(), maxChainErrorText))
+}
+
+// logText escapes what is not printable and cuts the text to about the given
+// number of bytes.
+func logText(s string, most int) string {
+	var out strings.Builder
+	for _, r := range s {
+		if out.Len() >= most {
+			out.WriteString("…")
+			break
+		}
+		if strconv.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRuneToASCII(r)
+		out.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return out.String()
+}

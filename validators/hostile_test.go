@@ -1,0 +1,194 @@
+package validators
+
+import (
+	"crypto/x509"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// hostileChain is what a stranger presents to make verification expensive: a
+// leaf and n CA certificates of his own, all with P-521 keys, all named like
+// the given CA and claiming to be issued by it, so that every one of them may
+// be the issuer of every other and of the leaf.
+func hostileChain(tb testpki.TB, ca *testpki.CA, n int) (*testpki.Leaf, []*x509.Certificate) {
+	tb.Helper()
+	named := testpki.RawSubject(ca.Cert.RawSubject)
+	fake := testpki.MustCA(tb, named, testpki.WithKeyType(testpki.P521))
+	var presented []*x509.Certificate
+	for range n {
+		presented = append(presented, testpki.MustIntermediate(tb, fake, named, testpki.WithKeyType(testpki.P521)).Cert)
+	}
+	return testpki.MustIssue(tb, fake, testpki.WithKeyType(testpki.P521)), presented
+}
+
+// work is what a TrustPool asked of x509.
+type work struct {
+	calls int
+	// keys are the certificates whose keys could have checked a signature.
+	keys []*x509.CertPool
+}
+
+func watch(pool *TrustPool) *work {
+	w := &work{}
+	pool.verify = func(cert *x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
+		w.calls++
+		if opts.Intermediates != nil {
+			w.keys = append(w.keys, opts.Intermediates.Clone())
+		}
+		return cert.Verify(opts)
+	}
+	return w
+}
+
+// only reports whether no key but those of the given CAs could have been used.
+func (w *work) only(cas ...*testpki.CA) bool {
+	return !slices.ContainsFunc(w.keys, func(keys *x509.CertPool) bool {
+		all := keys.Clone()
+		want := x509.NewCertPool()
+		for _, ca := range cas {
+			all.AddCert(ca.Cert)
+			want.AddCert(ca.Cert)
+		}
+		return !all.Equal(want)
+	})
+}
+
+func TestVerifyHostileIntermediatesCostNothing(t *testing.T) {
+	root := testpki.MustCA(t)
+	leaf, presented := hostileChain(t, root, 100)
+	pool := NewTrustPool(root.Pool())
+	work := watch(pool)
+	mustNotVerify(t, pool, leaf, "only the first 8 of 100", presented...)
+	if want := maxIntermediates + 1; work.calls != want {
+		t.Errorf("%d verifications, want %d: one for each considered, one for the leaf", work.calls, want)
+	}
+	if !work.only() {
+		t.Error("the key of a presented certificate that had not verified was used")
+	}
+	if pool.known.Load() != nil {
+		t.Error("a stranger's certificate is remembered")
+	}
+
+	// A good chain is found if it is among the first, and only then.
+	sub := testpki.MustIntermediate(t, root)
+	good := testpki.MustIssue(t, sub)
+	mustVerify(t, pool, good, append(slices.Clone(presented[:7]), sub.Cert)...)
+	mustNotVerify(t, pool, good, "unknown authority", append(slices.Clone(presented[:8]), sub.Cert)...)
+}
+
+func TestVerifyHostileIntermediatesBelowTrueOnes(t *testing.T) {
+	root := testpki.MustCA(t)
+	one := testpki.MustIntermediate(t, root, testpki.CommonName("One"))
+	two := testpki.MustIntermediate(t, one, testpki.CommonName("Two"))
+	leaf, hostile := hostileChain(t, two, 6)
+	for name, presented := range map[string][]*x509.Certificate{
+		"true ones last":  append(slices.Clone(hostile), two.Cert, one.Cert),
+		"true ones first": append([]*x509.Certificate{one.Cert, two.Cert}, hostile...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := NewTrustPool(root.Pool())
+			for range 2 {
+				work := watch(pool)
+				mustNotVerify(t, pool, leaf, "unknown authority", presented...)
+				// Each hostile one before and after Two verified, Two before and
+				// after One did, One, and the leaf.
+				if most := 2*len(hostile) + 4; work.calls > most {
+					t.Errorf("%d verifications, want at most %d", work.calls, most)
+				}
+				if !work.only(one, two) {
+					t.Error("the key of a presented certificate that had not verified was used")
+				}
+			}
+			if n := len(*pool.known.Load()); n != 2 {
+				t.Errorf("%d certificates remembered, want the two true ones", n)
+			}
+		})
+	}
+}
+
+func TestVerifyTriesAreBounded(t *testing.T) {
+	// The worst there is: every intermediate has the name of every other's
+	// issuer, and in each round only one of them verifies.
+	ca := testpki.MustCA(t)
+	root := ca
+	var presented []*x509.Certificate
+	for range maxIntermediates {
+		ca = testpki.MustIntermediate(t, ca, testpki.RawSubject(root.Cert.RawSubject))
+		presented = append(presented, ca.Cert)
+	}
+	leaf := testpki.MustIssue(t, ca)
+	permute := [][]int{{0, 1, 2, 3, 4, 5, 6, 7}, {7, 6, 5, 4, 3, 2, 1, 0}, {4, 1, 7, 2, 0, 6, 3, 5}}
+	for _, order := range permute {
+		pool := NewTrustPool(root.Pool())
+		work := watch(pool)
+		var mixed []*x509.Certificate
+		for _, i := range order {
+			mixed = append(mixed, presented[i])
+		}
+		mustVerify(t, pool, leaf, mixed...)
+		if most := 36 + 1; work.calls > most {
+			t.Errorf("order %v: %d verifications, want at most %d", order, work.calls, most)
+		}
+	}
+}
+
+func TestVerifyPlainCaseWorksOnce(t *testing.T) {
+	root := testpki.MustCA(t)
+	sub := testpki.MustIntermediate(t, root)
+	pool := NewTrustPool(root.Pool())
+	for i, test := range []struct {
+		leaf      *testpki.Leaf
+		presented []*x509.Certificate
+		calls     int
+	}{
+		{testpki.MustIssue(t, root), nil, 1},
+		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert}, 2},
+		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert}, 1},
+		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert, sub.Cert}, 1},
+	} {
+		work := watch(pool)
+		mustVerify(t, pool, test.leaf, test.presented...)
+		if work.calls != test.calls {
+			t.Errorf("%d: %d verifications, want %d", i, work.calls, test.calls)
+		}
+	}
+}
+
+func TestVerifyRemembersNoMoreThanItMay(t *testing.T) {
+	root := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, root)
+	pool := NewTrustPool(root.Pool())
+	for range maxKnownCAs + 5 {
+		mustVerify(t, pool, leaf, testpki.MustIntermediate(t, root).Cert)
+	}
+	if n := len(*pool.known.Load()); n != maxKnownCAs {
+		t.Errorf("%d intermediates remembered, want %d", n, maxKnownCAs)
+	}
+}
+
+func TestVerifyRememberedIntermediate(t *testing.T) {
+	root := testpki.MustCA(t)
+	expiry := now.Add(time.Hour).Truncate(time.Second)
+	sub := testpki.MustIntermediate(t, root, testpki.Validity(now.Add(-time.Hour), expiry))
+	leaf := testpki.MustIssue(t, sub)
+	pool := NewTrustPool(root.Pool())
+	mustVerify(t, pool, leaf, sub.Cert)
+
+	mustNotVerify(t, pool, leaf, "unknown authority") // not presented
+	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, expiry); err != nil {
+		t.Errorf("at its last moment: %v", err)
+	}
+	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, expiry.Add(time.Second)); err == nil {
+		t.Error("a remembered intermediate outlives its validity")
+	}
+	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, now.Add(-2*time.Hour)); err == nil {
+		t.Error("a remembered intermediate precedes its validity")
+	}
+
+	twin := testpki.MustIntermediate(t, testpki.MustCA(t), testpki.Key(sub.Key))
+	mustNotVerify(t, NewTrustPool(testpki.MustCA(t).Pool()), leaf, "unknown authority", sub.Cert)
+	mustNotVerify(t, pool, leaf, "unknown authority", twin.Cert)
+}

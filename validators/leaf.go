@@ -1,0 +1,145 @@
+package validators
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// MaxSANs is how many subject alternative names a client certificate may have,
+// of all kinds together. Each of them costs a look-up.
+const MaxSANs = 256
+
+var (
+	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}
+	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
+)
+
+// CheckValidity refuses a certificate outside its validity period, both ends
+// of which belong to it (RFC 5280 §4.1.2.5). It does not allocate unless it
+// refuses, and is meant to be called for every request: a connection can
+// outlive the certificate it was opened with.
+func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
+	var state string
+	switch {
+	case now.Before(leaf.NotBefore):
+		state = "not yet valid"
+	case now.After(leaf.NotAfter):
+		state = "expired"
+	default:
+		return nil
+	}
+	return refuse(CertificateExpired, "the certificate is %s: valid from %s until %s, now %s", state,
+		leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+}
+
+// CheckLeaf refuses a certificate that is not made for client authentication,
+// whatever kind of credential it is compared with: one whose extended key
+// usages (RFC 5280 §4.2.1.12) are others, one with a critical extension that
+// is not understood (§4.2), and one with more than [MaxSANs] names. A
+// certificate without extended key usages is good for any.
+func CheckLeaf(leaf *x509.Certificate) *Refusal {
+	if !allowsClientAuth(leaf) {
+		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth: issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
+	}
+	if unhandled := leaf.UnhandledCriticalExtensions; len(unhandled) > 0 {
+		return refuse(CertificateUnsuitable, "the certificate has a critical extension that is not understood: %s", oidText(unhandled[0]))
+	}
+	if tooManySANs(leaf) {
+		return refuse(CertificateUnsuitable, "the certificate has more than %d subject alternative names", MaxSANs)
+	}
+	return nil
+}
+
+// CheckPKILeaf refuses a certificate that names no end entity and therefore
+// cannot be recognised by its names: a CA (RFC 5280 §4.2.1.9), and one whose
+// key usage (§4.2.1.3) lacks digitalSignature or has keyCertSign. A pinned
+// certificate is not subject to it.
+func CheckPKILeaf(leaf *x509.Certificate) *Refusal {
+	switch {
+	case leaf.IsCA:
+		return refuse(CertificateUnsuitable, "the certificate is a CA's (basic constraints CA:TRUE): issue the client an end-entity certificate")
+	case leaf.KeyUsage&x509.KeyUsageCertSign != 0:
+		return refuse(CertificateUnsuitable, "the certificate's key usage has keyCertSign, which is for CAs")
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 && extension(leaf, oidKeyUsage) != nil:
+		return refuse(CertificateUnsuitable, "the certificate's key usage lacks digitalSignature, which client authentication needs")
+	}
+	return nil
+}
+
+func allowsClientAuth(leaf *x509.Certificate) bool {
+	for _, usage := range leaf.ExtKeyUsage {
+		if usage == x509.ExtKeyUsageClientAuth || usage == x509.ExtKeyUsageAny {
+			return true
+		}
+	}
+	return len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
+}
+
+// usageNames lists the first few, for there may be as many as the presenter of
+// the certificate likes.
+func usageNames(leaf *x509.Certificate) string {
+	const most = 4
+	var names []string
+	for _, usage := range leaf.ExtKeyUsage {
+		names = append(names, usage.String())
+		if len(names) == most {
+			break
+		}
+	}
+	for _, oid := range leaf.UnknownExtKeyUsage {
+		if len(names) == most {
+			break
+		}
+		names = append(names, oidText(oid))
+	}
+	if len(names) < len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
+}
+
+// tooManySANs counts in the extension, because a parsed certificate drops the
+// kinds of names that Go does not know.
+func tooManySANs(cert *x509.Certificate) bool {
+	names := extension(cert, oidSubjectAltName)
+	// A name takes two bytes at least, so nearly every certificate ends here.
+	if len(names) <= 2*MaxSANs {
+		return false
+	}
+	var element asn1.RawValue
+	if _, err := asn1.Unmarshal(names, &element); err != nil {
+		return true
+	}
+	names = element.Bytes
+	for count := 0; len(names) > 0; count++ {
+		rest, err := asn1.Unmarshal(names, &element)
+		if err != nil || count == MaxSANs {
+			return true
+		}
+		names = rest
+	}
+	return false
+}
+
+func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier) []byte {
+	for i := range cert.Extensions {
+		if cert.Extensions[i].Id.Equal(oid) {
+			return cert.Extensions[i].Value
+		}
+	}
+	return nil
+}
+
+// oidText is bounded, for an object identifier may be as long as the presenter
+// of the certificate likes.
+func oidText(oid asn1.ObjectIdentifier) string {
+	return firstBytes(oid.String(), 64)
+}
+
+func refuse(reason Reason, format string, args ...any) *Refusal {
+	return &Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}

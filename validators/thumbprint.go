@@ -1,0 +1,220 @@
+package validators
+
+import (
+	"crypto/sha1" //nolint:gosec // Operators migrate from systems that know a certificate by its SHA-1 thumbprint.
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// maxHashText bounds what is read as a hash. The longest accepted spelling,
+// 64 hexadecimal digits with separators, has 95 characters.
+const maxHashText = 256
+
+// Thumbprint is the SHA-256 or SHA-1 hash of a certificate's DER encoding. It
+// is comparable; the zero value is the thumbprint of no certificate.
+type Thumbprint struct {
+	sum  [sha256.Size]byte
+	size uint8
+}
+
+// ThumbprintOf returns the SHA-256 thumbprint of a DER encoded certificate.
+func ThumbprintOf(der []byte) Thumbprint {
+	return Thumbprint{sum: sha256.Sum256(der), size: sha256.Size}
+}
+
+// ParseThumbprint reads the SHA-256 or SHA-1 hash of a certificate's DER
+// encoding: hexadecimal digits of either case, with or without colons or
+// spaces between them, or base64url with or without padding, as in the
+// x5t#S256 member of RFC 8705 §3.1. It refuses hashes that are no
+// certificate's, such as that of empty input.
+func ParseThumbprint(s string) (Thumbprint, error) {
+	return parseHash(s, true)
+}
+
+// ParseSHA256 reads a SHA-256 hash, of a certificate or of a public key, in
+// the spellings of [ParseThumbprint].
+func ParseSHA256(s string) ([sha256.Size]byte, error) {
+	t, err := parseHash(s, false)
+	return t.sum, err
+}
+
+// IsSHA1 reports whether t is a SHA-1 thumbprint.
+func (t Thumbprint) IsSHA1() bool { return t.size == sha1.Size }
+
+// SHA256 returns the hash if it is a SHA-256 one.
+func (t Thumbprint) SHA256() ([sha256.Size]byte, bool) {
+	if t.size != sha256.Size {
+		return [sha256.Size]byte{}, false
+	}
+	return t.sum, true
+}
+
+// SHA1 returns the hash if it is a SHA-1 one.
+func (t Thumbprint) SHA1() ([sha1.Size]byte, bool) {
+	if t.size != sha1.Size {
+		return [sha1.Size]byte{}, false
+	}
+	return [sha1.Size]byte(t.sum[:sha1.Size]), true
+}
+
+// String returns the hash in lower-case hexadecimal digits.
+func (t Thumbprint) String() string { return hex.EncodeToString(t.sum[:t.size]) }
+
+// X5tS256 returns the value of the x5t#S256 confirmation member for a SHA-256
+// thumbprint: base64url without padding, 43 characters (RFC 8705 §3.1).
+func X5tS256(sum [sha256.Size]byte) string {
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// The hashes of empty input: what a script produces that hashes a missing
+// file or an unset variable.
+var (
+	emptySHA256 = sha256.Sum256(nil)
+	emptySHA1   = sha1.Sum(nil)
+)
+
+func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
+	want := "expected SHA-256: 64 hexadecimal digits or 43 base64url characters"
+	if allowSHA1 {
+		want = "expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)"
+	}
+
+	text := strings.Trim(s, " \t\r\n")
+	if text == "" {
+		return Thumbprint{}, errors.New("the hash is empty: " + want)
+	}
+	if len(text) > maxHashText {
+		return Thumbprint{}, fmt.Errorf("%q… is %d bytes long: %s", firstBytes(text, 32), len(text), want)
+	}
+	if err := checkHashCharacters(text); err != nil {
+		return Thumbprint{}, err
+	}
+
+	sum, err := decodeHash(text)
+	if err != nil {
+		return Thumbprint{}, fmt.Errorf("%w: %s", err, want)
+	}
+
+	t := Thumbprint{size: uint8(len(sum))}
+	copy(t.sum[:], sum)
+	switch {
+	case t.sum == emptySHA256, t.IsSHA1() && [sha1.Size]byte(sum) == emptySHA1:
+		return Thumbprint{}, fmt.Errorf("%q is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding", text)
+	case t.sum == [sha256.Size]byte{}:
+		return Thumbprint{}, fmt.Errorf("%q is all zeros and no certificate's hash: replace the placeholder", text)
+	case t.IsSHA1() && !allowSHA1:
+		return Thumbprint{}, fmt.Errorf("%q is a SHA-1 hash, which does not serve here: %s", text, want)
+	}
+	return t, nil
+}
+
+// checkHashCharacters points at what cannot be seen: Windows' certificate
+// dialog copies a left-to-right mark along with the thumbprint.
+func checkHashCharacters(text string) error {
+	for i, r := range text {
+		switch {
+		case unicode.Is(unicode.Cf, r):
+			return fmt.Errorf("%q has the invisible character %U at byte %d, as copying from the certificate dialog of Windows leaves it: delete it, or type the neighbouring digits again", text, r, i)
+		case r < ' ' || r == unicode.MaxASCII:
+			return fmt.Errorf("%q has the control character %U at byte %d: write the hash on one line, without it", text, r, i)
+		case r > unicode.MaxASCII:
+			return fmt.Errorf("%q has the character %U at byte %d, which no hash contains: delete it", text, r, i)
+		}
+	}
+	return nil
+}
+
+// decodeHash returns 20 or 32 bytes.
+func decodeHash(text string) ([]byte, error) {
+	digits, err := joinHexGroups(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(digits) == hex.EncodedLen(sha1.Size) || len(digits) == hex.EncodedLen(sha256.Size) {
+		sum, err := hex.DecodeString(digits)
+		if err != nil {
+			return nil, fmt.Errorf("%q has as many characters as a hash in hexadecimal, but not all are hexadecimal digits", text)
+		}
+		return sum, nil
+	}
+	if digits != text {
+		return nil, wrongHashLength(text, digits)
+	}
+
+	if strings.ContainsAny(text, "+/") {
+		return nil, fmt.Errorf("%q is base64, not base64url: write - for + and _ for /", text)
+	}
+	encoding, unpadded := base64.RawURLEncoding, strings.TrimRight(text, "=")
+	switch len(unpadded) {
+	case encoding.EncodedLen(sha1.Size), encoding.EncodedLen(sha256.Size):
+	case hex.EncodedLen(sha1.Size), hex.EncodedLen(sha256.Size):
+		return nil, fmt.Errorf("%q ends with '=', which hexadecimal digits do not: delete it", text)
+	default:
+		return nil, wrongHashLength(text, unpadded)
+	}
+	if unpadded != text {
+		encoding = base64.URLEncoding
+	}
+	// Strict, for otherwise several spellings that differ in unused bits would
+	// be the same hash.
+	sum, err := encoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q has as many characters as a hash in base64url, but is not valid base64url: copy it again", text)
+	}
+	return sum, nil
+}
+
+// joinHexGroups takes out the separators between groups of hexadecimal digits.
+// Text without separators comes back as it is.
+func joinHexGroups(text string) (string, error) {
+	separator := ""
+	switch colons, spaces := strings.Contains(text, ":"), strings.Contains(text, " "); {
+	case strings.Contains(strings.TrimRight(text, "="), "="):
+		return "", fmt.Errorf("%q has more than the hash: write the part after '=' alone", text)
+	case colons && spaces:
+		return "", fmt.Errorf("%q has both colons and spaces: separate the digits by one or the other", text)
+	case colons:
+		separator = ":"
+	case spaces:
+		separator = " "
+	default:
+		return text, nil
+	}
+	groups := strings.Split(text, separator)
+	for _, group := range groups {
+		if group == "" || len(group)%2 != 0 || !isHex(group) {
+			return "", fmt.Errorf("%q has the part %q: between separators there must be pairs of hexadecimal digits", text, group)
+		}
+	}
+	return strings.Join(groups, ""), nil
+}
+
+// wrongHashLength names the hash that has this many characters, if one has.
+func wrongHashLength(text, characters string) error {
+	n := len(characters)
+	if isHex(characters) {
+		other := map[int]string{32: "MD5", 56: "SHA-224", 96: "SHA-384", 128: "SHA-512"}[n]
+		if other != "" {
+			return fmt.Errorf("%q has %d hexadecimal digits, so it is an %s hash", text, n, other)
+		}
+		return fmt.Errorf("%q has %d hexadecimal digits", text, n)
+	}
+	other := map[int]string{22: "MD5", 38: "SHA-224", 86: "SHA-512"}[n]
+	if other != "" {
+		return fmt.Errorf("%q has %d base64url characters, so it is an %s hash", text, n, other)
+	}
+	return fmt.Errorf("%q has %d characters", text, n)
+}
+
+func isHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
+}
+
+func firstBytes(s string, n int) string {
+	return s[:min(len(s), n)]
+}
