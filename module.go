@@ -27,6 +27,7 @@ func init() {
 	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(IssuerHandler))
+	registerCommand()
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)

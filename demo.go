@@ -1,0 +1,239 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// demo is a Caddy with its clients, all of it in one temporary folder.
+type demo struct {
+	out  io.Writer
+	Dir  string
+	API  string // host:port of the guarded API
+	Auth string // host:port of the issuer
+	Echo string // host:port of the API behind
+
+	clients  map[string]*testpki.Leaf
+	roots    *x509.CertPool
+	failures []string
+}
+
+// demoCaddyfile is what the demo runs with. The folder's name comes from the
+// operating system, so it is quoted.
+var demoCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
+	admin off
+	persist_config off
+	auto_https off
+	storage file_system "{{.Dir}}/storage"
+	log {
+		level ERROR
+	}
+	log everything {
+		output file "{{.Dir}}/caddy.log"
+		format json
+	}
+	mtls {
+		trust_pool file "{{.Dir}}/clients-ca.pem"
+
+		client billing.partner {
+			subject "CN=billing, OU=production, O=Partner"
+			scopes  invoices.read invoices.write
+			claim   tenant partner-7
+		}
+		client sensor-7 {
+			certificate "{{.Dir}}/sensor.pem"
+			scopes      telemetry
+		}
+
+		issuer https://{{.Auth}} {
+			token_lifetime 10m
+		}
+	}
+}
+
+https://{{.Auth}} {
+	bind 127.0.0.1
+	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_issuer
+}
+
+https://{{.API}} {
+	bind 127.0.0.1
+	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_auth {
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Client-Scope {http.mtls.scope}
+	}
+	reverse_proxy {{.Echo}}
+}
+`))
+
+// runDemo tells the whole story on out. It fails when a step did not go as it
+// should; without once it then waits for Ctrl-C.
+func runDemo(ctx context.Context, out io.Writer, once bool) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	dir, err := os.MkdirTemp("", "caddy-mtls-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	d := &demo{out: out, Dir: filepath.ToSlash(dir)}
+	if err := d.makeCertificates(); err != nil {
+		return err
+	}
+	echo, err := d.startEcho()
+	if err != nil {
+		return err
+	}
+	defer echo.Close()
+	if err := d.startCaddy(); err != nil {
+		return err
+	}
+	defer func() { _ = caddy.Stop() }()
+
+	d.tell(ctx)
+	if len(d.failures) > 0 {
+		return fmt.Errorf("the demo did not go as it should: %s", strings.Join(d.failures, "; "))
+	}
+	if once {
+		return nil
+	}
+	d.say("\nCaddy stays up until Ctrl-C; then the folder %s is removed.\n", d.Dir)
+	<-ctx.Done()
+	return nil
+}
+
+func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
+
+// makeCertificates makes a CA and one client of it, a client with a
+// self-signed certificate, and somebody who has the first client's name from
+// another CA.
+func (d *demo) makeCertificates() error {
+	var failure error
+	leaf := func(leaf *testpki.Leaf, err error) *testpki.Leaf {
+		failure = errors.Join(failure, err)
+		return leaf
+	}
+	ca := func(name string) *testpki.CA {
+		ca, err := testpki.NewCA(testpki.CommonName(name))
+		failure = errors.Join(failure, err)
+		return ca
+	}
+	clientsCA, serverCA, otherCA := ca("Demo clients CA"), ca("Demo server CA"), ca("Some other CA")
+	if failure != nil {
+		return failure
+	}
+	billing := testpki.Subject(pkix.Name{CommonName: "billing", OrganizationalUnit: []string{"production"}, Organization: []string{"Partner"}})
+	d.clients = map[string]*testpki.Leaf{
+		"billing":  leaf(clientsCA.Issue(billing)),
+		"sensor":   leaf(testpki.SelfSigned(testpki.CommonName("sensor 7"))),
+		"impostor": leaf(otherCA.Issue(billing)),
+	}
+	server := leaf(serverCA.Issue(testpki.CommonName("localhost"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth)))
+	if failure != nil {
+		return failure
+	}
+	d.roots = serverCA.Pool()
+	for name, leaf := range d.clients {
+		_, _, err := leaf.WriteFiles(d.Dir, name)
+		failure = errors.Join(failure, err)
+	}
+	_, _, err := server.WriteFiles(d.Dir, "server")
+	failure = errors.Join(failure, err)
+	for name, ca := range map[string]*testpki.CA{"clients-ca": clientsCA, "server-ca": serverCA} {
+		_, err := ca.WriteFile(d.Dir, name)
+		failure = errors.Join(failure, err)
+	}
+	return failure
+}
+
+// startEcho starts the API behind Caddy, which knows nothing of certificates
+// and tells what it was told about the caller.
+func (d *demo) startEcho() (io.Closer, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	d.Echo = listener.Addr().String()
+	server := &http.Server{
+		ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			fmt.Fprintf(w, "hello %s, your scopes are: %s\n", r.Header.Get("X-Client-ID"), r.Header.Get("X-Client-Scope"))
+		}),
+	}
+	go func() { _ = server.Serve(listener) }()
+	return server, nil
+}
+
+// startCaddy starts this very Caddy on free ports. Another process may take a
+// port between the asking and the using, so it tries again.
+func (d *demo) startCaddy() error {
+	for attempt := 0; ; attempt++ {
+		api, err := freePort()
+		if err != nil {
+			return err
+		}
+		auth, err := freePort()
+		if err != nil {
+			return err
+		}
+		d.API, d.Auth = "localhost:"+api, "localhost:"+auth
+		var text bytes.Buffer
+		if err := demoCaddyfile.Execute(&text, d); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(d.Dir, "Caddyfile"), text.Bytes(), 0o600); err != nil {
+			return err
+		}
+		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(text.Bytes(), map[string]any{"filename": "Caddyfile"})
+		if err != nil {
+			return err
+		}
+		if err = caddy.Load(config, true); err == nil || attempt == 3 || !errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+	}
+}
+
+func freePort() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	return port, err
+}

@@ -1,0 +1,220 @@
+package mtlsauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const demoTimeout = 10 * time.Second
+
+// tell acts as the clients, one after the other, and says what came of it.
+func (d *demo) tell(ctx context.Context) {
+	d.say(`Caddy is up with two sites:
+
+  https://%s   an API behind mtls_auth and reverse_proxy
+  https://%s   mtls_issuer, which issues access tokens
+
+and two registered clients: billing.partner, by the subject of a certificate
+from its CA, and sensor-7, by a self-signed certificate that is pinned.
+To repeat the commands below, first go where the certificates are:
+
+   $ cd %s
+`, d.API, d.Auth, shellQuote(filepath.FromSlash(d.Dir)))
+
+	d.call(ctx, "A client with a certificate from the trusted CA", "billing", nil, http.StatusOK, "hello billing.partner, your scopes are: invoices.read invoices.write")
+	d.call(ctx, "A client with a pinned self-signed certificate", "sensor", nil, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
+	d.call(ctx, "The same client says that it is another; the header is removed", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
+	d.call(ctx, "No certificate", "", nil, http.StatusUnauthorized, "certificate_missing")
+	d.call(ctx, "An unregistered certificate: the right subject, from some other CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused")
+	d.showRefusal("certificate_untrusted")
+	d.token(ctx)
+}
+
+// client returns an HTTP client that trusts the demo's server and presents the
+// named certificate, or none.
+func (d *demo) client(certificate string) *http.Client {
+	config := &tls.Config{RootCAs: d.roots, MinVersion: tls.VersionTLS12}
+	if certificate != "" {
+		config.Certificates = []tls.Certificate{d.clients[certificate].TLS()}
+	}
+	return &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+}
+
+// curl is the command that does what the demo does.
+func (d *demo) curl(certificate string, args ...string) string {
+	words := []string{"curl", "--cacert", "server-ca.pem"}
+	if certificate != "" {
+		words = append(words, "--cert", certificate+".pem", "--key", certificate+".key")
+	}
+	return strings.Join(append(words, args...), " ")
+}
+
+func shellQuote(text string) string {
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@=") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// call makes one request to the API and compares what came back.
+func (d *demo) call(ctx context.Context, title, certificate string, header http.Header, wantStatus int, want string) {
+	target := "https://" + d.API + "/"
+	args := []string{"-i"}
+	for name, values := range header {
+		args = append(args, "-H", shellQuote(name+": "+values[0]))
+	}
+	d.say("\n── %s\n   $ %s\n", title, d.curl(certificate, append(args, target)...))
+
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		d.fail(title, err)
+		return
+	}
+	request.Header = header.Clone()
+	response, err := d.client(certificate).Do(request)
+	if err != nil {
+		d.fail(title, err)
+		return
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		d.fail(title, err)
+		return
+	}
+	told := strings.TrimSpace(string(body))
+	if response.StatusCode != http.StatusOK {
+		told = response.Header.Get("WWW-Authenticate")
+	}
+	d.say("   %d  %s\n", response.StatusCode, told)
+	if response.StatusCode != wantStatus || !strings.Contains(told, want) {
+		d.fail(title, fmt.Errorf("got %d %q, want %d %q", response.StatusCode, told, wantStatus, want))
+	}
+}
+
+// showRefusal shows what the operator reads about the last refusal.
+func (d *demo) showRefusal(wantReason string) {
+	const title = "the operator's log line"
+	text, err := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
+	if err != nil {
+		d.fail(title, err)
+		return
+	}
+	var last map[string]any
+	for line := range strings.Lines(string(text)) {
+		var entry map[string]any
+		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == "client refused" {
+			last = entry
+		}
+	}
+	d.say("   The caller learns no more than that. The operator's log has the rest:\n")
+	for _, field := range []string{"error_id", "reason", "detail", "subject", "issuer", "hint"} {
+		if last[field] != nil {
+			d.say("     %-9s %v\n", field, last[field])
+		}
+	}
+	if last["reason"] != wantReason {
+		d.fail(title, fmt.Errorf("reason is %v, want %s", last["reason"], wantReason))
+	}
+}
+
+// token gets an access token, checks it as an API would, and shows it.
+func (d *demo) token(ctx context.Context) {
+	const title = "An access token, bound to the certificate"
+	target := "https://" + d.Auth + "/connect/token"
+	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {"billing.partner"}, "scope": {"invoices.read"}}
+	d.say("\n── %s\n   $ %s\n", title, d.curl("billing", "-d", "grant_type=client_credentials", "-d", "client_id=billing.partner", "-d", "scope=invoices.read", target))
+
+	var answer struct {
+		AccessToken string `json:"access_token"`
+		TokenType   string `json:"token_type"`
+		ExpiresIn   int    `json:"expires_in"`
+	}
+	if err := d.fetch(ctx, "billing", http.MethodPost, target, form, &answer); err != nil {
+		d.fail(title, err)
+		return
+	}
+	var keys jose.JSONWebKeySet
+	if err := d.fetch(ctx, "", http.MethodGet, "https://"+d.Auth+"/.well-known/openid-configuration/jwks", nil, &keys); err != nil {
+		d.fail(title, err)
+		return
+	}
+	claims := jwt.MapClaims{}
+	token, err := jwt.ParseWithClaims(answer.AccessToken, claims, func(token *jwt.Token) (any, error) {
+		kid, _ := token.Header["kid"].(string)
+		found := keys.Key(kid)
+		if len(found) != 1 {
+			return nil, fmt.Errorf("the JWKS has no key %q", kid)
+		}
+		return found[0].Key, nil
+	}, jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer("https://"+d.Auth), jwt.WithExpirationRequired())
+	if err != nil {
+		d.fail(title, err)
+		return
+	}
+	d.show("header", token.Header)
+	d.show("claims", claims)
+	d.say("   The signature fits the issuer's JWKS, and cnf is the hash of the certificate:\n   the token is worth nothing to whoever steals it without the certificate's key.\n")
+
+	sum := sha256.Sum256(d.clients["billing"].Cert.Raw)
+	confirmation, _ := claims["cnf"].(map[string]any)
+	if confirmation["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
+		d.fail(title, errors.New("the token is not bound to the certificate"))
+	}
+	if claims["client_id"] != "billing.partner" || claims["scope"] != "invoices.read" {
+		d.fail(title, fmt.Errorf("the token is for %v with scope %v", claims["client_id"], claims["scope"]))
+	}
+}
+
+func (d *demo) show(name string, value any) {
+	text, err := json.MarshalIndent(value, "   ", "  ")
+	if err != nil {
+		d.fail("showing the "+name, err)
+		return
+	}
+	d.say("   %s %s\n", name, text)
+}
+
+// fetch makes a request and decodes the JSON it is answered with.
+func (d *demo) fetch(ctx context.Context, certificate, method, target string, form url.Values, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	if form != nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	response, err := d.client(certificate).Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s: %.200s", target, response.Status, body)
+	}
+	return json.Unmarshal(body, into)
+}
+
+func (d *demo) fail(title string, err error) {
+	d.say("   FAILED: %v\n", err)
+	d.failures = append(d.failures, title+": "+err.Error())
+}
