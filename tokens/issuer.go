@@ -3,6 +3,7 @@ package tokens
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -75,39 +76,18 @@ type Issuer struct {
 // NewIssuer makes an issuer that signs with the keys of keys. Errors name the
 // value that is wrong and the remedy.
 func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
-	issuer, err := parseBaseURL("issuer", cfg.URL)
+	issuer, err := parseBaseURL(cfg.URL)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("issuer '%s': %w", cfg.URL, err)
 	}
 	var alias *url.URL
 	if cfg.MTLSAlias != "" {
-		if alias, err = parseBaseURL("mtls_alias", cfg.MTLSAlias); err != nil {
-			return nil, err
+		if alias, err = parseBaseURL(cfg.MTLSAlias); err != nil {
+			return nil, fmt.Errorf("mtls_alias '%s': %w", cfg.MTLSAlias, err)
 		}
 	}
-	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
-		return nil, fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
-	}
-	if cfg.Algorithm != "" && cfg.Algorithm != keys.Algorithm() {
-		return nil, fmt.Errorf("signing algorithm %s is not that of the signing key, %s: use one or the other", cfg.Algorithm, keys.Algorithm())
-	}
-	for n, aud := range cfg.Audience {
-		switch {
-		case aud == "":
-			return nil, fmt.Errorf("an audience of issuer '%s' is empty: remove it or give it a value", cfg.URL)
-		case slices.Contains(cfg.Audience[:n], aud):
-			return nil, fmt.Errorf("audience '%s' is listed twice: remove one", aud)
-		}
-	}
-	for _, scope := range cfg.Scopes {
-		if !ValidScope(scope) {
-			return nil, fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
-		}
-	}
-	for _, method := range cfg.AuthMethods {
-		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
-			return nil, fmt.Errorf("client authentication method '%s' is not supported: use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
-		}
+	if err := cfg.check(keys.Algorithm()); err != nil {
+		return nil, err
 	}
 	owner, err := scopeOwners(cfg.Resources)
 	if err != nil {
@@ -144,6 +124,35 @@ func (i *Issuer) JWKS(ctx context.Context) (Document, *Error) {
 	return ring.JWKS(), nil
 }
 
+// check finds what is wrong with the settings that are no URL.
+func (cfg *IssuerConfig) check(keyAlgorithm Algorithm) error {
+	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
+		return fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
+	}
+	if cfg.Algorithm != "" && cfg.Algorithm != keyAlgorithm {
+		return fmt.Errorf("signing algorithm %s is not that of the signing key, %s: use one or the other", cfg.Algorithm, keyAlgorithm)
+	}
+	for n, aud := range cfg.Audience {
+		switch {
+		case aud == "":
+			return fmt.Errorf("an audience of issuer '%s' is empty: remove it or give it a value", cfg.URL)
+		case slices.Contains(cfg.Audience[:n], aud):
+			return fmt.Errorf("audience '%s' is listed twice: remove one", aud)
+		}
+	}
+	for _, scope := range cfg.Scopes {
+		if !ValidScope(scope) {
+			return fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
+		}
+	}
+	for _, method := range cfg.AuthMethods {
+		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
+			return fmt.Errorf("client authentication method '%s' is not supported: use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
+		}
+	}
+	return nil
+}
+
 // scopeOwners returns the resource that each scope belongs to.
 func scopeOwners(resources []Resource) (map[string]string, error) {
 	owner := make(map[string]string)
@@ -169,30 +178,36 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 	return owner, nil
 }
 
+// CheckIssuerURL returns what is wrong with an issuer identifier (RFC 8414 §2),
+// without naming it. [NewIssuer] checks the same, and the same of MTLSAlias.
+func CheckIssuerURL(raw string) error {
+	_, err := parseBaseURL(raw)
+	return err
+}
+
 // parseBaseURL parses an https URL that paths can be joined to. It refuses
 // everything that a client, a proxy or this server might spell differently.
-func parseBaseURL(setting, raw string) (*url.URL, error) {
-	wrong := func(problem, remedy string) (*url.URL, error) {
-		return nil, fmt.Errorf("%s '%s' %s: %s", setting, raw, problem, remedy)
-	}
+func parseBaseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
-	case err == nil && u.User != nil: // not repeated: it may be a password
-		return nil, fmt.Errorf("%s of host '%s' has a user name or password: remove it", setting, u.Host)
-	case err != nil || !strings.HasPrefix(raw, "https://"):
-		return wrong("is not an https URL", "use one like https://auth.example.com")
+	case !strings.HasPrefix(raw, "https://"):
+		return nil, errors.New("not an https URL: use one like https://auth.example.com")
+	case err != nil:
+		return nil, errors.New("not a valid URL: use one like https://auth.example.com")
 	case !validHost(u):
-		return wrong("has no valid host", "use one like https://auth.example.com")
+		return nil, errors.New("the URL has no valid host: use one like https://auth.example.com")
+	case u.User != nil:
+		return nil, errors.New("the URL has a user name: remove it")
 	case strings.ContainsAny(raw, "?#"):
-		return wrong("has a query or fragment", "remove it (RFC 8414 §2)")
+		return nil, errors.New("the URL has a query or fragment: remove it (RFC 8414 §2)")
 	case u.EscapedPath() != u.Path:
-		return wrong("has characters in its path that must be encoded", "use only A-Z a-z 0-9 - . _ ~ and /")
+		return nil, errors.New("the URL's path has characters that must be encoded: use only A-Z a-z 0-9 - . _ ~ and /")
 	}
 	segments := strings.Split(u.Path, "/")
 	for n, segment := range segments {
 		inner := n > 0 && n < len(segments)-1
 		if segment == "." || segment == ".." || inner && segment == "" {
-			return wrong("has an empty or dot segment in its path", "write the path without it")
+			return nil, errors.New("the URL's path has an empty or dot segment: write it without")
 		}
 	}
 	return u, nil

@@ -38,7 +38,7 @@ type Key struct {
 func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, error) {
 	kind, natural := describeKey(private)
 	if natural == "" {
-		return nil, fmt.Errorf("a %s key cannot sign tokens: use a P-256, P-384, P-521, RSA or Ed25519 key", kind)
+		return nil, fmt.Errorf("keys of type %s cannot sign tokens: use P-256, P-384, P-521, RSA or Ed25519", kind)
 	}
 	if alg == "" {
 		alg = natural
@@ -47,7 +47,7 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 		return nil, err
 	}
 	if kind != alg.keyType() {
-		return nil, fmt.Errorf("signing algorithm %s needs a %s key, this is a %s key", alg, alg.keyType(), kind)
+		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s: change one of them", alg, alg.keyType(), kind)
 	}
 	if key, ok := private.(*rsa.PrivateKey); ok && key.N.BitLen() < minRSABits {
 		return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", key.N.BitLen(), minRSABits)
@@ -115,12 +115,14 @@ func ParsePrivateKeyPEM(data []byte, alg Algorithm) (*Key, error) {
 
 func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, error) {
 	var private crypto.Signer
+	blocks, marks := 0, bytes.Count(data, []byte("-----BEGIN "))
 	for {
 		block, rest := pem.Decode(data)
 		if block == nil {
 			break
 		}
 		data = rest
+		blocks++
 		if block.Type == "EC PARAMETERS" { // openssl ecparam writes them before the key
 			continue
 		}
@@ -133,7 +135,7 @@ func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, er
 		}
 		private = signer
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
+	if blocks != marks {
 		return nil, errors.New("a PEM block is damaged or cut off")
 	}
 	if private == nil {
@@ -171,7 +173,7 @@ func parsePrivateKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("a key of type %T cannot sign", key)
+		return nil, fmt.Errorf("keys of type %T cannot sign tokens: use P-256, P-384, P-521, RSA or Ed25519", key)
 	}
 	return signer, nil
 }

@@ -1,0 +1,125 @@
+package tokens
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestR41_IssuerURL(t *testing.T) {
+	for _, good := range []string{
+		"https://auth.example.com",
+		"https://auth.example.com/",
+		"https://auth.example.com:8443",
+		"https://auth.example.com/tenant1",
+		"https://auth.example.com/tenant1/",
+		"https://auth.example.com/a/b-c_d~e.f",
+		"https://Auth.Example.com",
+		"https://127.0.0.1:9443",
+		"https://[::1]:9443",
+		"https://auth",
+	} {
+		if err := CheckIssuerURL(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+			continue
+		}
+		issuer := newTestIssuer(t, IssuerConfig{URL: good})
+		_, claims := verify(t, issuer, mustMint(t, issuer, newGrant("api1"), newRequest("")).AccessToken)
+		if iss, metadata := claims["iss"], readMetadata(t, issuer)["issuer"]; iss != good || metadata != good {
+			t.Errorf("%q became iss %q and issuer %q", good, iss, metadata)
+		}
+	}
+	for bad, problem := range map[string]string{
+		"":                                   "not an https URL",
+		"auth.example.com":                   "not an https URL",
+		"http://auth.example.com":            "not an https URL",
+		"HTTPS://auth.example.com":           "not an https URL",
+		"https:auth.example.com":             "not an https URL",
+		" https://auth.example.com":          "not an https URL",
+		"https://auth.example.com\n":         "not a valid URL",
+		"https://[::1":                       "not a valid URL",
+		"https://":                           "no valid host",
+		"https:///path":                      "no valid host",
+		"https://:443":                       "no valid host",
+		"https://auth.example.com:":          "no valid host",
+		"https://auth.example.com:0":         "no valid host",
+		"https://auth.example.com:65536":     "no valid host",
+		"https://*.example.com":              "no valid host",
+		"https://{env.HOST}":                 "not a valid URL",
+		"https://aüth.example.com":           "no valid host",
+		"https://user@auth.example.com":      "user name",
+		"https://user:pw@auth.example.com":   "user name",
+		"https://auth.example.com?":          "query or fragment",
+		"https://auth.example.com?a=b":       "query or fragment",
+		"https://auth.example.com#":          "query or fragment",
+		"https://auth.example.com/#a":        "query or fragment",
+		"https://auth.example.com/a%20b":     "must be encoded",
+		"https://auth.example.com/a%2Fb":     "must be encoded",
+		"https://auth.example.com/%61":       "must be encoded",
+		"https://auth.example.com/a b":       "must be encoded",
+		"https://auth.example.com/ä":         "must be encoded",
+		`https://auth.example.com/a\b`:       "must be encoded",
+		"https://auth.example.com//":         "empty or dot segment",
+		"https://auth.example.com//a":        "empty or dot segment",
+		"https://auth.example.com/a//":       "empty or dot segment",
+		"https://auth.example.com/a//b":      "empty or dot segment",
+		"https://auth.example.com/.":         "empty or dot segment",
+		"https://auth.example.com/a/../b":    "empty or dot segment",
+		"https://auth.example.com/./a":       "empty or dot segment",
+		"https://auth.example.com/a/..":      "empty or dot segment",
+		"https://auth.example.com/a/b/c/../": "empty or dot segment",
+	} {
+		if err := CheckIssuerURL(bad); err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%q: error is %v, want one with %q", bad, err, problem)
+		}
+		keys := FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+		for setting, cfg := range map[string]IssuerConfig{"issuer": {URL: bad}, "mtls_alias": {URL: testURL, MTLSAlias: bad}} {
+			if setting == "mtls_alias" && bad == "" {
+				continue
+			}
+			_, err := NewIssuer(cfg, keys)
+			if err == nil || !strings.Contains(err.Error(), setting+" '"+bad+"'") || !strings.Contains(err.Error(), problem) {
+				t.Errorf("%s %q: error is %v", setting, bad, err)
+			}
+		}
+	}
+}
+
+func TestIssuerSettings(t *testing.T) {
+	keys := FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+	for name, tc := range map[string]struct {
+		cfg  IssuerConfig
+		want string
+	}{
+		"negative lifetime":     {IssuerConfig{Lifetime: -time.Hour}, "token lifetime '-1h0m0s' is too short"},
+		"lifetime of moments":   {IssuerConfig{Lifetime: time.Millisecond}, "token lifetime '1ms' is too short"},
+		"another algorithm":     {IssuerConfig{Algorithm: RS256}, "signing algorithm RS256 is not that of the signing key, ES256"},
+		"empty audience":        {IssuerConfig{Audience: []string{"a", ""}}, "an audience of issuer '" + testURL + "' is empty"},
+		"audience twice":        {IssuerConfig{Audience: []string{"a", "b", "a"}}, "audience 'a' is listed twice"},
+		"bad scope":             {IssuerConfig{Scopes: []string{"a b"}}, "scope 'a b' is not valid"},
+		"unknown method":        {IssuerConfig{AuthMethods: []string{"private_key_jwt"}}, "method 'private_key_jwt' is not supported"},
+		"resource without name": {IssuerConfig{Resources: []Resource{{}}}, "a resource has an empty name"},
+		"resource twice":        {IssuerConfig{Resources: []Resource{{Name: "a"}, {Name: "a"}}}, "resource 'a' is declared twice"},
+		"empty scope":           {IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{""}}}}, "resource 'a': scope '' is not valid"},
+		"scope in two": {
+			IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{"x"}}, {Name: "b", Scopes: []string{"y", "x"}}}},
+			"scope 'x' belongs to the resources 'a' and 'b': remove it from one",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.cfg.URL = testURL
+			if _, err := NewIssuer(tc.cfg, keys); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error is %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestIssuerKeepsItsSettings(t *testing.T) {
+	audience := []string{"api"}
+	issuer := newTestIssuer(t, IssuerConfig{Audience: audience, Algorithm: ES256})
+	audience[0] = "changed"
+	if got := mustMint(t, issuer, newGrant("api1"), newRequest("")).Audience[0]; got != "api" {
+		t.Errorf("aud is %s", got)
+	}
+}

@@ -1,0 +1,62 @@
+package tokens
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestKeyringPublishesAllKeysAndSignsWithOne(t *testing.T) {
+	first, second := mustKey(t, ES256, testNow), mustKey(t, RS256, testNow)
+	ring := NewKeyring(first, first, second, second)
+	if ring.Signing() != first || !slices.Equal(ring.Keys(), []*Key{first, second}) {
+		t.Errorf("keys are %v", ring.Keys())
+	}
+	ring.Keys()[0] = nil
+	if ring.Signing() != first {
+		t.Error("a caller can change the keyring")
+	}
+}
+
+func TestJWKSHoldsPublicKeysOnly(t *testing.T) {
+	members := map[string][]string{
+		"EC":  {"alg", "crv", "kid", "kty", "use", "x", "y"},
+		"RSA": {"alg", "e", "kid", "kty", "n", "use"},
+		"OKP": {"alg", "crv", "kid", "kty", "use", "x"},
+	}
+	var keys []*Key
+	for _, alg := range []Algorithm{ES256, ES384, ES512, PS256, EdDSA} {
+		keys = append(keys, mustKey(t, alg, time.Time{}))
+	}
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal(NewKeyring(keys[0], keys[1:]...).JWKS().Body, &set); err != nil {
+		t.Fatal(err)
+	}
+	if len(set.Keys) != len(keys) {
+		t.Fatalf("%d keys are published, want %d", len(set.Keys), len(keys))
+	}
+	for n, jwk := range set.Keys {
+		var got []string
+		for name := range jwk {
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		if want := members[jwk["kty"]]; !slices.Equal(got, want) {
+			t.Errorf("%s has the members %v, want %v", keys[n].Algorithm(), got, want)
+		}
+		if jwk["kid"] != keys[n].ID() || jwk["alg"] != string(keys[n].Algorithm()) || jwk["use"] != "sig" {
+			t.Errorf("%s is published as %v", keys[n].Algorithm(), jwk)
+		}
+	}
+}
+
+func TestETagFollowsTheBody(t *testing.T) {
+	a, b := mustKey(t, ES256, testNow), mustKey(t, ES256, testNow)
+	if NewKeyring(a).JWKS().ETag != NewKeyring(a).JWKS().ETag {
+		t.Error("one body has two tags")
+	}
+	if NewKeyring(a).JWKS().ETag == NewKeyring(b).JWKS().ETag {
+		t.Error("two bodies have one tag")
+	}
+}

@@ -1,0 +1,208 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+func TestFixedKeys(t *testing.T) {
+	ring := NewKeyring(mustKey(t, PS256, time.Time{}))
+	source := FixedKeys(ring)
+	ensured, ensureErr := source.Ensure(t.Context())
+	loaded, loadErr := source.Load(t.Context())
+	if ensureErr != nil || loadErr != nil || source.Current() != ring || ensured != ring || loaded != ring {
+		t.Error("a fixed source does not hand out its keyring")
+	}
+	if source.Algorithm() != PS256 {
+		t.Errorf("algorithm is %s", source.Algorithm())
+	}
+}
+
+func TestManagedKeys(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	source := ManagedKeys(store, nil)
+	if source.Current() != nil || source.Algorithm() != ES256 || len(storage.calls) != 0 {
+		t.Error("a new source has keys, or touched storage")
+	}
+	if _, err := source.Load(t.Context()); !errors.Is(err, ErrNoKey) || storage.count("store") != 0 {
+		t.Errorf("loading gave %v, calls %v", err, storage.calls)
+	}
+	ring, err := source.Ensure(t.Context())
+	if err != nil || source.Current() != ring {
+		t.Fatalf("no keyring: %v", err)
+	}
+	calls := len(storage.calls)
+	if again, err := source.Ensure(t.Context()); err != nil || again != ring || len(storage.calls) != calls {
+		t.Error("storage is asked again although there are keys")
+	}
+	restarted := ManagedKeys(store, nil)
+	loaded, err := restarted.Load(t.Context())
+	if err != nil || loaded.Signing().ID() != ring.Signing().ID() || restarted.Current() != loaded {
+		t.Errorf("a restart does not load the key: %v", err)
+	}
+}
+
+func TestKeysSurviveAReloadWithoutStorage(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	before, err := ManagedKeys(store, nil).Ensure(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	storage.list = func(context.Context, string) error { return errors.New("down") }
+	source := ManagedKeys(store, before)
+	if _, err := source.Load(t.Context()); err == nil {
+		t.Error("loading hides that storage is down")
+	}
+	if after, err := source.Ensure(t.Context()); err != nil || after != before {
+		t.Errorf("the keys are gone: %v", err)
+	}
+}
+
+func TestCallersShareOneAttempt(t *testing.T) {
+	const callers = 16
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	entered, release := make(chan struct{}), make(chan struct{})
+	storage.lock = func(context.Context, string) error {
+		close(entered)
+		<-release
+		return nil
+	}
+	source := ManagedKeys(store, nil)
+	rings := make([]*Keyring, callers)
+	var wg sync.WaitGroup
+	for n := range callers {
+		wg.Go(func() { rings[n], _ = source.Ensure(t.Context()) })
+	}
+	<-entered
+	if source.Current() != nil {
+		t.Error("there is a keyring before there is a key")
+	}
+	close(release)
+	wg.Wait()
+	if rings[0] == nil || len(slices.Compact(rings)) != 1 || storage.count("store") != 1 {
+		t.Errorf("%v, calls %v", rings, storage.calls)
+	}
+}
+
+func TestCallerStopsWaitingWithItsContext(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	entered, release := make(chan struct{}), make(chan struct{})
+	storage.lock = func(context.Context, string) error {
+		close(entered)
+		<-release
+		return nil
+	}
+	source := ManagedKeys(store, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-entered
+		cancel()
+	}()
+	if _, err := source.Ensure(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+
+	// The attempt belongs to all callers and goes on without the first.
+	close(release)
+	if _, err := source.Ensure(t.Context()); err != nil || storage.count("store") != 1 {
+		t.Errorf("error is %v, calls %v", err, storage.calls)
+	}
+}
+
+func TestCallerWaitsNoLongerThanTheLimit(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	release := make(chan struct{})
+	defer close(release)
+	storage.list = func(context.Context, string) error { // deaf to its context
+		<-release
+		return errors.New("too late")
+	}
+	source := ManagedKeys(store, nil)
+	source.wait = time.Millisecond
+	if _, err := source.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "within 1ms") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestFailureIsRememberedForAMoment(t *testing.T) {
+	down := errors.New("down")
+	now := newClock()
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	store.Now = now.Now
+	storage.list = func(context.Context, string) error { return down }
+	source := ManagedKeys(store, nil)
+	for range 3 {
+		if _, err := source.Ensure(t.Context()); !errors.Is(err, down) {
+			t.Errorf("error is %v", err)
+		}
+	}
+	if n := storage.count("list"); n != 1 {
+		t.Errorf("storage was asked %d times within the pause", n)
+	}
+	now.Advance(retryPause)
+	storage.list = nil
+	if _, err := source.Ensure(t.Context()); err != nil {
+		t.Errorf("no key after storage came back: %v", err)
+	}
+}
+
+func TestPanickingStorageIsAnError(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	storage.load = func(context.Context, string) error { panic("boom") }
+	put(t, store, mustKey(t, ES256, testNow), testURL)
+	if _, err := ManagedKeys(store, nil).Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestIssuerWithoutKeysIsTemporarilyUnavailable(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	down := errors.New("down")
+	storage.list = func(context.Context, string) error { return down }
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: store.Now}, ManagedKeys(store, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(issuer.Metadata().Body) == 0 {
+		t.Error("the metadata waits for storage")
+	}
+	_, mintErr := issuer.Mint(t.Context(), newGrant("api1"), newRequest(""))
+	_, jwksErr := issuer.JWKS(t.Context())
+	for name, got := range map[string]*Error{"token": mintErr, "jwks": jwksErr} {
+		if got == nil || got.Status != http.StatusServiceUnavailable || got.Code != CodeTemporarilyUnavailable ||
+			got.Header.Get("Retry-After") == "" || !errors.Is(got, down) || strings.Contains(got.Description, "down") {
+			t.Errorf("%s: error is %+v", name, got)
+		}
+	}
+}
+
+func TestTokensOfAllNodesVerifyOnEach(t *testing.T) {
+	folder := t.TempDir()
+	issuer := func() *Issuer {
+		store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
+		i, err := NewIssuer(IssuerConfig{URL: testURL, Now: store.Now}, ManagedKeys(store, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	a, b := issuer(), issuer()
+	verify(t, b, mustMint(t, a, newGrant("api1"), newRequest("api1")).AccessToken)
+	verify(t, a, mustMint(t, b, newGrant("api1"), newRequest("api1")).AccessToken)
+}

@@ -1,0 +1,477 @@
+package tokens
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// events collects what a KeyStore reports.
+type events struct {
+	mu  sync.Mutex
+	all []string
+	err []error
+}
+
+func (e *events) report(event, _ string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, event)
+	e.err = append(e.err, err)
+}
+
+func newStore(t testing.TB, storage certmagic.Storage) (*KeyStore, *events) {
+	t.Helper()
+	log := &events{}
+	return &KeyStore{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now, Report: log.report}, log
+}
+
+// put stores a key as another node of the same or another issuer would have.
+func put(t testing.TB, s *KeyStore, key *Key, issuer string) string {
+	t.Helper()
+	data, err := encodeStoredKey(key, issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return putRaw(t, s, key.ID(), data)
+}
+
+func putRaw(t testing.TB, s *KeyStore, kid string, data []byte) string {
+	t.Helper()
+	name := s.path(kid)
+	if err := s.Storage.Store(t.Context(), name, data); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func signingID(t testing.TB, s *KeyStore) string {
+	t.Helper()
+	ring, err := s.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring.Signing().ID()
+}
+
+func TestLoadOnlyReads(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) {
+		t.Errorf("error is %v, want ErrNoKey", err)
+	}
+	if storage.count("lock")+storage.count("store") != 0 {
+		t.Error("loading locks or writes")
+	}
+	entries, err := os.ReadDir(storage.Storage.(*certmagic.FileStorage).Path)
+	if err != nil || len(entries) != 0 {
+		t.Errorf("loading left %v, %v", entries, err)
+	}
+}
+
+func TestStoredKeyFormat(t *testing.T) {
+	storage := newStorage(t)
+	store, log := newStore(t, storage)
+	ring, err := store.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ring.Signing()
+	name := "mtls/default/keys/" + strings.ToLower(key.ID()) + ".json"
+	data, err := storage.Load(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var object map[string]any
+	if err := json.Unmarshal(data, &object); err != nil {
+		t.Fatal(err)
+	}
+	private, _ := object["private_key"].(string)
+	delete(object, "private_key")
+	want := map[string]any{
+		"version": 1.0, "issuer": testURL, "algorithm": "ES256", "kid": key.ID(), "created": "2030-01-02T03:04:05Z",
+	}
+	if fmt.Sprint(object) != fmt.Sprint(want) {
+		t.Errorf("stored %v, want %v", object, want)
+	}
+	if again, err := ParsePrivateKeyPEM([]byte(private), ES256); err != nil || again.ID() != key.ID() {
+		t.Errorf("private_key does not hold the key: %v", err)
+	}
+	if !slices.Equal(log.all, []string{KeyCreated}) {
+		t.Errorf("reported %v", log.all)
+	}
+	if storage.count("lock") != 1 || storage.count("unlock") != 1 {
+		t.Error("the key was not made under a lock, or the lock was left")
+	}
+}
+
+func TestRestartUsesTheSameKey(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	first, err := store.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted, log := newStore(t, storage)
+	second, err := restarted.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Signing().ID() != second.Signing().ID() || string(first.JWKS().Body) != string(second.JWKS().Body) {
+		t.Error("the key changed")
+	}
+	if len(log.all) != 0 || storage.count("lock") != 1 || storage.count("store") != 1 {
+		t.Errorf("the restart did more than read: %v, %v", log.all, storage.calls)
+	}
+}
+
+func TestNodesThatStartTogetherMakeOneKey(t *testing.T) {
+	const nodes = 8
+	folder := t.TempDir()
+	ids := make([]string, nodes)
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for n := range nodes {
+		wg.Go(func() {
+			store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
+			<-start
+			ring, err := store.LoadOrCreate(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[n] = ring.Signing().ID()
+		})
+	}
+	close(start)
+	wg.Wait()
+	if len(slices.Compact(ids)) != 1 {
+		t.Errorf("the nodes sign with %v", ids)
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "mtls", "default", "keys", "*"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("stored %v, %v", files, err)
+	}
+}
+
+func TestKeyThatAppearsWhileWaitingForTheLockIsUsed(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	other := mustKey(t, ES256, testNow)
+	storage.lock = func(context.Context, string) error {
+		put(t, &KeyStore{Storage: storage.Storage, Realm: "default"}, other, testURL)
+		return nil
+	}
+	ring, err := store.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ring.Signing().ID() != other.ID() || storage.count("store") != 0 {
+		t.Error("a second key was made")
+	}
+}
+
+func TestObjectsThatAreSkipped(t *testing.T) {
+	good := mustKey(t, ES256, testNow)
+	other := mustKey(t, ES256, testNow)
+	object := func(change func(map[string]any)) []byte {
+		data, err := encodeStoredKey(good, testURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var members map[string]any
+		if err := json.Unmarshal(data, &members); err != nil {
+			t.Fatal(err)
+		}
+		change(members)
+		if data, err = json.Marshal(members); err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	set := func(name string, value any) []byte {
+		return object(func(m map[string]any) { m[name] = value })
+	}
+	without := func(name string) []byte {
+		return object(func(m map[string]any) { delete(m, name) })
+	}
+	for name, tc := range map[string]struct {
+		data  []byte
+		event string
+	}{
+		"empty":                {nil, KeyUnreadable},
+		"garbage":              {[]byte("\x00\xff"), KeyUnreadable},
+		"cut off":              {set("x", 1)[:100], KeyUnreadable},
+		"null":                 {[]byte("null"), KeyVersionUnknown},
+		"no object":            {[]byte(`[]`), KeyUnreadable},
+		"something after it":   {append(set("version", 1), "{}"...), KeyUnreadable},
+		"too large":            {bytes.Repeat([]byte(" "), maxStoredKey+1), KeyUnreadable},
+		"version 2":            {set("version", 2), KeyVersionUnknown},
+		"no version":           {without("version"), KeyVersionUnknown},
+		"another issuer":       {set("issuer", testURL+"/"), KeyForeign},
+		"no issuer":            {without("issuer"), KeyForeign},
+		"unknown member":       {set("retired", true), KeyUnreadable},
+		"another kid":          {set("kid", other.ID()), KeyUnreadable},
+		"no kid":               {without("kid"), KeyUnreadable},
+		"algorithm none":       {set("algorithm", "none"), KeyUnreadable},
+		"another algorithm":    {set("algorithm", "RS256"), KeyUnreadable},
+		"no algorithm":         {without("algorithm"), KeyUnreadable},
+		"no time":              {without("created"), KeyUnreadable},
+		"no time of this sort": {set("created", "yesterday"), KeyUnreadable},
+		"no key":               {without("private_key"), KeyUnreadable},
+		"a damaged key":        {set("private_key", "-----BEGIN PRIVATE KEY-----\n"), KeyUnreadable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			storage := newStorage(t)
+			store, log := newStore(t, storage)
+			object := putRaw(t, store, good.ID(), tc.data)
+
+			ring, err := store.LoadOrCreate(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ring.Keys()) != 1 || ring.Signing().ID() == good.ID() {
+				t.Error("the object was used")
+			}
+			if !slices.Equal(log.all, []string{tc.event, KeyCreated}) {
+				t.Errorf("reported %v, want %s once", log.all, tc.event)
+			}
+			if len(log.err) > 0 && strings.Contains(fmt.Sprint(log.err[0]), "PRIVATE KEY-----\n") {
+				t.Errorf("the report holds key material: %v", log.err[0])
+			}
+			if after, err := storage.Load(t.Context(), object); err != nil || !bytes.Equal(after, tc.data) {
+				t.Errorf("the object was changed: %v", err)
+			}
+		})
+	}
+}
+
+func TestObjectUnderAnotherNameIsSkipped(t *testing.T) {
+	store, log := newStore(t, newStorage(t))
+	key := mustKey(t, ES256, testNow)
+	data, err := encodeStoredKey(key, testURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	putRaw(t, store, "backup", data)
+	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{KeyUnreadable}) {
+		t.Errorf("error %v, reported %v", err, log.all)
+	}
+}
+
+func TestOtherFilesAreIgnored(t *testing.T) {
+	storage := newStorage(t)
+	store, log := newStore(t, storage)
+	for _, name := range []string{"README", "x.json.tmp", "folder/x.json"} {
+		if err := storage.Store(t.Context(), store.prefix()+"/"+name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || len(log.all) != 0 {
+		t.Errorf("error %v, reported %v", err, log.all)
+	}
+}
+
+func TestNewestKeyOfTheAlgorithmSigns(t *testing.T) {
+	store, _ := newStore(t, newStorage(t))
+	old, young := mustKey(t, ES256, testNow.Add(-time.Hour)), mustKey(t, ES256, testNow)
+	otherAlgorithm := mustKey(t, EdDSA, testNow.Add(time.Minute))
+	put(t, store, old, testURL)
+	put(t, store, young, testURL)
+	put(t, store, otherAlgorithm, testURL)
+
+	ring, err := store.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, key := range ring.Keys() {
+		ids = append(ids, key.ID())
+	}
+	if want := []string{young.ID(), otherAlgorithm.ID(), old.ID()}; !slices.Equal(ids, want) {
+		t.Errorf("keys are %v, want %v", ids, want)
+	}
+}
+
+func TestKidDecidesBetweenKeysOfOneAge(t *testing.T) {
+	store, _ := newStore(t, newStorage(t))
+	a, b := mustKey(t, ES256, testNow), mustKey(t, ES256, testNow)
+	put(t, store, a, testURL)
+	put(t, store, b, testURL)
+	if got, want := signingID(t, store), max(a.ID(), b.ID()); got != want {
+		t.Errorf("%s signs, want %s", got, want)
+	}
+}
+
+func TestKeyOfTheFutureGivesWay(t *testing.T) {
+	store, _ := newStore(t, newStorage(t))
+	future := mustKey(t, ES256, testNow.AddDate(70, 0, 0))
+	put(t, store, future, testURL)
+	if got := signingID(t, store); got != future.ID() {
+		t.Error("the only key does not sign")
+	}
+	old := mustKey(t, ES256, testNow.AddDate(-1, 0, 0))
+	put(t, store, old, testURL)
+	if got := signingID(t, store); got != old.ID() {
+		t.Error("a key of the future signs although there is another")
+	}
+	skewed := mustKey(t, ES256, testNow.Add(futureTolerance))
+	put(t, store, skewed, testURL)
+	if got := signingID(t, store); got != skewed.ID() {
+		t.Error("a clock that is a little ahead makes a key that does not sign")
+	}
+}
+
+func TestAlgorithmChangeKeepsOldKeysPublished(t *testing.T) {
+	store, _ := newStore(t, newStorage(t))
+	before, err := store.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Algorithm = EdDSA
+	after, err := store.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Signing().Algorithm() != EdDSA || len(after.Keys()) != 2 || after.Keys()[1].ID() != before.Signing().ID() {
+		t.Errorf("keys are %v", after.Keys())
+	}
+	store.Algorithm = ES256
+	if got := signingID(t, store); got != before.Signing().ID() {
+		t.Error("going back made another key")
+	}
+}
+
+func TestIssuersThatShareAFolderHaveTheirOwnKeys(t *testing.T) {
+	storage := newStorage(t)
+	mine, _ := newStore(t, storage)
+	theirs, log := newStore(t, storage)
+	theirs.Issuer = "https://other.example.com"
+	a, err := mine.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := theirs.LoadOrCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Signing().ID() == b.Signing().ID() || len(b.Keys()) != 1 {
+		t.Error("an issuer uses the key of another")
+	}
+	if !slices.Equal(log.all, []string{KeyForeign, KeyCreated}) {
+		t.Errorf("reported %v", log.all)
+	}
+	if got := signingID(t, mine); got != a.Signing().ID() {
+		t.Error("the other issuer's key replaced ours")
+	}
+}
+
+func TestStorageErrors(t *testing.T) {
+	down := errors.New("storage is down")
+	fail := func(context.Context, string) error { return down }
+	for name, broken := range map[string]func(*faultyStorage){
+		"list":  func(s *faultyStorage) { s.list = fail },
+		"lock":  func(s *faultyStorage) { s.lock = fail },
+		"store": func(s *faultyStorage) { s.store = fail },
+	} {
+		t.Run(name, func(t *testing.T) {
+			storage := newStorage(t)
+			store, _ := newStore(t, storage)
+			broken(storage)
+			if ring, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || ring != nil {
+				t.Errorf("got %v, %v", ring, err)
+			}
+			if locks, unlocks := storage.count("lock"), storage.count("unlock"); name == "store" && locks != unlocks {
+				t.Error("the lock was left behind")
+			}
+		})
+	}
+}
+
+func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
+	down := errors.New("permission denied")
+	storage := newStorage(t)
+	store, log := newStore(t, storage)
+	hidden, open := mustKey(t, ES256, testNow), mustKey(t, ES256, testNow.Add(-time.Hour))
+	hiddenName := put(t, store, hidden, testURL)
+	storage.load = func(_ context.Context, key string) error {
+		if key == hiddenName {
+			return down
+		}
+		return nil
+	}
+	if _, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || storage.count("store") != 1 {
+		t.Errorf("error is %v, calls %v", err, storage.calls)
+	}
+	put(t, store, open, testURL)
+	if got := signingID(t, store); got != open.ID() {
+		t.Error("the key that can be read does not sign")
+	}
+	if !slices.Equal(log.all, []string{KeyUnreadable, KeyUnreadable}) {
+		t.Errorf("reported %v", log.all)
+	}
+}
+
+func TestUnlockOutlivesTheContext(t *testing.T) {
+	storage := newStorage(t)
+	store, log := newStore(t, storage)
+	ctx, cancel := context.WithCancel(t.Context())
+	storage.store = func(context.Context, string) error { cancel(); return ctx.Err() }
+	storage.unlock = func(ctx context.Context, _ string) error { return ctx.Err() }
+	if _, err := store.LoadOrCreate(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	if len(log.all) != 0 || storage.count("unlock") != 1 {
+		t.Errorf("the lock was not released: %v, %v", log.all, log.err)
+	}
+}
+
+func TestFailedUnlockIsReported(t *testing.T) {
+	storage := newStorage(t)
+	store, log := newStore(t, storage)
+	storage.unlock = func(context.Context, string) error { return errors.New("gone") }
+	if _, err := store.LoadOrCreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(log.all, []string{KeyCreated, KeyUnlockFailed}) {
+		t.Errorf("reported %v", log.all)
+	}
+}
+
+func TestCancelledLoadIsAnError(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	put(t, store, mustKey(t, ES256, testNow), testURL)
+	ctx, cancel := context.WithCancel(t.Context())
+	storage.load = func(context.Context, string) error { cancel(); return nil }
+	if ring, err := store.Load(ctx); !errors.Is(err, context.Canceled) || ring != nil {
+		t.Errorf("got %v, %v", ring, err)
+	}
+}
+
+func TestKeyStoreSettings(t *testing.T) {
+	for name, change := range map[string]func(*KeyStore){
+		"no storage":        func(s *KeyStore) { s.Storage = nil },
+		"no realm":          func(s *KeyStore) { s.Realm = "" },
+		"a realm of dots":   func(s *KeyStore) { s.Realm = "." },
+		"no issuer":         func(s *KeyStore) { s.Issuer = "" },
+		"unknown algorithm": func(s *KeyStore) { s.Algorithm = "HS256" },
+	} {
+		store, _ := newStore(t, newStorage(t))
+		change(store)
+		if _, err := store.LoadOrCreate(t.Context()); err == nil || errors.Is(err, ErrNoKey) {
+			t.Errorf("%s: error is %v", name, err)
+		}
+	}
+}

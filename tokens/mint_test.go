@@ -1,0 +1,235 @@
+package tokens
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func TestR31_Claims(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{URL: testURL + "/tenant1/", Audience: []string{"api"}})
+	g := newGrant("api1", "telemetry")
+	var err error
+	if g.Claims, err = PrepareClaims(map[string]any{"tenant": "acme", "level": 3}); err != nil {
+		t.Fatal(err)
+	}
+	token := mustMint(t, issuer, g, newRequest(""))
+	if token.TokenType != "Bearer" || token.ExpiresIn != 3600 || token.Scope != "api1 telemetry" {
+		t.Errorf("response is %+v", token)
+	}
+	header, claims := verify(t, issuer, token.AccessToken)
+	kid := issuer.keys.Current().Signing().ID()
+	if want := map[string]any{"typ": "at+jwt", "alg": "ES256", "kid": kid}; fmt.Sprint(header) != fmt.Sprint(want) {
+		t.Errorf("header is %v, want %v", header, want)
+	}
+	want := map[string]any{
+		"iss":       testURL + "/tenant1/",
+		"sub":       "mtls.client",
+		"client_id": "mtls.client",
+		"aud":       "api",
+		"iat":       float64(testNow.Unix()),
+		"exp":       float64(testNow.Unix() + 3600),
+		"jti":       token.ID,
+		"scope":     "api1 telemetry",
+		"cnf":       map[string]any{"x5t#S256": g.Thumbprint},
+		"tenant":    "acme",
+		"level":     3.0,
+	}
+	if fmt.Sprint(claims) != fmt.Sprint(want) {
+		t.Errorf("claims are %v, want %v", claims, want)
+	}
+}
+
+func TestR30_EveryAlgorithmSigns(t *testing.T) {
+	for _, alg := range Algorithms() {
+		t.Run(string(alg), func(t *testing.T) {
+			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: newClock().Now}, FixedKeys(NewKeyring(mustKey(t, alg, time.Time{}))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			header, _ := verify(t, issuer, mustMint(t, issuer, newGrant("api1"), newRequest("")).AccessToken)
+			if header["alg"] != string(alg) || header["typ"] != "at+jwt" {
+				t.Errorf("header is %v", header)
+			}
+		})
+	}
+}
+
+func TestR12_R22_Confirmation(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	leaf := testpki.MustSelfSigned(t)
+	g := newGrant("api1")
+	g.Thumbprint = Thumbprint(leaf.Cert)
+	_, claims := verify(t, issuer, mustMint(t, issuer, g, newRequest("")).AccessToken)
+	want := map[string]any{"x5t#S256": g.Thumbprint}
+	if fmt.Sprint(claims["cnf"]) != fmt.Sprint(want) {
+		t.Errorf("cnf is %v, want %v", claims["cnf"], want)
+	}
+}
+
+func TestNoTokenWithoutConfirmation(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	for _, thumbprint := range []string{"", "A", strings.Repeat("A", 44), strings.Repeat("a", 40)} {
+		g := newGrant("api1")
+		g.Thumbprint = thumbprint
+		if _, err := issuer.Mint(t.Context(), g, newRequest("")); err == nil || err.Code != CodeServerError || err.Status != http.StatusInternalServerError {
+			t.Errorf("%q: error is %+v", thumbprint, err)
+		}
+	}
+}
+
+func TestAudienceIsAStringOrAnArray(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{Resources: apis})
+	g := newGrant("orders.read", "billing")
+	_, one := verify(t, issuer, mustMint(t, issuer, g, newRequest("", orders)).AccessToken)
+	if one["aud"] != orders {
+		t.Errorf("aud is %v", one["aud"])
+	}
+	_, two := verify(t, issuer, mustMint(t, issuer, g, newRequest("", orders, billing)).AccessToken)
+	if aud, ok := two["aud"].([]any); !ok || !slices.Equal(aud, []any{orders, billing}) {
+		t.Errorf("aud is %v", two["aud"])
+	}
+}
+
+func TestC6_TokenNeverOutlivesTheCertificate(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lifetime, ofClient time.Duration
+		left               time.Duration // of the certificate
+		want               int64         // seconds; 0 for none
+	}{
+		"default":                    {0, 0, 24 * time.Hour, 3600},
+		"issuer's":                   {10 * time.Minute, 0, 24 * time.Hour, 600},
+		"client's, shorter":          {0, time.Minute, 24 * time.Hour, 60},
+		"client's, longer":           {0, 2 * time.Hour, 24 * time.Hour, 7200},
+		"client's, below a second":   {0, time.Millisecond, 24 * time.Hour, 1},
+		"certificate ends first":     {0, 0, 90 * time.Second, 90},
+		"certificate ends with it":   {0, 0, time.Hour, 3600},
+		"fractions are cut off":      {0, 0, 90*time.Second + 999*time.Millisecond, 90},
+		"fraction of a lifetime":     {1500 * time.Millisecond, 0, time.Hour, 1},
+		"a second left":              {0, 0, time.Second, 1},
+		"less than a second left":    {0, 0, 999 * time.Millisecond, 0},
+		"the certificate ends now":   {0, 0, 0, 0},
+		"the certificate has ended":  {0, 0, -time.Second, 0},
+		"it has ended long ago":      {0, 0, -100 * 365 * 24 * time.Hour, 0},
+		"no end that is worth a try": {0, 0, 250 * 365 * 24 * time.Hour, 3600},
+	} {
+		t.Run(name, func(t *testing.T) {
+			issuer := newTestIssuer(t, IssuerConfig{Lifetime: tc.lifetime})
+			g := newGrant("api1")
+			g.Lifetime = tc.ofClient
+			g.NotAfter = testNow.Truncate(time.Second).Add(tc.left)
+			token, err := issuer.Mint(t.Context(), g, newRequest(""))
+			if tc.want == 0 {
+				if err == nil || !errors.Is(err, ErrCertificateExpired) || err.Code != CodeInvalidClient || err.Status != http.StatusUnauthorized {
+					t.Fatalf("error is %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, claims := verify(t, issuer, token.AccessToken)
+			exp, iat := int64(claims["exp"].(float64)), int64(claims["iat"].(float64))
+			if token.ExpiresIn != tc.want || exp-iat != tc.want || iat != testNow.Unix() {
+				t.Errorf("expires_in %d, exp-iat %d, want %d", token.ExpiresIn, exp-iat, tc.want)
+			}
+			if time.Unix(exp, 0).After(g.NotAfter) {
+				t.Error("the token outlives the certificate")
+			}
+		})
+	}
+	g := newGrant("api1")
+	g.NotAfter = time.Time{}
+	if _, err := newTestIssuer(t, IssuerConfig{}).Mint(t.Context(), g, newRequest("")); err == nil || !errors.Is(err, ErrCertificateExpired) {
+		t.Errorf("no end given: error is %v", err)
+	}
+}
+
+func TestTokenIDsAreRandom(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	seen := make(map[string]bool)
+	for range 100 {
+		id := mustMint(t, issuer, newGrant(), newRequest("")).ID
+		raw, err := base64.RawURLEncoding.DecodeString(id)
+		if err != nil || len(raw)*8 < 128 || seen[id] {
+			t.Fatalf("jti %q: %v", id, err)
+		}
+		seen[id] = true
+	}
+}
+
+func TestR29_NoRefreshToken(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	body, err := json.Marshal(mustMint(t, issuer, newGrant("api1"), newRequest("api1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var response map[string]any
+	if err := json.Unmarshal(body, &response); err != nil {
+		t.Fatal(err)
+	}
+	if len(response) != 4 || response["scope"] != "api1" || response["token_type"] != "Bearer" || response["expires_in"] != 3600.0 {
+		t.Errorf("response is %s", body)
+	}
+}
+
+func TestMintChecksTheGrantType(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	for grant, code := range map[string]string{"password": CodeUnsupportedGrantType, "": CodeInvalidRequest} {
+		if _, err := issuer.Mint(t.Context(), newGrant("api1"), TokenRequest{GrantType: grant}); err == nil || err.Code != code {
+			t.Errorf("%q: error is %v", grant, err)
+		}
+	}
+}
+
+// TestA10_RequestsDoNotChooseClaims sends every claim name as a parameter: only
+// scope and resource reach the token, and those only as far as granted.
+func TestA10_RequestsDoNotChooseClaims(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	var body strings.Builder
+	body.WriteString(minimal)
+	for _, name := range reservedClaims {
+		if name != "client_id" && name != "scope" {
+			body.WriteString("&" + name + "=forged")
+		}
+	}
+	body.WriteString("&audience=forged&tenant=forged")
+	req, err := ParseTokenRequest(post(body.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGrant("api1")
+	req.ClientID = "forged" // only the authenticated client counts
+	_, claims := verify(t, issuer, mustMint(t, issuer, g, req).AccessToken)
+	if strings.Contains(fmt.Sprint(claims), "forged") {
+		t.Errorf("claims are %v", claims)
+	}
+}
+
+func TestClientNamesAreEncoded(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	g := newGrant("api1")
+	g.ClientID = `a","sub":"admin<&>` + "\u2028"
+	_, claims := verify(t, issuer, mustMint(t, issuer, g, newRequest("")).AccessToken)
+	if claims["sub"] != g.ClientID || claims["client_id"] != g.ClientID {
+		t.Errorf("claims are %v", claims)
+	}
+}
+
+func TestMintNeedsNoLivingContextOnceThereIsAKey(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := issuer.Mint(ctx, newGrant("api1"), newRequest("")); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,220 @@
+package tokens
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+const formType = "application/x-www-form-urlencoded"
+
+func post(body string, change ...func(*http.Request)) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, testURL+"/connect/token", strings.NewReader(body))
+	r.Header.Set("Content-Type", formType)
+	for _, c := range change {
+		c(r)
+	}
+	return r
+}
+
+func header(name string, values ...string) func(*http.Request) {
+	return func(r *http.Request) { r.Header[http.CanonicalHeaderKey(name)] = values }
+}
+
+const minimal = "grant_type=client_credentials&client_id=mtls.client"
+
+func TestParseTokenRequest(t *testing.T) {
+	all := func(s string) string { return minimal + s }
+	for name, tc := range map[string]struct {
+		r    *http.Request
+		want TokenRequest
+	}{
+		"minimal":                 {post(minimal), newRequest("")},
+		"all":                     {post(all("&scope=api1+telemetry&resource=https%3A%2F%2Fa.example&resource=urn:b")), newRequest("api1 telemetry", "https://a.example", "urn:b")},
+		"empty scope is absent":   {post(all("&scope=&resource=&client_secret=")), newRequest("")},
+		"unknown parameter":       {post(all("&audience=x")), newRequest("")},
+		"empty pairs":             {post("&&" + minimal + "&"), newRequest("")},
+		"charset":                 {post(minimal, header("Content-Type", formType+"; charset=UTF-8")), newRequest("")},
+		"content type, case":      {post(minimal, header("Content-Type", "Application/X-WWW-Form-Urlencoded")), newRequest("")},
+		"harmless query":          {post(minimal, func(r *http.Request) { r.URL.RawQuery = "trace=1" }), newRequest("")},
+		"64 parameters":           {post(all(strings.Repeat("&resource=urn:x", 62))), newRequest("", slices.Repeat([]string{"urn:x"}, 62)...)},
+		"a body of 64 KiB":        {post(all("&x=" + strings.Repeat("x", maxBody-len(minimal)-3))), newRequest("")},
+		"another grant is parsed": {post("grant_type=password&client_id=a"), TokenRequest{ClientID: "a", GrantType: "password"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseTokenRequest(tc.r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.ClientID != tc.want.ClientID || got.GrantType != tc.want.GrantType || got.Scope != tc.want.Scope || !slices.Equal(got.Resources, tc.want.Resources) {
+				t.Errorf("got %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestR28_MalformedRequests covers RFC 6749 §5.2 invalid_request: two
+// authentication methods, a repeated parameter, a missing one, and a form that
+// is none.
+func TestR28_MalformedRequests(t *testing.T) {
+	query := func(q string) func(*http.Request) {
+		return func(r *http.Request) { r.URL.RawQuery = q }
+	}
+	for name, tc := range map[string]struct {
+		r           *http.Request
+		description string
+	}{
+		"no client_id":             {post("grant_type=client_credentials"), "client_id is missing"},
+		"empty client_id":          {post("grant_type=client_credentials&client_id="), "client_id is missing"},
+		"client_id in the URL":     {post("grant_type=client_credentials", query("client_id=a")), "client_id belongs in the request body"},
+		"secret in the URL":        {post(minimal, query("client_secret=hunter2")), "client_secret belongs in the request body"},
+		"broken query":             {post(minimal, query("%zz=1")), "the query string is malformed"},
+		"no grant_type":            {post("client_id=a"), "grant_type is missing"},
+		"empty body":               {post(""), "client_id is missing"},
+		"client_id twice":          {post(minimal + "&client_id=mtls.client"), "more than once"},
+		"scope twice, one empty":   {post(minimal + "&scope=&scope=a"), "more than once"},
+		"unknown parameter twice":  {post(minimal + "&x=1&x=2"), "more than once"},
+		"client_secret":            {post(minimal + "&client_secret=hunter2"), "client_secret is not supported"},
+		"client_assertion":         {post(minimal + "&client_assertion=e30"), "client_assertion is not supported"},
+		"client_assertion_type":    {post(minimal + "&client_assertion_type=urn:x"), "client_assertion_type is not supported"},
+		"65 parameters":            {post(minimal + strings.Repeat("&resource=urn:x", 63)), "too many parameters"},
+		"semicolon":                {post("grant_type=client_credentials;client_id=a"), "not a well-formed form"},
+		"percent-encoding":         {post(minimal + "&scope=%zz"), "not a well-formed form"},
+		"cut off percent-encoding": {post(minimal + "&scope=%4"), "not a well-formed form"},
+		"UTF-8, encoded":           {post(minimal + "&scope=%ff"), "not valid UTF-8"},
+		"UTF-8, raw":               {post(minimal + "&scope=\xff"), "not valid UTF-8"},
+		"UTF-8, name":              {post(minimal + "&%ff=1"), "not valid UTF-8"},
+		"JSON":                     {post(`{"grant_type":"client_credentials"}`, header("Content-Type", "application/json")), "the request body is JSON"},
+		"JSON of a kind":           {post(`{}`, header("Content-Type", "application/vnd.api+json; charset=utf-8")), "the request body is JSON"},
+		"multipart":                {post("", header("Content-Type", "multipart/form-data; boundary=x")), "Content-Type must be " + formType},
+		"no content type":          {post(minimal, header("Content-Type")), "Content-Type must be"},
+		"two content types":        {post(minimal, header("Content-Type", formType, formType)), "Content-Type must be"},
+		"broken content type":      {post(minimal, header("Content-Type", ";")), "Content-Type must be"},
+		"bearer token":             {post(minimal, header("Authorization", "Bearer x")), "Authorization header is not supported"},
+		"empty authorization":      {post(minimal, header("Authorization", "")), "Authorization header is not supported"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseTokenRequest(tc.r)
+			if err == nil {
+				t.Fatalf("accepted as %+v", got)
+			}
+			if err.Status != http.StatusBadRequest || err.Code != CodeInvalidRequest || !strings.Contains(err.Description, tc.description) {
+				t.Errorf("got %d %s %q, want %q", err.Status, err.Code, err.Description, tc.description)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the secret gets into the log: %v", err)
+			}
+		})
+	}
+}
+
+func TestR27_BasicAuthenticationIsChallenged(t *testing.T) {
+	for _, values := range [][]string{
+		{"Basic bXRscy5jbGllbnQ6aHVudGVyMg=="}, {"basic x"}, {"BASIC"}, {" Basic x"}, {"Bearer x", "Basic x"},
+	} {
+		_, err := ParseTokenRequest(post(minimal, header("Authorization", values...)))
+		if err == nil || err.Status != http.StatusUnauthorized || err.Code != CodeInvalidClient ||
+			!strings.HasPrefix(err.Header.Get("WWW-Authenticate"), `Basic realm="`) {
+			t.Errorf("%q: got %+v", values, err)
+		}
+	}
+}
+
+func TestR29_PostOnly(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post", "PATCH"} {
+		r := post(minimal)
+		r.Method = method
+		_, err := ParseTokenRequest(r)
+		if err == nil || err.Status != http.StatusMethodNotAllowed || err.Header.Get("Allow") != "POST" || err.Code != CodeInvalidRequest {
+			t.Errorf("%s: got %+v", method, err)
+		}
+	}
+}
+
+func TestRequestBodies(t *testing.T) {
+	long := minimal + "&x=" + strings.Repeat("x", maxBody)
+	for name, tc := range map[string]struct {
+		body   io.Reader
+		status int
+	}{
+		"too large":              {strings.NewReader(long), http.StatusRequestEntityTooLarge},
+		"endless":                {endless{}, http.StatusRequestEntityTooLarge},
+		"over a server's limit":  {http.MaxBytesReader(nil, io.NopCloser(strings.NewReader(minimal)), 10), http.StatusRequestEntityTooLarge},
+		"the connection is lost": {iotest.ErrReader(errors.New("lost")), http.StatusBadRequest},
+	} {
+		r := post("")
+		r.Body = io.NopCloser(tc.body)
+		_, err := ParseTokenRequest(r)
+		if err == nil || err.Status != tc.status || err.Code != CodeInvalidRequest {
+			t.Errorf("%s: got %+v", name, err)
+		}
+	}
+	r := post("")
+	r.Body = nil
+	if _, err := ParseTokenRequest(r); err == nil || err.Code != CodeInvalidRequest {
+		t.Errorf("no body: got %+v", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for n := range p {
+		p[n] = 'x'
+	}
+	return len(p), nil
+}
+
+func TestCheckGrant(t *testing.T) {
+	for grant, code := range map[string]string{
+		"client_credentials":  "",
+		"":                    CodeInvalidRequest,
+		"password":            CodeUnsupportedGrantType,
+		"Client_Credentials":  CodeUnsupportedGrantType,
+		"authorization_code":  CodeUnsupportedGrantType,
+		"client_credentials ": CodeUnsupportedGrantType,
+	} {
+		err := TokenRequest{GrantType: grant}.CheckGrant()
+		got := ""
+		if err != nil {
+			got = err.Code
+		}
+		if got != code {
+			t.Errorf("%q: got %q, want %q", grant, got, code)
+		}
+	}
+}
+
+func TestDescriptionsNeverRepeatWhatTheCallerSent(t *testing.T) {
+	const mark = "xyzzy"
+	issuer := newTestIssuer(t, IssuerConfig{Resources: []Resource{{Name: "https://api.example.com", Scopes: []string{"api1"}}}})
+	var errs []*Error
+	for _, form := range []url.Values{
+		{mark: {"1", "2"}},
+		{"grant_type": {mark}, "client_id": {"a"}},
+		{"grant_type": {"client_credentials"}, "client_id": {"a"}, "scope": {mark}},
+		{"grant_type": {"client_credentials"}, "client_id": {"a"}, "scope": {mark + `"`}},
+		{"grant_type": {"client_credentials"}, "client_id": {"a"}, "resource": {mark}},
+		{"grant_type": {"client_credentials"}, "client_id": {"a"}, "resource": {"https://" + mark}},
+		{"grant_type": {"client_credentials"}, "client_id": {"a"}, "client_secret": {mark}},
+	} {
+		req, err := ParseTokenRequest(post(form.Encode()))
+		if err == nil {
+			_, err = issuer.Mint(t.Context(), newGrant("api1"), req)
+		}
+		errs = append(errs, err)
+	}
+	_, typeErr := ParseTokenRequest(post(minimal, header("Content-Type", mark)))
+	_, authErr := ParseTokenRequest(post(minimal, header("Authorization", mark)))
+	for _, err := range append(errs, typeErr, authErr) {
+		if err == nil || strings.Contains(err.Description, mark) || strings.Contains(err.Code, mark) {
+			t.Errorf("got %+v", err)
+		}
+	}
+}

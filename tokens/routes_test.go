@@ -1,0 +1,101 @@
+package tokens
+
+import "testing"
+
+type route struct {
+	host, path string
+	want       EndpointKind
+}
+
+func checkRoutes(t *testing.T, cfg IssuerConfig, routes []route) {
+	t.Helper()
+	issuer := newTestIssuer(t, cfg)
+	for _, r := range routes {
+		if got := issuer.Endpoint(r.host, r.path); got != r.want {
+			t.Errorf("issuer %q, alias %q: %s%s is endpoint %d, want %d", cfg.URL, cfg.MTLSAlias, r.host, r.path, got, r.want)
+		}
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	const host = "auth.example.com"
+	for _, url := range []string{testURL, testURL + "/"} {
+		checkRoutes(t, IssuerConfig{URL: url}, []route{
+			{host, "/.well-known/openid-configuration", EndpointMetadata},
+			{host, "/.well-known/oauth-authorization-server", EndpointMetadata},
+			{host, "/.well-known/openid-configuration/jwks", EndpointJWKS},
+			{host, "/connect/token", EndpointToken},
+			{host, "/connect/mtls/token", EndpointToken},
+			{"other.example.com:8443", "/connect/token", EndpointToken},
+			{"", "/connect/token", EndpointToken},
+			{host, "", EndpointNone},
+			{host, "/", EndpointNone},
+			{host, "/connect/token/", EndpointNone},
+			{host, "//connect/token", EndpointNone},
+			{host, "/connect//token", EndpointNone},
+			{host, "/Connect/Token", EndpointNone},
+			{host, "/connect/tokens", EndpointNone},
+			{host, "/connect/token;x", EndpointNone},
+			{host, "/connect/introspect", EndpointNone},
+			{host, "/connect/revocation", EndpointNone},
+			{host, "/.well-known/oauth-authorization-server/jwks", EndpointNone},
+			{host, "/.well-known/openid-configuration/", EndpointNone},
+		})
+	}
+}
+
+func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
+	for _, url := range []string{testURL + "/tenant1", testURL + "/tenant1/"} {
+		checkRoutes(t, IssuerConfig{URL: url}, []route{
+			{"", "/.well-known/oauth-authorization-server/tenant1", EndpointMetadata},
+			{"", "/.well-known/openid-configuration/tenant1", EndpointMetadata},
+			{"", "/tenant1/.well-known/openid-configuration", EndpointMetadata},
+			{"", "/tenant1/.well-known/oauth-authorization-server", EndpointMetadata},
+			{"", "/tenant1/.well-known/openid-configuration/jwks", EndpointJWKS},
+			{"", "/tenant1/connect/token", EndpointToken},
+			{"", "/tenant1/connect/mtls/token", EndpointToken},
+			{"", "/connect/token", EndpointNone},
+			{"", "/.well-known/openid-configuration", EndpointNone},
+			{"", "/.well-known/oauth-authorization-server/tenant1/", EndpointNone},
+			{"", "/.well-known/oauth-authorization-server/tenant2", EndpointNone},
+			{"", "/tenant10/connect/token", EndpointNone},
+		})
+	}
+}
+
+func TestR17_AliasHost(t *testing.T) {
+	checkRoutes(t, IssuerConfig{MTLSAlias: "https://mtls.example.com/m/"}, []route{
+		{"mtls.example.com", "/m/connect/token", EndpointToken},
+		{"mtls.example.com:443", "/m/connect/token", EndpointToken},
+		{"MTLS.Example.com", "/m/connect/token", EndpointToken},
+		{"mtls.example.com", "/connect/token", EndpointNone},
+		{"mtls.example.com", "/m/connect/mtls/token", EndpointNone},
+		{"mtls.example.com", "/.well-known/openid-configuration", EndpointNone},
+		{"mtls.example.com:8443", "/m/connect/token", EndpointNone},
+		{"mtls.example.com:8443", "/connect/token", EndpointToken},
+		{"auth.example.com", "/connect/token", EndpointToken},
+		{"auth.example.com", "/connect/mtls/token", EndpointToken},
+		{"auth.example.com", "/m/connect/token", EndpointNone},
+	})
+	checkRoutes(t, IssuerConfig{MTLSAlias: "https://auth.example.com:8443"}, []route{
+		{"auth.example.com:8443", "/connect/token", EndpointToken},
+		{"auth.example.com:8443", "/connect/mtls/token", EndpointNone},
+		{"auth.example.com", "/connect/mtls/token", EndpointToken},
+	})
+}
+
+func TestR17_AliasOnTheIssuersOwnHost(t *testing.T) {
+	checkRoutes(t, IssuerConfig{URL: "https://auth.example.com:443/t", MTLSAlias: "https://AUTH.example.com/m"}, []route{
+		{"auth.example.com", "/m/connect/token", EndpointToken},
+		{"auth.example.com", "/t/connect/token", EndpointToken},
+		{"auth.example.com", "/t/connect/mtls/token", EndpointToken},
+		{"auth.example.com", "/t/.well-known/openid-configuration", EndpointMetadata},
+	})
+}
+
+func TestEndpointDoesNotAllocate(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{MTLSAlias: "https://mtls.example.com"})
+	if n := testing.AllocsPerRun(100, func() { issuer.Endpoint("mtls.example.com:443", "/connect/token") }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
