@@ -1,0 +1,138 @@
+package mtlsauth
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// snippet is a fenced block of a document.
+type snippet struct {
+	where, kind, text string
+}
+
+func readSnippets(t *testing.T) []snippet {
+	t.Helper()
+	files, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fence := regexp.MustCompile("(?ms)^```([^\n]*)\n(.*?)^```$")
+	var snippets []snippet
+	for _, file := range append(files, "README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, match := range fence.FindAllStringSubmatch(string(text), -1) {
+			snippets = append(snippets, snippet{where: file + "#" + string(rune('1'+i)), kind: match[1], text: match[2]})
+		}
+	}
+	return snippets
+}
+
+// examplesOf fills the placeholders of the syntax blocks with values.
+var examplesOf = strings.NewReplacer(
+	"[<realm>]", "", "[<matcher>]", "", "trust_pool <module> ...", "trust_pool file ca.pem",
+	"<client_id>...", "a partner-*", "<client_id>", "a", "<dn>", `"CN=a,O=b"`, "<pem-file>", "a.pem",
+	"<hex-or-base64url>...", strings.Repeat("0a", 32), "<hex-or-base64url>", strings.Repeat("0b", 32),
+	"default_scopes <scope>...", "default_scopes read", "<scope>...", "read write",
+	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
+	"keep_header <name>...", "keep_header X-SSL-Cipher", "resource <name>", "resource https://api.example.com",
+	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
+	"<aud>...", "https://api.example.com",
+)
+
+const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\n\t\t}\n\t\tissuer https://i.example.com\n\t}\n}\n"
+
+// shellSnippets are the commands the documents tell people to run, each with
+// what checks it.
+var shellSnippets = map[string]string{
+	"go run ./cmd/caddy mtls demo": "the demo is run by its own test and in CI",
+	"go test ./...":                "this is it",
+	"xcaddy build --with github.com/caddymtls/caddy-mtls-auth":     "TestXcaddyPath",
+	"go build -o caddy ./cmd/caddy":                                "built in CI",
+	"scripts/bench":                                                "run by hand, for benchmarks are no tests",
+	".ci/fuzz 60s":                                                 "run in CI with a shorter time",
+	"go run ./cmd/caddy run --config Caddyfile.example":            "TestExampleConfig",
+	"go test ./... -run '^$' -bench . -benchmem":                   "run by hand, for benchmarks are no tests",
+	"go test -run '^$' -bench . -benchmem . ./tokens ./validators": "run by hand, for benchmarks are no tests",
+}
+
+func TestDocumentSnippets(t *testing.T) {
+	adapter := caddyconfig.GetAdapter("caddyfile")
+	for _, snippet := range readSnippets(t) {
+		t.Run(snippet.where, func(t *testing.T) {
+			config := ""
+			switch snippet.kind {
+			case "caddyfile":
+				config = snippet.text
+			case "caddyfile global":
+				config = "{\n" + examplesOf.Replace(snippet.text) + "}\n"
+			case "caddyfile site":
+				config = snippetRealm + "api.example.com {\n" + examplesOf.Replace(snippet.text) + "}\n"
+			case "json":
+				var record clients.Record
+				if err := json.Unmarshal([]byte(snippet.text), &record); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := clients.New(record); err != nil {
+					t.Fatal(err)
+				}
+				return
+			case "sh":
+				for line := range strings.Lines(snippet.text) {
+					if _, known := shellSnippets[strings.TrimSpace(line)]; !known {
+						t.Errorf("nothing checks the command %q", line)
+					}
+				}
+				return
+			case "text":
+				return
+			default:
+				t.Fatalf("a block of kind %q; nothing checks it", snippet.kind)
+			}
+			if strings.Contains(config, "<") {
+				t.Fatalf("a placeholder has no example:\n%s", config)
+			}
+			if _, warnings, err := adapter.Adapt([]byte(config), nil); err != nil {
+				t.Fatalf("%v\n%s", err, config)
+			} else if len(warnings) > 0 && snippet.kind == "caddyfile" {
+				t.Fatalf("%v\n%s", warnings, config)
+			}
+		})
+	}
+}
+
+// TestReasonsAreDocumented: the README says of each refusal reason what to do.
+func TestReasonsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range validators.Reasons {
+		if !strings.Contains(string(text), "\n| `"+string(reason)+"` | 40") {
+			t.Errorf("the README does not explain %s", reason)
+		}
+	}
+}
+
+// TestXcaddyPath: what the README gives xcaddy is the path of this module.
+func TestXcaddyPath(t *testing.T) {
+	text, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(text), "module github.com/caddymtls/caddy-mtls-auth\n") {
+		t.Fatal("the module has another path than the README says")
+	}
+}
