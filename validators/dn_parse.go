@@ -17,20 +17,12 @@ import (
 // a quote in quotes) of .NET and OpenSSL.
 //
 // A name that could never match is an error: see DNFromRaw. So is an empty
-// value, which is what an unset variable leaves behind.
+// value, which is what an unset variable leaves behind. The error says what is
+// wrong with the name without repeating it.
 func ParseDN(s string) (DN, error) {
 	if len(s) > maxDeclaredBytes {
-		return DN{}, fmt.Errorf("distinguished name %q is too long: %d bytes, at most %d are allowed",
-			excerpt(s), len(s), maxDeclaredBytes)
+		return DN{}, fmt.Errorf("it is too long: %d bytes, at most %d are allowed", len(s), maxDeclaredBytes)
 	}
-	dn, err := parseDeclared(s)
-	if err != nil {
-		return DN{}, fmt.Errorf("distinguished name %q: %w", excerpt(s), err)
-	}
-	return dn, nil
-}
-
-func parseDeclared(s string) (DN, error) {
 	if strings.Trim(s, " ") == "" {
 		return DN{}, errors.New("it is empty: write a name such as CN=client,O=company, or set the variable it comes from")
 	}

@@ -31,7 +31,8 @@ func ThumbprintOf(der []byte) Thumbprint {
 // encoding: hexadecimal digits of either case, with or without colons or
 // spaces between them, or base64url with or without padding, as in the
 // x5t#S256 member of RFC 8705 §3.1. It refuses hashes that are no
-// certificate's, such as that of empty input.
+// certificate's, such as that of empty input. The error says what is wrong with
+// the hash without repeating it.
 func ParseThumbprint(s string) (Thumbprint, error) {
 	return parseHash(s, true)
 }
@@ -89,7 +90,7 @@ func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 		return Thumbprint{}, errors.New("the hash is empty: " + want)
 	}
 	if len(text) > maxHashText {
-		return Thumbprint{}, fmt.Errorf("%q… is %d bytes long: %s", firstBytes(text, 32), len(text), want)
+		return Thumbprint{}, fmt.Errorf("it is %d bytes long: %s", len(text), want)
 	}
 	if err := checkHashCharacters(text); err != nil {
 		return Thumbprint{}, err
@@ -104,11 +105,11 @@ func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 	copy(t.sum[:], sum)
 	switch {
 	case t.sum == emptySHA256, t.IsSHA1() && [sha1.Size]byte(sum) == emptySHA1:
-		return Thumbprint{}, fmt.Errorf("%q is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding", text)
+		return Thumbprint{}, errors.New("it is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding")
 	case t.sum == [sha256.Size]byte{}:
-		return Thumbprint{}, fmt.Errorf("%q is all zeros and no certificate's hash: replace the placeholder", text)
+		return Thumbprint{}, errors.New("it is all zeros and no certificate's hash: replace the placeholder")
 	case t.IsSHA1() && !allowSHA1:
-		return Thumbprint{}, fmt.Errorf("%q is a SHA-1 hash, which does not serve here: %s", text, want)
+		return Thumbprint{}, fmt.Errorf("it is a SHA-1 hash, which does not serve here: %s", want)
 	}
 	return t, nil
 }
@@ -119,11 +120,11 @@ func checkHashCharacters(text string) error {
 	for i, r := range text {
 		switch {
 		case unicode.Is(unicode.Cf, r):
-			return fmt.Errorf("%q has the invisible character %U at byte %d, as copying from the certificate dialog of Windows leaves it: delete it, or type the neighbouring digits again", text, r, i)
+			return fmt.Errorf("it has the invisible character %U at byte %d, as copying from the certificate dialog of Windows leaves it: delete it, or type the neighbouring digits again", r, i)
 		case r < ' ' || r == unicode.MaxASCII:
-			return fmt.Errorf("%q has the control character %U at byte %d: write the hash on one line, without it", text, r, i)
+			return fmt.Errorf("it has the control character %U at byte %d: write the hash on one line, without it", r, i)
 		case r > unicode.MaxASCII:
-			return fmt.Errorf("%q has the character %U at byte %d, which no hash contains: delete it", text, r, i)
+			return fmt.Errorf("it has the character %U at byte %d, which no hash contains: delete it", r, i)
 		}
 	}
 	return nil
@@ -138,24 +139,24 @@ func decodeHash(text string) ([]byte, error) {
 	if len(digits) == hex.EncodedLen(sha1.Size) || len(digits) == hex.EncodedLen(sha256.Size) {
 		sum, err := hex.DecodeString(digits)
 		if err != nil {
-			return nil, fmt.Errorf("%q has as many characters as a hash in hexadecimal, but not all are hexadecimal digits", text)
+			return nil, errors.New("it has as many characters as a hash in hexadecimal, but not all are hexadecimal digits")
 		}
 		return sum, nil
 	}
 	if digits != text {
-		return nil, wrongHashLength(text, digits)
+		return nil, wrongHashLength(digits)
 	}
 
 	if strings.ContainsAny(text, "+/") {
-		return nil, fmt.Errorf("%q is base64, not base64url: write - for + and _ for /", text)
+		return nil, errors.New("it is base64, not base64url: write - for + and _ for /")
 	}
 	encoding, unpadded := base64.RawURLEncoding, strings.TrimRight(text, "=")
 	switch len(unpadded) {
 	case encoding.EncodedLen(sha1.Size), encoding.EncodedLen(sha256.Size):
 	case hex.EncodedLen(sha1.Size), hex.EncodedLen(sha256.Size):
-		return nil, fmt.Errorf("%q ends with '=', which hexadecimal digits do not: delete it", text)
+		return nil, errors.New("it ends with '=', which hexadecimal digits do not: delete it")
 	default:
-		return nil, wrongHashLength(text, unpadded)
+		return nil, wrongHashLength(unpadded)
 	}
 	if unpadded != text {
 		encoding = base64.URLEncoding
@@ -164,7 +165,7 @@ func decodeHash(text string) ([]byte, error) {
 	// be the same hash.
 	sum, err := encoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("%q has as many characters as a hash in base64url, but is not valid base64url: copy it again", text)
+		return nil, errors.New("it has as many characters as a hash in base64url, but is not valid base64url: copy it again")
 	}
 	return sum, nil
 }
@@ -175,9 +176,9 @@ func joinHexGroups(text string) (string, error) {
 	separator := ""
 	switch colons, spaces := strings.Contains(text, ":"), strings.Contains(text, " "); {
 	case strings.Contains(strings.TrimRight(text, "="), "="):
-		return "", fmt.Errorf("%q has more than the hash: write the part after '=' alone", text)
+		return "", errors.New("it has more than the hash: write the part after '=' alone")
 	case colons && spaces:
-		return "", fmt.Errorf("%q has both colons and spaces: separate the digits by one or the other", text)
+		return "", errors.New("it has both colons and spaces: separate the digits by one or the other")
 	case colons:
 		separator = ":"
 	case spaces:
@@ -188,27 +189,27 @@ func joinHexGroups(text string) (string, error) {
 	groups := strings.Split(text, separator)
 	for _, group := range groups {
 		if group == "" || len(group)%2 != 0 || !isHex(group) {
-			return "", fmt.Errorf("%q has the part %q: between separators there must be pairs of hexadecimal digits", text, group)
+			return "", fmt.Errorf("it has the part %q: between separators there must be pairs of hexadecimal digits", group)
 		}
 	}
 	return strings.Join(groups, ""), nil
 }
 
 // wrongHashLength names the hash that has this many characters, if one has.
-func wrongHashLength(text, characters string) error {
+func wrongHashLength(characters string) error {
 	n := len(characters)
 	if isHex(characters) {
 		other := map[int]string{32: "MD5", 56: "SHA-224", 96: "SHA-384", 128: "SHA-512"}[n]
 		if other != "" {
-			return fmt.Errorf("%q has %d hexadecimal digits, so it is an %s hash", text, n, other)
+			return fmt.Errorf("it has %d hexadecimal digits, so it is an %s hash", n, other)
 		}
-		return fmt.Errorf("%q has %d hexadecimal digits", text, n)
+		return fmt.Errorf("it has %d hexadecimal digits", n)
 	}
 	other := map[int]string{22: "MD5", 38: "SHA-224", 86: "SHA-512"}[n]
 	if other != "" {
-		return fmt.Errorf("%q has %d base64url characters, so it is an %s hash", text, n, other)
+		return fmt.Errorf("it has %d base64url characters, so it is an %s hash", n, other)
 	}
-	return fmt.Errorf("%q has %d characters", text, n)
+	return fmt.Errorf("it has %d characters", n)
 }
 
 func isHex(s string) bool {
