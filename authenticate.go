@@ -18,7 +18,7 @@ const (
 	maxAcceptedBytes   = 16 << 10
 	maxRefusedBytes    = 4 << 10
 	hintWrongIssuer    = "client '%s' fits by its %s, but no certificate of the chain is in its issued_by"
-	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain and the chain does not verify"
+	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
 	detailNoCredential = "no client of the realm has a credential that fits"
 )
 
@@ -230,7 +230,7 @@ func (c *chainResult) admit(client *clients.Client, v *verdict) bool {
 
 func (c *chainResult) whyNot(cred *clients.Credential) string {
 	if c.err != nil {
-		return fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind)
+		return fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind, c.err)
 	}
 	return fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)
 }
@@ -247,11 +247,13 @@ func (a *authenticator) hint(leaf *x509.Certificate, reason validators.Reason) s
 		return "the subject can match no client: " + err.Error()
 	}
 	same, reversed := a.registry.Subject(dn.Key()), a.registry.Subject(dn.ReversedKey())
+	// written out, and joined to one other text, in every case
+	subject := validators.FormatDN(leaf.RawSubject)
 	switch {
 	case len(same) > 0:
 		return "the subject is that of client '" + same[0].Client.ID + "', but it counts only with a chain that verifies and meets issued_by"
 	case len(reversed) > 0:
-		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + dn.String() + "' if this is the client"
+		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + subject + "' if this is the client"
 	}
-	return "no client declares the subject, neither in this order nor in reverse"
+	return "no client declares the subject '" + subject + "', neither in this order nor in reverse"
 }

@@ -95,7 +95,7 @@ func TestBadClient(t *testing.T) {
 		{"subject CN=client, OU=production", 1, wrongCount("subject")},
 		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'"},
 		{"subject \"CN=cli\u200bent\"", 1, "holds the control, invisible or private character U+200B: remove it"},
-		{"thumbprint bca0d040", 1, `"bca0d040" has 8 hexadecimal digits: expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
+		{"thumbprint bca0d040", 1, `has 8 hexadecimal digits: expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
 		{`thumbprint "{$MTLS_TEST_UNSET}"`, 1, "thumbprint is empty; give it a value or remove it"},
 		{"thumbprint SHA256 SHA1", 1, wrongCount("thumbprint")},
 		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'"},
