@@ -1,0 +1,340 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// hygieneSites treat the same requests in every way that mtls_auth can.
+const hygieneSites = `
+(tenant) {
+	header_up X-Client-ID     {http.mtls.client_id}
+	header_up X-Client-Tenant {http.mtls.claim.tenant}
+}
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		import tenant
+	}
+	reverse_proxy @UP@
+	handle_errors {
+		respond "{http.request.header.X-Client-Id}{http.request.header.X-Client-Tenant}{http.request.header.Client-Cert}{http.request.header.X_Client_Id}{http.request.header.X.Client.Id}"
+	}
+}
+https://public.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+		import tenant
+	}
+	reverse_proxy @UP@
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		report_only
+		allow   billing.partner
+		import  tenant
+	}
+	reverse_proxy @UP@
+}
+https://localhost:@HTTPS@ {
+	import mtls
+	reverse_proxy @UP@
+}
+http://public.test:@HTTP@ {
+	import plain
+	mtls_auth {
+		optional
+		import tenant
+	}
+	reverse_proxy @UP@
+}
+http://other.test:@HTTP@ {
+	import plain
+	mtls_auth {
+		report_only
+		import tenant
+	}
+	reverse_proxy @UP@
+}
+http://api.test:@HTTP@ {
+	import plain
+	mtls_auth {
+		import tenant
+	}
+	reverse_proxy @UP@
+	handle_errors {
+		respond "{http.request.header.X-Client-Id}{http.request.header.X-Client-Tenant}"
+	}
+}
+`
+
+// hygieneRig runs hygieneSites. forEach then sends a request in every way: by
+// sensor-7, who claims to be billing.partner, and without a certificate.
+type hygieneRig struct {
+	*rig
+	billing, sensor, stranger *testpki.Leaf
+
+	callers map[string]*caller // connections are used again
+}
+
+func startHygiene(t *testing.T, options string) *hygieneRig {
+	r := newRig(t)
+	h := &hygieneRig{rig: r, callers: make(map[string]*caller), billing: r.issue("billing"), sensor: r.selfSigned("sensor"), stranger: r.issue("stranger")}
+	r.start(options+billingAndSensor, hygieneSites)
+	return h
+}
+
+// forEach calls send with a client and a host, and gives it a check for what
+// came back: the API behind is told sensor-7 or nobody, in one header, and
+// nothing else that folds to a protected name.
+func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *testing.T, c *caller, url string) reply) {
+	type door struct {
+		name, url string
+		leaf      *testpki.Leaf
+		client    string // "-" for refused
+	}
+	doors := []door{
+		{"guarded", "https://api.test/", h.sensor, "sensor-7"},
+		{"guarded, nobody", "https://api.test/", nil, "-"},
+		{"guarded, stranger", "https://api.test/", h.stranger, "-"},
+		{"optional", "https://public.test/", h.sensor, "sensor-7"},
+		{"optional, nobody", "https://public.test/", nil, ""},
+		{"report only, not allowed", "https://other.test/", h.sensor, ""},
+		{"report only, nobody", "https://other.test/", nil, ""},
+		{"report only, stranger", "https://other.test/", h.stranger, ""},
+	}
+	plain := []door{
+		{"plain HTTP, guarded", "http://api.test/", nil, "-"},
+		{"plain HTTP, optional", "http://public.test/", nil, ""},
+		{"plain HTTP, report only", "http://other.test/", nil, ""},
+	}
+	check := func(t *testing.T, key string, d door, connect func() *caller) {
+		if h.callers[key] == nil {
+			h.callers[key] = connect()
+		}
+		c := h.callers[key]
+		c.t = t
+		hits := h.upstream.hits.Load()
+		got := send(t, c, d.url)
+		if d.client == "-" {
+			got.wantStatus(t, http.StatusUnauthorized)
+			if got.body != "" || h.upstream.hits.Load() != hits {
+				t.Errorf("the error route was told %q; %d requests reached the API", got.body, h.upstream.hits.Load()-hits)
+			}
+			return
+		}
+		got.wantStatus(t, http.StatusOK).wantClient(t, d.client)
+		if forged := protectedIn(got.seen); len(forged) > 1 || len(forged) == 1 && d.client == "" {
+			t.Errorf("the API was told %q", forged)
+		}
+	}
+	for _, d := range doors {
+		for _, protocol := range protocols {
+			t.Run(d.name+"/"+protocol, func(t *testing.T) {
+				check(t, d.name+protocol, d, func() *caller { return h.caller(h.t, protocol, d.leaf) })
+			})
+		}
+	}
+	for _, d := range plain {
+		t.Run(d.name, func(t *testing.T) { check(t, d.name, d, func() *caller { return h.plain(h.t) }) })
+	}
+}
+
+// protectedIn lists what in the headers and trailers of a request could pass
+// for an identity at some server.
+func protectedIn(seen *seenRequest) []string {
+	protected := newHeaderNames(append([]string{"X-Client-Id", "X-Client-Tenant"}, foreignIdentityHeaders...)...)
+	var found []string
+	for _, header := range []http.Header{seen.Header, seen.Trailer} {
+		for name, values := range header {
+			if protected.contains(name) {
+				found = append(found, fmt.Sprintf("%s: %q", name, values))
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func TestA1_ExactNameInAnyCase(t *testing.T) {
+	h := startHygiene(t, "")
+	for _, name := range []string{"X-Client-ID", "x-client-id", "X-CLIENT-ID", "x-ClIeNt-iD", "X-Client-Tenant"} {
+		t.Run(name, func(t *testing.T) {
+			h.forEach(t, rigProtocols, func(_ *testing.T, c *caller, url string) reply {
+				return c.get(url, with(name, "billing.partner"))
+			})
+		})
+	}
+}
+
+func TestA2_AliasNames(t *testing.T) {
+	aliases := []string{"X_Client_Id", "x_client_id", "X.Client.Id", "X-Client_Id", "X-Client.Id", "X_Client-Id", "X!Client#Id", "X~client~id"}
+	for name, options := range map[string]string{
+		"default": "",
+		"expected": `servers {
+			expected_underscore_headers X_Client_Id X-Client_Id X_Client-Id
+			expected_dot_headers X.Client.Id X-Client.Id
+		}
+		`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := startHygiene(t, options)
+			for _, alias := range aliases {
+				t.Run(alias, func(t *testing.T) {
+					h.forEach(t, rigProtocols, func(_ *testing.T, c *caller, url string) reply {
+						return c.get(url, with(alias, "billing.partner"))
+					})
+				})
+			}
+			// all of them at once, beside the name itself
+			h.forEach(t, rigProtocols, func(_ *testing.T, c *caller, url string) reply {
+				options := []func(*http.Request){with("X-Client-Id", "billing.partner")}
+				for _, alias := range aliases {
+					options = append(options, with(alias, "billing.partner"))
+				}
+				return c.get(url, options...)
+			})
+		})
+	}
+}
+
+func TestA3_RepeatedEmptyPaddedAndLongValues(t *testing.T) {
+	h := startHygiene(t, "")
+	for name, values := range map[string][]string{
+		"twice": {"billing.partner", "billing.partner"}, "own and other": {"sensor-7", "billing.partner"}, "empty": {""},
+		"padded": {"  billing.partner \t"}, "comma": {"sensor-7,billing.partner"}, "long": {strings.Repeat("b", 8000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.forEach(t, rigProtocols, func(_ *testing.T, c *caller, url string) reply {
+				return c.get(url, with("X-Client-Id", values...))
+			})
+		})
+	}
+}
+
+func TestA4_AnAttributeTheClientHasNot(t *testing.T) {
+	h := startHygiene(t, "")
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			for _, forged := range []string{"acme", ""} {
+				got := h.caller(t, protocol, h.sensor).get("https://api.test/", with("X-Client-Tenant", forged)).wantClient(t, "sensor-7")
+				if tenant, ok := got.seen.Header["X-Client-Tenant"]; ok {
+					t.Errorf("a client without the claim is told as of tenant %q", tenant)
+				}
+				got = h.caller(t, protocol, h.billing).get("https://api.test/", with("X-Client-Tenant", forged)).wantClient(t, "billing.partner")
+				if tenant := got.seen.Header["X-Client-Tenant"]; len(tenant) != 1 || tenant[0] != "partner 7" {
+					t.Errorf("the tenant is %q", tenant)
+				}
+			}
+		})
+	}
+}
+
+// HTTP/2 and HTTP/3 have no Connection header; see TestWire for what happens
+// to one.
+func TestA5_ConnectionCannotDropTheIdentity(t *testing.T) {
+	h := startHygiene(t, "")
+	for _, connection := range []string{
+		"Connection: close, X-Client-ID",
+		"Connection: X-Client-ID, close",
+		"Connection: x-client-id",
+		"Connection: keep-alive, X-Client-ID,X-Client-Tenant",
+		"Connection: close\nConnection: X-Client-ID",
+		"connection: ,, X-Client-ID ,",
+		"CONNECTION:\tX-CLIENT-ID",
+		"Connection: X_Client_Id, X.Client.Id, X-Client-ID",
+		"Connection: Client-Cert, X-Client-ID, X-Hop\nX-Hop: 1",
+	} {
+		t.Run(connection, func(t *testing.T) {
+			for name, tc := range map[string]struct {
+				leaf       *testpki.Leaf
+				host, want string
+			}{
+				"guarded": {h.billing, "api.test", "billing.partner"}, "optional": {h.billing, "public.test", "billing.partner"},
+				"report only": {h.billing, "other.test", "billing.partner"}, "nobody": {nil, "public.test", ""},
+			} {
+				got := h.raw(t, tc.leaf, tc.host).send("GET / HTTP/1.1\nHost: " + tc.host + "\nX-Client-ID: sensor-7\n" + connection + "\n\n")
+				got.wantStatus(t, http.StatusOK).wantClient(t, tc.want)
+				if tenant := got.seen.Header.Get("X-Client-Tenant"); tc.want != "" && tenant != "partner 7" {
+					t.Errorf("%s: the tenant is %q", name, tenant)
+				}
+				if got.seen.Header.Get("X-Hop") != "" {
+					t.Errorf("%s: a harmless header that Connection names was not dropped", name)
+				}
+			}
+		})
+	}
+}
+
+// lateTrailers is a body that adds trailers which the request did not declare.
+type lateTrailers struct {
+	io.Reader
+	request *http.Request
+}
+
+func (b *lateTrailers) Read(p []byte) (int, error) {
+	b.request.Trailer["X-Client-Id"] = []string{"billing.partner"}
+	b.request.Trailer["Client-Cert"] = []string{":Zm9yZ2Vk:"}
+	return b.Reader.Read(p)
+}
+
+func (b *lateTrailers) Close() error { return nil }
+
+func TestA6_Trailers(t *testing.T) {
+	h := startHygiene(t, "")
+	declared := http.Header{
+		"X-Client-Id": {"billing.partner"}, "X_client_id": {"billing.partner"}, "X.client.id": {"billing.partner"},
+		"Client-Cert": {":Zm9yZ2Vk:"}, "X-Forwarded-Client-Cert": {"Hash=1"}, "X-Checksum": {"42"},
+	}
+	for name, trailer := range map[string]func(r *http.Request){
+		"declared": func(r *http.Request) { r.Trailer = declared.Clone() },
+		"undeclared beside a harmless one": func(r *http.Request) {
+			r.Trailer = http.Header{"X-Checksum": {"42"}}
+			r.Body = &lateTrailers{r.Body, r}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			send := func(c *caller, url string) reply {
+				return c.do(http.MethodPost, url, func(r *http.Request) {
+					r.Body, r.ContentLength = io.NopCloser(strings.NewReader("some body")), -1
+					trailer(r)
+				})
+			}
+			// Caddy itself loses the trailers of HTTP/3, so what gets through
+			// is compared with a site that has no directive of ours
+			bare := make(map[string]string)
+			for _, protocol := range rigProtocols {
+				bare[protocol] = send(h.caller(t, protocol, nil), "https://localhost/").seen.Trailer.Get("X-Checksum")
+			}
+			if bare["h1"] != "42" || bare["h2"] != "42" {
+				t.Errorf("the harmless trailer does not even get through a bare Caddy: %q", bare)
+			}
+			h.forEach(t, rigProtocols, func(t *testing.T, c *caller, url string) reply {
+				got := send(c, url)
+				if got.seen != nil && (got.seen.Body != "some body" || got.seen.Trailer.Get("X-Checksum") != bare[c.protocol]) {
+					t.Errorf("the API got body %q and trailers %v, want the harmless trailer", got.seen.Body, got.seen.Trailer)
+				}
+				return got
+			})
+		})
+	}
+	// undeclared altogether, which only HTTP/1.1 lets through to begin with
+	t.Run("undeclared", func(t *testing.T) {
+		for host, leaf := range map[string]*testpki.Leaf{"api.test": h.sensor, "public.test": nil} {
+			got := h.raw(t, leaf, host).send("POST / HTTP/1.1\nHost: " + host + "\nTransfer-Encoding: chunked\n\n" +
+				"4\nbody\n0\nX-Client-ID: billing.partner\nx_client_id: billing.partner\nX-Checksum: 42\n\n")
+			got.wantStatus(t, http.StatusOK).wantClient(t, map[string]string{"api.test": "sensor-7"}[host])
+			if forged := protectedIn(got.seen); len(forged) > 1 || len(forged) == 1 && leaf == nil {
+				t.Errorf("the API was told %q", forged)
+			}
+		}
+	})
+}
