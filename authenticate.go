@@ -25,6 +25,7 @@ const (
 // identity is the outcome of authentication. The zero identity is nobody.
 type identity struct {
 	credential *clients.Credential
+	matched    string
 	leaf       *x509.Certificate
 	thumbprint string
 }
@@ -86,17 +87,17 @@ func (a *authenticator) authenticate(presented []*x509.Certificate, clientID str
 	if v.refusal != nil {
 		return identity{}, v.refusal, remembered
 	}
-	credential, refusal := choose(v.matches, clientID)
+	match, refusal := choose(v.matches, clientID)
 	if refusal != nil {
 		return identity{}, refusal, remembered
 	}
-	return identity{credential: credential, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
+	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
 }
 
 // choose decides between the clients that match. Only the client_id of the
 // request can decide between several; a disabled client never counts.
-func choose(matches []*clients.Credential, clientID string) (*clients.Credential, *validators.Refusal) {
-	var chosen *clients.Credential
+func choose(matches []clients.Match, clientID string) (clients.Match, *validators.Refusal) {
+	var chosen clients.Match
 	disabled, mismatch := false, false
 	for _, match := range matches {
 		switch {
@@ -104,30 +105,30 @@ func choose(matches []*clients.Credential, clientID string) (*clients.Credential
 			mismatch = true
 		case match.Client.Disabled:
 			disabled = true
-		case chosen == nil:
+		case chosen.Credential == nil:
 			chosen = match
 		case chosen.Client != match.Client:
-			return nil, &validators.Refusal{
+			return clients.Match{}, &validators.Refusal{
 				Reason: validators.CertificateAmbiguous,
 				Detail: fmt.Sprintf("the certificate fits client '%s' and client '%s'; the request must name one", chosen.Client.ID, match.Client.ID),
 			}
 		}
 	}
 	switch {
-	case chosen != nil:
+	case chosen.Credential != nil:
 		return chosen, nil
 	case disabled:
-		return nil, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
+		return clients.Match{}, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
 	case mismatch:
-		return nil, &validators.Refusal{
+		return clients.Match{}, &validators.Refusal{
 			Reason: validators.ClientMismatch,
 			Detail: fmt.Sprintf("the certificate belongs to client '%s', the request names %.200q", matches[0].Client.ID, clientID),
 		}
 	}
-	return nil, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
+	return clients.Match{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
 }
 
-func disabledClient(matches []*clients.Credential, clientID string) string {
+func disabledClient(matches []clients.Match, clientID string) string {
 	for _, match := range matches {
 		if match.Client.Disabled && (clientID == "" || match.Client.ID == clientID) {
 			return match.Client.ID
@@ -151,19 +152,33 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	v := &verdict{thumbprint: validators.X5tS256(sum), until: leaf.NotAfter}
 
 	var chains chainResult
-	pins := a.registry.Pins(leaf.Raw, sum)
-	for _, pin := range pins {
+	// pinRefusal is why a pin that fits does not admit
+	var pinRefusal *validators.Refusal
+	for _, pin := range a.registry.Pins(leaf, sum) {
 		needsChain := pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
-		if !needsChain || chains.of(a, presented, now).admit(pin.Client, v) {
-			v.matches = append(v.matches, pin)
+		switch {
+		case pin.Ended(now):
+			if pinRefusal == nil {
+				pinRefusal = &validators.Refusal{
+					Reason: validators.CertificateUnknown,
+					Detail: fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339)),
+				}
+			}
+		case needsChain && !chains.of(a, presented, now).admit(pin.Client, v):
+			pinRefusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pin)}
+		default:
+			v.matches = append(v.matches, clients.Match{Credential: pin, Matched: pin.Value})
+			if !pin.Until.IsZero() && pin.Until.Before(v.until) {
+				v.until = pin.Until
+			}
 		}
 	}
 	if len(v.matches) > 0 {
 		return v
 	}
 	if !a.registry.HasPKI() {
-		if len(pins) > 0 {
-			return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pins[0])})
+		if pinRefusal != nil {
+			return refused(pinRefusal)
 		}
 		return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
 	}
@@ -173,7 +188,7 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	if refusal := validators.CheckPKILeaf(leaf); refusal != nil {
 		return refused(refusal)
 	}
-	names := a.names(leaf)
+	names, nameRefusal := a.registry.Names(leaf)
 	for _, name := range names {
 		if chains.admit(name.Client, v) {
 			v.matches = append(v.matches, name)
@@ -183,20 +198,13 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	case len(v.matches) > 0:
 		return v
 	case len(names) > 0:
-		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(names[0])})
-	case len(pins) > 0:
-		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pins[0])})
+		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(names[0].Credential)})
+	case nameRefusal != nil:
+		return refused(nameRefusal)
+	case pinRefusal != nil:
+		return refused(pinRefusal)
 	}
 	return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
-}
-
-// names looks up the names of a leaf whose chain has verified.
-func (a *authenticator) names(leaf *x509.Certificate) []*clients.Credential {
-	dn, err := validators.DNFromRaw(leaf.RawSubject)
-	if err != nil {
-		return nil
-	}
-	return a.registry.Subject(dn.Key())
 }
 
 // chainResult is the outcome of verifying a chain, worked out when first asked for.

@@ -23,7 +23,7 @@ func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, rec
 	t.Helper()
 	list := make([]*clients.Client, len(records))
 	for i, record := range records {
-		client, _, err := clients.New(record)
+		client, _, err := clients.New(record, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -281,18 +281,22 @@ func parseList[S ~[]string](d *caddyfile.Dispenser, list *S, check func(string) 
 		return d.ArgErr()
 	}
 	for _, value := range values {
-		if value == "" {
-			return d.Errf("%s is empty; give it a value or remove it", word)
-		}
-		if slices.Contains(*list, value) {
-			return d.Errf("duplicate %s '%s'", word, value)
-		}
-		if err := checkValue(d, word, value, check); err != nil {
+		if err := appendValue(d, list, word, value, check); err != nil {
 			return err
 		}
-		*list = append(*list, value)
 	}
 	return nil
+}
+
+func appendValue[S ~[]string](d *caddyfile.Dispenser, list *S, word, value string, check func(string) error) error {
+	if value == "" {
+		return d.Errf("%s is empty; give it a value or remove it", word)
+	}
+	if slices.Contains(*list, value) {
+		return d.Errf("duplicate %s '%s'", word, value)
+	}
+	*list = append(*list, value)
+	return checkValue(d, word, value, check)
 }
 
 // parseFlag reads a word without arguments.

@@ -82,8 +82,8 @@ func TestBadRealm(t *testing.T) {
 		{"client \"a b\" {\nsubject CN=a\n}", 1, `client_id "a b" holds ' '; use letters, digits and ._~:@/+-,`},
 		{"client {env.CLIENT_ID} {\nsubject CN=a\n}", 1, "holds '{'; use letters, digits and ._~:@/+-,"},
 		{"client " + strings.Repeat("a", 201) + " {\nsubject CN=a\n}", 1, "has 201 characters; at most 200 are allowed"},
-		{"client a", 1, "client 'a' has no credential; add a subject, thumbprint or certificate"},
-		{"client a {\n}", 2, "client 'a' has no credential; add a subject, thumbprint or certificate"},
+		{"client a", 1, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate"},
+		{"client a {\n}", 2, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate"},
 	})
 }
 
@@ -100,6 +100,21 @@ func TestBadClient(t *testing.T) {
 		{"thumbprint SHA256 SHA1", 1, wrongCount("thumbprint")},
 		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'"},
 		{"thumbprint SHA256 {\nx\n}", 1, "unrecognized client option '{'"},
+		{"thumbprint SHA256 until", 1, wrongCount("thumbprint")},
+		{"thumbprint SHA256 before 2030-01-01T00:00:00Z", 1, "thumbprint: 'before' is no word here; write 'thumbprint <hash> until <time>'"},
+		{"thumbprint SHA256 until tomorrow", 1, "until 'tomorrow' is no time; write it as 2027-01-31T12:00:00Z"},
+		{"public_key", 1, wrongCount("public_key")},
+		{"public_key SHA1", 1, "SHA-1"},
+		{"public_key SHA256 until 2030-01-01", 1, "until '2030-01-01' is no time; write it as 2027-01-31T12:00:00Z"},
+		{"public_key SHA256\npublic_key SHA256", 2, "duplicate public_key 'SHA256'"},
+		{"san_dns", 1, wrongCount("san_dns")},
+		{"san_dns a.example b.example", 1, wrongCount("san_dns")},
+		{`san_dns "{$MTLS_TEST_UNSET}"`, 1, "san_dns is empty; give it a value or remove it"},
+		{"san_dns *.com", 1, "san_dns '*.com': "},
+		{"san_uri not-a-uri", 1, "san_uri 'not-a-uri': "},
+		{"san_uri spiffe://prod.example/a*", 1, "san_uri 'spiffe://prod.example/a*': "},
+		{"san_ip 192.0.2.0/24", 1, "san_ip '192.0.2.0/24': "},
+		{"san_email billing", 1, "san_email 'billing': "},
 		{"certificate", 1, wrongCount("certificate")},
 		{"certificate a.pem b.pem", 1, wrongCount("certificate")},
 		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'"},
@@ -208,9 +223,8 @@ func TestUnknownWords(t *testing.T) {
 	}
 	checkBadBlocks(t, aroundRealm, unknown("storage file_system,revocation,clients_from file a.json,forwarded_certificate rfc9440,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
 		"unrecognized mtls option '%s'"))
-	checkBadBlocks(t, aroundClient, unknown("san_dns a.example,san_uri spiffe://a/b,san_ip 192.0.2.1,san_email a@example.com,public_key SHA256,jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
+	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundClient, []badBlock{{"thumbprint SHA256 until 2030-01-01T00:00:00Z", 1, wrongCount("thumbprint")}})
 	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,profile fapi2,scopes a",
 		"unrecognized issuer option '%s'"))
 	checkBadBlocks(t, aroundHandler, unknown("forward_certificate,forward_token,deny a,scopes a", "unrecognized subdirective '%s'"))

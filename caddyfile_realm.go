@@ -34,7 +34,12 @@ func checkTokenLifetime(d caddy.Duration) error { return clients.CheckTokenLifet
 //
 //	client <client_id> {
 //		subject        <dn>
-//		thumbprint     <hex-or-base64url>
+//		san_dns        <name>
+//		san_uri        <uri>
+//		san_ip         <address>
+//		san_email      <address>
+//		thumbprint     <hex-or-base64url> [until <time>]
+//		public_key     <hex-or-base64url> [until <time>]
 //		certificate    <pem-file>
 //		issued_by      <hex-or-base64url>...
 //		require_chain
@@ -59,8 +64,18 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		switch word := d.Val(); word {
 		case "subject":
 			err = parseCredential(d, &record.SubjectDN, clients.CheckSubject)
+		case "san_dns":
+			err = parseCredential(d, &record.SANDNS, clients.CheckName(clients.KindSANDNS))
+		case "san_uri":
+			err = parseCredential(d, &record.SANURI, clients.CheckName(clients.KindSANURI))
+		case "san_ip":
+			err = parseCredential(d, &record.SANIP, clients.CheckName(clients.KindSANIP))
+		case "san_email":
+			err = parseCredential(d, &record.SANEmail, clients.CheckName(clients.KindSANEmail))
 		case "thumbprint":
-			err = parseCredential(d, &record.Thumbprints, clients.CheckThumbprint)
+			err = parsePin(d, &record.Thumbprints, clients.CheckThumbprint)
+		case "public_key":
+			err = parsePin(d, &record.PublicKeys, clients.CheckPublicKey)
 		case "certificate":
 			err = parseCredential(d, &record.CertificateFiles, nil)
 		case "issued_by":
@@ -86,8 +101,8 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 			return record, err
 		}
 	}
-	if len(record.SubjectDN)+len(record.Thumbprints)+len(record.CertificateFiles) == 0 {
-		return record, d.Errf("client '%s' has no credential; add a subject, thumbprint or certificate", record.ClientID)
+	if !record.HasCredential() {
+		return record, d.Errf("client '%s' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate", record.ClientID)
 	}
 	for _, scope := range defaults {
 		if !slices.Contains(scopes, scope) {
@@ -104,6 +119,19 @@ func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(s
 		return d.ArgErr()
 	}
 	return parseList(d, list, check)
+}
+
+// parsePin reads a hash that may have an end: <hash> [until <time>].
+func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
+	word := d.Val()
+	if count := d.CountRemainingArgs(); count != 1 && count != 3 {
+		return d.ArgErr()
+	}
+	args := d.RemainingArgs()
+	if len(args) == 3 && args[1] != "until" {
+		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", word, args[1], word)
+	}
+	return appendValue(d, list, word, strings.Join(args, " "), check)
 }
 
 func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {

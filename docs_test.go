@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -85,7 +86,7 @@ func TestDocumentSnippets(t *testing.T) {
 				if err := json.Unmarshal([]byte(snippet.text), &record); err != nil {
 					t.Fatal(err)
 				}
-				if _, _, err := clients.New(record); err != nil {
+				if _, _, err := clients.New(record, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				return

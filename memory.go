@@ -19,7 +19,7 @@ const memoryWays = 4
 // or why it fits none. Which client it is, and whether now, is decided anew on
 // every request.
 type verdict struct {
-	matches    []*clients.Credential
+	matches    []clients.Match
 	refusal    *validators.Refusal
 	thumbprint string
 	// until is when the verdict must be worked out again.

@@ -95,7 +95,7 @@ func (realm *Realm) loadClients() (*clients.Registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		client, warnings, err := clients.New(record)
+		client, warnings, err := clients.New(record, realm.app.now())
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,9 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error
 		client := registry.Client(record.ClientID)
 		switch {
 		case anchors.pool == nil && client.HasPKI():
-			return fmt.Errorf("client '%s': subject '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, record.SubjectDN[0])
+			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
+			cred := client.Credentials[i]
+			return fmt.Errorf("client '%s': %s '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, cred.Kind, cred.Value)
 		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
 			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
 		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:

@@ -99,7 +99,7 @@ func (s *requestState) text(name string) string {
 	case "credential":
 		return string(s.identity.credential.Kind)
 	case "matched":
-		return certificateText(s.identity.credential.Value)
+		return certificateText(s.identity.matched)
 	case "thumbprint":
 		return s.identity.thumbprint
 	case "subject":

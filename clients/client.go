@@ -3,43 +3,15 @@ package clients
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
-
-// Kind is the kind of a credential, as {http.mtls.credential} shows it.
-type Kind string
-
-// The kinds of credential. The subject is a PKI credential: it counts only
-// when the chain verifies (RFC 8705 §2.1). The others are pins (§2.2).
-const (
-	KindSubject     Kind = "subject"
-	KindThumbprint  Kind = "thumbprint"
-	KindCertificate Kind = "certificate"
-)
-
-// Pinned reports whether credentials of the kind count without a chain.
-func (k Kind) Pinned() bool { return k != KindSubject }
-
-// Credential is one declared way to recognise a client.
-type Credential struct {
-	Client *Client
-	Kind   Kind
-	// Value is the declared value in its canonical spelling.
-	Value string
-
-	dn         validators.DN
-	thumbprint validators.Thumbprint
-}
 
 // Client is a registered caller, ready to be looked up. It never changes.
 type Client struct {
@@ -84,9 +56,9 @@ func (c *Client) HasPins() bool {
 }
 
 // New makes the client of a record and reads the certificate files it names.
-// The warnings are for the operator's log. The record's placeholders must have
-// been expanded.
-func New(r Record) (client *Client, warnings []string, err error) {
+// The warnings are for the operator's log; now tells which pins have ended. The
+// record's placeholders must have been expanded.
+func New(r Record, now time.Time) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
@@ -102,6 +74,9 @@ func New(r Record) (client *Client, warnings []string, err error) {
 	for _, cred := range c.Credentials {
 		if cred.Kind == KindThumbprint && cred.thumbprint.IsSHA1() {
 			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint", c.ID, cred.Value))
+		}
+		if cred.Ended(now) {
+			warnings = append(warnings, fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)))
 		}
 	}
 	return c, warnings, nil
@@ -178,69 +153,4 @@ func (c *Client) setIssuedBy(r Record) error {
 		c.IssuedBy = append(c.IssuedBy, sum)
 	}
 	return nil
-}
-
-func (c *Client) setCredentials(r Record) error {
-	for _, text := range r.SubjectDN {
-		dn, err := validators.ParseDN(text)
-		if err != nil {
-			return fmt.Errorf("subject '%s': %w", text, err)
-		}
-		c.add(&Credential{Kind: KindSubject, Value: dn.String(), dn: dn})
-	}
-	for _, text := range r.Thumbprints {
-		thumbprint, err := validators.ParseThumbprint(text)
-		if err != nil {
-			return fmt.Errorf("thumbprint '%s': %w", text, err)
-		}
-		c.add(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), thumbprint: thumbprint})
-	}
-	for _, file := range r.CertificateFiles {
-		cert, err := readCertificate(file)
-		if err != nil {
-			return fmt.Errorf("certificate '%s': %w", file, err)
-		}
-		thumbprint := validators.ThumbprintOf(cert.Raw)
-		c.add(&Credential{Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint})
-	}
-	if len(c.Credentials) == 0 {
-		return errors.New("no credential; add a subject, thumbprint or certificate")
-	}
-	return nil
-}
-
-func (c *Client) add(cred *Credential) {
-	cred.Client = c
-	c.Credentials = append(c.Credentials, cred)
-}
-
-// readCertificate reads the one certificate of a PEM file.
-func readCertificate(file string) (*x509.Certificate, error) {
-	if file == "" {
-		return nil, errors.New("the file name is empty; name a PEM file")
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var found *x509.Certificate
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("holds a PEM block %q; keep the certificate only", block.Type)
-		}
-		if found != nil {
-			return nil, errors.New("holds several certificates; keep the client's own, without its chain")
-		}
-		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
-			return nil, err
-		}
-	}
-	if found == nil {
-		return nil, errors.New("holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'")
-	}
-	return found, nil
 }

@@ -39,9 +39,29 @@ type Record struct {
 	// authenticates the client when its chain verifies under the realm's trust pool.
 	SubjectDN Strings `json:"tls_client_auth_subject_dn,omitempty"`
 
+	// DNS names. A leading `*.` stands for one label. Like the subject, a name
+	// counts when the certificate's chain verifies under the trust pool.
+	SANDNS Strings `json:"tls_client_auth_san_dns,omitempty"`
+
+	// URIs. In the path `*` stands for one segment and a final `**` for one or
+	// more, as in `spiffe://prod.example/ns/billing/*`.
+	SANURI Strings `json:"tls_client_auth_san_uri,omitempty"`
+
+	// IP addresses.
+	SANIP Strings `json:"tls_client_auth_san_ip,omitempty"`
+
+	// E-mail addresses.
+	SANEmail Strings `json:"tls_client_auth_san_email,omitempty"`
+
 	// Thumbprints of pinned certificates: SHA-256 (or, for migration, SHA-1)
-	// of the DER encoding, in hex with or without colons or spaces, or in base64url.
+	// of the DER encoding, in hex with or without colons or spaces, or in
+	// base64url. A thumbprint followed by ` until ` and an RFC 3339 time counts
+	// until then.
 	Thumbprints Strings `json:"x509_thumbprints,omitempty"`
+
+	// SHA-256 hashes of pinned public keys (of the SubjectPublicKeyInfo), also
+	// with `until`. A renewed certificate with the same key keeps working.
+	PublicKeys Strings `json:"x509_public_keys,omitempty"`
 
 	// PEM files of pinned certificates. A relative path is relative to the
 	// working directory of the process.
@@ -170,18 +190,34 @@ func (s *Strings) UnmarshalJSON(raw []byte) error {
 	return fmt.Errorf("%.40s is neither a string nor an array of strings", raw)
 }
 
+// credentialList is the values of one credential word.
+type credentialList struct {
+	word   string
+	values *Strings
+}
+
+func (r *Record) credentials() []credentialList {
+	return []credentialList{
+		{string(KindSubject), &r.SubjectDN},
+		{string(KindSANDNS), &r.SANDNS},
+		{string(KindSANURI), &r.SANURI},
+		{string(KindSANIP), &r.SANIP},
+		{string(KindSANEmail), &r.SANEmail},
+		{string(KindThumbprint), &r.Thumbprints},
+		{string(KindPublicKey), &r.PublicKeys},
+		{string(KindCertificate), &r.CertificateFiles},
+	}
+}
+
+// HasCredential reports whether the record declares any credential.
+func (r Record) HasCredential() bool {
+	return slices.ContainsFunc(r.credentials(), func(list credentialList) bool { return len(*list.values) > 0 })
+}
+
 // Expand returns the record with replace applied to every value that may hold
 // a placeholder: credentials, file names and claims that are strings.
 func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
-	for _, list := range []struct {
-		word   string
-		values *Strings
-	}{
-		{"subject", &r.SubjectDN},
-		{"thumbprint", &r.Thumbprints},
-		{"certificate", &r.CertificateFiles},
-		{"issued_by", &r.IssuedBy},
-	} {
+	for _, list := range append(r.credentials(), credentialList{"issued_by", &r.IssuedBy}) {
 		expanded := slices.Clone(*list.values)
 		for i, value := range expanded {
 			var err error

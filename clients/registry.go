@@ -3,10 +3,13 @@ package clients
 import (
 	"crypto/sha1" //nolint:gosec // accepted for migration, with a warning at load
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // Registry leads from a credential to the clients that declared it. It is
@@ -15,8 +18,13 @@ type Registry struct {
 	clients  map[string]*Client
 	sha256   map[[sha256.Size]byte][]*Credential
 	sha1     map[[sha1.Size]byte][]*Credential
+	keys     map[[sha256.Size]byte][]*Credential
 	subjects map[string][]*Credential
-	scopes   []string
+	names    validators.NameIndex[*Credential]
+	hasNames bool
+	// trustDomain is the one that all spiffe: names have, "" without any
+	trustDomain string
+	scopes      []string
 }
 
 // NewRegistry indexes the clients. It fails when a client_id appears twice, or
@@ -26,6 +34,7 @@ func NewRegistry(list []*Client) (*Registry, error) {
 		clients:  make(map[string]*Client, len(list)),
 		sha256:   make(map[[sha256.Size]byte][]*Credential),
 		sha1:     make(map[[sha1.Size]byte][]*Credential),
+		keys:     make(map[[sha256.Size]byte][]*Credential),
 		subjects: make(map[string][]*Credential),
 	}
 	scopes := make(map[string]struct{})
@@ -48,42 +57,102 @@ func NewRegistry(list []*Client) (*Registry, error) {
 }
 
 func (r *Registry) add(cred *Credential) error {
-	if cred.Kind == KindSubject {
+	switch cred.Kind {
+	case KindSubject:
 		return insert(r.subjects, cred.dn.Key(), cred)
+	case KindPublicKey:
+		return insert(r.keys, cred.publicKey, cred)
+	case KindThumbprint, KindCertificate:
+		if sum, ok := cred.thumbprint.SHA256(); ok {
+			return insert(r.sha256, sum, cred)
+		}
+		sum, _ := cred.thumbprint.SHA1()
+		return insert(r.sha1, sum, cred)
 	}
-	if sum, ok := cred.thumbprint.SHA256(); ok {
-		return insert(r.sha256, sum, cred)
+	return r.addName(cred)
+}
+
+func (r *Registry) addName(cred *Credential) error {
+	if domain := cred.name.TrustDomain(); domain != "" {
+		if r.trustDomain != "" && domain != r.trustDomain {
+			return fmt.Errorf("client '%s': %s '%s' is of another SPIFFE trust domain than '%s'; a realm has one, declare another realm", cred.Client.ID, cred.Kind, cred.Value, r.trustDomain)
+		}
+		r.trustDomain = domain
 	}
-	sum, _ := cred.thumbprint.SHA1()
-	return insert(r.sha1, sum, cred)
+	for _, other := range r.names.Overlapping(cred.name) {
+		if err := conflict(cred, other, cred.name == other.name); err != nil {
+			return err
+		}
+	}
+	r.names.Add(cred.name, cred)
+	r.hasNames = true
+	return nil
 }
 
 func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) error {
 	for _, other := range index[key] {
-		if other.Client == cred.Client {
+		if other.Client == cred.Client && other.Until.Equal(cred.Until) {
 			return nil
 		}
-		if !other.Client.SharedCredential || !cred.Client.SharedCredential {
-			return fmt.Errorf("client '%s': %s '%s' is a credential of client '%s' too; remove it from one of them, or say shared_credential in both",
-				cred.Client.ID, cred.Kind, cred.Value, other.Client.ID)
+		if err := conflict(cred, other, true); err != nil {
+			return err
 		}
 	}
 	index[key] = append(index[key], cred)
 	return nil
 }
 
-// Pins returns the pinned credentials that a certificate fits, given its DER
-// encoding and the SHA-256 hash of that.
-func (r *Registry) Pins(der []byte, sum [sha256.Size]byte) []*Credential {
+// conflict reports that one certificate could be two clients, by the same
+// credential or by two that overlap.
+func conflict(cred, other *Credential, same bool) error {
+	switch {
+	case other.Client == cred.Client, other.Client.SharedCredential && cred.Client.SharedCredential:
+		return nil
+	case !same:
+		return fmt.Errorf("client '%s': %s '%s' overlaps with '%s' of client '%s': one certificate could be both; narrow one of them, or say shared_credential in both",
+			cred.Client.ID, cred.Kind, cred.Value, other.Value, other.Client.ID)
+	}
+	return fmt.Errorf("client '%s': %s '%s' is a credential of client '%s' too; remove it from one of them, or say shared_credential in both",
+		cred.Client.ID, cred.Kind, cred.Value, other.Client.ID)
+}
+
+// Pins returns the pinned credentials that a certificate fits, those that have
+// ended included. sum is the SHA-256 hash of its DER encoding.
+func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
 	found := r.sha256[sum]
-	if len(r.sha1) == 0 {
-		return found
+	if len(r.keys) > 0 {
+		found = append(slices.Clip(found), r.keys[sha256.Sum256(leaf.RawSubjectPublicKeyInfo)]...)
 	}
-	legacy := r.sha1[sha1.Sum(der)] //nolint:gosec // see above
-	if len(legacy) == 0 {
-		return found
+	if len(r.sha1) > 0 {
+		found = append(slices.Clip(found), r.sha1[sha1.Sum(leaf.Raw)]...) //nolint:gosec // see above
 	}
-	return append(slices.Clip(found), legacy...)
+	return found
+}
+
+// Names returns the credentials that the subject and the alternative names of
+// a certificate fit. The refusal is why a SPIFFE ID that fits does not count.
+func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
+	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
+		for _, cred := range r.subjects[dn.Key()] {
+			matches = append(matches, Match{cred, cred.Value})
+		}
+	}
+	if !r.hasNames {
+		return matches, nil
+	}
+	presented, err := validators.NamesOf(leaf)
+	if err != nil {
+		return matches, nil
+	}
+	for name, cred := range r.names.Lookup(presented) {
+		if cred.name.TrustDomain() != "" {
+			if _, refusal = validators.IsSVID(leaf); refusal != nil {
+				continue
+			}
+		}
+		matches = append(matches, Match{cred, name})
+	}
+	return matches, refusal
 }
 
 // Subject returns the credentials that declare the distinguished name with the
@@ -103,7 +172,7 @@ func (r *Registry) All() iter.Seq[*Client] { return maps.Values(r.clients) }
 func (r *Registry) Scopes() []string { return r.scopes }
 
 // HasPKI reports whether any client has a credential that needs a chain.
-func (r *Registry) HasPKI() bool { return len(r.subjects) > 0 }
+func (r *Registry) HasPKI() bool { return len(r.subjects) > 0 || r.hasNames }
 
 // HasPins reports whether any client has a pinned credential.
-func (r *Registry) HasPins() bool { return len(r.sha256) > 0 || len(r.sha1) > 0 }
+func (r *Registry) HasPins() bool { return len(r.sha256)+len(r.sha1)+len(r.keys) > 0 }

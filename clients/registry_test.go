@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -23,7 +24,7 @@ const (
 
 func mustClient(t testing.TB, record Record) *Client {
 	t.Helper()
-	client, _, err := New(record)
+	client, _, err := New(record, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestNewClientErrors(t *testing.T) {
 		{"lifetime", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, TokenLifetime: caddy.Duration(-1)}, "too short"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, err := New(test.record)
+			_, _, err := New(test.record, time.Now())
 			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
 				t.Fatalf("error %v, want %q", err, test.wantErr)
 			}
@@ -66,7 +67,7 @@ func TestNewClientErrors(t *testing.T) {
 }
 
 func TestSHA1ThumbprintWarns(t *testing.T) {
-	_, warnings, err := New(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}})
+	_, warnings, err := New(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func TestCertificateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := registry.Pins(leaf.Cert.Raw, sha256.Sum256(leaf.Cert.Raw))
+	found := registry.Pins(leaf.Cert, sha256.Sum256(leaf.Cert.Raw))
 	if len(found) != 1 || found[0].Client != client || found[0].Kind != KindCertificate {
 		t.Fatalf("found %v", found)
 	}
@@ -121,7 +122,7 @@ func TestCertificateFile(t *testing.T) {
 		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
 		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
 	} {
-		if _, _, err := New(Record{ClientID: "a", CertificateFiles: Strings{test.file}}); err == nil || !strings.Contains(err.Error(), test.wantErr) {
+		if _, _, err := New(Record{ClientID: "a", CertificateFiles: Strings{test.file}}, time.Now()); err == nil || !strings.Contains(err.Error(), test.wantErr) {
 			t.Errorf("%s: error %v, want %q", name, err, test.wantErr)
 		}
 	}
@@ -175,7 +176,7 @@ func TestRegistryLookups(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := registry.Pins(leaf.Cert.Raw, sum); len(found) != 1 || found[0].Client != pinned {
+	if found := registry.Pins(leaf.Cert, sum); len(found) != 1 || found[0].Client != pinned {
 		t.Errorf("pins: %v", found)
 	}
 	dn, err := validators.DNFromRaw(leaf.Cert.RawSubject)

@@ -47,9 +47,30 @@ func CheckSubject(dn string) error {
 	return err
 }
 
-// CheckThumbprint reports why hash cannot be a declared thumbprint.
-func CheckThumbprint(hash string) error {
-	_, err := validators.ParseThumbprint(hash)
+// CheckName returns the check of a declared subject alternative name.
+func CheckName(kind Kind) func(string) error {
+	return func(name string) error {
+		_, err := validators.ParseName(validators.NameKind(kind), name)
+		return err
+	}
+}
+
+// CheckThumbprint reports why pin cannot be a declared thumbprint, which may
+// have an end: "<hash> until <RFC 3339 time>".
+func CheckThumbprint(pin string) error {
+	hash, _, err := parsePin(pin)
+	if err == nil {
+		_, err = validators.ParseThumbprint(hash)
+	}
+	return err
+}
+
+// CheckPublicKey is [CheckThumbprint] for the SHA-256 hash of a public key.
+func CheckPublicKey(pin string) error {
+	hash, _, err := parsePin(pin)
+	if err == nil {
+		_, err = validators.ParseSHA256(hash)
+	}
 	return err
 }
 

@@ -1,0 +1,170 @@
+package clients
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// Kind is the kind of a credential, as {http.mtls.credential} shows it.
+type Kind string
+
+// The kinds of credential. The subject and the alternative names are PKI
+// credentials: they count only when the chain verifies (RFC 8705 §2.1). The
+// others are pins (§2.2).
+const (
+	KindSubject     Kind = "subject"
+	KindSANDNS      Kind = Kind(validators.NameDNS)
+	KindSANURI      Kind = Kind(validators.NameURI)
+	KindSANIP       Kind = Kind(validators.NameIP)
+	KindSANEmail    Kind = Kind(validators.NameEmail)
+	KindThumbprint  Kind = "thumbprint"
+	KindPublicKey   Kind = "public_key"
+	KindCertificate Kind = "certificate"
+)
+
+// Pinned reports whether credentials of the kind count without a chain.
+func (k Kind) Pinned() bool {
+	return k == KindThumbprint || k == KindPublicKey || k == KindCertificate
+}
+
+// Credential is one declared way to recognise a client.
+type Credential struct {
+	Client *Client
+	Kind   Kind
+	// Value is the declared value in its canonical spelling.
+	Value string
+	// Until is when a pin ends, zero if it does not.
+	Until time.Time
+
+	dn         validators.DN
+	name       validators.Name
+	thumbprint validators.Thumbprint
+	publicKey  [sha256.Size]byte
+}
+
+// Ended reports whether the credential counts no longer.
+func (c *Credential) Ended(now time.Time) bool {
+	return !c.Until.IsZero() && !now.Before(c.Until)
+}
+
+// Match is a credential that a certificate fits.
+type Match struct {
+	*Credential
+	// Matched is what of the certificate fits: with a wildcard it is not what
+	// was declared. It is ASCII for alternative names and pins.
+	Matched string
+}
+
+// parsePin cuts the end of a pin, as in "<hash> until 2027-01-01T00:00:00Z".
+func parsePin(text string) (hash string, until time.Time, err error) {
+	hash, end, found := strings.Cut(text, " until ")
+	if !found {
+		return text, time.Time{}, nil
+	}
+	until, err = time.Parse(time.RFC3339, strings.TrimSpace(end))
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("until '%s' is no time; write it as 2027-01-31T12:00:00Z", strings.TrimSpace(end))
+	}
+	return hash, until, nil
+}
+
+func (c *Client) setCredentials(r Record) error {
+	for _, text := range r.SubjectDN {
+		dn, err := validators.ParseDN(text)
+		if err != nil {
+			return fmt.Errorf("subject '%s': %w", text, err)
+		}
+		c.add(&Credential{Kind: KindSubject, Value: dn.String(), dn: dn})
+	}
+	for _, list := range []struct {
+		kind   validators.NameKind
+		values Strings
+	}{{validators.NameDNS, r.SANDNS}, {validators.NameURI, r.SANURI}, {validators.NameIP, r.SANIP}, {validators.NameEmail, r.SANEmail}} {
+		for _, text := range list.values {
+			name, err := validators.ParseName(list.kind, text)
+			if err != nil {
+				return fmt.Errorf("%s '%s': %w", list.kind, text, err)
+			}
+			c.add(&Credential{Kind: Kind(list.kind), Value: name.String(), name: name})
+		}
+	}
+	for _, text := range r.Thumbprints {
+		hash, until, err := parsePin(text)
+		if err != nil {
+			return fmt.Errorf("thumbprint '%s': %w", text, err)
+		}
+		thumbprint, err := validators.ParseThumbprint(hash)
+		if err != nil {
+			return fmt.Errorf("thumbprint '%s': %w", text, err)
+		}
+		c.add(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), Until: until, thumbprint: thumbprint})
+	}
+	for _, text := range r.PublicKeys {
+		hash, until, err := parsePin(text)
+		if err != nil {
+			return fmt.Errorf("public_key '%s': %w", text, err)
+		}
+		sum, err := validators.ParseSHA256(hash)
+		if err != nil {
+			return fmt.Errorf("public_key '%s': %w", text, err)
+		}
+		c.add(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
+	}
+	for _, file := range r.CertificateFiles {
+		cert, err := readCertificate(file)
+		if err != nil {
+			return fmt.Errorf("certificate '%s': %w", file, err)
+		}
+		thumbprint := validators.ThumbprintOf(cert.Raw)
+		c.add(&Credential{Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint})
+	}
+	if len(c.Credentials) == 0 {
+		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate")
+	}
+	return nil
+}
+
+func (c *Client) add(cred *Credential) {
+	cred.Client = c
+	c.Credentials = append(c.Credentials, cred)
+}
+
+// readCertificate reads the one certificate of a PEM file.
+func readCertificate(file string) (*x509.Certificate, error) {
+	if file == "" {
+		return nil, errors.New("the file name is empty; name a PEM file")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var found *x509.Certificate
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("holds a PEM block %q; keep the certificate only", block.Type)
+		}
+		if found != nil {
+			return nil, errors.New("holds several certificates; keep the client's own, without its chain")
+		}
+		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
+			return nil, err
+		}
+	}
+	if found == nil {
+		return nil, errors.New("holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'")
+	}
+	return found, nil
+}
