@@ -1,0 +1,203 @@
+package validators
+
+import (
+	"iter"
+	"strings"
+)
+
+// NameIndex leads from the names of a certificate to the values of the
+// declared names that fit them. It is built once, with Add, and may then be
+// used by several goroutines at once. The zero value is an empty index.
+//
+// It is a tree of declared names, taken apart into what wildcards can stand
+// for. A look-up follows one edge by its text and one for '*', and meets "**"
+// on the way, so what it costs depends on the presented name and on how many
+// declared patterns agree with its beginning, and not on how many names are
+// declared.
+type NameIndex[V any] struct {
+	nodes []indexNode[V]
+	edges map[indexEdge]int32
+}
+
+// indexEdge leads from a node to a child.
+type indexEdge struct {
+	from    int32
+	segment string
+}
+
+// indexNode is where the names end that have the segments from the root to it.
+// Nodes are numbers; zero, which is the root of no kind and nobody's child,
+// stands for none.
+type indexNode[V any] struct {
+	// first is a child by text, next another one of the same parent.
+	first, next int32
+	// anySegment and anyPath are the children by wildcard.
+	anySegment, anyPath int32
+
+	entries []indexEntry[V]
+}
+
+type indexEntry[V any] struct {
+	name  Name
+	value V
+}
+
+// Add puts the value of a declared name into the index. A name may have
+// several.
+func (ix *NameIndex[V]) Add(n Name, v V) {
+	if ix.edges == nil {
+		ix.nodes = make([]indexNode[V], indexRoots)
+		ix.edges = make(map[indexEdge]int32)
+	}
+	at := n.root()
+	for _, segment := range n.path() {
+		at = ix.child(at, segment)
+	}
+	ix.nodes[at].entries = append(ix.nodes[at].entries, indexEntry[V]{name: n, value: v})
+}
+
+// Lookup yields every value whose declared name fits a presented one, together
+// with the presented name that it fits: in canonical spelling, which is
+// printable ASCII without spaces. A value that several presented names lead to
+// comes as often.
+//
+// A declared spiffe: URI that fits is not enough: the certificate must also be
+// an X.509-SVID, see [IsSVID].
+func (ix *NameIndex[V]) Lookup(p PresentedNames) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		if len(ix.nodes) == 0 {
+			return
+		}
+		for _, n := range p.names {
+			if !ix.walk(n.root(), n.path(), func(e *indexEntry[V]) bool { return yield(n.text, e.value) }) {
+				return
+			}
+		}
+	}
+}
+
+// Overlapping yields every declared name that some presented name could fit
+// together with n, with its value: the same name, and those that share a name
+// with it by way of wildcards. Where both names have texts, only equal texts
+// are followed.
+func (ix *NameIndex[V]) Overlapping(n Name) iter.Seq2[Name, V] {
+	return func(yield func(Name, V) bool) {
+		if len(ix.nodes) > 0 {
+			ix.walk(n.root(), n.path(), func(e *indexEntry[V]) bool { return yield(e.name, e.value) })
+		}
+	}
+}
+
+// indexRoots is how many nodes are roots: one for each kind of name, and one
+// for none.
+const indexRoots = 5
+
+// root returns the node below which names of the kind are.
+func (n Name) root() int32 {
+	switch n.kind {
+	case NameDNS:
+		return 1
+	case NameURI:
+		return 2
+	case NameIP:
+		return 3
+	case NameEmail:
+		return 4
+	}
+	return 0
+}
+
+// path returns what is compared one by one. In a DNS name, a wildcard stands
+// for the label before the first dot.
+func (n Name) path() []string {
+	switch n.kind {
+	case NameDNS:
+		label, parent, _ := strings.Cut(n.text, ".")
+		return []string{parent, label}
+	case NameURI:
+		return uriPath(n.text)
+	}
+	return []string{n.text}
+}
+
+// child returns the child of a node, which it makes if there is none.
+func (ix *NameIndex[V]) child(of int32, segment string) int32 {
+	parent, added := &ix.nodes[of], int32(len(ix.nodes))
+	var node indexNode[V]
+	switch segment {
+	case anySegment:
+		if parent.anySegment != 0 {
+			return parent.anySegment
+		}
+		parent.anySegment = added
+	case anyPath:
+		if parent.anyPath != 0 {
+			return parent.anyPath
+		}
+		parent.anyPath = added
+	default:
+		edge := indexEdge{from: of, segment: segment}
+		if known, ok := ix.edges[edge]; ok {
+			return known
+		}
+		ix.edges[edge] = added
+		node.next, parent.first = parent.first, added
+	}
+	ix.nodes = append(ix.nodes, node)
+	return added
+}
+
+// walk yields the entries below a node that share a name with the segments,
+// which may be wildcards, and reports whether it went to the end. It meets an
+// entry once, for the way to it is the only one.
+func (ix *NameIndex[V]) walk(at int32, segments []string, yield func(*indexEntry[V]) bool) bool {
+	node := &ix.nodes[at]
+	if len(segments) == 0 {
+		return node.yield(yield)
+	}
+	segment, below := segments[0], segments[1:]
+	if segment == anyPath {
+		return ix.walkAll(at, yield)
+	}
+	if node.anyPath != 0 && !ix.nodes[node.anyPath].yield(yield) {
+		return false
+	}
+	if node.anySegment != 0 && !ix.walk(node.anySegment, below, yield) {
+		return false
+	}
+	if segment != anySegment {
+		child, ok := ix.edges[indexEdge{from: at, segment: segment}]
+		return !ok || ix.walk(child, below, yield)
+	}
+	for child := node.first; child != 0; child = ix.nodes[child].next {
+		if !ix.walk(child, below, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// walkAll yields every entry below a node.
+func (ix *NameIndex[V]) walkAll(at int32, yield func(*indexEntry[V]) bool) bool {
+	node := &ix.nodes[at]
+	for _, child := range []int32{node.anyPath, node.anySegment} {
+		if child != 0 && !(ix.nodes[child].yield(yield) && ix.walkAll(child, yield)) {
+			return false
+		}
+	}
+	for child := node.first; child != 0; child = ix.nodes[child].next {
+		if !ix.nodes[child].yield(yield) || !ix.walkAll(child, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+func (node *indexNode[V]) yield(yield func(*indexEntry[V]) bool) bool {
+	for i := range node.entries {
+		if !yield(&node.entries[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,152 @@
+package validators
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// The tags of a GeneralName (RFC 5280 §4.2.1.6) that are compared, and the last
+// one.
+const (
+	rfc822Name                = 1
+	dNSName                   = 2
+	uniformResourceIdentifier = 6
+	iPAddress                 = 7
+	registeredID              = 8
+)
+
+// PresentedNames are the subject alternative names of a certificate, as far as
+// a declared name could fit them. The zero value has none.
+type PresentedNames struct {
+	names []Name
+}
+
+// NamesOf reads the subject alternative names of a certificate from the octets
+// of the extension (RFC 5280 §4.2.1.6). Names of other kinds are left out, and
+// so is every name that no declared name fits: one with octets that are not
+// IA5 characters, with NUL, white space or another control character, with
+// '*', or of a syntax that its kind does not have.
+//
+// An extension that is not what RFC 5280 describes, or has more than [MaxSANs]
+// names, is an error that wraps [ErrUnmatchableName]: then no name fits.
+func NamesOf(leaf *x509.Certificate) (PresentedNames, error) {
+	general, err := generalNames(leaf)
+	if err != nil {
+		return PresentedNames{}, err
+	}
+	p := PresentedNames{names: make([]Name, 0, len(general))}
+	for _, name := range general {
+		if presented, ok := presentedName(name); ok {
+			p.names = append(p.names, presented)
+		}
+	}
+	return p, nil
+}
+
+// IsSVID returns the trust domain of a certificate that is the X.509-SVID of a
+// workload, and refuses any other: its one URI is a SPIFFE ID with a path, and
+// it is no signing certificate (X509-SVID §2, §3.1, §4 and §5.2). It says
+// nothing about who issued the certificate.
+func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
+	switch {
+	case leaf.IsCA:
+		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but is a CA's (basic constraints CA:TRUE): issue the workload a leaf certificate")
+	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
+		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but a key usage with keyCertSign or cRLSign, which are for CAs")
+	}
+	general, err := generalNames(leaf)
+	if err != nil {
+		return "", refuse(CertificateUnsuitable, "the certificate is no X.509-SVID: %v", err)
+	}
+	id, uris := "", 0
+	for _, name := range general {
+		if name.Tag == uniformResourceIdentifier {
+			id, uris = string(name.Bytes), uris+1
+		}
+	}
+	if uris != 1 {
+		return "", refuse(CertificateUnsuitable, "the certificate has %d URIs among its names, an X.509-SVID has exactly one", uris)
+	}
+	if err := checkSPIFFE(id, false); err != nil {
+		return "", refuse(CertificateUnsuitable, "the certificate is no X.509-SVID: %v", err)
+	}
+	return Name{kind: NameURI, text: id}.TrustDomain(), nil
+}
+
+// generalNames returns the names of the extension, of any kind and unread, but
+// no more than MaxSANs.
+func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
+	der := extension(leaf, oidSubjectAltName)
+	if der == nil {
+		return nil, nil
+	}
+	var sequence asn1.RawValue
+	rest, err := asn1.Unmarshal(der, &sequence)
+	if err != nil || len(rest) > 0 || sequence.Class != asn1.ClassUniversal || sequence.Tag != asn1.TagSequence || !sequence.IsCompound {
+		return nil, unmatchable("the subject alternative names cannot be read")
+	}
+	var names []asn1.RawValue
+	for der = sequence.Bytes; len(der) > 0; {
+		var name asn1.RawValue
+		if der, err = asn1.Unmarshal(der, &name); err != nil || name.Class != asn1.ClassContextSpecific || name.Tag > registeredID {
+			return nil, unmatchable("the subject alternative names cannot be read")
+		}
+		if name.IsCompound && isCompared(name.Tag) {
+			return nil, unmatchable("a subject alternative name is encoded in parts, which DER forbids")
+		}
+		if len(names) == MaxSANs {
+			return nil, unmatchable(fmt.Sprintf("the certificate has more than %d subject alternative names", MaxSANs))
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+func unmatchable(why string) error {
+	return fmt.Errorf("%w: %s", ErrUnmatchableName, why)
+}
+
+func isCompared(tag int) bool {
+	return tag == rfc822Name || tag == dNSName || tag == uniformResourceIdentifier || tag == iPAddress
+}
+
+// presentedName returns the canonical spelling of a name, which is printable
+// ASCII, if a declared name could fit it.
+func presentedName(general asn1.RawValue) (Name, bool) {
+	if general.Tag == iPAddress {
+		// The octets count, not the address: one of 16 never fits one of 4.
+		addr, ok := netip.AddrFromSlice(general.Bytes)
+		return Name{kind: NameIP, text: addr.String()}, ok
+	}
+	if len(general.Bytes) > maxURIBytes || !isCompared(general.Tag) {
+		return Name{}, false
+	}
+	text := string(general.Bytes)
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c >= 0x7f || c == '*' {
+			return Name{}, false
+		}
+	}
+	switch general.Tag {
+	case dNSName:
+		text = strings.ToLower(text)
+		return Name{kind: NameDNS, text: text}, validHost(text)
+	case rfc822Name:
+		at := strings.LastIndexByte(text, '@')
+		if at < 0 || len(text) > maxEmailBytes || !validLocalPart(text[:at]) {
+			return Name{}, false
+		}
+		domain := strings.ToLower(text[at+1:])
+		return Name{kind: NameEmail, text: text[:at+1] + domain}, validHost(domain)
+	}
+	for i := range len(text) {
+		if !isURICharacter(text[i]) {
+			return Name{}, false
+		}
+	}
+	text, _, ok := canonicalURI(text)
+	return Name{kind: NameURI, text: text}, ok
+}
