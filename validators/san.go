@@ -219,7 +219,7 @@ func parseEmail(s string) (string, error) {
 	case !isASCII(local):
 		return "", errors.New("the local part is not ASCII, as that of an rfc822Name is (RFC 5280 §4.2.1.6): register the client by another credential")
 	case !validLocalPart(local):
-		return "", fmt.Errorf("local part %q: it has 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-: correct it, without mailto:", excerpt(local), maxLocalBytes)
+		return "", fmt.Errorf("local part %q: it has 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-: correct it, and leave out any mailto: before it", excerpt(local), maxLocalBytes)
 	}
 	domain, err := parseHost(s[at+1:])
 	if err != nil {
