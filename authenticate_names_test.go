@@ -136,4 +136,3 @@ func TestB10_OverlappingNames(t *testing.T) {
 		t.Error(err)
 	}
 }
-
