@@ -1,0 +1,287 @@
+package validators
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// ForwardFormat names how a proxy that ends TLS in front of a server forwards
+// the certificate of its client: in which header fields, and how encoded.
+//
+// A format says nothing about trust. Anyone can write these fields, so they
+// may be read only in requests from a proxy that is known to replace what its
+// own client sent (RFC 9440 §4).
+type ForwardFormat string
+
+const (
+	// ForwardRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
+	// List of Byte Sequences (RFC 9440 §2, RFC 8941 §3).
+	ForwardRFC9440 ForwardFormat = "rfc9440"
+	// ForwardNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
+	// one certificate as URL-encoded PEM.
+	ForwardNginx ForwardFormat = "nginx"
+	// ForwardHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
+	// DER encoding of one certificate as padded base64, in double quotes where
+	// the log format flag +Q says so.
+	ForwardHAProxy ForwardFormat = "haproxy"
+	// ForwardEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
+	// manipulation", of which only the last element counts.
+	ForwardEnvoy ForwardFormat = "envoy"
+	// ForwardAWSALB is what Application Load Balancers send according to
+	// "HTTP headers and mutual TLS": URL-encoded PEM in which +, = and / may
+	// stand for themselves. It is the whole chain, leaf first, in passthrough
+	// mode, and the leaf alone in verify mode.
+	ForwardAWSALB ForwardFormat = "aws_alb"
+)
+
+var forwardFormats = []ForwardFormat{ForwardRFC9440, ForwardNginx, ForwardHAProxy, ForwardEnvoy, ForwardAWSALB}
+
+// maxForwardedBytes bounds all the field values of a request that are looked
+// at, together.
+const maxForwardedBytes = 64 << 10
+
+// Two ways of a proxy to say that its client presented no certificate. All
+// other errors of [ForwardFormat.Parse] mean that the fields are malformed.
+var (
+	// ErrNoForwardedCertificate means that there is no certificate: the field
+	// is absent or empty.
+	ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
+	// ErrEmptyForwardedCertificate means that the field is there and empty, as
+	// HAProxy's set-header leaves it for a client without a certificate. It is
+	// an [ErrNoForwardedCertificate] too.
+	ErrEmptyForwardedCertificate = fmt.Errorf("%w: the header is empty", ErrNoForwardedCertificate)
+)
+
+// ParseForwardFormat reads the name of a format.
+func ParseForwardFormat(s string) (ForwardFormat, error) {
+	var names []string
+	for _, format := range forwardFormats {
+		if string(format) == s {
+			return format, nil
+		}
+		names = append(names, string(format))
+	}
+	return "", fmt.Errorf("unknown format %q of a forwarded certificate: use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
+}
+
+// Header returns the name of the header field that the format is usually found
+// in.
+//
+// RFC 9440, Envoy and the passthrough mode of Application Load Balancers
+// define it; their verify mode has X-Amzn-Mtls-Clientcert-Leaf. nginx and
+// HAProxy leave it to the configuration: X-SSL-Client-Cert is the usual choice
+// for nginx's variable, continues the X-SSL-Client-* names of HAProxy's own
+// examples, and is what HAProxy Ingress sends. OpenShift's router sends
+// X-SSL-Client-Der.
+func (f ForwardFormat) Header() string {
+	switch f {
+	case ForwardRFC9440:
+		return "Client-Cert"
+	case ForwardNginx, ForwardHAProxy:
+		return "X-SSL-Client-Cert"
+	case ForwardEnvoy:
+		return "X-Forwarded-Client-Cert"
+	case ForwardAWSALB:
+		return "X-Amzn-Mtls-Clientcert"
+	}
+	return ""
+}
+
+// ChainHeader returns the name of the header field that has the certificates
+// above the client's, if the format has one. Envoy and Application Load
+// Balancers put them into the same field.
+func (f ForwardFormat) ChainHeader() string {
+	if f == ForwardRFC9440 {
+		return "Client-Cert-Chain"
+	}
+	return ""
+}
+
+// Parse reads the certificates from the values of the two header fields: one
+// string a field line, the values of [ForwardFormat.ChainHeader] being ignored
+// by formats without one. The first certificate is the client's own and the
+// only one to identify it; the others, at most eight, are what the proxy sent
+// to verify it with, and are as untrusted as a TLS peer's.
+//
+// The reading is strict, and stricter than RFC 8941 §4.2.7 recommends: padding
+// is required and unused bits are zero, parameters are refused, and nothing
+// may follow. So a certificate has one encoding, but for the choice of
+// characters that are URL-encoded and the line breaks of PEM. A second field
+// line, where it is not a list's, is an error: one of the two may be the
+// client's.
+//
+// The error is [ErrNoForwardedCertificate] for a field that is absent or
+// empty. It is for the log: one line, of bounded length, that shows the first
+// few characters of a value at most.
+func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
+	if f.Header() == "" {
+		return nil, fmt.Errorf("unknown format %q of a forwarded certificate", firstBytes(string(f), 32))
+	}
+	if f.ChainHeader() == "" {
+		chainValues = nil
+	}
+	if len(values) == 0 {
+		return nil, ErrNoForwardedCertificate
+	}
+	if err := checkForwardedSize(values, chainValues); err != nil {
+		return nil, err
+	}
+	if len(values) > 1 {
+		return nil, fmt.Errorf("the header was sent %d times: have the proxy replace it, not add to it", len(values))
+	}
+
+	value := trimSpace(values[0])
+	if f == ForwardHAProxy && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+		value = value[1 : len(value)-1]
+	}
+	if value == "" {
+		return nil, ErrEmptyForwardedCertificate
+	}
+	switch f {
+	case ForwardRFC9440:
+		return parseClientCert(value, chainValues)
+	case ForwardHAProxy:
+		cert, err := decodeCertificate(value)
+		if err != nil {
+			return nil, err
+		}
+		return []*x509.Certificate{cert}, nil
+	case ForwardEnvoy:
+		return parseXFCC(value)
+	case ForwardNginx:
+		return parseEscapedPEM(value, 1)
+	default: // ForwardAWSALB
+		return parseEscapedPEM(value, 1+maxIntermediates)
+	}
+}
+
+func checkForwardedSize(values, chainValues []string) error {
+	size := 0
+	for _, lines := range [][]string{values, chainValues} {
+		for _, line := range lines {
+			size += len(line)
+		}
+	}
+	if size > maxForwardedBytes {
+		return fmt.Errorf("the forwarded certificate is %d bytes long, and more than %d are not read", size, maxForwardedBytes)
+	}
+	return nil
+}
+
+// parseClientCert reads the two fields of RFC 9440 §2.
+func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, error) {
+	leaf, err := parseByteSequence(value)
+	if err != nil {
+		return nil, err
+	}
+	certs := []*x509.Certificate{leaf}
+	if len(chainValues) == 0 || len(chainValues) == 1 && trimSpace(chainValues[0]) == "" {
+		return certs, nil // An empty List (RFC 8941 §4.2).
+	}
+
+	members := 0
+	for _, line := range chainValues {
+		members += 1 + strings.Count(line, ",")
+	}
+	if members > maxIntermediates {
+		return nil, fmt.Errorf("the chain has %d certificates, and more than %d are not read", members, maxIntermediates)
+	}
+	// Several lines are one List (RFC 8941 §4.2), and no member has a comma.
+	for _, line := range chainValues {
+		for member := range strings.SplitSeq(line, ",") {
+			cert, err := parseByteSequence(trimSpace(member))
+			if err != nil {
+				return nil, fmt.Errorf("certificate %d of the chain: %w", len(certs), err)
+			}
+			certs = append(certs, cert)
+		}
+	}
+	return certs, nil
+}
+
+// parseByteSequence reads a Byte Sequence without parameters (RFC 8941
+// §3.3.5).
+func parseByteSequence(text string) (*x509.Certificate, error) {
+	content, found := strings.CutPrefix(text, ":")
+	if !found {
+		return nil, fmt.Errorf("%q… does not begin with a colon: base64 between two colons is expected", firstBytes(text, 16))
+	}
+	content, rest, found := strings.Cut(content, ":")
+	if !found {
+		return nil, errors.New("the closing colon is missing: base64 between two colons is expected")
+	}
+	if rest != "" {
+		return nil, fmt.Errorf("%q… follows the closing colon, where nothing may", firstBytes(rest, 16))
+	}
+	return decodeCertificate(content)
+}
+
+const (
+	pemCertificateBegin = "-----BEGIN CERTIFICATE-----"
+	pemCertificateEnd   = "-----END CERTIFICATE-----"
+)
+
+// parseEscapedPEM reads URL-encoded PEM that holds certificates, from one to
+// the given number, and nothing else but white space. A plus sign stands for
+// itself. It does not use encoding/pem, which skips what it cannot read and
+// would take a later certificate for the first.
+func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
+	text, err := url.PathUnescape(escaped)
+	if err != nil {
+		return nil, fmt.Errorf("the value is not URL-encoded: %w", err)
+	}
+
+	var certs []*x509.Certificate
+	rest := trimLines(text)
+	for rest != "" {
+		body, found := strings.CutPrefix(rest, pemCertificateBegin)
+		if !found {
+			return nil, fmt.Errorf("%q… is found where %s is expected", firstBytes(rest, 27), pemCertificateBegin)
+		}
+		if body, rest, found = strings.Cut(body, pemCertificateEnd); !found {
+			return nil, errors.New("the value is cut off: " + pemCertificateEnd + " is missing")
+		}
+		if len(certs) == most {
+			return nil, fmt.Errorf("there are more certificates than the format has room for: %d", most)
+		}
+		cert, err := decodeCertificate(withoutLineBreaks.Replace(body))
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+		rest = trimLines(rest)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("the value is white space: a certificate is expected")
+	}
+	return certs, nil
+}
+
+var withoutLineBreaks = strings.NewReplacer("\n", "", "\r", "")
+
+// decodeCertificate reads a certificate from its DER encoding in base64 of the
+// standard alphabet, with padding (RFC 4648 §4) and without line breaks.
+func decodeCertificate(text string) (*x509.Certificate, error) {
+	if strings.ContainsAny(text, "\r\n") {
+		return nil, errors.New("the base64 has line breaks") // The decoder would skip them.
+	}
+	der, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate is not base64 of the standard alphabet with padding: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("the certificate does not parse: %s", logText(err.Error(), 96))
+	}
+	return cert, nil
+}
+
+// trimSpace takes off the white space that may surround a field value (RFC
+// 9110 §5.5).
+func trimSpace(s string) string { return strings.Trim(s, " \t") }
+
+func trimLines(s string) string { return strings.Trim(s, " \t\r\n") }

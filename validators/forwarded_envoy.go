@@ -1,0 +1,224 @@
+package validators
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxXFCCElements bounds the proxies that a value may have come through.
+const maxXFCCElements = 16
+
+// xfccElement is what one proxy added about its client: those of its values
+// that are read.
+type xfccElement struct {
+	cert, chain, hash *string
+	// named is set when there are values that may hold a name of the
+	// certificate without quotes.
+	named bool
+}
+
+// parseXFCC reads x-forwarded-client-cert as Envoy's "HTTP header
+// manipulation" has it: elements separated by commas, of pairs separated by
+// semicolons, of a key without regard to case, an equals sign and a value that
+// may be in double quotes.
+//
+// A proxy appends its element to what its client sent, so the last one alone
+// is the proxy's own. It must have Cert; a Chain must begin with the same
+// certificate, and a Hash be its SHA-256.
+//
+// Envoy does not quote the names in URI and DNS, whatever its manual says. A
+// certificate whose name has a comma can therefore add an element behind the
+// proxy's, and name someone else in it. The proxy's own, with the certificate
+// that does so, is then among the others: every element with names is checked
+// against its certificate.
+func parseXFCC(value string) ([]*x509.Certificate, error) {
+	elements, err := splitXFCC(value)
+	if err != nil {
+		return nil, err
+	}
+	var certs []*x509.Certificate
+	for i, element := range elements {
+		if certs, err = element.certificates(); err == nil && len(certs) == 0 && i == len(elements)-1 {
+			err = errors.New("it has no Cert: set cert in set_current_client_cert_details of the proxy")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("element %d of %d: %w", i+1, len(elements), err)
+		}
+	}
+	return certs, nil
+}
+
+// certificates returns the client's certificate and those above it, or none
+// for an element that has neither a certificate nor names.
+func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
+	if e.cert == nil {
+		if e.named || e.chain != nil {
+			return nil, errors.New("it describes a certificate without having it in Cert, so that what the certificate's names add to the header cannot be told from what the proxy does: set forward_client_cert_details to SANITIZE_SET, and cert in set_current_client_cert_details")
+		}
+		return nil, nil
+	}
+	certs, err := parseEscapedPEM(*e.cert, 1)
+	if err != nil {
+		return nil, fmt.Errorf("in Cert: %w", err)
+	}
+	leaf := certs[0]
+	if e.hash != nil {
+		sum := sha256.Sum256(leaf.Raw)
+		if !strings.EqualFold(*e.hash, hex.EncodeToString(sum[:])) {
+			return nil, fmt.Errorf("its Hash %q is not the SHA-256 of the certificate in Cert", firstBytes(*e.hash, 16))
+		}
+	}
+	if e.chain != nil {
+		if certs, err = parseEscapedPEM(*e.chain, 1+maxIntermediates); err != nil {
+			return nil, fmt.Errorf("in Chain: %w", err)
+		}
+		if !certs[0].Equal(leaf) {
+			return nil, errors.New("its Chain does not begin with the certificate in Cert")
+		}
+	}
+	if e.named && hasSeparatorInNames(leaf) {
+		return nil, errors.New("its certificate has a subject alternative name with a comma, semicolon or double quote, which the proxy does not quote")
+	}
+	return certs, nil
+}
+
+// hasSeparatorInNames looks at the octets of the names, because those of a
+// parsed certificate are decoded further. It looks at all kinds of them that
+// are text.
+func hasSeparatorInNames(cert *x509.Certificate) bool {
+	const rfc822Name, dNSName, uniformResourceIdentifier = 1, 2, 6
+	der := extension(cert, oidSubjectAltName)
+	if der == nil {
+		return false
+	}
+	var names []asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &names); err != nil || len(rest) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(names, func(name asn1.RawValue) bool {
+		switch name.Tag {
+		case rfc822Name, dNSName, uniformResourceIdentifier:
+			return bytes.ContainsAny(name.Bytes, `,;"`)
+		}
+		return false
+	})
+}
+
+func splitXFCC(value string) ([]xfccElement, error) {
+	var elements []xfccElement
+	var current xfccElement
+	for rest, separator := value, byte(';'); separator != 0; {
+		var key, text string
+		var err error
+		if key, text, separator, rest, err = nextXFCCPair(rest); err != nil {
+			return nil, err
+		}
+		if err := current.set(key, text); err != nil {
+			return nil, err
+		}
+		if separator == ';' {
+			continue
+		}
+		if len(elements) == maxXFCCElements {
+			return nil, fmt.Errorf("there are more than %d elements", maxXFCCElements)
+		}
+		elements = append(elements, current)
+		current = xfccElement{}
+	}
+	return elements, nil
+}
+
+// set takes a pair in. A second Cert, Chain or Hash is an error: one of the
+// two is not the proxy's. Keys that are not known may hold names.
+func (e *xfccElement) set(key, value string) error {
+	var field **string
+	switch strings.ToLower(key) {
+	case "cert":
+		field = &e.cert
+	case "chain":
+		field = &e.chain
+	case "hash":
+		field = &e.hash
+	case "by", "subject": // The proxy's own certificate, and always quoted.
+		return nil
+	default:
+		e.named = true
+		return nil
+	}
+	if *field != nil {
+		return fmt.Errorf("an element has %s twice", strings.ToLower(key))
+	}
+	*field = &value
+	return nil
+}
+
+// nextXFCCPair takes the first pair off the text, and the separator after it,
+// which is 0 at the end.
+func nextXFCCPair(s string) (key, value string, separator byte, rest string, err error) {
+	key, rest, found := strings.Cut(strings.TrimLeft(s, " \t"), "=")
+	if !found || !isXFCCKey(key) {
+		return "", "", 0, "", fmt.Errorf("%q… is not a key and an equals sign", firstBytes(key, 16))
+	}
+
+	if quoted, found := strings.CutPrefix(rest, `"`); found {
+		end, err := closingXFCCQuote(quoted)
+		if err != nil {
+			return "", "", 0, "", fmt.Errorf("in %s: %w", key, err)
+		}
+		value, rest = quoted[:end], strings.TrimLeft(quoted[end+1:], " \t")
+	} else {
+		end := strings.IndexAny(rest, ",;")
+		if end < 0 {
+			end = len(rest)
+		}
+		value, rest = strings.TrimRight(rest[:end], " \t"), rest[end:]
+		if strings.Contains(value, `"`) {
+			return "", "", 0, "", fmt.Errorf("in %s: a double quote in a value without quotes", key)
+		}
+	}
+
+	switch {
+	case rest == "":
+		return key, value, 0, "", nil
+	case rest[0] == ',', rest[0] == ';':
+		return key, value, rest[0], rest[1:], nil
+	}
+	return "", "", 0, "", fmt.Errorf("in %s: %q… follows the closing quote", key, firstBytes(rest, 16))
+}
+
+func isXFCCKey(key string) bool {
+	for _, c := range []byte(key) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return key != "" && len(key) <= 32
+}
+
+// closingXFCCQuote finds the end of a value in double quotes. By Envoy's
+// manual a backslash escapes a quote and nothing else; in its Subject, which
+// is written by RFC 2253, it escapes a backslash too. Where the two differ on
+// which quote closes, neither is right for certain.
+func closingXFCCQuote(s string) (int, error) {
+	backslashes := 0
+	for i := range len(s) {
+		switch {
+		case s[i] == '\\':
+			backslashes++
+			continue
+		case s[i] == '"' && backslashes == 0:
+			return i, nil
+		case s[i] == '"' && backslashes%2 == 0:
+			return 0, errors.New("backslashes before a double quote that can be read in two ways")
+		}
+		backslashes = 0
+	}
+	return 0, errors.New("the closing quote is missing")
+}

@@ -1,0 +1,389 @@
+package validators
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func toPEM(certs ...*x509.Certificate) string {
+	var out strings.Builder
+	for _, cert := range certs {
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	}
+	return out.String()
+}
+
+// nginxEscape escapes as nginx does for $ssl_client_escaped_cert: everything
+// but letters, digits and - . _ ~.
+func nginxEscape(text string) string {
+	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
+}
+
+// awsEscape escapes as Application Load Balancers do, with + = / as safe
+// characters.
+func awsEscape(text string) string {
+	return strings.NewReplacer("%2B", "+", "%3D", "=", "%2F", "/").Replace(nginxEscape(text))
+}
+
+func toBase64(cert *x509.Certificate) string {
+	return base64.StdEncoding.EncodeToString(cert.Raw)
+}
+
+// forward writes certificates as a proxy does.
+func forward(f ForwardFormat, certs ...*x509.Certificate) (values, chainValues []string) {
+	leaf, chain := certs[0], certs[1:]
+	switch f {
+	case ForwardRFC9440:
+		if len(chain) > 0 {
+			chainValues = []string{ClientCertChain(chain)}
+		}
+		return []string{ClientCert(leaf)}, chainValues
+	case ForwardNginx:
+		return []string{nginxEscape(toPEM(certs...))}, nil
+	case ForwardHAProxy:
+		return []string{toBase64(leaf)}, nil
+	case ForwardAWSALB:
+		return []string{awsEscape(toPEM(certs...))}, nil
+	}
+	return []string{envoyElement(leaf, certs...)}, nil
+}
+
+func mustForward(t *testing.T, f ForwardFormat, values, chainValues []string, want ...*x509.Certificate) {
+	t.Helper()
+	got, err := f.Parse(values, chainValues)
+	if err != nil {
+		t.Errorf("%s: %v", f, err)
+		return
+	}
+	if !slices.EqualFunc(got, want, (*x509.Certificate).Equal) {
+		t.Errorf("%s: read %d certificates, want other ones: %d", f, len(got), len(want))
+	}
+}
+
+func mustNotForward(t *testing.T, f ForwardFormat, values, chainValues []string, why string) {
+	t.Helper()
+	got, err := f.Parse(values, chainValues)
+	if err == nil || got != nil {
+		t.Errorf("%s: read as %d certificates, error %v", f, len(got), err)
+		return
+	}
+	if !strings.Contains(err.Error(), why) {
+		t.Errorf("%s: error %q, want %q in it", f, err, why)
+	}
+	checkForwardError(t, err)
+}
+
+// checkForwardError is what any error of Parse must be like.
+func checkForwardError(t *testing.T, err error) {
+	t.Helper()
+	text := err.Error()
+	if len(text) > 450 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		t.Errorf("error %q", text)
+	}
+	if first := text[0]; first >= 'A' && first <= 'Z' {
+		t.Errorf("error %q begins with a capital", text)
+	}
+}
+
+func chainOf(t *testing.T, length int) []*x509.Certificate {
+	t.Helper()
+	ca := testpki.MustCA(t)
+	for range length - 1 {
+		ca = testpki.MustIntermediate(t, ca)
+	}
+	return testpki.MustIssue(t, ca).Presented()
+}
+
+func TestForwardFormat(t *testing.T) {
+	for _, test := range []struct{ name, header, chainHeader string }{
+		{"rfc9440", "Client-Cert", "Client-Cert-Chain"},
+		{"nginx", "X-SSL-Client-Cert", ""},
+		{"haproxy", "X-SSL-Client-Cert", ""},
+		{"envoy", "X-Forwarded-Client-Cert", ""},
+		{"aws_alb", "X-Amzn-Mtls-Clientcert", ""},
+	} {
+		f, err := ParseForwardFormat(test.name)
+		if err != nil || string(f) != test.name || f.Header() != test.header || f.ChainHeader() != test.chainHeader {
+			t.Errorf("%s: %q with %q and %q, error %v", test.name, f, f.Header(), f.ChainHeader(), err)
+		}
+	}
+	for _, name := range []string{"", "RFC9440", "nginx ", "traefik", strings.Repeat("x", 500)} {
+		f, err := ParseForwardFormat(name)
+		if err == nil || f != "" || !strings.Contains(err.Error(), "rfc9440, nginx, haproxy, envoy, aws_alb") || len(err.Error()) > 200 {
+			t.Errorf("%q: %q, error %v", name, f, err)
+		}
+	}
+	var none ForwardFormat
+	if none.Header() != "" || none.ChainHeader() != "" {
+		t.Error("the zero format has headers")
+	}
+	mustNotForward(t, none, []string{rfc9440ClientCert}, nil, "unknown format")
+}
+
+func TestForwardRoundTrip(t *testing.T) {
+	for _, kind := range []testpki.KeyType{testpki.P256, testpki.P521, testpki.RSA2048, testpki.Ed25519} {
+		leaf := testpki.MustSelfSigned(t, testpki.WithKeyType(kind)).Cert
+		for _, f := range forwardFormats {
+			values, chainValues := forward(f, leaf)
+			mustForward(t, f, values, chainValues, leaf)
+			mustForward(t, f, []string{" \t" + values[0] + "\t "}, nil, leaf)
+		}
+	}
+	chain := chainOf(t, 3)
+	for _, f := range []ForwardFormat{ForwardRFC9440, ForwardEnvoy, ForwardAWSALB} {
+		values, chainValues := forward(f, chain...)
+		mustForward(t, f, values, chainValues, chain...)
+	}
+}
+
+func TestForwardNone(t *testing.T) {
+	for _, f := range forwardFormats {
+		for _, none := range [][]string{nil, {}} {
+			_, err := f.Parse(none, []string{rfc9440ClientCertChain})
+			if !errors.Is(err, ErrNoForwardedCertificate) || errors.Is(err, ErrEmptyForwardedCertificate) {
+				t.Errorf("%s: %v", f, err)
+			}
+		}
+		for _, empty := range []string{"", " ", "\t "} {
+			_, err := f.Parse([]string{empty}, nil)
+			if !errors.Is(err, ErrNoForwardedCertificate) || !errors.Is(err, ErrEmptyForwardedCertificate) {
+				t.Errorf("%s: %q: %v", f, empty, err)
+			}
+		}
+		for _, malformed := range [][]string{{"garbage"}, {"", ""}} {
+			if _, err := f.Parse(malformed, nil); err == nil || errors.Is(err, ErrNoForwardedCertificate) {
+				t.Errorf("%s: %q: %v", f, malformed, err)
+			}
+		}
+	}
+	if _, err := ForwardHAProxy.Parse([]string{`""`}, nil); !errors.Is(err, ErrEmptyForwardedCertificate) {
+		t.Errorf("quotes around nothing: %v", err)
+	}
+}
+
+func TestForwardBounds(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t).Cert
+	for _, f := range forwardFormats {
+		values, chainValues := forward(f, leaf)
+		mustNotForward(t, f, append(values, values[0]), chainValues, "sent 2 times")
+		mustNotForward(t, f, append(values, ""), chainValues, "sent 2 times")
+		mustNotForward(t, f, []string{values[0] + strings.Repeat(" ", maxForwardedBytes)}, nil, "more than 65536 are not read")
+		mustNotForward(t, f, []string{strings.Repeat("A", maxForwardedBytes)}, nil, "")
+		mustNotForward(t, f, []string{strings.Repeat(",", maxForwardedBytes)}, nil, "")
+		for _, more := range []string{"\x00", "é", "\n"} {
+			if f == ForwardEnvoy {
+				more = `;Cert="` + more + `"` // Elsewhere it is in a value that is not read.
+			} else if more == "\n" && f != ForwardRFC9440 && f != ForwardHAProxy {
+				continue
+			}
+			mustNotForward(t, f, []string{values[0] + more}, nil, "")
+		}
+		mustNotForward(t, f, []string{values[0][:len(values[0])/2]}, nil, "")
+	}
+	mustNotForward(t, ForwardRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "not read")
+	// Large certificates are none of this package's business.
+	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
+	for _, f := range forwardFormats {
+		values, chainValues := forward(f, big)
+		mustForward(t, f, values, chainValues, big)
+	}
+}
+
+func TestForwardCertificateItself(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t).Cert
+	for name, test := range map[string]struct {
+		der []byte
+		why string
+	}{
+		"trailing data":    {append(slices.Clone(leaf.Raw), 0), "trailing data"},
+		"two certificates": {append(slices.Clone(leaf.Raw), leaf.Raw...), "trailing data"},
+		"cut off":          {leaf.Raw[:len(leaf.Raw)-1], "does not parse"},
+		"nothing":          {nil, "does not parse"},
+		"a key":            {leaf.RawSubjectPublicKeyInfo, "does not parse"},
+		"garbage":          {bytes.Repeat([]byte{0xff}, 300), "does not parse"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			forged := &x509.Certificate{Raw: test.der}
+			for _, f := range forwardFormats {
+				values, chainValues := forward(f, forged)
+				if f == ForwardHAProxy && len(test.der) == 0 {
+					continue // An empty header.
+				}
+				mustNotForward(t, f, values, chainValues, test.why)
+			}
+		})
+	}
+}
+
+func TestForwardRFC9440Malformed(t *testing.T) {
+	chain := chainOf(t, 3)
+	leaf := ClientCert(chain[0])
+	for _, test := range []struct{ value, why string }{
+		{toBase64(chain[0]), "does not begin with a colon"},
+		{strings.TrimSuffix(leaf, ":"), "closing colon is missing"},
+		{":", "closing colon is missing"},
+		{"::", "does not parse"},
+		{leaf + ";a=1", "follows the closing colon"},
+		{leaf + ", " + leaf, "follows the closing colon"},
+		{leaf + leaf, "follows the closing colon"},
+		{`"` + leaf + `"`, "does not begin with a colon"},
+		{strings.Replace(leaf, "M", "\nM", 1), "line breaks"},
+		{strings.Replace(leaf, "M", " M", 1), "not base64"},
+		{strings.ReplaceAll(rfc9440ClientCert, "=", ""), "not base64"},
+		{strings.Replace(rfc9440ClientCert, "hk=", "hl=", 1), "not base64"}, // Unused bits.
+		{strings.NewReplacer("+", "-", "/", "_").Replace(rfc9440ClientCert), "not base64"},
+		{nginxEscape(toPEM(chain[0])), "does not begin with a colon"},
+		{nginxEscape(leaf), "does not begin with a colon"},
+	} {
+		mustNotForward(t, ForwardRFC9440, []string{test.value}, nil, test.why)
+	}
+}
+
+func TestForwardRFC9440Chain(t *testing.T) {
+	chain := chainOf(t, 4)
+	values := []string{ClientCert(chain[0])}
+	one, two, three := ClientCert(chain[1]), ClientCert(chain[2]), ClientCert(chain[3])
+	for _, lines := range [][]string{
+		{one + ", " + two + ", " + three},
+		{one + "," + two + " \t,\t" + three},
+		{one, two, three},
+		{one + ", " + two, three},
+	} {
+		mustForward(t, ForwardRFC9440, values, lines, chain...)
+	}
+	mustForward(t, ForwardRFC9440, values, nil, chain[0])
+	mustForward(t, ForwardRFC9440, values, []string{""}, chain[0])
+	mustForward(t, ForwardRFC9440, values, []string{" "}, chain[0])
+
+	most := slices.Repeat([]string{one}, maxIntermediates)
+	want := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	mustForward(t, ForwardRFC9440, values, most, want...)
+	mustForward(t, ForwardRFC9440, values, []string{strings.Join(most, ",")}, want...)
+
+	for _, test := range []struct {
+		lines []string
+		why   string
+	}{
+		{[]string{one + ","}, "does not begin with a colon"},
+		{[]string{"," + one}, "does not begin with a colon"},
+		{[]string{one + ",," + two}, "does not begin with a colon"},
+		{[]string{one, ""}, "certificate 2 of the chain"},
+		{[]string{"", ""}, "certificate 1 of the chain"},
+		{[]string{one + " " + two}, "follows the closing colon"},
+		{[]string{one + ";q=1, " + two}, "follows the closing colon"},
+		{[]string{"(" + one + ")"}, "does not begin with a colon"},
+		{append(slices.Clone(most), two), "the chain has 9 certificates"},
+		{[]string{strings.Join(most, ","), two}, "the chain has 9 certificates"},
+		{[]string{strings.Repeat(",", 50_000)}, "the chain has 50001 certificates"},
+		{[]string{one + ", ::"}, "certificate 2 of the chain"},
+	} {
+		mustNotForward(t, ForwardRFC9440, values, test.lines, test.why)
+	}
+	// No other format has this header.
+	for _, f := range forwardFormats[1:] {
+		values, _ := forward(f, chain[0])
+		mustForward(t, f, values, []string{one}, chain[0])
+	}
+}
+
+func TestForwardHAProxyMalformed(t *testing.T) {
+	cert := testpki.MustSelfSigned(t).Cert
+	value := toBase64(cert)
+	mustForward(t, ForwardHAProxy, []string{`"` + value + `"`}, nil, cert) // %{+Q}[ssl_c_der,base64]
+	for _, bad := range []string{
+		`"` + value, value + `"`, `""` + value + `""`, `"`, ":" + value + ":", value + "," + value, value + " " + value,
+		value[:100] + "\n" + value[100:], nginxEscape(value), toPEM(cert), nginxEscape(toPEM(cert)),
+		strings.TrimSuffix(rfc9440Leaf, "="), rfc9440Leaf + "=", "-", "1",
+	} {
+		if bad == value { // Nothing in it to escape.
+			continue
+		}
+		mustNotForward(t, ForwardHAProxy, []string{bad}, nil, "base64")
+	}
+}
+
+func TestForwardPEMMalformed(t *testing.T) {
+	chain := chainOf(t, 3)
+	text := toPEM(chain[0])
+	other := toPEM(chain[1])
+	for _, test := range []struct{ text, why string }{
+		{"x" + text, "is found where"},
+		{text + "x", "is found where"},
+		{"subject=CN=client\n" + text, "is found where"},
+		{strings.TrimSuffix(text, pemCertificateEnd+"\n"), "cut off"},
+		{strings.Replace(text, "-----END CERTIFICATE-----", "-----END CERTIFICATE----", 1), "cut off"},
+		{strings.ReplaceAll(text, "CERTIFICATE", "PRIVATE KEY"), "is found where"},
+		{strings.ReplaceAll(text, "CERTIFICATE", "TRUSTED CERTIFICATE"), "is found where"},
+		{strings.Replace(text, "E-----\n", "E-----\nProc-Type: 4,ENCRYPTED\n\n", 1), "not base64"},
+		{strings.Replace(text, "M", "*", 1), "not base64"},
+		{strings.Replace(text, "\n", "\n ", 1), "not base64"},
+		{pemCertificateBegin + pemCertificateEnd, "does not parse"},
+		{" \r\n", "white space"},
+		// encoding/pem would skip the first and answer with the second.
+		{pemCertificateBegin + "\n!!!!\n" + pemCertificateEnd + "\n" + text, "not base64"},
+		{pemCertificateBegin + "\n" + text, "not base64"},
+		{strings.TrimSuffix(other, "-\n") + "\n" + text, "not base64"},
+	} {
+		for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+			mustNotForward(t, f, []string{nginxEscape(test.text)}, nil, test.why)
+		}
+	}
+	for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+		mustNotForward(t, f, []string{"%"}, nil, "not URL-encoded")
+		mustNotForward(t, f, []string{nginxEscape(text) + "%2"}, nil, "not URL-encoded")
+		mustNotForward(t, f, []string{nginxEscape(text) + "%zz"}, nil, "not URL-encoded")
+		mustNotForward(t, f, []string{nginxEscape(nginxEscape(text))}, nil, "is found where")
+		mustNotForward(t, f, []string{url.QueryEscape(text)}, nil, "is found where") // A plus is not a space.
+		mustNotForward(t, f, []string{toBase64(chain[0])}, nil, "is found where")
+		mustNotForward(t, f, []string{nginxEscape(text) + "," + nginxEscape(text)}, nil, "is found where")
+		// Line ends of either kind, and none.
+		for _, replaced := range []string{"\r\n", ""} {
+			body := strings.ReplaceAll(text, "\n", replaced)
+			mustForward(t, f, []string{nginxEscape(" " + body + "\n\t")}, nil, chain[0])
+		}
+		// A proxy that puts a tab after line breaks, as $ssl_client_cert has it.
+		mustNotForward(t, f, []string{strings.ReplaceAll(text, "\n", "\n\t")}, nil, "not base64")
+	}
+	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + other)}, nil, "more certificates than the format has room for: 1")
+	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + text)}, nil, "more certificates than the format has room for: 1")
+
+	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	mustForward(t, ForwardAWSALB, []string{awsEscape(toPEM(most...))}, nil, most...)
+	mustNotForward(t, ForwardAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "room for: 9")
+}
+
+func TestForwardPEMPlusIsPlus(t *testing.T) {
+	// The certificate of RFC 9440's example has + / and = in its base64.
+	certs, err := ForwardRFC9440.Parse([]string{rfc9440ClientCert}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := toPEM(certs...)
+	if !strings.Contains(text, "+") || !strings.Contains(text, "/") || !strings.Contains(text, "=") {
+		t.Fatal("the certificate does not serve the test")
+	}
+	for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+		mustForward(t, f, []string{nginxEscape(text)}, nil, certs...)
+		mustForward(t, f, []string{awsEscape(text)}, nil, certs...)
+		mustForward(t, f, []string{strings.ReplaceAll(nginxEscape(text), "%2B", "%2b")}, nil, certs...)
+	}
+}
+
+func TestB5OnlyTheFirstForwardedCertificateIsTheClients(t *testing.T) {
+	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
+	for _, f := range []ForwardFormat{ForwardRFC9440, ForwardEnvoy, ForwardAWSALB} {
+		values, chainValues := forward(f, own, victim)
+		mustForward(t, f, values, chainValues, own, victim)
+	}
+	values, _ := forward(ForwardNginx, own, victim)
+	mustNotForward(t, ForwardNginx, values, nil, "more certificates")
+}
