@@ -1,0 +1,273 @@
+package mtlsauth
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// wantReason fails the test unless the refusal was for this reason.
+func (r *rig) wantReason(t *testing.T, got reply, reason string) {
+	t.Helper()
+	got.wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+	if entry := r.logs.withErrorID(t, "client refused", got.errorID); entry.str("reason") != reason {
+		t.Errorf("the reason is %q (%s), want %q", entry["reason"], entry["detail"], reason)
+	}
+}
+
+// presenting returns a leaf that presents further certificates after its own.
+func presenting(leaf *testpki.Leaf, more ...*x509.Certificate) *testpki.Leaf {
+	changed := *leaf
+	changed.Chain = more
+	return &changed
+}
+
+func TestB1_NoCertificate(t *testing.T) {
+	r := newRig(t)
+	billing, _ := r.issue("billing"), r.selfSigned("sensor")
+	r.start(billingAndSensor, `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth
+	respond "inside"
+}
+https://public.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+	}
+	@expression expression `+"`"+`path("/expression") && {http.mtls.client_id} != ""`+"`"+`
+	respond @expression "inside"
+	@regexp {
+		path /regexp
+		vars_regexp {http.mtls.client_id} .
+	}
+	respond @regexp "inside"
+	@not {
+		path /not
+		not vars {http.mtls.client_id} ""
+	}
+	respond @not "inside"
+	@thumbprint {
+		path /thumbprint
+		vars_regexp {http.mtls.thumbprint} .+
+	}
+	respond @thumbprint "inside"
+	@header {
+		path /header
+		header X-Client-ID *
+	}
+	respond @header "inside"
+	respond 403
+}
+`)
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			nobody, known := r.caller(t, protocol, nil), r.caller(t, protocol, billing)
+			forged := with("X-Client-Id", "billing.partner")
+			nobody.get("https://api.test/", forged).wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+			for _, recipe := range []string{"expression", "regexp", "not", "thumbprint", "header"} {
+				if got := nobody.get("https://public.test/"+recipe, forged); got.status != http.StatusForbidden || got.body != "" {
+					t.Errorf("%s admits nobody: %d %q", recipe, got.status, got.body)
+				}
+				if got := known.get("https://public.test/" + recipe); got.status != http.StatusOK || got.body != "inside" {
+					t.Errorf("%s refuses a client: %d %q", recipe, got.status, got.body)
+				}
+			}
+		})
+	}
+}
+
+// modeSite is a site with a TLS client authentication mode of its own.
+func modeSite(host, clientAuth string) string {
+	return fmt.Sprintf(`
+https://%s:@HTTPS@ {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key" {
+		client_auth {
+			%s
+		}
+	}
+	mtls_auth
+	reverse_proxy @UP@
+}
+`, host, clientAuth)
+}
+
+func TestB2_B3_OnlyTheRealmDecidesWhoIsTrusted(t *testing.T) {
+	r := newRig(t)
+	billing, sensor, impostor := r.issue("billing"), r.selfSigned("sensor"), r.issueBy(r.otherCA, "billing")
+	r.write("both.pem", append(r.ca.PEM(), r.otherCA.PEM()...))
+	r.start(billingAndSensor, modeSite("api.test", "mode request")+
+		modeSite("public.test", "mode require")+
+		modeSite("other.test", "mode verify_if_given\ntrust_pool file @DIR@/other-ca.pem")+
+		modeSite("alias.test", "mode require_and_verify\ntrust_pool file @DIR@/both.pem")+
+		modeSite("localhost", "mode require_and_verify"))
+	const handshake = 0
+	for _, tc := range []struct {
+		host   string
+		leaf   *testpki.Leaf
+		status int
+		client string
+	}{
+		{"api.test", billing, 200, "billing.partner"}, {"api.test", sensor, 200, "sensor-7"}, {"api.test", impostor, 401, ""}, {"api.test", nil, 401, ""},
+		{"public.test", billing, 200, "billing.partner"}, {"public.test", sensor, 200, "sensor-7"}, {"public.test", impostor, 401, ""}, {"public.test", nil, handshake, ""},
+		// here TLS has verified the impostor's chain, and that means nothing
+		{"other.test", impostor, 401, ""}, {"other.test", nil, 401, ""}, {"other.test", billing, handshake, ""},
+		{"alias.test", billing, 200, "billing.partner"}, {"alias.test", impostor, 401, ""}, {"alias.test", sensor, handshake, ""},
+		// without a trust_pool Caddy trusts the CAs of the system
+		{"localhost", billing, handshake, ""}, {"localhost", impostor, handshake, ""},
+	} {
+		for _, protocol := range rigProtocols {
+			name := "nobody"
+			if tc.leaf != nil {
+				name = tc.leaf.Cert.Issuer.CommonName
+			}
+			t.Run(tc.host+"/"+name+"/"+protocol, func(t *testing.T) {
+				got, err := r.caller(t, protocol, tc.leaf).try(http.MethodGet, "https://"+tc.host+"/", with("X-Client-Id", "billing.partner"))
+				switch {
+				case tc.status == handshake:
+					if err == nil {
+						t.Errorf("answered %d, want a failed handshake", got.status)
+					}
+				case err != nil:
+					t.Error(err)
+				case tc.status == 200:
+					got.wantStatus(t, 200).wantClient(t, tc.client)
+				default:
+					got.wantStatus(t, tc.status)
+				}
+			})
+		}
+	}
+}
+
+func TestB5_OnlyTheLeafCounts(t *testing.T) {
+	r := newRig(t)
+	billing, sensor := r.issue("billing"), r.selfSigned("sensor")
+	sub := testpki.MustIntermediate(t, r.ca, testpki.CommonName("Sub CA"))
+	otherSub := testpki.MustIntermediate(t, r.otherCA, testpki.CommonName("Sub CA"))
+	below, otherBelow := r.issueBy(sub, "billing"), r.issueBy(otherSub, "billing")
+	mallory, stranger, unknown := r.selfSigned("mallory"), r.issueBy(r.otherCA, "billing"), r.issue("unknown")
+	r.start(billingAndSensor, oneSite)
+	for name, tc := range map[string]struct {
+		leaf   *testpki.Leaf
+		client string
+		reason string
+	}{
+		"self-signed before a client's":    {presenting(mallory, billing.Cert), "", "certificate_untrusted"},
+		"self-signed before a pinned one":  {presenting(mallory, sensor.Cert), "", "certificate_untrusted"},
+		"self-signed before client and CA": {presenting(mallory, billing.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"other CA before client and CAs":   {presenting(stranger, billing.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"brings its own CA":                {presenting(stranger, r.otherCA.Cert), "", "certificate_untrusted"},
+		"CA of the right name":             {presenting(otherBelow, sub.Cert), "", "certificate_untrusted"},
+		"CAs in a heap":                    {presenting(otherBelow, otherSub.Cert, sub.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"unknown before a client's":        {presenting(unknown, billing.Cert, sensor.Cert), "", "certificate_unknown"},
+		"client before another":            {presenting(sensor, billing.Cert), "sensor-7", ""},
+		"below an intermediate":            {below, "billing.partner", ""},
+		"intermediate withheld":            {presenting(below), "", "certificate_untrusted"},
+		"intermediates in disorder":        {presenting(below, mallory.Cert, r.ca.Cert, otherSub.Cert, sub.Cert), "billing.partner", ""},
+	} {
+		for _, protocol := range rigProtocols {
+			t.Run(name+"/"+protocol, func(t *testing.T) {
+				got := r.caller(t, protocol, tc.leaf).get("https://api.test/", with("X-Client-Id", "billing.partner"))
+				if tc.client != "" {
+					got.wantStatus(t, http.StatusOK).wantClient(t, tc.client)
+				} else {
+					r.wantReason(t, got, tc.reason)
+				}
+			})
+		}
+	}
+}
+
+func TestB6_WhatACertificateIsFor(t *testing.T) {
+	r := newRig(t)
+	type variant struct {
+		name        string
+		options     []testpki.Option
+		pki, pinned string // the reason, or "" for admitted
+	}
+	const unsuitable = "certificate_unsuitable"
+	variants := []variant{
+		{"clientAuth", nil, "", ""},
+		{"no-eku", []testpki.Option{testpki.NoEKU()}, "", ""},
+		{"any", []testpki.Option{testpki.EKU(x509.ExtKeyUsageAny)}, "", ""},
+		{"both", []testpki.Option{testpki.EKU(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)}, "", ""},
+		{"server", []testpki.Option{testpki.EKU(x509.ExtKeyUsageServerAuth)}, unsuitable, unsuitable},
+		{"email", []testpki.Option{testpki.EKU(x509.ExtKeyUsageEmailProtection)}, unsuitable, unsuitable},
+		{"ca", []testpki.Option{testpki.IsCA(true), testpki.NoEKU()}, unsuitable, ""}, // as openssl req -x509 makes them
+		{"certsign", []testpki.Option{testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign), testpki.IsCA(true)}, unsuitable, ""},
+		{"certsign-no-ca", []testpki.Option{testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign)}, unsuitable, ""},
+		{"no-usage", []testpki.Option{testpki.KeyUsage(0)}, "", ""},
+		{"encipher", []testpki.Option{testpki.KeyUsage(x509.KeyUsageKeyEncipherment)}, unsuitable, ""},
+	}
+	named, pinned := make(map[string]*testpki.Leaf), make(map[string]*testpki.Leaf)
+	var clients strings.Builder
+	for _, v := range variants {
+		named[v.name] = r.issue("pki-"+v.name, v.options...)
+		pinned[v.name] = r.selfSigned("pin-"+v.name, v.options...)
+		fmt.Fprintf(&clients, "client pki-%[1]s {\nsubject CN=pki-%[1]s\n}\nclient pin-%[1]s {\ncertificate @DIR@/pin-%[1]s.pem\n}\n", v.name)
+	}
+	r.start("mtls {\ntrust_pool file @DIR@/clients-ca.pem\n"+clients.String()+"}\n", oneSite)
+	for _, protocol := range rigProtocols {
+		for _, v := range variants {
+			t.Run(protocol+"/"+v.name, func(t *testing.T) {
+				for _, tc := range []struct {
+					id, reason string
+					leaf       *testpki.Leaf
+				}{{"pki-" + v.name, v.pki, named[v.name]}, {"pin-" + v.name, v.pinned, pinned[v.name]}} {
+					got := r.caller(t, protocol, tc.leaf).get("https://api.test/")
+					if tc.reason != "" {
+						r.wantReason(t, got, tc.reason)
+					} else {
+						got.wantStatus(t, http.StatusOK).wantClient(t, tc.id)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestB11_SpellingsOfThumbprints(t *testing.T) {
+	r := newRig(t)
+	spell := map[string]func(der []byte) string{
+		"hex":          func(der []byte) string { s := sha256.Sum256(der); return hex.EncodeToString(s[:]) },
+		"upper":        func(der []byte) string { s := sha256.Sum256(der); return strings.ToUpper(hex.EncodeToString(s[:])) },
+		"colons":       func(der []byte) string { s := sha256.Sum256(der); return colons(s[:]) },
+		"base64url":    func(der []byte) string { s := sha256.Sum256(der); return base64.RawURLEncoding.EncodeToString(s[:]) },
+		"sha1":         func(der []byte) string { s := sha1.Sum(der); return hex.EncodeToString(s[:]) },
+		"sha1-colons":  func(der []byte) string { s := sha1.Sum(der); return colons(s[:]) },
+		"sha1-base64u": func(der []byte) string { s := sha1.Sum(der); return base64.RawURLEncoding.EncodeToString(s[:]) },
+	}
+	leaves := make(map[string]*testpki.Leaf)
+	var clients strings.Builder
+	for name, text := range spell {
+		leaves[name] = r.selfSigned(name)
+		fmt.Fprintf(&clients, "client %s {\nthumbprint %q\n}\n", name, text(leaves[name].Cert.Raw))
+	}
+	r.start("mtls {\n"+clients.String()+"}\n", oneSite)
+	for name, leaf := range leaves {
+		for _, protocol := range rigProtocols {
+			r.caller(t, protocol, leaf).get("https://api.test/", with("X-Client-Id", "hex")).wantStatus(t, http.StatusOK).wantClient(t, name)
+		}
+		warned := len(r.logs.all(func(e logEntry) bool {
+			return e.str("level") == "warn" && strings.Contains(e.str("msg"), "'"+name+"'") && strings.Contains(e.str("msg"), "SHA-1")
+		}))
+		if want := strings.HasPrefix(name, "sha1"); (warned > 0) != want {
+			t.Errorf("%s: %d warnings", name, warned)
+		}
+	}
+}
+
+func colons(sum []byte) string {
+	return strings.ToUpper(strings.ReplaceAll(fmt.Sprintf("% x", sum), " ", ":"))
+}

@@ -1,0 +1,155 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// copies returns certificates that differ in their octets and nothing else:
+// making that many real ones would take minutes.
+func copies(leaf *testpki.Leaf, n int) [][]*x509.Certificate {
+	certs := make([][]*x509.Certificate, n)
+	for i := range certs {
+		cert := *leaf.Cert
+		cert.Raw = binary.BigEndian.AppendUint64(append([]byte{}, leaf.Cert.Raw...), uint64(i))
+		certs[i] = []*x509.Certificate{&cert}
+	}
+	return certs
+}
+
+// TestFloodOfStrangers: whoever can make certificates can make any number of
+// them, and must neither fill the memory nor push a client out of it.
+func TestFloodOfStrangers(t *testing.T) {
+	const known, strangers = 2000, 100_000
+	leaf := testpki.MustSelfSigned(t)
+	presented := copies(leaf, known+strangers)
+	records := make([]clients.Record, known)
+	for i := range records {
+		records[i] = clients.Record{ClientID: fmt.Sprintf("c%d", i), Thumbprints: clients.Strings{hashOf(presented[i][0].Raw)}}
+	}
+	auth := newTestAuthenticator(t, newTestClock(), nil, records...)
+	for i := range known {
+		if got := auth.ask(presented[i], ""); got != records[i].ClientID {
+			t.Fatalf("client %d: %s", i, got)
+		}
+	}
+	before := auth.accepted.verdicts()
+	if len(before) < known*9/10 {
+		t.Fatalf("only %d of %d clients are remembered", len(before), known)
+	}
+
+	for i := known; i < len(presented); i++ {
+		if got := auth.ask(presented[i], ""); got != "[certificate_unknown]" {
+			t.Fatalf("stranger %d: %s", i, got)
+		}
+	}
+	after := auth.accepted.verdicts()
+	if len(after) != len(before) {
+		t.Fatalf("%d clients are remembered after the flood, %d before", len(after), len(before))
+	}
+	for i := range after {
+		if after[i] != before[i] {
+			t.Fatal("a stranger took the place of a client")
+		}
+	}
+	refused, octets := auth.refused.verdicts(), 0
+	for _, v := range refused {
+		octets += len(v.presented)
+	}
+	if len(auth.refused.slots) != refusedSlots || len(refused) > refusedSlots || octets > refusedSlots*maxRefusedBytes {
+		t.Errorf("%d slots hold %d refusals of %d octets; want at most %d", len(auth.refused.slots), len(refused), octets, refusedSlots)
+	}
+}
+
+// TestFloodWithLargeChains: what does not fit is not remembered, so that a
+// stranger cannot use the memory up with octets either.
+func TestFloodWithLargeChains(t *testing.T) {
+	ca := testpki.MustCA(t)
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	stranger := testpki.MustSelfSigned(t)
+	chain := stranger.Presented()
+	for range maxRefusedBytes / len(stranger.Cert.Raw) {
+		chain = append(chain, stranger.Cert)
+	}
+	client := append(testpki.MustIssue(t, ca, company("client")).Presented(), chain...)
+	for range 40 {
+		client = append(client, stranger.Cert)
+	}
+	for range 2 {
+		if got := auth.ask(chain, ""); got != "[certificate_untrusted]" {
+			t.Error(got)
+		}
+		if got := auth.ask(client, ""); got != "a" {
+			t.Error(got)
+		}
+	}
+	if accepted, refused := len(auth.accepted.verdicts()), len(auth.refused.verdicts()); accepted+refused != 0 {
+		t.Errorf("%d accepted and %d refused are remembered", accepted, refused)
+	}
+}
+
+// TestMemoryGrowsWithTheRealm: every client has room, up to a bound.
+func TestMemoryGrowsWithTheRealm(t *testing.T) {
+	for records, want := range map[int]int{0: acceptedSlots, 1: acceptedSlots, acceptedSlots: 2 * acceptedSlots, maxAcceptedSlots: maxAcceptedSlots} {
+		list := make([]clients.Record, records)
+		for i := range list {
+			sum := hashOf(fmt.Append(nil, i))
+			list[i] = clients.Record{ClientID: sum, Thumbprints: clients.Strings{sum}}
+		}
+		auth := newTestAuthenticator(t, newTestClock(), nil, list...)
+		if got := len(auth.accepted.slots); got != want {
+			t.Errorf("%d clients: %d slots, want %d", records, got, want)
+		}
+		if got := len(auth.refused.slots); got != refusedSlots {
+			t.Errorf("%d clients: %d slots for refusals, want %d", records, got, refusedSlots)
+		}
+	}
+}
+
+// TestConcurrentAuthentication: many connections at once, and verdicts that
+// expire meanwhile, never lead to another client's identity.
+func TestConcurrentAuthentication(t *testing.T) {
+	clock := newTestClock()
+	ca := testpki.MustCA(t)
+	type caller struct {
+		presented []*x509.Certificate
+		want      string
+	}
+	var callers []caller
+	var records []clients.Record
+	for i := range 8 {
+		id := fmt.Sprintf("c%d", i)
+		pin, name := testpki.MustSelfSigned(t), testpki.MustIssue(t, ca, company(id))
+		records = append(records, pinned("pin-"+id, pin), named(id, "CN="+id+",O=company"))
+		callers = append(callers,
+			caller{pin.Presented(), "pin-" + id}, caller{name.Presented(), id},
+			caller{testpki.MustSelfSigned(t, company(id)).Presented(), "[certificate_untrusted]"})
+	}
+	auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, records...)
+	// so small that they are always in each other's way
+	auth.accepted, auth.refused = newMemory(memoryWays, 1<<20), newMemory(memoryWays, 1<<20)
+
+	var group sync.WaitGroup
+	for worker := range 8 {
+		group.Go(func() {
+			for i := range 500 {
+				c := callers[(i*(2*worker+1)+worker)%len(callers)]
+				if got := auth.ask(c.presented, ""); got != c.want {
+					t.Errorf("%s, want %s", got, c.want)
+					return
+				}
+				if i%100 == 0 {
+					clock.Add(time.Minute)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
