@@ -23,6 +23,9 @@ import (
 //		client <client_id> {
 //			...
 //		}
+//		forwarded_certificate <format> {
+//			...
+//		}
 //		issuer <https-url> {
 //			...
 //		}
@@ -85,6 +88,15 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				}
 			}
 			realm.Clients = append(realm.Clients, record)
+		case "forwarded_certificate":
+			if realm.ForwardedCertificate != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm takes certificates from one kind of proxy", word)
+			}
+			forwarded := new(ForwardedCertificate)
+			if err := forwarded.UnmarshalCaddyfile(d); err != nil {
+				return err
+			}
+			realm.ForwardedCertificate = forwarded
 		case "issuer":
 			if realm.Issuer != nil {
 				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", word)

@@ -221,7 +221,7 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("storage file_system,revocation,clients_from file a.json,forwarded_certificate rfc9440,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("storage file_system,revocation,clients_from file a.json,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
 		"unrecognized mtls option '%s'"))
 	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // parseScopes reads scopes. A brace is a legal character in them, and no
@@ -156,6 +158,45 @@ func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 		record.Claims = make(map[string]json.RawMessage)
 	}
 	record.Claims[name] = text
+	return nil
+}
+
+// UnmarshalCaddyfile reads where TLS may end before Caddy. Syntax:
+//
+//	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb {
+//		from     <cidr>...
+//		peer_key <hash>...
+//		header   <name>
+//	}
+func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	err := parseOnce(d, &c.Format, func(format string) error {
+		_, err := validators.ParseForwardFormat(format)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "from":
+			err = parseList(d, &c.From, func(from string) error {
+				_, err := parseFrom(from)
+				return err
+			})
+		case "peer_key":
+			err = parseList(d, &c.PeerKeys, clients.CheckIssuedBy)
+		case "header":
+			err = parseOnce(d, &c.Header, checkHeaderName)
+		default:
+			err = d.Errf("unrecognized forwarded_certificate option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(c.From)+len(c.PeerKeys) == 0 {
+		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errAnybodyForwards))
+	}
 	return nil
 }
 

@@ -117,12 +117,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		names = append(names, name)
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
 	}
+	for _, name := range h.realm.forwarded.headers() {
+		if newHeaderNames(h.KeepHeader...).contains(name) {
+			return fmt.Errorf("mtls_auth: keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", name)
+		}
+		names = append(names, name)
+	}
 	h.own = protectedNames{names: newHeaderNames(names...), keep: newHeaderNames()}
 	h.protected = protectedNames{
 		names: newHeaderNames(slices.Concat(names, foreignIdentityHeaders)...),
 		keep:  newHeaderNames(h.KeepHeader...),
 	}
-	warnWithoutClientAuth(ctx, h.app.logger, "mtls_auth")
+	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }
 
@@ -164,7 +170,7 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	state := stateOf(r)
+	state := stateOf(h.app, r)
 	// before anything can fail, so that no error route sees a forged name
 	if state.stripped {
 		h.own.strip(r)
@@ -193,14 +199,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.realm.metrics.decided(refusal.Reason)
 	state.reason = refusal.Reason
 	if h.ReportOnly {
-		h.realm.logRefusal("client would be refused", r, id, refusal, "")
+		h.realm.logRefusal("client would be refused", r, state.presented, id, refusal, "")
 		return next.ServeHTTP(w, r)
 	}
 	status, word := outcome(refusal.Reason)
 	// the error says no more than the caller's word: {http.error.message}
 	// often ends up in a body
 	failure := caddyhttp.Error(status, errors.New(word))
-	h.realm.logRefusal("client refused", r, id, refusal, failure.ID)
+	h.realm.logRefusal("client refused", r, state.presented, id, refusal, failure.ID)
 	w.Header().Set("Cache-Control", "no-store")
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`ClientCertificate realm="%s", error="%s", error_id="%s"`, h.realm.name, word, failure.ID))

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,7 +53,7 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if h.realm.authority == nil {
 		return fmt.Errorf("mtls_issuer: realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
 	}
-	warnWithoutClientAuth(ctx, h.app.logger, "mtls_issuer")
+	warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)
 	return nil
 }
@@ -104,14 +105,19 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request, failure)
 		return
 	}
-	id, refusal := h.realm.authenticate(r, request.ClientID)
+	state := stateOf(h.app, r)
+	presented, refusal := h.realm.presented(state, r)
+	var id identity
+	if refusal == nil {
+		id, refusal = h.realm.authenticate(presented, request.ClientID)
+	}
 	if refusal != nil {
-		h.refuseClient(w, r, id, refusal)
+		h.refuseClient(w, r, presented, id, refusal)
 		return
 	}
 	h.realm.metrics.decided("")
 	client := id.client()
-	stateOf(r).repl.Set(userIDPlaceholder, client.ID)
+	state.repl.Set(userIDPlaceholder, client.ID)
 	if failure = request.CheckGrant(); failure != nil {
 		h.refuseToken(w, r, request, failure)
 		return
@@ -122,7 +128,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):
-		h.refuseClient(w, r, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
+		h.refuseClient(w, r, presented, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
 		return
 	default:
 		h.refuseToken(w, r, request, failure)
@@ -135,12 +141,12 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 // refuseClient answers a request whose client is not authenticated: the same
 // for every reason, without a challenge, which OAuth libraries would take for
 // another protocol.
-func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, id identity, refusal *validators.Refusal) {
+func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal) {
 	h.realm.metrics.decided(refusal.Reason)
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
 	h.realm.metrics.tokenError(failure)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	h.realm.logRefusal("client refused", r, id, refusal, errorID)
+	h.realm.logRefusal("client refused", r, presented, id, refusal, errorID)
 	tokens.WriteError(w, failure, errorID)
 }
 

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"math/big"
@@ -15,7 +16,7 @@ import (
 
 // logRefusal writes the one line that lets an operator mend a refusal. Text
 // from the certificate is escaped: a stranger chose it.
-func (realm *Realm) logRefusal(message string, r *http.Request, id identity, refusal *validators.Refusal, errorID string) {
+func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal, errorID string) {
 	entry := realm.app.logger.Check(zap.WarnLevel, message)
 	if entry == nil {
 		return
@@ -34,7 +35,7 @@ func (realm *Realm) logRefusal(message string, r *http.Request, id identity, ref
 	if client := id.client(); client != nil {
 		fields = append(fields, zap.String("client_id", client.ID))
 	}
-	if presented := presentedCertificates(r); len(presented) > 0 {
+	if len(presented) > 0 {
 		leaf := presented[0]
 		sum := sha256.Sum256(leaf.Raw)
 		fields = append(fields,

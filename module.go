@@ -47,6 +47,10 @@ type App struct {
 	// none use `default`.
 	Realms map[string]*Realm `json:"realms,omitempty"`
 
+	// forwardHeaders are the headers that proxies of any realm forward
+	// certificates in, canonical
+	forwardHeaders []string
+
 	logger *zap.Logger
 	now    func() time.Time
 	ctx    caddy.Context
@@ -123,9 +127,9 @@ func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) 
 
 // warnWithoutClientAuth warns at load of a server that asks nobody for a
 // certificate.
-func warnWithoutClientAuth(ctx caddy.Context, logger *zap.Logger, directive string) {
+func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
+	if !ok || realm.forwarded != nil {
 		return
 	}
 	for _, policy := range server.TLSConnPolicies {
@@ -133,7 +137,7 @@ func warnWithoutClientAuth(ctx caddy.Context, logger *zap.Logger, directive stri
 			return
 		}
 	}
-	logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
+	realm.app.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
 		zap.String("directive", directive), zap.Strings("listen", server.Listen))
 }
 

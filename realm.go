@@ -32,6 +32,9 @@ type Realm struct {
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
+	// Where TLS may end before Caddy. Default: nowhere.
+	ForwardedCertificate *ForwardedCertificate `json:"forwarded_certificate,omitempty"`
+
 	// The realm's token issuer, for the `mtls_issuer` handler.
 	Issuer *Issuer `json:"issuer,omitempty"`
 
@@ -39,6 +42,8 @@ type Realm struct {
 	app     *App
 	auth    *authenticator
 	metrics *realmMetrics
+	// forwarded is nil where no proxy may forward certificates
+	forwarded *forwarding
 	// authority is nil where no issuer is configured
 	authority *authority
 }
@@ -78,6 +83,16 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	}
 	if err := realm.checkTrust(registry, &anchors); err != nil {
 		return err
+	}
+	if realm.ForwardedCertificate != nil {
+		if realm.forwarded, err = realm.ForwardedCertificate.compile(); err != nil {
+			return fmt.Errorf("forwarded_certificate: %w", err)
+		}
+		for _, name := range realm.forwarded.headers() {
+			if !slices.Contains(app.forwardHeaders, name) {
+				app.forwardHeaders = append(app.forwardHeaders, name)
+			}
+		}
 	}
 	realm.auth = newAuthenticator(registry, anchors.pool, app.now)
 	if realm.Issuer != nil {
@@ -173,11 +188,11 @@ func earlyData(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete
 }
 
-// authenticate finds out which client made the request. clientID is who it
+// authenticate finds out which client has the certificates. clientID is who it
 // says it is, "" when it does not say.
-func (realm *Realm) authenticate(r *http.Request, clientID string) (identity, *validators.Refusal) {
+func (realm *Realm) authenticate(presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
-	id, refusal, remembered := realm.auth.authenticate(presentedCertificates(r), clientID)
+	id, refusal, remembered := realm.auth.authenticate(presented, clientID)
 	realm.metrics.duration.Observe(time.Since(start).Seconds())
 	switch {
 	case remembered:

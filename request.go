@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"crypto/x509"
 	"net/http"
 	"strings"
 	"time"
@@ -27,22 +28,35 @@ type requestState struct {
 	realm    *Realm
 	reason   validators.Reason
 
+	// forwarded are the headers that a proxy may send certificates in, as they
+	// were before any directive removed them
+	forwarded http.Header
+
 	// the outcome of authentication in the realm that was asked last
-	asked    *Realm
-	found    identity
-	refusal  *validators.Refusal
-	userIDIn bool
+	asked     *Realm
+	presented []*x509.Certificate
+	found     identity
+	refusal   *validators.Refusal
+	userIDIn  bool
 }
 
 // stateOf returns the request's state, which it makes at first, together with
 // the placeholders.
-func stateOf(r *http.Request) *requestState {
+func stateOf(app *App, r *http.Request) *requestState {
 	ctx := r.Context()
 	if state, ok := caddyhttp.GetVar(ctx, requestVar).(*requestState); ok {
 		return state
 	}
 	state := &requestState{repl: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
 	state.repl.Map(state.placeholder)
+	for _, name := range app.forwardHeaders {
+		if values, ok := r.Header[name]; ok {
+			if state.forwarded == nil {
+				state.forwarded = make(http.Header)
+			}
+			state.forwarded[name] = values
+		}
+	}
 	caddyhttp.SetVar(ctx, requestVar, state)
 	return state
 }
@@ -50,8 +64,10 @@ func stateOf(r *http.Request) *requestState {
 // authenticate asks the realm who the caller is, once a request.
 func (s *requestState) authenticate(realm *Realm, r *http.Request) (identity, *validators.Refusal) {
 	if s.asked != realm {
-		s.found, s.refusal = realm.authenticate(r, "")
-		s.asked = realm
+		s.asked, s.found = realm, identity{}
+		if s.presented, s.refusal = realm.presented(s, r); s.refusal == nil {
+			s.found, s.refusal = realm.authenticate(s.presented, "")
+		}
 	}
 	return s.found, s.refusal
 }
