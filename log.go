@@ -36,22 +36,27 @@ func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x50
 		fields = append(fields, zap.String("client_id", client.ID))
 	}
 	if len(presented) > 0 {
-		leaf := presented[0]
-		sum := sha256.Sum256(leaf.Raw)
-		fields = append(fields,
-			zap.String("subject", validators.FormatDN(leaf.RawSubject)),
-			zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-			zap.String("serial", serialText(leaf.SerialNumber)),
-			zap.String("thumbprint", hex.EncodeToString(sum[:])),
-		)
-		if hint := realm.auth.hint(leaf, refusal.Reason); hint != "" {
-			fields = append(fields, zap.String("hint", hint))
-		}
-		if refusal.Reason == validators.CertificateUnknown {
-			fields = append(fields, zap.String("register", registration(sum)))
-		}
+		fields = append(fields, realm.certificateFields(presented[0], refusal)...)
 	}
 	entry.Write(fields...)
+}
+
+// certificateFields describe a refused certificate.
+func (realm *Realm) certificateFields(leaf *x509.Certificate, refusal *validators.Refusal) []zap.Field {
+	sum := sha256.Sum256(leaf.Raw)
+	fields := []zap.Field{
+		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
+		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
+		zap.String("serial", serialText(leaf.SerialNumber)),
+		zap.String("thumbprint", hex.EncodeToString(sum[:])),
+	}
+	if hint := realm.auth.hint(leaf, refusal.Reason); hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	if refusal.Reason == validators.CertificateUnknown {
+		fields = append(fields, zap.String("register", registration(sum)))
+	}
+	return fields
 }
 
 // registration is the client block that would admit a certificate. It names

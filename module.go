@@ -27,6 +27,7 @@ func init() {
 	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(IssuerHandler))
+	caddy.RegisterModule(new(Verifier))
 	registerCommand()
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)

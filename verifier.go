@@ -1,0 +1,96 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"errors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// Verifier refuses certificates that belong to no client of a realm in the TLS
+// handshake, so that strangers get no byte of HTTP. They get no reason either:
+// a client whose certificate was not renewed in time sees only an alert. It
+// does not refuse callers without a certificate, which is the business of the
+// `mode`, and it does not replace `mtls_auth`: a connection outlives the
+// decision that let it in.
+type Verifier struct {
+	// The realm whose clients may connect. Default: `default`.
+	Realm string `json:"realm,omitempty"`
+
+	realm *Realm
+}
+
+// CaddyModule returns the Caddy module information.
+func (Verifier) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tls.client_auth.verifier.mtls",
+		New: func() caddy.Module { return new(Verifier) },
+	}
+}
+
+// Provision finds the realm.
+func (v *Verifier) Provision(ctx caddy.Context) error {
+	var err error
+	_, v.realm, err = findRealm(ctx, "verifier mtls", v.Realm)
+	return err
+}
+
+// UnmarshalCaddyfile reads the verifier inside client_auth. Syntax:
+//
+//	verifier mtls [<realm>]
+func (v *Verifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the module's name
+	if d.NextArg() {
+		v.Realm = d.Val()
+		if err := checkRealmName(v.Realm); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(d.Nesting()) {
+		return d.Errf("unrecognized subdirective '%s'; 'verifier mtls' has no block", d.Val())
+	}
+	return nil
+}
+
+// VerifyClientCertificate implements caddytls.ClientCertificateVerifier.
+func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certificate) error {
+	if len(rawCerts) == 0 {
+		return nil
+	}
+	presented := make([]*x509.Certificate, len(rawCerts))
+	for i, der := range rawCerts {
+		var err error
+		if presented[i], err = x509.ParseCertificate(der); err != nil {
+			return errors.New(refusedWord)
+		}
+	}
+	_, refusal := v.realm.authenticate(presented, "")
+	if refusal == nil || refusal.Reason == validators.CertificateAmbiguous {
+		// which of its clients it is can still be said over HTTP
+		return nil
+	}
+	v.realm.metrics.decided(refusal.Reason)
+	if entry := v.realm.app.logger.Check(zap.WarnLevel, "client refused in the handshake"); entry != nil {
+		entry.Write(append([]zap.Field{
+			zap.String("realm", v.realm.name),
+			zap.String("reason", string(refusal.Reason)),
+			zap.String("detail", refusal.Detail),
+		}, v.realm.certificateFields(presented[0], refusal)...)...)
+	}
+	return errors.New(refusedWord)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner                  = (*Verifier)(nil)
+	_ caddyfile.Unmarshaler              = (*Verifier)(nil)
+	_ caddytls.ClientCertificateVerifier = (*Verifier)(nil)
+)
