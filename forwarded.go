@@ -54,14 +54,19 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 	if len(c.From)+len(c.PeerKeys) == 0 {
 		return nil, errAnybodyForwards
 	}
-	f := &forwarding{format: format, header: format.Header(), chainHeader: format.ChainHeader(), peerKeys: make(map[[sha256.Size]byte]struct{})}
+	f := &forwarding{
+		format: format, peerKeys: make(map[[sha256.Size]byte]struct{}),
+		// as they are keys of a request's headers
+		header:      textproto.CanonicalMIMEHeaderKey(format.Header()),
+		chainHeader: textproto.CanonicalMIMEHeaderKey(format.ChainHeader()),
+	}
 	for _, text := range c.From {
 		if text, err = expand(text); err != nil {
 			return nil, fmt.Errorf("from: %w", err)
 		}
 		prefix, err := parseFrom(text)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("from '%s': %w", text, err)
 		}
 		f.from = append(f.from, prefix)
 	}
@@ -80,6 +85,9 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 			return nil, fmt.Errorf("header: %w", err)
 		}
 		f.header = textproto.CanonicalMIMEHeaderKey(c.Header)
+		if f.header == f.chainHeader {
+			return nil, fmt.Errorf("header '%s' is the one that the chain is in; name the one of the client's own certificate", c.Header)
+		}
 	}
 	return f, nil
 }
@@ -90,10 +98,13 @@ func parseFrom(text string) (netip.Prefix, error) {
 	}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return prefix, fmt.Errorf("from '%s' is neither an address nor a range such as 10.0.0.0/8", text)
+		return prefix, errors.New("it is neither an address nor a range such as 10.0.0.0/8")
+	}
+	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
 	}
 	if prefix.Bits() == 0 {
-		return prefix, fmt.Errorf("from '%s' is every address there is, so anybody could be anybody; name the proxies' own", text)
+		return prefix, errors.New("it is every address there is, so anybody could be anybody; name the proxies' own")
 	}
 	return prefix.Masked(), nil
 }
