@@ -155,16 +155,12 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	// pinRefusal is why a pin that fits does not admit
 	var pinRefusal *validators.Refusal
 	for _, pin := range a.registry.Pins(leaf, sum) {
-		needsChain := pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
 		switch {
 		case pin.Ended(now):
 			if pinRefusal == nil {
-				pinRefusal = &validators.Refusal{
-					Reason: validators.CertificateUnknown,
-					Detail: fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339)),
-				}
+				pinRefusal = &validators.Refusal{Reason: validators.CertificateUnknown, Detail: endedText(pin)}
 			}
-		case needsChain && !chains.of(a, presented, now).admit(pin.Client, v):
+		case needsChain(pin) && !chains.of(a, presented, now).admit(pin.Client, v):
 			pinRefusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pin)}
 		default:
 			v.matches = append(v.matches, clients.Match{Credential: pin, Matched: pin.Value})
@@ -207,6 +203,15 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
 }
 
+// needsChain reports whether a pin counts only with a chain.
+func needsChain(pin *clients.Credential) bool {
+	return pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
+}
+
+func endedText(pin *clients.Credential) string {
+	return fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339))
+}
+
 // chainResult is the outcome of verifying a chain, worked out when first asked for.
 type chainResult struct {
 	done   bool
@@ -241,27 +246,4 @@ func (c *chainResult) whyNot(cred *clients.Credential) string {
 		return fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind, c.err)
 	}
 	return fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)
-}
-
-// hint is a near miss that helps the operator. It does the same work for a
-// subject that is registered and for one that is not, for a stranger could
-// measure the difference.
-func (a *authenticator) hint(leaf *x509.Certificate, reason validators.Reason) string {
-	if !a.registry.HasPKI() || reason != validators.CertificateUnknown && reason != validators.CertificateUntrusted {
-		return ""
-	}
-	dn, err := validators.DNFromRaw(leaf.RawSubject)
-	if err != nil {
-		return "the subject can match no client: " + err.Error()
-	}
-	same, reversed := a.registry.Subject(dn.Key()), a.registry.Subject(dn.ReversedKey())
-	// written out, and joined to one other text, in every case
-	subject := validators.FormatDN(leaf.RawSubject)
-	switch {
-	case len(same) > 0:
-		return "the subject is that of client '" + same[0].Client.ID + "', but it counts only with a chain that verifies and meets issued_by"
-	case len(reversed) > 0:
-		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + subject + "' if this is the client"
-	}
-	return "no client declares the subject '" + subject + "', neither in this order nor in reverse"
 }

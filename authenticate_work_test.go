@@ -80,9 +80,9 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 				counted[cn] = work{
 					examined:   testing.AllocsPerRun(200, func() { forgetful.authenticate(presented, "") }),
 					remembered: testing.AllocsPerRun(200, func() { auth.authenticate(presented, "") }),
-					hinted:     testing.AllocsPerRun(200, func() { auth.hint(presented[0], validators.CertificateUntrusted) }),
+					hinted:     testing.AllocsPerRun(200, func() { auth.hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted}) }),
 				}
-				hints[cn] = auth.hint(presented[0], validators.CertificateUntrusted)
+				hints[cn] = auth.hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})
 			}
 			for cn, got := range counted {
 				if got != counted["unknown-cn"] {
@@ -110,15 +110,15 @@ func TestHint(t *testing.T) {
 	pinsOnly := newTestAuthenticator(t, newTestClock(), nil, pinned("a", leaf))
 	for _, reason := range validators.Reasons {
 		want := reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted
-		if got := withPKI.hint(leaf.Cert, reason); (got != "") != want {
+		if got := withPKI.hint(leaf.Presented(), &validators.Refusal{Reason: reason}); (got != "") != want {
 			t.Errorf("%s: hint %q", reason, got)
 		}
-		if got := pinsOnly.hint(leaf.Cert, reason); got != "" {
+		if got := pinsOnly.hint(leaf.Presented(), &validators.Refusal{Reason: reason}); got != "" {
 			t.Errorf("%s in a realm of pins: hint %q", reason, got)
 		}
 	}
 	unmatchable := testpki.MustSelfSigned(t, company("cli\u200bent"))
-	if got := withPKI.hint(unmatchable.Cert, validators.CertificateUnknown); !strings.HasPrefix(got, "the subject can match no client: ") || strings.Contains(got, "\u200b") {
+	if got := withPKI.hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject can match no client: ") || strings.Contains(got, "\u200b") {
 		t.Errorf("hint %q", got)
 	}
 }

@@ -22,7 +22,7 @@ certificate. See 'caddy mtls <command> --help'.`,
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 				return fmt.Errorf("name a command; see '%s --help'", cmd.CommandPath())
 			}
-			cmd.AddCommand(demoCommand())
+			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand())
 		},
 	})
 }

@@ -16,6 +16,7 @@ require (
 	golang.org/x/net v0.60.0
 	golang.org/x/oauth2 v0.37.0
 	golang.org/x/text v0.42.0
+	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
 require (

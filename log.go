@@ -36,13 +36,14 @@ func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x50
 		fields = append(fields, zap.String("client_id", client.ID))
 	}
 	if len(presented) > 0 {
-		fields = append(fields, realm.certificateFields(presented[0], refusal)...)
+		fields = append(fields, realm.certificateFields(presented, refusal)...)
 	}
 	entry.Write(fields...)
 }
 
-// certificateFields describe a refused certificate.
-func (realm *Realm) certificateFields(leaf *x509.Certificate, refusal *validators.Refusal) []zap.Field {
+// certificateFields describe a refused certificate, the first of those presented.
+func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *validators.Refusal) []zap.Field {
+	leaf := presented[0]
 	sum := sha256.Sum256(leaf.Raw)
 	fields := []zap.Field{
 		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
@@ -50,7 +51,7 @@ func (realm *Realm) certificateFields(leaf *x509.Certificate, refusal *validator
 		zap.String("serial", serialText(leaf.SerialNumber)),
 		zap.String("thumbprint", hex.EncodeToString(sum[:])),
 	}
-	if hint := realm.auth.hint(leaf, refusal.Reason); hint != "" {
+	if hint := realm.auth.hint(presented, refusal); hint != "" {
 		fields = append(fields, zap.String("hint", hint))
 	}
 	if refusal.Reason == validators.CertificateUnknown {

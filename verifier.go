@@ -83,7 +83,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 			zap.String("realm", v.realm.name),
 			zap.String("reason", string(refusal.Reason)),
 			zap.String("detail", refusal.Detail),
-		}, v.realm.certificateFields(presented[0], refusal)...)...)
+		}, v.realm.certificateFields(presented, refusal)...)...)
 	}
 	return errors.New(refusedWord)
 }

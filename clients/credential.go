@@ -48,7 +48,8 @@ type Credential struct {
 	dn         validators.DN
 	name       validators.Name
 	thumbprint validators.Thumbprint
-	publicKey  [sha256.Size]byte
+	// publicKey is the hash of a pinned key, or of the key in a certificate file.
+	publicKey [sha256.Size]byte
 }
 
 // Ended reports whether the credential counts no longer.
@@ -125,7 +126,10 @@ func (c *Client) setCredentials(r Record) error {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
 		thumbprint := validators.ThumbprintOf(cert.Raw)
-		c.add(&Credential{Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint})
+		c.add(&Credential{
+			Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint,
+			publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
+		})
 	}
 	if len(c.Credentials) == 0 {
 		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate")

@@ -20,8 +20,12 @@ type Registry struct {
 	sha1     map[[sha1.Size]byte][]*Credential
 	keys     map[[sha256.Size]byte][]*Credential
 	subjects map[string][]*Credential
-	names    validators.NameIndex[*Credential]
-	hasNames bool
+	// near misses: of every key the first certificate file that has it, and of
+	// every alternative name the first credential that declares it
+	fileKeys  map[[sha256.Size]byte]*Credential
+	nearNames map[validators.Name]*Credential
+	names     validators.NameIndex[*Credential]
+	hasNames  bool
 	// trustDomain is the one that all spiffe: names have, "" without any
 	trustDomain string
 	scopes      []string
@@ -36,6 +40,9 @@ func NewRegistry(list []*Client) (*Registry, error) {
 		sha1:     make(map[[sha1.Size]byte][]*Credential),
 		keys:     make(map[[sha256.Size]byte][]*Credential),
 		subjects: make(map[string][]*Credential),
+
+		fileKeys:  make(map[[sha256.Size]byte]*Credential),
+		nearNames: make(map[validators.Name]*Credential),
 	}
 	scopes := make(map[string]struct{})
 	for _, client := range list {
@@ -63,6 +70,9 @@ func (r *Registry) add(cred *Credential) error {
 	case KindPublicKey:
 		return insert(r.keys, cred.publicKey, cred)
 	case KindThumbprint, KindCertificate:
+		if _, known := r.fileKeys[cred.publicKey]; cred.Kind == KindCertificate && !known {
+			r.fileKeys[cred.publicKey] = cred
+		}
 		if sum, ok := cred.thumbprint.SHA256(); ok {
 			return insert(r.sha256, sum, cred)
 		}
@@ -85,6 +95,9 @@ func (r *Registry) addName(cred *Credential) error {
 		}
 	}
 	r.names.Add(cred.name, cred)
+	if _, known := r.nearNames[cred.name]; !known {
+		r.nearNames[cred.name] = cred
+	}
 	r.hasNames = true
 	return nil
 }

@@ -1,0 +1,221 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+// maxCertificateFile bounds what the commands read.
+const maxCertificateFile = 1 << 20
+
+// passwordFlags are those of commands that read PKCS #12.
+type passwordFlags struct{ password, file string }
+
+func addPasswordFlags(cmd *cobra.Command) *passwordFlags {
+	p := new(passwordFlags)
+	cmd.Flags().StringVar(&p.password, "password", "", "The password of a PKCS #12 file; other users of the machine can see it")
+	cmd.Flags().StringVar(&p.file, "password-file", "", "A file whose first line is the password of a PKCS #12 file")
+	cmd.MarkFlagsMutuallyExclusive("password", "password-file")
+	return p
+}
+
+func (p *passwordFlags) read() (string, error) {
+	if p.file == "" {
+		return p.password, nil
+	}
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// readCertificates reads the certificate file that a command names, the
+// client's own first. "-" is the standard input.
+func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.Certificate, error) {
+	name := file
+	if file == "-" {
+		name = "the standard input"
+	} else {
+		opened, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer opened.Close()
+		in = opened
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxCertificateFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(text) > maxCertificateFile {
+		return nil, fmt.Errorf("%s has more than %d bytes; give the certificate alone", name, maxCertificateFile)
+	}
+	password, err := flags.read()
+	if err != nil {
+		return nil, fmt.Errorf("the password: %w", err)
+	}
+	certificates, err := parseCertificates(text, password)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return certificates, nil
+}
+
+// parseCertificates reads PEM, DER or PKCS #12.
+func parseCertificates(text []byte, password string) ([]*x509.Certificate, error) {
+	switch {
+	case len(bytes.TrimSpace(text)) == 0:
+		return nil, errors.New("it is empty")
+	case bytes.HasPrefix(text, []byte{0xff, 0xfe}), bytes.HasPrefix(text, []byte{0xfe, 0xff}):
+		return nil, errors.New("it is UTF-16 text, as PowerShell writes it; save it as ASCII")
+	case bytes.Contains(text, []byte("-----BEGIN ")):
+		return parsePEM(text)
+	}
+	certificates, err := x509.ParseCertificates(text)
+	if err == nil {
+		return certificates, nil
+	}
+	if isPKCS12(text) {
+		return parsePKCS12(text, password)
+	}
+	return nil, whatDER(text, err)
+}
+
+// parsePEM returns the certificates of a PEM file. Other blocks beside them,
+// such as the private key, are passed over.
+func parsePEM(text []byte) ([]*x509.Certificate, error) {
+	var certificates []*x509.Certificate
+	other, begun := "", bytes.Count(text, []byte("-----BEGIN CERTIFICATE-----"))
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
+			if other == "" {
+				other = block.Type
+			}
+			continue
+		}
+		if block.Headers["DEK-Info"] != "" {
+			return nil, errors.New("the PEM block is encrypted; decrypt it first")
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certificates)+1, err)
+		}
+		certificates = append(certificates, certificate)
+	}
+	switch {
+	case begun > len(certificates):
+		return nil, errors.New("a PEM block is damaged or cut off; copy the file again")
+	case len(certificates) > 0:
+		return certificates, nil
+	}
+	return nil, whatPEM(other)
+}
+
+var (
+	errIsKey     = errors.New("it holds a private key and no certificate; give the certificate that belongs to it")
+	errIsRequest = errors.New("it is a certificate request, which no CA has signed yet; give the certificate that the CA made of it")
+	errIsPKCS7   = errors.New("it is PKCS #7; convert it with 'openssl pkcs7 -print_certs', with '-inform der' unless it is PEM")
+)
+
+// whatPEM is the error of a file whose first block is no certificate.
+func whatPEM(blockType string) error {
+	switch {
+	case blockType == "":
+		return errors.New("a PEM block is damaged or cut off; copy the file again")
+	case strings.HasSuffix(blockType, "PRIVATE KEY"):
+		return errIsKey
+	case strings.HasSuffix(blockType, "CERTIFICATE REQUEST"):
+		return errIsRequest
+	case blockType == "PUBLIC KEY", blockType == "RSA PUBLIC KEY":
+		return errors.New("it holds a public key and no certificate; give the certificate")
+	case blockType == "TRUSTED CERTIFICATE":
+		return errors.New("it is OpenSSL's own form of a trusted certificate; convert it with 'openssl x509'")
+	case blockType == "PKCS7", blockType == "CMS":
+		return errIsPKCS7
+	}
+	return fmt.Errorf("it holds a PEM block %.80q and no certificate", blockType)
+}
+
+// whatDER is the error of a file that is not PEM, and no certificate because
+// of the given one.
+func whatDER(der []byte, notCertificate error) error {
+	var contentInfo struct {
+		Type asn1.ObjectIdentifier
+		Rest asn1.RawValue `asn1:"optional"`
+	}
+	if _, err := x509.ParseCertificateRequest(der); err == nil {
+		return errIsRequest
+	}
+	if _, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+		return errIsKey
+	}
+	if _, err := x509.ParsePKCS1PrivateKey(der); err == nil {
+		return errIsKey
+	}
+	if _, err := x509.ParseECPrivateKey(der); err == nil {
+		return errIsKey
+	}
+	if _, err := asn1.Unmarshal(der, &contentInfo); err == nil && contentInfo.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}) {
+		return errIsPKCS7
+	}
+	return fmt.Errorf("it is no certificate in PEM, DER or PKCS #12: %w", notCertificate)
+}
+
+// isPKCS12 reports whether the file begins like a PFX (RFC 7292 §4).
+func isPKCS12(der []byte) bool {
+	var pfx struct {
+		Version  int
+		AuthSafe asn1.RawValue
+		MacData  asn1.RawValue `asn1:"optional"`
+	}
+	_, err := asn1.Unmarshal(der, &pfx)
+	return err == nil && pfx.Version == 3 && pfx.AuthSafe.Tag == asn1.TagSequence
+}
+
+// parsePKCS12 returns the certificate of the file's key and then the others.
+// The key goes nowhere.
+func parsePKCS12(der []byte, password string) ([]*x509.Certificate, error) {
+	key, leaf, others, err := pkcs12.DecodeChain(der, password)
+	switch {
+	case errors.Is(err, pkcs12.ErrIncorrectPassword) && password == "":
+		return nil, errors.New("it is a PKCS #12 file with a password; give it with --password-file")
+	case errors.Is(err, pkcs12.ErrIncorrectPassword):
+		return nil, errors.New("the password of the PKCS #12 file is another")
+	case err != nil:
+		if certificates, storeErr := pkcs12.DecodeTrustStore(der, password); storeErr == nil && len(certificates) > 0 {
+			return certificates, nil
+		}
+		return nil, fmt.Errorf("%w; convert the file with 'openssl pkcs12 -nokeys', with '-legacy' if it is old", err)
+	}
+	certificates := append([]*x509.Certificate{leaf}, others...)
+	if signer, ok := key.(crypto.Signer); ok {
+		public, err := x509.MarshalPKIXPublicKey(signer.Public())
+		if err != nil {
+			return nil, err
+		}
+		own := slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, public) })
+		if own > 0 {
+			leaf = certificates[own]
+			certificates = slices.Insert(slices.Delete(certificates, own, own+1), 0, leaf)
+		}
+	}
+	return certificates, nil
+}

@@ -1,0 +1,280 @@
+package mtlsauth
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // the thumbprint that older systems show
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	// maxShownNames is how many alternative names are printed.
+	maxShownNames = 32
+	// maxShownText is how much is printed of what a certificate says.
+	maxShownText = 300
+)
+
+func inspectCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "inspect [--password <text> | --password-file <file>] <certificate>",
+		Short: "Shows a certificate, and the client block that would register it",
+		Long: `
+Prints what this plugin compares of a client certificate: its names, its
+validity and its hashes, and the client block that would register it, ready to
+be pasted into the mtls global option. Nothing is sent anywhere.
+
+The file may be PEM, DER or PKCS #12; "-" is the standard input. If it holds
+several certificates, the first one is the client's own. A private key beside
+them is never printed.
+
+A certificate file:
+
+	$ caddy mtls inspect client.pem
+
+A PKCS #12 file:
+
+	$ caddy mtls inspect --password-file secret.txt client.p12
+
+The certificate that a client really presents, as a server sees it:
+
+	$ openssl s_client -connect peer.example:443 </dev/null | caddy mtls inspect -`,
+		Args: cobra.ExactArgs(1),
+	}
+	flags := addPasswordFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		certificates, err := readCertificates(cmd.InOrStdin(), args[0], flags)
+		if err != nil {
+			return err
+		}
+		printInspection(cmd.OutOrStdout(), certificates, time.Now())
+		return nil
+	}
+	return cmd
+}
+
+// facts prints one fact a line. What a certificate says must come escaped.
+type facts struct{ out io.Writer }
+
+func (f facts) print(label, format string, args ...any) {
+	fmt.Fprintf(f.out, "%-17s %s\n", label, fmt.Sprintf(format, args...))
+}
+
+// escaped is text that somebody else chose, for a terminal.
+func escaped(text string) string {
+	cut := text[:min(len(text), maxShownText)]
+	quoted := strconv.Quote(cut)
+	if len(cut) < len(text) {
+		return quoted[1:len(quoted)-1] + "…"
+	}
+	return quoted[1 : len(quoted)-1]
+}
+
+func printInspection(out io.Writer, certificates []*x509.Certificate, now time.Time) {
+	f := facts{out}
+	for i, certificate := range certificates {
+		if i > 0 {
+			fmt.Fprintln(out)
+			f.print(fmt.Sprintf("certificate %d", i+1), "presented after the client's own")
+		}
+		f.certificate(certificate, now)
+		if i == 0 {
+			f.notes(certificate, now)
+		}
+	}
+	fmt.Fprintf(out, "\nTo register it, paste this into the mtls global option:\n\n%s", clientBlock(certificates))
+}
+
+func (f facts) certificate(c *x509.Certificate, now time.Time) {
+	f.print("subject", "%s", orNone(validators.FormatDN(c.RawSubject)))
+	f.names(c)
+	f.print("issuer", "%s", orNone(validators.FormatDN(c.RawIssuer)))
+	if selfSigned(c) {
+		f.print("", "which is itself: it is self-signed")
+	}
+	f.print("serial", "%s", serialText(c.SerialNumber))
+	f.print("valid from", "%s", c.NotBefore.UTC().Format(time.RFC3339))
+	f.print("valid until", "%s (%s)", c.NotAfter.UTC().Format(time.RFC3339), validityText(c, now))
+	f.print("key", "%s", keyText(c))
+	f.print("signature", "%s", c.SignatureAlgorithm)
+	f.print("CA", "%t", c.IsCA)
+	sum, key := sha256.Sum256(c.Raw), sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	old := sha1.Sum(c.Raw) //nolint:gosec // see above
+	f.hash("thumbprint", "SHA-256", sum[:])
+	f.hash("", "SHA-1", old[:])
+	f.hash("public key", "SHA-256", key[:])
+}
+
+func (f facts) hash(label, algorithm string, sum []byte) {
+	f.print(label, "%-7s hex        %s", algorithm, hex.EncodeToString(sum))
+	f.print("", "%-7s base64url  %s", algorithm, base64.RawURLEncoding.EncodeToString(sum))
+}
+
+func (f facts) names(c *x509.Certificate) {
+	names, err := validators.ShowNames(c)
+	if err != nil {
+		f.print("note", "%s", err)
+		return
+	}
+	for i, name := range names {
+		switch {
+		case i == maxShownNames:
+			f.print("more names", "%d", len(names)-i)
+			return
+		case name.Kind == "":
+			f.print("other name", "of a kind that is not compared")
+		case name.Name == validators.Name{}:
+			f.print(string(name.Kind), "%s (can match no client)", escaped(name.Text))
+		default:
+			f.print(string(name.Kind), "%s", escaped(name.Text))
+		}
+	}
+}
+
+// notes are why the certificate would be refused whoever it belongs to.
+func (f facts) notes(c *x509.Certificate, now time.Time) {
+	for _, refusal := range []*validators.Refusal{validators.CheckValidity(c, now), validators.CheckLeaf(c)} {
+		if refusal != nil {
+			f.print("note", "it would be refused: %s", refusal.Detail)
+		}
+	}
+	if refusal := validators.CheckPKILeaf(c); refusal != nil {
+		f.print("note", "it counts only pinned: %s", refusal.Detail)
+	}
+}
+
+func orNone(name string) string {
+	if name == "" {
+		return "(empty)"
+	}
+	return name
+}
+
+func selfSigned(c *x509.Certificate) bool {
+	return string(c.RawSubject) == string(c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+}
+
+func keyText(c *x509.Certificate) string {
+	switch key := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA %d", key.N.BitLen())
+	case *ecdsa.PublicKey:
+		return "ECDSA " + key.Curve.Params().Name
+	case ed25519.PublicKey:
+		return "Ed25519"
+	}
+	return c.PublicKeyAlgorithm.String()
+}
+
+func validityText(c *x509.Certificate, now time.Time) string {
+	switch {
+	case now.Before(c.NotBefore):
+		return "not valid before " + spanText(c.NotBefore.Sub(now)) + " from now"
+	case now.After(c.NotAfter):
+		return "expired " + spanText(now.Sub(c.NotAfter)) + " ago"
+	}
+	return "in " + spanText(c.NotAfter.Sub(now))
+}
+
+func spanText(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	}
+	return fmt.Sprintf("%d seconds", d/time.Second)
+}
+
+// clientBlock is the block that registers a certificate, with the other ways to
+// declare it as comments. A stranger chose the names in it, so each is quoted,
+// and none holds what a Caddyfile or a placeholder would give a meaning.
+func clientBlock(certificates []*x509.Certificate) string {
+	leaf := certificates[0]
+	thumbprint, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	pin, publicKey := fmt.Sprintf(`thumbprint "%x"`, thumbprint), fmt.Sprintf(`public_key "%x"`, key)
+	var names []string
+	if !selfSigned(leaf) && validators.CheckPKILeaf(leaf) == nil {
+		names = nameLines(leaf)
+	}
+	var b strings.Builder
+	b.WriteString("client \"CHANGE-ME\" {\n")
+	line := func(prefix, text string) { fmt.Fprintf(&b, "\t%s%s\n", prefix, text) }
+	if len(names) == 0 {
+		line("", pin)
+		line("# ", "or, so that a renewed certificate with the same key is accepted too:")
+		line("# ", publicKey)
+	} else {
+		line("", names[0])
+		line("# ", "the CA must be in trust_pool; a renewed certificate is accepted too")
+		if ca := issuerAmong(certificates); ca != nil {
+			line("# ", "if other CAs are there as well, name the one that issues it:")
+			line("# ", fmt.Sprintf(`issued_by "%x"`, sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
+		}
+		line("# ", "other ways to recognise it, each enough by itself:")
+		for _, name := range names[1:] {
+			line("# ", name)
+		}
+		line("# ", publicKey)
+		line("# ", pin)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// nameLines are the lines that declare the subject and the alternative names
+// of a certificate, as far as they can be declared.
+func nameLines(leaf *x509.Certificate) []string {
+	const most = 8
+	var lines []string
+	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
+		text := configText.Replace(dn.String())
+		if declared, err := validators.ParseDN(text); err == nil && declared.Key() == dn.Key() {
+			lines = append(lines, `subject "`+text+`"`)
+		}
+	}
+	presented, err := validators.NamesOf(leaf)
+	if err != nil {
+		return lines
+	}
+	for name := range presented.All() {
+		text := name.String()
+		declared, err := validators.ParseName(name.Kind(), text)
+		if err != nil || declared != name || strings.ContainsAny(text, "{}\"\\") {
+			continue
+		}
+		if lines = append(lines, string(name.Kind())+` "`+text+`"`); len(lines) == most {
+			break
+		}
+	}
+	return lines
+}
+
+// configText writes, inside the text of a distinguished name, what ends a
+// quoted word of a Caddyfile and what begins a placeholder as RFC 4514 §2.4
+// writes octets.
+var configText = strings.NewReplacer(`\"`, `\22`, `\\`, `\5C`, "{", `\7B`, "}", `\7D`)
+
+// issuerAmong returns the presented certificate that issued the first one.
+func issuerAmong(certificates []*x509.Certificate) *x509.Certificate {
+	for _, ca := range certificates[1:] {
+		if certificates[0].CheckSignatureFrom(ca) == nil {
+			return ca
+		}
+	}
+	return nil
+}

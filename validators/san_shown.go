@@ -1,0 +1,64 @@
+package validators
+
+import (
+	"crypto/x509"
+	"iter"
+	"net/netip"
+	"strings"
+)
+
+// All yields the names that a declared name could fit, in the order of the
+// certificate.
+func (p PresentedNames) All() iter.Seq[Name] {
+	return func(yield func(Name) bool) {
+		for _, n := range p.names {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// Len is the number of names that a declared name could fit.
+func (p PresentedNames) Len() int { return len(p.names) }
+
+// Wildcard returns the declared name with "*." that fits a presented DNS name,
+// and for any other name the zero value.
+func (n Name) Wildcard() Name {
+	_, parent, found := strings.Cut(n.text, ".")
+	if n.kind != NameDNS || !found {
+		return Name{}
+	}
+	return Name{kind: NameDNS, text: "*." + parent}
+}
+
+// ShownName is a subject alternative name for somebody to read.
+type ShownName struct {
+	// Kind is empty for a kind that cannot be declared.
+	Kind NameKind
+	// Text is what the certificate says, which may be anything.
+	Text string
+	// Name is the zero value if no declared name fits it.
+	Name Name
+}
+
+// ShowNames returns every subject alternative name of a certificate, those that
+// fit no declared name too. What [NamesOf] finds wrong is an error here as well.
+func ShowNames(cert *x509.Certificate) ([]ShownName, error) {
+	general, err := generalNames(cert)
+	if err != nil {
+		return nil, err
+	}
+	kinds := map[int]NameKind{rfc822Name: NameEmail, dNSName: NameDNS, uniformResourceIdentifier: NameURI, iPAddress: NameIP}
+	shown := make([]ShownName, len(general))
+	for i, raw := range general {
+		shown[i] = ShownName{Kind: kinds[raw.Tag], Text: string(raw.Bytes)}
+		if address, ok := netip.AddrFromSlice(raw.Bytes); ok && raw.Tag == iPAddress {
+			shown[i].Text = address.String()
+		}
+		if name, ok := presentedName(raw); ok {
+			shown[i].Name = name
+		}
+	}
+	return shown, nil
+}
