@@ -143,6 +143,16 @@ func (r *rig) plain(t *testing.T) *caller {
 	return c
 }
 
+// close closes the caller's connections before the test ends.
+func (c *caller) close() {
+	switch transport := c.rt.(type) {
+	case *http3.Transport:
+		_ = transport.Close()
+	case *http.Transport:
+		transport.CloseIdleConnections()
+	}
+}
+
 func (r *rig) tlsConfig(leaf *testpki.Leaf) *tls.Config {
 	config := &tls.Config{RootCAs: r.serverCA.Pool(), MinVersion: tls.VersionTLS12}
 	if leaf != nil {

@@ -354,9 +354,10 @@ https://api.test:@HTTPS@ {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, handlers, _ := strings.Cut(string(config), `"api.test"`)
 	var order []string
 	for _, word := range []string{"mtls_issuer", "mtls_auth", "authentication", "templates", "static_response", "reverse_proxy"} {
-		order = append(order, fmt.Sprintf("%09d %s", strings.Index(string(config), `"handler":"`+word+`"`), word))
+		order = append(order, fmt.Sprintf("%09d %s", strings.Index(handlers, `"handler":"`+word+`"`), word))
 	}
 	if !json.Valid(config) || !slices.IsSorted(order) || strings.Contains(strings.Join(order, " "), "-") {
 		t.Errorf("the handlers stand at %q in %s", order, config)
