@@ -194,8 +194,12 @@ func checkHeaderName(name string) error {
 
 // checkKeptName reports why a header cannot be exempted from stripping.
 func checkKeptName(name string, set []string) error {
-	if err := checkHeaderName(strings.TrimSuffix(name, "*")); err != nil {
+	beginning := strings.TrimSuffix(name, "*")
+	if err := checkHeaderName(beginning); err != nil {
 		return err
+	}
+	if strings.Contains(beginning, "*") {
+		return fmt.Errorf("header '%s' has a * that is not at its end, where alone it stands for any ending; write the names out", name)
 	}
 	kept := newHeaderNames(name)
 	if i := slices.IndexFunc(set, kept.contains); i >= 0 {
