@@ -64,6 +64,7 @@ func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap fu
 	t.Helper()
 	dir := loadFiles(t)
 	t.Setenv("MTLS_TEST_EMPTY", "")
+	t.Setenv("MTLS_TEST_BLANK", "  ")
 	if err := os.Unsetenv("MTLS_TEST_UNSET"); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +93,10 @@ func TestLoadPlaceholders(t *testing.T) {
 		{
 			"unset variable in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_UNSET},O=company\"\n}",
 			[]string{"realm 'partners': client 'a': subject 'CN={env.MTLS_TEST_UNSET},O=company': evaluated placeholder {env.MTLS_TEST_UNSET} is empty; set it, or write the value itself"},
+		},
+		{
+			"variable of spaces in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_BLANK},O=company\"\n}",
+			[]string{"realm 'partners': client 'a': subject 'CN=  ,O=company': ", "the value of CN is empty: write one or leave the attribute out; if it comes from a variable, that is not set"},
 		},
 		{
 			"empty variable in a thumbprint", "client a {\nthumbprint {env.MTLS_TEST_EMPTY}\n}",
