@@ -116,7 +116,7 @@ func newRig(t *testing.T) *rig {
 		ca:       testpki.MustCA(t, testpki.CommonName("Clients CA")),
 		otherCA:  testpki.MustCA(t, testpki.CommonName("Other CA")),
 		serverCA: testpki.MustCA(t, testpki.CommonName("Server CA")),
-		logs:     newLogSink(t),
+		logs:     newLogSink(),
 	}
 	r.write("clients-ca.pem", r.ca.PEM())
 	r.write("other-ca.pem", r.otherCA.PEM())
