@@ -313,6 +313,17 @@ https://public.test:@HTTPS@ {
 		}
 		_ = conn.conn.Close()
 	}
+	// what would carry further requests is not tunnelled: in it the caller could
+	// send the API any header
+	for _, upgrade := range []string{"Upgrade: h2c", "Upgrade: H2C", "Upgrade: h2c, websocket", "Upgrade: websocket, h2c", "Upgrade: websocket\nUpgrade: h2c", "Upgrade: TLS/1.0", "Upgrade: HTTP/2.0", "Upgrade:"} {
+		for host, leaf := range map[string]*testpki.Leaf{"api.test": billing, "public.test": nil} {
+			got := r.raw(t, leaf, host).send("GET / HTTP/1.1\nHost: " + host + "\nConnection: Upgrade, HTTP2-Settings\nHTTP2-Settings: AAMAAABkAAQAAP__\n" + upgrade + "\n\n")
+			got.wantStatus(t, http.StatusOK)
+			if header := got.seen.Header; header.Get("Upgrade") != "" || header.Get("Http2-Settings") != "" {
+				t.Errorf("%s: the API is asked to upgrade: %v", upgrade, header)
+			}
+		}
+	}
 	got := r.raw(t, nil, "api.test").send("GET /upgrade HTTP/1.1\nHost: api.test\nConnection: Upgrade\nUpgrade: websocket\n\n")
 	got.wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 	got = r.raw(t, nil, "api.test").send("CONNECT api.test:443 HTTP/1.1\nHost: api.test\nX-Client-ID: billing.partner\n\n")

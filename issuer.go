@@ -20,6 +20,9 @@ import (
 // announced for longer than this.
 const publicMaxAge = 5 * time.Minute
 
+// tokenBodyTimeout is how long a client may take to send a token request.
+const tokenBodyTimeout = 10 * time.Second
+
 // IssuerHandler serves the endpoints of a realm's issuer: its metadata
 // (RFC 8414), its public keys, and the token endpoint, where a client gets an
 // access token bound to the certificate it authenticates with (RFC 8705 §3).
@@ -99,7 +102,13 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	request, failure := tokens.ParseTokenRequest(r)
+	if r.Method == http.MethodPost && len(presentedCertificates(r)) == 0 {
+		// before the body, which a stranger could send for ever
+		id, refusal := h.realm.authenticate(r, "")
+		h.refuseClient(w, r, id, refusal)
+		return
+	}
+	request, failure := readTokenRequest(w, r)
 	if failure != nil {
 		h.refuseToken(w, r, request, failure)
 		return
@@ -130,6 +139,16 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	h.realm.metrics.issued.Inc()
 	tokens.WriteToken(w, token)
+}
+
+// readTokenRequest reads the request with a deadline, where the connection can
+// have one.
+func readTokenRequest(w http.ResponseWriter, r *http.Request) (tokens.TokenRequest, *tokens.Error) {
+	control := http.NewResponseController(w)
+	if control.SetReadDeadline(time.Now().Add(tokenBodyTimeout)) == nil {
+		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	}
+	return tokens.ParseTokenRequest(r)
 }
 
 // refuseClient answers a request whose client is not authenticated: the same

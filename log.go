@@ -43,8 +43,8 @@ func (realm *Realm) logRefusal(message string, r *http.Request, id identity, ref
 			zap.String("serial", serialText(leaf.SerialNumber)),
 			zap.String("thumbprint", hex.EncodeToString(sum[:])),
 		)
-		if hint := realm.auth.hint(leaf, refusal.Reason); hint != "" {
-			fields = append(fields, zap.String("hint", hint))
+		if refusal.Hint != "" {
+			fields = append(fields, zap.String("hint", refusal.Hint))
 		}
 		if refusal.Reason == validators.CertificateUnknown {
 			fields = append(fields, zap.String("register", registration(sum)))
