@@ -37,11 +37,11 @@ https://api.test:@HTTPS@ {
 `)
 	for _, protocol := range rigProtocols {
 		for path, want := range map[string]string{"/guarded/x": "client", "/x": "nobody"} {
-			got := r.caller(t, protocol, billing).get("https://api.test" + path).wantStatus(t, http.StatusOK)
+			got := r.caller(t, protocol, billing).get("https://api.test"+path).wantStatus(t, http.StatusOK)
 			if got.body != want || got.header.Get("X-Before") != "" {
 				t.Errorf("%s with a certificate: %q, header %q; want %q", path, got.body, got.header.Get("X-Before"), want)
 			}
-			got = r.caller(t, protocol, nil).get("https://api.test" + path).wantStatus(t, http.StatusOK)
+			got = r.caller(t, protocol, nil).get("https://api.test"+path).wantStatus(t, http.StatusOK)
 			if got.body != "nobody" || got.header.Get("X-Before") != "" {
 				t.Errorf("%s without a certificate: %q", path, got.body)
 			}
