@@ -37,7 +37,7 @@ func init() {
 var rigProtocols = []string{"h1", "h2", "h3"}
 
 // rigHosts are the names that the server's certificate is good for.
-var rigHosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "generation.test", "localhost"}
+var rigHosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "generation.test", "localhost"}
 
 // rig is a running Caddy, the API behind it, and the certificates of the test.
 type rig struct {
