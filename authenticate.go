@@ -15,8 +15,7 @@ const (
 	acceptedSlots      = 1 << 12
 	maxAcceptedSlots   = 1 << 16
 	refusedSlots       = 1 << 10
-	maxAcceptedBytes   = 16 << 10
-	maxRefusedBytes    = 4 << 10
+	maxAcceptedBytes   = 8 << 10
 	hintWrongIssuer    = "client '%s' fits by its %s, but no certificate of the chain is in its issued_by"
 	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
 	detailNoCredential = "no client of the realm has a credential that fits"
@@ -53,7 +52,7 @@ func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, n
 		trust:    trust,
 		now:      now,
 		accepted: newMemory(min(max(acceptedSlots, 2*registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
-		refused:  newMemory(refusedSlots, maxRefusedBytes),
+		refused:  newMemory(refusedSlots, 0),
 	}
 }
 
@@ -143,6 +142,7 @@ func disabledClient(matches []clients.Match, clientID string) string {
 func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *verdict {
 	leaf := presented[0]
 	refused := func(refusal *validators.Refusal) *verdict {
+		refusal.Hint = a.hint(presented, refusal)
 		return &verdict{refusal: refusal, until: now.Add(refusalMemory)}
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {

@@ -60,7 +60,7 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 		t.Fatalf("the registered subject: %s", got)
 	}
 	forgetful := *auth
-	forgetful.refused = newMemory(memoryWays, 0)
+	forgetful.refused = newMemory(memoryWays, 1) // less than any certificate
 
 	key := testpki.MustKey(t, testpki.P256)
 	for name, present := range map[string]func(testpki.Option) *testpki.Leaf{

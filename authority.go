@@ -163,11 +163,36 @@ func (realm *Realm) signingKeys(ctx caddy.Context, config Issuer) (keys *tokens.
 		},
 	}
 	keys = tokens.ManagedKeys(store, nil)
-	if _, err := keys.Load(ctx); err != nil && !errors.Is(err, tokens.ErrNoKey) {
-		logger.Error("reading the signing keys from storage; no token can be issued until that works",
-			zap.String("realm", realm.name), zap.Error(err))
+	_, err = keys.Load(ctx)
+	if err == nil || errors.Is(err, tokens.ErrNoKey) {
+		return keys, "", nil
 	}
+	if ring := realm.runningKeys(config.URL, keys.Algorithm()); ring != nil {
+		logger.Error("reading the signing keys from storage; the keys of the running configuration stay in use",
+			zap.String("realm", realm.name), zap.Error(err))
+		return tokens.ManagedKeys(store, ring), "", nil
+	}
+	logger.Error("reading the signing keys from storage; no token can be issued until that works",
+		zap.String("realm", realm.name), zap.Error(err))
 	return keys, "", nil
+}
+
+// runningKeys returns the keys that the configuration about to be replaced
+// signs with, if its realm has the same issuer, or nil.
+func (realm *Realm) runningKeys(issuer string, algorithm tokens.Algorithm) *tokens.Keyring {
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		return nil
+	}
+	running, ok := module.(*App).Realms[realm.name]
+	if !ok || running.authority == nil {
+		return nil
+	}
+	a := running.authority
+	if a.url != issuer || a.fixed != "" || a.keys.Algorithm() != algorithm {
+		return nil
+	}
+	return a.keys.Current()
 }
 
 // ensureKeys makes the signing keys if storage has none, and tries again until

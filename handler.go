@@ -134,6 +134,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate refuses a configuration that could not do what it says.
 func (h *Handler) Validate() error {
+	// an empty list from a generator must not admit everybody
+	if h.Allow != nil && len(h.Allow) == 0 {
+		return errors.New("mtls_auth: allow is an empty list; name a client, or leave it out to admit every client of the realm")
+	}
+	if h.RequireScope != nil && len(h.RequireScope) == 0 {
+		return errors.New("mtls_auth: require_scope is an empty list; name a scope or leave it out")
+	}
 	var set []string
 	for name, value := range h.HeaderUp {
 		if err := checkHeaderName(name); err != nil {

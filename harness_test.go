@@ -4,9 +4,12 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -34,7 +37,7 @@ func init() {
 var rigProtocols = []string{"h1", "h2", "h3"}
 
 // rigHosts are the names that the server's certificate is good for.
-var rigHosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "localhost"}
+var rigHosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "generation.test", "localhost"}
 
 // rig is a running Caddy, the API behind it, and the certificates of the test.
 type rig struct {
@@ -50,12 +53,15 @@ type rig struct {
 	adminOn            bool
 	caddyfile          string               // what runs
 	change             func(map[string]any) // changes the adapted JSON, unless nil
+	generation         int                  // of the configuration, from 1
 	leaves             []*testpki.Leaf
 	secrets            []string // what no log may hold, beside the leaves
 }
 
 // rigPrelude is what every configuration has. A test never touches the machine
-// it runs on: no trust store, no ACME, no autosave, its own storage.
+// it runs on: no trust store, no ACME, no autosave, its own storage. The logger
+// of events is left out because with it Caddy reads its TLS app in handshakes
+// that may come while that app is still being started, which is a data race.
 const rigPrelude = `{
 	admin @ADMIN@
 	persist_config off
@@ -71,6 +77,7 @@ const rigPrelude = `{
 		output rig @SINK@
 		format json
 		level DEBUG
+		exclude events
 	}
 	@GLOBAL@
 }
@@ -93,6 +100,11 @@ const rigPrelude = `{
 	tls "@DIR@/server.pem" "@DIR@/server.key"
 }
 
+https://generation.test:@HTTPS@ {
+	import tls_without_client_auth
+	respond "generation @GENERATION@"
+}
+
 `
 
 // newRig makes certificates and starts the API behind. Caddy is not running
@@ -104,7 +116,7 @@ func newRig(t *testing.T) *rig {
 		ca:       testpki.MustCA(t, testpki.CommonName("Clients CA")),
 		otherCA:  testpki.MustCA(t, testpki.CommonName("Other CA")),
 		serverCA: testpki.MustCA(t, testpki.CommonName("Server CA")),
-		logs:     newLogSink(t),
+		logs:     newLogSink(),
 	}
 	r.write("clients-ca.pem", r.ca.PEM())
 	r.write("other-ca.pem", r.otherCA.PEM())
@@ -191,11 +203,30 @@ func (r *rig) start(global, sites string) {
 	}
 }
 
-// reload replaces the configuration. Ports stay.
+// reload replaces the configuration. Ports stay. Caddy says that it is done a
+// moment before the old configuration takes no more connections, so reload
+// waits until new ones are answered by the new one only.
 func (r *rig) reload(global, sites string) {
 	r.t.Helper()
 	if err := r.load(global, sites); err != nil {
 		r.t.Fatalf("reloading the configuration: %v\n%s", err, r.caddyfile)
+	}
+	want := fmt.Sprintf("generation %d", r.generation)
+	deadline := time.Now().Add(rigPatience)
+	for _, protocol := range rigProtocols {
+		for streak := 0; streak < 3; {
+			c := r.caller(r.t, protocol, nil)
+			got, err := c.try(http.MethodGet, "https://generation.test/")
+			c.close()
+			if err == nil && got.body == want && caddy.ListenerUsage("tcp", "127.0.0.1:"+r.https) == 1 {
+				streak++
+				continue
+			}
+			streak = 0
+			if time.Now().After(deadline) {
+				r.t.Fatalf("after a reload %s is answered %q %v, want %q", protocol, got.body, err, want)
+			}
+		}
 	}
 }
 
@@ -209,6 +240,7 @@ func (r *rig) load(global, sites string) error {
 }
 
 func (r *rig) adapt(global, sites string) ([]byte, error) {
+	r.generation++
 	r.caddyfile = r.fill(strings.Replace(rigPrelude, "@GLOBAL@", global, 1) + sites)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(r.caddyfile), map[string]any{"filename": "Caddyfile"})
 	if err != nil || r.change == nil {
@@ -225,7 +257,7 @@ func (r *rig) fill(text string) string {
 		admin = "127.0.0.1:" + r.admin
 	}
 	return strings.NewReplacer("@DIR@", r.dir, "@HTTPS@", r.https, "@HTTP@", r.http, "@ADMIN@", admin,
-		"@UP@", r.upstream.address, "@SINK@", r.logs.name).Replace(text)
+		"@UP@", r.upstream.address, "@SINK@", r.logs.name, "@GENERATION@", strconv.Itoa(r.generation)).Replace(text)
 }
 
 // rigPort returns a port that is free for TCP and for UDP, which HTTP/3 uses.

@@ -98,7 +98,8 @@ func (p protectedNames) contains(name string) bool {
 
 // strip removes the protected names from the request in place: from its
 // headers, from its trailers, and from Connection, which could tell a hop to
-// drop what is set later.
+// drop what is set later. It also removes what would tunnel further requests
+// past this one.
 func (p protectedNames) strip(r *http.Request) {
 	for name := range r.Header {
 		if p.contains(name) {
@@ -108,9 +109,23 @@ func (p protectedNames) strip(r *http.Request) {
 	if connection := r.Header["Connection"]; len(connection) > 0 {
 		p.stripConnection(r.Header, connection)
 	}
+	if upgrade := r.Header["Upgrade"]; len(upgrade) > 0 {
+		stripUpgrade(r.Header, upgrade)
+	}
 	if len(r.Trailer) > 0 {
 		p.stripTrailer(r)
 	}
+}
+
+// stripUpgrade lets a request upgrade to WebSocket and to nothing else. Through
+// a connection that became HTTP/2 or another protocol with requests of its own,
+// a caller would talk to the API directly, with any headers it likes.
+func stripUpgrade(header http.Header, values []string) {
+	if len(values) == 1 && strings.EqualFold(textproto.TrimString(values[0]), "websocket") {
+		return
+	}
+	header.Del("Upgrade")
+	header.Del("Http2-Settings")
 }
 
 func (p protectedNames) stripConnection(header http.Header, values []string) {
@@ -194,8 +209,12 @@ func checkHeaderName(name string) error {
 
 // checkKeptName reports why a header cannot be exempted from stripping.
 func checkKeptName(name string, set []string) error {
-	if err := checkHeaderName(strings.TrimSuffix(name, "*")); err != nil {
+	beginning := strings.TrimSuffix(name, "*")
+	if err := checkHeaderName(beginning); err != nil {
 		return err
+	}
+	if strings.Contains(beginning, "*") {
+		return fmt.Errorf("header '%s' has a * that is not at its end, where alone it stands for any ending; write the names out", name)
 	}
 	kept := newHeaderNames(name)
 	if i := slices.IndexFunc(set, kept.contains); i >= 0 {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ type rigUpstream struct {
 	hits    atomic.Int64
 	blocked chan string   // a request to /block has arrived
 	release chan struct{} // lets one request to /block go on
+
+	mu   sync.Mutex
+	told []string // every X-Client-ID that the API was ever told
 }
 
 // seenRequest is a request as it reached the API.
@@ -46,6 +50,9 @@ func newRigUpstream(t *testing.T) *rigUpstream {
 
 func (u *rigUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.hits.Add(1)
+	u.mu.Lock()
+	u.told = append(u.told, r.Header.Values("X-Client-Id")...)
+	u.mu.Unlock()
 	switch r.URL.Path {
 	case "/upgrade":
 		u.upgrade(w, r)
@@ -141,6 +148,16 @@ func (r *rig) plain(t *testing.T) *caller {
 	c := r.caller(t, "h1", nil)
 	c.address = "127.0.0.1:" + r.http
 	return c
+}
+
+// close closes the caller's connections before the test ends.
+func (c *caller) close() {
+	switch transport := c.rt.(type) {
+	case *http3.Transport:
+		_ = transport.Close()
+	case *http.Transport:
+		transport.CloseIdleConnections()
+	}
 }
 
 func (r *rig) tlsConfig(leaf *testpki.Leaf) *tls.Config {

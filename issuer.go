@@ -21,6 +21,9 @@ import (
 // announced for longer than this.
 const publicMaxAge = 5 * time.Minute
 
+// tokenBodyTimeout is how long a client may take to send a token request.
+const tokenBodyTimeout = 10 * time.Second
+
 // IssuerHandler serves the endpoints of a realm's issuer: its metadata
 // (RFC 8414), its public keys, and the token endpoint, where a client gets an
 // access token bound to the certificate it authenticates with (RFC 8705 §3).
@@ -100,17 +103,22 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	request, failure := tokens.ParseTokenRequest(r)
+	state := stateOf(h.app, r)
+	presented, refusal := h.realm.presented(state, r)
+	if refusal == nil && len(presented) == 0 {
+		_, refusal = h.realm.authenticate(nil, "")
+	}
+	if refusal != nil && r.Method == http.MethodPost {
+		// before the body, which a stranger could send for ever
+		h.refuseClient(w, r, presented, identity{}, refusal)
+		return
+	}
+	request, failure := readTokenRequest(w, r)
 	if failure != nil {
 		h.refuseToken(w, r, request, failure)
 		return
 	}
-	state := stateOf(h.app, r)
-	presented, refusal := h.realm.presented(state, r)
-	var id identity
-	if refusal == nil {
-		id, refusal = h.realm.authenticate(presented, request.ClientID)
-	}
+	id, refusal := h.realm.authenticate(presented, request.ClientID)
 	if refusal != nil {
 		h.refuseClient(w, r, presented, id, refusal)
 		return
@@ -136,6 +144,16 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	h.realm.metrics.issued.Inc()
 	tokens.WriteToken(w, token)
+}
+
+// readTokenRequest reads the request with a deadline, where the connection can
+// have one.
+func readTokenRequest(w http.ResponseWriter, r *http.Request) (tokens.TokenRequest, *tokens.Error) {
+	control := http.NewResponseController(w)
+	if control.SetReadDeadline(time.Now().Add(tokenBodyTimeout)) == nil {
+		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+	}
+	return tokens.ParseTokenRequest(r)
 }
 
 // refuseClient answers a request whose client is not authenticated: the same

@@ -39,6 +39,8 @@ func TestLoadHandler(t *testing.T) {
 		{"kept default header", `"keep_header":["x_client_id"]`, []string{"mtls_auth: keep_header: header 'X-Client-ID' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"}},
 		{"kept own header by prefix", `"header_up":{"X-Tenant":"a"},"keep_header":["Client-Cert","X-Te*"]`, []string{"mtls_auth: keep_header: header 'X-Tenant' is set for the API behind"}},
 		{"allow with a space", `"allow":["a b"]`, []string{`mtls_auth: allow 'a b': client_id "a b" holds ' '; use letters, digits and`}},
+		{"empty list of clients", `"allow":[]`, []string{"mtls_auth: allow is an empty list; name a client, or leave it out"}},
+		{"empty list of scopes", `"require_scope":[]`, []string{"mtls_auth: require_scope is an empty list; name a scope or leave it out"}},
 		{"empty allow", `"allow":[""]`, []string{"mtls_auth: allow '': client_id is empty; name the client"}},
 		{"required scope with a space", `"require_scope":["a b"]`, []string{`mtls_auth: require_scope: scope "a b" holds ' '; use printable ASCII without spaces`}},
 		{"empty required scope", `"require_scope":[""]`, []string{"mtls_auth: require_scope: a scope is empty; remove it or set the variable it comes from"}},

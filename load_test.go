@@ -37,22 +37,23 @@ func loadFiles(t *testing.T) string {
 	leaf := testpki.MustIssue(t, ca, testpki.DNSNames("auth.example.com"))
 	brokenDER := []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
 	for name, parts := range map[string][][]byte{
-		"ca.pem":      {ca.PEM()},
-		"other.pem":   {other.PEM()},
-		"two.pem":     {ca.PEM(), other.PEM()},
-		"client.pem":  {leaf.PEM()},
-		"client.key":  {leaf.KeyPEM()},
-		"leafca.pem":  {leaf.PEM(), ca.PEM()},
-		"empty.pem":   nil,
-		"garbage.pem": {[]byte("this is no certificate\n")},
-		"caonly.key":  {ca.KeyPEM()},
-		"broken.pem":  {[]byte("# our CA\n"), brokenDER},
-		"cut.pem":     {ca.PEM(), other.PEM()[:200]},
-		"middle.pem":  {ca.PEM(), other.PEM()[:200], []byte("\n"), other.PEM()},
-		"bom.pem":     {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
-		"comment.pem": {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
-		"empty.txt":   {[]byte("\n")},
-		"subject.txt": {[]byte("CN=from file,O=company\n")},
+		"ca.pem":       {ca.PEM()},
+		"other.pem":    {other.PEM()},
+		"two.pem":      {ca.PEM(), other.PEM()},
+		"client.pem":   {leaf.PEM()},
+		"client.key":   {leaf.KeyPEM()},
+		"leafca.pem":   {leaf.PEM(), ca.PEM()},
+		"empty.pem":    nil,
+		"garbage.pem":  {[]byte("this is no certificate\n")},
+		"leafonly.pem": {leaf.PEM()},
+		"caonly.key":   {ca.KeyPEM()},
+		"broken.pem":   {[]byte("# our CA\n"), brokenDER},
+		"cut.pem":      {ca.PEM(), other.PEM()[:200]},
+		"middle.pem":   {ca.PEM(), other.PEM()[:200], []byte("\n"), other.PEM()},
+		"bom.pem":      {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
+		"comment.pem":  {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
+		"empty.txt":    {[]byte("\n")},
+		"subject.txt":  {[]byte("CN=from file,O=company\n")},
 	} {
 		writeTemp(t, dir, name, parts...)
 	}
@@ -64,6 +65,7 @@ func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap fu
 	t.Helper()
 	dir := loadFiles(t)
 	t.Setenv("MTLS_TEST_EMPTY", "")
+	t.Setenv("MTLS_TEST_BLANK", "  ")
 	if err := os.Unsetenv("MTLS_TEST_UNSET"); err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +94,10 @@ func TestLoadPlaceholders(t *testing.T) {
 		{
 			"unset variable in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_UNSET},O=company\"\n}",
 			[]string{"realm 'partners': client 'a': subject 'CN={env.MTLS_TEST_UNSET},O=company': evaluated placeholder {env.MTLS_TEST_UNSET} is empty; set it, or write the value itself"},
+		},
+		{
+			"variable of spaces in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_BLANK},O=company\"\n}",
+			[]string{"realm 'partners': client 'a': subject 'CN=  ,O=company': ", "the value of CN is empty: write one or leave the attribute out; if it comes from a variable, that is not set"},
 		},
 		{
 			"empty variable in a thumbprint", "client a {\nthumbprint {env.MTLS_TEST_EMPTY}\n}",

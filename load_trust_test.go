@@ -72,6 +72,7 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: read DIR: is a directory"}},
 		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
 		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate; put the CA's certificate there"}},
+		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: it has no CA certificate, only those of end entities, so no chain could ever verify; add the CA that issued them, or pin them as 'certificate' of a client"}},
 		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA's certificate there`}},
 		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: the certificate does not parse: x509: ", "; copy it again"}},
 		{"cut off", "trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},

@@ -51,8 +51,8 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 		zap.String("serial", serialText(leaf.SerialNumber)),
 		zap.String("thumbprint", hex.EncodeToString(sum[:])),
 	}
-	if hint := realm.auth.hint(presented, refusal); hint != "" {
-		fields = append(fields, zap.String("hint", hint))
+	if refusal.Hint != "" {
+		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
 	if refusal.Reason == validators.CertificateUnknown {
 		fields = append(fields, zap.String("register", registration(sum)))

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"hash/maphash"
 	"math/bits"
@@ -28,6 +29,7 @@ type verdict struct {
 	hash      uint64
 	presented []byte
 	count     int
+	digest    [sha256.Size]byte
 }
 
 // memory is a bounded, lock-free store of verdicts. A slot is read and
@@ -38,7 +40,9 @@ type memory struct {
 }
 
 // newMemory makes a memory of at least size verdicts, each for at most
-// maxBytes of presented certificates; larger ones are not remembered.
+// maxBytes of presented certificates, which it keeps because to compare is
+// faster than to hash; larger ones are not remembered. With zero it keeps the
+// SHA-256 hash of what was presented, however large that is.
 func newMemory(size, maxBytes int) *memory {
 	slots := 1 << bits.Len(uint(max(size, memoryWays)-1))
 	return &memory{slots: make([]atomic.Pointer[verdict], slots), maxBytes: maxBytes}
@@ -66,14 +70,33 @@ func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) 
 	set := m.set(hash)
 	for i := range set {
 		v := set[i].Load()
-		if v != nil && v.hash == hash && v.isFor(presented) && now.Before(v.until) {
+		if v != nil && v.hash == hash && m.same(v, presented) && now.Before(v.until) {
 			return v
 		}
 	}
 	return nil
 }
 
-// isFor compares octet by octet: the hash only finds the place.
+// same tells whether the verdict is on these certificates: the hash only finds
+// the place.
+func (m *memory) same(v *verdict, presented []*x509.Certificate) bool {
+	if m.maxBytes == 0 {
+		return v.digest == digestPresented(presented)
+	}
+	return v.isFor(presented)
+}
+
+// digestPresented hashes the certificates one after the other; as DER says
+// where each ends, no other certificates have the same octets.
+func digestPresented(presented []*x509.Certificate) (digest [sha256.Size]byte) {
+	hash := sha256.New()
+	for _, cert := range presented {
+		hash.Write(cert.Raw)
+	}
+	hash.Sum(digest[:0])
+	return digest
+}
+
 func (v *verdict) isFor(presented []*x509.Certificate) bool {
 	if v.count != len(presented) {
 		return false
@@ -95,19 +118,23 @@ func (m *memory) put(hash uint64, presented []*x509.Certificate, v *verdict, now
 	for _, cert := range presented {
 		size += len(cert.Raw)
 	}
-	if size > m.maxBytes {
-		return
-	}
 	v.hash, v.count = hash, len(presented)
-	v.presented = make([]byte, 0, size)
-	for _, cert := range presented {
-		v.presented = append(v.presented, cert.Raw...)
+	switch {
+	case m.maxBytes == 0:
+		v.digest = digestPresented(presented)
+	case size > m.maxBytes:
+		return
+	default:
+		v.presented = make([]byte, 0, size)
+		for _, cert := range presented {
+			v.presented = append(v.presented, cert.Raw...)
+		}
 	}
 	set := m.set(hash)
 	victim := &set[hash>>60&(memoryWays-1)]
 	for i := range set {
 		old := set[i].Load()
-		if old == nil || !now.Before(old.until) || old.hash == hash && old.isFor(presented) {
+		if old == nil || !now.Before(old.until) || old.hash == hash && m.same(old, presented) {
 			victim = &set[i]
 			break
 		}

@@ -63,19 +63,20 @@ func TestFloodOfStrangers(t *testing.T) {
 	for _, v := range refused {
 		octets += len(v.presented)
 	}
-	if len(auth.refused.slots) != refusedSlots || len(refused) > refusedSlots || octets > refusedSlots*maxRefusedBytes {
+	if len(auth.refused.slots) != refusedSlots || len(refused) > refusedSlots || octets > 0 {
 		t.Errorf("%d slots hold %d refusals of %d octets; want at most %d", len(auth.refused.slots), len(refused), octets, refusedSlots)
 	}
 }
 
-// TestFloodWithLargeChains: what does not fit is not remembered, so that a
-// stranger cannot use the memory up with octets either.
+// TestFloodWithLargeChains: of a client, what does not fit is not remembered;
+// of a stranger only the hash is, however much it presents, so that it cannot
+// have its chain verified again and again.
 func TestFloodWithLargeChains(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	stranger := testpki.MustSelfSigned(t)
 	chain := stranger.Presented()
-	for range maxRefusedBytes / len(stranger.Cert.Raw) {
+	for range 100 {
 		chain = append(chain, stranger.Cert)
 	}
 	client := append(testpki.MustIssue(t, ca, company("client")).Presented(), chain...)
@@ -90,8 +91,11 @@ func TestFloodWithLargeChains(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	if accepted, refused := len(auth.accepted.verdicts()), len(auth.refused.verdicts()); accepted+refused != 0 {
-		t.Errorf("%d accepted and %d refused are remembered", accepted, refused)
+	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || refused[0].presented != nil {
+		t.Errorf("%d accepted and %d refused are remembered, want none and one hash", accepted, len(refused))
+	}
+	if _, _, remembered := auth.authenticate(chain[:len(chain)-1], ""); remembered {
+		t.Error("another chain is taken for a remembered one")
 	}
 }
 

@@ -56,10 +56,15 @@ func loadTrust(ctx caddy.Context, realm *Realm) (*trust, error) {
 	t := &trust{pool: validators.NewTrustPool(pool), system: source.Provider == "system"}
 	if provider, ok := module.(caddytls.CertificateProvider); ok {
 		distinct := make(map[string]struct{})
-		for _, ca := range provider.Certificates() {
-			distinct[string(ca.Raw)] = struct{}{}
+		for _, cert := range provider.Certificates() {
+			// a certificate of X.509 version 1 does not tell
+			if cert.IsCA || cert.Version < 3 {
+				distinct[string(cert.Raw)] = struct{}{}
+			}
 		}
-		t.cas = len(distinct)
+		if t.cas = len(distinct); t.cas == 0 {
+			return nil, errors.New("it has no CA certificate, only those of end entities, so no chain could ever verify; add the CA that issued them, or pin them as 'certificate' of a client")
+		}
 	}
 	return t, nil
 }

@@ -3,6 +3,7 @@ package clients
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -177,6 +178,9 @@ func (s *Strings) UnmarshalJSON(raw []byte) error {
 		var many []*string
 		if err := json.Unmarshal(raw, &many); err != nil {
 			return err
+		}
+		if len(many) == 0 {
+			return errors.New("an empty array; name a value or leave the member out")
 		}
 		*s = make(Strings, len(many))
 		for i, one := range many {

@@ -16,8 +16,8 @@ import (
 // Limits of distinguished names: far above any real one, and low enough to
 // bound what a hostile one costs.
 const (
-	maxNameBytes      = 16 << 10 // DER of a presented name
-	maxDeclaredBytes  = 8 << 10  // text of a declared name
+	maxNameBytes      = 4 << 10 // DER of a presented name
+	maxDeclaredBytes  = 8 << 10 // text of a declared name
 	maxNameAttributes = 128
 	maxFormattedBytes = 1024 // text of a name in a log
 )

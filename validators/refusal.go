@@ -43,12 +43,13 @@ var Reasons = []Reason{
 	ClientNotAllowed, ScopeMissing,
 }
 
-// Refusal is the error of a failed authentication: the reason for machines
-// and the detail for the operator's log. The detail is never shown to the
-// caller.
+// Refusal is the error of a failed authentication: the reason for machines,
+// and for the operator's log the detail and, where there is one, a hint at a
+// near miss. Detail and hint are never shown to the caller.
 type Refusal struct {
 	Reason Reason
 	Detail string
+	Hint   string
 }
 
 // Error returns the reason followed by the detail.

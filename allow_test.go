@@ -1,0 +1,111 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+)
+
+func TestAllow(t *testing.T) {
+	for _, test := range []struct {
+		patterns string
+		id       string
+		want     bool
+	}{
+		{"", "anyone", true},
+		{"a", "a", true},
+		{"a", "A", false},
+		{"a", "ab", false},
+		{"a", "", false},
+		{"a b", "b", true},
+		{"*", "anyone", true},
+		{"**", "anyone", true},
+		{"sensor-*", "sensor-7", true},
+		{"sensor-*", "sensor-", true},
+		{"sensor-*", "sensor", false},
+		{"sensor-*", "my-sensor-7", false},
+		{"*-sensor", "my-sensor", true},
+		{"*-sensor", "my-sensor-7", false},
+		{"a*b", "ab", true},
+		{"a*b", "a/long/way/to/b", true},
+		{"a*b", "a", false},
+		{"aa*aa", "aaa", false}, // the two ends may not overlap
+		{"aa*aa", "aaaa", true},
+		{"a*b*c", "axbxc", true},
+		{"a*b*c", "axxc", false},
+		{"a*b*c", "abbc", true},
+		{"*b*", "abc", true},
+		{"*b*", "ac", false},
+		{"*ab*ab", "ab", false},
+		{"*ab*ab", "abab", true},
+		{"spiffe://prod.example/*", "spiffe://prod.example/ns/billing", true},
+		{"spiffe://prod.example/*", "spiffe://prod.example.evil/ns", false},
+		{"a.c", "abc", false}, // no other character is special
+		{"a+c", "aac", false},
+		{"exact other-*", "other-1", true},
+		{"exact other-*", "exact-1", false},
+	} {
+		if got := newAllowList(strings.Fields(test.patterns)).admits(test.id); got != test.want {
+			t.Errorf("allow %q admits %q: %t, want %t", test.patterns, test.id, got, test.want)
+		}
+	}
+}
+
+func TestCheckAllow(t *testing.T) {
+	for pattern, want := range map[string]string{
+		"a": "", "*": "", "**": "", "a*": "", "*a*b*": "", "spiffe://a/*": "", "mtls.client": "",
+		"": "client_id is empty", "a b": "holds ' '", "a?": "holds '?'", "{env.X}": "holds '{'", "a[bc]": "holds '['", "a\n": `holds '\n'`, strings.Repeat("a", 201): "at most 200",
+	} {
+		switch err := checkAllow(pattern); {
+		case want == "" && err != nil:
+			t.Errorf("%q: %v", pattern, err)
+		case want != "":
+			wantError(t, err, "allow '"+pattern+"': ", want)
+		}
+	}
+}
+
+// TestAdmitsAny: which entries of a list do something.
+func TestAdmitsAny(t *testing.T) {
+	var list []*clients.Client
+	for i, id := range []string{"a", "sensor-7"} {
+		client, _, err := clients.New(clients.Record{ClientID: id, Thumbprints: clients.Strings{hashOf(fmt.Append(nil, i))}}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, client)
+	}
+	registry, err := clients.NewRegistry(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false} {
+		if got := newAllowList([]string{pattern}).admitsAny(registry); got != want {
+			t.Errorf("%s: %t, want %t", pattern, got, want)
+		}
+	}
+}
+
+// FuzzWildcard compares with a regular expression.
+func FuzzWildcard(f *testing.F) {
+	f.Fuzz(func(t *testing.T, pattern, id string) {
+		if len(pattern) > 200 || len(id) > 1000 {
+			return
+		}
+		expression, err := regexp.Compile(`(?s)^` + strings.ReplaceAll(regexp.QuoteMeta(octets(pattern)), `\*`, `.*`) + `$`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := newAllowList([]string{pattern}).admits(id), expression.MatchString(octets(id)); got != want {
+			t.Errorf("%q admits %q: %t, want %t", pattern, id, got, want)
+		}
+		// the pattern admits itself, whatever is in it
+		if !newAllowList([]string{pattern}).admits(pattern) {
+			t.Errorf("%q does not admit itself", pattern)
+		}
+	})
+}

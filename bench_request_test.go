@@ -1,0 +1,298 @@
+//go:build unix
+
+package mtlsauth
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+const (
+	// benchServerEnv names the folder of the Caddyfile to serve, in the process
+	// that is the server under test.
+	benchServerEnv = "MTLS_BENCH_SERVER"
+	// turnRequests is how many requests are made to a site before it is another's turn.
+	turnRequests = 200
+	// benchConnections is how many requests are under way at once.
+	benchConnections = 8
+)
+
+// benchSites are served by one Caddy, each on a port of its own.
+type benchSites struct {
+	Dir, Upstream string
+	// MTLSAuth is what this plugin does.
+	MTLSAuth string
+	// HeaderUp asks for certificates in the same way and passes the subject on.
+	HeaderUp string
+	// Verify is what is done without this plugin: the certificate is verified
+	// in the handshake, and the subject is passed on.
+	Verify string
+	// Proxy passes on nothing.
+	Proxy string
+}
+
+var benchCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
+	admin off
+	persist_config off
+	auto_https off
+	storage file_system "{{.Dir}}/storage"
+	log {
+		level ERROR
+	}
+	servers {
+		protocols h1 h2
+	}
+	mtls {
+		trust_pool file "{{.Dir}}/clients-ca.pem"
+		client billing {
+			subject "CN=billing, OU=production, O=Partner"
+			scopes  invoices.read
+		}
+	}
+}
+
+(request) {
+	bind 127.0.0.1
+	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+}
+
+https://localhost:{{.MTLSAuth}} {
+	import request
+	mtls_auth
+	reverse_proxy {{.Upstream}}
+}
+
+https://localhost:{{.HeaderUp}} {
+	import request
+	reverse_proxy {{.Upstream}} {
+		header_up X-Client-ID {http.request.tls.client.subject}
+	}
+}
+
+https://localhost:{{.Verify}} {
+	bind 127.0.0.1
+	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
+		client_auth {
+			mode require_and_verify
+			trust_pool file "{{.Dir}}/clients-ca.pem"
+		}
+	}
+	reverse_proxy {{.Upstream}} {
+		header_up X-Client-ID {http.request.tls.client.subject}
+	}
+}
+
+https://localhost:{{.Proxy}} {
+	import request
+	reverse_proxy {{.Upstream}}
+}
+`))
+
+// BenchmarkCompareRequest compares the CPU time that the server, a process of
+// its own, spends on a request: with mtls_auth, and without it before the same
+// proxy.
+func BenchmarkCompareRequest(b *testing.B) {
+	if dir := os.Getenv(benchServerEnv); dir != "" {
+		serveBench(b, dir)
+		return
+	}
+	const subject = "CN=billing,OU=production,O=Partner"
+	leaf, roots, server := startBenchServer(b)
+	for _, bench := range []struct {
+		name                 string
+		http2, newConnection bool
+		turns                int
+	}{
+		{name: "http1", turns: 20},
+		{name: "http2", http2: true, turns: 20},
+		{name: "http1_new_connections", newConnection: true, turns: 5},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			transport := &http.Transport{
+				TLSClientConfig:     &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{leaf.TLS()}, MinVersion: tls.VersionTLS13},
+				MaxIdleConnsPerHost: benchConnections,
+				DisableKeepAlives:   bench.newConnection,
+				Protocols:           new(http.Protocols),
+			}
+			transport.Protocols.SetHTTP1(!bench.http2)
+			transport.Protocols.SetHTTP2(bench.http2)
+			defer transport.CloseIdleConnections()
+			site := func(name, port, clientID string) contender {
+				turn := func() time.Duration {
+					return server.requests(b, &http.Client{Transport: transport}, port, "hello "+clientID)
+				}
+				turn() // opens the connections
+				return contender{name, turn}
+			}
+			compare(b, bench.turns,
+				site("mtls_auth", server.sites.MTLSAuth, "billing"),
+				site("header_up", server.sites.HeaderUp, subject),
+				site("verify_header_up", server.sites.Verify, subject),
+				site("proxy", server.sites.Proxy, ""),
+			)
+		})
+	}
+}
+
+// benchServer is the server under test, seen from the process that asks it.
+type benchServer struct {
+	sites  benchSites
+	input  io.Writer
+	output *bufio.Scanner
+}
+
+// requests makes a turn of requests and returns the CPU time that the server
+// spent on one.
+func (s *benchServer) requests(b *testing.B, client *http.Client, port, answer string) time.Duration {
+	start := s.cpu(b)
+	var made atomic.Int64
+	failures := make(chan error, benchConnections)
+	for range benchConnections {
+		go func() {
+			for made.Add(1) <= turnRequests {
+				if err := ask(client, "https://localhost:"+port+"/v1/invoices", answer); err != nil {
+					failures <- err
+					return
+				}
+			}
+			failures <- nil
+		}()
+	}
+	for range benchConnections {
+		if err := <-failures; err != nil {
+			b.Fatal(err)
+		}
+	}
+	return (s.cpu(b) - start) / turnRequests
+}
+
+// ask makes one request. The API behind answers with what it was told about
+// the caller.
+func ask(client *http.Client, url, answer string) error {
+	response, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK || string(body) != answer {
+		return fmt.Errorf("%s answered %d %q, want %q", url, response.StatusCode, body, answer)
+	}
+	return nil
+}
+
+// cpu asks the server for its CPU time.
+func (s *benchServer) cpu(b *testing.B) (used time.Duration) {
+	if _, err := fmt.Fprintln(s.input); err != nil {
+		b.Fatal(err)
+	}
+	var said []string
+	for s.output.Scan() {
+		if n, _ := fmt.Sscanf(s.output.Text(), "cpu %d", &used); n == 1 {
+			return used
+		}
+		said = append(said, s.output.Text())
+	}
+	b.Fatalf("the server under test has ended:\n%s", strings.Join(said, "\n"))
+	return 0
+}
+
+// startBenchServer starts the server under test, and the API behind it in this
+// process.
+func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "hello "+r.Header.Get("X-Client-ID"))
+	}))
+	b.Cleanup(upstream.Close)
+
+	sites := benchSites{Dir: filepath.ToSlash(b.TempDir()), Upstream: strings.TrimPrefix(upstream.URL, "http://")}
+	for _, port := range []*string{&sites.MTLSAuth, &sites.HeaderUp, &sites.Verify, &sites.Proxy} {
+		var err error
+		if *port, err = freePort(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	root := testpki.MustCA(b)
+	leaf := testpki.MustIssue(b, testpki.MustIntermediate(b, root), testpki.Subject(pkix.Name{
+		CommonName: "billing", OrganizationalUnit: []string{"production"}, Organization: []string{"Partner"},
+	}))
+	serverCA := testpki.MustCA(b)
+	server := testpki.MustIssue(b, serverCA, testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth))
+	if _, err := root.WriteFile(sites.Dir, "clients-ca"); err != nil {
+		b.Fatal(err)
+	}
+	if _, _, err := server.WriteFiles(sites.Dir, "server"); err != nil {
+		b.Fatal(err)
+	}
+	var text strings.Builder
+	if err := benchCaddyfile.Execute(&text, sites); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(sites.Dir, "Caddyfile"), []byte(text.String()), 0o600); err != nil {
+		b.Fatal(err)
+	}
+
+	command := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkCompareRequest$", "-test.benchtime=1x")
+	command.Env = append(os.Environ(), benchServerEnv+"="+sites.Dir)
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	output, err := command.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = command.Wait() }) // the end of the context has killed it
+	return leaf, serverCA.Pool(), &benchServer{sites: sites, input: input, output: bufio.NewScanner(output)}
+}
+
+// serveBench is the server under test. It answers every line on standard input
+// with its CPU time, and ends when there are no more.
+func serveBench(b *testing.B, dir string) {
+	text, err := os.ReadFile(filepath.Join(dir, "Caddyfile"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(text, map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		b.Fatal(err)
+	}
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		fmt.Printf("\ncpu %d\n", cpuTime(b))
+	}
+}

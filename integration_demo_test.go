@@ -1,0 +1,96 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// demoTemp makes the folder that temporary folders are made in, and fails the
+// test if anything is left in it.
+func demoTemp(t *testing.T) {
+	t.Helper()
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	t.Setenv("TMP", temp) // Windows
+	t.Cleanup(func() {
+		left, err := os.ReadDir(temp)
+		if err != nil || len(left) > 0 {
+			t.Errorf("the demo leaves %v %v", left, err)
+		}
+	})
+	t.Cleanup(func() { _ = caddy.Stop() })
+}
+
+func TestDemo(t *testing.T) {
+	demoTemp(t)
+	var told bytes.Buffer
+	if err := runDemo(t.Context(), &told, true); err != nil {
+		t.Fatalf("%v\n%s", err, told.String())
+	}
+	text := told.String()
+	for _, want := range []string{
+		"200  hello billing.partner", "200  hello sensor-7", "certificate_missing", "certificate_refused", "certificate_untrusted",
+		"error_id", `"typ": "at+jwt"`, `"x5t#S256"`, "curl --cacert server-ca.pem --cert billing.pem",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the demo does not show %q", want)
+		}
+	}
+	for _, never := range []string{"FAILED", "BEGIN", "PRIVATE", "eyJ"} {
+		if strings.Contains(text, never) {
+			t.Errorf("the demo shows %q", never)
+		}
+	}
+	// twice, for what the first run leaves in the process
+	if err := runDemo(t.Context(), new(bytes.Buffer), true); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+}
+
+// lockedWriter tells when a text has been written.
+type lockedWriter struct {
+	want  string
+	found chan struct{}
+	text  strings.Builder
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	before := strings.Contains(w.text.String(), w.want)
+	w.text.Write(p)
+	if !before && strings.Contains(w.text.String(), w.want) {
+		close(w.found)
+	}
+	return len(p), nil
+}
+
+// Without --once the demo stays until it is interrupted, and then cleans up.
+func TestDemoStaysUntilInterrupted(t *testing.T) {
+	demoTemp(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	told := &lockedWriter{want: "Ctrl-C; then the folder", found: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- runDemo(ctx, told, false) }()
+	select {
+	case <-told.found:
+	case err := <-done:
+		t.Fatalf("the demo ended by itself: %v", err)
+	case <-time.After(3 * rigPatience):
+		t.Fatal("the demo does not get to its end")
+	}
+	interrupt()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(rigPatience):
+		t.Fatal("the demo does not end")
+	}
+}

@@ -1,0 +1,253 @@
+package mtlsauth
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// rawCertificates is a caller that presents these octets as certificates.
+func (r *rig) rawCertificates(t *testing.T, protocol string, leaf *testpki.Leaf, ders ...[]byte) *caller {
+	t.Helper()
+	c := r.caller(t, protocol, nil)
+	certificate := tls.Certificate{Certificate: ders, PrivateKey: leaf.Key}
+	c.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+	return c
+}
+
+func TestHostileCertificates(t *testing.T) {
+	r, sensor := startWire(t)
+	thousand := make([]string, 1000)
+	for i := range thousand {
+		thousand[i] = fmt.Sprintf("name-%04d.example", i)
+	}
+	var extensions []testpki.Option
+	for i := range 500 {
+		extensions = append(extensions, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, i}, Value: []byte{5, 0}}))
+	}
+	var usages []testpki.Option
+	usages = append(usages, testpki.Template(func(c *x509.Certificate) {
+		c.ExtKeyUsage = nil
+		for i := range 1000 {
+			c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, asn1.ObjectIdentifier{1, 2, 3, 4, i})
+		}
+	}))
+	long := new(big.Int).Lsh(big.NewInt(1), 8000)
+	now := time.Now()
+	issue := func(options ...testpki.Option) *testpki.Leaf {
+		leaf := testpki.MustIssue(t, r.ca, append([]testpki.Option{testpki.CommonName("billing")}, options...)...)
+		r.leaves = append(r.leaves, leaf)
+		return leaf
+	}
+	var heap []*x509.Certificate
+	deepest := r.otherCA
+	for range 20 {
+		deepest = testpki.MustIntermediate(t, deepest)
+		heap = append(heap, deepest.Cert)
+	}
+	below := testpki.MustIssue(t, deepest, testpki.CommonName("billing"))
+	for name, tc := range map[string]struct {
+		leaf   *testpki.Leaf
+		reason string
+	}{
+		"a thousand names":         {issue(testpki.DNSNames(thousand...)), "certificate_unsuitable"},
+		"a thousand usages":        {issue(usages...), "certificate_unsuitable"},
+		"500 extensions":           {issue(append(extensions, testpki.CommonName("nobody"))...), "certificate_unknown"},
+		"long serial":              {issue(testpki.Serial(long), testpki.CommonName("nobody")), "certificate_unknown"},
+		"CA as leaf":               {issue(testpki.IsCA(true)), "certificate_unsuitable"},
+		"the CA itself":            {&testpki.Leaf{Cert: r.ca.Cert, Key: r.ca.Key}, "certificate_untrusted"},
+		"no clientAuth":            {issue(testpki.EKU(x509.ExtKeyUsageServerAuth)), "certificate_unsuitable"},
+		"expired":                  {issue(testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))), "certificate_expired"},
+		"not yet valid":            {issue(testpki.Validity(now.Add(time.Hour), now.Add(2*time.Hour))), "certificate_expired"},
+		"valid never":              {issue(testpki.Validity(now.Add(time.Hour), now.Add(-time.Hour))), "certificate_expired"},
+		"same subject, other CA":   {testpki.MustIssue(t, r.otherCA, testpki.CommonName("billing")), "certificate_untrusted"},
+		"20 CAs above":             {presenting(below, heap...), "certificate_untrusted"},
+		"100 copies of one CA":     {presenting(below, slices.Repeat([]*x509.Certificate{r.otherCA.Cert}, 100)...), "certificate_untrusted"},
+		"its own issuer":           {presenting(below, below.Cert, below.Cert), "certificate_untrusted"},
+		"name of 60 KiB":           {issue(testpki.CommonName(string(make([]byte, 60<<10)))), "certificate_unknown"},
+		"empty subject and issuer": {testpki.MustSelfSigned(t, testpki.Subject(pkix.Name{})), "certificate_untrusted"},
+	} {
+		for _, protocol := range rigProtocols {
+			t.Run(name+"/"+protocol, func(t *testing.T) {
+				got, err := r.caller(t, protocol, tc.leaf).try(http.MethodGet, "https://api.test/")
+				if err != nil {
+					size := 0
+					for _, cert := range tc.leaf.Presented() {
+						size += len(cert.Raw)
+					}
+					if protocol != "h3" || size < 15<<10 { // QUIC takes handshakes of 16 KiB only
+						t.Error(err)
+					}
+					return
+				}
+				r.wantReason(t, got, tc.reason)
+				entry := r.logs.withErrorID(t, "client refused", got.errorID)
+				size := 0
+				for _, value := range entry {
+					size += len(fmt.Sprint(value))
+				}
+				if size > 16<<10 {
+					t.Errorf("the log line has %d characters", size)
+				}
+			})
+		}
+	}
+	r.stillServes(t, sensor)
+}
+
+func TestUnreadableCertificates(t *testing.T) {
+	r, sensor := startWire(t)
+	der := sensor.Cert.Raw
+	change := func(at int, to byte) []byte {
+		changed := slices.Clone(der)
+		changed[at] = to
+		return changed
+	}
+	stranger := testpki.MustSelfSigned(t)
+	for name, ders := range map[string][][]byte{
+		"empty":                  {{}},
+		"noise":                  {[]byte("no certificate at all")},
+		"cut":                    {der[:len(der)/2]},
+		"more after the end":     {append(slices.Clone(der), 0)},
+		"length too long":        {change(3, 0xff)},
+		"wrong version":          {change(12, 9)},
+		"key of another":         {stranger.Cert.Raw},
+		"signature changed":      {change(len(der)-1, der[len(der)-1]^1)},
+		"noise after a good one": {der, []byte("noise")},
+		"100 KiB of noise":       {make([]byte, 100<<10)},
+		"300 KiB":                {der, make([]byte, 300<<10)},
+	} {
+		for _, protocol := range rigProtocols {
+			t.Run(name+"/"+protocol, func(t *testing.T) {
+				got, err := r.rawCertificates(t, protocol, sensor, ders...).try(http.MethodGet, "https://api.test/", with("X-Client-Id", "billing.partner"))
+				if err == nil && got.status == http.StatusOK {
+					t.Errorf("admitted: %q", got.body)
+				}
+			})
+		}
+	}
+	r.stillServes(t, sensor)
+}
+
+// Every kind of key that Go's TLS takes identifies a client.
+func TestKindsOfKeys(t *testing.T) {
+	r := newRig(t)
+	r.selfSigned("sensor")
+	kinds := map[string]testpki.KeyType{"P-256": testpki.P256, "P-384": testpki.P384, "P-521": testpki.P521, "RSA": testpki.RSA2048, "Ed25519": testpki.Ed25519}
+	r.start(billingAndSensor, oneSite)
+	for name, kind := range kinds {
+		leaf := testpki.MustIssue(t, r.ca, testpki.CommonName("billing"), testpki.WithKeyType(kind))
+		for _, protocol := range rigProtocols {
+			for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+				if version == tls.VersionTLS12 && protocol == "h3" {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/%s/%x", name, protocol, version), func(t *testing.T) {
+					c := r.caller(t, protocol, leaf)
+					c.tls.MinVersion, c.tls.MaxVersion = version, version
+					c.get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+				})
+			}
+		}
+	}
+}
+
+// What is no TLS at all, or old TLS, on the TLS port.
+func TestWireNoTLS(t *testing.T) {
+	r, sensor := startWire(t)
+	for name, text := range map[string]string{
+		"plain HTTP":   "GET / HTTP/1.1\r\nHost: api.test\r\nX-Client-ID: billing.partner\r\n\r\n",
+		"noise":        "\x00\x01\x02\x03\x04\x05\x06\x07",
+		"half a hello": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+		"huge record":  "\x16\x03\x01\xff\xff" + string(make([]byte, 70000)),
+		"SSL 2":        "\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10",
+		"nothing":      "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", "127.0.0.1:"+r.https)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(rigPatience))
+			_, _ = io.WriteString(conn, text)
+			_ = conn.(*net.TCPConn).CloseWrite()
+			answer, err := io.ReadAll(conn)
+			t.Logf("answers %.60q %v", answer, err)
+			r.stillServes(t, sensor)
+		})
+	}
+	for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS11} {
+		config := r.tlsConfig(sensor)
+		config.ServerName, config.MinVersion, config.MaxVersion = "api.test", version, version
+		if conn, err := tls.Dial("tcp", "127.0.0.1:"+r.https, config); err == nil {
+			_ = conn.Close()
+			t.Errorf("TLS version %x is spoken", version)
+		}
+	}
+}
+
+// stubborn clients go on using a connection that the server has given up
+// because a reload switched them off.
+func TestC2_StubbornClients(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.start(billingAndSensor, oneSite)
+	request := []string{":method", "GET", ":scheme", "https", ":authority", "api.test"}
+	h2 := r.rawH2(t, billing, "api.test")
+	h2.headers(1, true, append(request, ":path", "/block")...)
+	h1 := r.raw(t, billing, "api.test")
+	h1.write("GET /block HTTP/1.1\nHost: api.test\n\n")
+	idle := r.raw(t, billing, "api.test")
+	idle.send("GET / HTTP/1.1\nHost: api.test\n\n").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+	for range 2 {
+		<-r.upstream.blocked
+	}
+	r.reload(`mtls {
+		trust_pool file "@DIR@/clients-ca.pem"
+		client billing.partner {
+			subject "CN=billing"
+			disabled
+		}
+	}`, oneSite)
+	hits := r.upstream.hits.Load()
+
+	// further requests on the connections from before
+	h2.headers(3, true, append(request, ":path", "/")...)
+	h1.write("GET / HTTP/1.1\nHost: api.test\n\n")
+	for range 2 {
+		r.upstream.release <- struct{}{}
+	}
+	_, _ = io.WriteString(idle.conn, "GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+	if answer, _ := io.ReadAll(idle.in); len(answer) > 0 {
+		t.Errorf("an idle connection from before the reload is answered %.200q", answer)
+	}
+	answer, _ := io.ReadAll(h1.in)
+	if n := strings.Count(string(answer), "HTTP/1.1 "); n != 1 {
+		t.Errorf("a busy HTTP/1.1 connection from before the reload had %d answers: %.300q", n, answer)
+	}
+	if status := h2.answer(1); status != "200" {
+		t.Errorf("the request from before the reload is answered %q", status)
+	}
+	if status := h2.answer(3); status != "" && status != "401" {
+		t.Errorf("a new request on the HTTP/2 connection from before the reload is answered %q", status)
+	} else {
+		t.Logf("a new request on the HTTP/2 connection from before the reload is answered %q", status)
+	}
+	if n := r.upstream.hits.Load() - hits; n != 0 {
+		t.Errorf("%d more requests reached the API", n)
+	}
+}

@@ -1,0 +1,298 @@
+package mtlsauth
+
+import (
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// tokenRealm has clients and resources for every rule of the token endpoint.
+const tokenRealm = `
+mtls {
+	trust_pool file "@DIR@/clients-ca.pem"
+	client billing.partner {
+		subject        "CN=billing"
+		scopes         invoices.read invoices.write ship.read loose
+		default_scopes invoices.read
+		claim          tenant "partner 7"
+		token_lifetime 5m
+	}
+	client sensor-7 {
+		certificate "@DIR@/sensor.pem"
+		scopes      telemetry
+	}
+	client all-of-it {
+		subject CN=all
+		scopes  invoices.read ship.read
+	}
+	client no-scope {
+		subject CN=bare
+	}
+	client gone {
+		subject CN=gone
+		disabled
+	}
+	client twin-1 {
+		subject CN=twin
+		shared_credential
+		scopes telemetry
+	}
+	client twin-2 {
+		subject CN=twin
+		shared_credential
+	}
+	issuer https://auth.test {
+		token_lifetime 30m
+		audience       https://api.test
+		resource https://invoices.test {
+			scopes invoices.read invoices.write
+		}
+		resource https://ship.test/v1 {
+			scopes ship.read
+		}
+		resource urn:nobody {
+			scopes nobody
+		}
+	}
+}
+`
+
+func startToken(t *testing.T) (r *rig, leaves map[string]*testpki.Leaf) {
+	r = newRig(t)
+	leaves = make(map[string]*testpki.Leaf)
+	for _, name := range []string{"billing", "all", "bare", "gone", "twin", "stranger"} {
+		leaves[name] = r.issue(name)
+	}
+	leaves["sensor"], leaves["impostor"], leaves[""] = r.selfSigned("sensor"), r.issueBy(r.otherCA, "billing"), nil
+	now := time.Now()
+	leaves["expired"] = r.issue("billing", testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour)))
+	leaves["server"] = r.issue("billing", testpki.EKU(1))
+	r.start(tokenRealm, issuerSite)
+	return r, leaves
+}
+
+func TestTokensGranted(t *testing.T) {
+	r, leaves := startToken(t)
+	tests := map[string]struct {
+		leaf, id   string
+		parameters []string
+		scope, aud any
+		lifetime   float64
+	}{
+		"default scopes":        {"billing", "billing.partner", nil, "invoices.read", "https://invoices.test", 300},
+		"both scopes of one":    {"billing", "billing.partner", []string{"scope", " invoices.write  invoices.read "}, "invoices.write invoices.read", "https://invoices.test", 300},
+		"a scope of no one":     {"billing", "billing.partner", []string{"scope", "loose"}, "loose", "https://api.test", 300},
+		"named resource":        {"billing", "billing.partner", []string{"scope", "ship.read", "resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 300},
+		"two named resources":   {"all", "all-of-it", []string{"resource", "https://ship.test/v1", "resource", "https://invoices.test"}, "invoices.read ship.read", []any{"https://ship.test/v1", "https://invoices.test"}, 1800},
+		"resource narrows":      {"all", "all-of-it", []string{"resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 1800},
+		"empty parameters":      {"sensor", "sensor-7", []string{"scope", "", "resource", "", "client_secret", ""}, "telemetry", "https://api.test", 1800},
+		"unknown parameters":    {"sensor", "sensor-7", []string{"foo", "bar"}, "telemetry", "https://api.test", 1800},
+		"no scope at all":       {"bare", "no-scope", nil, nil, "https://api.test", 1800},
+		"client_id tells twins": {"twin", "twin-1", nil, "telemetry", "https://api.test", 1800},
+		"the other twin":        {"twin", "twin-2", nil, nil, "https://api.test", 1800},
+	}
+	for _, protocol := range rigProtocols {
+		for name, tc := range tests {
+			t.Run(protocol+"/"+name, func(t *testing.T) {
+				answer, header, claims := r.token(t, r.caller(t, protocol, leaves[tc.leaf]), "https://auth.test/connect/token", form(tc.id, tc.parameters...))
+				if claims["sub"] != tc.id || claims["client_id"] != tc.id || claims["scope"] != tc.scope || answer["scope"] != tc.scope || !reflect.DeepEqual(claims["aud"], tc.aud) {
+					t.Errorf("the claims are %v", claims)
+				}
+				if header["typ"] != "at+jwt" || header["alg"] != "ES256" || header["kid"] == "" || len(header) != 3 {
+					t.Errorf("the header is %v", header)
+				}
+				if answer["expires_in"] != tc.lifetime || claims["exp"].(float64)-claims["iat"].(float64) != tc.lifetime {
+					t.Errorf("expires_in is %v, want %v", answer["expires_in"], tc.lifetime)
+				}
+				if answer["refresh_token"] != nil {
+					t.Error("there is a refresh token")
+				}
+			})
+		}
+	}
+}
+
+// refusedToken is one way to be refused a token.
+type refusedToken struct {
+	name, leaf string
+	method     string // default POST
+	request    func(*http.Request)
+	status     int
+	code       string
+	reason     string // in the log; default: the code
+	header     [2]string
+}
+
+func refusedTokens() []refusedToken {
+	const urlencoded = "application/x-www-form-urlencoded"
+	body := func(text string) func(*http.Request) { return withBody(urlencoded, text) }
+	also := func(first func(*http.Request), second func(*http.Request)) func(*http.Request) {
+		return func(r *http.Request) { first(r); second(r) }
+	}
+	good := form("billing.partner")
+	const grant = "grant_type=client_credentials&client_id=billing.partner"
+	query := func(text string) func(*http.Request) {
+		return also(good, func(r *http.Request) { r.URL.RawQuery = text })
+	}
+	const invalid, client, scope, target = "invalid_request", "invalid_client", "invalid_scope", "invalid_target"
+	return []refusedToken{
+		{"GET", "billing", http.MethodGet, func(*http.Request) {}, 405, invalid, "", [2]string{"Allow", "POST"}},
+		{"PUT", "billing", http.MethodPut, good, 405, invalid, "", [2]string{"Allow", "POST"}},
+		{"HEAD", "billing", http.MethodHead, func(*http.Request) {}, 405, "", invalid, [2]string{"Allow", "POST"}},
+		{"JSON", "billing", "", withBody("application/json", `{"grant_type":"client_credentials","client_id":"billing.partner"}`), 400, invalid, "", [2]string{}},
+		{"no content type", "billing", "", withBody("", grant), 400, invalid, "", [2]string{}},
+		{"two content types", "billing", "", also(good, with("Content-Type", urlencoded, "text/plain")), 400, invalid, "", [2]string{}},
+		{"no body", "billing", "", body(""), 400, invalid, "", [2]string{}},
+		{"65 KiB", "billing", "", body(grant + "&x=" + strings.Repeat("x", 65<<10)), 413, invalid, "", [2]string{}},
+		{"many parameters", "billing", "", body(grant + strings.Repeat("&x", 200)), 400, invalid, "", [2]string{}},
+		{"client_id twice", "billing", "", body(grant + "&client_id=billing.partner"), 400, invalid, "", [2]string{}},
+		{"scope twice", "billing", "", body(grant + "&scope=invoices.read&scope=invoices.write"), 400, invalid, "", [2]string{}},
+		{"grant_type twice", "billing", "", body(grant + "&grant_type=password"), 400, invalid, "", [2]string{}},
+		{"unknown twice", "billing", "", body(grant + "&foo=1&foo=2"), 400, invalid, "", [2]string{}},
+		{"semicolons", "billing", "", body("grant_type=client_credentials;client_id=billing.partner"), 400, invalid, "", [2]string{}},
+		{"broken escape", "billing", "", body(grant + "&x=%zz"), 400, invalid, "", [2]string{}},
+		{"not UTF-8", "billing", "", body(grant + "&scope=%ff"), 400, invalid, "", [2]string{}},
+		{"client_secret", "billing", "", form("billing.partner", "client_secret", "hunter2"), 400, invalid, "", [2]string{}},
+		{"client_assertion", "billing", "", form("billing.partner", "client_assertion", "x"), 400, invalid, "", [2]string{}},
+		{"Basic", "billing", "", also(good, with("Authorization", "Basic YmlsbGluZy5wYXJ0bmVyOmh1bnRlcjI=")), 401, client, "", [2]string{"Www-Authenticate", `Basic realm="token endpoint"`}},
+		{"Bearer", "billing", "", also(good, with("Authorization", "Bearer x")), 400, invalid, "", [2]string{}},
+		{"parameters in the URL", "billing", "", query("client_id=billing.partner"), 400, invalid, "", [2]string{}},
+		{"secret in the URL", "billing", "", query("client_secret=hunter2"), 400, invalid, "", [2]string{}},
+		{"no client_id", "billing", "", body("grant_type=client_credentials"), 400, invalid, "", [2]string{}},
+		{"empty client_id", "billing", "", body("grant_type=client_credentials&client_id="), 400, invalid, "", [2]string{}},
+		{"no grant_type", "billing", "", body("client_id=billing.partner"), 400, invalid, "", [2]string{}},
+		{"other grant_type", "billing", "", body("client_id=billing.partner&grant_type=password"), 400, "unsupported_grant_type", "", [2]string{}},
+		{"other grant_type, stranger", "stranger", "", body("client_id=billing.partner&grant_type=password"), 401, client, "certificate_unknown", [2]string{}},
+
+		{"no certificate", "", "", good, 401, client, "certificate_missing", [2]string{}},
+		{"stranger", "stranger", "", good, 401, client, "certificate_unknown", [2]string{}},
+		{"impostor", "impostor", "", good, 401, client, "certificate_untrusted", [2]string{}},
+		{"expired", "expired", "", good, 401, client, "certificate_expired", [2]string{}},
+		{"server certificate", "server", "", good, 401, client, "certificate_unsuitable", [2]string{}},
+		{"another's client_id", "billing", "", form("sensor-7"), 401, client, "client_mismatch", [2]string{}},
+		{"another's client_id, pinned", "sensor", "", good, 401, client, "client_mismatch", [2]string{}},
+		{"client_id in another case", "billing", "", form("BILLING.partner"), 401, client, "client_mismatch", [2]string{}},
+		{"nobody's client_id", "billing", "", form("nobody"), 401, client, "client_mismatch", [2]string{}},
+		{"hostile client_id", "billing", "", form("a\r\n\x00\"" + strings.Repeat("x", 500)), 401, client, "client_mismatch", [2]string{}},
+		{"a twin as a third", "twin", "", form("sensor-7"), 401, client, "client_mismatch", [2]string{}},
+		{"disabled", "gone", "", form("gone"), 401, client, "client_disabled", [2]string{}},
+
+		{"unknown scope", "billing", "", form("billing.partner", "scope", "nonsense"), 400, scope, "", [2]string{}},
+		{"foreign scope", "billing", "", form("billing.partner", "scope", "telemetry"), 400, scope, "", [2]string{}},
+		{"one of two scopes", "billing", "", form("billing.partner", "scope", "invoices.read telemetry"), 400, scope, "", [2]string{}},
+		{"hostile scope", "billing", "", form("billing.partner", "scope", "a\"b\\c"), 400, scope, "", [2]string{}},
+		{"scopes of two resources", "all", "", form("all-of-it"), 400, scope, "", [2]string{}},
+		{"scopes of one and none", "billing", "", form("billing.partner", "scope", "invoices.read loose"), 400, scope, "", [2]string{}},
+		{"scope outside the resource", "billing", "", form("billing.partner", "scope", "ship.read", "resource", "https://invoices.test"), 400, scope, "", [2]string{}},
+		{"unknown resource", "billing", "", form("billing.partner", "resource", "https://unknown.test"), 400, target, "", [2]string{}},
+		{"resource almost", "billing", "", form("billing.partner", "resource", "https://invoices.test/"), 400, target, "", [2]string{}},
+		{"resource without its scopes", "billing", "", form("billing.partner", "resource", "urn:nobody"), 400, target, "", [2]string{}},
+		{"relative resource", "billing", "", form("billing.partner", "resource", "/invoices"), 400, target, "", [2]string{}},
+		{"resource with fragment", "billing", "", form("billing.partner", "resource", "https://invoices.test#x"), 400, target, "", [2]string{}},
+		{"one bad resource", "billing", "", form("billing.partner", "resource", "https://invoices.test", "resource", "https://unknown.test"), 400, target, "", [2]string{}},
+	}
+}
+
+func TestTokenRefusals(t *testing.T) {
+	r, leaves := startToken(t)
+	alike := make(map[string]string) // what all of one class look like
+	for _, protocol := range rigProtocols {
+		for _, tc := range refusedTokens() {
+			t.Run(protocol+"/"+tc.name, func(t *testing.T) {
+				method := tc.method
+				if method == "" {
+					method = http.MethodPost
+				}
+				for _, path := range []string{"/connect/token", "/connect/mtls/token"} {
+					got := r.caller(t, protocol, leaves[tc.leaf]).do(method, "https://auth.test"+path, tc.request).wantStatus(t, tc.status)
+					checkTokenHeaders(t, got)
+					if name, want := tc.header[0], tc.header[1]; name != "" && got.header.Get(name) != want {
+						t.Errorf("%s is %q, want %q", name, got.header.Get(name), want)
+					}
+					if tc.header[0] != "Www-Authenticate" && got.header.Get("WWW-Authenticate") != "" {
+						t.Errorf("there is a challenge: %q", got.header.Get("WWW-Authenticate"))
+					}
+					if method == http.MethodHead {
+						continue // there is no body to read
+					}
+					answer := asJSON(t, got.body)
+					description, _ := answer["error_description"].(string)
+					if answer["error"] != tc.code || len(answer) != 2 || strings.ContainsAny(description, "\"\\\r\n\x00") || strings.Contains(description, "hunter2") {
+						t.Errorf("the answer is %q, want error %s", got.body, tc.code)
+					}
+					r.checkTokenLog(t, got, tc)
+					if tc.code == "invalid_client" && tc.reason != "" {
+						text := sameness(got)
+						if alike[protocol] == "" {
+							alike[protocol] = text
+						}
+						if text != alike[protocol] {
+							t.Errorf("%s is told apart:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
+						}
+					}
+				}
+			})
+		}
+		// after all that, the next one is served
+		r.token(t, r.caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", form("billing.partner"))
+	}
+}
+
+// checkTokenLog finds the log line by the error id of the answer.
+func (r *rig) checkTokenLog(t *testing.T, got reply, tc refusedToken) {
+	t.Helper()
+	message, reason := "token request refused", tc.code
+	if tc.reason != "" {
+		message, reason = "client refused", tc.reason
+	}
+	entry := r.logs.withErrorID(t, message, got.errorID)
+	if entry.str("reason") != reason || entry.str("realm") != "default" || entry.str("remote_ip") != "127.0.0.1" || entry.str("level") != "warn" || entry.str("detail") == "" {
+		t.Errorf("the log line is %v, want reason %s", entry, reason)
+	}
+	for name, value := range entry {
+		if text, ok := value.(string); ok && (strings.Contains(text, "hunter2") || strings.Contains(text, "YmlsbGluZy5wYXJ0bmVy") || len(text) > 1000) {
+			t.Errorf("log field %s is %.100q", name, text)
+		}
+	}
+	if strings.HasPrefix(tc.name, "another's") && !strings.Contains(entry.str("detail"), "'"+map[string]string{"billing": "billing.partner", "sensor": "sensor-7"}[tc.leaf]+"'") {
+		t.Errorf("the detail does not name the certificate's client: %s", entry["detail"])
+	}
+}
+
+func TestC6_NoTokenOutlivesItsCertificate(t *testing.T) {
+	r, clock := newRig(t), newRigClock(t)
+	until := time.Now().Add(10 * time.Minute).Truncate(time.Second)
+	billing := r.issue("billing", testpki.Validity(until.Add(-time.Hour), until))
+	r.selfSigned("sensor")
+	r.start(clockRealmOf(t), issuerSite)
+	for _, protocol := range rigProtocols {
+		clock.ahead.Store(0)
+		c := r.caller(t, protocol, billing)
+		for _, ahead := range []time.Duration{0, 9 * time.Minute} {
+			clock.ahead.Store(int64(ahead))
+			answer, _, claims := r.token(t, c, "https://auth.test/connect/token", form("billing.partner"))
+			if claims["exp"] != float64(until.Unix()) || answer["expires_in"].(float64) != claims["exp"].(float64)-claims["iat"].(float64) {
+				t.Errorf("exp is %v, the certificate ends at %v; expires_in is %v", claims["exp"], until.Unix(), answer["expires_in"])
+			}
+		}
+		clock.advance(2 * time.Minute)
+		got := c.do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).wantStatus(t, http.StatusUnauthorized)
+		if asJSON(t, got.body)["error"] != "invalid_client" {
+			t.Errorf("an expired certificate is answered %q", got.body)
+		}
+	}
+	// a client that is switched off gets no further token
+	disabled := strings.Replace(clockRealmOf(t), `subject "CN=billing"`, "subject \"CN=billing\"\ndisabled", 1)
+	clock.ahead.Store(0)
+	r.reload(disabled, issuerSite)
+	for _, protocol := range rigProtocols {
+		got := r.caller(t, protocol, billing).do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).wantStatus(t, http.StatusUnauthorized)
+		if entry := r.logs.withErrorID(t, "client refused", got.errorID); entry.str("reason") != "client_disabled" {
+			t.Errorf("the reason is %q", entry["reason"])
+		}
+	}
+}
