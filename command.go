@@ -16,15 +16,17 @@ func registerCommand() {
 		Long: `
 Commands for the mtls app, which authenticates machines by their TLS client
 certificate. See 'caddy mtls <command> --help'.`,
-		CobraFunc: func(cmd *cobra.Command) {
-			// without these a misspelt command would print help and succeed
-			cmd.Args = cobra.NoArgs
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-				return fmt.Errorf("name a command; see '%s --help'", cmd.CommandPath())
-			}
-			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand())
-		},
+		CobraFunc: addCommands,
 	})
+}
+
+func addCommands(cmd *cobra.Command) {
+	// without these a misspelt command would print help and succeed
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return fmt.Errorf("name a command; see '%s --help'", cmd.CommandPath())
+	}
+	cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand())
 }
 
 func demoCommand() *cobra.Command {

@@ -58,15 +58,18 @@ const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c
 // shellSnippets are the commands the documents tell people to run, each with
 // what checks it.
 var shellSnippets = map[string]string{
-	"go run ./cmd/caddy mtls demo": "the demo is run by its own test and in CI",
-	"go test ./...":                "this is it",
-	"xcaddy build --with github.com/caddymtls/caddy-mtls-auth":     "TestXcaddyPath",
-	"go build -o caddy ./cmd/caddy":                                "built in CI",
-	"scripts/bench":                                                "run by hand, for benchmarks are no tests",
-	".ci/fuzz 60s":                                                 "run in CI with a shorter time",
-	"go run ./cmd/caddy run --config Caddyfile.example":            "TestExampleConfig",
-	"go test ./... -run '^$' -bench . -benchmem":                   "run by hand, for benchmarks are no tests",
-	"go test -run '^$' -bench . -benchmem . ./tokens ./validators": "run by hand, for benchmarks are no tests",
+	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
+	"go test ./...":                 "this is it",
+	"caddy mtls demo":               "see above",
+	"caddy mtls inspect client.pem": "TestInspect",
+	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem": "TestExplainAccepted",
+	"xcaddy build --with github.com/caddymtls/caddy-mtls-auth":                 "TestXcaddyPath",
+	"go build -o caddy ./cmd/caddy":                                            "built in CI",
+	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
+	".ci/fuzz 60s":                                                             "run in CI with a shorter time",
+	"go run ./cmd/caddy run --config Caddyfile.example":                        "TestExampleConfig",
+	"go test ./... -run '^$' -bench . -benchmem":                               "run by hand, for benchmarks are no tests",
+	"go test -run '^$' -bench . -benchmem . ./tokens ./validators":             "run by hand, for benchmarks are no tests",
 }
 
 func TestDocumentSnippets(t *testing.T) {

@@ -150,7 +150,7 @@ func (f facts) notes(c *x509.Certificate, now time.Time) {
 			f.print("note", "it would be refused: %s", refusal.Detail)
 		}
 	}
-	if refusal := validators.CheckPKILeaf(c); refusal != nil {
+	if refusal := validators.CheckPKILeaf(c); refusal != nil && !selfSigned(c) {
 		f.print("note", "it counts only pinned: %s", refusal.Detail)
 	}
 }

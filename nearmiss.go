@@ -215,7 +215,7 @@ func (a *authenticator) explain(presented []*x509.Certificate, clientID string, 
 	case validators.CertificateUntrusted:
 		names, _ := a.registry.Names(leaf)
 		for _, name := range names {
-			if name.Kind != clients.KindSubject && name.Matched != name.Value {
+			if name.Kind == clients.KindSANURI && name.Matched != name.Value {
 				misses = append(misses, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", name.Kind, maxNearName, name.Matched, maxNearName, name.Value, name.Client.ID, onlyWithChain))
 			}
 		}

@@ -240,10 +240,10 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 	for rest != "" {
 		body, found := strings.CutPrefix(rest, pemCertificateBegin)
 		if !found {
-			return nil, fmt.Errorf("%q… is found where %s is expected", firstBytes(rest, 27), pemCertificateBegin)
+			return nil, fmt.Errorf("%q… is found where the line BEGIN CERTIFICATE is expected", firstBytes(rest, 27))
 		}
 		if body, rest, found = strings.Cut(body, pemCertificateEnd); !found {
-			return nil, errors.New("the value is cut off: " + pemCertificateEnd + " is missing")
+			return nil, errors.New("the value is cut off: the line END CERTIFICATE is missing")
 		}
 		if len(certs) == most {
 			return nil, fmt.Errorf("there are more certificates than the format has room for: %d", most)

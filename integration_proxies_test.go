@@ -1,0 +1,222 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// The tests here run real proxies in front of Caddy, where they are installed.
+
+// frontProxy is a proxy that ends TLS, on two ports: from one it goes on to
+// Caddy in plain HTTP, from the other over TLS, with a certificate of its own.
+type frontProxy struct {
+	program   string
+	command   func(program, config string) *exec.Cmd
+	forwarder forwarder
+	config    string // @PLAIN@ and @OVER_TLS@ are the ports
+}
+
+var frontProxies = []frontProxy{
+	{
+		program: "nginx",
+		command: func(program, config string) *exec.Cmd {
+			return exec.Command(program, "-e", "stderr", "-c", config)
+		},
+		forwarder: byNginx,
+		config: `
+daemon off;
+master_process off;
+pid @DIR@/nginx.pid;
+error_log stderr warn;
+events {
+	worker_connections 64;
+}
+http {
+	access_log off;
+	client_body_temp_path @DIR@/nginx-body;
+	proxy_temp_path @DIR@/nginx-proxy;
+	fastcgi_temp_path @DIR@/nginx-fastcgi;
+	uwsgi_temp_path @DIR@/nginx-uwsgi;
+	scgi_temp_path @DIR@/nginx-scgi;
+	ssl_certificate @DIR@/server.pem;
+	ssl_certificate_key @DIR@/server.key;
+	ssl_verify_client optional_no_ca;
+	ssl_verify_depth 10;
+	proxy_http_version 1.1;
+	proxy_set_header Host $host;
+	proxy_set_header X-Forwarded-For $remote_addr;
+	proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;
+	server {
+		listen 127.0.0.1:@PLAIN@ ssl;
+		location / {
+			proxy_pass http://127.0.0.1:@HTTP@;
+		}
+	}
+	server {
+		listen 127.0.0.1:@OVER_TLS@ ssl;
+		location / {
+			proxy_pass https://127.0.0.1:@HTTPS@;
+			proxy_ssl_server_name on;
+			proxy_ssl_name $host;
+			proxy_ssl_certificate @DIR@/proxy.pem;
+			proxy_ssl_certificate_key @DIR@/proxy.key;
+			proxy_ssl_session_reuse off;
+		}
+	}
+}
+`,
+	},
+	{
+		program:   "haproxy",
+		command:   func(program, config string) *exec.Cmd { return exec.Command(program, "-db", "-f", config) },
+		forwarder: byHAProxy,
+		config: `
+global
+	maxconn 64
+defaults
+	mode http
+	timeout connect 5s
+	timeout client 10s
+	timeout server 10s
+frontend plain
+	bind 127.0.0.1:@PLAIN@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
+	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
+	default_backend plain
+backend plain
+	server caddy 127.0.0.1:@HTTP@
+frontend over_tls
+	bind 127.0.0.1:@OVER_TLS@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
+	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
+	default_backend over_tls
+backend over_tls
+	server caddy 127.0.0.1:@HTTPS@ ssl verify none sni req.hdr(host) crt @DIR@/proxy-both.pem
+`,
+	},
+}
+
+// run starts the proxy in front of Caddy and returns its two ports.
+func (p frontProxy) run(t *testing.T, f *forwardingRig) (plain, overTLS string) {
+	t.Helper()
+	program, err := exec.LookPath(p.program)
+	if err != nil {
+		t.Skipf("%s is not installed, so nothing is tested with it: %v", p.program, err)
+	}
+	// another process may take a port between the asking and the using
+	for attempt := range 3 {
+		plain, overTLS = rigPort(t), rigPort(t)
+		config := strings.NewReplacer("@PLAIN@", plain, "@OVER_TLS@", overTLS).Replace(f.fill(p.config))
+		var output bytes.Buffer
+		command := p.command(program, f.write(p.program+".conf", []byte(config)))
+		command.Stdout, command.Stderr = &output, &output
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			_ = command.Wait()
+			close(ended)
+		}()
+		if listens(plain, ended) && listens(overTLS, ended) {
+			t.Cleanup(func() {
+				_ = command.Process.Kill()
+				<-ended
+				if t.Failed() {
+					t.Logf("%s said: %s", p.program, &output)
+				}
+			})
+			return plain, overTLS
+		}
+		_ = command.Process.Kill()
+		<-ended
+		if attempt == 2 || !strings.Contains(strings.ToLower(output.String()), "address already in use") {
+			t.Fatalf("%s does not run: %s", p.program, &output)
+		}
+	}
+	return "", ""
+}
+
+// listens waits until something does, or the process has ended.
+func listens(port string, ended <-chan struct{}) bool {
+	for deadline := time.Now().Add(rigPatience); time.Now().Before(deadline); {
+		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
+		if err == nil {
+			_ = conn.Close()
+			return true
+		}
+		select {
+		case <-ended:
+			return false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return false
+}
+
+func TestA9_RealProxies(t *testing.T) {
+	for _, p := range frontProxies {
+		t.Run(p.program, func(t *testing.T) {
+			f := newForwardingRig(t)
+			server := f.leaves[0]
+			f.write("both.pem", append(server.PEM(), server.KeyPEM()...))
+			f.write("proxy-both.pem", append(f.proxy.PEM(), f.proxy.KeyPEM()...))
+			// in plain HTTP the proxy is known by its address, over TLS by its key
+			f.run(forwardingRealm("address", p.forwarder.format, "from 127.0.0.1")+
+				forwardingRealm("key", p.forwarder.format, "peer_key "+keyHash(f.proxy)), "address", "key")
+			plain, overTLS := p.run(t, f)
+			t.Run("plain HTTP", func(t *testing.T) { f.checkThroughProxy(t, p.forwarder, "address", plain) })
+			t.Run("TLS", func(t *testing.T) { f.checkThroughProxy(t, p.forwarder, "key", overTLS) })
+			t.Run("a proxy that is not trusted", func(t *testing.T) {
+				c := f.caller(t, "h1", f.billing)
+				c.address = "127.0.0.1:" + plain
+				f.wantRefusal(t, c.get("https://api.test/key/guarded"), "key", "certificate_missing")
+				f.wantNoToken(t, askToken(c, "https://auth.test/key", "billing.partner"), "certificate_missing")
+			})
+		})
+	}
+}
+
+func (f *forwardingRig) checkThroughProxy(t *testing.T, by forwarder, realm, port string) {
+	through := func(leaf *testpki.Leaf) *caller {
+		c := f.caller(t, "h1", leaf)
+		c.address = "127.0.0.1:" + port
+		return c
+	}
+	guarded, optional, auth := "https://api.test/"+realm+"/guarded", "https://api.test/"+realm+"/optional", "https://auth.test/"+realm
+	billing, sensor, stranger, nobody := through(f.billing), through(f.sensor), through(f.stranger), through(nil)
+
+	billing.get(guarded).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner").wantGone(t)
+	sensor.get(guarded).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
+	f.wantRefusal(t, stranger.get(guarded), realm, "certificate_unknown")
+	f.wantRefusal(t, nobody.get(guarded), realm, "certificate_missing")
+	nobody.get(optional).wantStatus(t, http.StatusOK).wantClient(t, "").wantGone(t)
+	f.wantToken(t, askToken(billing, auth, "billing.partner"), "billing.partner", f.billing)
+	f.wantToken(t, askToken(sensor, auth, "sensor-7"), "sensor-7", f.sensor)
+	f.wantNoToken(t, askToken(nobody, auth, "billing.partner"), "certificate_missing")
+	f.wantNoToken(t, askToken(sensor, auth, "billing.partner"), "client_mismatch")
+
+	// whatever the client sends itself, the proxy replaces
+	for _, spelling := range []string{by.header, strings.ToLower(by.header), "X_SSL_Client_Cert", "X-SSL_Client-Cert"} {
+		for _, values := range [][]string{{by.value(f.billing)}, {by.value(f.billing), by.value(f.billing)}, {""}, {"garbage"}} {
+			forged := with(spelling, values...)
+			f.wantRefusal(t, nobody.get(guarded, forged), realm, "certificate_missing")
+			nobody.get(optional, forged).wantStatus(t, http.StatusOK).wantClient(t, "").wantGone(t)
+			sensor.get(guarded, forged).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
+			f.wantRefusal(t, stranger.get(guarded, forged), realm, "certificate_unknown")
+			f.wantNoToken(t, askToken(nobody, auth, "billing.partner", forged), "certificate_missing")
+		}
+	}
+	// nor can it have the proxy drop what the proxy sets
+	forged := func(r *http.Request) {
+		r.Header["Connection"] = []string{"close, " + by.header}
+		r.Header[by.header] = []string{by.value(f.billing)}
+	}
+	through(f.sensor).get(guarded, forged).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
+	f.wantRefusal(t, through(nil).get(guarded, forged), realm, "certificate_missing")
+}

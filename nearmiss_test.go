@@ -1,0 +1,209 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// explained is what explain says, after a first line with the reason.
+func (a *authenticator) explained(presented []*x509.Certificate, clientID string) string {
+	_, refusal, _ := a.authenticate(presented, clientID)
+	if refusal == nil {
+		return "accepted"
+	}
+	return strings.Join(append([]string{string(refusal.Reason)}, a.explain(presented, clientID, refusal, a.now())...), "\n")
+}
+
+func TestNearMisses(t *testing.T) {
+	clock := newTestClock()
+	now := clock.Now()
+	ca, otherCA := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other CA"))
+	sub := testpki.MustIntermediate(t, ca)
+	key := testpki.MustKey(t, testpki.P256)
+	keyLeaf := testpki.MustSelfSigned(t, testpki.Key(key))
+	renewed := testpki.MustSelfSigned(t, testpki.Key(key))
+	file := writeTemp(t, t.TempDir(), "old.pem", keyLeaf.PEM())
+	keyHash := hashOf(keyLeaf.Cert.RawSubjectPublicKeyInfo)
+	ended := now.Add(-time.Hour).UTC().Format(time.RFC3339)
+	workload := testpki.URIs("spiffe://prod.example/ns/billing/one")
+	reversed := testpki.Subject(pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
+		{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "client"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: "company"},
+	}})
+	past, future := testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour)), testpki.Validity(now.Add(time.Hour), now.Add(2*time.Hour))
+	issuedByOther := named("a", "CN=client,O=company")
+	issuedByOther.IssuedBy = clients.Strings{hashOf(otherCA.Cert.Raw)}
+	chained := pinned("a", keyLeaf)
+	chained.RequireChain = true
+	disabled := named("a", "CN=client,O=company")
+	disabled.Disabled = true
+	untilEnded := clients.Record{ClientID: "p", Thumbprints: clients.Strings{hashOf(keyLeaf.Cert.Raw) + " until " + ended}}
+	caPin := clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(sub.Cert.Raw)}}
+	caKeyPin := clients.Record{ClientID: "a", PublicKeys: clients.Strings{hashOf(sub.Cert.RawSubjectPublicKeyInfo)}}
+	uri := clients.Record{ClientID: "a", SANURI: clients.Strings{"spiffe://prod.example/ns/billing/*"}}
+	dns := clients.Record{ClientID: "a", SANDNS: clients.Strings{"one.example.com", "*.wild.example.com"}}
+	certificateFile := clients.Record{ClientID: "a", CertificateFiles: clients.Strings{file}}
+	client := named("a", "CN=client,O=company")
+
+	issue := func(opts ...testpki.Option) *testpki.Leaf {
+		return testpki.MustIssue(t, ca, append([]testpki.Option{company("client")}, opts...)...)
+	}
+	selfSigned := func(opts ...testpki.Option) *testpki.Leaf {
+		return testpki.MustSelfSigned(t, append([]testpki.Option{company("client")}, opts...)...)
+	}
+	sans := func(opts ...testpki.Option) *testpki.Leaf {
+		return testpki.MustSelfSigned(t, append([]testpki.Option{testpki.Subject(pkix.Name{})}, opts...)...)
+	}
+	const untrusted = "', but it counts only with a chain that verifies and meets issued_by"
+	for _, tc := range []struct {
+		name     string
+		records  []clients.Record
+		leaf     *testpki.Leaf
+		clientID string
+		want     string // lines: the reason, then every sentence
+	}{
+		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
+		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
+		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
+		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', neither in this order nor in reverse"},
+		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is that of client 'a" + untrusted},
+		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is that of client 'a" + untrusted},
+		{"URI pattern", []clients.Record{uri}, sans(workload), "", "certificate_untrusted\nno client declares one of the certificate's alternative names literally\nthe san_uri 'spiffe://prod.example/ns/billing/one' fits 'spiffe://prod.example/ns/billing/*' of client 'a" + untrusted},
+		{"unknown names and subject", []clients.Record{dns}, selfSigned(testpki.DNSNames("x.example")), "", "certificate_untrusted\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nno client declares one of the certificate's alternative names literally"},
+		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is that of client 'b" + untrusted + "\nthe san_dns 'one.example.com' is that of client 'a" + untrusted},
+		{"pin that ended, pins only", []clients.Record{untilEnded}, keyLeaf, "", "certificate_unknown"}, // the detail says it
+		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
+		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' fits by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
+		{"key declared as thumbprint", []clients.Record{{ClientID: "a", Thumbprints: clients.Strings{keyHash}}}, keyLeaf, "", "certificate_unknown\nthe thumbprint that client 'a' declares is the hash of this certificate's public key; declare it as public_key"},
+		{"thumbprint declared as key", []clients.Record{{ClientID: "a", PublicKeys: clients.Strings{hashOf(keyLeaf.Cert.Raw)}}}, keyLeaf, "", "certificate_unknown\nthe public_key that client 'a' declares is the thumbprint of this certificate; declare it as thumbprint"},
+		{"renewed", []clients.Record{certificateFile}, renewed, "", "certificate_unknown\nthe certificate file of client 'a' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"" + keyHash + "\""},
+		{"pin of a CA", []clients.Record{caPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe thumbprint of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
+		{"pin of a CA's key", []clients.Record{caKeyPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe public_key of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
+		{"expired", []clients.Record{client}, issue(past), "", "certificate_expired\nwithin its validity it is client 'a', by the subject 'CN=client,O=company'"},
+		{"not yet valid", []clients.Record{client}, issue(future), "", "certificate_expired\nwithin its validity it is client 'a', by the subject 'CN=client,O=company'"},
+		{"expired and disabled", []clients.Record{disabled}, issue(past), "", "certificate_expired\nwithin its validity it would be refused too: client_disabled: client 'a' is disabled"},
+		{"expired and in reverse", []clients.Record{client}, issue(past, reversed), "", "certificate_expired\nwithin its validity it would be refused too: certificate_unknown: no client of the realm has a credential that fits\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
+		{"never valid", []clients.Record{client}, issue(testpki.Validity(now.Add(-time.Hour), now.Add(-2*time.Hour))), "", "certificate_expired\nthe certificate ends before it begins, so it is never valid"},
+		{"no clientAuth", []clients.Record{client}, issue(testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
+		{"no clientAuth, unknown", []clients.Record{client}, issue(company("stranger"), testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be no client either"},
+		{"CA as leaf", []clients.Record{client}, issue(testpki.IsCA(true)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
+		{"another client asked for", []clients.Record{client, named("b", "CN=b")}, issue(), "b", "client_mismatch\nclient 'b' declares the subject 'CN=b'"},
+		{"a client asked for that is none", []clients.Record{client}, issue(), "x\x1b", "client_mismatch\nthe realm has no client \"x\\x1b\""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cas := []*testpki.CA{ca}
+			for _, record := range tc.records {
+				if !record.RequireChain && record.SubjectDN == nil && record.SANDNS == nil && record.SANURI == nil && len(tc.records) == 1 {
+					cas = nil
+				}
+			}
+			auth := newTestAuthenticator(t, clock, cas, tc.records...)
+			// the subjects are compared as they are printed
+			want := strings.ReplaceAll(tc.want, "'O=company,CN=stranger'", "'"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"'")
+			want = strings.ReplaceAll(want, "subject 'O=company,CN=client', neither", "subject '"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"', neither")
+			if got := auth.explained(tc.leaf.Presented(), tc.clientID); got != want {
+				t.Errorf("explained:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+// TestHintIsJoined: the log has the same sentences in one field, except those
+// that a stranger could time.
+func TestHintIsJoined(t *testing.T) {
+	ca := testpki.MustCA(t)
+	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pattern)
+	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
+	_, refusal, _ := auth.authenticate(leaf.Presented(), "")
+	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
+	if got, want := auth.hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 2 {
+		t.Errorf("hint %q, want %q", got, want)
+	}
+	all := auth.explain(leaf.Presented(), "", refusal, auth.now())
+	if len(all) != 3 || !strings.HasPrefix(all[2], "the san_uri 'spiffe://prod.example/ns/b' fits 'spiffe://prod.example/ns/*' of client 'a'") {
+		t.Errorf("explained %q", all)
+	}
+}
+
+// TestE1_SameWorkForEveryNearMiss: nor can a stranger tell which alternative
+// names are registered, or which certificates that others have are pinned, by
+// presenting them.
+func TestE1_SameWorkForEveryNearMiss(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates on its own account")
+	}
+	ca, pinnedCA, otherCA := testpki.MustCA(t), testpki.MustCA(t), testpki.MustCA(t)
+	record := named("a", "CN=client,O=company")
+	record.SANDNS = clients.Strings{"known.example.com", "*.wilds.example.com"}
+	record.SANURI = clients.Strings{"spiffe://prod.example/known"}
+	record.Thumbprints = clients.Strings{hashOf(pinnedCA.Cert.Raw)}
+	record.PublicKeys = clients.Strings{someSHA256}
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+	refusal := &validators.Refusal{Reason: validators.CertificateUntrusted}
+	present := func(name, san, uri string, extra *testpki.CA) []*x509.Certificate {
+		leaf := testpki.MustSelfSigned(t, company(name), testpki.DNSNames(san), testpki.URIs("spiffe://prod.example/"+uri))
+		return append(leaf.Presented(), extra.Cert)
+	}
+	stranger := present("nobody", "other.example.com", "other", otherCA)
+	want := testing.AllocsPerRun(200, func() { auth.hint(stranger, refusal) })
+	if got := auth.hint(stranger, refusal); strings.Contains(got, "'a'") {
+		t.Fatalf("hint %q", got)
+	}
+	for name, presented := range map[string][]*x509.Certificate{
+		"subject":    present("client", "other.example.com", "other", otherCA),
+		"DNS name":   present("nobody", "known.example.com", "other", otherCA),
+		"wildcard":   present("nobody", "q.wilds.example.com", "other", otherCA),
+		"URI":        present("nobody", "other.example.com", "known", otherCA),
+		"pin of CA":  present("nobody", "other.example.com", "other", pinnedCA),
+		"everything": present("client", "known.example.com", "known", pinnedCA),
+	} {
+		if got := auth.hint(presented, refusal); !strings.Contains(got, "client 'a'") {
+			t.Errorf("%s: hint %q", name, got)
+		}
+		if got := testing.AllocsPerRun(200, func() { auth.hint(presented, refusal) }); got != want {
+			t.Errorf("%s: %v allocations, and of a stranger's %v", name, got, want)
+		}
+	}
+}
+
+// TestE3_HintIsBoundedAndPrintable: what a stranger writes into a certificate
+// neither fills the log nor leaves its line.
+func TestE3_HintIsBoundedAndPrintable(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustSelfSigned(t)
+	record := pinned("p", leaf)
+	record.SubjectDN, record.SANURI = clients.Strings{"CN=client"}, clients.Strings{"spiffe://prod.example/" + strings.Repeat("a/", 900) + "z"}
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+	var names []string
+	for i := range 250 {
+		names = append(names, fmt.Sprintf("n%d.example", i))
+	}
+	for name, hostile := range map[string]*testpki.Leaf{
+		"controls": testpki.MustSelfSigned(t, company("a\x00b\r\n\x1b[31mc\u202ed\u200be")),
+		"long":     testpki.MustSelfSigned(t, company(strings.Repeat("\u00e9", 5000)), testpki.DNSNames(names...)),
+		"long URI": testpki.MustSelfSigned(t, company("x"), testpki.URIs(record.SANURI[0])),
+		"huge":     testpki.MustSelfSigned(t, company(strings.Repeat("x", 20000))),
+	} {
+		presented := hostile.Presented()
+		for range 20 {
+			presented = append(presented, leaf.Cert)
+		}
+		_, refusal, _ := auth.authenticate(presented, "")
+		hint := auth.hint(presented, refusal)
+		if hint == "" || len(hint) > maxHintBytes {
+			t.Errorf("%s: a hint of %d bytes", name, len(hint))
+		}
+		if strings.ContainsAny(hint, "\x00\r\n\x1b\u202e\u200b") {
+			t.Errorf("%s: hint %q", name, hint)
+		}
+	}
+}
