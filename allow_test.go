@@ -42,6 +42,8 @@ func TestAllow(t *testing.T) {
 		{"*b*", "ac", false},
 		{"*ab*ab", "ab", false},
 		{"*ab*ab", "abab", true},
+		{"*a*a*", "a", false},
+		{"*a*a*", "aa", true},
 		{"spiffe://prod.example/*", "spiffe://prod.example/ns/billing", true},
 		{"spiffe://prod.example/*", "spiffe://prod.example.evil/ns", false},
 		{"a.c", "abc", false}, // no other character is special

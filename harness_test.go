@@ -128,15 +128,6 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// startRig makes a rig and starts Caddy with the given global options and
-// sites.
-func startRig(t *testing.T, global, sites string) *rig {
-	t.Helper()
-	r := newRig(t)
-	r.start(global, sites)
-	return r
-}
-
 // write puts a file into the folder of the test, which is @DIR@ in a
 // configuration, and returns its path.
 func (r *rig) write(name string, content []byte) string {

@@ -66,6 +66,7 @@ func TestMemoryKey(t *testing.T) {
 		"another leaf":           {[]*x509.Certificate{one, leaf, two}, false},
 		"two joined into one":    {[]*x509.Certificate{joined, two}, false},
 		"one octet is different": {[]*x509.Certificate{leaf, one, {Raw: append(two.Raw[:399:399], 1)}}, false},
+		"one ends earlier":       {[]*x509.Certificate{leaf, one, {Raw: two.Raw[:399]}}, false},
 		"none":                   {nil, false},
 	} {
 		// whatever their hash is: it only finds the place

@@ -40,6 +40,9 @@ func init() {
 
 const appID = "mtls"
 
+// stopTimeout is how long the end of a configuration waits for storage.
+const stopTimeout = 2 * time.Second
+
 // App holds the realms: the registered clients, the CAs that vouch for them,
 // and the issuers of their tokens. The handlers `mtls_auth` and `mtls_issuer`
 // refer to a realm by its name.
@@ -100,9 +103,17 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends the upkeep.
+// Stop ends the upkeep. It waits for a key that is being stored, but not for a
+// storage that hangs.
 func (a *App) Stop() error {
 	a.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	for _, realm := range a.Realms {
+		if realm.authority != nil {
+			realm.authority.keys.Wait(ctx)
+		}
+	}
 	return nil
 }
 

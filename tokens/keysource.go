@@ -147,6 +147,21 @@ func (s *KeySource) run(a *attempt) {
 	close(a.done)
 }
 
+// Wait returns when no attempt to load or create keys is running, or when ctx
+// is done. Whoever shuts down calls it, so that no key is half written.
+func (s *KeySource) Wait(ctx context.Context) {
+	s.mu.Lock()
+	a := s.running
+	s.mu.Unlock()
+	if a == nil {
+		return
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+	}
+}
+
 // loadOrCreate turns a panic of a storage module into an error: outside of a
 // request it would end the whole server.
 func (s *KeySource) loadOrCreate(ctx context.Context) (ring *Keyring, err error) {

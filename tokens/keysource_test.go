@@ -206,3 +206,27 @@ func TestTokensOfAllNodesVerifyOnEach(t *testing.T) {
 	verify(t, b, mustMint(t, a, newGrant("api1"), newRequest("api1")).AccessToken)
 	verify(t, a, mustMint(t, b, newGrant("api1"), newRequest("api1")).AccessToken)
 }
+
+func TestWaitForTheKeyThatIsBeingStored(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	asked, release := make(chan struct{}), make(chan struct{})
+	storage.list = func(context.Context, string) error {
+		close(asked)
+		<-release
+		storage.list = nil
+		return nil
+	}
+	source := ManagedKeys(store, nil)
+	source.Wait(t.Context()) // nothing is running
+	impatient, cancel := context.WithCancel(t.Context())
+	go func() { _, _ = source.Ensure(impatient) }()
+	<-asked
+	cancel()
+	source.Wait(impatient) // does not wait for storage that hangs
+	close(release)
+	source.Wait(t.Context())
+	if source.Current() == nil {
+		t.Error("the wait is over before the key is there")
+	}
+}
