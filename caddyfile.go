@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -151,7 +152,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "allow":
 			err = parseList(d, &h.Allow, checkAllow)
 		case "require_scope":
-			err = parseList(d, &h.RequireScope, checkScope)
+			err = parseScopes(d, &h.RequireScope)
 		case "optional":
 			err = parseFlag(d, &h.Optional)
 		case "report_only":
@@ -211,7 +212,7 @@ func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 		return nil, err
 	}
 	if realm.Issuer == nil {
-		return nil, h.Err("the realm has no issuer; add 'issuer <https-url>' to it")
+		return nil, h.Errf("realm '%s' has no issuer; add 'issuer <https-url>' to it", cmp.Or(handler.Realm, defaultRealm))
 	}
 	return handler, nil
 }

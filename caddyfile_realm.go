@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,20 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
-func checkScope(scope string) error { return clients.CheckScope(scope) }
+// parseScopes reads scopes. A brace is a legal character in them, and no
+// placeholder is expanded, so one would silently be taken as it is written.
+func parseScopes(d *caddyfile.Dispenser, list *[]string) error {
+	first := len(*list)
+	if err := parseList(d, list, clients.CheckScope); err != nil {
+		return err
+	}
+	for _, scope := range (*list)[first:] {
+		if strings.ContainsAny(scope, "{}") {
+			return d.Errf("scope '%s': placeholders are not expanded in scopes; write {$NAME} for an environment variable", scope)
+		}
+	}
+	return nil
+}
 
 func checkTokenLifetime(d caddy.Duration) error { return clients.CheckTokenLifetime(time.Duration(d)) }
 
@@ -56,9 +70,9 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		case "shared_credential":
 			err = parseFlag(d, &record.SharedCredential)
 		case "scopes":
-			err = parseList(d, &scopes, clients.CheckScope)
+			err = parseScopes(d, &scopes)
 		case "default_scopes":
-			err = parseList(d, &defaults, clients.CheckScope)
+			err = parseScopes(d, &defaults)
 		case "claim":
 			err = parseClaim(d, &record)
 		case "token_lifetime":
@@ -74,6 +88,11 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	}
 	if len(record.SubjectDN)+len(record.Thumbprints)+len(record.CertificateFiles) == 0 {
 		return record, d.Errf("client '%s' has no credential; add a subject, thumbprint or certificate", record.ClientID)
+	}
+	for _, scope := range defaults {
+		if !slices.Contains(scopes, scope) {
+			return record, d.Errf("client '%s': default scope '%s' is not one of its scopes; add it to them", record.ClientID, scope)
+		}
 	}
 	record.Scope, record.DefaultScope = strings.Join(scopes, " "), strings.Join(defaults, " ")
 	return record, nil
@@ -172,11 +191,21 @@ func (i *Issuer) parseResource(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch word := d.Val(); word {
 		case "scopes":
-			if err := parseList(d, &resource.Scopes, clients.CheckScope); err != nil {
+			if err := parseScopes(d, &resource.Scopes); err != nil {
 				return err
 			}
 		default:
 			return d.Errf("unrecognized resource option '%s'", word)
+		}
+	}
+	for _, other := range i.Resources {
+		if other.Name == resource.Name {
+			return d.Errf("resource '%s' is declared twice; merge the two", resource.Name)
+		}
+		for _, scope := range resource.Scopes {
+			if slices.Contains(other.Scopes, scope) {
+				return d.Errf("scope '%s' belongs to the resources '%s' and '%s'; remove it from one", scope, other.Name, resource.Name)
+			}
 		}
 	}
 	i.Resources = append(i.Resources, resource)

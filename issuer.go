@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // publicMaxAge is how long metadata and keys may be cached. A rotated key is
@@ -105,12 +106,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	id, refusal := h.realm.authenticate(r, request.ClientID)
 	if refusal != nil {
-		h.realm.metrics.decided(refusal.Reason)
-		failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
-		h.realm.metrics.tokenError(failure)
-		errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-		h.realm.logRefusal("client refused", r, id, refusal, errorID)
-		tokens.WriteError(w, failure, errorID)
+		h.refuseClient(w, r, id, refusal)
 		return
 	}
 	h.realm.metrics.decided("")
@@ -123,12 +119,29 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	grant := h.realm.authority.grants[client]
 	grant.Thumbprint, grant.NotAfter = id.thumbprint, id.leaf.NotAfter
 	token, failure := h.realm.authority.Mint(r.Context(), &grant, request)
-	if failure != nil {
+	switch {
+	case failure == nil:
+	case errors.Is(failure, tokens.ErrCertificateExpired):
+		h.refuseClient(w, r, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
+		return
+	default:
 		h.refuseToken(w, r, request, failure)
 		return
 	}
 	h.realm.metrics.issued.Inc()
 	tokens.WriteToken(w, token)
+}
+
+// refuseClient answers a request whose client is not authenticated: the same
+// for every reason, without a challenge, which OAuth libraries would take for
+// another protocol.
+func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, id identity, refusal *validators.Refusal) {
+	h.realm.metrics.decided(refusal.Reason)
+	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
+	h.realm.metrics.tokenError(failure)
+	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
+	h.realm.logRefusal("client refused", r, id, refusal, errorID)
+	tokens.WriteError(w, failure, errorID)
 }
 
 // refuseToken answers a request that fails for another reason than the

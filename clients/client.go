@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -201,11 +200,7 @@ func (c *Client) setCredentials(r Record) error {
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
-		sum := sha256.Sum256(cert.Raw)
-		thumbprint, err := validators.ParseThumbprint(hex.EncodeToString(sum[:]))
-		if err != nil {
-			return fmt.Errorf("certificate '%s': %w", file, err)
-		}
+		thumbprint := validators.ThumbprintOf(cert.Raw)
 		c.add(&Credential{Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint})
 	}
 	if len(c.Credentials) == 0 {

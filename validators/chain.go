@@ -36,9 +36,10 @@ type TrustPool struct {
 	roots  *x509.CertPool
 	verify func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
 
-	// known are the intermediates that have verified under roots, by SHA-256
-	// of their DER, and until when. It is never written to, only replaced: mu
-	// is for those who replace it.
+	// known are the intermediates that have verified under roots, and until
+	// when, by SHA-256 of what their issuer signed: of one certificate anybody
+	// can make many others by encoding the signature in another way. It is
+	// never written to, only replaced: mu is for those who replace it.
 	known atomic.Pointer[map[[sha256.Size]byte]time.Time]
 	mu    sync.Mutex
 }
@@ -143,18 +144,18 @@ func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool,
 // intermediate is a presented certificate that has not verified.
 type intermediate struct {
 	cert *x509.Certificate
-	sum  [sha256.Size]byte
+	tbs  [sha256.Size]byte
 	// seen is how many CAs had verified when it was last tried.
 	seen int
 	// err is the outcome of that try, nil before the first.
 	err error
-	// noCA is set when there is nothing to try.
-	noCA bool
+	// final is set when no other try can have another outcome.
+	final bool
 }
 
 // due reports whether a try can have another outcome than the last one.
 func (c *intermediate) due(verified []*x509.Certificate) bool {
-	if c.noCA {
+	if c.final {
 		return false
 	}
 	return c.err == nil || slices.ContainsFunc(verified[c.seen:], func(ca *x509.Certificate) bool {
@@ -181,21 +182,19 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 		usable.AddCert(cert)
 	}
 
-	pending := make([]intermediate, 0, maxIntermediates)
+	var pending []intermediate
 	known := p.known.Load()
 	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
-		c := intermediate{cert: cert, sum: sha256.Sum256(cert.Raw)}
-		if known != nil && now.Before((*known)[c.sum]) {
+		c := intermediate{cert: cert, tbs: sha256.Sum256(cert.RawTBSCertificate)}
+		if known != nil && now.Before((*known)[c.tbs]) {
 			admit(cert)
 			continue
 		}
-		if slices.ContainsFunc(pending, func(other intermediate) bool { return other.sum == c.sum }) {
+		if slices.ContainsFunc(pending, func(other intermediate) bool { return bytes.Equal(other.cert.Raw, cert.Raw) }) {
 			continue
 		}
 		if !cert.IsCA || !cert.BasicConstraintsValid {
-			c.err, c.noCA = errors.New("not a CA"), true
-		} else if err := checkNameConstraints(cert); err != nil {
-			c.err, c.noCA = err, true
+			c.err, c.final = errors.New("not a CA"), true
 		}
 		pending = append(pending, c)
 	}
@@ -214,11 +213,16 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 				c.err = err
 				continue
 			}
+			// Not before, for a stranger's constraints may be as long as he likes.
+			if err := checkNameConstraints(c.cert); err != nil {
+				c.err, c.final = err, true
+				continue
+			}
 			// Nothing is above a self-issued anchor; as an intermediate it
 			// would only be checked a second time.
 			if len(chains[0]) > 1 || !bytes.Equal(c.cert.RawIssuer, c.cert.RawSubject) {
 				admit(c.cert)
-				p.remember(c.sum, chains)
+				p.remember(c.tbs, chains)
 				again = true
 			}
 			pending = slices.Delete(pending, i, i+1)
@@ -228,10 +232,10 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 }
 
 // remember keeps a verified intermediate from being verified again for the
-// next certificate it issued. Nothing depends on it but time: who presents it
-// must still do so, and the leaf's own verification checks it once more. Only
-// issued CAs get here, so a stranger cannot push others out.
-func (p *TrustPool) remember(sum [sha256.Size]byte, chains [][]*x509.Certificate) {
+// next certificate it issued. Nothing depends on it but time: a peer must still
+// present it, and the leaf's own verification checks it, signature included.
+// Only what a trusted CA signed gets here, so a stranger adds nothing of his.
+func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate) {
 	var until time.Time
 	for _, chain := range chains {
 		if expiry := ChainExpiry(chain); expiry.After(until) {
@@ -251,7 +255,7 @@ func (p *TrustPool) remember(sum [sha256.Size]byte, chains [][]*x509.Certificate
 		}
 		delete(known, other)
 	}
-	known[sum] = until
+	known[tbs] = until
 	p.known.Store(&known)
 }
 

@@ -3,6 +3,7 @@ package validators
 import (
 	"crypto/x509"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,16 +13,20 @@ import (
 // hostileChain is what a stranger presents to make verification expensive: a
 // leaf and n CA certificates of his own, all with P-521 keys, all named like
 // the given CA and claiming to be issued by it, so that every one of them may
-// be the issuer of every other and of the leaf.
+// be the issuer of every other and of the leaf. From the 16th on they repeat.
 func hostileChain(tb testpki.TB, ca *testpki.CA, n int) (*testpki.Leaf, []*x509.Certificate) {
 	tb.Helper()
-	named := testpki.RawSubject(ca.Cert.RawSubject)
-	fake := testpki.MustCA(tb, named, testpki.WithKeyType(testpki.P521))
+	named, p521 := testpki.RawSubject(ca.Cert.RawSubject), testpki.WithKeyType(testpki.P521)
+	fake := testpki.MustCA(tb, named, p521)
 	var presented []*x509.Certificate
-	for range n {
-		presented = append(presented, testpki.MustIntermediate(tb, fake, named, testpki.WithKeyType(testpki.P521)).Cert)
+	for i := range n {
+		if i < 16 {
+			presented = append(presented, testpki.MustIntermediate(tb, fake, named, p521).Cert)
+		} else {
+			presented = append(presented, presented[i-16])
+		}
 	}
-	return testpki.MustIssue(tb, fake, testpki.WithKeyType(testpki.P521)), presented
+	return testpki.MustIssue(tb, fake, p521), presented
 }
 
 // work is what a TrustPool asked of x509.
@@ -109,6 +114,22 @@ func TestVerifyHostileIntermediatesBelowTrueOnes(t *testing.T) {
 	}
 }
 
+func TestVerifyReadsNoStrangersNameConstraints(t *testing.T) {
+	root := testpki.MustCA(t)
+	fake := testpki.MustCA(t, testpki.RawSubject(root.Cert.RawSubject))
+	var presented []*x509.Certificate
+	for range maxIntermediates {
+		presented = append(presented, testpki.MustIntermediate(t, fake, testpki.Template(func(c *x509.Certificate) {
+			c.PermittedDNSDomains = slices.Repeat([]string{"a"}, 5000)
+		})).Cert)
+	}
+	leaf := testpki.MustIssue(t, root)
+	pool := NewTrustPool(root.Pool())
+	if n := testing.AllocsPerRun(1, func() { mustVerify(t, pool, leaf, presented...) }); n > 5000 {
+		t.Errorf("%v allocations: unverified name constraints were read", n)
+	}
+}
+
 func TestVerifyTriesAreBounded(t *testing.T) {
 	// The worst there is: every intermediate has the name of every other's
 	// issuer, and in each round only one of them verifies.
@@ -148,11 +169,16 @@ func TestVerifyPlainCaseWorksOnce(t *testing.T) {
 		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert}, 2},
 		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert}, 1},
 		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert, sub.Cert}, 1},
+		{testpki.MustIssue(t, sub), []*x509.Certificate{sub.Cert, root.Cert}, 2},
 	} {
 		work := watch(pool)
 		mustVerify(t, pool, test.leaf, test.presented...)
 		if work.calls != test.calls {
 			t.Errorf("%d: %d verifications, want %d", i, work.calls, test.calls)
+		}
+		// Not the root's: as an intermediate it would check sub twice.
+		if !work.only(sub) {
+			t.Errorf("%d: another key than that of the intermediate was at hand", i)
 		}
 	}
 }
@@ -169,6 +195,34 @@ func TestVerifyRemembersNoMoreThanItMay(t *testing.T) {
 	}
 }
 
+func TestVerifyRemembersNoVariants(t *testing.T) {
+	root := testpki.MustCA(t)
+	sub := testpki.MustIntermediate(t, root)
+	leaf := testpki.MustIssue(t, sub)
+	pool := NewTrustPool(root.Pool())
+	for range 2 {
+		for _, variant := range reencoded(t, sub.Cert) {
+			mustVerify(t, pool, leaf, variant)
+		}
+	}
+	if n := len(*pool.known.Load()); n != 1 {
+		t.Errorf("%d intermediates remembered, want one", n)
+	}
+
+	// One with a signature that is not its issuer's does not stand in for the
+	// known one, whether it comes first or alone.
+	tampered := slices.Clone(sub.Cert.Raw)
+	tampered[len(tampered)-1] ^= 1
+	forged, err := x509.ParseCertificate(tampered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pool := range []*TrustPool{pool, NewTrustPool(root.Pool())} {
+		mustVerify(t, pool, leaf, forged, sub.Cert)
+		mustNotVerify(t, pool, leaf, "unknown authority", forged)
+	}
+}
+
 func TestVerifyRememberedIntermediate(t *testing.T) {
 	root := testpki.MustCA(t)
 	expiry := now.Add(time.Hour).Truncate(time.Second)
@@ -181,8 +235,9 @@ func TestVerifyRememberedIntermediate(t *testing.T) {
 	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, expiry); err != nil {
 		t.Errorf("at its last moment: %v", err)
 	}
-	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, expiry.Add(time.Second)); err == nil {
-		t.Error("a remembered intermediate outlives its validity")
+	_, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, expiry.Add(time.Second))
+	if err == nil || !strings.Contains(err.Error(), `presented certificate "Test Intermediate CA": x509: certificate has expired`) {
+		t.Errorf("after its last moment: %v", err)
 	}
 	if _, err := pool.Verify(leaf.Cert, []*x509.Certificate{sub.Cert}, now.Add(-2*time.Hour)); err == nil {
 		t.Error("a remembered intermediate precedes its validity")

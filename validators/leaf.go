@@ -1,6 +1,7 @@
 package validators
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -40,8 +41,13 @@ func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
 // whatever kind of credential it is compared with: one whose extended key
 // usages (RFC 5280 §4.2.1.12) are others, one with a critical extension that
 // is not understood (§4.2), and one with more than [MaxSANs] names. A
-// certificate without extended key usages is good for any.
+// certificate without extended key usages is good for any. It also refuses a
+// certificate that has been re-encoded (§4.1) and so has another thumbprint
+// than the one that was issued.
 func CheckLeaf(leaf *x509.Certificate) *Refusal {
+	if !encodedOnce(leaf) {
+		return refuse(CertificateUnsuitable, "the certificate is not encoded as DER prescribes, so it is a modified copy of the one that was issued: present that one")
+	}
 	if !allowsClientAuth(leaf) {
 		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth: issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
 	}
@@ -68,6 +74,26 @@ func CheckPKILeaf(leaf *x509.Certificate) *Refusal {
 		return refuse(CertificateUnsuitable, "the certificate's key usage lacks digitalSignature, which client authentication needs")
 	}
 	return nil
+}
+
+// encodedOnce reports whether the signature is followed by nothing and has no
+// unused bits. Go overlooks both, so that anybody could make of his certificate
+// others that verify as well, but have thumbprints nobody has denied.
+func encodedOnce(cert *x509.Certificate) bool {
+	var element asn1.RawValue
+	if _, err := asn1.Unmarshal(cert.Raw, &element); err != nil {
+		return false
+	}
+	rest, isPrefix := bytes.CutPrefix(element.Bytes, cert.RawTBSCertificate)
+	if !isPrefix {
+		return false
+	}
+	rest, err := asn1.Unmarshal(rest, &element) // signatureAlgorithm
+	if err != nil {
+		return false
+	}
+	rest, err = asn1.Unmarshal(rest, &element) // signatureValue
+	return err == nil && len(rest) == 0 && len(element.Bytes) > 0 && element.Bytes[0] == 0
 }
 
 func allowsClientAuth(leaf *x509.Certificate) bool {

@@ -1,0 +1,221 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// badBlock is lines of a Caddyfile, and what the adapter says of them. SHA256
+// and SHA1 stand for a hash.
+type badBlock struct {
+	block string
+	line  int // of the block, where the mistake is; 0 where Caddy does not say
+	want  string
+}
+
+// Caddyfiles around a block; all of them are good without it.
+const (
+	aroundRealm = "{\n\tmtls {\n\t\ttrust_pool file other.pem\nBLOCK\n\t}\n}\n"
+	// a second trust pool would be a mistake of its own
+	aroundBareRealm     = "{\n\tmtls {\nBLOCK\n\t}\n}\n"
+	aroundClient        = "{\n\tmtls {\n\t\tclient a {\n\t\t\tthumbprint " + otherSHA256 + "\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundIssuer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundHandler       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_auth {\nBLOCK\n\t}\n}\n"
+	aroundIssuerHandler = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_issuer {\nBLOCK\n\t}\n}\n"
+	aroundSite          = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
+)
+
+// wrongCount is what the adapter says of missing and of surplus arguments.
+func wrongCount(last string) string {
+	return "wrong argument count or unexpected line ending after '" + last + "'"
+}
+
+func checkBadBlocks(t *testing.T, around string, tests []badBlock) {
+	t.Helper()
+	if err := os.Unsetenv("MTLS_TEST_UNSET"); err != nil {
+		t.Fatal(err)
+	}
+	hashes := strings.NewReplacer("SHA256", someSHA256, "SHA1", someSHA1)
+	if _, _, err := adaptText("Caddyfile", strings.Replace(around, "BLOCK", "", 1)); err != nil {
+		t.Fatalf("without a bad block: %v", err)
+	}
+	firstLine := 1 + strings.Count(around[:strings.Index(around, "BLOCK")], "\n")
+	for _, test := range tests {
+		t.Run(test.block, func(t *testing.T) {
+			_, _, err := adaptText("Caddyfile", strings.Replace(around, "BLOCK", hashes.Replace(test.block), 1))
+			if test.line == 0 {
+				wantError(t, err, hashes.Replace(test.want), "Caddyfile:")
+				return
+			}
+			wantError(t, err, hashes.Replace(test.want)+fmt.Sprintf(", at Caddyfile:%d", firstLine+test.line-1))
+		})
+	}
+}
+
+func TestBadRealm(t *testing.T) {
+	checkBadBlocks(t, "{\n\tadmin off\nBLOCK\n}\n", []badBlock{
+		{`mtls "{$MTLS_TEST_UNSET}"`, 1, "realm name '' has 0 characters; use 1 to 63"},
+		{"mtls " + strings.Repeat("a", 64), 1, "has 64 characters; use 1 to 63"},
+		{"mtls a_b", 1, `realm name "a_b" holds '_'; use a-z, 0-9 and hyphens`},
+		{"mtls a b {\n}", 1, wrongCount("b")},
+		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
+		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate mtls option 'issuer'; a realm has one issuer, declare another realm for another"},
+	})
+	checkBadBlocks(t, aroundBareRealm, []badBlock{
+		{"trust_pool", 1, wrongCount("trust_pool")},
+		{"trust_pool file", 1, "no certificates specified"},
+		{"trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
+	})
+	checkBadBlocks(t, aroundRealm, []badBlock{
+		{"trust_pool file b.pem", 1, "duplicate mtls option 'trust_pool'; a realm has one trust pool, use 'trust_pool combined' for several sources"},
+		{"Issuer https://auth.example.com", 1, "unrecognized mtls option 'Issuer'"},
+		{"issuer", 1, wrongCount("issuer")},
+		{"issuer https://a.example https://b.example", 1, wrongCount("https://a.example")},
+		{`issuer "{$MTLS_TEST_UNSET}"`, 1, "issuer is empty; give it a value or remove the line"},
+		{"issuer http://auth.example.com", 1, "issuer 'http://auth.example.com': not an https URL: use one like https://auth.example.com"},
+		{"issuer https://auth.example.com/#a", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
+		{"client {\nsubject CN=a\n}", 1, wrongCount("client")},
+		{"client a b {\nsubject CN=a\n}", 1, wrongCount("a")},
+		{"client \"{$MTLS_TEST_UNSET}\" {\nsubject CN=a\n}", 1, "client_id is empty; name the client"},
+		{"client \"a b\" {\nsubject CN=a\n}", 1, `client_id "a b" holds ' '; use letters, digits and ._~:@/+-,`},
+		{"client {env.CLIENT_ID} {\nsubject CN=a\n}", 1, "holds '{'; use letters, digits and ._~:@/+-,"},
+		{"client " + strings.Repeat("a", 201) + " {\nsubject CN=a\n}", 1, "has 201 characters; at most 200 are allowed"},
+		{"client a", 1, "client 'a' has no credential; add a subject, thumbprint or certificate"},
+		{"client a {\n}", 2, "client 'a' has no credential; add a subject, thumbprint or certificate"},
+	})
+}
+
+func TestBadClient(t *testing.T) {
+	checkBadBlocks(t, aroundClient, []badBlock{
+		{"subject client", 1, "if it belongs to the value before it, write a backslash before the separator (as in \"\\,\") or put that value in double quotes"},
+		{`subject ""`, 1, "subject is empty; give it a value or remove it"},
+		{"subject {$MTLS_TEST_UNSET}", 1, wrongCount("subject")},
+		{"subject CN=client, OU=production", 1, wrongCount("subject")},
+		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'"},
+		{"subject \"CN=cli\u200bent\"", 1, "holds the control, invisible or private character U+200B: remove it"},
+		{"thumbprint bca0d040", 1, `"bca0d040" has 8 hexadecimal digits: expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
+		{`thumbprint "{$MTLS_TEST_UNSET}"`, 1, "thumbprint is empty; give it a value or remove it"},
+		{"thumbprint SHA256 SHA1", 1, wrongCount("thumbprint")},
+		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'"},
+		{"thumbprint SHA256 {\nx\n}", 1, "unrecognized client option '{'"},
+		{"certificate", 1, wrongCount("certificate")},
+		{"certificate a.pem b.pem", 1, wrongCount("certificate")},
+		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'"},
+		{"issued_by", 1, wrongCount("issued_by")},
+		{`issued_by "{$MTLS_TEST_UNSET}"`, 1, "issued_by is empty; give it a value or remove it"},
+		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'"},
+		{"require_chain\nrequire_chain", 2, "duplicate option 'require_chain'"},
+		{"shared_credential\nshared_credential", 2, "duplicate option 'shared_credential'"},
+		{"scopes", 1, wrongCount("scopes")},
+		{`scopes api1 "{$MTLS_TEST_UNSET}"`, 1, "scopes is empty; give it a value or remove it"},
+		{"scopes api1\nscopes api1", 2, "duplicate scopes 'api1'"},
+		{"scopes {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
+		{"default_scopes", 1, wrongCount("default_scopes")},
+		{"scopes a\ndefault_scopes a a", 2, "duplicate default_scopes 'a'"},
+		{"scopes a\ndefault_scopes b\ndisabled", 4, "client 'a': default scope 'b' is not one of its scopes; add it to them"},
+		{"claim tenant", 1, wrongCount("tenant")},
+		{"claim tenant acme corp", 1, wrongCount("acme")},
+		{`claim "ten ant" acme`, 1, "claim 'ten ant': use only A-Z a-z 0-9 _ . - in its name"},
+		{"claim CNF acme", 1, "claim 'CNF' is reserved for the token itself; choose another name"},
+		{`claim tenant "{$MTLS_TEST_UNSET}"`, 1, "claim tenant is empty; give it a value or remove the line"},
+		{"claim tenant acme\nclaim tenant other", 2, "duplicate claim 'tenant'"},
+		{"token_lifetime", 1, wrongCount("token_lifetime")},
+		{"token_lifetime fortnight", 1, `parsing token_lifetime 'fortnight': time: invalid duration "fortnight"`},
+		{"token_lifetime 0", 1, "token_lifetime 0s is too short; use at least 1s"},
+		{"token_lifetime {env.LIFETIME}", 1, `parsing token_lifetime '{env.LIFETIME}': time: invalid duration "{env.LIFETIME}"`},
+		{"token_lifetime 1m\ntoken_lifetime 1m", 2, "duplicate option 'token_lifetime'"},
+		{"disabled\ndisabled", 2, "duplicate option 'disabled'"},
+	})
+}
+
+func TestBadIssuer(t *testing.T) {
+	checkBadBlocks(t, aroundIssuer, []badBlock{
+		{"token_lifetime", 1, wrongCount("token_lifetime")},
+		{"token_lifetime -1s", 1, "token_lifetime -1s is too short; use at least 1s"},
+		{"token_lifetime 1h\ntoken_lifetime 1h", 2, "duplicate option 'token_lifetime'"},
+		{"signing_algorithm", 1, wrongCount("signing_algorithm")},
+		{"signing_algorithm none", 1, "signing algorithm 'none' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
+		{"signing_algorithm ES256\nsigning_algorithm ES256", 2, "duplicate option 'signing_algorithm'"},
+		{"signing_key", 1, wrongCount("signing_key")},
+		{"signing_key a.pem\nsigning_key b.pem", 2, "duplicate option 'signing_key'"},
+		{"mtls_alias https://a.example https://b.example", 1, wrongCount("https://a.example")},
+		{"mtls_alias https://a.example\nmtls_alias https://b.example", 2, "duplicate option 'mtls_alias'"},
+		{"mtls_alias https://a.example?x", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
+		{"audience", 1, wrongCount("audience")},
+		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
+		{"resource {\nscopes a\n}", 1, wrongCount("resource")},
+		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "a resource has no name; give it the URL of the API"},
+		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'"},
+		{"resource a {\nscopes\n}", 2, wrongCount("scopes")},
+		{"resource a {\nscopes a a\n}", 2, "duplicate scopes 'a'"},
+		{"resource a {\nscopes {env.SCOPE}\n}", 2, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
+		{"resource a {\nscopes x\n}\nresource a {\nscopes y\n}", 6, "resource 'a' is declared twice; merge the two"},
+		{"resource a {\nscopes x\n}\nresource b {\nscopes y x\n}", 6, "scope 'x' belongs to the resources 'a' and 'b'; remove it from one"},
+	})
+}
+
+func TestBadHandler(t *testing.T) {
+	checkBadBlocks(t, aroundSite, []badBlock{
+		{"mtls_auth partners", 1, wrongCount("partners")},
+		{"mtls_issuer https://auth.example.com", 1, wrongCount("https://auth.example.com")},
+	})
+	checkBadBlocks(t, aroundHandler, []badBlock{
+		{"realm", 1, wrongCount("realm")},
+		{"realm Default", 1, `realm 'Default': realm name "Default" holds 'D'; use a-z, 0-9 and hyphens`},
+		{"realm {env.REALM}", 2, "unknown realm '{env.REALM}'; declare it with 'mtls {env.REALM} { … }' in the global options"},
+		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
+		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
+		{"allow", 1, wrongCount("allow")},
+		{`allow "{$MTLS_TEST_UNSET}"`, 1, "allow is empty; give it a value or remove it"},
+		{"allow a\nallow a", 2, "duplicate allow 'a'"},
+		{"allow {env.CLIENT}", 2, `client_id "{env.CLIENT}" holds '{'; use letters, digits and ._~:@/+-,`},
+		{"require_scope", 1, wrongCount("require_scope")},
+		{"require_scope a a", 1, "duplicate require_scope 'a'"},
+		{"require_scope {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
+		{"optional\noptional", 2, "duplicate option 'optional'"},
+		{"report_only\nreport_only", 2, "duplicate option 'report_only'"},
+		{"header_up X-Client", 1, wrongCount("X-Client")},
+		{"header_up X-Client a b", 1, wrongCount("b")},
+		{`header_up "X Client" a`, 1, `"X Client" is no header name; use letters, digits and hyphens`},
+		{"header_up Connection a", 1, "header 'Connection' belongs to the connection; choose another name"},
+		{`header_up X-Client "{$MTLS_TEST_UNSET}"`, 1, "header_up X-Client has no value; remove the line or name a placeholder such as {http.mtls.client_id}"},
+		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'"},
+		{"keep_header", 1, wrongCount("keep_header")},
+		{`keep_header "X Y"`, 1, `"X Y" is no header name; use letters, digits and hyphens`},
+		{"keep_header *", 1, "the header name is empty"},
+		{"keep_header Client-Cert Client-Cert", 1, "duplicate keep_header 'Client-Cert'"},
+		{"optional {\nx\n}", 1, "unrecognized subdirective '{'"},
+	})
+	checkBadBlocks(t, aroundIssuerHandler, []badBlock{
+		{"issuer a", 1, "unrecognized subdirective 'issuer'"},
+		{"realm", 1, wrongCount("realm")},
+		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
+	})
+}
+
+// TestUnknownWords: a word that does not exist is an error wherever it
+// stands, for a setting that an operator believes in must not vanish.
+func TestUnknownWords(t *testing.T) {
+	unknown := func(words, format string) []badBlock {
+		var tests []badBlock
+		for word := range strings.SplitSeq(words, ",") {
+			name, _, _ := strings.Cut(word, " ")
+			tests = append(tests, badBlock{word, 1, fmt.Sprintf(format, name)})
+		}
+		return tests
+	}
+	checkBadBlocks(t, aroundRealm, unknown("storage file_system,revocation,clients_from file a.json,forwarded_certificate rfc9440,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
+		"unrecognized mtls option '%s'"))
+	checkBadBlocks(t, aroundClient, unknown("san_dns a.example,san_uri spiffe://a/b,san_ip 192.0.2.1,san_email a@example.com,public_key SHA256,jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
+		"unrecognized client option '%s'"))
+	checkBadBlocks(t, aroundClient, []badBlock{{"thumbprint SHA256 until 2030-01-01T00:00:00Z", 1, wrongCount("thumbprint")}})
+	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,profile fapi2,scopes a",
+		"unrecognized issuer option '%s'"))
+	checkBadBlocks(t, aroundHandler, unknown("forward_certificate,forward_token,deny a,scopes a", "unrecognized subdirective '%s'"))
+	for _, directive := range []string{"mtls_bearer", "mtls_status"} {
+		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
+		wantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)
+	}
+}

@@ -1,0 +1,137 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var updateGolden = flag.Bool("update-golden", false, "write the JSON that the golden Caddyfiles adapt to")
+
+const goldenSeparator = "\n----------\n"
+
+// goldenPosition is where the adapter says that a mistake is.
+var goldenPosition = regexp.MustCompile(`\bCaddyfile:[0-9]+`)
+
+// TestGolden adapts testdata/caddyfile/*.caddyfiletest: a Caddyfile, a line of
+// ten hyphens, and the JSON it adapts to or a part of the error.
+func TestGolden(t *testing.T) {
+	t.Setenv("MTLS_TEST_REALM", "partners")
+	t.Setenv("MTLS_TEST_SUBJECT", "CN=client,OU=production,O=company")
+	if err := os.Unsetenv("MTLS_TEST_UNSET"); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", "caddyfile", "*.caddyfiletest"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d golden files, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, want, found := strings.Cut(strings.ReplaceAll(string(content), "\r\n", "\n"), goldenSeparator)
+			if !found {
+				t.Fatal("no line of ten hyphens")
+			}
+			checkGolden(t, file, strings.TrimSpace(text)+"\n", strings.TrimSpace(want))
+		})
+	}
+}
+
+func checkGolden(t *testing.T, file, text, want string) {
+	config, warnings, err := adaptText("Caddyfile", text)
+	mayFail := strings.HasPrefix(filepath.Base(file), "bad_")
+	switch {
+	case mayFail && err == nil:
+		t.Fatal("the Caddyfile adapts, but the file's name begins with bad_")
+	case !mayFail && err != nil:
+		t.Fatal(err)
+	case mayFail && (want == "" || !strings.Contains(err.Error(), want)):
+		t.Fatalf("error %q, want %q", err, want)
+	case mayFail && !goldenPosition.MatchString(err.Error()):
+		t.Fatalf("error %q does not say where", err)
+	case mayFail:
+		return
+	}
+	for _, warning := range warnings {
+		t.Errorf("line %d: %s", warning.Line, warning.Message)
+	}
+	var got bytes.Buffer
+	if err := json.Indent(&got, config, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	if *updateGolden {
+		updated := strings.TrimSuffix(text, "\n") + goldenSeparator + got.String() + "\n"
+		if err := os.WriteFile(file, []byte(updated), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got.String() != want {
+		t.Errorf("adapts to\n%s\nwant\n%s", got.String(), want)
+	}
+}
+
+// TestImportFolder: many clients, a file each, imported into a realm.
+func TestImportFolder(t *testing.T) {
+	const text = "{\n\tmtls {\n\t\ttrust_pool file ca.pem\n\t\timport clients/*.caddy\n\t}\n}\n"
+	dir := t.TempDir()
+	file := filepath.Join(dir, "Caddyfile")
+	writeTemp(t, dir, "clients/a.caddy", []byte("client a {\n\tsubject CN=a\n}\nclient a2 {\n\tsubject CN=a2\n}\n"))
+	writeTemp(t, dir, "clients/b.caddy", []byte("client b {\n\tsubject CN=b\n\tscopes api1\n}\n"))
+	config, _, err := adaptText(file, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var adapted struct {
+		Apps struct {
+			MTLS App `json:"mtls"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &adapted); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, record := range adapted.Apps.MTLS.Realms[defaultRealm].Clients {
+		ids = append(ids, record.ClientID)
+	}
+	if got := strings.Join(ids, " "); got != "a a2 b" {
+		t.Errorf("clients %q, want those of both files", got)
+	}
+
+	bad := writeTemp(t, dir, "clients/c.caddy", []byte("client c {\n\tsubject CN=c\n\tsubjekt CN=d\n}\n"))
+	_, _, err = adaptText(file, text)
+	wantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import clients/*.caddy)']")
+	writeTemp(t, dir, "clients/c.caddy", []byte("\nclient b {\n\tsubject CN=c\n}\n"))
+	_, _, err = adaptText(file, text)
+	wantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")
+}
+
+// TestAdaptingReadsNoFile: what the files of a configuration hold is for the
+// server to find out, not for whoever adapts its Caddyfile.
+func TestAdaptingReadsNoFile(t *testing.T) {
+	const text = "{\n\tmtls {\n\t\ttrust_pool file DIR/ca.pem\n\t\tclient a {\n\t\t\tcertificate DIR/client.pem\n\t\t\tclaim tenant {file.DIR/tenant}\n\t\t}\n" +
+		"\t\tissuer https://auth.example.com {\n\t\t\tsigning_key DIR/key.pem\n\t\t}\n\t}\n}\n"
+	missing, garbage := t.TempDir(), t.TempDir()
+	for _, name := range []string{"ca.pem", "client.pem", "tenant", "key.pem"} {
+		writeTemp(t, garbage, name, []byte("garbage"))
+	}
+	var outcomes []string
+	for _, dir := range []string{missing, garbage} {
+		config, _, err := adaptText("Caddyfile", strings.ReplaceAll(text, "DIR", dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		outcomes = append(outcomes, strings.ReplaceAll(string(config), dir, "DIR"))
+	}
+	if outcomes[0] != outcomes[1] || !strings.Contains(outcomes[0], "{file.DIR/tenant}") {
+		t.Errorf("the files make a difference:\n%s\n%s", outcomes[0], outcomes[1])
+	}
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package mtlsauth
+
+func init() { raceEnabled = true }

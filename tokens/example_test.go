@@ -1,0 +1,74 @@
+package tokens_test
+
+import (
+	"fmt"
+	"log"
+	"net/http"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// A token server without Caddy: its TLS configuration must ask for client
+// certificates, and lookUp says which client a certificate belongs to.
+func Example() {
+	const url = "https://auth.example.com"
+	store := &tokens.KeyStore{
+		Storage: &certmagic.FileStorage{Path: "/var/lib/auth"},
+		Realm:   "default",
+		Issuer:  url,
+	}
+	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Audience: []string{"api"}}, tokens.ManagedKeys(store, nil))
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		switch issuer.Endpoint(r.Host, r.URL.Path) {
+		case tokens.EndpointMetadata:
+			_, _ = w.Write(issuer.Metadata().Body)
+		case tokens.EndpointJWKS:
+			keys, failure := issuer.JWKS(r.Context())
+			if failure != nil {
+				tokens.WriteError(w, failure, "")
+				return
+			}
+			_, _ = w.Write(keys.Body)
+		case tokens.EndpointToken:
+			token, failure := serveToken(issuer, r)
+			if failure != nil {
+				tokens.WriteError(w, failure, "")
+				return
+			}
+			tokens.WriteToken(w, token)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+func serveToken(issuer *tokens.Issuer, r *http.Request) (*tokens.TokenResponse, *tokens.Error) {
+	req, failure := tokens.ParseTokenRequest(r)
+	if failure != nil {
+		return nil, failure
+	}
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || !lookUp(req.ClientID, r) {
+		return nil, tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	return issuer.Mint(r.Context(), &tokens.Grant{
+		ClientID:   req.ClientID,
+		Scopes:     []string{"api1"},
+		Thumbprint: tokens.Thumbprint(leaf),
+		NotAfter:   leaf.NotAfter,
+	}, req)
+}
+
+func lookUp(string, *http.Request) bool { return false }
+
+func ExamplePrepareClaims() {
+	_, err := tokens.PrepareClaims(map[string]any{"sub": "admin"})
+	fmt.Println(err)
+	// Output: claim 'sub' is reserved: choose another name
+}

@@ -1,0 +1,330 @@
+package validators
+
+import (
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits of distinguished names: far above any real one, and low enough to
+// bound what a hostile one costs.
+const (
+	maxNameBytes      = 16 << 10 // DER of a presented name
+	maxDeclaredBytes  = 8 << 10  // text of a declared name
+	maxNameAttributes = 128
+	maxFormattedBytes = 1024 // text of a name in a log
+)
+
+// ErrUnmatchableName is the error of a presented name that equals no declared
+// name, whatever that may be: because it is malformed, or because it is empty,
+// ambiguous or made to look like another name.
+var ErrUnmatchableName = errors.New("name can never match")
+
+// DN is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order.
+// The zero value is the empty name.
+//
+// Two names are the same name if they have the same RDNs in the same order.
+// Two RDNs are the same if they have the same attributes in any order. Two
+// values are the same if their text is, whatever the ASN.1 string type, the
+// case of letters and the number of spaces; other values, if their DER is.
+// That is the distinguishedNameMatch of RFC 4517 §4.2.15 with caseIgnoreMatch
+// (§4.2.11) for every string, except that characters which only look alike
+// are not mapped to each other (RFC 4518 §2.2 and §2.3 would do so).
+type DN struct {
+	rdns []rdn
+	key  string
+}
+
+type rdn []attribute
+
+// attribute has the text of its value or, if opaque, its DER.
+type attribute struct {
+	oid    asn1.ObjectIdentifier
+	value  string
+	opaque bool
+}
+
+// encodedAttribute is AttributeTypeAndValue of RFC 5280 §4.1.2.4.
+type encodedAttribute struct {
+	Type  asn1.ObjectIdentifier
+	Value asn1.RawValue
+	// encoding/asn1 ignores what follows the last field of a SEQUENCE.
+	Surplus asn1.RawValue `asn1:"optional"`
+}
+
+// encodedRDNSET is a SET OF because encoding/asn1 goes by the name's suffix.
+type encodedRDNSET []encodedAttribute
+
+// DNFromRaw decodes the DER of a Name (RFC 5280 §4.1.2.4), such as the
+// RawSubject of a certificate. The error wraps ErrUnmatchableName.
+func DNFromRaw(raw []byte) (DN, error) {
+	encoded, err := decodeName(raw)
+	if err != nil {
+		return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+	}
+	rdns := make([]rdn, len(encoded))
+	for i, encodedRDN := range encoded {
+		rdns[i] = make(rdn, len(encodedRDN))
+		for j, a := range encodedRDN {
+			if rdns[i][j], err = newAttribute(a.Type, a.Value); err != nil {
+				return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+			}
+		}
+	}
+	dn, err := newDN(rdns)
+	if err != nil {
+		return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+	}
+	return dn, nil
+}
+
+// Key returns a string that two names have in common if and only if they are
+// the same name (RFC 4517 §4.2.15, see DN). It is not made for reading.
+func (d DN) Key() string {
+	return d.key
+}
+
+// ReversedKey returns the Key of the name with its RDNs in reverse order: the
+// name that an operator declared who wrote the RDNs in encoded order, which
+// RFC 4514 §2.1 reverses.
+func (d DN) ReversedKey() string {
+	reversed := slices.Clone(d.rdns)
+	slices.Reverse(reversed)
+	return nameKey(reversed)
+}
+
+// String returns the name as RFC 4514 §2 writes it. ParseDN reads it back as
+// the same name, unless a value is empty or the text is longer than ParseDN
+// takes. Characters that are not printable are escaped.
+func (d DN) String() string {
+	return string(appendName(nil, d.rdns, math.MaxInt))
+}
+
+// FormatDN returns the RFC 4514 text of a DER-encoded Name for a log: always,
+// even for a name that DNFromRaw refuses, at most 1024 bytes of it, and as one
+// line of printable characters. What is no Name comes as '#' and hexadecimal
+// digits (RFC 4514 §2.4).
+func FormatDN(raw []byte) string {
+	if len(raw) == 0 {
+		return ""
+	}
+	encoded, err := decodeName(raw)
+	if err != nil {
+		return truncate("#"+hex.EncodeToString(raw[:min(len(raw), maxFormattedBytes)]), maxFormattedBytes)
+	}
+	rdns := make([]rdn, len(encoded))
+	for i, encodedRDN := range encoded {
+		for _, a := range encodedRDN {
+			formatted, err := newAttribute(a.Type, a.Value)
+			if err != nil {
+				formatted = attribute{oid: a.Type, value: string(a.Value.FullBytes), opaque: true}
+			}
+			rdns[i] = append(rdns[i], formatted)
+		}
+	}
+	return truncate(string(appendName(nil, rdns, maxFormattedBytes)), maxFormattedBytes)
+}
+
+func decodeName(raw []byte) ([]encodedRDNSET, error) {
+	if len(raw) > maxNameBytes {
+		return nil, fmt.Errorf("%d bytes are more than the %d that a name may have", len(raw), maxNameBytes)
+	}
+	var encoded []encodedRDNSET
+	rest, err := asn1.Unmarshal(raw, &encoded)
+	if err != nil {
+		return nil, fmt.Errorf("decoding the name: %w", err)
+	}
+	if len(rest) > 0 {
+		return nil, errors.New("decoding the name: trailing bytes")
+	}
+	for _, encodedRDN := range encoded {
+		for _, a := range encodedRDN {
+			if len(a.Surplus.FullBytes) > 0 {
+				return nil, errors.New("decoding the name: an attribute has more than a type and a value")
+			}
+		}
+	}
+	return encoded, nil
+}
+
+func newAttribute(oid asn1.ObjectIdentifier, value asn1.RawValue) (attribute, error) {
+	text, isString, err := decodeString(value)
+	if err != nil {
+		name, _ := attributeName(oid)
+		return attribute{}, fmt.Errorf("the value of %s %w", excerpt(name), err)
+	}
+	if !isString {
+		return attribute{oid: oid, value: string(value.FullBytes), opaque: true}, nil
+	}
+	return attribute{oid: oid, value: text}, nil
+}
+
+// newDN makes a name of RDNs in encoded order, if it is one that can match.
+func newDN(rdns []rdn) (DN, error) {
+	if len(rdns) == 0 {
+		return DN{}, errors.New("the name is empty")
+	}
+	attributes := 0
+	for _, r := range rdns {
+		attributes += len(r)
+	}
+	if attributes > maxNameAttributes {
+		return DN{}, fmt.Errorf("%d attributes are more than the %d that a name may have", attributes, maxNameAttributes)
+	}
+	for _, r := range rdns {
+		if err := r.check(); err != nil {
+			return DN{}, err
+		}
+	}
+	return DN{rdns: rdns, key: nameKey(rdns)}, nil
+}
+
+func (r rdn) check() error {
+	if len(r) == 0 {
+		return errors.New("an RDN is empty")
+	}
+	for i, a := range r {
+		for _, earlier := range r[:i] {
+			if a.oid.Equal(earlier.oid) {
+				name, _ := attributeName(a.oid)
+				return fmt.Errorf("one RDN has %s twice: join attributes with \"+\" only if their types differ", excerpt(name))
+			}
+		}
+		if a.opaque {
+			continue
+		}
+		for _, c := range a.value {
+			if forbidden(c) {
+				name, _ := attributeName(a.oid)
+				return fmt.Errorf("the value %q of %s holds the control, invisible or private character %U: remove it",
+					excerpt(a.value), excerpt(name), c)
+			}
+		}
+	}
+	return nil
+}
+
+// nameKey is unambiguous because everything in it is preceded by its length
+// or number.
+func nameKey(rdns []rdn) string {
+	key := make([]byte, 0, 128)
+	for _, r := range rdns {
+		key = binary.BigEndian.AppendUint32(key, uint32(len(r)))
+		if len(r) == 1 {
+			key = r[0].appendKey(key)
+			continue
+		}
+		keys := make([]string, len(r))
+		for i, a := range r {
+			keys[i] = string(a.appendKey(nil))
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			key = append(key, k...)
+		}
+	}
+	return string(key)
+}
+
+func (a attribute) appendKey(key []byte) []byte {
+	key = binary.AppendUvarint(key, uint64(len(a.oid)))
+	for _, arc := range a.oid {
+		key = binary.AppendUvarint(key, uint64(arc))
+	}
+	kind := byte('s')
+	if a.opaque {
+		kind = 'o'
+	}
+	key = append(key, kind, 0, 0, 0, 0)
+	start := len(key)
+	if a.opaque {
+		key = append(key, a.value...)
+	} else {
+		key = appendFolded(key, a.value)
+	}
+	binary.BigEndian.PutUint32(key[start-4:], uint32(len(key)-start))
+	return key
+}
+
+// appendName appends RFC 4514 text: last RDN first. It stops not far beyond
+// limit, so that the log of a hostile name is cheap.
+func appendName(buf []byte, rdns []rdn, limit int) []byte {
+	for i, r := range slices.Backward(rdns) {
+		for j, a := range r {
+			if len(buf) > limit {
+				return buf
+			}
+			if j > 0 {
+				buf = append(buf, '+')
+			}
+			buf = a.appendText(buf, limit)
+		}
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+	}
+	return buf
+}
+
+func (a attribute) appendText(buf []byte, limit int) []byte {
+	name, known := attributeName(a.oid)
+	buf = append(append(buf, name...), '=')
+	if known && !a.opaque {
+		return appendEscaped(buf, a.value, limit)
+	}
+	der := []byte(a.value)
+	if !a.opaque {
+		// RFC 4514 §2.4 wants the BER of the value after a dotted OID. The
+		// string type does not count, so UTF8String stands for all of them.
+		der, _ = asn1.Marshal(asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: der})
+	}
+	return hex.AppendEncode(append(buf, '#'), der)
+}
+
+// appendEscaped escapes what RFC 4514 §2.4 says must be escaped, and all that
+// is not printable.
+func appendEscaped(buf []byte, text string, limit int) []byte {
+	for i, r := range text {
+		if len(buf) > limit {
+			return buf
+		}
+		switch {
+		case strings.ContainsRune(`"+,;<>\`, r),
+			r == '#' && i == 0,
+			r == ' ' && (i == 0 || i == len(text)-1):
+			buf = append(buf, '\\', byte(r))
+		case !unicode.IsPrint(r) || forbidden(r):
+			for _, octet := range utf8.AppendRune(nil, r) {
+				buf = fmt.Appendf(buf, "\\%02X", octet)
+			}
+		default:
+			buf = utf8.AppendRune(buf, r)
+		}
+	}
+	return buf
+}
+
+// truncate cuts text to at most limit bytes, the mark of the cut included.
+func truncate(text string, limit int) string {
+	const mark = "…"
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
+
+// excerpt is as much of a text as fits in an error message.
+func excerpt(text string) string {
+	return truncate(text, 200)
+}

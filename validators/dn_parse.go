@@ -1,0 +1,313 @@
+package validators
+
+import (
+	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// ParseDN reads a declared name: an RFC 4514 string, whose first RDN is the
+// last one of the encoded name, such as CN=client,OU=production,O=company.
+// It also understands spaces around "," "+" and "=", the semicolon, quoted
+// values and "OID." of RFC 2253 §4, and the attribute names and quotes ("" for
+// a quote in quotes) of .NET and OpenSSL.
+//
+// A name that could never match is an error: see DNFromRaw. So is an empty
+// value, which is what an unset variable leaves behind.
+func ParseDN(s string) (DN, error) {
+	if len(s) > maxDeclaredBytes {
+		return DN{}, fmt.Errorf("distinguished name %q is too long: %d bytes, at most %d are allowed",
+			excerpt(s), len(s), maxDeclaredBytes)
+	}
+	dn, err := parseDeclared(s)
+	if err != nil {
+		return DN{}, fmt.Errorf("distinguished name %q: %w", excerpt(s), err)
+	}
+	return dn, nil
+}
+
+func parseDeclared(s string) (DN, error) {
+	if strings.Trim(s, " ") == "" {
+		return DN{}, errors.New("it is empty: write a name such as CN=client,O=company, or set the variable it comes from")
+	}
+	if err := checkOpenSSLForm(s); err != nil {
+		return DN{}, err
+	}
+	rdns, err := parseRDNs(s)
+	if err != nil {
+		return DN{}, err
+	}
+	return newDN(rdns)
+}
+
+// parseRDNs returns the RDNs in encoded order.
+func parseRDNs(s string) ([]rdn, error) {
+	p := nameParser{rest: s}
+	var rdns []rdn
+	var current rdn
+	for {
+		a, err := p.attribute()
+		if err != nil {
+			return nil, err
+		}
+		current = append(current, a)
+		separator, err := p.separator()
+		if err != nil {
+			return nil, err
+		}
+		if separator == '+' {
+			continue
+		}
+		rdns = append(rdns, current)
+		current = nil
+		if separator == 0 {
+			slices.Reverse(rdns)
+			return rdns, nil
+		}
+	}
+}
+
+// nameParser consumes the text of a name from the front.
+type nameParser struct {
+	rest string
+}
+
+const separators = ",;+"
+
+func (p *nameParser) skipSpaces() {
+	p.rest = strings.TrimLeft(p.rest, " ")
+}
+
+// separator consumes what stands between two attributes; 0 is the end.
+func (p *nameParser) separator() (byte, error) {
+	p.skipSpaces()
+	if p.rest == "" {
+		return 0, nil
+	}
+	c := p.rest[0]
+	if strings.IndexByte(separators, c) < 0 {
+		return 0, fmt.Errorf("%q follows a complete value: put a comma between them, or a backslash before a quote that belongs to the value", excerpt(p.rest))
+	}
+	p.rest = p.rest[1:]
+	return c, nil
+}
+
+func (p *nameParser) attribute() (attribute, error) {
+	end := strings.IndexAny(p.rest, "="+separators)
+	if end < 0 {
+		end = len(p.rest)
+	}
+	name := strings.Trim(p.rest[:end], " ")
+	if end == len(p.rest) || p.rest[end] != '=' {
+		if name == "" {
+			return attribute{}, errors.New("an attribute is missing next to a comma, semicolon or plus sign: remove the separator")
+		}
+		return attribute{}, fmt.Errorf(`%q is no attribute, for it has no "=": if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`, excerpt(name))
+	}
+	oid, err := parseAttributeType(name)
+	if err != nil {
+		return attribute{}, err
+	}
+	name = excerpt(name)
+	p.rest = p.rest[end+1:]
+	p.skipSpaces()
+
+	if strings.HasPrefix(p.rest, "#") {
+		return p.hexValue(oid, name)
+	}
+	parse := p.plainText
+	if strings.HasPrefix(p.rest, `"`) {
+		parse = p.quotedText
+	}
+	text, err := parse()
+	if err != nil {
+		return attribute{}, fmt.Errorf("the value of %s %w", name, err)
+	}
+	return declaredAttribute(oid, name, text)
+}
+
+func declaredAttribute(oid asn1.ObjectIdentifier, name, text string) (attribute, error) {
+	if strings.Trim(text, " ") == "" {
+		return attribute{}, fmt.Errorf("the value of %s is empty: write one or leave the attribute out; if it comes from a variable, that is not set", name)
+	}
+	if !utf8.ValidString(text) {
+		return attribute{}, fmt.Errorf(`the value %q of %s is not UTF-8: write each character as its UTF-8 octets, as in \C3\A4 for ä`, excerpt(text), name)
+	}
+	return attribute{oid: oid, value: text}, nil
+}
+
+// plainText consumes an unquoted value (RFC 4514 §3, string). Spaces at its
+// ends do not belong to it, unless escaped.
+func (p *nameParser) plainText() (string, error) {
+	var text []byte
+	i, kept := 0, 0
+	for i < len(p.rest) && strings.IndexByte(separators, p.rest[i]) < 0 {
+		switch c := p.rest[i]; c {
+		case '\\':
+			octet, length, err := unescape(p.rest[i:])
+			if err != nil {
+				return "", err
+			}
+			text = append(text, octet)
+			kept = len(text)
+			i += length
+		case '"', '<', '>':
+			return "", fmt.Errorf(`has an unescaped %q: write a backslash before it, or put the whole value in double quotes`, c)
+		default:
+			text = append(text, c)
+			if c != ' ' {
+				kept = len(text)
+			}
+			i++
+		}
+	}
+	p.rest = p.rest[i:]
+	return string(text[:kept]), nil
+}
+
+// quotedText consumes a value in double quotes. A quote in it is \" in
+// RFC 2253 §3 and "" in .NET.
+func (p *nameParser) quotedText() (string, error) {
+	var text []byte
+	for i := 1; i < len(p.rest); {
+		switch c := p.rest[i]; {
+		case c == '\\':
+			octet, length, err := unescape(p.rest[i:])
+			if err != nil {
+				return "", err
+			}
+			text = append(text, octet)
+			i += length
+		case c != '"':
+			text = append(text, c)
+			i++
+		case strings.HasPrefix(p.rest[i:], `""`):
+			text = append(text, '"')
+			i += 2
+		default:
+			p.rest = p.rest[i+1:]
+			return string(text), nil
+		}
+	}
+	return "", errors.New(`begins with a double quote that is not closed: add the closing quote, or write "\"" for a quote that belongs to the value`)
+}
+
+// unescape reads a pair of RFC 4514 §3 and returns its length in the text.
+func unescape(s string) (octet byte, length int, err error) {
+	if len(s) >= 2 && strings.IndexByte(` "#+,;<=>\`, s[1]) >= 0 {
+		return s[1], 2, nil
+	}
+	if len(s) >= 3 {
+		if decoded, err := hex.DecodeString(s[1:3]); err == nil {
+			return decoded[0], 3, nil
+		}
+	}
+	return 0, 0, fmt.Errorf(`has a backslash before something that needs none, in %q: write "\\" for a backslash, "\," for a comma, or two hexadecimal digits for an octet`,
+		excerpt(s))
+}
+
+// hexValue consumes '#' and the BER of a value in hexadecimal digits
+// (RFC 4514 §2.4). A string in it is compared as a string.
+func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute, error) {
+	end := strings.IndexAny(p.rest, separators)
+	if end < 0 {
+		end = len(p.rest)
+	}
+	digits := strings.TrimRight(p.rest[1:end], " ")
+	p.rest = p.rest[end:]
+
+	const remedy = `write the DER of the value in hexadecimal digits, or "\#" if the value is to begin with that character`
+	der, err := hex.DecodeString(digits)
+	if err != nil {
+		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal: %s", excerpt("#"+digits), name, remedy)
+	}
+	var value asn1.RawValue
+	if rest, err := asn1.Unmarshal(der, &value); err != nil || len(rest) > 0 {
+		return attribute{}, fmt.Errorf("the value %q of %s is not one DER value: %s", excerpt("#"+digits), name, remedy)
+	}
+	a, err := newAttribute(oid, value)
+	if err != nil {
+		return attribute{}, fmt.Errorf("%w: %s", err, remedy)
+	}
+	if a.opaque {
+		return a, nil
+	}
+	return declaredAttribute(oid, name, a.value)
+}
+
+// checkOpenSSLForm refuses what OpenSSL prints unless told to use RFC 2253:
+// it has the RDNs in encoded order, so reading it would turn the name around.
+func checkOpenSSLForm(s string) error {
+	printed, labelled := cutOpenSSLLabel(strings.Trim(s, " "))
+	slashes := strings.HasPrefix(printed, "/")
+	if !labelled && !slashes {
+		return nil
+	}
+	if suggestion, ok := rewriteOpenSSL(printed, slashes); ok {
+		return fmt.Errorf("it is as OpenSSL prints it: write %q, as RFC 4514 does", truncate(suggestion, maxFormattedBytes))
+	}
+	return errors.New(`it is as OpenSSL prints it: write it as RFC 4514 does, such as CN=client,OU=production,O=company, which is what follows "subject=" in the output of "openssl x509 -noout -subject -nameopt RFC2253"`)
+}
+
+// cutOpenSSLLabel removes "subject=" and the like.
+func cutOpenSSLLabel(s string) (rest string, found bool) {
+	for _, label := range []string{"subject", "issuer"} {
+		if len(s) < len(label) || !strings.EqualFold(s[:len(label)], label) {
+			continue
+		}
+		rest = strings.TrimLeft(s[len(label):], " ")
+		if strings.HasPrefix(rest, "=") || strings.HasPrefix(rest, ":") {
+			return strings.TrimLeft(rest[1:], " "), true
+		}
+	}
+	return s, false
+}
+
+// rewriteOpenSSL turns what OpenSSL printed into RFC 4514, as well as it can.
+func rewriteOpenSSL(printed string, slashes bool) (string, bool) {
+	if slashes {
+		printed = slashesToCommas(printed)
+	}
+	rdns, err := parseRDNs(printed)
+	if err != nil {
+		return "", false
+	}
+	// -nameopt RFC2253 alone puts no space after a comma, and only it already
+	// has the order of RFC 4514.
+	if slashes || strings.Contains(strings.ReplaceAll(printed, `\,`, ""), ", ") {
+		slices.Reverse(rdns)
+	}
+	dn, err := newDN(rdns)
+	return dn.String(), err == nil
+}
+
+// slashesToCommas turns /C=US/O=x into C=US,O=x. A slash or plus sign belongs
+// to a value unless an attribute type and "=" follow it.
+func slashesToCommas(s string) string {
+	s = strings.NewReplacer(`\/`, `\2F`, `\x`, `\`).Replace(s[1:])
+	var text strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '/' && beginsAttribute(s[i+1:]):
+			text.WriteByte(',')
+		case c == '+' && beginsAttribute(s[i+1:]):
+			text.WriteByte('+')
+		case strings.IndexByte(`,+;"<>`, c) >= 0:
+			text.WriteByte('\\')
+			text.WriteByte(c)
+		default:
+			text.WriteByte(c)
+		}
+	}
+	return text.String()
+}
+
+func beginsAttribute(s string) bool {
+	name, _, found := strings.Cut(s, "=")
+	_, err := parseAttributeType(strings.Trim(name, " "))
+	return found && err == nil
+}
