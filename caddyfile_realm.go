@@ -111,11 +111,8 @@ func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 	if !d.AllArgs(&name, &value) {
 		return d.ArgErr()
 	}
-	switch {
-	case !tokens.ValidClaimName(name):
-		return d.Errf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
-	case tokens.ReservedClaim(name):
-		return d.Errf("claim '%s' is reserved for the token itself; choose another name", name)
+	if err := checkClaimName(name); err != nil {
+		return d.WrapErr(err)
 	}
 	if value == "" {
 		return d.Errf("claim %s is empty; give it a value or remove the line", name)

@@ -108,7 +108,7 @@ func TestImportFolder(t *testing.T) {
 
 	bad := writeTemp(t, dir, "clients/c.caddy", []byte("client c {\n\tsubject CN=c\n\tsubjekt CN=d\n}\n"))
 	_, _, err = adaptText(file, text)
-	wantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import clients/*.caddy)']")
+	wantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import)']")
 	writeTemp(t, dir, "clients/c.caddy", []byte("\nclient b {\n\tsubject CN=c\n}\n"))
 	_, _, err = adaptText(file, text)
 	wantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")

@@ -48,7 +48,8 @@ type rig struct {
 
 	https, http, admin string // ports
 	adminOn            bool
-	caddyfile          string // what runs
+	caddyfile          string               // what runs
+	change             func(map[string]any) // changes the adapted JSON, unless nil
 	leaves             []*testpki.Leaf
 	secrets            []string // what no log may hold, beside the leaves
 }
@@ -210,7 +211,12 @@ func (r *rig) load(global, sites string) error {
 func (r *rig) adapt(global, sites string) ([]byte, error) {
 	r.caddyfile = r.fill(strings.Replace(rigPrelude, "@GLOBAL@", global, 1) + sites)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(r.caddyfile), map[string]any{"filename": "Caddyfile"})
-	return config, err
+	if err != nil || r.change == nil {
+		return config, err
+	}
+	object := asJSON(r.t, string(config))
+	r.change(object)
+	return json.Marshal(object)
 }
 
 func (r *rig) fill(text string) string {
@@ -302,6 +308,19 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 }
 
 func (p *rigPool) CertPool() *x509.CertPool { return p.pool }
+
+// member descends into a JSON object.
+func member(t *testing.T, object map[string]any, path ...string) map[string]any {
+	t.Helper()
+	for _, name := range path {
+		inner, ok := object[name].(map[string]any)
+		if !ok {
+			t.Fatalf("there is no object %q in %v", name, object)
+		}
+		object = inner
+	}
+	return object
+}
 
 // asJSON parses a JSON object.
 func asJSON(t *testing.T, text string) map[string]any {

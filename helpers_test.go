@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -126,6 +127,22 @@ func loadJSON(t *testing.T, text string) loaded {
 		result.lines = append(result.lines, fields)
 	}
 	return result
+}
+
+// provisionRealm provisions an app with one realm, the default one, outside of
+// a configuration, and so without storage.
+func provisionRealm(t testing.TB, text string) *App {
+	t.Helper()
+	app := &App{Realms: map[string]*Realm{defaultRealm: new(Realm)}}
+	if err := json.Unmarshal([]byte(text), app.Realms[defaultRealm]); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	if err := app.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return app
 }
 
 // warnings are the messages at WARN of the mtls app.

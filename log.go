@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 
@@ -39,7 +40,7 @@ func (realm *Realm) logRefusal(message string, r *http.Request, id identity, ref
 		fields = append(fields,
 			zap.String("subject", validators.FormatDN(leaf.RawSubject)),
 			zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-			zap.String("serial", fmt.Sprintf("%.40x", leaf.SerialNumber)),
+			zap.String("serial", serialText(leaf.SerialNumber)),
 			zap.String("thumbprint", hex.EncodeToString(sum[:])),
 		)
 		if hint := realm.auth.hint(leaf, refusal.Reason); hint != "" {
@@ -57,6 +58,10 @@ func (realm *Realm) logRefusal(message string, r *http.Request, id identity, ref
 func registration(sum [sha256.Size]byte) string {
 	return fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", hex.EncodeToString(sum[:]))
 }
+
+// serialText is the serial number in hex, of its first 20 octets: RFC 5280
+// §4.1.2.2 allows no more, but a stranger may.
+func serialText(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
 
 func remoteIP(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -96,6 +99,11 @@ func (realm *Realm) loadClients() (*clients.Registry, error) {
 		if err != nil {
 			return nil, err
 		}
+		for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
+			if err := checkClaimName(name); err != nil {
+				return nil, fmt.Errorf("client '%s': %w", client.ID, err)
+			}
+		}
 		for _, warning := range warnings {
 			realm.app.logger.Warn(warning, zap.String("realm", realm.name))
 		}
@@ -107,10 +115,25 @@ func (realm *Realm) loadClients() (*clients.Registry, error) {
 	return clients.NewRegistry(list)
 }
 
+// checkClaimName reports why a client cannot have a claim of that name.
+func checkClaimName(name string) error {
+	switch {
+	case !tokens.ValidClaimName(name):
+		return fmt.Errorf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
+	case tokens.ReservedClaim(name):
+		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
+	}
+	return nil
+}
+
 // expand resolves {env.*} and {file.*} once. What is unset or empty is an
 // error: it must never widen anything.
 func expand(value string) (string, error) {
-	return caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	expanded, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%w; set it, or write the value itself", err)
+	}
+	return expanded, nil
 }
 
 // checkTrust holds the clients against the trust pool.

@@ -1,12 +1,14 @@
 package mtlsauth
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -53,7 +55,11 @@ func loadTrust(ctx caddy.Context, realm *Realm) (*trust, error) {
 	}
 	t := &trust{pool: validators.NewTrustPool(pool), system: source.Provider == "system"}
 	if provider, ok := module.(caddytls.CertificateProvider); ok {
-		t.cas = len(provider.Certificates())
+		distinct := make(map[string]struct{})
+		for _, ca := range provider.Certificates() {
+			distinct[string(ca.Raw)] = struct{}{}
+		}
+		t.cas = len(distinct)
 	}
 	return t, nil
 }
@@ -83,6 +89,9 @@ func checkTrustSource(ctx caddy.Context, raw json.RawMessage) (trustSource, erro
 	return source, nil
 }
 
+// pemBegin finds where a PEM block means to begin.
+var pemBegin = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*-----BEGIN `)
+
 // checkPEMFile refuses a file without a certificate and one whose certificates
 // do not parse, with the line where the trouble is.
 func checkPEMFile(file string) error {
@@ -93,17 +102,27 @@ func checkPEMFile(file string) error {
 	found, rest := 0, text
 	var other string
 	for {
-		line := 1 + strings.Count(string(text[:len(text)-len(rest)]), "\n")
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			after = nil
+		}
+		// Go passes over a block that is damaged or does not begin its line,
+		// and its CA would be missing
+		begins := pemBegin.FindAllIndex(rest[:len(rest)-len(after)], 2)
+		if len(begins) == 0 {
 			break
 		}
+		line := 1 + bytes.Count(text[:len(text)-len(rest)+begins[0][0]], []byte("\n"))
+		if block == nil || len(begins) > 1 {
+			return fmt.Errorf("file '%s', line %d: a PEM block is damaged, cut off or indented; copy it again", file, line)
+		}
+		rest = after
 		if block.Type != "CERTIFICATE" {
 			other = block.Type
 			continue
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fmt.Errorf("file '%s', after line %d: %w", file, line, err)
+			return fmt.Errorf("file '%s', line %d: the certificate does not parse: %w; copy it again", file, line, err)
 		}
 		found++
 	}

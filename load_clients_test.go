@@ -1,0 +1,116 @@
+package mtlsauth
+
+import (
+	"strings"
+	"testing"
+)
+
+// inRecord makes a configuration of the members of one client's record.
+func inRecord(members string) string {
+	return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a",` + members + `}]}}}}}`
+}
+
+// TestLoadRecord: a client in JSON is read strictly, for a member that vanishes
+// may be the one that narrows.
+func TestLoadRecord(t *testing.T) {
+	const pin = `"x509_thumbprints":"SHA256"`
+	checkLoadErrors(t, loadJSON, inRecord, []loadTest{
+		{"unknown member", pin + `,"thumbprint":"SHA256"`, []string{`client record: unknown member "thumbprint"; known are `, "x509_thumbprints"}},
+		{"member in another case", pin + `,"Disabled":true`, []string{`client record: unknown member "Disabled"; known are `, "disabled"}},
+		{"member in two cases", pin + `,"disabled":true,"Disabled":false`, []string{`client record: unknown member "Disabled"; known are `}},
+		{"member twice", pin + `,"disabled":true,"disabled":false`, []string{`client record: duplicate member "disabled"; keep one of the two`}},
+		{"credential twice", pin + `,` + pin, []string{`client record: duplicate member "x509_thumbprints"; keep one of the two`}},
+		{"claim twice", pin + `,"claims":{"t":"a","t":"b"}`, []string{`client record: duplicate member "t"; keep one of the two`}},
+		{"credential not built yet", pin + `,"tls_client_auth_san_dns":"a.example"`, []string{`client record: unknown member "tls_client_auth_san_dns"; known are `}},
+		{"credential that is null", `"x509_thumbprints":null`, []string{"client record: ", "null is neither a string nor an array of strings"}},
+		{"credential list with null", `"x509_thumbprints":[null]`, []string{"client record: ", "null in an array of strings; remove it"}},
+		{"credential that is a number", `"x509_thumbprints":7`, []string{"client record: ", "7 is neither a string nor an array of strings"}},
+		{"flag that is a string", pin + `,"disabled":"true"`, []string{"client record: ", "disabled"}},
+		{"no credential", `"scope":"api1"`, []string{"realm 'partners': client 'a': no credential; add a subject, thumbprint or certificate"}},
+		{"empty list of credentials", `"x509_thumbprints":[]`, []string{"realm 'partners': client 'a': no credential; add"}},
+		{"empty subject", `"tls_client_auth_subject_dn":""`, []string{"realm 'partners': client 'a': subject '': ", "it is empty: write a name such as CN=client,O=company, or set the variable it comes from"}},
+		{"subject of spaces", `"tls_client_auth_subject_dn":"  "`, []string{"realm 'partners': client 'a': subject '  ': ", "it is empty: write a name"}},
+		{"empty attribute", `"tls_client_auth_subject_dn":"CN=,O=company"`, []string{"realm 'partners': client 'a': subject 'CN=,O=company': ", "the value of CN is empty: write one or leave the attribute out"}},
+		{"NUL in a subject", `"tls_client_auth_subject_dn":"CN=a\u0000b"`, []string{"realm 'partners': client 'a': subject 'CN=a\x00b': ", "U+0000: remove it"}},
+		{"zero width space in a subject", `"tls_client_auth_subject_dn":"CN=a\u200bb"`, []string{"realm 'partners': client 'a': subject 'CN=a\u200bb': ", "U+200B: remove it"}},
+		{"short thumbprint", `"x509_thumbprints":"abcd"`, []string{"realm 'partners': client 'a': thumbprint 'abcd': ", "expected SHA-256"}},
+		{"hash of nothing", `"x509_thumbprints":"da39a3ee5e6b4b0d3255bfef95601890afd80709"`, []string{"realm 'partners': client 'a': thumbprint 'da39a3ee5e6b4b0d3255bfef95601890afd80709': ", "is the hash of nothing", "hash the certificate's DER encoding"}},
+		{"issued_by of SHA-1", pin + `,"issued_by":"SHA1"`, []string{"realm 'partners': client 'a': issued_by 'SHA1': ", "expected SHA-256"}},
+		{"scope with a quote", pin + `,"scope":"a\"b"`, []string{"realm 'partners': client 'a': scope \"a\\\"b\" holds", "use printable ASCII"}},
+		{"default scope that is none", pin + `,"scope":"a","default_scope":"b"`, []string{"realm 'partners': client 'a': default scope 'b' is not one of the client's scopes; add it to them"}},
+		{"reserved claim", pin + `,"claims":{"sub":"b"}`, []string{"realm 'partners': client 'a': claim 'sub' is reserved for the token itself; choose another name"}},
+		{"reserved claim in capitals", pin + `,"claims":{"CNF":{"x5t#S256":"x"}}`, []string{"realm 'partners': client 'a': claim 'CNF' is reserved for the token itself; choose another name"}},
+		{"bad claim name", pin + `,"claims":{"a b":"c"}`, []string{"realm 'partners': client 'a': claim 'a b': use only A-Z a-z 0-9 _ . - in its name"}},
+		{"empty claim", pin + `,"claims":{"t":""}`, []string{"realm 'partners': client 'a': claim t is empty; remove it or give it a value"}},
+		{"short lifetime", pin + `,"token_lifetime":"10ms"`, []string{"realm 'partners': client 'a': token_lifetime 10ms is too short; use at least 1s"}},
+		{"negative lifetime", pin + `,"token_lifetime":-1`, []string{"realm 'partners': client 'a': token_lifetime -1ns is too short; use at least 1s"}},
+		{"another grant", pin + `,"grant_types":["authorization_code"]`, []string{"realm 'partners': client 'a': grant_types", "lack client_credentials"}},
+		{"another method", pin + `,"token_endpoint_auth_method":"client_secret_basic"`, []string{"realm 'partners': client 'a': token_endpoint_auth_method 'client_secret_basic' is not supported; use tls_client_auth or self_signed_tls_client_auth"}},
+		{"missing certificate file", `"x509_certificate_files":"DIR/nowhere.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/nowhere.pem': open DIR/nowhere.pem: no such file"}},
+		{"empty certificate file", `"x509_certificate_files":"DIR/empty.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/empty.pem': holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'"}},
+		{"certificate file with a key", `"x509_certificate_files":"DIR/client.key"`, []string{"realm 'partners': client 'a': certificate 'DIR/client.key': ", "keep the certificate only"}},
+		{"certificate file with a chain", `"x509_certificate_files":"DIR/leafca.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/leafca.pem': holds several certificates; keep the client's own, without its chain"}},
+		{"certificate that does not parse", `"x509_certificate_files":"DIR/broken.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/broken.pem': x509: "}},
+	})
+}
+
+// TestLoadRegistry: what two clients may not have in common.
+func TestLoadRegistry(t *testing.T) {
+	wrap := func(list string) string {
+		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":{"provider":"file","pem_files":["DIR/ca.pem"]},"clients":[` + list + `]}}}}}`
+	}
+	checkLoadErrors(t, loadJSON, wrap, []loadTest{
+		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is declared twice; give each client one block"}},
+		{"no client_id", `{"x509_thumbprints":"SHA256"}`, []string{"realm 'partners': client_id is empty; name the client"}},
+		{"null for a client", `null`, []string{"realm 'partners': client_id is empty; name the client"}},
+		{
+			"one thumbprint in two spellings", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"b","x509_thumbprints":"vKDQQIR_hDxe4PputJSDdHAVWGi8oNBAhH-EPF7g-m4"}`,
+			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is a credential of client 'a' too; remove it from one of them, or say shared_credential in both"},
+		},
+		{
+			"one subject in two spellings", `{"client_id":"a","tls_client_auth_subject_dn":"CN=X,O=Company"},{"client_id":"b","tls_client_auth_subject_dn":"cn=x , o=company"}`,
+			[]string{"realm 'partners': client 'b': subject 'CN=x,O=company' is a credential of client 'a' too; remove it from one of them"},
+		},
+		{
+			"one certificate as a file and a file", `{"client_id":"a","x509_certificate_files":"DIR/client.pem"},{"client_id":"b","x509_certificate_files":"DIR/client.pem"}`,
+			[]string{"realm 'partners': client 'b': certificate '", "' is a credential of client 'a' too; remove it from one of them"},
+		},
+		{
+			"shared by one of them only", `{"client_id":"a","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"b","x509_thumbprints":"SHA256"}`,
+			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is a credential of client 'a' too", "or say shared_credential in both"},
+		},
+		{
+			"shared by two of three", `{"client_id":"a","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"b","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"c","x509_thumbprints":"SHA256"}`,
+			[]string{"realm 'partners': client 'c': thumbprint 'SHA256' is a credential of client 'a' too"},
+		},
+	})
+	for name, list := range map[string]string{
+		"shared by both":       `{"client_id":"a","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"b","shared_credential":true,"x509_thumbprints":"SHA256"}`,
+		"twice in one client":  `{"client_id":"a","x509_thumbprints":["SHA256","vKDQQIR_hDxe4PputJSDdHAVWGi8oNBAhH-EPF7g-m4"]}`,
+		"a subject in reverse": `{"client_id":"a","tls_client_auth_subject_dn":"CN=x,O=y"},{"client_id":"b","tls_client_auth_subject_dn":"O=y,CN=x"}`,
+		"informational members": `{"client_id":"a","client_name":"A","client_uri":"https://a.example","logo_uri":"https://a.example/logo","contacts":["a@example.com"],` +
+			`"tos_uri":"https://a.example/tos","policy_uri":"https://a.example/policy","software_id":"x","software_version":"1","x509_thumbprints":"SHA256"}`,
+	} {
+		if result := loadJSON(t, fillLoadTest(strings.ReplaceAll(loadFiles(t), `\`, `/`), wrap(list))); result.err != nil {
+			t.Errorf("%s: %v", name, result.err)
+		}
+	}
+}
+
+// TestLoadRealm: realms in JSON, which no adapter has looked at.
+func TestLoadRealm(t *testing.T) {
+	wrap := func(realms string) string { return `{"apps":{"mtls":{"realms":{` + realms + `}}}}` }
+	checkLoadErrors(t, loadJSON, wrap, []loadTest{
+		{"null", `"partners":null`, []string{"realm 'partners' is null; give it clients or remove it"}},
+		{"bad name", `"Partners":{}`, []string{`realm 'Partners': realm name "Partners" holds 'P'; use a-z, 0-9 and hyphens`}},
+		{"empty name", `"":{}`, []string{"realm '': realm name '' has 0 characters; use 1 to 63"}},
+		{"long name", `"` + strings.Repeat("a", 64) + `":{}`, []string{"has 64 characters; use 1 to 63"}},
+		{"unknown member", `"partners":{"client":[]}`, []string{`unknown field "client"`}},
+		{"setting not built yet", `"partners":{"revocation":{}}`, []string{`unknown field "revocation"`}},
+		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},
+		{"trust pool without a module", `"partners":{"trust_pool":{}}`, []string{"realm 'partners': trust_pool: ", "provider"}},
+		{"trust pool of another kind", `"partners":{"trust_pool":{"provider":"nobody"}}`, []string{"realm 'partners': trust_pool: ", "nobody"}},
+		{"issuer without a URL", `"partners":{"issuer":{}}`, []string{"realm 'partners': issuer: issuer '': not an https URL: use one like https://auth.example.com"}},
+		{"unknown member of the issuer", `"partners":{"issuer":{"url":"https://a.example","lifetime":1}}`, []string{`unknown field "lifetime"`}},
+	})
+}

@@ -1,0 +1,143 @@
+package mtlsauth
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func keyPEM(t *testing.T, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
+// keyFiles makes a folder of signing keys, good and bad.
+func keyFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("GODEBUG", "rsa1024min=0")
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p256, rsa2048 := keyPEM(t, testpki.MustKey(t, testpki.P256)), keyPEM(t, testpki.MustKey(t, testpki.RSA2048))
+	for name, parts := range map[string][][]byte{
+		"p256.pem":      {p256},
+		"again.pem":     {[]byte("the same key, in another file\n"), p256},
+		"p384.pem":      {keyPEM(t, testpki.MustKey(t, testpki.P384))},
+		"ed25519.pem":   {keyPEM(t, testpki.MustKey(t, testpki.Ed25519))},
+		"rsa2048.pem":   {rsa2048},
+		"rsa1024.pem":   {keyPEM(t, weak)},
+		"two.pem":       {p256, rsa2048},
+		"empty.pem":     nil,
+		"cut.pem":       {p256[:100]},
+		"cert.pem":      {testpki.MustCA(t).PEM()},
+		"encrypted.pem": {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}})},
+	} {
+		writeTemp(t, dir, name, parts...)
+	}
+	return dir
+}
+
+// inIssuer makes a Caddyfile of the lines of an issuer.
+func inIssuer(block string) string {
+	return inPartners("client a {\nthumbprint " + someSHA256 + "\nscopes api1 api2\n}\nissuer https://auth.example.com {\n" + block + "\n}")
+}
+
+func TestLoadSigningKey(t *testing.T) {
+	keys := keyFiles(t)
+	wrap := func(block string) string { return fillLoadTest("", inIssuer(fillKeys(keys, block))) }
+	var tests []loadTest
+	for _, test := range []loadTest{
+		{"missing", "signing_key KEYS/nowhere.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/nowhere.pem': open KEYS/nowhere.pem: no such file"}},
+		{"empty", "signing_key KEYS/empty.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/empty.pem': there is no private key in PEM form: expected -----BEGIN PRIVATE KEY-----"}},
+		{"cut off", "signing_key KEYS/cut.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/cut.pem': a PEM block is damaged or cut off"}},
+		{"certificate", "signing_key KEYS/cert.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/cert.pem': this is a certificate, not a private key"}},
+		{"encrypted", "signing_key KEYS/encrypted.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/encrypted.pem': the private key is encrypted: decrypt it with openssl pkey"}},
+		{"two keys", "signing_key KEYS/two.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/two.pem': there are several private keys: keep only the one that signs"}},
+		{"RSA of 1024 bits", "signing_key KEYS/rsa1024.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/rsa1024.pem': the RSA key has 1024 bits: use one of at least 2048"}},
+		{"another curve", "signing_key KEYS/p384.pem\nsigning_algorithm ES256", []string{"realm 'partners': issuer: signing_key 'KEYS/p384.pem': signing algorithm ES256 is for P-256 keys, this key is P-384: change one of them"}},
+		{"another kind", "signing_algorithm PS256\nsigning_key KEYS/p256.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/p256.pem': signing algorithm PS256 is for RSA keys, this key is P-256: change one of them"}},
+		{"algorithm in a placeholder", "signing_algorithm {env.ALGORITHM}", []string{"realm 'partners': issuer: signing algorithm '{env.ALGORITHM}' is not supported: use one of ES256"}},
+	} {
+		for i, text := range test.want {
+			test.want[i] = fillKeys(keys, text)
+		}
+		tests = append(tests, test)
+	}
+	checkLoadErrors(t, loadCaddyfile, wrap, tests)
+
+	for _, block := range []string{
+		"signing_key KEYS/p256.pem", "signing_key KEYS/p384.pem", "signing_key KEYS/rsa2048.pem", "signing_key KEYS/ed25519.pem\nsigning_algorithm EdDSA",
+		"signing_key KEYS/rsa2048.pem\nsigning_algorithm PS512", "signing_algorithm RS256",
+	} {
+		if result := loadCaddyfile(t, wrap(block)); result.err != nil {
+			t.Errorf("%s: %v", block, result.err)
+		}
+	}
+}
+
+// TestLoadTwoIssuers: tokens of one realm must not pass for another's.
+func TestLoadTwoIssuers(t *testing.T) {
+	keys := keyFiles(t)
+	t.Setenv("MTLS_TEST_ISSUER", "https://a.example")
+	for _, test := range []struct {
+		name, a, b, want string
+	}{
+		{"one URL", "https://a.example", "https://a.example", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
+		{"one URL, one by placeholder", "https://a.example", "{env.MTLS_TEST_ISSUER}", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
+		{"one key", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/p256.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
+		{"one key in two files", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/again.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
+		{
+			"one key with two algorithms", "https://a.example {\nsigning_key KEYS/rsa2048.pem\nsigning_algorithm RS256\n}", "https://b.example {\nsigning_key KEYS/rsa2048.pem\nsigning_algorithm PS256\n}",
+			"realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key",
+		},
+		{"two URLs and two keys", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://a.example/b {\nsigning_key KEYS/p384.pem\n}", ""},
+		{"managed keys", "https://a.example", "https://b.example", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result := loadCaddyfile(t, fillKeys(keys, "{\n\tmtls b {\n\t\tissuer "+test.b+"\n\t}\n\tmtls a {\n\t\tissuer "+test.a+"\n\t}\n}\n"))
+			if test.want == "" {
+				if result.err != nil {
+					t.Fatal(result.err)
+				}
+				return
+			}
+			wantError(t, result.err, test.want)
+		})
+	}
+}
+
+func TestLoadIssuer(t *testing.T) {
+	wrap := func(members string) string {
+		return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}],"issuer":{` + members + `}}}}}}`
+	}
+	const url = `"url":"https://auth.example.com",`
+	checkLoadErrors(t, loadJSON, wrap, []loadTest{
+		{"http", `"url":"http://auth.example.com"`, []string{"realm 'partners': issuer: issuer 'http://auth.example.com': not an https URL: use one like https://auth.example.com"}},
+		{"query", `"url":"https://auth.example.com/?tenant=a"`, []string{"realm 'partners': issuer: issuer 'https://auth.example.com/?tenant=a': the URL has a query or fragment: remove it"}},
+		{"empty query", `"url":"https://auth.example.com?"`, []string{"realm 'partners': issuer: ", "the URL has a query or fragment: remove it"}},
+		{"fragment", `"url":"https://auth.example.com#a"`, []string{"realm 'partners': issuer: ", "the URL has a query or fragment: remove it"}},
+		{"user name", `"url":"https://a@auth.example.com"`, []string{"realm 'partners': issuer: ", "the URL has a user name: remove it"}},
+		{"no host", `"url":"https://"`, []string{"realm 'partners': issuer: issuer 'https://': the URL has no valid host: use one like https://auth.example.com"}},
+		{"alias that is no URL", url + `"mtls_alias":"mtls.example.com"`, []string{"realm 'partners': issuer: mtls_alias 'mtls.example.com': not an https URL: use one like https://auth.example.com"}},
+		{"scope in two resources", url + `"resources":[{"name":"https://a.example","scopes":["x","api1"]},{"name":"https://b.example","scopes":["api1"]}]`, []string{"realm 'partners': issuer: scope 'api1' belongs to the resources 'https://a.example' and 'https://b.example': remove it from one"}},
+		{"resource twice", url + `"resources":[{"name":"a","scopes":["x"]},{"name":"a","scopes":["y"]}]`, []string{"realm 'partners': issuer: resource 'a' is declared twice: merge the two"}},
+		{"resource without a name", url + `"resources":[{"scopes":["x"]}]`, []string{"realm 'partners': issuer: a resource has an empty name: use the API's identifier"}},
+		{"bad scope of a resource", url + `"resources":[{"name":"a","scopes":["x y"]}]`, []string{"realm 'partners': issuer: resource 'a': scope 'x y' is not valid: use printable ASCII without space"}},
+		{"empty audience", url + `"audience":[""]`, []string{"realm 'partners': issuer: an audience of issuer 'https://auth.example.com' is empty: remove it or give it a value"}},
+		{"audience twice", url + `"audience":["a","a"]`, []string{"realm 'partners': issuer: audience 'a' is listed twice: remove one"}},
+		{"short lifetime", url + `"token_lifetime":"10ms"`, []string{"realm 'partners': issuer: token lifetime '10ms' is too short: use at least 1s"}},
+		{"negative lifetime", url + `"token_lifetime":-3600000000000`, []string{"realm 'partners': issuer: token lifetime '-1h0m0s' is too short: use at least 1s"}},
+		{"unknown algorithm", url + `"signing_algorithm":"HS256"`, []string{"realm 'partners': issuer: signing algorithm 'HS256' is not supported: use one of ES256"}},
+	})
+}

@@ -1,0 +1,219 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// loadTest is a configuration that must not load. DIR stands for the folder of
+// loadFiles, SHA256 and SHA1 for a hash.
+type loadTest struct {
+	name string
+	text string
+	want []string
+}
+
+// fillLoadTest puts the folder and the hashes into a text. AFTERCA is the line
+// after what ca.pem holds.
+func fillLoadTest(dir, text string) string {
+	ca, _ := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	return strings.NewReplacer(
+		"DIR", dir, "OTHER256", otherSHA256, "SHA256", someSHA256, "SHA1", someSHA1,
+		"AFTERCA", strconv.Itoa(1+bytes.Count(ca, []byte("\n"))),
+	).Replace(text)
+}
+
+// loadFiles makes a folder with good and bad files.
+func loadFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	ca, other := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other Root CA"))
+	leaf := testpki.MustIssue(t, ca, testpki.DNSNames("auth.example.com"))
+	brokenDER := []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+	for name, parts := range map[string][][]byte{
+		"ca.pem":      {ca.PEM()},
+		"other.pem":   {other.PEM()},
+		"two.pem":     {ca.PEM(), other.PEM()},
+		"client.pem":  {leaf.PEM()},
+		"client.key":  {leaf.KeyPEM()},
+		"leafca.pem":  {leaf.PEM(), ca.PEM()},
+		"empty.pem":   nil,
+		"garbage.pem": {[]byte("this is no certificate\n")},
+		"caonly.key":  {ca.KeyPEM()},
+		"broken.pem":  {[]byte("# our CA\n"), brokenDER},
+		"cut.pem":     {ca.PEM(), other.PEM()[:200]},
+		"middle.pem":  {ca.PEM(), other.PEM()[:200], []byte("\n"), other.PEM()},
+		"bom.pem":     {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
+		"comment.pem": {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
+		"empty.txt":   {[]byte("\n")},
+		"subject.txt": {[]byte("CN=from file,O=company\n")},
+	} {
+		writeTemp(t, dir, name, parts...)
+	}
+	return dir
+}
+
+// checkLoadErrors provisions each text, wrapped around, and wants it refused.
+func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap func(string) string, tests []loadTest) {
+	t.Helper()
+	dir := loadFiles(t)
+	t.Setenv("MTLS_TEST_EMPTY", "")
+	if err := os.Unsetenv("MTLS_TEST_UNSET"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			result := load(t, fillLoadTest(dir, wrap(test.text)))
+			want := make([]string, len(test.want))
+			for i, text := range test.want {
+				want[i] = fillLoadTest(dir, text)
+			}
+			wantError(t, result.err, want...)
+			if _, err := os.Stat(result.storage); !os.IsNotExist(err) {
+				t.Errorf("storage was written to (%v)", err)
+			}
+		})
+	}
+}
+
+// inPartners makes a Caddyfile of the lines of a realm.
+func inPartners(block string) string { return "{\n\tmtls partners {\n" + block + "\n\t}\n}\n" }
+
+// TestLoadPlaceholders: {env.*} and {file.*} are resolved at provisioning, and
+// a value that is not there never becomes an empty one.
+func TestLoadPlaceholders(t *testing.T) {
+	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
+		{
+			"unset variable in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_UNSET},O=company\"\n}",
+			[]string{"realm 'partners': client 'a': subject 'CN={env.MTLS_TEST_UNSET},O=company': evaluated placeholder {env.MTLS_TEST_UNSET} is empty; set it, or write the value itself"},
+		},
+		{
+			"empty variable in a thumbprint", "client a {\nthumbprint {env.MTLS_TEST_EMPTY}\n}",
+			[]string{"realm 'partners': client 'a': thumbprint '{env.MTLS_TEST_EMPTY}': evaluated placeholder {env.MTLS_TEST_EMPTY} is empty; set it"},
+		},
+		{
+			"empty file in a thumbprint", "client a {\nthumbprint {file.DIR/empty.txt}\n}",
+			[]string{"realm 'partners': client 'a': thumbprint '{file.DIR/empty.txt}': evaluated placeholder {file.DIR/empty.txt} is empty; set it"},
+		},
+		{
+			"missing file in a certificate", "client a {\ncertificate {file.DIR/nowhere}\n}",
+			[]string{"realm 'partners': client 'a': certificate '{file.DIR/nowhere}': evaluated placeholder {file.DIR/nowhere} is empty; set it"},
+		},
+		{
+			"unset variable in issued_by", "trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\nissued_by {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': client 'a': issued_by '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in a claim", "client a {\nthumbprint SHA256\nclaim tenant {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': client 'a': claim tenant '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"placeholder of a request", "client a {\nthumbprint {http.request.host}\n}",
+			[]string{"realm 'partners': client 'a': thumbprint '{http.request.host}': unrecognized placeholder {http.request.host}; set it"},
+		},
+		{
+			"unset variable in the issuer", "issuer {env.MTLS_TEST_UNSET}",
+			[]string{"realm 'partners': issuer: url '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in signing_key", "issuer https://a.example {\nsigning_key {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': issuer: signing_key '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in mtls_alias", "issuer https://a.example {\nmtls_alias {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': issuer: mtls_alias '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in an audience", "issuer https://a.example {\naudience api {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': issuer: audience 2 '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in a resource", "issuer https://a.example {\nresource {env.MTLS_TEST_UNSET} {\nscopes a\n}\n}",
+			[]string{"realm 'partners': issuer: resource 1 '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"value that does not fit", "client a {\nthumbprint {file.DIR/subject.txt}\n}",
+			[]string{"realm 'partners': client 'a': thumbprint 'CN=from file,O=company': ", "write the part after '=' alone"},
+		},
+		{
+			"trust pool modules that expand nothing", "trust_pool file {env.MTLS_TEST_UNSET}\nclient a {\nsubject CN=a\n}",
+			[]string{"realm 'partners': trust_pool: open {env.MTLS_TEST_UNSET}: no such file"},
+		},
+	})
+}
+
+// TestLoadResolvesPlaceholders: the values that are there arrive.
+func TestLoadResolvesPlaceholders(t *testing.T) {
+	dir := loadFiles(t)
+	t.Setenv("MTLS_TEST_THUMBPRINT", someSHA256)
+	t.Setenv("MTLS_TEST_FOLDER", dir)
+	t.Setenv("MTLS_TEST_TENANT", "acme {not a placeholder}")
+	app := provisionRealm(t, `{
+		"trust_pool": {"provider": "file", "pem_files": ["`+filepath.ToSlash(dir)+`/ca.pem"]},
+		"clients": [
+			{"client_id": "a", "tls_client_auth_subject_dn": "{file.`+filepath.ToSlash(dir)+`/subject.txt}", "claims": {"tenant": "{env.MTLS_TEST_TENANT}", "n": 7, "list": ["{env.MTLS_TEST_TENANT}"]}},
+			{"client_id": "b", "x509_thumbprints": ["{env.MTLS_TEST_THUMBPRINT}"], "x509_certificate_files": "{env.MTLS_TEST_FOLDER}/client.pem"}
+		]
+	}`)
+	registry := app.Realms[defaultRealm].auth.registry
+	a, b := registry.Client("a"), registry.Client("b")
+	if got := a.Credentials[0].Value; got != "CN=from file,O=company" {
+		t.Errorf("subject %q", got)
+	}
+	for name, want := range map[string]string{"tenant": "acme {not a placeholder}", "n": "7", "list": `["{env.MTLS_TEST_TENANT}"]`} {
+		if got := a.ClaimText(name); got != want {
+			t.Errorf("claim %s: %q, want %q", name, got, want)
+		}
+	}
+	if len(b.Credentials) != 2 || b.Credentials[0].Value != someSHA256 {
+		t.Errorf("credentials %v", b.Credentials)
+	}
+}
+
+// TestValidateChangesNothing: `caddy validate` provisions, and must neither
+// make signing keys nor anything else.
+func TestValidateChangesNothing(t *testing.T) {
+	dir := loadFiles(t)
+	folder := t.TempDir()
+	t.Chdir(folder)
+	result := loadCaddyfile(t, fillLoadTest(dir, `{
+	auto_https off
+	mtls {
+		trust_pool file DIR/ca.pem
+		client a {
+			subject CN=a
+		}
+		issuer https://auth.example.com
+	}
+}
+
+https://auth.example.com {
+	tls DIR/client.pem DIR/client.key {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_issuer
+	mtls_auth
+}
+`))
+	if result.err != nil {
+		t.Fatal(result.err)
+	}
+	if warnings := result.warnings(); len(warnings) > 0 {
+		t.Errorf("warnings: %q", warnings)
+	}
+	if _, err := os.Stat(result.storage); !os.IsNotExist(err) {
+		t.Errorf("storage was written to (%v)", err)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil || len(entries) > 0 {
+		t.Errorf("the working directory has %v (%v)", entries, err)
+	}
+}

@@ -1,0 +1,151 @@
+package mtlsauth
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestLoadWithoutTrustPool: names prove nothing without a CA.
+func TestLoadWithoutTrustPool(t *testing.T) {
+	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
+		{
+			"subject", "client a {\nthumbprint SHA256\nsubject CN=a,O=company\n}",
+			[]string{"realm 'partners': client 'a': subject 'CN=a,O=company': the realm has no trust_pool, so any CA could issue this name; add one"},
+		},
+		{
+			"second of two clients", "client a {\nthumbprint SHA256\n}\nclient b {\nsubject CN=b\n}",
+			[]string{"realm 'partners': client 'b': subject 'CN=b': the realm has no trust_pool"},
+		},
+		{
+			"require_chain", "client a {\nthumbprint SHA256\nrequire_chain\n}",
+			[]string{"realm 'partners': client 'a': require_chain and issued_by need a trust_pool in the realm; add one or remove them"},
+		},
+		{
+			"issued_by", "client a {\nthumbprint SHA256\nissued_by SHA256\n}",
+			[]string{"realm 'partners': client 'a': require_chain and issued_by need a trust_pool in the realm; add one or remove them"},
+		},
+	})
+	// the trust pool of a site is none
+	result := loadCaddyfile(t, fillLoadTest(loadFiles(t), `{
+	auto_https off
+	mtls {
+		client a {
+			subject CN=a
+		}
+	}
+}
+
+https://localhost {
+	tls DIR/client.pem DIR/client.key {
+		client_auth {
+			trust_pool file DIR/ca.pem
+		}
+	}
+	mtls_auth
+}
+`))
+	wantError(t, result.err, "realm 'default': client 'a': subject 'CN=a': the realm has no trust_pool")
+}
+
+// TestLoadSystemPool: under the CAs of the world, a name alone is nobody's.
+func TestLoadSystemPool(t *testing.T) {
+	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{{
+		"no issued_by", "trust_pool system\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}",
+		[]string{"realm 'partners': client 'b': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA"},
+	}})
+	for name, client := range map[string]string{
+		"issued_by": "subject CN=a\nissued_by " + someSHA256,
+		"pins only": "thumbprint " + someSHA256,
+	} {
+		if result := loadCaddyfile(t, inPartners("trust_pool system\nclient a {\n"+client+"\n}")); result.err != nil {
+			t.Errorf("%s: %v", name, result.err)
+		}
+	}
+}
+
+// TestB4_TrustPoolFiles: a trust pool that trusts nobody, or not everybody it
+// should, is found when the configuration loads.
+func TestB4_TrustPoolFiles(t *testing.T) {
+	client := "\nclient a {\nsubject CN=a\n}"
+	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
+		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: open DIR/nowhere.pem: no such file"}},
+		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: read DIR: is a directory"}},
+		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
+		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate; put the CA's certificate there"}},
+		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA's certificate there`}},
+		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: the certificate does not parse: x509: ", "; copy it again"}},
+		{"cut off", "trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
+		{"damaged in the middle", "trust_pool file DIR/middle.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/middle.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
+		{"byte order mark", "trust_pool file DIR/bom.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/bom.pem', line 1: a PEM block is damaged, cut off or indented; copy it again"}},
+		{"empty among good ones", "trust_pool file DIR/ca.pem DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate"}},
+		{"garbage in a realm of pins", "trust_pool file DIR/garbage.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"}},
+		{
+			"combined with an empty one", "trust_pool combined {\nsource file DIR/ca.pem\nsource file DIR/empty.pem\n}" + client,
+			[]string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there"},
+		},
+		{
+			"combined in combined", "trust_pool combined {\nsource combined {\nsource file DIR/garbage.pem\n}\n}" + client,
+			[]string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"},
+		},
+		{"inline that does not parse", "trust_pool inline {\ntrust_der AAAA\n}" + client, []string{"realm 'partners': trust_pool: "}},
+		{"storage that is empty", "trust_pool storage {\nkeys ca.pem\n}" + client, []string{"realm 'partners': trust_pool: "}},
+	})
+	checkLoadErrors(t, loadJSON, func(pool string) string {
+		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":` + pool + `,"clients":[{"client_id":"a","tls_client_auth_subject_dn":"CN=a"}]}}}}}`
+	}, []loadTest{
+		{"no file", `{"provider":"file","pem_files":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},
+		{"nothing inline", `{"provider":"inline","trusted_ca_certs":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate"}},
+		{"a module that is no pool", `{"provider":"file","pem_files":["DIR/ca.pem"],"pem_file":"x"}`, []string{"realm 'partners': trust_pool: ", `unknown field "pem_file"`}},
+	})
+
+	dir := loadFiles(t)
+	for name, pool := range map[string]string{
+		"one CA":              "file DIR/ca.pem",
+		"several files":       "file DIR/ca.pem DIR/other.pem",
+		"commented-out CA":    "file DIR/comment.pem",
+		"combined":            "combined {\nsource file DIR/ca.pem\nsource file DIR/other.pem\n}",
+		"a CA of Caddy's":     "pki_root local",
+		"two CAs in one file": "file DIR/two.pem",
+	} {
+		if result := loadCaddyfile(t, inPartners(fillLoadTest(dir, "trust_pool "+pool+client))); result.err != nil {
+			t.Errorf("%s: %v", name, result.err)
+		}
+	}
+}
+
+// TestLoadTrustWarnings: legal, but wider than an operator may think.
+func TestLoadTrustWarnings(t *testing.T) {
+	const warning = "the trust pool has several CAs and any of them can issue the client's name; add issued_by"
+	dir := loadFiles(t)
+	for _, test := range []struct {
+		name, text string
+		want       string // the client that is warned of
+	}{
+		{"several CAs", "trust_pool file DIR/two.pem\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}\nclient c {\nsubject CN=c\n}", "b"},
+		{"several files", "trust_pool file DIR/ca.pem DIR/other.pem\nclient a {\nsubject CN=a\n}", "a"},
+		{"several sources", "trust_pool combined {\nsource file DIR/ca.pem\nsource file DIR/other.pem\n}\nclient a {\nsubject CN=a\n}", "a"},
+		{"one CA", "trust_pool file DIR/ca.pem\nclient a {\nsubject CN=a\n}", ""},
+		{"one CA twice", "trust_pool file DIR/ca.pem DIR/comment.pem\nclient a {\nsubject CN=a\n}", ""},
+		{"all bound to an issuer", "trust_pool file DIR/two.pem\nclient a {\nsubject CN=a\nissued_by SHA256\n}", ""},
+		{"pins only", "trust_pool file DIR/two.pem\nclient a {\nthumbprint SHA256\n}", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result := loadCaddyfile(t, inPartners(fillLoadTest(dir, test.text)))
+			if result.err != nil {
+				t.Fatal(result.err)
+			}
+			var warned []string
+			for _, line := range result.lines {
+				if line["msg"] == warning {
+					warned = append(warned, line["client_id"].(string))
+					if line["level"] != "warn" || line["realm"] != "partners" || line["cas"] != 2.0 {
+						t.Errorf("line %v", line)
+					}
+				}
+			}
+			if got := strings.Join(warned, " "); got != test.want {
+				t.Errorf("warned of %q, want %q", got, test.want)
+			}
+		})
+	}
+}

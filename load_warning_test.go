@@ -1,0 +1,141 @@
+package mtlsauth
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// countWarnings returns how many warnings begin like that.
+func (l loaded) countWarnings(beginning string) int {
+	n := 0
+	for _, message := range l.warnings() {
+		if strings.HasPrefix(message, beginning) {
+			n++
+		}
+	}
+	return n
+}
+
+// wantWarnings loads a configuration and wants exactly these warnings.
+func wantWarnings(t *testing.T, result loaded, want ...string) {
+	t.Helper()
+	if result.err != nil {
+		t.Fatal(result.err)
+	}
+	if got := result.warnings(); !slices.Equal(got, want) {
+		t.Errorf("warnings\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestLoadClientWarnings(t *testing.T) {
+	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\nthumbprint "+someSHA1+"\n}")),
+		"client 'a': thumbprint '"+someSHA1+"' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint")
+	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\n}")))
+	wantWarnings(t, loadCaddyfile(t, inPartners("")),
+		"the realm has no clients, so everyone is refused; declare one")
+}
+
+func TestLoadAllowWarnings(t *testing.T) {
+	const warning = "allow names no client of the realm, so it admits nobody; check the spelling"
+	for allow, want := range map[string]int{
+		`"a"`: 0, `"*"`: 0, `"a*"`: 0, `"sensor-*"`: 0,
+		`"b"`: 1, `"A"`: 1, `"b*"`: 1, `"*-sensor"`: 1,
+		`"a","b","c*"`: 2, // each line that does nothing
+	} {
+		handler := `{"handler":"mtls_auth","allow":[` + allow + `]}`
+		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"default":{"clients":[`+
+			`{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"sensor-7","x509_thumbprints":"OTHER256"}]}}},`+
+			strings.Replace(oneServer(handler), `"routes"`, `"tls_connection_policies":[{"client_authentication":{"mode":"request"}}],"routes"`, 1)+`}}`))
+		if result.err != nil {
+			t.Fatal(result.err)
+		}
+		if got := result.countWarnings(warning); got != want {
+			t.Errorf("allow %s: %d warnings, want %d", allow, got, want)
+		}
+		for _, line := range result.lines {
+			if line["msg"] == warning && (line["realm"] != "default" || !strings.Contains(allow, line["allow"].(string))) {
+				t.Errorf("line %v", line)
+			}
+		}
+	}
+}
+
+// TestLoadClientAuthWarning: a server that asks nobody for a certificate
+// refuses everybody.
+func TestLoadClientAuthWarning(t *testing.T) {
+	const warning = "no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site"
+	policy := func(text string) string { return `"tls_connection_policies":[` + text + `],"routes"` }
+	for _, test := range []struct {
+		name, server string
+		want         bool
+	}{
+		{"no TLS", `"routes"`, true},
+		{"TLS without client certificates", policy(`{}`), true},
+		{"client_authentication that is empty", policy(`{"client_authentication":{}}`), true},
+		{"mode request", policy(`{"client_authentication":{"mode":"request"}}`), false},
+		{"one site of two", policy(`{"match":{"sni":["a.example"]}},{"match":{"sni":["b.example"]},"client_authentication":{"mode":"require"}}`), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := withHandler(`{"handler":"mtls_auth","realm":"partners"},{"handler":"mtls_auth","realm":"partners","optional":true}`)
+			result := loadJSON(t, fillLoadTest("", strings.Replace(config, `"routes"`, test.server, 1)))
+			if result.err != nil {
+				t.Fatal(result.err)
+			}
+			if got := result.countWarnings(warning); (got > 0) != test.want {
+				t.Errorf("%d warnings", got)
+			}
+		})
+	}
+}
+
+// TestLoadIssuerWarning: those who only read metadata and keys have no
+// certificate to show.
+func TestLoadIssuerWarning(t *testing.T) {
+	const warning = "the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own"
+	dir := loadFiles(t)
+	for _, test := range []struct {
+		name, auth string
+		want       int
+	}{
+		{"mode request", "client_auth {\nmode request\n}", 0},
+		{"mode verify_if_given", "client_auth {\nmode verify_if_given\ntrust_pool file DIR/ca.pem\n}", 0},
+		{"mode require", "client_auth {\nmode require\n}", 1},
+		{"mode require_and_verify", "client_auth {\nmode require_and_verify\ntrust_pool file DIR/ca.pem\n}", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result := loadCaddyfile(t, fillLoadTest(dir, `{
+	auto_https off
+	mtls {
+		client a {
+			thumbprint SHA256
+		}
+		issuer https://auth.example.com
+	}
+}
+
+https://auth.example.com {
+	tls DIR/client.pem DIR/client.key {
+		`+test.auth+`
+	}
+	mtls_issuer
+}
+
+https://api.example.com {
+	tls DIR/client.pem DIR/client.key {
+		client_auth {
+			mode require
+		}
+	}
+	mtls_auth
+}
+`))
+			if result.err != nil {
+				t.Fatal(result.err)
+			}
+			if got := result.countWarnings(warning); got != test.want {
+				t.Errorf("%d warnings, want %d: %q", got, test.want, result.warnings())
+			}
+		})
+	}
+}
