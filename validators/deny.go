@@ -2,19 +2,21 @@ package validators
 
 import (
 	"crypto/elliptic"
+	"crypto/sha1" //nolint:gosec // Operators know certificates by their SHA-1 thumbprint, too; a collision only denies more.
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"strings"
 )
 
 const (
-	// maxDenyFile is the largest deny file, in bytes.
-	maxDenyFile = 16 << 20
+	// MaxDenyFile is the largest deny file, in bytes.
+	MaxDenyFile = 16 << 20
 	// maxSerialHex is twice the 20 octets that RFC 5280 §4.1.2.2 allows, for
 	// CAs that do not keep to it.
 	maxSerialHex = 80
@@ -32,27 +34,32 @@ type DenyList struct {
 
 type serialRule struct{ serial, issuer string }
 
+func newDenyList() *DenyList {
+	return &DenyList{
+		serials:     make(map[serialRule]struct{}),
+		publicKeys:  make(map[[sha256.Size]byte]struct{}),
+		tbs:         make(map[[sha256.Size]byte]struct{}),
+		thumbprints: make(map[Thumbprint]struct{}),
+	}
+}
+
 // ParseDenyList reads a deny file: one rule a line, empty lines and those that
 // begin with # left out.
 //
 //	serial <hex> <issuer DN>     the certificate with this number of this CA
 //	public_key <SHA-256>         every certificate with this key
 //	tbs <SHA-256>                the certificate with this TBSCertificate
-//	thumbprint <SHA-256>         the certificate
+//	thumbprint <SHA-256|SHA-1>   the client certificate
 //
-// A line that is none of these is an error that names the line.
+// All but thumbprint also deny what a CA certificate has issued. A line that is
+// none of these is an error that names the line.
 func ParseDenyList(text []byte) (*DenyList, error) {
-	if len(text) > maxDenyFile {
-		return nil, fmt.Errorf("the deny file is larger than %d bytes", maxDenyFile)
+	if len(text) > MaxDenyFile {
+		return nil, fmt.Errorf("the deny file is larger than %d bytes", MaxDenyFile)
 	}
-	list := &DenyList{
-		serials:     make(map[serialRule]struct{}),
-		publicKeys:  make(map[[sha256.Size]byte]struct{}),
-		tbs:         make(map[[sha256.Size]byte]struct{}),
-		thumbprints: make(map[Thumbprint]struct{}),
-	}
+	list := newDenyList()
 	number := 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(strings.TrimPrefix(string(text), "\ufeff")) {
 		number++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -66,13 +73,12 @@ func ParseDenyList(text []byte) (*DenyList, error) {
 }
 
 func (l *DenyList) add(line string) error {
-	kind, value, _ := strings.Cut(line, " ")
-	value = strings.TrimSpace(value)
+	kind, value := cutWord(line)
 	switch kind {
 	case "serial":
 		rule, err := parseSerialRule(value)
 		if err != nil {
-			return err
+			return fmt.Errorf("serial: %w", err)
 		}
 		l.serials[rule] = struct{}{}
 	case "public_key", "tbs":
@@ -90,32 +96,38 @@ func (l *DenyList) add(line string) error {
 		if err != nil {
 			return fmt.Errorf("thumbprint: %w", err)
 		}
-		if thumbprint.IsSHA1() {
-			return errors.New("thumbprint: SHA-1 is not enough to deny a certificate; use SHA-256")
-		}
 		l.thumbprints[thumbprint] = struct{}{}
 	default:
-		return fmt.Errorf("unknown rule %.20q; known are serial, public_key, tbs and thumbprint", kind)
+		return fmt.Errorf("unknown rule %q; known are serial, public_key, tbs and thumbprint", excerpt(kind))
 	}
 	return nil
 }
 
+// cutWord splits a line after its first word.
+func cutWord(line string) (word, rest string) {
+	end := strings.IndexAny(line, " \t")
+	if end < 0 {
+		return line, ""
+	}
+	return line[:end], strings.TrimSpace(line[end:])
+}
+
 func parseSerialRule(value string) (serialRule, error) {
-	digits, issuer, _ := strings.Cut(value, " ")
+	digits, issuer := cutWord(value)
 	digits = strings.ReplaceAll(digits, ":", "")
-	if digits == "" || len(digits) > maxSerialHex || len(issuer) == 0 {
-		return serialRule{}, errors.New("serial: write the number in hex and then the issuer's name, as in: serial 0A1B CN=CA,O=company")
+	if digits == "" || len(digits) > maxSerialHex || issuer == "" {
+		return serialRule{}, errors.New("write the number in hexadecimal digits and then the issuer's name, as in: serial 0A1B CN=CA,O=company")
 	}
 	if len(digits)%2 == 1 {
 		digits = "0" + digits
 	}
 	octets, err := hex.DecodeString(digits)
 	if err != nil {
-		return serialRule{}, fmt.Errorf("serial: %.80q is no number in hex", digits)
+		return serialRule{}, fmt.Errorf("%q is no number in hexadecimal digits", digits)
 	}
-	name, err := ParseDN(strings.TrimSpace(issuer))
+	name, err := ParseDN(issuer)
 	if err != nil {
-		return serialRule{}, fmt.Errorf("serial: issuer: %w", err)
+		return serialRule{}, fmt.Errorf("issuer: %w", err)
 	}
 	return serialRule{serialKey(new(big.Int).SetBytes(octets)), name.Key()}, nil
 }
@@ -128,22 +140,33 @@ func (l *DenyList) Len() int {
 	return len(l.serials) + len(l.publicKeys) + len(l.tbs) + len(l.thumbprints)
 }
 
-// Denies reports whether a rule fits the leaf, or, thumbprints aside, a CA of
-// a chain above it. The detail is for the log.
-func (l *DenyList) Denies(leaf *x509.Certificate, chain []*x509.Certificate) (detail string, denied bool) {
-	if l.Len() == 0 {
+// union returns a list with the rules of both.
+func (l *DenyList) union(other *DenyList) *DenyList {
+	both := newDenyList()
+	for _, list := range []*DenyList{l, other} {
+		maps.Copy(both.serials, list.serials)
+		maps.Copy(both.publicKeys, list.publicKeys)
+		maps.Copy(both.tbs, list.tbs)
+		maps.Copy(both.thumbprints, list.thumbprints)
+	}
+	return both
+}
+
+// Denies reports whether a rule fits the leaf or, thumbprints aside, a CA above
+// it, the anchor included. Of a client that is admitted without a chain, the
+// chain is the leaf alone. The detail is for the log.
+func (l *DenyList) Denies(chain []*x509.Certificate) (detail string, denied bool) {
+	if l.Len() == 0 || len(chain) == 0 {
 		return "", false
 	}
-	if rule := l.fits(leaf); rule != "" {
+	rule := l.fits(chain[0])
+	if rule == "" && l.fitsThumbprint(chain[0]) {
+		rule = "thumbprint"
+	}
+	if rule != "" {
 		return "the deny file has a " + rule + " rule for the certificate", true
 	}
-	if len(l.thumbprints) > 0 && l.deniesThumbprint(leaf) {
-		return "the deny file has a thumbprint rule for the certificate", true
-	}
-	for i, ca := range chain {
-		if i == 0 {
-			continue
-		}
+	for _, ca := range chain[1:] {
 		if rule := l.fits(ca); rule != "" {
 			return "the deny file has a " + rule + " rule for CA " + FormatDN(ca.RawSubject), true
 		}
@@ -151,18 +174,22 @@ func (l *DenyList) Denies(leaf *x509.Certificate, chain []*x509.Certificate) (de
 	return "", false
 }
 
+// fits returns the kind of rule that fits. No serial rule can be written for a
+// CA whose name is malformed; there are the others.
 func (l *DenyList) fits(cert *x509.Certificate) string {
-	if _, ok := l.publicKeys[sha256.Sum256(cert.RawSubjectPublicKeyInfo)]; ok && len(l.publicKeys) > 0 {
+	if l.Len() == 0 {
+		return ""
+	}
+	if _, ok := l.publicKeys[sha256.Sum256(cert.RawSubjectPublicKeyInfo)]; ok {
 		return "public_key"
 	}
-	if _, ok := l.tbs[sha256.Sum256(cert.RawTBSCertificate)]; ok && len(l.tbs) > 0 {
+	if _, ok := l.tbs[sha256.Sum256(cert.RawTBSCertificate)]; ok {
 		return "tbs"
 	}
-	if len(l.serials) > 0 {
-		issuer, err := DNFromRaw(cert.RawIssuer)
-		if err != nil {
-			return ""
-		}
+	if len(l.serials) == 0 {
+		return ""
+	}
+	if issuer, err := DNFromRaw(cert.RawIssuer); err == nil {
 		if _, ok := l.serials[serialRule{serialKey(cert.SerialNumber), issuer.Key()}]; ok {
 			return "serial"
 		}
@@ -170,64 +197,65 @@ func (l *DenyList) fits(cert *x509.Certificate) string {
 	return ""
 }
 
-func (l *DenyList) deniesThumbprint(leaf *x509.Certificate) bool {
-	if l.hasThumbprint(leaf.Raw) {
-		return true
+func (l *DenyList) fitsThumbprint(leaf *x509.Certificate) bool {
+	if len(l.thumbprints) == 0 {
+		return false
 	}
-	for _, twin := range ecdsaTwins(leaf) {
-		if l.hasThumbprint(twin) {
+	for _, der := range append(twins(leaf), leaf.Raw) {
+		if _, ok := l.thumbprints[ThumbprintOf(der)]; ok {
+			return true
+		}
+		old := Thumbprint{size: sha1.Size}
+		sum := sha1.Sum(der)
+		copy(old.sum[:], sum[:])
+		if _, ok := l.thumbprints[old]; ok {
 			return true
 		}
 	}
 	return false
 }
 
-func (l *DenyList) hasThumbprint(der []byte) bool {
-	_, ok := l.thumbprints[ThumbprintOf(der)]
-	return ok
-}
-
-// certificateParts is Certificate of RFC 5280 §4.1.
-type certificateParts struct {
-	TBS       asn1.RawValue
-	Algorithm asn1.RawValue
-	Signature asn1.BitString
-}
-
-// ecdsaTwins returns the other certificate that anybody can make of one signed
-// with ECDSA: with s replaced by n−s the signature is as good, and every hash
-// of the certificate is another. The order n is that of the issuer's curve,
-// which may be any.
-func ecdsaTwins(cert *x509.Certificate) [][]byte {
-	switch cert.SignatureAlgorithm {
-	case x509.ECDSAWithSHA1, x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
-	default:
-		return nil
+// twins returns the certificates that anybody can make of one, or that it was
+// made of, without the CA's key. The encoding of the signature may have been
+// tampered with, which is undone. In one by ECDSA, n−s is as good as s (SEC 1
+// §4.1.4): the order n is that of the issuer's curve, which may be any, for a
+// pinned certificate comes without an issuer.
+func twins(cert *x509.Certificate) (ders [][]byte) {
+	var parts struct { // Certificate of RFC 5280 §4.1
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
 	}
-	var parts certificateParts
-	var signature struct{ R, S *big.Int }
 	if _, err := asn1.Unmarshal(cert.Raw, &parts); err != nil {
 		return nil
 	}
-	if _, err := asn1.Unmarshal(parts.Signature.RightAlign(), &signature); err != nil {
-		return nil
+	add := func(signature []byte) {
+		parts.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
+		if der, err := asn1.Marshal(parts); err == nil {
+			ders = append(ders, der)
+		}
 	}
-	var twins [][]byte
-	s := signature.S
+	signature := parts.Signature.RightAlign()
+	add(signature)
+	switch cert.SignatureAlgorithm {
+	case x509.ECDSAWithSHA1, x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512:
+	default:
+		return ders
+	}
+	var point struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(signature, &point); err != nil {
+		return ders
+	}
+	s := point.S
 	for _, curve := range []elliptic.Curve{elliptic.P224(), elliptic.P256(), elliptic.P384(), elliptic.P521()} {
-		order := curve.Params().N
-		if s.Sign() <= 0 || s.Cmp(order) >= 0 {
+		n := curve.Params().N
+		if s.Sign() <= 0 || s.Cmp(n) >= 0 {
 			continue
 		}
-		signature.S = new(big.Int).Sub(order, s)
-		flipped, err := asn1.Marshal(signature)
-		if err != nil {
-			continue
-		}
-		parts.Signature = asn1.BitString{Bytes: flipped, BitLength: 8 * len(flipped)}
-		if twin, err := asn1.Marshal(parts); err == nil {
-			twins = append(twins, twin)
+		point.S = new(big.Int).Sub(n, s)
+		if flipped, err := asn1.Marshal(point); err == nil {
+			add(flipped)
 		}
 	}
-	return twins
+	return ders
 }
