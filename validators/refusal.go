@@ -17,6 +17,12 @@ const (
 	// CertificateUntrusted means that no pin admits the certificate and its
 	// chain does not verify, or that issued_by or require_chain is not met.
 	CertificateUntrusted Reason = "certificate_untrusted"
+	// CertificateRevoked means that the deny file, a CRL or an OCSP responder
+	// says that a certificate of the chain has been revoked (RFC 5280 §3.3).
+	CertificateRevoked Reason = "certificate_revoked"
+	// RevocationUnavailable means that no source can say whether a certificate
+	// of the chain has been revoked.
+	RevocationUnavailable Reason = "revocation_unavailable"
 	// CertificateUnsuitable means that the certificate is not made for client
 	// authentication (RFC 5280 §4.2.1.3, §4.2.1.9, §4.2.1.12).
 	CertificateUnsuitable Reason = "certificate_unsuitable"
@@ -39,8 +45,8 @@ const (
 // Reasons is the closed list in a fixed order, for metrics and documentation.
 var Reasons = []Reason{
 	CertificateMissing, CertificateExpired, CertificateUnknown, CertificateUntrusted,
-	CertificateUnsuitable, CertificateAmbiguous, ClientMismatch, ClientDisabled,
-	ClientNotAllowed, ScopeMissing,
+	CertificateRevoked, RevocationUnavailable, CertificateUnsuitable, CertificateAmbiguous,
+	ClientMismatch, ClientDisabled, ClientNotAllowed, ScopeMissing,
 }
 
 // Refusal is the error of a failed authentication: the reason for machines,

@@ -1,0 +1,353 @@
+package validators
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// DefaultCRLRefresh is how often CRLs are fetched.
+	DefaultCRLRefresh = time.Hour
+	// minCRLRefresh is the shortest time between two fetches, if Refresh is not
+	// shorter, also after one that has failed.
+	minCRLRefresh = time.Minute
+)
+
+// CRLConfig says where CRLs come from.
+type CRLConfig struct {
+	// Places is the files, and the http and https URLs, of CRLs in DER or PEM.
+	Places []string
+	// Refresh is how often URLs are fetched; sooner where nextUpdate comes
+	// sooner, so that a CRL is replaced while it is fresh, and after a minute
+	// where that has failed. Default: [DefaultCRLRefresh].
+	Refresh time.Duration
+	// Fetch gets a CRL from a URL. Default: [Fetcher.CRL].
+	Fetch func(ctx context.Context, url string) ([]byte, error)
+	// Now is the clock. Default: [time.Now].
+	Now func() time.Time
+	// Jitter returns a number from 0 to 1, by a tenth of which a fetch comes
+	// earlier, so that servers do not all fetch at once. Default: a random one.
+	Jitter func() float64
+	// Report, if set, is told of every fetch of a URL and every change of a
+	// file: nil, or why its CRL is not in force, while the one before it stays
+	// so. It may be called from several goroutines.
+	Report func(place string, err error)
+	// Use, if set, is given the CRLs whenever there are others, one call at a
+	// time. It is usually [RevocationChecker.SetCRLs], and must not call the
+	// source.
+	Use func(*CRLSet)
+}
+
+// CRLSource keeps the CRLs of files and URLs. It starts nothing of its own: who
+// has it calls [CRLSource.PollFiles] often and [CRLSource.Refresh] at
+// [CRLSource.Next].
+//
+// A CRL is read before it takes the place of another, and only one with a
+// higher number (RFC 5280 §5.2.3), and the signature of the same CA, makes that
+// one forgotten: until it has been verified, which needs a chain, what came
+// over the network proves nothing and displaces nothing.
+type CRLSource struct {
+	config CRLConfig
+	places []*crlPlace
+
+	mu sync.Mutex // guards what is in places and the calls of Use
+}
+
+// crlPlace is a file or a URL.
+type crlPlace struct {
+	address string
+	name    string // the address without a password
+	isURL   bool
+
+	// busy is held by who loads the place.
+	busy sync.Mutex
+	file watchedFile
+
+	// proven are CRLs whose signatures have been verified, the newest of each
+	// key. unproven are up to two others: the newest, if need be, and the last.
+	proven, unproven []*CRL
+	// last is the one that was loaded last.
+	last *CRL
+
+	due     time.Time
+	loaded  time.Time
+	failure string
+}
+
+// CRLPlaceState tells of a file or a URL, for those who operate it.
+type CRLPlaceState struct {
+	Place string
+	// Loaded is when the CRL was last read or fetched without an error.
+	Loaded time.Time
+	// NextUpdate is when the CRL is no longer fresh, zero without one.
+	NextUpdate time.Time
+	// Entries is the number of revoked certificates.
+	Entries int
+	// Failure is why the last attempt failed, "" if it did not.
+	Failure string
+}
+
+// NewCRLSource returns a source that has loaded nothing yet.
+func NewCRLSource(config CRLConfig) (*CRLSource, error) {
+	if config.Refresh <= 0 {
+		config.Refresh = DefaultCRLRefresh
+	}
+	if config.Fetch == nil {
+		config.Fetch = NewFetcher(nil).CRL
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Jitter == nil {
+		config.Jitter = rand.Float64
+	}
+	if config.Report == nil {
+		config.Report = func(string, error) {}
+	}
+	if config.Use == nil {
+		config.Use = func(*CRLSet) {}
+	}
+	s := &CRLSource{config: config}
+	for _, address := range config.Places {
+		place := &crlPlace{address: address, name: address}
+		switch {
+		case address == "":
+			return nil, errors.New("the file or URL of a CRL is empty")
+		case strings.Contains(address, "://"):
+			if err := CheckFetchURL(address); err != nil {
+				return nil, err
+			}
+			parsed, _ := url.Parse(address)
+			place.isURL, place.name = true, parsed.Redacted()
+		default:
+			place.file = watchedFile{path: address, limit: MaxCRLSize}
+		}
+		s.places = append(s.places, place)
+	}
+	return s, nil
+}
+
+// TakeOver copies what another source has of the same places, so that a new
+// configuration begins with the CRLs of the old one and none goes back. It is
+// called before anything is loaded.
+func (s *CRLSource) TakeOver(old *CRLSource) {
+	for _, place := range s.places {
+		for _, before := range old.places {
+			if before.address == place.address {
+				place.takeOver(before, &old.mu)
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.Use(s.set())
+}
+
+func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex) {
+	if !p.isURL { // a fetch may take long, and is of no interest
+		old.busy.Lock()
+		p.file = old.file
+		old.busy.Unlock()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	p.proven, p.unproven, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), old.last
+	p.due, p.loaded, p.failure = old.due, old.loaded, old.failure
+}
+
+// LoadFiles reads the files that have changed, and returns the first failure:
+// for a start, which a file that is missing, empty or broken is to prevent.
+func (s *CRLSource) LoadFiles() error {
+	s.PollFiles()
+	for _, state := range s.States() {
+		if state.Failure != "" && !strings.Contains(state.Place, "://") {
+			return fmt.Errorf("CRL %s: %s", state.Place, state.Failure)
+		}
+	}
+	return nil
+}
+
+// PollFiles reads the files that have changed. It costs one system call for
+// each that has not.
+func (s *CRLSource) PollFiles() {
+	for _, place := range s.places {
+		if place.isURL {
+			continue
+		}
+		place.busy.Lock()
+		content, changed, err := place.file.look(s.config.Now())
+		if changed || err != nil {
+			s.take(place, content, err)
+		}
+		place.busy.Unlock()
+	}
+}
+
+// Refresh reads the files that have changed and fetches the URLs that are due,
+// which at first is all. URLs are fetched side by side; it returns when all
+// have been, or have failed.
+func (s *CRLSource) Refresh(ctx context.Context) {
+	s.PollFiles()
+	now := s.config.Now()
+	var all sync.WaitGroup
+	for _, place := range s.places {
+		if !place.isURL || now.Before(s.due(place)) || !place.busy.TryLock() {
+			continue
+		}
+		all.Go(func() {
+			defer place.busy.Unlock()
+			content, err := s.config.Fetch(ctx, place.address)
+			s.take(place, content, err)
+		})
+	}
+	all.Wait()
+}
+
+func (s *CRLSource) due(place *crlPlace) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return place.due
+}
+
+// Next returns when the first URL is to be fetched again. It is zero if there
+// are only files.
+func (s *CRLSource) Next() time.Time {
+	var next time.Time
+	first := true
+	for _, place := range s.places {
+		if due := s.due(place); place.isURL && (first || due.Before(next)) {
+			next, first = due, false
+		}
+	}
+	return next
+}
+
+// take puts what a place has in force, unless it failed to say.
+func (s *CRLSource) take(place *crlPlace, content []byte, err error) {
+	var crl *CRL
+	if err == nil {
+		crl, err = ParseCRL(content)
+	}
+	now := s.config.Now()
+	shortest := min(minCRLRefresh, s.config.Refresh)
+	wait := shortest
+
+	s.mu.Lock()
+	if err == nil {
+		var changed bool
+		if changed, err = place.accept(crl); changed {
+			s.config.Use(s.set())
+		}
+	}
+	before := place.failure
+	place.failure = ""
+	if err == nil {
+		place.loaded = now
+		wait = min(s.config.Refresh, crl.NextUpdate().Sub(now)/10*9)
+	} else {
+		place.failure = err.Error()
+	}
+	wait -= time.Duration(s.config.Jitter() * float64(wait) / 10)
+	place.due = now.Add(max(wait, shortest))
+	again := err != nil && place.failure == before
+	s.mu.Unlock()
+
+	if place.isURL || !again {
+		s.config.Report(place.name, err)
+	}
+}
+
+// accept takes a CRL in, and reports whether what is in force has changed. One
+// that cannot be told from a forgery stands beside the others.
+func (p *crlPlace) accept(crl *CRL) (changed bool, err error) {
+	p.settle()
+	for i, old := range p.proven {
+		if crl.signedBy(old.signer.Load()) != nil {
+			continue
+		}
+		if err := crl.Replaces(old); err != nil {
+			return false, err
+		}
+		changed = len(p.unproven) > 0
+		if !bytes.Equal(crl.list.Raw, old.list.Raw) {
+			p.proven[i], changed = crl, true
+		}
+		p.last, p.unproven = p.proven[i], nil
+		return changed, nil
+	}
+	newest := crl
+	for _, other := range p.unproven {
+		if bytes.Equal(other.list.Raw, crl.list.Raw) {
+			crl = other
+		}
+		if !bytes.Equal(other.list.RawIssuer, crl.list.RawIssuer) {
+			continue
+		}
+		if e := newest.Replaces(other); e != nil {
+			newest, err = other, e
+		}
+	}
+	changed = p.last != crl
+	p.last, p.unproven = crl, []*CRL{crl}
+	if err != nil {
+		p.unproven = []*CRL{newest, crl}
+	}
+	return changed, err
+}
+
+// settle moves the CRLs that have been verified meanwhile to the proven ones,
+// of which the newest of each key remains.
+func (p *crlPlace) settle() {
+	p.unproven = slices.DeleteFunc(p.unproven, func(crl *CRL) bool {
+		if crl.signer.Load() == nil {
+			return false
+		}
+		for i, old := range p.proven {
+			if crl.signedBy(old.signer.Load()) == nil {
+				if crl.Replaces(old) == nil {
+					p.proven[i] = crl
+				}
+				return true
+			}
+		}
+		p.proven = append(p.proven, crl)
+		return true
+	})
+}
+
+// Set returns the CRLs that are in force.
+func (s *CRLSource) Set() *CRLSet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set()
+}
+
+func (s *CRLSource) set() *CRLSet {
+	var places [][]*CRL
+	for _, place := range s.places {
+		places = append(places, slices.Concat(place.proven, place.unproven))
+	}
+	return newCRLSet(places)
+}
+
+// States tells of every place, in the order of the configuration.
+func (s *CRLSource) States() []CRLPlaceState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]CRLPlaceState, len(s.places))
+	for i, place := range s.places {
+		states[i] = CRLPlaceState{Place: place.name, Loaded: place.loaded, Failure: place.failure}
+		if place.last != nil {
+			states[i].NextUpdate, states[i].Entries = place.last.NextUpdate(), place.last.Len()
+		}
+	}
+	return states
+}

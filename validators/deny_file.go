@@ -1,0 +1,81 @@
+package validators
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// DenyFile is a deny file that is watched. Rules that are added count at the
+// next [DenyFile.Poll]. Rules that are gone count on until the file has been
+// quiet for two seconds, for it may only be half written. A file that is broken
+// or gone changes nothing.
+type DenyFile struct {
+	list atomic.Pointer[DenyList]
+
+	mu   sync.Mutex
+	file watchedFile
+	// next is what the file says, nil where that is in force.
+	next *DenyList
+	// failure is the last one reported.
+	failure string
+}
+
+// OpenDenyFile reads a deny file (see [ParseDenyList]) for the first time.
+func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
+	f := &DenyFile{file: watchedFile{path: path, limit: MaxDenyFile}}
+	content, _, err := f.file.look(now)
+	if err != nil {
+		return nil, fmt.Errorf("deny file: %w", err)
+	}
+	list, err := ParseDenyList(content)
+	if err != nil {
+		return nil, fmt.Errorf("deny file %s: %w", path, err)
+	}
+	f.list.Store(list)
+	return f, nil
+}
+
+// List returns the rules that are in force.
+func (f *DenyFile) List() *DenyList { return f.list.Load() }
+
+// Poll looks at the file, at the cost of one system call if it has not changed,
+// and reports whether the rules have. The error is that of a file which cannot
+// be read or understood, once until it is another.
+func (f *DenyFile) Poll(now time.Time) (changed bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.list.Load()
+	err = f.poll(now)
+	switch {
+	case err == nil:
+		f.failure = ""
+	case err.Error() == f.failure:
+		err = nil
+	default:
+		f.failure = err.Error()
+	}
+	return f.list.Load() != before, err
+}
+
+func (f *DenyFile) poll(now time.Time) error {
+	content, changed, err := f.file.look(now)
+	if err != nil {
+		return fmt.Errorf("deny file, its last rules stay in force: %w", err)
+	}
+	if changed {
+		list, err := ParseDenyList(content)
+		if err != nil {
+			f.next = nil
+			return fmt.Errorf("deny file %s, its last rules stay in force: %w", f.file.path, err)
+		}
+		f.next = list
+		f.list.Store(list.union(f.list.Load()))
+	}
+	if f.next != nil && f.file.quiet(now) {
+		f.list.Store(f.next)
+		f.next = nil
+	}
+	return nil
+}
