@@ -116,7 +116,7 @@ func (c *RevocationChecker) Generation() uint64 { return c.generation.Load() }
 // against the deny list alone.
 func (c *RevocationChecker) CheckDenied(chain ...*x509.Certificate) *Refusal {
 	if detail, denied := c.deny.Load().Denies(chain); denied {
-		return &Refusal{CertificateRevoked, logText(detail, maxRevocationText)}
+		return &Refusal{Reason: CertificateRevoked, Detail: logText(detail, maxRevocationText)}
 	}
 	return nil
 }
@@ -184,13 +184,13 @@ func (c *RevocationChecker) Check(ctx context.Context, chain []*x509.Certificate
 	detail := logText("no source says whether the certificates are revoked: "+strings.Join(missing, "; "), maxRevocationText)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// Who hangs up must not have a verdict that patience would have changed.
-		return &Refusal{RevocationUnavailable, detail}, now
+		return &Refusal{Reason: RevocationUnavailable, Detail: detail}, now
 	}
 	if c.config.AllowUnavailable && !unknown {
 		c.config.ReportAdmitted(detail)
 		return nil, until
 	}
-	return &Refusal{RevocationUnavailable, detail}, until
+	return &Refusal{Reason: RevocationUnavailable, Detail: detail}, until
 }
 
 // askOCSP looks up the certificates, and waits once for the answers on those
@@ -249,7 +249,7 @@ func (l link) revoked(source string, status RevocationStatus, now time.Time) (*R
 		until = now.Add(unavailableMemory)
 	}
 	detail := fmt.Sprintf("certificate %s: %s says it is revoked since %s", l.name(), source, timeText(status.RevokedAt))
-	return &Refusal{CertificateRevoked, logText(detail, maxRevocationText)}, until
+	return &Refusal{Reason: CertificateRevoked, Detail: logText(detail, maxRevocationText)}, until
 }
 
 // until is how long the answers on the certificate hold, or zero if there is
