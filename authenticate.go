@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
@@ -41,9 +42,11 @@ func (id identity) client() *clients.Client {
 type authenticator struct {
 	registry *clients.Registry
 	trust    *validators.TrustPool // nil without a trust pool
-	now      func() time.Time
-	accepted *memory
-	refused  *memory
+	// revocation is nil where nothing is configured
+	revocation *validators.RevocationChecker
+	now        func() time.Time
+	accepted   *memory
+	refused    *memory
 }
 
 func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, now func() time.Time) *authenticator {
@@ -61,6 +64,13 @@ func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, n
 // the client that the request says it is, "" when it does not say. remembered
 // tells whether the verdict was known.
 func (a *authenticator) authenticate(presented []*x509.Certificate, clientID string) (id identity, refusal *validators.Refusal, remembered bool) {
+	return a.authenticateWithin(context.Background(), presented, clientID)
+}
+
+// authenticateWithin is authenticate for a caller that waits only as long as
+// the context is not done: at its first sight, a certificate may have to be
+// asked about.
+func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x509.Certificate, clientID string) (id identity, refusal *validators.Refusal, remembered bool) {
 	if len(presented) == 0 {
 		return identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
 	}
@@ -74,9 +84,12 @@ func (a *authenticator) authenticate(presented []*x509.Certificate, clientID str
 	if v == nil {
 		v = a.refused.get(hash, presented, now)
 	}
-	remembered = v != nil
+	// read before anything is asked, so that a verdict is never newer than it says
+	generation := a.generation()
+	remembered = v != nil && v.generation == generation
 	if !remembered {
-		v = a.examine(presented, now)
+		v = a.examine(ctx, presented, now)
+		v.generation = generation
 		if v.refusal == nil {
 			a.accepted.put(hash, presented, v, now)
 		} else {
@@ -91,6 +104,15 @@ func (a *authenticator) authenticate(presented []*x509.Certificate, clientID str
 		return identity{}, refusal, remembered
 	}
 	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
+}
+
+// generation is another number whenever CRLs, OCSP or the deny file say
+// something new.
+func (a *authenticator) generation() uint64 {
+	if a.revocation == nil {
+		return 0
+	}
+	return a.revocation.Generation()
 }
 
 // choose decides between the clients that match. Only the client_id of the
@@ -139,19 +161,24 @@ func disabledClient(matches []clients.Match, clientID string) string {
 // examine works out the verdict on a chain at first sight: pins, then the
 // chain, then names, so that time does not tell a stranger which names are
 // registered.
-func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *verdict {
+func (a *authenticator) examine(ctx context.Context, presented []*x509.Certificate, now time.Time) *verdict {
 	leaf := presented[0]
+	var chains chainResult
 	refused := func(refusal *validators.Refusal) *verdict {
 		refusal.Hint = a.hint(presented, refusal)
-		return &verdict{refusal: refusal, until: now.Add(refusalMemory)}
+		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until)}
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
 		return refused(refusal)
 	}
+	if a.revocation != nil {
+		if refusal := a.revocation.CheckDenied(leaf); refusal != nil {
+			return refused(refusal)
+		}
+	}
 	sum := sha256.Sum256(leaf.Raw)
 	v := &verdict{thumbprint: validators.X5tS256(sum), until: leaf.NotAfter}
 
-	var chains chainResult
 	// pinRefusal is why a pin that fits does not admit
 	var pinRefusal *validators.Refusal
 	for _, pin := range a.registry.Pins(leaf, sum) {
@@ -160,8 +187,8 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 			if pinRefusal == nil {
 				pinRefusal = &validators.Refusal{Reason: validators.CertificateUnknown, Detail: endedText(pin)}
 			}
-		case needsChain(pin) && !chains.of(a, presented, now).admit(pin.Client, v):
-			pinRefusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(pin)}
+		case needsChain(pin) && !chains.of(ctx, a, presented, now).admit(pin.Client, v):
+			pinRefusal = chains.whyNot(pin)
 		default:
 			v.matches = append(v.matches, clients.Match{Credential: pin, Matched: pin.Value})
 			if !pin.Until.IsZero() && pin.Until.Before(v.until) {
@@ -178,8 +205,8 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 		}
 		return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
 	}
-	if chains.of(a, presented, now).err != nil {
-		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.err.Error()})
+	if refusal := chains.of(ctx, a, presented, now).refusal; refusal != nil {
+		return refused(refusal)
 	}
 	if refusal := validators.CheckPKILeaf(leaf); refusal != nil {
 		return refused(refusal)
@@ -194,7 +221,7 @@ func (a *authenticator) examine(presented []*x509.Certificate, now time.Time) *v
 	case len(v.matches) > 0:
 		return v
 	case len(names) > 0:
-		return refused(&validators.Refusal{Reason: validators.CertificateUntrusted, Detail: chains.whyNot(names[0].Credential)})
+		return refused(chains.whyNot(names[0].Credential))
 	case nameRefusal != nil:
 		return refused(nameRefusal)
 	case pinRefusal != nil:
@@ -212,38 +239,81 @@ func endedText(pin *clients.Credential) string {
 	return fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339))
 }
 
-// chainResult is the outcome of verifying a chain, worked out when first asked for.
+// chainResult is the outcome of verifying a chain and of asking whether a
+// certificate of it has been revoked, worked out when first asked for.
 type chainResult struct {
 	done   bool
-	chains [][]*x509.Certificate
-	err    error
+	chains []goodChain
+	// refusal is why there is no chain; it holds until then
+	refusal *validators.Refusal
+	until   time.Time
 }
 
-func (c *chainResult) of(a *authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
-	if !c.done {
-		c.done = true
-		c.chains, c.err = a.trust.Verify(presented[0], presented[1:], now)
+// goodChain has verified, and nothing of it has been revoked. That holds until
+// then.
+type goodChain struct {
+	certificates []*x509.Certificate
+	until        time.Time
+}
+
+func (c *chainResult) of(ctx context.Context, a *authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
+	if c.done {
+		return c
+	}
+	c.done = true
+	verified, err := a.trust.Verify(presented[0], presented[1:], now)
+	if err != nil {
+		c.refusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: err.Error()}
+		return c
+	}
+	// several chains of one leaf share the time there is to ask
+	ctx, cancel := context.WithTimeout(ctx, validators.DefaultOCSPTimeout)
+	defer cancel()
+	for _, chain := range verified {
+		good := goodChain{certificates: chain, until: validators.ChainExpiry(chain)}
+		if a.revocation != nil {
+			refusal, until := a.revocation.Check(ctx, chain, now)
+			if refusal != nil {
+				c.refusal, c.until = refusal, earlier(c.until, until)
+				continue
+			}
+			good.until = earlier(good.until, until)
+		}
+		c.chains = append(c.chains, good)
+	}
+	if len(c.chains) > 0 {
+		c.refusal = nil
 	}
 	return c
 }
 
-// admit reports whether a verified chain satisfies the client's issued_by, and
-// if so shortens the verdict to the life of the chain.
+// earlier returns the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// admit reports whether a good chain satisfies the client's issued_by, and if
+// so shortens the verdict to the life of the chain.
 func (c *chainResult) admit(client *clients.Client, v *verdict) bool {
 	for _, chain := range c.chains {
-		if validators.IssuedBy(chain, client.IssuedBy) {
-			if expiry := validators.ChainExpiry(chain); expiry.Before(v.until) {
-				v.until = expiry
-			}
+		if validators.IssuedBy(chain.certificates, client.IssuedBy) {
+			v.until = earlier(v.until, chain.until)
 			return true
 		}
 	}
 	return false
 }
 
-func (c *chainResult) whyNot(cred *clients.Credential) string {
-	if c.err != nil {
-		return fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind, c.err)
+// whyNot is why a credential that fits does not admit.
+func (c *chainResult) whyNot(cred *clients.Credential) *validators.Refusal {
+	switch {
+	case c.refusal == nil:
+		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)}
+	case c.refusal.Reason == validators.CertificateUntrusted:
+		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind, c.refusal.Detail)}
 	}
-	return fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)
+	return c.refusal
 }

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/sha1" //nolint:gosec // thumbprints of this kind are accepted for migration
 	"crypto/x509"
 	"encoding/hex"
@@ -33,7 +34,7 @@ func TestPinsComeFirst(t *testing.T) {
 		}
 	}
 	// had the chain been looked at, the verdict would end with the CA
-	if v := auth.examine(leaf.Presented(), auth.now()); !v.until.Equal(leaf.Cert.NotAfter) {
+	if v := auth.examine(context.Background(), leaf.Presented(), auth.now()); !v.until.Equal(leaf.Cert.NotAfter) {
 		t.Errorf("the verdict ends at %s, the certificate at %s", v.until, leaf.Cert.NotAfter)
 	}
 }
@@ -53,7 +54,7 @@ func TestChainBeforeNames(t *testing.T) {
 			testpki.MustIssue(t, forger, company(name), testpki.IsCA(true)).Presented(),
 			testpki.MustIssue(t, forger, company(name), testpki.KeyUsage(x509.KeyUsageKeyAgreement)).Presented(),
 		} {
-			v := auth.examine(presented, auth.now())
+			v := auth.examine(context.Background(), presented, auth.now())
 			if v.refusal == nil || v.refusal.Reason != validators.CertificateUntrusted || len(v.matches) > 0 {
 				t.Fatalf("%s: %+v", name, v)
 			}

@@ -180,12 +180,8 @@ func (realm *Realm) signingKeys(ctx caddy.Context, config Issuer) (keys *tokens.
 // runningKeys returns the keys that the configuration about to be replaced
 // signs with, if its realm has the same issuer, or nil.
 func (realm *Realm) runningKeys(issuer string, algorithm tokens.Algorithm) *tokens.Keyring {
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		return nil
-	}
-	running, ok := module.(*App).Realms[realm.name]
-	if !ok || running.authority == nil {
+	running := realm.running()
+	if running == nil || running.authority == nil {
 		return nil
 	}
 	a := running.authority

@@ -23,6 +23,9 @@ import (
 //		client <client_id> {
 //			...
 //		}
+//		revocation {
+//			...
+//		}
 //		forwarded_certificate <format> {
 //			...
 //		}
@@ -88,6 +91,15 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				}
 			}
 			realm.Clients = append(realm.Clients, record)
+		case "revocation":
+			if realm.Revocation != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one, name all sources in it", word)
+			}
+			revocation := new(Revocation)
+			if err := revocation.UnmarshalCaddyfile(d); err != nil {
+				return err
+			}
+			realm.Revocation = revocation
 		case "forwarded_certificate":
 			if realm.ForwardedCertificate != nil {
 				return d.Errf("duplicate mtls option '%s'; a realm takes certificates from one kind of proxy", word)

@@ -161,6 +161,50 @@ func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 	return nil
 }
 
+// UnmarshalCaddyfile reads where revocations are known. Syntax:
+//
+//	revocation {
+//		crl            <file-or-url>...
+//		refresh        <duration>
+//		ocsp           <url>...
+//		on_unavailable refuse|allow
+//		deny           <file>
+//	}
+func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "crl":
+			err = parseList(d, &c.CRL, func(place string) error {
+				if !strings.Contains(place, "://") {
+					return nil
+				}
+				return validators.CheckFetchURL(place)
+			})
+		case "refresh":
+			err = parseDuration(d, &c.Refresh, checkRefresh)
+		case "ocsp":
+			err = parseList(d, &c.OCSP, validators.CheckFetchURL)
+		case "on_unavailable":
+			err = parseOnce(d, &c.OnUnavailable, checkOnUnavailable)
+		case "deny":
+			err = parseOnce(d, &c.Deny, nil)
+		default:
+			err = d.Errf("unrecognized revocation option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := c.check(); err != nil {
+		return d.WrapErr(fmt.Errorf("revocation: %w", err))
+	}
+	return nil
+}
+
 // UnmarshalCaddyfile reads where TLS may end before Caddy. Syntax:
 //
 //	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb {

@@ -106,7 +106,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	state := stateOf(h.app, r)
 	presented, refusal := h.realm.presented(state, r)
 	if refusal == nil && len(presented) == 0 {
-		_, refusal = h.realm.authenticate(nil, "")
+		_, refusal = h.realm.authenticate(r.Context(), nil, "")
 	}
 	if refusal != nil && r.Method == http.MethodPost {
 		// before the body, which a stranger could send for ever
@@ -118,7 +118,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request, failure)
 		return
 	}
-	id, refusal := h.realm.authenticate(presented, request.ClientID)
+	id, refusal := h.realm.authenticate(r.Context(), presented, request.ClientID)
 	if refusal != nil {
 		h.refuseClient(w, r, presented, id, refusal)
 		return

@@ -25,6 +25,8 @@ type verdict struct {
 	thumbprint string
 	// until is when the verdict must be worked out again.
 	until time.Time
+	// generation is the one of the revocation sources that it was worked out with.
+	generation uint64
 
 	hash      uint64
 	presented []byte

@@ -179,7 +179,7 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 			root := testpki.MustCA(t, test.root)
 			leaf := testpki.MustIssue(t, testpki.MustIntermediate(t, root, test.sub), test.leaf, company("client"))
 			auth := newTestAuthenticator(t, clock, []*testpki.CA{root}, named("a", "CN=client,O=company"))
-			if v := auth.examine(leaf.Presented(), clock.Now()); !v.until.Equal(hour) {
+			if v := auth.examine(context.Background(), leaf.Presented(), clock.Now()); !v.until.Equal(hour) {
 				t.Errorf("the verdict ends at %s, want %s", v.until, hour)
 			}
 			if got := auth.ask(leaf.Presented(), ""); got != "a" {

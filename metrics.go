@@ -49,6 +49,8 @@ var (
 		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
 	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
+	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
+		"When a source of revocations was last read without an error.", []string{"realm", "source"}, nil)
 	signingKeysDesc = prometheus.NewDesc(metricsPrefix+"signing_keys",
 		"Keys in the JWKS, by state: active signs, published only verifies.", []string{"realm", "state"}, nil)
 )
@@ -58,6 +60,7 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 	descs <- clientsDesc
 	descs <- expiryDesc
 	descs <- signingKeysDesc
+	descs <- sourceDesc
 }
 
 // Collect implements prometheus.Collector for the gauges of the app.
@@ -71,6 +74,13 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 			gauge(expiryDesc, float64(notAfter.(time.Time).Unix()), name, id.(string))
 			return true
 		})
+		if realm.revocation != nil && realm.revocation.crls != nil {
+			for _, state := range realm.revocation.crls.States() {
+				if !state.Loaded.IsZero() {
+					gauge(sourceDesc, float64(state.Loaded.Unix()), name, "crl:"+state.Place)
+				}
+			}
+		}
 		if realm.authority == nil {
 			continue
 		}

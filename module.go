@@ -99,6 +99,9 @@ func (a *App) Start() error {
 		if realm.authority != nil {
 			go realm.ensureKeys(ctx)
 		}
+		if realm.revocation != nil {
+			go realm.keepRevocation(ctx)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
@@ -246,7 +247,7 @@ func (a *authenticator) whenValid(presented []*x509.Certificate, clientID string
 	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
 		return []string{"the certificate ends before it begins, so it is never valid"}
 	}
-	v := a.examine(presented, at)
+	v := a.examine(context.Background(), presented, at)
 	refusal := v.refusal
 	if refusal == nil {
 		var match clients.Match

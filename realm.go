@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,9 @@ type Realm struct {
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
+	// Where it is known that a certificate has been revoked. Default: nowhere.
+	Revocation *Revocation `json:"revocation,omitempty"`
+
 	// Where TLS may end before Caddy. Default: nowhere.
 	ForwardedCertificate *ForwardedCertificate `json:"forwarded_certificate,omitempty"`
 
@@ -42,6 +46,8 @@ type Realm struct {
 	app     *App
 	auth    *authenticator
 	metrics *realmMetrics
+	// revocation is nil where nothing is configured
+	revocation *revocation
 	// forwarded is nil where no proxy may forward certificates
 	forwarded *forwarding
 	// authority is nil where no issuer is configured
@@ -95,6 +101,12 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	realm.auth = newAuthenticator(registry, anchors.pool, app.now)
+	if realm.Revocation != nil {
+		if err := realm.provisionRevocation(); err != nil {
+			return fmt.Errorf("revocation: %w", err)
+		}
+		realm.auth.revocation = realm.revocation.checker
+	}
 	if realm.Issuer != nil {
 		if err := realm.provisionIssuer(ctx); err != nil {
 			return fmt.Errorf("issuer: %w", err)
@@ -190,9 +202,9 @@ func earlyData(r *http.Request) bool {
 
 // authenticate finds out which client has the certificates. clientID is who it
 // says it is, "" when it does not say.
-func (realm *Realm) authenticate(presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
+func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
-	id, refusal, remembered := realm.auth.authenticate(presented, clientID)
+	id, refusal, remembered := realm.auth.authenticateWithin(ctx, presented, clientID)
 	realm.metrics.duration.Observe(time.Since(start).Seconds())
 	switch {
 	case remembered:

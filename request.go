@@ -66,7 +66,7 @@ func (s *requestState) authenticate(realm *Realm, r *http.Request) (identity, *v
 	if s.asked != realm {
 		s.asked, s.found = realm, identity{}
 		if s.presented, s.refusal = realm.presented(s, r); s.refusal == nil {
-			s.found, s.refusal = realm.authenticate(s.presented, "")
+			s.found, s.refusal = realm.authenticate(r.Context(), s.presented, "")
 		}
 	}
 	return s.found, s.refusal

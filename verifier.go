@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 
@@ -72,7 +73,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 			return errors.New(refusedWord)
 		}
 	}
-	_, refusal := v.realm.authenticate(presented, "")
+	_, refusal := v.realm.authenticate(context.Background(), presented, "")
 	if refusal == nil || refusal.Reason == validators.CertificateAmbiguous {
 		// which of its clients it is can still be said over HTTP
 		return nil

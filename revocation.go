@@ -1,0 +1,226 @@
+package mtlsauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// revocationPoll is how often watched files are looked at, at the cost of one
+// system call each.
+const revocationPoll = 250 * time.Millisecond
+
+// The values of on_unavailable.
+const (
+	unavailableRefuse = "refuse"
+	unavailableAllow  = "allow"
+)
+
+// Revocation says where it is known that a certificate has been revoked. Every
+// certificate of a verified chain but its anchor is checked. Revoked by any
+// source is revoked; a fresh answer of any source is enough otherwise.
+type Revocation struct {
+	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM. Files
+	// are watched, URLs are fetched in the background. A CRL that is broken,
+	// partial or indirect does not replace the one before it.
+	CRL []string `json:"crl,omitempty"`
+
+	// How often CRLs are fetched from URLs; sooner where their next update
+	// comes sooner. Default: `1h`.
+	Refresh caddy.Duration `json:"refresh,omitempty"`
+
+	// URLs of OCSP responders (RFC 6960). They are asked when a certificate is
+	// seen for the first time, which may make that request wait for up to three
+	// seconds, and in the background from then on.
+	OCSP []string `json:"ocsp,omitempty"`
+
+	// What happens when no source has a fresh answer: `refuse` (the default)
+	// or `allow`.
+	OnUnavailable string `json:"on_unavailable,omitempty"`
+
+	// A file of certificates that are refused at once, pinned ones too. One
+	// rule a line: `serial <hex> <issuer DN>`, `public_key <SHA-256>`,
+	// `tbs <SHA-256>`, `thumbprint <SHA-256>`. The file is watched.
+	Deny string `json:"deny,omitempty"`
+}
+
+// revocation is a realm's revocation at work.
+type revocation struct {
+	checker *validators.RevocationChecker
+	memory  *validators.OCSPMemory
+	crls    *validators.CRLSource // nil without CRLs
+	deny    *validators.DenyFile  // nil without a deny file
+}
+
+func checkOnUnavailable(value string) error {
+	if value != unavailableRefuse && value != unavailableAllow {
+		return fmt.Errorf("it is neither %s nor %s", unavailableRefuse, unavailableAllow)
+	}
+	return nil
+}
+
+// check reports what the text alone shows to be wrong.
+func (c *Revocation) check() error {
+	if len(c.CRL)+len(c.OCSP) == 0 && c.Deny == "" {
+		return errors.New("it names no source; add crl, ocsp or deny")
+	}
+	if c.OnUnavailable != "" {
+		if err := checkOnUnavailable(c.OnUnavailable); err != nil {
+			return fmt.Errorf("on_unavailable '%s': %w", c.OnUnavailable, err)
+		}
+	}
+	if c.Refresh != 0 {
+		return checkRefresh(c.Refresh)
+	}
+	return nil
+}
+
+func checkRefresh(d caddy.Duration) error {
+	if d < caddy.Duration(time.Minute) {
+		return fmt.Errorf("refresh %s is too short; use at least 1m", time.Duration(d))
+	}
+	return nil
+}
+
+// provisionRevocation reads the files. URLs are fetched after the start, for a
+// configuration may be provisioned only to validate it; what the running
+// configuration has of them is taken over.
+func (realm *Realm) provisionRevocation() error {
+	config := realm.Revocation
+	if err := config.check(); err != nil {
+		return err
+	}
+	if realm.TrustPoolRaw == nil && len(config.CRL)+len(config.OCSP) > 0 {
+		return errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
+	}
+	crls, err := expandAll("crl", config.CRL)
+	if err != nil {
+		return err
+	}
+	responders, err := expandAll("ocsp", config.OCSP)
+	if err != nil {
+		return err
+	}
+	for _, url := range responders {
+		if err := validators.CheckFetchURL(url); err != nil {
+			return fmt.Errorf("ocsp '%s': %w", url, err)
+		}
+	}
+	r := &revocation{memory: validators.NewOCSPMemory()}
+	running := realm.running()
+	if running != nil && running.revocation != nil {
+		r.memory = running.revocation.memory
+	}
+	r.checker = validators.NewRevocationChecker(validators.RevocationConfig{
+		CRLs:             len(crls) > 0,
+		OCSP:             responders,
+		AllowUnavailable: config.OnUnavailable == unavailableAllow,
+		Memory:           r.memory,
+		Now:              realm.app.now,
+		ReportOCSP:       func(url string, err error) { realm.reportSource("ocsp", url, err) },
+		ReportAdmitted: func(detail string) {
+			realm.app.logger.Warn("client admitted although nobody says whether it is revoked",
+				zap.String("realm", realm.name), zap.String("detail", detail))
+		},
+	})
+	if len(crls) > 0 {
+		r.crls, err = validators.NewCRLSource(validators.CRLConfig{
+			Places:  crls,
+			Refresh: time.Duration(config.Refresh),
+			Now:     realm.app.now,
+			Report:  func(place string, err error) { realm.reportSource("crl", place, err) },
+			Use:     r.checker.SetCRLs,
+		})
+		if err != nil {
+			return fmt.Errorf("crl: %w", err)
+		}
+		if running != nil && running.revocation != nil && running.revocation.crls != nil {
+			r.crls.TakeOver(running.revocation.crls)
+		}
+		if err := r.crls.LoadFiles(); err != nil {
+			return err
+		}
+		r.checker.SetCRLs(r.crls.Set())
+	}
+	if config.Deny != "" {
+		path, err := expand(config.Deny)
+		if err != nil {
+			return fmt.Errorf("deny '%s': %w", config.Deny, err)
+		}
+		if r.deny, err = validators.OpenDenyFile(path, realm.app.now()); err != nil {
+			return err
+		}
+		r.checker.SetDenyList(r.deny.List())
+	}
+	realm.revocation = r
+	return nil
+}
+
+func expandAll(word string, values []string) ([]string, error) {
+	expanded := make([]string, len(values))
+	for i, value := range values {
+		var err error
+		if expanded[i], err = expand(value); err != nil {
+			return nil, fmt.Errorf("%s '%s': %w", word, value, err)
+		}
+	}
+	return expanded, nil
+}
+
+// running returns the realm of this name in the configuration that is about to
+// be replaced, or nil.
+func (realm *Realm) running() *Realm {
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		return nil
+	}
+	return module.(*App).Realms[realm.name]
+}
+
+func (realm *Realm) reportSource(kind, place string, err error) {
+	if err != nil {
+		realm.app.logger.Error("a source of revocations failed; what it said before stays in force",
+			zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place), zap.Error(err))
+		return
+	}
+	realm.app.logger.Debug("a source of revocations was read",
+		zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place))
+}
+
+// keepRevocation is the upkeep: it looks at the files and fetches what is due.
+func (realm *Realm) keepRevocation(ctx context.Context) {
+	r := realm.revocation
+	ticker := time.NewTicker(revocationPoll)
+	defer ticker.Stop()
+	for {
+		now := realm.app.now()
+		if r.deny != nil {
+			changed, err := r.deny.Poll(now)
+			if changed {
+				r.checker.SetDenyList(r.deny.List())
+				realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
+			}
+			if err != nil {
+				realm.reportSource("deny", realm.Revocation.Deny, err)
+			}
+		}
+		if r.crls != nil {
+			r.crls.PollFiles()
+			if next := r.crls.Next(); !now.Before(next) {
+				// a server that hangs must not hold up the files
+				go r.crls.Refresh(ctx)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
