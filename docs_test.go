@@ -47,8 +47,11 @@ var examplesOf = strings.NewReplacer(
 	"<client_id>...", "a partner-*", "<client_id>", "a", "<dn>", `"CN=a,O=b"`, "<pem-file>", "a.pem",
 	"<hex-or-base64url>...", strings.Repeat("0a", 32), "<hex-or-base64url>", strings.Repeat("0b", 32),
 	"default_scopes <scope>...", "default_scopes read", "<scope>...", "read write",
+	"san_dns <name>", "san_dns *.example.com", "<uri>", "spiffe://prod.example/ns/billing/*",
+	"san_ip <address>", "san_ip 192.0.2.1", "san_email <address>", "san_email a@example.com", "[until <time>]", "until 2030-01-31T12:00:00Z",
+	"<format>", "rfc9440", "<cidr>...", "10.0.0.0/8 2001:db8::7", "<hash>...", strings.Repeat("0d", 32),
 	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
-	"keep_header <name>...", "keep_header X-SSL-Cipher", "resource <name>", "resource https://api.example.com",
+	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
 	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
 	"<aud>...", "https://api.example.com",
 )
