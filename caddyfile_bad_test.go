@@ -87,6 +87,23 @@ func TestBadRealm(t *testing.T) {
 	})
 }
 
+func TestBadRevocation(t *testing.T) {
+	checkBadBlocks(t, aroundRealm, []badBlock{
+		{"revocation on {\n}", 1, wrongCount("on")},
+		{"revocation {\n}", 2, "revocation: it names no source; add crl, ocsp or deny"},
+		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'"},
+		{"revocation {\ndeny a\n}\nrevocation {\ndeny b\n}", 4, "duplicate mtls option 'revocation'; a realm has one, name all sources in it"},
+		{"revocation {\ncrl\n}", 2, wrongCount("crl")},
+		{"revocation {\ncrl a.crl\ncrl a.crl\n}", 3, "duplicate crl 'a.crl'"},
+		{"revocation {\ncrl \"{$MTLS_TEST_UNSET}\"\n}", 2, "crl is empty; give it a value or remove it"},
+		{"revocation {\ncrl a.crl\nrefresh 1s\n}", 3, "refresh 1s is too short; use at least 1m"},
+		{"revocation {\ncrl a.crl\nrefresh often\n}", 3, `parsing refresh 'often': time: invalid duration "often"`},
+		{"revocation {\ndeny\n}", 2, wrongCount("deny")},
+		{"revocation {\ndeny a\ndeny b\n}", 3, "duplicate option 'deny'"},
+		{"revocation {\ndeny a\non_unavailable maybe\n}", 3, "on_unavailable 'maybe': it is neither refuse nor allow"},
+	})
+}
+
 func TestBadClient(t *testing.T) {
 	checkBadBlocks(t, aroundClient, []badBlock{
 		{"subject client", 1, "if it belongs to the value before it, write a backslash before the separator (as in \"\\,\") or put that value in double quotes"},
@@ -221,7 +238,7 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("storage file_system,revocation,clients_from file a.json,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("storage file_system,clients_from file a.json,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
 		"unrecognized mtls option '%s'"))
 	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))

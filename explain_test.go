@@ -194,7 +194,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 	app := provisionRealm(t, `{"clients": [{"client_id": "a", "x509_public_keys": "`+hashOf(x.until.Cert.Raw)+`"}]}`)
 	realm := app.Realms[defaultRealm]
 	presented := x.until.Presented()
-	_, refusal := realm.authenticate(presented, "")
+	_, refusal := realm.authenticate(t.Context(), presented, "")
 	if refusal == nil || refusal.Reason != validators.CertificateUnknown {
 		t.Fatal(refusal)
 	}

@@ -42,8 +42,8 @@ const (
 // `{http.mtls.client_id}` | The client; also in `{http.auth.user.id}`
 // `{http.mtls.realm}` | The realm
 // `{http.mtls.scope}` | The scopes it is registered for, separated by spaces
-// `{http.mtls.credential}` | The kind of credential that matched: `subject`, `thumbprint` or `certificate`
-// `{http.mtls.matched}` | The value of that credential
+// `{http.mtls.credential}` | The kind of credential that matched: `subject`, `san_dns`, `san_uri`, `san_ip`, `san_email`, `thumbprint`, `public_key` or `certificate`
+// `{http.mtls.matched}` | What of the certificate matched; with a wildcard it is not what was declared
 // `{http.mtls.thumbprint}` | SHA-256 of the certificate in base64url (`x5t#S256`)
 // `{http.mtls.subject}` | The certificate's subject as an RFC 4514 string, in ASCII
 // `{http.mtls.not_after}` | When the certificate expires, as RFC 3339

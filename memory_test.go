@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/binary"
 	"strings"

@@ -172,7 +172,8 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, parsed.Hostname()) {
 			continue
 		}
-		if auth := policy.ClientAuthentication; auth != nil && strings.HasPrefix(auth.Mode, "require") {
+		// without a mode, Caddy requires a certificate
+		if auth := policy.ClientAuthentication; auth != nil && auth.Active() && (auth.Mode == "" || strings.HasPrefix(auth.Mode, "require")) {
 			logger.Warn("the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own",
 				zap.String("issuer", issuer), zap.String("mode", auth.Mode))
 		}

@@ -1,8 +1,8 @@
 package mtlsauth
 
 import (
-	"context"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"

@@ -96,7 +96,7 @@ func (realm *Realm) provisionRevocation() error {
 	if err := config.check(); err != nil {
 		return err
 	}
-	if realm.TrustPoolRaw == nil && len(config.CRL)+len(config.OCSP) > 0 {
+	if realm.auth.trust == nil && len(config.CRL)+len(config.OCSP) > 0 {
 		return errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
 	}
 	crls, err := expandAll("crl", config.CRL)
