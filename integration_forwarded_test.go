@@ -144,7 +144,7 @@ func newForwardingRig(t *testing.T) *forwardingRig {
 	// Caddy itself logs the headers of a request as it came, to which the logs
 	// of these tests are not to be held
 	r.change = func(config map[string]any) {
-		member(t, config, "logging", "logs", "default")["exclude"] = []string{"http.log"}
+		member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
 	}
 	return f
 }
