@@ -145,3 +145,43 @@ func TestXcaddyPath(t *testing.T) {
 		t.Fatal("the module has another path than the README says")
 	}
 }
+
+// TestChecksAreListed: docs/checks.md names every test of a numbered check, and
+// no test that is not there.
+func TestChecksAreListed(t *testing.T) {
+	page, err := os.ReadFile("docs/checks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := make(map[string]bool)
+	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(string(page), -1) {
+		listed[name[1]] = true
+	}
+	exist := make(map[string]bool)
+	declared := regexp.MustCompile(`(?m)^func (Test[A-ER][0-9]+[A-Za-z0-9_]*)`)
+	for _, pattern := range []string{"*_test.go", "*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, match := range declared.FindAllStringSubmatch(string(text), -1) {
+				exist[match[1]] = true
+			}
+		}
+	}
+	for name := range exist {
+		if !listed[name] {
+			t.Errorf("docs/checks.md does not list %s", name)
+		}
+	}
+	for name := range listed {
+		if !exist[name] {
+			t.Errorf("docs/checks.md lists %s, which does not exist", name)
+		}
+	}
+}
