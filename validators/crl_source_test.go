@@ -144,6 +144,22 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 	w.expect(ofOne, one.Cert, false, true)
 }
 
+func TestCRLSourceOfNoChange(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	w := newCRLWorld(t, nil, crlURL)
+	w.web[crlURL] = makeCRL(t, ca, now, crlDates(now, now.Add(24*time.Hour)))
+	for range 3 { // before it is used, and after
+		w.refresh(time.Hour, "crl: <nil>")
+	}
+	w.expect(leaf, ca.Cert, false, true)
+	w.refresh(time.Hour, "crl: <nil>")
+	w.expect(leaf, ca.Cert, false, true)
+	if len(w.used) != 1 {
+		t.Errorf("%d times in force", len(w.used))
+	}
+}
+
 func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert

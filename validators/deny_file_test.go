@@ -149,7 +149,7 @@ func TestWatchedFileNoticesEveryChange(t *testing.T) {
 	f := openDeny(t, denyLines("a"))
 	f.poll(time.Hour, 1, false, "")
 	at := f.now
-	for _, text := range []string{denyLines("b"), denyLines("c"), denyLines("d")} {
+	for _, text := range []string{denyLines("b"), denyLines("c"), denyLines("d"), denyLines("e"), denyLines("f"), denyLines("g")} {
 		f.write(text)
 		if err := os.Chtimes(f.path, at, at); err != nil {
 			t.Fatal(err)
@@ -164,7 +164,7 @@ func TestWatchedFileNoticesEveryChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := f.path + ".new"
-	if err := os.WriteFile(next, []byte(denyLines("e")), 0o600); err != nil {
+	if err := os.WriteFile(next, []byte(denyLines("z")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chtimes(next, info.ModTime(), info.ModTime()); err != nil {

@@ -62,9 +62,10 @@ func TestFetcher(t *testing.T) {
 	secure.StartTLS()
 	defer secure.Close()
 
-	// Neither is asked.
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
-	t.Setenv("http_proxy", "http://127.0.0.1:1")
+	// What is on loopback is never asked of a proxy, so this cannot be seen.
+	if NewFetcher(nil).client.Transport.(*http.Transport).Proxy != nil {
+		t.Error("a proxy may be asked")
+	}
 
 	for name, test := range map[string]struct {
 		path, want string
