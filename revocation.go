@@ -46,7 +46,7 @@ type Revocation struct {
 
 	// A file of certificates that are refused at once, pinned ones too. One
 	// rule a line: `serial <hex> <issuer DN>`, `public_key <SHA-256>`,
-	// `tbs <SHA-256>`, `thumbprint <SHA-256>`. The file is watched.
+	// `tbs <SHA-256>`, `thumbprint <SHA-256 or SHA-1>`. The file is watched.
 	Deny string `json:"deny,omitempty"`
 }
 
