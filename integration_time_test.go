@@ -2,11 +2,14 @@ package mtlsauth
 
 import (
 	"crypto/tls"
+	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -184,6 +187,68 @@ func TestC3_D5_NoSessionIsResumed(t *testing.T) {
 			}
 			if resumed {
 				t.Error("a session was resumed")
+			}
+		})
+	}
+}
+
+// oneSession offers the session of any server to every server.
+type oneSession struct{ session *tls.ClientSessionState }
+
+func (s *oneSession) Get(string) (*tls.ClientSessionState, bool) { return s.session, s.session != nil }
+
+func (s *oneSession) Put(_ string, session *tls.ClientSessionState) {
+	if session != nil {
+		s.session = session
+	}
+}
+
+// A site that asks for no certificate does issue session tickets. None of them
+// may open a connection to a guarded site of the same server.
+func TestC3_SessionOfAnotherSite(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.start("servers {\nstrict_sni_host insecure_off\n}\n"+billingAndSensor, publicAndGuarded)
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			cache := new(oneSession)
+			var resumed bool
+			connect := func(leaf *testpki.Leaf) *caller {
+				c := r.caller(t, protocol, leaf)
+				c.tls.ClientSessionCache = cache
+				c.tls.VerifyConnection = func(state tls.ConnectionState) error {
+					resumed = state.DidResume
+					return nil
+				}
+				return c
+			}
+			for range 2 { // the second time with the session of the first
+				c := connect(nil)
+				c.get("https://public.test/").wantStatus(t, http.StatusOK)
+				c.get("https://public.test/", host("api.test")).wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+				c.close()
+			}
+			if !resumed {
+				t.Error("the public site resumes no session, so nothing is tested here")
+			}
+			for _, leaf := range []*testpki.Leaf{nil, billing} {
+				got, err := connect(leaf).try(http.MethodGet, "https://api.test/", with("X-Client-Id", "sensor-7"))
+				if errors.Is(err, quic.Err0RTTRejected) { // early data, with the session of the public site
+					cache.session = nil
+					got, err = connect(leaf).try(http.MethodGet, "https://api.test/", with("X-Client-Id", "sensor-7"))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if resumed {
+					t.Error("the guarded site resumes a session of the public one")
+				}
+				if leaf == nil {
+					got.wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+				} else {
+					got.wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+				}
 			}
 		})
 	}

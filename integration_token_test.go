@@ -296,3 +296,33 @@ func TestC6_NoTokenOutlivesItsCertificate(t *testing.T) {
 		}
 	}
 }
+
+// The access log tells which client a token was for, and nobody where none was
+// authenticated.
+func TestAccessLogOfTokenRequests(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.start(issuerRealm(""), strings.Replace(issuerSite, "import mtls", "import mtls\nlog", 1))
+	for _, protocol := range rigProtocols {
+		for name, tc := range map[string]struct {
+			leaf     *testpki.Leaf
+			claimed  string
+			want     string
+			endpoint string
+		}{
+			"granted": {billing, "billing.partner", "billing.partner", "/connect/token"}, "mismatch": {billing, "sensor-7", "", "/connect/token"},
+			"nobody": {nil, "billing.partner", "", "/connect/mtls/token"}, "wrong scope": {billing, "billing.partner", "billing.partner", "/connect/mtls/token"},
+		} {
+			uri := tc.endpoint + "?" + protocol + "=" + strings.ReplaceAll(name, " ", "-")
+			parameters := []string{}
+			if name == "wrong scope" {
+				parameters = []string{"scope", "nonsense"}
+			}
+			r.caller(t, protocol, tc.leaf).do(http.MethodPost, "https://auth.test"+uri, form(tc.claimed, parameters...))
+			if id, _ := r.logs.access(t, uri)["user_id"].(string); id != tc.want {
+				t.Errorf("%s over %s: user_id is %q, want %q", name, protocol, id, tc.want)
+			}
+		}
+	}
+}
