@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -251,5 +252,37 @@ func TestC3_SessionOfAnotherSite(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Early data can be replayed by anybody who recorded it, so what comes in it is
+// to be sent again. Only sites that ask for no certificate take any.
+func TestD5_EarlyData(t *testing.T) {
+	r := newRig(t)
+	r.issue("billing")
+	r.selfSigned("sensor")
+	r.start(billingAndSensor, `
+https://public.test:@HTTPS@ {
+	import tls_without_client_auth
+	mtls_auth {
+		optional
+	}
+	reverse_proxy @UP@
+}
+`)
+	cache, early := new(oneSession), 0
+	for range 10 {
+		c := r.caller(t, "h3", nil)
+		c.tls.ClientSessionCache = cache
+		got := c.do(http3.MethodGet0RTT, "https://public.test/", with("X-Client-Id", "sensor-7"))
+		if got.status == http.StatusTooEarly {
+			early++
+			got = c.get("https://public.test/", with("X-Client-Id", "sensor-7"))
+		}
+		got.wantStatus(t, http.StatusOK).wantClient(t, "")
+		c.close()
+	}
+	if early == 0 {
+		t.Error("no request of ten came as early data, so nothing is tested here")
 	}
 }
