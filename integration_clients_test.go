@@ -106,6 +106,7 @@ type caller struct {
 	rt       http.RoundTripper
 	network  string // what is dialled instead of the host of the URL
 	address  string
+	early    bool // sends early data where the server takes it
 }
 
 // caller returns a client that speaks one version of HTTP. It connects to
@@ -119,7 +120,10 @@ func (r *rig) caller(t *testing.T, protocol string, leaf *testpki.Leaf) *caller 
 			TLSClientConfig:    c.tls,
 			DisableCompression: true,
 			Dial: func(ctx context.Context, _ string, tlsConfig *tls.Config, config *quic.Config) (*quic.Conn, error) {
-				return quic.DialAddrEarly(ctx, c.address, tlsConfig, config)
+				if c.early {
+					return quic.DialAddrEarly(ctx, c.address, tlsConfig, config)
+				}
+				return quic.DialAddr(ctx, c.address, tlsConfig, config)
 			},
 		}
 		t.Cleanup(func() { _ = transport.Close() })

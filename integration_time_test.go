@@ -2,14 +2,12 @@ package mtlsauth
 
 import (
 	"crypto/tls"
-	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -234,14 +232,7 @@ func TestC3_SessionOfAnotherSite(t *testing.T) {
 				t.Error("the public site resumes no session, so nothing is tested here")
 			}
 			for _, leaf := range []*testpki.Leaf{nil, billing} {
-				got, err := connect(leaf).try(http.MethodGet, "https://api.test/", with("X-Client-Id", "sensor-7"))
-				if errors.Is(err, quic.Err0RTTRejected) { // early data, with the session of the public site
-					cache.session = nil
-					got, err = connect(leaf).try(http.MethodGet, "https://api.test/", with("X-Client-Id", "sensor-7"))
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := connect(leaf).get("https://api.test/", with("X-Client-Id", "sensor-7"))
 				if resumed {
 					t.Error("the guarded site resumes a session of the public one")
 				}
@@ -258,6 +249,9 @@ func TestC3_SessionOfAnotherSite(t *testing.T) {
 // Early data can be replayed by anybody who recorded it, so what comes in it is
 // to be sent again. Only sites that ask for no certificate take any.
 func TestD5_EarlyData(t *testing.T) {
+	if raceEnabled {
+		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
+	}
 	r := newRig(t)
 	r.issue("billing")
 	r.selfSigned("sensor")
@@ -273,7 +267,7 @@ https://public.test:@HTTPS@ {
 	cache, early := new(oneSession), 0
 	for range 10 {
 		c := r.caller(t, "h3", nil)
-		c.tls.ClientSessionCache = cache
+		c.tls.ClientSessionCache, c.early = cache, true
 		got := c.do(http3.MethodGet0RTT, "https://public.test/", with("X-Client-Id", "sensor-7"))
 		if got.status == http.StatusTooEarly {
 			early++
