@@ -1,0 +1,47 @@
+package tokens
+
+import "crypto"
+
+// PublicKey is a key that the signatures of tokens are checked with, and the
+// one algorithm that it is good for.
+type PublicKey struct {
+	// ID is the `kid`.
+	ID string
+	// Algorithm is what the key signs with; a token that names another one is
+	// refused (RFC 8725 §3.1).
+	Algorithm Algorithm
+	// Key is an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
+	Key crypto.PublicKey
+}
+
+// KeySet finds the public key of a token.
+type KeySet interface {
+	// PublicKey returns the key with that `kid`. It neither blocks nor does
+	// any I/O.
+	PublicKey(kid string) (PublicKey, bool)
+}
+
+// PublicKey returns the published key with that `kid`, whether or not it signs.
+func (r *Keyring) PublicKey(kid string) (PublicKey, bool) {
+	for _, key := range r.keys {
+		if key.id == kid {
+			return PublicKey{ID: key.id, Algorithm: key.algorithm, Key: key.private.Public()}, true
+		}
+	}
+	return PublicKey{}, false
+}
+
+// PublicKey returns the key of the current keyring with that `kid`.
+func (s *KeySource) PublicKey(kid string) (PublicKey, bool) {
+	ring := s.Current()
+	if ring == nil {
+		return PublicKey{}, false
+	}
+	return ring.PublicKey(kid)
+}
+
+// Interface guards
+var (
+	_ KeySet = (*Keyring)(nil)
+	_ KeySet = (*KeySource)(nil)
+)
