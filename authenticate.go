@@ -28,6 +28,9 @@ type identity struct {
 	matched    string
 	leaf       *x509.Certificate
 	thumbprint string
+	// found is what the realm decided by; what else it says of the client is
+	// in there, and not in one that has taken its place meanwhile
+	found *snapshot
 }
 
 func (id identity) client() *clients.Client {

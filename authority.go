@@ -62,12 +62,12 @@ type Resource struct {
 	Scopes []string `json:"scopes,omitempty"`
 }
 
-// authority is a realm's issuer at work.
+// authority is a realm's issuer at work: what stays the same while clients come
+// and go.
 type authority struct {
-	*tokens.Issuer
 	url    string
+	config tokens.IssuerConfig
 	keys   *tokens.KeySource
-	grants map[*clients.Client]tokens.Grant
 	// fixed is the id of the key in signing_key, "" for managed keys.
 	fixed string
 }
@@ -81,32 +81,32 @@ func (realm *Realm) provisionIssuer(ctx caddy.Context) error {
 	if a.keys, a.fixed, err = realm.signingKeys(ctx, config); err != nil {
 		return err
 	}
-	registry := realm.auth.registry
-	issuerConfig := tokens.IssuerConfig{
+	a.config = tokens.IssuerConfig{
 		URL:       config.URL,
 		Lifetime:  time.Duration(config.TokenLifetime),
 		MTLSAlias: config.MTLSAlias,
 		Audience:  config.Audience,
-		Scopes:    registry.Scopes(),
 		Now:       realm.app.now,
 	}
 	for _, resource := range config.Resources {
-		issuerConfig.Resources = append(issuerConfig.Resources, tokens.Resource(resource))
-	}
-	if registry.HasPKI() {
-		issuerConfig.AuthMethods = append(issuerConfig.AuthMethods, tokens.TLSClientAuth)
-	}
-	if registry.HasPins() {
-		issuerConfig.AuthMethods = append(issuerConfig.AuthMethods, tokens.SelfSignedTLSClientAuth)
-	}
-	if a.Issuer, err = tokens.NewIssuer(issuerConfig, a.keys); err != nil {
-		return err
-	}
-	if a.grants, err = prepareGrants(registry); err != nil {
-		return err
+		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
 	}
 	realm.authority = a
 	return nil
+}
+
+// issuer returns the authorization server of these clients: what they can have,
+// and how they can authenticate, is in its metadata.
+func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
+	config := a.config
+	config.Scopes = registry.Scopes()
+	if registry.HasPKI() {
+		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)
+	}
+	if registry.HasPins() {
+		config.AuthMethods = append(config.AuthMethods, tokens.SelfSignedTLSClientAuth)
+	}
+	return tokens.NewIssuer(config, a.keys)
 }
 
 // expand resolves the placeholders of the issuer's own values.

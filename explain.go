@@ -155,7 +155,7 @@ func (q *question) load() (*Realm, error) {
 	if !ok {
 		return nil, fmt.Errorf("unknown realm %q; declared are: %s", q.realm, strings.Join(slices.Sorted(maps.Keys(realms)), ", "))
 	}
-	realm.auth.now = func() time.Time { return q.at }
+	realm.current.Load().now = func() time.Time { return q.at }
 	return realm, nil
 }
 
@@ -192,7 +192,7 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	f.print("valid until", "%s (%s)", leaf.NotAfter.UTC().Format(time.RFC3339), validityText(leaf, q.at))
 	f.print("thumbprint", "%s", hex.EncodeToString(sum[:]))
 
-	id, refusal, _ := realm.auth.authenticate(presented, q.clientID)
+	id, refusal, _ := realm.current.Load().authenticate(presented, q.clientID)
 	if refusal == nil {
 		client := id.client()
 		f.print("client", "%s", client.ID)
@@ -212,7 +212,7 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	}
 	f.print("refused", "%s", refusal.Reason)
 	f.print("detail", "%s", refusal.Detail)
-	for _, miss := range realm.auth.explain(presented, q.clientID, refusal, q.at) {
+	for _, miss := range realm.current.Load().explain(presented, q.clientID, refusal, q.at) {
 		f.print("near miss", "%s", miss)
 	}
 	if refusal.Reason == validators.CertificateUnknown {

@@ -204,7 +204,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 			hint = field.String
 		}
 	}
-	misses := realm.auth.explain(presented, "", refusal, time.Now())
+	misses := realm.current.Load().explain(presented, "", refusal, time.Now())
 	if hint == "" || hint != strings.Join(misses, "; ") {
 		t.Errorf("the log says %q, explain %q", hint, misses)
 	}

@@ -103,7 +103,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
-		if !newAllowList([]string{pattern}).admitsAny(h.realm.auth.registry) {
+		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().registry) {
 			h.app.logger.Warn("allow names no client of the realm, so it admits nobody; check the spelling",
 				zap.String("realm", h.realm.name), zap.String("allow", pattern))
 		}

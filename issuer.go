@@ -63,12 +63,12 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	authority := h.realm.authority
-	switch authority.Endpoint(r.Host, r.URL.Path) {
+	issuer := h.realm.current.Load().issuer
+	switch issuer.Endpoint(r.Host, r.URL.Path) {
 	case tokens.EndpointMetadata:
-		return servePublic(w, r, authority.Metadata())
+		return servePublic(w, r, issuer.Metadata())
 	case tokens.EndpointJWKS:
-		jwks, failure := authority.JWKS(r.Context())
+		jwks, failure := issuer.JWKS(r.Context())
 		if failure != nil {
 			h.refuseToken(w, r, tokens.TokenRequest{}, failure)
 			return nil
@@ -130,9 +130,9 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request, failure)
 		return
 	}
-	grant := h.realm.authority.grants[client]
+	grant := id.found.grants[client]
 	grant.Thumbprint, grant.NotAfter = id.thumbprint, id.leaf.NotAfter
-	token, failure := h.realm.authority.Mint(r.Context(), &grant, request)
+	token, failure := id.found.issuer.Mint(r.Context(), &grant, request)
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):

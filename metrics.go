@@ -69,7 +69,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	for name, realm := range a.Realms {
-		gauge(clientsDesc, float64(realm.auth.registry.Len()), name, "config")
+		gauge(clientsDesc, float64(realm.current.Load().registry.Len()), name, "config")
 		realm.metrics.expiry.Range(func(id, notAfter any) bool {
 			gauge(expiryDesc, float64(notAfter.(time.Time).Unix()), name, id.(string))
 			return true

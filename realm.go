@@ -9,6 +9,8 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,8 +46,10 @@ type Realm struct {
 
 	name    string
 	app     *App
-	auth    *authenticator
 	metrics *realmMetrics
+	// current is what the realm decides by; changing is held by who replaces it
+	current  atomic.Pointer[snapshot]
+	changing sync.Mutex
 	// revocation is nil where nothing is configured
 	revocation *revocation
 	// forwarded is nil where no proxy may forward certificates
@@ -79,16 +83,11 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err != nil {
 		return err
 	}
-	var anchors trust
+	anchors := new(trust)
 	if realm.TrustPoolRaw != nil {
-		loaded, err := loadTrust(ctx, realm)
-		if err != nil {
+		if anchors, err = loadTrust(ctx, realm); err != nil {
 			return fmt.Errorf("trust_pool: %w", err)
 		}
-		anchors = *loaded
-	}
-	if err := realm.checkTrust(registry, &anchors); err != nil {
-		return err
 	}
 	if realm.ForwardedCertificate != nil {
 		if realm.forwarded, err = realm.ForwardedCertificate.compile(); err != nil {
@@ -100,18 +99,21 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			}
 		}
 	}
-	realm.auth = newAuthenticator(registry, anchors.pool, app.now)
 	if realm.Revocation != nil {
-		if err := realm.provisionRevocation(); err != nil {
+		if err := realm.provisionRevocation(anchors.pool != nil); err != nil {
 			return fmt.Errorf("revocation: %w", err)
 		}
-		realm.auth.revocation = realm.revocation.checker
 	}
 	if realm.Issuer != nil {
 		if err := realm.provisionIssuer(ctx); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
+	first, err := realm.build(parts{registry: registry, trust: anchors})
+	if err != nil {
+		return err
+	}
+	realm.current.Store(first)
 	return nil
 }
 
@@ -163,29 +165,6 @@ func expand(value string) (string, error) {
 	return expanded, nil
 }
 
-// checkTrust holds the clients against the trust pool.
-func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error {
-	warned := false
-	for _, record := range realm.Clients {
-		client := registry.Client(record.ClientID)
-		switch {
-		case anchors.pool == nil && client.HasPKI():
-			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
-			cred := client.Credentials[i]
-			return fmt.Errorf("client '%s': %s '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, cred.Kind, cred.Value)
-		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
-			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
-		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
-			return fmt.Errorf("client '%s': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID)
-		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
-			warned = true
-			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
-				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))
-		}
-	}
-	return nil
-}
-
 // presentedCertificates are the certificates of the peer, leaf first.
 func presentedCertificates(r *http.Request) []*x509.Certificate {
 	if r.TLS == nil {
@@ -204,7 +183,9 @@ func earlyData(r *http.Request) bool {
 // says it is, "" when it does not say.
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
-	id, refusal, remembered := realm.auth.authenticateWithin(ctx, presented, clientID)
+	current := realm.current.Load()
+	id, refusal, remembered := current.authenticateWithin(ctx, presented, clientID)
+	id.found = current
 	realm.metrics.duration.Observe(time.Since(start).Seconds())
 	switch {
 	case remembered:

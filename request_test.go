@@ -239,8 +239,8 @@ func TestAuthenticatedOnce(t *testing.T) {
 		`"realm":"default"`, `"allow":["a"]`, `"realm":"other","header_up":{"X-Tenant":"{http.mtls.claim.tenant}"}`)
 	asked := make(map[string]int)
 	for _, handler := range []*Handler{handlers[0], handlers[2]} {
-		now, name := handler.realm.auth.now, handler.realm.name
-		handler.realm.auth.now = func() time.Time {
+		now, name := handler.realm.current.Load().now, handler.realm.name
+		handler.realm.current.Load().now = func() time.Time {
 			asked[name]++
 			return now()
 		}

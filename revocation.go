@@ -91,12 +91,12 @@ func checkRefresh(d caddy.Duration) error {
 // provisionRevocation reads the files. URLs are fetched after the start, for a
 // configuration may be provisioned only to validate it; what the running
 // configuration has of them is taken over.
-func (realm *Realm) provisionRevocation() error {
+func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 	config := realm.Revocation
 	if err := config.check(); err != nil {
 		return err
 	}
-	if realm.auth.trust == nil && len(config.CRL)+len(config.OCSP) > 0 {
+	if !hasTrustPool && len(config.CRL)+len(config.OCSP) > 0 {
 		return errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
 	}
 	crls, err := expandAll("crl", config.CRL)

@@ -1,0 +1,94 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// parts are what a realm's decisions are made of. Each of them can change
+// while the realm is in use.
+type parts struct {
+	registry *clients.Registry
+	trust    *trust // without a trust pool, its pool is nil
+}
+
+// snapshot is all that a realm decides by at one moment. It never changes: when
+// a part does, another snapshot takes its place, with nothing remembered, so
+// that the next request of every connection is decided by it.
+type snapshot struct {
+	*authenticator
+	parts parts
+	// issuer is nil where none is configured
+	issuer *tokens.Issuer
+	grants map[*clients.Client]tokens.Grant
+}
+
+// change replaces parts of what the realm decides by. If the new parts do not
+// fit together, everything stays as it is and the error says why.
+func (realm *Realm) change(update func(*parts)) error {
+	realm.changing.Lock()
+	defer realm.changing.Unlock()
+	next := realm.current.Load().parts
+	update(&next)
+	built, err := realm.build(next)
+	if err != nil {
+		return err
+	}
+	realm.current.Store(built)
+	return nil
+}
+
+// build makes a snapshot of parts that fit together.
+func (realm *Realm) build(p parts) (*snapshot, error) {
+	if err := realm.checkTrust(p.registry, p.trust); err != nil {
+		return nil, err
+	}
+	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.now), parts: p}
+	if realm.revocation != nil {
+		s.revocation = realm.revocation.checker
+	}
+	if realm.authority == nil {
+		return s, nil
+	}
+	if before := realm.current.Load(); before != nil && before.parts.registry == p.registry {
+		s.issuer, s.grants = before.issuer, before.grants
+		return s, nil
+	}
+	var err error
+	if s.issuer, err = realm.authority.issuer(p.registry); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	if s.grants, err = prepareGrants(p.registry); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	return s, nil
+}
+
+// checkTrust holds the clients against the trust pool.
+func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error {
+	warned := false
+	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
+	for _, client := range slices.SortedFunc(registry.All(), byID) {
+		switch {
+		case anchors.pool == nil && client.HasPKI():
+			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
+			cred := client.Credentials[i]
+			return fmt.Errorf("client '%s': %s '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, cred.Kind, cred.Value)
+		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
+			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
+		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
+			return fmt.Errorf("client '%s': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID)
+		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
+			warned = true
+			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
+				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))
+		}
+	}
+	return nil
+}
