@@ -143,7 +143,9 @@ func BenchmarkCompareRequest(b *testing.B) {
 			defer transport.CloseIdleConnections()
 			site := func(name, port, clientID string) contender {
 				turn := func() time.Duration {
-					return server.requests(b, &http.Client{Transport: transport}, port, "hello "+clientID)
+					return server.requests(b, func() error {
+						return ask(&http.Client{Transport: transport}, "https://localhost:"+port+"/v1/invoices", "hello "+clientID)
+					})
 				}
 				turn() // opens the connections
 				return contender{name, turn}
@@ -160,21 +162,26 @@ func BenchmarkCompareRequest(b *testing.B) {
 
 // benchServer is the server under test, seen from the process that asks it.
 type benchServer struct {
-	sites  benchSites
+	sites benchSites
+	benchProcess
+}
+
+// benchProcess is a process that tells its CPU time.
+type benchProcess struct {
 	input  io.Writer
 	output *bufio.Scanner
 }
 
 // requests makes a turn of requests and returns the CPU time that the server
 // spent on one.
-func (s *benchServer) requests(b *testing.B, client *http.Client, port, answer string) time.Duration {
+func (s benchProcess) requests(b *testing.B, request func() error) time.Duration {
 	start := s.cpu(b)
 	var made atomic.Int64
 	failures := make(chan error, benchConnections)
 	for range benchConnections {
 		go func() {
 			for made.Add(1) <= turnRequests {
-				if err := ask(client, "https://localhost:"+port+"/v1/invoices", answer); err != nil {
+				if err := request(); err != nil {
 					failures <- err
 					return
 				}
@@ -209,7 +216,7 @@ func ask(client *http.Client, url, answer string) error {
 }
 
 // cpu asks the server for its CPU time.
-func (s *benchServer) cpu(b *testing.B) (used time.Duration) {
+func (s benchProcess) cpu(b *testing.B) (used time.Duration) {
 	if _, err := fmt.Fprintln(s.input); err != nil {
 		b.Fatal(err)
 	}
@@ -259,8 +266,14 @@ func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer
 		b.Fatal(err)
 	}
 
-	command := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkCompareRequest$", "-test.benchtime=1x")
-	command.Env = append(os.Environ(), benchServerEnv+"="+sites.Dir)
+	return leaf, serverCA.Pool(), &benchServer{sites: sites, benchProcess: startBenchProcess(b, "BenchmarkCompareRequest", sites.Dir)}
+}
+
+// startBenchProcess starts the server under test: this program, as which the
+// benchmark finds the folder of its Caddyfile in the environment.
+func startBenchProcess(b *testing.B, benchmark, dir string) benchProcess {
+	command := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^"+benchmark+"$", "-test.benchtime=1x")
+	command.Env = append(os.Environ(), benchServerEnv+"="+dir)
 	command.Stderr = os.Stderr
 	input, err := command.StdinPipe()
 	if err != nil {
@@ -274,7 +287,7 @@ func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = command.Wait() }) // the end of the context has killed it
-	return leaf, serverCA.Pool(), &benchServer{sites: sites, input: input, output: bufio.NewScanner(output)}
+	return benchProcess{input: input, output: bufio.NewScanner(output)}
 }
 
 // serveBench is the server under test. It answers every line on standard input

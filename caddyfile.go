@@ -69,6 +69,10 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 // UnmarshalCaddyfile reads the block of a realm, adding to what the realm has.
 // The name of the realm has been read.
 func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	declared := make(map[string]struct{}, len(realm.Clients))
+	for _, client := range realm.Clients {
+		declared[client.ClientID] = struct{}{}
+	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch word := d.Val(); word {
 		case "trust_pool":
@@ -85,11 +89,10 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if err != nil {
 				return err
 			}
-			for _, other := range realm.Clients {
-				if other.ClientID == record.ClientID {
-					return d.Errf("client '%s' is declared twice; give each client one block", record.ClientID)
-				}
+			if _, twice := declared[record.ClientID]; twice {
+				return d.Errf("client '%s' is declared twice; give each client one block", record.ClientID)
 			}
+			declared[record.ClientID] = struct{}{}
 			realm.Clients = append(realm.Clients, record)
 		case "revocation":
 			if realm.Revocation != nil {

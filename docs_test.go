@@ -73,8 +73,6 @@ var shellSnippets = map[string]string{
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
 	".ci/fuzz 60s":                                                             "run in CI with a shorter time",
 	"go run ./cmd/caddy run --config Caddyfile.example":                        "TestExampleConfig",
-	"go test ./... -run '^$' -bench . -benchmem":                               "run by hand, for benchmarks are no tests",
-	"go test -run '^$' -bench . -benchmem . ./tokens ./validators":             "run by hand, for benchmarks are no tests",
 }
 
 func TestDocumentSnippets(t *testing.T) {
