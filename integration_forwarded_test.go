@@ -279,7 +279,7 @@ func (r *rig) wantNoToken(t *testing.T, got reply, reason string) {
 	}
 }
 
-func TestA9_ForwardedByATrustedProxy(t *testing.T) {
+func TestA9_R21_ForwardedByATrustedProxy(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	expired := testpki.MustIssue(t, f.ca, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
 	for _, proxy := range forwarders {

@@ -138,7 +138,7 @@ func TestB8_DistinguishedNames(t *testing.T) {
 	}
 }
 
-func TestB9_SameSubjectFromTwoTrustedCAs(t *testing.T) {
+func TestB9_R23_SameSubjectFromTwoTrustedCAs(t *testing.T) {
 	r := newRig(t)
 	byFirst, bySecond := r.issue("billing"), r.issueBy(r.otherCA, "billing")
 	r.write("both.pem", append(r.ca.PEM(), r.otherCA.PEM()...))

@@ -181,7 +181,7 @@ func TestEveryRefusalReason(t *testing.T) {
 			})
 		}
 	}
-	// TestTokenRefusals has the first, TestC4_CRL and TestC4_MissingCRL the others
+	// TestR2_R3_TokenRefusals has the first, TestC4_CRL and TestC4_R8_MissingCRL the others
 	seen[validators.ClientMismatch], seen[validators.CertificateRevoked], seen[validators.RevocationUnavailable] = true, true, true
 	for _, reason := range validators.Reasons {
 		if !seen[reason] {

@@ -94,9 +94,9 @@ func TestC4_CRL(t *testing.T) {
 	open["h1"].eventually(t, http.StatusOK)
 }
 
-// TestC4_MissingCRL: a CA of the chain without a CRL refuses, unless told
+// TestC4_R8_MissingCRL: a CA of the chain without a CRL refuses, unless told
 // otherwise.
-func TestC4_MissingCRL(t *testing.T) {
+func TestC4_R8_MissingCRL(t *testing.T) {
 	for setting, want := range map[string]int{"": http.StatusUnauthorized, "\non_unavailable refuse": http.StatusUnauthorized, "\non_unavailable allow": http.StatusOK} {
 		r := newRig(t)
 		billing := r.issue("billing")

@@ -197,7 +197,7 @@ func refusedTokens() []refusedToken {
 	}
 }
 
-func TestTokenRefusals(t *testing.T) {
+func TestR2_R3_TokenRefusals(t *testing.T) {
 	r, leaves := startToken(t)
 	alike := make(map[string]string) // what all of one class look like
 	for _, protocol := range rigProtocols {

@@ -66,6 +66,16 @@ func TestNewClientErrors(t *testing.T) {
 	}
 }
 
+// TestR15_EveryTokenIsBound: a client cannot be registered for unbound tokens.
+func TestR15_EveryTokenIsBound(t *testing.T) {
+	for _, bound := range []bool{true, false} {
+		_, _, err := New(Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, CertificateBound: &bound}, time.Now())
+		if bound != (err == nil) {
+			t.Errorf("tls_client_certificate_bound_access_tokens %t: error %v", bound, err)
+		}
+	}
+}
+
 func TestSHA1ThumbprintWarns(t *testing.T) {
 	_, warnings, err := New(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}}, time.Now())
 	if err != nil {
