@@ -389,3 +389,29 @@ https://public.test:@HTTPS@ {
 		r.caller(t, protocol, billing).get("https://public.test/").wantClient(t, "billing.partner")
 	}
 }
+
+// TestD2_InternationalName: a site whose name is not ASCII asks for certificates
+// under the name that TLS has for it.
+func TestD2_InternationalName(t *testing.T) {
+	for _, site := range []string{"bücher.test", "xn--bcher-kva.test"} {
+		r := newRig(t)
+		billing := r.issue("billing")
+		r.selfSigned("sensor")
+		r.start(billingAndSensor, `
+https://`+site+`:@HTTPS@ {
+	import mtls
+	mtls_auth
+	reverse_proxy @UP@
+}
+`)
+		for _, protocol := range []string{"h1", "h2"} {
+			anonymous, known := r.caller(t, protocol, nil), r.caller(t, protocol, billing)
+			anonymous.tls.InsecureSkipVerify, known.tls.InsecureSkipVerify = true, true // the rig's server has a name in ASCII
+			got, err := anonymous.try(http.MethodGet, "https://xn--bcher-kva.test/", with("X-Client-Id", "billing.partner"))
+			if err != nil || got.seen != nil || got.status != http.StatusUnauthorized {
+				t.Errorf("%s: without a certificate the answer is %d %q, %v", site, got.status, got.body, err)
+			}
+			known.get("https://xn--bcher-kva.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+		}
+	}
+}
