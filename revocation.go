@@ -212,7 +212,7 @@ func (realm *Realm) keepRevocation(ctx context.Context) {
 		}
 		if r.crls != nil {
 			r.crls.PollFiles()
-			if next := r.crls.Next(); !now.Before(next) {
+			if r.crls.HasURLs() && !now.Before(r.crls.Next()) {
 				// a server that hangs must not hold up the files
 				go r.crls.Refresh(ctx)
 			}

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -270,24 +271,5 @@ func chainError(err error, unusable []intermediate, presented int) error {
 	for _, c := range unusable {
 		fmt.Fprintf(&text, "; presented certificate %q: %v", firstBytes(c.cert.Subject.CommonName, 64), c.err)
 	}
-	return errors.New(logText(text.String(), maxChainErrorText))
-}
-
-// logText escapes what is not printable and cuts the text to about the given
-// number of bytes.
-func logText(s string, most int) string {
-	var out strings.Builder
-	for _, r := range s {
-		if out.Len() >= most {
-			out.WriteString("…")
-			break
-		}
-		if strconv.IsPrint(r) {
-			out.WriteRune(r)
-			continue
-		}
-		quoted := strconv.QuoteRuneToASCII(r)
-		out.WriteString(quoted[1 : len(quoted)-1])
-	}
-	return out.String()
+	return errors.New(source.Text(text.String(), maxChainErrorText))
 }

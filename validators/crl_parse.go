@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -53,7 +55,7 @@ func ParseCRL(data []byte) (*CRL, error) {
 	}
 	list, entries, err := parseCRL(der)
 	if err != nil {
-		return nil, fmt.Errorf("the CRL does not parse: %s", logText(err.Error(), maxChainErrorText))
+		return nil, fmt.Errorf("the CRL does not parse: %s", source.Text(err.Error(), maxChainErrorText))
 	}
 	crl := &CRL{list: list, outcomes: make(map[[sha256.Size]byte]error)}
 	if err := crl.readExtensions(); err != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -69,7 +71,7 @@ type crlPlace struct {
 
 	// busy is held by who loads the place.
 	busy sync.Mutex
-	file watchedFile
+	file *source.File
 
 	// proven are CRLs whose signatures have been verified, the newest of each
 	// key. unproven are up to two others: the newest, if need be, and the last.
@@ -77,9 +79,11 @@ type crlPlace struct {
 	// last is the one that was loaded last.
 	last *CRL
 
-	due     time.Time
-	loaded  time.Time
-	failure string
+	due time.Time
+	// busyUntil is when a fetch that is under way will have ended, zero without.
+	busyUntil time.Time
+	loaded    time.Time
+	failure   string
 }
 
 // CRLPlaceState tells of a file or a URL, for those who operate it.
@@ -128,7 +132,7 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 			parsed, _ := url.Parse(address)
 			place.isURL, place.name = true, parsed.Redacted()
 		default:
-			place.file = watchedFile{path: address, limit: MaxCRLSize}
+			place.file = source.NewFile(address, MaxCRLSize)
 		}
 		s.places = append(s.places, place)
 	}
@@ -154,7 +158,7 @@ func (s *CRLSource) TakeOver(old *CRLSource) {
 func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex) {
 	if !p.isURL { // a fetch may take long, and is of no interest
 		old.busy.Lock()
-		p.file = old.file
+		p.file.TakeOver(old.file)
 		old.busy.Unlock()
 	}
 	mu.Lock()
@@ -183,7 +187,7 @@ func (s *CRLSource) PollFiles() {
 			continue
 		}
 		place.busy.Lock()
-		content, changed, err := place.file.look(s.config.Now())
+		content, changed, err := place.file.Look(s.config.Now())
 		if changed || err != nil {
 			s.take(place, content, err)
 		}
@@ -204,6 +208,8 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 		}
 		all.Go(func() {
 			defer place.busy.Unlock()
+			s.setBusy(place, now.Add(crlFetchTimeout))
+			defer s.setBusy(place, time.Time{})
 			content, err := s.config.Fetch(ctx, place.address)
 			s.take(place, content, err)
 		})
@@ -214,11 +220,26 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 func (s *CRLSource) due(place *crlPlace) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if place.busyUntil.After(place.due) {
+		return place.busyUntil
+	}
 	return place.due
 }
 
-// Next returns when the first URL is to be fetched again. It is zero if there
-// are only files.
+func (s *CRLSource) setBusy(place *crlPlace, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place.busyUntil = until
+}
+
+// HasURLs reports whether there is anything to fetch.
+func (s *CRLSource) HasURLs() bool {
+	return slices.ContainsFunc(s.places, func(place *crlPlace) bool { return place.isURL })
+}
+
+// Next returns when the first URL is to be fetched again; one that is being
+// fetched does not count before it has had its time. It is zero if there are
+// only files.
 func (s *CRLSource) Next() time.Time {
 	var next time.Time
 	first := true

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // DenyFile is a deny file that is watched. Rules that are added count at the
@@ -15,7 +17,7 @@ type DenyFile struct {
 	list atomic.Pointer[DenyList]
 
 	mu   sync.Mutex
-	file watchedFile
+	file *source.File
 	// next is what the file says, nil where that is in force.
 	next *DenyList
 	// failure is the last one reported.
@@ -24,8 +26,8 @@ type DenyFile struct {
 
 // OpenDenyFile reads a deny file (see [ParseDenyList]) for the first time.
 func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
-	f := &DenyFile{file: watchedFile{path: path, limit: MaxDenyFile}}
-	content, _, err := f.file.look(now)
+	f := &DenyFile{file: source.NewFile(path, MaxDenyFile)}
+	content, _, err := f.file.Look(now)
 	if err != nil {
 		return nil, fmt.Errorf("deny file: %w", err)
 	}
@@ -60,7 +62,7 @@ func (f *DenyFile) Poll(now time.Time) (changed bool, err error) {
 }
 
 func (f *DenyFile) poll(now time.Time) error {
-	content, changed, err := f.file.look(now)
+	content, changed, err := f.file.Look(now)
 	if err != nil {
 		return fmt.Errorf("deny file, its last rules stay in force: %w", err)
 	}
@@ -68,12 +70,12 @@ func (f *DenyFile) poll(now time.Time) error {
 		list, err := ParseDenyList(content)
 		if err != nil {
 			f.next = nil
-			return fmt.Errorf("deny file %s, its last rules stay in force: %w", f.file.path, err)
+			return fmt.Errorf("deny file %s, its last rules stay in force: %w", f.file.Path(), err)
 		}
 		f.next = list
 		f.list.Store(list.union(f.list.Load()))
 	}
-	if f.next != nil && f.file.quiet(now) {
+	if f.next != nil && f.file.Quiet(now) {
 		f.list.Store(f.next)
 		f.next = nil
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // denyFile is a deny file, its clock and the moment it was last written at.
@@ -85,7 +87,7 @@ func TestDenyFileIsWatched(t *testing.T) {
 
 	f.write("")
 	f.poll(0, 3, true, "")
-	f.poll(quietTime, 0, true, "") // meant so
+	f.poll(source.QuietTime, 0, true, "") // meant so
 
 	f.write(denyLines("e"))
 	f.poll(0, 1, true, "")

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // ForwardFormat names how a proxy that ends TLS in front of a server forwards
@@ -275,7 +277,7 @@ func decodeCertificate(text string) (*x509.Certificate, error) {
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate does not parse: %s", logText(err.Error(), 96))
+		return nil, fmt.Errorf("the certificate does not parse: %s", source.Text(err.Error(), 96))
 	}
 	return cert, nil
 }

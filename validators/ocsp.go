@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -53,7 +55,7 @@ func ParseOCSP(data []byte, cert, issuer *x509.Certificate, now time.Time) (Revo
 	// certificate one for signing answers.
 	response, err := ocsp.ParseResponseForCert(data, cert, nil)
 	if err != nil {
-		return status, fmt.Errorf("the answer cannot be used: %s", logText(err.Error(), maxChainErrorText))
+		return status, fmt.Errorf("the answer cannot be used: %s", source.Text(err.Error(), maxChainErrorText))
 	}
 	if err := checkOCSPSigner(response, issuer, now); err != nil {
 		return status, err

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -116,7 +118,7 @@ func (c *RevocationChecker) Generation() uint64 { return c.generation.Load() }
 // against the deny list alone.
 func (c *RevocationChecker) CheckDenied(chain ...*x509.Certificate) *Refusal {
 	if detail, denied := c.deny.Load().Denies(chain); denied {
-		return &Refusal{Reason: CertificateRevoked, Detail: logText(detail, maxRevocationText)}
+		return &Refusal{Reason: CertificateRevoked, Detail: source.Text(detail, maxRevocationText)}
 	}
 	return nil
 }
@@ -181,7 +183,7 @@ func (c *RevocationChecker) Check(ctx context.Context, chain []*x509.Certificate
 	if missing == nil {
 		return nil, until
 	}
-	detail := logText("no source says whether the certificates are revoked: "+strings.Join(missing, "; "), maxRevocationText)
+	detail := source.Text("no source says whether the certificates are revoked: "+strings.Join(missing, "; "), maxRevocationText)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// Who hangs up must not have a verdict that patience would have changed.
 		return &Refusal{Reason: RevocationUnavailable, Detail: detail}, now
@@ -243,13 +245,13 @@ func (l link) name() string {
 	return fmt.Sprintf("number %s of %s", firstBytes(l.cert.SerialNumber.Text(16), 64), excerpt(FormatDN(l.cert.RawIssuer)))
 }
 
-func (l link) revoked(source string, status RevocationStatus, now time.Time) (*Refusal, time.Time) {
+func (l link) revoked(by string, status RevocationStatus, now time.Time) (*Refusal, time.Time) {
 	until := status.Until
 	if !until.After(now) {
 		until = now.Add(unavailableMemory)
 	}
-	detail := fmt.Sprintf("certificate %s: %s says it is revoked since %s", l.name(), source, timeText(status.RevokedAt))
-	return &Refusal{Reason: CertificateRevoked, Detail: logText(detail, maxRevocationText)}, until
+	detail := fmt.Sprintf("certificate %s: %s says it is revoked since %s", l.name(), by, timeText(status.RevokedAt))
+	return &Refusal{Reason: CertificateRevoked, Detail: source.Text(detail, maxRevocationText)}, until
 }
 
 // until is how long the answers on the certificate hold, or zero if there is

@@ -1,4 +1,4 @@
-package validators
+package source
 
 import (
 	"bytes"
@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// quietTime is how long a file must not have changed before it is believed to
+// QuietTime is how long a file must not have changed before it is believed to
 // be complete, and before a look at its size and time is enough: two changes
 // soon after each other may leave the same.
-const quietTime = 2 * time.Second
+const QuietTime = 2 * time.Second
 
-// watchedFile notices that a file has changed: by its size, its modification
-// time and by being another file under the same name. Looking at one that has
-// not changed costs one system call.
-type watchedFile struct {
+// File is a file that is watched: it notices that the file has changed by its
+// size, its modification time and by its being another file under the same
+// name. Looking at one that has not changed costs one system call. A File
+// starts nothing, keeps no content, and is used by one goroutine at a time.
+type File struct {
 	path  string
 	limit int64
 
@@ -30,8 +31,27 @@ type watchedFile struct {
 	sum     [sha256.Size]byte
 }
 
-// look returns the content of the file if it is another than at the last look.
-func (f *watchedFile) look(now time.Time) (content []byte, changed bool, err error) {
+// NewFile returns the file of that path, of at most limit bytes, which has not
+// been looked at yet.
+func NewFile(path string, limit int64) *File { return &File{path: path, limit: limit} }
+
+// Path returns the path that the File was made with.
+func (f *File) Path() string { return f.path }
+
+// TakeOver goes on from what another File has seen of the same path.
+func (f *File) TakeOver(old *File) {
+	if f.path != old.path {
+		return
+	}
+	limit := f.limit
+	*f = *old
+	f.limit = limit
+}
+
+// Look returns the content of the file if it is another than at the last look.
+// An error is that of a file that is missing, no regular file, larger than its
+// limit, or cannot be read; the next look reads it again.
+func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 	info, err := os.Stat(f.path)
 	if err != nil {
 		f.seen = nil
@@ -53,7 +73,7 @@ func (f *watchedFile) look(now time.Time) (content []byte, changed bool, err err
 		f.seen = nil
 		return nil, false, err
 	}
-	f.settled = f.quiet(now)
+	f.settled = f.Quiet(now)
 	sum := sha256.Sum256(content)
 	if f.known && bytes.Equal(f.sum[:], sum[:]) {
 		return nil, false, nil
@@ -65,12 +85,13 @@ func (f *watchedFile) look(now time.Time) (content []byte, changed bool, err err
 	return content, true, nil
 }
 
-// quiet reports whether the file had not changed for a while at the last look.
-func (f *watchedFile) quiet(now time.Time) bool {
-	return now.Sub(f.since) >= quietTime
+// Quiet reports whether the file had not changed for [QuietTime] at the last
+// look.
+func (f *File) Quiet(now time.Time) bool {
+	return now.Sub(f.since) >= QuietTime
 }
 
-func (f *watchedFile) read() ([]byte, error) {
+func (f *File) read() ([]byte, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
 		return nil, err
