@@ -44,6 +44,8 @@ type forwarding struct {
 	peerKeys    map[[sha256.Size]byte]struct{}
 	header      string
 	chainHeader string
+	// denied tells why a certificate is denied; nil where nothing can be
+	denied func(...*x509.Certificate) *validators.Refusal
 }
 
 func (c *ForwardedCertificate) compile() (*forwarding, error) {
@@ -126,17 +128,30 @@ func (f *forwarding) trusts(r *http.Request) bool {
 	if f == nil {
 		return false
 	}
+	if r.Context().Value(http.LocalAddrContextKey) == nil {
+		// it came over no connection: a handler made it, such as templates,
+		// with the headers of its own caller and a loopback address
+		return false
+	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		address := peer.Addr().Unmap().WithZone("")
 		if slices.ContainsFunc(f.from, func(prefix netip.Prefix) bool { return prefix.Contains(address) }) {
 			return true
 		}
 	}
-	if len(f.peerKeys) == 0 || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || earlyData(r) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || earlyData(r) {
 		return false
 	}
-	_, known := f.peerKeys[sha256.Sum256(r.TLS.PeerCertificates[0].RawSubjectPublicKeyInfo)]
-	return known
+	return f.knows(r.TLS.PeerCertificates[0])
+}
+
+// knows reports whether a peer's own certificate makes it one that may forward.
+func (f *forwarding) knows(own *x509.Certificate) bool {
+	if f == nil || len(f.peerKeys) == 0 {
+		return false
+	}
+	_, known := f.peerKeys[sha256.Sum256(own.RawSubjectPublicKeyInfo)]
+	return known && (f.denied == nil || f.denied(own) == nil)
 }
 
 // presented returns the certificates of the client, leaf first: from the

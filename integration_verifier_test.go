@@ -55,6 +55,21 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	}
 }
 
+// TestA9_VerifierAndProxies: a proxy that is known by its key gets through the
+// handshake, and still is nobody itself.
+func TestA9_VerifierAndProxies(t *testing.T) {
+	f := newForwardingRig(t)
+	f.start(strings.Replace(forwardingRealm("default", "rfc9440", "peer_key "+keyHash(f.stranger)), "mtls default", "mtls", 1), verifierSite)
+	for _, protocol := range rigProtocols {
+		hop := f.caller(t, protocol, f.stranger)
+		hop.get("https://api.test/", byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner").wantGone(t)
+		f.wantRefusal(t, hop.get("https://api.test/"), "default", "certificate_missing")
+		if got, err := f.caller(t, protocol, presenting(f.selfSigned("other"), f.stranger.Cert)).try(http.MethodGet, "https://api.test/"); err == nil {
+			t.Errorf("the proxy's certificate without its key is answered with %d", got.status)
+		}
+	}
+}
+
 func TestVerifierWords(t *testing.T) {
 	r := newRig(t)
 	r.issue("billing")

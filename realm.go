@@ -103,6 +103,9 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		if err := realm.provisionRevocation(anchors.pool != nil); err != nil {
 			return fmt.Errorf("revocation: %w", err)
 		}
+		if realm.forwarded != nil {
+			realm.forwarded.denied = realm.revocation.checker.CheckDenied
+		}
 	}
 	if realm.Issuer != nil {
 		if err := realm.provisionIssuer(ctx); err != nil {

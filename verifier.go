@@ -18,7 +18,8 @@ import (
 // a client whose certificate was not renewed in time sees only an alert. It
 // does not refuse callers without a certificate, which is the business of the
 // `mode`, and it does not replace `mtls_auth`: a connection outlives the
-// decision that let it in.
+// decision that let it in. Proxies that `forwarded_certificate` knows by
+// `peer_key` may connect.
 type Verifier struct {
 	// The realm whose clients may connect. Default: `default`.
 	Realm string `json:"realm,omitempty"`
@@ -72,6 +73,9 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		if presented[i], err = x509.ParseCertificate(der); err != nil {
 			return errors.New(refusedWord)
 		}
+	}
+	if v.realm.forwarded.knows(presented[0]) {
+		return nil // its own certificate is nobody's identity
 	}
 	_, refusal := v.realm.authenticate(context.Background(), presented, "")
 	if refusal == nil || refusal.Reason == validators.CertificateAmbiguous {
