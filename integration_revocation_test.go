@@ -163,6 +163,26 @@ func TestOCSP(t *testing.T) {
 	r.caller(t, "h1", good).get("https://api.test/").wantStatus(t, http.StatusOK)
 }
 
+// TestC2_DenyFileOverAReload: rules that are gone when the configuration is
+// loaded anew count until the file has been quiet.
+func TestC2_DenyFileOverAReload(t *testing.T) {
+	r := newRig(t)
+	r.issue("billing")
+	sensor := r.selfSigned("sensor")
+	r.write("deny", []byte("thumbprint "+hashOf(sensor.Cert.Raw)+"\n"))
+	r.start(revocationRealm(`deny "@DIR@/deny"`), oneSite)
+	r.caller(t, "h1", sensor).get("https://api.test/").wantStatus(t, http.StatusUnauthorized)
+	r.write("deny", nil)
+	if err := r.load(revocationRealm(`deny "@DIR@/deny"`), oneSite); err != nil {
+		t.Fatal(err)
+	}
+	// said by the new configuration alone if it had the old rules to drop
+	r.logs.wait(t, "the empty file", func(entry logEntry) bool {
+		return entry.str("msg") == "the deny file is in force" && entry["rules"] == float64(0)
+	})
+	r.caller(t, "h2", sensor).eventually(t, http.StatusOK)
+}
+
 // TestC2_DenyFile: a rule counts on the next requests of an open connection,
 // for pins too, and a broken file keeps the rules it had.
 func TestC2_DenyFile(t *testing.T) {

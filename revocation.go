@@ -156,6 +156,9 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		if r.deny, err = validators.OpenDenyFile(path, realm.app.now()); err != nil {
 			return err
 		}
+		if running != nil && running.revocation != nil && running.revocation.deny != nil {
+			r.deny.TakeOver(running.revocation.deny)
+		}
 		r.checker.SetDenyList(r.deny.List())
 	}
 	realm.revocation = r

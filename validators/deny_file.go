@@ -39,6 +39,19 @@ func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 	return f, nil
 }
 
+// TakeOver keeps the rules in force that another DenyFile has of the same path,
+// until the file has been quiet: for a new configuration, which may be loaded
+// while the file is only half written. It is called before the first Poll.
+func (f *DenyFile) TakeOver(old *DenyFile) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file.Path() != old.file.Path() {
+		return
+	}
+	f.next = f.list.Load()
+	f.list.Store(f.next.union(old.List()))
+}
+
 // List returns the rules that are in force.
 func (f *DenyFile) List() *DenyList { return f.list.Load() }
 

@@ -59,6 +59,33 @@ func denyLines(names ...string) string {
 	return text.String()
 }
 
+// TestC2_DenyFileAcrossAReload: a new configuration that finds the file half
+// written denies whom the one before it denied.
+func TestC2_DenyFileAcrossAReload(t *testing.T) {
+	f := openDeny(t, denyLines("a", "b"))
+	old := f.DenyFile
+	f.write(denyLines("c"))
+	reopen := func() {
+		t.Helper()
+		var err error
+		if f.DenyFile, err = OpenDenyFile(f.path, f.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen()
+	f.TakeOver(old)
+	f.poll(0, 3, false, "")
+	f.poll(source.QuietTime-time.Millisecond, 3, false, "")
+	f.write(denyLines("d"))
+	f.poll(0, 4, true, "")
+	f.poll(source.QuietTime, 1, true, "")
+
+	elsewhere := openDeny(t, denyLines("x"))
+	reopen()
+	f.TakeOver(elsewhere.DenyFile)
+	f.poll(0, 1, false, "")
+}
+
 func TestDenyFileIsWatched(t *testing.T) {
 	f := openDeny(t, denyLines("a"))
 	f.poll(0, 1, false, "")
