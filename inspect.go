@@ -163,7 +163,7 @@ func orNone(name string) string {
 }
 
 func selfSigned(c *x509.Certificate) bool {
-	return string(c.RawSubject) == string(c.RawIssuer) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
+	return string(c.RawSubject) == string(c.RawIssuer) && !validators.HasHugeKey(c) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 func keyText(c *x509.Certificate) string {
@@ -272,7 +272,7 @@ var configText = strings.NewReplacer(`\"`, `\22`, `\\`, `\5C`, "{", `\7B`, "}", 
 // issuerAmong returns the presented certificate that issued the first one.
 func issuerAmong(certificates []*x509.Certificate) *x509.Certificate {
 	for _, ca := range certificates[1:] {
-		if certificates[0].CheckSignatureFrom(ca) == nil {
+		if !validators.HasHugeKey(ca) && certificates[0].CheckSignatureFrom(ca) == nil {
 			return ca
 		}
 	}

@@ -22,6 +22,19 @@ import (
 
 func base64Of(sum []byte) string { return base64.RawURLEncoding.EncodeToString(sum) }
 
+// TestInspectHugeKey ends only if no signature is checked with keys of the size
+// that fits into the largest file.
+func TestInspectHugeKey(t *testing.T) {
+	huge, leaf := testpki.MustHugeRSA(t, 3<<20), testpki.MustSelfSigned(t).Cert
+	for _, certificates := range [][]*x509.Certificate{{huge}, {leaf, huge}} {
+		var out strings.Builder
+		printInspection(&out, certificates, time.Now())
+		if text := out.String(); !strings.Contains(text, "RSA 3145728") || !strings.Contains(text, "thumbprint \"") {
+			t.Errorf("%.2000s", text)
+		}
+	}
+}
+
 func TestInspect(t *testing.T) {
 	from, until := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 4, 2, 3, 4, 5, 0, time.UTC)
 	ca := testpki.MustCA(t, testpki.CommonName("Root"), testpki.Validity(from, until))

@@ -2,6 +2,7 @@ package validators
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -149,6 +150,17 @@ func tooManySANs(cert *x509.Certificate) bool {
 		names = rest
 	}
 	return false
+}
+
+// maxRSABits is the largest RSA key that is used before it is known whose it
+// is: what an operation takes grows faster than the square of the size.
+const maxRSABits = 16 << 10
+
+// HasHugeKey reports whether the certificate has a key so large that nobody
+// should check a signature with it who does not know the certificate.
+func HasHugeKey(cert *x509.Certificate) bool {
+	key, isRSA := cert.PublicKey.(*rsa.PublicKey)
+	return isRSA && key.N.BitLen() > maxRSABits
 }
 
 func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier) []byte {

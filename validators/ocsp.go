@@ -18,9 +18,7 @@ import (
 )
 
 const (
-	// MaxOCSPSize is the largest OCSP answer, in bytes. It also bounds the key
-	// of a certificate within, with which a signature is checked before the
-	// certificate itself can be.
+	// MaxOCSPSize is the largest OCSP answer, in bytes.
 	MaxOCSPSize = 16 << 10
 	// maxOCSPAge is how old an answer without nextUpdate may be. Newer
 	// information is then available all the time (RFC 6960 §4.2.2.1), so it
@@ -50,6 +48,9 @@ func ParseOCSP(data []byte, cert, issuer *x509.Certificate, now time.Time) (Revo
 	var status RevocationStatus
 	if len(data) > MaxOCSPSize {
 		return status, fmt.Errorf("the answer is larger than %d bytes", MaxOCSPSize)
+	}
+	if hasHugeSigner(data) {
+		return status, errors.New("the answer has a certificate with a key too large to check a signature with")
 	}
 	// Without an issuer, for a signature by the right CA does not make a
 	// certificate one for signing answers.
@@ -86,6 +87,34 @@ func ParseOCSP(data []byte, cert, issuer *x509.Certificate, now time.Time) (Revo
 		return status, nil
 	}
 	return RevocationStatus{}, ErrOCSPUnknown
+}
+
+// hasHugeSigner reports whether an answer comes with a certificate whose key is
+// huge. golang.org/x/crypto/ocsp checks the answer with that key before anybody
+// can tell whose it is, and whoever is on the way to the responder can send one.
+func hasHugeSigner(data []byte) bool {
+	var response struct { // OCSPResponse of RFC 6960 §4.2.1
+		Status asn1.Enumerated
+		Bytes  struct {
+			Type  asn1.ObjectIdentifier
+			Basic []byte
+		} `asn1:"explicit,tag:0,optional"`
+	}
+	var basic struct { // BasicOCSPResponse
+		Data, Algorithm asn1.RawValue
+		Signature       asn1.BitString
+		Certificates    []asn1.RawValue `asn1:"explicit,tag:0,optional"`
+	}
+	if _, err := asn1.Unmarshal(data, &response); err != nil {
+		return false // as the reading of the whole will find
+	}
+	if _, err := asn1.Unmarshal(response.Bytes.Basic, &basic); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(basic.Certificates, func(raw asn1.RawValue) bool {
+		cert, err := x509.ParseCertificate(raw.FullBytes)
+		return err == nil && HasHugeKey(cert)
+	})
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -17,6 +17,37 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
+// TestOCSPSignerWithAHugeKey: whoever is on the way to the responder must not
+// keep the processor busy with a key that he made up.
+func TestOCSPSignerWithAHugeKey(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	answer := func(bits int) []byte {
+		cert := testpki.MustHugeRSA(t, bits)
+		response, err := ocsp.ParseResponse(makeOCSP(t, ca, leaf, ca, now), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		basic := marshal(t, struct {
+			TBS          asn1.RawValue
+			Algorithm    pkix.AlgorithmIdentifier
+			Signature    asn1.BitString
+			Certificates []asn1.RawValue `asn1:"explicit,tag:0"`
+		}{
+			asn1.RawValue{FullBytes: response.TBSResponseData},
+			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue},
+			asn1.BitString{Bytes: cert.Signature, BitLength: 8 * len(cert.Signature)},
+			[]asn1.RawValue{{FullBytes: cert.Raw}},
+		})
+		kind := marshal(t, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1})
+		return sequence(t, marshal(t, asn1.Enumerated(0)), contextual(t, 0, true, sequence(t, kind, marshal(t, basic))))
+	}
+	_, err := ParseOCSP(answer(24<<10), leaf, ca.Cert, now)
+	wantError(t, err, "too large to check a signature with")
+	_, err = ParseOCSP(answer(4<<10), leaf, ca.Cert, now)
+	wantError(t, err, "cannot be used: ")
+}
+
 func TestParseOCSP(t *testing.T) {
 	ca := testpki.MustCA(t)
 	seven := testpki.Serial(big.NewInt(7))
