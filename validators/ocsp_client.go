@@ -82,6 +82,9 @@ func (m *OCSPMemory) put(key ocspKey, status RevocationStatus, now time.Time) (t
 		m.evict()
 	}
 	status.Signer = m.signer(status.Signer)
+	// the time of day alone: the other clock stands still while a machine is
+	// suspended, and the answer would be fresh when it wakes up
+	now, status.Until = now.Round(0), status.Until.Round(0)
 	m.answers[key] = ocspAnswer{status, now.Add(status.Until.Sub(now) / 4 * 3)}
 	return known && !old.Revoked && status.Revoked, nil
 }

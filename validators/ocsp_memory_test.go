@@ -28,6 +28,20 @@ func TestOCSPQuestionsAreBounded(t *testing.T) {
 	})
 }
 
+// The clock that Go measures with stands still while a machine is suspended.
+func TestOCSPAnswersEndByTheTimeOfDay(t *testing.T) {
+	memory, at := NewOCSPMemory(), time.Now()
+	if _, err := memory.put(ocspKey{}, RevocationStatus{Until: at.Add(time.Hour)}, at); err != nil {
+		t.Fatal(err)
+	}
+	answer := memory.get(ocspKey{})
+	for name, end := range map[string]time.Time{"renew": answer.renew, "until": answer.Until} {
+		if end != end.Round(0) {
+			t.Errorf("%s is %s", name, end)
+		}
+	}
+}
+
 func TestOCSPMemoryIsBounded(t *testing.T) {
 	memory := NewOCSPMemory()
 	delegate := testpki.MustSelfSigned(t).Cert
