@@ -134,6 +134,10 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 		default:
 			place.file = source.NewFile(address, MaxCRLSize)
 		}
+		// its metrics would be the same as the other's, and all be lost for it
+		if slices.ContainsFunc(s.places, func(other *crlPlace) bool { return other.name == place.name }) {
+			return nil, fmt.Errorf("%s is named twice, or differs in a password only; name it once", place.name)
+		}
 		s.places = append(s.places, place)
 	}
 	return s, nil

@@ -223,6 +223,14 @@ func TestCRLSourceB4AtTheStart(t *testing.T) {
 	}
 }
 
+// Metrics tell the places of a realm apart by their names.
+func TestCRLSourceTwice(t *testing.T) {
+	for _, places := range [][]string{{"a.crl", "b.crl", "a.crl"}, {"http://u:one@crl.test/", "http://u:two@crl.test/"}} {
+		_, err := NewCRLSource(CRLConfig{Places: places})
+		wantError(t, err, "named twice")
+	}
+}
+
 func TestCRLSourceNumberDoesNotGoBack(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
