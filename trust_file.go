@@ -106,8 +106,8 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 // pemBegin finds where a PEM block means to begin.
 var pemBegin = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*-----BEGIN `)
 
-// parseCAFile returns the certificates of a file. It refuses a file without a
-// certificate and one whose certificates do not parse, with the line where the
+// parseCAFile returns the certificates of a file. It refuses a file without one
+// of a CA and one whose certificates do not parse, with the line where the
 // trouble is.
 func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
@@ -140,8 +140,10 @@ func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 		certs = append(certs, cert)
 	}
 	switch {
-	case len(certs) > 0:
+	case slices.ContainsFunc(certs, mayBeCA):
 		return certs, nil
+	case len(certs) > 0:
+		return nil, fmt.Errorf("file '%s' holds no CA certificate, only those of end entities, so no chain could ever verify; put the CA there that issued them, or pin them as 'certificate' of a client", file)
 	case other != "":
 		return nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA's certificate there", file, other)
 	}
