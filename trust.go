@@ -41,6 +41,7 @@ type trustPool struct {
 	realm   *Realm
 	word    string
 	refresh time.Duration
+	timeout time.Duration // of loading a module
 	sources []*trustSource
 	set     func(*parts, *trust)
 
@@ -93,7 +94,7 @@ func (s *trustSource) watched() bool { return s.Provider == "file" }
 // with a file that holds no certificate, and then lock everyone out; here it is
 // an error.
 func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*parts, *trust)) (*trust, error) {
-	p := &trustPool{realm: realm, word: word, refresh: time.Duration(realm.TrustPoolRefresh), set: set}
+	p := &trustPool{realm: realm, word: word, refresh: time.Duration(realm.TrustPoolRefresh), timeout: poolTimeout, set: set}
 	if p.refresh == 0 {
 		p.refresh = defaultPoolRefresh
 	}
@@ -191,11 +192,17 @@ func (p *trustPool) load(s *trustSource) (loaded loadedCAs, err error) {
 		unload()
 		stop()
 	}
-	patience := time.AfterFunc(poolTimeout, stop)
+	patience := time.AfterFunc(p.timeout, stop)
 	defer func() {
-		patience.Stop()
+		late := !patience.Stop()
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("the module '%s' panics: %v", s.Provider, fault)
+		}
+		if late && err == nil { // but its context has ended
+			err = context.Canceled
+		}
+		if late {
+			err = fmt.Errorf("the module '%s' was not loaded within %s: %w", s.Provider, p.timeout, err)
 		}
 		if err != nil {
 			loaded.cancel()

@@ -2,7 +2,10 @@ package mtlsauth
 
 import (
 	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,4 +124,30 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 	if err := pool.take(source, next()); err != nil || ended != 3 || realm.current.Load() != current {
 		t.Errorf("%v, %d ended", err, ended)
 	}
+}
+
+// TestTrustPoolThatHangs: a server that does not answer is given up on.
+func TestTrustPoolThatHangs(t *testing.T) {
+	ca := testpki.MustCA(t)
+	hang := make(chan struct{})
+	var hangs atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hangs.Load() {
+			<-hang
+		}
+		_, _ = w.Write(ca.PEM())
+	}))
+	defer server.Close()
+	defer close(hang)
+	app := provisionRealm(t, `{"trust_pool":{"provider":"http","endpoints":["`+server.URL+`"]},"clients":[]}`)
+	pool := app.Realms[defaultRealm].trustPools[0]
+	loaded, err := pool.load(pool.sources[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded.cancel()
+	hangs.Store(true)
+	pool.timeout = 50 * time.Millisecond
+	_, err = pool.load(pool.sources[0])
+	wantError(t, err, "the module 'http' was not loaded within 50ms", "context canceled")
 }
