@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -50,6 +51,10 @@ type authenticator struct {
 	now        func() time.Time
 	accepted   *memory
 	refused    *memory
+	// shadow is nil without a shadow trust pool; watch is what is told of those
+	// who are admitted
+	shadow *trust
+	watch  *shadowWatch
 }
 
 func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, now func() time.Time) *authenticator {
@@ -93,6 +98,7 @@ func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x50
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
+		v.unseen.Store(a.shadow != nil && slices.ContainsFunc(v.matches, byChain))
 		if v.refusal == nil {
 			a.accepted.put(hash, presented, v, now)
 		} else {
@@ -105,6 +111,9 @@ func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x50
 	match, refusal := choose(v.matches, clientID)
 	if refusal != nil {
 		return identity{}, refusal, remembered
+	}
+	if a.shadow != nil {
+		a.watch.see(a.shadow, presented, v, now)
 	}
 	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
 }

@@ -19,7 +19,9 @@ import (
 // realm are merged, blocks of different realms stand side by side. Syntax:
 //
 //	mtls [<realm>] {
-//		trust_pool <module> ...
+//		trust_pool         <module> ...
+//		trust_pool_refresh <duration>
+//		shadow_trust_pool  <module> ...
 //		client <client_id> {
 //			...
 //		}
@@ -84,6 +86,19 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 			realm.TrustPoolRaw = raw
+		case "trust_pool_refresh":
+			if err := parseDuration(d, &realm.TrustPoolRefresh, checkPoolRefresh); err != nil {
+				return err
+			}
+		case "shadow_trust_pool":
+			if realm.ShadowTrustPoolRaw != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one, use 'shadow_trust_pool combined' for several sources", word)
+			}
+			raw, err := parseTrustPool(d)
+			if err != nil {
+				return err
+			}
+			realm.ShadowTrustPoolRaw = raw
 		case "client":
 			record, err := parseClient(d)
 			if err != nil {
@@ -129,6 +144,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	word := d.Val()
 	if !d.NextArg() {
 		return nil, d.ArgErr()
 	}
@@ -138,7 +154,7 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 		return nil, err
 	}
 	if _, ok := module.(caddytls.CA); !ok {
-		return nil, d.Errf("trust_pool module '%s' is no pool of CA certificates", name)
+		return nil, d.Errf("%s module '%s' is no pool of CA certificates", word, name)
 	}
 	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
 }

@@ -67,6 +67,17 @@ func TestBadRealm(t *testing.T) {
 		{"trust_pool", 1, wrongCount("trust_pool")},
 		{"trust_pool file", 1, "no certificates specified"},
 		{"trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
+		{"trust_pool_refresh", 1, wrongCount("trust_pool_refresh")},
+		{"trust_pool_refresh {$MTLS_TEST_UNSET}", 1, wrongCount("trust_pool_refresh")},
+		{"trust_pool_refresh 1h 2h", 1, wrongCount("1h")},
+		{"trust_pool_refresh hourly", 1, `parsing trust_pool_refresh 'hourly': time: invalid duration "hourly"`},
+		{"trust_pool_refresh 59s", 1, "trust_pool_refresh '59s': 59s is too short; use at least 1m"},
+		{"trust_pool_refresh 0", 1, "trust_pool_refresh '0': 0s is too short; use at least 1m"},
+		{"trust_pool_refresh 1h\ntrust_pool_refresh 1h", 2, "duplicate option 'trust_pool_refresh'"},
+		{"shadow_trust_pool", 1, wrongCount("shadow_trust_pool")},
+		{"shadow_trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
+		{"shadow_trust_pool nonsense", 1, "module not registered: tls.ca_pool.source.nonsense"},
+		{"shadow_trust_pool file a.pem\nshadow_trust_pool file a.pem", 2, "duplicate mtls option 'shadow_trust_pool'; a realm has one, use 'shadow_trust_pool combined' for several sources"},
 	})
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"trust_pool file b.pem", 1, "duplicate mtls option 'trust_pool'; a realm has one trust pool, use 'trust_pool combined' for several sources"},
@@ -238,7 +249,7 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("storage file_system,clients_from file a.json,trust_pool_refresh 1h,shadow_trust_pool file a.pem,realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("storage file_system,clients_from file a.json,realm a,clients a",
 		"unrecognized mtls option '%s'"))
 	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))

@@ -68,6 +68,7 @@ var shellSnippets = map[string]string{
 	"caddy mtls demo":               "see above",
 	"caddy mtls inspect client.pem": "TestInspect",
 	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem": "TestExplainAccepted",
+	"caddy mtls explain --config Caddyfile client.pem":                         "TestExplainShadow",
 	"xcaddy build --with github.com/caddymtls/caddy-mtls-auth":                 "TestXcaddyPath",
 	"go build -o caddy ./cmd/caddy":                                            "built in CI",
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",

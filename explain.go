@@ -208,6 +208,7 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 		if len(client.DefaultScopes) > 0 {
 			f.print("default scopes", "%s", strings.Join(client.DefaultScopes, " "))
 		}
+		q.answerShadow(f, realm, presented)
 		return true
 	}
 	f.print("refused", "%s", refusal.Reason)
@@ -218,5 +219,13 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	if refusal.Reason == validators.CertificateUnknown {
 		f.print("to register it", "see 'caddy mtls inspect'")
 	}
+	q.answerShadow(f, realm, presented)
 	return false
+}
+
+// answerShadow prints what would be decided under the shadow trust pool.
+func (q *question) answerShadow(f facts, realm *Realm, presented []*x509.Certificate) {
+	if current := realm.current.Load(); current.shadow != nil {
+		f.print(wordShadowPool, "%s", current.underShadow(presented, q.clientID))
+	}
 }

@@ -249,3 +249,32 @@ func TestExplainErrors(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestExplainShadow: where there is a shadow trust pool, it is told what would
+// be decided under it.
+func TestExplainShadow(t *testing.T) {
+	x := newExplaining(t)
+	next := testpki.MustCA(t, testpki.CommonName("Next CA"))
+	writeTemp(t, x.dir, "next.pem", next.PEM())
+	text, err := os.ReadFile(x.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := `trust_pool file "` + x.dir + `/ca.pem"`
+	x.config = writeTemp(t, x.dir, "Caddyfile", []byte(strings.Replace(string(text), pool, pool+"\n\t\tshadow_trust_pool file \""+x.dir+"/next.pem\"", 1)))
+	x.write("today", testpki.MustIssue(t, x.ca, partner("billing")))
+	x.write("tomorrow", testpki.MustIssue(t, next, partner("billing")))
+	for name, test := range map[string]struct {
+		admitted bool
+		want     string
+	}{
+		"today":    {true, "\nshadow_trust_pool refused: certificate_untrusted: x509: certificate signed by unknown authority"},
+		"tomorrow": {false, "\nshadow_trust_pool client billing.partner\n"},
+		"sensor":   {true, "\nshadow_trust_pool client sensor\n"},
+	} {
+		got, err := x.ask(name)
+		if (err == nil) != test.admitted || !strings.Contains(got, test.want) {
+			t.Errorf("%s: %v\n%s\nwant %q", name, err, got, test.want)
+		}
+	}
+}

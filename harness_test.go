@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -277,17 +278,20 @@ func rigPort(t *testing.T) string {
 }
 
 // rigClocks are the clocks that [rigPool] puts into the app, by name.
-var rigClocks = make(map[string]*rigClock)
+var rigClocks sync.Map
 
 // rigClock is the system's clock, moved.
-type rigClock struct{ ahead atomic.Int64 }
+type rigClock struct {
+	ahead atomic.Int64
+	apps  sync.Map // that it has been put into
+}
 
 // newRigClock returns a clock that `trust_pool rig <pem-file> <name>` puts into
 // the app, where name is that of the test.
 func newRigClock(t *testing.T) *rigClock {
 	clock := new(rigClock)
-	rigClocks[t.Name()] = clock
-	t.Cleanup(func() { delete(rigClocks, t.Name()) })
+	rigClocks.Store(t.Name(), clock)
+	t.Cleanup(func() { rigClocks.Delete(t.Name()) })
 	return clock
 }
 
@@ -301,7 +305,8 @@ type rigPool struct {
 	File  string `json:"file,omitempty"`
 	Clock string `json:"clock,omitempty"`
 
-	pool *x509.CertPool
+	pool  *x509.CertPool
+	certs []*x509.Certificate
 }
 
 func (*rigPool) CaddyModule() caddy.ModuleInfo {
@@ -321,21 +326,32 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.certs, err = parseCAFile(p.File, text); err != nil {
+		return err
+	}
 	p.pool = x509.NewCertPool()
-	p.pool.AppendCertsFromPEM(text)
-	clock, ok := rigClocks[p.Clock]
+	for _, cert := range p.certs {
+		p.pool.AddCert(cert)
+	}
+	known, ok := rigClocks.Load(p.Clock)
 	if !ok {
 		return errors.New("there is no clock '" + p.Clock + "'")
 	}
-	for _, module := range ctx.Modules() {
-		if app, ok := module.(*App); ok {
-			app.now = clock.now
-		}
+	app, err := ctx.AppIfConfigured(appID)
+	if err != nil {
+		return err
+	}
+	// an app that is running loads its trust pools again
+	clock := known.(*rigClock)
+	if _, again := clock.apps.LoadOrStore(app, true); !again {
+		app.(*App).now = clock.now
 	}
 	return nil
 }
 
 func (p *rigPool) CertPool() *x509.CertPool { return p.pool }
+
+func (p *rigPool) Certificates() []*x509.Certificate { return p.certs }
 
 // member descends into a JSON object.
 func member(t *testing.T, object map[string]any, path ...string) map[string]any {

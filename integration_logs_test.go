@@ -135,7 +135,7 @@ func (r *rig) checkLogs() {
 	r.logs.mu.Lock()
 	text := r.logs.text.String()
 	r.logs.mu.Unlock()
-	secrets := append([]string{"-----BEGIN", "PRIVATE KEY"}, r.secrets...)
+	secrets := append([]string{"-----BEGIN", "PRIVATE KEY-----"}, r.secrets...)
 	for _, leaf := range r.leaves {
 		secrets = append(secrets, derFragments(leaf)...)
 	}

@@ -149,7 +149,7 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"trust pool modules that expand nothing", "trust_pool file {env.MTLS_TEST_UNSET}\nclient a {\nsubject CN=a\n}",
-			[]string{"realm 'partners': trust_pool: open {env.MTLS_TEST_UNSET}: no such file"},
+			[]string{"realm 'partners': trust_pool: stat {env.MTLS_TEST_UNSET}: no such file"},
 		},
 	})
 }

@@ -52,6 +52,9 @@ func TestLoadSystemPool(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{{
 		"no issued_by", "trust_pool system\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}",
 		[]string{"realm 'partners': client 'b': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA"},
+	}, {
+		"shadow", "trust_pool file DIR/ca.pem\nshadow_trust_pool system\nclient b {\nsubject CN=b\n}",
+		[]string{"realm 'partners': client 'b': under shadow_trust_pool system any public CA could issue its name; add issued_by"},
 	}})
 	for name, client := range map[string]string{
 		"issued_by": "subject CN=a\nissued_by " + someSHA256,
@@ -68,11 +71,11 @@ func TestLoadSystemPool(t *testing.T) {
 func TestB4_TrustPoolFiles(t *testing.T) {
 	client := "\nclient a {\nsubject CN=a\n}"
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
-		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: open DIR/nowhere.pem: no such file"}},
-		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: read DIR: is a directory"}},
+		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: stat DIR/nowhere.pem: no such file"}},
+		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: DIR is not a regular file"}},
 		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
 		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate; put the CA's certificate there"}},
-		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: it has no CA certificate, only those of end entities, so no chain could ever verify; add the CA that issued them, or pin them as 'certificate' of a client"}},
+		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/leafonly.pem' holds no CA certificate, only those of end entities, so no chain could ever verify; put the CA there that issued them, or pin them as 'certificate' of a client"}},
 		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA's certificate there`}},
 		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: the certificate does not parse: x509: ", "; copy it again"}},
 		{"cut off", "trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
@@ -88,6 +91,14 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 			"combined in combined", "trust_pool combined {\nsource combined {\nsource file DIR/garbage.pem\n}\n}" + client,
 			[]string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"},
 		},
+		{
+			"combined with nothing", "trust_pool combined {\nsource combined {\nsource storage {\nkeys ca.pem\n}\n}\n}" + client,
+			[]string{"realm 'partners': trust_pool: ", "error loading cert 'ca.pem' from storage"},
+		},
+		{"shadow without a trust pool", "shadow_trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': shadow_trust_pool: the realm has no trust_pool that it could take the place of; add one, or make it the trust_pool"}},
+		{"shadow missing", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': shadow_trust_pool: stat DIR/nowhere.pem: no such file"}},
+		{"shadow garbage", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"}},
+		{"shadow cut off", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged"}},
 		{"inline that does not parse", "trust_pool inline {\ntrust_der AAAA\n}" + client, []string{"realm 'partners': trust_pool: "}},
 		{"storage that is empty", "trust_pool storage {\nkeys ca.pem\n}" + client, []string{"realm 'partners': trust_pool: "}},
 	})
@@ -96,6 +107,10 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 	}, []loadTest{
 		{"no file", `{"provider":"file","pem_files":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},
 		{"nothing inline", `{"provider":"inline","trusted_ca_certs":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate"}},
+		{"combined without sources", `{"provider":"combined"}`, []string{"realm 'partners': trust_pool: combined: it has no source; add one"}},
+		{"combined with a word that is none", `{"provider":"combined","sources":[{"provider":"file","pem_files":["DIR/ca.pem"]}],"refresh":1}`, []string{"realm 'partners': trust_pool: combined: ", `unknown field "refresh"`}},
+		{"combined with the system's", `{"provider":"combined","sources":[{"provider":"system"},{"provider":"file","pem_files":["DIR/ca.pem"]}]}`, []string{"realm 'partners': trust_pool: combined: module *caddytls.SystemCAPool does not tell its certificates; it can only be used alone"}},
+		{"null", `null`, []string{"realm 'partners': trust_pool: "}},
 		{"a module that is no pool", `{"provider":"file","pem_files":["DIR/ca.pem"],"pem_file":"x"}`, []string{"realm 'partners': trust_pool: ", `unknown field "pem_file"`}},
 	})
 
@@ -107,11 +122,32 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 		"combined":            "combined {\nsource file DIR/ca.pem\nsource file DIR/other.pem\n}",
 		"a CA of Caddy's":     "pki_root local",
 		"two CAs in one file": "file DIR/two.pem",
+		"refreshed":           "pki_root local\ntrust_pool_refresh 1m",
+		"refreshed in part":   "combined {\nsource file DIR/ca.pem\nsource pki_intermediate local\n}\ntrust_pool_refresh 2h",
+		"refreshed shadow":    "file DIR/ca.pem\nshadow_trust_pool pki_root local\ntrust_pool_refresh 5m",
+		"shadow":              "file DIR/ca.pem\nshadow_trust_pool file DIR/two.pem",
 	} {
 		if result := loadCaddyfile(t, inPartners(fillLoadTest(dir, "trust_pool "+pool+client))); result.err != nil {
 			t.Errorf("%s: %v", name, result.err)
 		}
 	}
+}
+
+// TestLoadTrustPoolRefresh: a setting that would do nothing is a mistake.
+func TestLoadTrustPoolRefresh(t *testing.T) {
+	const useless = "realm 'partners': trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it"
+	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
+		{"files", "trust_pool file DIR/ca.pem\ntrust_pool_refresh 1h", []string{useless}},
+		{"no trust pool", "trust_pool_refresh 1h\nclient a {\nthumbprint SHA256\n}", []string{useless}},
+		{"files in combined", "trust_pool combined {\nsource file DIR/ca.pem\n}\nshadow_trust_pool file DIR/two.pem\ntrust_pool_refresh 1h", []string{useless}},
+	})
+	checkLoadErrors(t, loadJSON, func(members string) string {
+		return `{"apps":{"mtls":{"realms":{"partners":{` + members + `}}}}}`
+	}, []loadTest{
+		{"too short", `"trust_pool":{"provider":"system"},"trust_pool_refresh":59000000000`, []string{"realm 'partners': trust_pool_refresh '59s': 59s is too short; use at least 1m"}},
+		{"negative", `"trust_pool":{"provider":"system"},"trust_pool_refresh":-1`, []string{"realm 'partners': trust_pool_refresh '-1ns': -1ns is too short; use at least 1m"}},
+		{"unknown module in the shadow", `"trust_pool":{"provider":"system"},"shadow_trust_pool":{"provider":"fil"}`, []string{"realm 'partners': shadow_trust_pool: loading module 'fil': unknown module: tls.ca_pool.source.fil"}},
+	})
 }
 
 // TestLoadTrustWarnings: legal, but wider than an operator may think.

@@ -27,6 +27,8 @@ type verdict struct {
 	until time.Time
 	// generation is the one of the revocation sources that it was worked out with.
 	generation uint64
+	// unseen tells that the shadow trust pool has not been asked yet.
+	unseen atomic.Bool
 
 	hash      uint64
 	presented []byte

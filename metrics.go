@@ -44,13 +44,19 @@ var (
 		Name: metricsPrefix + "token_errors_total",
 		Help: "Token requests refused, by OAuth error code.",
 	}, []string{"realm", "error"})
+	shadowTrust = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "shadow_trust_total",
+		Help: "Certificates admitted by their chain, at first sight, by what the shadow trust pool says: ok, fail, or dropped because too many waited.",
+	}, []string{"realm", "result"})
 
 	clientsDesc = prometheus.NewDesc(metricsPrefix+"clients",
 		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
 	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
-		"When a source of revocations was last read without an error.", []string{"realm", "source"}, nil)
+		"When a source of revocations, or a trust pool, was last read without an error.", []string{"realm", "source"}, nil)
+	shadowFailingDesc = prometheus.NewDesc(metricsPrefix+"shadow_trust_failing_clients",
+		"Clients that presented a certificate, still valid, which would fail under the shadow trust pool.", []string{"realm"}, nil)
 	signingKeysDesc = prometheus.NewDesc(metricsPrefix+"signing_keys",
 		"Keys in the JWKS, by state: active signs, published only verifies.", []string{"realm", "state"}, nil)
 )
@@ -61,6 +67,7 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 	descs <- expiryDesc
 	descs <- signingKeysDesc
 	descs <- sourceDesc
+	descs <- shadowFailingDesc
 }
 
 // Collect implements prometheus.Collector for the gauges of the app.
@@ -81,6 +88,12 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 				}
 			}
 		}
+		for _, pool := range realm.trustPools {
+			gauge(sourceDesc, float64(pool.lastSuccess().Unix()), name, pool.word)
+		}
+		if realm.shadow != nil {
+			gauge(shadowFailingDesc, float64(realm.shadow.failing(realm.current.Load().registry, a.now())), name)
+		}
 		if realm.authority == nil {
 			continue
 		}
@@ -93,7 +106,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 // register makes the metrics of this configuration visible.
 func (a *App) registerMetrics(registry *prometheus.Registry) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, a,
+		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, shadowTrust, a,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err

@@ -102,6 +102,16 @@ func (a *App) Start() error {
 		if realm.revocation != nil {
 			go realm.keepRevocation(ctx)
 		}
+		for _, pool := range realm.trustPools {
+			for _, source := range pool.sources {
+				if !source.fixed() {
+					go pool.keep(ctx, source)
+				}
+			}
+		}
+		if realm.shadow != nil {
+			go realm.shadow.run(ctx)
+		}
 	}
 	return nil
 }
@@ -115,6 +125,20 @@ func (a *App) Stop() error {
 	for _, realm := range a.Realms {
 		if realm.authority != nil {
 			realm.authority.keys.Wait(ctx)
+		}
+	}
+	return nil
+}
+
+// Cleanup ends what was loaded for the app and may outlive its context. It runs
+// after a failed Provision too.
+func (a *App) Cleanup() error {
+	for _, realm := range a.Realms {
+		if realm == nil {
+			continue
+		}
+		for _, pool := range realm.trustPools {
+			pool.close()
 		}
 	}
 	return nil
@@ -183,6 +207,7 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 
 // Interface guards
 var (
-	_ caddy.App         = (*App)(nil)
-	_ caddy.Provisioner = (*App)(nil)
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
 )

@@ -30,7 +30,17 @@ var errEarlyData = errors.New("too_early")
 type Realm struct {
 	// The CA certificates that the chains of PKI clients must lead to. This
 	// alone decides who is trusted, whatever the TLS connection policy says.
+	// Files are watched; when they change, the next request of every connection
+	// is decided by what they hold now. A file that is broken changes nothing.
 	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+
+	// How often trust pools that are not files are loaded again. Default: `1h`,
+	// at least `1m`.
+	TrustPoolRefresh caddy.Duration `json:"trust_pool_refresh,omitempty"`
+
+	// The CA certificates that are to be the trust pool one day. They decide
+	// nothing. Clients that would be refused if they did are logged and counted.
+	ShadowTrustPoolRaw json.RawMessage `json:"shadow_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
@@ -50,6 +60,10 @@ type Realm struct {
 	// current is what the realm decides by; changing is held by who replaces it
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
+	// trustPools are the sources of what is trusted, and of what is to be
+	trustPools []*trustPool
+	// shadow is nil without a shadow trust pool
+	shadow *shadowWatch
 	// revocation is nil where nothing is configured
 	revocation *revocation
 	// forwarded is nil where no proxy may forward certificates
@@ -83,11 +97,9 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err != nil {
 		return err
 	}
-	anchors := new(trust)
-	if realm.TrustPoolRaw != nil {
-		if anchors, err = loadTrust(ctx, realm); err != nil {
-			return fmt.Errorf("trust_pool: %w", err)
-		}
+	anchors, shadow, err := realm.provisionTrust()
+	if err != nil {
+		return err
 	}
 	if realm.ForwardedCertificate != nil {
 		if realm.forwarded, err = realm.ForwardedCertificate.compile(); err != nil {
@@ -112,9 +124,12 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
-	first, err := realm.build(parts{registry: registry, trust: anchors})
+	first, err := realm.build(parts{registry: registry, trust: anchors, shadow: shadow})
 	if err != nil {
 		return err
+	}
+	if realm.shadow != nil {
+		realm.shadow.use(shadow)
 	}
 	realm.current.Store(first)
 	return nil

@@ -16,6 +16,7 @@ import (
 type parts struct {
 	registry *clients.Registry
 	trust    *trust // without a trust pool, its pool is nil
+	shadow   *trust // nil without a shadow trust pool
 }
 
 // snapshot is all that a realm decides by at one moment. It never changes: when
@@ -40,16 +41,25 @@ func (realm *Realm) change(update func(*parts)) error {
 	if err != nil {
 		return err
 	}
+	if realm.shadow != nil {
+		realm.shadow.use(next.shadow)
+	}
 	realm.current.Store(built)
 	return nil
 }
 
 // build makes a snapshot of parts that fit together.
 func (realm *Realm) build(p parts) (*snapshot, error) {
-	if err := realm.checkTrust(p.registry, p.trust); err != nil {
+	if err := realm.checkTrust(p.registry, p.trust, wordTrustPool); err != nil {
 		return nil, err
 	}
+	if p.shadow != nil {
+		if err := realm.checkTrust(p.registry, p.shadow, wordShadowPool); err != nil {
+			return nil, err
+		}
+	}
 	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.now), parts: p}
+	s.shadow, s.watch = p.shadow, realm.shadow
 	if realm.revocation != nil {
 		s.revocation = realm.revocation.checker
 	}
@@ -71,7 +81,7 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 }
 
 // checkTrust holds the clients against the trust pool.
-func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error {
+func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word string) error {
 	warned := false
 	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
 	for _, client := range slices.SortedFunc(registry.All(), byID) {
@@ -83,8 +93,8 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust) error
 		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
 			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
 		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
-			return fmt.Errorf("client '%s': under trust_pool system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID)
-		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
+			return fmt.Errorf("client '%s': under %s system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID, word)
+		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned && word == wordTrustPool:
 			warned = true
 			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
 				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))
