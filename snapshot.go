@@ -49,7 +49,11 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if err := realm.checkTrust(p.registry, p.trust); err != nil {
 		return nil, err
 	}
+	if err := realm.checkProfile(p.registry); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
 	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.now), parts: p}
+	s.texts = &realm.texts
 	if realm.revocation != nil {
 		s.revocation = realm.revocation.checker
 	}
