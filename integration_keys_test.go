@@ -39,7 +39,9 @@ func (r *rig) verifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, i
 	return header
 }
 
-func TestSigningAlgorithms(t *testing.T) {
+// TestR30_R47_SigningAlgorithms: a token of every algorithm verifies with the
+// published keys alone.
+func TestR30_R47_SigningAlgorithms(t *testing.T) {
 	rsa := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
 	for _, algorithm := range tokens.Algorithms() {
 		t.Run(string(algorithm), func(t *testing.T) {
