@@ -28,9 +28,8 @@ type identity struct {
 	matched    string
 	leaf       *x509.Certificate
 	thumbprint string
-	// clientCert and clientCertChain are the headers of RFC 9440, "" where
-	// nobody forwards them; a pin that counts alone has no chain
-	clientCert, clientCertChain string
+	// headers are nil where nobody forwards certificates
+	headers *certificateHeaders
 	// found is what the realm decided by; what else it says of the client is
 	// in there, and not in one that has taken its place meanwhile
 	found *snapshot
@@ -112,10 +111,7 @@ func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x50
 	if refusal != nil {
 		return identity{}, refusal, remembered
 	}
-	return identity{
-		credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint,
-		clientCert: v.clientCert, clientCertChain: match.chainText,
-	}, nil, remembered
+	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint, headers: match.headers}, nil, remembered
 }
 
 // generation is another number whenever CRLs, OCSP or the deny file say

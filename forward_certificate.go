@@ -20,6 +20,10 @@ const (
 // one has vouched for are in them.
 const maxChainTexts = 64
 
+// certificateHeaders are the values of Client-Cert and of Client-Cert-Chain,
+// which is "" for a pin that counts without a chain.
+type certificateHeaders struct{ cert, chain string }
+
 // certificateTexts makes the headers of RFC 9440 of an accepted certificate at
 // its first sight; they are kept with the verdict, so that no later request
 // encodes anything. The text of a chain is shared by all clients of its CA.
@@ -32,14 +36,17 @@ type certificateTexts struct {
 
 // encode puts the headers into a new verdict, if a handler wants them.
 func (t *certificateTexts) encode(v *verdict, leaf *x509.Certificate) {
-	wanted := t != nil && t.wanted.Load()
-	if wanted {
-		v.clientCert = validators.ClientCert(leaf)
+	cert := ""
+	if t != nil && t.wanted.Load() {
+		cert = validators.ClientCert(leaf)
 	}
 	for i := range v.matches {
 		m := &v.matches[i]
-		if wanted && m.chain != nil {
-			m.chainText = t.chain(m.chain[1:])
+		if cert != "" {
+			m.headers = &certificateHeaders{cert: cert}
+			if m.chain != nil {
+				m.headers.chain = t.chain(m.chain[1:])
+			}
 		}
 		m.chain = nil // the parsed certificates need not outlive the connection
 	}
@@ -66,9 +73,9 @@ func (t *certificateTexts) chain(above []*x509.Certificate) string {
 
 // setCertificate tells the API behind the certificate of an admitted client.
 func setCertificate(header http.Header, id identity) {
-	values := []string{id.clientCert, id.clientCertChain}
+	values := []string{id.headers.cert, id.headers.chain}
 	header[clientCertHeader] = values[:1:1]
-	if id.clientCertChain != "" {
+	if id.headers.chain != "" {
 		header[clientCertChainHeader] = values[1:]
 	}
 }

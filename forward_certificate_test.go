@@ -40,15 +40,15 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			if got.clientCert != validators.ClientCert(leaf.Cert) || got.clientCertChain != validators.ClientCertChain(chain) {
-				t.Errorf("client %s: %s\n%s", id, got.clientCert, got.clientCertChain)
+			if got.headers.cert != validators.ClientCert(leaf.Cert) || got.headers.chain != validators.ClientCertChain(chain) {
+				t.Errorf("client %s: %s\n%s", id, got.headers.cert, got.headers.chain)
 			}
 			if id != "a" {
 				continue
 			}
 			if i == 0 {
 				first = got
-			} else if unsafe.StringData(first.clientCert) != unsafe.StringData(got.clientCert) || unsafe.StringData(first.clientCertChain) != unsafe.StringData(got.clientCertChain) {
+			} else if unsafe.StringData(first.headers.cert) != unsafe.StringData(got.headers.cert) || unsafe.StringData(first.headers.chain) != unsafe.StringData(got.headers.chain) {
 				t.Error("a remembered certificate is encoded again")
 			}
 		}
@@ -65,10 +65,10 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 	other := testpki.MustIssue(t, &testpki.CA{Cert: one.Cert, Key: one.Key}, company("client"))
 	third, refusal, _ := auth.authenticate(other.Presented(), "a")
 	fourth, _, _ := auth.authenticate(testpki.MustIssue(t, one, company("client")).Presented(), "a")
-	if refusal != nil || third.clientCertChain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
-		t.Fatalf("%v %q", refusal, third.clientCertChain)
+	if refusal != nil || third.headers.chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
+		t.Fatalf("%v %q", refusal, third.headers.chain)
 	}
-	if unsafe.StringData(third.clientCertChain) != unsafe.StringData(fourth.clientCertChain) {
+	if unsafe.StringData(third.headers.chain) != unsafe.StringData(fourth.headers.chain) {
 		t.Error("a chain is kept twice")
 	}
 }
@@ -82,8 +82,8 @@ func TestForwardedTextsOnDemand(t *testing.T) {
 	for _, texts := range []*certificateTexts{nil, new(certificateTexts)} {
 		auth.texts = texts
 		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
-		if refusal != nil || id.clientCert != "" || id.clientCertChain != "" {
-			t.Errorf("%v %q %q", refusal, id.clientCert, id.clientCertChain)
+		if refusal != nil || id.headers != nil {
+			t.Errorf("%v %v", refusal, id.headers)
 		}
 		auth.accepted = newMemory(4, maxAcceptedBytes)
 	}
@@ -105,8 +105,8 @@ func TestPinnedWithAndWithoutChain(t *testing.T) {
 		auth.texts = new(certificateTexts)
 		auth.texts.wanted.Store(true)
 		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
-		if refusal != nil || id.clientCertChain != want || id.clientCert != validators.ClientCert(leaf.Cert) {
-			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.clientCertChain)
+		if refusal != nil || id.headers.chain != want || id.headers.cert != validators.ClientCert(leaf.Cert) {
+			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.headers.chain)
 		}
 	}
 }

@@ -23,8 +23,6 @@ type verdict struct {
 	matches    []admission
 	refusal    *validators.Refusal
 	thumbprint string
-	// clientCert is the Client-Cert header, "" where nobody forwards it.
-	clientCert string
 	// until is when the verdict must be worked out again.
 	until time.Time
 	// generation is the one of the revocation sources that it was worked out with.
@@ -40,9 +38,9 @@ type verdict struct {
 type admission struct {
 	clients.Match
 	// chain is the one that made it count, nil for a pin that needs none. It is
-	// gone once chainText, the Client-Cert-Chain header, has been made of it.
-	chain     []*x509.Certificate
-	chainText string
+	// gone once the headers have been made of it.
+	chain   []*x509.Certificate
+	headers *certificateHeaders
 }
 
 // memory is a bounded, lock-free store of verdicts. A slot is read and
