@@ -49,6 +49,8 @@ type authenticator struct {
 	trust    *validators.TrustPool // nil without a trust pool
 	// revocation is nil where nothing is configured
 	revocation *validators.RevocationChecker
+	// strongKeys refuses certificates with weak keys, as a profile asks
+	strongKeys bool
 	// texts is nil where nobody forwards certificates
 	texts    *certificateTexts
 	now      func() time.Time
@@ -178,6 +180,11 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
 		return refused(refusal)
+	}
+	if a.strongKeys {
+		if refusal := validators.CheckKeyStrength(leaf); refusal != nil {
+			return refused(refusal)
+		}
 	}
 	if a.revocation != nil {
 		if refusal := a.revocation.CheckDenied(leaf); refusal != nil {

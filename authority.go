@@ -53,9 +53,9 @@ type Issuer struct {
 
 	// Refuse a configuration that a security profile does not allow. The only
 	// one is `fapi2`, the FAPI 2.0 Security Profile: tokens are signed with
-	// `ES256`, `PS256` or `EdDSA`, no client is known by a SHA-1 thumbprint, and
-	// the issuer's sites offer no cipher suites beside those of BCP 195.
-	// Default: none.
+	// `ES256`, `PS256` or `EdDSA`, no client is known by a SHA-1 thumbprint, the
+	// issuer's sites offer no CBC cipher suites, and certificates with RSA keys
+	// of less than 2048 bits are refused. Default: none.
 	Profile string `json:"profile,omitempty"`
 }
 

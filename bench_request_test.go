@@ -130,7 +130,7 @@ https://localhost:{{.LongHeader}} {
 	import request
 	mtls_auth
 	reverse_proxy {{.Upstream}} {
-		header_up X-Long "`+strings.Repeat("x", 620)+`"
+		header_up X-Long "` + strings.Repeat("x", 620) + `"
 	}
 }
 

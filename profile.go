@@ -49,10 +49,13 @@ func (i *Issuer) checkProfile(algorithm tokens.Algorithm) error {
 	return checkFAPIAlgorithm(algorithm)
 }
 
+// fapi2 reports whether the realm's issuer has that profile.
+func (realm *Realm) fapi2() bool { return realm.Issuer != nil && realm.Issuer.Profile == profileFAPI2 }
+
 // checkProfile holds the clients against the profile of the issuer: a hash that
 // can be forged makes no sender-constrained token.
 func (realm *Realm) checkProfile(registry *clients.Registry) error {
-	if realm.Issuer == nil || realm.Issuer.Profile != profileFAPI2 {
+	if !realm.fapi2() {
 		return nil
 	}
 	weak := ""
@@ -75,7 +78,7 @@ func (realm *Realm) checkProfile(registry *clients.Registry) error {
 // unless it is told to.
 func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || realm.Issuer.Profile != profileFAPI2 {
+	if !ok || !realm.fapi2() {
 		return nil
 	}
 	for _, place := range []string{realm.authority.url, realm.authority.config.MTLSAlias} {

@@ -53,7 +53,7 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.now), parts: p}
-	s.texts = &realm.texts
+	s.texts, s.strongKeys = &realm.texts, realm.fapi2()
 	if realm.revocation != nil {
 		s.revocation = realm.revocation.checker
 	}

@@ -2,6 +2,7 @@ package validators
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
@@ -56,6 +57,15 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	}
 	if tooManySANs(leaf) {
 		return refuse(CertificateUnsuitable, "the certificate has more than %d subject alternative names", MaxSANs)
+	}
+	return nil
+}
+
+// CheckKeyStrength refuses a certificate with an RSA key of less than 2048 bits
+// (FAPI 2.0 §5.4.1). Keys of elliptic curves that Go knows are long enough.
+func CheckKeyStrength(leaf *x509.Certificate) *Refusal {
+	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+		return refuse(CertificateUnsuitable, "the certificate's RSA key has %d bits, the profile of the realm asks for 2048: issue the client one with a longer key", key.N.BitLen())
 	}
 	return nil
 }
