@@ -29,6 +29,8 @@ type identity struct {
 	matched    string
 	leaf       *x509.Certificate
 	thumbprint string
+	// headers are nil where nobody forwards certificates
+	headers *certificateHeaders
 	// found is what the realm decided by; what else it says of the client is
 	// in there, and not in one that has taken its place meanwhile
 	found *snapshot
@@ -48,13 +50,17 @@ type authenticator struct {
 	trust    *validators.TrustPool // nil without a trust pool
 	// revocation is nil where nothing is configured
 	revocation *validators.RevocationChecker
-	now        func() time.Time
-	accepted   *memory
-	refused    *memory
 	// shadow is nil without a shadow trust pool; watch is what is told of those
 	// who are admitted
 	shadow *trust
 	watch  *shadowWatch
+	// strongKeys refuses certificates with weak keys, as a profile asks
+	strongKeys bool
+	// texts is nil where nobody forwards certificates
+	texts    *certificateTexts
+	now      func() time.Time
+	accepted *memory
+	refused  *memory
 }
 
 func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, now func() time.Time) *authenticator {
@@ -100,6 +106,7 @@ func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x50
 		v.generation = generation
 		v.unseen.Store(a.shadow != nil && slices.ContainsFunc(v.matches, byChain))
 		if v.refusal == nil {
+			a.texts.encode(v, leaf)
 			a.accepted.put(hash, presented, v, now)
 		} else {
 			a.refused.put(hash, presented, v, now)
@@ -115,7 +122,7 @@ func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x50
 	if a.shadow != nil {
 		a.watch.see(a.shadow, presented, v, now)
 	}
-	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint}, nil, remembered
+	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint, headers: match.headers}, nil, remembered
 }
 
 // generation is another number whenever CRLs, OCSP or the deny file say
@@ -129,21 +136,21 @@ func (a *authenticator) generation() uint64 {
 
 // choose decides between the clients that match. Only the client_id of the
 // request can decide between several; a disabled client never counts.
-func choose(matches []clients.Match, clientID string) (clients.Match, *validators.Refusal) {
-	var chosen clients.Match
+func choose(matches []admission, clientID string) (admission, *validators.Refusal) {
+	var chosen admission
 	disabled, mismatch := false, false
-	for _, match := range matches {
+	for _, m := range matches {
 		switch {
-		case clientID != "" && match.Client.ID != clientID:
+		case clientID != "" && m.Client.ID != clientID:
 			mismatch = true
-		case match.Client.Disabled:
+		case m.Client.Disabled:
 			disabled = true
 		case chosen.Credential == nil:
-			chosen = match
-		case chosen.Client != match.Client:
-			return clients.Match{}, &validators.Refusal{
+			chosen = m
+		case chosen.Client != m.Client:
+			return admission{}, &validators.Refusal{
 				Reason: validators.CertificateAmbiguous,
-				Detail: fmt.Sprintf("the certificate fits client '%s' and client '%s'; the request must name one", chosen.Client.ID, match.Client.ID),
+				Detail: fmt.Sprintf("the certificate fits client '%s' and client '%s'; the request must name one", chosen.Client.ID, m.Client.ID),
 			}
 		}
 	}
@@ -151,17 +158,17 @@ func choose(matches []clients.Match, clientID string) (clients.Match, *validator
 	case chosen.Credential != nil:
 		return chosen, nil
 	case disabled:
-		return clients.Match{}, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
+		return admission{}, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
 	case mismatch:
-		return clients.Match{}, &validators.Refusal{
+		return admission{}, &validators.Refusal{
 			Reason: validators.ClientMismatch,
 			Detail: fmt.Sprintf("the certificate belongs to client '%s', the request names %.200q", matches[0].Client.ID, clientID),
 		}
 	}
-	return clients.Match{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
+	return admission{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
 }
 
-func disabledClient(matches []clients.Match, clientID string) string {
+func disabledClient(matches []admission, clientID string) string {
 	for _, match := range matches {
 		if match.Client.Disabled && (clientID == "" || match.Client.ID == clientID) {
 			return match.Client.ID
@@ -183,6 +190,11 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
 		return refused(refusal)
 	}
+	if a.strongKeys {
+		if refusal := validators.CheckKeyStrength(leaf); refusal != nil {
+			return refused(refusal)
+		}
+	}
 	if a.revocation != nil {
 		if refusal := a.revocation.CheckDenied(leaf); refusal != nil {
 			return refused(refusal)
@@ -199,10 +211,15 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 			if pinRefusal == nil {
 				pinRefusal = &validators.Refusal{Reason: validators.CertificateUnknown, Detail: endedText(pin)}
 			}
-		case needsChain(pin) && !chains.of(ctx, a, presented, now).admit(pin.Client, v):
-			pinRefusal = chains.whyNot(pin)
 		default:
-			v.matches = append(v.matches, clients.Match{Credential: pin, Matched: pin.Value})
+			var chain []*x509.Certificate
+			if needsChain(pin) {
+				if chain = chains.of(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
+					pinRefusal = chains.whyNot(pin)
+					continue
+				}
+			}
+			v.matches = append(v.matches, admission{Match: clients.Match{Credential: pin, Matched: pin.Value}, chain: chain})
 			if !pin.Until.IsZero() && pin.Until.Before(v.until) {
 				v.until = pin.Until
 			}
@@ -225,8 +242,8 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	}
 	names, nameRefusal := a.registry.Names(leaf)
 	for _, name := range names {
-		if chains.admit(name.Client, v) {
-			v.matches = append(v.matches, name)
+		if chain := chains.admit(name.Client, v); chain != nil {
+			v.matches = append(v.matches, admission{Match: name, chain: chain})
 		}
 	}
 	switch {
@@ -307,16 +324,16 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// admit reports whether a good chain satisfies the client's issued_by, and if
-// so shortens the verdict to the life of the chain.
-func (c *chainResult) admit(client *clients.Client, v *verdict) bool {
+// admit returns the first good chain that satisfies the client's issued_by, nil
+// if none does, and shortens the verdict to the life of that chain.
+func (c *chainResult) admit(client *clients.Client, v *verdict) []*x509.Certificate {
 	for _, chain := range c.chains {
 		if validators.IssuedBy(chain.certificates, client.IssuedBy) {
 			v.until = earlier(v.until, chain.until)
-			return true
+			return chain.certificates
 		}
 	}
-	return false
+	return nil
 }
 
 // whyNot is why a credential that fits does not admit.

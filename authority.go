@@ -50,6 +50,13 @@ type Issuer struct {
 
 	// The APIs that tokens are for (RFC 8707).
 	Resources []Resource `json:"resources,omitempty"`
+
+	// Refuse a configuration that a security profile does not allow. The only
+	// one is `fapi2`, the FAPI 2.0 Security Profile: tokens are signed with
+	// `ES256`, `PS256` or `EdDSA`, no client is known by a SHA-1 thumbprint, the
+	// issuer's sites offer no CBC cipher suites, and certificates with RSA keys
+	// of less than 2048 bits are refused. Default: none.
+	Profile string `json:"profile,omitempty"`
 }
 
 // Resource is an API and the scopes that belong to it.
@@ -79,6 +86,9 @@ func (realm *Realm) provisionIssuer(ctx caddy.Context) error {
 	}
 	a := &authority{url: config.URL}
 	if a.keys, a.fixed, err = realm.signingKeys(ctx, config); err != nil {
+		return err
+	}
+	if err := config.checkProfile(a.keys.Algorithm()); err != nil {
 		return err
 	}
 	a.config = tokens.IssuerConfig{

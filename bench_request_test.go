@@ -49,6 +49,10 @@ type benchSites struct {
 	Verify string
 	// Proxy passes on nothing.
 	Proxy string
+	// ForwardToken and ForwardCertificate are MTLSAuth with that.
+	ForwardToken, ForwardCertificate string
+	// LongHeader is MTLSAuth with a header as long as a token.
+	LongHeader string
 }
 
 var benchCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
@@ -68,6 +72,7 @@ var benchCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
 			subject "CN=billing, OU=production, O=Partner"
 			scopes  invoices.read
 		}
+		issuer https://localhost
 	}
 }
 
@@ -110,6 +115,32 @@ https://localhost:{{.Proxy}} {
 	import request
 	reverse_proxy {{.Upstream}}
 }
+
+https://localhost:{{.ForwardToken}} {
+	import request
+	mtls_auth {
+		forward_token {
+			audience urn:bench
+		}
+	}
+	reverse_proxy {{.Upstream}}
+}
+
+https://localhost:{{.LongHeader}} {
+	import request
+	mtls_auth
+	reverse_proxy {{.Upstream}} {
+		header_up X-Long "` + strings.Repeat("x", 620) + `"
+	}
+}
+
+https://localhost:{{.ForwardCertificate}} {
+	import request
+	mtls_auth {
+		forward_certificate
+	}
+	reverse_proxy {{.Upstream}}
+}
 `))
 
 // BenchmarkCompareRequest compares the CPU time that the server, a process of
@@ -122,41 +153,68 @@ func BenchmarkCompareRequest(b *testing.B) {
 	}
 	const subject = "CN=billing,OU=production,O=Partner"
 	leaf, roots, server := startBenchServer(b)
-	for _, bench := range []struct {
-		name                 string
-		http2, newConnection bool
-		turns                int
-	}{
+	for _, protocol := range []benchProtocol{
 		{name: "http1", turns: 20},
 		{name: "http2", http2: true, turns: 20},
 		{name: "http1_new_connections", newConnection: true, turns: 5},
 	} {
-		b.Run(bench.name, func(b *testing.B) {
-			transport := &http.Transport{
-				TLSClientConfig:     &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{leaf.TLS()}, MinVersion: tls.VersionTLS13},
-				MaxIdleConnsPerHost: benchConnections,
-				DisableKeepAlives:   bench.newConnection,
-				Protocols:           new(http.Protocols),
-			}
-			transport.Protocols.SetHTTP1(!bench.http2)
-			transport.Protocols.SetHTTP2(bench.http2)
-			defer transport.CloseIdleConnections()
-			site := func(name, port, clientID string) contender {
-				turn := func() time.Duration {
-					return server.requests(b, func() error {
-						return ask(&http.Client{Transport: transport}, "https://localhost:"+port+"/v1/invoices", "hello "+clientID)
-					})
-				}
-				turn() // opens the connections
-				return contender{name, turn}
-			}
-			compare(b, bench.turns,
+		b.Run(protocol.name, func(b *testing.B) {
+			site := protocol.sites(b, leaf, roots, server)
+			compare(b, protocol.turns,
 				site("mtls_auth", server.sites.MTLSAuth, "billing"),
 				site("header_up", server.sites.HeaderUp, subject),
 				site("verify_header_up", server.sites.Verify, subject),
 				site("proxy", server.sites.Proxy, ""),
 			)
 		})
+	}
+}
+
+// BenchmarkCompareForward compares a request whose API behind is told a token,
+// or the certificate, with one whose API is told a client_id alone, and with one
+// that has a header as long as a token.
+func BenchmarkCompareForward(b *testing.B) {
+	leaf, roots, server := startBenchServer(b)
+	for _, protocol := range []benchProtocol{{name: "http1", turns: 20}, {name: "http2", http2: true, turns: 20}} {
+		b.Run(protocol.name, func(b *testing.B) {
+			site := protocol.sites(b, leaf, roots, server)
+			compare(b, protocol.turns,
+				site("forward_token", server.sites.ForwardToken, "billing token"),
+				site("mtls_auth", server.sites.MTLSAuth, "billing"),
+				site("long_header", server.sites.LongHeader, "billing"),
+				site("forward_certificate", server.sites.ForwardCertificate, "billing certificate"),
+			)
+		})
+	}
+}
+
+// benchProtocol is a way to make requests.
+type benchProtocol struct {
+	name                 string
+	http2, newConnection bool
+	turns                int
+}
+
+// sites returns what makes a contender of a site, whose API says what it was
+// told.
+func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertPool, server *benchServer) func(name, port, told string) contender {
+	transport := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{leaf.TLS()}, MinVersion: tls.VersionTLS13},
+		MaxIdleConnsPerHost: benchConnections,
+		DisableKeepAlives:   p.newConnection,
+		Protocols:           new(http.Protocols),
+	}
+	transport.Protocols.SetHTTP1(!p.http2)
+	transport.Protocols.SetHTTP2(p.http2)
+	b.Cleanup(transport.CloseIdleConnections)
+	return func(name, port, told string) contender {
+		turn := func() time.Duration {
+			return server.requests(b, func() error {
+				return ask(&http.Client{Transport: transport}, "https://localhost:"+port+"/v1/invoices", "hello "+told)
+			})
+		}
+		turn() // opens the connections
+		return contender{name, turn}
 	}
 }
 
@@ -235,12 +293,19 @@ func (s benchProcess) cpu(b *testing.B) (used time.Duration) {
 // process.
 func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "hello "+r.Header.Get("X-Client-ID"))
+		told := r.Header.Get("X-Client-ID")
+		if r.Header.Get("Authorization") != "" {
+			told += " token"
+		}
+		if r.Header.Get("Client-Cert-Chain") != "" {
+			told += " certificate"
+		}
+		_, _ = io.WriteString(w, "hello "+told)
 	}))
 	b.Cleanup(upstream.Close)
 
 	sites := benchSites{Dir: filepath.ToSlash(b.TempDir()), Upstream: strings.TrimPrefix(upstream.URL, "http://")}
-	for _, port := range []*string{&sites.MTLSAuth, &sites.HeaderUp, &sites.Verify, &sites.Proxy} {
+	for _, port := range []*string{&sites.MTLSAuth, &sites.HeaderUp, &sites.Verify, &sites.Proxy, &sites.ForwardToken, &sites.ForwardCertificate, &sites.LongHeader} {
 		var err error
 		if *port, err = freePort(); err != nil {
 			b.Fatal(err)

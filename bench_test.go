@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -288,7 +289,7 @@ func bareSignature(private crypto.Signer, alg tokens.Algorithm, input string) er
 // without it. Caddy gives every request a fresh context, so both make one.
 func BenchmarkHandler(b *testing.B) {
 	leaf := testpki.MustSelfSigned(b)
-	h := benchHandler(b, leaf)
+	plain, token, certificate := benchHandler(b, leaf, new(Handler)), benchHandler(b, leaf, &Handler{ForwardToken: &ForwardToken{Audience: "urn:bench"}}), benchHandler(b, leaf, &Handler{ForwardCertificate: true})
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	server, target, w := new(caddyhttp.Server), &url.URL{Path: "/v1/invoices"}, httptest.NewRecorder()
 	state := &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: leaf.Presented()}
@@ -297,7 +298,9 @@ func BenchmarkHandler(b *testing.B) {
 		serve func(*http.Request) error
 	}{
 		{"nothing", func(r *http.Request) error { return next.ServeHTTP(w, r) }},
-		{"mtls_auth", func(r *http.Request) error { return h.ServeHTTP(w, r, next) }},
+		{"mtls_auth", func(r *http.Request) error { return plain.ServeHTTP(w, r, next) }},
+		{"forward_token", func(r *http.Request) error { return token.ServeHTTP(w, r, next) }},
+		{"forward_certificate", func(r *http.Request) error { return certificate.ServeHTTP(w, r, next) }},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			measure(b, func(int) {
@@ -319,10 +322,22 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-func benchHandler(b *testing.B, leaf *testpki.Leaf) *Handler {
-	app := &App{Realms: map[string]*Realm{defaultRealm: {Clients: []clients.Record{{
-		ClientID: "client", Thumbprints: clients.Strings{validators.ThumbprintOf(leaf.Cert.Raw).String()},
-	}}}}}
+func benchHandler(b *testing.B, leaf *testpki.Leaf, h *Handler) *Handler {
+	private, err := tokens.Generate(tokens.ES256)
+	if err != nil {
+		b.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key := writeTemp(b, b.TempDir(), "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	app := &App{Realms: map[string]*Realm{defaultRealm: {
+		Clients: []clients.Record{{
+			ClientID: "client", Thumbprints: clients.Strings{validators.ThumbprintOf(leaf.Cert.Raw).String()},
+		}},
+		Issuer: &Issuer{URL: "https://auth.example.com", SigningKey: key},
+	}}}
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		Admin:   &caddy.AdminConfig{Disabled: true},
 		AppsRaw: caddy.ModuleMap{appID: caddyconfig.JSON(app, nil)},
@@ -330,7 +345,6 @@ func benchHandler(b *testing.B, leaf *testpki.Leaf) *Handler {
 	if err != nil {
 		b.Fatal(err)
 	}
-	h := new(Handler)
 	if err := h.Provision(ctx); err != nil {
 		b.Fatal(err)
 	}

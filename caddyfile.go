@@ -169,14 +169,22 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 //		report_only
 //		header_up     <name> <value>
 //		keep_header   <name>...
+//		forward_certificate
+//		forward_token [<header>] {
+//			...
+//		}
 //	}
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	if _, err := declaredRealm(h, handler.Realm); err != nil {
+	realm, err := declaredRealm(h, handler.Realm)
+	if err != nil {
 		return nil, err
+	}
+	if handler.ForwardToken != nil && realm.Issuer == nil {
+		return nil, h.Errf("forward_token: realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", cmp.Or(handler.Realm, defaultRealm))
 	}
 	return handler, nil
 }
@@ -204,6 +212,14 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = h.parseHeaderUp(d)
 		case "keep_header":
 			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
+		case "forward_certificate":
+			err = parseFlag(d, &h.ForwardCertificate)
+		case "forward_token":
+			if h.ForwardToken != nil {
+				return d.Errf("duplicate option '%s'", word)
+			}
+			h.ForwardToken = new(ForwardToken)
+			err = h.ForwardToken.UnmarshalCaddyfile(d)
 		default:
 			err = d.Errf("unrecognized subdirective '%s'", word)
 		}

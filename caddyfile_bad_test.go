@@ -195,6 +195,11 @@ func TestBadIssuer(t *testing.T) {
 		{"resource a {\nscopes a a\n}", 2, "duplicate scopes 'a'"},
 		{"resource a {\nscopes {env.SCOPE}\n}", 2, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"resource a {\nscopes x\n}\nresource a {\nscopes y\n}", 6, "resource 'a' is declared twice; merge the two"},
+		{"profile", 1, wrongCount("profile")},
+		{"profile fapi1", 1, "profile 'fapi1': there is no such profile; the only one is fapi2"},
+		{"profile fapi2\nprofile fapi2", 2, "duplicate option 'profile'"},
+		{"profile \"{$MTLS_TEST_UNSET}\"", 1, "profile is empty; give it a value or remove the line"},
+		{"signing_algorithm RS256\nprofile fapi2", 3, "signing_algorithm 'RS256': profile fapi2: signing algorithm 'RS256' is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits"},
 		{"resource a {\nscopes x\n}\nresource b {\nscopes y x\n}", 6, "scope 'x' belongs to the resources 'a' and 'b'; remove it from one"},
 	})
 }
@@ -230,6 +235,29 @@ func TestBadHandler(t *testing.T) {
 		{"keep_header *", 1, "the header name is empty"},
 		{"keep_header Client-Cert Client-Cert", 1, "duplicate keep_header 'Client-Cert'"},
 		{"optional {\nx\n}", 1, "unrecognized subdirective '{'"},
+		{"forward_certificate on", 1, wrongCount("on")},
+		{"forward_certificate\nforward_certificate", 2, "duplicate option 'forward_certificate'"},
+		{"forward_certificate\nheader_up Client-Cert a", 3, "header 'Client-Cert' is that of forward_certificate or forward_token, and it is set as 'Client-Cert' already; choose another name for one of the two"},
+		{"forward_certificate\nkeep_header client-cert-chain", 3, "header 'Client-Cert-Chain' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"},
+		{"forward_token", 2, "forward_token: it has no audience; name the API behind, by a name that nothing else uses"},
+		{"forward_token X-Token Y", 1, wrongCount("Y")},
+		{"forward_token \"{$MTLS_TEST_UNSET}\" {\naudience a\n}", 1, "forward_token: the header name is empty"},
+		{"forward_token \"X Y\" {\naudience a\n}", 1, `forward_token: "X Y" is no header name; use letters, digits and hyphens`},
+		{"forward_token Proxy-Authorization {\naudience a\n}", 1, "forward_token: header 'Proxy-Authorization' belongs to the connection; choose another name"},
+		{"forward_token {\naudience\n}", 2, wrongCount("audience")},
+		{"forward_token {\naudience a b\n}", 2, wrongCount("a")},
+		{"forward_token {\naudience a\naudience b\n}", 3, "duplicate option 'audience'"},
+		{"forward_token {\naudience \"{$MTLS_TEST_UNSET}\"\n}", 2, "audience is empty; give it a value or remove the line"},
+		{"forward_token {\naudience a\nscopes\n}", 3, wrongCount("scopes")},
+		{"forward_token {\naudience a\nscopes x x\n}", 3, "duplicate scopes 'x'"},
+		{"forward_token {\naudience a\nscopes {env.SCOPE}\n}", 3, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
+		{"forward_token {\naudience a\nlifetime 1h\n}", 3, "lifetime '1h': it is 1h0m0s; use 1s to 5m0s"},
+		{"forward_token {\naudience a\nlifetime 0\n}", 3, "lifetime '0': it is 0s; use 1s to 5m0s"},
+		{"forward_token {\naudience a\nlifetime 1m\nlifetime 1m\n}", 4, "duplicate option 'lifetime'"},
+		{"forward_token {\naudience a\nclaim b c\n}", 3, "unrecognized forward_token option 'claim'"},
+		{"forward_token {\naudience a\n}\nforward_token {\naudience a\n}", 4, "duplicate option 'forward_token'"},
+		{"forward_token {\naudience a\n}\nkeep_header Authorization", 5, "header 'Authorization' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"},
+		{"forward_token {\naudience a\n}", 4, "forward_token: realm 'default' has no issuer to sign it; add 'issuer <https-url>' to the realm"},
 	})
 	checkBadBlocks(t, aroundIssuerHandler, []badBlock{
 		{"issuer a", 1, "unrecognized subdirective 'issuer'"},
@@ -253,9 +281,9 @@ func TestUnknownWords(t *testing.T) {
 		"unrecognized mtls option '%s'"))
 	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,profile fapi2,scopes a",
+	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,scopes a",
 		"unrecognized issuer option '%s'"))
-	checkBadBlocks(t, aroundHandler, unknown("forward_certificate,forward_token,deny a,scopes a", "unrecognized subdirective '%s'"))
+	checkBadBlocks(t, aroundHandler, unknown("deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
 	for _, directive := range []string{"mtls_bearer", "mtls_status"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
 		wantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)

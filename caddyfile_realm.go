@@ -255,6 +255,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 //		resource          <name> {
 //			scopes <scope>...
 //		}
+//		profile           fapi2
 //	}
 func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := parseOnce(d, &i.URL, tokens.CheckIssuerURL); err != nil {
@@ -275,12 +276,17 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parseList(d, &i.Audience, nil)
 		case "resource":
 			err = i.parseResource(d)
+		case "profile":
+			err = parseOnce(d, &i.Profile, checkProfileName)
 		default:
 			err = d.Errf("unrecognized issuer option '%s'", word)
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
+		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(tokens.Algorithm(name)) })
 	}
 	return nil
 }

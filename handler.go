@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -77,12 +78,22 @@ type Handler struct {
 	// stands for any ending.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
+	// Send the API the certificate of an admitted client: its own in
+	// `Client-Cert`, and in `Client-Cert-Chain` the chain that was verified, the
+	// CA of the trust pool included (RFC 9440). A pin that counts without a
+	// chain has none. Default: false.
+	ForwardCertificate bool `json:"forward_certificate,omitempty"`
+
+	// Send the API a signed token that says who the client is. Default: none.
+	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
+
 	app       *App
 	realm     *Realm
 	headers   []headerTemplate
 	own       protectedNames // what header_up sets
 	protected protectedNames // own, and what other gateways set
 	allowed   allowList
+	minter    *gatewayMinter // nil without forward_token
 }
 
 type headerTemplate struct{ name, value string }
@@ -116,6 +127,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	for name, value := range headerUp {
 		names = append(names, name)
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
+	}
+	names = append(names, h.forwardedNames()...)
+	if h.ForwardToken != nil {
+		if h.minter, err = h.ForwardToken.provision(h.app, h.realm); err != nil {
+			return fmt.Errorf("mtls_auth: forward_token: %w", err)
+		}
+	}
+	if h.ForwardCertificate {
+		h.realm.texts.wanted.Store(true)
 	}
 	for _, name := range h.realm.forwarded.headers() {
 		if newHeaderNames(h.KeepHeader...).contains(name) {
@@ -157,6 +177,10 @@ func (h *Handler) Validate() error {
 	if len(set) == 0 {
 		set = []string{defaultIdentityHeader}
 	}
+	var err error
+	if set, err = h.checkForwarded(set); err != nil {
+		return fmt.Errorf("mtls_auth: %w", err)
+	}
 	for _, name := range h.KeepHeader {
 		if err := checkKeptName(name, set); err != nil {
 			return fmt.Errorf("mtls_auth: keep_header: %w", err)
@@ -194,20 +218,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal == nil {
 		refusal = h.permit(id.client())
 	}
+	var token string
+	if refusal == nil && h.minter != nil {
+		var failure *tokens.Error
+		if token, refusal, failure = h.minter.token(r.Context(), id); failure != nil {
+			return h.withoutToken(state, w, r, next, id, failure)
+		}
+	}
 	if refusal == nil {
 		h.realm.metrics.decided("")
 		state.admit(h.realm, id)
 		h.setHeaders(state, r)
-		return next.ServeHTTP(w, r)
+		h.forward(r.Header, id, token)
+		return h.pass(w, r, next)
 	}
 	if h.Optional && refusal.Reason == validators.CertificateMissing {
-		return next.ServeHTTP(w, r)
+		return h.pass(w, r, next)
 	}
 	h.realm.metrics.decided(refusal.Reason)
 	state.reason = refusal.Reason
 	if h.ReportOnly {
 		h.realm.logRefusal("client would be refused", r, state.presented, id, refusal, "")
-		return next.ServeHTTP(w, r)
+		return h.pass(w, r, next)
 	}
 	status, word := outcome(refusal.Reason)
 	// the error says no more than the caller's word: {http.error.message}

@@ -188,7 +188,7 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 // connectionHeaders belong to one hop or to the framing of the message, so
 // nothing may be told in them.
 var connectionHeaders = newHeaderNames(
-	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Connection",
+	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
 )
 

@@ -2,12 +2,14 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,7 +213,10 @@ func checkClaims(t *testing.T, token *oidc.IDToken, leaf *testpki.Leaf, id strin
 	}
 }
 
-func TestTokenEndpointOnAnotherHost(t *testing.T) {
+// TestR17_R18_MixedHosts: people with a browser are asked for no certificate by
+// the issuer's own host, and clients find the host that asks them in the
+// metadata.
+func TestR17_R18_MixedHosts(t *testing.T) {
 	for _, alias := range []string{"https://alias.test", "https://alias.test/base"} {
 		t.Run(alias, func(t *testing.T) {
 			r := newRig(t)
@@ -231,18 +236,39 @@ https://alias.test:@HTTPS@ {
 `)
 			for _, protocol := range rigProtocols {
 				c := r.caller(t, protocol, billing)
+				var asked atomic.Int64
+				present := c.tls.GetClientCertificate
+				c.tls.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					asked.Add(1)
+					return present(info)
+				}
+				for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/openid-configuration/jwks", "/"} {
+					c.get("https://auth.test"+path).wantStatus(t, http.StatusOK)
+				}
 				metadata := asJSON(t, c.get("https://auth.test/.well-known/openid-configuration").wantStatus(t, http.StatusOK).body)
 				place := metadata["mtls_endpoint_aliases"].(map[string]any)["token_endpoint"].(string)
 				if place != alias+"/connect/token" || metadata["token_endpoint"] != "https://auth.test/connect/token" {
 					t.Errorf("the metadata is %v", metadata)
 				}
-				if _, _, claims := r.token(t, c, place, form("billing.partner")); claims["iss"] != "https://auth.test" {
-					t.Errorf("iss is %v", claims["iss"])
-				}
-				// the issuer's own host asks for no certificate
+				// without a certificate, that is an answer in JSON, not an end of the connection
 				got := c.do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).wantStatus(t, http.StatusUnauthorized)
-				if asJSON(t, got.body)["error"] != "invalid_client" {
+				checkTokenHeaders(t, got)
+				if asJSON(t, got.body)["error"] != "invalid_client" || got.header.Get("WWW-Authenticate") != "" {
 					t.Errorf("without a certificate: %q", got.body)
+				}
+				if n := asked.Load(); n > 0 {
+					t.Errorf("%s: the issuer's own host asked for a certificate %d times", protocol, n)
+				}
+
+				answer, _, claims := r.token(t, c, place, form("billing.partner"))
+				if claims["iss"] != "https://auth.test" || claims["cnf"] == nil {
+					t.Errorf("the claims are %v", claims)
+				}
+				if n := asked.Load(); n != 1 {
+					t.Errorf("%s: the alias host asked for a certificate %d times", protocol, n)
+				}
+				if _, err := verify(t, r.caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
+					t.Error(err)
 				}
 				for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/openid-configuration/jwks", "/connect/mtls/token"} {
 					if got := c.get("https://alias.test" + path); got.seen == nil {

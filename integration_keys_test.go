@@ -2,6 +2,8 @@ package mtlsauth
 
 import (
 	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"net/http"
@@ -39,8 +41,10 @@ func (r *rig) verifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, i
 	return header
 }
 
-func TestSigningAlgorithms(t *testing.T) {
-	rsa := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
+// TestR30_R47_SigningAlgorithms: a token of every algorithm verifies with the
+// published keys alone.
+func TestR30_R47_SigningAlgorithms(t *testing.T) {
+	shared := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
 	for _, algorithm := range tokens.Algorithms() {
 		t.Run(string(algorithm), func(t *testing.T) {
 			r := newRig(t)
@@ -48,7 +52,7 @@ func TestSigningAlgorithms(t *testing.T) {
 			r.issue("billing")
 			options := "signing_algorithm " + string(algorithm)
 			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != tokens.PS256 {
-				options += "\nsigning_key " + r.signingKeyPEM(t, "rsa.pem", rsa) // PS256 makes one of its own
+				options += "\nsigning_key " + r.signingKeyPEM(t, "rsa.pem", shared) // PS256 makes one of its own
 			}
 			r.start(issuerRealm(options), issuerSite)
 			for _, protocol := range rigProtocols {
@@ -57,6 +61,41 @@ func TestSigningAlgorithms(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestR45_R47_ProfileAtWork: with profile fapi2, clients get their tokens, and a
+// certificate with a weak key gets none.
+func TestR45_R47_ProfileAtWork(t *testing.T) {
+	r := newRig(t)
+	key, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	billing, weak := r.issue("billing"), r.issue("weak", testpki.CommonName("billing"), testpki.Key(key))
+	sensor := r.selfSigned("sensor")
+	for _, profile := range []string{"", "profile fapi2\nsigning_algorithm PS256"} {
+		if profile == "" {
+			r.start(issuerRealm(profile), issuerSite)
+		} else {
+			r.reload(issuerRealm(profile), issuerSite)
+		}
+		for _, protocol := range rigProtocols {
+			r.token(t, r.caller(t, protocol, billing), "https://auth.test/connect/token", form("billing.partner"))
+			header := r.verifiedToken(t, protocol, sensor, "https://auth.test")
+			got := r.caller(t, protocol, weak).do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner"))
+			if profile == "" {
+				got.wantStatus(t, http.StatusOK)
+				continue
+			}
+			if header["alg"] != "PS256" {
+				t.Errorf("the header is %v", header)
+			}
+			got.wantStatus(t, http.StatusUnauthorized)
+			if entry := r.logs.withErrorID(t, "client refused", got.errorID); entry.str("reason") != "certificate_unsuitable" || !strings.Contains(entry.str("detail"), "1024 bits") {
+				t.Errorf("the log line is %v", entry)
+			}
+		}
 	}
 }
 

@@ -56,6 +56,9 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if h.realm.authority == nil {
 		return fmt.Errorf("mtls_issuer: realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
 	}
+	if err := checkProfileTLS(ctx, h.realm); err != nil {
+		return fmt.Errorf("mtls_issuer: %w", err)
+	}
 	warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)
 	return nil

@@ -1,8 +1,11 @@
 package mtlsauth
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // fillKeys puts the folder of keyFiles into a text.
@@ -25,7 +28,6 @@ func TestLoadHandler(t *testing.T) {
 	}
 	checkLoadErrors(t, loadJSON, auth, []loadTest{
 		{"unknown member", `"deny":["a"]`, []string{`unknown field "deny"`}},
-		{"setting not built yet", `"forward_token":{}`, []string{`unknown field "forward_token"`}},
 		{"header name with a space", `"header_up":{"X Y":"a"}`, []string{`mtls_auth: header_up: "X Y" is no header name; use letters, digits and hyphens`}},
 		{"header name with a line end", `"header_up":{"X\r\nY":"a"}`, []string{`mtls_auth: header_up: "X\r\nY" is no header name`}},
 		{"empty header name", `"header_up":{"":"a"}`, []string{"mtls_auth: header_up: the header name is empty"}},
@@ -53,6 +55,52 @@ func TestLoadHandler(t *testing.T) {
 		{"issuer of a realm without one", `{"handler":"mtls_issuer","realm":"partners"}`, []string{"mtls_issuer: realm 'partners' has no issuer; add 'issuer <https-url>' to it"}},
 		{"unknown member of the issuer", `{"handler":"mtls_issuer","realm":"partners","issuer":"https://a.example"}`, []string{`unknown field "issuer"`}},
 	})
+}
+
+// TestLoadForward: what the API behind is told by certificate and token.
+func TestLoadForward(t *testing.T) {
+	key := writeTemp(t, t.TempDir(), "key.pem", keyPEM(t, testpki.MustKey(t, testpki.P256)))
+	t.Setenv("MTLS_TEST_AUDIENCE", "urn:resource")
+	issued := func(members string) string {
+		return `{"apps":{"mtls":{"realms":{"other":{"issuer":{"url":"https://other.example"}},"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}],"issuer":{"url":"https://auth.example","audience":["urn:api"],"signing_key":"` +
+			filepath.ToSlash(key) + `","resources":[{"name":"urn:resource","scopes":["x"]}]}}}},` + oneServer(`{"handler":"mtls_auth","realm":"partners",`+members+`}`) + `}}`
+	}
+	token := func(members string) string { return issued(`"forward_token":{` + members + `}`) }
+	const mistaken = "so its access tokens and these could be mistaken for each other; choose another audience"
+	checkLoadErrors(t, loadJSON, token, []loadTest{
+		{"no audience", ``, []string{"mtls_auth: forward_token: it has no audience; name the API behind, by a name that nothing else uses"}},
+		{"unknown member", `"audience":"urn:b","aud":"x"`, []string{`unknown field "aud"`}},
+		{"audience of the realm's issuer", `"audience":"https://auth.example"`, []string{"mtls_auth: forward_token: audience 'https://auth.example' is the issuer of realm 'partners' too, " + mistaken}},
+		{"audience of another issuer", `"audience":"https://other.example"`, []string{"mtls_auth: forward_token: audience 'https://other.example' is the issuer of realm 'other' too, " + mistaken}},
+		{"audience of access tokens", `"audience":"urn:api"`, []string{"mtls_auth: forward_token: audience 'urn:api' is an audience of the issuer of realm 'partners' too, " + mistaken}},
+		{"resource", `"audience":"urn:resource"`, []string{"mtls_auth: forward_token: audience 'urn:resource' is a resource of realm 'partners' too, " + mistaken}},
+		{"resource by placeholder", `"audience":"{env.MTLS_TEST_AUDIENCE}"`, []string{"mtls_auth: forward_token: audience 'urn:resource' is a resource of realm 'partners' too, " + mistaken}},
+		{"unset variable", `"audience":"{env.MTLS_TEST_UNSET}"`, []string{"mtls_auth: forward_token: audience '{env.MTLS_TEST_UNSET}': evaluated placeholder {env.MTLS_TEST_UNSET} is empty; set it, or write the value itself"}},
+		{"long lifetime", `"audience":"urn:b","lifetime":"6m"`, []string{"mtls_auth: forward_token: lifetime '6m0s': it is 6m0s; use 1s to 5m0s"}},
+		{"short lifetime", `"audience":"urn:b","lifetime":"10ms"`, []string{"mtls_auth: forward_token: lifetime '10ms': it is 10ms; use 1s to 5m0s"}},
+		{"empty list of scopes", `"audience":"urn:b","scopes":[]`, []string{"mtls_auth: forward_token: scopes is an empty list; name a scope or leave it out"}},
+		{"bad scope", `"audience":"urn:b","scopes":["a b"]`, []string{`mtls_auth: forward_token: scope "a b" holds ' '; use printable ASCII without spaces`}},
+		{"bad header", `"audience":"urn:b","header":"X Y"`, []string{`mtls_auth: forward_token: "X Y" is no header name; use letters, digits and hyphens`}},
+		{"header that proxies drop", `"audience":"urn:b","header":"Proxy-Authorization"`, []string{"mtls_auth: forward_token: header 'Proxy-Authorization' belongs to the connection; choose another name"}},
+		{"header that is set by default", `"audience":"urn:b","header":"x_client_id"`, []string{"mtls_auth: header 'X_client_id' is that of forward_certificate or forward_token, and it is set as 'X-Client-ID' already; choose another name for one of the two"}},
+	})
+	checkLoadErrors(t, loadJSON, issued, []loadTest{
+		{"header_up beside the token", `"forward_token":{"audience":"urn:b"},"header_up":{"authorization":"a"}`, []string{"mtls_auth: header 'Authorization' is that of forward_certificate or forward_token, and it is set as 'authorization' already"}},
+		{"header_up beside the certificate", `"forward_certificate":true,"header_up":{"Client-Cert":"a"}`, []string{"mtls_auth: header 'Client-Cert' is that of forward_certificate or forward_token, and it is set as 'Client-Cert' already"}},
+		{"header_up beside the chain", `"forward_certificate":true,"header_up":{"client_cert_chain":"a"}`, []string{"mtls_auth: header 'Client-Cert-Chain' is that of forward_certificate or forward_token, and it is set as 'client_cert_chain' already"}},
+		{"token and certificate in one header", `"forward_certificate":true,"forward_token":{"audience":"urn:b","header":"client-cert"}`, []string{"mtls_auth: header 'Client-Cert' is that of forward_certificate or forward_token, and it is set as 'Client-Cert' already"}},
+		{"kept token", `"forward_token":{"audience":"urn:b"},"keep_header":["Auth*"]`, []string{"mtls_auth: keep_header: header 'Authorization' is set for the API behind"}},
+		{"kept token of another header", `"forward_token":{"audience":"urn:b","header":"X-Token"},"keep_header":["x_token"]`, []string{"mtls_auth: keep_header: header 'X-Token' is set for the API behind"}},
+		{"kept certificate", `"forward_certificate":true,"keep_header":["Client-Cert*"]`, []string{"mtls_auth: keep_header: header 'Client-Cert' is set for the API behind"}},
+	})
+	checkLoadErrors(t, loadJSON, withHandler, []loadTest{
+		{"no issuer", `{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b"}}`, []string{"mtls_auth: forward_token: realm 'partners' has no issuer to sign it; add 'issuer <https-url>' to the realm"}},
+	})
+	// several directives may have one API behind
+	twice := issued(`"forward_certificate":true,"forward_token":{"audience":"urn:b"}},{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b","header":"X-Token"}`)
+	if result := loadJSON(t, fillLoadTest("", twice)); result.err != nil {
+		t.Error(result.err)
+	}
 }
 
 // TestLoadWithoutApp: a directive alone admits nobody, and says why.

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -86,6 +87,70 @@ func TestLoadSigningKey(t *testing.T) {
 	}
 }
 
+// TestR45_R47_Profile: what FAPI 2.0 does not allow is refused at load, with the
+// value and the remedy.
+func TestR45_R47_Profile(t *testing.T) {
+	keys := keyFiles(t)
+	t.Setenv("MTLS_TEST_WEAK", someSHA1)
+	realm := func(issuer, pin string) string {
+		return fillLoadTest("", fillKeys(keys, inPartners("client a {\nthumbprint "+pin+"\n}\nissuer https://auth.example.com {\nprofile fapi2\n"+issuer+"\n}")))
+	}
+	const remedy = "is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits"
+	for _, test := range []struct{ name, issuer, pin, want string }{
+		{"default", "", "SHA256", ""},
+		{"ES256", "signing_algorithm ES256", "SHA256", ""},
+		{"PS256", "signing_algorithm PS256\nsigning_key KEYS/rsa2048.pem", "SHA256", ""},
+		{"EdDSA by its key", "signing_key KEYS/ed25519.pem", "SHA256", ""},
+		{"RS256 by its key", "signing_key KEYS/rsa2048.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'RS256' " + remedy},
+		{"ES384 by its key", "signing_key KEYS/p384.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'ES384' " + remedy},
+		{"RSA of 1024 bits", "signing_algorithm PS256\nsigning_key KEYS/rsa1024.pem", "SHA256", "the RSA key has 1024 bits: use one of at least 2048"},
+		{"SHA-1", "", someSHA1, "realm 'partners': issuer: client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it by the SHA-256 thumbprint"},
+		{"SHA-1 by a placeholder", "", "{env.MTLS_TEST_WEAK}", "client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			result := loadCaddyfile(t, realm(test.issuer, test.pin))
+			if test.want == "" {
+				if result.err != nil {
+					t.Fatal(result.err)
+				}
+				return
+			}
+			wantError(t, result.err, test.want)
+		})
+	}
+	for algorithm := range strings.SplitSeq("RS256 RS384 RS512 PS384 PS512 ES384 ES512", " ") {
+		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}],"issuer":{"url":"https://auth.example.com","profile":"fapi2","signing_algorithm":"`+algorithm+`"}}}}}}`))
+		wantError(t, result.err, "realm 'partners': issuer: profile fapi2: signing algorithm '"+algorithm+"' "+remedy)
+	}
+}
+
+// TestR44_ProfileCipherSuites: on the issuer's sites, and on these only, what
+// BCP 195 does not recommend for TLS 1.2 is refused.
+func TestR44_ProfileCipherSuites(t *testing.T) {
+	const cbc = "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"
+	for _, test := range []struct{ name, profile, host, suites, want string }{
+		{"defaults", "fapi2", "auth.example.com", "", ""},
+		{"recommended", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"`, ""},
+		{"CBC", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256","` + cbc + `"`, "mtls_issuer: profile fapi2: cipher suite '" + cbc + "' of the site of 'https://auth.example.com' is not allowed; remove it from 'ciphers' in the site's tls"},
+		{"CBC on the alias", "fapi2", "mtls.example.com", `"` + cbc + `"`, "of the site of 'https://mtls.example.com'"},
+		{"CBC elsewhere", "fapi2", "www.example.com", `"` + cbc + `"`, ""},
+		{"CBC without the profile", "", "auth.example.com", `"` + cbc + `"`, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			policy := `{"match":{"sni":["` + test.host + `"]},"cipher_suites":[` + test.suites + `],"client_authentication":{"mode":"request"}}`
+			server := strings.Replace(oneServer(`{"handler":"mtls_issuer","realm":"partners"}`), `"routes"`, `"tls_connection_policies":[`+policy+`],"routes"`, 1)
+			result := loadJSON(t, `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"`+someSHA256+`"}],"issuer":{"url":"https://auth.example.com","mtls_alias":"https://mtls.example.com","profile":"`+test.profile+`"}}}},`+server+`}}`)
+			if test.want == "" {
+				if result.err != nil {
+					t.Fatal(result.err)
+				}
+				return
+			}
+			wantError(t, result.err, test.want)
+		})
+	}
+}
+
 // TestLoadTwoIssuers: tokens of one realm must not pass for another's.
 func TestLoadTwoIssuers(t *testing.T) {
 	keys := keyFiles(t)
@@ -138,6 +203,7 @@ func TestLoadIssuer(t *testing.T) {
 		{"audience twice", url + `"audience":["a","a"]`, []string{"realm 'partners': issuer: audience 'a' is listed twice: remove one"}},
 		{"short lifetime", url + `"token_lifetime":"10ms"`, []string{"realm 'partners': issuer: token lifetime '10ms' is too short: use at least 1s"}},
 		{"negative lifetime", url + `"token_lifetime":-3600000000000`, []string{"realm 'partners': issuer: token lifetime '-1h0m0s' is too short: use at least 1s"}},
+		{"unknown profile", url + `"profile":"FAPI2"`, []string{"realm 'partners': issuer: profile 'FAPI2': there is no such profile; the only one is fapi2"}},
 		{"unknown algorithm", url + `"signing_algorithm":"HS256"`, []string{"realm 'partners': issuer: signing algorithm 'HS256' is not supported: use one of ES256"}},
 	})
 }

@@ -20,7 +20,7 @@ const memoryWays = 4
 // or why it fits none. Which client it is, and whether now, is decided anew on
 // every request.
 type verdict struct {
-	matches    []clients.Match
+	matches    []admission
 	refusal    *validators.Refusal
 	thumbprint string
 	// until is when the verdict must be worked out again.
@@ -34,6 +34,15 @@ type verdict struct {
 	presented []byte
 	count     int
 	digest    [sha256.Size]byte
+}
+
+// admission is a credential that counts for a certificate.
+type admission struct {
+	clients.Match
+	// chain is the one that made it count, nil for a pin that needs none. It is
+	// gone once the headers have been made of it.
+	chain   []*x509.Certificate
+	headers *certificateHeaders
 }
 
 // memory is a bounded, lock-free store of verdicts. A slot is read and

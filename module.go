@@ -55,6 +55,9 @@ type App struct {
 	// certificates in, canonical
 	forwardHeaders []string
 
+	// audiences are those that directives use
+	audiences audiences
+
 	logger *zap.Logger
 	now    func() time.Time
 	ctx    caddy.Context

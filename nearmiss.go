@@ -250,7 +250,7 @@ func (a *authenticator) whenValid(presented []*x509.Certificate, clientID string
 	v := a.examine(context.Background(), presented, at)
 	refusal := v.refusal
 	if refusal == nil {
-		var match clients.Match
+		var match admission
 		if match, refusal = choose(v.matches, clientID); refusal == nil {
 			return []string{fmt.Sprintf("within its validity it is client '%s', by the %s '%s'", match.Client.ID, match.Kind, match.Matched)}
 		}

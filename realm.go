@@ -66,6 +66,8 @@ type Realm struct {
 	shadow *shadowWatch
 	// revocation is nil where nothing is configured
 	revocation *revocation
+	// texts are the headers in which handlers forward certificates
+	texts certificateTexts
 	// forwarded is nil where no proxy may forward certificates
 	forwarded *forwarding
 	// authority is nil where no issuer is configured

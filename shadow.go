@@ -50,7 +50,7 @@ type shadowWatch struct {
 type shadowSight struct {
 	pool      *trust
 	presented []*x509.Certificate
-	matches   []clients.Match
+	matches   []admission
 	now       time.Time
 }
 
@@ -129,7 +129,7 @@ func (w *shadowWatch) judge(sight shadowSight) {
 }
 
 // byChain reports whether a match counts only with a verified chain.
-func byChain(match clients.Match) bool {
+func byChain(match admission) bool {
 	return !match.Credential.Kind.Pinned() || needsChain(match.Credential)
 }
 

@@ -72,7 +72,7 @@ func New(r Record, now time.Time) (client *Client, warnings []string, err error)
 		}
 	}
 	for _, cred := range c.Credentials {
-		if cred.Kind == KindThumbprint && cred.thumbprint.IsSHA1() {
+		if cred.IsSHA1() {
 			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint", c.ID, cred.Value))
 		}
 		if cred.Ended(now) {

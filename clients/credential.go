@@ -57,6 +57,10 @@ func (c *Credential) Ended(now time.Time) bool {
 	return !c.Until.IsZero() && !now.Before(c.Until)
 }
 
+// IsSHA1 reports whether the credential is a SHA-1 thumbprint, which can be
+// forged.
+func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }
+
 // Match is a credential that a certificate fits.
 type Match struct {
 	*Credential

@@ -106,7 +106,7 @@ func FuzzParsePrivateKeyPEM(f *testing.F) {
 		if same, err := ParsePrivateKeyPEM(again, key.Algorithm()); err != nil || same.ID() != key.ID() {
 			t.Fatalf("the key does not survive: %v", err)
 		}
-		if _, err := key.sign([]byte("{}")); err != nil {
+		if _, err := key.sign(typeAccess, []byte("{}")); err != nil {
 			t.Fatalf("the key does not sign: %v", err)
 		}
 	})

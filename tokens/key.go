@@ -27,8 +27,18 @@ type Key struct {
 	public    jose.JSONWebKey
 	publicDoc []byte
 	method    jwt.SigningMethod
-	header    string // the encoded JOSE header and its dot
+	headers   [len(typeNames)]string // the encoded JOSE headers, each with its dot
 }
+
+// tokenType is what a token is, which its `typ` says (RFC 8725 §3.11).
+type tokenType int
+
+const (
+	typeAccess  tokenType = iota // RFC 9068 §2.1
+	typeGateway                  // see [GatewayToken]
+)
+
+var typeNames = [...]string{typeAccess: "at+jwt", typeGateway: "gateway+jwt"}
 
 // NewKey makes a signing key of an *ecdsa.PrivateKey, *rsa.PrivateKey or
 // ed25519.PrivateKey. An empty alg means the natural one of the key: ES256,
@@ -63,11 +73,7 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 	if err != nil {
 		return nil, fmt.Errorf("encoding the public key: %v", err)
 	}
-	header, err := json.Marshal(map[string]string{"typ": "at+jwt", "alg": string(alg), "kid": public.KeyID})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the token header: %v", err)
-	}
-	return &Key{
+	key := &Key{
 		id:        public.KeyID,
 		algorithm: alg,
 		created:   created,
@@ -75,8 +81,15 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 		public:    public,
 		publicDoc: doc,
 		method:    jwt.GetSigningMethod(string(alg)),
-		header:    base64.RawURLEncoding.EncodeToString(header) + ".",
-	}, nil
+	}
+	for typ, name := range typeNames {
+		header, err := json.Marshal(map[string]string{"typ": name, "alg": string(alg), "kid": public.KeyID})
+		if err != nil {
+			return nil, fmt.Errorf("encoding the token header: %v", err)
+		}
+		key.headers[typ] = base64.RawURLEncoding.EncodeToString(header) + "."
+	}
+	return key, nil
 }
 
 // ID returns the key's `kid`: its RFC 7638 thumbprint with SHA-256, base64url
@@ -93,11 +106,11 @@ func (k *Key) Created() time.Time { return k.created }
 // `alg` and `kid`.
 func (k *Key) Public() jose.JSONWebKey { return k.public }
 
-// sign returns the access token with the given claims, a JSON object. It is
+// sign returns the token with the given claims, a JSON object. It is
 // jwt.Token.SignedString, but the header is encoded once per key and the claims
 // only once per token: that halves what a token costs beside its signature.
-func (k *Key) sign(claims []byte) (string, error) {
-	input := k.header + base64.RawURLEncoding.EncodeToString(claims)
+func (k *Key) sign(typ tokenType, claims []byte) (string, error) {
+	input := k.headers[typ] + base64.RawURLEncoding.EncodeToString(claims)
 	signature, err := k.method.Sign(input, k.private)
 	if err != nil {
 		return "", err

@@ -82,11 +82,11 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 		Scope:        strings.Join(scopes, " "),
 		Confirmation: confirmation{Thumbprint: g.Thumbprint},
 	}
-	encoded, err := claims.encode(g.Claims)
+	encoded, err := encodeClaims(claims, g.Claims)
 	if err != nil {
 		return nil, mintFailed(err)
 	}
-	token, err := ring.Signing().sign(encoded)
+	token, err := ring.Signing().sign(typeAccess, encoded)
 	if err != nil {
 		return nil, mintFailed(err)
 	}
@@ -148,10 +148,10 @@ func (a audience) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(a))
 }
 
-// encode returns the claims set with the client's own claims, which are encoded
-// already.
-func (t *accessToken) encode(own Claims) ([]byte, error) {
-	b, err := json.Marshal(t)
+// encodeClaims returns a claims set, a struct, with the client's own claims,
+// which are encoded already.
+func encodeClaims(set any, own Claims) ([]byte, error) {
+	b, err := json.Marshal(set)
 	if err != nil || len(own.members) == 0 {
 		return b, err
 	}

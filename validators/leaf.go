@@ -61,6 +61,15 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	return nil
 }
 
+// CheckKeyStrength refuses a certificate with an RSA key of less than 2048 bits
+// (FAPI 2.0 §5.4.1). Keys of elliptic curves that Go knows are long enough.
+func CheckKeyStrength(leaf *x509.Certificate) *Refusal {
+	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
+		return refuse(CertificateUnsuitable, "the certificate's RSA key has %d bits, the profile of the realm asks for 2048: issue the client one with a longer key", key.N.BitLen())
+	}
+	return nil
+}
+
 // CheckPKILeaf refuses a certificate that names no end entity and therefore
 // cannot be recognised by its names: a CA (RFC 5280 §4.2.1.9), and one whose
 // key usage (§4.2.1.3) lacks digitalSignature or has keyCertSign. A pinned

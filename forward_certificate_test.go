@@ -1,0 +1,112 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// crossSigned is an intermediate with certificates of two CAs, and a leaf of it
+// that is sent with both.
+func crossSigned(t *testing.T) (one, two *testpki.CA, byOne, byTwo *x509.Certificate, leaf *testpki.Leaf) {
+	one, two = testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
+	key := testpki.MustKey(t, testpki.P256)
+	sub := testpki.MustIntermediate(t, one, testpki.CommonName("Sub"), testpki.Key(key))
+	again := testpki.MustIntermediate(t, two, testpki.CommonName("Sub"), testpki.Key(key))
+	leaf = testpki.MustIssue(t, sub, company("client"))
+	leaf.Chain = []*x509.Certificate{again.Cert, sub.Cert}
+	return one, two, sub.Cert, again.Cert, leaf
+}
+
+// TestForwardedChainOfEachClient: one certificate may be several clients, each
+// by another chain. What is told of a client is what admitted that one.
+func TestForwardedChainOfEachClient(t *testing.T) {
+	one, two, byOne, byTwo, leaf := crossSigned(t)
+	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
+	a.SharedCredential, b.SharedCredential = true, true
+	a.IssuedBy, b.IssuedBy = clients.Strings{hashOf(one.Cert.Raw)}, clients.Strings{hashOf(two.Cert.Raw)}
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{one, two}, a, b)
+	auth.texts = new(certificateTexts)
+	auth.texts.wanted.Store(true)
+	var first identity
+	for i := range 2 {
+		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
+			got, refusal, _ := auth.authenticate(leaf.Presented(), id)
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			if got.headers.cert != validators.ClientCert(leaf.Cert) || got.headers.chain != validators.ClientCertChain(chain) {
+				t.Errorf("client %s: %s\n%s", id, got.headers.cert, got.headers.chain)
+			}
+			if id != "a" {
+				continue
+			}
+			if i == 0 {
+				first = got
+			} else if unsafe.StringData(first.headers.cert) != unsafe.StringData(got.headers.cert) || unsafe.StringData(first.headers.chain) != unsafe.StringData(got.headers.chain) {
+				t.Error("a remembered certificate is encoded again")
+			}
+		}
+	}
+	for _, v := range auth.accepted.verdicts() {
+		for _, m := range v.matches {
+			if m.chain != nil {
+				t.Error("the parsed chain is kept")
+			}
+		}
+	}
+
+	// another certificate of the same CA shares the text of the chain
+	other := testpki.MustIssue(t, &testpki.CA{Cert: one.Cert, Key: one.Key}, company("client"))
+	third, refusal, _ := auth.authenticate(other.Presented(), "a")
+	fourth, _, _ := auth.authenticate(testpki.MustIssue(t, one, company("client")).Presented(), "a")
+	if refusal != nil || third.headers.chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
+		t.Fatalf("%v %q", refusal, third.headers.chain)
+	}
+	if unsafe.StringData(third.headers.chain) != unsafe.StringData(fourth.headers.chain) {
+		t.Error("a chain is kept twice")
+	}
+}
+
+// TestForwardedTextsOnDemand: a realm whose handlers forward nothing pays
+// nothing, and the texts of chains are bounded.
+func TestForwardedTextsOnDemand(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, company("client"))
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	for _, texts := range []*certificateTexts{nil, new(certificateTexts)} {
+		auth.texts = texts
+		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
+		if refusal != nil || id.headers != nil {
+			t.Errorf("%v %v", refusal, id.headers)
+		}
+		auth.accepted = newMemory(4, maxAcceptedBytes)
+	}
+	texts := new(certificateTexts)
+	for n := range 3 * maxChainTexts {
+		if text := texts.chain([]*x509.Certificate{fakeCert(n)}); !strings.HasPrefix(text, ":") || len(texts.chains) > maxChainTexts {
+			t.Fatalf("%d chains are kept", len(texts.chains))
+		}
+	}
+}
+
+func TestPinnedWithAndWithoutChain(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, company("client"))
+	for name, want := range map[string]string{"alone": "", "with require_chain": validators.ClientCertChain([]*x509.Certificate{ca.Cert})} {
+		record := pinned("a", leaf)
+		record.RequireChain = want != ""
+		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+		auth.texts = new(certificateTexts)
+		auth.texts.wanted.Store(true)
+		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
+		if refusal != nil || id.headers.chain != want || id.headers.cert != validators.ClientCert(leaf.Cert) {
+			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.headers.chain)
+		}
+	}
+}

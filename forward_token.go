@@ -1,0 +1,248 @@
+package mtlsauth
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	defaultTokenHeader     = "Authorization"
+	defaultGatewayLifetime = time.Minute
+	maxGatewayLifetime     = 5 * time.Minute
+)
+
+// ForwardToken gives the API behind a signed identity instead of a header that
+// it must believe: a JWT with `typ` `gateway+jwt`, signed with the keys of the
+// realm's issuer. It has `iss`, `sub` and `client_id`, `aud`, `scope`, `iat`,
+// `exp` (never later than the certificate's), `jti`, the client's claims, and in
+// `client_cert_x5t#S256` the thumbprint of the certificate (SHA-256, base64url),
+// for audit. It is no access token and is not bound to anything.
+//
+// One token serves the requests that a client makes with one certificate until
+// a third of its lifetime is left, so its `jti` does not identify a request. A
+// request that would go without its token is refused with 503.
+type ForwardToken struct {
+	// The request header of the token. `Authorization` has it after `Bearer `,
+	// any other has the token alone. What the caller sends in this header is
+	// removed. Default: `Authorization`.
+	Header string `json:"header,omitempty"`
+
+	// The audience of the token (`aud`), mandatory. Nothing else may use it: no
+	// issuer, resource or `mtls_bearer` of any realm.
+	Audience string `json:"audience"`
+
+	// The scopes that the token may have; it has those of them that the client
+	// is registered for. Default: all that the client is registered for.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// How long the token lasts: `1s` to `5m`. Default: `60s`.
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
+}
+
+// header is the canonical name of the header.
+func (f *ForwardToken) header() string {
+	return textproto.CanonicalMIMEHeaderKey(cmp.Or(f.Header, defaultTokenHeader))
+}
+
+// UnmarshalCaddyfile reads the token for the API behind. Syntax:
+//
+//	forward_token [<header>] {
+//		audience <aud>
+//		scopes   <scope>...
+//		lifetime <duration>
+//	}
+func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		f.Header = d.Val()
+		if err := checkHeaderName(f.Header); err != nil {
+			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
+		}
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "audience":
+			err = parseOnce(d, &f.Audience, nil)
+		case "scopes":
+			err = parseScopes(d, &f.Scopes)
+		case "lifetime":
+			err = parseDuration(d, &f.Lifetime, checkGatewayLifetime)
+		default:
+			err = d.Errf("unrecognized forward_token option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkGatewayLifetime(d caddy.Duration) error {
+	if d := time.Duration(d); d < time.Second || d > maxGatewayLifetime {
+		return fmt.Errorf("it is %s; use 1s to %s", d, maxGatewayLifetime)
+	}
+	return nil
+}
+
+// check reports what is wrong with the words alone.
+func (f *ForwardToken) check() error {
+	if f.Header != "" {
+		if err := checkHeaderName(f.Header); err != nil {
+			return err
+		}
+	}
+	if f.Audience == "" {
+		return errors.New("it has no audience; name the API behind, by a name that nothing else uses")
+	}
+	if f.Scopes != nil && len(f.Scopes) == 0 {
+		return errors.New("scopes is an empty list; name a scope or leave it out")
+	}
+	for _, scope := range f.Scopes {
+		if err := clients.CheckScope(scope); err != nil {
+			return err
+		}
+	}
+	if f.Lifetime != 0 {
+		if err := checkGatewayLifetime(f.Lifetime); err != nil {
+			return fmt.Errorf("lifetime '%s': %w", time.Duration(f.Lifetime), err)
+		}
+	}
+	return nil
+}
+
+// provision makes the minter of a directive's tokens.
+func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error) {
+	if realm.authority == nil {
+		return nil, fmt.Errorf("realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", realm.name)
+	}
+	if f.Audience == "" { // check tells, but Validate comes later
+		return nil, f.check()
+	}
+	audience, err := expand(f.Audience)
+	if err != nil {
+		return nil, fmt.Errorf("audience '%s': %w", f.Audience, err)
+	}
+	if err := app.checkGatewayAudience(audience); err != nil {
+		return nil, err
+	}
+	m := &gatewayMinter{
+		realm: realm, now: app.now, header: f.header(),
+		audience: audience, scopes: f.Scopes,
+		lifetime: cmp.Or(time.Duration(f.Lifetime), defaultGatewayLifetime),
+	}
+	if m.header == defaultTokenHeader {
+		m.prefix = "Bearer "
+	}
+	return m, nil
+}
+
+// checkGatewayAudience refuses an audience that other tokens are for: an API
+// that takes those would take these.
+func (a *App) checkGatewayAudience(audience string) error {
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		authority := a.Realms[name].authority
+		if authority == nil {
+			continue
+		}
+		taken := ""
+		switch {
+		case audience == authority.url:
+			taken = "the issuer"
+		case slices.Contains(authority.config.Audience, audience):
+			taken = "an audience of the issuer"
+		case slices.ContainsFunc(authority.config.Resources, func(r tokens.Resource) bool { return r.Name == audience }):
+			taken = "a resource"
+		}
+		if taken != "" {
+			return fmt.Errorf("audience '%s' is %s of realm '%s' too, so its access tokens and these could be mistaken for each other; choose another audience", audience, taken, name)
+		}
+	}
+	return a.audiences.reserve(audience, usedByForwardToken)
+}
+
+// forwardedNames are the headers in which the API behind gets certificate and
+// token.
+func (h *Handler) forwardedNames() []string {
+	var names []string
+	if h.ForwardCertificate {
+		names = append(names, clientCertHeader, clientCertChainHeader)
+	}
+	if h.ForwardToken != nil {
+		names = append(names, h.ForwardToken.header())
+	}
+	return names
+}
+
+// checkForwarded adds to the headers that are set those of certificate and
+// token, unless one would be set twice.
+func (h *Handler) checkForwarded(set []string) ([]string, error) {
+	if h.ForwardToken != nil {
+		if err := h.ForwardToken.check(); err != nil {
+			return nil, fmt.Errorf("forward_token: %w", err)
+		}
+	}
+	for _, name := range h.forwardedNames() {
+		if i := slices.IndexFunc(set, newHeaderNames(name).contains); i >= 0 {
+			return nil, fmt.Errorf("header '%s' is that of forward_certificate or forward_token, and it is set as '%s' already; choose another name for one of the two", name, set[i])
+		}
+		set = append(set, name)
+	}
+	return set, nil
+}
+
+// forward tells the API behind what it gets beside the headers of header_up.
+func (h *Handler) forward(header http.Header, id identity, token string) {
+	if h.ForwardCertificate {
+		setCertificate(header, id)
+	}
+	if h.minter != nil {
+		header[h.minter.header] = []string{token}
+	}
+}
+
+// withoutToken ends a request whose token cannot be made. Where nothing is
+// refused, it goes on without an identity.
+func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {
+	h.realm.metrics.decided("")
+	h.realm.metrics.tokenError(failure)
+	state.reason = validators.Reason(failure.Code)
+	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
+	fields := []zap.Field{
+		zap.String("realm", h.realm.name),
+		zap.String("reason", failure.Code),
+		zap.String("detail", failure.Error()),
+		zap.String("client_id", id.client().ID),
+		zap.String("remote_ip", remoteIP(r)),
+		zap.String("host", r.Host),
+		zap.String("uri", r.URL.Path),
+	}
+	if h.ReportOnly {
+		h.app.logger.Error("request goes on without an identity, for its token cannot be made", fields...)
+		return h.pass(w, r, next)
+	}
+	h.app.logger.Error("request refused, for its token cannot be made", append(fields, zap.String("error_id", refused.ID))...)
+	w.Header().Set("Cache-Control", "no-store")
+	maps.Copy(w.Header(), failure.Header) // Retry-After
+	return refused
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*ForwardToken)(nil)

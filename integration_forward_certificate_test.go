@@ -1,0 +1,305 @@
+package mtlsauth
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// withoutProxyLog leaves out what the proxy logs at level DEBUG: the headers
+// that it sends to the API.
+func (r *rig) withoutProxyLog() {
+	r.change = func(config map[string]any) {
+		logs := member(r.t, config, "logging", "logs", "default")
+		excluded, _ := logs["exclude"].([]any)
+		logs["exclude"] = append(excluded, "http.handlers.reverse_proxy")
+	}
+}
+
+// apiBehind starts another API behind Caddy and returns its address.
+func apiBehind(t *testing.T, api http.HandlerFunc) string {
+	server := httptest.NewServer(api)
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func wantHeader(t *testing.T, got reply, name string, want ...string) {
+	t.Helper()
+	if got.seen == nil {
+		t.Fatalf("the request did not reach the API: %d %.300q", got.status, got.body)
+	}
+	if values := got.seen.Header[name]; strings.Join(values, "|") != strings.Join(want, "|") || len(values) != len(want) {
+		t.Errorf("the API was told %s: %.300q, want %.300q", name, values, want)
+	}
+}
+
+const forwardCertificateSites = `
+https://api.test:@HTTPS@ {
+	import mtls
+	log
+	mtls_auth {
+		forward_certificate
+	}
+	reverse_proxy @UP@
+}
+https://public.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+		forward_certificate
+	}
+	reverse_proxy @UP@
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		report_only
+		allow billing.partner
+		forward_certificate
+	}
+	reverse_proxy @UP@
+}
+https://alias.test:@HTTPS@ {
+	import mtls
+	route {
+		mtls_auth {
+			forward_certificate
+		}
+		mtls_auth {
+			report_only
+			allow nobody-else
+			header_up X-Second {http.mtls.client_id}
+			forward_certificate
+		}
+		reverse_proxy @UP@
+	}
+}
+`
+
+// TestForwardCertificate: the API gets the certificate of an admitted client,
+// and the chain that was verified, whatever the client sent.
+func TestForwardCertificate(t *testing.T) {
+	r := newRig(t)
+	sub := testpki.MustIntermediate(t, r.ca, testpki.CommonName("Sub CA"))
+	billing, sensor, stranger := r.issueBy(sub, "billing"), r.selfSigned("sensor"), r.issueBy(r.otherCA, "billing")
+	// in another order, with what does not belong to it, and without the anchor
+	billing = presenting(billing, r.otherCA.Cert, sensor.Cert, sub.Cert)
+	r.withoutProxyLog()
+	r.start(billingAndSensor, forwardCertificateSites)
+
+	clientCert, chain := validators.ClientCert(billing.Cert), validators.ClientCert(sub.Cert)+", "+validators.ClientCert(r.ca.Cert)
+	forged := []func(*http.Request){
+		with("Client-Cert", ":Zm9yZ2Vk:", ":YWdhaW4=:"), with("Client-Cert-Chain", ":Zm9yZ2Vk:"), with("client_cert", ":Zm9yZ2Vk:"), with("Client_Cert_Chain", ":Zm9yZ2Vk:"),
+	}
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			asBilling, asSensor, asStranger, asNobody := r.caller(t, protocol, billing), r.caller(t, protocol, sensor), r.caller(t, protocol, stranger), r.caller(t, protocol, nil)
+			for _, host := range []string{"api.test", "public.test", "other.test"} {
+				for range 2 { // at first sight, and remembered
+					got := asBilling.get("https://"+host+"/", forged...).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+					wantHeader(t, got, "Client-Cert", clientCert)
+					wantHeader(t, got, "Client-Cert-Chain", chain)
+				}
+			}
+			for _, host := range []string{"api.test", "public.test"} {
+				got := asSensor.get("https://"+host+"/", forged...).wantClient(t, "sensor-7")
+				wantHeader(t, got, "Client-Cert", validators.ClientCert(sensor.Cert))
+				wantHeader(t, got, "Client-Cert-Chain")
+				asStranger.get("https://"+host+"/", forged...).wantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
+			}
+			asNobody.get("https://api.test/", forged...).wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+			// who is not admitted has no certificate to tell of
+			for _, got := range []reply{
+				asNobody.get("https://public.test/", forged...), asNobody.get("https://other.test/", forged...),
+				asStranger.get("https://other.test/", forged...), asSensor.get("https://other.test/", forged...),
+				asBilling.get("https://alias.test/", forged...), // the second directive would refuse it
+			} {
+				got.wantStatus(t, http.StatusOK)
+				wantHeader(t, got, "Client-Cert")
+				wantHeader(t, got, "Client-Cert-Chain")
+			}
+		})
+	}
+	// HTTP/1.1 can name headers that a hop is to drop
+	got := r.raw(t, billing, "api.test").send("GET / HTTP/1.1\nHost: api.test\nConnection: close, Client-Cert, client-cert-chain\n\n")
+	wantHeader(t, got, "Client-Cert", clientCert)
+	wantHeader(t, got, "Client-Cert-Chain", chain)
+}
+
+// TestForwardCertificateBehindAProxy: the certificate that a proxy forwards is
+// what the API gets, in the form of RFC 9440, and with the chain of the realm.
+func TestForwardCertificateBehindAProxy(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.withoutProxyLog()
+	realm := strings.Replace(billingAndSensor, "client billing.partner", "forwarded_certificate FORMAT {\nfrom 127.0.0.1\n}\nclient billing.partner", 1)
+	sites := strings.Replace(oneSite, "mtls_auth", "mtls_auth {\nforward_certificate\n}", 1)
+	for _, by := range []forwarder{byRFC9440, byNginx} {
+		global := strings.Replace(realm, "FORMAT", by.format, 1)
+		if r.caddyfile == "" {
+			r.start(global, sites)
+		} else {
+			r.reload(global, sites)
+		}
+		got := r.caller(t, "h2", nil).get("https://api.test/", by.send(billing), with("Client-Cert-Chain", validators.ClientCert(r.otherCA.Cert))).wantClient(t, "billing.partner")
+		wantHeader(t, got, "Client-Cert", validators.ClientCert(billing.Cert))
+		wantHeader(t, got, "Client-Cert-Chain", validators.ClientCert(r.ca.Cert))
+		wantHeader(t, got, "X-Ssl-Client-Cert")
+	}
+}
+
+// TestE4_VaryOnWhatCachesCannotSee: a response that depends on what is set here
+// is not for caches outside (RFC 9440 §2.4).
+func TestE4_VaryOnWhatCachesCannotSee(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.withoutProxyLog()
+	api := apiBehind(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Vary"] = r.URL.Query()["vary"]
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		switch r.URL.Path {
+		case "/304":
+			w.WriteHeader(http.StatusNotModified)
+		case "/empty":
+		default:
+			w.WriteHeader(http.StatusOK)
+			_, _ = io.WriteString(w, "hello")
+		}
+	})
+	site := func(host, options string) string {
+		return fmt.Sprintf("https://%s:@HTTPS@ {\n\timport mtls\n\tmtls_auth {\n%s\n\t}\n\thandle /own {\n\t\theader Vary Client-Cert\n\t\trespond \"own\"\n\t}\n"+
+			"\thandle /fails {\n\t\theader Vary Client-Cert\n\t\terror 418\n\t}\n\treverse_proxy %s\n}\n", host, options, api)
+	}
+	token := "optional\nforward_token {\naudience urn:api\n}\nheader_up X-Tenant {http.mtls.claim.tenant}"
+	r.start(issuerRealm(""), site("api.test", "optional\nforward_certificate")+site("public.test", token)+site("other.test", "optional"))
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			for _, c := range []*caller{r.caller(t, protocol, billing), r.caller(t, protocol, nil)} {
+				for _, tc := range []struct {
+					host, path, query, want string
+				}{
+					{"api.test", "/", "vary=Client-Cert", "*"},
+					{"api.test", "/", "vary=client-cert-chain", "*"},
+					{"api.test", "/", "vary=Accept-Encoding,%20CLIENT-CERT%20", "*"},
+					{"api.test", "/", "vary=Accept-Encoding&vary=Client-Cert", "*"},
+					{"api.test", "/", "vary=X-Client-ID", "*"},
+					{"api.test", "/", "vary=Accept-Encoding,Client-Certainly", "Accept-Encoding,Client-Certainly"},
+					{"api.test", "/", "vary=Accept-Encoding&vary=Origin", "Accept-Encoding|Origin"},
+					{"api.test", "/", "vary=Authorization", "Authorization"},
+					{"api.test", "/", "", ""},
+					{"api.test", "/304", "vary=Client-Cert", "*"},
+					{"api.test", "/empty", "vary=Client-Cert", "*"},
+					{"api.test", "/own", "", "*"},
+					{"api.test", "/fails", "", "*"},
+					{"public.test", "/", "vary=Authorization", "*"},
+					{"public.test", "/", "vary=X-Tenant", "*"},
+					{"public.test", "/", "vary=Accept", "Accept"},
+					{"other.test", "/", "vary=Client-Cert", "Client-Cert"}, // which nobody sets there
+				} {
+					for _, method := range []string{http.MethodGet, http.MethodHead} {
+						got := c.do(method, "https://"+tc.host+tc.path+"?"+tc.query)
+						if vary := strings.Join(got.header["Vary"], "|"); vary != tc.want {
+							t.Errorf("%s %s%s?%s: Vary is %q, want %q", method, tc.host, tc.path, tc.query, vary, tc.want)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestForwardedResponsesStream: what an API sends bit by bit arrives bit by
+// bit, and upgrades work.
+func TestForwardedResponsesStream(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.withoutProxyLog()
+	next := make(chan struct{})
+	api := apiBehind(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "Client-Cert")
+		w.Header().Set("Trailer", "X-End")
+		w.WriteHeader(http.StatusEarlyHints)
+		for i := range 3 {
+			fmt.Fprintf(w, "line %d\n", i)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-next:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		w.Header().Set("X-End", "yes")
+	})
+	r.start(issuerRealm(""), `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		forward_certificate
+		forward_token {
+			audience urn:api
+		}
+	}
+	handle /upgrade {
+		reverse_proxy @UP@
+	}
+	reverse_proxy `+api+` {
+		flush_interval -1
+	}
+}
+`)
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), rigPatience)
+			defer cancel()
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.test/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := r.caller(t, protocol, billing).rt.RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if vary := response.Header["Vary"]; len(vary) != 1 || vary[0] != "*" {
+				t.Errorf("Vary is %q", vary)
+			}
+			body := bufio.NewReader(response.Body)
+			for i := range 3 { // the API waits until each line has arrived
+				if line := readLine(t, body); line != fmt.Sprintf("line %d", i) {
+					t.Errorf("line %d is %q", i, line)
+				}
+				next <- struct{}{}
+			}
+			if rest, err := io.ReadAll(body); err != nil || len(rest) > 0 {
+				t.Errorf("%q %v", rest, err)
+			}
+			if end := response.Trailer.Get("X-End"); end != "yes" {
+				t.Errorf("the trailer is %q", end)
+			}
+		})
+	}
+	conn := r.raw(t, billing, "api.test")
+	conn.write("GET /upgrade HTTP/1.1\nHost: api.test\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
+	response, err := http.ReadResponse(conn.in, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v %v", response, err)
+	}
+	if line := readLine(t, conn.in); line != `hello ["billing.partner"]` {
+		t.Errorf("the API says %q", line)
+	}
+	conn.write("ping\n")
+	if line := readLine(t, conn.in); line != "echo ping" {
+		t.Errorf("the upgraded connection says %q", line)
+	}
+}

@@ -1,0 +1,90 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// GatewayToken is a signed identity for the API behind a gateway. It is not an
+// access token (RFC 9068): its `typ` is "gateway+jwt".
+type GatewayToken struct {
+	// Token is the signed JWT.
+	Token string
+	// KeyID is the `kid` of the key that signed it.
+	KeyID string
+	// IssuedAt is its `iat`.
+	IssuedAt time.Time
+	// Expires is its `exp`.
+	Expires time.Time
+}
+
+// MintGateway issues a token that tells the API behind which client calls. It
+// has the claims of [Issuer.Mint] but `cnf`: the API never sees the certificate,
+// so it could not compare. For audit the thumbprint is in the claim
+// `client_cert_x5t#S256`, a name that no client's own claim can have, see
+// [ValidClaimName].
+//
+// Of g it takes Scopes as they are. The token ends after Lifetime, at least a
+// second, or with the certificate. The audience is mandatory, and nothing else
+// may have it. The error is:
+//
+//   - invalid_client with the cause [ErrCertificateExpired]
+//   - temporarily_unavailable while there is no signing key; ctx bounds how
+//     long one is waited for
+//   - server_error if thumbprint, lifetime or audience are missing, or if the
+//     token cannot be signed
+func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*GatewayToken, *Error) {
+	switch {
+	case len(g.Thumbprint) != thumbprintLength:
+		return nil, mintFailed(fmt.Errorf("'%s' is no SHA-256 thumbprint", g.Thumbprint))
+	case audience == "":
+		return nil, mintFailed(errors.New("there is no audience"))
+	case g.Lifetime < time.Second:
+		return nil, mintFailed(fmt.Errorf("lifetime '%v' is less than a second", g.Lifetime))
+	}
+	ring, err := i.keys.Ensure(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	issuedAt := i.now().Unix()
+	expires := min(issuedAt+i.lifetimeOf(g), g.NotAfter.Unix())
+	if expires <= issuedAt {
+		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
+	}
+	encoded, err := encodeClaims(gatewayClaims{
+		Issuer:     i.url,
+		Subject:    g.ClientID,
+		Audience:   audience,
+		Expires:    expires,
+		IssuedAt:   issuedAt,
+		ID:         newTokenID(),
+		ClientID:   g.ClientID,
+		Scope:      strings.Join(g.Scopes, " "),
+		Thumbprint: g.Thumbprint,
+	}, g.Claims)
+	if err != nil {
+		return nil, mintFailed(err)
+	}
+	key := ring.Signing()
+	token, err := key.sign(typeGateway, encoded)
+	if err != nil {
+		return nil, mintFailed(err)
+	}
+	return &GatewayToken{Token: token, KeyID: key.id, IssuedAt: time.Unix(issuedAt, 0), Expires: time.Unix(expires, 0)}, nil
+}
+
+// gatewayClaims is the claims set of a gateway token.
+type gatewayClaims struct {
+	Issuer     string `json:"iss"`
+	Subject    string `json:"sub"`
+	Audience   string `json:"aud"`
+	Expires    int64  `json:"exp"`
+	IssuedAt   int64  `json:"iat"`
+	ID         string `json:"jti"`
+	ClientID   string `json:"client_id"`
+	Scope      string `json:"scope,omitempty"`
+	Thumbprint string `json:"client_cert_x5t#S256"`
+}

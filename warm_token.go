@@ -1,0 +1,179 @@
+package mtlsauth
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// The number of tokens that one directive keeps warm: two for each client.
+const (
+	minWarmTokens = 1 << 10
+	maxWarmTokens = 1 << 16
+)
+
+// gatewayMinter makes the tokens of one directive for the API behind, and keeps
+// each of them while it is warm.
+type gatewayMinter struct {
+	realm          *Realm
+	now            func() time.Time
+	header, prefix string
+	audience       string
+	scopes         []string
+	lifetime       time.Duration
+
+	warm atomic.Pointer[warmTokens]
+}
+
+// warmTokens are the tokens of what the realm decides by at one moment. They
+// are lost with it.
+type warmTokens struct {
+	found *snapshot
+	slots []atomic.Pointer[warmToken]
+}
+
+// warmToken is the token of a client with one certificate.
+type warmToken struct {
+	client     *clients.Client
+	thumbprint string
+	value      string // of the header
+	keyID      string
+	// issued, refresh and expires are when it was made, when it is due for
+	// renewal and when it ends.
+	issued, refresh, expires time.Time
+	refreshing               atomic.Bool
+}
+
+func newWarmTokens(found *snapshot) *warmTokens {
+	size := min(max(minWarmTokens, 2*found.registry.Len()), maxWarmTokens)
+	return &warmTokens{found: found, slots: make([]atomic.Pointer[warmToken], 1<<bits.Len(uint(size-1)))}
+}
+
+func (t *warmTokens) set(thumbprint string) []atomic.Pointer[warmToken] {
+	first := int(maphash.String(presentedSeed, thumbprint)) & (len(t.slots) - 1) &^ (memoryWays - 1)
+	return t.slots[first : first+memoryWays]
+}
+
+func (t *warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
+	set := t.set(thumbprint)
+	for i := range set {
+		if token := set[i].Load(); token != nil && token.client == client && token.thumbprint == thumbprint {
+			return token
+		}
+	}
+	return nil
+}
+
+// put keeps a token: in the place of the one before it, else in an empty one or
+// that of the token which ends first.
+func (t *warmTokens) put(token *warmToken) {
+	set := t.set(token.thumbprint)
+	victim, ends := 0, time.Time{}
+	for i := range set {
+		old := set[i].Load()
+		if old == nil || old.client == token.client && old.thumbprint == token.thumbprint {
+			victim = i
+			break
+		}
+		if ends.IsZero() || old.expires.Before(ends) {
+			victim, ends = i, old.expires
+		}
+	}
+	set[victim].Store(token)
+}
+
+// token returns the value of the header for an admitted client. The refusal is
+// that the certificate ends within the second; the failure, that there is
+// nothing to sign with.
+func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *validators.Refusal, *tokens.Error) {
+	client, now := id.client(), m.now()
+	warm := m.warmIn(id.found)
+	var token *warmToken
+	if warm != nil {
+		token = warm.get(client, id.thumbprint)
+	}
+	usable := token != nil && m.usable(token, now)
+	// one request renews a token that is due, the others use it meanwhile
+	if usable && (now.Before(token.refresh) || !token.refreshing.CompareAndSwap(false, true)) {
+		return token.value, nil, nil
+	}
+	fresh, failure := m.mint(ctx, id)
+	switch {
+	case failure == nil:
+		if warm != nil {
+			warm.put(fresh)
+		}
+		return fresh.value, nil, nil
+	case errors.Is(failure, tokens.ErrCertificateExpired):
+		return "", &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()}, nil
+	case usable:
+		token.refreshing.Store(false)
+		return token.value, nil, nil
+	}
+	return "", nil, failure
+}
+
+// usable reports whether the API still takes the token: it has not ended, and
+// its key is still published.
+func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
+	if now.Before(token.issued) || !now.Before(token.expires) {
+		return false
+	}
+	_, published := m.realm.authority.keys.PublicKey(token.keyID)
+	return published
+}
+
+// warmIn returns the tokens of what the request was decided by, or nil where
+// that is no longer what the realm decides by.
+func (m *gatewayMinter) warmIn(found *snapshot) *warmTokens {
+	warm := m.warm.Load()
+	if warm != nil && warm.found == found {
+		return warm
+	}
+	if m.realm.current.Load() != found {
+		return nil
+	}
+	next := newWarmTokens(found)
+	if m.warm.CompareAndSwap(warm, next) {
+		return next
+	}
+	return nil
+}
+
+// mint signs a token.
+func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tokens.Error) {
+	client := id.client()
+	grant := id.found.grants[client]
+	grant.Thumbprint, grant.NotAfter, grant.Lifetime = id.thumbprint, id.leaf.NotAfter, m.lifetime
+	if m.scopes != nil {
+		grant.Scopes = nil
+		for _, scope := range m.scopes {
+			if client.HasScope(scope) && !slices.Contains(grant.Scopes, scope) {
+				grant.Scopes = append(grant.Scopes, scope)
+			}
+		}
+	}
+	minted, failure := id.found.issuer.MintGateway(ctx, &grant, m.audience)
+	if failure != nil {
+		return nil, failure
+	}
+	token := &warmToken{
+		client: client, thumbprint: id.thumbprint,
+		value: m.prefix + minted.Token, keyID: minted.KeyID,
+		issued: minted.IssuedAt, expires: minted.Expires, refresh: minted.Expires,
+	}
+	// not where the next one would end no later: with the certificate, or
+	// within the same second
+	if minted.Expires.Unix() < id.leaf.NotAfter.Unix() && m.lifetime >= 2*time.Second {
+		token.refresh = minted.Expires.Add(-m.lifetime / 3)
+	}
+	return token, nil
+}

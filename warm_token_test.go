@@ -1,0 +1,277 @@
+package mtlsauth
+
+import (
+	"context"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// minterRig is a minter with a clock that stands still, and a client's identity.
+type minterRig struct {
+	*gatewayMinter
+	t     *testing.T
+	clock *testClock
+	leaf  *testpki.Leaf
+}
+
+func newKeyring(t *testing.T) *tokens.Keyring {
+	t.Helper()
+	key, err := tokens.NewKey(testpki.MustKey(t, testpki.P256), tokens.ES256, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens.NewKeyring(key)
+}
+
+func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
+	t.Helper()
+	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
+	realm := &Realm{name: "default", app: &App{now: clock.Now}, metrics: newRealmMetrics("default")}
+	keys := tokens.FixedKeys(newKeyring(t))
+	realm.authority = &authority{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
+	r := &minterRig{
+		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
+		t:             t, clock: clock, leaf: leaf,
+	}
+	r.decide()
+	return r
+}
+
+// decide gives the realm another snapshot.
+func (r *minterRig) decide() {
+	r.t.Helper()
+	record := pinned("a", r.leaf)
+	record.Scope = "read write"
+	client, _, err := clients.New(record, r.clock.Now())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	registry, err := clients.NewRegistry([]*clients.Client{client})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	built, err := r.realm.build(parts{registry: registry, trust: new(trust)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.realm.current.Store(built)
+}
+
+func (r *minterRig) identity() identity {
+	r.t.Helper()
+	id, refusal := r.realm.authenticate(context.Background(), r.leaf.Presented(), "")
+	if refusal != nil {
+		r.t.Fatal(refusal)
+	}
+	return id
+}
+
+func (r *minterRig) ask() string {
+	r.t.Helper()
+	value, refusal, failure := r.token(context.Background(), r.identity())
+	if refusal != nil || failure != nil || !strings.HasPrefix(value, "Bearer ") {
+		r.t.Fatalf("%v %v %q", refusal, failure, value)
+	}
+	return value
+}
+
+func TestWarmToken(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	first := r.ask()
+	r.clock.Add(39 * time.Second)
+	if r.ask() != first {
+		t.Error("a warm token is not reused")
+	}
+	r.clock.Add(2 * time.Second) // less than a third is left
+	second := r.ask()
+	if second == first {
+		t.Error("a token that is due is not renewed")
+	}
+	r.clock.Add(10 * time.Second)
+	if r.ask() != second {
+		t.Error("the renewed token is not kept")
+	}
+	r.clock.Add(10 * time.Minute)
+	if third := r.ask(); third == first || third == second {
+		t.Error("a token is used past its end")
+	}
+	// a clock that is set back leaves no token from the future
+	last := r.ask()
+	r.clock.Add(-time.Hour)
+	if r.ask() == last {
+		t.Error("a token from the future is used")
+	}
+}
+
+// TestWarmTokenOfASnapshot: what the realm decides by now signs anew, and what
+// has been replaced is not kept.
+func TestWarmTokenOfASnapshot(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	old, first := r.identity(), r.ask()
+	r.decide()
+	second := r.ask()
+	if second == first {
+		t.Error("a token survives a change of what it says")
+	}
+	// a request that was decided before the change
+	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
+		t.Errorf("%v %v", refusal, failure)
+	}
+	if r.warm.Load().found == old.found || r.ask() != second {
+		t.Error("the tokens of what was replaced are back")
+	}
+}
+
+// TestWarmTokenOfARetiredKey: a key that is no longer published ends its tokens.
+func TestWarmTokenOfARetiredKey(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	first := r.ask()
+	r.realm.authority.keys = tokens.FixedKeys(newKeyring(t))
+	if r.ask() == first {
+		t.Error("a token of a retired key is used")
+	}
+}
+
+// TestWarmTokenIsRenewedOnce: of many requests at once, one renews.
+func TestWarmTokenIsRenewedOnce(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	first, id := r.ask(), r.identity()
+	r.clock.Add(45 * time.Second)
+	token := r.warm.Load().get(id.client(), id.thumbprint)
+	token.refreshing.Store(true) // as if another were about to
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			if value, _, _ := r.token(context.Background(), id); value != first {
+				t.Error("two requests renew one token")
+			}
+		})
+	}
+	group.Wait()
+	token.refreshing.Store(false)
+	if r.ask() == first {
+		t.Error("nobody renews")
+	}
+}
+
+// TestWarmTokenAtTheEndOfTheCertificate: the token ends with the certificate,
+// and is not renewed for nothing.
+func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	r := newMinterRig(t, time.Minute, testpki.Validity(now.Add(-time.Hour), now.Add(20*time.Second)))
+	r.clock.now = now
+	first := r.ask()
+	r.clock.Add(19 * time.Second)
+	if r.ask() != first {
+		t.Error("a token is renewed that cannot last longer")
+	}
+	r.clock.Add(time.Second) // the certificate still counts for this instant
+	_, refusal, failure := r.token(context.Background(), r.identity())
+	if failure != nil || refusal == nil || refusal.Reason != validators.CertificateExpired {
+		t.Errorf("%v %v", refusal, failure)
+	}
+}
+
+func TestWarmTokensAreBounded(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	warm, client := newWarmTokens(r.realm.current.Load()), r.identity().client()
+	if len(warm.slots) != minWarmTokens {
+		t.Fatalf("%d slots", len(warm.slots))
+	}
+	for n := range 10 * minWarmTokens {
+		token := &warmToken{client: client, thumbprint: hashOf(fakeCert(n).Raw), expires: r.clock.Now().Add(time.Duration(n))}
+		warm.put(token)
+		if warm.get(client, token.thumbprint) != token {
+			t.Fatal("the newest token is not kept")
+		}
+	}
+	// of one set, the one that ends first gives way
+	kept := 0
+	for i := range warm.slots {
+		if token := warm.slots[i].Load(); token != nil && !token.expires.Before(r.clock.Now().Add(5*minWarmTokens)) {
+			kept++
+		}
+	}
+	if kept < minWarmTokens*9/10 {
+		t.Errorf("only %d of %d are of the newer half", kept, minWarmTokens)
+	}
+}
+
+// TestWarmTokenCostsNothing: a request with a warm token signs nothing and
+// allocates nothing for it.
+func TestWarmTokenCostsNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("SKIPPED: the race detector allocates")
+	}
+	r := newMinterRig(t, time.Minute)
+	id := r.identity()
+	r.ask()
+	if allocations := testing.AllocsPerRun(100, func() { _, _, _ = r.token(context.Background(), id) }); allocations > 0 {
+		t.Errorf("%v allocations", allocations)
+	}
+}
+
+func TestAudiencesHaveOneUse(t *testing.T) {
+	var a audiences
+	for _, test := range []struct{ audience, use, want string }{
+		{"urn:one", usedByForwardToken, ""},
+		{"urn:one", usedByForwardToken, ""},
+		{"urn:one", "mtls_bearer of realm 'a'", "audience 'urn:one' is that of forward_token and of mtls_bearer of realm 'a', so tokens of one could be mistaken for the other's; choose another audience"},
+		{"urn:two", "mtls_bearer of realm 'a'", ""},
+		{"urn:two", "mtls_bearer of realm 'b'", ""},
+		{"urn:two", usedByForwardToken, "audience 'urn:two' is that of mtls_bearer of realm 'a' and of forward_token"},
+	} {
+		if err := a.reserve(test.audience, test.use); test.want == "" && err != nil {
+			t.Error(err)
+		} else if test.want != "" {
+			wantError(t, err, test.want)
+		}
+	}
+}
+
+// TestA10_AuthorizationIsRemoved: whatever becomes of the request, what the
+// caller sends in the header of the token is removed, in any spelling.
+func TestA10_AuthorizationIsRemoved(t *testing.T) {
+	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	key := writeTemp(t, t.TempDir(), "key.pem", keyPEM(t, testpki.MustKey(t, testpki.P256)))
+	for _, test := range []struct {
+		name, directive, header string
+		leaf                    *testpki.Leaf
+		status                  int
+	}{
+		{"optional", `"optional":true,"forward_token":{"audience":"urn:api"}`, "Authorization", nil, 0},
+		{"report_only", `"report_only":true,"forward_token":{"audience":"urn:api"}`, "Authorization", stranger, 0},
+		{"refused", `"forward_token":{"audience":"urn:api"}`, "Authorization", stranger, http.StatusUnauthorized},
+		{"not allowed", `"allow":["b"],"forward_token":{"audience":"urn:api"}`, "Authorization", leaf, http.StatusForbidden},
+		{"another header", `"optional":true,"forward_token":{"audience":"urn:api","header":"x-gateway-token"}`, "X-Gateway-Token", nil, 0},
+		{"admitted", `"forward_token":{"audience":"urn:api"}`, "Authorization", leaf, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			realm := strings.TrimSuffix(pinnedRealm(leaf, ""), "}") + `,"issuer":{"url":"https://auth.test","signing_key":"` + filepath.ToSlash(key) + `"}}`
+			handler := provisionHandlers(t, realm, noClients, test.directive)[0]
+			for _, name := range []string{test.header, strings.ToLower(test.header), strings.ReplaceAll(test.header, "-", "_"), strings.ReplaceAll(test.header, "-", ".")} {
+				r, _ := newRequest(test.leaf)
+				r.Header[name] = []string{"Bearer forged"}
+				r.Header["Connection"] = []string{"keep-alive, " + name}
+				_, err := serve(r, handler)
+				if (err != nil) != (test.status > 0) {
+					t.Fatal(err)
+				}
+				for key, values := range r.Header {
+					if strings.Contains(strings.Join(values, ""), "forged") || key == "Connection" && strings.Contains(values[0], name) {
+						t.Errorf("%s: %q is left", key, values)
+					}
+				}
+			}
+		})
+	}
+}
