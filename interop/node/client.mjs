@@ -53,6 +53,7 @@ function verifier(config, algorithm) {
 const thumbprint = (certificate) =>
   Buffer.from(new X509Certificate(read(`${certificate}.pem`)).fingerprint256.replaceAll(':', ''), 'hex').toString('base64url')
 
+// getToken gets a token and checks all of it.
 async function getToken(issuer, algorithm, clientID) {
   const config = await discover(issuer, clientID, clientID)
   const token = await oauth.clientCredentialsGrant(config, { scope: 'invoices.read', resource: 'https://api.example.com' })
@@ -66,6 +67,7 @@ async function getToken(issuer, algorithm, clientID) {
   assert.ok(token.expires_in > 0 && token.expires_in <= 3600)
   assert.ok(Math.abs(claims.exp - claims.iat - token.expires_in) <= 1)
   assert.deepEqual(claims.cnf, { 'x5t#S256': thumbprint(clientID) })
+  return token.access_token
 }
 
 async function refused(config, parameters, status, error) {

@@ -73,6 +73,7 @@ def verify(metadata, algorithm, token):
 
 
 def get_token(metadata, algorithm, client_id):
+    """Get a token and check all of it."""
     token = session(client_id, client_id).fetch_token(
         metadata["mtls_endpoint_aliases"]["token_endpoint"],
         grant_type="client_credentials",
@@ -89,6 +90,7 @@ def get_token(metadata, algorithm, client_id):
     assert 0 < token["expires_in"] <= 3600, token["expires_in"]
     assert abs(claims["exp"] - claims["iat"] - token["expires_in"]) <= 1, claims
     equal(claims["cnf"], {"x5t#S256": thumbprint(client_id)})
+    return token["access_token"]
 
 
 def refused(url, client_id, certificate, want, **parameters):
