@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+)
+
+// httpClient trusts the server's CA and presents a certificate, unless its name
+// is empty.
+func httpClient(certificate string) (*http.Client, error) {
+	ca, err := os.ReadFile(filepath.Join(certificates, "server-ca.pem"))
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(ca)
+	if certificate != "" {
+		pair, err := loadPair(certificate)
+		if err != nil {
+			return nil, err
+		}
+		// Sent whatever CAs the server asks for, so a self-signed one as well.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}, nil
+}
+
+func loadPair(name string) (tls.Certificate, error) {
+	return tls.LoadX509KeyPair(filepath.Join(certificates, name+".pem"), filepath.Join(certificates, name+".key"))
+}
+
+// server is what the metadata says of an issuer.
+type server struct {
+	provider *oidc.Provider
+	Token    string `json:"token_endpoint"`
+	Aliases  struct {
+		Token string `json:"token_endpoint"`
+	} `json:"mtls_endpoint_aliases"`
+}
+
+// discover reads the metadata, and later the keys, without a certificate.
+func discover(ctx context.Context, issuer string) (*server, error) {
+	client, err := httpClient("")
+	if err != nil {
+		return nil, err
+	}
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), issuer)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{provider: provider}
+	return s, provider.Claims(s)
+}
+
+// requestToken gets a token with the certificate as the only authentication.
+// A clientcredentials.Config without a secret sends the client_id alone, if it
+// is told to put it into the form.
+func requestToken(ctx context.Context, endpoint, clientID, certificate, scope, resource string) (*oauth2.Token, error) {
+	client, err := httpClient(certificate)
+	if err != nil {
+		return nil, err
+	}
+	config := clientcredentials.Config{
+		ClientID:       clientID,
+		TokenURL:       endpoint,
+		AuthStyle:      oauth2.AuthStyleInParams,
+		EndpointParams: url.Values{"resource": {resource}},
+		Scopes:         strings.Fields(scope),
+	}
+	return config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+}
+
+// claims are those of RFC 9068, with the confirmation of RFC 8705 §3.1.
+type claims struct {
+	Subject  string `json:"sub"`
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+	Expires  int64  `json:"exp"`
+	IssuedAt int64  `json:"iat"`
+	Cnf      struct {
+		X5TS256 string `json:"x5t#S256"`
+	} `json:"cnf"`
+}
+
+// verify checks a token as an API does. go-oidc checks signature, issuer,
+// audience and times; that it is an access token is in the header, which
+// go-oidc does not show.
+func verify(ctx context.Context, s *server, algorithm, token string) (*claims, error) {
+	verifier := s.provider.Verifier(&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{algorithm}})
+	verified, err := verifier.Verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(algorithm)})
+	if err != nil {
+		return nil, err
+	}
+	if typ := signed.Signatures[0].Protected.ExtraHeaders[jose.HeaderType]; typ != "at+jwt" {
+		return nil, fmt.Errorf("typ is %v", typ)
+	}
+	c := new(claims)
+	return c, verified.Claims(c)
+}
+
+// thumbprint is x5t#S256. An API compares it with the certificate of the
+// connection that the token came on.
+func thumbprint(certificate string) (string, error) {
+	pair, err := loadPair(certificate)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(pair.Certificate[0])
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}

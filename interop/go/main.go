@@ -1,0 +1,140 @@
+// Command client is a client of mtls_issuer with golang.org/x/oauth2, and what
+// an API checks of its tokens with go-oidc. How it is done is in client.go;
+// here is what must come of it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+var (
+	certificates = os.Getenv("CERTIFICATES")
+	audience     = os.Getenv("AUDIENCE")
+	stranger     = os.Getenv("STRANGER")
+)
+
+func main() {
+	log.SetFlags(0)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for _, entry := range strings.Fields(os.Getenv("ISSUERS")) {
+		algorithm, issuer, _ := strings.Cut(entry, "=")
+		if err := tryIssuer(ctx, issuer, algorithm); err != nil {
+			log.Fatalf("%s: %v", issuer, err)
+		}
+		fmt.Printf("  %s: tokens, and refusals\n", algorithm)
+	}
+	if err := tryMixed(ctx, os.Getenv("MIXED_ISSUER")); err != nil {
+		log.Fatalf("mtls_endpoint_aliases on another host: %v", err)
+	}
+	fmt.Println("  mtls_endpoint_aliases on another host")
+	if err := tryAPI(ctx, os.Getenv("API")); err != nil {
+		log.Fatalf("the API: %v", err)
+	}
+	fmt.Println("  the API")
+}
+
+// tryIssuer gets tokens of both clients, and is refused for each reason.
+func tryIssuer(ctx context.Context, issuer, algorithm string) error {
+	s, err := discover(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	for _, clientID := range []string{"billing", "sensor-7"} {
+		if _, err := getToken(ctx, s, algorithm, clientID); err != nil {
+			return fmt.Errorf("%s: %w", clientID, err)
+		}
+	}
+	const api = "https://api.example.com"
+	return errors.Join(
+		refused(ctx, s.Aliases.Token, "billing", "billing", "telemetry", api, "invalid_scope"),
+		refused(ctx, s.Aliases.Token, "billing", "billing", "", "https://other.example.com", "invalid_target"),
+		refused(ctx, s.Aliases.Token, "billing", stranger, "", api, "invalid_client"),
+		refused(ctx, s.Aliases.Token, "billing", "sensor-7", "", api, "invalid_client"),
+		refused(ctx, s.Aliases.Token, "billing", "", "", api, "invalid_client"),
+	)
+}
+
+// tryMixed uses an issuer whose token endpoint for certificates is on another
+// host (RFC 8705 §5); its own asks for no certificate.
+func tryMixed(ctx context.Context, issuer string) error {
+	s, err := discover(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	if _, err := getToken(ctx, s, "ES256", "billing"); err != nil {
+		return err
+	}
+	return refused(ctx, s.Token, "billing", "billing", "", "https://api.example.com", "invalid_client")
+}
+
+// tryAPI calls an API behind mtls_auth, which takes the certificate alone.
+func tryAPI(ctx context.Context, api string) error {
+	for certificate, want := range map[string]string{"billing": "200 hello billing", stranger: "401 "} {
+		client, err := httpClient(certificate)
+		if err != nil {
+			return err
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, api, nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			return err
+		}
+		if got := fmt.Sprintf("%d %s", response.StatusCode, body); got != want {
+			return fmt.Errorf("got %q with the certificate %s, want %q", got, certificate, want)
+		}
+	}
+	return nil
+}
+
+// getToken gets a token of a client and checks all of it.
+func getToken(ctx context.Context, s *server, algorithm, clientID string) (string, error) {
+	token, err := requestToken(ctx, s.Aliases.Token, clientID, clientID, "invoices.read", "https://api.example.com")
+	if err != nil {
+		return "", err
+	}
+	got, err := verify(ctx, s, algorithm, token.AccessToken)
+	if err != nil {
+		return "", err
+	}
+	lifetime := got.Expires - got.IssuedAt
+	if token.TokenType != "Bearer" || token.Extra("scope") != "invoices.read" || lifetime <= 0 || lifetime > 3600 || token.ExpiresIn > lifetime {
+		return "", fmt.Errorf("got %s %v, for %d of %d seconds", token.TokenType, token.Extra("scope"), token.ExpiresIn, lifetime)
+	}
+	want := &claims{Subject: clientID, ClientID: clientID, Scope: "invoices.read", Expires: got.Expires, IssuedAt: got.IssuedAt}
+	if want.Cnf.X5TS256, err = thumbprint(clientID); err != nil {
+		return "", err
+	}
+	if *got != *want {
+		return "", fmt.Errorf("got %+v, want %+v", got, want)
+	}
+	return token.AccessToken, nil
+}
+
+// refused is an error unless the request was refused with this error code.
+func refused(ctx context.Context, endpoint, clientID, certificate, scope, resource, want string) error {
+	_, err := requestToken(ctx, endpoint, clientID, certificate, scope, resource)
+	var failure *oauth2.RetrieveError
+	if !errors.As(err, &failure) || failure.ErrorCode != want {
+		return fmt.Errorf("%s with the certificate %q: got %v, want %s", clientID, certificate, err, want)
+	}
+	return nil
+}

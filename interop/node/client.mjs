@@ -1,0 +1,109 @@
+// A client of mtls_issuer with openid-client, and what an API checks of its
+// tokens with jose.
+import assert from 'node:assert/strict'
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import * as jose from 'jose'
+import * as oauth from 'openid-client'
+import { Agent, fetch } from 'undici'
+
+const { CERTIFICATES, ISSUERS, MIXED_ISSUER, API, AUDIENCE, STRANGER } = process.env
+const read = (file) => readFileSync(join(CERTIFICATES, file))
+
+// withCertificate returns a fetch that trusts the server's CA and presents a
+// certificate, if there is one. Both libraries take it in place of their own.
+function withCertificate(name) {
+  const connect = { ca: read('server-ca.pem') }
+  if (name) {
+    connect.cert = read(`${name}.pem`)
+    connect.key = read(`${name}.key`)
+  }
+  const dispatcher = new Agent({ connect })
+  return (url, options) => fetch(url, { ...options, dispatcher })
+}
+
+// discover reads the metadata. TlsClientAuth() stands for both methods of
+// RFC 8705, tls_client_auth and self_signed_tls_client_auth: the certificate is
+// all there is to send.
+function discover(issuer, clientID, certificate, metadata = { use_mtls_endpoint_aliases: true }, algorithm = 'oidc') {
+  return oauth.discovery(new URL(issuer), clientID, metadata, oauth.TlsClientAuth(), {
+    [oauth.customFetch]: withCertificate(certificate),
+    algorithm, // 'oidc' reads openid-configuration, 'oauth2' oauth-authorization-server
+  })
+}
+
+function verifier(config, algorithm) {
+  const { issuer, jwks_uri } = config.serverMetadata()
+  const keys = jose.createRemoteJWKSet(new URL(jwks_uri), { [jose.customFetch]: withCertificate() })
+  return async (token) => {
+    const { payload } = await jose.jwtVerify(token, keys, {
+      issuer,
+      audience: AUDIENCE,
+      typ: 'at+jwt',
+      algorithms: [algorithm],
+      requiredClaims: ['exp', 'iat', 'jti', 'sub', 'client_id'],
+    })
+    return payload
+  }
+}
+
+// x5t#S256 of RFC 8705 §3.1. An API compares it with the certificate of the
+// connection that the token came on.
+const thumbprint = (certificate) =>
+  Buffer.from(new X509Certificate(read(`${certificate}.pem`)).fingerprint256.replaceAll(':', ''), 'hex').toString('base64url')
+
+// getToken gets a token and checks all of it.
+async function getToken(issuer, algorithm, clientID) {
+  const config = await discover(issuer, clientID, clientID)
+  const token = await oauth.clientCredentialsGrant(config, { scope: 'invoices.read', resource: 'https://api.example.com' })
+  assert.equal(token.token_type, 'bearer')
+  assert.equal(token.scope, 'invoices.read')
+
+  const claims = await verifier(config, algorithm)(token.access_token)
+  assert.equal(claims.client_id, clientID)
+  assert.equal(claims.sub, clientID)
+  assert.equal(claims.scope, 'invoices.read')
+  assert.ok(token.expires_in > 0 && token.expires_in <= 3600)
+  assert.ok(Math.abs(claims.exp - claims.iat - token.expires_in) <= 1)
+  assert.deepEqual(claims.cnf, { 'x5t#S256': thumbprint(clientID) })
+  return token.access_token
+}
+
+async function refused(config, parameters, status, error) {
+  await assert.rejects(oauth.clientCredentialsGrant(config, parameters), (err) => {
+    assert.ok(err instanceof oauth.ResponseBodyError, `${err}`)
+    assert.deepEqual([err.status, err.error], [status, error])
+    return true
+  })
+}
+
+for (const entry of ISSUERS.split(' ')) {
+  const [algorithm, issuer] = entry.split('=')
+  await getToken(issuer, algorithm, 'billing')
+  await getToken(issuer, algorithm, 'sensor-7')
+
+  const oidc = await discover(issuer, 'billing', 'billing')
+  const oauth2 = await discover(issuer, 'billing', 'billing', undefined, 'oauth2')
+  assert.deepEqual(oidc.serverMetadata(), oauth2.serverMetadata())
+  await refused(oidc, { scope: 'telemetry' }, 400, 'invalid_scope')
+  await refused(oidc, { resource: 'https://other.example.com' }, 400, 'invalid_target')
+  await refused(await discover(issuer, 'billing', STRANGER), {}, 401, 'invalid_client')
+  await refused(await discover(issuer, 'billing', 'sensor-7'), {}, 401, 'invalid_client')
+  await refused(await discover(issuer, 'billing'), {}, 401, 'invalid_client')
+  console.log(`  ${algorithm}: tokens, and refusals`)
+}
+
+// The token endpoint for certificates is on another host (RFC 8705 §5). The
+// client that does not look for it meets one that asks for no certificate.
+await getToken(MIXED_ISSUER, 'ES256', 'billing')
+await refused(await discover(MIXED_ISSUER, 'billing', 'billing', {}), {}, 401, 'invalid_client')
+console.log('  mtls_endpoint_aliases on another host')
+
+// An API behind mtls_auth takes the certificate alone.
+const response = await withCertificate('billing')(API)
+assert.deepEqual([response.status, await response.text()], [200, 'hello billing'])
+const stranger = await withCertificate(STRANGER)(API)
+assert.equal(stranger.status, 401)
+assert.match(stranger.headers.get('www-authenticate'), /^ClientCertificate .*error="certificate_refused"/)
+console.log('  the API')

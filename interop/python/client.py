@@ -1,0 +1,139 @@
+"""A client of mtls_issuer with Authlib, and what an API checks of its tokens with PyJWT."""
+
+import base64
+import hashlib
+import os
+import re
+import ssl
+
+import jwt
+import requests
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
+
+CERTIFICATES = os.environ["CERTIFICATES"]
+AUDIENCE = os.environ["AUDIENCE"]
+STRANGER = os.environ["STRANGER"]
+SERVER_CA = os.path.join(CERTIFICATES, "server-ca.pem")
+
+
+def files(name):
+    return tuple(os.path.join(CERTIFICATES, name + suffix) for suffix in (".pem", ".key"))
+
+
+def equal(got, want):
+    if got != want:
+        raise AssertionError(f"got {got!r}, want {want!r}")
+
+
+def discover(issuer):
+    """Read both documents of the metadata (RFC 8414), which agree."""
+    document = requests.get(get_well_known_url(issuer, external=True), verify=SERVER_CA, timeout=10).json()
+    equal(requests.get(issuer + "/.well-known/openid-configuration", verify=SERVER_CA, timeout=10).json(), document)
+    metadata = AuthorizationServerMetadata(document)
+    metadata.validate_issuer()
+    metadata.validate_token_endpoint()
+    metadata.validate_jwks_uri()
+    equal(metadata.issuer, issuer)
+    for method in ("tls_client_auth", "self_signed_tls_client_auth"):
+        assert method in metadata.token_endpoint_auth_methods_supported, method
+    return metadata
+
+
+def session(client_id, certificate):
+    """Authlib calls it `none`: the request names the client and holds no secret, for the certificate is the proof."""
+    client = OAuth2Session(client_id, token_endpoint_auth_method="none")
+    client.verify = SERVER_CA
+    client.trust_env = False  # or else REQUESTS_CA_BUNDLE, where it is set, would replace SERVER_CA
+    client.cert = files(certificate) if certificate else None
+    return client
+
+
+def thumbprint(certificate):
+    """x5t#S256 of RFC 8705 §3.1. An API compares it with the certificate of the connection that the token came on."""
+    with open(files(certificate)[0], encoding="ascii") as file:
+        leaf = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", file.read(), re.DOTALL)[0]
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def verify(metadata, algorithm, token):
+    keys = jwt.PyJWKClient(metadata.jwks_uri, ssl_context=ssl.create_default_context(cafile=SERVER_CA))
+    verified = jwt.decode_complete(
+        token,
+        keys.get_signing_key_from_jwt(token),
+        algorithms=[algorithm],
+        issuer=metadata.issuer,
+        audience=AUDIENCE,
+        options={"require": ["iss", "aud", "exp", "iat", "jti", "sub", "client_id"]},
+    )
+    equal(verified["header"]["typ"], "at+jwt")
+    return verified["payload"]
+
+
+def get_token(metadata, algorithm, client_id):
+    """Get a token and check all of it."""
+    token = session(client_id, client_id).fetch_token(
+        metadata["mtls_endpoint_aliases"]["token_endpoint"],
+        grant_type="client_credentials",
+        scope="invoices.read",
+        resource="https://api.example.com",
+    )
+    equal(token["token_type"], "Bearer")
+    equal(token["scope"], "invoices.read")
+
+    claims = verify(metadata, algorithm, token["access_token"])
+    equal(claims["client_id"], client_id)
+    equal(claims["sub"], client_id)
+    equal(claims["scope"], "invoices.read")
+    assert 0 < token["expires_in"] <= 3600, token["expires_in"]
+    assert abs(claims["exp"] - claims["iat"] - token["expires_in"]) <= 1, claims
+    equal(claims["cnf"], {"x5t#S256": thumbprint(client_id)})
+    return token["access_token"]
+
+
+def refused(url, client_id, certificate, want, **parameters):
+    try:
+        session(client_id, certificate).fetch_token(url, grant_type="client_credentials", **parameters)
+    except OAuthError as error:
+        equal(error.error, want)
+    else:
+        raise AssertionError(f"{client_id} got a token with the certificate {certificate}, want {want}")
+
+
+def main():
+    for entry in os.environ["ISSUERS"].split():
+        algorithm, issuer = entry.split("=")
+        metadata = discover(issuer)
+        get_token(metadata, algorithm, "billing")
+        get_token(metadata, algorithm, "sensor-7")
+
+        endpoint = metadata["mtls_endpoint_aliases"]["token_endpoint"]
+        refused(endpoint, "billing", "billing", "invalid_scope", scope="telemetry")
+        refused(endpoint, "billing", "billing", "invalid_target", resource="https://other.example.com")
+        refused(endpoint, "billing", STRANGER, "invalid_client")
+        refused(endpoint, "billing", "sensor-7", "invalid_client")
+        refused(endpoint, "billing", None, "invalid_client")
+        print(f"  {algorithm}: tokens, and refusals")
+
+    # The token endpoint for certificates is on another host (RFC 8705 §5). The
+    # other one asks for no certificate.
+    metadata = discover(os.environ["MIXED_ISSUER"])
+    get_token(metadata, "ES256", "billing")
+    refused(metadata.token_endpoint, "billing", "billing", "invalid_client")
+    print("  mtls_endpoint_aliases on another host")
+
+    # An API behind mtls_auth takes the certificate alone.
+    api = os.environ["API"]
+    response = requests.get(api, verify=SERVER_CA, cert=files("billing"), timeout=10)
+    equal((response.status_code, response.text), (200, "hello billing"))
+    response = requests.get(api, verify=SERVER_CA, cert=files(STRANGER), timeout=10)
+    equal(response.status_code, 401)
+    challenge = response.headers["WWW-Authenticate"]
+    assert challenge.startswith("ClientCertificate ") and 'error="certificate_refused"' in challenge, challenge
+    print("  the API")
+
+
+if __name__ == "__main__":
+    main()
