@@ -501,6 +501,8 @@ func TestDirectoryFetchesAFewAtATime(t *testing.T) {
 			w.Poll(ctx)
 			time.Sleep(250 * time.Millisecond)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if most != maxFetches {
 			t.Errorf("%d at a time", most)
 		}
@@ -513,8 +515,10 @@ func TestDirectoryFetchesAFewAtATime(t *testing.T) {
 		if failed != 20 {
 			t.Errorf("%d have been tried", failed)
 		}
+		mu.Unlock()
 		cancel()
 		synctest.Wait()
+		mu.Lock()
 	})
 }
 
