@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,9 @@ func NewDirectory(config DirectoryConfig) (*Directory, error) {
 	now := config.Now()
 	for _, from := range config.Sources {
 		o := &origin{name: from.Name(), source: from}
+		if slices.ContainsFunc(d.origins, func(other *origin) bool { return other.name == o.name }) {
+			return nil, fmt.Errorf("clients come from %s twice; keep one", o.name)
+		}
 		records, _, err := from.Load(now)
 		if err != nil {
 			return nil, o.wrap(err)
@@ -212,6 +216,19 @@ func (d *Directory) States(limit int) []SourceState {
 		}
 	}
 	return states
+}
+
+// Unfetched is how many JWKS have never been fetched.
+func (d *Directory) Unfetched() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	count := 0
+	for _, document := range d.urls {
+		if _, known := document.url.Content(); !known {
+			count++
+		}
+	}
+	return count
 }
 
 func (o *origin) label() string { return "clients:" + strings.TrimPrefix(o.name, "file:") }

@@ -259,6 +259,10 @@ func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
 		}
 		*place = expanded
 	}
+	// whoever writes a placeholder for either writes it here
+	if r.JWKSURI == "" && strings.Contains(r.JWKSFile, "://") {
+		r.JWKSURI, r.JWKSFile = r.JWKSFile, ""
+	}
 	claims := make(map[string]json.RawMessage, len(r.Claims))
 	for name, raw := range r.Claims {
 		claims[name] = raw
