@@ -19,6 +19,9 @@ const (
 	maxLooks = 1000
 	// maxFetches is how many JWKS are fetched at a time.
 	maxFetches = 8
+	// restFactor is how many times as long as a change has taken those of JWKS
+	// behind URLs wait after it.
+	restFactor = 10
 	// maxTold is how many warnings of one load are told one by one.
 	maxTold = 20
 )
@@ -71,6 +74,7 @@ type Directory struct {
 	// the file and the URL that were looked at last
 	lastFile, lastURL int
 	pending           []change
+	rest              time.Time // until then, JWKS behind URLs wait
 	told              map[toldConflict]struct{}
 
 	mu       sync.Mutex // guards what is read by others than who polls
@@ -254,9 +258,12 @@ func (d *Directory) Poll(ctx context.Context) {
 	now := d.config.Now()
 	changes := d.look(now)
 	d.fetch(ctx, now)
-	if len(changes) > 0 {
-		d.apply(changes, now)
+	if len(changes) == 0 {
+		return
 	}
+	d.apply(changes, now)
+	ended := d.config.Now()
+	d.rest = ended.Add(restFactor * ended.Sub(now))
 }
 
 // look returns what has changed.
@@ -289,6 +296,9 @@ func (d *Directory) look(now time.Time) []change {
 			d.breaks(change{document: document}, err)
 		}
 		d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
+	}
+	if now.Before(d.rest) {
+		return changes // clients choose when these change
 	}
 	for _, document := range d.urls {
 		fetched, ended, err := document.takeFetched()

@@ -473,6 +473,38 @@ func TestDirectoryForgetsJWKS(t *testing.T) {
 	})
 }
 
+// TestDirectoryRestsBetweenJWKS: clients that change their JWKS all the time do
+// not keep the server busy, and what an operator changes does not wait for them.
+func TestDirectoryRestsBetweenJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.web["https://a.example/"] = testpki.JWKS(t, one)
+		w.records("a.json", pinned("a1"))
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: "https://a.example/"}}
+		w.config.Use = func(*Registry) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.now = w.now.Add(time.Minute) // which takes so long
+			return nil
+		}
+		w.mustLoad()
+		w.poll(0)
+		w.wantPin(one, "a by jwks")
+		w.web["https://a.example/"] = testpki.JWKS(t, two)
+		w.urls[0].url.AskSoon()
+		w.poll(9 * time.Minute)
+		w.wantPin(one, "a by jwks")
+		w.records("a.json", pinned("a2"))
+		w.poll(0)
+		w.wantClients("a a2")
+		w.wantPin(one, "a by jwks")
+		w.poll(10 * time.Minute)
+		w.wantPin(two, "a by jwks")
+	})
+}
+
 // TestDirectoryFetchesAFewAtATime: many JWKS are not fetched all at once, and
 // one that hangs holds up no other.
 func TestDirectoryFetchesAFewAtATime(t *testing.T) {
