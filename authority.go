@@ -220,10 +220,14 @@ func (realm *Realm) ensureKeys(ctx context.Context) {
 }
 
 // prepareGrants makes of each client what a token can say of it, so that a
-// request has little left to encode.
-func prepareGrants(registry *clients.Registry) (map[*clients.Client]tokens.Grant, error) {
+// request has little left to encode. before is what has been prepared already.
+func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens.Grant) (map[*clients.Client]tokens.Grant, error) {
 	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
 	for client := range registry.All() {
+		if grant, known := before[client]; known {
+			grants[client] = grant
+			continue
+		}
 		claims := make(map[string]any, len(client.Claims))
 		for name, value := range client.Claims {
 			claims[name] = value

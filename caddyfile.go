@@ -25,6 +25,7 @@ import (
 //		client <client_id> {
 //			...
 //		}
+//		clients_from <source> ...
 //		revocation {
 //			...
 //		}
@@ -109,6 +110,12 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			declared[record.ClientID] = struct{}{}
 			realm.Clients = append(realm.Clients, record)
+		case "clients_from":
+			raw, err := parseClientsFrom(d)
+			if err != nil {
+				return err
+			}
+			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 		case "revocation":
 			if realm.Revocation != nil {
 				return d.Errf("duplicate mtls option '%s'; a realm has one, name all sources in it", word)
@@ -157,6 +164,21 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 		return nil, d.Errf("%s module '%s' is no pool of CA certificates", word, name)
 	}
 	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
+}
+
+func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "mtls.clients."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(ClientSource); !ok {
+		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
 }
 
 // parseHandler reads the mtls_auth directive. Syntax:

@@ -82,6 +82,12 @@ func TestBadRealm(t *testing.T) {
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"trust_pool file b.pem", 1, "duplicate mtls option 'trust_pool'; a realm has one trust pool, use 'trust_pool combined' for several sources"},
 		{"Issuer https://auth.example.com", 1, "unrecognized mtls option 'Issuer'"},
+		{"clients_from", 1, wrongCount("clients_from")},
+		{"clients_from nowhere a.json", 1, "module not registered: mtls.clients.nowhere"},
+		{"clients_from file", 1, wrongCount("file")},
+		{`clients_from file "{$MTLS_TEST_UNSET}"`, 1, "file is empty; give it a value or remove it"},
+		{"clients_from file a.json a.json", 1, "duplicate file 'a.json'"},
+		{"clients_from file a.json {\nx\n}", 2, "unrecognized clients_from option 'x'"},
 		{"issuer", 1, wrongCount("issuer")},
 		{"issuer https://a.example https://b.example", 1, wrongCount("https://a.example")},
 		{`issuer "{$MTLS_TEST_UNSET}"`, 1, "issuer is empty; give it a value or remove the line"},
@@ -93,8 +99,8 @@ func TestBadRealm(t *testing.T) {
 		{"client \"a b\" {\nsubject CN=a\n}", 1, `client_id "a b" holds ' '; use letters, digits and ._~:@/+-,`},
 		{"client {env.CLIENT_ID} {\nsubject CN=a\n}", 1, "holds '{'; use letters, digits and ._~:@/+-,"},
 		{"client " + strings.Repeat("a", 201) + " {\nsubject CN=a\n}", 1, "has 201 characters; at most 200 are allowed"},
-		{"client a", 1, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate"},
-		{"client a {\n}", 2, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate"},
+		{"client a", 1, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"},
+		{"client a {\n}", 2, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"},
 	})
 }
 
@@ -146,6 +152,12 @@ func TestBadClient(t *testing.T) {
 		{"certificate", 1, wrongCount("certificate")},
 		{"certificate a.pem b.pem", 1, wrongCount("certificate")},
 		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'"},
+		{"jwks", 1, wrongCount("jwks")},
+		{"jwks a.json b.json", 1, wrongCount("a.json")},
+		{`jwks "{$MTLS_TEST_UNSET}"`, 1, "jwks is empty; give it a value or remove the line"},
+		{"jwks a.json\njwks https://a.example/jwks", 2, "duplicate option 'jwks'"},
+		{"jwks https://a.example/jwks\njwks https://b.example/jwks", 2, "duplicate option 'jwks'"},
+		{"jwks http://a.example/jwks", 1, "jwks 'http://a.example/jwks': 'http://a.example/jwks' is not an https URL; use one, or a file"},
 		{"issued_by", 1, wrongCount("issued_by")},
 		{`issued_by "{$MTLS_TEST_UNSET}"`, 1, "issued_by is empty; give it a value or remove it"},
 		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'"},
@@ -277,9 +289,9 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("storage file_system,clients_from file a.json,realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("storage file_system,realm a,clients a",
 		"unrecognized mtls option '%s'"))
-	checkBadBlocks(t, aroundClient, unknown("jwks https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
+	checkBadBlocks(t, aroundClient, unknown("jwks_uri https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
 	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,scopes a",
 		"unrecognized issuer option '%s'"))

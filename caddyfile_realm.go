@@ -43,6 +43,7 @@ func checkTokenLifetime(d caddy.Duration) error { return clients.CheckTokenLifet
 //		thumbprint     <hex-or-base64url> [until <time>]
 //		public_key     <hex-or-base64url> [until <time>]
 //		certificate    <pem-file>
+//		jwks           <file-or-https-url>
 //		issued_by      <hex-or-base64url>...
 //		require_chain
 //		shared_credential
@@ -80,6 +81,8 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 			err = parsePin(d, &record.PublicKeys, clients.CheckPublicKey)
 		case "certificate":
 			err = parseCredential(d, &record.CertificateFiles, nil)
+		case "jwks":
+			err = parseJWKS(d, &record)
 		case "issued_by":
 			err = parseList(d, &record.IssuedBy, clients.CheckIssuedBy)
 		case "require_chain":
@@ -104,7 +107,7 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		}
 	}
 	if !record.HasCredential() {
-		return record, d.Errf("client '%s' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate", record.ClientID)
+		return record, d.Errf("client '%s' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks", record.ClientID)
 	}
 	for _, scope := range defaults {
 		if !slices.Contains(scopes, scope) {
@@ -134,6 +137,24 @@ func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) 
 		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", word, args[1], word)
 	}
 	return appendValue(d, list, word, strings.Join(args, " "), check)
+}
+
+// parseJWKS reads where the client's JWK Set is. There is one, for a set has as
+// many keys as its owner likes.
+func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
+	if record.JWKSURI != "" || record.JWKSFile != "" {
+		return d.Errf("duplicate option '%s'", d.Val())
+	}
+	var place string
+	if err := parseOnce(d, &place, nil); err != nil {
+		return err
+	}
+	if !strings.Contains(place, "://") {
+		record.JWKSFile = place
+		return nil
+	}
+	record.JWKSURI = place
+	return checkValue(d, "jwks", place, clients.CheckJWKSURI)
 }
 
 func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {

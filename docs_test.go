@@ -1,7 +1,6 @@
 package mtlsauth
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,6 +52,7 @@ var examplesOf = strings.NewReplacer(
 	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
 	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
 	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
+	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ...", "clients_from file partners.json",
 	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
 	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
 	"<aud>...", "https://api.example.com", "[<header>]", "X-Gateway-Token", "<aud>", "urn:example:orders",
@@ -90,12 +90,18 @@ func TestDocumentSnippets(t *testing.T) {
 			case "caddyfile site":
 				config = snippetRealm + "api.example.com {\n" + examplesOf.Replace(snippet.text) + "}\n"
 			case "json":
-				var record clients.Record
-				if err := json.Unmarshal([]byte(snippet.text), &record); err != nil {
+				text := strings.TrimSpace(snippet.text)
+				if !strings.HasPrefix(text, "[") {
+					text = "[" + text + "]"
+				}
+				records, err := clients.ParseRecords([]byte(text))
+				if err != nil {
 					t.Fatal(err)
 				}
-				if _, _, err := clients.New(record, time.Now()); err != nil {
-					t.Fatal(err)
+				for _, record := range records {
+					if _, _, err := clients.New(record, time.Now()); err != nil {
+						t.Fatal(err)
+					}
 				}
 				return
 			case "sh":

@@ -33,8 +33,8 @@ func explainCommand() *cobra.Command {
 		Long: `
 Reads a configuration and asks it about a certificate, as a request with that
 certificate would: which client it is and by which credential, or the reason
-why it is refused and everything it comes close to. No server is started, and
-the issuer's keys are neither read nor made.
+why it is refused and everything it comes close to. No server is started, the
+issuer's keys are neither read nor made, and a JWKS behind a URL is not fetched.
 
 The certificate may be PEM, DER or PKCS #12; "-" is the standard input. If the
 file holds several certificates, they are what the client presents, its own
@@ -215,6 +215,9 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	f.print("detail", "%s", refusal.Detail)
 	for _, miss := range realm.current.Load().explain(presented, q.clientID, refusal, q.at) {
 		f.print("near miss", "%s", miss)
+	}
+	if count := realm.directory.Unfetched(); count > 0 {
+		f.print("not known", "what the JWKS of clients say that are behind URLs (%d): they are not fetched here", count)
 	}
 	if refusal.Reason == validators.CertificateUnknown {
 		f.print("to register it", "see 'caddy mtls inspect'")

@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -280,10 +281,12 @@ func rigPort(t *testing.T) string {
 // rigClocks are the clocks that [rigPool] puts into the app, by name.
 var rigClocks sync.Map
 
-// rigClock is the system's clock, moved.
+// rigClock is the system's clock, moved. With a transport, the app fetches what
+// has to come over https through it.
 type rigClock struct {
-	ahead atomic.Int64
-	apps  sync.Map // that it has been put into
+	ahead     atomic.Int64
+	apps      sync.Map // that it has been put into
+	transport http.RoundTripper
 }
 
 // newRigClock returns a clock that `trust_pool rig <pem-file> <name>` puts into
@@ -345,6 +348,9 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 	clock := known.(*rigClock)
 	if _, again := clock.apps.LoadOrStore(app, true); !again {
 		app.(*App).now = clock.now
+		if clock.transport != nil {
+			app.(*App).fetch = source.NewSecureFetcher(clock.transport).Get
+		}
 	}
 	return nil
 }

@@ -115,6 +115,6 @@ func TestLoadWithoutApp(t *testing.T) {
 		return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a"}]}}},` + oneServer(handler) + `}}`
 	}
 	checkLoadErrors(t, loadJSON, broken, []loadTest{
-		{"app that does not load", `{"handler":"mtls_auth","realm":"partners"}`, []string{"realm 'partners': client 'a': no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate"}},
+		{"app that does not load", `{"handler":"mtls_auth","realm":"partners"}`, []string{"realm 'partners': client 'a': no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"}},
 	})
 }

@@ -53,6 +53,8 @@ func loadFiles(t *testing.T) string {
 		"bom.pem":      {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
 		"comment.pem":  {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
 		"empty.txt":    {[]byte("\n")},
+		"http.txt":     {[]byte("http://a.example/")},
+		"clients.json": {[]byte("[]")},
 		"subject.txt":  {[]byte("CN=from file,O=company\n")},
 	} {
 		writeTemp(t, dir, name, parts...)
@@ -110,6 +112,38 @@ func TestLoadPlaceholders(t *testing.T) {
 		{
 			"missing file in a certificate", "client a {\ncertificate {file.DIR/nowhere}\n}",
 			[]string{"realm 'partners': client 'a': certificate '{file.DIR/nowhere}': evaluated placeholder {file.DIR/nowhere} is empty; set it"},
+		},
+		{
+			"unset variable in jwks", "client a {\njwks {env.MTLS_TEST_UNSET}\n}",
+			[]string{"realm 'partners': client 'a': jwks '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"unset variable in the URL of a jwks", "client a {\njwks https://{env.MTLS_TEST_UNSET}/jwks.json\n}",
+			[]string{"realm 'partners': client 'a': jwks 'https://{env.MTLS_TEST_UNSET}/jwks.json': ", "is empty; set it"},
+		},
+		{
+			"jwks that turns out not to be secure", "client a {\njwks {file.DIR/http.txt}\n}",
+			[]string{"realm 'partners': client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
+		},
+		{
+			"unset variable in clients_from", "clients_from file {env.MTLS_TEST_UNSET}",
+			[]string{"realm 'partners': clients_from: ", "file '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+		},
+		{
+			"missing file in clients_from", "clients_from file DIR/nowhere.json",
+			[]string{"realm 'partners': clients from file:DIR/nowhere.json: stat DIR/nowhere.json: no such file"},
+		},
+		{
+			"file in clients_from of another kind", "clients_from file DIR/client.pem",
+			[]string{"realm 'partners': clients from file:DIR/client.pem: it is no JSON array; write the records as ["},
+		},
+		{
+			"empty file in clients_from", "clients_from file DIR/empty.pem",
+			[]string{"realm 'partners': clients from file:DIR/empty.pem: it is no JSON array"},
+		},
+		{
+			"one file in two clients_from", "clients_from file DIR/clients.json\nclients_from file DIR/clients.json",
+			[]string{"realm 'partners': clients come from file:DIR/clients.json twice; keep one"},
 		},
 		{
 			"unset variable in issued_by", "trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\nissued_by {env.MTLS_TEST_UNSET}\n}",

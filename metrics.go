@@ -17,6 +17,8 @@ const (
 	resultOK      = "ok"
 	// maxExpirySeries bounds the certificate expiry series of one realm.
 	maxExpirySeries = 1000
+	// maxSourceSeries bounds those of its certificate files and JWKS.
+	maxSourceSeries = 1000
 )
 
 // Counters belong to the process, so that they go on counting across reloads;
@@ -54,7 +56,9 @@ var (
 	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
-		"When a source of revocations, or a trust pool, was last read without an error.", []string{"realm", "source"}, nil)
+		"When a source of clients or of revocations, or a trust pool, was last read without an error.", []string{"realm", "source"}, nil)
+	ignoredDesc = prometheus.NewDesc(metricsPrefix+"jwks_ignored_certificates",
+		"Certificates in the JWKS of clients that are ignored because they are credentials of others.", []string{"realm"}, nil)
 	shadowFailingDesc = prometheus.NewDesc(metricsPrefix+"shadow_trust_failing_clients",
 		"Clients that presented a certificate, still valid, which would fail under the shadow trust pool.", []string{"realm"}, nil)
 	signingKeysDesc = prometheus.NewDesc(metricsPrefix+"signing_keys",
@@ -68,15 +72,27 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 	descs <- signingKeysDesc
 	descs <- sourceDesc
 	descs <- shadowFailingDesc
+	descs <- ignoredDesc
 }
 
 // Collect implements prometheus.Collector for the gauges of the app.
 func (a *App) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		for i := range labels {
+			labels[i] = strings.ToValidUTF8(labels[i], "?") // a path may be anything
+		}
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	for name, realm := range a.Realms {
-		gauge(clientsDesc, float64(realm.current.Load().registry.Len()), name, "config")
+		for _, size := range realm.directory.Sizes() {
+			gauge(clientsDesc, float64(size.Clients), name, size.Source)
+		}
+		for _, state := range realm.directory.States(maxSourceSeries) {
+			if !state.Success.IsZero() {
+				gauge(sourceDesc, float64(state.Success.Unix()), name, state.Source)
+			}
+		}
+		gauge(ignoredDesc, float64(len(realm.directory.Registry().Conflicts())), name)
 		realm.metrics.expiry.Range(func(id, notAfter any) bool {
 			gauge(expiryDesc, float64(notAfter.(time.Time).Unix()), name, id.(string))
 			return true

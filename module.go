@@ -21,6 +21,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 func init() {
@@ -28,6 +30,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(IssuerHandler))
 	caddy.RegisterModule(new(Verifier))
+	caddy.RegisterModule(new(ClientFiles))
 	registerCommand()
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
@@ -60,8 +63,10 @@ type App struct {
 
 	logger *zap.Logger
 	now    func() time.Time
-	ctx    caddy.Context
-	stop   context.CancelFunc
+	// fetch gets a document that is trusted because of where it comes from
+	fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
+	ctx   caddy.Context
+	stop  context.CancelFunc
 }
 
 // CaddyModule returns the Caddy module information.
@@ -77,6 +82,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.fetch == nil {
+		a.fetch = source.NewSecureFetcher(nil).Get
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		realm := a.Realms[name]
@@ -99,22 +107,7 @@ func (a *App) Start() error {
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
 	for _, realm := range a.Realms {
-		if realm.authority != nil {
-			go realm.ensureKeys(ctx)
-		}
-		if realm.revocation != nil {
-			go realm.keepRevocation(ctx)
-		}
-		for _, pool := range realm.trustPools {
-			for _, source := range pool.sources {
-				if !source.fixed() {
-					go pool.keep(ctx, source)
-				}
-			}
-		}
-		if realm.shadow != nil {
-			go realm.shadow.run(ctx)
-		}
+		realm.startUpkeep(ctx)
 	}
 	return nil
 }

@@ -106,7 +106,11 @@ func (a *authenticator) nearPins(misses []string, leaf *x509.Certificate, refusa
 		misses = append(misses, fmt.Sprintf("the public_key that client '%s' declares is the thumbprint of this certificate; declare it as thumbprint", cred.Client.ID))
 	}
 	if cred := a.registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
-		misses = append(misses, fmt.Sprintf("the certificate file of client '%s' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"%x\"", cred.Client.ID, key))
+		text := "the certificate file of client '%s' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"%x\""
+		if cred.Kind == clients.KindJWKS {
+			text = "the JWKS of client '%s' lists another certificate of the same key, as before a renewal; its owner adds the new one to it, or declare public_key \"%x\""
+		}
+		misses = append(misses, fmt.Sprintf(text, cred.Client.ID, key))
 	}
 	return misses
 }
@@ -289,6 +293,9 @@ func (a *authenticator) declares(clientID string) []string {
 	var texts []string
 	for _, cred := range client.Credentials {
 		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'", client.ID, cred.Kind, cred.Value))
+	}
+	for _, cred := range a.registry.Listed(client) {
+		texts = append(texts, fmt.Sprintf("the JWKS of client '%s' lists the certificate '%s'", client.ID, cred.Value))
 	}
 	return texts
 }

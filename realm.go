@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -45,6 +43,9 @@ type Realm struct {
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
+	// Where more clients come from. A client is declared in one place only.
+	ClientsFromRaw []json.RawMessage `json:"clients_from,omitempty" caddy:"namespace=mtls.clients inline_key=source"`
+
 	// Where it is known that a certificate has been revoked. Default: nowhere.
 	Revocation *Revocation `json:"revocation,omitempty"`
 
@@ -57,6 +58,8 @@ type Realm struct {
 	name    string
 	app     *App
 	metrics *realmMetrics
+	// directory keeps the clients
+	directory *clients.Directory
 	// current is what the realm decides by; changing is held by who replaces it
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
@@ -95,8 +98,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	realm.name, realm.app, realm.metrics = name, app, newRealmMetrics(name)
-	registry, err := realm.loadClients()
-	if err != nil {
+	if err := realm.loadClients(ctx); err != nil {
 		return err
 	}
 	anchors, shadow, err := realm.provisionTrust()
@@ -126,7 +128,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
-	first, err := realm.build(parts{registry: registry, trust: anchors, shadow: shadow})
+	first, err := realm.build(parts{registry: realm.directory.Registry(), trust: anchors, shadow: shadow})
 	if err != nil {
 		return err
 	}
@@ -135,33 +137,6 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	}
 	realm.current.Store(first)
 	return nil
-}
-
-func (realm *Realm) loadClients() (*clients.Registry, error) {
-	list := make([]*clients.Client, 0, len(realm.Clients))
-	for _, record := range realm.Clients {
-		record, err := record.Expand(expand)
-		if err != nil {
-			return nil, err
-		}
-		client, warnings, err := clients.New(record, realm.app.now())
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
-			if err := checkClaimName(name); err != nil {
-				return nil, fmt.Errorf("client '%s': %w", client.ID, err)
-			}
-		}
-		for _, warning := range warnings {
-			realm.app.logger.Warn(warning, zap.String("realm", realm.name))
-		}
-		list = append(list, client)
-	}
-	if len(list) == 0 {
-		realm.app.logger.Warn("the realm has no clients, so everyone is refused; declare one", zap.String("realm", realm.name))
-	}
-	return clients.NewRegistry(list)
 }
 
 // checkClaimName reports why a client cannot have a claim of that name.

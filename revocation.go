@@ -12,10 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// revocationPoll is how often watched files are looked at, at the cost of one
-// system call each.
-const revocationPoll = 250 * time.Millisecond
-
 // The values of on_unavailable.
 const (
 	unavailableRefuse = "refuse"
@@ -196,34 +192,25 @@ func (realm *Realm) reportSource(kind, place string, err error) {
 		zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place))
 }
 
-// keepRevocation is the upkeep: it looks at the files and fetches what is due.
-func (realm *Realm) keepRevocation(ctx context.Context) {
-	r := realm.revocation
-	ticker := time.NewTicker(revocationPoll)
-	defer ticker.Stop()
-	for {
-		now := realm.app.now()
-		if r.deny != nil {
-			changed, err := r.deny.Poll(now)
-			if changed {
-				r.checker.SetDenyList(r.deny.List())
-				realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
-			}
-			if err != nil {
-				realm.reportSource("deny", realm.Revocation.Deny, err)
-			}
+// pollRevocation looks at the files and fetches what is due.
+func (realm *Realm) pollRevocation(ctx context.Context) {
+	r, now := realm.revocation, realm.app.now()
+	if r.deny != nil {
+		changed, err := r.deny.Poll(now)
+		if changed {
+			r.checker.SetDenyList(r.deny.List())
+			realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
 		}
-		if r.crls != nil {
-			r.crls.PollFiles()
-			if r.crls.HasURLs() && !now.Before(r.crls.Next()) {
-				// a server that hangs must not hold up the files
-				go r.crls.Refresh(ctx)
-			}
+		if err != nil {
+			realm.reportSource("deny", realm.Revocation.Deny, err)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	}
+	if r.crls == nil {
+		return
+	}
+	r.crls.PollFiles()
+	if r.crls.HasURLs() && !now.Before(r.crls.Next()) {
+		// a server that hangs must not hold up the files
+		go r.crls.Refresh(ctx)
 	}
 }

@@ -50,11 +50,12 @@ func (realm *Realm) change(update func(*parts)) error {
 
 // build makes a snapshot of parts that fit together.
 func (realm *Realm) build(p parts) (*snapshot, error) {
-	if err := realm.checkTrust(p.registry, p.trust, wordTrustPool); err != nil {
+	before := realm.current.Load()
+	if err := realm.checkTrust(p.registry, p.trust, wordTrustPool, before != nil && before.parts.trust == p.trust); err != nil {
 		return nil, err
 	}
 	if p.shadow != nil {
-		if err := realm.checkTrust(p.registry, p.shadow, wordShadowPool); err != nil {
+		if err := realm.checkTrust(p.registry, p.shadow, wordShadowPool, true); err != nil {
 			return nil, err
 		}
 	}
@@ -70,7 +71,11 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if realm.authority == nil {
 		return s, nil
 	}
-	if before := realm.current.Load(); before != nil && before.parts.registry == p.registry {
+	var prepared map[*clients.Client]tokens.Grant
+	if before != nil {
+		prepared = before.grants
+	}
+	if before != nil && before.parts.registry == p.registry {
 		s.issuer, s.grants = before.issuer, before.grants
 		return s, nil
 	}
@@ -78,15 +83,15 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if s.issuer, err = realm.authority.issuer(p.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	if s.grants, err = prepareGrants(p.registry); err != nil {
+	if s.grants, err = prepareGrants(p.registry, prepared); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	return s, nil
 }
 
-// checkTrust holds the clients against the trust pool.
-func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word string) error {
-	warned := false
+// checkTrust holds the clients against a trust pool. warned is whether there has
+// been a warning about the pool.
+func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word string, warned bool) error {
 	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
 	for _, client := range slices.SortedFunc(registry.All(), byID) {
 		switch {
@@ -98,7 +103,7 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word 
 			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
 		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
 			return fmt.Errorf("client '%s': under %s system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID, word)
-		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned && word == wordTrustPool:
+		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
 			warned = true
 			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
 				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))

@@ -18,8 +18,6 @@ const (
 	poolRetry = time.Minute
 	// poolTimeout is how long a module may take to load.
 	poolTimeout = 30 * time.Second
-	// poolPoll is how often files are looked at, and the clock.
-	poolPoll = 250 * time.Millisecond
 )
 
 func checkPoolRefresh(d caddy.Duration) error {
@@ -65,23 +63,14 @@ func (p *trustPool) refreshes() bool {
 	return slices.ContainsFunc(p.sources, func(s *trustSource) bool { return !s.watched() && !s.fixed() })
 }
 
-// keep is the upkeep of one source, in a goroutine of its own.
-func (p *trustPool) keep(ctx context.Context, s *trustSource) {
-	ticker := time.NewTicker(poolPoll)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now := p.realm.app.now()
-		switch {
-		case s.watched():
-			p.lookAtFiles(s, now)
-		case !now.Before(s.due):
-			p.loadAgain(s, now)
-		}
+// poll looks after one source, which has a goroutine of its own.
+func (p *trustPool) poll(s *trustSource) {
+	now := p.realm.app.now()
+	switch {
+	case s.watched():
+		p.lookAtFiles(s, now)
+	case !now.Before(s.due):
+		p.loadAgain(s, now)
 	}
 }
 

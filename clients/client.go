@@ -3,6 +3,7 @@ package clients
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,10 @@ type Client struct {
 	SharedCredential bool
 	IssuedBy         [][sha256.Size]byte
 	Credentials      []*Credential
+
+	// keys are the certificates that the client's JWKS lists.
+	keys        []*x509.Certificate
+	keyWarnings []string
 
 	scope     string
 	scopeSet  map[string]struct{}
@@ -55,10 +60,22 @@ func (c *Client) HasPins() bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return cred.Kind.Pinned() })
 }
 
-// New makes the client of a record and reads the certificate files it names.
-// The warnings are for the operator's log; now tells which pins have ended. The
-// record's placeholders must have been expanded.
+// New makes the client of a record and reads the files it names, but gets
+// nothing from a URL: see [Directory] for clients whose files are watched and
+// whose JWKS are fetched. The warnings are for the operator's log; now tells
+// which pins have ended. The record's placeholders must have been expanded.
 func New(r Record, now time.Time) (client *Client, warnings []string, err error) {
+	files := newDocuments(nil, now)
+	client, warnings, err = newClient(r, now, files)
+	for _, d := range files.opened {
+		for _, warning := range d.warnings {
+			warnings = append(warnings, fmt.Sprintf("%s '%s': %s", d.kind, d.name, warning))
+		}
+	}
+	return client, warnings, err
+}
+
+func newClient(r Record, now time.Time, files reader) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
@@ -66,10 +83,14 @@ func New(r Record, now time.Time) (client *Client, warnings []string, err error)
 		ID: r.ClientID, Name: r.ClientName, Claims: r.Claims, TokenLifetime: time.Duration(r.TokenLifetime),
 		Disabled: r.Disabled, RequireChain: r.RequireChain, SharedCredential: r.SharedCredential,
 	}
-	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setClaims, c.setIssuedBy, c.setCredentials} {
+	credentials := func(r Record) error { return c.setCredentials(r, files) }
+	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setClaims, c.setIssuedBy, credentials} {
 		if err := step(r); err != nil {
 			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)
 		}
+	}
+	for _, warning := range c.keyWarnings {
+		warnings = append(warnings, fmt.Sprintf("client '%s': jwks: %s", c.ID, warning))
 	}
 	for _, cred := range c.Credentials {
 		if cred.IsSHA1() {

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -29,18 +28,21 @@ const (
 	KindThumbprint  Kind = "thumbprint"
 	KindPublicKey   Kind = "public_key"
 	KindCertificate Kind = "certificate"
+	KindJWKS        Kind = "jwks"
 )
 
 // Pinned reports whether credentials of the kind count without a chain.
 func (k Kind) Pinned() bool {
-	return k == KindThumbprint || k == KindPublicKey || k == KindCertificate
+	return k == KindThumbprint || k == KindPublicKey || k == KindCertificate || k == KindJWKS
 }
 
 // Credential is one declared way to recognise a client.
 type Credential struct {
 	Client *Client
 	Kind   Kind
-	// Value is the declared value in its canonical spelling.
+	// Value is the declared value in its canonical spelling. Of a JWKS it is the
+	// file or URL where the client declares it, and the SHA-256 thumbprint of
+	// the certificate where it is what a certificate fits.
 	Value string
 	// Until is when a pin ends, zero if it does not.
 	Until time.Time
@@ -48,7 +50,8 @@ type Credential struct {
 	dn         validators.DN
 	name       validators.Name
 	thumbprint validators.Thumbprint
-	// publicKey is the hash of a pinned key, or of the key in a certificate file.
+	// publicKey is the hash of a pinned key, or of the key in a certificate file
+	// or a JWKS.
 	publicKey [sha256.Size]byte
 }
 
@@ -82,7 +85,7 @@ func parsePin(text string) (hash string, until time.Time, err error) {
 	return hash, until, nil
 }
 
-func (c *Client) setCredentials(r Record) error {
+func (c *Client) setCredentials(r Record, files reader) error {
 	for _, text := range r.SubjectDN {
 		dn, err := validators.ParseDN(text)
 		if err != nil {
@@ -125,19 +128,54 @@ func (c *Client) setCredentials(r Record) error {
 		c.add(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
 	}
 	for _, file := range r.CertificateFiles {
-		cert, err := readCertificate(file)
+		cert, err := files.certificate(file)
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
-		thumbprint := validators.ThumbprintOf(cert.Raw)
-		c.add(&Credential{
-			Kind: KindCertificate, Value: thumbprint.String(), thumbprint: thumbprint,
-			publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
-		})
+		c.add(certificateCredential(KindCertificate, cert))
+	}
+	if r.hasJWKS() {
+		if err := c.setJWKS(r, files); err != nil {
+			return err
+		}
 	}
 	if len(c.Credentials) == 0 {
-		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key or certificate")
+		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks")
 	}
+	return nil
+}
+
+func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
+	thumbprint := validators.ThumbprintOf(cert.Raw)
+	return &Credential{
+		Kind: kind, Value: thumbprint.String(), thumbprint: thumbprint,
+		publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
+	}
+}
+
+// setJWKS notes which certificates the client's JWKS lists. Which of them count
+// is for the registry to say, as other clients may have them.
+func (c *Client) setJWKS(r Record, files reader) (err error) {
+	if r.JWKSURI != "" && (r.JWKS != nil || r.JWKSFile != "") || r.JWKS != nil && r.JWKSFile != "" {
+		return errors.New("jwks, jwks_uri and jwks_file say the same in three ways; keep one (RFC 7591 §2)")
+	}
+	place := "written out"
+	switch {
+	case r.JWKSURI != "":
+		if err := CheckJWKSURI(r.JWKSURI); err != nil {
+			return fmt.Errorf("jwks_uri: %w", err)
+		}
+		place, c.keys, err = files.keySetAt(r.JWKSURI)
+	case r.JWKSFile != "":
+		place = r.JWKSFile
+		c.keys, err = files.keySet(r.JWKSFile)
+	default:
+		c.keys, c.keyWarnings, err = ParseJWKS(r.JWKS)
+	}
+	if err != nil {
+		return fmt.Errorf("jwks '%s': %w", place, err)
+	}
+	c.add(&Credential{Kind: KindJWKS, Value: place})
 	return nil
 }
 
@@ -146,18 +184,23 @@ func (c *Client) add(cred *Credential) {
 	c.Credentials = append(c.Credentials, cred)
 }
 
-// readCertificate reads the one certificate of a PEM file.
-func readCertificate(file string) (*x509.Certificate, error) {
-	if file == "" {
-		return nil, errors.New("the file name is empty; name a PEM file")
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
+// reader gets what a record names and does not hold.
+type reader interface {
+	// certificate returns the certificate of a PEM file.
+	certificate(file string) (*x509.Certificate, error)
+	// keySet returns the certificates of a file with a JWK Set.
+	keySet(file string) ([]*x509.Certificate, error)
+	// keySetAt returns those of a JWK Set behind a URL, as far as it has been
+	// fetched, and the URL without a password.
+	keySetAt(address string) (name string, certificates []*x509.Certificate, err error)
+}
+
+// parseCertificate reads the one certificate of a PEM file.
+func parseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
 	for {
 		var block *pem.Block
+		var err error
 		if block, text = pem.Decode(text); block == nil {
 			break
 		}

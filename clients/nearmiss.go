@@ -17,8 +17,8 @@ func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *
 	return first(r.sha256[sum]), first(r.keys[sum])
 }
 
-// CertificateWithKey returns the first credential that is a certificate file
-// with a public key of that hash, or nil.
+// CertificateWithKey returns the first credential that is a certificate file, or
+// a certificate of a JWKS, with a public key of that hash, or nil.
 func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential { return r.fileKeys[sum] }
 
 // DeclaredName returns the first credential that declares the name, or a DNS

@@ -64,9 +64,23 @@ type Record struct {
 	// with `until`. A renewed certificate with the same key keeps working.
 	PublicKeys Strings `json:"x509_public_keys,omitempty"`
 
-	// PEM files of pinned certificates. A relative path is relative to the
-	// working directory of the process.
+	// PEM files of pinned certificates, which are watched. A relative path is
+	// relative to the working directory of the process.
 	CertificateFiles Strings `json:"x509_certificate_files,omitempty"`
+
+	// The https URL of a JWK Set (RFC 7517) with the client's certificates: of
+	// each key the first certificate of `x5c` authenticates the client (RFC 8705
+	// §2.2.2). It is fetched in the background, anew within an hour or as often
+	// as the server says, and counts until another takes its place, so that the
+	// client changes its certificates by itself. A certificate that is a
+	// credential of another client is ignored.
+	JWKSURI string `json:"jwks_uri,omitempty"`
+
+	// A JWK Set, written out. Not together with `jwks_uri`.
+	JWKS json.RawMessage `json:"jwks,omitempty"`
+
+	// A file with a JWK Set, instead of `jwks_uri`. It is watched.
+	JWKSFile string `json:"jwks_file,omitempty"`
 
 	// SHA-256 hashes of CA certificates or of CA public keys, one of which
 	// must stand above the leaf in the verified chain. It narrows every
@@ -127,7 +141,7 @@ var recordMembers = func() []string {
 // UnmarshalJSON reads a record strictly: a member that is unknown, written in
 // another case, or given twice is an error that names it.
 func (r *Record) UnmarshalJSON(raw []byte) error {
-	if err := checkMembers(raw); err != nil {
+	if err := checkMembers(raw, maxRecordBytes); err != nil {
 		return fmt.Errorf("client record: %w", err)
 	}
 	var members map[string]json.RawMessage
@@ -215,11 +229,15 @@ func (r *Record) credentials() []credentialList {
 
 // HasCredential reports whether the record declares any credential.
 func (r Record) HasCredential() bool {
-	return slices.ContainsFunc(r.credentials(), func(list credentialList) bool { return len(*list.values) > 0 })
+	return r.hasJWKS() || slices.ContainsFunc(r.credentials(), func(list credentialList) bool { return len(*list.values) > 0 })
+}
+
+func (r Record) hasJWKS() bool {
+	return r.JWKSURI != "" || r.JWKSFile != "" || r.JWKS != nil
 }
 
 // Expand returns the record with replace applied to every value that may hold
-// a placeholder: credentials, file names and claims that are strings.
+// a placeholder: credentials, file names, URLs and claims that are strings.
 func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
 	for _, list := range append(r.credentials(), credentialList{"issued_by", &r.IssuedBy}) {
 		expanded := slices.Clone(*list.values)
@@ -230,6 +248,20 @@ func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
 			}
 		}
 		*list.values = expanded
+	}
+	for _, place := range []*string{&r.JWKSURI, &r.JWKSFile} {
+		if *place == "" {
+			continue
+		}
+		expanded, err := replace(*place)
+		if err != nil {
+			return r, fmt.Errorf("client '%s': jwks '%s': %w", r.ClientID, *place, err)
+		}
+		*place = expanded
+	}
+	// whoever writes a placeholder for either writes it here
+	if r.JWKSURI == "" && strings.Contains(r.JWKSFile, "://") {
+		r.JWKSURI, r.JWKSFile = r.JWKSFile, ""
 	}
 	claims := make(map[string]json.RawMessage, len(r.Claims))
 	for name, raw := range r.Claims {

@@ -44,7 +44,7 @@ func TestRecordMembers(t *testing.T) {
 // encoding/json checks syntax before it calls UnmarshalJSON, so text after the
 // value reaches checkMembers only when it is called by itself.
 func TestCheckMembersTrailingText(t *testing.T) {
-	if err := checkMembers([]byte(`{} {}`)); err == nil || !strings.Contains(err.Error(), "after the JSON value") {
+	if err := checkMembers([]byte(`{} {}`), maxRecordBytes); err == nil || !strings.Contains(err.Error(), "after the JSON value") {
 		t.Fatal(err)
 	}
 }

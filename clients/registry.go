@@ -20,12 +20,17 @@ type Registry struct {
 	sha1     map[[sha1.Size]byte][]*Credential
 	keys     map[[sha256.Size]byte][]*Credential
 	subjects map[string][]*Credential
-	// near misses: of every key the first certificate file that has it, and of
-	// every alternative name the first credential that declares it
+	// near misses: of every key the first certificate that a file or a JWKS has
+	// of it, and of every alternative name the first credential that declares it
 	fileKeys  map[[sha256.Size]byte]*Credential
 	nearNames map[validators.Name]*Credential
 	names     validators.NameIndex[*Credential]
 	hasNames  bool
+	// held tells which client holds a certificate of its JWKS, listed which
+	// credentials that makes, and conflicts what others hold
+	held      map[holding]struct{}
+	listed    map[*Client][]*Credential
+	conflicts []Conflict
 	// trustDomain is the one that all spiffe: names have, "" without any
 	trustDomain string
 	scopes      []string
@@ -33,7 +38,14 @@ type Registry struct {
 
 // NewRegistry indexes the clients. It fails when a client_id appears twice, or
 // when two clients declare one credential and do not both have SharedCredential.
-func NewRegistry(list []*Client) (*Registry, error) {
+// A certificate of a JWKS that is a credential of another client is ignored
+// (see [Registry.Conflicts]): of two JWKS, the one of the client that stands
+// first has it.
+func NewRegistry(list []*Client) (*Registry, error) { return newRegistry(list, nil) }
+
+// newRegistry is [NewRegistry] for clients some of which have been in a registry
+// before: what they held of their JWKS then, they hold before others get any.
+func newRegistry(list []*Client, before *Registry) (*Registry, error) {
 	r := &Registry{
 		clients:  make(map[string]*Client, len(list)),
 		sha256:   make(map[[sha256.Size]byte][]*Credential),
@@ -43,6 +55,9 @@ func NewRegistry(list []*Client) (*Registry, error) {
 
 		fileKeys:  make(map[[sha256.Size]byte]*Credential),
 		nearNames: make(map[validators.Name]*Credential),
+
+		held:   make(map[holding]struct{}),
+		listed: make(map[*Client][]*Credential),
 	}
 	scopes := make(map[string]struct{})
 	for _, client := range list {
@@ -60,6 +75,7 @@ func NewRegistry(list []*Client) (*Registry, error) {
 		}
 	}
 	r.scopes = slices.Sorted(maps.Keys(scopes))
+	r.claimKeys(list, before)
 	return r, nil
 }
 
@@ -69,6 +85,8 @@ func (r *Registry) add(cred *Credential) error {
 		return insert(r.subjects, cred.dn.Key(), cred)
 	case KindPublicKey:
 		return insert(r.keys, cred.publicKey, cred)
+	case KindJWKS:
+		return nil // what it lists is claimed when all else is known
 	case KindThumbprint, KindCertificate:
 		if _, known := r.fileKeys[cred.publicKey]; cred.Kind == KindCertificate && !known {
 			r.fileKeys[cred.publicKey] = cred

@@ -16,9 +16,9 @@ const (
 // checkMembers refuses what encoding/json lets pass in silence: a member that
 // appears twice in one object, deep nesting, and anything after the value.
 // Two members that differ only in case are caught later, as unknown ones.
-func checkMembers(raw []byte) error {
-	if len(raw) > maxRecordBytes {
-		return fmt.Errorf("larger than %d bytes", maxRecordBytes)
+func checkMembers(raw []byte, limit int) error {
+	if len(raw) > limit {
+		return fmt.Errorf("larger than %d bytes", limit)
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -73,6 +74,10 @@ func CheckPublicKey(pin string) error {
 	}
 	return err
 }
+
+// CheckJWKSURI reports why address cannot be the URL of a JWK Set, which is
+// trusted because of where it comes from, so that only https will do.
+func CheckJWKSURI(address string) error { return source.CheckSecureURL(address) }
 
 // CheckIssuedBy reports why hash cannot be the SHA-256 hash of a CA
 // certificate or of its public key.

@@ -1,0 +1,374 @@
+package clients
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+const (
+	// SourceConfig is the source of the clients of the configuration.
+	SourceConfig = "config"
+
+	// maxLooks is how many files a poll looks at, beside those of sources.
+	maxLooks = 1000
+	// maxFetches is how many JWKS are fetched at a time.
+	maxFetches = 8
+	// restFactor is how many times as long as a change has taken those of JWKS
+	// behind URLs wait after it.
+	restFactor = 10
+	// maxTold is how many warnings of one load are told one by one.
+	maxTold = 20
+)
+
+// DirectoryConfig says where clients come from.
+type DirectoryConfig struct {
+	// Records are the clients of the configuration, their placeholders expanded.
+	Records []Record
+	// Sources have more of them.
+	Sources []Source
+	// Check, if set, says what else is wrong with a client.
+	Check func(*Client) error
+	// Before, if set, is the directory that this one is to take the place of:
+	// what it has fetched is taken over, and who held a certificate of a JWKS
+	// goes on to.
+	Before *Directory
+	// Fetch gets a JWK Set. Default: the one of [source.URLConfig].
+	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
+	// Now is the clock. Default: [time.Now].
+	Now func() time.Time
+
+	// Use, if set, is given a registry that is to take the place of the one
+	// before, or says why it cannot. It must not call the directory.
+	Use func(*Registry) error
+	// Report, if set, is told when a source, as in [SourceState], has something
+	// new in force, and once when it fails: what it had before counts on.
+	Report func(source, place string, err error)
+	// Warn, if set, is told what else an operator should know.
+	Warn func(text string)
+	// Ignored, if set, is told once of a certificate in a JWKS that does not
+	// count.
+	Ignored func(Conflict)
+}
+
+// Directory keeps the clients of a realm: those of the configuration and of
+// other sources, with the files and the JWKS that they name. When one of these
+// changes it makes a new registry. What is broken, missing or in conflict with
+// the rest changes nothing, and is tried again when anything changes.
+//
+// It starts nothing of its own but fetches: who has it calls [Directory.Poll]
+// a few times a second.
+type Directory struct {
+	config DirectoryConfig
+	// fetches bounds those that are under way
+	fetches chan struct{}
+
+	polling sync.Mutex // held by who polls
+	files   []*document
+	urls    []*document
+	// the file and the URL that were looked at last
+	lastFile, lastURL int
+	pending           []change
+	rest              time.Time // until then, JWKS behind URLs wait
+	told              map[toldConflict]struct{}
+
+	mu       sync.Mutex // guards what is read by others than who polls
+	origins  []*origin
+	open     map[documentKey]*document
+	registry *Registry
+}
+
+// origin is the configuration or a source, with its clients.
+type origin struct {
+	name    string
+	source  Source // nil of the configuration
+	entries []entry
+	status
+}
+
+// entry is a client. The record is nil unless it names documents, for then the
+// client is made anew when one of them changes.
+type entry struct {
+	client    *Client
+	record    *Record
+	documents []*document
+}
+
+// status tells how reading went. It is guarded by the directory's mu.
+type status struct {
+	success time.Time
+	// failure is that of the last reading, broken that of the last content,
+	// which stays until there is another
+	failure, broken string
+}
+
+// SourceState tells of something that clients are read from.
+type SourceState struct {
+	// Source is "clients:" and the name of a source, "certificate:" and a file,
+	// or "jwks:" and a client_id.
+	Source string
+	// Success is when it was last read without an error, zero if never.
+	Success time.Time
+	// Failure is why it could not be used, "" if it could.
+	Failure string
+}
+
+// SourceSize is how many clients a source has.
+type SourceSize struct {
+	// Source is [SourceConfig] or the name of a source.
+	Source  string
+	Clients int
+}
+
+// NewDirectory reads all there is to read but URLs. Unlike later, anything that
+// is missing, broken or in conflict is an error.
+func NewDirectory(config DirectoryConfig) (*Directory, error) {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Check == nil {
+		config.Check = func(*Client) error { return nil }
+	}
+	if config.Use == nil {
+		config.Use = func(*Registry) error { return nil }
+	}
+	if config.Report == nil {
+		config.Report = func(string, string, error) {}
+	}
+	if config.Warn == nil {
+		config.Warn = func(string) {}
+	}
+	if config.Ignored == nil {
+		config.Ignored = func(Conflict) {}
+	}
+	d := &Directory{
+		config: config, fetches: make(chan struct{}, maxFetches),
+		open: make(map[documentKey]*document),
+	}
+	d.origins = []*origin{{name: SourceConfig}}
+	changes := []change{{origin: d.origins[0], records: config.Records}}
+	now := config.Now()
+	for _, from := range config.Sources {
+		o := &origin{name: from.Name(), source: from}
+		if slices.ContainsFunc(d.origins, func(other *origin) bool { return other.name == o.name }) {
+			return nil, fmt.Errorf("clients come from %s twice; keep one", o.name)
+		}
+		records, _, err := from.Load(now)
+		if err != nil {
+			return nil, o.wrap(err)
+		}
+		d.origins = append(d.origins, o)
+		changes = append(changes, change{origin: o, records: records})
+	}
+	if config.Before != nil {
+		d.registry = config.Before.Registry()
+	}
+	p, err := d.plan(changes)
+	if err != nil {
+		return nil, err
+	}
+	d.config.Before, d.config.Records = nil, nil
+	d.commit(p, now)
+	return d, nil
+}
+
+// Registry returns the clients as they are now.
+func (d *Directory) Registry() *Registry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.registry
+}
+
+// Sizes tells of the configuration and of every source how many clients it has.
+func (d *Directory) Sizes() []SourceSize {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sizes := make([]SourceSize, len(d.origins))
+	for i, o := range d.origins {
+		sizes[i] = SourceSize{o.name, len(o.entries)}
+	}
+	return sizes
+}
+
+// States tells of the sources, and of at most limit certificate files and JWKS
+// of clients.
+func (d *Directory) States(limit int) []SourceState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var states []SourceState
+	for _, o := range d.origins {
+		if o.source != nil {
+			states = append(states, SourceState{o.label(), o.success, o.failure})
+		}
+	}
+	limit += len(states)
+	for _, document := range slices.Concat(d.files, d.urls) {
+		if document.url != nil {
+			// to be fetched is one thing, to be of use another
+			document.success = document.url.State().Success
+		}
+		for _, label := range document.labels() {
+			if len(states) == limit {
+				return states
+			}
+			states = append(states, SourceState{label, document.success, document.failure})
+		}
+	}
+	return states
+}
+
+// Unfetched is how many JWKS have never been fetched.
+func (d *Directory) Unfetched() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	count := 0
+	for _, document := range d.urls {
+		if _, known := document.url.Content(); !known {
+			count++
+		}
+	}
+	return count
+}
+
+func (o *origin) label() string { return "clients:" + strings.TrimPrefix(o.name, "file:") }
+
+// labels are what a document is called in a [SourceState].
+func (d *document) labels() []string {
+	if d.kind == KindCertificate {
+		return []string{"certificate:" + d.name}
+	}
+	labels := make([]string, len(d.users))
+	for i, user := range d.users {
+		labels[i] = "jwks:" + user
+	}
+	return labels
+}
+
+// Poll looks at the files, fetches the JWKS that are due, in the background,
+// and puts in force what has changed. It costs one system call for each file
+// that has not, of at most a thousand, in turn.
+func (d *Directory) Poll(ctx context.Context) {
+	d.polling.Lock()
+	defer d.polling.Unlock()
+	now := d.config.Now()
+	changes := d.look(now)
+	d.fetch(ctx, now)
+	if len(changes) == 0 {
+		return
+	}
+	d.apply(changes, now)
+	ended := d.config.Now()
+	d.rest = ended.Add(restFactor * ended.Sub(now))
+}
+
+// look returns what has changed.
+func (d *Directory) look(now time.Time) []change {
+	var changes []change
+	for _, o := range d.origins {
+		if o.source == nil {
+			continue
+		}
+		records, changed, err := o.source.Load(now)
+		if changed && err == nil {
+			changes = append(changes, change{origin: o, records: records})
+			continue
+		}
+		if changed {
+			d.breaks(change{origin: o}, err)
+		}
+		d.read(&o.status, now, err, func(err error) { d.config.Report(o.label(), o.name, err) })
+	}
+	for range min(len(d.files), maxLooks) {
+		d.lastFile = (d.lastFile + 1) % len(d.files)
+		document := d.files[d.lastFile]
+		content, changed, err := document.file.Look(now)
+		if changed {
+			var parsed *contents
+			if parsed, err = document.parse(content); err == nil {
+				changes = append(changes, change{document: document, contents: parsed})
+				continue
+			}
+			d.breaks(change{document: document}, err)
+		}
+		d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
+	}
+	if now.Before(d.rest) {
+		return changes // clients choose when these change
+	}
+	for _, document := range d.urls {
+		fetched, ended, err := document.takeFetched()
+		if fetched != nil {
+			changes = append(changes, change{document: document, contents: fetched})
+		}
+		if ended && (fetched == nil || err != nil) {
+			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
+		}
+	}
+	return changes
+}
+
+// breaks notes that content has become such that it cannot be used, until there
+// is another. What was there before and waits is no longer wanted.
+func (d *Directory) breaks(c change, err error) {
+	d.pending = slices.DeleteFunc(d.pending, c.of)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	*c.status() = status{success: c.status().success, broken: err.Error()}
+}
+
+// read notes how reading went that has brought nothing new, and reports an
+// error that is another than the last.
+func (d *Directory) read(s *status, now time.Time, err error, report func(error)) {
+	d.mu.Lock()
+	before := s.failure
+	switch {
+	case err != nil:
+		s.failure = err.Error()
+	default:
+		if s.failure = s.broken; s.broken == "" {
+			s.success = now
+		}
+	}
+	tell := err != nil && s.failure != before
+	d.mu.Unlock()
+	if tell {
+		report(err)
+	}
+}
+
+func (d *Directory) reportDocument(document *document, err error) {
+	label := string(document.kind)
+	if labels := document.labels(); len(labels) > 0 {
+		label = labels[0]
+	}
+	d.config.Report(label, document.name, err)
+}
+
+// fetch fetches what is due, as far as fetches are free.
+func (d *Directory) fetch(ctx context.Context, now time.Time) {
+	for range d.urls {
+		d.lastURL = (d.lastURL + 1) % len(d.urls)
+		document := d.urls[d.lastURL]
+		if now.Before(document.url.Due()) {
+			continue
+		}
+		select {
+		case d.fetches <- struct{}{}:
+		default:
+			d.lastURL += len(d.urls) - 1 // it is the first, next time
+			return
+		}
+		go func() {
+			_, _, err := document.url.Refresh(ctx)
+			document.mu.Lock()
+			document.ended, document.failed = true, err
+			document.mu.Unlock()
+			<-d.fetches
+		}()
+	}
+}

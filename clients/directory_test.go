@@ -1,0 +1,579 @@
+package clients
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// world is a directory, the files and the web it reads, its clock and what it
+// has said.
+type world struct {
+	*Directory
+	t      *testing.T
+	dir    string
+	config DirectoryConfig
+
+	mu      sync.Mutex
+	now     time.Time
+	web     map[string][]byte
+	fetched map[string]int
+	refuse  string // a client that Use refuses
+	said    []string
+	uses    int
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dir: t.TempDir(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), web: map[string][]byte{}, fetched: map[string]int{}}
+	w.config = DirectoryConfig{
+		Now: func() time.Time { w.mu.Lock(); defer w.mu.Unlock(); return w.now },
+		Fetch: func(_ context.Context, address string, _ int64) (source.Document, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.fetched[address]++
+			content, ok := w.web[address]
+			if !ok {
+				return source.Document{}, errors.New("nothing there")
+			}
+			return source.Document{Content: content}, nil
+		},
+		Use: func(r *Registry) error {
+			w.uses++
+			if r.Client(w.refuse) != nil {
+				return fmt.Errorf("client '%s' is refused", w.refuse)
+			}
+			return nil
+		},
+		Report: func(source, place string, err error) {
+			w.say("%s, %s: %v", source, place, err)
+		},
+		Warn: func(text string) { w.say("warning: %s", text) },
+		Ignored: func(c Conflict) {
+			w.say("ignored: %s of %s for %s", c.Thumbprint[:4], c.Holder.Client.ID, c.Client.ID)
+		},
+	}
+	return w
+}
+
+func (w *world) say(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, strings.ReplaceAll(fmt.Sprintf(format, args...), w.dir+string(filepath.Separator), ""))
+}
+
+// saw takes what was said and wants it to hold each of these, and no more lines.
+func (w *world) saw(want ...string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.said) != len(want) {
+		w.t.Errorf("said %q, want %q", w.said, want)
+	}
+	for i := range min(len(want), len(w.said)) {
+		if !strings.Contains(w.said[i], want[i]) {
+			w.t.Errorf("said %q, want %q", w.said[i], want[i])
+		}
+	}
+	w.said = nil
+}
+
+func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+
+// write writes a file in place, at the time of the clock.
+func (w *world) write(name string, content []byte) {
+	w.t.Helper()
+	if err := os.WriteFile(w.path(name), content, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Chtimes(w.path(name), w.now, w.now); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) records(name string, records ...Record) {
+	w.t.Helper()
+	text, err := json.Marshal(records)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write(name, text)
+}
+
+func (w *world) load() error {
+	var err error
+	w.Directory, err = NewDirectory(w.config)
+	return err
+}
+
+func (w *world) mustLoad() {
+	w.t.Helper()
+	if err := w.load(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// poll polls after a while, twice: what is fetched counts with the next one.
+func (w *world) poll(after time.Duration) {
+	w.t.Helper()
+	w.mu.Lock()
+	w.now = w.now.Add(after)
+	w.mu.Unlock()
+	w.Poll(w.t.Context())
+	wait := func() {
+		if len(w.urls) > 0 {
+			synctest.Wait()
+		}
+	}
+	wait()
+	w.Poll(w.t.Context())
+	wait()
+}
+
+// ids are the clients, sorted.
+func (w *world) ids() string {
+	var ids []string
+	for client := range w.Registry().All() {
+		ids = append(ids, client.ID)
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, " ")
+}
+
+func (w *world) wantClients(want string) {
+	w.t.Helper()
+	if got := w.ids(); got != want {
+		w.t.Errorf("clients %q, want %q", got, want)
+	}
+}
+
+func (w *world) wantPin(leaf *testpki.Leaf, want string) {
+	w.t.Helper()
+	if got := who(w.Registry(), leaf); got != want {
+		w.t.Errorf("pin %q, want %q", got, want)
+	}
+}
+
+func pinned(id string) Record {
+	sum := sha256.Sum256([]byte(id))
+	return Record{ClientID: id, Thumbprints: Strings{hex.EncodeToString(sum[:])}}
+}
+
+func (w *world) state(source string) SourceState {
+	w.t.Helper()
+	for _, state := range w.States(100) {
+		if strings.ReplaceAll(state.Source, w.dir+string(filepath.Separator), "") == source {
+			return state
+		}
+	}
+	w.t.Errorf("no state of %s in %+v", source, w.States(100))
+	return SourceState{}
+}
+
+func TestDirectoryOfFiles(t *testing.T) {
+	w := newWorld(t)
+	w.records("a.json", pinned("a1"), pinned("a2"))
+	w.records("b.json", pinned("b1"))
+	w.config.Records = []Record{pinned("c")}
+	w.config.Sources = []Source{NewFileSource(w.path("a.json")), NewFileSource(w.path("b.json"))}
+	w.mustLoad()
+	w.wantClients("a1 a2 b1 c")
+	w.poll(time.Hour)
+	w.saw()
+	if w.uses != 0 {
+		t.Error("nothing has changed, but there is another registry")
+	}
+	before := w.Registry().Client("b1")
+
+	w.records("a.json", pinned("a1"), pinned("a3"))
+	w.poll(0)
+	w.wantClients("a1 a3 b1 c")
+	w.saw("clients:a.json, file:a.json: <nil>")
+	if w.Registry().Client("b1") != before || w.uses != 1 {
+		t.Error("what has not changed was made anew")
+	}
+	if got := fmt.Sprint(w.Sizes()); strings.ReplaceAll(got, w.dir+string(filepath.Separator), "") != "[{config 1} {file:a.json 2} {file:b.json 1}]" {
+		t.Error(got)
+	}
+	changed := w.now
+
+	// B4: broken, in conflict, refused, gone: the old state stays, and it is
+	// told once
+	w.write("a.json", []byte(`[{"client_id":"a4"`))
+	w.poll(time.Minute)
+	w.saw("clients:a.json, file:a.json: record 1")
+	w.poll(time.Minute)
+	w.saw()
+	w.wantClients("a1 a3 b1 c")
+	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || state.Failure == "" {
+		t.Errorf("%+v at %s", state, w.now)
+	}
+	w.records("a.json", pinned("a1"), pinned("b1"))
+	w.poll(time.Minute)
+	w.saw("client 'b1' is in file:")
+	w.poll(time.Minute)
+	w.saw()
+	w.wantClients("a1 a3 b1 c")
+	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || !strings.Contains(state.Failure, "b1") {
+		t.Errorf("%+v", state)
+	}
+	// the other file gives the client up, and what waited counts
+	w.records("b.json", pinned("b2"))
+	w.poll(time.Minute)
+	w.wantClients("a1 b1 b2 c")
+	w.saw("clients:a.json, file:a.json: <nil>", "clients:b.json, file:b.json: <nil>")
+
+	w.refuse = "x"
+	w.records("a.json", pinned("x"))
+	w.records("b.json", pinned("b3"))
+	w.poll(time.Minute)
+	w.wantClients("a1 b1 b3 c")
+	w.saw("clients:a.json, file:a.json: client 'x' is refused", "clients:b.json, file:b.json: <nil>")
+	// what waits is forgotten when the file is broken meanwhile
+	w.write("a.json", []byte("["))
+	w.poll(time.Minute)
+	w.saw("clients:a.json, file:a.json: after record 0")
+	w.refuse = ""
+	w.records("b.json", pinned("b4"))
+	w.poll(time.Minute)
+	w.wantClients("a1 b1 b4 c")
+	w.saw("clients:b.json, file:b.json: <nil>")
+
+	if err := os.Remove(w.path("a.json")); err != nil {
+		t.Fatal(err)
+	}
+	w.poll(time.Minute)
+	w.saw("clients:a.json, file:a.json: stat ")
+	w.wantClients("a1 b1 b4 c")
+	w.write("a.json", []byte("[]"))
+	w.poll(time.Minute)
+	w.saw("clients:a.json, file:a.json: <nil>")
+	w.wantClients("b4 c")
+	if state := w.state("clients:a.json"); state.Failure != "" || !state.Success.Equal(w.now) {
+		t.Errorf("%+v", state)
+	}
+}
+
+func TestB4_DirectoryAtTheStart(t *testing.T) {
+	for name, test := range map[string]struct {
+		files map[string]string
+		check bool
+		want  string
+	}{
+		"missing":      {nil, false, "clients from file:a.json: stat "},
+		"empty":        {map[string]string{"a.json": ""}, false, "clients from file:a.json: it is no JSON array"},
+		"broken":       {map[string]string{"a.json": "[{}"}, false, "clients from file:a.json: after record 1"},
+		"bad client":   {map[string]string{"a.json": `[{"client_id":"a"}]`}, false, "clients from file:a.json: client 'a': no credential"},
+		"no https URL": {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"http://a.example/"}]`}, false, "client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
+		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: checked"},
+		"two ways":     {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/","jwks_file":"x"}]`}, false, "keep one (RFC 7591 §2)"},
+		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is there twice"},
+		"no JWKS":      {map[string]string{"a.json": `[{"client_id":"a","jwks_file":"nowhere.json"}]`}, false, "client 'a': jwks 'nowhere.json': stat nowhere.json"},
+		"empty JWKS":   {map[string]string{"a.json": `[{"client_id":"a","jwks":{"keys":[]}}]`}, false, "client 'a': jwks 'written out': it has no keys"},
+		"in the configuration": {
+			map[string]string{"a.json": `[{"client_id":"c","jwks_uri":"https://a.example/"}]`}, false, "client 'c' is in config and in file:a.json; keep one",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for file, text := range test.files {
+				w.write(file, []byte(text))
+			}
+			w.config.Records = []Record{pinned("c")}
+			w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+			if test.check {
+				w.config.Check = func(c *Client) error {
+					if c.ID == "a" {
+						return errors.New("checked")
+					}
+					return nil
+				}
+			}
+			err := w.load()
+			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), w.dir+string(filepath.Separator), ""), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// TestDirectoryWatchesCertificateFiles: a certificate file that changes makes
+// its client another, and nobody else.
+func TestDirectoryWatchesCertificateFiles(t *testing.T) {
+	w := newWorld(t)
+	one, two, third := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	w.write("a.pem", one.PEM())
+	w.write("b.pem", third.PEM())
+	w.write("a.jwks", testpki.JWKS(t, two))
+	w.config.Records = []Record{
+		{ClientID: "a", CertificateFiles: Strings{w.path("a.pem")}}, {ClientID: "b", CertificateFiles: Strings{w.path("b.pem")}},
+		{ClientID: "j", JWKSFile: w.path("a.jwks")}, pinned("c"),
+	}
+	w.mustLoad()
+	w.wantPin(one, "a by certificate")
+	w.wantPin(two, "j by jwks")
+	w.poll(time.Hour)
+	w.saw()
+	other, same := w.Registry().Client("b"), w.Registry().Client("a")
+
+	w.write("a.pem", two.PEM()) // declared, so that it is no longer the JWKS's
+	w.poll(0)
+	w.wantPin(one, "")
+	w.wantPin(two, "a by certificate")
+	w.saw("ignored: ", "certificate:a.pem, a.pem: <nil>")
+	if w.Registry().Client("b") != other || w.Registry().Client("a") == same {
+		t.Error("the wrong client was made anew")
+	}
+	w.write("a.pem", third.PEM()) // that of b
+	w.poll(time.Minute)
+	w.wantPin(two, "a by certificate")
+	w.wantPin(third, "b by certificate")
+	w.saw("is a credential of client '")
+	w.write("b.pem", one.PEM())
+	w.poll(time.Minute)
+	w.wantPin(third, "a by certificate")
+	w.wantPin(one, "b by certificate")
+	w.wantPin(two, "j by jwks")
+	w.saw("certificate:a.pem, a.pem: <nil>", "certificate:b.pem, b.pem: <nil>")
+
+	for _, broken := range []string{"", "no PEM", string(one.KeyPEM())} {
+		w.write("a.pem", []byte(broken))
+		w.write("a.jwks", []byte(broken))
+		w.poll(time.Minute)
+		w.wantPin(third, "a by certificate")
+		w.wantPin(two, "j by jwks")
+		w.mu.Lock()
+		if len(w.said) != 2 {
+			t.Errorf("said %q", w.said)
+		}
+		w.said = nil
+		w.mu.Unlock()
+		w.poll(time.Minute)
+		w.saw()
+		if w.state("certificate:a.pem").Failure == "" || w.state("jwks:j").Failure == "" {
+			t.Error("no failure is known")
+		}
+	}
+	w.write("a.jwks", testpki.JWKS(t, testpki.MustSelfSigned(t), two))
+	w.write("a.pem", third.PEM())
+	w.poll(time.Minute)
+	w.saw("jwks:j", "certificate:a.pem")
+	if state := w.state("jwks:j"); state.Failure != "" || !state.Success.Equal(w.now) {
+		t.Errorf("%+v", state)
+	}
+}
+
+// TestR10_DirectoryFetchesJWKS: JWKS behind URLs are fetched in the background,
+// change what counts, and stay as they were when they cannot be had.
+func TestR10_DirectoryFetchesJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "https://user:secret@a.example/jwks"
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: address}, pinned("c")}
+		w.mustLoad()
+		if w.fetched[address] != 0 || !w.state("jwks:a").Success.IsZero() || w.Registry().Client("a").Credentials[0].Value != "https://user:xxxxx@a.example/jwks" {
+			t.Error("it was fetched at load")
+		}
+		w.wantPin(one, "")
+		w.poll(0)
+		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: nothing there")
+		w.web[address] = testpki.JWKS(t, one)
+		w.poll(time.Second)
+		w.wantPin(one, "") // the pause has not passed
+		w.poll(5 * time.Second)
+		w.wantPin(one, "a by jwks")
+		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: <nil>")
+		if state := w.state("jwks:a"); !state.Success.Equal(w.now) || state.Failure != "" || w.fetched[address] != 2 {
+			t.Errorf("%+v, %d fetches", state, w.fetched[address])
+		}
+		w.web[address] = testpki.JWKS(t, one, two)
+		w.poll(time.Minute)
+		w.wantPin(two, "")
+		w.poll(time.Hour)
+		w.wantPin(one, "a by jwks")
+		w.wantPin(two, "a by jwks")
+		w.web[address] = testpki.JWKS(t, two)
+		w.poll(time.Hour)
+		w.wantPin(one, "")
+		w.saw("jwks:a", "jwks:a")
+
+		for _, broken := range []string{"", `{"keys":[]}`, "<html>"} {
+			w.web[address] = []byte(broken)
+			w.poll(time.Hour)
+			w.wantPin(two, "a by jwks")
+			w.mu.Lock()
+			if len(w.said) != 1 || strings.Contains(w.said[0], "secret") {
+				t.Errorf("%q: said %q", broken, w.said)
+			}
+			w.said = nil
+			w.mu.Unlock()
+			if w.state("jwks:a").Failure == "" {
+				t.Error("no failure is known")
+			}
+		}
+		// warnings are told, but only once
+		w.web[address] = testpki.KeySet(t, testpki.JWK(t, two), json.RawMessage("7"))
+		w.poll(time.Hour)
+		w.saw("warning: jwks 'https://user:xxxxx@a.example/jwks': key 2 is ignored", "jwks:a")
+		w.poll(time.Hour)
+		w.saw()
+
+		// a new configuration goes on with what the old one has
+		old := w.Directory
+		w.config.Before = old
+		fetches := w.fetched[address]
+		w.mustLoad()
+		w.wantPin(two, "a by jwks")
+		w.poll(time.Minute)
+		w.saw()
+		if w.fetched[address] != fetches || w.state("jwks:a") != (SourceState{"jwks:a", old.States(9)[0].Success, ""}) {
+			t.Errorf("%d fetches, %+v", w.fetched[address]-fetches, w.state("jwks:a"))
+		}
+	})
+}
+
+// TestDirectoryForgetsJWKS: a URL that no client names any more is not fetched.
+func TestDirectoryForgetsJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		leaf := testpki.MustSelfSigned(t)
+		w.web["https://a.example/"], w.web["https://b.example/"] = testpki.JWKS(t, leaf), testpki.JWKS(t, testpki.MustSelfSigned(t))
+		w.records("a.json", Record{ClientID: "a", JWKSURI: "https://a.example/"}, Record{ClientID: "b", JWKSURI: "https://a.example/", SharedCredential: true})
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.mustLoad()
+		w.poll(0)
+		w.wantPin(leaf, "a by jwks")
+		w.saw("ignored: ", "jwks:a")
+		if w.fetched["https://a.example/"] != 1 {
+			t.Errorf("%d fetches", w.fetched["https://a.example/"])
+		}
+		w.state("jwks:a")
+		w.state("jwks:b")
+		w.records("a.json", Record{ClientID: "b", JWKSURI: "https://b.example/"})
+		w.poll(time.Second)
+		w.poll(24 * time.Hour)
+		w.wantPin(leaf, "")
+		if w.fetched["https://a.example/"] != 1 || w.fetched["https://b.example/"] != 2 {
+			t.Errorf("fetches %v", w.fetched)
+		}
+	})
+}
+
+// TestDirectoryRestsBetweenJWKS: clients that change their JWKS all the time do
+// not keep the server busy, and what an operator changes does not wait for them.
+func TestDirectoryRestsBetweenJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.web["https://a.example/"] = testpki.JWKS(t, one)
+		w.records("a.json", pinned("a1"))
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: "https://a.example/"}}
+		w.config.Use = func(*Registry) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.now = w.now.Add(time.Minute) // which takes so long
+			return nil
+		}
+		w.mustLoad()
+		w.poll(0)
+		w.wantPin(one, "a by jwks")
+		w.web["https://a.example/"] = testpki.JWKS(t, two)
+		w.urls[0].url.AskSoon()
+		w.poll(9 * time.Minute)
+		w.wantPin(one, "a by jwks")
+		w.records("a.json", pinned("a2"))
+		w.poll(0)
+		w.wantClients("a a2")
+		w.wantPin(one, "a by jwks")
+		w.poll(10 * time.Minute)
+		w.wantPin(two, "a by jwks")
+	})
+}
+
+// TestDirectoryFetchesAFewAtATime: many JWKS are not fetched all at once, and
+// one that hangs holds up no other.
+func TestDirectoryFetchesAFewAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		under, most := 0, 0
+		var mu sync.Mutex
+		w.config.Fetch = func(ctx context.Context, address string, _ int64) (source.Document, error) {
+			mu.Lock()
+			under++
+			most = max(most, under)
+			mu.Unlock()
+			<-ctx.Done()
+			mu.Lock()
+			under--
+			mu.Unlock()
+			return source.Document{}, ctx.Err()
+		}
+		w.config.Now = time.Now
+		for i := range 20 {
+			w.config.Records = append(w.config.Records, Record{ClientID: fmt.Sprint("a", i), JWKSURI: fmt.Sprintf("https://a%d.example/", i)})
+		}
+		w.mustLoad()
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			w.Poll(ctx)
+			time.Sleep(250 * time.Millisecond)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if most != maxFetches {
+			t.Errorf("%d at a time", most)
+		}
+		failed := 0
+		for _, state := range w.States(100) {
+			if state.Failure != "" {
+				failed++
+			}
+		}
+		if failed != 20 {
+			t.Errorf("%d have been tried", failed)
+		}
+		mu.Unlock()
+		cancel()
+		synctest.Wait()
+		mu.Lock()
+	})
+}
+
+// TestDirectoryLooksAtManyFilesInTurn: with very many files a poll looks at
+// some of them.
+func TestDirectoryLooksAtManyFilesInTurn(t *testing.T) {
+	w := newWorld(t)
+	leaves := []*testpki.Leaf{testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)}
+	for i := range maxLooks + 10 {
+		name := fmt.Sprintf("%d.pem", i)
+		w.write(name, leaves[0].PEM())
+		w.config.Records = append(w.config.Records, Record{ClientID: fmt.Sprint("a", i), SharedCredential: true, CertificateFiles: Strings{w.path(name)}})
+	}
+	w.mustLoad()
+	for i := range maxLooks + 10 {
+		w.write(fmt.Sprintf("%d.pem", i), leaves[1].PEM())
+	}
+	w.Poll(t.Context())
+	if got := len(w.Registry().Pins(leaves[1].Cert, sha256.Sum256(leaves[1].Cert.Raw))); got != maxLooks {
+		t.Errorf("%d after one poll", got)
+	}
+	w.Poll(t.Context())
+	if got := len(w.Registry().Pins(leaves[1].Cert, sha256.Sum256(leaves[1].Cert.Raw))); got != maxLooks+10 {
+		t.Errorf("%d after two polls", got)
+	}
+}

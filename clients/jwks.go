@@ -1,0 +1,119 @@
+package clients
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+const (
+	// MaxJWKSBytes is the size of the largest JWK Set, in bytes.
+	MaxJWKSBytes = 1 << 20
+	// MaxJWKSKeys is how many keys a JWK Set may have.
+	MaxJWKSKeys = 100
+
+	// maxJWKSWarnings is how many keys that are ignored are told one by one.
+	maxJWKSWarnings = 5
+	// maxJWKSText bounds what a warning quotes of a JWK Set.
+	maxJWKSText = 200
+)
+
+var errNotJWKS = errors.New(`it is no JWK Set; write {"keys": […]} (RFC 7517 §5)`)
+
+// ParseJWKS returns the certificates of a JWK Set (RFC 7517 §5) by which its
+// owner authenticates: of each key the first of `x5c`, which has to have the
+// key of the JWK (RFC 8705 §2.2.2). A key without one, with another `use` than
+// `sig`, with a private part, or that does not parse is ignored and told of in
+// a warning. The error says why the set is of no use at all: it is too large,
+// is no JWK Set, has more than [MaxJWKSKeys] keys, or none that counts.
+func ParseJWKS(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
+	if len(content) > MaxJWKSBytes {
+		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxJWKSBytes)
+	}
+	if err := checkMembers(content, MaxJWKSBytes); err != nil {
+		return nil, nil, fmt.Errorf("%w: %s", errNotJWKS, source.Text(err.Error(), maxJWKSText))
+	}
+	// not a struct, for which "Keys" would be "keys"
+	var set map[string]json.RawMessage
+	var keys []json.RawMessage
+	if json.Unmarshal(content, &set) != nil || json.Unmarshal(set["keys"], &keys) != nil || keys == nil {
+		return nil, nil, errNotJWKS
+	}
+	if len(keys) > MaxJWKSKeys {
+		return nil, nil, fmt.Errorf("it has %d keys; at most %d are read", len(keys), MaxJWKSKeys)
+	}
+	seen := make(map[[sha256.Size]byte]struct{}, len(keys))
+	ignored := 0
+	for i, raw := range keys {
+		certificate, name, err := parseJWK(raw)
+		if err != nil {
+			if ignored++; ignored <= maxJWKSWarnings {
+				warnings = append(warnings, fmt.Sprintf("key %d%s is ignored: %s", i+1, name, err))
+			}
+			continue
+		}
+		sum := sha256.Sum256(certificate.Raw)
+		if _, twice := seen[sum]; !twice {
+			seen[sum] = struct{}{}
+			certificates = append(certificates, certificate)
+		}
+	}
+	if more := ignored - maxJWKSWarnings; more > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d more keys are ignored", more))
+	}
+	if len(certificates) == 0 {
+		if len(warnings) > 0 {
+			return nil, warnings, fmt.Errorf("none of its keys can be used: %s", warnings[0])
+		}
+		return nil, nil, errors.New("it has no keys")
+	}
+	return certificates, warnings, nil
+}
+
+// privateMembers are the members of a JWK that nobody but its owner may know
+// (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
+var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+// parseJWK returns the certificate of one key, and the name of the key for a
+// warning.
+func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, err error) {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil || members == nil {
+		return nil, "", errors.New("it is no JSON object")
+	}
+	var kid string
+	if json.Unmarshal(members["kid"], &kid) == nil && kid != "" {
+		name = " (kid '" + source.Text(kid, maxJWKSText) + "')"
+	}
+	for _, member := range privateMembers {
+		if _, private := members[member]; private {
+			return nil, name, errors.New("it holds PRIVATE key material, so whoever can read the JWK Set can pass for the client; replace the key, and publish its public part only")
+		}
+	}
+	if _, has := members["x5c"]; !has {
+		return nil, name, errors.New("it has no x5c, so no certificate goes with it (RFC 8705 §2.2.2)")
+	}
+	var key jose.JSONWebKey
+	if err := json.Unmarshal(raw, &key); err != nil {
+		return nil, name, errors.New(source.Text(err.Error(), maxJWKSText))
+	}
+	switch {
+	case key.Use != "" && key.Use != "sig":
+		return nil, name, fmt.Errorf("its use is '%s', not sig", source.Text(key.Use, maxJWKSText))
+	case len(key.Certificates) == 0:
+		return nil, name, errors.New("its x5c is empty, so no certificate goes with it (RFC 8705 §2.2.2)")
+	}
+	certificate = key.Certificates[0]
+	of, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !of.Equal(key.Key) {
+		return nil, name, errors.New("the first certificate of its x5c has another key (RFC 7517 §4.7)")
+	}
+	return certificate, name, nil
+}

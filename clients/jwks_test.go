@@ -1,0 +1,203 @@
+package clients
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestR9_JWKS: the certificates of a JWK Set are the first ones of x5c, and
+// have the keys of the JWKs.
+func TestR9_JWKS(t *testing.T) {
+	ca := testpki.MustCA(t)
+	ec, other := testpki.MustSelfSigned(t), testpki.MustIssue(t, ca)
+	rsa := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048))
+	ed := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.Ed25519))
+	chain := func(key *jose.JSONWebKey) { key.Certificates = append(key.Certificates, ca.Cert) }
+	set := testpki.KeySet(t, testpki.JWK(t, ec), testpki.JWK(t, rsa), testpki.JWK(t, ed), testpki.JWK(t, other, chain),
+		testpki.JWK(t, ec, func(key *jose.JSONWebKey) { key.Use, key.KeyID = "", "again" }))
+	certificates, warnings, err := ParseJWKS(set)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
+	}
+	want := []*testpki.Leaf{ec, rsa, ed, other}
+	if len(certificates) != len(want) {
+		t.Fatalf("%d certificates", len(certificates))
+	}
+	for i, leaf := range want {
+		if !bytes.Equal(certificates[i].Raw, leaf.Cert.Raw) {
+			t.Errorf("certificate %d is another", i)
+		}
+	}
+	if _, _, err := ParseJWKS(append([]byte(`{"extension":[{}],`), set[1:]...)); err != nil {
+		t.Errorf("an unknown member: %v", err)
+	}
+}
+
+// TestR9_KeysThatAreIgnored: a key that proves nothing is ignored, not the set.
+func TestR9_KeysThatAreIgnored(t *testing.T) {
+	good, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	rsa := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048))
+	edit := func(leaf *testpki.Leaf, change func(map[string]any)) json.RawMessage {
+		var members map[string]any
+		if err := json.Unmarshal(testpki.JWK(t, leaf), &members); err != nil {
+			t.Fatal(err)
+		}
+		change(members)
+		text, err := json.Marshal(members)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	private, err := json.Marshal(jose.JSONWebKey{Key: other.Key, KeyID: "secret", Certificates: []*x509.Certificate{other.Cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := base64.StdEncoding.EncodeToString(good.Cert.Raw)
+	for name, test := range map[string]struct {
+		key  json.RawMessage
+		want string
+	}{
+		"no x5c":              {testpki.JWK(t, other, func(key *jose.JSONWebKey) { key.Certificates = nil }), "no x5c"},
+		"empty x5c":           {edit(other, func(m map[string]any) { m["x5c"] = []string{} }), "x5c is empty"},
+		"x5c of another key":  {edit(other, func(m map[string]any) { m["x5c"] = []string{der} }), "do not match"},
+		"x5c of another type": {edit(rsa, func(m map[string]any) { m["x5c"] = []string{der} }), "do not match"},
+		"x5c not first":       {edit(other, func(m map[string]any) { m["x5c"] = []any{der, m["x5c"].([]any)[0]} }), "do not match"},
+		"x5c is no base64":    {edit(other, func(m map[string]any) { m["x5c"] = []string{"%"} }), "x5c"},
+		"x5c is garbage":      {edit(other, func(m map[string]any) { m["x5c"] = []string{"AAAA"} }), "x5c"},
+		"x5c is a string":     {edit(other, func(m map[string]any) { m["x5c"] = der }), "cannot unmarshal"},
+		"x5c alone":           {json.RawMessage(`{"x5c":["` + der + `"]}`), "missing json web key type"},
+		"no coordinates":      {json.RawMessage(`{"kty":"EC","crv":"P-256","x5c":["` + der + `"]}`), "invalid EC key"},
+		"wrong thumbprint":    {edit(other, func(m map[string]any) { m["x5t#S256"] = strings.Repeat("A", 43) }), "x5t#S256"},
+		"for encryption":      {testpki.JWK(t, other, func(key *jose.JSONWebKey) { key.Use = "enc" }), "its use is 'enc', not sig"},
+		"unknown type":        {json.RawMessage(`{"kty":"\u202eX","kid":"a\nb","x5c":["` + der + `"]}`), `(kid 'a\nb') is ignored: `},
+		"private":             {private, "(kid 'secret') is ignored: it holds PRIVATE key material"},
+		"private RSA":         {edit(rsa, func(m map[string]any) { m["dp"] = "" }), "PRIVATE"},
+		"symmetric":           {json.RawMessage(`{"kty":"oct","k":"c2VjcmV0"}`), "PRIVATE"},
+		"a string":            {json.RawMessage(`"key"`), "no JSON object"},
+		"null":                {json.RawMessage(`null`), "no JSON object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			certificates, warnings, err := ParseJWKS(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
+			if err != nil || len(certificates) != 1 || !bytes.Equal(certificates[0].Raw, good.Cert.Raw) {
+				t.Fatalf("%d certificates, %v", len(certificates), err)
+			}
+			if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "key 1") || !strings.Contains(warnings[0], test.want) || len(warnings[0]) > 1000 {
+				t.Errorf("warnings %q, want %q", warnings, test.want)
+			}
+			_, _, err = ParseJWKS(testpki.KeySet(t, test.key))
+			if err == nil || !strings.Contains(err.Error(), "none of its keys can be used") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("alone: %v", err)
+			}
+			var members map[string]any
+			if json.Unmarshal(test.key, &members) == nil && members["d"] != nil && strings.Contains(warnings[0]+err.Error(), members["d"].(string)) {
+				t.Error("the private key is shown")
+			}
+		})
+	}
+}
+
+// TestB4_JWKS: what is no JWK Set, or has nothing that counts, is an error,
+// never a set without keys.
+func TestB4_JWKS(t *testing.T) {
+	good := testpki.JWK(t, testpki.MustSelfSigned(t))
+	many := make([]json.RawMessage, MaxJWKSKeys+1)
+	for i := range many {
+		many[i] = good
+	}
+	for name, test := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"nothing":        {nil, "no JWK Set"},
+		"null":           {[]byte("null"), "no JWK Set"},
+		"an array":       {[]byte("[]"), "no JWK Set"},
+		"no keys member": {[]byte("{}"), "no JWK Set"},
+		"keys null":      {[]byte(`{"keys":null}`), "no JWK Set"},
+		"keys an object": {[]byte(`{"keys":{}}`), "no JWK Set"},
+		"a JWK":          {good, "no JWK Set"},
+		"other case":     {[]byte(`{"Keys":[` + string(good) + `]}`), "no JWK Set"},
+		"keys twice":     {[]byte(`{"keys":[` + string(good) + `],"keys":[]}`), `duplicate member "keys"`},
+		"member twice":   {[]byte(`{"keys":[{"kty":"EC","kty":"RSA"}]}`), `duplicate member "kty"`},
+		"cut off":        {testpki.KeySet(t, good)[:100], "no JWK Set"},
+		"text after it":  {append(testpki.KeySet(t, good), '{'), "no JWK Set"},
+		"deep":           {[]byte(`{"keys":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`), "nested deeper"},
+		"HTML":           {[]byte("<html>\u202e" + strings.Repeat("x", 5000)), "no JWK Set"},
+		"empty":          {testpki.KeySet(t), "it has no keys"},
+		"too many":       {testpki.KeySet(t, many...), "it has 101 keys; at most 100 are read"},
+		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), MaxJWKSBytes)...), "larger than 1048576 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			certificates, _, err := ParseJWKS(test.content)
+			if err == nil || certificates != nil || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 1000 {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+		})
+	}
+	if certificates, _, err := ParseJWKS(testpki.KeySet(t, many[:MaxJWKSKeys]...)); err != nil || len(certificates) != 1 {
+		t.Error(err)
+	}
+	bad := make([]json.RawMessage, 20)
+	for i := range bad {
+		bad[i] = json.RawMessage("7")
+	}
+	_, warnings, err := ParseJWKS(testpki.KeySet(t, append(bad, good)...))
+	if err != nil || len(warnings) != maxJWKSWarnings+1 || warnings[maxJWKSWarnings] != "15 more keys are ignored" {
+		t.Error(err, warnings)
+	}
+}
+
+// FuzzParseJWKS: whatever an owner publishes, what counts is a certificate with
+// the key of a JWK, and nothing private is told.
+func FuzzParseJWKS(f *testing.F) {
+	leaf := testpki.MustSelfSigned(f)
+	rsa := testpki.MustSelfSigned(f, testpki.WithKeyType(testpki.RSA2048))
+	f.Add(testpki.JWKS(f, leaf, rsa))
+	f.Add(testpki.KeySet(f))
+	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		certificates, warnings, err := ParseJWKS(content)
+		if (err == nil) != (len(certificates) > 0) || len(certificates) > MaxJWKSKeys || len(warnings) > maxJWKSWarnings+1 {
+			t.Fatalf("%d certificates, %d warnings, %v", len(certificates), len(warnings), err)
+		}
+		for _, warning := range warnings {
+			if len(warning) > 2000 {
+				t.Errorf("a warning of %d bytes", len(warning))
+			}
+		}
+		if err != nil {
+			return
+		}
+		var set jose.JSONWebKeySet
+		var raw map[string]json.RawMessage
+		var keys []json.RawMessage
+		if json.Unmarshal(content, &raw) != nil || json.Unmarshal(raw["keys"], &keys) != nil {
+			t.Fatal("it is no JWK Set")
+		}
+		for _, text := range keys {
+			var key jose.JSONWebKey
+			if json.Unmarshal(text, &key) == nil {
+				set.Keys = append(set.Keys, key)
+			}
+		}
+		for _, certificate := range certificates {
+			found := false
+			for _, key := range set.Keys {
+				found = found || key.IsPublic() && len(key.Certificates) > 0 && bytes.Equal(key.Certificates[0].Raw, certificate.Raw) &&
+					fmt.Sprint(key.Key) == fmt.Sprint(certificate.PublicKey)
+			}
+			if !found {
+				t.Error("a certificate of no key counts")
+			}
+		}
+	})
+}

@@ -1,0 +1,88 @@
+package clients
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// MaxClientsFile is the size of the largest file of client records, in bytes.
+const MaxClientsFile = 64 << 20
+
+// Source is where client records come from beside the configuration. It is used
+// by one goroutine at a time.
+type Source interface {
+	// Name tells the source from others in logs and metrics, as in
+	// "file:partners.json".
+	Name() string
+	// Load returns all records of the source, and changed, if they are others
+	// than it returned last. It is called a few times a second, so what has not
+	// changed must cost next to nothing. An error is returned at every call
+	// until the source is whole again, with changed at the first if the source
+	// was read and is broken; the records it returned last count on.
+	Load(now time.Time) (records []Record, changed bool, err error)
+}
+
+// FileSource is a watched JSON file that holds an array of client records.
+type FileSource struct {
+	file *source.File
+	// broken is why the file as it is cannot be read.
+	broken error
+}
+
+// NewFileSource returns the source of a file, which is not read yet.
+func NewFileSource(path string) *FileSource {
+	return &FileSource{file: source.NewFile(path, MaxClientsFile)}
+}
+
+// Name is "file:" and the path.
+func (s *FileSource) Name() string { return "file:" + s.file.Path() }
+
+// Load implements [Source], at the cost of one system call for a file that has
+// not changed.
+func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err error) {
+	content, changed, err := s.file.Look(now)
+	switch {
+	case err != nil:
+		return nil, false, err
+	case !changed:
+		return nil, false, s.broken
+	}
+	records, s.broken = ParseRecords(content)
+	return records, true, s.broken
+}
+
+// ParseRecords reads a JSON array of client records (see [Record]). It is as
+// strict as the configuration: an unknown or repeated member is an error. The
+// error names the record and its line.
+func ParseRecords(content []byte) ([]Record, error) {
+	dec := json.NewDecoder(bytes.NewReader(content))
+	first, err := dec.Token()
+	if err != nil || first != json.Delim('[') {
+		return nil, errors.New(`it is no JSON array; write the records as [{"client_id": …}, …]`)
+	}
+	records := []Record{}
+	for dec.More() {
+		var record Record
+		if err := dec.Decode(&record); err != nil {
+			line := 1 + bytes.Count(content[:min(dec.InputOffset(), int64(len(content)))], []byte("\n"))
+			return nil, fmt.Errorf("record %d, at or after line %d: %w", len(records)+1, line, err)
+		}
+		records = append(records, record)
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("after record %d: %w; close the array with ]", len(records), err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("text after the array; write one array")
+	}
+	return records, nil
+}
+
+// Interface guard
+var _ Source = (*FileSource)(nil)

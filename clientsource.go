@@ -1,0 +1,168 @@
+package mtlsauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// ClientSource is a module of the namespace `mtls.clients`: it has clients of a
+// realm beside those of the configuration.
+type ClientSource interface {
+	// ClientSources returns what the clients are read from. It is called once,
+	// after provisioning.
+	ClientSources() []clients.Source
+}
+
+// ClientFiles reads clients from files. Each is a JSON array of client records,
+// as they are in the configuration, of at most 64 MiB; in these files
+// placeholders are not expanded. The files are watched: a change counts within
+// a second, as a whole, and one that is broken, or does not go together with
+// the rest, changes nothing.
+type ClientFiles struct {
+	// The files. A relative path is relative to the working directory of the
+	// process.
+	Files []string `json:"files,omitempty"`
+
+	paths []string
+}
+
+// CaddyModule returns the Caddy module information.
+func (*ClientFiles) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "mtls.clients.file",
+		New: func() caddy.Module { return new(ClientFiles) },
+	}
+}
+
+// Provision resolves the placeholders in the names of the files.
+func (f *ClientFiles) Provision(caddy.Context) error {
+	if len(f.Files) == 0 {
+		return errors.New("it names no file; add one")
+	}
+	var err error
+	if f.paths, err = expandAll("file", f.Files); err != nil {
+		return err
+	}
+	for i, path := range f.paths {
+		if path == "" {
+			return errors.New("the name of a file is empty; name a file")
+		}
+		if slices.Contains(f.paths[:i], path) {
+			return fmt.Errorf("it names file '%s' twice; remove one", path)
+		}
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the files of clients_from. Syntax:
+//
+//	clients_from file <json-file>...
+func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the module's name
+	if err := parseList(d, &f.Files, nil); err != nil {
+		return err
+	}
+	if d.NextBlock(0) {
+		return d.Errf("unrecognized clients_from option '%s'", d.Val())
+	}
+	return nil
+}
+
+// ClientSources implements [ClientSource].
+func (f *ClientFiles) ClientSources() []clients.Source {
+	sources := make([]clients.Source, len(f.paths))
+	for i, path := range f.paths {
+		sources[i] = clients.NewFileSource(path)
+	}
+	return sources
+}
+
+// loadClients reads the clients of the configuration and of the sources. What
+// the running configuration has of their JWKS is taken over; others are fetched
+// after the start.
+func (realm *Realm) loadClients(ctx caddy.Context) error {
+	app, logger := realm.app, realm.app.logger.With(zap.String("realm", realm.name))
+	config := clients.DirectoryConfig{
+		Check: checkClaimNames,
+		// a function, for tests replace the clock later on
+		Now: func() time.Time { return app.now() },
+		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
+			return app.fetch(ctx, address, limit)
+		},
+		Use: func(registry *clients.Registry) error {
+			return realm.change(func(p *parts) { p.registry = registry })
+		},
+		Report: func(source, place string, err error) {
+			if err != nil {
+				logger.Error("a source of clients failed; what it said before stays in force",
+					zap.String("source", source), zap.String("place", place), zap.Error(err))
+				return
+			}
+			logger.Info("a source of clients has changed and is in force", zap.String("source", source), zap.String("place", place))
+		},
+		Warn: func(text string) { logger.Warn(text) },
+		Ignored: func(c clients.Conflict) {
+			logger.Error("a JWKS lists a certificate that is a credential of another client; it is ignored",
+				zap.String("client_id", c.Client.ID), zap.String("holder", c.Holder.Client.ID),
+				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
+		},
+	}
+	for _, record := range realm.Clients {
+		record, err := record.Expand(expand)
+		if err != nil {
+			return err
+		}
+		config.Records = append(config.Records, record)
+	}
+	if realm.ClientsFromRaw != nil {
+		modules, err := ctx.LoadModule(realm, "ClientsFromRaw")
+		if err != nil {
+			return fmt.Errorf("clients_from: %w", err)
+		}
+		for _, module := range modules.([]any) {
+			from, ok := module.(ClientSource)
+			if !ok {
+				return fmt.Errorf("clients_from: module %T is no source of clients", module)
+			}
+			config.Sources = append(config.Sources, from.ClientSources()...)
+		}
+	}
+	if running := realm.running(); running != nil {
+		config.Before = running.directory
+	}
+	var err error
+	if realm.directory, err = clients.NewDirectory(config); err != nil {
+		return err
+	}
+	if realm.directory.Registry().Len() == 0 {
+		logger.Warn("the realm has no clients, so everyone is refused; declare one")
+	}
+	return nil
+}
+
+func checkClaimNames(client *clients.Client) error {
+	for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
+		if err := checkClaimName(name); err != nil {
+			return fmt.Errorf("client '%s': %w", client.ID, err)
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*ClientFiles)(nil)
+	_ caddyfile.Unmarshaler = (*ClientFiles)(nil)
+	_ ClientSource          = (*ClientFiles)(nil)
+)

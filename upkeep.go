@@ -1,0 +1,46 @@
+package mtlsauth
+
+import (
+	"context"
+	"time"
+)
+
+// upkeepInterval is how often watched files are looked at, at the cost of one
+// system call each.
+const upkeepInterval = 250 * time.Millisecond
+
+// startUpkeep begins what a realm does in the background. What is slow of one
+// kind must not hold up another, so each has its own turn.
+func (realm *Realm) startUpkeep(ctx context.Context) {
+	if realm.authority != nil {
+		go realm.ensureKeys(ctx)
+	}
+	if realm.revocation != nil {
+		go keep(ctx, realm.pollRevocation)
+	}
+	go keep(ctx, realm.directory.Poll)
+	for _, pool := range realm.trustPools {
+		for _, source := range pool.sources {
+			if !source.fixed() {
+				go keep(ctx, func(context.Context) { pool.poll(source) })
+			}
+		}
+	}
+	if realm.shadow != nil {
+		go realm.shadow.run(ctx)
+	}
+}
+
+// keep calls poll now and then until the context is done.
+func keep(ctx context.Context, poll func(context.Context)) {
+	ticker := time.NewTicker(upkeepInterval)
+	defer ticker.Stop()
+	for {
+		poll(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
