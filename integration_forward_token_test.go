@@ -244,8 +244,10 @@ func TestForwardTokenIsReused(t *testing.T) {
 				return token
 			}
 			first := ask()
-			if ask() != first || ask() != first {
-				t.Error("a warm token is not reused")
+			for range 3 {
+				if ask() != first {
+					t.Error("a warm token is not reused")
+				}
 			}
 			if token, _, _ := r.toldToken(t, r.caller(t, protocol, leaves["soon"]).get("https://api.test/"), "Authorization"); token == first {
 				t.Error("one token for two certificates")
