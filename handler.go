@@ -90,7 +90,7 @@ type Handler struct {
 	app       *App
 	realm     *Realm
 	headers   []headerTemplate
-	own       protectedNames // what header_up sets
+	own       protectedNames // what this directive sets
 	protected protectedNames // own, and what other gateways set
 	allowed   allowList
 	minter    *gatewayMinter // nil without forward_token
