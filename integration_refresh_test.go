@@ -247,12 +247,17 @@ func (r *rig) lastSuccess() time.Time {
 	return module.(*App).Realms[defaultRealm].trustPools[0].lastSuccess()
 }
 
+// localCA declares Caddy's internal CA. A test that uses it must: where nothing
+// declares it, skip_install_trust is not heard with auto_https off, and Caddy
+// puts its root into the trust store of the machine.
+func localCA(options string) string { return "pki {\nca local {\n" + options + "}\n}\n" }
+
 // TestTrustPoolOfCaddysCA: certificates of Caddy's internal CA are trusted, and
 // loading it again changes nothing.
 func TestTrustPoolOfCaddysCA(t *testing.T) {
 	for _, module := range []string{"pki_root", "pki_intermediate"} {
 		r, clock := newRig(t), newRigClock(t)
-		r.start(poolRealm(clocked(t, module+" local")+"\ntrust_pool_refresh 1m"), oneSite)
+		r.start(localCA("")+poolRealm(clocked(t, module+" local")+"\ntrust_pool_refresh 1m"), oneSite)
 		c := r.caller(t, "h2", r.issueBy(r.storedCA("intermediate"), "billing"))
 		c.get("https://api.test/").wantStatus(t, http.StatusOK)
 		before := r.current()
@@ -275,7 +280,7 @@ func TestTrustPoolOfARenewedCA(t *testing.T) {
 	}
 	r, clock := newRig(t), newRigClock(t)
 	// the window makes it renew at every tick
-	const pki = "pki {\nca local {\nmaintenance_interval 1s\nrenewal_window_ratio 0.99999999\nintermediate_lifetime 20h\n}\n}\n"
+	pki := localCA("maintenance_interval 1s\nrenewal_window_ratio 0.99999999\nintermediate_lifetime 20h\n")
 	r.start(pki+poolRealm(clocked(t, "pki_intermediate local")+"\ntrust_pool_refresh 1m"), oneSite)
 	c := r.caller(t, "h2", r.issueBy(r.storedCA("intermediate"), "billing"))
 	before := r.current()
