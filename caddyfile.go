@@ -166,21 +166,6 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
 }
 
-func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, "mtls.clients."+name)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := module.(ClientSource); !ok {
-		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
-	}
-	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
-}
-
 // parseHandler reads the mtls_auth directive. Syntax:
 //
 //	mtls_auth [<matcher>] {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -116,6 +117,22 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	}
 	record.Scope, record.DefaultScope = strings.Join(scopes, " "), strings.Join(defaults, " ")
 	return record, nil
+}
+
+// parseClientsFrom reads a module that has more clients.
+func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "mtls.clients."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(ClientSource); !ok {
+		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
 }
 
 // parseCredential reads a word that has one argument and may stand several times.

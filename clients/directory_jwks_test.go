@@ -1,0 +1,193 @@
+package clients
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestR10_DirectoryFetchesJWKS: JWKS behind URLs are fetched in the background,
+// change what counts, and stay as they were when they cannot be had.
+func TestR10_DirectoryFetchesJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "https://user:secret@a.example/jwks"
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: address}, pinned("c")}
+		w.mustLoad()
+		if w.fetched[address] != 0 || !w.state("jwks:a").Success.IsZero() || w.Registry().Client("a").Credentials[0].Value != "https://user:xxxxx@a.example/jwks" {
+			t.Error("it was fetched at load")
+		}
+		w.wantPin(one, "")
+		w.poll(0)
+		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: nothing there")
+		w.web[address] = testpki.JWKS(t, one)
+		w.poll(time.Second)
+		w.wantPin(one, "") // the pause has not passed
+		w.poll(5 * time.Second)
+		w.wantPin(one, "a by jwks")
+		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: <nil>")
+		if state := w.state("jwks:a"); !state.Success.Equal(w.now) || state.Failure != "" || w.fetched[address] != 2 {
+			t.Errorf("%+v, %d fetches", state, w.fetched[address])
+		}
+		w.web[address] = testpki.JWKS(t, one, two)
+		w.poll(time.Minute)
+		w.wantPin(two, "")
+		w.poll(time.Hour)
+		w.wantPin(one, "a by jwks")
+		w.wantPin(two, "a by jwks")
+		w.web[address] = testpki.JWKS(t, two)
+		w.poll(time.Hour)
+		w.wantPin(one, "")
+		w.saw("jwks:a", "jwks:a")
+
+		for _, broken := range []string{"", `{"keys":[]}`, "<html>"} {
+			w.web[address] = []byte(broken)
+			w.poll(time.Hour)
+			w.wantPin(two, "a by jwks")
+			w.mu.Lock()
+			if len(w.said) != 1 || strings.Contains(w.said[0], "secret") {
+				t.Errorf("%q: said %q", broken, w.said)
+			}
+			w.said = nil
+			w.mu.Unlock()
+			if w.state("jwks:a").Failure == "" {
+				t.Error("no failure is known")
+			}
+		}
+		// warnings are told, but only once
+		w.web[address] = testpki.KeySet(t, testpki.JWK(t, two), json.RawMessage("7"))
+		w.poll(time.Hour)
+		w.saw("warning: jwks 'https://user:xxxxx@a.example/jwks': key 2 is ignored", "jwks:a")
+		w.poll(time.Hour)
+		w.saw()
+
+		// a new configuration goes on with what the old one has
+		old := w.Directory
+		w.config.Before = old
+		fetches := w.fetched[address]
+		w.mustLoad()
+		w.wantPin(two, "a by jwks")
+		w.poll(time.Minute)
+		w.saw()
+		if w.fetched[address] != fetches || w.state("jwks:a") != (SourceState{"jwks:a", old.States(9)[0].Success, ""}) {
+			t.Errorf("%d fetches, %+v", w.fetched[address]-fetches, w.state("jwks:a"))
+		}
+	})
+}
+
+// TestDirectoryForgetsJWKS: a URL that no client names any more is not fetched.
+func TestDirectoryForgetsJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		leaf := testpki.MustSelfSigned(t)
+		w.web["https://a.example/"], w.web["https://b.example/"] = testpki.JWKS(t, leaf), testpki.JWKS(t, testpki.MustSelfSigned(t))
+		w.records("a.json", Record{ClientID: "a", JWKSURI: "https://a.example/"}, Record{ClientID: "b", JWKSURI: "https://a.example/", SharedCredential: true})
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.mustLoad()
+		w.poll(0)
+		w.wantPin(leaf, "a by jwks")
+		w.saw("ignored: ", "jwks:a")
+		if w.fetched["https://a.example/"] != 1 {
+			t.Errorf("%d fetches", w.fetched["https://a.example/"])
+		}
+		w.state("jwks:a")
+		w.state("jwks:b")
+		w.records("a.json", Record{ClientID: "b", JWKSURI: "https://b.example/"})
+		w.poll(time.Second)
+		w.poll(24 * time.Hour)
+		w.wantPin(leaf, "")
+		if w.fetched["https://a.example/"] != 1 || w.fetched["https://b.example/"] != 2 {
+			t.Errorf("fetches %v", w.fetched)
+		}
+	})
+}
+
+// TestDirectoryRestsBetweenJWKS: clients that change their JWKS all the time do
+// not keep the server busy, and what an operator changes does not wait for them.
+func TestDirectoryRestsBetweenJWKS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.web["https://a.example/"] = testpki.JWKS(t, one)
+		w.records("a.json", pinned("a1"))
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: "https://a.example/"}}
+		w.config.Use = func(*Registry) error {
+			time.Sleep(time.Minute) // which takes so long
+			return nil
+		}
+		w.mustLoad()
+		w.poll(0)
+		w.wantPin(one, "a by jwks")
+		w.web["https://a.example/"] = testpki.JWKS(t, two)
+		w.urls[0].url.AskSoon()
+		time.Sleep(9 * time.Minute)
+		w.poll(0)
+		w.wantPin(one, "a by jwks")
+		w.records("a.json", pinned("a2"))
+		w.poll(0)
+		w.wantClients("a a2")
+		w.wantPin(one, "a by jwks")
+		time.Sleep(10 * time.Minute)
+		w.poll(0)
+		w.wantPin(two, "a by jwks")
+	})
+}
+
+// TestDirectoryFetchesAFewAtATime: many JWKS are not fetched all at once, and
+// one that hangs holds up no other.
+func TestDirectoryFetchesAFewAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		under, most := 0, 0
+		var mu sync.Mutex
+		w.config.Fetch = func(ctx context.Context, address string, _ int64) (source.Document, error) {
+			mu.Lock()
+			under++
+			most = max(most, under)
+			mu.Unlock()
+			<-ctx.Done()
+			mu.Lock()
+			under--
+			mu.Unlock()
+			return source.Document{}, ctx.Err()
+		}
+		w.config.Now = time.Now
+		for i := range 20 {
+			w.config.Records = append(w.config.Records, Record{ClientID: fmt.Sprint("a", i), JWKSURI: fmt.Sprintf("https://a%d.example/", i)})
+		}
+		w.mustLoad()
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			w.Poll(ctx)
+			time.Sleep(250 * time.Millisecond)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if most != maxFetches {
+			t.Errorf("%d at a time", most)
+		}
+		failed := 0
+		for _, state := range w.States(100) {
+			if state.Failure != "" {
+				failed++
+			}
+		}
+		if failed != 20 {
+			t.Errorf("%d have been tried", failed)
+		}
+		mu.Unlock()
+		cancel()
+		synctest.Wait()
+		mu.Lock()
+	})
+}
