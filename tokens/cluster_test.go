@@ -135,7 +135,7 @@ func (c *cluster) run(d time.Duration, each func(time.Duration)) {
 
 // TestNoTokenOfALiveKeyIsRefused lets clusters rotate several times.
 func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
-	const hours = 2 * time.Hour
+	const hours = 130 * time.Minute
 	for _, tc := range []struct {
 		name  string
 		skews []time.Duration
