@@ -22,6 +22,7 @@ import (
 //		trust_pool         <module> ...
 //		trust_pool_refresh <duration>
 //		shadow_trust_pool  <module> ...
+//		storage            <module> ...
 //		client <client_id> {
 //			...
 //		}
@@ -100,6 +101,15 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 			realm.ShadowTrustPoolRaw = raw
+		case "storage":
+			if realm.StorageRaw != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one storage", word)
+			}
+			raw, err := parseStorage(d)
+			if err != nil {
+				return err
+			}
+			realm.StorageRaw = raw
 		case "client":
 			record, err := parseClient(d)
 			if err != nil {
@@ -179,6 +189,21 @@ func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
 		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
 	}
 	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
+}
+
+func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(caddy.StorageConverter); !ok {
+		return nil, d.Errf("storage module '%s' is no storage", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
 }
 
 // parseHandler reads the mtls_auth directive. Syntax:

@@ -148,6 +148,17 @@ func (s *KeySource) Infos() []KeyInfo {
 	return infos
 }
 
+// Info describes the published key with that `kid`; it is zero if there is
+// none.
+func (s *KeySource) Info(kid string) KeyInfo {
+	for _, info := range s.Infos() {
+		if info.ID == kid {
+			return info
+		}
+	}
+	return KeyInfo{}
+}
+
 // MaxAge is how long the JWKS may be cached: 5 minutes, or less where keys are
 // announced for less than 25.
 func (s *KeySource) MaxAge() time.Duration {
