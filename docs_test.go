@@ -77,6 +77,9 @@ var shellSnippets = map[string]string{
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
 	".ci/fuzz 60s":                                                             "run in CI with a shorter time",
 	"go run ./cmd/caddy run --config Caddyfile.example":                        "TestExampleConfig",
+	"curl http://localhost:2019/mtls/realms/default/keys":                      "TestKeysOnTheAdminEndpoint",
+	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":       "TestKeysOnTheAdminEndpoint",
+	`curl -X POST -d '{"retire":"now"}' http://localhost:2019/mtls/realms/default/keys/rotate`: "TestKeysOnTheAdminEndpoint",
 }
 
 func TestDocumentSnippets(t *testing.T) {

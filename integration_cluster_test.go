@@ -21,7 +21,7 @@ import (
 )
 
 // processConfig is the configuration of one node of a cluster. A key is
-// announced for six seconds, and the nodes read storage five times as often.
+// announced for eight seconds, and the nodes read storage five times as often.
 const processConfig = `{
 	admin 127.0.0.1:@ADMIN@
 	persist_config off
@@ -38,7 +38,7 @@ const processConfig = `{
 			certificate "@DIR@/sensor.pem"
 		}
 		issuer https://auth.test {
-			announce_for 6s
+			announce_for 8s
 		}
 	}
 }
