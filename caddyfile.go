@@ -191,21 +191,6 @@ func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
 }
 
-func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := module.(caddy.StorageConverter); !ok {
-		return nil, d.Errf("storage module '%s' is no storage", name)
-	}
-	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
-}
-
 // parseHandler reads the mtls_auth directive. Syntax:
 //
 //	mtls_auth [<matcher>] {

@@ -8,12 +8,28 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
+
+func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(caddy.StorageConverter); !ok {
+		return nil, d.Errf("storage module '%s' is no storage", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+}
 
 // parseScopes reads scopes. A brace is a legal character in them, and no
 // placeholder is expanded, so one would silently be taken as it is written.

@@ -113,11 +113,11 @@ func (c *cluster) check() {
 	}
 }
 
-// run lets the cluster live. Each node reads storage every 30 s, one after the
-// other, and each signs and is checked in between.
+// run lets the cluster live. Each node reads storage every minute, one after
+// the other, and each signs and is checked in between.
 func (c *cluster) run(d time.Duration, each func(time.Duration)) {
 	c.t.Helper()
-	const step = 10 * time.Second
+	const step = 20 * time.Second
 	for past := time.Duration(0); past < d; past += step {
 		for i, n := range c.nodes {
 			if (past/step)%3 == time.Duration(i%3) {
