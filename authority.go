@@ -1,24 +1,16 @@
 package mtlsauth
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
-
-// keysRetry is how long the upkeep waits before it asks storage for the
-// signing keys again.
-const keysRetry = 10 * time.Second
 
 // Issuer is a realm's token authority: an OAuth 2.0 authorization server
 // (RFC 6749) whose clients authenticate by certificate (RFC 8705).
@@ -36,9 +28,24 @@ type Issuer struct {
 	// fits the `signing_key`.
 	SigningAlgorithm string `json:"signing_algorithm,omitempty"`
 
-	// A PEM file with the private key that signs. Default: a key that is made
-	// once and kept in Caddy's storage, so that a cluster shares it.
+	// A PEM file with the private key that signs. Default: keys that are made
+	// and rotated by themselves and kept in storage, so that a cluster shares
+	// them.
 	SigningKey string `json:"signing_key,omitempty"`
+
+	// Files with public keys that are published and accepted, but never sign:
+	// those of a server that is being replaced. Each is a PEM file with one
+	// public key or certificate, a JWK or a JWK Set.
+	VerifyKeys []string `json:"verify_keys,omitempty"`
+
+	// How long a key signs before the next one does. Default: `90d`, at least
+	// `1h`. Not with `signing_key`.
+	RotateEvery caddy.Duration `json:"rotate_every,omitempty"`
+
+	// How long a key is published before it signs, so that those who cache the
+	// keys have it by then. Default: `24h`, at least `5s` and less than
+	// `rotate_every`. Not with `signing_key`.
+	AnnounceFor caddy.Duration `json:"announce_for,omitempty"`
 
 	// The base URL of the token endpoint for clients with a certificate, where
 	// that is another host than the issuer's (RFC 8705 §5).
@@ -79,16 +86,16 @@ type authority struct {
 	fixed string
 }
 
-func (realm *Realm) provisionIssuer(ctx caddy.Context) error {
+func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 	config, err := realm.Issuer.expand()
 	if err != nil {
 		return err
 	}
 	a := &authority{url: config.URL}
-	if a.keys, a.fixed, err = realm.signingKeys(ctx, config); err != nil {
+	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
 		return err
 	}
-	if err := config.checkProfile(a.keys.Algorithm()); err != nil {
+	if err := config.checkProfile(a.keys); err != nil {
 		return err
 	}
 	a.config = tokens.IssuerConfig{
@@ -123,9 +130,13 @@ func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
 func (i Issuer) expand() (Issuer, error) {
 	i.Audience = slices.Clone(i.Audience)
 	i.Resources = slices.Clone(i.Resources)
+	i.VerifyKeys = slices.Clone(i.VerifyKeys)
 	values := map[string]*string{"url": &i.URL, "signing_key": &i.SigningKey, "mtls_alias": &i.MTLSAlias}
 	for n := range i.Audience {
 		values[fmt.Sprintf("audience %d", n+1)] = &i.Audience[n]
+	}
+	for n := range i.VerifyKeys {
+		values[fmt.Sprintf("verify_key %d", n+1)] = &i.VerifyKeys[n]
 	}
 	for n := range i.Resources {
 		values[fmt.Sprintf("resource %d", n+1)] = &i.Resources[n].Name
@@ -138,85 +149,6 @@ func (i Issuer) expand() (Issuer, error) {
 		*values[word] = expanded
 	}
 	return i, nil
-}
-
-// signingKeys reads the configured key, or what storage holds. Keys are not
-// made here, for a configuration may be provisioned only to validate it.
-func (realm *Realm) signingKeys(ctx caddy.Context, config Issuer) (keys *tokens.KeySource, fixed string, err error) {
-	var algorithm tokens.Algorithm
-	if config.SigningAlgorithm != "" {
-		if algorithm, err = tokens.ParseAlgorithm(config.SigningAlgorithm); err != nil {
-			return nil, "", err
-		}
-	}
-	if config.SigningKey != "" {
-		text, err := os.ReadFile(config.SigningKey)
-		if err != nil {
-			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
-		}
-		key, err := tokens.ParsePrivateKeyPEM(text, algorithm)
-		if err != nil {
-			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
-		}
-		return tokens.FixedKeys(tokens.NewKeyring(key)), key.ID(), nil
-	}
-	logger := realm.app.logger
-	store := &tokens.KeyStore{
-		Storage: ctx.Storage(), Realm: realm.name, Issuer: config.URL,
-		Algorithm: algorithm, Now: realm.app.now,
-		Report: func(event, key string, err error) {
-			if err == nil {
-				logger.Info("signing key", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key))
-				return
-			}
-			logger.Error("signing key in storage", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key), zap.Error(err))
-		},
-	}
-	keys = tokens.ManagedKeys(store, nil)
-	_, err = keys.Load(ctx)
-	if err == nil || errors.Is(err, tokens.ErrNoKey) {
-		return keys, "", nil
-	}
-	if ring := realm.runningKeys(config.URL, keys.Algorithm()); ring != nil {
-		logger.Error("reading the signing keys from storage; the keys of the running configuration stay in use",
-			zap.String("realm", realm.name), zap.Error(err))
-		return tokens.ManagedKeys(store, ring), "", nil
-	}
-	logger.Error("reading the signing keys from storage; no token can be issued until that works",
-		zap.String("realm", realm.name), zap.Error(err))
-	return keys, "", nil
-}
-
-// runningKeys returns the keys that the configuration about to be replaced
-// signs with, if its realm has the same issuer, or nil.
-func (realm *Realm) runningKeys(issuer string, algorithm tokens.Algorithm) *tokens.Keyring {
-	running := realm.running()
-	if running == nil || running.authority == nil {
-		return nil
-	}
-	a := running.authority
-	if a.url != issuer || a.fixed != "" || a.keys.Algorithm() != algorithm {
-		return nil
-	}
-	return a.keys.Current()
-}
-
-// ensureKeys makes the signing keys if storage has none, and tries again until
-// it could.
-func (realm *Realm) ensureKeys(ctx context.Context) {
-	for {
-		_, err := realm.authority.keys.Ensure(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		realm.app.logger.Error("no signing key; no token can be issued until storage works",
-			zap.String("realm", realm.name), zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(keysRetry):
-		}
-	}
 }
 
 // prepareGrants makes of each client what a token can say of it, so that a
@@ -266,13 +198,4 @@ func (a *App) checkIssuers() error {
 		keys[authority.fixed] = name
 	}
 	return nil
-}
-
-// countKeys returns how many keys sign and how many are only published.
-func (a *authority) countKeys() (active, published int) {
-	ring := a.keys.Current()
-	if ring == nil {
-		return 0, 0
-	}
-	return 1, len(ring.Keys()) - 1
 }

@@ -22,6 +22,7 @@ import (
 //		trust_pool         <module> ...
 //		trust_pool_refresh <duration>
 //		shadow_trust_pool  <module> ...
+//		storage            <module> ...
 //		client <client_id> {
 //			...
 //		}
@@ -100,6 +101,15 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 			realm.ShadowTrustPoolRaw = raw
+		case "storage":
+			if realm.StorageRaw != nil {
+				return d.Errf("duplicate mtls option '%s'; a realm has one storage", word)
+			}
+			raw, err := parseStorage(d)
+			if err != nil {
+				return err
+			}
+			realm.StorageRaw = raw
 		case "client":
 			record, err := parseClient(d)
 			if err != nil {

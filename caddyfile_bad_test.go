@@ -195,6 +195,14 @@ func TestBadIssuer(t *testing.T) {
 		{"signing_algorithm ES256\nsigning_algorithm ES256", 2, "duplicate option 'signing_algorithm'"},
 		{"signing_key", 1, wrongCount("signing_key")},
 		{"signing_key a.pem\nsigning_key b.pem", 2, "duplicate option 'signing_key'"},
+		{"verify_key", 1, wrongCount("verify_key")},
+		{"verify_key a.pem\nverify_key b.pem a.pem", 2, "duplicate verify_key 'a.pem'"},
+		{"rotate_every", 1, wrongCount("rotate_every")},
+		{"rotate_every often", 1, `parsing rotate_every 'often': time: invalid duration "often"`},
+		{"rotate_every 90d\nrotate_every 90d", 2, "duplicate option 'rotate_every'"},
+		{"announce_for", 1, wrongCount("announce_for")},
+		{"announce_for -1h", 1, "announce_for '-1h': announce_for -1h0m0s is too short; use at least 5s"},
+		{"announce_for 1h\nannounce_for 1h", 2, "duplicate option 'announce_for'"},
 		{"mtls_alias https://a.example https://b.example", 1, wrongCount("https://a.example")},
 		{"mtls_alias https://a.example\nmtls_alias https://b.example", 2, "duplicate option 'mtls_alias'"},
 		{"mtls_alias https://a.example?x", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
@@ -289,11 +297,11 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("storage file_system,realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("realm a,clients a",
 		"unrecognized mtls option '%s'"))
 	checkBadBlocks(t, aroundClient, unknown("jwks_uri https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundIssuer, unknown("verify_key a.pem,rotate_every 90d,announce_for 24h,scope_claim array,scopes a",
+	checkBadBlocks(t, aroundIssuer, unknown("scope_claim array,scopes a",
 		"unrecognized issuer option '%s'"))
 	checkBadBlocks(t, aroundHandler, unknown("deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
 	for _, directive := range []string{"mtls_bearer", "mtls_status"} {

@@ -16,6 +16,21 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(caddy.StorageConverter); !ok {
+		return nil, d.Errf("storage module '%s' is no storage", name)
+	}
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+}
+
 // parseScopes reads scopes. A brace is a legal character in them, and no
 // placeholder is expanded, so one would silently be taken as it is written.
 func parseScopes(d *caddyfile.Dispenser, list *[]string) error {
@@ -288,6 +303,9 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 //		token_lifetime    <duration>
 //		signing_algorithm <alg>
 //		signing_key       <pem-file>
+//		verify_key        <pem-or-jwk-file>...
+//		rotate_every      <duration>
+//		announce_for      <duration>
 //		mtls_alias        <https-url>
 //		audience          <aud>...
 //		resource          <name> {
@@ -308,6 +326,12 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parseOnce(d, &i.SigningAlgorithm, checkAlgorithm)
 		case "signing_key":
 			err = parseOnce(d, &i.SigningKey, nil)
+		case "verify_key":
+			err = parseList(d, &i.VerifyKeys, nil)
+		case "rotate_every":
+			err = parseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return tokens.CheckRotateEvery(time.Duration(every)) })
+		case "announce_for":
+			err = parseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return tokens.CheckAnnounceFor(time.Duration(d)) })
 		case "mtls_alias":
 			err = parseOnce(d, &i.MTLSAlias, tokens.CheckIssuerURL)
 		case "audience":
@@ -322,6 +346,9 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if err != nil {
 			return err
 		}
+	}
+	if err := i.checkRotation(); err != nil {
+		return d.WrapErr(fmt.Errorf("issuer: %w", err))
 	}
 	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
 		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(tokens.Algorithm(name)) })

@@ -54,6 +54,8 @@ var examplesOf = strings.NewReplacer(
 	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
 	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ...", "clients_from file partners.json",
 	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
+	"storage <module> ...", "storage file_system /var/lib/keys", "signing_key <pem-file>", "", "<pem-or-jwk-file>...", "old.pem older.json",
+	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
 	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
 	"<aud>...", "https://api.example.com", "[<header>]", "X-Gateway-Token", "<aud>", "urn:example:orders",
 )
@@ -75,6 +77,9 @@ var shellSnippets = map[string]string{
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
 	".ci/fuzz 60s":                                                             "run in CI with a shorter time",
 	"go run ./cmd/caddy run --config Caddyfile.example":                        "TestExampleConfig",
+	"curl http://localhost:2019/mtls/realms/default/keys":                      "TestKeysOnTheAdminEndpoint",
+	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":       "TestKeysOnTheAdminEndpoint",
+	`curl -X POST -d '{"retire":"now"}' http://localhost:2019/mtls/realms/default/keys/rotate`: "TestKeysOnTheAdminEndpoint",
 }
 
 func TestDocumentSnippets(t *testing.T) {

@@ -159,7 +159,8 @@ func (q *question) load() (*Realm, error) {
 	return realm, nil
 }
 
-// withoutIssuers takes the issuers out of the app's configuration.
+// withoutIssuers takes the issuers, and the storage of their keys, out of the
+// app's configuration.
 func withoutIssuers(raw json.RawMessage) (json.RawMessage, error) {
 	var app map[string]json.RawMessage
 	var realms map[string]map[string]json.RawMessage
@@ -174,6 +175,7 @@ func withoutIssuers(raw json.RawMessage) (json.RawMessage, error) {
 	}
 	for _, realm := range realms {
 		delete(realm, "issuer")
+		delete(realm, "storage")
 	}
 	var err error
 	if app["realms"], err = json.Marshal(realms); err != nil {

@@ -31,6 +31,12 @@ func (r *rig) signingKeyPEM(t *testing.T, name string, key crypto.Signer) string
 	return r.write(name, text)
 }
 
+// mustSigner makes a P-256 key.
+func mustSigner(t *testing.T) crypto.Signer {
+	t.Helper()
+	return testpki.MustKey(t, testpki.P256)
+}
+
 // verifiedToken gets a token, has go-oidc verify it, and returns its header.
 func (r *rig) verifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, issuer string) map[string]any {
 	t.Helper()
@@ -186,14 +192,28 @@ mtls second {
 		}
 	}
 
-	// the algorithm changes: a new key signs, the old one stays published
+	// the algorithm changes: a key of it is announced, and nothing else signs
 	r.reload(strings.Replace(options, "issuer https://auth.test {", "issuer https://auth.test {\nsigning_algorithm ES384", 1), sites)
-	if kid := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; kid == first {
-		t.Error("a P-256 key signs with ES384")
+	if kid := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; kid != first {
+		t.Error("a key signs that was never announced")
 	}
+	metadata := r.caller(t, "h2", nil)
+	r.await(t, "the new algorithm is in the metadata", func() bool {
+		return strings.Contains(metadata.get("https://auth.test/.well-known/openid-configuration").body, `"id_token_signing_alg_values_supported":["ES256","ES384"]`)
+	})
 	jwks := r.caller(t, "h2", nil).get("https://auth.test/.well-known/openid-configuration/jwks").body
-	if !strings.Contains(jwks, first.(string)) || strings.Contains(jwks, `"d":`) {
+	if !strings.Contains(jwks, first.(string)) || strings.Count(jwks, `"kid"`) != 2 || strings.Contains(jwks, `"d":`) {
 		t.Errorf("the keys are %s, want the old one among them and nothing private", jwks)
+	}
+}
+
+// await polls for a condition.
+func (r *rig) await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(rigPatience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it never comes about that %s", what)
+		}
 	}
 }
 
@@ -262,6 +282,59 @@ func TestStorageLostAtRunTime(t *testing.T) {
 		got := c.do(http.MethodPost, "https://auth.test/connect/token", form("sensor-7"))
 		if got.status != http.StatusOK {
 			t.Errorf("after a reload without storage: %d %q", got.status, got.body)
+		}
+	}
+}
+
+// A realm may keep its keys somewhere else.
+func TestStorageOfARealm(t *testing.T) {
+	r := newRig(t)
+	sensor := r.selfSigned("sensor")
+	r.issue("billing")
+	realm := strings.Replace(issuerRealm(""), "issuer https", "storage file_system \"@DIR@/elsewhere\"\nissuer https", 1)
+	r.start(realm, issuerSite)
+	kid := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	files, err := filepath.Glob(filepath.Join(r.dir, "elsewhere", "mtls", "default", "keys", "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("the storage of the realm has %v, %v", files, err)
+	}
+	if _, err := os.Stat(filepath.Join(r.dir, "storage", "mtls")); !os.IsNotExist(err) {
+		t.Errorf("Caddy's storage has keys: %v", err)
+	}
+
+	// another one gets the keys in use
+	r.reload(strings.Replace(realm, "elsewhere", "moved", 1), issuerSite)
+	r.await(t, "the keys are in the new storage", func() bool {
+		files, err := filepath.Glob(filepath.Join(r.dir, "moved", "mtls", "default", "keys", "*.json"))
+		return err == nil && len(files) == 1
+	})
+	if again := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+		t.Errorf("the kid is %v, was %v", again, kid)
+	}
+}
+
+// The tokens of a server that is being replaced are accepted by whoever reads
+// the published keys.
+func TestKeysOfAServerThatIsReplaced(t *testing.T) {
+	r := newRig(t)
+	sensor := r.selfSigned("sensor")
+	r.issue("billing")
+	old := mustSigner(t)
+	r.signingKeyPEM(t, "old.pem", old)
+	r.start(issuerRealm(`signing_key "@DIR@/old.pem"`), issuerSite)
+	answer, header, _ := r.token(t, r.caller(t, "h2", sensor), "https://auth.test/connect/token", form("sensor-7"))
+	public, err := x509.MarshalPKIXPublicKey(old.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("old.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+	r.reload(issuerRealm(`verify_key "@DIR@/old.pub"`), issuerSite)
+	for _, protocol := range rigProtocols {
+		if again := r.verifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again == header["kid"] {
+			t.Error("the key of the old server signs")
+		}
+		if _, err := verify(t, r.caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
+			t.Errorf("a token of the old server is refused: %v", err)
 		}
 	}
 }

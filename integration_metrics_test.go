@@ -185,7 +185,7 @@ func TestMetrics(t *testing.T) {
 
 	// gauges
 	checkGauges(t, now(), map[string]float64{
-		`clients{source="config"}`: 2, `signing_keys{state="active"}`: 1, `signing_keys{state="published"}`: 0,
+		`clients{source="config"}`: 2, `signing_keys{state="active"}`: 1, `signing_keys{state="next"}`: 0, `signing_keys{state="past"}`: 0, `signing_keys{state="verify"}`: 0,
 		`certificate_expiry_timestamp_seconds{client_id="billing.partner"}`: float64(billing.Cert.NotAfter.Unix()),
 		`certificate_expiry_timestamp_seconds{client_id="sensor-7"}`:        float64(sensor.Cert.NotAfter.Unix()),
 	})

@@ -17,10 +17,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// publicMaxAge is how long metadata and keys may be cached. A rotated key is
-// announced for longer than this.
-const publicMaxAge = 5 * time.Minute
-
 // tokenBodyTimeout is how long a client may take to send a token request.
 const tokenBodyTimeout = 10 * time.Second
 
@@ -69,14 +65,14 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	issuer := h.realm.current.Load().issuer
 	switch issuer.Endpoint(r.Host, r.URL.Path) {
 	case tokens.EndpointMetadata:
-		return servePublic(w, r, issuer.Metadata())
+		return h.servePublic(w, r, issuer.Metadata())
 	case tokens.EndpointJWKS:
 		jwks, failure := issuer.JWKS(r.Context())
 		if failure != nil {
 			h.refuseToken(w, r, tokens.TokenRequest{}, failure)
 			return nil
 		}
-		return servePublic(w, r, jwks)
+		return h.servePublic(w, r, jwks)
 	case tokens.EndpointToken:
 		h.serveToken(w, r)
 		return nil
@@ -84,15 +80,16 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	return next.ServeHTTP(w, r)
 }
 
-// servePublic serves a document that needs no certificate.
-func servePublic(w http.ResponseWriter, r *http.Request, document tokens.Document) error {
+// servePublic serves a document that needs no certificate. It may be cached,
+// but not for as long as a key is announced.
+func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, document tokens.Document) error {
 	header := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
 		return caddyhttp.Error(http.StatusMethodNotAllowed, errors.New("method_not_allowed"))
 	}
 	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(publicMaxAge.Seconds())))
+	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.authority.keys.MaxAge().Seconds())))
 	header.Set("Etag", document.ETag)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document.Body))
 	return nil

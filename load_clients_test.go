@@ -123,7 +123,7 @@ func TestLoadRealm(t *testing.T) {
 		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "it names no file; add one"}},
 		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["a","a"]}]}`, []string{"it names file 'a' twice; remove one"}},
 		{"unknown member of a source of clients", `"partners":{"clients_from":[{"source":"file","file":"a"}]}`, []string{`unknown field "file"`}},
-		{"setting not built yet", `"partners":{"storage":{}}`, []string{`unknown field "storage"`}},
+		{"storage without a module", `"partners":{"storage":{}}`, []string{"realm 'partners': storage: module name not specified"}},
 		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},
 		{"trust pool without a module", `"partners":{"trust_pool":{}}`, []string{"realm 'partners': trust_pool: ", "provider"}},
 		{"trust pool of another kind", `"partners":{"trust_pool":{"provider":"nobody"}}`, []string{"realm 'partners': trust_pool: ", "nobody"}},

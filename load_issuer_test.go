@@ -8,8 +8,10 @@ import (
 	"encoding/pem"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
 func keyPEM(t *testing.T, key crypto.Signer) []byte {
@@ -30,11 +32,22 @@ func keyFiles(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p384 := testpki.MustKey(t, testpki.P384)
+	public, err := x509.MarshalPKIXPublicKey(p384.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := tokens.NewKey(p384, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	p256, rsa2048 := keyPEM(t, testpki.MustKey(t, testpki.P256)), keyPEM(t, testpki.MustKey(t, testpki.RSA2048))
 	for name, parts := range map[string][][]byte{
 		"p256.pem":      {p256},
 		"again.pem":     {[]byte("the same key, in another file\n"), p256},
-		"p384.pem":      {keyPEM(t, testpki.MustKey(t, testpki.P384))},
+		"p384.pem":      {keyPEM(t, p384)},
+		"p384.pub":      {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})},
+		"p384.json":     {tokens.NewKeyring(key).JWKS().Body},
 		"ed25519.pem":   {keyPEM(t, testpki.MustKey(t, testpki.Ed25519))},
 		"rsa2048.pem":   {rsa2048},
 		"rsa1024.pem":   {keyPEM(t, weak)},
@@ -68,6 +81,12 @@ func TestLoadSigningKey(t *testing.T) {
 		{"RSA of 1024 bits", "signing_key KEYS/rsa1024.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/rsa1024.pem': the RSA key has 1024 bits: use one of at least 2048"}},
 		{"another curve", "signing_key KEYS/p384.pem\nsigning_algorithm ES256", []string{"realm 'partners': issuer: signing_key 'KEYS/p384.pem': signing algorithm ES256 is for P-256 keys, this key is P-384: change one of them"}},
 		{"another kind", "signing_algorithm PS256\nsigning_key KEYS/p256.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/p256.pem': signing algorithm PS256 is for RSA keys, this key is P-256: change one of them"}},
+		{"own key to verify", "signing_key KEYS/p384.pem\nverify_key KEYS/p384.pub", []string{"realm 'partners': issuer: verify_key: the key '", "' is one of this issuer's own keys: remove it from verify_key"}},
+		{"key to verify is missing", "verify_key KEYS/nowhere.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/nowhere.pem': open KEYS/nowhere.pem: no such file"}},
+		{"key to verify is unset", "verify_key {env.MTLS_TEST_EMPTY}", []string{"realm 'partners': issuer: verify_key 1 '{env.MTLS_TEST_EMPTY}': "}},
+		{"key to verify is private", "verify_key KEYS/p256.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/p256.pem': this is a private key, which must not be here: write its public half with openssl pkey"}},
+		{"key to verify is empty", "verify_key KEYS/empty.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/empty.pem': there is no public key in it: expected"}},
+		{"key to verify twice", "verify_key KEYS/p384.pub KEYS/p384.json", []string{"realm 'partners': issuer: verify_key 'KEYS/p384.json': two keys have the kid '", "': remove one"}},
 		{"algorithm in a placeholder", "signing_algorithm {env.ALGORITHM}", []string{"realm 'partners': issuer: signing algorithm '{env.ALGORITHM}' is not supported: use one of ES256"}},
 	} {
 		for i, text := range test.want {
@@ -79,7 +98,7 @@ func TestLoadSigningKey(t *testing.T) {
 
 	for _, block := range []string{
 		"signing_key KEYS/p256.pem", "signing_key KEYS/p384.pem", "signing_key KEYS/rsa2048.pem", "signing_key KEYS/ed25519.pem\nsigning_algorithm EdDSA",
-		"signing_key KEYS/rsa2048.pem\nsigning_algorithm PS512", "signing_algorithm RS256",
+		"signing_key KEYS/rsa2048.pem\nsigning_algorithm PS512", "signing_algorithm RS256", "verify_key KEYS/p384.pub KEYS/cert.pem", "signing_key KEYS/p256.pem\nverify_key KEYS/p384.json",
 	} {
 		if result := loadCaddyfile(t, wrap(block)); result.err != nil {
 			t.Errorf("%s: %v", block, result.err)
@@ -204,6 +223,9 @@ func TestLoadIssuer(t *testing.T) {
 		{"short lifetime", url + `"token_lifetime":"10ms"`, []string{"realm 'partners': issuer: token lifetime '10ms' is too short: use at least 1s"}},
 		{"negative lifetime", url + `"token_lifetime":-3600000000000`, []string{"realm 'partners': issuer: token lifetime '-1h0m0s' is too short: use at least 1s"}},
 		{"unknown profile", url + `"profile":"FAPI2"`, []string{"realm 'partners': issuer: profile 'FAPI2': there is no such profile; the only one is fapi2"}},
+		{"rotation of a file", url + `"signing_key":"key.pem","announce_for":"1h"`, []string{"realm 'partners': issuer: rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key"}},
+		{"announced too long", url + `"rotate_every":"1h","announce_for":"1h"`, []string{"realm 'partners': issuer: announce_for 1h0m0s is not shorter than rotate_every 1h0m0s: a key would be replaced before it signs"}},
+		{"negative rotation", url + `"rotate_every":-1`, []string{"realm 'partners': issuer: rotate_every -1ns is too short; use at least 1h0m0s"}},
 		{"unknown algorithm", url + `"signing_algorithm":"HS256"`, []string{"realm 'partners': issuer: signing algorithm 'HS256' is not supported: use one of ES256"}},
 	})
 }

@@ -56,13 +56,13 @@ var (
 	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
-		"When a source of clients or of revocations, or a trust pool, was last read without an error.", []string{"realm", "source"}, nil)
+		"When a source, such as one of clients, a CRL, a trust pool or the signing keys, was last read without an error.", []string{"realm", "source"}, nil)
 	ignoredDesc = prometheus.NewDesc(metricsPrefix+"jwks_ignored_certificates",
 		"Certificates in the JWKS of clients that are ignored because they are credentials of others.", []string{"realm"}, nil)
 	shadowFailingDesc = prometheus.NewDesc(metricsPrefix+"shadow_trust_failing_clients",
 		"Clients that presented a certificate, still valid, which would fail under the shadow trust pool.", []string{"realm"}, nil)
 	signingKeysDesc = prometheus.NewDesc(metricsPrefix+"signing_keys",
-		"Keys in the JWKS, by state: active signs, published only verifies.", []string{"realm", "state"}, nil)
+		"Keys in the JWKS, by state: active signs, next will, past has signed, verify is of a server that is being replaced.", []string{"realm", "state"}, nil)
 )
 
 // Describe implements prometheus.Collector for the gauges of the app.
@@ -113,9 +113,12 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 		if realm.authority == nil {
 			continue
 		}
-		active, published := realm.authority.countKeys()
-		gauge(signingKeysDesc, float64(active), name, "active")
-		gauge(signingKeysDesc, float64(published), name, "published")
+		for state, count := range realm.authority.countKeys() {
+			gauge(signingKeysDesc, float64(count), name, state)
+		}
+		if read := realm.authority.keys.LastRead(); !read.IsZero() {
+			gauge(sourceDesc, float64(read.Unix()), name, keysSource)
+		}
 	}
 }
 

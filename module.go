@@ -31,6 +31,7 @@ func init() {
 	caddy.RegisterModule(new(IssuerHandler))
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(ClientFiles))
+	caddy.RegisterModule(new(AdminAPI))
 	registerCommand()
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)

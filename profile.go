@@ -37,16 +37,29 @@ func checkFAPIAlgorithm(algorithm tokens.Algorithm) error {
 	return nil
 }
 
-// checkProfile holds the issuer's settings against its profile. algorithm is
-// what its keys sign with.
-func (i *Issuer) checkProfile(algorithm tokens.Algorithm) error {
+// checkProfile holds the issuer's settings and keys against its profile. A past
+// key may be of any kind: its tokens end.
+func (i *Issuer) checkProfile(keys *tokens.KeySource) error {
 	if i.Profile == "" {
 		return nil
 	}
 	if err := checkProfileName(i.Profile); err != nil {
 		return fmt.Errorf("profile '%s': %w", i.Profile, err)
 	}
-	return checkFAPIAlgorithm(algorithm)
+	if err := checkFAPIAlgorithm(keys.Algorithm()); err != nil {
+		return err
+	}
+	for _, info := range keys.Infos() {
+		remedy := "add the profile when a key of signing_algorithm has taken its place"
+		switch {
+		case slices.Contains(fapiAlgorithms, info.Algorithm) || info.State == tokens.KeyStatePast:
+			continue
+		case info.State == tokens.KeyStateVerify:
+			remedy = "remove it from verify_key"
+		}
+		return fmt.Errorf("profile %s: the %s key '%s' is for %s, which is not allowed; %s", profileFAPI2, info.State, info.ID, info.Algorithm, remedy)
+	}
+	return nil
 }
 
 // fapi2 reports whether the realm's issuer has that profile.

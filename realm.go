@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -40,6 +41,9 @@ type Realm struct {
 	// nothing. Clients that would be refused if they did are logged and counted.
 	ShadowTrustPoolRaw json.RawMessage `json:"shadow_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
+	// Where signing keys are kept. Default: Caddy's storage.
+	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
+
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
@@ -60,6 +64,7 @@ type Realm struct {
 	metrics *realmMetrics
 	// directory keeps the clients
 	directory *clients.Directory
+	storage   certmagic.Storage
 	// current is what the realm decides by; changing is held by who replaces it
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
@@ -98,6 +103,9 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	realm.name, realm.app, realm.metrics = name, app, newRealmMetrics(name)
+	if err := realm.provisionStorage(ctx); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
 	if err := realm.loadClients(ctx); err != nil {
 		return err
 	}
@@ -124,7 +132,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	if realm.Issuer != nil {
-		if err := realm.provisionIssuer(ctx); err != nil {
+		if err := realm.provisionIssuer(realm.directory.Registry()); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}

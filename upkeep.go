@@ -13,7 +13,7 @@ const upkeepInterval = 250 * time.Millisecond
 // kind must not hold up another, so each has its own turn.
 func (realm *Realm) startUpkeep(ctx context.Context) {
 	if realm.authority != nil {
-		go realm.ensureKeys(ctx)
+		go realm.keepKeys(ctx)
 	}
 	if realm.revocation != nil {
 		go keep(ctx, realm.pollRevocation)

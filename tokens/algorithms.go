@@ -95,11 +95,24 @@ func (alg Algorithm) keyType() string {
 }
 
 // describeKey names the kind of a private key and the algorithm it signs with
-// by default, which is empty for a key no JWS algorithm can use. For RSA that
-// is RS256, the one every resource server has to support (RFC 9068 §4).
+// by default, which is empty for a key no JWS algorithm can use.
 func describeKey(key any) (kind string, natural Algorithm) {
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey:
+		return describePublicKey(&key.PublicKey)
+	case *rsa.PrivateKey:
+		return describePublicKey(&key.PublicKey)
+	case ed25519.PrivateKey:
+		return describePublicKey(key.Public())
+	}
+	return fmt.Sprintf("%T", key), ""
+}
+
+// describePublicKey does the same for a public key. For RSA the algorithm is
+// RS256, the one every resource server has to support (RFC 9068 §4).
+func describePublicKey(key any) (kind string, natural Algorithm) {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
 		kind = key.Curve.Params().Name
 		for _, alg := range []Algorithm{ES256, ES384, ES512} {
 			if alg.keyType() == kind {
@@ -107,9 +120,9 @@ func describeKey(key any) (kind string, natural Algorithm) {
 			}
 		}
 		return kind, natural
-	case *rsa.PrivateKey:
+	case *rsa.PublicKey:
 		return "RSA", RS256
-	case ed25519.PrivateKey:
+	case ed25519.PublicKey:
 		return "Ed25519", EdDSA
 	}
 	return fmt.Sprintf("%T", key), ""

@@ -3,10 +3,10 @@ package tokens
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +121,7 @@ func FuzzStoredKey(f *testing.F) {
 		_ = json.Unmarshal(data, &object)
 		key, event, err := decodeStoredKey(data, testURL)
 		if err != nil {
-			if key != nil || event == "" {
+			if key.Key != nil || event == "" {
 				t.Fatalf("got key %v, event %q", key, event)
 			}
 			// Any other member may hold the same text, and be repeated.
@@ -131,25 +131,28 @@ func FuzzStoredKey(f *testing.F) {
 			}
 			return
 		}
-		if object.Issuer != testURL || object.Version != storedKeyVersion || object.KeyID != key.ID() ||
+		if object.Issuer != testURL || object.Version < 1 || object.Version > storedKeyVersion || object.KeyID != key.ID() ||
 			object.Algorithm != key.Algorithm() || !object.Created.Equal(key.Created()) {
 			t.Fatalf("%s was read as %+v", data, key)
 		}
+		if object.Version == 1 && !key.signsFrom.Equal(key.created) || object.Version == 2 && !object.SignsFrom.Equal(key.signsFrom) || key.longest <= 0 {
+			t.Fatalf("%s signs from %v, tokens for %v", data, key.signsFrom, key.longest)
+		}
 		encoded, err := encodeStoredKey(key, testURL)
 		if err != nil {
-			if year := key.Created().Year(); year >= 0 && year <= 9999 {
+			years := []int{key.created.Year(), key.signsFrom.Year()}
+			if slices.Min(years) >= 0 && slices.Max(years) <= 9999 {
 				t.Fatal(err)
 			}
 			return
 		}
-		if same, _, err := decodeStoredKey(encoded, testURL); err != nil || same.ID() != key.ID() {
+		if same, _, err := decodeStoredKey(encoded, testURL); err != nil || same.ID() != key.ID() || !same.signsFrom.Equal(key.signsFrom) || same.longest != key.longest {
 			t.Fatalf("the key does not survive: %v", err)
 		}
 
 		store, _ := newStore(t, newStorage(t))
 		putRaw(t, store, key.ID(), data)
-		ring, err := store.Load(t.Context())
-		if usable := key.Algorithm() == DefaultAlgorithm; usable != (err == nil) || err != nil && !errors.Is(err, ErrNoKey) {
+		if ring, err := store.Load(t.Context()); err != nil || ring.Signing().ID() != key.ID() {
 			t.Fatalf("%s: got %v, %v", key.Algorithm(), ring, err)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,8 +60,7 @@ type IssuerConfig struct {
 	Now func() time.Time
 }
 
-// Issuer is an authorization server without its HTTP and TLS. It is immutable
-// and safe for concurrent use.
+// Issuer is an authorization server without its HTTP and TLS. It is safe for concurrent use.
 type Issuer struct {
 	url       string
 	lifetime  time.Duration
@@ -69,7 +69,8 @@ type Issuer struct {
 	owner     map[string]string // scope to resource name
 	keys      *KeySource
 	now       func() time.Time
-	metadata  Document
+	config    IssuerConfig // for the metadata
+	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
 }
 
@@ -101,15 +102,16 @@ func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
 		owner:     owner,
 		keys:      keys,
 		now:       cfg.Now,
+		config:    cfg,
 		routes:    newRoutes(issuer, alias),
 	}
+	i.config.Scopes, i.config.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
 	for _, r := range cfg.Resources {
 		i.resources[r.Name] = true
 	}
 	if i.now == nil {
 		i.now = time.Now
 	}
-	i.metadata = newMetadata(cfg, keys.Algorithm())
 	return i, nil
 }
 

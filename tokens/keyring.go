@@ -4,37 +4,140 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"slices"
+	"time"
+)
+
+// The states of a published key, see [KeyInfo].
+const (
+	KeyStateNext   = "next"   // announced, signs later
+	KeyStateActive = "active" // signs
+	KeyStatePast   = "past"   // has signed, and stays until its last token has ended
+	KeyStateVerify = "verify" // belongs to a server that is being replaced, never signs
 )
 
 // Keyring is an immutable snapshot of an issuer's keys: the one that signs and
 // all that are published.
 type Keyring struct {
-	keys []*Key // the signing key first
-	jwks Document
+	keys   []*Key // the signing key first
+	verify []*VerifyKey
+	infos  []KeyInfo
+	jwks   Document
+
+	// life is what the snapshot was derived from, nil unless keys are managed
+	life lifeline
+	// until is when life gives another snapshot, zero for never
+	until time.Time
+	// longest is the lifetime that no token of the signing key may exceed,
+	// zero for any
+	longest time.Duration
+}
+
+// KeyInfo is what an operator may know of a published key.
+type KeyInfo struct {
+	// ID is the `kid`.
+	ID string
+	// Algorithm is what the key signs with.
+	Algorithm Algorithm
+	// State is [KeyStateNext], [KeyStateActive], [KeyStatePast] or
+	// [KeyStateVerify].
+	State string
+	// Created is when the key was made; zero if that is not known.
+	Created time.Time
+	// SignsFrom is when the key began to sign or will; zero if that is not
+	// known or never.
+	SignsFrom time.Time
+	// Leaves is when the key leaves the JWKS; zero if that is not known yet.
+	Leaves time.Time
 }
 
 // NewKeyring makes a keyring that signs with the first key and publishes all
 // of them, in the given order. A key given twice counts once.
 func NewKeyring(signing *Key, others ...*Key) *Keyring {
-	keys := []*Key{signing}
-	docs := [][]byte{signing.publicDoc}
-	for _, key := range others {
-		if slices.ContainsFunc(keys, func(k *Key) bool { return k.id == key.id }) {
+	r := &Keyring{}
+	for n, key := range append([]*Key{signing}, others...) {
+		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.id }) {
 			continue
 		}
-		keys = append(keys, key)
+		state := KeyStatePast
+		if n == 0 {
+			state = KeyStateActive
+		}
+		r.keys = append(r.keys, key)
+		r.infos = append(r.infos, KeyInfo{ID: key.id, Algorithm: key.algorithm, State: state, Created: key.created})
+	}
+	r.publish()
+	return r
+}
+
+// WithVerifyKeys returns the keyring with keys that are published and accepted
+// but never sign, in the given order. It is an error if one has the `kid` of
+// another key.
+func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
+	if err := CheckVerifyKeys(keys); err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.ID }) {
+			return nil, errOwnKey(key.ID)
+		}
+	}
+	more := *r
+	more.addVerifyKeys(keys)
+	return &more, nil
+}
+
+func errOwnKey(kid string) error {
+	return fmt.Errorf("the key '%s' is one of this issuer's own keys: remove it from verify_key", kid)
+}
+
+// addVerifyKeys adds the keys whose `kid` no other key has.
+func (r *Keyring) addVerifyKeys(keys []*VerifyKey) {
+	r.verify, r.infos = slices.Clone(r.verify), slices.Clone(r.infos)
+	for _, key := range keys {
+		if _, taken := r.PublicKey(key.ID); taken {
+			continue
+		}
+		r.verify = append(r.verify, key)
+		r.infos = append(r.infos, key.info())
+	}
+	r.publish()
+}
+
+// publish encodes the JWKS.
+func (r *Keyring) publish() {
+	docs := make([][]byte, 0, len(r.infos))
+	for _, key := range r.keys {
 		docs = append(docs, key.publicDoc)
 	}
-	body := slices.Concat([]byte(`{"keys":[`), bytes.Join(docs, []byte(",")), []byte(`]}`))
-	return &Keyring{keys: keys, jwks: newDocument(body)}
+	for _, key := range r.verify {
+		docs = append(docs, key.doc)
+	}
+	r.jwks = newDocument(slices.Concat([]byte(`{"keys":[`), bytes.Join(docs, []byte(",")), []byte(`]}`)))
 }
 
 // Signing returns the key that signs.
 func (r *Keyring) Signing() *Key { return r.keys[0] }
 
-// Keys returns all published keys, the signing key first.
+// Keys returns all published keys that sign, have signed or will, the signing
+// key first.
 func (r *Keyring) Keys() []*Key { return slices.Clone(r.keys) }
+
+// Infos describes every published key, the signing key first.
+func (r *Keyring) Infos() []KeyInfo { return slices.Clone(r.infos) }
+
+// Algorithms returns the algorithms of all published keys, that of the signing
+// key first.
+func (r *Keyring) Algorithms() []Algorithm {
+	var all []Algorithm
+	for _, info := range r.infos {
+		if !slices.Contains(all, info.Algorithm) {
+			all = append(all, info.Algorithm)
+		}
+	}
+	return all
+}
 
 // JWKS returns the public keys as a JWK Set (RFC 7517 §5).
 func (r *Keyring) JWKS() Document { return r.jwks }

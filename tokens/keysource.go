@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,12 +12,14 @@ import (
 const (
 	// ensureWait is how long one request waits for keys at most.
 	ensureWait = 5 * time.Second
-	// attemptTimeout bounds one attempt to load or create keys. It is longer
+	// attemptTimeout bounds one attempt to read or change keys. It is longer
 	// than any request waits, so that an attempt can outlive a lock left
 	// behind by a node that died.
 	attemptTimeout = 30 * time.Second
-	// retryPause is how long after a failure no new attempt is made.
+	// retryPause is how long after a failure no request makes a new attempt.
 	retryPause = 2 * time.Second
+	// askPause is how often those who do not know a key can have storage read.
+	askPause = 5 * time.Second
 )
 
 // KeySource hands out the keyring at run time: a fixed one, or one that is
@@ -26,17 +29,23 @@ type KeySource struct {
 	store   *KeyStore // nil if fixed
 	wait    time.Duration
 
+	read  atomic.Int64 // when storage was last read, Unix seconds
+	asked atomic.Int64 // when storage may be asked again, Unix nanoseconds
+
 	mu      sync.Mutex
 	running *attempt
-	failure error
+	failure error // of the last attempt
 	retryAt time.Time
+	down    bool // it has been reported that storage fails
 }
 
-// attempt is one run of KeyStore.LoadOrCreate that several callers wait for.
+// attempt is one run of storage that several callers wait for.
 type attempt struct {
-	done chan struct{}
-	ring *Keyring
-	err  error
+	began time.Time
+	done  chan struct{}
+	ring  *Keyring
+	kid   string // of the key that was made on demand
+	err   error
 }
 
 // FixedKeys is the source of a keyring that never changes, such as that of a
@@ -47,20 +56,70 @@ func FixedKeys(ring *Keyring) *KeySource {
 	return s
 }
 
-// ManagedKeys is the source of the keys in store. It reads nothing yet. first
-// is used until then, so that a server that reloads its configuration while
-// storage is away goes on signing; it must be of the same issuer and algorithm,
-// or nil.
-func ManagedKeys(store *KeyStore, first *Keyring) *KeySource {
+// ManagedKeys is the source of the keys in store. It reads nothing yet. running
+// is the source that it takes the place of, or nil: its keys are used at once,
+// so that a server that reloads its configuration while storage is away goes
+// on signing and publishes what it did. Keys of another issuer and fixed ones
+// are not taken over.
+func ManagedKeys(store *KeyStore, running *KeySource) *KeySource {
 	s := &KeySource{store: store, wait: ensureWait}
-	s.current.Store(first)
+	if running == nil || running.store == nil || running.store.Issuer != store.Issuer {
+		return s
+	}
+	if ring := running.current.Load(); ring != nil {
+		s.current.Store(ring.life.ring(store.now(), store.VerifyKeys))
+		s.read.Store(running.read.Load())
+	}
 	return s
 }
 
-// Current returns the keyring, or nil if there is none yet. It never blocks.
-func (s *KeySource) Current() *Keyring { return s.current.Load() }
+// Current returns the keyring, or nil if there is none yet. It never blocks. A
+// key whose time has come signs from that moment on, whether or not storage
+// can be reached.
+func (s *KeySource) Current() *Keyring {
+	ring := s.current.Load()
+	if ring == nil || ring.until.IsZero() {
+		return ring
+	}
+	now := s.store.now()
+	if now.Before(ring.until) {
+		return ring
+	}
+	return s.swap(ring, ring.life.ring(now, s.store.VerifyKeys))
+}
 
-// Algorithm returns what the source's signing key signs with.
+// swap puts a keyring in the place of another, and returns the current one.
+func (s *KeySource) swap(old, ring *Keyring) *Keyring {
+	if !s.current.CompareAndSwap(old, ring) {
+		return s.current.Load()
+	}
+	if old != nil && old.Signing().id != ring.Signing().id {
+		s.store.report(KeyActive, s.store.path(ring.Signing().id), nil)
+	}
+	return ring
+}
+
+// use makes the keys the current ones, unless there are none.
+func (s *KeySource) use(keys lifeline) *Keyring {
+	ring := keys.ring(s.store.now(), s.store.VerifyKeys)
+	if ring == nil {
+		return s.Current()
+	}
+	for old := s.current.Load(); s.swap(old, ring) != ring; {
+		old = s.current.Load() // a request has just derived one from the keys of before
+	}
+	return ring
+}
+
+// held are the keys that this node has.
+func (s *KeySource) held() lifeline {
+	if ring := s.current.Load(); ring != nil {
+		return ring.life
+	}
+	return nil
+}
+
+// Algorithm returns what new keys sign with.
 func (s *KeySource) Algorithm() Algorithm {
 	if s.store != nil {
 		return s.store.algorithm()
@@ -68,19 +127,74 @@ func (s *KeySource) Algorithm() Algorithm {
 	return s.Current().Signing().Algorithm()
 }
 
+// Algorithms returns the algorithms of all published keys, that of the signing
+// key first. While there are none it is what new keys will sign with.
+func (s *KeySource) Algorithms() []Algorithm {
+	if ring := s.Current(); ring != nil {
+		return ring.Algorithms()
+	}
+	return []Algorithm{s.Algorithm()}
+}
+
+// Infos describes every published key, the signing key first.
+func (s *KeySource) Infos() []KeyInfo {
+	if ring := s.Current(); ring != nil {
+		return ring.Infos()
+	}
+	var infos []KeyInfo
+	for _, key := range s.store.VerifyKeys {
+		infos = append(infos, key.info())
+	}
+	return infos
+}
+
+// Info describes the published key with that `kid`; it is zero if there is
+// none.
+func (s *KeySource) Info(kid string) KeyInfo {
+	for _, info := range s.Infos() {
+		if info.ID == kid {
+			return info
+		}
+	}
+	return KeyInfo{}
+}
+
+// MaxAge is how long the JWKS may be cached: 5 minutes, or less where keys are
+// announced for less than 25.
+func (s *KeySource) MaxAge() time.Duration {
+	if s.store == nil {
+		return maxJWKSAge
+	}
+	return s.store.maxAge()
+}
+
+// LastRead returns when storage was last read without an error; zero if never,
+// or if the keys are fixed.
+func (s *KeySource) LastRead() time.Time {
+	if seconds := s.read.Load(); seconds != 0 {
+		return time.Unix(seconds, 0)
+	}
+	return time.Time{}
+}
+
 // Load reads the keyring from storage, without changing anything there, and
-// makes it the current one. If that fails the current one stays. It returns
-// the errors of [KeyStore.Load].
+// makes it the current one. It waits 5 s at most. If it fails the current one
+// stays. It returns the errors of [KeyStore.Load].
 func (s *KeySource) Load(ctx context.Context) (*Keyring, error) {
 	if s.store == nil {
 		return s.Current(), nil
 	}
-	ring, err := s.store.Load(ctx)
+	a, err := s.await(ctx, func(ctx context.Context, a *attempt) (lifeline, error) {
+		found, err := s.store.look(ctx, s.held())
+		if err == nil && len(found.keys) == 0 {
+			err = ErrNoKey
+		}
+		return found.keys, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	s.current.Store(ring)
-	return ring, nil
+	return a.ring, a.err
 }
 
 // Ensure returns the keyring and, if there is none yet, loads or creates it.
@@ -91,63 +205,123 @@ func (s *KeySource) Ensure(ctx context.Context) (*Keyring, error) {
 	if ring := s.Current(); ring != nil {
 		return ring, nil
 	}
-	a, err := s.join()
+	s.mu.Lock()
+	failure := s.failure
+	if s.running != nil || !s.store.now().Before(s.retryAt) {
+		failure = nil
+	}
+	s.mu.Unlock()
+	if failure != nil {
+		return nil, failure
+	}
+	a, err := s.waitFor(ctx, s.begin(s.upkeep))
 	if err != nil {
 		return nil, err
 	}
+	if a.ring == nil {
+		return nil, a.err
+	}
+	return a.ring, nil
+}
+
+// upkeep reads storage and does what is due there.
+func (s *KeySource) upkeep(ctx context.Context, _ *attempt) (lifeline, error) {
+	return s.store.maintain(ctx, s.held())
+}
+
+// await runs work once nothing else runs.
+func (s *KeySource) await(ctx context.Context, work func(context.Context, *attempt) (lifeline, error)) (*attempt, error) {
+	for {
+		a, mine := s.start(work)
+		if _, err := s.waitFor(ctx, a); err != nil {
+			return nil, err
+		}
+		if mine {
+			return a, nil
+		}
+	}
+}
+
+// waitFor waits for an attempt, for as long as a request may.
+func (s *KeySource) waitFor(ctx context.Context, a *attempt) (*attempt, error) {
 	timeout := time.NewTimer(s.wait)
 	defer timeout.Stop()
 	select {
 	case <-a.done:
-		return a.ring, a.err
+		return a, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("waiting for the signing keys: %w", ctx.Err())
 	case <-timeout.C:
-		return nil, fmt.Errorf("storage did not hand out the signing keys within %v", s.wait)
+		return nil, fmt.Errorf("storage did not answer about the signing keys within %v", s.wait)
 	}
 }
 
-// join returns the running attempt and starts one if there is none, or returns
-// the error of the last one if that is too recent.
-func (s *KeySource) join() (*attempt, error) {
+// begin returns the running attempt, or starts one with that work.
+func (s *KeySource) begin(work func(context.Context, *attempt) (lifeline, error)) *attempt {
+	a, _ := s.start(work)
+	return a
+}
+
+func (s *KeySource) start(work func(context.Context, *attempt) (lifeline, error)) (a *attempt, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running != nil {
-		return s.running, nil
+		return s.running, false
 	}
-	if s.failure != nil && s.store.now().Before(s.retryAt) {
-		return nil, s.failure
-	}
-	a := &attempt{done: make(chan struct{})}
-	if ring := s.Current(); ring != nil { // it arrived while we waited for mu
-		a.ring = ring
-		close(a.done)
-		return a, nil
-	}
+	a = &attempt{began: s.store.now(), done: make(chan struct{})}
 	s.running = a
-	go s.run(a)
-	return a, nil
+	go s.run(a, work)
+	return a, true
 }
 
 // run carries out one attempt. It belongs to no single request, so it ends
 // with none.
-func (s *KeySource) run(a *attempt) {
+func (s *KeySource) run(a *attempt, work func(context.Context, *attempt) (lifeline, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
-	a.ring, a.err = s.loadOrCreate(ctx)
-	if a.err == nil {
-		s.current.Store(a.ring)
-	}
+	keys, err := guard(ctx, a, work)
+	a.ring, a.err = s.use(keys), err
 
-	s.mu.Lock()
-	s.running = nil
-	s.failure = a.err
-	s.retryAt = s.store.now().Add(retryPause)
-	s.mu.Unlock()
+	s.finished(a.err)
 	close(a.done)
 }
 
-// Wait returns when no attempt to load or create keys is running, or when ctx
+// finished notes how an attempt ended, and reports it if storage worked before
+// and does not any more, or the other way round. That there is no key yet, or
+// a next one already, is no failure.
+func (s *KeySource) finished(err error) {
+	if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
+		err = nil
+	}
+	if err == nil {
+		s.read.Store(s.store.now().Unix())
+	}
+	s.mu.Lock()
+	s.running = nil
+	s.failure, s.retryAt = err, s.store.now().Add(retryPause)
+	changed := s.down != (err != nil)
+	s.down = err != nil
+	s.mu.Unlock()
+	switch {
+	case changed && err != nil:
+		s.store.report(KeysUnavailable, s.store.prefix(), err)
+	case changed:
+		s.store.report(KeysReadable, s.store.prefix(), nil)
+	}
+}
+
+// guard turns a panic of a storage module into an error: outside of a request
+// it would end the whole server.
+func guard(ctx context.Context, a *attempt, work func(context.Context, *attempt) (lifeline, error)) (keys lifeline, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("storage panicked: %v", p)
+		}
+	}()
+	return work(ctx, a)
+}
+
+// Wait returns when no attempt to read or change keys is running, or when ctx
 // is done. Whoever shuts down calls it, so that no key is half written.
 func (s *KeySource) Wait(ctx context.Context) {
 	s.mu.Lock()
@@ -160,15 +334,4 @@ func (s *KeySource) Wait(ctx context.Context) {
 	case <-a.done:
 	case <-ctx.Done():
 	}
-}
-
-// loadOrCreate turns a panic of a storage module into an error: outside of a
-// request it would end the whole server.
-func (s *KeySource) loadOrCreate(ctx context.Context) (ring *Keyring, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("storage panicked: %v", p)
-		}
-	}()
-	return s.store.LoadOrCreate(ctx)
 }

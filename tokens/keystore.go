@@ -5,46 +5,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
-	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 )
 
-// ErrNoKey means that storage could be read and holds no key of this issuer
-// that signs with the wanted algorithm.
+// ErrNoKey means that storage could be read and holds no key of this issuer.
 var ErrNoKey = errors.New("there is no signing key in storage")
 
-// The events that a [KeyStore] reports. All but KeyCreated come with an error.
+// The events that a [KeyStore] and its [KeySource] report.
 const (
-	KeyCreated        = "key_created"         // a new key was stored
+	KeyCreated   = "key_created"   // a key was stored that signs at once
+	KeyAnnounced = "key_announced" // a key was stored that signs later
+	KeyActive    = "key_active"    // another key signs from now on
+	KeyRetired   = "key_retired"   // a key was retired before its time
+	KeyRestored  = "key_restored"  // storage had lost a key, it was written again
+	KeyDeleted   = "key_deleted"   // the last token of a key has ended long ago
+	KeysReadable = "keys_readable" // storage can be read again
+
+	// These come with an error.
+	KeysUnavailable   = "keys_unavailable"    // storage cannot be read or written; the keys in memory stay in use
 	KeyUnreadable     = "key_unreadable"      // the object cannot be read or is damaged
 	KeyVersionUnknown = "key_version_unknown" // a later release wrote the object
 	KeyForeign        = "key_foreign"         // the object belongs to another issuer
 	KeyUnlockFailed   = "key_unlock_failed"   // the storage lock could not be released
 )
 
-const (
-	// futureTolerance is how far ahead of this node's clock a key may have
-	// been created and still count as the newest.
-	futureTolerance = 5 * time.Minute
-
-	unlockTimeout = 5 * time.Second
-)
+const unlockTimeout = 5 * time.Second
 
 // KeyStore keeps the managed signing keys of one issuer in a
 // certmagic.Storage, one JSON object a key, under mtls/<realm>/keys/<kid>.json.
-// Every node that shares the storage signs with the same key: the newest with
-// the wanted algorithm. Keys of other algorithms stay published. Objects that
-// are damaged or belong to another issuer are reported and skipped; nothing is
-// ever overwritten or deleted.
+// Every node that shares the storage works out by what is stored and by its
+// clock which key signs: the one whose time to sign came last. Keys to come are
+// published before they sign, and keys of the past until their last token has
+// ended. One node at a time, under a storage lock, announces the next key,
+// records how long tokens may last, and deletes what has ended.
 //
-// A key created in the future, by a node whose clock was wrong, ranks below
-// every other: it would else stay the newest for years, whatever is created
-// after it.
+// A key is retired by an object beside it, <kid>.retired; no node uses or
+// publishes it any more once it has read that.
+//
+// Objects that are damaged or belong to another issuer are reported when they
+// are first seen and skipped; they are neither overwritten nor deleted.
 type KeyStore struct {
 	// Storage holds the keys. Mandatory.
 	Storage certmagic.Storage
@@ -52,158 +57,104 @@ type KeyStore struct {
 	Realm string
 	// Issuer is the issuer URL that the stored keys must name. Mandatory.
 	Issuer string
-	// Algorithm is what new keys sign with. Default: [DefaultAlgorithm].
+	// Algorithm is what new keys sign with. Default: [DefaultAlgorithm]. When
+	// it changes, a key of the new algorithm is announced like any other.
 	Algorithm Algorithm
+	// RotateEvery is how long a key signs. Default: [DefaultRotateEvery], at
+	// least [MinRotateEvery].
+	RotateEvery time.Duration
+	// AnnounceFor is how long a key is published before it signs. Default:
+	// [DefaultAnnounceFor], at least [MinAnnounceFor] and less than
+	// RotateEvery.
+	AnnounceFor time.Duration
+	// LongestToken is the longest lifetime of tokens that is asked for. A
+	// longer one can be asked for later. Default: 1h.
+	LongestToken time.Duration
+	// VerifyKeys are published beside the managed keys, but never sign.
+	VerifyKeys []*VerifyKey
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Report is told of what a log should show: an event, the storage key
 	// it is about, and the error if any. Default: nobody is told.
 	Report func(event string, key string, err error)
+
+	raised atomic.Int64 // the longest lifetime asked for since, in nanoseconds
+
+	mu       sync.Mutex
+	reported map[string]string // what is wrong with which object
 }
 
-type reportFunc func(event, key string, err error)
-
-func silent(string, string, error) {}
-
-// Load reads the keyring and changes nothing. It returns [ErrNoKey] if no
-// stored key can sign, or the error of a storage that cannot be read.
+// Load reads the keyring and changes nothing. It returns [ErrNoKey] if there is
+// no key, or the error of a storage that cannot be read.
 func (s *KeyStore) Load(ctx context.Context) (*Keyring, error) {
-	ring, _, err := s.load(ctx, s.report)
+	found, err := s.look(ctx, nil)
+	return s.ring(found.keys, err)
+}
+
+// LoadOrCreate reads the keyring and does what is due under a storage lock: it
+// makes the first key, so that several nodes that start together end up with
+// the same one, or announces the next. It returns the error of a storage that
+// cannot be read, locked or written, also if there is a keyring nonetheless.
+func (s *KeyStore) LoadOrCreate(ctx context.Context) (*Keyring, error) {
+	keys, err := s.maintain(ctx, nil)
+	return s.ring(keys, err)
+}
+
+func (s *KeyStore) ring(keys lifeline, err error) (*Keyring, error) {
+	ring := keys.ring(s.now(), s.VerifyKeys)
+	if ring == nil && err == nil {
+		err = ErrNoKey
+	}
 	return ring, err
 }
 
-// LoadOrCreate reads the keyring and, if no stored key can sign, makes one
-// under a storage lock, so that several nodes that start together end up with
-// the same key. It returns the error of a storage that cannot be read, locked
-// or written; then no key was made, or none that this node uses.
-func (s *KeyStore) LoadOrCreate(ctx context.Context) (*Keyring, error) {
-	ring, _, err := s.load(ctx, s.report)
-	if !errors.Is(err, ErrNoKey) {
-		return ring, err
+// look reads storage, beside the keys that this node already has. The error
+// says what could not be read; there may be keys nonetheless.
+func (s *KeyStore) look(ctx context.Context, held lifeline) (*reading, error) {
+	if err := s.check(); err != nil {
+		return new(reading), err
 	}
-	lock := s.prefix()
-	if err := s.Storage.Lock(ctx, lock); err != nil {
-		return nil, fmt.Errorf("locking '%s' in storage: %w", lock, err)
+	found, err := s.read(ctx)
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		return new(reading), fmt.Errorf("reading '%s' in storage: %w", s.prefix(), ctxErr)
 	}
-	defer s.unlock(ctx, lock)
-
-	// Another node may have made a key while this one waited for the lock.
-	ring, others, err := s.load(ctx, silent)
-	if !errors.Is(err, ErrNoKey) {
-		return ring, err
+	if found == nil {
+		return new(reading), err
 	}
-	key, err := s.create(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return NewKeyring(key, others...), nil
+	found.keys = s.merge(found, held)
+	return found, err
 }
 
-// load returns the keyring, or ErrNoKey and the keys that do not sign.
-func (s *KeyStore) load(ctx context.Context, report reportFunc) (*Keyring, []*Key, error) {
-	if err := s.check(); err != nil {
-		return nil, nil, err
-	}
-	keys, readErr := s.read(ctx, report)
-	if err := ctx.Err(); err != nil {
-		return nil, nil, fmt.Errorf("reading '%s' in storage: %w", s.prefix(), err)
-	}
-	s.rank(keys)
-	for _, key := range keys {
-		if key.algorithm == s.algorithm() {
-			return NewKeyring(key, keys...), nil, nil
-		}
-	}
+// maintain reads storage and does what is due. It returns the keys as they are
+// then, none if storage could not be read, and what went wrong.
+func (s *KeyStore) maintain(ctx context.Context, held lifeline) (lifeline, error) {
+	found, err := s.look(ctx, held)
 	// An object that could not be read may be the key: making another one
 	// would be rash.
-	if readErr != nil {
-		return nil, nil, readErr
+	if err != nil || s.due(found, s.now()).none() {
+		return found.keys, err
 	}
-	return nil, keys, ErrNoKey
-}
-
-func (s *KeyStore) check() error {
-	switch {
-	case s.Storage == nil:
-		return errors.New("the key store has no storage")
-	case strings.Trim(certmagic.StorageKeys.Safe(s.Realm), ".") == "":
-		return fmt.Errorf("the key store's realm '%s' cannot name a folder: use letters, digits and hyphens", s.Realm)
-	case s.Issuer == "":
-		return errors.New("the key store has no issuer")
-	}
-	_, err := ParseAlgorithm(string(s.algorithm()))
-	return err
-}
-
-// read returns every usable key of this issuer. The error is that of listing,
-// or of the last object that storage did not hand out.
-func (s *KeyStore) read(ctx context.Context, report reportFunc) (keys []*Key, readErr error) {
-	names, err := s.Storage.List(ctx, s.prefix(), false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listing '%s' in storage: %w", s.prefix(), err)
-	}
-	for _, name := range names {
-		if !strings.HasSuffix(name, ".json") {
-			continue
-		}
-		data, err := s.Storage.Load(ctx, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+	keys := found.keys
+	err = s.locked(ctx, func() error {
+		// Another node may have done it while this one waited for the lock.
+		found, err := s.look(ctx, held)
 		if err != nil {
-			readErr = fmt.Errorf("reading '%s' in storage: %w", name, err)
-			report(KeyUnreadable, name, err)
-			continue
+			return err
 		}
-		key, event, err := decodeStoredKey(data, s.Issuer)
-		if err == nil && path.Base(name) != path.Base(s.path(key.id)) {
-			event, err = KeyUnreadable, fmt.Errorf("the object's name is not that of its key '%s'", key.id)
-		}
-		if err != nil {
-			report(event, name, err)
-			continue
-		}
-		keys = append(keys, key)
-	}
-	return keys, readErr
-}
-
-// rank sorts the newest key first, keys of the future last; the id decides
-// between keys of the same age, so that all nodes agree.
-func (s *KeyStore) rank(keys []*Key) {
-	limit := s.now().Add(futureTolerance)
-	age := func(k *Key) time.Time {
-		if k.created.After(limit) {
-			return time.Time{}
-		}
-		return k.created
-	}
-	slices.SortFunc(keys, func(a, b *Key) int {
-		return cmp.Or(age(b).Compare(age(a)), strings.Compare(b.id, a.id))
+		keys, err = s.carryOut(ctx, found, s.due(found, s.now()))
+		return err
 	})
+	return keys, err
 }
 
-// create makes and stores a new key. Its name derives from its public key, so
-// no existing object can be in its place.
-func (s *KeyStore) create(ctx context.Context) (*Key, error) {
-	private, err := Generate(s.algorithm())
-	if err != nil {
-		return nil, fmt.Errorf("generating a signing key: %w", err)
+// locked calls f while this node holds the storage lock.
+func (s *KeyStore) locked(ctx context.Context, f func() error) error {
+	lock := s.prefix()
+	if err := s.Storage.Lock(ctx, lock); err != nil {
+		return fmt.Errorf("locking '%s' in storage: %w", lock, err)
 	}
-	key, err := NewKey(private, s.algorithm(), s.now().UTC().Truncate(time.Second))
-	if err != nil {
-		return nil, err
-	}
-	data, err := encodeStoredKey(key, s.Issuer)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the signing key: %w", err)
-	}
-	name := s.path(key.id)
-	if err := s.Storage.Store(ctx, name, data); err != nil {
-		return nil, fmt.Errorf("writing '%s' to storage: %w", name, err)
-	}
-	s.report(KeyCreated, name, nil)
-	return key, nil
+	defer s.unlock(ctx, lock)
+	return f()
 }
 
 // unlock releases the lock even if ctx has ended meanwhile: a reload cancels
@@ -216,16 +167,119 @@ func (s *KeyStore) unlock(ctx context.Context, lock string) {
 	}
 }
 
+// carryOut does what is due and returns the keys as they are then. What is most
+// needed comes first; the first error ends it.
+func (s *KeyStore) carryOut(ctx context.Context, found *reading, t tasks) (lifeline, error) {
+	keys := found.keys
+	for _, key := range t.restore {
+		key.missing = false
+		if err := s.put(ctx, key); err != nil {
+			return keys, err
+		}
+		keys = keys.with(key)
+		s.report(KeyRestored, s.path(key.id), nil)
+	}
+	for _, kid := range t.raise {
+		key := keys[keys.index(kid)]
+		key.longest = s.longest()
+		if err := s.put(ctx, key); err != nil {
+			return keys, err
+		}
+		keys = keys.with(key)
+	}
+	if t.create || t.announce {
+		key, err := s.create(ctx, t.announce)
+		if err != nil {
+			return keys, err
+		}
+		keys = keys.with(key)
+	}
+	for _, name := range t.remove {
+		if err := s.Storage.Delete(ctx, name); err != nil {
+			return keys, fmt.Errorf("deleting '%s' from storage: %w", name, err)
+		}
+		s.report(KeyDeleted, name, nil)
+	}
+	return keys, nil
+}
+
+// create makes and stores a key that signs at once or after its announcement.
+// Its name derives from its public key, so no object can be in its place.
+func (s *KeyStore) create(ctx context.Context, announce bool) (managedKey, error) {
+	private, err := Generate(s.algorithm())
+	if err != nil {
+		return managedKey{}, fmt.Errorf("generating a signing key: %w", err)
+	}
+	created := s.now().UTC().Truncate(time.Second)
+	key, err := NewKey(private, s.algorithm(), created)
+	if err != nil {
+		return managedKey{}, err
+	}
+	from, event := created, KeyCreated
+	if announce {
+		from, event = created.Add(s.announceFor()+time.Second), KeyAnnounced
+	}
+	managed := newManagedKey(key, from, s.longest())
+	if err := s.put(ctx, managed); err != nil {
+		return managedKey{}, err
+	}
+	s.report(event, s.path(key.id), nil)
+	return managed, nil
+}
+
+func (s *KeyStore) put(ctx context.Context, key managedKey) error {
+	data, err := encodeStoredKey(key, s.Issuer)
+	if err != nil {
+		return fmt.Errorf("encoding the signing key: %w", err)
+	}
+	name := s.path(key.id)
+	if err := s.Storage.Store(ctx, name, data); err != nil {
+		return fmt.Errorf("writing '%s' to storage: %w", name, err)
+	}
+	return nil
+}
+
+func (s *KeyStore) check() error {
+	switch {
+	case s.Storage == nil:
+		return errors.New("the key store has no storage")
+	case strings.Trim(certmagic.StorageKeys.Safe(s.Realm), ".") == "":
+		return fmt.Errorf("the key store's realm '%s' cannot name a folder: use letters, digits and hyphens", s.Realm)
+	case s.Issuer == "":
+		return errors.New("the key store has no issuer")
+	}
+	if err := CheckRotation(s.RotateEvery, s.AnnounceFor); err != nil {
+		return err
+	}
+	_, err := ParseAlgorithm(string(s.algorithm()))
+	return err
+}
+
 func (s *KeyStore) prefix() string {
 	return path.Join("mtls", certmagic.StorageKeys.Safe(s.Realm), "keys")
 }
 
 func (s *KeyStore) path(kid string) string {
-	return path.Join(s.prefix(), certmagic.StorageKeys.Safe(kid)+".json")
+	return path.Join(s.prefix(), certmagic.StorageKeys.Safe(kid)+keySuffix)
 }
 
 func (s *KeyStore) algorithm() Algorithm {
 	return cmp.Or(s.Algorithm, DefaultAlgorithm)
+}
+
+// longest is the lifetime of tokens that keys have to record.
+func (s *KeyStore) longest() time.Duration {
+	return min(maxLongestToken, max(minLongestToken, s.LongestToken, time.Duration(s.raised.Load())))
+}
+
+// raise asks for a longer lifetime of tokens.
+func (s *KeyStore) raise(lifetime time.Duration) {
+	for {
+		old := s.raised.Load()
+		if int64(lifetime) <= old || s.raised.CompareAndSwap(old, int64(lifetime)) {
+			return
+		}
+	}
 }
 
 func (s *KeyStore) now() time.Time {

@@ -26,9 +26,23 @@ type endpointAliases struct {
 
 // Metadata returns the authorization server metadata (RFC 8414 §3.2), the one
 // document of both well-known paths.
-func (i *Issuer) Metadata() Document { return i.metadata }
+func (i *Issuer) Metadata() Document {
+	ring := i.keys.Current()
+	if last := i.metadata.Load(); last != nil && last.ring == ring {
+		return last.document
+	}
+	document := newMetadata(i.config, i.keys.Algorithms())
+	i.metadata.Store(&ringMetadata{ring, document})
+	return document
+}
 
-func newMetadata(cfg IssuerConfig, alg Algorithm) Document {
+// ringMetadata is the metadata while a keyring is the current one.
+type ringMetadata struct {
+	ring     *Keyring
+	document Document
+}
+
+func newMetadata(cfg IssuerConfig, algs []Algorithm) Document {
 	base := strings.TrimSuffix(cfg.URL, "/")
 	alias := base + pathMTLSToken
 	if cfg.MTLSAlias != "" {
@@ -47,7 +61,7 @@ func newMetadata(cfg IssuerConfig, alg Algorithm) Document {
 		TokenAuthMethods:    sortedSet(methods),
 		BoundAccessTokens:   true,
 		MTLSEndpointAliases: endpointAliases{TokenEndpoint: alias},
-		IDTokenSigningAlgs:  []Algorithm{alg},
+		IDTokenSigningAlgs:  algs,
 	})
 	return newDocument(body)
 }

@@ -67,7 +67,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	}
 
 	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.lifetimeOf(g), g.NotAfter.Unix())
+	expires := min(issuedAt+i.keys.allowed(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
 	if expires <= issuedAt {
 		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}

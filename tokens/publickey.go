@@ -28,16 +28,30 @@ func (r *Keyring) PublicKey(kid string) (PublicKey, bool) {
 			return PublicKey{ID: key.id, Algorithm: key.algorithm, Key: key.private.Public()}, true
 		}
 	}
+	return findVerifyKey(r.verify, kid)
+}
+
+func findVerifyKey(keys []*VerifyKey, kid string) (PublicKey, bool) {
+	for _, key := range keys {
+		if key.ID == kid {
+			return key.PublicKey, true
+		}
+	}
 	return PublicKey{}, false
 }
 
-// PublicKey returns the key of the current keyring with that `kid`.
-func (s *KeySource) PublicKey(kid string) (PublicKey, bool) {
-	ring := s.Current()
-	if ring == nil {
-		return PublicKey{}, false
+// PublicKey returns the key of the current keyring with that `kid`. If there is
+// none, storage is read soon, in the background: see [KeySource.RefreshSoon].
+func (s *KeySource) PublicKey(kid string) (key PublicKey, known bool) {
+	if ring := s.Current(); ring != nil {
+		key, known = ring.PublicKey(kid)
+	} else {
+		key, known = findVerifyKey(s.store.VerifyKeys, kid)
 	}
-	return ring.PublicKey(kid)
+	if !known {
+		s.RefreshSoon()
+	}
+	return key, known
 }
 
 // Interface guards

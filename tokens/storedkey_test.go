@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestStoredKeyFormat(t *testing.T) {
@@ -30,7 +31,8 @@ func TestStoredKeyFormat(t *testing.T) {
 	private, _ := object["private_key"].(string)
 	delete(object, "private_key")
 	want := map[string]any{
-		"version": 1.0, "issuer": testURL, "algorithm": "ES256", "kid": key.ID(), "created": "2030-01-02T03:04:05Z",
+		"version": 2.0, "issuer": testURL, "algorithm": "ES256", "kid": key.ID(), "created": "2030-01-02T03:04:05Z",
+		"signs_from": "2030-01-02T03:04:05Z", "longest_token": 3600.0,
 	}
 	if fmt.Sprint(object) != fmt.Sprint(want) {
 		t.Errorf("stored %v, want %v", object, want)
@@ -50,7 +52,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 	good := mustKey(t, ES256, testNow)
 	other := mustKey(t, ES256, testNow)
 	object := func(change func(map[string]any)) []byte {
-		data, err := encodeStoredKey(good, testURL)
+		data, err := encodeStoredKey(newManagedKey(good, testNow, time.Hour), testURL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,9 +81,15 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 		"cut off":              {set("x", 1)[:100], KeyUnreadable},
 		"null":                 {[]byte("null"), KeyVersionUnknown},
 		"no object":            {[]byte(`[]`), KeyUnreadable},
-		"something after it":   {append(set("version", 1), "{}"...), KeyUnreadable},
+		"something after it":   {append(set("version", 2), "{}"...), KeyUnreadable},
 		"too large":            {bytes.Repeat([]byte(" "), maxStoredKey+1), KeyUnreadable},
-		"version 2":            {set("version", 2), KeyVersionUnknown},
+		"version 3":            {set("version", 3), KeyVersionUnknown},
+		"members of version 2": {set("version", 1), KeyUnreadable},
+		"no start":             {without("signs_from"), KeyUnreadable},
+		"a start of zero":      {set("signs_from", "0001-01-01T00:00:00Z"), KeyUnreadable},
+		"no lifetime":          {without("longest_token"), KeyUnreadable},
+		"a negative lifetime":  {set("longest_token", -1), KeyUnreadable},
+		"an endless lifetime":  {set("longest_token", 1<<62), KeyUnreadable},
 		"no version":           {without("version"), KeyVersionUnknown},
 		"another issuer":       {set("issuer", testURL+"/"), KeyForeign},
 		"no issuer":            {without("issuer"), KeyForeign},
@@ -124,7 +132,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 func TestObjectUnderAnotherNameIsSkipped(t *testing.T) {
 	store, log := newStore(t, newStorage(t))
 	key := mustKey(t, ES256, testNow)
-	data, err := encodeStoredKey(key, testURL)
+	data, err := encodeStoredKey(newManagedKey(key, testNow, time.Hour), testURL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,225 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// maxAdminBody bounds the body of an admin request, in bytes.
+const maxAdminBody = 4 << 10
+
+// AdminAPI serves what operators can see and do of the realms of the running
+// configuration, on Caddy's admin endpoint:
+//
+//   - `GET /mtls/realms/{realm}/keys` lists the public side of the signing keys
+//   - `POST /mtls/realms/{realm}/keys/rotate` announces the next key, or with
+//     the body `{"retire":"now"}` replaces all keys at once
+type AdminAPI struct{}
+
+// CaddyModule returns the Caddy module information.
+func (AdminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.mtls",
+		New: func() caddy.Module { return new(AdminAPI) },
+	}
+}
+
+// Provision does nothing: the router can outlive the configuration that it is
+// provisioned with.
+func (AdminAPI) Provision(caddy.Context) error { return nil }
+
+// Routes returns the routes of the admin endpoint.
+func (AdminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: caddy.AdminHandlerFunc(serveKeys)},
+		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: caddy.AdminHandlerFunc(rotateKeys)},
+	}
+}
+
+func adminError(status int, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
+}
+
+// adminRealm returns the realm that an admin request names, in the
+// configuration that runs now.
+func adminRealm(r *http.Request) (*Realm, error) {
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		return nil, adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
+	}
+	realms := module.(*App).Realms
+	realm, ok := realms[r.PathValue("realm")]
+	if !ok {
+		return nil, adminError(http.StatusNotFound, "unknown realm %q; declared are: %s", fmt.Sprintf("%.63s", r.PathValue("realm")), strings.Join(slices.Sorted(maps.Keys(realms)), ", "))
+	}
+	return realm, nil
+}
+
+// adminKeys returns the keys of the realm that an admin request names.
+func adminKeys(r *http.Request) (*Realm, *tokens.KeySource, error) {
+	realm, err := adminRealm(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if realm.authority == nil {
+		return nil, nil, adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
+	}
+	return realm, realm.authority.keys, nil
+}
+
+// adminKey is a signing key as operators see it.
+type adminKey struct {
+	ID        string           `json:"kid"`
+	Algorithm tokens.Algorithm `json:"alg"`
+	State     string           `json:"state"`
+	Created   *time.Time       `json:"created,omitempty"`
+	SignsFrom *time.Time       `json:"signs_from,omitempty"`
+	LeavesAt  *time.Time       `json:"leaves_at,omitempty"`
+}
+
+// adminKeyring is the answer to requests about keys.
+type adminKeyring struct {
+	// Rotated is the id of the key that the request has made.
+	Rotated string     `json:"rotated,omitempty"`
+	Keys    []adminKey `json:"keys"`
+	// LastRead is when the keys were last read from storage.
+	LastRead *time.Time `json:"last_read,omitempty"`
+}
+
+func serveKeys(w http.ResponseWriter, r *http.Request) error {
+	_, keys, err := adminKeys(r)
+	if err != nil {
+		return err
+	}
+	return writeKeys(w, keys, "")
+}
+
+func writeKeys(w http.ResponseWriter, keys *tokens.KeySource, rotated string) error {
+	known := func(at time.Time) *time.Time {
+		if at.IsZero() {
+			return nil
+		}
+		at = at.UTC()
+		return &at
+	}
+	ring := adminKeyring{Rotated: rotated, Keys: []adminKey{}, LastRead: known(keys.LastRead())}
+	for _, info := range keys.Infos() {
+		ring.Keys = append(ring.Keys, adminKey{
+			ID: info.ID, Algorithm: info.Algorithm, State: info.State,
+			Created: known(info.Created), SignsFrom: known(info.SignsFrom), LeavesAt: known(info.Leaves),
+		})
+	}
+	return writeAdmin(w, ring)
+}
+
+func writeAdmin(w http.ResponseWriter, answer any) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	return json.NewEncoder(w).Encode(answer)
+}
+
+func rotateKeys(w http.ResponseWriter, r *http.Request) error {
+	realm, keys, err := adminKeys(r)
+	if err != nil {
+		return err
+	}
+	retire, err := parseRotate(r)
+	if err != nil {
+		return err
+	}
+	kid, err := keys.Rotate(r.Context(), retire)
+	switch {
+	case errors.Is(err, tokens.ErrFixedKeys):
+		return adminError(http.StatusConflict, "realm '%s' signs with the file in signing_key, which is not rotated here; replace the file and reload the configuration", realm.name)
+	case errors.Is(err, tokens.ErrAnnounced):
+		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
+	case err != nil && retire:
+		return adminError(http.StatusServiceUnavailable, "the keys may not all be retired, send the request again: %w", err)
+	case err != nil:
+		return adminError(http.StatusServiceUnavailable, "no key was announced: %w", err)
+	}
+	realm.app.logger.Warn("signing keys rotated by an operator",
+		zap.String("realm", realm.name), zap.String("kid", kid), zap.Bool("others_retired", retire))
+	return writeKeys(w, keys, kid)
+}
+
+// parseRotate reads the body of a request to rotate: none, {} or
+// {"retire":"now"}. Anything else is refused, for a word that is misspelt must
+// not turn an emergency into a rotation.
+func parseRotate(r *http.Request) (retire bool, err error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
+	if err != nil {
+		return false, adminError(http.StatusBadRequest, "reading the body: %w", err)
+	}
+	switch {
+	case len(body) > maxAdminBody:
+		return false, adminError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxAdminBody)
+	case len(bytes.TrimSpace(body)) == 0:
+		return false, nil
+	}
+	members, err := strictObject(body)
+	if err != nil {
+		return false, adminError(http.StatusBadRequest, `the body is no object such as {"retire":"now"}: %w`, err)
+	}
+	for name, value := range members {
+		if name != "retire" {
+			return false, adminError(http.StatusBadRequest, `unknown member %.100q; the only one is "retire"`, name)
+		}
+		if string(value) != `"now"` {
+			return false, adminError(http.StatusBadRequest, `retire is %.100s; the only value is "now"`, value)
+		}
+		retire = true
+	}
+	return retire, nil
+}
+
+// strictObject reads one JSON object, whose members must differ.
+func strictObject(text []byte) (map[string]json.RawMessage, error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
+		return nil, errors.New("it does not begin with {")
+	}
+	members := make(map[string]json.RawMessage)
+	for decoder.More() {
+		token, err := decoder.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := token.(string) // inside an object there is nothing else here
+		if _, twice := members[name]; twice {
+			return nil, fmt.Errorf("member %.100q stands twice", name)
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return nil, err
+		}
+		members[name] = value
+	}
+	if _, err := decoder.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("there is something after it")
+	}
+	return members, nil
+}
+
+// Interface guards
+var (
+	_ caddy.AdminRouter = AdminAPI{}
+	_ caddy.Provisioner = AdminAPI{}
+)

@@ -1,0 +1,163 @@
+package mtlsauth
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// keysSource is the label of the signing keys among the sources in metrics.
+const keysSource = "keys"
+
+// provisionStorage loads the storage of the realm; only issuers keep anything.
+func (realm *Realm) provisionStorage(ctx caddy.Context) error {
+	if realm.StorageRaw == nil {
+		if realm.Issuer != nil {
+			realm.storage = ctx.Storage()
+		}
+		return nil
+	}
+	module, err := ctx.LoadModule(realm, "StorageRaw")
+	if err != nil {
+		return err
+	}
+	converter, ok := module.(caddy.StorageConverter)
+	if !ok {
+		return fmt.Errorf("module %T is no storage", module)
+	}
+	realm.storage, err = converter.CertMagicStorage()
+	return err
+}
+
+// checkRotation reports what is wrong with how keys rotate.
+func (i *Issuer) checkRotation() error {
+	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
+		return errors.New("rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key")
+	}
+	return tokens.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
+}
+
+// signingKeys reads the configured key, or what storage holds. Keys are not
+// made here, for a configuration may be provisioned only to validate it.
+func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys *tokens.KeySource, fixed string, err error) {
+	var algorithm tokens.Algorithm
+	if config.SigningAlgorithm != "" {
+		if algorithm, err = tokens.ParseAlgorithm(config.SigningAlgorithm); err != nil {
+			return nil, "", err
+		}
+	}
+	if err := config.checkRotation(); err != nil {
+		return nil, "", err
+	}
+	verify, err := readVerifyKeys(config.VerifyKeys)
+	if err != nil {
+		return nil, "", err
+	}
+	if config.SigningKey != "" {
+		text, err := os.ReadFile(config.SigningKey)
+		if err != nil {
+			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
+		}
+		key, err := tokens.ParsePrivateKeyPEM(text, algorithm)
+		if err != nil {
+			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
+		}
+		ring, err := tokens.NewKeyring(key).WithVerifyKeys(verify...)
+		if err != nil {
+			return nil, "", fmt.Errorf("verify_key: %w", err)
+		}
+		return tokens.FixedKeys(ring), key.ID(), nil
+	}
+	keys = tokens.ManagedKeys(&tokens.KeyStore{
+		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
+		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
+		LongestToken: longestToken(config, registry), VerifyKeys: verify,
+		Now: realm.app.now, Report: realm.reportKeys,
+	}, realm.runningKeys())
+	// storage that fails is reported, and asked again by the upkeep
+	_, _ = keys.Load(realm.app.ctx)
+	for _, key := range verify {
+		if info := keys.Info(key.ID); info.State != tokens.KeyStateVerify {
+			return nil, "", fmt.Errorf("verify_key: the key '%s' is one of this issuer's own keys; remove it", key.ID)
+		}
+	}
+	return keys, "", nil
+}
+
+func readVerifyKeys(files []string) ([]*tokens.VerifyKey, error) {
+	var keys []*tokens.VerifyKey
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
+		}
+		some, err := tokens.ParseVerifyKeys(text)
+		if err != nil {
+			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
+		}
+		keys = append(keys, some...)
+		if err := tokens.CheckVerifyKeys(keys); err != nil {
+			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
+		}
+	}
+	return keys, nil
+}
+
+// longestToken is the longest lifetime that a token of the realm can have.
+func longestToken(config Issuer, registry *clients.Registry) time.Duration {
+	longest := time.Duration(config.TokenLifetime)
+	for client := range registry.All() {
+		longest = max(longest, client.TokenLifetime)
+	}
+	return longest
+}
+
+// runningKeys are the keys of the configuration that is about to be replaced,
+// or nil.
+func (realm *Realm) runningKeys() *tokens.KeySource {
+	if running := realm.running(); running != nil && running.authority != nil {
+		return running.authority.keys
+	}
+	return nil
+}
+
+// reportKeys logs what happens to the signing keys in storage.
+func (realm *Realm) reportKeys(event, key string, err error) {
+	fields := []zap.Field{zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key)}
+	switch {
+	case err == nil:
+		realm.app.logger.Info("signing key", fields...)
+	case event == tokens.KeysUnavailable:
+		realm.app.logger.Error("the signing keys cannot be read from storage or changed there; those in memory stay in use, and without any no token can be issued",
+			append(fields, zap.Error(err))...)
+	default:
+		realm.app.logger.Error("signing key in storage", append(fields, zap.Error(err))...)
+	}
+}
+
+// keepKeys is the upkeep of managed keys: it makes the first one if storage has
+// none, and reads storage and does what is due from then on.
+func (realm *Realm) keepKeys(ctx context.Context) {
+	keys := realm.authority.keys
+	ticker := time.NewTicker(cmp.Or(keys.RefreshInterval(), time.Hour))
+	defer ticker.Stop()
+	keys.Keep(ctx, ticker.C)
+}
+
+// countKeys returns how many keys there are of each state.
+func (a *authority) countKeys() map[string]int {
+	count := map[string]int{tokens.KeyStateNext: 0, tokens.KeyStateActive: 0, tokens.KeyStatePast: 0, tokens.KeyStateVerify: 0}
+	for _, info := range a.keys.Infos() {
+		count[info.State]++
+	}
+	return count
+}

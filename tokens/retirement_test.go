@@ -1,0 +1,223 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// newPair is two nodes that have the same first key.
+func newPair(t *testing.T) (c *cluster, a, b *node) {
+	t.Helper()
+	c = newCluster(t, 0, 0)
+	for _, n := range c.nodes {
+		if err := n.refresh(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c, c.nodes[0], c.nodes[1]
+}
+
+func TestRotateAnnouncesTheNextKey(t *testing.T) {
+	c, a, b := newPair(t)
+	first := a.Current().Signing().ID()
+	kid, err := a.Rotate(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := first + " active, " + kid + " next"
+	if got := states(a.Current()); got != want {
+		t.Errorf("states are %q, want %q", got, want)
+	}
+	info := a.Infos()
+	if signs := info[1].SignsFrom.Sub(c.clock.Now()); signs < 10*time.Minute || signs > 10*time.Minute+2*time.Second {
+		t.Errorf("it signs after %v", signs)
+	}
+	if want := info[1].SignsFrom.Add(time.Hour + publishedSlack); !info[0].Leaves.Equal(want) || !info[1].Leaves.IsZero() {
+		t.Errorf("they leave at %v and %v, want %v and never", info[0].Leaves, info[1].Leaves, want)
+	}
+	for _, n := range c.nodes {
+		if _, err := n.Rotate(t.Context(), false); !errors.Is(err, ErrAnnounced) || !strings.Contains(err.Error(), kid) {
+			t.Errorf("a second one: %v", err)
+		}
+	}
+	if got := states(b.Current()); got != want {
+		t.Errorf("the other node has %q, want %q", got, want)
+	}
+	if slices.Contains(append(a.log.all, b.log.all...), KeysUnavailable) {
+		t.Error("that a key is announced counts as a failure of storage")
+	}
+
+	// its time comes without storage
+	a.down, b.down = true, true
+	c.clock.Advance(10*time.Minute + time.Second)
+	for _, n := range c.nodes {
+		if got := states(n.Current()); got != kid+" active, "+first+" past" {
+			t.Errorf("states are %q", got)
+		}
+		if err := n.refresh(); err == nil {
+			t.Error("storage is not down")
+		}
+		if !slices.Contains(n.log.all, KeyActive) {
+			t.Error("that another key signs was not reported")
+		}
+	}
+}
+
+func TestEmergency(t *testing.T) {
+	c, a, b := newPair(t)
+	first := a.Current().Signing().ID()
+	next, err := a.Rotate(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	kid, err := a.Rotate(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := states(a.Current()); got != kid+" active" {
+		t.Errorf("states are %q", got)
+	}
+	if got := states(b.Current()); got != first+" active, "+next+" next" {
+		t.Errorf("the other node has %q before it reads storage", got)
+	}
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	fresh := &node{storage: a.storage}
+	c.start(fresh, nil)
+	if err := fresh.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range map[string]*node{"this node": a, "the other node": b, "a node that starts": fresh} {
+		if got := states(n.Current()); got != kid+" active" {
+			t.Errorf("%s has %q", name, got)
+		}
+		for _, old := range []string{first, next} {
+			if _, known := n.PublicKey(old); known {
+				t.Errorf("%s accepts a retired key", name)
+			}
+		}
+		n.Wait(t.Context())
+	}
+	if got := slices.DeleteFunc(slices.Clone(a.log.all), func(e string) bool { return e != KeyRetired }); len(got) != 2 {
+		t.Errorf("reported %v", a.log.all)
+	}
+
+	// a node behind, which still had the key, does not bring it back; in the
+	// end nothing of it is left
+	c.clock.Advance(26 * time.Hour)
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	files, _ := a.storage.List(t.Context(), a.store.prefix(), false)
+	if slices.Contains(files, a.store.path(first)) || !slices.Contains(files, a.store.retirementPath(first)) {
+		t.Errorf("storage has %v", files)
+	}
+	if err := a.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	c.clock.Advance(retirementKept)
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	files, _ = a.storage.List(t.Context(), a.store.prefix(), false)
+	if slices.ContainsFunc(files, func(name string) bool { return strings.HasSuffix(name, retirementSuffix) }) {
+		t.Errorf("storage has %v", files)
+	}
+}
+
+// A retirement counts by being there, whatever is in it.
+func TestDamagedRetirementRetires(t *testing.T) {
+	_, a, b := newPair(t)
+	first := a.Current().Signing().ID()
+	kid, err := a.Rotate(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []string{"", "{", `{"retired":"soon"}`, "{}", strings.Repeat(" ", maxRetirement+1)} {
+		if err := a.storage.Store(t.Context(), a.store.retirementPath(first), []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		if got := states(b.Current()); got != kid+" active" {
+			t.Errorf("%.20q: states are %q", data, got)
+		}
+	}
+}
+
+// An emergency that fails half way says so, leaves a key that signs, and can
+// be done again.
+func TestEmergencyThatFails(t *testing.T) {
+	down := errors.New("down")
+	for name, tc := range map[string]struct {
+		fail func(*faultyStorage)
+		more bool // a key was made nonetheless
+	}{
+		"no lock":       {func(s *faultyStorage) { s.lock = func(context.Context, string) error { return down } }, false},
+		"no list":       {func(s *faultyStorage) { s.list = func(context.Context, string) error { return down } }, false},
+		"no key":        {func(s *faultyStorage) { s.store = func(context.Context, string) error { return down } }, false},
+		"no retirement": {func(s *faultyStorage) { s.store = onlyFor(retirementSuffix, down) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, a, b := newPair(t)
+			c.clock.Advance(time.Minute)
+			first := a.Current().Signing().ID()
+			lock, list := a.storage.lock, a.storage.list
+			tc.fail(a.storage)
+			if _, err := a.Rotate(t.Context(), true); !errors.Is(err, down) {
+				t.Errorf("error is %v", err)
+			}
+			if tc.more != (a.Current().Signing().ID() != first) {
+				t.Errorf("states are %q", states(a.Current()))
+			}
+			a.storage.lock, a.storage.list, a.storage.store = lock, list, nil
+			kid, err := a.Rotate(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.refresh(); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range []*node{a, b} {
+				if got := states(n.Current()); got != kid+" active" {
+					t.Errorf("states are %q", got)
+				}
+			}
+		})
+	}
+}
+
+func onlyFor(suffix string, err error) func(context.Context, string) error {
+	return func(_ context.Context, key string) error {
+		if strings.HasSuffix(key, suffix) {
+			return err
+		}
+		return nil
+	}
+}
+
+func TestRotateWithoutManagedKeys(t *testing.T) {
+	ring := NewKeyring(exampleKey(t))
+	if _, err := FixedKeys(ring).Rotate(t.Context(), true); !errors.Is(err, ErrFixedKeys) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestRotateBeforeThereIsAKey(t *testing.T) {
+	for _, retire := range []bool{false, true} {
+		c := newCluster(t, 0)
+		kid, err := c.nodes[0].Rotate(t.Context(), retire)
+		if err != nil || states(c.nodes[0].Current()) != kid+" active" {
+			t.Errorf("retire %v: states are %q, %v", retire, states(c.nodes[0].Current()), err)
+		}
+	}
+}

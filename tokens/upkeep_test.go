@@ -1,0 +1,375 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+func TestKeepReadsAtEachTick(t *testing.T) {
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	lists := make(chan struct{})
+	storage.list = func(context.Context, string) error { lists <- struct{}{}; return nil }
+	source := ManagedKeys(store, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ticks, done := make(chan time.Time), make(chan struct{})
+	go func() { source.Keep(ctx, ticks); close(done) }()
+	<-lists // at once
+	<-lists // again, under the lock
+	source.Wait(t.Context())
+	for range 3 {
+		ticks <- time.Time{}
+		<-lists
+		source.Wait(t.Context())
+	}
+	cancel()
+	<-done
+	FixedKeys(NewKeyring(exampleKey(t))).Keep(t.Context(), nil) // returns
+}
+
+// A storage that hangs, deaf to its context, is asked once, reported once, and
+// stops nobody from signing, even with a key whose time comes meanwhile.
+func TestStorageThatHangs(t *testing.T) {
+	c, a, _ := newPair(t)
+	kid, err := a.Rotate(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	a.storage.list = func(context.Context, string) error {
+		once.Do(func() { close(entered) })
+		<-release
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ticks, done := make(chan time.Time), make(chan struct{})
+	go func() { a.Keep(ctx, ticks); close(done) }()
+	<-entered
+	for range 4 {
+		c.clock.Advance(3 * time.Minute)
+		ticks <- time.Time{}
+	}
+	if n := a.log.count(KeysUnavailable); n != 1 || a.Current().Signing().ID() != kid {
+		t.Errorf("reported %d times; states are %q", n, states(a.Current()))
+	}
+	impatient, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := a.Rotate(impatient, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("rotating waits for storage: %v", err)
+	}
+	close(release)
+	a.Wait(t.Context())
+	if a.log.count(KeysReadable) != 1 {
+		t.Errorf("reported %v", a.log.all)
+	}
+	cancel()
+	<-done
+}
+
+func (e *events) count(event string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, one := range e.all {
+		if one == event {
+			n++
+		}
+	}
+	return n
+}
+
+func TestStorageFailuresAreReportedOnChange(t *testing.T) {
+	c, a, _ := newPair(t)
+	read := a.LastRead()
+	if !read.Equal(testNow.Truncate(time.Second)) {
+		t.Errorf("last read at %v", read)
+	}
+	a.down = true
+	for range 3 {
+		c.clock.Advance(time.Minute)
+		if err := a.refresh(); err == nil {
+			t.Fatal("storage is not down")
+		}
+	}
+	if !a.LastRead().Equal(read) || a.log.count(KeysUnavailable) != 1 || a.log.count(KeysReadable) != 0 {
+		t.Errorf("last read at %v, reported %v", a.LastRead(), a.log.all)
+	}
+	a.down = false
+	for range 3 {
+		if err := a.refresh(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a.LastRead().Sub(read) != 3*time.Minute || a.log.count(KeysReadable) != 1 {
+		t.Errorf("last read at %v, reported %v", a.LastRead(), a.log.all)
+	}
+}
+
+// Whatever happens to the object of a key that is in use, the key stays.
+func TestKeyInUseOutlivesItsObject(t *testing.T) {
+	for name, tc := range map[string]struct {
+		harm     func(t *testing.T, s *faultyStorage, name string)
+		restored bool
+	}{
+		"damaged": {func(t *testing.T, s *faultyStorage, name string) {
+			if err := s.Storage.Store(t.Context(), name, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"not handed out": {func(_ *testing.T, s *faultyStorage, _ string) {
+			s.load = onlyFor(keySuffix, errors.New("permission denied"))
+		}, false},
+		"deleted": {func(t *testing.T, s *faultyStorage, name string) {
+			if err := s.Storage.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		"vanished with the folder": {func(t *testing.T, s *faultyStorage, _ string) {
+			if err := s.Storage.Delete(t.Context(), "mtls"); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a, b := newPair(t)
+			kid := a.Current().Signing().ID()
+			object := a.store.path(kid)
+			before, err := a.storage.Load(t.Context(), object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tc.harm(t, a.storage, object)
+			for range 3 {
+				_ = a.refresh()
+				if got := states(a.Current()); got != kid+" active" {
+					t.Fatalf("states are %q", got)
+				}
+			}
+			after, _ := a.storage.Storage.Load(t.Context(), object)
+			if restored := string(after) == string(before) && a.log.count(KeyRestored) == 1; restored != tc.restored {
+				t.Errorf("restored: %v; reported %v", restored, a.log.all)
+			}
+			if !tc.restored && a.log.count(KeyUnreadable) != 1 {
+				t.Errorf("reported %v", a.log.all)
+			}
+			if _ = b.refresh(); states(b.Current()) != kid+" active" {
+				t.Errorf("the other node has %q", states(b.Current()))
+			}
+		})
+	}
+}
+
+// Another node that writes makes a listing of files fail, as if there were no
+// folder. That must not look like a storage without keys.
+func TestListingThatFailsForAMoment(t *testing.T) {
+	_, a, _ := newPair(t)
+	failures := 0
+	a.storage.list = func(context.Context, string) error {
+		if failures++; failures%3 != 0 {
+			return &fs.PathError{Op: "lstat", Path: "123", Err: fs.ErrNotExist}
+		}
+		return nil
+	}
+	fresh, log := newStore(t, a.storage)
+	ring, err := fresh.LoadOrCreate(t.Context())
+	if err != nil || ring.Signing().ID() != a.Current().Signing().ID() || len(log.all) != 0 {
+		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
+	}
+	a.storage.list = func(context.Context, string) error { return fs.ErrNotExist }
+	if ring, err := fresh.LoadOrCreate(t.Context()); ring != nil || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder that is there and cannot be listed: %v, %v", ring, err)
+	}
+}
+
+// A node that died with the lock stops the others only until the lock is stale.
+func TestLockOfADeadNode(t *testing.T) {
+	folder := t.TempDir()
+	store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
+	locks := filepath.Join(folder, "locks")
+	if err := os.MkdirAll(locks, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(locks, certmagic.StorageKeys.Safe(store.prefix())+".lock")
+	if err := os.WriteFile(lock, []byte(`{"created":"2020-01-01T00:00:00Z","updated":"2020-01-01T00:00:00Z"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.LoadOrCreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(lock); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the lock was not ours, or is left: %v", err)
+	}
+}
+
+func TestRefreshSoon(t *testing.T) {
+	c, a, b := newPair(t)
+	kid, err := b.Rotate(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.storage.calls = nil
+	for range 100 {
+		a.PublicKey("made up")
+	}
+	if _, known := a.PublicKey(kid); known {
+		t.Error("the key is known before storage was read")
+	}
+	awaitRead(t, a, kid)
+	if n := a.storage.count("list"); n != 1 {
+		t.Errorf("storage was read %d times", n)
+	}
+	a.PublicKey("made up")
+	a.PublicKey("made up")
+	a.Wait(t.Context())
+	if n := a.storage.count("list"); n != 1 {
+		t.Errorf("storage was read %d times within the pause", n)
+	}
+	c.clock.Advance(askPause)
+	a.PublicKey(kid) // known: no reason to read
+	a.Wait(t.Context())
+	if n := a.storage.count("list"); n != 1 {
+		t.Errorf("storage was read %d times although the key is known", n)
+	}
+	FixedKeys(NewKeyring(exampleKey(t))).PublicKey("made up") // nothing to read
+}
+
+// awaitRead waits until a node publishes a key.
+func awaitRead(t *testing.T, n *node, kid string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		n.Wait(t.Context())
+		if _, known := n.Current().PublicKey(kid); known {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the key does not come")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// No token lasts longer than storage knows: a longer lifetime is recorded
+// first, and a shorter one does not make a key leave earlier.
+func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
+	_, a, b := newPair(t)
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Lifetime: 3 * time.Hour, Now: a.store.Now}, a.KeySource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn; got != 3600 {
+		t.Errorf("the first token lasts %d s, storage says 3600", got)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		a.Wait(t.Context())
+		if mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn == 3*3600 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the longer lifetime is never recorded")
+		}
+	}
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	first := b.Current().Signing().ID()
+	if _, err := b.Rotate(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Infos()[0]; got.ID == first {
+		t.Error("the key was not replaced")
+	}
+
+	// the configuration of a says 3 h, that of b less: each key says the most
+	if err := a.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Current().longest; got != 3*time.Hour {
+		t.Errorf("the new key is kept for tokens of %v", got)
+	}
+}
+
+func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
+	c, a, _ := newPair(t)
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: a.store.Now}, a.KeySource)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(algs string) {
+		t.Helper()
+		if body := string(issuer.Metadata().Body); !strings.Contains(body, `"id_token_signing_alg_values_supported":[`+algs+`]`) {
+			t.Errorf("the metadata is %s, want %s", body, algs)
+		}
+	}
+	want(`"ES256"`)
+	a.store.Algorithm = EdDSA
+	if err := a.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.Current().Signing().Algorithm(); got != ES256 {
+		t.Errorf("a key that nobody has seen signs with %s", got)
+	}
+	want(`"ES256","EdDSA"`)
+	c.clock.Advance(10*time.Minute + time.Second)
+	want(`"EdDSA","ES256"`)
+	c.clock.Advance(2 * time.Hour)
+	want(`"EdDSA"`)
+}
+
+func TestKeysOfTheReleaseBefore(t *testing.T) {
+	store, log := newStore(t, newStorage(t))
+	key := mustKey(t, ES256, testNow)
+	private, err := encodePrivateKeyPEM(key.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	putRaw(t, store, key.ID(), []byte(`{"version": 1, "issuer": "`+testURL+`", "algorithm": "ES256", "kid": "`+key.ID()+`",
+		"created": "2030-01-02T03:04:05Z", "private_key": "`+strings.ReplaceAll(string(private), "\n", `\n`)+`"}`))
+	ring, err := store.LoadOrCreate(t.Context())
+	if err != nil || ring.Signing().ID() != key.ID() || len(log.all) != 0 || ring.longest != oldLongestToken {
+		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
+	}
+	if info := ring.Infos()[0]; !info.SignsFrom.Equal(key.created.Truncate(time.Second)) {
+		t.Errorf("it signs from %v", info.SignsFrom)
+	}
+}
+
+func TestReloadTakesOverTheKeys(t *testing.T) {
+	_, a, _ := newPair(t)
+	if _, err := a.Rotate(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	a.down = true
+	before := a.Current()
+	store, _ := newStore(t, a.storage)
+	after := ManagedKeys(store, a.KeySource)
+	if _, err := after.Load(t.Context()); err == nil {
+		t.Error("storage is not down")
+	}
+	if states(after.Current()) != states(before) || after.Current().JWKS().ETag != before.JWKS().ETag || !after.LastRead().Equal(a.LastRead()) {
+		t.Errorf("states are %q, were %q", states(after.Current()), states(before))
+	}
+	// not those of another issuer, nor those of a file
+	other, _ := newStore(t, a.storage)
+	other.Issuer = "https://other.example.com"
+	fixed := FixedKeys(NewKeyring(exampleKey(t)))
+	if ManagedKeys(other, a.KeySource).Current() != nil || ManagedKeys(store, fixed).Current() != nil {
+		t.Error("keys of others were taken over")
+	}
+	if !slices.Contains(a.log.all, KeyAnnounced) {
+		t.Errorf("reported %v", a.log.all)
+	}
+}

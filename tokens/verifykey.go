@@ -1,0 +1,190 @@
+package tokens
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+const (
+	maxVerifyKeys = 1 << 20 // bytes of a file
+	maxKeyID      = 256     // bytes
+	// maxRSABits bounds what one signature costs to check.
+	maxRSABits = 8192
+)
+
+// VerifyKey is a public key that is published and accepted, but never signs:
+// that of a server that is being replaced.
+type VerifyKey struct {
+	PublicKey
+	doc []byte
+}
+
+func (k *VerifyKey) info() KeyInfo {
+	return KeyInfo{ID: k.ID, Algorithm: k.Algorithm, State: KeyStateVerify}
+}
+
+// newVerifyKey makes a key of an *ecdsa.PublicKey, *rsa.PublicKey or
+// ed25519.PublicKey. An empty alg means the natural one of the key, an empty
+// kid its RFC 7638 thumbprint.
+func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKey, error) {
+	kind, natural := describePublicKey(public)
+	if natural == "" {
+		return nil, fmt.Errorf("keys of type %s cannot verify tokens: use P-256, P-384, P-521, RSA or Ed25519", kind)
+	}
+	if alg == "" {
+		alg = natural
+	}
+	if _, err := ParseAlgorithm(string(alg)); err != nil {
+		return nil, err
+	}
+	if kind != alg.keyType() {
+		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s: change one of them", alg, alg.keyType(), kind)
+	}
+	if key, ok := public.(*rsa.PublicKey); ok {
+		switch bits := key.N.BitLen(); {
+		case bits < minRSABits:
+			return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", bits, minRSABits)
+		case bits > maxRSABits:
+			return nil, fmt.Errorf("the RSA key has %d bits: use one of at most %d", bits, maxRSABits)
+		case key.E < 3 || key.E%2 == 0:
+			return nil, errors.New("the RSA key has a bad exponent: check where the file comes from")
+		}
+	}
+	jwk := jose.JSONWebKey{Key: public, KeyID: kid, Algorithm: string(alg), Use: "sig"}
+	if kid == "" {
+		thumbprint, err := jwk.Thumbprint(crypto.SHA256)
+		if err != nil {
+			return nil, fmt.Errorf("computing the key id: %v", err)
+		}
+		jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
+	}
+	if len(jwk.KeyID) > maxKeyID {
+		return nil, fmt.Errorf("the kid has %d bytes: use at most %d", len(jwk.KeyID), maxKeyID)
+	}
+	doc, err := jwk.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %v", err)
+	}
+	return &VerifyKey{PublicKey{ID: jwk.KeyID, Algorithm: alg, Key: public}, doc}, nil
+}
+
+// ParseVerifyKeys reads public keys: one in PEM ("PUBLIC KEY",
+// "RSA PUBLIC KEY" or "CERTIFICATE"), a JWK, or a JWK Set, of which keys for
+// encryption are left out. A JWK keeps its `kid` and `alg`; otherwise the kid
+// is the RFC 7638 thumbprint and the algorithm ES256, ES384, ES512 or EdDSA by
+// the curve, and RS256 for RSA. Private and weak keys are errors, which say
+// what to do and never contain key material.
+func ParseVerifyKeys(data []byte) ([]*VerifyKey, error) {
+	if len(data) > maxVerifyKeys {
+		return nil, fmt.Errorf("the file has %d bytes, more than any set of keys", len(data))
+	}
+	if text := bytes.TrimSpace(data); len(text) > 0 && text[0] == '{' {
+		return parseVerifyJSON(text)
+	}
+	key, err := parseVerifyPEM(data)
+	if err != nil {
+		return nil, err
+	}
+	return []*VerifyKey{key}, nil
+}
+
+func parseVerifyPEM(data []byte) (*VerifyKey, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("there is no public key in it: expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK")
+	}
+	if bytes.Contains(rest, []byte("-----BEGIN ")) || bytes.Count(data, []byte("-----BEGIN ")) != 1 {
+		return nil, errors.New("there are several PEM blocks: keep only the key that has signed, and put each into a file of its own")
+	}
+	var public any
+	var err error
+	switch {
+	case block.Type == "PUBLIC KEY":
+		public, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case block.Type == "RSA PUBLIC KEY":
+		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	case block.Type == "CERTIFICATE":
+		var certificate *x509.Certificate
+		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+			public = certificate.PublicKey
+		}
+	case strings.Contains(block.Type, "PRIVATE KEY"):
+		return nil, errors.New("this is a private key, which must not be here: write its public half with openssl pkey -in <file> -pubout -out <new-file>")
+	default:
+		return nil, errors.New("the PEM block is no public key: expected -----BEGIN PUBLIC KEY----- or a certificate")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the public key does not parse: %v", err)
+	}
+	return newVerifyKey(public, "", "")
+}
+
+func parseVerifyJSON(data []byte) ([]*VerifyKey, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, fmt.Errorf("the JSON does not parse: %v", err)
+	}
+	if set.Keys == nil {
+		set.Keys = []json.RawMessage{data}
+	}
+	var keys []*VerifyKey
+	for n, raw := range set.Keys {
+		key, err := parseVerifyJWK(raw)
+		if err != nil {
+			return nil, fmt.Errorf("key %d: %w", n+1, err)
+		}
+		if key != nil {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("there is no key for signatures in it")
+	}
+	return keys, nil
+}
+
+// parseVerifyJWK returns nil for a key that is not for signatures.
+func parseVerifyJWK(raw []byte) (*VerifyKey, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return nil, errors.New("this is no JWK")
+	}
+	// d and k are private or secret in every key type (RFC 7518 §6)
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
+		if _, private := members[name]; private {
+			return nil, errors.New("this is a private key, which must not be here: keep only its public members")
+		}
+	}
+	var jwk jose.JSONWebKey
+	if err := jwk.UnmarshalJSON(raw); err != nil {
+		return nil, fmt.Errorf("the JWK does not parse: %v", err)
+	}
+	if jwk.Use == "enc" {
+		return nil, nil
+	}
+	return newVerifyKey(jwk.Key, Algorithm(jwk.Algorithm), jwk.KeyID)
+}
+
+// CheckVerifyKeys returns an error if two of the keys have the same `kid`.
+func CheckVerifyKeys(keys []*VerifyKey) error {
+	seen := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		if seen[key.ID] {
+			return fmt.Errorf("two keys have the kid '%s': remove one", key.ID)
+		}
+		seen[key.ID] = true
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package tokens
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+)
+
+func publicPEM(t testing.TB, public any) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+func publicJWK(t testing.TB, key *Key, change func(map[string]any)) []byte {
+	t.Helper()
+	var members map[string]any
+	if err := json.Unmarshal(key.publicDoc, &members); err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(members)
+	}
+	data, err := json.Marshal(members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func set(jwks ...[]byte) []byte {
+	var raw []json.RawMessage
+	for _, jwk := range jwks {
+		raw = append(raw, jwk)
+	}
+	data, _ := json.Marshal(map[string]any{"keys": raw})
+	return data
+}
+
+// certificatePEM makes a self-signed certificate of a key.
+func certificatePEM(t testing.TB, key *Key) []byte {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.private.Public(), key.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func TestVerifyKeyFiles(t *testing.T) {
+	p256, p521, ed, rsaKey := mustKey(t, ES256, testNow), mustKey(t, ES512, testNow), exampleKey(t), mustKey(t, RS256, testNow)
+	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(rsaKey.private.Public().(*rsa.PublicKey))})
+	without := func(names ...string) func(map[string]any) {
+		return func(m map[string]any) {
+			for _, name := range names {
+				delete(m, name)
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		data []byte
+		want []string // kid and algorithm
+	}{
+		"P-256":                 {publicPEM(t, p256.private.Public()), []string{p256.id, "ES256"}},
+		"P-521":                 {publicPEM(t, p521.private.Public()), []string{p521.id, "ES512"}},
+		"Ed25519":               {publicPEM(t, ed.private.Public()), []string{ed.id, "EdDSA"}},
+		"RSA":                   {publicPEM(t, rsaKey.private.Public()), []string{rsaKey.id, "RS256"}},
+		"PKCS#1":                {pkcs1, []string{rsaKey.id, "RS256"}},
+		"text around it":        {append([]byte("the old server\n"), publicPEM(t, ed.private.Public())...), []string{ed.id, "EdDSA"}},
+		"a certificate":         {certificatePEM(t, p256), []string{p256.id, "ES256"}},
+		"a JWK":                 {publicJWK(t, p256, func(m map[string]any) { m["kid"] = "2024-1" }), []string{"2024-1", "ES256"}},
+		"a JWK without a kid":   {publicJWK(t, p256, without("kid", "use", "alg")), []string{p256.id, "ES256"}},
+		"a JWK for PS256":       {publicJWK(t, rsaKey, func(m map[string]any) { m["alg"] = "PS256" }), []string{rsaKey.id, "PS256"}},
+		"a set":                 {set(p256.publicDoc, ed.publicDoc), []string{p256.id, "ES256", ed.id, "EdDSA"}},
+		"a set with encryption": {set(p256.publicDoc, publicJWK(t, rsaKey, func(m map[string]any) { m["use"], m["alg"] = "enc", "RSA-OAEP" })), []string{p256.id, "ES256"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, err := ParseVerifyKeys(tc.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, key := range keys {
+				got = append(got, key.ID, string(key.Algorithm))
+			}
+			if strings.Join(got, " ") != strings.Join(tc.want, " ") {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
+	p256, ed := mustKey(t, ES256, testNow), exampleKey(t)
+	t.Setenv("GODEBUG", "rsa1024min=0")
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := encodePrivateKeyPEM(p256.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	strong := mustKey(t, RS256, testNow).private.Public().(*rsa.PublicKey)
+	with := func(name string, value any) []byte {
+		return publicJWK(t, p256, func(m map[string]any) { m[name] = value })
+	}
+	for name, tc := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"empty":               {nil, "there is no public key in it: expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK"},
+		"garbage":             {[]byte("hello"), "there is no public key in it"},
+		"cut off":             {publicPEM(t, p256.private.Public())[:60], "there is no public key in it"},
+		"broken":              {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}}), "the public key does not parse"},
+		"a private key":       {private, "this is a private key, which must not be here: write its public half with openssl pkey -in <file> -pubout -out <new-file>"},
+		"an encrypted key":    {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}), "this is a private key, which must not be here"},
+		"a request":           {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}}), "the PEM block is no public key"},
+		"a chain":             {append(certificatePEM(t, p256), certificatePEM(t, ed)...), "there are several PEM blocks: keep only the key that has signed"},
+		"a key and half one":  {append(publicPEM(t, p256.private.Public()), "-----BEGIN PUBLIC KEY-----\n"...), "there are several PEM blocks"},
+		"half one and a key":  {append([]byte("-----BEGIN PUBLIC KEY-----\n"), publicPEM(t, p256.private.Public())...), "there "},
+		"RSA of 1024 bits":    {publicPEM(t, &weak.PublicKey), "the RSA key has 1024 bits: use one of at least 2048"},
+		"RSA of 9000 bits":    {publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBit(new(big.Int), 8999, 1), E: 65537}), "the RSA key has 9000 bits: use one of at most 8192"},
+		"an exponent of 1":    {[]byte(`{"kty":"RSA","e":"AQ","n":"` + jwkN(t, strong) + `"}`), "the RSA key has a bad exponent"},
+		"P-224":               {publicPEM(t, &p224.PublicKey), "keys of type P-224 cannot verify tokens: use P-256"},
+		"too large":           {make([]byte, maxVerifyKeys+1), "more than any set of keys"},
+		"broken JSON":         {[]byte("{"), "the JSON does not parse"},
+		"no JWK":              {[]byte("{}"), "key 1: the JWK does not parse"},
+		"no object":           {[]byte(`{"keys":[1]}`), "key 1: this is no JWK"},
+		"no keys":             {[]byte(`{"keys":[]}`), "there is no key for signatures in it"},
+		"for encryption":      {with("use", "enc"), "there is no key for signatures in it"},
+		"a private JWK":       {with("d", "AA"), "key 1: this is a private key, which must not be here: keep only its public members"},
+		"a secret":            {[]byte(`{"keys":[{"kty":"oct","k":"AAAA"}]}`), "key 1: this is a private key"},
+		"an unknown kind":     {[]byte(`{"kty":"OKP","crv":"X25519","x":"AA"}`), "key 1: the JWK does not parse"},
+		"HS256":               {with("alg", "HS256"), "key 1: signing algorithm 'HS256' is not supported"},
+		"another algorithm":   {with("alg", "ES384"), "key 1: signing algorithm ES384 is for P-384 keys, this key is P-256"},
+		"a point off curve":   {with("x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), "key 1: the JWK does not parse"},
+		"a long kid":          {with("kid", strings.Repeat("k", 257)), "key 1: the kid has 257 bytes: use at most 256"},
+		"the second of a set": {set(ed.publicDoc, with("alg", "none")), "key 2: signing algorithm 'none' is not supported"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, err := ParseVerifyKeys(tc.data)
+			if err == nil || !strings.Contains(err.Error(), tc.want) || keys != nil {
+				t.Errorf("got %v, %v, want %q", keys, err, tc.want)
+			}
+		})
+	}
+}
+
+func jwkN(t testing.TB, key *rsa.PublicKey) string {
+	t.Helper()
+	var members map[string]string
+	if err := json.Unmarshal(mustKey(t, RS256, testNow).publicDoc, &members); err != nil {
+		t.Fatal(err)
+	}
+	return members["n"]
+}
+
+func mustVerifyKeys(t testing.TB, data []byte) []*VerifyKey {
+	t.Helper()
+	keys, err := ParseVerifyKeys(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
+	old := exampleKey(t)
+	verify := mustVerifyKeys(t, publicPEM(t, old.private.Public()))
+	own := mustKey(t, ES256, testNow)
+	ring, err := NewKeyring(own).WithVerifyKeys(verify...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := states(ring); got != own.id+" active, "+old.id+" verify" || ring.Signing() != own || len(ring.Keys()) != 1 {
+		t.Errorf("states are %q", got)
+	}
+	if want := `{"keys":[` + string(own.publicDoc) + `,` + string(old.publicDoc) + `]}`; string(ring.JWKS().Body) != want {
+		t.Errorf("the JWKS is %s, want %s", ring.JWKS().Body, want)
+	}
+	if key, known := FixedKeys(ring).PublicKey(old.id); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
+		t.Errorf("the key is %v, %v", key, known)
+	}
+	if _, err := NewKeyring(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys: remove it from verify_key") {
+		t.Errorf("our own key: %v", err)
+	}
+	if _, err := NewKeyring(own).WithVerifyKeys(append(verify, verify...)...); err == nil || !strings.Contains(err.Error(), "two keys have the kid") {
+		t.Errorf("a kid twice: %v", err)
+	}
+}
+
+func TestVerifyKeysBesideManagedOnes(t *testing.T) {
+	old := exampleKey(t)
+	storage := newStorage(t)
+	store, _ := newStore(t, storage)
+	store.VerifyKeys = mustVerifyKeys(t, publicPEM(t, old.private.Public()))
+	source := ManagedKeys(store, nil)
+	if _, known := source.PublicKey(old.id); !known || len(source.Infos()) != 1 {
+		t.Error("without managed keys the others are not accepted")
+	}
+	source.Wait(t.Context())
+	ring, err := source.Ensure(t.Context())
+	if err != nil || states(ring) != ring.Signing().id+" active, "+old.id+" verify" {
+		t.Errorf("states are %q, %v", states(ring), err)
+	}
+	// a retirement of the managed keys does not concern it
+	kid, err := source.Rotate(t.Context(), true)
+	if err != nil || states(source.Current()) != kid+" active, "+old.id+" verify" {
+		t.Errorf("states are %q, %v", states(source.Current()), err)
+	}
+}
+
+// FuzzParseVerifyKeys parses any file: what comes out has a kid, verifies with
+// its one algorithm, and is published without anything private.
+func FuzzParseVerifyKeys(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := ParseVerifyKeys(data)
+		if err != nil {
+			if err.Error() == "" || keys != nil {
+				t.Fatalf("got %v, %v", keys, err)
+			}
+			return
+		}
+		for _, key := range keys {
+			kind, natural := describePublicKey(key.Key)
+			if key.ID == "" || natural == "" || key.Algorithm.keyType() != kind {
+				t.Fatalf("%s was read as %+v", data, key)
+			}
+			var members map[string]json.RawMessage
+			if err := json.Unmarshal(key.doc, &members); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "k", "x5c"} {
+				if _, ok := members[name]; ok {
+					t.Fatalf("published as %s", key.doc)
+				}
+			}
+			again, err := ParseVerifyKeys(key.doc)
+			if err != nil || len(again) != 1 || again[0].Algorithm != key.Algorithm {
+				t.Fatalf("%s does not survive: %v", key.doc, err)
+			}
+		}
+	})
+}
