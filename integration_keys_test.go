@@ -80,11 +80,11 @@ func TestR45_R47_ProfileAtWork(t *testing.T) {
 	}
 	billing, weak := r.issue("billing"), r.issue("weak", testpki.CommonName("billing"), testpki.Key(key))
 	sensor := r.selfSigned("sensor")
-	for _, profile := range []string{"", "profile fapi2\nsigning_algorithm PS256"} {
+	for _, profile := range []string{"", "profile fapi2\n"} {
 		if profile == "" {
-			r.start(issuerRealm(profile), issuerSite)
+			r.start(issuerRealm("signing_algorithm PS256"), issuerSite)
 		} else {
-			r.reload(issuerRealm(profile), issuerSite)
+			r.reload(issuerRealm(profile+"signing_algorithm PS256"), issuerSite)
 		}
 		for _, protocol := range rigProtocols {
 			r.token(t, r.caller(t, protocol, billing), "https://auth.test/connect/token", form("billing.partner"))
@@ -102,6 +102,22 @@ func TestR45_R47_ProfileAtWork(t *testing.T) {
 				t.Errorf("the log line is %v", entry)
 			}
 		}
+	}
+}
+
+// The profile has to wait while a key signs that it does not allow.
+func TestProfileWaitsForTheNextKey(t *testing.T) {
+	r := newRig(t)
+	sensor := r.selfSigned("sensor")
+	r.issue("billing")
+	r.start(issuerRealm("signing_algorithm ES384"), issuerSite)
+	kid := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	err := r.load(issuerRealm("profile fapi2"), issuerSite)
+	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile when a key of signing_algorithm has taken its place") {
+		t.Errorf("the configuration loads: %v", err)
+	}
+	if again := r.verifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+		t.Errorf("the kid is %v, was %v", again, kid)
 	}
 }
 

@@ -121,6 +121,7 @@ func TestR45_R47_Profile(t *testing.T) {
 		{"PS256", "signing_algorithm PS256\nsigning_key KEYS/rsa2048.pem", "SHA256", ""},
 		{"EdDSA by its key", "signing_key KEYS/ed25519.pem", "SHA256", ""},
 		{"RS256 by its key", "signing_key KEYS/rsa2048.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'RS256' " + remedy},
+		{"ES384 to verify", "verify_key KEYS/p384.pub", "SHA256", "is for ES384, which is not allowed; remove it from verify_key"},
 		{"ES384 by its key", "signing_key KEYS/p384.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'ES384' " + remedy},
 		{"RSA of 1024 bits", "signing_algorithm PS256\nsigning_key KEYS/rsa1024.pem", "SHA256", "the RSA key has 1024 bits: use one of at least 2048"},
 		{"SHA-1", "", someSHA1, "realm 'partners': issuer: client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it by the SHA-256 thumbprint"},

@@ -50,7 +50,7 @@ func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*G
 		return nil, unavailable(err)
 	}
 	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.lifetimeOf(g), g.NotAfter.Unix())
+	expires := min(issuedAt+i.keys.allowed(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
 	if expires <= issuedAt {
 		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
