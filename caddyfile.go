@@ -226,7 +226,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "report_only":
 			err = parseFlag(d, &h.ReportOnly)
 		case "header_up":
-			err = h.parseHeaderUp(d)
+			err = parseHeaderUp(d, &h.HeaderUp)
 		case "keep_header":
 			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
 		case "forward_certificate":
@@ -250,7 +250,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (h *Handler) parseHeaderUp(d *caddyfile.Dispenser) error {
+// parseHeaderUp reads a header to set, of which there may be several.
+func parseHeaderUp(d *caddyfile.Dispenser, headers *map[string]string) error {
 	var name, value string
 	if !d.Args(&name, &value) || d.NextArg() {
 		return d.ArgErr()
@@ -261,15 +262,15 @@ func (h *Handler) parseHeaderUp(d *caddyfile.Dispenser) error {
 	if value == "" {
 		return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
 	}
-	for other := range h.HeaderUp {
+	for other := range *headers {
 		if strings.EqualFold(other, name) {
 			return d.Errf("duplicate header_up '%s'", name)
 		}
 	}
-	if h.HeaderUp == nil {
-		h.HeaderUp = make(map[string]string)
+	if *headers == nil {
+		*headers = make(map[string]string)
 	}
-	h.HeaderUp[name] = value
+	(*headers)[name] = value
 	return nil
 }
 

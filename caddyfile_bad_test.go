@@ -24,6 +24,8 @@ const (
 	aroundIssuer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundHandler       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_auth {\nBLOCK\n\t}\n}\n"
 	aroundIssuerHandler = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_issuer {\nBLOCK\n\t}\n}\n"
+	aroundBearer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_bearer {\nBLOCK\n\t}\n}\n"
+	aroundTrusted       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_bearer {\n\t\ttrust_issuer https://login.example.net {\n\t\t\taudience a\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundSite          = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
 )
 
@@ -286,6 +288,59 @@ func TestBadHandler(t *testing.T) {
 	})
 }
 
+func TestBadBearer(t *testing.T) {
+	checkBadBlocks(t, aroundSite, []badBlock{
+		{"mtls_bearer partners", 1, wrongCount("partners")},
+		{"mtls_bearer {\ntrust_issuer\n}", 2, wrongCount("trust_issuer")},
+	})
+	checkBadBlocks(t, aroundBearer, []badBlock{
+		{"realm", 1, wrongCount("realm")},
+		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
+		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
+		{"audience", 1, wrongCount("audience")},
+		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
+		{"audience a\naudience a", 2, "duplicate audience 'a'"},
+		{"require_scope", 1, wrongCount("require_scope")},
+		{"require_scope a a", 1, "duplicate require_scope 'a'"},
+		{"require_scope {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
+		{"header_up X-Client", 1, wrongCount("X-Client")},
+		{"header_up Connection a", 1, "header 'Connection' belongs to the connection; choose another name"},
+		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'"},
+		{"keep_header", 1, wrongCount("keep_header")},
+		{"keep_header *", 1, "the header name is empty"},
+		{"keep_header X-Client-ID", 2, "header 'X-Client-ID' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"},
+		{"trust_issuer https://a.example?x {\naudience a\n}", 1, "trust_issuer 'https://a.example?x': the URL has a query or fragment: remove it (RFC 8414 §2)"},
+		{`trust_issuer "{$MTLS_TEST_UNSET}"`, 1, "trust_issuer is empty; give it a value or remove the line"},
+		{"trust_issuer https://a.example {\naudience a\nid_prefix a/\n}\ntrust_issuer https://a.example {\naudience a\nid_prefix b/\n}", 9, "trust_issuer 'https://a.example': it is named twice; merge the two"},
+		{"trust_issuer https://a.example {\naudience a\nid_prefix a\n}\ntrust_issuer https://b.example {\naudience a\nid_prefix ab\n}", 9, "id_prefix 'ab' and 'a' of trust_issuer 'https://a.example' begin alike, so clients of the two could have one name; choose others"},
+	})
+	checkBadBlocks(t, aroundTrusted, []badBlock{
+		{"jwks_uri", 1, wrongCount("jwks_uri")},
+		{"jwks_uri a", 1, "jwks_uri 'a': not an https URL: use one like https://auth.example.com/keys"},
+		{`jwks_uri "{$MTLS_TEST_UNSET}"`, 1, "jwks_uri is empty; give it a value or remove the line"},
+		{"jwks_uri https://a.example\njwks_uri https://a.example", 2, "duplicate option 'jwks_uri'"},
+		{"audience a", 1, "duplicate audience 'a'"},
+		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
+		{"id_prefix", 1, wrongCount("id_prefix")},
+		{"id_prefix ä", 1, "id_prefix 'ä': use at most 200 letters, digits and ._~:@/+-,"},
+		{"id_prefix {env.PREFIX}", 3, "id_prefix '{env.PREFIX}': placeholders are not expanded in it; write {$NAME} for an environment variable"},
+		{"id_prefix a\nid_prefix b", 2, "duplicate option 'id_prefix'"},
+		{"algorithms", 1, wrongCount("algorithms")},
+		{"algorithms HS256", 1, "algorithms 'HS256': signing algorithm 'HS256' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
+		{"algorithms ES256 ES256", 1, "duplicate algorithms 'ES256'"},
+		{"type at+jwt\ntype JWT", 2, "duplicate option 'type'"},
+		{"type jwt", 1, "token type 'jwt' is not supported: use at+jwt or JWT"},
+		{"id_claim a b", 1, wrongCount("a")},
+		{`id_claim "{$MTLS_TEST_UNSET}"`, 1, "id_claim is empty; give it a value or remove the line"},
+		{"allow_unbound yes", 1, wrongCount("yes")},
+		{"allow_unbound\nallow_unbound", 2, "duplicate option 'allow_unbound'"},
+		{"trust_pool", 1, wrongCount("trust_pool")},
+		{"trust_pool nonsense", 0, "nonsense"},
+		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'"},
+		{"scopes a", 1, "unrecognized trust_issuer option 'scopes'"},
+	})
+}
+
 // TestUnknownWords: a word that does not exist is an error wherever it
 // stands, for a setting that an operator believes in must not vanish.
 func TestUnknownWords(t *testing.T) {
@@ -304,7 +359,8 @@ func TestUnknownWords(t *testing.T) {
 	checkBadBlocks(t, aroundIssuer, unknown("scope_claim array,scopes a",
 		"unrecognized issuer option '%s'"))
 	checkBadBlocks(t, aroundHandler, unknown("deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
-	for _, directive := range []string{"mtls_bearer", "mtls_status"} {
+	checkBadBlocks(t, aroundBearer, unknown("optional,report_only,allow a,issuer https://a.example,trust_pool file a.pem,forward_token", "unrecognized subdirective '%s'"))
+	for _, directive := range []string{"mtls_status"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
 		wantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)
 	}

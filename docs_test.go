@@ -42,7 +42,8 @@ func readSnippets(t *testing.T) []snippet {
 
 // examplesOf fills the placeholders of the syntax blocks with values.
 var examplesOf = strings.NewReplacer(
-	"[<realm>]", "", "[<matcher>]", "", "trust_pool <module> ...", "trust_pool file ca.pem",
+	"[<realm>]", "", "[<matcher>]", "", "trust_issuer <https-url>", "trust_issuer https://login.example.net", "<text>", "login/",
+	"<alg>...", "ES256 RS256", "at+jwt|JWT", "JWT", "id_claim <name>", "id_claim appid", "trust_pool <module> ...", "trust_pool file ca.pem",
 	"<client_id>...", "a partner-*", "<client_id>", "a", "<dn>", `"CN=a,O=b"`, "<pem-file>", "a.pem",
 	"<hex-or-base64url>...", strings.Repeat("0a", 32), "<hex-or-base64url>", strings.Repeat("0b", 32),
 	"default_scopes <scope>...", "default_scopes read", "<scope>...", "read write",

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/textproto"
 	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -17,11 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-const (
-	defaultIdentityHeader = "X-Client-ID"
-	clientIDPlaceholder   = "{http.mtls.client_id}"
-	refusedWord           = "certificate_refused"
-)
+const refusedWord = "certificate_refused"
 
 // Handler admits requests that come with the certificate of a registered
 // client, and tells the API behind who that client is.
@@ -87,16 +81,12 @@ type Handler struct {
 	// Send the API a signed token that says who the client is. Default: none.
 	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
 
-	app       *App
-	realm     *Realm
-	headers   []headerTemplate
-	own       protectedNames // what this directive sets
-	protected protectedNames // own, and what other gateways set
-	allowed   allowList
-	minter    *gatewayMinter // nil without forward_token
+	app     *App
+	realm   *Realm
+	allowed allowList
+	minter  *gatewayMinter // nil without forward_token
+	identityHeaders
 }
-
-type headerTemplate struct{ name, value string }
 
 // CaddyModule returns the Caddy module information.
 func (Handler) CaddyModule() caddy.ModuleInfo {
@@ -119,16 +109,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 				zap.String("realm", h.realm.name), zap.String("allow", pattern))
 		}
 	}
-	headerUp := h.HeaderUp
-	if len(headerUp) == 0 {
-		headerUp = map[string]string{defaultIdentityHeader: clientIDPlaceholder}
-	}
-	var names []string
-	for name, value := range headerUp {
-		names = append(names, name)
-		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
-	}
-	names = append(names, h.forwardedNames()...)
 	if h.ForwardToken != nil {
 		if h.minter, err = h.ForwardToken.provision(h.app, h.realm); err != nil {
 			return fmt.Errorf("mtls_auth: forward_token: %w", err)
@@ -137,17 +117,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.ForwardCertificate {
 		h.realm.texts.wanted.Store(true)
 	}
-	for _, name := range h.realm.forwarded.headers() {
-		if newHeaderNames(h.KeepHeader...).contains(name) {
-			return fmt.Errorf("mtls_auth: keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", name)
-		}
-		names = append(names, name)
+	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
+		return fmt.Errorf("mtls_auth: %w", err)
 	}
-	h.own = protectedNames{names: newHeaderNames(names...), keep: newHeaderNames()}
-	h.protected = protectedNames{
-		names: newHeaderNames(slices.Concat(names, foreignIdentityHeaders)...),
-		keep:  newHeaderNames(h.KeepHeader...),
-	}
+	h.compile(h.HeaderUp, h.KeepHeader, slices.Concat(h.forwardedNames(), h.realm.forwarded.headers())...)
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }
@@ -161,30 +134,15 @@ func (h *Handler) Validate() error {
 	if h.RequireScope != nil && len(h.RequireScope) == 0 {
 		return errors.New("mtls_auth: require_scope is an empty list; name a scope or leave it out")
 	}
-	var set []string
-	for name, value := range h.HeaderUp {
-		if err := checkHeaderName(name); err != nil {
-			return fmt.Errorf("mtls_auth: header_up: %w", err)
-		}
-		if value == "" {
-			return fmt.Errorf("mtls_auth: header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
-		}
-		if i := slices.IndexFunc(set, newHeaderNames(name).contains); i >= 0 {
-			return fmt.Errorf("mtls_auth: header_up sets '%s' and '%s', which are one name to many servers; keep one", set[i], name)
-		}
-		set = append(set, name)
+	set, err := checkHeaderUp(h.HeaderUp)
+	if err == nil {
+		set, err = h.checkForwarded(set)
 	}
-	if len(set) == 0 {
-		set = []string{defaultIdentityHeader}
+	if err == nil {
+		err = checkKeptNames(h.KeepHeader, set)
 	}
-	var err error
-	if set, err = h.checkForwarded(set); err != nil {
+	if err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
-	}
-	for _, name := range h.KeepHeader {
-		if err := checkKeptName(name, set); err != nil {
-			return fmt.Errorf("mtls_auth: keep_header: %w", err)
-		}
 	}
 	for _, scope := range h.RequireScope {
 		if err := clients.CheckScope(scope); err != nil {
@@ -202,13 +160,7 @@ func (h *Handler) Validate() error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	state := stateOf(h.app, r)
-	// before anything can fail, so that no error route sees a forged name
-	if state.stripped {
-		h.own.strip(r)
-	} else {
-		h.protected.strip(r)
-		state.stripped = true
-	}
+	h.strip(state, r)
 	state.clear()
 
 	if earlyData(r) {
@@ -228,7 +180,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal == nil {
 		h.realm.metrics.decided("")
 		state.admit(h.realm, id)
-		h.setHeaders(state, r)
+		h.set(state, r)
 		h.forward(r.Header, id, token)
 		return h.pass(w, r, next)
 	}
@@ -281,20 +233,6 @@ func outcome(reason validators.Reason) (status int, word string) {
 		return http.StatusForbidden, string(reason)
 	}
 	return http.StatusUnauthorized, refusedWord
-}
-
-func (h *Handler) setHeaders(state *requestState, r *http.Request) {
-	for _, header := range h.headers {
-		value := state.identity.credential.Client.ID
-		if header.value != clientIDPlaceholder {
-			value = strings.TrimSpace(headerText(state.repl.ReplaceAll(header.value, "")))
-		}
-		if value == "" {
-			delete(r.Header, header.name)
-		} else {
-			r.Header[header.name] = []string{value}
-		}
-	}
 }
 
 // Interface guards

@@ -106,11 +106,16 @@ func (p protectedNames) strip(r *http.Request) {
 			delete(r.Header, name)
 		}
 	}
-	if connection := r.Header["Connection"]; len(connection) > 0 {
-		p.stripConnection(r.Header, connection)
-	}
+	p.stripHop(r)
 	if upgrade := r.Header["Upgrade"]; len(upgrade) > 0 {
 		stripUpgrade(r.Header, upgrade)
+	}
+}
+
+// stripHop removes the names from Connection and from the trailers.
+func (p protectedNames) stripHop(r *http.Request) {
+	if connection := r.Header["Connection"]; len(connection) > 0 {
+		p.stripConnection(r.Header, connection)
 	}
 	if len(r.Trailer) > 0 {
 		p.stripTrailer(r)

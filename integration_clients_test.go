@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,6 +108,7 @@ type caller struct {
 	network  string // what is dialled instead of the host of the URL
 	address  string
 	early    bool // sends early data where the server takes it
+	always   []func(*http.Request)
 }
 
 // caller returns a client that speaks one version of HTTP. It connects to
@@ -223,7 +225,7 @@ func (c *caller) try(method, url string, options ...func(*http.Request)) (reply,
 	if err != nil {
 		return reply{}, err
 	}
-	for _, option := range options {
+	for _, option := range slices.Concat(c.always, options) {
 		option(request)
 	}
 	response, err := c.rt.RoundTrip(request)

@@ -11,7 +11,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// hygieneSites treat the same requests in every way that mtls_auth can.
+// hygieneSites treat the same requests in every way that mtls_auth and
+// mtls_bearer can.
 const hygieneSites = `
 (tenant) {
 	header_up X-Client-ID     {http.mtls.client_id}
@@ -48,6 +49,20 @@ https://localhost:@HTTPS@ {
 	import mtls
 	reverse_proxy @UP@
 }
+https://alias.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		import tenant
+	}
+	reverse_proxy @UP@
+	handle_errors {
+		respond "{http.request.header.X-Client-Id}{http.request.header.X-Client-Tenant}{http.request.header.Client-Cert}{http.request.header.X_Client_Id}{http.request.header.X.Client.Id}"
+	}
+}
+https://auth.test:@HTTPS@ {
+	import mtls
+	mtls_issuer
+}
 http://public.test:@HTTP@ {
 	import plain
 	mtls_auth {
@@ -83,12 +98,16 @@ type hygieneRig struct {
 	billing, sensor, stranger *testpki.Leaf
 
 	callers map[string]*caller // connections are used again
+	// the tokens of the two clients
+	billingToken, sensorToken string
 }
 
 func startHygiene(t *testing.T, options string) *hygieneRig {
 	r := newRig(t)
 	h := &hygieneRig{rig: r, callers: make(map[string]*caller), billing: r.issue("billing"), sensor: r.selfSigned("sensor"), stranger: r.issue("stranger")}
-	r.start(options+billingAndSensor, hygieneSites)
+	r.start(options+issuerRealm(""), hygieneSites)
+	h.billingToken = r.accessToken(t, h.billing, "billing.partner")
+	h.sensorToken = r.accessToken(t, h.sensor, "sensor-7")
 	return h
 }
 
@@ -100,28 +119,36 @@ func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *test
 		name, url string
 		leaf      *testpki.Leaf
 		client    string // "-" for refused
+		token     string
 	}
 	doors := []door{
-		{"guarded", "https://api.test/", h.sensor, "sensor-7"},
-		{"guarded, nobody", "https://api.test/", nil, "-"},
-		{"guarded, stranger", "https://api.test/", h.stranger, "-"},
-		{"optional", "https://public.test/", h.sensor, "sensor-7"},
-		{"optional, nobody", "https://public.test/", nil, ""},
-		{"report only, not allowed", "https://other.test/", h.sensor, ""},
-		{"report only, nobody", "https://other.test/", nil, ""},
-		{"report only, stranger", "https://other.test/", h.stranger, ""},
+		{"guarded", "https://api.test/", h.sensor, "sensor-7", ""},
+		{"guarded, nobody", "https://api.test/", nil, "-", ""},
+		{"guarded, stranger", "https://api.test/", h.stranger, "-", ""},
+		{"optional", "https://public.test/", h.sensor, "sensor-7", ""},
+		{"optional, nobody", "https://public.test/", nil, "", ""},
+		{"report only, not allowed", "https://other.test/", h.sensor, "", ""},
+		{"report only, nobody", "https://other.test/", nil, "", ""},
+		{"report only, stranger", "https://other.test/", h.stranger, "", ""},
+		{"bearer", "https://alias.test/", h.sensor, "sensor-7", h.sensorToken},
+		{"bearer, without a token", "https://alias.test/", h.sensor, "-", ""},
+		{"bearer, another's token", "https://alias.test/", h.sensor, "-", h.billingToken},
+		{"bearer, without a certificate", "https://alias.test/", nil, "-", h.sensorToken},
 	}
 	plain := []door{
-		{"plain HTTP, guarded", "http://api.test/", nil, "-"},
-		{"plain HTTP, optional", "http://public.test/", nil, ""},
-		{"plain HTTP, report only", "http://other.test/", nil, ""},
+		{"plain HTTP, guarded", "http://api.test/", nil, "-", ""},
+		{"plain HTTP, optional", "http://public.test/", nil, "", ""},
+		{"plain HTTP, report only", "http://other.test/", nil, "", ""},
 	}
 	check := func(t *testing.T, key string, d door, connect func() *caller) {
 		if h.callers[key] == nil {
 			h.callers[key] = connect()
 		}
 		c := h.callers[key]
-		c.t = t
+		c.t, c.always = t, nil
+		if d.token != "" {
+			c.always = []func(*http.Request){bearer(d.token)}
+		}
 		hits := h.upstream.hits.Load()
 		got := send(t, c, d.url)
 		if d.client == "-" {
@@ -291,7 +318,7 @@ func (b *lateTrailers) Close() error { return nil }
 func TestA6_Trailers(t *testing.T) {
 	h := startHygiene(t, "")
 	// trailers come when the body ends, so it must not be read ahead of its turn
-	h.reload(billingAndSensor, strings.ReplaceAll(hygieneSites, "@UP@", "@STREAM@"))
+	h.reload(issuerRealm(""), strings.ReplaceAll(hygieneSites, "@UP@", "@STREAM@"))
 	declared := http.Header{
 		"X-Client-Id": {"billing.partner"}, "X_client_id": {"billing.partner"}, "X.client.id": {"billing.partner"},
 		"Client-Cert": {":Zm9yZ2Vk:"}, "X-Forwarded-Client-Cert": {"Hash=1"}, "X-Checksum": {"42"},

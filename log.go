@@ -16,7 +16,7 @@ import (
 
 // logRefusal writes the one line that lets an operator mend a refusal. Text
 // from the certificate is escaped: a stranger chose it.
-func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal, errorID string) {
+func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal, errorID string, more ...zap.Field) {
 	entry := realm.app.logger.Check(zap.WarnLevel, message)
 	if entry == nil {
 		return
@@ -38,7 +38,7 @@ func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x50
 	if len(presented) > 0 {
 		fields = append(fields, realm.certificateFields(presented, refusal)...)
 	}
-	entry.Write(fields...)
+	entry.Write(append(fields, more...)...)
 }
 
 // certificateFields describe a refused certificate, the first of those presented.

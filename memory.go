@@ -13,9 +13,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// memoryWays is how many slots one hash may choose from.
-const memoryWays = 4
-
 // verdict is what is remembered of a presented chain: the credentials it fits,
 // or why it fits none. Which client it is, and whether now, is decided anew on
 // every request.
@@ -45,10 +42,9 @@ type admission struct {
 	headers *certificateHeaders
 }
 
-// memory is a bounded, lock-free store of verdicts. A slot is read and
-// replaced atomically; a lost race costs a verification and nothing else.
+// memory is a bounded, lock-free store of verdicts.
 type memory struct {
-	slots    []atomic.Pointer[verdict]
+	slotTable[verdict]
 	maxBytes int
 }
 
@@ -57,8 +53,7 @@ type memory struct {
 // faster than to hash; larger ones are not remembered. With zero it keeps the
 // SHA-256 hash of what was presented, however large that is.
 func newMemory(size, maxBytes int) *memory {
-	slots := 1 << bits.Len(uint(max(size, memoryWays)-1))
-	return &memory{slots: make([]atomic.Pointer[verdict], slots), maxBytes: maxBytes}
+	return &memory{slotTable: newSlotTable[verdict](size), maxBytes: maxBytes}
 }
 
 // presentedSeed is random for every process, so that nobody can choose
@@ -73,21 +68,11 @@ func hashPresented(presented []*x509.Certificate) uint64 {
 	return hash
 }
 
-func (m *memory) set(hash uint64) []atomic.Pointer[verdict] {
-	first := int(hash) & (len(m.slots) - 1) &^ (memoryWays - 1)
-	return m.slots[first : first+memoryWays]
-}
-
 // get returns the live verdict on exactly these certificates, or nil.
 func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
-	set := m.set(hash)
-	for i := range set {
-		v := set[i].Load()
-		if v != nil && v.hash == hash && m.same(v, presented) && now.Before(v.until) {
-			return v
-		}
-	}
-	return nil
+	return m.find(hash, func(v *verdict) bool {
+		return v.hash == hash && m.same(v, presented) && now.Before(v.until)
+	})
 }
 
 // same tells whether the verdict is on these certificates: the hash only finds
@@ -143,14 +128,7 @@ func (m *memory) put(hash uint64, presented []*x509.Certificate, v *verdict, now
 			v.presented = append(v.presented, cert.Raw...)
 		}
 	}
-	set := m.set(hash)
-	victim := &set[hash>>60&(memoryWays-1)]
-	for i := range set {
-		old := set[i].Load()
-		if old == nil || !now.Before(old.until) || old.hash == hash && m.same(old, presented) {
-			victim = &set[i]
-			break
-		}
-	}
-	victim.Store(v)
+	m.replace(hash, v, func(old *verdict) bool {
+		return !now.Before(old.until) || old.hash == hash && m.same(old, presented)
+	})
 }

@@ -51,12 +51,17 @@ var (
 		Help: "Certificates admitted by their chain, at first sight, by what the shadow trust pool says: ok, fail, or dropped because too many waited.",
 	}, []string{"realm", "result"})
 
+	bearerRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "bearer_total",
+		Help: "Decisions about access tokens, by result: ok or the refusal reason.",
+	}, []string{"realm", "result"})
+
 	clientsDesc = prometheus.NewDesc(metricsPrefix+"clients",
 		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
 	expiryDesc = prometheus.NewDesc(metricsPrefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
-		"When a source, such as one of clients, a CRL, a trust pool or the signing keys, was last read without an error.", []string{"realm", "source"}, nil)
+		"When a source, such as one of clients, a CRL, a trust pool or the signing keys or those of another issuer, was last read without an error.", []string{"realm", "source"}, nil)
 	ignoredDesc = prometheus.NewDesc(metricsPrefix+"jwks_ignored_certificates",
 		"Certificates in the JWKS of clients that are ignored because they are credentials of others.", []string{"realm"}, nil)
 	shadowFailingDesc = prometheus.NewDesc(metricsPrefix+"shadow_trust_failing_clients",
@@ -77,6 +82,13 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector for the gauges of the app.
 func (a *App) Collect(metrics chan<- prometheus.Metric) {
+	seen := make(map[string]bool)
+	for key, remote := range a.remotes {
+		if success := remote.LastSuccess(); !success.IsZero() && !seen[key.issuer] {
+			seen[key.issuer] = true
+			metrics <- prometheus.MustNewConstMetric(sourceDesc, prometheus.GaugeValue, float64(success.Unix()), "", "jwks:"+key.issuer)
+		}
+	}
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		for i := range labels {
 			labels[i] = strings.ToValidUTF8(labels[i], "?") // a path may be anything
@@ -125,7 +137,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 // register makes the metrics of this configuration visible.
 func (a *App) registerMetrics(registry *prometheus.Registry) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, shadowTrust, a,
+		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, shadowTrust, bearerRequests, a,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
@@ -133,6 +145,22 @@ func (a *App) registerMetrics(registry *prometheus.Registry) error {
 	}
 	return nil
 }
+
+// bearerMetrics are the series of mtls_bearer in one realm, looked up once.
+type bearerMetrics struct {
+	results map[validators.Reason]prometheus.Counter
+}
+
+func newBearerMetrics(realm string) *bearerMetrics {
+	m := &bearerMetrics{results: map[validators.Reason]prometheus.Counter{"": bearerRequests.WithLabelValues(realm, resultOK)}}
+	for _, reason := range bearerReasons() {
+		m.results[reason] = bearerRequests.WithLabelValues(realm, string(reason))
+	}
+	return m
+}
+
+// decided counts one decision: "" for a token that is admitted.
+func (m *bearerMetrics) decided(reason validators.Reason) { m.results[reason].Inc() }
 
 // realmMetrics are the series of one realm, looked up once.
 type realmMetrics struct {

@@ -1,6 +1,7 @@
 // Package mtlsauth is a Caddy plugin that authenticates machines by their TLS
-// client certificate (RFC 8705). It then guards an API (the mtls_auth handler)
-// or issues certificate-bound access tokens (the mtls_issuer handler).
+// client certificate (RFC 8705). It then guards an API (the mtls_auth handler),
+// issues certificate-bound access tokens (the mtls_issuer handler), or admits
+// them together with the certificate (the mtls_bearer handler).
 //
 // Clients, trusted CAs and the token issuer are declared once, as a realm of
 // the mtls app; the handlers refer to it.
@@ -23,12 +24,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
 func init() {
 	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(IssuerHandler))
+	caddy.RegisterModule(new(BearerHandler))
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(ClientFiles))
 	caddy.RegisterModule(new(AdminAPI))
@@ -37,9 +40,11 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
 	httpcaddyfile.RegisterHandlerDirective("mtls_auth", parseHandler)
+	httpcaddyfile.RegisterHandlerDirective("mtls_bearer", parseBearerHandler)
 	// each is placed right before basic_auth, so the order here is theirs
 	httpcaddyfile.RegisterDirectiveOrder("mtls_issuer", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("mtls_auth", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("mtls_bearer", httpcaddyfile.Before, "basic_auth")
 }
 
 const appID = "mtls"
@@ -48,8 +53,8 @@ const appID = "mtls"
 const stopTimeout = 2 * time.Second
 
 // App holds the realms: the registered clients, the CAs that vouch for them,
-// and the issuers of their tokens. The handlers `mtls_auth` and `mtls_issuer`
-// refer to a realm by its name.
+// and the issuers of their tokens. The handlers `mtls_auth`, `mtls_issuer` and
+// `mtls_bearer` refer to a realm by its name.
 type App struct {
 	// The realms by name; a name is 1 to 63 of `a-z 0-9 -`. Handlers that name
 	// none use `default`.
@@ -61,6 +66,9 @@ type App struct {
 
 	// audiences are those that directives use
 	audiences audiences
+
+	// remotes are the keys of other servers that handlers trust
+	remotes map[remoteKey]*tokens.RemoteIssuer
 
 	logger *zap.Logger
 	now    func() time.Time
@@ -109,6 +117,9 @@ func (a *App) Start() error {
 	a.stop = stop
 	for _, realm := range a.Realms {
 		realm.startUpkeep(ctx)
+	}
+	for key, remote := range a.remotes {
+		go a.keepRemote(ctx, key, remote)
 	}
 	return nil
 }

@@ -76,6 +76,8 @@ type Realm struct {
 	revocation *revocation
 	// texts are the headers in which handlers forward certificates
 	texts certificateTexts
+	// revokedTokens is nil where no token can be revoked
+	revokedTokens tokenRevocations
 	// forwarded is nil where no proxy may forward certificates
 	forwarded *forwarding
 	// authority is nil where no issuer is configured

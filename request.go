@@ -28,6 +28,11 @@ type requestState struct {
 	realm    *Realm
 	reason   validators.Reason
 
+	// bearer is who was admitted by a token, nil otherwise
+	bearer *bearerIdentity
+	// authorization is what the caller sent in the header of that name
+	authorization []string
+
 	// forwarded are the headers that a proxy may send certificates in, as they
 	// were before any directive removed them
 	forwarded http.Header
@@ -47,7 +52,7 @@ func stateOf(app *App, r *http.Request) *requestState {
 	if state, ok := caddyhttp.GetVar(ctx, requestVar).(*requestState); ok {
 		return state
 	}
-	state := &requestState{repl: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)}
+	state := &requestState{repl: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer), authorization: r.Header["Authorization"]}
 	state.repl.Map(state.placeholder)
 	for _, name := range app.forwardHeaders {
 		if values, ok := r.Header[name]; ok {
@@ -77,7 +82,7 @@ func (s *requestState) clear() {
 	if s.userIDIn {
 		s.repl.Delete(userIDPlaceholder)
 	}
-	s.identity, s.realm, s.reason, s.userIDIn = identity{}, nil, "", false
+	s.identity, s.bearer, s.realm, s.reason, s.userIDIn = identity{}, nil, nil, "", false
 }
 
 // admit makes the identity known to the handlers that follow.
@@ -85,6 +90,24 @@ func (s *requestState) admit(realm *Realm, id identity) {
 	s.realm, s.identity = realm, id
 	s.userIDIn = true
 	s.repl.Set(userIDPlaceholder, id.client().ID)
+}
+
+// admitBearer makes the identity of a token known to the handlers that follow.
+func (s *requestState) admitBearer(realm *Realm, bearer *bearerIdentity) {
+	s.realm, s.bearer = realm, bearer
+	s.userIDIn = true
+	s.repl.Set(userIDPlaceholder, bearer.clientID)
+}
+
+// clientID is who was admitted last, "" if nobody.
+func (s *requestState) clientID() string {
+	if s.bearer != nil {
+		return s.bearer.clientID
+	}
+	if client := s.identity.client(); client != nil {
+		return client.ID
+	}
+	return ""
 }
 
 // placeholder answers every {http.mtls.*} name, with "" where there is nothing
@@ -100,6 +123,9 @@ func (s *requestState) placeholder(key string) (any, bool) {
 func (s *requestState) text(name string) string {
 	if name == "error" {
 		return string(s.reason)
+	}
+	if s.bearer != nil {
+		return s.bearer.text(name)
 	}
 	client := s.identity.client()
 	if client == nil {

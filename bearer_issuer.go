@@ -1,0 +1,339 @@
+package mtlsauth
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+const (
+	// remotePoll is how often it is looked whether keys are to be fetched.
+	remotePoll = 250 * time.Millisecond
+	// maxRemoteHeader is the largest header of an answer, in bytes.
+	maxRemoteHeader = 64 << 10
+)
+
+// TrustedIssuer is another authorization server whose access tokens are
+// admitted. Its keys are fetched in the background and kept fresh, never for a
+// request: while the server cannot be reached, those that are known stay in use,
+// also when the configuration is reloaded.
+type TrustedIssuer struct {
+	// The issuer identifier: an https URL, compared byte for byte with the `iss`
+	// of tokens and the `issuer` of the server's metadata.
+	Issuer string `json:"issuer"`
+
+	// The https URL of the server's keys. Default: the one in its metadata
+	// (RFC 8414, OpenID Connect Discovery).
+	JWKSURI string `json:"jwks_uri,omitempty"`
+
+	// The names of this API in the `aud` of the server's tokens; a token must
+	// have one of them. Mandatory.
+	Audience []string `json:"audience,omitempty"`
+
+	// What `{http.mtls.client_id}` begins with for the server's clients, so that
+	// none of them has the name of another's. Mandatory beside a realm or
+	// another trusted issuer.
+	IDPrefix string `json:"id_prefix,omitempty"`
+
+	// The algorithms that tokens may be signed with. Default: `ES256`, `ES384`,
+	// `ES512`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512` and `EdDSA`,
+	// each with the keys that say so, or that do not say.
+	Algorithms []string `json:"algorithms,omitempty"`
+
+	// The `typ` of tokens: `at+jwt` (RFC 9068), or `JWT` for a server that
+	// writes this instead, when both are admitted. Other tokens of such a
+	// server, for example ID tokens, differ in nothing but their audience.
+	// Default: `at+jwt`.
+	Type string `json:"type,omitempty"`
+
+	// The claim that names the client. Default: `client_id`, and `azp` where
+	// there is none.
+	IDClaim string `json:"id_claim,omitempty"`
+
+	// Admit tokens without `cnf` as well, which work for whoever steals them.
+	// Default: false.
+	AllowUnbound bool `json:"allow_unbound,omitempty"`
+
+	// The CA certificates that the server's own certificate must lead to. It is
+	// loaded once. Default: those of the system.
+	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+}
+
+// acceptedIssuer is who can verify a token.
+type acceptedIssuer struct {
+	issuer   string
+	prefix   string
+	verifier *tokens.Verifier
+	own      bool // it is the realm's
+}
+
+var errNoIDPrefix = errors.New("beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix")
+
+// check reports what the text alone shows to be wrong. beside tells that there
+// are clients of others.
+func (i *TrustedIssuer) check(beside bool) error {
+	switch {
+	case i.Issuer == "":
+		return errors.New("the issuer is empty; name its https URL")
+	case len(i.Audience) == 0:
+		return errors.New("nothing says which of its tokens are for this API; add audience")
+	case i.IDPrefix == "" && beside:
+		return errNoIDPrefix
+	}
+	if i.IDPrefix != "" {
+		if err := checkIDPrefix(i.IDPrefix); err != nil {
+			return fmt.Errorf("id_prefix '%s': %w", i.IDPrefix, err)
+		}
+	}
+	for _, name := range i.Algorithms {
+		if _, err := tokens.ParseAlgorithm(name); err != nil {
+			return fmt.Errorf("algorithms: %w", err)
+		}
+	}
+	if i.Algorithms != nil && len(i.Algorithms) == 0 {
+		return errors.New("algorithms is an empty list; name one or leave it out")
+	}
+	if i.Type != "" {
+		return tokens.CheckTokenType(i.Type)
+	}
+	return nil
+}
+
+// checkBeside reports why two servers cannot be trusted side by side.
+func (i *TrustedIssuer) checkBeside(other *TrustedIssuer) error {
+	switch {
+	case i.Issuer == other.Issuer:
+		return errors.New("it is named twice; merge the two")
+	case strings.HasPrefix(i.IDPrefix, other.IDPrefix), strings.HasPrefix(other.IDPrefix, i.IDPrefix):
+		return fmt.Errorf("id_prefix '%s' and '%s' of trust_issuer '%s' begin alike, so clients of the two could have one name; choose others", i.IDPrefix, other.IDPrefix, other.Issuer)
+	}
+	return nil
+}
+
+func checkIDPrefix(prefix string) error {
+	if strings.Contains(prefix, "{") {
+		return errors.New("placeholders are not expanded in it; write {$NAME} for an environment variable")
+	}
+	if err := clients.CheckID(prefix); err != nil {
+		return errors.New("use at most 200 letters, digits and ._~:@/+-,")
+	}
+	return nil
+}
+
+// expand resolves the placeholders of the issuer's own values.
+func (i TrustedIssuer) expand() (TrustedIssuer, error) {
+	var err error
+	if i.Issuer, err = expand(i.Issuer); err != nil {
+		return i, err
+	}
+	if i.JWKSURI != "" {
+		if i.JWKSURI, err = expand(i.JWKSURI); err != nil {
+			return i, fmt.Errorf("jwks_uri: %w", err)
+		}
+	}
+	i.Audience, err = expandAll("audience", i.Audience)
+	return i, err
+}
+
+// acceptIssuers makes the verifiers of all issuers whose tokens are admitted.
+func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
+	authority := h.realm.authority
+	switch {
+	case authority == nil && len(h.TrustIssuers) == 0:
+		return fmt.Errorf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
+	case authority == nil && len(h.Audience) > 0:
+		return fmt.Errorf("audience is about the tokens of realm '%s', which has no issuer; put it into trust_issuer", h.realm.name)
+	case authority != nil:
+		audience, err := h.ownAudience()
+		if err != nil {
+			return err
+		}
+		err = h.accept(&acceptedIssuer{issuer: authority.url, own: true}, tokens.VerifierConfig{Keys: authority.keys, Audiences: audience})
+		if err != nil {
+			return err
+		}
+	}
+	for _, trusted := range h.TrustIssuers {
+		if err := h.trust(ctx, trusted); err != nil {
+			return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
+		}
+	}
+	return nil
+}
+
+// ownAudience is the audience of the realm's tokens.
+func (h *BearerHandler) ownAudience() ([]string, error) {
+	config := h.realm.authority.config
+	switch {
+	case len(h.Audience) > 0:
+		return expandAll("audience", h.Audience)
+	case len(config.Audience) > 0:
+		return config.Audience, nil
+	case len(config.Resources) == 0:
+		return []string{config.URL}, nil
+	}
+	return nil, fmt.Errorf("the issuer of realm '%s' has resources, so tokens are for several APIs; say with 'audience' which one this is", h.realm.name)
+}
+
+func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierConfig) error {
+	for _, audience := range config.Audiences {
+		if err := h.app.audiences.reserve(audience, "mtls_bearer"); err != nil {
+			return err
+		}
+	}
+	config.Issuer, config.Now = issuer.issuer, h.app.now
+	var err error
+	if issuer.verifier, err = tokens.NewVerifier(config); err != nil {
+		return err
+	}
+	h.issuers = append(h.issuers, issuer)
+	return nil
+}
+
+func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
+	config, err := trusted.expand()
+	if err != nil {
+		return err
+	}
+	for _, other := range h.issuers {
+		if other.issuer == config.Issuer {
+			return errors.New("it is the issuer of the realm, or named twice; remove one")
+		}
+	}
+	keys, err := h.app.remoteIssuer(ctx, trusted, config)
+	if err != nil {
+		return err
+	}
+	verifier := tokens.VerifierConfig{
+		Keys: keys, Audiences: config.Audience, Type: config.Type, ClientIDClaim: config.IDClaim, AllowUnbound: config.AllowUnbound,
+	}
+	for _, name := range config.Algorithms {
+		verifier.Algorithms = append(verifier.Algorithms, tokens.Algorithm(name))
+	}
+	if config.AllowUnbound {
+		h.app.logger.Warn("allow_unbound admits tokens that work for whoever steals them", zap.String("issuer", config.Issuer))
+	}
+	return h.accept(&acceptedIssuer{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
+}
+
+// remoteKey tells whose keys are the same.
+type remoteKey struct{ issuer, jwksURI, trustPool string }
+
+// remoteIssuer returns the keys of another server, which all directives share.
+// What the running configuration has of them is taken over.
+func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.RemoteIssuer, error) {
+	key := remoteKey{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
+	if remote, known := a.remotes[key]; known {
+		return remote, nil
+	}
+	pool, err := trusted.loadPool(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("trust_pool: %w", err)
+	}
+	remote, err := tokens.NewRemoteIssuer(tokens.RemoteIssuerConfig{
+		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if module, err := caddy.ActiveContext().AppIfConfigured(appID); err == nil {
+		if running := module.(*App).remotes[key]; running != nil {
+			remote.TakeOver(running)
+		}
+	}
+	if a.remotes == nil {
+		a.remotes = make(map[remoteKey]*tokens.RemoteIssuer)
+	}
+	a.remotes[key] = remote
+	return remote, nil
+}
+
+// loadPool loads the CAs that the server's certificate must lead to, nil for
+// those of the system.
+func (i *TrustedIssuer) loadPool(ctx caddy.Context) (*x509.CertPool, error) {
+	if i.TrustPoolRaw == nil {
+		return nil, nil
+	}
+	var source struct {
+		Provider string `json:"provider"`
+	}
+	if err := json.Unmarshal(i.TrustPoolRaw, &source); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(source.Provider, "pki_") {
+		// these modules ask for the pki app only where it has been loaded
+		if _, err := ctx.App("pki"); err != nil {
+			return nil, err
+		}
+	}
+	raw := slices.Clone(i.TrustPoolRaw)
+	module, err := ctx.LoadModule(i, "TrustPoolRaw")
+	i.TrustPoolRaw = raw // loading clears it
+	if err != nil {
+		return nil, err
+	}
+	ca, ok := module.(caddytls.CA)
+	if !ok {
+		return nil, fmt.Errorf("module %T is no pool of CA certificates", module)
+	}
+	pool := ca.CertPool()
+	if pool == nil || pool.Equal(x509.NewCertPool()) {
+		return nil, errors.New("it has no CA certificate, so no server could ever be trusted; add one or remove trust_pool")
+	}
+	return pool, nil
+}
+
+// remoteTransport makes direct connections, one for each question, so that one
+// that hangs holds up nothing else.
+func remoteTransport(pool *x509.CertPool) http.RoundTripper {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Protocols:              protocols,
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxRemoteHeader,
+		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+	}
+}
+
+// keepRemote is the upkeep of another server's keys.
+func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.RemoteIssuer) {
+	place := cmp.Or(key.jwksURI, key.issuer)
+	ticker := time.NewTicker(remotePoll)
+	defer ticker.Stop()
+	for {
+		if !a.now().Before(remote.Due()) {
+			changed, err := remote.Refresh(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				a.logger.Error("fetching the keys of an issuer failed; those that are known stay in use",
+					zap.String("issuer", key.issuer), zap.String("place", place), zap.Error(err))
+			case changed:
+				a.logger.Info("the keys of an issuer are in use", zap.String("issuer", key.issuer), zap.String("place", place))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

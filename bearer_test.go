@@ -1,0 +1,274 @@
+package mtlsauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// provisionBearer makes a directive of a realm with one pinned client, and a
+// token of that client.
+func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) {
+	t.Helper()
+	text := `{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"storage":{"module":"file_system","root":"` + t.TempDir() + `"},
+		"apps":{"mtls":{"realms":{"default":{"clients":[{"client_id":"a","scope":"x","x509_thumbprints":"` + hashOf(leaf.Cert.Raw) + `"}],"issuer":{"url":"https://auth.example.com"}}}},` +
+		oneServer(`{"handler":"mtls_bearer"}`) + `}}`
+	var config caddy.Config
+	if err := json.Unmarshal([]byte(text), &config); err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := caddy.ProvisionContext(&config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ctx.App("http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := app.(*caddyhttp.App).Servers["api"].Routes[0].Handlers[0].(*BearerHandler)
+	current := h.realm.current.Load()
+	grant := current.grants[current.registry.Client("a")]
+	grant.Thumbprint, grant.NotAfter = tokens.Thumbprint(leaf.Cert), leaf.Cert.NotAfter
+	minted, failure := current.issuer.Mint(context.Background(), &grant, tokens.TokenRequest{ClientID: "a", GrantType: "client_credentials"})
+	if failure != nil {
+		t.Fatal(failure)
+	}
+	return h, minted.AccessToken
+}
+
+// ask lets a request with this Authorization through the directive, and returns
+// the reason of the refusal.
+func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...string) string {
+	t.Helper()
+	r, repl := newRequest(leaf)
+	r.Header["Authorization"] = authorization
+	reached := false
+	err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		reached = true
+		return nil
+	}))
+	if reached != (err == nil) {
+		t.Errorf("reached the API: %t, but the error is %v", reached, err)
+	}
+	if failure := new(caddyhttp.HandlerError); err != nil && !errors.As(err, failure) {
+		t.Errorf("the error is none of Caddy's: %v", err)
+	}
+	reason, _ := repl.GetString("http.mtls.error")
+	if user, known := repl.GetString(userIDPlaceholder); known != reached || known && user != "a" {
+		t.Errorf("the user id is %q", user)
+	}
+	return reason
+}
+
+// fakeRevocations revokes what it is told to.
+type fakeRevocations map[string]bool
+
+func (f fakeRevocations) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
+	return f[clientID] || f[tokenID] || issuedAt.IsZero()
+}
+
+func TestRevokedTokens(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	h, token := provisionBearer(t, leaf)
+	revoked := make(fakeRevocations)
+	h.realm.revokedTokens = revoked
+	authorization := "Bearer " + token
+	if got := h.ask(t, leaf, authorization); got != "" {
+		t.Fatal(got)
+	}
+	verified, err := h.issuers[0].verifier.Verify(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", verified.ID} { // it is remembered, and revoked all the same
+		revoked[name] = true
+		if got := h.ask(t, leaf, authorization); got != "token_revoked" {
+			t.Errorf("%s: %q", name, got)
+		}
+		delete(revoked, name)
+		if got := h.ask(t, leaf, authorization); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestKnownTokens: what is remembered of a token is of this token with this
+// certificate alone, and ends with its key.
+func TestKnownTokens(t *testing.T) {
+	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	h, token := provisionBearer(t, leaf)
+	known := func() (found []*knownToken) {
+		for i := range h.known.slots {
+			if k := h.known.slots[i].Load(); k != nil {
+				found = append(found, k)
+			}
+		}
+		return found
+	}
+	for _, step := range []struct {
+		leaf  *testpki.Leaf
+		token string
+		want  string
+	}{
+		{other, token, "token_certificate"}, {nil, token, "certificate_missing"}, {leaf, token[:len(token)-2], "token_signature"},
+		{leaf, token, ""}, {leaf, token, ""}, {other, token, "token_certificate"}, {nil, token, "certificate_missing"},
+		{leaf, token + "A", "token_signature"}, {leaf, token, ""},
+	} {
+		if got := h.ask(t, step.leaf, "Bearer "+step.token); got != step.want {
+			t.Errorf("got %q, want %q", got, step.want)
+		}
+	}
+	if got := known(); len(got) != 1 || got[0].text != token {
+		t.Errorf("%d tokens are remembered, want one", len(got))
+	}
+	if k := known()[0]; !k.isFor(token, leaf.Cert.Raw) || k.isFor(token, other.Cert.Raw) || k.isFor(token, nil) || k.isFor(token+"A", leaf.Cert.Raw) {
+		t.Error("a token is known with another certificate, or another token with its certificate")
+	}
+	// the key is replaced
+	key, err := tokens.Generate(tokens.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signing, err := tokens.NewKey(key, "", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := tokens.NewVerifier(tokens.VerifierConfig{
+		Issuer: "https://auth.example.com", Audiences: []string{"https://auth.example.com"}, Keys: tokens.FixedKeys(tokens.NewKeyring(signing)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.issuers[0].verifier = verifier
+	if got := h.ask(t, leaf, "Bearer "+token); got != "token_key_unknown" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestKnownTokensAreBounded: tokens that are too large are good, but not
+// remembered.
+func TestKnownTokensAreBounded(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	h, _ := provisionBearer(t, leaf)
+	current := h.realm.current.Load()
+	grant := current.grants[current.registry.Client("a")]
+	grant.Thumbprint, grant.NotAfter = tokens.Thumbprint(leaf.Cert), leaf.Cert.NotAfter
+	var err error
+	if grant.Claims, err = tokens.PrepareClaims(map[string]any{"x": strings.Repeat("x", 7<<10)}); err != nil {
+		t.Fatal(err)
+	}
+	minted, failure := current.issuer.Mint(t.Context(), &grant, tokens.TokenRequest{ClientID: "a", GrantType: "client_credentials"})
+	if failure != nil {
+		t.Fatal(failure)
+	}
+	for range 2 {
+		if got := h.ask(t, leaf, "Bearer "+minted.AccessToken); got != "" {
+			t.Fatal(got)
+		}
+	}
+	for i := range h.known.slots {
+		if h.known.slots[i].Load() != nil {
+			t.Fatal("it is remembered")
+		}
+	}
+}
+
+// TestRememberedTokenAllocatesLittle: beside what every request with a directive
+// of ours costs, a remembered token costs next to nothing.
+func TestRememberedTokenAllocatesLittle(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates on its own account")
+	}
+	leaf := testpki.MustSelfSigned(t)
+	h, token := provisionBearer(t, leaf)
+	if got := h.ask(t, leaf, "Bearer "+token); got != "" {
+		t.Fatal(got)
+	}
+	r, _ := newRequest(leaf)
+	r.Header["Authorization"] = []string{"Bearer " + token}
+	state := stateOf(h.app, r)
+	presented := presentedCertificates(r)
+	if allocs := testing.AllocsPerRun(100, func() {
+		if _, refusal := h.admit(state, r, presented, nil); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}); allocs > 0 {
+		t.Errorf("to admit a remembered token takes %v allocations", allocs)
+	}
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	w := httptest.NewRecorder()
+	if allocs := testing.AllocsPerRun(100, func() { _ = h.ServeHTTP(w, r, next) }); allocs > 3 {
+		t.Errorf("the directive takes %v allocations", allocs)
+	}
+}
+
+// TestBearerOutcome: what a caller learns of each reason (RFC 6750 §3.1).
+func TestBearerOutcome(t *testing.T) {
+	other := map[string]bearerAnswer{
+		"token_missing":           {http.StatusUnauthorized, "token_missing"},
+		"authorization_malformed": {http.StatusBadRequest, "invalid_request"},
+		"scope_missing":           {http.StatusForbidden, "insufficient_scope"},
+		"token_keys_unavailable":  {http.StatusServiceUnavailable, "temporarily_unavailable"},
+	}
+	reasons := bearerReasons()
+	for i, reason := range reasons {
+		want, ok := other[string(reason)]
+		if !ok {
+			want = bearerAnswer{http.StatusUnauthorized, "invalid_token"}
+		}
+		if got := bearerOutcome(reason); got != want {
+			t.Errorf("%s: %v, want %v", reason, got, want)
+		}
+		if slices.Contains(reasons[:i], reason) {
+			t.Errorf("%s is listed twice", reason)
+		}
+	}
+}
+
+// TestBearerReasonsAreDocumented: the README says of each what to do.
+func TestBearerReasonsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range bearerReasons() {
+		if !slices.Contains(validators.Reasons, reason) && !strings.Contains(string(text), "\n| `"+string(reason)+"` | ") {
+			t.Errorf("the README does not explain %s", reason)
+		}
+	}
+}
+
+// FuzzBearerToken: whatever the header is, what is taken for a token is in it,
+// behind the scheme, and has only the characters of RFC 6750 §2.1.
+func FuzzBearerToken(f *testing.F) {
+	f.Fuzz(func(t *testing.T, value string) {
+		token, refusal := bearerToken([]string{value})
+		if refusal != nil {
+			if token != "" || refusal.Reason != tokenMissing && refusal.Reason != authorizationMalformed {
+				t.Fatalf("%q: %q, %v", value, token, refusal)
+			}
+			return
+		}
+		scheme := strings.TrimRight(strings.TrimSuffix(value, token), " ")
+		if !strings.EqualFold(scheme, "bearer") || strings.ContainsAny(token, " ,;\"\r\n\x00") || token == "" {
+			t.Fatalf("%q is token %q", value, token)
+		}
+		if _, refusal := bearerToken([]string{value, value}); refusal == nil {
+			t.Fatal("two headers")
+		}
+	})
+}

@@ -1,0 +1,294 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// The reasons for which mtls_bearer refuses a request, beside those of
+// tokens.TokenReasons and validators.Reasons.
+const (
+	// tokenMissing means that the request has no bearer token.
+	tokenMissing validators.Reason = "token_missing"
+	// authorizationMalformed means that there are several Authorization
+	// headers, or that one is not what RFC 6750 §2.1 allows.
+	authorizationMalformed validators.Reason = "authorization_malformed"
+	// tokenCertificate means that the token is bound to another certificate.
+	tokenCertificate validators.Reason = "token_certificate"
+	// tokenRevoked means that the token has been revoked.
+	tokenRevoked validators.Reason = "token_revoked"
+	// tokenClient means that the client of another server has the name of a
+	// client of the realm.
+	tokenClient validators.Reason = "token_client"
+)
+
+// bearerReasons is the closed list of the log line `token refused`.
+func bearerReasons() []validators.Reason {
+	reasons := []validators.Reason{tokenMissing, authorizationMalformed}
+	for _, reason := range tokens.TokenReasons {
+		reasons = append(reasons, validators.Reason(reason))
+	}
+	reasons = append(reasons, tokenCertificate, tokenRevoked, tokenClient)
+	for _, reason := range validators.Reasons {
+		if reason != validators.ClientNotAllowed { // mtls_bearer has no allow
+			reasons = append(reasons, reason)
+		}
+	}
+	return reasons
+}
+
+// bearerAnswer is what the caller learns.
+type bearerAnswer struct {
+	status int
+	word   string
+}
+
+// bearerOutcome is the one place where a reason becomes what the caller learns
+// (RFC 6750 §3.1, RFC 8705 §3).
+func bearerOutcome(reason validators.Reason) bearerAnswer {
+	switch reason {
+	case tokenMissing:
+		return bearerAnswer{http.StatusUnauthorized, string(tokenMissing)}
+	case authorizationMalformed:
+		return bearerAnswer{http.StatusBadRequest, "invalid_request"}
+	case validators.ScopeMissing:
+		return bearerAnswer{http.StatusForbidden, "insufficient_scope"}
+	case validators.Reason(tokens.TokenKeysUnavailable):
+		return bearerAnswer{http.StatusServiceUnavailable, "temporarily_unavailable"}
+	}
+	return bearerAnswer{http.StatusUnauthorized, "invalid_token"}
+}
+
+// onlyAuthorization keeps Connection and trailers from removing or adding an
+// Authorization header.
+var onlyAuthorization = protectedNames{names: newHeaderNames("Authorization"), keep: newHeaderNames()}
+
+// bearerToken returns the token of the Authorization header (RFC 6750 §2.1).
+// Another scheme is no token: the caller may not know that one is wanted.
+func bearerToken(values []string) (string, *validators.Refusal) {
+	switch len(values) {
+	case 0:
+		return "", refuseBearer(tokenMissing, "the request has no Authorization header")
+	case 1:
+	default:
+		return "", refuseBearer(authorizationMalformed, "the request has %d Authorization headers", len(values))
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", refuseBearer(tokenMissing, "the Authorization header has another scheme than Bearer")
+	}
+	token = strings.TrimLeft(token, " ")
+	if !isB64Token(token) {
+		return "", refuseBearer(authorizationMalformed, "after Bearer comes no token, or more than one")
+	}
+	return token, nil
+}
+
+// isB64Token checks the syntax of RFC 6750 §2.1.
+func isB64Token(token string) bool {
+	token = strings.TrimRight(token, "=")
+	for _, c := range []byte(token) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~+/", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return token != ""
+}
+
+// bearerIdentity is whom a token was issued to.
+type bearerIdentity struct {
+	clientID, realm, scope string
+	token                  *tokens.VerifiedToken
+	leaf                   *x509.Certificate // nil for a token that is not bound
+}
+
+// text returns what a placeholder stands for.
+func (b *bearerIdentity) text(name string) string {
+	switch name {
+	case "client_id":
+		return b.clientID
+	case "realm":
+		return b.realm
+	case "scope":
+		return b.scope
+	case "credential":
+		return "token"
+	case "thumbprint":
+		return b.token.Thumbprint
+	}
+	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
+		return claimText(b.token.Claims[claim])
+	}
+	if b.leaf == nil {
+		return ""
+	}
+	switch name {
+	case "subject":
+		return certificateText(validators.FormatDN(b.leaf.RawSubject))
+	case "not_after":
+		return b.leaf.NotAfter.UTC().Format(time.RFC3339)
+	}
+	return ""
+}
+
+// claimText is a string as it is, and any other value as JSON.
+func claimText(raw json.RawMessage) string {
+	var text string
+	if len(raw) == 0 || json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, raw); err != nil {
+		return ""
+	}
+	return compact.String()
+}
+
+const (
+	knownTokens = 1 << 12
+	// maxKnownBytes bounds a token and its certificate that are remembered.
+	maxKnownBytes = 8 << 10
+)
+
+// knownToken is a token that has been verified with a certificate.
+type knownToken struct {
+	by       *acceptedIssuer
+	token    *tokens.VerifiedToken
+	identity bearerIdentity
+	// generation is the one of the revocation sources that the certificate was
+	// last checked with.
+	generation uint64
+
+	hash uint64
+	text string
+	leaf []byte // nil without a certificate
+}
+
+// hashToken finds the place of a token and a certificate.
+func hashToken(token string, leaf []byte) uint64 {
+	return maphash.String(presentedSeed, token) ^ maphash.Bytes(presentedSeed, leaf)
+}
+
+// isFor compares the token and the certificate; the hash only finds the place.
+func (k *knownToken) isFor(token string, leaf []byte) bool {
+	return k.text == token && bytes.Equal(k.leaf, leaf)
+}
+
+// verified verifies a token, and that it is bound to this certificate. What was
+// verified before is remembered: then the token and the certificate are compared
+// in octets, the token must not have expired, and its key not have been
+// withdrawn.
+func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*knownToken, *validators.Refusal) {
+	var raw []byte
+	if leaf != nil {
+		raw = leaf.Raw
+	}
+	hash, generation := hashToken(token, raw), h.realm.revocationGeneration()
+	is := func(k *knownToken) bool { return k.hash == hash && k.isFor(token, raw) }
+	if known := h.known.find(hash, is); known != nil && known.generation == generation {
+		if err := known.by.verifier.Recheck(known.token); err != nil {
+			return nil, tokenRefusal(err)
+		}
+		return known, nil
+	}
+	known, refusal := h.verify(token, leaf, noCertificate)
+	if refusal != nil {
+		return nil, refusal
+	}
+	known.hash, known.generation = hash, generation
+	if len(token)+len(raw) <= maxKnownBytes {
+		known.text, known.leaf = strings.Clone(token), bytes.Clone(raw)
+		now := h.app.now()
+		h.known.replace(hash, known, func(old *knownToken) bool { return is(old) || !now.Before(old.token.Expires) })
+	}
+	return known, nil
+}
+
+// verify verifies a token at first sight.
+func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*knownToken, *validators.Refusal) {
+	by, err := h.issuerOf(token)
+	if err != nil {
+		return nil, tokenRefusal(err)
+	}
+	verified, err := by.verifier.Verify(token)
+	if err != nil {
+		return nil, tokenRefusal(err)
+	}
+	if verified.Thumbprint == "" {
+		leaf = nil // whoever presents it has proven nothing about this token
+	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
+		return nil, refusal
+	}
+	known := &knownToken{by: by, token: verified}
+	known.identity = bearerIdentity{
+		clientID: by.prefix + verified.ClientID, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
+	}
+	if by.own {
+		known.identity.realm = h.realm.name
+	}
+	return known, nil
+}
+
+// checkBound compares the certificate with the one that the token is bound to
+// (RFC 8705 §3), and asks the deny file about it.
+func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certificate, noCertificate *validators.Refusal) *validators.Refusal {
+	switch {
+	case noCertificate != nil:
+		return noCertificate
+	case leaf == nil:
+		return refuseBearer(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
+	}
+	if thumbprint := tokens.Thumbprint(leaf); thumbprint != token.Thumbprint {
+		return refuseBearer(tokenCertificate, "the token of client %q is bound to certificate %s, not to this one, %s", token.ClientID, token.Thumbprint, thumbprint)
+	}
+	if h.realm.revocation != nil {
+		return h.realm.revocation.checker.CheckDenied(leaf)
+	}
+	return nil
+}
+
+// revocationGeneration is another number whenever CRLs, OCSP or the deny file
+// say something new.
+func (realm *Realm) revocationGeneration() uint64 {
+	if realm.revocation == nil {
+		return 0
+	}
+	return realm.revocation.checker.Generation()
+}
+
+// issuerOf finds who can verify a token.
+func (h *BearerHandler) issuerOf(token string) (*acceptedIssuer, error) {
+	if len(h.issuers) == 1 {
+		return h.issuers[0], nil
+	}
+	name, err := tokens.IssuerOf(token)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(h.issuers, func(i *acceptedIssuer) bool { return i.issuer == name })
+	if i < 0 {
+		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("it is from issuer %.200q, which is not trusted", name)}
+	}
+	return h.issuers[i], nil
+}
+
+func tokenRefusal(err error) *validators.Refusal {
+	var refused *tokens.TokenError
+	if !errors.As(err, &refused) {
+		return refuseBearer(validators.Reason(tokens.TokenMalformed), "%.200q", err.Error())
+	}
+	return &validators.Refusal{Reason: validators.Reason(refused.Reason), Detail: refused.Detail}
+}

@@ -1,0 +1,44 @@
+//go:build unix
+
+package mtlsauth
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// bearerOperation is mtls_bearer without network and proxy, for a request that
+// another directive of ours has seen already.
+func bearerOperation(b *testing.B, forget bool) func(int) {
+	leaf := testpki.MustSelfSigned(b)
+	h, token := provisionBearer(b, leaf)
+	r, _ := newRequest(leaf)
+	r.Header["Authorization"] = []string{"Bearer " + token}
+	stateOf(h.app, r)
+	w := httptest.NewRecorder()
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	return func(int) {
+		if forget {
+			h.known = newSlotTable[knownToken](memoryWays)
+		}
+		if err := h.ServeHTTP(w, r, next); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkBearer(b *testing.B) {
+	b.Run("remembered", func(b *testing.B) { measure(b, bearerOperation(b, false)) })
+	b.Run("first", func(b *testing.B) { measure(b, bearerOperation(b, true)) })
+}
+
+// BenchmarkCompareBearer is a token that is remembered, beside one whose
+// signature is checked.
+func BenchmarkCompareBearer(b *testing.B) {
+	compare(b, 4, repeated(b, "remembered", bearerOperation(b, false)), repeated(b, "first", bearerOperation(b, true)))
+}

@@ -1,0 +1,207 @@
+package tokens
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// maxRemoteDocument is the size of the largest metadata and JWKS, in bytes.
+const maxRemoteDocument = 256 << 10
+
+// RemoteIssuerConfig describes another authorization server.
+type RemoteIssuerConfig struct {
+	// Issuer is its identifier (RFC 8414 §2). Mandatory.
+	Issuer string
+	// JWKSURI is the https URL of its keys. Default: `jwks_uri` of its metadata.
+	JWKSURI string
+	// Transport makes the requests. Default: direct connections that trust the
+	// CAs of the system.
+	Transport http.RoundTripper
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// RemoteIssuer is the key set of another authorization server, kept fresh. It
+// starts nothing of its own: who has it calls Refresh when it is Due. When the
+// keys cannot be read, those that are known stay. It is safe for concurrent use.
+type RemoteIssuer struct {
+	config  RemoteIssuerConfig
+	fetcher *source.Fetcher
+	url     *source.URL
+	keys    atomic.Pointer[remoteKeys] // nil until they have been read
+}
+
+// NewRemoteIssuer makes a key set that is due. Errors name the value that is
+// wrong and the remedy.
+func NewRemoteIssuer(cfg RemoteIssuerConfig) (*RemoteIssuer, error) {
+	if _, err := parseBaseURL(cfg.Issuer); err != nil {
+		return nil, fmt.Errorf("issuer '%s': %w", cfg.Issuer, err)
+	}
+	i := &RemoteIssuer{config: cfg, fetcher: source.NewSecureFetcher(cfg.Transport)}
+	urlConfig := source.URLConfig{
+		Address: cfg.Issuer, MaxBytes: maxRemoteDocument, Accept: i.accept, Fetch: i.fetch, Now: cfg.Now,
+	}
+	if cfg.JWKSURI != "" {
+		if err := CheckJWKSURI(cfg.JWKSURI); err != nil {
+			return nil, fmt.Errorf("jwks_uri '%s': %w", cfg.JWKSURI, err)
+		}
+		urlConfig.Address, urlConfig.Fetch = cfg.JWKSURI, i.fetcher.Get
+	}
+	var err error
+	i.url, err = source.NewURL(urlConfig)
+	return i, err
+}
+
+// CheckJWKSURI reports why keys cannot be read from an address.
+func CheckJWKSURI(address string) error {
+	if source.CheckSecureURL(address) != nil {
+		return errors.New("not an https URL: use one like https://auth.example.com/keys")
+	}
+	return nil
+}
+
+// PublicKey returns the key with that `kid`, if it is good for one algorithm
+// alone. It neither blocks nor does any I/O.
+func (i *RemoteIssuer) PublicKey(kid string) (PublicKey, bool) {
+	if keys := i.keys.Load(); keys != nil && len(keys.byID[kid]) == 1 && len(keys.byID[kid][0].algorithms) == 1 {
+		return i.PublicKeyFor(kid, keys.byID[kid][0].algorithms[0])
+	}
+	i.url.AskSoon()
+	return PublicKey{}, false
+}
+
+// PublicKeyFor returns the one key with that `kid` that alg can be verified
+// with; without a `kid`, the one key that alg can be verified with at all. A
+// key that is not there makes the keys due, at most once in 30 seconds.
+func (i *RemoteIssuer) PublicKeyFor(kid string, alg Algorithm) (PublicKey, bool) {
+	if keys := i.keys.Load(); keys != nil {
+		if key, ok := keys.find(kid, alg); ok {
+			return key, true
+		}
+	}
+	i.url.AskSoon()
+	return PublicKey{}, false
+}
+
+// Ready reports whether the keys have been read.
+func (i *RemoteIssuer) Ready() bool { return i.keys.Load() != nil }
+
+// Due returns when the keys are to be read: the zero time if at once.
+func (i *RemoteIssuer) Due() time.Time { return i.url.Due() }
+
+// Refresh reads the keys, whether or not they are due. changed tells that there
+// are others than before. While it runs, another call waits for its outcome.
+func (i *RemoteIssuer) Refresh(ctx context.Context) (changed bool, err error) {
+	_, changed, err = i.url.Refresh(ctx)
+	return changed, err
+}
+
+// LastSuccess returns when the keys were last read, zero if never.
+func (i *RemoteIssuer) LastSuccess() time.Time { return i.url.State().Success }
+
+// TakeOver goes on with the keys of another of the same address, so that a new
+// configuration does not begin without.
+func (i *RemoteIssuer) TakeOver(old *RemoteIssuer) {
+	if i.config.Issuer == old.config.Issuer {
+		i.url.TakeOver(old.url)
+	}
+}
+
+func (i *RemoteIssuer) accept(content []byte) error {
+	keys, err := parseRemoteKeys(content)
+	if err == nil {
+		i.keys.Store(keys)
+	}
+	return err
+}
+
+// fetch gets the JWKS from where the metadata says it is. Both are asked for
+// each time, for the server may move its keys.
+func (i *RemoteIssuer) fetch(ctx context.Context, issuer string, limit int64) (source.Document, error) {
+	var errs []error
+	for _, address := range metadataURLs(issuer) {
+		document, err := i.fetcher.Get(ctx, address, limit)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			continue
+		}
+		uri, err := jwksURI(document.Content, issuer)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			continue
+		}
+		if document, err = i.fetcher.Get(ctx, uri, limit); err != nil {
+			return document, fmt.Errorf("jwks_uri of %s: %w", address, err)
+		}
+		return document, nil
+	}
+	return source.Document{}, errors.Join(errs...)
+}
+
+// metadataURLs are the places where an issuer's metadata may be: as RFC 8414
+// §3.1 says, between the host and the path, and as OpenID Connect Discovery
+// says, after the path.
+func metadataURLs(issuer string) []string {
+	issuer = strings.TrimSuffix(issuer, "/")
+	parsed, err := url.Parse(issuer)
+	if err != nil {
+		return nil
+	}
+	base := strings.TrimSuffix(issuer, parsed.Path)
+	return []string{
+		base + "/.well-known/oauth-authorization-server" + parsed.Path,
+		issuer + "/.well-known/openid-configuration",
+	}
+}
+
+// jwksURI returns where the keys are. The issuer is compared byte for byte
+// (RFC 8414 §3.3): another server's metadata would lead to another's keys.
+func jwksURI(content []byte, issuer string) (string, error) {
+	members, err := remoteObject(content)
+	if err != nil {
+		return "", err
+	}
+	said, err := text(members, "issuer")
+	if err != nil {
+		return "", err
+	}
+	if said != issuer {
+		return "", fmt.Errorf("it is the metadata of issuer %.200q", said)
+	}
+	uri, err := text(members, "jwks_uri")
+	switch {
+	case err != nil:
+		return "", err
+	case uri == "":
+		return "", errors.New("the metadata has no jwks_uri; name it in the configuration")
+	}
+	if err := CheckJWKSURI(uri); err != nil {
+		return "", fmt.Errorf("jwks_uri: %w", err)
+	}
+	return uri, nil
+}
+
+func remoteObject(content []byte) (map[string]json.RawMessage, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(content, &members); err != nil || members == nil {
+		return nil, errors.New("it is no JSON object")
+	}
+	return members, nil
+}
+
+// Interface guards
+var (
+	_ KeySet        = (*RemoteIssuer)(nil)
+	_ algorithmKeys = (*RemoteIssuer)(nil)
+	_ readyKeys     = (*RemoteIssuer)(nil)
+	_ readyKeys     = (*KeySource)(nil)
+)

@@ -1,0 +1,330 @@
+package tokens
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// remoteServer is another authorization server, with any documents.
+type remoteServer struct {
+	*httptest.Server
+	documents atomic.Pointer[map[string]string] // by path; @ is the server's URL
+	asked     atomic.Int64
+}
+
+func newRemoteServer(t *testing.T, documents map[string]string) *remoteServer {
+	s := new(remoteServer)
+	s.documents.Store(&documents)
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		document, ok := (*s.documents.Load())[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=300")
+		_, _ = io.WriteString(w, strings.ReplaceAll(document, "@", s.URL))
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *remoteServer) issuer(t *testing.T, path, jwksURI string, now func() time.Time) *RemoteIssuer {
+	t.Helper()
+	issuer, err := NewRemoteIssuer(RemoteIssuerConfig{Issuer: s.URL + path, JWKSURI: jwksURI, Transport: s.Client().Transport, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issuer
+}
+
+func jwksOf(keys ...*Key) string {
+	docs := make([]string, len(keys))
+	for i, key := range keys {
+		docs[i] = string(key.publicDoc)
+	}
+	return `{"keys":[` + strings.Join(docs, ",") + `]}`
+}
+
+const (
+	remoteMetadata = `{"issuer":"@","jwks_uri":"@/keys"}`
+	rfc8414Path    = "/.well-known/oauth-authorization-server"
+	oidcPath       = "/.well-known/openid-configuration"
+)
+
+func TestR41_RemoteMetadata(t *testing.T) {
+	key := exampleKey(t)
+	keys := jwksOf(key)
+	good := func(path string) string { return `{"issuer":"@` + path + `","jwks_uri":"@/keys"}` }
+	for name, test := range map[string]struct {
+		path, jwksURI string
+		documents     map[string]string
+		want          string
+	}{
+		"RFC 8414":                  {"", "", map[string]string{rfc8414Path: good(""), "/keys": keys}, ""},
+		"OpenID Connect":            {"", "", map[string]string{oidcPath: good(""), "/keys": keys}, ""},
+		"RFC 8414 with a path":      {"/a/b", "", map[string]string{rfc8414Path + "/a/b": good("/a/b"), "/keys": keys}, ""},
+		"OpenID Connect, a path":    {"/a/b", "", map[string]string{"/a/b" + oidcPath: good("/a/b"), "/keys": keys}, ""},
+		"a slash at its end":        {"/a/", "", map[string]string{"/a" + oidcPath: good("/a/"), "/keys": keys}, ""},
+		"jwks_uri":                  {"", "@/mine", map[string]string{"/mine": keys}, ""},
+		"of another issuer":         {"", "", map[string]string{rfc8414Path: good("/other"), "/keys": keys}, "metadata of issuer"},
+		"another, then the right":   {"", "", map[string]string{rfc8414Path: good("/other"), oidcPath: good(""), "/keys": keys}, ""},
+		"not byte for byte":         {"/a", "", map[string]string{rfc8414Path + "/a": good("/a/"), "/keys": keys}, "metadata of issuer"},
+		"without an issuer":         {"", "", map[string]string{rfc8414Path: `{"jwks_uri":"@/keys"}`, "/keys": keys}, "metadata of issuer"},
+		"jwks_uri without TLS":      {"", "", map[string]string{rfc8414Path: `{"issuer":"@","jwks_uri":"http://127.0.0.1/keys"}`}, "not an https URL"},
+		"without jwks_uri":          {"", "", map[string]string{rfc8414Path: `{"issuer":"@"}`}, "has no jwks_uri"},
+		"jwks_uri is no string":     {"", "", map[string]string{rfc8414Path: `{"issuer":"@","jwks_uri":1}`}, "not a string"},
+		"names have case":           {"", "", map[string]string{rfc8414Path: `{"Issuer":"@","jwks_uri":"@/keys"}`}, "metadata of issuer"},
+		"no metadata":               {"", "", nil, "404"},
+		"no JSON":                   {"", "", map[string]string{rfc8414Path: "<html>"}, "no JSON object"},
+		"no keys":                   {"", "", map[string]string{rfc8414Path: good("")}, "jwks_uri of"},
+		"keys without an array":     {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{}`}, "no JWKS"},
+		"keys are null":             {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":null}`}, "no JWKS"},
+		"keys are no JSON":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": `x`}, "no JWKS"},
+		"keys without end":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": strings.Repeat(" ", maxRemoteDocument+1)}, "more than 262144 bytes"},
+		"more keys than anyone has": {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":[` + strings.Repeat("1,", 100) + `1]}`}, "101 keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newRemoteServer(t, test.documents)
+			issuer := s.issuer(t, test.path, strings.ReplaceAll(test.jwksURI, "@", s.URL), nil)
+			if issuer.Ready() || !issuer.Due().IsZero() {
+				t.Error("a new one is not due")
+			}
+			changed, err := issuer.Refresh(t.Context())
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %v, want %q", err, test.want)
+			}
+			_, found := issuer.PublicKey(key.id)
+			if ok := err == nil; changed != ok || issuer.Ready() != ok || found != ok || issuer.LastSuccess().IsZero() == ok {
+				t.Errorf("changed %t, ready %t, key %t, last success %s", changed, issuer.Ready(), found, issuer.LastSuccess())
+			}
+		})
+	}
+	for address, want := range map[[2]string]string{
+		{"http://as.example", ""}:                       "not an https URL",
+		{"https://as.example?x", ""}:                    "query",
+		{"https://as.example", "http://as.example/key"}: "not an https URL",
+	} {
+		if _, err := NewRemoteIssuer(RemoteIssuerConfig{Issuer: address[0], JWKSURI: address[1]}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// TestRemoteKeys: which keys of a JWKS count.
+func TestRemoteKeys(t *testing.T) {
+	ec, ed, big := mustKey(t, ES256, time.Time{}), exampleKey(t), mustKey(t, RS256, time.Time{})
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk := func(key any, alg, use string) map[string]any {
+		encoded, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "k", Algorithm: alg, Use: use})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var object map[string]any
+		if err := json.Unmarshal(encoded, &object); err != nil {
+			t.Fatal(err)
+		}
+		return object
+	}
+	with := func(object map[string]any, name string, value any) map[string]any {
+		object[name] = value
+		return object
+	}
+	rsaAlgorithms := "[RS256 RS384 RS512 PS256 PS384 PS512]"
+	for name, test := range map[string]struct {
+		keys []any
+		kid  string
+		want string // the algorithms that a key is found for
+	}{
+		"with alg":                      {[]any{jwk(ec.public.Key, "ES256", "sig")}, "k", "[ES256]"},
+		"without alg":                   {[]any{jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
+		"RSA with alg":                  {[]any{jwk(big.public.Key, "PS256", "")}, "k", "[PS256]"},
+		"RSA without alg":               {[]any{jwk(big.public.Key, "", "sig")}, "k", rsaAlgorithms},
+		"R47 RSA below 2048":            {[]any{jwk(&weak.PublicKey, "", "")}, "k", "[]"},
+		"for encryption":                {[]any{jwk(big.public.Key, "", "enc")}, "k", "[]"},
+		"alg of encryption":             {[]any{jwk(big.public.Key, "RSA-OAEP", "")}, "k", "[]"},
+		"alg of another type":           {[]any{jwk(ec.public.Key, "RS256", "")}, "k", "[]"},
+		"alg of another curve":          {[]any{jwk(ec.public.Key, "ES384", "")}, "k", "[]"},
+		"key_ops":                       {[]any{with(jwk(ec.public.Key, "", ""), "key_ops", []string{"verify"})}, "k", "[ES256]"},
+		"key_ops without verify":        {[]any{with(jwk(ec.public.Key, "", ""), "key_ops", []string{"encrypt"})}, "k", "[]"},
+		"symmetric":                     {[]any{jwk([]byte("secret"), "HS256", "")}, "k", "[]"},
+		"symmetric, of another alg":     {[]any{jwk([]byte("secret"), "", "")}, "k", "[]"},
+		"private":                       {[]any{jwk(ec.private, "", "")}, "k", "[]"},
+		"point not on the curve":        {[]any{with(jwk(ec.public.Key, "", ""), "x", jwk(mustKey(t, ES256, time.Time{}).public.Key, "", "")["x"])}, "k", "[]"},
+		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.public.Key, "", "")}, "k", "[EdDSA]"},
+		"another kid":                   {[]any{jwk(ec.public.Key, "", "")}, "other", "[]"},
+		"no kid asked for, one fits":    {[]any{jwk(ec.public.Key, "", ""), jwk(big.public.Key, "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},
+		"no kid asked for, two fit":     {[]any{jwk(ec.public.Key, "", ""), with(jwk(mustKey(t, ES256, time.Time{}).public.Key, "", ""), "kid", "l")}, "", "[]"},
+		"no kid given":                  {[]any{with(jwk(ec.public.Key, "", ""), "kid", "")}, "", "[ES256]"},
+		"the same twice":                {[]any{jwk(ec.public.Key, "", ""), jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
+		"the same twice, alg once":      {[]any{jwk(ec.public.Key, "ES256", ""), jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
+		"one kid, two types":            {[]any{jwk(ec.public.Key, "", ""), jwk(ed.public.Key, "", "")}, "k", "[ES256 EdDSA]"},
+		"one kid, two keys of one type": {[]any{jwk(ec.public.Key, "", ""), jwk(mustKey(t, ES256, time.Time{}).public.Key, "", "")}, "k", "[]"},
+		"one key for two algorithms":    {[]any{jwk(big.public.Key, "RS256", ""), jwk(big.public.Key, "PS256", "")}, "k", "[RS256 PS256]"},
+		"kid without end":               {[]any{with(jwk(ec.public.Key, "", ""), "kid", strings.Repeat("k", 600))}, strings.Repeat("k", 600), "[]"},
+		"no key at all":                 {[]any{}, "k", "[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			content, err := json.Marshal(map[string]any{"keys": test.keys})
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys, err := parseRemoteKeys(content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := []Algorithm{}
+			for _, alg := range Algorithms() {
+				if key, ok := keys.find(test.kid, alg); ok {
+					found = append(found, alg)
+					if key.Algorithm != alg || !alg.verifiesWith(key.Key) {
+						t.Errorf("asked for %s, got %+v", alg, key)
+					}
+				}
+			}
+			if fmt.Sprint(found) != test.want {
+				t.Errorf("found for %v, want %s", found, test.want)
+			}
+		})
+	}
+}
+
+// TestRemoteRollover: the key of a token that is not known is looked for soon,
+// however many ask, and the old keys stay when the server has none to give.
+func TestRemoteRollover(t *testing.T) {
+	v := newVerifierTest(t)
+	first, second := mustKey(t, ES256, time.Time{}), mustKey(t, ES256, time.Time{})
+	s := newRemoteServer(t, map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(first)})
+	issuer := s.issuer(t, "", "", v.clock.Now)
+	v.config.Keys = issuer
+	token := func(key *Key) string {
+		v.key = key
+		return v.sign(t, v.header(nil), v.claims(nil))
+	}
+	refresh := func(wantError bool) {
+		t.Helper()
+		if _, err := issuer.Refresh(t.Context()); (err != nil) != wantError {
+			t.Fatal(err)
+		}
+	}
+	v.want(t, token(first), TokenKeysUnavailable)
+	refresh(false)
+	old := v.want(t, token(first), "")
+	v.clock.Advance(40 * time.Second)
+	if due := issuer.Due(); !due.After(v.clock.Now()) {
+		t.Errorf("due at %s", due)
+	}
+
+	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(second)})
+	asked := s.asked.Load()
+	for range 1000 { // a flood of tokens that nobody has signed
+		v.want(t, token(second), TokenKeyUnknown)
+	}
+	if !issuer.Due().IsZero() || s.asked.Load() != asked {
+		t.Errorf("due at %s after %d fetches", issuer.Due(), s.asked.Load()-asked)
+	}
+	refresh(false)
+	v.want(t, token(second), "")
+	v.want(t, token(first), TokenKeyUnknown)
+	if err := v.verifier(t).Recheck(old); reasonOf(t, err) != TokenKeyUnknown {
+		t.Errorf("the key was withdrawn, but a token that was verified with it: %v", err)
+	}
+	if due := issuer.Due(); !due.After(v.clock.Now()) {
+		t.Errorf("asked again within 30 s, and due at %s", due)
+	}
+	v.clock.Advance(-10 * time.Second) // a token lives for a minute
+
+	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": "out of order"})
+	refresh(true)
+	v.want(t, token(second), "")
+	s.documents.Store(new(map[string]string))
+	refresh(true)
+	v.want(t, token(second), "")
+
+	next := s.issuer(t, "", "", v.clock.Now)
+	next.TakeOver(issuer)
+	v.config.Keys = next
+	v.want(t, token(second), "")
+	other := s.issuer(t, "/other", "", v.clock.Now)
+	other.TakeOver(issuer)
+	if other.Ready() {
+		t.Error("the keys of another issuer were taken over")
+	}
+
+	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": `{"keys":[]}`})
+	if _, err := next.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.want(t, token(second), TokenKeyUnknown) // all were withdrawn
+}
+
+// TestTokensWithoutKeyID are good where there is no doubt which key it is.
+func TestTokensWithoutKeyID(t *testing.T) {
+	v := newVerifierTest(t)
+	v.key = mustKey(t, ES256, time.Time{})
+	documents := map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, exampleKey(t))}
+	s := newRemoteServer(t, documents)
+	issuer := s.issuer(t, "", "", v.clock.Now)
+	v.config.Keys = issuer
+	if _, err := issuer.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	token := v.sign(t, v.header(members{"kid": nil}), v.claims(nil))
+	v.want(t, token, "")
+	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, mustKey(t, ES256, time.Time{}))})
+	if _, err := issuer.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	v.want(t, token, TokenKeyUnknown)
+}
+
+// FuzzRemoteKeys reads any JWKS: what comes out can verify, and nothing else.
+func FuzzRemoteKeys(f *testing.F) {
+	f.Fuzz(func(t *testing.T, content []byte) {
+		keys, err := parseRemoteKeys(content)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("the error says nothing")
+			}
+			return
+		}
+		for _, key := range keys.all {
+			if len(key.algorithms) == 0 || len(key.id) > maxKeyID {
+				t.Fatalf("%+v is a key", key)
+			}
+			for _, alg := range key.algorithms {
+				if !alg.verifiesWith(key.key) {
+					t.Fatalf("%T is good for %s", key.key, alg)
+				}
+			}
+			if public, ok := key.key.(*rsa.PublicKey); ok && public.N.BitLen() < minRSABits {
+				t.Fatalf("an RSA key of %d bits", public.N.BitLen())
+			}
+			if _, private := key.key.(crypto.Signer); private {
+				t.Fatal("a private key")
+			}
+		}
+		if _, ok := keys.find("", EdDSA); ok && !slices.ContainsFunc(keys.all, func(k remoteKey) bool { return slices.Contains(k.algorithms, EdDSA) }) {
+			t.Fatal("found a key that is not there")
+		}
+	})
+}

@@ -1,0 +1,113 @@
+package tokens
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// maxRemoteKeys bounds the keys of a JWKS that are looked at.
+const maxRemoteKeys = 100
+
+// remoteKeys are the keys of a JWKS (RFC 7517 §5) that tokens can be verified
+// with. They never change.
+type remoteKeys struct {
+	byID map[string][]remoteKey
+	all  []remoteKey
+}
+
+// remoteKey is good for one algorithm, or for all of its type.
+type remoteKey struct {
+	id         string
+	algorithms []Algorithm
+	key        crypto.PublicKey
+}
+
+// parseRemoteKeys reads a JWKS. Of its keys those are left out that no token
+// can be verified with, or should: for encryption, symmetric, private, of an
+// unknown type, damaged, or RSA keys below 2048 bits.
+func parseRemoteKeys(content []byte) (*remoteKeys, error) {
+	var set struct {
+		Keys *[]json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(content, &set); err != nil || set.Keys == nil {
+		return nil, errors.New("it is no JWKS: want a JSON object with an array 'keys'")
+	}
+	if len(*set.Keys) > maxRemoteKeys {
+		return nil, fmt.Errorf("the JWKS has %d keys, more than %d", len(*set.Keys), maxRemoteKeys)
+	}
+	keys := &remoteKeys{byID: make(map[string][]remoteKey)}
+	for _, raw := range *set.Keys {
+		key, ok := parseRemoteKey(raw)
+		if !ok || slices.ContainsFunc(keys.byID[key.id], key.same) {
+			continue
+		}
+		keys.all = append(keys.all, key)
+		keys.byID[key.id] = append(keys.byID[key.id], key)
+	}
+	return keys, nil
+}
+
+func parseRemoteKey(raw []byte) (remoteKey, bool) {
+	var jwk jose.JSONWebKey
+	var operations struct {
+		Names []string `json:"key_ops"`
+	}
+	if json.Unmarshal(raw, &operations) != nil || json.Unmarshal(raw, &jwk) != nil {
+		return remoteKey{}, false
+	}
+	key := remoteKey{id: jwk.KeyID, key: jwk.Key}
+	switch {
+	case len(key.id) > maxKeyID, jwk.Use != "" && jwk.Use != "sig":
+		return key, false
+	case operations.Names != nil && !slices.Contains(operations.Names, "verify"):
+		return key, false
+	}
+	switch public := jwk.Key.(type) {
+	case *rsa.PublicKey:
+		if public.N.BitLen() < minRSABits || public.N.BitLen() > maxRSABits {
+			return key, false
+		}
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	default: // symmetric or private: whoever publishes it has lost it
+		return key, false
+	}
+	for _, alg := range Algorithms() {
+		if alg.verifiesWith(jwk.Key) && (jwk.Algorithm == "" || jwk.Algorithm == string(alg)) {
+			key.algorithms = append(key.algorithms, alg)
+		}
+	}
+	return key, len(key.algorithms) > 0
+}
+
+// same reports whether other says the same.
+func (k remoteKey) same(other remoteKey) bool {
+	return slices.Equal(k.algorithms, other.algorithms) && sameKey(k.key, other.key)
+}
+
+// find returns the key with that `kid`, or without one any key, that alg can be
+// verified with, if it is the only one.
+func (k *remoteKeys) find(kid string, alg Algorithm) (PublicKey, bool) {
+	candidates := k.all
+	if kid != "" {
+		candidates = k.byID[kid]
+	}
+	var found remoteKey
+	for _, key := range candidates {
+		if !slices.Contains(key.algorithms, alg) {
+			continue
+		}
+		if found.key != nil && !sameKey(found.key, key.key) {
+			return PublicKey{}, false // nothing tells which one it is
+		}
+		found = key
+	}
+	return PublicKey{ID: found.id, Algorithm: alg, Key: found.key}, found.key != nil
+}
