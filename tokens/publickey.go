@@ -25,7 +25,7 @@ type KeySet interface {
 func (r *Keyring) PublicKey(kid string) (PublicKey, bool) {
 	for _, key := range r.keys {
 		if key.id == kid {
-			return PublicKey{ID: key.id, Algorithm: key.algorithm, Key: key.private.Public()}, true
+			return PublicKey{ID: key.id, Algorithm: key.algorithm, Key: key.public.Key}, true
 		}
 	}
 	return findVerifyKey(r.verify, kid)
@@ -53,6 +53,9 @@ func (s *KeySource) PublicKey(kid string) (key PublicKey, known bool) {
 	}
 	return key, known
 }
+
+// Ready reports whether there is a keyring.
+func (s *KeySource) Ready() bool { return s.Current() != nil }
 
 // Interface guards
 var (

@@ -1,0 +1,68 @@
+// Package strictjson refuses what encoding/json lets pass in silence.
+package strictjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const maxDepth = 32
+
+// Check reports why raw is not one JSON value of at most maxBytes bytes: a
+// member that appears twice in one object, nesting deeper than 32 levels, or
+// text after the value. Names that differ only in case are different ones.
+func Check(raw []byte, maxBytes int) error {
+	if len(raw) > maxBytes {
+		return fmt.Errorf("larger than %d bytes", maxBytes)
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := checkValue(dec, 0); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("text after the JSON value; write one object")
+	}
+	return nil
+}
+
+func checkValue(dec *json.Decoder, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("nested deeper than %d levels", maxDepth)
+	}
+	token, err := dec.Token()
+	if err != nil {
+		return err
+	}
+	switch token {
+	case json.Delim('{'):
+		seen := make(map[string]struct{})
+		for dec.More() {
+			name, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			// inside an object the decoder only yields strings here
+			member, _ := name.(string)
+			if _, twice := seen[member]; twice {
+				return fmt.Errorf("duplicate member %q; keep one of the two", member)
+			}
+			seen[member] = struct{}{}
+			if err := checkValue(dec, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err = dec.Token()
+	case json.Delim('['):
+		for dec.More() {
+			if err := checkValue(dec, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err = dec.Token()
+	}
+	return err
+}

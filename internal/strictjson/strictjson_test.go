@@ -1,0 +1,31 @@
+package strictjson
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`:                                "",
+		` {"a":{"b":[1,{"a":2}]}} `:         "",
+		`{"a":1,"A":2}`:                     "",
+		`{"a":1,"a":1}`:                     "duplicate member",
+		`{"a":1,"\u0061":2}`:                "duplicate member",
+		`{"b":[{"a":1,"c":{"x":1,"x":2}}]}`: "duplicate member",
+		`{} {}`:                             "text after",
+		`{"a":1}x`:                          "text after",
+		`{"a":1`:                            "EOF",
+		`{"a" 1}`:                           "invalid character",
+		``:                                  "EOF",
+		strings.Repeat("[", 100):            "nested deeper",
+		strings.Repeat("[", 32) + strings.Repeat("]", 32): "",
+		strings.Repeat("[", 34) + strings.Repeat("]", 34): "nested deeper",
+		`"` + strings.Repeat("x", 1000) + `"`:             "larger than",
+	} {
+		err := Check([]byte(text), 1000)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40s: got %v, want %q", text, err, want)
+		}
+	}
+}

@@ -1,0 +1,367 @@
+package tokens
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
+)
+
+const (
+	// MaxTokenSize is the size of the largest token that is looked at, in bytes.
+	MaxTokenSize = 16 << 10
+	// DefaultLeeway is how far ahead another server's clock may be.
+	DefaultLeeway = 10 * time.Second
+	// maxLeeway is what FAPI 2.0 §5.3.2.1 refuses.
+	maxLeeway = 60 * time.Second
+	// maxKeyID bounds the `kid` of a token.
+	maxKeyID = 512
+)
+
+// The types of tokens that a [Verifier] can be told to accept.
+const (
+	TypeAccessToken = "at+jwt" // RFC 9068 §2.1
+	TypeJWT         = "JWT"    // what some servers write instead
+)
+
+// VerifierConfig says which access tokens are good.
+type VerifierConfig struct {
+	// Issuer is compared byte for byte with `iss`. Mandatory.
+	Issuer string
+	// Keys are the issuer's keys. Mandatory.
+	Keys KeySet
+	// Audiences are the names of the API: `aud` must have one of them. Empty
+	// is any audience, for introspection.
+	Audiences []string
+	// Algorithms are those that tokens may be signed with. Default: all of
+	// [Algorithms].
+	Algorithms []Algorithm
+	// Type is the `typ` of tokens: [TypeAccessToken], or [TypeJWT] for servers
+	// that write this instead, when both are accepted. Default: TypeAccessToken.
+	Type string
+	// ClientIDClaim is the claim that names the client. Default: `client_id`,
+	// and `azp` where there is none.
+	ClientIDClaim string
+	// AllowUnbound accepts tokens without `cnf`. Default: false.
+	AllowUnbound bool
+	// Leeway is how far `iat` and `nbf` may be in the future, at most 60 s.
+	// There is none for `exp`. Default: [DefaultLeeway].
+	Leeway time.Duration
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+}
+
+// VerifiedToken is what an access token says that has been verified.
+type VerifiedToken struct {
+	// ID is the `jti`, "" if there is none.
+	ID string
+	// KeyID is the `kid` of the key that signed it, "" if it names none.
+	KeyID string
+	// Issuer is the `iss`, and Subject the `sub`, "" if there is none.
+	Issuer, Subject string
+	// ClientID is the client that the token was issued to: printable ASCII.
+	ClientID string
+	// Audience is the `aud`, and Scopes are those of `scope`, or else of `scp`.
+	Audience, Scopes []string
+	// IssuedAt and NotBefore are zero if the token does not say.
+	IssuedAt, NotBefore, Expires time.Time
+	// Thumbprint is the `x5t#S256` of the certificate that the token is bound
+	// to (RFC 8705 §3.1), "" if it is not bound.
+	Thumbprint string
+	// Claims are all claims as they are written.
+	Claims map[string]json.RawMessage
+
+	algorithm Algorithm
+	key       crypto.PublicKey
+}
+
+// Verifier checks access tokens of one issuer (RFC 9068 §4). It is immutable
+// and safe for concurrent use.
+type Verifier struct {
+	config VerifierConfig
+	parser *jwt.Parser
+}
+
+// algorithmKeys is a [KeySet] whose keys may not say what they are good for.
+type algorithmKeys interface {
+	// PublicKeyFor returns the one key with that `kid` that alg can be verified
+	// with; without a `kid`, the one key that alg can be verified with at all.
+	PublicKeyFor(kid string, alg Algorithm) (PublicKey, bool)
+}
+
+// readyKeys is a [KeySet] that may not have been read yet.
+type readyKeys interface{ Ready() bool }
+
+// NewVerifier makes a verifier. Errors name the value that is wrong and the
+// remedy.
+func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
+	if cfg.Issuer == "" || cfg.Keys == nil {
+		return nil, errors.New("a verifier needs an issuer and its keys")
+	}
+	if cfg.Type == "" {
+		cfg.Type = TypeAccessToken
+	}
+	if err := CheckTokenType(cfg.Type); err != nil {
+		return nil, err
+	}
+	if len(cfg.Algorithms) == 0 {
+		cfg.Algorithms = Algorithms()
+	}
+	names := make([]string, len(cfg.Algorithms))
+	for i, alg := range cfg.Algorithms {
+		if _, err := ParseAlgorithm(string(alg)); err != nil {
+			return nil, err
+		}
+		names[i] = string(alg)
+	}
+	if cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
+		return nil, fmt.Errorf("leeway '%v' is out of range: use 0 to %v", cfg.Leeway, maxLeeway)
+	}
+	if cfg.Leeway == 0 {
+		cfg.Leeway = DefaultLeeway
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Verifier{
+		config: cfg,
+		parser: jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithValidMethods(names), jwt.WithoutClaimsValidation()),
+	}, nil
+}
+
+// CheckTokenType reports why tokens of that `typ` cannot be accepted.
+func CheckTokenType(typ string) error {
+	if typ != TypeAccessToken && typ != TypeJWT {
+		return fmt.Errorf("token type '%s' is not supported: use %s or %s", typ, TypeAccessToken, TypeJWT)
+	}
+	return nil
+}
+
+// Verify checks a token and returns what it says. The error is a [*TokenError].
+// `jku`, `jwk`, `x5u` and `x5c` of its header are never looked at.
+func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
+	header, err := v.header(token)
+	if err != nil {
+		return nil, err
+	}
+	key, err := v.key(header)
+	if err != nil {
+		return nil, err
+	}
+	claims := new(rawClaims)
+	switch _, err := v.parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return key.Key, nil }); {
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return nil, refuseToken(TokenSignature, "the signature does not verify with key %q", header.KeyID)
+	case err != nil:
+		return nil, refuseToken(TokenMalformed, "%.200q", err.Error())
+	}
+	verified, err := v.claims(claims.raw)
+	if err != nil {
+		return nil, err
+	}
+	verified.KeyID, verified.algorithm, verified.key = header.KeyID, header.Algorithm, key.Key
+	return verified, nil
+}
+
+// Recheck tells whether a token that this verifier has verified is still good:
+// it has not expired, and its key has not been withdrawn. Nothing else can have
+// changed. It costs no signature check and does not allocate unless there is an
+// error, which is a [*TokenError].
+func (v *Verifier) Recheck(token *VerifiedToken) error {
+	if err := v.expired(token); err != nil {
+		return err
+	}
+	key, ok := v.find(token.KeyID, token.algorithm)
+	if !ok || !sameKey(key.Key, token.key) {
+		return refuseToken(TokenKeyUnknown, "the key %q that signed it has been withdrawn", token.KeyID)
+	}
+	return nil
+}
+
+func sameKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
+}
+
+// IssuerOf returns the `iss` of a token that has not been verified. It only
+// serves to find the one who can verify it.
+func IssuerOf(token string) (string, error) {
+	if err := checkForm(token); err != nil {
+		return "", err
+	}
+	var claims jwt.RegisteredClaims
+	if _, _, err := jwt.NewParser(jwt.WithStrictDecoding()).ParseUnverified(token, &claims); err != nil {
+		return "", refuseToken(TokenMalformed, "%.200q", err.Error())
+	}
+	return claims.Issuer, nil
+}
+
+func refuseToken(reason TokenReason, format string, args ...any) error {
+	return &TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}
+
+// checkForm checks what can be told without decoding: three parts of base64url
+// (RFC 7515 §7.1). A decoder may pass over line breaks.
+func checkForm(token string) error {
+	if len(token) > MaxTokenSize {
+		return refuseToken(TokenMalformed, "larger than %d bytes", MaxTokenSize)
+	}
+	dots := 0
+	for _, c := range []byte(token) {
+		switch {
+		case c == '.':
+			dots++
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return refuseToken(TokenMalformed, "it is no JWT: it holds %q", c)
+		}
+	}
+	switch dots {
+	case 2:
+		return nil
+	case 4:
+		return refuseToken(TokenMalformed, "it is encrypted; only signed tokens are read")
+	}
+	return refuseToken(TokenMalformed, "it has %d parts; a signed JWT has three", dots+1)
+}
+
+// joseHeader is what of a token's header counts. Names are compared with their
+// case.
+type joseHeader struct {
+	Algorithm Algorithm
+	Type      string
+	KeyID     string
+}
+
+// header reads and checks the header of a token.
+func (v *Verifier) header(token string) (joseHeader, error) {
+	var header joseHeader
+	if err := checkForm(token); err != nil {
+		return header, err
+	}
+	first, _, _ := strings.Cut(token, ".")
+	raw, err := v.parser.DecodeSegment(first)
+	if err != nil {
+		return header, refuseToken(TokenMalformed, "the header is no base64url")
+	}
+	members, err := object(raw)
+	if err != nil {
+		return header, refuseToken(TokenMalformed, "the header: %.200q", err.Error())
+	}
+	for _, name := range []string{"crit", "b64", "enc", "zip"} {
+		if _, ok := members[name]; ok {
+			return header, refuseToken(TokenMalformed, "the header has '%s', which no access token needs", name)
+		}
+	}
+	var alg, contentType string
+	for name, into := range map[string]*string{"alg": &alg, "typ": &header.Type, "kid": &header.KeyID, "cty": &contentType} {
+		if *into, err = text(members, name); err != nil {
+			return header, refuseToken(TokenMalformed, "the header: %v", err)
+		}
+	}
+	header.Algorithm = Algorithm(alg)
+	switch {
+	case isMediaType(contentType, TypeJWT):
+		return header, refuseToken(TokenMalformed, "it is a token in a token")
+	case !isMediaType(header.Type, TypeAccessToken) && (v.config.Type != TypeJWT || !isMediaType(header.Type, TypeJWT)):
+		return header, refuseToken(TokenType, "its typ is %.80q, want %s", header.Type, v.config.Type)
+	case !slices.Contains(v.config.Algorithms, header.Algorithm):
+		return header, refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", alg)
+	case len(header.KeyID) > maxKeyID:
+		return header, refuseToken(TokenMalformed, "its kid has %d characters", len(header.KeyID))
+	}
+	return header, nil
+}
+
+// isMediaType compares a `typ` or `cty` (RFC 7515 §4.1.9): media types have no
+// case, and "application/" may be left out.
+func isMediaType(value, want string) bool {
+	const prefix = "application/"
+	if len(value) > len(prefix) && strings.EqualFold(value[:len(prefix)], prefix) {
+		value = value[len(prefix):]
+	}
+	return len(value) == len(want) && strings.EqualFold(value, want)
+}
+
+// key finds the key that the token says it is signed with.
+func (v *Verifier) key(header joseHeader) (PublicKey, error) {
+	key, ok := v.find(header.KeyID, header.Algorithm)
+	if !ok {
+		if keys, can := v.config.Keys.(readyKeys); can && !keys.Ready() {
+			return key, refuseToken(TokenKeysUnavailable, "the keys of issuer %s have not been read yet", v.config.Issuer)
+		}
+		if header.KeyID == "" {
+			return key, refuseToken(TokenKeyUnknown, "it names no key, and there is not exactly one that fits")
+		}
+		return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q", v.config.Issuer, header.Algorithm, header.KeyID)
+	}
+	if key.Algorithm != header.Algorithm || !header.Algorithm.verifiesWith(key.Key) {
+		return key, refuseToken(TokenAlgorithm, "it is signed with %s, but the key %.80q is for %s", header.Algorithm, header.KeyID, key.Algorithm)
+	}
+	return key, nil
+}
+
+func (v *Verifier) find(kid string, alg Algorithm) (PublicKey, bool) {
+	if keys, ok := v.config.Keys.(algorithmKeys); ok {
+		return keys.PublicKeyFor(kid, alg)
+	}
+	if kid == "" {
+		return PublicKey{}, false
+	}
+	return v.config.Keys.PublicKey(kid)
+}
+
+// verifiesWith reports whether the key is of the type that alg needs.
+func (alg Algorithm) verifiesWith(key crypto.PublicKey) bool {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		return key.Curve.Params().Name == alg.keyType()
+	case *rsa.PublicKey:
+		return alg.keyType() == "RSA"
+	case ed25519.PublicKey:
+		return alg == EdDSA
+	}
+	return false
+}
+
+// object decodes a JSON object whose members are all there once, in UTF-8.
+func object(raw []byte) (map[string]json.RawMessage, error) {
+	if !utf8.Valid(raw) {
+		return nil, errors.New("not UTF-8")
+	}
+	if err := strictjson.Check(raw, MaxTokenSize); err != nil {
+		return nil, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil {
+		return nil, errors.New("not a JSON object")
+	}
+	if members == nil {
+		return nil, errors.New("not a JSON object")
+	}
+	return members, nil
+}
+
+// text returns a member that must be a string, "" if it is absent.
+func text(members map[string]json.RawMessage, name string) (string, error) {
+	raw, ok := members[name]
+	if !ok {
+		return "", nil
+	}
+	var value *string
+	if err := json.Unmarshal(raw, &value); err != nil || value == nil {
+		return "", fmt.Errorf("'%s' is not a string", name)
+	}
+	return *value, nil
+}

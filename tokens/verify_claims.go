@@ -1,0 +1,230 @@
+package tokens
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// maxNumericDate is the end of the year 9999: what is later is no time.
+const maxNumericDate = 253402300799
+
+// maxClientID bounds the name of a client of another server, in bytes.
+const maxClientID = 200
+
+const thumbprintMethod = "x5t#S256"
+
+// rawClaims takes the claims of a token as they are written. It has the methods
+// of jwt.Claims only to be taken by the parser, which does not call them.
+type rawClaims struct {
+	jwt.Claims
+	raw json.RawMessage
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *rawClaims) UnmarshalJSON(raw []byte) error {
+	c.raw = bytes.Clone(raw)
+	return nil
+}
+
+// claims checks the claims of a token whose signature is good.
+func (v *Verifier) claims(raw []byte) (*VerifiedToken, error) {
+	members, err := object(raw)
+	if err != nil {
+		return nil, refuseToken(TokenMalformed, "the claims: %.200q", err.Error())
+	}
+	t := &VerifiedToken{Claims: members}
+	if err := t.read(members, v.config.ClientIDClaim); err != nil {
+		return nil, refuseToken(TokenMalformed, "the claims: %v", err)
+	}
+	if t.Issuer != v.config.Issuer {
+		return nil, refuseToken(TokenIssuer, "it is from issuer %.200q, want %s", t.Issuer, v.config.Issuer)
+	}
+	isOurs := func(audience string) bool { return slices.Contains(v.config.Audiences, audience) }
+	if len(v.config.Audiences) > 0 && !slices.ContainsFunc(t.Audience, isOurs) {
+		return nil, refuseToken(TokenAudience, "it is for %.200q, want %q", strings.Join(t.Audience, " "), v.config.Audiences)
+	}
+	if err := v.expired(t); err != nil {
+		return nil, err
+	}
+	latest := v.config.Now().Add(v.config.Leeway)
+	if t.IssuedAt.After(latest) || t.NotBefore.After(latest) {
+		return nil, refuseToken(TokenNotYetValid, "iat is %s and nbf %s; compare the clocks", dateText(t.IssuedAt), dateText(t.NotBefore))
+	}
+	cnf, bound := members["cnf"]
+	if !bound {
+		if !v.config.AllowUnbound {
+			return nil, refuseToken(TokenUnbound, "it has no cnf, so whoever holds it could use it")
+		}
+		return t, nil
+	}
+	if t.Thumbprint, err = thumbprintOf(cnf); err != nil {
+		return nil, refuseToken(TokenConfirmation, "the claim cnf: %v", err)
+	}
+	return t, nil
+}
+
+func (v *Verifier) expired(t *VerifiedToken) error {
+	if !v.config.Now().Before(t.Expires) {
+		return refuseToken(TokenExpired, "it expired at %s", dateText(t.Expires))
+	}
+	return nil
+}
+
+func dateText(t time.Time) string {
+	if t.IsZero() {
+		return "not given"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// read takes the claims into t, each of the type that it must have.
+func (t *VerifiedToken) read(members map[string]json.RawMessage, clientIDClaim string) error {
+	var wrong error
+	note := func(err error) {
+		if wrong == nil {
+			wrong = err
+		}
+	}
+	textOf := func(name string) string {
+		value, err := text(members, name)
+		note(err)
+		return value
+	}
+	dateOf := func(name string) time.Time {
+		value, err := numericDate(members, name)
+		note(err)
+		return value
+	}
+	if clientIDClaim == "" {
+		clientIDClaim = "client_id"
+		if _, ok := members[clientIDClaim]; !ok {
+			clientIDClaim = "azp"
+		}
+	}
+	t.Issuer, t.Subject, t.ID, t.ClientID = textOf("iss"), textOf("sub"), textOf("jti"), textOf(clientIDClaim)
+	t.Expires, t.IssuedAt, t.NotBefore = dateOf("exp"), dateOf("iat"), dateOf("nbf")
+	if wrong != nil {
+		return wrong
+	}
+	if err := checkTokenClientID(t.ClientID, clientIDClaim); err != nil {
+		return err
+	}
+	if t.Expires.IsZero() {
+		return errors.New("'exp' is missing")
+	}
+	var err error
+	if t.Audience, err = list(members["aud"], "aud"); err != nil {
+		return err
+	}
+	if len(t.Audience) == 0 {
+		return errors.New("'aud' is missing")
+	}
+	t.Scopes, err = scopesOf(members)
+	return err
+}
+
+// checkTokenClientID refuses what RFC 6749 appendix A.1 does not allow, for it
+// goes into headers and logs.
+func checkTokenClientID(id, claim string) error {
+	if id == "" {
+		return fmt.Errorf("'%s' is missing", claim)
+	}
+	unsafe := func(r rune) bool { return r < ' ' || r > '~' }
+	if len(id) > maxClientID || strings.ContainsFunc(id, unsafe) || strings.TrimSpace(id) != id {
+		return fmt.Errorf("'%s' is %.80q: want at most %d characters of printable ASCII", claim, id, maxClientID)
+	}
+	return nil
+}
+
+// numericDate reads a NumericDate (RFC 7519 §2), which may have a fraction.
+func numericDate(members map[string]json.RawMessage, name string) (time.Time, error) {
+	raw, ok := members[name]
+	if !ok {
+		return time.Time{}, nil
+	}
+	var seconds *float64
+	if err := json.Unmarshal(raw, &seconds); err != nil || seconds == nil || *seconds <= 0 || *seconds > maxNumericDate {
+		return time.Time{}, fmt.Errorf("'%s' is no time in seconds since 1970", name)
+	}
+	whole, fraction := math.Modf(*seconds)
+	return time.Unix(int64(whole), int64(fraction*1e9)), nil
+}
+
+// list reads a string or an array of strings.
+func list(raw json.RawMessage, name string) ([]string, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	var many []*string
+	if raw[0] != '[' {
+		many = make([]*string, 1)
+		raw = slices.Concat([]byte("["), raw, []byte("]"))
+	}
+	if err := json.Unmarshal(raw, &many); err != nil {
+		return nil, fmt.Errorf("'%s' is no string and no array of strings", name)
+	}
+	values := make([]string, len(many))
+	for i, value := range many {
+		if value == nil {
+			return nil, fmt.Errorf("'%s' has a null", name)
+		}
+		values[i] = *value
+	}
+	return values, nil
+}
+
+// scopesOf reads the scopes of a token: those of `scope` (RFC 9068 §2.2.3), or
+// of `scp` where there is none, as a string or as an array.
+func scopesOf(members map[string]json.RawMessage) ([]string, error) {
+	name := "scope"
+	if _, ok := members[name]; !ok {
+		name = "scp"
+	}
+	raw := members[name]
+	values, err := list(raw, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > 0 && raw[0] == '"' {
+		values = strings.FieldsFunc(values[0], func(r rune) bool { return r == ' ' })
+	}
+	for _, scope := range values {
+		if !ValidScope(scope) {
+			return nil, fmt.Errorf("'%s' holds %.80q, which is no scope", name, scope)
+		}
+	}
+	return values, nil
+}
+
+// thumbprintOf reads the confirmation of a certificate (RFC 8705 §3.1). A
+// token with any other method beside it asks for a proof that is not checked
+// here, so it is refused.
+func thumbprintOf(cnf json.RawMessage) (string, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(cnf, &members); err != nil || members == nil {
+		return "", errors.New("it is not an object")
+	}
+	for name := range members {
+		if name != thumbprintMethod {
+			return "", fmt.Errorf("it has the method %.80q, which is not understood", name)
+		}
+	}
+	thumbprint, err := text(members, thumbprintMethod)
+	if err != nil {
+		return "", err
+	}
+	sum, err := base64.RawURLEncoding.Strict().DecodeString(thumbprint)
+	if len(thumbprint) != thumbprintLength || err != nil || len(sum) != 32 {
+		return "", fmt.Errorf("x5t#S256 is not base64url of a SHA-256 hash, %d characters", thumbprintLength)
+	}
+	return thumbprint, nil
+}

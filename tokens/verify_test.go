@@ -1,0 +1,583 @@
+package tokens
+
+import (
+	"crypto"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// members is a JSON object. A value of nil takes a member away.
+type members map[string]any
+
+// testKeys are keys by their kid.
+type testKeys map[string]PublicKey
+
+func (k testKeys) PublicKey(kid string) (PublicKey, bool) {
+	key, ok := k[kid]
+	return key, ok
+}
+
+func (k *Key) publicKey() PublicKey {
+	return PublicKey{ID: k.id, Algorithm: k.algorithm, Key: k.public.Key}
+}
+
+// verifierTest signs tokens and verifies them.
+type verifierTest struct {
+	key    *Key
+	clock  *clock
+	config VerifierConfig
+}
+
+func newVerifierTest(t testing.TB) *verifierTest {
+	v := &verifierTest{key: exampleKey(t), clock: newClock()}
+	v.config = VerifierConfig{
+		Issuer: testURL, Keys: testKeys{v.key.id: v.key.publicKey()}, Audiences: []string{"api"}, Now: v.clock.Now,
+	}
+	return v
+}
+
+func (v *verifierTest) verifier(t testing.TB) *Verifier {
+	t.Helper()
+	verifier, err := NewVerifier(v.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verifier
+}
+
+// claims are those of a good token, with changes.
+func (v *verifierTest) claims(changes members) members {
+	now := testNow.Unix()
+	claims := members{
+		"iss": testURL, "sub": "a", "aud": "api", "exp": now + 60, "iat": now, "jti": "1", "client_id": "a",
+		"scope": "x y", "cnf": members{thumbprintMethod: strings.Repeat("A", thumbprintLength)},
+	}
+	return change(claims, changes)
+}
+
+func (v *verifierTest) header(changes members) members {
+	return change(members{"typ": "at+jwt", "alg": string(v.key.algorithm), "kid": v.key.id}, changes)
+}
+
+func change(object, changes members) members {
+	for name, value := range changes {
+		object[name] = value
+		if value == nil {
+			delete(object, name)
+		}
+	}
+	return object
+}
+
+func encodePart(t testing.TB, part any) string {
+	t.Helper()
+	raw, ok := part.(string)
+	if !ok {
+		encoded, err := json.Marshal(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = string(encoded)
+	}
+	return base64.RawURLEncoding.EncodeToString([]byte(raw))
+}
+
+// sign makes a token of a header and claims, each members or text.
+func (v *verifierTest) sign(t testing.TB, header, claims any) string {
+	t.Helper()
+	input := encodePart(t, header) + "." + encodePart(t, claims)
+	signature, err := v.key.method.Sign(input, v.key.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return input + "." + base64.RawURLEncoding.EncodeToString(signature)
+}
+
+// reasonOf is "" for a token that is good.
+func reasonOf(t testing.TB, err error) TokenReason {
+	t.Helper()
+	if err == nil {
+		return ""
+	}
+	var refusal *TokenError
+	if !errors.As(err, &refusal) || !slices.Contains(TokenReasons, refusal.Reason) || refusal.Detail == "" {
+		t.Fatalf("the error is not of the closed list: %v", err)
+	}
+	return refusal.Reason
+}
+
+func (v *verifierTest) want(t *testing.T, token string, want TokenReason) *VerifiedToken {
+	t.Helper()
+	verified, err := v.verifier(t).Verify(token)
+	if got := reasonOf(t, err); got != want {
+		t.Errorf("got %q (%v), want %q", got, err, want)
+	}
+	if (verified == nil) != (err != nil) {
+		t.Errorf("got %v and %v", verified, err)
+	}
+	return verified
+}
+
+func TestR34_GoodToken(t *testing.T) {
+	v := newVerifierTest(t)
+	now := testNow.Unix()
+	token := v.want(t, v.sign(t, v.header(nil), v.claims(members{"tenant": "acme", "nbf": now})), "")
+	if token == nil {
+		t.FailNow()
+	}
+	if string(token.Claims["tenant"]) != `"acme"` || len(token.Claims) != 11 {
+		t.Errorf("claims are %s", token.Claims)
+	}
+	token.Claims, token.key = nil, nil
+	at := time.Unix(now, 0)
+	want := VerifiedToken{
+		ID: "1", KeyID: v.key.id, Issuer: testURL, Subject: "a", ClientID: "a", Audience: []string{"api"}, Scopes: []string{"x", "y"},
+		IssuedAt: at, NotBefore: at, Expires: at.Add(time.Minute), Thumbprint: strings.Repeat("A", 43), algorithm: EdDSA,
+	}
+	if fmt.Sprint(*token) != fmt.Sprint(want) {
+		t.Errorf("got  %+v\nwant %+v", *token, want)
+	}
+}
+
+func TestR30_EveryAlgorithmVerifies(t *testing.T) {
+	for _, alg := range Algorithms() {
+		v := newVerifierTest(t)
+		v.key = mustKey(t, alg, time.Time{})
+		v.config.Keys = FixedKeys(NewKeyring(v.key))
+		v.want(t, v.sign(t, v.header(nil), v.claims(nil)), "")
+		v.config.Algorithms = slices.DeleteFunc(Algorithms(), func(a Algorithm) bool { return a == alg })
+		v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenAlgorithm)
+	}
+}
+
+// TestR34_OwnIssuer verifies what the issuer of this package mints.
+func TestR34_OwnIssuer(t *testing.T) {
+	issuer := newTestIssuer(t, IssuerConfig{Audience: []string{"api"}})
+	v := newVerifierTest(t)
+	v.config.Keys = issuer.keys
+	minted := mustMint(t, issuer, newGrant("x"), newRequest(""))
+	token := v.want(t, minted.AccessToken, "")
+	if token == nil || token.ID != minted.ID || token.ClientID != "mtls.client" {
+		t.Errorf("got %+v", token)
+	}
+}
+
+func TestR34_Headers(t *testing.T) {
+	for name, test := range map[string]struct {
+		header any // changes, or the text
+		want   TokenReason
+	}{
+		"as it is":                          {members{}, ""},
+		"typ in full":                       {members{"typ": "application/at+jwt"}, ""},
+		"typ has no case":                   {members{"typ": "Application/AT+JWT"}, ""},
+		"R30 typ JWT":                       {members{"typ": "JWT"}, TokenType},
+		"no typ":                            {members{"typ": nil}, TokenType},
+		"typ of a gateway":                  {members{"typ": "gateway+jwt"}, TokenType},
+		"typ of another":                    {members{"typ": "at+jwt2"}, TokenType},
+		"typ twice prefixed":                {members{"typ": "application/application/at+jwt"}, TokenType},
+		"typ is no string":                  {members{"typ": []string{"at+jwt"}}, TokenMalformed},
+		"typ is null":                       {`{"alg":"EdDSA","kid":"x","typ":null}`, TokenMalformed},
+		"R30 none":                          {members{"alg": "none"}, TokenAlgorithm},
+		"R30 None":                          {members{"alg": "None"}, TokenAlgorithm},
+		"no alg":                            {members{"alg": nil}, TokenAlgorithm},
+		"HMAC":                              {members{"alg": "HS256"}, TokenAlgorithm},
+		"alg has case":                      {members{"alg": "eddsa"}, TokenAlgorithm},
+		"alg of another key":                {members{"alg": "ES256"}, TokenAlgorithm},
+		"alg is no string":                  {members{"alg": 1}, TokenMalformed},
+		"kid of nobody":                     {members{"kid": "nobody"}, TokenKeyUnknown},
+		"no kid":                            {members{"kid": nil}, TokenKeyUnknown},
+		"kid is no string":                  {members{"kid": 1}, TokenMalformed},
+		"kid without end":                   {members{"kid": strings.Repeat("x", 513)}, TokenMalformed},
+		"crit":                              {members{"crit": []string{"exp"}}, TokenMalformed},
+		"empty crit":                        {members{"crit": []string{}}, TokenMalformed},
+		"b64":                               {members{"b64": true}, TokenMalformed},
+		"zip":                               {members{"zip": "DEF"}, TokenMalformed},
+		"enc":                               {members{"enc": "A256GCM"}, TokenMalformed},
+		"nested":                            {members{"cty": "JWT"}, TokenMalformed},
+		"nested, in full":                   {members{"cty": "application/jwt"}, TokenMalformed},
+		"another content":                   {members{"cty": "x"}, ""},
+		"jku, x5u, x5c, jwk are ignored":    {members{"jku": "https://evil.example", "x5u": "https://evil.example", "x5c": []string{"x"}, "jwk": members{"kty": "oct", "k": "AA"}}, ""},
+		"alg twice":                         {`{"alg":"none","typ":"at+jwt","kid":"KID","alg":"EdDSA"}`, TokenMalformed},
+		"kid twice, escaped":                {`{"alg":"EdDSA","typ":"at+jwt","kid":"x","\u006bid":"KID"}`, TokenMalformed},
+		"names have case":                   {`{"ALG":"none","TYP":"x","Kid":"x","alg":"EdDSA","typ":"at+jwt","kid":"KID"}`, ""},
+		"names in another case do not help": {`{"Alg":"EdDSA","Typ":"at+jwt","Kid":"KID"}`, TokenType},
+		"not UTF-8":                         {"{\"alg\":\"EdDSA\",\"typ\":\"at+jwt\",\"kid\":\"KID\",\"x\":\"\xff\"}", TokenMalformed},
+		"an array":                          {`["alg"]`, TokenMalformed},
+		"null":                              {`null`, TokenMalformed},
+		"nothing":                           {``, TokenMalformed},
+		"two objects":                       {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID"}{}`, TokenMalformed},
+		"nested deeply":                     {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`, TokenMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVerifierTest(t)
+			header := test.header
+			switch given := header.(type) {
+			case members:
+				header = v.header(given)
+			case string:
+				header = strings.ReplaceAll(given, "KID", v.key.id)
+			}
+			v.want(t, v.sign(t, header, v.claims(nil)), test.want)
+		})
+	}
+}
+
+func TestR34_Claims(t *testing.T) {
+	now := testNow.Unix()
+	thumbprint := strings.Repeat("A", 43)
+	for name, test := range map[string]struct {
+		claims any // changes, or the text
+		want   TokenReason
+	}{
+		"as it is":                        {members{}, ""},
+		"iss with a slash":                {members{"iss": testURL + "/"}, TokenIssuer},
+		"iss in capitals":                 {members{"iss": strings.ToUpper(testURL)}, TokenIssuer},
+		"no iss":                          {members{"iss": nil}, TokenIssuer},
+		"iss is an array":                 {members{"iss": []string{testURL}}, TokenMalformed},
+		"R34 another aud":                 {members{"aud": "other"}, TokenAudience},
+		"aud in capitals":                 {members{"aud": "API"}, TokenAudience},
+		"several aud":                     {members{"aud": []string{"other", "api"}}, ""},
+		"several other aud":               {members{"aud": []string{"other", "api2"}}, TokenAudience},
+		"no aud":                          {members{"aud": nil}, TokenMalformed},
+		"empty aud":                       {members{"aud": []string{}}, TokenMalformed},
+		"aud with a null":                 {members{"aud": []any{"api", nil}}, TokenMalformed},
+		"aud is a number":                 {members{"aud": 1}, TokenMalformed},
+		"aud is an object":                {members{"aud": members{"api": 1}}, TokenMalformed},
+		"a second left":                   {members{"exp": now + 1}, ""},
+		"expires now":                     {members{"exp": now}, TokenExpired},
+		"expired":                         {members{"exp": now - 1}, TokenExpired},
+		"a fraction left":                 {members{"exp": float64(now) + 0.5}, ""},
+		"no exp":                          {members{"exp": nil}, TokenMalformed},
+		"exp is text":                     {members{"exp": fmt.Sprint(now + 60)}, TokenMalformed},
+		"exp is too large":                {members{"exp": 1e300}, TokenMalformed},
+		"exp is negative":                 {members{"exp": -1}, TokenMalformed},
+		"exp is null":                     {`{"iss":"https://auth.example.com","exp":null}`, TokenMalformed},
+		"FAPI iat 10 s ahead":             {members{"iat": now + 10}, ""},
+		"iat 11 s ahead":                  {members{"iat": now + 11}, TokenNotYetValid},
+		"FAPI iat more than 60 s ahead":   {members{"iat": now + 61}, TokenNotYetValid},
+		"nbf 10 s ahead":                  {members{"nbf": now + 10}, ""},
+		"nbf 11 s ahead":                  {members{"nbf": now + 11}, TokenNotYetValid},
+		"no iat":                          {members{"iat": nil}, ""},
+		"iat is text":                     {members{"iat": "now"}, TokenMalformed},
+		"nbf is an object":                {members{"nbf": members{}}, TokenMalformed},
+		"no client_id":                    {members{"client_id": nil}, TokenMalformed},
+		"azp instead":                     {members{"client_id": nil, "azp": "a"}, ""},
+		"client_id is a number":           {members{"client_id": 1}, TokenMalformed},
+		"client_id, not azp":              {members{"client_id": "", "azp": "a"}, TokenMalformed},
+		"client_id with a line break":     {members{"client_id": "a\nb"}, TokenMalformed},
+		"client_id not in ASCII":          {members{"client_id": "ä"}, TokenMalformed},
+		"client_id ends with a space":     {members{"client_id": "a "}, TokenMalformed},
+		"client_id without end":           {members{"client_id": strings.Repeat("a", 201)}, TokenMalformed},
+		"sub is a number":                 {members{"sub": 1}, TokenMalformed},
+		"scope as an array":               {members{"scope": []string{"x", "y"}}, ""},
+		"scope is a number":               {members{"scope": 1}, TokenMalformed},
+		"a scope with a quote":            {members{"scope": `x"y`}, TokenMalformed},
+		"a scope with a space, in a list": {members{"scope": []string{"x y"}}, TokenMalformed},
+		"R11 no cnf":                      {members{"cnf": nil}, TokenUnbound},
+		"cnf is null":                     {`null-cnf`, TokenConfirmation},
+		"cnf is text":                     {members{"cnf": thumbprint}, TokenConfirmation},
+		"cnf is an array":                 {members{"cnf": []string{thumbprint}}, TokenConfirmation},
+		"cnf is empty":                    {members{"cnf": members{}}, TokenConfirmation},
+		"R22 another method":              {members{"cnf": members{"jkt": thumbprint}}, TokenConfirmation},
+		"R22 another method beside":       {members{"cnf": members{thumbprintMethod: thumbprint, "jkt": thumbprint}}, TokenConfirmation},
+		"R22 the method of SHA-1":         {members{"cnf": members{"x5t": strings.Repeat("A", 27)}}, TokenConfirmation},
+		"method in another case":          {members{"cnf": members{"x5t#s256": thumbprint}}, TokenConfirmation},
+		"R12 with padding":                {members{"cnf": members{thumbprintMethod: thumbprint + "="}}, TokenConfirmation},
+		"R12 too short":                   {members{"cnf": members{thumbprintMethod: thumbprint[1:]}}, TokenConfirmation},
+		"R12 in hex":                      {members{"cnf": members{thumbprintMethod: strings.Repeat("a", 64)}}, TokenConfirmation},
+		"R12 base64, not url":             {members{"cnf": members{thumbprintMethod: "+" + thumbprint[1:]}}, TokenConfirmation},
+		"R12 with a line break":           {members{"cnf": members{thumbprintMethod: thumbprint[:42] + "\n"}}, TokenConfirmation},
+		"R12 not canonical":               {members{"cnf": members{thumbprintMethod: thumbprint[:42] + "B"}}, TokenConfirmation},
+		"R12 null":                        {members{"cnf": members{thumbprintMethod: nil}}, TokenConfirmation},
+		"a claim twice":                   {`{"exp":1,"exp":2}`, TokenMalformed},
+		"a member of cnf twice":           {`{"cnf":{"x5t#S256":"a","x5t#S256":"b"}}`, TokenMalformed},
+		"names have case":                 {members{"EXP": 1, "Iss": "x", "CNF": nil, "Cnf": 1}, ""},
+		"an array":                        {`[]`, TokenMalformed},
+		"a string":                        {`"x"`, TokenMalformed},
+		"null":                            {`null`, TokenMalformed},
+		"a token":                         {`eyJhbGciOiJub25lIn0.e30.`, TokenMalformed},
+		"nothing":                         {``, TokenMalformed},
+		"text after":                      {`{}{}`, TokenMalformed},
+		"not UTF-8":                       {"{\"a\":\"\xff\"}", TokenMalformed},
+		"larger than a token may be":      {members{"x": strings.Repeat("x", MaxTokenSize)}, TokenMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVerifierTest(t)
+			claims := test.claims
+			if given, ok := claims.(members); ok {
+				claims = v.claims(given)
+			} else if claims == "null-cnf" {
+				encoded, err := json.Marshal(v.claims(members{"cnf": nil}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				claims = `{"cnf":null,` + string(encoded[1:])
+			}
+			v.want(t, v.sign(t, v.header(nil), claims), test.want)
+		})
+	}
+}
+
+func TestTokensThatAreNone(t *testing.T) {
+	v := newVerifierTest(t)
+	good := v.sign(t, v.header(nil), v.claims(nil))
+	head, rest, _ := strings.Cut(good, ".")
+	body, signature, _ := strings.Cut(rest, ".")
+	last := strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", signature[len(signature)-1])
+	for name, test := range map[string]struct {
+		token string
+		want  TokenReason
+	}{
+		"good":                     {good, ""},
+		"empty":                    {"", TokenMalformed},
+		"dots":                     {"..", TokenMalformed},
+		"two parts":                {head + "." + body, TokenMalformed},
+		"four parts":               {good + ".", TokenMalformed},
+		"encrypted":                {good + "..", TokenMalformed},
+		"no signature":             {head + "." + body + ".", TokenSignature},
+		"part of the signature":    {good[:len(good)-2], TokenSignature},
+		"another body":             {head + "." + encodePart(t, v.claims(members{"sub": "b"})) + "." + signature, TokenSignature},
+		"another header":           {encodePart(t, v.header(members{"cty": "y"})) + "." + rest, TokenSignature},
+		"a space":                  {good + " ", TokenMalformed},
+		"a line break":             {head + "\n." + rest, TokenMalformed},
+		"with padding":             {good + "==", TokenMalformed},
+		"signature, not canonical": {good[:len(good)-1] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last^1]), TokenMalformed},
+		"too large":                {good + strings.Repeat("A", MaxTokenSize), TokenMalformed},
+		"many dots":                {strings.Repeat(".", MaxTokenSize), TokenMalformed},
+		"none":                     {encodePart(t, v.header(members{"alg": "none"})) + "." + body + ".", TokenAlgorithm},
+	} {
+		t.Run(name, func(t *testing.T) { v.want(t, test.token, test.want) })
+	}
+}
+
+// TestR34_AlgorithmConfusion signs with what everybody knows: the public key.
+func TestR34_AlgorithmConfusion(t *testing.T) {
+	v := newVerifierTest(t)
+	rs := mustKey(t, RS256, time.Time{})
+	pem, err := encodePrivateKeyPEM(rs.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.config.Keys = testKeys{"kid": rs.publicKey()}
+	for _, secret := range [][]byte{pem, rs.publicDoc} {
+		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(v.claims(nil)))
+		maps.Copy(token.Header, map[string]any{"typ": "at+jwt", "kid": "kid"})
+		signed, err := token.SignedString(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.want(t, signed, TokenAlgorithm)
+	}
+	// a key is used with its own algorithm only, though it could with another
+	v.key = mustKey(t, PS256, time.Time{})
+	v.want(t, v.sign(t, v.header(members{"kid": "kid"}), v.claims(nil)), TokenAlgorithm)
+	// and a key that says it is for an algorithm of another kind is for none
+	p384 := mustKey(t, ES384, time.Time{})
+	for alg, key := range map[Algorithm]crypto.PublicKey{ES256: p384.public.Key, RS256: p384.public.Key, EdDSA: rs.public.Key, PS256: "x"} {
+		v.config.Keys = testKeys{"kid": {ID: "kid", Algorithm: alg, Key: key}}
+		v.want(t, v.sign(t, v.header(members{"kid": "kid", "alg": string(alg)}), v.claims(nil)), TokenAlgorithm)
+	}
+}
+
+func TestVerifierSettings(t *testing.T) {
+	for name, test := range map[string]struct {
+		set            func(*VerifierConfig)
+		header, claims members
+		want           TokenReason
+		clientID       string
+		scopes         string
+	}{
+		"any audience":             {func(c *VerifierConfig) { c.Audiences = nil }, nil, members{"aud": "other"}, "", "a", "[x y]"},
+		"any audience, not none":   {func(c *VerifierConfig) { c.Audiences = nil }, nil, members{"aud": nil}, TokenMalformed, "", ""},
+		"typ JWT":                  {func(c *VerifierConfig) { c.Type = TypeJWT }, members{"typ": "jwt"}, nil, "", "a", "[x y]"},
+		"typ JWT, at+jwt is good":  {func(c *VerifierConfig) { c.Type = TypeJWT }, nil, nil, "", "a", "[x y]"},
+		"typ JWT, not gateway+jwt": {func(c *VerifierConfig) { c.Type = TypeJWT }, members{"typ": "gateway+jwt"}, nil, TokenType, "", ""},
+		"typ JWT, none":            {func(c *VerifierConfig) { c.Type = TypeJWT }, members{"typ": nil}, nil, TokenType, "", ""},
+		"client in sub":            {func(c *VerifierConfig) { c.ClientIDClaim = "sub" }, nil, members{"sub": "s"}, "", "s", "[x y]"},
+		"client in appid, absent":  {func(c *VerifierConfig) { c.ClientIDClaim = "appid" }, nil, nil, TokenMalformed, "", ""},
+		"unbound":                  {func(c *VerifierConfig) { c.AllowUnbound = true }, nil, members{"cnf": nil}, "", "a", "[x y]"},
+		"unbound, but wrong":       {func(c *VerifierConfig) { c.AllowUnbound = true }, nil, members{"cnf": members{"jkt": "x"}}, TokenConfirmation, "", ""},
+		"leeway":                   {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"iat": testNow.Unix() + 60}, "", "a", "[x y]"},
+		"no leeway for the end":    {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"exp": testNow.Unix()}, TokenExpired, "", ""},
+		"scp":                      {nil, nil, members{"scope": nil, "scp": []string{"z"}}, "", "a", "[z]"},
+		"scp as text":              {nil, nil, members{"scope": nil, "scp": " z  x"}, "", "a", "[z x]"},
+		"scope before scp":         {nil, nil, members{"scope": "", "scp": "z"}, "", "a", "[]"},
+		"no scope":                 {nil, nil, members{"scope": nil}, "", "a", "[]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVerifierTest(t)
+			if test.set != nil {
+				test.set(&v.config)
+			}
+			token := v.want(t, v.sign(t, v.header(test.header), v.claims(test.claims)), test.want)
+			if token != nil && (token.ClientID != test.clientID || fmt.Sprint(token.Scopes) != test.scopes) {
+				t.Errorf("client %s with %v", token.ClientID, token.Scopes)
+			}
+		})
+	}
+	for want, set := range map[string]func(*VerifierConfig){
+		"an issuer and its keys":                  nil,
+		"token type 'id' is not supported":        func(c *VerifierConfig) { c.Type = "id" },
+		"signing algorithm 'none'":                func(c *VerifierConfig) { c.Algorithms = []Algorithm{"none"} },
+		"signing algorithm 'HS256'":               func(c *VerifierConfig) { c.Algorithms = []Algorithm{ES256, "HS256"} },
+		"leeway '1m0.000000001s' is out of range": func(c *VerifierConfig) { c.Leeway = time.Minute + 1 },
+	} {
+		v := newVerifierTest(t)
+		if set == nil {
+			v.config = VerifierConfig{}
+		} else {
+			set(&v.config)
+		}
+		if _, err := NewVerifier(v.config); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// TestRecheck: a token that has been verified ends with its time and its key.
+func TestRecheck(t *testing.T) {
+	v := newVerifierTest(t)
+	keys := v.config.Keys.(testKeys)
+	token := v.want(t, v.sign(t, v.header(nil), v.claims(nil)), "")
+	verifier := v.verifier(t)
+	if got := reasonOf(t, verifier.Recheck(token)); got != "" {
+		t.Errorf("at once: %s", got)
+	}
+	if allocs := testing.AllocsPerRun(100, func() { _ = verifier.Recheck(token) }); allocs > 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+	v.clock.Advance(59*time.Second + 999*time.Millisecond)
+	if got := reasonOf(t, verifier.Recheck(token)); got != "" {
+		t.Errorf("before the end: %s", got)
+	}
+	v.clock.Advance(time.Second)
+	if got := reasonOf(t, verifier.Recheck(token)); got != TokenExpired {
+		t.Errorf("after the end: %q", got)
+	}
+	v.clock.Advance(-time.Minute)
+	key := keys[v.key.id]
+	keys[v.key.id] = PublicKey{ID: v.key.id, Algorithm: ES256, Key: mustKey(t, ES256, time.Time{}).public.Key}
+	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
+		t.Errorf("with another key: %q", got)
+	}
+	delete(keys, v.key.id)
+	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
+		t.Errorf("without the key: %q", got)
+	}
+	keys[v.key.id] = key
+	if got := reasonOf(t, verifier.Recheck(token)); got != "" {
+		t.Errorf("with the key again: %s", got)
+	}
+}
+
+func TestIssuerOf(t *testing.T) {
+	v := newVerifierTest(t)
+	for token, want := range map[string]string{
+		v.sign(t, v.header(nil), v.claims(nil)):                           testURL,
+		v.sign(t, v.header(nil), v.claims(members{"iss": "x", "aud": 1})): "",
+		v.sign(t, v.header(nil), "x"):                                     "",
+		"x":                                                               "",
+	} {
+		got, err := IssuerOf(token)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+// TestKeysNotRead: before the keys are there, nothing is said of the token.
+func TestKeysNotRead(t *testing.T) {
+	v := newVerifierTest(t)
+	store, _ := newStore(t, newStorage(t))
+	v.config.Keys = ManagedKeys(store, nil)
+	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeysUnavailable)
+	v.config.Keys = FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeyUnknown)
+}
+
+func TestE3_DetailsAreBoundedAndEscaped(t *testing.T) {
+	v := newVerifierTest(t)
+	hostile := "\n\u202e" + strings.Repeat("x", 5000)
+	for _, token := range []string{
+		v.sign(t, v.header(members{"typ": hostile}), v.claims(nil)), v.sign(t, v.header(members{"alg": hostile}), v.claims(nil)),
+		v.sign(t, v.header(members{"kid": hostile[:400]}), v.claims(nil)), v.sign(t, v.header(members{hostile: 1}), v.claims(members{"iss": hostile})),
+		v.sign(t, v.header(nil), v.claims(members{"aud": hostile})), v.sign(t, v.header(nil), v.claims(members{"client_id": hostile})),
+		v.sign(t, v.header(nil), v.claims(members{"scope": hostile})), v.sign(t, v.header(nil), v.claims(members{"cnf": members{hostile: 1}})),
+		v.sign(t, v.header(nil), `{"`+hostile[2:]+`":1,"`+hostile[2:]+`":1}`),
+	} {
+		_, err := v.verifier(t).Verify(token)
+		if reasonOf(t, err) == "" || len(err.Error()) > 700 || strings.ContainsAny(err.Error(), "\n\u202e") {
+			t.Errorf("%d bytes: %.900q", len(err.Error()), err.Error())
+		}
+	}
+}
+
+// FuzzVerify takes any header and claims, signed, and any token: what is
+// accepted says what every rule asks for, and the error is of the closed list.
+func FuzzVerify(f *testing.F) {
+	f.Fuzz(func(t *testing.T, header, claims, token string) {
+		v := newVerifierTest(t)
+		verifier := v.verifier(t)
+		signed := v.sign(t, header, claims)
+		for _, candidate := range []string{signed, token} {
+			got, err := verifier.Verify(candidate)
+			if reasonOf(t, err) != "" {
+				continue
+			}
+			if candidate == token && token != signed {
+				t.Fatalf("a token that is not ours is good: %s", token)
+			}
+			var said struct {
+				Audience any             `json:"aud"`
+				CNF      json.RawMessage `json:"cnf"`
+			}
+			if err := json.Unmarshal([]byte(claims), &said); err != nil || !strings.Contains(header, "at") || len(said.CNF) == 0 {
+				t.Fatalf("%s %s is good: %v", header, claims, err)
+			}
+			if got.Issuer != testURL || !slices.Contains(got.Audience, "api") || !got.Expires.After(testNow) || len(got.Thumbprint) != 43 ||
+				got.ClientID == "" || got.IssuedAt.After(testNow.Add(DefaultLeeway)) || got.NotBefore.After(testNow.Add(DefaultLeeway)) {
+				t.Fatalf("%s is good: %+v", claims, got)
+			}
+			if err := verifier.Recheck(got); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	v := newVerifierTest(b)
+	v.key = mustKey(b, ES256, time.Time{})
+	v.config.Keys = testKeys{v.key.id: v.key.publicKey()}
+	token := v.sign(b, v.header(nil), v.claims(nil))
+	verifier := v.verifier(b)
+	b.Run("Verify", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := verifier.Verify(token); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	verified, err := verifier.Verify(token)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("Recheck", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := verifier.Recheck(verified); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
