@@ -25,8 +25,8 @@ const (
 	DefaultLeeway = 10 * time.Second
 	// maxLeeway is what FAPI 2.0 §5.3.2.1 refuses.
 	maxLeeway = 60 * time.Second
-	// maxKeyID bounds the `kid` of a token.
-	maxKeyID = 512
+	// maxTokenKeyID bounds the `kid` of a token.
+	maxTokenKeyID = 512
 )
 
 // The types of tokens that a [Verifier] can be told to accept.
@@ -278,7 +278,7 @@ func (v *Verifier) header(token string) (joseHeader, error) {
 		return header, refuseToken(TokenType, "its typ is %.80q, want %s", header.Type, v.config.Type)
 	case !slices.Contains(v.config.Algorithms, header.Algorithm):
 		return header, refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", alg)
-	case len(header.KeyID) > maxKeyID:
+	case len(header.KeyID) > maxTokenKeyID:
 		return header, refuseToken(TokenMalformed, "its kid has %d characters", len(header.KeyID))
 	}
 	return header, nil
