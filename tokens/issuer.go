@@ -176,8 +176,10 @@ func (cfg *IssuerConfig) check(keyAlgorithm Algorithm) error {
 			return fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
 		}
 	}
-	if cfg.ScopeClaim != "" && cfg.ScopeClaim != ScopeString && cfg.ScopeClaim != ScopeArray {
-		return fmt.Errorf("scope_claim '%s' is not known: use %s or %s", cfg.ScopeClaim, ScopeString, ScopeArray)
+	if cfg.ScopeClaim != "" {
+		if err := CheckScopeClaim(cfg.ScopeClaim); err != nil {
+			return fmt.Errorf("scope_claim '%s': %w", cfg.ScopeClaim, err)
+		}
 	}
 	for _, method := range cfg.AuthMethods {
 		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
@@ -185,6 +187,26 @@ func (cfg *IssuerConfig) check(keyAlgorithm Algorithm) error {
 		}
 	}
 	return nil
+}
+
+// CheckScopeClaim returns why the `scope` claim cannot have that form.
+func CheckScopeClaim(form string) error {
+	if form != ScopeString && form != ScopeArray {
+		return fmt.Errorf("not a form of the claim: use %s or %s", ScopeString, ScopeArray)
+	}
+	return nil
+}
+
+// IsResource reports whether the issuer has a resource of that name.
+func (i *Issuer) IsResource(name string) bool { return i.resources[name] }
+
+// IsAudience reports whether the `aud` of a token can be name: a resource, or
+// the audience of tokens that are for none.
+func (i *Issuer) IsAudience(name string) bool {
+	if i.resources[name] || slices.Contains(i.audience, name) {
+		return true
+	}
+	return len(i.resources) == 0 && len(i.audience) == 0 && name == i.url
 }
 
 // scopeOwners returns the resource that each scope belongs to.
