@@ -80,7 +80,7 @@ func startToken(t *testing.T) (r *rig, leaves map[string]*testpki.Leaf) {
 	return r, leaves
 }
 
-func TestTokensGranted(t *testing.T) {
+func TestR32_R33_R35_TokensGranted(t *testing.T) {
 	r, leaves := startToken(t)
 	tests := map[string]struct {
 		leaf, id   string
