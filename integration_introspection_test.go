@@ -101,7 +101,7 @@ func (r *rig) revoke(t *testing.T, protocol string, leaf *testpki.Leaf, clientID
 
 const inactive = `{"active":false}`
 
-func TestR13_R36_R38_Introspection(t *testing.T) {
+func TestE4_R13_R36_R38_Introspection(t *testing.T) {
 	for _, form := range []string{"", "scope_claim array"} {
 		r, leaves := startIntrospection(t, form)
 		for _, protocol := range rigProtocols {
