@@ -98,6 +98,9 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 	if err != nil {
 		return err
 	}
+	if err := tokens.CheckIssuerURL(config.URL); err != nil {
+		return fmt.Errorf("issuer '%s': %w", config.URL, err)
+	}
 	a := &authority{url: config.URL}
 	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
 		return err

@@ -168,6 +168,38 @@ func TestR37_E1_InactiveTokens(t *testing.T) {
 	}
 }
 
+// TestR37_TokensForTheAPIBehind: what mtls_auth tells an API is signed with the
+// same key, and is no access token.
+func TestR37_TokensForTheAPIBehind(t *testing.T) {
+	r := newRig(t)
+	r.withoutProxyLog()
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.start(introspectRealmWith(""), issuerSite+`
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		forward_token X-Gateway-Token {
+			audience urn:behind
+		}
+	}
+	reverse_proxy @UP@
+}
+`)
+	for _, protocol := range rigProtocols {
+		got := r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK)
+		token := got.seen.Header.Get("X-Gateway-Token")
+		if strings.Count(token, ".") != 2 {
+			t.Fatalf("the API was told %q", token)
+		}
+		r.secrets = append(r.secrets, token)
+		if got := r.introspect(t, protocol, billing, "billing.partner", token); got != inactive {
+			t.Errorf("got %s", got)
+		}
+		r.logs.wait(t, "the reason", func(e logEntry) bool { return e.str("msg") == "token inactive" && e.str("reason") == "token_type" })
+	}
+}
+
 // TestR37_ExpiredTokens: with the clock of the test.
 func TestR37_ExpiredTokens(t *testing.T) {
 	r, clock := newRig(t), newRigClock(t)
