@@ -64,6 +64,11 @@ type Issuer struct {
 	// issuer's sites offer no CBC cipher suites, and certificates with RSA keys
 	// of less than 2048 bits are refused. Default: none.
 	Profile string `json:"profile,omitempty"`
+
+	// How `scope` is written in tokens: `string`, scopes separated by spaces
+	// (RFC 9068 §2.2.3), or `array`, an array of strings, which IdentityServer
+	// emits. In the token response it is always a string. Default: `string`.
+	ScopeClaim string `json:"scope_claim,omitempty"`
 }
 
 // Resource is an API and the scopes that belong to it.
@@ -84,12 +89,17 @@ type authority struct {
 	keys   *tokens.KeySource
 	// fixed is the id of the key in signing_key, "" for managed keys.
 	fixed string
+	// revocations are the tokens that were revoked
+	revocations *tokens.Revocations
 }
 
 func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 	config, err := realm.Issuer.expand()
 	if err != nil {
 		return err
+	}
+	if err := tokens.CheckIssuerURL(config.URL); err != nil {
+		return fmt.Errorf("issuer '%s': %w", config.URL, err)
 	}
 	a := &authority{url: config.URL}
 	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
@@ -98,12 +108,17 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 	if err := config.checkProfile(a.keys); err != nil {
 		return err
 	}
+	if a.revocations, err = realm.loadRevocations(config.URL); err != nil {
+		return err
+	}
 	a.config = tokens.IssuerConfig{
-		URL:       config.URL,
-		Lifetime:  time.Duration(config.TokenLifetime),
-		MTLSAlias: config.MTLSAlias,
-		Audience:  config.Audience,
-		Now:       realm.app.now,
+		URL:         config.URL,
+		Lifetime:    time.Duration(config.TokenLifetime),
+		MTLSAlias:   config.MTLSAlias,
+		Audience:    config.Audience,
+		ScopeClaim:  config.ScopeClaim,
+		Revocations: a.revocations,
+		Now:         realm.app.now,
 	}
 	for _, resource := range config.Resources {
 		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
@@ -117,6 +132,10 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
 	config := a.config
 	config.Scopes = registry.Scopes()
+	config.Registered = func(id string) bool {
+		client := registry.Client(id)
+		return client != nil && !client.Disabled
+	}
 	if registry.HasPKI() {
 		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)
 	}
@@ -172,6 +191,7 @@ func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens
 			ClientID:      client.ID,
 			Scopes:        client.Scopes,
 			DefaultScopes: client.DefaultScopes,
+			Resources:     client.Resources,
 			Claims:        prepared,
 			Lifetime:      client.TokenLifetime,
 		}

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -238,7 +237,7 @@ func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*
 		if _, refusal := h.realm.authenticate(r.Context(), presented, known.token.ClientID); refusal != nil {
 			return refusal
 		}
-		if revoked := h.realm.revokedTokens; revoked != nil && revoked.Revoked(known.token.ClientID, known.token.ID, known.token.IssuedAt) {
+		if h.realm.authority.revocations.Revoked(known.token.ClientID, known.token.ID, known.token.IssuedAt) {
 			return refuseBearer(tokenRevoked, "token %q of client '%s' has been revoked", known.token.ID, known.token.ClientID)
 		}
 	} else if refusal := h.permitForeign(known); refusal != nil {
@@ -277,12 +276,6 @@ func (b *bearerIdentity) logFields() []zap.Field {
 		zap.String("token_issuer", b.token.Issuer),
 		zap.String("token_id", fmt.Sprintf("%.200s", b.token.ID)),
 	}
-}
-
-// tokenRevocations knows which tokens have been revoked. It neither blocks nor
-// does any I/O.
-type tokenRevocations interface {
-	Revoked(clientID, tokenID string, issuedAt time.Time) bool
 }
 
 // Interface guards

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -74,19 +75,25 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 	return reason
 }
 
-// fakeRevocations revokes what it is told to.
-type fakeRevocations map[string]bool
-
-func (f fakeRevocations) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
-	return f[clientID] || f[tokenID] || issuedAt.IsZero()
-}
-
+// TestRevokedTokens: a token is remembered, and refused all the same from the
+// moment that it is revoked.
 func TestRevokedTokens(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	revoked := make(fakeRevocations)
-	h.realm.revokedTokens = revoked
+	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
+		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.authority.url,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.realm.authority.revocations = list
 	authorization := "Bearer " + token
+	if got := h.ask(t, leaf, authorization); got != "token_revoked" {
+		t.Errorf("before the list was read: %q", got)
+	}
+	if err := list.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if got := h.ask(t, leaf, authorization); got != "" {
 		t.Fatal(got)
 	}
@@ -94,14 +101,14 @@ func TestRevokedTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"a", verified.ID} { // it is remembered, and revoked all the same
-		revoked[name] = true
-		if got := h.ask(t, leaf, authorization); got != "token_revoked" {
-			t.Errorf("%s: %q", name, got)
+	revocation := tokens.Revocation{ClientID: "a", TokenID: "another", IssuedAt: verified.IssuedAt, Expires: verified.Expires}
+	for _, tc := range []struct{ id, want string }{{"another", ""}, {verified.ID, "token_revoked"}} {
+		revocation.TokenID = tc.id
+		if err := list.Revoke(t.Context(), revocation); err != nil {
+			t.Fatal(err)
 		}
-		delete(revoked, name)
-		if got := h.ask(t, leaf, authorization); got != "" {
-			t.Errorf("%s: %q", name, got)
+		if got := h.ask(t, leaf, authorization); got != tc.want {
+			t.Errorf("%s revoked: %q, want %q", tc.id, got, tc.want)
 		}
 	}
 }

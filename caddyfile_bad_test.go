@@ -172,6 +172,12 @@ func TestBadClient(t *testing.T) {
 		{"default_scopes", 1, wrongCount("default_scopes")},
 		{"scopes a\ndefault_scopes a a", 2, "duplicate default_scopes 'a'"},
 		{"scopes a\ndefault_scopes b\ndisabled", 4, "client 'a': default scope 'b' is not one of its scopes; add it to them"},
+		{"resources", 1, wrongCount("resources")},
+		{`resources "{$MTLS_TEST_UNSET}"`, 1, "resources is empty; give it a value or remove it"},
+		{"resources a b a", 1, "duplicate resources 'a'"},
+		{"introspect", 1, wrongCount("introspect")},
+		{`introspect a "{$MTLS_TEST_UNSET}"`, 1, "introspect is empty; give it a value or remove it"},
+		{"introspect a\nintrospect a", 2, "duplicate introspect 'a'"},
 		{"claim tenant", 1, wrongCount("tenant")},
 		{"claim tenant acme corp", 1, wrongCount("acme")},
 		{`claim "ten ant" acme`, 1, "claim 'ten ant': use only A-Z a-z 0-9 _ . - in its name"},
@@ -210,6 +216,11 @@ func TestBadIssuer(t *testing.T) {
 		{"mtls_alias https://a.example?x", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
 		{"audience", 1, wrongCount("audience")},
 		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
+		{"scope_claim", 1, wrongCount("scope_claim")},
+		{"scope_claim string array", 1, wrongCount("string")},
+		{"scope_claim Array", 1, "scope_claim 'Array': not a form of the claim: use string or array"},
+		{`scope_claim "{$MTLS_TEST_UNSET}"`, 1, "scope_claim is empty; give it a value or remove the line"},
+		{"scope_claim string\nscope_claim array", 2, "duplicate option 'scope_claim'"},
 		{"resource {\nscopes a\n}", 1, wrongCount("resource")},
 		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "a resource has no name; give it the URL of the API"},
 		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'"},
@@ -354,9 +365,9 @@ func TestUnknownWords(t *testing.T) {
 	}
 	checkBadBlocks(t, aroundRealm, unknown("realm a,clients a",
 		"unrecognized mtls option '%s'"))
-	checkBadBlocks(t, aroundClient, unknown("jwks_uri https://a.example/jwks,resources a,introspect a,until 2030-01-01T00:00:00Z,scope a,secret x",
+	checkBadBlocks(t, aroundClient, unknown("jwks_uri https://a.example/jwks,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundIssuer, unknown("scope_claim array,scopes a",
+	checkBadBlocks(t, aroundIssuer, unknown("scopes a",
 		"unrecognized issuer option '%s'"))
 	checkBadBlocks(t, aroundHandler, unknown("deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
 	checkBadBlocks(t, aroundBearer, unknown("optional,report_only,allow a,issuer https://a.example,trust_pool file a.pem,forward_token", "unrecognized subdirective '%s'"))

@@ -65,6 +65,8 @@ func checkTokenLifetime(d caddy.Duration) error { return clients.CheckTokenLifet
 //		shared_credential
 //		scopes         <scope>...
 //		default_scopes <scope>...
+//		resources      <resource>...
+//		introspect     <resource>...
 //		claim          <name> <value>
 //		token_lifetime <duration>
 //		disabled
@@ -109,6 +111,10 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 			err = parseScopes(d, &scopes)
 		case "default_scopes":
 			err = parseScopes(d, &defaults)
+		case "resources":
+			err = parseList(d, &record.Resources, nil)
+		case "introspect":
+			err = parseList(d, &record.Introspect, nil)
 		case "claim":
 			err = parseClaim(d, &record)
 		case "token_lifetime":
@@ -312,6 +318,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 //			scopes <scope>...
 //		}
 //		profile           fapi2
+//		scope_claim       string|array
 //	}
 func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := parseOnce(d, &i.URL, tokens.CheckIssuerURL); err != nil {
@@ -340,6 +347,8 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = i.parseResource(d)
 		case "profile":
 			err = parseOnce(d, &i.Profile, checkProfileName)
+		case "scope_claim":
+			err = parseOnce(d, &i.ScopeClaim, tokens.CheckScopeClaim)
 		default:
 			err = d.Errf("unrecognized issuer option '%s'", word)
 		}

@@ -59,6 +59,7 @@ var examplesOf = strings.NewReplacer(
 	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
 	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
 	"<aud>...", "https://api.example.com", "[<header>]", "X-Gateway-Token", "<aud>", "urn:example:orders",
+	"<resource>...", "https://api.example.com", "string|array", "array",
 )
 
 const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\n\t\t}\n\t\tissuer https://i.example.com\n\t}\n}\n"

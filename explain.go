@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -142,6 +143,8 @@ func (q *question) load() (*Realm, error) {
 	if pki := whole.Apps["pki"]; pki != nil && strings.Contains(string(whole.Apps[appID]), `"pki_`) {
 		config.AppsRaw["pki"] = pki
 	}
+	issuersLeftOut.Store(true)
+	defer issuersLeftOut.Store(false)
 	ctx, err := caddy.ProvisionContext(config)
 	if err != nil {
 		return nil, err
@@ -158,6 +161,10 @@ func (q *question) load() (*Realm, error) {
 	realm.current.Load().now = func() time.Time { return q.at }
 	return realm, nil
 }
+
+// issuersLeftOut is set while realms are provisioned without their issuers. What
+// clients say of an issuer's resources cannot be checked then.
+var issuersLeftOut atomic.Bool
 
 // withoutIssuers takes the issuers, and the storage of their keys, out of the
 // app's configuration.

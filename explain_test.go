@@ -24,6 +24,8 @@ const explainedConfig = `{
 			subject "CN=billing, O=Partner"
 			scopes invoices.read invoices.write
 			default_scopes invoices.read
+			resources https://api.example.com
+			introspect https://api.example.com
 		}
 		client sensor {
 			certificate "DIR/sensor.pem"
@@ -40,6 +42,7 @@ const explainedConfig = `{
 		}
 		issuer https://auth.example.com {
 			signing_key "DIR/nobody-may-read-this.pem"
+			resource https://api.example.com
 		}
 	}
 	mtls other {

@@ -112,9 +112,13 @@ func TestMetadataAndKeys(t *testing.T) {
 				"issuer": issuer, "token_endpoint": base + "/connect/token", "jwks_uri": base + "/.well-known/openid-configuration/jwks",
 				"scopes_supported":      []any{"invoices.read", "invoices.write", "telemetry"},
 				"grant_types_supported": []any{"client_credentials"}, "token_endpoint_auth_methods_supported": []any{"self_signed_tls_client_auth", "tls_client_auth"},
+				"introspection_endpoint": base + "/connect/introspect", "introspection_endpoint_auth_methods_supported": []any{"self_signed_tls_client_auth", "tls_client_auth"},
+				"revocation_endpoint": base + "/connect/revocation", "revocation_endpoint_auth_methods_supported": []any{"self_signed_tls_client_auth", "tls_client_auth"},
 				"tls_client_certificate_bound_access_tokens": true,
-				"mtls_endpoint_aliases":                      map[string]any{"token_endpoint": base + "/connect/mtls/token"},
-				"id_token_signing_alg_values_supported":      []any{"ES256"},
+				"mtls_endpoint_aliases": map[string]any{
+					"token_endpoint": base + "/connect/mtls/token", "introspection_endpoint": base + "/connect/mtls/introspect", "revocation_endpoint": base + "/connect/mtls/revocation",
+				},
+				"id_token_signing_alg_values_supported": []any{"ES256"},
 			}
 			for _, protocol := range rigProtocols {
 				c := r.caller(t, protocol, nil) // nobody needs a certificate for this
@@ -270,7 +274,7 @@ https://alias.test:@HTTPS@ {
 				if _, err := verify(t, r.caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
 					t.Error(err)
 				}
-				for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/openid-configuration/jwks", "/connect/mtls/token"} {
+				for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/openid-configuration/jwks", "/connect/mtls/token", "/connect/mtls/introspect", "/connect/mtls/revocation"} {
 					if got := c.get("https://alias.test" + path); got.seen == nil {
 						t.Errorf("the alias host serves %s: %d %.100q", path, got.status, got.body)
 					}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -177,6 +178,22 @@ func TestMetrics(t *testing.T) {
 			changed(t, sum(result("ok"), duration, hit, invalidScope))
 			token(asBilling, 401, form("sensor-7"))
 			changed(t, sum(result("client_mismatch"), duration, hit, invalidClient))
+
+			mine := asJSON(t, asBilling.do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).body)["access_token"].(string)
+			r.secrets = append(r.secrets, mine)
+			changed(t, sum(result("ok"), duration, hit, "tokens_issued_total"))
+			about := func(endpoint, token, result string, status int) {
+				t.Helper()
+				asBilling.do(http.MethodPost, "https://auth.test/connect/"+endpoint, query("billing.partner", token)).wantStatus(t, status)
+				changed(t, sum(`authentications_total{result="ok"}`, duration, hit, result))
+			}
+			about("introspect", mine, `introspections_total{result="active"}`, 200)
+			about("introspect", "nonsense", `introspections_total{result="inactive"}`, 200)
+			about("revocation", "nonsense", `revocations_total{result="ignored"}`, 200)
+			about("revocation", mine, `revocations_total{result="revoked"}`, 200)
+			about("introspect", mine, `introspections_total{result="inactive"}`, 200)
+			asNobody.do(http.MethodPost, "https://auth.test/connect/introspect", query("billing.partner", mine)).wantStatus(t, 401)
+			changed(t, sum(result("certificate_missing"), duration, invalidClient))
 		})
 	}
 	if site := series(t, r.caller(t, "h2", nil).get("https://metrics.test/metrics").wantStatus(t, 200).body, "metered"); site[result("ok")] != last[result("ok")] {
@@ -189,6 +206,10 @@ func TestMetrics(t *testing.T) {
 		`certificate_expiry_timestamp_seconds{client_id="billing.partner"}`: float64(billing.Cert.NotAfter.Unix()),
 		`certificate_expiry_timestamp_seconds{client_id="sensor-7"}`:        float64(sensor.Cert.NotAfter.Unix()),
 	})
+
+	if read := now()[`source_last_success_timestamp_seconds{source="revocations"}`]; read < float64(time.Now().Add(-time.Minute).Unix()) {
+		t.Errorf("the revocations were last read at %v", read)
+	}
 
 	// counters survive a reload, gauges follow it
 	before := now()

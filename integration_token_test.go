@@ -32,6 +32,11 @@ mtls {
 	client no-scope {
 		subject CN=bare
 	}
+	client narrow {
+		subject   CN=narrow
+		scopes    invoices.read ship.read
+		resources https://ship.test/v1
+	}
 	client gone {
 		subject CN=gone
 		disabled
@@ -64,7 +69,7 @@ mtls {
 func startToken(t *testing.T) (r *rig, leaves map[string]*testpki.Leaf) {
 	r = newRig(t)
 	leaves = make(map[string]*testpki.Leaf)
-	for _, name := range []string{"billing", "all", "bare", "gone", "twin", "stranger"} {
+	for _, name := range []string{"billing", "all", "bare", "narrow", "gone", "twin", "stranger"} {
 		leaves[name] = r.issue(name)
 	}
 	leaves["sensor"], leaves["impostor"], leaves[""] = r.selfSigned("sensor"), r.issueBy(r.otherCA, "billing"), nil
@@ -75,7 +80,7 @@ func startToken(t *testing.T) (r *rig, leaves map[string]*testpki.Leaf) {
 	return r, leaves
 }
 
-func TestTokensGranted(t *testing.T) {
+func TestR32_R33_R35_TokensGranted(t *testing.T) {
 	r, leaves := startToken(t)
 	tests := map[string]struct {
 		leaf, id   string
@@ -89,6 +94,9 @@ func TestTokensGranted(t *testing.T) {
 		"named resource":        {"billing", "billing.partner", []string{"scope", "ship.read", "resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 300},
 		"two named resources":   {"all", "all-of-it", []string{"resource", "https://ship.test/v1", "resource", "https://invoices.test"}, "invoices.read ship.read", []any{"https://ship.test/v1", "https://invoices.test"}, 1800},
 		"resource narrows":      {"all", "all-of-it", []string{"resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 1800},
+		"one of its resources":  {"narrow", "narrow", []string{"resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 1800},
+		"by its scope":          {"narrow", "narrow", []string{"scope", "ship.read"}, "ship.read", "https://ship.test/v1", 1800},
+		"one resource twice":    {"all", "all-of-it", []string{"resource", "https://ship.test/v1", "resource", "https://ship.test/v1"}, "ship.read", "https://ship.test/v1", 1800},
 		"empty parameters":      {"sensor", "sensor-7", []string{"scope", "", "resource", "", "client_secret", ""}, "telemetry", "https://api.test", 1800},
 		"unknown parameters":    {"sensor", "sensor-7", []string{"foo", "bar"}, "telemetry", "https://api.test", 1800},
 		"no scope at all":       {"bare", "no-scope", nil, nil, "https://api.test", 1800},
@@ -191,6 +199,9 @@ func refusedTokens() []refusedToken {
 		{"unknown resource", "billing", "", form("billing.partner", "resource", "https://unknown.test"), 400, target, "", [2]string{}},
 		{"resource almost", "billing", "", form("billing.partner", "resource", "https://invoices.test/"), 400, target, "", [2]string{}},
 		{"resource without its scopes", "billing", "", form("billing.partner", "resource", "urn:nobody"), 400, target, "", [2]string{}},
+		{"resource not among its own", "narrow", "", form("narrow", "resource", "https://invoices.test"), 400, target, "", [2]string{}},
+		{"two, one not among its own", "narrow", "", form("narrow", "resource", "https://ship.test/v1", "resource", "https://invoices.test"), 400, target, "", [2]string{}},
+		{"scope of a resource not among its own", "narrow", "", form("narrow", "scope", "invoices.read"), 400, scope, "", [2]string{}},
 		{"relative resource", "billing", "", form("billing.partner", "resource", "/invoices"), 400, target, "", [2]string{}},
 		{"resource with fragment", "billing", "", form("billing.partner", "resource", "https://invoices.test#x"), 400, target, "", [2]string{}},
 		{"one bad resource", "billing", "", form("billing.partner", "resource", "https://invoices.test", "resource", "https://unknown.test"), 400, target, "", [2]string{}},

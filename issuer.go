@@ -17,12 +17,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// tokenBodyTimeout is how long a client may take to send a token request.
+// tokenBodyTimeout is how long a client may take to send the body of a request.
 const tokenBodyTimeout = 10 * time.Second
 
 // IssuerHandler serves the endpoints of a realm's issuer: its metadata
-// (RFC 8414), its public keys, and the token endpoint, where a client gets an
-// access token bound to the certificate it authenticates with (RFC 8705 §3).
+// (RFC 8414), its public keys, the token endpoint, where a client gets an access
+// token bound to the certificate it authenticates with (RFC 8705 §3), and the
+// endpoints where tokens are introspected (RFC 7662) and revoked (RFC 7009).
 // Requests to any other path go to the next handler.
 //
 // Paths are those of the request after any rewrite, so the handler does not
@@ -69,12 +70,18 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	case tokens.EndpointJWKS:
 		jwks, failure := issuer.JWKS(r.Context())
 		if failure != nil {
-			h.refuseToken(w, r, tokens.TokenRequest{}, failure)
+			h.refuseToken(w, r, "", failure)
 			return nil
 		}
 		return h.servePublic(w, r, jwks)
 	case tokens.EndpointToken:
 		h.serveToken(w, r)
+		return nil
+	case tokens.EndpointIntrospection:
+		h.serveIntrospection(w, r)
+		return nil
+	case tokens.EndpointRevocation:
+		h.serveRevocation(w, r)
 		return nil
 	}
 	return next.ServeHTTP(w, r)
@@ -95,14 +102,24 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 	return nil
 }
 
-// serveToken answers a token request (RFC 6749 §4.4.2, RFC 8705 §2).
-func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
+// tokenCaller is a client that has authenticated at an endpoint of the issuer.
+type tokenCaller struct {
+	identity
+	presented []*x509.Certificate
+}
+
+// authenticateCaller authenticates who sends a request whose body parse reads
+// (RFC 8705 §2). If that fails it answers, and ok is false.
+func (h *IssuerHandler) authenticateCaller(w http.ResponseWriter, r *http.Request, parse func() (clientID string, failure *tokens.Error)) (from tokenCaller, ok bool) {
 	if earlyData(r) {
-		h.refuseToken(w, r, tokens.TokenRequest{}, &tokens.Error{
+		h.refuseToken(w, r, "", &tokens.Error{
 			Status: http.StatusTooEarly, Code: tokens.CodeInvalidRequest, Description: "the request came before the end of the TLS handshake; send it again",
 		})
-		return
+		return from, false
 	}
+	// HTTP/1.1 answers no earlier than the body ends, so this bounds a refusal too
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(tokenBodyTimeout))
 	state := stateOf(h.app, r)
 	presented, refusal := h.realm.presented(state, r)
 	if refusal == nil && len(presented) == 0 {
@@ -111,49 +128,54 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	if refusal != nil && r.Method == http.MethodPost {
 		// before the body, which a stranger could send for ever
 		h.refuseClient(w, r, presented, identity{}, refusal)
-		return
+		return from, false
 	}
-	request, failure := readTokenRequest(w, r)
+	clientID, failure := parse()
 	if failure != nil {
-		h.refuseToken(w, r, request, failure)
-		return
+		h.refuseToken(w, r, clientID, failure)
+		return from, false
 	}
-	id, refusal := h.realm.authenticate(r.Context(), presented, request.ClientID)
+	// the body is here, and what follows may take its time
+	_ = control.SetReadDeadline(time.Time{})
+	id, refusal := h.realm.authenticate(r.Context(), presented, clientID)
 	if refusal != nil {
 		h.refuseClient(w, r, presented, id, refusal)
-		return
+		return from, false
 	}
 	h.realm.metrics.decided("")
-	client := id.client()
-	state.repl.Set(userIDPlaceholder, client.ID)
-	if failure = request.CheckGrant(); failure != nil {
-		h.refuseToken(w, r, request, failure)
+	state.repl.Set(userIDPlaceholder, id.client().ID)
+	return tokenCaller{identity: id, presented: presented}, true
+}
+
+// serveToken answers a token request (RFC 6749 §4.4.2, RFC 8705 §2).
+func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
+	var request tokens.TokenRequest
+	from, ok := h.authenticateCaller(w, r, func() (string, *tokens.Error) {
+		var failure *tokens.Error
+		request, failure = tokens.ParseTokenRequest(r)
+		return request.ClientID, failure
+	})
+	if !ok {
 		return
 	}
-	grant := id.found.grants[client]
-	grant.Thumbprint, grant.NotAfter = id.thumbprint, id.leaf.NotAfter
-	token, failure := id.found.issuer.Mint(r.Context(), &grant, request)
+	if failure := request.CheckGrant(); failure != nil {
+		h.refuseToken(w, r, request.ClientID, failure)
+		return
+	}
+	grant := from.found.grants[from.client()]
+	grant.Thumbprint, grant.NotAfter = from.thumbprint, from.leaf.NotAfter
+	token, failure := from.found.issuer.Mint(r.Context(), &grant, request)
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):
-		h.refuseClient(w, r, presented, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
+		h.refuseClient(w, r, from.presented, from.identity, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
 		return
 	default:
-		h.refuseToken(w, r, request, failure)
+		h.refuseToken(w, r, request.ClientID, failure)
 		return
 	}
 	h.realm.metrics.issued.Inc()
 	tokens.WriteToken(w, token)
-}
-
-// readTokenRequest reads the request with a deadline, where the connection can
-// have one.
-func readTokenRequest(w http.ResponseWriter, r *http.Request) (tokens.TokenRequest, *tokens.Error) {
-	control := http.NewResponseController(w)
-	if control.SetReadDeadline(time.Now().Add(tokenBodyTimeout)) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
-	return tokens.ParseTokenRequest(r)
 }
 
 // refuseClient answers a request whose client is not authenticated: the same
@@ -170,7 +192,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 
 // refuseToken answers a request that fails for another reason than the
 // client's authentication, and writes the line that says why.
-func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, request tokens.TokenRequest, failure *tokens.Error) {
+func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clientID string, failure *tokens.Error) {
 	h.realm.metrics.tokenError(failure)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	if entry := h.app.logger.Check(zap.WarnLevel, "token request refused"); entry != nil {
@@ -178,7 +200,7 @@ func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, requ
 			zap.String("realm", h.realm.name),
 			zap.String("reason", failure.Code),
 			zap.String("detail", failure.Error()),
-			zap.String("client_id", fmt.Sprintf("%.200s", request.ClientID)),
+			zap.String("client_id", fmt.Sprintf("%.200s", clientID)),
 			zap.String("remote_ip", remoteIP(r)),
 			zap.String("host", r.Host),
 			zap.String("uri", r.URL.Path),

@@ -227,6 +227,45 @@ func TestLoadIssuer(t *testing.T) {
 		{"rotation of a file", url + `"signing_key":"key.pem","announce_for":"1h"`, []string{"realm 'partners': issuer: rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key"}},
 		{"announced too long", url + `"rotate_every":"1h","announce_for":"1h"`, []string{"realm 'partners': issuer: announce_for 1h0m0s is not shorter than rotate_every 1h0m0s: a key would be replaced before it signs"}},
 		{"negative rotation", url + `"rotate_every":-1`, []string{"realm 'partners': issuer: rotate_every -1ns is too short; use at least 1h0m0s"}},
+		{"unknown form of scope", url + `"scope_claim":"list"`, []string{"realm 'partners': issuer: scope_claim 'list': not a form of the claim: use string or array"}},
+		{"form of scope in a placeholder", url + `"scope_claim":"{env.MTLS_TEST_FORM}"`, []string{"realm 'partners': issuer: scope_claim '{env.MTLS_TEST_FORM}': not a form of the claim"}},
 		{"unknown algorithm", url + `"signing_algorithm":"HS256"`, []string{"realm 'partners': issuer: signing algorithm 'HS256' is not supported: use one of ES256"}},
 	})
+}
+
+// TestLoadResourcesOfClients: what a client says of resources must be of the
+// issuer.
+func TestLoadResourcesOfClients(t *testing.T) {
+	t.Setenv("MTLS_TEST_RESOURCE", "https://a.example")
+	wrap := func(members string) string {
+		client, issuer, _ := strings.Cut(members, " | ")
+		if issuer != "" {
+			issuer = `,"issuer":{"url":"https://auth.example.com",` + issuer + `}`
+		}
+		return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256",` + client + `}]` + issuer + `}}}}}`
+	}
+	const resource, audience, neither = ` | "resources":[{"name":"https://a.example"}]`, ` | "audience":["api"]`, ` | "token_lifetime":"1h"`
+	checkLoadErrors(t, loadJSON, wrap, []loadTest{
+		{"introspect without issuer", `"introspect":"https://a.example"`, []string{"realm 'partners': client 'a': introspect 'https://a.example': the realm has no issuer, so there are no tokens; add one or remove the word"}},
+		{"resources without issuer", `"resources":"https://a.example"`, []string{"realm 'partners': client 'a': resources 'https://a.example': the realm has no issuer, so there are no tokens; add one or remove the word"}},
+		{"introspect of another resource", `"introspect":["https://a.example","https://b.example"]` + resource, []string{"realm 'partners': client 'a': introspect 'https://b.example': no token of the issuer is for it; declare it as a resource or audience, or correct the name"}},
+		{"introspect almost", `"introspect":"https://a.example/"` + resource, []string{"realm 'partners': client 'a': introspect 'https://a.example/': no token of the issuer is for it"}},
+		{"introspect of the issuer", `"introspect":"https://auth.example.com"` + resource, []string{"introspect 'https://auth.example.com': no token of the issuer is for it"}},
+		{"another resource", `"resources":["https://a.example","https://b.example"]` + resource, []string{"realm 'partners': client 'a': resources 'https://b.example': the issuer has no such resource; declare it with 'resource https://b.example { … }', or correct the name"}},
+		{"an audience is no resource", `"resources":"api"` + audience, []string{"realm 'partners': client 'a': resources 'api': the issuer has no such resource"}},
+		{"empty resource", `"resources":""` + resource, []string{"realm 'partners': client 'a': resources: a resource is empty; remove it or set the variable it comes from"}},
+		{"unset introspect", `"introspect":"{env.MTLS_TEST_UNSET}"` + resource, []string{"realm 'partners': client 'a': introspect '{env.MTLS_TEST_UNSET}': "}},
+		{"unset resource", `"resources":"{env.MTLS_TEST_UNSET}"` + resource, []string{"realm 'partners': client 'a': resources '{env.MTLS_TEST_UNSET}': "}},
+		{"null", `"introspect":null` + resource, []string{"client record: ", "null is neither a string nor an array of strings"}},
+		{"no resource", `"resources":[]` + resource, []string{"client record: ", "an empty array; name a value or leave the member out"}},
+	})
+	for name, members := range map[string]string{
+		"both, by placeholder": `"introspect":"{env.MTLS_TEST_RESOURCE}","resources":["https://a.example"]` + resource,
+		"an audience":          `"introspect":"api"` + audience,
+		"the issuer's own URL": `"introspect":"https://auth.example.com"` + neither,
+	} {
+		if result := loadJSON(t, fillLoadTest("", wrap(members))); result.err != nil {
+			t.Errorf("%s: %v", name, result.err)
+		}
+	}
 }

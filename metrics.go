@@ -44,11 +44,19 @@ var (
 	}, []string{"realm"})
 	tokenErrors = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricsPrefix + "token_errors_total",
-		Help: "Token requests refused, by OAuth error code.",
+		Help: "Requests for tokens, introspection and revocation refused, by OAuth error code.",
 	}, []string{"realm", "error"})
 	shadowTrust = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricsPrefix + "shadow_trust_total",
 		Help: "Certificates admitted by their chain, at first sight, by what the shadow trust pool says: ok, fail, or dropped because too many waited.",
+	}, []string{"realm", "result"})
+	introspections = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "introspections_total",
+		Help: "Introspection requests answered, by result: active or inactive.",
+	}, []string{"realm", "result"})
+	revocations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "revocations_total",
+		Help: "Revocation requests answered, by result: revoked, or ignored because the token is not valid or another client's.",
 	}, []string{"realm", "result"})
 
 	bearerRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -131,13 +139,16 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 		if read := realm.authority.keys.LastRead(); !read.IsZero() {
 			gauge(sourceDesc, float64(read.Unix()), name, keysSource)
 		}
+		if read := realm.authority.revocations.LastRead(); !read.IsZero() {
+			gauge(sourceDesc, float64(read.Unix()), name, "revocations")
+		}
 	}
 }
 
 // register makes the metrics of this configuration visible.
 func (a *App) registerMetrics(registry *prometheus.Registry) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, shadowTrust, bearerRequests, a,
+		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, introspections, revocations, shadowTrust, bearerRequests, a,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
@@ -168,6 +179,10 @@ type realmMetrics struct {
 	duration     prometheus.Observer
 	hit, miss    prometheus.Counter
 	issued       prometheus.Counter
+	active       prometheus.Counter
+	inactive     prometheus.Counter
+	revoked      prometheus.Counter
+	notRevoked   prometheus.Counter
 	tokenErrors  *prometheus.CounterVec
 	expiry       sync.Map // client_id -> time.Time
 	expirySeries sync.Mutex
@@ -181,6 +196,10 @@ func newRealmMetrics(realm string) *realmMetrics {
 		hit:         cacheLookups.WithLabelValues(realm, "hit"),
 		miss:        cacheLookups.WithLabelValues(realm, "miss"),
 		issued:      tokensIssued.WithLabelValues(realm),
+		active:      introspections.WithLabelValues(realm, "active"),
+		inactive:    introspections.WithLabelValues(realm, "inactive"),
+		revoked:     revocations.WithLabelValues(realm, "revoked"),
+		notRevoked:  revocations.WithLabelValues(realm, "ignored"),
 		tokenErrors: tokenErrors.MustCurryWith(prometheus.Labels{"realm": realm}),
 	}
 	m.results[resultOK] = authentications.WithLabelValues(realm, resultOK)

@@ -41,7 +41,7 @@ type Realm struct {
 	// nothing. Clients that would be refused if they did are logged and counted.
 	ShadowTrustPoolRaw json.RawMessage `json:"shadow_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
-	// Where signing keys are kept. Default: Caddy's storage.
+	// Where signing keys and revoked tokens are kept. Default: Caddy's storage.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
 
 	// The registered clients.
@@ -76,8 +76,6 @@ type Realm struct {
 	revocation *revocation
 	// texts are the headers in which handlers forward certificates
 	texts certificateTexts
-	// revokedTokens is nil where no token can be revoked
-	revokedTokens tokenRevocations
 	// forwarded is nil where no proxy may forward certificates
 	forwarded *forwarding
 	// authority is nil where no issuer is configured

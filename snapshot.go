@@ -69,7 +69,7 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 		s.revocation = realm.revocation.checker
 	}
 	if realm.authority == nil {
-		return s, nil
+		return s, checkResources(p.registry, nil)
 	}
 	var prepared map[*clients.Client]tokens.Grant
 	if before != nil {
@@ -82,6 +82,9 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	var err error
 	if s.issuer, err = realm.authority.issuer(p.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	if err = checkResources(p.registry, s.issuer); err != nil {
+		return nil, err
 	}
 	if s.grants, err = prepareGrants(p.registry, prepared); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)

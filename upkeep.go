@@ -14,6 +14,7 @@ const upkeepInterval = 250 * time.Millisecond
 func (realm *Realm) startUpkeep(ctx context.Context) {
 	if realm.authority != nil {
 		go realm.keepKeys(ctx)
+		go realm.keepRevocations(ctx)
 	}
 	if realm.revocation != nil {
 		go keep(ctx, realm.pollRevocation)

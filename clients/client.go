@@ -20,6 +20,8 @@ type Client struct {
 	Name             string
 	Scopes           []string
 	DefaultScopes    []string
+	Resources        []string // nil: all that have one of its scopes
+	Introspect       []string
 	Claims           map[string]json.RawMessage
 	TokenLifetime    time.Duration // zero: the issuer's
 	Disabled         bool
@@ -84,7 +86,7 @@ func newClient(r Record, now time.Time, files reader) (client *Client, warnings 
 		Disabled: r.Disabled, RequireChain: r.RequireChain, SharedCredential: r.SharedCredential,
 	}
 	credentials := func(r Record) error { return c.setCredentials(r, files) }
-	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setClaims, c.setIssuedBy, credentials} {
+	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setResources, c.setClaims, c.setIssuedBy, credentials} {
 		if err := step(r); err != nil {
 			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)
 		}
@@ -142,6 +144,24 @@ func (c *Client) setScopes(r Record) error {
 		}
 	}
 	c.scope = strings.Join(c.Scopes, " ")
+	return nil
+}
+
+func (c *Client) setResources(r Record) error {
+	for _, list := range []struct {
+		word   string
+		values []string
+		into   *[]string
+	}{{"resources", r.Resources, &c.Resources}, {"introspect", r.Introspect, &c.Introspect}} {
+		for _, resource := range list.values {
+			if resource == "" {
+				return fmt.Errorf("%s: a resource is empty; remove it or set the variable it comes from", list.word)
+			}
+			if !slices.Contains(*list.into, resource) {
+				*list.into = append(*list.into, resource)
+			}
+		}
+	}
 	return nil
 }
 

@@ -35,6 +35,15 @@ type Record struct {
 	// The scopes granted when a token request names none. Default: all of `scope`.
 	DefaultScope string `json:"default_scope,omitempty"`
 
+	// The only resources of the issuer that the client gets tokens for, whether
+	// it names them or their scopes; one or an array. Default: those that one
+	// of its scopes belongs to.
+	Resources Strings `json:"resources,omitempty"`
+
+	// The resources whose API this client is; one or an array. It may
+	// introspect the tokens that are for them (RFC 7662). Default: none.
+	Introspect Strings `json:"introspect,omitempty"`
+
 	// Subject distinguished names as RFC 4514 strings, e.g.
 	// `CN=client,OU=production,O=company`. A certificate with this subject
 	// authenticates the client when its chain verifies under the realm's trust pool.
@@ -208,7 +217,7 @@ func (s *Strings) UnmarshalJSON(raw []byte) error {
 	return fmt.Errorf("%.40s is neither a string nor an array of strings", raw)
 }
 
-// credentialList is the values of one credential word.
+// credentialList is the values of one word, mostly of a credential.
 type credentialList struct {
 	word   string
 	values *Strings
@@ -237,9 +246,11 @@ func (r Record) hasJWKS() bool {
 }
 
 // Expand returns the record with replace applied to every value that may hold
-// a placeholder: credentials, file names, URLs and claims that are strings.
+// a placeholder: credentials, file names, URLs, resources and claims that are
+// strings.
 func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
-	for _, list := range append(r.credentials(), credentialList{"issued_by", &r.IssuedBy}) {
+	others := []credentialList{{"issued_by", &r.IssuedBy}, {"resources", &r.Resources}, {"introspect", &r.Introspect}}
+	for _, list := range append(r.credentials(), others...) {
 		expanded := slices.Clone(*list.values)
 		for i, value := range expanded {
 			var err error

@@ -11,7 +11,7 @@ import (
 
 func TestRecordMembers(t *testing.T) {
 	for _, test := range []struct{ name, record, wantErr string }{
-		{"complete", `{"client_id":"a","client_name":"A","scope":"x y","default_scope":"x","tls_client_auth_subject_dn":"CN=a","x509_thumbprints":["aa"],
+		{"complete", `{"client_id":"a","client_name":"A","scope":"x y","default_scope":"x","resources":["urn:a","urn:b"],"introspect":"urn:c","tls_client_auth_subject_dn":"CN=a","x509_thumbprints":["aa"],
 			"x509_certificate_files":"a.pem","issued_by":["b"],"require_chain":true,"shared_credential":true,"claims":{"n":1,"o":{"p":[true]}},
 			"token_lifetime":"5m","disabled":false,"grant_types":["client_credentials"],"token_endpoint_auth_method":"tls_client_auth",
 			"tls_client_certificate_bound_access_tokens":true,"client_uri":"https://a.example","contacts":["a@a.example"],"software_id":"s"}`, ""},
@@ -24,6 +24,9 @@ func TestRecordMembers(t *testing.T) {
 		{"null credential", `{"client_id":"a","x509_thumbprints":null}`, "neither a string nor an array"},
 		{"null in an array", `{"client_id":"a","x509_thumbprints":[null]}`, "null in an array"},
 		{"number for a credential", `{"client_id":"a","x509_thumbprints":12}`, "neither a string nor an array"},
+		{"null resources", `{"client_id":"a","resources":null}`, "neither a string nor an array"},
+		{"no resources", `{"client_id":"a","resources":[]}`, "an empty array"},
+		{"null that may introspect", `{"client_id":"a","introspect":[null]}`, "null in an array"},
 		{"array", `["a"]`, "cannot unmarshal"},
 		{"deep", `{"client_id":"a","claims":{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`, "nested deeper"},
 		{"long", `{"client_id":"` + strings.Repeat("a", maxRecordBytes) + `"}`, "larger than"},
@@ -69,7 +72,7 @@ func TestRecordRoundTrip(t *testing.T) {
 
 func TestExpandTouchesOnlyValues(t *testing.T) {
 	record := Record{
-		ClientID: "a", SubjectDN: Strings{"CN=$"}, Thumbprints: Strings{"$"}, CertificateFiles: Strings{"$"}, IssuedBy: Strings{"$"}, Scope: "$",
+		ClientID: "a", SubjectDN: Strings{"CN=$"}, Thumbprints: Strings{"$"}, CertificateFiles: Strings{"$"}, IssuedBy: Strings{"$"}, Scope: "$", Resources: Strings{"$"}, Introspect: Strings{"urn:$"},
 		Claims: map[string]json.RawMessage{"text": []byte(`"$"`), "number": []byte("1")},
 	}
 	expanded, err := record.Expand(func(s string) (string, error) { return strings.ReplaceAll(s, "$", "x"), nil })
@@ -77,7 +80,7 @@ func TestExpandTouchesOnlyValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Record{
-		ClientID: "a", SubjectDN: Strings{"CN=x"}, Thumbprints: Strings{"x"}, CertificateFiles: Strings{"x"}, IssuedBy: Strings{"x"}, Scope: "$",
+		ClientID: "a", SubjectDN: Strings{"CN=x"}, Thumbprints: Strings{"x"}, CertificateFiles: Strings{"x"}, IssuedBy: Strings{"x"}, Scope: "$", Resources: Strings{"x"}, Introspect: Strings{"urn:x"},
 		Claims: map[string]json.RawMessage{"text": []byte(`"x"`), "number": []byte("1")},
 	}
 	if !reflect.DeepEqual(expanded, want) {
@@ -99,7 +102,7 @@ func FuzzRecord(f *testing.F) {
 	for _, seed := range []string{
 		`{"client_id":"a","tls_client_auth_subject_dn":["CN=a"],"disabled":true}`,
 		`{"disabled":true,"Disabled":false}`, `{"claims":{"a":{"a":1}}}`, `{"token_lifetime":"1h"}`, `{"token_lifetime":60000000000}`,
-		`{"tls_client_auth_subject_dn":null}`, "{\"client_id\":\"\xff\"}", `null`, `[]`, `{"x509_thumbprints":"\u0000"}`,
+		`{"tls_client_auth_subject_dn":null}`, `{"resources":"urn:a","introspect":["urn:a","urn:a"]}`, "{\"client_id\":\"\xff\"}", `null`, `[]`, `{"x509_thumbprints":"\u0000"}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The error codes of the token endpoint.
+// The error codes of the endpoints.
 const (
 	CodeInvalidRequest       = "invalid_request"        // RFC 6749 §5.2
 	CodeInvalidClient        = "invalid_client"         // RFC 6749 §5.2
@@ -17,6 +17,7 @@ const (
 	CodeUnsupportedGrantType = "unsupported_grant_type" // RFC 6749 §5.2
 	CodeInvalidScope         = "invalid_scope"          // RFC 6749 §5.2
 	CodeInvalidTarget        = "invalid_target"         // RFC 8707 §2
+	CodeUnsupportedTokenType = "unsupported_token_type" // RFC 7009 §2.2.1
 
 	// RFC 6749 §4.1.2.1 defines these for another endpoint; client libraries
 	// know them.
@@ -123,10 +124,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Pragma", "no-cache")
+	noStore(header)
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
+}
+
+func noStore(header http.Header) {
+	header.Set("Cache-Control", "no-store")
+	header.Set("Pragma", "no-cache")
 }
 
 // printable replaces what RFC 6749 §5.2 does not allow in error_description.

@@ -43,6 +43,48 @@ func FuzzParseTokenRequest(f *testing.F) {
 	})
 }
 
+// FuzzParseTokenQuery sends any body: the answer is a query that says what the
+// body says, or an error that can be written.
+func FuzzParseTokenQuery(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body string) {
+		query, err := ParseTokenQuery(post(body))
+		if err != nil {
+			checkWritable(t, err)
+			return
+		}
+		form, parseErr := url.ParseQuery(body)
+		if parseErr != nil || len(body) > maxBody {
+			t.Fatalf("accepted a body that is none: %v", parseErr)
+		}
+		if query.Token == "" || len(form["token"]) != 1 || form.Get("token") != query.Token {
+			t.Fatalf("token is %q, the form says %q", query.Token, form["token"])
+		}
+		if query.ClientID == "" || len(form["client_id"]) != 1 || form.Get("client_id") != query.ClientID || form.Get("client_secret") != "" {
+			t.Fatalf("accepted %+v", query)
+		}
+	})
+}
+
+// FuzzStoredRevocation reads any name of an object: it is a revocation only if
+// it is exactly the name that would be written for it.
+func FuzzStoredRevocation(f *testing.F) {
+	f.Fuzz(func(t *testing.T, name string) {
+		record, err := parseRevocation(name)
+		if err != nil {
+			return
+		}
+		if record.name() != name || record.expires < 0 || record.until < 0 {
+			t.Fatalf("%q was read as %+v", name, record)
+		}
+		r := newTestRevocations(t, newStorage(t))
+		record.expires = testNow.Unix() // it is not about clocks
+		r.learn([]storedRevocation{record}, true)
+		if list := r.current.Load(); !list.covers(record) || len(list.tokens)+len(list.cutoffs) != 1 {
+			t.Fatalf("%q has no effect", name)
+		}
+	})
+}
+
 func newFuzzIssuer(t *testing.T) *Issuer {
 	t.Helper()
 	keys := FixedKeys(NewKeyring(exampleKey(t)))

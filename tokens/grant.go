@@ -22,8 +22,9 @@ type Grant struct {
 	Scopes []string
 	// DefaultScopes are granted to a request that names none. Default: Scopes.
 	DefaultScopes []string
-	// Resources are the resources the client may name. Default, when nil:
-	// those that one of its scopes belongs to.
+	// Resources are the only resources that the client gets tokens for,
+	// whether it names them or their scopes. Default, when nil: those that one
+	// of its scopes belongs to.
 	Resources []string
 	// Claims are the client's own claims, made by [PrepareClaims].
 	Claims Claims
@@ -118,7 +119,7 @@ func (i *Issuer) terms(g *Grant, req TokenRequest) (scopes, audience []string, e
 		return nil, nil, e
 	}
 	if len(req.Resources) == 0 {
-		audience, e = i.audienceOf(scopes)
+		audience, e = i.audienceOf(g, scopes)
 		return scopes, audience, e
 	}
 	audience, e = i.requestedResources(g, req.Resources)
@@ -222,7 +223,7 @@ func (i *Issuer) narrow(scopes []string, named bool, resources []string) ([]stri
 // audienceOf returns the audience of a token that is requested for no resource
 // in particular. One token never speaks to several APIs that were not named
 // (RFC 9068 §5).
-func (i *Issuer) audienceOf(scopes []string) ([]string, *Error) {
+func (i *Issuer) audienceOf(g *Grant, scopes []string) ([]string, *Error) {
 	var resource string
 	var unowned bool
 	for _, s := range scopes {
@@ -239,6 +240,9 @@ func (i *Issuer) audienceOf(scopes []string) ([]string, *Error) {
 	switch {
 	case resource != "" && unowned:
 		return nil, NewError(CodeInvalidScope, "some of the scopes belong to a resource and some to none: request them separately")
+	case resource != "" && !i.mayName(g, resource):
+		return nil, NewError(CodeInvalidScope, "a scope belongs to a resource that is not for this client").
+			withCause(fmt.Errorf("resource %s", quote(resource)))
 	case resource != "":
 		return []string{resource}, nil
 	case len(i.audience) > 0:

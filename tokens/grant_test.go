@@ -207,6 +207,10 @@ func TestR35_Resources(t *testing.T) {
 		"client without scopes":          {newGrant(), newRequest("", orders), target},
 		"listed":                         {listed, newRequest("", billing), outcome{"billing", []string{billing}, ""}},
 		"not listed":                     {listed, newRequest("", orders), target},
+		"not listed, by its scope":       {listed, newRequest("orders.read"), scope},
+		"listed, by its scope":           {listed, newRequest("billing"), outcome{"billing", []string{billing}, ""}},
+		"listed and not, omitted":        {listed, newRequest(""), scope},
+		"listed and not, two":            {listed, newRequest("", billing, orders), target},
 		"listed, client has no scopes":   {bare, newRequest("", orders), outcome{"", []string{orders}, ""}},
 		"listed, not declared by anyone": {&Grant{ClientID: "a", Resources: []string{"urn:x"}, Thumbprint: g.Thumbprint, NotAfter: g.NotAfter}, newRequest("", "urn:x"), target},
 	})

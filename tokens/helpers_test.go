@@ -153,7 +153,7 @@ bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
 // wait.
 type faultyStorage struct {
 	certmagic.Storage
-	lock, unlock, list, load, store func(ctx context.Context, key string) error
+	lock, unlock, list, load, store, remove func(ctx context.Context, key string) error
 
 	mu    sync.Mutex
 	calls []string
@@ -218,4 +218,11 @@ func (s *faultyStorage) Store(ctx context.Context, key string, value []byte) err
 		return err
 	}
 	return s.Storage.Store(ctx, key, value)
+}
+
+func (s *faultyStorage) Delete(ctx context.Context, key string) error {
+	if err := s.before(ctx, "delete", key, s.remove); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
 }

@@ -21,6 +21,13 @@ const (
 	SelfSignedTLSClientAuth = "self_signed_tls_client_auth"
 )
 
+// The forms of the `scope` claim of tokens. In a token response and in the
+// answer to an introspection it is always a string.
+const (
+	ScopeString = "string" // scopes separated by spaces (RFC 9068 §2.2.3)
+	ScopeArray  = "array"  // an array of strings, which IdentityServer emits
+)
+
 // Resource is an API that tokens are for.
 type Resource struct {
 	// Name is the API's identifier in `aud`. Clients can name it with the
@@ -56,6 +63,16 @@ type IssuerConfig struct {
 	// for the metadata: [TLSClientAuth], [SelfSignedTLSClientAuth]. Default:
 	// both.
 	AuthMethods []string
+	// ScopeClaim is how `scope` is written in tokens: [ScopeString] or
+	// [ScopeArray]. Default: ScopeString.
+	ScopeClaim string
+	// Registered reports whether there is a client of that `client_id` that
+	// may use its tokens; those of any other are inactive. Default: every
+	// client is.
+	Registered func(clientID string) bool
+	// Revocations are the tokens that were revoked. Default: none, and there
+	// is no revocation endpoint.
+	Revocations *Revocations
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
@@ -72,6 +89,11 @@ type Issuer struct {
 	config    IssuerConfig // for the metadata
 	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
+
+	scopeArray  bool
+	verifier    *Verifier
+	registered  func(clientID string) bool
+	revocations *Revocations
 }
 
 // NewIssuer makes an issuer that signs with the keys of keys. Errors name the
@@ -103,7 +125,11 @@ func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
 		keys:      keys,
 		now:       cfg.Now,
 		config:    cfg,
-		routes:    newRoutes(issuer, alias),
+		routes:    newRoutes(issuer, alias, cfg.Revocations != nil),
+
+		scopeArray:  cfg.ScopeClaim == ScopeArray,
+		registered:  cfg.Registered,
+		revocations: cfg.Revocations,
 	}
 	i.config.Scopes, i.config.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
 	for _, r := range cfg.Resources {
@@ -111,6 +137,9 @@ func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
 	}
 	if i.now == nil {
 		i.now = time.Now
+	}
+	if i.verifier, err = NewVerifier(VerifierConfig{Issuer: cfg.URL, Keys: keys, Now: i.now}); err != nil {
+		return nil, err
 	}
 	return i, nil
 }
@@ -147,12 +176,37 @@ func (cfg *IssuerConfig) check(keyAlgorithm Algorithm) error {
 			return fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
 		}
 	}
+	if cfg.ScopeClaim != "" {
+		if err := CheckScopeClaim(cfg.ScopeClaim); err != nil {
+			return fmt.Errorf("scope_claim '%s': %w", cfg.ScopeClaim, err)
+		}
+	}
 	for _, method := range cfg.AuthMethods {
 		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
 			return fmt.Errorf("client authentication method '%s' is not supported: use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
 		}
 	}
 	return nil
+}
+
+// CheckScopeClaim returns why the `scope` claim cannot have that form.
+func CheckScopeClaim(form string) error {
+	if form != ScopeString && form != ScopeArray {
+		return fmt.Errorf("not a form of the claim: use %s or %s", ScopeString, ScopeArray)
+	}
+	return nil
+}
+
+// IsResource reports whether the issuer has a resource of that name.
+func (i *Issuer) IsResource(name string) bool { return i.resources[name] }
+
+// IsAudience reports whether the `aud` of a token can be name: a resource, or
+// the audience of tokens that are for none.
+func (i *Issuer) IsAudience(name string) bool {
+	if i.resources[name] || slices.Contains(i.audience, name) {
+		return true
+	}
+	return len(i.resources) == 0 && len(i.audience) == 0 && name == i.url
 }
 
 // scopeOwners returns the resource that each scope belongs to.

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,5 +122,28 @@ func TestIssuerKeepsItsSettings(t *testing.T) {
 	audience[0] = "changed"
 	if got := mustMint(t, issuer, newGrant("api1"), newRequest("")).Audience[0]; got != "api" {
 		t.Errorf("aud is %s", got)
+	}
+}
+
+func TestResourcesAndAudiences(t *testing.T) {
+	names := []string{orders, billing, legacy, "api", "other", testURL, "", "nobody"}
+	for name, tc := range map[string]struct {
+		cfg                  IssuerConfig
+		resources, audiences []string
+	}{
+		"resources and audience": {IssuerConfig{Resources: apis, Audience: []string{"api"}}, []string{orders, billing, legacy}, []string{orders, billing, legacy, "api"}},
+		"resources":              {IssuerConfig{Resources: apis}, []string{orders, billing, legacy}, []string{orders, billing, legacy}},
+		"audience":               {IssuerConfig{Audience: []string{"api", "other"}}, nil, []string{"api", "other"}},
+		"neither":                {IssuerConfig{}, nil, []string{testURL}},
+	} {
+		issuer := newTestIssuer(t, tc.cfg)
+		for _, value := range names {
+			if got := issuer.IsResource(value); got != slices.Contains(tc.resources, value) {
+				t.Errorf("%s: IsResource(%q) is %v", name, value, got)
+			}
+			if got := issuer.IsAudience(value); got != slices.Contains(tc.audiences, value) {
+				t.Errorf("%s: IsAudience(%q) is %v", name, value, got)
+			}
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/certmagic"
 )
 
 const (
@@ -100,24 +102,29 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 	return found, readErr
 }
 
-// list returns the names of all objects. A folder that is not there is an empty
-// one.
+// list returns the names of all objects.
 func (s *KeyStore) list(ctx context.Context) ([]string, error) {
+	return listFolder(ctx, s.Storage, s.prefix())
+}
+
+// listFolder returns the names of the objects in a folder of storage. A folder
+// that is not there is an empty one.
+func listFolder(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
 	var err error
 	for range listAttempts {
 		var names []string
-		names, err = s.Storage.List(ctx, s.prefix(), false)
+		names, err = storage.List(ctx, folder, false)
 		if err == nil {
 			return names, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		if !s.Storage.Exists(ctx, s.prefix()) {
+		if !storage.Exists(ctx, folder) {
 			return nil, ctx.Err()
 		}
 	}
-	return nil, fmt.Errorf("listing '%s' in storage: %w", s.prefix(), err)
+	return nil, fmt.Errorf("listing '%s' in storage: %w", folder, err)
 }
 
 // merge brings what was found together with what this node had. What cannot be

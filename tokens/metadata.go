@@ -9,19 +9,27 @@ import (
 // metadata is the authorization server metadata (RFC 8414 §2). It has no
 // response_types_supported: there is no authorization endpoint.
 type metadata struct {
-	Issuer              string          `json:"issuer"`
-	TokenEndpoint       string          `json:"token_endpoint"`
-	JWKSURI             string          `json:"jwks_uri"`
-	ScopesSupported     []string        `json:"scopes_supported,omitempty"`
-	GrantTypes          []string        `json:"grant_types_supported"`
-	TokenAuthMethods    []string        `json:"token_endpoint_auth_methods_supported"`
+	Issuer           string   `json:"issuer"`
+	TokenEndpoint    string   `json:"token_endpoint"`
+	JWKSURI          string   `json:"jwks_uri"`
+	ScopesSupported  []string `json:"scopes_supported,omitempty"`
+	GrantTypes       []string `json:"grant_types_supported"`
+	TokenAuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+
+	IntrospectionEndpoint    string   `json:"introspection_endpoint"`
+	IntrospectionAuthMethods []string `json:"introspection_endpoint_auth_methods_supported"`
+	RevocationEndpoint       string   `json:"revocation_endpoint,omitempty"`
+	RevocationAuthMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
+
 	BoundAccessTokens   bool            `json:"tls_client_certificate_bound_access_tokens"` // RFC 8705 §3.3
 	MTLSEndpointAliases endpointAliases `json:"mtls_endpoint_aliases"`                      // RFC 8705 §5
 	IDTokenSigningAlgs  []Algorithm     `json:"id_token_signing_alg_values_supported"`      // OIDC libraries read the key type from it
 }
 
 type endpointAliases struct {
-	TokenEndpoint string `json:"token_endpoint"`
+	TokenEndpoint         string `json:"token_endpoint"`
+	IntrospectionEndpoint string `json:"introspection_endpoint"`
+	RevocationEndpoint    string `json:"revocation_endpoint,omitempty"`
 }
 
 // Metadata returns the authorization server metadata (RFC 8414 §3.2), the one
@@ -44,25 +52,38 @@ type ringMetadata struct {
 
 func newMetadata(cfg IssuerConfig, algs []Algorithm) Document {
 	base := strings.TrimSuffix(cfg.URL, "/")
-	alias := base + pathMTLSToken
+	aliases := endpointAliases{
+		TokenEndpoint: base + pathMTLSToken, IntrospectionEndpoint: base + pathMTLSIntrospect, RevocationEndpoint: base + pathMTLSRevocation,
+	}
 	if cfg.MTLSAlias != "" {
-		alias = strings.TrimSuffix(cfg.MTLSAlias, "/") + pathToken
+		alias := strings.TrimSuffix(cfg.MTLSAlias, "/")
+		aliases = endpointAliases{
+			TokenEndpoint: alias + pathToken, IntrospectionEndpoint: alias + pathIntrospect, RevocationEndpoint: alias + pathRevocation,
+		}
 	}
-	methods := cfg.AuthMethods
+	methods := sortedSet(cfg.AuthMethods)
 	if len(methods) == 0 {
-		methods = []string{TLSClientAuth, SelfSignedTLSClientAuth}
+		methods = sortedSet([]string{TLSClientAuth, SelfSignedTLSClientAuth})
 	}
-	body, _ := json.Marshal(metadata{ // strings only: it cannot fail
-		Issuer:              cfg.URL,
-		TokenEndpoint:       base + pathToken,
-		JWKSURI:             base + pathJWKS,
-		ScopesSupported:     sortedSet(cfg.Scopes),
-		GrantTypes:          []string{grantClientCredentials},
-		TokenAuthMethods:    sortedSet(methods),
-		BoundAccessTokens:   true,
-		MTLSEndpointAliases: endpointAliases{TokenEndpoint: alias},
-		IDTokenSigningAlgs:  algs,
-	})
+	m := metadata{
+		Issuer:                   cfg.URL,
+		TokenEndpoint:            base + pathToken,
+		JWKSURI:                  base + pathJWKS,
+		ScopesSupported:          sortedSet(cfg.Scopes),
+		GrantTypes:               []string{grantClientCredentials},
+		TokenAuthMethods:         methods,
+		IntrospectionEndpoint:    base + pathIntrospect,
+		IntrospectionAuthMethods: methods,
+		RevocationEndpoint:       base + pathRevocation,
+		RevocationAuthMethods:    methods,
+		BoundAccessTokens:        true,
+		MTLSEndpointAliases:      aliases,
+		IDTokenSigningAlgs:       algs,
+	}
+	if cfg.Revocations == nil {
+		m.RevocationEndpoint, m.RevocationAuthMethods, m.MTLSEndpointAliases.RevocationEndpoint = "", nil, ""
+	}
+	body, _ := json.Marshal(m) // strings only: it cannot fail
 	return newDocument(body)
 }
 

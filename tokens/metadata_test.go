@@ -29,6 +29,7 @@ func TestR42_R43_Metadata(t *testing.T) {
 		URL:         testURL + "/tenant1",
 		Scopes:      []string{"telemetry", "api1", "telemetry"},
 		AuthMethods: []string{TLSClientAuth},
+		Revocations: newTestRevocations(t, newStorage(t)),
 	})
 	want := map[string]any{
 		"issuer":                                testURL + "/tenant1",
@@ -37,18 +38,32 @@ func TestR42_R43_Metadata(t *testing.T) {
 		"scopes_supported":                      []any{"api1", "telemetry"},
 		"grant_types_supported":                 []any{"client_credentials"},
 		"token_endpoint_auth_methods_supported": []any{"tls_client_auth"},
-		"tls_client_certificate_bound_access_tokens": true,
-		"mtls_endpoint_aliases":                      map[string]any{"token_endpoint": testURL + "/tenant1/connect/mtls/token"},
-		"id_token_signing_alg_values_supported":      []any{"ES256"},
+		"introspection_endpoint":                testURL + "/tenant1/connect/introspect",
+		"introspection_endpoint_auth_methods_supported": []any{"tls_client_auth"},
+		"revocation_endpoint":                           testURL + "/tenant1/connect/revocation",
+		"revocation_endpoint_auth_methods_supported":    []any{"tls_client_auth"},
+		"tls_client_certificate_bound_access_tokens":    true,
+		"mtls_endpoint_aliases": map[string]any{
+			"token_endpoint":         testURL + "/tenant1/connect/mtls/token",
+			"introspection_endpoint": testURL + "/tenant1/connect/mtls/introspect",
+			"revocation_endpoint":    testURL + "/tenant1/connect/mtls/revocation",
+		},
+		"id_token_signing_alg_values_supported": []any{"ES256"},
 	}
 	if got := readMetadata(t, issuer); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
 
-func TestMetadataOmitsEmptyArrays(t *testing.T) {
-	if scopes, ok := readMetadata(t, newTestIssuer(t, IssuerConfig{}))["scopes_supported"]; ok {
-		t.Errorf("scopes_supported is %v", scopes)
+func TestMetadataOmitsWhatThereIsNot(t *testing.T) {
+	metadata := readMetadata(t, newTestIssuer(t, IssuerConfig{}))
+	for _, name := range []string{"scopes_supported", "revocation_endpoint", "revocation_endpoint_auth_methods_supported"} {
+		if value, ok := metadata[name]; ok {
+			t.Errorf("%s is %v", name, value)
+		}
+	}
+	if value, ok := metadata["mtls_endpoint_aliases"].(map[string]any)["revocation_endpoint"]; ok {
+		t.Errorf("the alias of revocation_endpoint is %v", value)
 	}
 }
 
@@ -60,16 +75,19 @@ func TestR14_BoundTokensAreAnnounced(t *testing.T) {
 
 func TestR17_EndpointAliases(t *testing.T) {
 	for _, tc := range []struct{ url, alias, want string }{
-		{testURL, "", testURL + "/connect/mtls/token"},
-		{testURL + "/", "", testURL + "/connect/mtls/token"},
-		{testURL + "/t/", "", testURL + "/t/connect/mtls/token"},
-		{testURL, "https://mtls.example.com", "https://mtls.example.com/connect/token"},
-		{testURL, "https://mtls.example.com/", "https://mtls.example.com/connect/token"},
-		{testURL + "/t", "https://mtls.example.com:8443/m", "https://mtls.example.com:8443/m/connect/token"},
+		{testURL, "", testURL + "/connect/mtls/"},
+		{testURL + "/", "", testURL + "/connect/mtls/"},
+		{testURL + "/t/", "", testURL + "/t/connect/mtls/"},
+		{testURL, "https://mtls.example.com", "https://mtls.example.com/connect/"},
+		{testURL, "https://mtls.example.com/", "https://mtls.example.com/connect/"},
+		{testURL + "/t", "https://mtls.example.com:8443/m", "https://mtls.example.com:8443/m/connect/"},
 	} {
-		issuer := newTestIssuer(t, IssuerConfig{URL: tc.url, MTLSAlias: tc.alias})
+		issuer := newTestIssuer(t, IssuerConfig{URL: tc.url, MTLSAlias: tc.alias, Revocations: newTestRevocations(t, newStorage(t))})
 		got := readMetadata(t, issuer)["mtls_endpoint_aliases"]
-		if want := map[string]any{"token_endpoint": tc.want}; fmt.Sprint(got) != fmt.Sprint(want) {
+		want := map[string]any{
+			"token_endpoint": tc.want + "token", "introspection_endpoint": tc.want + "introspect", "revocation_endpoint": tc.want + "revocation",
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s, %s: got %v, want %v", tc.url, tc.alias, got, want)
 		}
 	}
@@ -82,13 +100,16 @@ func TestR26_AuthMethods(t *testing.T) {
 		{[]string{TLSClientAuth, SelfSignedTLSClientAuth, TLSClientAuth}, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 		{nil, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 	} {
-		issuer := newTestIssuer(t, IssuerConfig{AuthMethods: tc.methods})
-		var got []string
-		for _, method := range readMetadata(t, issuer)["token_endpoint_auth_methods_supported"].([]any) {
-			got = append(got, method.(string))
-		}
-		if !slices.Equal(got, tc.want) {
-			t.Errorf("%v: got %v, want %v", tc.methods, got, tc.want)
+		issuer := newTestIssuer(t, IssuerConfig{AuthMethods: tc.methods, Revocations: newTestRevocations(t, newStorage(t))})
+		metadata := readMetadata(t, issuer)
+		for _, endpoint := range []string{"token", "introspection", "revocation"} {
+			var got []string
+			for _, method := range metadata[endpoint+"_endpoint_auth_methods_supported"].([]any) {
+				got = append(got, method.(string))
+			}
+			if !slices.Equal(got, tc.want) {
+				t.Errorf("%v, %s: got %v, want %v", tc.methods, endpoint, got, tc.want)
+			}
 		}
 	}
 }

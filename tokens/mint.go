@@ -79,7 +79,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 		IssuedAt:     issuedAt,
 		ID:           newTokenID(),
 		ClientID:     g.ClientID,
-		Scope:        strings.Join(scopes, " "),
+		Scope:        scopeClaim{scopes, i.scopeArray},
 		Confirmation: confirmation{Thumbprint: g.Thumbprint},
 	}
 	encoded, err := encodeClaims(claims, g.Claims)
@@ -94,7 +94,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 		AccessToken: token,
 		TokenType:   "Bearer",
 		ExpiresIn:   expires - issuedAt,
-		Scope:       claims.Scope,
+		Scope:       strings.Join(scopes, " "),
 		ID:          claims.ID,
 		Audience:    audience,
 	}, nil
@@ -130,8 +130,24 @@ type accessToken struct {
 	IssuedAt     int64        `json:"iat"`
 	ID           string       `json:"jti"`
 	ClientID     string       `json:"client_id"`
-	Scope        string       `json:"scope,omitempty"`
+	Scope        scopeClaim   `json:"scope,omitzero"`
 	Confirmation confirmation `json:"cnf"`
+}
+
+// scopeClaim is one string (RFC 9068 §2.2.3), or an array where the issuer says
+// so. Without scopes there is no claim.
+type scopeClaim struct {
+	scopes []string
+	array  bool
+}
+
+func (s scopeClaim) IsZero() bool { return len(s.scopes) == 0 }
+
+func (s scopeClaim) MarshalJSON() ([]byte, error) {
+	if s.array {
+		return json.Marshal(s.scopes)
+	}
+	return json.Marshal(strings.Join(s.scopes, " "))
 }
 
 type confirmation struct {

@@ -69,14 +69,9 @@ func (req TokenRequest) CheckGrant() *Error {
 // for everything else. The query string is not read, but OAuth parameters in
 // it are an error.
 func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
-	form, err := readForm(r)
+	form, err := readClientForm(r)
 	if err != nil {
 		return TokenRequest{}, err
-	}
-	for _, name := range otherAuthentication {
-		if form.Get(name) != "" {
-			return TokenRequest{}, NewError(CodeInvalidRequest, name+" is not supported: the client authenticates with its certificate only")
-		}
 	}
 	req := TokenRequest{
 		ClientID:  form.Get("client_id"),
@@ -84,13 +79,54 @@ func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
 		Scope:     form.Get("scope"),
 		Resources: slices.DeleteFunc(form["resource"], func(s string) bool { return s == "" }),
 	}
-	switch {
-	case req.ClientID == "":
-		return TokenRequest{}, NewError(CodeInvalidRequest, "client_id is missing")
-	case req.GrantType == "":
+	if req.GrantType == "" {
 		return TokenRequest{}, NewError(CodeInvalidRequest, "grant_type is missing")
 	}
 	return req, nil
+}
+
+// TokenQuery is a request about one token: an introspection request (RFC 7662
+// §2.1) or a revocation request (RFC 7009 §2.1). The `token_type_hint` of both
+// is not in it: there is one type of token, and a hint may be wrong.
+type TokenQuery struct {
+	// ClientID is the `client_id`, which a request with a client certificate
+	// must carry (RFC 8705 §2).
+	ClientID string
+	// Token is the `token` as sent.
+	Token string
+}
+
+// ParseTokenQuery reads an introspection or revocation request. It is held to
+// what [ParseTokenRequest] holds a token request to, with `token` in the place
+// of `grant_type`.
+func ParseTokenQuery(r *http.Request) (TokenQuery, *Error) {
+	form, err := readClientForm(r)
+	if err != nil {
+		return TokenQuery{}, err
+	}
+	query := TokenQuery{ClientID: form.Get("client_id"), Token: form.Get("token")}
+	if query.Token == "" {
+		return TokenQuery{}, NewError(CodeInvalidRequest, "token is missing")
+	}
+	return query, nil
+}
+
+// readClientForm reads the parameters of a client that authenticates with a
+// certificate and nothing else.
+func readClientForm(r *http.Request) (url.Values, *Error) {
+	form, err := readForm(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range otherAuthentication {
+		if form.Get(name) != "" {
+			return nil, NewError(CodeInvalidRequest, name+" is not supported: the client authenticates with its certificate only")
+		}
+	}
+	if form.Get("client_id") == "" {
+		return nil, NewError(CodeInvalidRequest, "client_id is missing")
+	}
+	return form, nil
 }
 
 // readForm reads the parameters of a request to an OAuth endpoint that takes

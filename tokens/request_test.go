@@ -114,6 +114,47 @@ func TestR28_MalformedRequests(t *testing.T) {
 	}
 }
 
+// TestR36_R39_TokenQueries: a request about a token is held to what a token
+// request is held to.
+func TestR36_R39_TokenQueries(t *testing.T) {
+	const minimal = "client_id=mtls.client&token=abc"
+	for name, body := range map[string]string{
+		"minimal": minimal, "hint": minimal + "&token_type_hint=access_token", "unknown hint": minimal + "&token_type_hint=refresh_token",
+		"empty parameters": minimal + "&client_secret=&scope=", "unknown parameter": minimal + "&foo=bar",
+	} {
+		if got, err := ParseTokenQuery(post(body)); err != nil || got != (TokenQuery{ClientID: "mtls.client", Token: "abc"}) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	get := post(minimal)
+	get.Method = http.MethodGet
+	for name, tc := range map[string]struct {
+		r           *http.Request
+		status      int
+		code        string
+		description string
+	}{
+		"GET":              {get, 405, CodeInvalidRequest, "use POST"},
+		"no token":         {post("client_id=mtls.client"), 400, CodeInvalidRequest, "token is missing"},
+		"empty token":      {post("client_id=mtls.client&token="), 400, CodeInvalidRequest, "token is missing"},
+		"token twice":      {post(minimal + "&token=abc"), 400, CodeInvalidRequest, "more than once"},
+		"hint twice":       {post(minimal + "&token_type_hint=a&token_type_hint=b"), 400, CodeInvalidRequest, "more than once"},
+		"no client_id":     {post("token=abc"), 400, CodeInvalidRequest, "client_id is missing"},
+		"client_secret":    {post(minimal + "&client_secret=hunter2"), 400, CodeInvalidRequest, "client_secret is not supported"},
+		"assertion":        {post(minimal + "&client_assertion=x"), 400, CodeInvalidRequest, "client_assertion is not supported"},
+		"Basic":            {post(minimal, header("Authorization", "Basic x")), 401, CodeInvalidClient, "HTTP Basic is not supported"},
+		"Bearer":           {post(minimal, header("Authorization", "Bearer x")), 400, CodeInvalidRequest, "Authorization header is not supported"},
+		"token in the URL": {post("client_id=mtls.client", func(r *http.Request) { r.URL.RawQuery = "token=abc" }), 400, CodeInvalidRequest, "token belongs in the request body"},
+		"JSON":             {post(`{}`, header("Content-Type", "application/json")), 400, CodeInvalidRequest, "the request body is JSON"},
+		"too large":        {post(minimal + strings.Repeat("x", maxBody)), 413, CodeInvalidRequest, "too large"},
+	} {
+		got, err := ParseTokenQuery(tc.r)
+		if err == nil || err.Status != tc.status || err.Code != tc.code || !strings.Contains(err.Description, tc.description) || got != (TokenQuery{}) {
+			t.Errorf("%s: got %+v, %v, want %d %s", name, got, err, tc.status, tc.description)
+		}
+	}
+}
+
 func TestR27_BasicAuthenticationIsChallenged(t *testing.T) {
 	for _, values := range [][]string{
 		{"Basic bXRscy5jbGllbnQ6aHVudGVyMg=="}, {"basic x"}, {"BASIC"}, {" Basic x"}, {"Bearer x", "Basic x"},

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"maps"
 	"net/url"
 	"strings"
 )
@@ -13,6 +14,10 @@ const (
 	pathJWKS                = "/.well-known/openid-configuration/jwks"
 	pathToken               = "/connect/token"
 	pathMTLSToken           = "/connect/mtls/token"
+	pathIntrospect          = "/connect/introspect"
+	pathMTLSIntrospect      = "/connect/mtls/introspect"
+	pathRevocation          = "/connect/revocation"
+	pathMTLSRevocation      = "/connect/mtls/revocation"
 )
 
 const defaultPort = "443"
@@ -22,20 +27,23 @@ type EndpointKind int
 
 // The endpoints of an issuer.
 const (
-	EndpointNone     EndpointKind = iota // not an endpoint of the issuer
-	EndpointMetadata                     // serves Issuer.Metadata
-	EndpointJWKS                         // serves Issuer.JWKS
-	EndpointToken                        // takes token requests
+	EndpointNone          EndpointKind = iota // not an endpoint of the issuer
+	EndpointMetadata                          // serves Issuer.Metadata
+	EndpointJWKS                              // serves Issuer.JWKS
+	EndpointToken                             // takes token requests
+	EndpointIntrospection                     // takes introspection requests
+	EndpointRevocation                        // takes revocation requests
 )
 
 // routes maps paths to endpoints, apart for the host of mtls_alias.
 type routes struct {
 	paths      map[string]EndpointKind
 	aliasHost  string // empty if the alias has no host of its own
-	aliasToken string
+	aliasPaths map[string]EndpointKind
 }
 
-func newRoutes(issuer, alias *url.URL) routes {
+// newRoutes leaves out the revocation endpoint of an issuer that cannot revoke.
+func newRoutes(issuer, alias *url.URL, revokes bool) routes {
 	base := strings.TrimSuffix(issuer.Path, "/")
 	r := routes{paths: map[string]EndpointKind{
 		base + pathOpenIDConfiguration: EndpointMetadata,
@@ -43,17 +51,27 @@ func newRoutes(issuer, alias *url.URL) routes {
 		base + pathJWKS:                EndpointJWKS,
 		base + pathToken:               EndpointToken,
 		base + pathMTLSToken:           EndpointToken,
+		base + pathIntrospect:          EndpointIntrospection,
+		base + pathMTLSIntrospect:      EndpointIntrospection,
 
 		// RFC 8414 §3.1 puts the well-known part before the issuer's path.
 		pathOpenIDConfiguration + base: EndpointMetadata,
 		pathOAuthServer + base:         EndpointMetadata,
 	}}
+	if revokes {
+		r.paths[base+pathRevocation] = EndpointRevocation
+		r.paths[base+pathMTLSRevocation] = EndpointRevocation
+	}
 	if alias == nil {
 		return r
 	}
-	r.aliasToken = strings.TrimSuffix(alias.Path, "/") + pathToken
+	base = strings.TrimSuffix(alias.Path, "/")
+	r.aliasPaths = map[string]EndpointKind{base + pathToken: EndpointToken, base + pathIntrospect: EndpointIntrospection}
+	if revokes {
+		r.aliasPaths[base+pathRevocation] = EndpointRevocation
+	}
 	if sameHost(alias.Host, issuer.Host) {
-		r.paths[r.aliasToken] = EndpointToken
+		maps.Copy(r.paths, r.aliasPaths)
 	} else {
 		r.aliasHost = alias.Host
 	}
@@ -62,15 +80,12 @@ func newRoutes(issuer, alias *url.URL) routes {
 
 // Endpoint says what is served at a request's host (with or without port) and
 // decoded path. Paths match exactly: no case folding, no trailing slash. On
-// the host of mtls_alias only the token endpoint is served; any other host is
-// taken for the issuer's.
+// the host of mtls_alias only the endpoints are served that need a certificate;
+// any other host is taken for the issuer's.
 func (i *Issuer) Endpoint(host, path string) EndpointKind {
 	r := &i.routes
 	if r.aliasHost != "" && sameHost(host, r.aliasHost) {
-		if path == r.aliasToken {
-			return EndpointToken
-		}
-		return EndpointNone
+		return r.aliasPaths[path]
 	}
 	return r.paths[path]
 }

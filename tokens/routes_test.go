@@ -36,8 +36,12 @@ func TestEndpoints(t *testing.T) {
 			{host, "/Connect/Token", EndpointNone},
 			{host, "/connect/tokens", EndpointNone},
 			{host, "/connect/token;x", EndpointNone},
-			{host, "/connect/introspect", EndpointNone},
+			{host, "/connect/introspect", EndpointIntrospection},
+			{host, "/connect/mtls/introspect", EndpointIntrospection},
+			{host, "/connect/introspect/", EndpointNone},
+			{host, "/connect/introspection", EndpointNone},
 			{host, "/connect/revocation", EndpointNone},
+			{host, "/connect/mtls/revocation", EndpointNone},
 			{host, "/.well-known/oauth-authorization-server/jwks", EndpointNone},
 			{host, "/.well-known/openid-configuration/", EndpointNone},
 		})
@@ -54,6 +58,8 @@ func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
 			{"", "/tenant1/.well-known/openid-configuration/jwks", EndpointJWKS},
 			{"", "/tenant1/connect/token", EndpointToken},
 			{"", "/tenant1/connect/mtls/token", EndpointToken},
+			{"", "/tenant1/connect/introspect", EndpointIntrospection},
+			{"", "/connect/introspect", EndpointNone},
 			{"", "/connect/token", EndpointNone},
 			{"", "/.well-known/openid-configuration", EndpointNone},
 			{"", "/.well-known/oauth-authorization-server/tenant1/", EndpointNone},
@@ -61,6 +67,27 @@ func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
 			{"", "/tenant10/connect/token", EndpointNone},
 		})
 	}
+}
+
+// TestR39_EndpointsOfAnIssuerThatRevokes: without a list of revocations there is
+// no revocation endpoint.
+func TestR39_EndpointsOfAnIssuerThatRevokes(t *testing.T) {
+	revocations := newTestRevocations(t, newStorage(t))
+	checkRoutes(t, IssuerConfig{URL: testURL + "/t", Revocations: revocations, MTLSAlias: "https://mtls.example.com/m"}, []route{
+		{"auth.example.com", "/t/connect/revocation", EndpointRevocation},
+		{"auth.example.com", "/t/connect/mtls/revocation", EndpointRevocation},
+		{"auth.example.com", "/connect/revocation", EndpointNone},
+		{"auth.example.com", "/t/connect/revocation/", EndpointNone},
+		{"auth.example.com", "/t/connect/revoke", EndpointNone},
+		{"mtls.example.com", "/m/connect/revocation", EndpointRevocation},
+		{"mtls.example.com", "/m/connect/introspect", EndpointIntrospection},
+		{"mtls.example.com", "/m/connect/mtls/revocation", EndpointNone},
+	})
+	checkRoutes(t, IssuerConfig{MTLSAlias: "https://mtls.example.com"}, []route{
+		{"mtls.example.com", "/connect/introspect", EndpointIntrospection},
+		{"mtls.example.com", "/connect/mtls/introspect", EndpointNone},
+		{"mtls.example.com", "/connect/revocation", EndpointNone},
+	})
 }
 
 func TestR17_AliasHost(t *testing.T) {

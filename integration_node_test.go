@@ -1,0 +1,84 @@
+package mtlsauth
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// The environment of a process that is another Caddy of a cluster: its
+// configuration, and the sink of its logs.
+const (
+	nodeConfig = "MTLS_TEST_NODE_CONFIG"
+	nodeSink   = "MTLS_TEST_NODE_SINK"
+)
+
+// TestMain runs the tests or, in a process that [rig.node] started, a Caddy.
+func TestMain(m *testing.M) {
+	if file := os.Getenv(nodeConfig); file != "" {
+		os.Exit(runNode(file))
+	}
+	os.Exit(m.Run())
+}
+
+// runNode runs a Caddy until its standard input ends.
+func runNode(file string) int {
+	logSinks[os.Getenv(nodeSink)] = newLogSink()
+	config, err := os.ReadFile(file)
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if err := caddy.Stop(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// node runs another Caddy, in a process of its own, with the same storage and
+// certificates and with ports of its own. What is returned sends requests to it;
+// its logs are lost.
+func (r *rig) node(t *testing.T, global, sites string) *rig {
+	t.Helper()
+	other := *r
+	other.t, other.https, other.http, other.admin = t, rigPort(t), rigPort(t), rigPort(t)
+	config, err := other.adapt(global, sites)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), nodeConfig+"="+r.write("node.json", config), nodeSink+"="+r.logs.name)
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = input.Close()
+		if err := command.Wait(); err != nil {
+			t.Errorf("the other Caddy ended with %v", err)
+		}
+	})
+	if line, err := bufio.NewReader(output).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the other Caddy did not start: %q, %v", line, err)
+	}
+	return &other
+}

@@ -1,0 +1,185 @@
+package tokens
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Why a token that verifies is inactive, or is not revoked. Each is a
+// [*TokenError].
+var (
+	ErrTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
+	ErrTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
+	ErrTokenClientGone error = &TokenError{"token_client_gone", "its client is not registered any more, or disabled"}
+)
+
+// Introspector is an authenticated client that asks about a token.
+type Introspector struct {
+	// ClientID is the client, which sees its own tokens.
+	ClientID string
+	// Resources are the APIs the client is; it sees the tokens that have one
+	// of them in `aud`.
+	Resources []string
+}
+
+// Introspection is the answer to an introspection request (RFC 7662 §2.2).
+type Introspection struct {
+	// Token is the token, nil if it is inactive.
+	Token *VerifiedToken
+	// Cause is why it is inactive, a [*TokenError] for the log; it is not part
+	// of the answer.
+	Cause error
+}
+
+// Introspect returns what a client may know of a token. A token is active if it
+// is one of this issuer's and valid, belongs to the caller or to an API that
+// the caller is, its client is registered, and it has not been revoked. Of any
+// other token the caller learns nothing at all (RFC 7662 §2.2, §4).
+//
+// The error is temporarily_unavailable while there are no keys, or while it is
+// not known which tokens were revoked; ctx bounds how long keys are waited for.
+func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token string) (Introspection, *Error) {
+	if _, err := i.keys.Ensure(ctx); err != nil {
+		return Introspection{}, unavailable(err)
+	}
+	if !i.revocations.Known() {
+		return Introspection{}, revocationsUnavailable(errors.New("the list has not been read yet"))
+	}
+	verified, err := i.verifier.Verify(token)
+	switch {
+	case err != nil:
+		return Introspection{Cause: err}, nil
+	case !caller.maySee(verified):
+		return Introspection{Cause: ErrTokenOfOther}, nil
+	case i.registered != nil && !i.registered(verified.ClientID):
+		return Introspection{Cause: ErrTokenClientGone}, nil
+	case i.revocations.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
+		return Introspection{Cause: ErrTokenRevoked}, nil
+	}
+	return Introspection{Token: verified}, nil
+}
+
+func (c Introspector) maySee(token *VerifiedToken) bool {
+	return token.ClientID == c.ClientID ||
+		slices.ContainsFunc(token.Audience, func(aud string) bool { return slices.Contains(c.Resources, aud) })
+}
+
+// RevokeResult is what became of a revocation request. The caller is told
+// neither: the answer is 200 in any case (RFC 7009 §2.2).
+type RevokeResult struct {
+	// TokenID is the `jti` of the token that is revoked now, "" if none is.
+	TokenID string
+	// Cause is why none is revoked, a [*TokenError] for the log.
+	Cause error
+}
+
+// Revoke revokes a token of the client (RFC 7009 §2.1). A token that does not
+// verify, or is another client's, is left as it is, and that is no error. The
+// error is temporarily_unavailable if the token could not be revoked: there are
+// no keys to verify it with, or storage does not take the revocation. It is
+// unsupported_token_type if the issuer has no revocations.
+func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResult, *Error) {
+	if i.revocations == nil {
+		return RevokeResult{}, NewError(CodeUnsupportedTokenType, "access tokens cannot be revoked here")
+	}
+	if _, err := i.keys.Ensure(ctx); err != nil {
+		return RevokeResult{}, unavailable(err)
+	}
+	verified, err := i.verifier.Verify(token)
+	switch {
+	case err != nil:
+		return RevokeResult{Cause: err}, nil
+	case verified.ClientID != clientID:
+		return RevokeResult{Cause: ErrTokenOfOther}, nil
+	}
+	err = i.revocations.Revoke(ctx, Revocation{
+		ClientID: verified.ClientID, TokenID: verified.ID, IssuedAt: verified.IssuedAt, Expires: verified.Expires,
+	})
+	if err != nil {
+		return RevokeResult{}, revocationsUnavailable(err)
+	}
+	return RevokeResult{TokenID: verified.ID}, nil
+}
+
+func revocationsUnavailable(cause error) *Error {
+	return NewError(CodeTemporarilyUnavailable, "the list of revoked tokens is not available, try again later").
+		withCause(cause).withHeader("Retry-After", retryAfter)
+}
+
+// introspected is the answer for an active token (RFC 7662 §2.2), with the
+// confirmation that RFC 8705 §3.2 asks for.
+type introspected struct {
+	Active       bool         `json:"active"`
+	Scope        string       `json:"scope,omitempty"`
+	ClientID     string       `json:"client_id"`
+	TokenType    string       `json:"token_type"`
+	Expires      int64        `json:"exp"`
+	IssuedAt     int64        `json:"iat"`
+	NotBefore    int64        `json:"nbf,omitempty"`
+	Subject      string       `json:"sub"`
+	Audience     audience     `json:"aud"`
+	Issuer       string       `json:"iss"`
+	ID           string       `json:"jti"`
+	Confirmation confirmation `json:"cnf"`
+}
+
+// introspectionMembers are the members of an answer that no claim of a client
+// may take the place of, beside the reserved ones.
+var introspectionMembers = []string{"active", "token_type", "username"}
+
+// MarshalJSON returns the body of the answer: {"active":false} and nothing else
+// for an inactive token, and for an active one the members of RFC 7662 §2.2,
+// `cnf`, and the client's own claims.
+func (r Introspection) MarshalJSON() ([]byte, error) {
+	if r.Token == nil {
+		return []byte(`{"active":false}`), nil
+	}
+	t := r.Token
+	answer := introspected{
+		Active:       true,
+		Scope:        strings.Join(t.Scopes, " "),
+		ClientID:     t.ClientID,
+		TokenType:    "Bearer",
+		Expires:      t.Expires.Unix(),
+		IssuedAt:     t.IssuedAt.Unix(),
+		Subject:      t.Subject,
+		Audience:     t.Audience,
+		Issuer:       t.Issuer,
+		ID:           t.ID,
+		Confirmation: confirmation{Thumbprint: t.Thumbprint},
+	}
+	if !t.NotBefore.IsZero() {
+		answer.NotBefore = t.NotBefore.Unix()
+	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Claims)) {
+		if !ValidClaimName(name) || ReservedClaim(name) || slices.Contains(introspectionMembers, strings.ToLower(name)) {
+			continue
+		}
+		body = fmt.Appendf(body[:len(body)-1], ",%q:%s}", name, t.Claims[name])
+	}
+	return body, nil
+}
+
+// WriteIntrospection writes r as the response: JSON that is not to be stored
+// (RFC 7662 §2.2, §4).
+func WriteIntrospection(w http.ResponseWriter, r Introspection) {
+	writeJSON(w, http.StatusOK, r)
+}
+
+// WriteRevoked writes the response to a revocation request that was carried
+// out, or was about nothing that can be revoked: 200 without a body (RFC 7009
+// §2.2).
+func WriteRevoked(w http.ResponseWriter) {
+	noStore(w.Header())
+	w.WriteHeader(http.StatusOK)
+}

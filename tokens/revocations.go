@@ -1,0 +1,341 @@
+package tokens
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+const (
+	// maxRevokedPerClient is how many tokens of one client are listed one by
+	// one. Beyond it, everything is revoked that the client was issued until
+	// the token it revokes.
+	maxRevokedPerClient = 1000
+	// maxRevoked is the same for all clients of an issuer together.
+	maxRevoked = 50_000
+	// cutoffKeep is how long a client's cutoff is kept at least: longer than
+	// any token lives that was issued before it.
+	cutoffKeep = 30 * 24 * time.Hour
+	// expiredKeep is how long after its token a revocation is kept, for nodes
+	// whose clock is slow.
+	expiredKeep = 10 * time.Minute
+
+	// revokeWait is how long one request waits for storage at most.
+	revokeWait = 5 * time.Second
+	// maxRevoking is how many revocations are being written at one time.
+	maxRevoking = 16
+)
+
+// RevocationsConfig describes where the revocations of an issuer's tokens are
+// kept.
+type RevocationsConfig struct {
+	// Storage holds the revocations, below mtls/<realm>/revocations/.
+	// Mandatory.
+	Storage certmagic.Storage
+	// Realm is the folder of the revocations. Mandatory.
+	Realm string
+	// Issuer is the issuer URL of the tokens. Mandatory.
+	Issuer string
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Report is told of what a log should show: an event, the storage key it
+	// is about, and the error. Default: nobody is told.
+	Report func(event, key string, err error)
+}
+
+// Revocations is the list of an issuer's tokens that were revoked before they
+// expired (RFC 7009). It is kept in a certmagic.Storage, one object a
+// revocation, so that every node that shares the storage learns of it with its
+// next [Revocations.Refresh] and none can undo what another did; and in
+// memory, where it is looked up without a lock. What is in memory stays there
+// until the token has expired, whatever becomes of storage.
+//
+// At most 1000 tokens of a client are listed. Beyond that, revoking a token
+// revokes all that the client was issued until then, with one object.
+//
+// It fails closed: as long as the list has never been read every token counts
+// as revoked. A nil *Revocations revokes nothing.
+type Revocations struct {
+	cfg     RevocationsConfig
+	current atomic.Pointer[revocationList]
+	read    atomic.Int64  // when the list was last read without an error, in Unix nanoseconds
+	writers chan struct{} // as many as may write at one time
+
+	mu sync.Mutex // held by who replaces current
+
+	// of the upkeep alone
+	strange  map[string]bool // objects that were reported
+	removing error
+}
+
+// digest stands for a client or a token in the list: the first half of a
+// SHA-256.
+type digest [sha256.Size / 2]byte
+
+// revocationList is the list at one moment. It never changes.
+type revocationList struct {
+	known      bool // it has been read
+	generation uint64
+	tokens     map[digest]revokedToken
+	cutoffs    map[digest]cutoff
+	counts     map[digest]int // tokens of a client
+	// soonest is when the first entry can be forgotten, in Unix seconds
+	soonest int64
+}
+
+type revokedToken struct {
+	client  digest
+	expires int64 // Unix seconds
+}
+
+// cutoff revokes what a client was issued at that time or before.
+type cutoff struct {
+	until, expires int64 // Unix seconds
+}
+
+// generations counts the lists of all [Revocations] of the process, so that no
+// two of them have the same number.
+var generations atomic.Uint64
+
+// NewRevocations makes a list of which nothing has been read yet. It takes over
+// what before has in memory, if that is of the same realm and issuer; before
+// may be nil. The error names the value that is wrong.
+func NewRevocations(cfg RevocationsConfig, before *Revocations) (*Revocations, error) {
+	switch {
+	case cfg.Storage == nil:
+		return nil, errors.New("the revocations have no storage")
+	case strings.Trim(certmagic.StorageKeys.Safe(cfg.Realm), ".") == "":
+		return nil, fmt.Errorf("the revocations' realm '%s' cannot name a folder: use letters, digits and hyphens", cfg.Realm)
+	case cfg.Issuer == "":
+		return nil, errors.New("the revocations have no issuer")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(string, string, error) {}
+	}
+	r := &Revocations{cfg: cfg, writers: make(chan struct{}, maxRevoking)}
+	r.current.Store(&revocationList{generation: generations.Add(1)})
+	if before != nil && before.cfg.Realm == cfg.Realm && before.cfg.Issuer == cfg.Issuer {
+		r.current.Store(before.current.Load())
+		r.read.Store(before.read.Load())
+	}
+	return r, nil
+}
+
+// Revoked reports whether a token was revoked: by its `jti`, or with all that
+// its client was issued at that time. A token without an `iat`, which is the
+// zero time, counts as issued long ago. It takes no lock and does no I/O.
+func (r *Revocations) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
+	if r == nil {
+		return false
+	}
+	list := r.current.Load()
+	return !list.known || list.has(r.cfg.Issuer, clientID, tokenID, issuedAt)
+}
+
+func (l *revocationList) has(issuer, clientID, tokenID string, issuedAt time.Time) bool {
+	if len(l.tokens) > 0 {
+		if _, revoked := l.tokens[tokenDigest(issuer, clientID, tokenID)]; revoked {
+			return true
+		}
+	}
+	if len(l.cutoffs) == 0 {
+		return false
+	}
+	limit, ok := l.cutoffs[clientDigest(issuer, clientID)]
+	return ok && issuedAt.Unix() <= limit.until
+}
+
+// Generation is another number whenever something was revoked or learned, and
+// differs between any two lists. It takes no lock.
+func (r *Revocations) Generation() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.current.Load().generation
+}
+
+// Known reports whether the list has been read, now or by the list that this
+// one took over from. Until then every token counts as revoked.
+func (r *Revocations) Known() bool { return r == nil || r.current.Load().known }
+
+// LastRead returns when the list was last read from storage without an error;
+// the zero time if never.
+func (r *Revocations) LastRead() time.Time {
+	if nanos := r.read.Load(); nanos != 0 {
+		return time.Unix(0, nanos)
+	}
+	return time.Time{}
+}
+
+// Revocation is one token to be revoked. All members are mandatory.
+type Revocation struct {
+	// ClientID is the token's `client_id`.
+	ClientID string
+	// TokenID is the token's `jti`.
+	TokenID string
+	// IssuedAt and Expires are the token's `iat` and `exp`.
+	IssuedAt, Expires time.Time
+}
+
+// Revoke revokes a token, for every node. It returns when storage has it, after
+// 5 s at most; an error means that the token may not be revoked. To revoke what
+// is revoked already, or has expired, does nothing.
+func (r *Revocations) Revoke(ctx context.Context, rev Revocation) error {
+	if r.done(rev) {
+		return nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, revokeWait)
+	defer cancel()
+	select {
+	case r.writers <- struct{}{}:
+	case <-waiting.Done():
+		return fmt.Errorf("waiting for other revocations to be stored: %w", waiting.Err())
+	}
+	stored := make(chan error, 1)
+	// It goes on when the caller does not: half a revocation is none.
+	go func() {
+		defer func() { <-r.writers }()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+		defer cancel()
+		stored <- r.store(ctx, rev)
+	}()
+	select {
+	case err := <-stored:
+		return err
+	case <-waiting.Done():
+		return fmt.Errorf("waiting for storage: %w", waiting.Err())
+	}
+}
+
+// done reports whether there is nothing left to revoke.
+func (r *Revocations) done(rev Revocation) bool {
+	list := r.current.Load()
+	return list.has(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
+}
+
+// record returns what is to be stored for a revocation, and the older cutoff
+// that it replaces, if any.
+func (l *revocationList) record(issuer string, rev Revocation) (record storedRevocation, replaces *storedRevocation) {
+	client := clientDigest(issuer, rev.ClientID)
+	record = storedRevocation{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
+	before, full := l.cutoffs[client]
+	if !full && l.counts[client] < maxRevokedPerClient && len(l.tokens) < maxRevoked {
+		return record, nil
+	}
+	record = storedRevocation{
+		client: client, all: true, until: max(0, rev.IssuedAt.Unix()),
+		expires: max(record.expires, rev.IssuedAt.Add(cutoffKeep).Unix(), before.expires),
+	}
+	if full {
+		replaces = &storedRevocation{client: client, all: true, until: before.until, expires: before.expires}
+	}
+	return record, replaces
+}
+
+// store writes a revocation and then counts it. A panic of a storage module is
+// an error here: outside of a request it would end the whole server.
+func (r *Revocations) store(ctx context.Context, rev Revocation) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("storage panicked: %v", p)
+		}
+	}()
+	if r.done(rev) { // while this one waited
+		return nil
+	}
+	record, replaces := r.current.Load().record(r.cfg.Issuer, rev)
+	name := r.path(record)
+	body, err := encodeRevocation(r.cfg.Issuer, rev, r.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("encoding the revocation: %w", err)
+	}
+	if err := r.cfg.Storage.Store(ctx, name, body); err != nil {
+		return fmt.Errorf("writing '%s' to storage: %w", name, err)
+	}
+	r.learn([]storedRevocation{record}, false)
+	if replaces != nil {
+		_ = r.cfg.Storage.Delete(ctx, r.path(*replaces)) // if it stays, the upkeep finds it
+	}
+	return nil
+}
+
+// learn adds to the list in memory and forgets what has expired. read says that
+// the records are all that storage has.
+func (r *Revocations) learn(records []storedRevocation, read bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.current.Load()
+	limit := r.cfg.Now().Add(-expiredKeep).Unix()
+	var news []storedRevocation
+	for _, record := range records {
+		if record.expires >= limit && !before.covers(record) {
+			news = append(news, record)
+		}
+	}
+	stale := len(before.tokens)+len(before.cutoffs) > 0 && before.soonest < limit
+	if len(news) == 0 && !stale && (before.known || !read) {
+		return
+	}
+	next := &revocationList{
+		known: before.known || read, generation: before.generation,
+		tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs),
+	}
+	if len(news) > 0 || next.known != before.known {
+		next.generation = generations.Add(1)
+	}
+	next.add(news)
+	next.settle(limit)
+	r.current.Store(next)
+}
+
+// covers reports whether the list has that record, or one that says as much.
+func (l *revocationList) covers(record storedRevocation) bool {
+	if record.all {
+		limit, ok := l.cutoffs[record.client]
+		return ok && limit.until >= record.until && limit.expires >= record.expires
+	}
+	_, ok := l.tokens[record.token]
+	return ok
+}
+
+func (l *revocationList) add(records []storedRevocation) {
+	if l.tokens == nil {
+		l.tokens = make(map[digest]revokedToken, len(records))
+	}
+	if l.cutoffs == nil {
+		l.cutoffs = make(map[digest]cutoff)
+	}
+	for _, record := range records {
+		if !record.all {
+			l.tokens[record.token] = revokedToken{client: record.client, expires: record.expires}
+			continue
+		}
+		known := l.cutoffs[record.client]
+		l.cutoffs[record.client] = cutoff{until: max(known.until, record.until), expires: max(known.expires, record.expires)}
+	}
+}
+
+// settle forgets what expired before limit, and counts the rest.
+func (l *revocationList) settle(limit int64) {
+	maps.DeleteFunc(l.tokens, func(_ digest, t revokedToken) bool { return t.expires < limit })
+	maps.DeleteFunc(l.cutoffs, func(_ digest, c cutoff) bool { return c.expires < limit })
+	l.counts, l.soonest = make(map[digest]int), 1<<62
+	for _, token := range l.tokens {
+		l.counts[token.client]++
+		l.soonest = min(l.soonest, token.expires)
+	}
+	for _, limit := range l.cutoffs {
+		l.soonest = min(l.soonest, limit.expires)
+	}
+}

@@ -1,0 +1,337 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// newTestRevocations makes a list that has been read from storage, with the
+// clock of tests.
+func newTestRevocations(t testing.TB, storage certmagic.Storage) *Revocations {
+	t.Helper()
+	return startRevocations(t, storage, newClock(), nil)
+}
+
+func startRevocations(t testing.TB, storage certmagic.Storage, clock *clock, before *Revocations) *Revocations {
+	t.Helper()
+	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// anHour is the revocation of a token that lives from testNow for an hour.
+func anHour(clientID, tokenID string) Revocation {
+	return Revocation{ClientID: clientID, TokenID: tokenID, IssuedAt: testNow, Expires: testNow.Add(time.Hour)}
+}
+
+func mustRevoke(t testing.TB, r *Revocations, rev Revocation) {
+	t.Helper()
+	if err := r.Revoke(t.Context(), rev); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// objects returns the names of what storage has of the list.
+func objects(t testing.TB, storage certmagic.Storage) []string {
+	t.Helper()
+	names, err := storage.List(t.Context(), "mtls/default/revocations", true)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		names[i] = path.Base(name)
+	}
+	return names
+}
+
+func TestRevokedIsThatTokenOnly(t *testing.T) {
+	r := newTestRevocations(t, newStorage(t))
+	generation := r.Generation()
+	mustRevoke(t, r, anHour("a", "1"))
+	if r.Generation() == generation {
+		t.Error("the generation is the same as before")
+	}
+	for _, tc := range []struct {
+		client, id string
+		want       bool
+	}{{"a", "1", true}, {"a", "2", false}, {"b", "1", false}, {"", "1", false}, {"a", "", false}, {"a\x001", "", false}} {
+		if got := r.Revoked(tc.client, tc.id, testNow); got != tc.want {
+			t.Errorf("%q of %q: revoked is %v", tc.id, tc.client, got)
+		}
+	}
+	generation = r.Generation()
+	mustRevoke(t, r, anHour("a", "1"))
+	if r.Generation() != generation {
+		t.Error("to revoke again what is revoked is news")
+	}
+}
+
+func TestNoRevocationsRevokeNothing(t *testing.T) {
+	var r *Revocations
+	if r.Revoked("a", "1", testNow) || r.Generation() != 0 || !r.Known() {
+		t.Error("a list that does not exist revokes")
+	}
+}
+
+// TestRevocationsFailClosed: as long as it is not known what was revoked,
+// everything may have been.
+func TestRevocationsFailClosed(t *testing.T) {
+	storage := newStorage(t)
+	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
+	down := errors.New("storage is down")
+	storage.list = func(context.Context, string) error { return down }
+	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Load(t.Context()); !errors.Is(err, down) {
+		t.Fatalf("error is %v", err)
+	}
+	if r.Known() || !r.Revoked("a", "1", testNow) || !r.Revoked("b", "2", testNow) || !r.LastRead().IsZero() {
+		t.Error("a list that could not be read admits tokens")
+	}
+	generation := r.Generation()
+	storage.list = nil
+	if err := r.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Known() || !r.Revoked("a", "1", testNow) || r.Revoked("b", "2", testNow) || r.Generation() == generation || !r.LastRead().Equal(testNow) {
+		t.Error("the list that was read is not the one that counts")
+	}
+}
+
+func TestRevocationsAreSharedAndSurvive(t *testing.T) {
+	storage, clock := newStorage(t), newClock()
+	a, b := startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)
+	mustRevoke(t, a, anHour("client", "of a"))
+	mustRevoke(t, b, anHour("client", "of b"))
+	var generations [3]uint64
+	for n := range generations {
+		generations[n] = b.Generation()
+		for _, r := range []*Revocations{a, b} {
+			if err := r.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if generations[0] == generations[1] || generations[1] != generations[2] {
+		t.Errorf("the generations are %d: the first refresh brings news, the second none", generations)
+	}
+	for name, r := range map[string]*Revocations{"a": a, "b": b, "restarted": startRevocations(t, storage, clock, nil)} {
+		if !r.Revoked("client", "of a", testNow) || !r.Revoked("client", "of b", testNow) {
+			t.Errorf("%s does not know both", name)
+		}
+	}
+}
+
+// TestRevocationsOutliveTheirStorage: a node that cannot reach storage, or
+// whose storage was emptied, keeps what it has, across a reload too.
+func TestRevocationsOutliveTheirStorage(t *testing.T) {
+	storage, clock := newStorage(t), newClock()
+	r := startRevocations(t, storage, clock, nil)
+	mustRevoke(t, r, anHour("a", "1"))
+	if err := storage.Storage.Delete(t.Context(), "mtls/default/revocations"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Refresh(t.Context()); err != nil || !r.Revoked("a", "1", testNow) {
+		t.Errorf("after storage was emptied: %v, revoked is %v", err, r.Revoked("a", "1", testNow))
+	}
+	storage.list = func(context.Context, string) error { return errors.New("down") }
+	if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testNow) || r.Revoked("a", "2", testNow) {
+		t.Errorf("while storage is down: %v", err)
+	}
+	for _, tc := range []struct {
+		realm, issuer string
+		want          bool
+	}{{"default", testURL, true}, {"other", testURL, false}, {"default", "https://other.example.com", false}} {
+		next, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: tc.realm, Issuer: tc.issuer, Now: clock.Now}, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Known() != tc.want || next.LastRead().IsZero() == tc.want {
+			t.Errorf("%+v: the list of the running configuration is known: %v", tc, next.Known())
+		}
+		if tc.want && (!next.Revoked("a", "1", testNow) || next.Revoked("a", "2", testNow)) {
+			t.Errorf("%+v: the list was not taken over", tc)
+		}
+	}
+}
+
+func TestRevocationsOfAnotherIssuerConcernNobody(t *testing.T) {
+	storage := newStorage(t)
+	other, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: "https://other.example.com", Now: newClock().Now}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRevoke(t, other, anHour("a", "1"))
+	if newTestRevocations(t, storage).Revoked("a", "1", testNow) {
+		t.Error("the token of one issuer is revoked by another")
+	}
+}
+
+func TestR40_RevocationsAreKeptUntilTheTokenExpires(t *testing.T) {
+	storage, clock := newStorage(t), newClock()
+	r := startRevocations(t, storage, clock, nil)
+	mustRevoke(t, r, anHour("a", "1"))
+	mustRevoke(t, r, Revocation{ClientID: "a", TokenID: "2", IssuedAt: testNow, Expires: testNow.Add(2 * time.Hour)})
+	clock.Advance(time.Hour + expiredKeep - time.Minute)
+	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 2 || !r.Revoked("a", "1", testNow) {
+		t.Fatalf("gone before the time: %v", err)
+	}
+	clock.Advance(2 * time.Minute)
+	if err := r.Load(t.Context()); err != nil || len(objects(t, storage)) != 2 {
+		t.Fatalf("reading removes objects: %v", err)
+	}
+	if err := r.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if names := objects(t, storage); len(names) != 1 || len(r.current.Load().tokens) != 1 || !r.Revoked("a", "2", testNow) {
+		t.Errorf("storage has %v, memory %v", names, r.current.Load().tokens)
+	}
+	clock.Advance(time.Hour)
+	before := storage.count("store")
+	mustRevoke(t, r, anHour("a", "3"))
+	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 0 || storage.count("store") != before {
+		t.Errorf("an expired token is written down: %v, %v", objects(t, storage), err)
+	}
+}
+
+func TestRevocationsWithoutStorage(t *testing.T) {
+	down := errors.New("storage is down")
+	for name, fail := range map[string]func(context.Context, string) error{
+		"fails":  func(context.Context, string) error { return down },
+		"panics": func(context.Context, string) error { panic("storage") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			storage := newStorage(t)
+			r := newTestRevocations(t, storage)
+			storage.store = fail
+			if err := r.Revoke(t.Context(), anHour("a", "1")); err == nil || name == "fails" && !errors.Is(err, down) {
+				t.Errorf("error is %v", err)
+			}
+			if r.Revoked("a", "1", testNow) {
+				t.Error("the token counts as revoked, so a second attempt would do nothing")
+			}
+			storage.store = nil
+			mustRevoke(t, r, anHour("a", "1"))
+			if !newTestRevocations(t, storage).Revoked("a", "1", testNow) {
+				t.Error("the second attempt was not stored")
+			}
+			storage.list = fail
+			if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testNow) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+// TestRevokeDoesNotHang: a storage that never answers holds up as many writers
+// as there may be, and no caller for longer than it wants to wait.
+func TestRevokeDoesNotHang(t *testing.T) {
+	storage := newStorage(t)
+	release, entered := make(chan struct{}), make(chan struct{}, maxRevoking+1)
+	storage.store = func(context.Context, string) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}
+	r := newTestRevocations(t, storage)
+	ctx, cancel := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	for n := range maxRevoking + 1 {
+		callers.Go(func() {
+			if err := r.Revoke(ctx, anHour("a", fmt.Sprint(n))); !errors.Is(err, context.Canceled) {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+	for range maxRevoking {
+		<-entered
+	}
+	cancel()
+	callers.Wait()
+	close(release)
+	for range maxRevoking {
+		r.writers <- struct{}{} // all are done
+	}
+	if got := len(r.current.Load().tokens); got != maxRevoking || len(entered) != 0 {
+		t.Errorf("%d were stored, %d more asked for", got, len(entered))
+	}
+}
+
+func TestConcurrentRevocationsAreAllKept(t *testing.T) {
+	storage, clock := newStorage(t), newClock()
+	nodes := []*Revocations{startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)}
+	var writers sync.WaitGroup
+	for n, node := range nodes {
+		for m := range 8 {
+			writers.Go(func() {
+				for k := range 10 {
+					if err := node.Revoke(t.Context(), anHour("a", fmt.Sprint(n, m, k))); err != nil {
+						t.Error(err)
+					}
+					node.Revoked("a", "1", testNow)
+				}
+			})
+		}
+		writers.Go(func() {
+			for range 10 {
+				if err := node.Refresh(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	for _, node := range append(nodes, startRevocations(t, storage, clock, nil)) {
+		if err := node.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for n := range nodes {
+			for m := range 8 {
+				for k := range 10 {
+					if !node.Revoked("a", fmt.Sprint(n, m, k), testNow) {
+						t.Fatalf("%d %d %d was lost", n, m, k)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestRevokedDoesNotAllocate(t *testing.T) {
+	r := newTestRevocations(t, newStorage(t))
+	mustRevoke(t, r, anHour("a", "1"))
+	r.learn([]storedRevocation{{client: clientDigest(testURL, "b"), all: true, until: 1, expires: testNow.Unix()}}, true)
+	if n := testing.AllocsPerRun(100, func() { r.Revoked("mtls.client", "AAAAAAAAAAAAAAAAAAAAAA", testNow) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestBadRevocations(t *testing.T) {
+	storage := newStorage(t)
+	for want, cfg := range map[string]RevocationsConfig{
+		"no storage":                   {Realm: "default", Issuer: testURL},
+		"realm '..' cannot name":       {Storage: storage, Realm: "..", Issuer: testURL},
+		"realm '' cannot name":         {Storage: storage, Issuer: testURL},
+		"the revocations have no issu": {Storage: storage, Realm: "default"},
+	} {
+		if _, err := NewRevocations(cfg, nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want %s", err, want)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package tokens
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// The events that a [Revocations] reports.
+const (
+	RevocationUnreadable = "revocation_unreadable"  // the object's name is none that this release writes
+	RevocationNotRemoved = "revocation_not_removed" // an object that is not needed any more could not be deleted
+)
+
+// maxRemovals is how many objects one refresh deletes.
+const maxRemovals = 1000
+
+// storedRevocation is a revocation as the name of its object tells it. The
+// object's content is for people: it is never read, so that nothing in it can
+// undo a revocation, and so that a listing is all that a node has to ask for.
+type storedRevocation struct {
+	client  digest
+	expires int64 // Unix seconds
+	token   digest
+	// all revokes what the client was issued at until or before, in Unix
+	// seconds, instead of one token.
+	all   bool
+	until int64
+}
+
+var revocationName = regexp.MustCompile(`^([0-9]{1,12})-([0-9a-f]{32})-(?:([0-9a-f]{32})|until-([0-9]{1,12}))\.json$`)
+
+// name returns the object's name: <exp>-<client>-<token>.json, or
+// <exp>-<client>-until-<iat>.json, where client and token are digests.
+func (s storedRevocation) name() string {
+	if s.all {
+		return fmt.Sprintf("%d-%x-until-%d.json", s.expires, s.client, s.until)
+	}
+	return fmt.Sprintf("%d-%x-%x.json", s.expires, s.client, s.token)
+}
+
+// parseRevocation reads the name of an object.
+func parseRevocation(name string) (storedRevocation, error) {
+	part := revocationName.FindStringSubmatch(name)
+	if part == nil {
+		return storedRevocation{}, errors.New("the object's name is none of a revocation: remove it, unless a later release wrote it")
+	}
+	var s storedRevocation
+	// neither can fail after the match
+	s.expires, _ = strconv.ParseInt(part[1], 10, 64)
+	_, _ = hex.Decode(s.client[:], []byte(part[2]))
+	if s.all = part[3] == ""; s.all {
+		s.until, _ = strconv.ParseInt(part[4], 10, 64)
+	} else {
+		_, _ = hex.Decode(s.token[:], []byte(part[3]))
+	}
+	if s.name() != name {
+		return storedRevocation{}, errors.New("the object's name has a number with leading zeros: remove the object")
+	}
+	return s, nil
+}
+
+// clientDigest and tokenDigest hold the issuer, so that what another issuer
+// left in the same folder concerns nobody.
+func clientDigest(issuer, clientID string) digest {
+	buffer := make([]byte, 0, 512) // on the stack
+	buffer = append(append(append(buffer, issuer...), 0), clientID...)
+	sum := sha256.Sum256(buffer)
+	return digest(sum[:len(digest{})])
+}
+
+func tokenDigest(issuer, clientID, tokenID string) digest {
+	buffer := make([]byte, 0, 512) // on the stack
+	buffer = append(append(append(buffer, issuer...), 0), clientID...)
+	buffer = append(append(buffer, 0), tokenID...)
+	sum := sha256.Sum256(buffer)
+	return digest(sum[:len(digest{})])
+}
+
+// encodeRevocation returns the content of an object, for an operator.
+func encodeRevocation(issuer string, rev Revocation, now time.Time) ([]byte, error) {
+	return json.Marshal(struct {
+		Issuer   string    `json:"issuer"`
+		ClientID string    `json:"client_id"`
+		TokenID  string    `json:"jti"`
+		IssuedAt time.Time `json:"issued_at"`
+		Expires  time.Time `json:"expires"`
+		Revoked  time.Time `json:"revoked"`
+	}{issuer, rev.ClientID, rev.TokenID, rev.IssuedAt.UTC(), rev.Expires.UTC(), now.UTC().Truncate(time.Second)})
+}
+
+// Load reads the list from storage and changes nothing there. What was in
+// memory stays. Objects that are no revocations are reported once and skipped:
+// then the rest counts, but an error is returned, for one of them may be a
+// revocation. Only one Load or Refresh may run at a time.
+func (r *Revocations) Load(ctx context.Context) error {
+	_, err := r.load(ctx)
+	return err
+}
+
+// Refresh is [Revocations.Load], after which it deletes the objects of tokens
+// that expired more than 10 minutes ago, and those that a later one includes.
+func (r *Revocations) Refresh(ctx context.Context) error {
+	removable, err := r.load(ctx)
+	r.remove(ctx, removable)
+	return err
+}
+
+// load returns the names of the objects that nobody needs any more.
+func (r *Revocations) load(ctx context.Context) (removable []string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("storage panicked: %v", p)
+		}
+	}()
+	names, listErr := listFolder(ctx, r.cfg.Storage, r.prefix())
+	var records []storedRevocation
+	strange := make(map[string]bool)
+	for _, name := range names {
+		if path.Ext(name) != ".json" {
+			continue // of a storage that is about to write
+		}
+		record, err := parseRevocation(path.Base(name))
+		if err == nil {
+			records = append(records, record)
+			continue
+		}
+		strange[name] = true
+		if !r.strange[name] {
+			r.cfg.Report(RevocationUnreadable, name, err)
+		}
+	}
+	r.learn(records, listErr == nil)
+	if listErr != nil {
+		return nil, listErr
+	}
+	r.strange = strange
+	if len(strange) > 0 {
+		return nil, fmt.Errorf("'%s' in storage holds %d objects that are no revocations", r.prefix(), len(strange))
+	}
+	r.read.Store(r.cfg.Now().UnixNano())
+	return r.removable(records), nil
+}
+
+// removable returns the objects of tokens that have long expired, and the
+// cutoffs of clients that have a later one.
+func (r *Revocations) removable(records []storedRevocation) []string {
+	limit := r.cfg.Now().Add(-expiredKeep).Unix()
+	latest := make(map[digest]storedRevocation)
+	for _, record := range records {
+		if best, ok := latest[record.client]; record.all && (!ok || record.until > best.until || record.until == best.until && record.expires > best.expires) {
+			latest[record.client] = record
+		}
+	}
+	var names []string
+	for _, record := range records {
+		best := latest[record.client]
+		superseded := record.all && record != best && record.expires <= best.expires
+		if record.expires < limit || superseded {
+			names = append(names, r.path(record))
+		}
+	}
+	return names
+}
+
+func (r *Revocations) remove(ctx context.Context, names []string) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.cfg.Report(RevocationNotRemoved, r.prefix(), fmt.Errorf("storage panicked: %v", p))
+		}
+	}()
+	var failed error
+	for _, name := range names[:min(len(names), maxRemovals)] {
+		err := r.cfg.Storage.Delete(ctx, name)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		failed = err
+		if r.removing == nil {
+			r.cfg.Report(RevocationNotRemoved, name, err)
+		}
+		break
+	}
+	r.removing = failed
+}
+
+func (r *Revocations) prefix() string {
+	return path.Join("mtls", certmagic.StorageKeys.Safe(r.cfg.Realm), "revocations")
+}
+
+func (r *Revocations) path(record storedRevocation) string {
+	return path.Join(r.prefix(), record.name())
+}
