@@ -42,6 +42,11 @@ func main() {
 		log.Fatalf("the API: %v", err)
 	}
 	fmt.Println("  the API")
+	_, issuer, _ := strings.Cut(strings.Fields(os.Getenv("ISSUERS"))[0], "=")
+	if err := tryTokenAPI(ctx, os.Getenv("TOKEN_API"), issuer); err != nil {
+		log.Fatalf("the API that takes tokens: %v", err)
+	}
+	fmt.Println("  the API that takes tokens")
 }
 
 // tryIssuer gets tokens of both clients, and is refused for each reason.
@@ -80,27 +85,63 @@ func tryMixed(ctx context.Context, issuer string) error {
 
 // tryAPI calls an API behind mtls_auth, which takes the certificate alone.
 func tryAPI(ctx context.Context, api string) error {
-	for certificate, want := range map[string]string{"billing": "200 hello billing", stranger: "401 "} {
-		client, err := httpClient(certificate)
-		if err != nil {
-			return err
-		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, api, nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		body, err := io.ReadAll(response.Body)
-		response.Body.Close()
-		if err != nil {
-			return err
-		}
-		if got := fmt.Sprintf("%d %s", response.StatusCode, body); got != want {
-			return fmt.Errorf("got %q with the certificate %s, want %q", got, certificate, want)
-		}
+	return errors.Join(
+		expect(ctx, api, "billing", "", "200 hello billing"),
+		expect(ctx, api, stranger, "", `401 ClientCertificate realm="default", error="certificate_refused"`),
+	)
+}
+
+// tryTokenAPI calls an API behind mtls_bearer, which takes a token with the
+// certificate it is bound to.
+func tryTokenAPI(ctx context.Context, api, issuer string) error {
+	s, err := discover(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	token, err := getToken(ctx, s, "ES256", "billing")
+	if err != nil {
+		return err
+	}
+	telemetry, err := requestToken(ctx, s.Aliases.Token, "sensor-7", "sensor-7", "telemetry", "https://api.example.com")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		expect(ctx, api, "billing", token, "200 hello billing"),
+		expect(ctx, api, "sensor-7", token, `401 Bearer error="invalid_token"`),
+		expect(ctx, api, "", token, `401 Bearer error="invalid_token"`),
+		expect(ctx, api, "sensor-7", telemetry.AccessToken, `403 Bearer error="insufficient_scope", scope="invoices.read"`),
+		expect(ctx, api, "billing", "", "401 Bearer"),
+	)
+}
+
+// expect is an error unless the API answers with this status, and this
+// challenge (up to the error id) or body.
+func expect(ctx context.Context, api, certificate, token, want string) error {
+	client, err := httpClient(certificate)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		ctx := context.WithValue(ctx, oauth2.HTTPClient, client)
+		client = oauth2.NewClient(ctx, oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token}))
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, api, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	challenge, _, _ := strings.Cut(response.Header.Get("WWW-Authenticate"), ", error_id=")
+	if got := fmt.Sprintf("%d %s%s", response.StatusCode, challenge, body); got != want {
+		return fmt.Errorf("got %q with the certificate %q, want %q", got, certificate, want)
 	}
 	return nil
 }

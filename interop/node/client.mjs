@@ -8,7 +8,7 @@ import * as jose from 'jose'
 import * as oauth from 'openid-client'
 import { Agent, fetch } from 'undici'
 
-const { CERTIFICATES, ISSUERS, MIXED_ISSUER, API, AUDIENCE, STRANGER } = process.env
+const { CERTIFICATES, ISSUERS, MIXED_ISSUER, API, TOKEN_API, AUDIENCE, STRANGER } = process.env
 const read = (file) => readFileSync(join(CERTIFICATES, file))
 
 // withCertificate returns a fetch that trusts the server's CA and presents a
@@ -107,3 +107,30 @@ const stranger = await withCertificate(STRANGER)(API)
 assert.equal(stranger.status, 401)
 assert.match(stranger.headers.get('www-authenticate'), /^ClientCertificate .*error="certificate_refused"/)
 console.log('  the API')
+
+// An API behind mtls_bearer takes a token, with the certificate it is bound to.
+async function callWithToken(token, clientID, certificate) {
+  const config = await discover(issuerOfAPI, clientID, certificate)
+  return oauth.fetchProtectedResource(config, token, new URL(TOKEN_API), 'GET')
+}
+
+async function challenged(call, status, error) {
+  await assert.rejects(call, (err) => {
+    assert.ok(err instanceof oauth.WWWAuthenticateChallengeError, `${err}`)
+    const [challenge] = err.cause
+    assert.deepEqual([err.status, challenge.scheme, challenge.parameters.error], [status, 'bearer', error])
+    return true
+  })
+}
+
+const issuerOfAPI = ISSUERS.split(' ')[0].split('=')[1]
+const token = await getToken(issuerOfAPI, 'ES256', 'billing')
+const answer = await callWithToken(token, 'billing', 'billing')
+assert.deepEqual([answer.status, await answer.text()], [200, 'hello billing'])
+await challenged(callWithToken(token, 'billing', 'sensor-7'), 401, 'invalid_token')
+await challenged(callWithToken(token, 'billing'), 401, 'invalid_token')
+const telemetry = await oauth.clientCredentialsGrant(await discover(issuerOfAPI, 'sensor-7', 'sensor-7'), { scope: 'telemetry' })
+await challenged(callWithToken(telemetry.access_token, 'sensor-7', 'sensor-7'), 403, 'insufficient_scope')
+const bare = await withCertificate('billing')(TOKEN_API)
+assert.deepEqual([bare.status, bare.headers.get('www-authenticate')], [401, 'Bearer'])
+console.log('  the API that takes tokens')

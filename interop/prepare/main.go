@@ -32,7 +32,7 @@ func prepare(dir string) error {
 	}
 	thumbprint := sha256.Sum256(sensor.Cert.Raw)
 	fmt.Printf("SENSOR_THUMBPRINT=%s\n", hex.EncodeToString(thumbprint[:]))
-	return printPorts("ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT")
+	return printPorts("ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT")
 }
 
 // makeCertificates makes what the server and its two clients need, and a

@@ -102,6 +102,17 @@ def refused(url, client_id, certificate, want, **parameters):
         raise AssertionError(f"{client_id} got a token with the certificate {certificate}, want {want}")
 
 
+def call_with_token(token, certificate):
+    client = session("billing", certificate)
+    client.token = {"token_type": "Bearer", "access_token": token}
+    return client.get(os.environ["TOKEN_API"])
+
+
+def challenged(response, status, challenge):
+    equal(response.status_code, status)
+    assert response.headers["WWW-Authenticate"].startswith(challenge), response.headers["WWW-Authenticate"]
+
+
 def main():
     for entry in os.environ["ISSUERS"].split():
         algorithm, issuer = entry.split("=")
@@ -133,6 +144,21 @@ def main():
     challenge = response.headers["WWW-Authenticate"]
     assert challenge.startswith("ClientCertificate ") and 'error="certificate_refused"' in challenge, challenge
     print("  the API")
+
+    # An API behind mtls_bearer takes a token, with the certificate it is bound to.
+    issuer = discover(os.environ["ISSUERS"].split()[0].split("=")[1])
+    token = get_token(issuer, "ES256", "billing")
+    response = call_with_token(token, "billing")
+    equal((response.status_code, response.text), (200, "hello billing"))
+    challenged(call_with_token(token, "sensor-7"), 401, 'Bearer error="invalid_token"')
+    challenged(call_with_token(token, None), 401, 'Bearer error="invalid_token"')
+    sensor = session("sensor-7", "sensor-7")
+    sensor.fetch_token(issuer["mtls_endpoint_aliases"]["token_endpoint"], grant_type="client_credentials", scope="telemetry")
+    # The session has the token now, and sends it by itself.
+    challenged(sensor.get(os.environ["TOKEN_API"]), 403, 'Bearer error="insufficient_scope", scope="invoices.read"')
+    response = requests.get(os.environ["TOKEN_API"], verify=SERVER_CA, cert=files("billing"), timeout=10)
+    equal((response.status_code, response.headers["WWW-Authenticate"]), (401, "Bearer"))
+    print("  the API that takes tokens")
 
 
 if __name__ == "__main__":
