@@ -78,6 +78,25 @@ async function refused(config, parameters, status, error) {
   })
 }
 
+// The API asks what a token is worth (RFC 7662), and its client revokes it
+// (RFC 7009). A client can revoke no other's token, and learns nothing of it.
+async function introspectAndRevoke(issuer, algorithm) {
+  const [api, billing, sensor] = await Promise.all(['api', 'billing', 'sensor-7'].map((id) => discover(issuer, id, id)))
+  const token = await getToken(issuer, algorithm, 'billing')
+  const active = await oauth.tokenIntrospection(api, token)
+  assert.deepEqual(
+    [active.active, active.iss, active.aud, active.client_id, active.scope, active.cnf],
+    [true, issuer, AUDIENCE, 'billing', 'invoices.read', { 'x5t#S256': thumbprint('billing') }],
+  )
+  assert.deepEqual(await oauth.tokenIntrospection(sensor, token), { active: false })
+  await assert.rejects(oauth.tokenIntrospection(await discover(issuer, 'api', STRANGER), token), { status: 401, error: 'invalid_client' })
+
+  await oauth.tokenRevocation(sensor, token)
+  assert.equal((await oauth.tokenIntrospection(api, token)).active, true)
+  await oauth.tokenRevocation(billing, token)
+  assert.deepEqual(await oauth.tokenIntrospection(api, token), { active: false })
+}
+
 for (const entry of ISSUERS.split(' ')) {
   const [algorithm, issuer] = entry.split('=')
   await getToken(issuer, algorithm, 'billing')
@@ -91,7 +110,8 @@ for (const entry of ISSUERS.split(' ')) {
   await refused(await discover(issuer, 'billing', STRANGER), {}, 401, 'invalid_client')
   await refused(await discover(issuer, 'billing', 'sensor-7'), {}, 401, 'invalid_client')
   await refused(await discover(issuer, 'billing'), {}, 401, 'invalid_client')
-  console.log(`  ${algorithm}: tokens, and refusals`)
+  await introspectAndRevoke(issuer, algorithm)
+  console.log(`  ${algorithm}: tokens, refusals, introspection and revocation`)
 }
 
 // The token endpoint for certificates is on another host (RFC 8705 §5). The

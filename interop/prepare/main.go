@@ -35,8 +35,8 @@ func prepare(dir string) error {
 	return printPorts("ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT")
 }
 
-// makeCertificates makes what the server and its two clients need, and a
-// stranger who has the first client's name. It returns the client that is
+// makeCertificates makes what the server, its clients and an API need, and
+// a stranger who has the first client's name. It returns the client that is
 // known by its thumbprint.
 func makeCertificates(dir string) (*testpki.Leaf, error) {
 	serverCA, err := testpki.NewCA(testpki.CommonName("Server CA"))
@@ -60,6 +60,10 @@ func makeCertificates(dir string) (*testpki.Leaf, error) {
 	if err != nil {
 		return nil, err
 	}
+	api, err := testpki.SelfSigned(testpki.CommonName("api"))
+	if err != nil {
+		return nil, err
+	}
 	sensor, err := testpki.SelfSigned(testpki.CommonName("sensor 7"), testpki.WithKeyType(testpki.RSA2048))
 	if err != nil {
 		return nil, err
@@ -74,7 +78,7 @@ func makeCertificates(dir string) (*testpki.Leaf, error) {
 			return nil, err
 		}
 	}
-	for name, leaf := range map[string]*testpki.Leaf{"server": server, "billing": billing, "sensor-7": sensor, "stranger": stranger} {
+	for name, leaf := range map[string]*testpki.Leaf{"server": server, "billing": billing, "sensor-7": sensor, "api": api, "stranger": stranger} {
 		if _, _, err := leaf.WriteFiles(dir, name); err != nil {
 			return nil, err
 		}

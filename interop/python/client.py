@@ -93,6 +93,35 @@ def get_token(metadata, algorithm, client_id):
     return token["access_token"]
 
 
+def introspect_and_revoke(metadata, algorithm):
+    """The API asks what a token is worth (RFC 7662), and its client revokes it (RFC 7009).
+
+    A client can revoke no other's token, and learns nothing of it.
+    """
+    introspection = metadata["mtls_endpoint_aliases"]["introspection_endpoint"]
+    revocation = metadata["mtls_endpoint_aliases"]["revocation_endpoint"]
+    api, billing, sensor = (session(client_id, client_id) for client_id in ("api", "billing", "sensor-7"))
+    token = get_token(metadata, algorithm, "billing")
+    answer = api.introspect_token(introspection, token).json()
+    wanted = {
+        "active": True,
+        "iss": metadata.issuer,
+        "aud": AUDIENCE,
+        "client_id": "billing",
+        "scope": "invoices.read",
+        "cnf": {"x5t#S256": thumbprint("billing")},
+    }
+    equal({name: answer.get(name) for name in wanted}, wanted)
+    equal(sensor.introspect_token(introspection, token).json(), {"active": False})
+    response = session("api", STRANGER).introspect_token(introspection, token)
+    equal((response.status_code, response.json()["error"]), (401, "invalid_client"))
+
+    equal(sensor.revoke_token(revocation, token).status_code, 200)
+    equal(api.introspect_token(introspection, token).json()["active"], True)
+    equal(billing.revoke_token(revocation, token).status_code, 200)
+    equal(api.introspect_token(introspection, token).json(), {"active": False})
+
+
 def refused(url, client_id, certificate, want, **parameters):
     try:
         session(client_id, certificate).fetch_token(url, grant_type="client_credentials", **parameters)
@@ -126,7 +155,8 @@ def main():
         refused(endpoint, "billing", STRANGER, "invalid_client")
         refused(endpoint, "billing", "sensor-7", "invalid_client")
         refused(endpoint, "billing", None, "invalid_client")
-        print(f"  {algorithm}: tokens, and refusals")
+        introspect_and_revoke(metadata, algorithm)
+        print(f"  {algorithm}: tokens, refusals, introspection and revocation")
 
     # The token endpoint for certificates is on another host (RFC 8705 §5). The
     # other one asks for no certificate.
