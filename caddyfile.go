@@ -1,17 +1,12 @@
 package mtlsauth
 
 import (
-	"cmp"
 	"encoding/json"
-	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 )
 
@@ -176,142 +171,35 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
 }
 
-// parseHandler reads the mtls_auth directive. Syntax:
-//
-//	mtls_auth [<matcher>] {
-//		realm         <name>
-//		allow         <client_id>...
-//		require_scope <scope>...
-//		optional
-//		report_only
-//		header_up     <name> <value>
-//		keep_header   <name>...
-//		forward_certificate
-//		forward_token [<header>] {
-//			...
-//		}
-//	}
-func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	handler := new(Handler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
+func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
 	}
-	realm, err := declaredRealm(h, handler.Realm)
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
 	if err != nil {
 		return nil, err
 	}
-	if handler.ForwardToken != nil && realm.Issuer == nil {
-		return nil, h.Errf("forward_token: realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", cmp.Or(handler.Realm, defaultRealm))
+	if _, ok := module.(caddy.StorageConverter); !ok {
+		return nil, d.Errf("storage module '%s' is no storage", name)
 	}
-	return handler, nil
+	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
 }
 
-// UnmarshalCaddyfile reads the mtls_auth directive; parseHandler has the syntax.
-func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
+// parseClientsFrom reads a module that has more clients.
+func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
+	if !d.NextArg() {
+		return nil, d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch word := d.Val(); word {
-		case "realm":
-			err = parseOnce(d, &h.Realm, checkRealmName)
-		case "allow":
-			err = parseList(d, &h.Allow, checkAllow)
-		case "require_scope":
-			err = parseScopes(d, &h.RequireScope)
-		case "optional":
-			err = parseFlag(d, &h.Optional)
-		case "report_only":
-			err = parseFlag(d, &h.ReportOnly)
-		case "header_up":
-			err = parseHeaderUp(d, &h.HeaderUp)
-		case "keep_header":
-			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
-		case "forward_certificate":
-			err = parseFlag(d, &h.ForwardCertificate)
-		case "forward_token":
-			if h.ForwardToken != nil {
-				return d.Errf("duplicate option '%s'", word)
-			}
-			h.ForwardToken = new(ForwardToken)
-			err = h.ForwardToken.UnmarshalCaddyfile(d)
-		default:
-			err = d.Errf("unrecognized subdirective '%s'", word)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := h.Validate(); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
-}
-
-// parseHeaderUp reads a header to set, of which there may be several.
-func parseHeaderUp(d *caddyfile.Dispenser, headers *map[string]string) error {
-	var name, value string
-	if !d.Args(&name, &value) || d.NextArg() {
-		return d.ArgErr()
-	}
-	if err := checkHeaderName(name); err != nil {
-		return d.WrapErr(err)
-	}
-	if value == "" {
-		return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
-	}
-	for other := range *headers {
-		if strings.EqualFold(other, name) {
-			return d.Errf("duplicate header_up '%s'", name)
-		}
-	}
-	if *headers == nil {
-		*headers = make(map[string]string)
-	}
-	(*headers)[name] = value
-	return nil
-}
-
-// parseIssuerHandler reads the mtls_issuer directive. Syntax:
-//
-//	mtls_issuer [<matcher>] {
-//		realm <name>
-//	}
-func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	handler := new(IssuerHandler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	realm, err := declaredRealm(h, handler.Realm)
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "mtls.clients."+name)
 	if err != nil {
 		return nil, err
 	}
-	if realm.Issuer == nil {
-		return nil, h.Errf("realm '%s' has no issuer; add 'issuer <https-url>' to it", cmp.Or(handler.Realm, defaultRealm))
+	if _, ok := module.(ClientSource); !ok {
+		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
 	}
-	return handler, nil
-}
-
-// UnmarshalCaddyfile reads the mtls_issuer directive; parseIssuerHandler has
-// the syntax.
-func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
-		case "realm":
-			if err := parseOnce(d, &h.Realm, checkRealmName); err != nil {
-				return err
-			}
-		default:
-			return d.Errf("unrecognized subdirective '%s'", word)
-		}
-	}
-	return nil
+	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
 }
 
 // declaredRealm returns the realm that a directive refers to, so that an
@@ -333,88 +221,6 @@ func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
 		return nil, h.Errf("unknown realm '%s'; declare it with 'mtls %s { … }' in the global options", name, name)
 	}
 	return realm, nil
-}
-
-// parseOnce reads the one argument of a word that may stand once.
-func parseOnce(d *caddyfile.Dispenser, field *string, check func(string) error) error {
-	word := d.Val()
-	if *field != "" {
-		return d.Errf("duplicate option '%s'", word)
-	}
-	if !d.AllArgs(field) {
-		return d.ArgErr()
-	}
-	if *field == "" {
-		return d.Errf("%s is empty; give it a value or remove the line", word)
-	}
-	return checkValue(d, word, *field, check)
-}
-
-// parseList reads the arguments of a word that may stand several times.
-func parseList[S ~[]string](d *caddyfile.Dispenser, list *S, check func(string) error) error {
-	word := d.Val()
-	values := d.RemainingArgs()
-	if len(values) == 0 {
-		return d.ArgErr()
-	}
-	for _, value := range values {
-		if err := appendValue(d, list, word, value, check); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func appendValue[S ~[]string](d *caddyfile.Dispenser, list *S, word, value string, check func(string) error) error {
-	if value == "" {
-		return d.Errf("%s is empty; give it a value or remove it", word)
-	}
-	if slices.Contains(*list, value) {
-		return d.Errf("duplicate %s '%s'", word, value)
-	}
-	*list = append(*list, value)
-	return checkValue(d, word, value, check)
-}
-
-// parseFlag reads a word without arguments.
-func parseFlag(d *caddyfile.Dispenser, flag *bool) error {
-	if *flag {
-		return d.Errf("duplicate option '%s'", d.Val())
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	*flag = true
-	return nil
-}
-
-// parseDuration reads the one argument of a word that may stand once.
-func parseDuration(d *caddyfile.Dispenser, field *caddy.Duration, check func(caddy.Duration) error) error {
-	word, text := d.Val(), ""
-	if *field != 0 {
-		return d.Errf("duplicate option '%s'", word)
-	}
-	if !d.AllArgs(&text) {
-		return d.ArgErr()
-	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil {
-		return d.Errf("parsing %s '%s': %v", word, text, err)
-	}
-	*field = caddy.Duration(duration)
-	return checkValue(d, word, text, func(string) error { return check(*field) })
-}
-
-// checkValue applies check to a value that is written out; one that holds a
-// placeholder is checked at provisioning, when it is known.
-func checkValue(d *caddyfile.Dispenser, word, value string, check func(string) error) error {
-	if check == nil || strings.Contains(value, "{") {
-		return nil
-	}
-	if err := check(value); err != nil {
-		return d.WrapErr(fmt.Errorf("%s '%s': %w", word, value, err))
-	}
-	return nil
 }
 
 // Interface guards

@@ -1,0 +1,171 @@
+package mtlsauth
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+)
+
+// parseClient reads one client. Syntax:
+//
+//	client <client_id> {
+//		subject        <dn>
+//		san_dns        <name>
+//		san_uri        <uri>
+//		san_ip         <address>
+//		san_email      <address>
+//		thumbprint     <hex-or-base64url> [until <time>]
+//		public_key     <hex-or-base64url> [until <time>]
+//		certificate    <pem-file>
+//		jwks           <file-or-https-url>
+//		issued_by      <hex-or-base64url>...
+//		require_chain
+//		shared_credential
+//		scopes         <scope>...
+//		default_scopes <scope>...
+//		resources      <resource>...
+//		introspect     <resource>...
+//		claim          <name> <value>
+//		token_lifetime <duration>
+//		disabled
+//	}
+func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
+	var record clients.Record
+	if !d.AllArgs(&record.ClientID) {
+		return record, d.ArgErr()
+	}
+	if err := clients.CheckID(record.ClientID); err != nil {
+		return record, d.WrapErr(err)
+	}
+	var scopes, defaults []string
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "subject":
+			err = parseCredential(d, &record.SubjectDN, clients.CheckSubject)
+		case "san_dns":
+			err = parseCredential(d, &record.SANDNS, clients.CheckName(clients.KindSANDNS))
+		case "san_uri":
+			err = parseCredential(d, &record.SANURI, clients.CheckName(clients.KindSANURI))
+		case "san_ip":
+			err = parseCredential(d, &record.SANIP, clients.CheckName(clients.KindSANIP))
+		case "san_email":
+			err = parseCredential(d, &record.SANEmail, clients.CheckName(clients.KindSANEmail))
+		case "thumbprint":
+			err = parsePin(d, &record.Thumbprints, clients.CheckThumbprint)
+		case "public_key":
+			err = parsePin(d, &record.PublicKeys, clients.CheckPublicKey)
+		case "certificate":
+			err = parseCredential(d, &record.CertificateFiles, nil)
+		case "jwks":
+			err = parseJWKS(d, &record)
+		case "issued_by":
+			err = parseList(d, &record.IssuedBy, clients.CheckIssuedBy)
+		case "require_chain":
+			err = parseFlag(d, &record.RequireChain)
+		case "shared_credential":
+			err = parseFlag(d, &record.SharedCredential)
+		case "scopes":
+			err = parseScopes(d, &scopes)
+		case "default_scopes":
+			err = parseScopes(d, &defaults)
+		case "resources":
+			err = parseList(d, &record.Resources, nil)
+		case "introspect":
+			err = parseList(d, &record.Introspect, nil)
+		case "claim":
+			err = parseClaim(d, &record)
+		case "token_lifetime":
+			err = parseDuration(d, &record.TokenLifetime, checkTokenLifetime)
+		case "disabled":
+			err = parseFlag(d, &record.Disabled)
+		default:
+			err = d.Errf("unrecognized client option '%s'", word)
+		}
+		if err != nil {
+			return record, err
+		}
+	}
+	if !record.HasCredential() {
+		return record, d.Errf("client '%s' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks", record.ClientID)
+	}
+	for _, scope := range defaults {
+		if !slices.Contains(scopes, scope) {
+			return record, d.Errf("client '%s': default scope '%s' is not one of its scopes; add it to them", record.ClientID, scope)
+		}
+	}
+	record.Scope, record.DefaultScope = strings.Join(scopes, " "), strings.Join(defaults, " ")
+	return record, nil
+}
+
+// parseCredential reads a word that has one argument and may stand several times.
+func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
+	if d.CountRemainingArgs() != 1 {
+		return d.ArgErr()
+	}
+	return parseList(d, list, check)
+}
+
+// parsePin reads a hash that may have an end: <hash> [until <time>].
+func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
+	word := d.Val()
+	if count := d.CountRemainingArgs(); count != 1 && count != 3 {
+		return d.ArgErr()
+	}
+	args := d.RemainingArgs()
+	if len(args) == 3 && args[1] != "until" {
+		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", word, args[1], word)
+	}
+	return appendValue(d, list, word, strings.Join(args, " "), check)
+}
+
+// parseJWKS reads where the client's JWK Set is. There is one, for a set has as
+// many keys as its owner likes.
+func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
+	if record.JWKSURI != "" || record.JWKSFile != "" {
+		return d.Errf("duplicate option '%s'", d.Val())
+	}
+	var place string
+	if err := parseOnce(d, &place, nil); err != nil {
+		return err
+	}
+	if !strings.Contains(place, "://") {
+		record.JWKSFile = place
+		return nil
+	}
+	record.JWKSURI = place
+	return checkValue(d, "jwks", place, clients.CheckJWKSURI)
+}
+
+func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
+	var name, value string
+	if !d.AllArgs(&name, &value) {
+		return d.ArgErr()
+	}
+	if err := checkClaimName(name); err != nil {
+		return d.WrapErr(err)
+	}
+	if value == "" {
+		return d.Errf("claim %s is empty; give it a value or remove the line", name)
+	}
+	if _, twice := record.Claims[name]; twice {
+		return d.Errf("duplicate claim '%s'", name)
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return d.WrapErr(err)
+	}
+	if record.Claims == nil {
+		record.Claims = make(map[string]json.RawMessage)
+	}
+	record.Claims[name] = text
+	return nil
+}
+
+func checkTokenLifetime(d caddy.Duration) error { return clients.CheckTokenLifetime(time.Duration(d)) }

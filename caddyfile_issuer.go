@@ -1,0 +1,111 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// UnmarshalCaddyfile reads the issuer of a realm. Syntax:
+//
+//	issuer <https-url> {
+//		token_lifetime    <duration>
+//		signing_algorithm <alg>
+//		signing_key       <pem-file>
+//		verify_key        <pem-or-jwk-file>...
+//		rotate_every      <duration>
+//		announce_for      <duration>
+//		mtls_alias        <https-url>
+//		audience          <aud>...
+//		resource          <name> {
+//			scopes <scope>...
+//		}
+//		profile           fapi2
+//		scope_claim       string|array
+//	}
+func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := parseOnce(d, &i.URL, tokens.CheckIssuerURL); err != nil {
+		return err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "token_lifetime":
+			err = parseDuration(d, &i.TokenLifetime, checkTokenLifetime)
+		case "signing_algorithm":
+			err = parseOnce(d, &i.SigningAlgorithm, checkAlgorithm)
+		case "signing_key":
+			err = parseOnce(d, &i.SigningKey, nil)
+		case "verify_key":
+			err = parseList(d, &i.VerifyKeys, nil)
+		case "rotate_every":
+			err = parseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return tokens.CheckRotateEvery(time.Duration(every)) })
+		case "announce_for":
+			err = parseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return tokens.CheckAnnounceFor(time.Duration(d)) })
+		case "mtls_alias":
+			err = parseOnce(d, &i.MTLSAlias, tokens.CheckIssuerURL)
+		case "audience":
+			err = parseList(d, &i.Audience, nil)
+		case "resource":
+			err = i.parseResource(d)
+		case "profile":
+			err = parseOnce(d, &i.Profile, checkProfileName)
+		case "scope_claim":
+			err = parseOnce(d, &i.ScopeClaim, tokens.CheckScopeClaim)
+		default:
+			err = d.Errf("unrecognized issuer option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := i.checkRotation(); err != nil {
+		return d.WrapErr(fmt.Errorf("issuer: %w", err))
+	}
+	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
+		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(tokens.Algorithm(name)) })
+	}
+	return nil
+}
+
+func checkAlgorithm(name string) error {
+	_, err := tokens.ParseAlgorithm(name)
+	return err
+}
+
+func (i *Issuer) parseResource(d *caddyfile.Dispenser) error {
+	var resource Resource
+	if !d.AllArgs(&resource.Name) {
+		return d.ArgErr()
+	}
+	if resource.Name == "" {
+		return d.Err("a resource has no name; give it the URL of the API")
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "scopes":
+			if err := parseScopes(d, &resource.Scopes); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("unrecognized resource option '%s'", word)
+		}
+	}
+	for _, other := range i.Resources {
+		if other.Name == resource.Name {
+			return d.Errf("resource '%s' is declared twice; merge the two", resource.Name)
+		}
+		for _, scope := range resource.Scopes {
+			if slices.Contains(other.Scopes, scope) {
+				return d.Errf("scope '%s' belongs to the resources '%s' and '%s'; remove it from one", scope, other.Name, resource.Name)
+			}
+		}
+	}
+	i.Resources = append(i.Resources, resource)
+	return nil
+}
