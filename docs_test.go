@@ -135,15 +135,15 @@ func TestDocumentSnippets(t *testing.T) {
 	}
 }
 
-// TestReasonsAreDocumented: the README says of each refusal reason what to do.
+// TestReasonsAreDocumented: docs/reference.md says of each refusal reason what to do.
 func TestReasonsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, reason := range validators.Reasons {
 		if !strings.Contains(string(text), "\n| `"+string(reason)+"` | 40") {
-			t.Errorf("the README does not explain %s", reason)
+			t.Errorf("docs/reference.md does not explain %s", reason)
 		}
 	}
 }

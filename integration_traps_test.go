@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestMatcherForPresenceIsSafe: the matcher that the README gives for "has an
+// TestMatcherForPresenceIsSafe: the matcher that docs/reference.md gives for "has an
 // identity" is false where no mtls_auth has run, so that a mistake in the order
 // or the matcher of a directive admits nobody.
 func TestMatcherForPresenceIsSafe(t *testing.T) {
