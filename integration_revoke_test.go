@@ -177,9 +177,18 @@ func TestStartWithoutRevocations(t *testing.T) {
 	r.selfSigned("sensor")
 	options := "signing_key " + r.signingKeyPEM(t, "signing.pem", testpki.MustKey(t, testpki.P256))
 	blocker := r.write("storage", nil)
-	r.start(introspectRealmWith(options), issuerSite)
+	r.start(introspectRealmWith(options), issuerSite+`
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		audience https://invoices.test
+	}
+	reverse_proxy @UP@
+}
+`)
 	token, _ := r.tokenFor(t, billing, "scope", "invoices.read")
 	for _, protocol := range rigProtocols {
+		r.wantBearer(t, r.caller(t, protocol, billing).get("https://api.test/", bearer(token)), "token_revoked")
 		got := r.caller(t, protocol, billing).do(http.MethodPost, "https://auth.test/connect/introspect", query("billing.partner", token)).wantStatus(t, http.StatusServiceUnavailable)
 		if asJSON(t, got.body)["error"] != "temporarily_unavailable" || got.header.Get("Retry-After") == "" {
 			t.Errorf("answered %q with %v", got.body, got.header)
@@ -195,4 +204,5 @@ func TestStartWithoutRevocations(t *testing.T) {
 	if got := r.introspect(t, "h2", billing, "billing.partner", token); asJSON(t, got)["active"] != true {
 		t.Errorf("got %s", got)
 	}
+	r.caller(t, "h2", billing).get("https://api.test/", bearer(token)).wantStatus(t, http.StatusOK)
 }
