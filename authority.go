@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -208,10 +209,12 @@ func (a *App) checkIssuers() error {
 		if authority == nil {
 			continue
 		}
-		if other, twice := urls[authority.url]; twice {
+		// libraries and people take one for the other
+		url := strings.TrimSuffix(strings.ToLower(authority.url), "/")
+		if other, twice := urls[url]; twice {
 			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, authority.url, other)
 		}
-		urls[authority.url] = name
+		urls[url] = name
 		if other, twice := keys[authority.fixed]; twice && authority.fixed != "" {
 			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
 		}

@@ -18,7 +18,7 @@ var foreignIdentityHeaders = []string{
 	"Client-Cert", "Client-Cert-Chain",
 	"X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert*",
 	"X-Ssl-*", "Ssl-Client-*", "X-Client-Cert*",
-	"X-Amzn-Mtls-*", "Cf-Client-Cert*", "X-Consumer-*",
+	"X-Amzn-Mtls-*", "Cf-Client-Cert*", "X-Arr-Clientcert", "X-Consumer-*",
 }
 
 // maxHeaderName bounds configured header names and how much of a presented one

@@ -63,7 +63,7 @@ func TestA8_ForeignHeaders(t *testing.T) {
 	foreign := []string{
 		"Client-Cert", "Client-Cert-Chain", "client_cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
 		"X-SSL-Client-S-DN", "X-Ssl-Client-Verify", "x_ssl_client_cert", "X-SSL-", "SSL-Client-Cert", "Ssl_Client_Verify", "X-Client-Cert", "X-Client-Cert-Dn",
-		"X-Client-Certificate", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject", "Cf-Client-Cert-Der-Base64", "CF-Client-Cert-Sha256", "X-Consumer-Username", "X-Consumer-Custom-Id",
+		"X-Client-Certificate", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject", "Cf-Client-Cert-Der-Base64", "CF-Client-Cert-Sha256", "X-ARR-ClientCert", "X-Consumer-Username", "X-Consumer-Custom-Id",
 	}
 	harmless := []string{"Client-Cert-Chains", "Client-Certificate", "X-Ssl", "X-SSLX", "Ssl-Clients", "Sslclient-Cert", "X-Forwarded-Client-Certs", "Cf-Connecting-Ip", "X-Consumer", "X-Amzn-Trace-Id", "X-Amzn-Mtls"}
 	for _, name := range foreign {

@@ -127,7 +127,7 @@ https://public.test:@HTTPS@ {
 	names := []string{
 		"Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
 		"X-SSL-Client-Cert", "X-SSL-CERT", "SSL-Client-Verify", "SSL-Client-S-DN", "X-Client-Cert", "X-Client-Cert-Dn", "X-Client-Certificate",
-		"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "Cf-Client-Cert-Der-Base64", "Cf-Client-Cert-Sha256", "X-Consumer-Id", "X-Consumer-Username",
+		"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "Cf-Client-Cert-Der-Base64", "Cf-Client-Cert-Sha256", "X-ARR-ClientCert", "X-Consumer-Id", "X-Consumer-Username",
 	}
 	harmless := []string{"X-Forwarded-For-Test", "Client-Id", "X-Client", "X-Sslish", "Certificate", "Authorization"}
 	forge := func(request *http.Request) {

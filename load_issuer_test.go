@@ -179,6 +179,7 @@ func TestLoadTwoIssuers(t *testing.T) {
 		name, a, b, want string
 	}{
 		{"one URL", "https://a.example", "https://a.example", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
+		{"one URL but for a slash", "https://a.example", "https://A.example/", "realm 'b': issuer 'https://A.example/' is that of realm 'a' too; give each realm its own URL"},
 		{"one URL, one by placeholder", "https://a.example", "{env.MTLS_TEST_ISSUER}", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
 		{"one key", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/p256.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
 		{"one key in two files", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/again.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
