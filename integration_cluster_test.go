@@ -52,6 +52,17 @@ https://auth.test:@HTTPS@ {
 	}
 	mtls_issuer
 }
+
+https://api.test:@HTTPS@ {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_bearer
+	respond "hello {http.mtls.client_id}"
+}
 `
 
 // process is a Caddy of its own.
@@ -180,7 +191,7 @@ func (node *process) rotate(t *testing.T, body string) string {
 }
 
 // check has every node that runs issue a token, and every one verify, by what
-// it publishes, a token of every key that is not retired.
+// it publishes and at its own API, a token of every key that is not retired.
 func (c *processes) check(t *testing.T, nodes ...*process) {
 	t.Helper()
 	for _, node := range nodes {
@@ -204,6 +215,9 @@ func (c *processes) check(t *testing.T, nodes ...*process) {
 			}, jwt.WithValidMethods([]string{"ES256"}))
 			if err != nil {
 				t.Fatalf("%s does not verify a token of key %s: %v; it has %+v", node.name, kid, err, node.keyring(t))
+			}
+			if got := node.client.get("https://api.test/", bearer(token)); got.status != http.StatusOK || got.body != "hello sensor-7" {
+				t.Fatalf("%s answers a token of key %s with %d %q; it has %+v", node.name, kid, got.status, got.body, node.keyring(t))
 			}
 		}
 	}
@@ -253,6 +267,29 @@ func (c *processes) until(t *testing.T, what string, holds func(*process) bool, 
 // signs says that a node signs with a key.
 func signs(t *testing.T, kid string) func(*process) bool {
 	return func(node *process) bool { return slices.Equal(node.keyring(t).has("active"), []string{kid}) }
+}
+
+// revoke has one node revoke a token. All others refuse it within the time of a
+// few looks at storage, and go on doing so when they have been killed.
+func (c *processes) revoke(t *testing.T) {
+	t.Helper()
+	a, b := c.nodes[0], c.nodes[1]
+	answer := a.client.do(http.MethodPost, "https://auth.test/connect/token", form("sensor-7")).wantStatus(t, http.StatusOK)
+	token, _ := asJSON(t, answer.body)["access_token"].(string)
+	for _, node := range c.nodes { // every one remembers it
+		node.client.get("https://api.test/", bearer(token)).wantStatus(t, http.StatusOK)
+	}
+	a.client.do(http.MethodPost, "https://auth.test/connect/revocation", query("sensor-7", token)).wantStatus(t, http.StatusOK)
+	a.client.get("https://api.test/", bearer(token)).wantStatus(t, http.StatusUnauthorized)
+	for _, node := range c.nodes {
+		c.await(t, node.name+" refuses the revoked token", func() bool {
+			return node.client.get("https://api.test/", bearer(token)).status == http.StatusUnauthorized
+		})
+	}
+	b.kill()
+	c.run(t, b)
+	b.client.get("https://api.test/", bearer(token)).wantStatus(t, http.StatusUnauthorized)
+	c.check(t, c.nodes...)
 }
 
 // TestClusterRotates: three Caddys on one storage rotate, are killed, and lose
@@ -317,6 +354,8 @@ func TestClusterRotates(t *testing.T) {
 	}
 	c.check(t, c.nodes...)
 
+	c.revoke(t)
+
 	// the emergency: the old keys are gone everywhere within moments
 	fifth := d.rotate(t, `{"retire":"now"}`)
 	if got := d.keyring(t); len(got.Keys) != 1 || got.Keys[0].ID != fifth {
@@ -327,6 +366,15 @@ func TestClusterRotates(t *testing.T) {
 			keys := c.published(t, node).Keys
 			return len(keys) == 1 && keys[0].KeyID == fifth
 		})
+	}
+	for kid, token := range c.tokens {
+		for _, node := range c.nodes {
+			node.client.get("https://api.test/", bearer(token)).wantStatus(t, http.StatusUnauthorized)
+			body := node.client.do(http.MethodPost, "https://auth.test/connect/introspect", query("sensor-7", token)).wantStatus(t, http.StatusOK).body
+			if body != inactive {
+				t.Errorf("%s says %s of a token of the retired key %s", node.name, body, kid)
+			}
+		}
 	}
 	clear(c.tokens)
 	c.check(t, c.nodes...)

@@ -330,21 +330,21 @@ func TestStorageOfARealm(t *testing.T) {
 }
 
 // The tokens of a server that is being replaced are accepted by whoever reads
-// the published keys.
+// the published keys, and by mtls_bearer.
 func TestKeysOfAServerThatIsReplaced(t *testing.T) {
 	r := newRig(t)
 	sensor := r.selfSigned("sensor")
 	r.issue("billing")
 	old := mustSigner(t)
 	r.signingKeyPEM(t, "old.pem", old)
-	r.start(issuerRealm(`signing_key "@DIR@/old.pem"`), issuerSite)
+	r.start(issuerRealm(`signing_key "@DIR@/old.pem"`), bearerSites)
 	answer, header, _ := r.token(t, r.caller(t, "h2", sensor), "https://auth.test/connect/token", form("sensor-7"))
 	public, err := x509.MarshalPKIXPublicKey(old.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.write("old.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
-	r.reload(issuerRealm(`verify_key "@DIR@/old.pub"`), issuerSite)
+	r.reload(issuerRealm(`verify_key "@DIR@/old.pub"`), bearerSites)
 	for _, protocol := range rigProtocols {
 		if again := r.verifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again == header["kid"] {
 			t.Error("the key of the old server signs")
@@ -352,5 +352,6 @@ func TestKeysOfAServerThatIsReplaced(t *testing.T) {
 		if _, err := verify(t, r.caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
 			t.Errorf("a token of the old server is refused: %v", err)
 		}
+		r.caller(t, protocol, sensor).get("https://api.test/", bearer(answer["access_token"].(string))).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7")
 	}
 }
