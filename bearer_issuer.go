@@ -187,7 +187,11 @@ func (h *BearerHandler) ownAudience() ([]string, error) {
 	case len(config.Resources) == 0:
 		return []string{config.URL}, nil
 	}
-	return nil, fmt.Errorf("the issuer of realm '%s' has resources, so tokens are for several APIs; say with 'audience' which one this is", h.realm.name)
+	return nil, errSeveralAPIs(h.realm.name)
+}
+
+func errSeveralAPIs(realm string) error {
+	return fmt.Errorf("the issuer of realm '%s' has resources, so tokens are for several APIs; say with 'audience' which one this is", realm)
 }
 
 func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierConfig) error {

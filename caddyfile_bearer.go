@@ -44,6 +44,9 @@ func parseBearerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 	if realm.Issuer == nil && len(handler.TrustIssuers) == 0 {
 		return nil, h.Errf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", cmp.Or(handler.Realm, defaultRealm))
 	}
+	if issuer := realm.Issuer; issuer != nil && len(issuer.Resources) > 0 && len(issuer.Audience)+len(handler.Audience) == 0 {
+		return nil, h.WrapErr(errSeveralAPIs(cmp.Or(handler.Realm, defaultRealm)))
+	}
 	return handler, nil
 }
 
