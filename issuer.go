@@ -56,7 +56,10 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return fmt.Errorf("mtls_issuer: %w", err)
 	}
-	warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
+	// with an alias, certificates are another site's business
+	if h.realm.authority.config.MTLSAlias == "" {
+		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
+	}
 	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)
 	return nil
 }

@@ -89,6 +89,33 @@ func TestLoadClientAuthWarning(t *testing.T) {
 	}
 }
 
+// TestLoadAliasWarning: where certificates are another site's business, the
+// issuer's own site need not ask for them.
+func TestLoadAliasWarning(t *testing.T) {
+	const warning = "no site of the server asks clients for a certificate"
+	for options, want := range map[string]bool{"": true, " {\nmtls_alias https://mtls.example.com:8443\n}": false} {
+		result := loadCaddyfile(t, fillLoadTest("", `{
+	auto_https off
+	mtls {
+		client a {
+			thumbprint bca0d040847f843c5ee0fa6eb494837470155868
+		}
+		issuer https://auth.example.com`+options+`
+	}
+}
+https://auth.example.com {
+	mtls_issuer
+}
+`))
+		if result.err != nil {
+			t.Fatal(result.err)
+		}
+		if got := result.countWarnings(warning) > 0; got != want {
+			t.Errorf("%q: a warning: %t", options, got)
+		}
+	}
+}
+
 // TestLoadIssuerWarning: those who only read metadata and keys have no
 // certificate to show.
 func TestLoadIssuerWarning(t *testing.T) {

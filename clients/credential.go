@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -198,12 +199,15 @@ type reader interface {
 // parseCertificate reads the one certificate of a PEM file.
 func parseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
+	// Go passes over a block that is damaged, and the one after it would be pinned
+	begun := bytes.Count(text, []byte("-----BEGIN "))
 	for {
 		var block *pem.Block
 		var err error
 		if block, text = pem.Decode(text); block == nil {
 			break
 		}
+		begun--
 		if block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("holds a PEM block %q; keep the certificate only", block.Type)
 		}
@@ -213,6 +217,9 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
 			return nil, err
 		}
+	}
+	if begun > 0 {
+		return nil, errors.New("holds a PEM block that is damaged, cut off or indented; copy it again")
 	}
 	if found == nil {
 		return nil, errors.New("holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'")

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -129,6 +130,7 @@ func TestCertificateFile(t *testing.T) {
 		"empty":   {write("empty.pem"), "holds no PEM certificate"},
 		"der":     {write("der.pem", leaf.Cert.Raw), "holds no PEM certificate"},
 		"key":     {write("key.pem", leaf.KeyPEM()), "keep the certificate only"},
+		"damaged": {write("damaged.pem", bytes.Replace(leaf.PEM(), []byte("\n"), []byte("\n!"), 1), leaf.PEM()), "damaged, cut off or indented"},
 		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
 		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
 	} {

@@ -2,10 +2,12 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -92,11 +94,15 @@ func (f *File) Quiet(now time.Time) bool {
 }
 
 func (f *File) read() ([]byte, error) {
-	file, err := os.Open(f.path)
+	// whatever has taken its place since, to open it must not wait for a writer
+	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s is not a regular file", f.path))
+	}
 	content, err := io.ReadAll(io.LimitReader(file, f.limit+1))
 	if err != nil {
 		return nil, err

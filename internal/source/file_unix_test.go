@@ -1,0 +1,22 @@
+//go:build unix
+
+package source
+
+import (
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestFileThatBecomesAPipe: a pipe that takes the place of the file after the
+// look at it is not waited for.
+func TestFileThatBecomesAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewFile(path, 16).read(); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("error %v", err)
+	}
+}
