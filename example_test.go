@@ -40,7 +40,7 @@ func TestExampleConfig(t *testing.T) {
 	sensor := testpki.MustSelfSigned(t, testpki.CommonName("sensor 7"), testpki.IsCA(true), testpki.NoEKU())
 	sum := sha256.Sum256(sensor.Cert.Raw)
 	storage := t.TempDir()
-	ports := []string{"8443", freeTestPort(t), "8444", freeTestPort(t), "8445", freeTestPort(t)}
+	ports := []string{"8443", freeTestPort(t), "8444", freeTestPort(t), "8445", freeTestPort(t), "8446", freeTestPort(t)}
 	config := strings.NewReplacer(ports...).Replace(string(text))
 	config = regexp.MustCompile(`(?m)^(\s*)thumbprint .*$`).ReplaceAllString(config, "${1}thumbprint "+hex.EncodeToString(sum[:]))
 	config = strings.Replace(config, "\n{\n", fmt.Sprintf("\n{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %q\n", storage), 1)
@@ -83,6 +83,15 @@ func TestExampleConfig(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(body), &token); err != nil || token.AccessToken == "" || token.Scope != client.scope {
 			t.Errorf("%s: the issuer said %q", id, body)
+		}
+		request, err := http.NewRequest(http.MethodGet, "https://localhost:"+ports[7], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token.AccessToken)
+		body = fetchBody(t, caller, func() (*http.Response, error) { return caller.Do(request) })
+		if want := "hello " + id + ", your scopes are: " + client.scope + "\n"; body != want {
+			t.Errorf("%s: the API for tokens said %q, want %q", id, body, want)
 		}
 	}
 }
