@@ -19,8 +19,10 @@ const (
 	retirementSuffix = ".retired"
 
 	// listAttempts is how often storage is listed: that of files fails when one
-	// vanishes meanwhile, as happens whenever another node writes.
-	listAttempts = 5
+	// vanishes meanwhile, as happens whenever another node writes. The pause
+	// before the next attempt is listPause longer each time: 0.2 s together.
+	listAttempts = 20
+	listPause    = time.Millisecond
 )
 
 // reading is what was found in storage.
@@ -111,7 +113,7 @@ func (s *KeyStore) list(ctx context.Context) ([]string, error) {
 // that is not there is an empty one.
 func listFolder(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
 	var err error
-	for range listAttempts {
+	for attempt := range listAttempts {
 		var names []string
 		names, err = storage.List(ctx, folder, false)
 		if err == nil {
@@ -122,6 +124,11 @@ func listFolder(ctx context.Context, storage certmagic.Storage, folder string) (
 		}
 		if !storage.Exists(ctx, folder) {
 			return nil, ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Duration(attempt) * listPause):
 		}
 	}
 	return nil, fmt.Errorf("listing '%s' in storage: %w", folder, err)
