@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -357,7 +358,9 @@ func TestIssuerOf(t *testing.T) {
 func TestKeysNotRead(t *testing.T) {
 	v := newVerifierTest(t)
 	store, _ := newStore(t, newStorage(t))
-	v.config.Keys = ManagedKeys(store, nil)
+	keys := ManagedKeys(store, nil)
+	keys.asked.Store(math.MaxInt64) // or it would be read after all, in the background
+	v.config.Keys = keys
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeysUnavailable)
 	v.config.Keys = FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeyUnknown)
