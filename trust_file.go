@@ -1,11 +1,8 @@
 package mtlsauth
 
 import (
-	"bytes"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"regexp"
 	"slices"
 	"time"
 
@@ -103,39 +100,23 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 	return slices.EqualFunc(a, b, (*x509.Certificate).Equal)
 }
 
-// pemBegin finds where a PEM block means to begin.
-var pemBegin = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*-----BEGIN `)
-
 // parseCAFile returns the certificates of a file. It refuses a file without one
 // of a CA and one whose certificates do not parse, with the line where the
 // trouble is.
 func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
-	rest := text
 	var other string
-	for {
-		block, after := pem.Decode(rest)
-		if block == nil {
-			after = nil
+	for block, err := range source.PEMBlocks(text) {
+		if err != nil {
+			return nil, fmt.Errorf("file '%s', %w", file, err)
 		}
-		// Go passes over a block that is damaged or does not begin its line,
-		// and its CA would be missing
-		begins := pemBegin.FindAllIndex(rest[:len(rest)-len(after)], 2)
-		if len(begins) == 0 {
-			break
-		}
-		line := 1 + bytes.Count(text[:len(text)-len(rest)+begins[0][0]], []byte("\n"))
-		if block == nil || len(begins) > 1 {
-			return nil, fmt.Errorf("file '%s', line %d: a PEM block is damaged, cut off or indented; copy it again", file, line)
-		}
-		rest = after
 		if block.Type != "CERTIFICATE" {
 			other = block.Type
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("file '%s', line %d: the certificate does not parse: %w; copy it again", file, line, err)
+			return nil, fmt.Errorf("file '%s', line %d: the certificate does not parse: %w; copy it again", file, block.Line, err)
 		}
 		certs = append(certs, cert)
 	}

@@ -1,16 +1,15 @@
 package clients
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -199,27 +198,18 @@ type reader interface {
 // parseCertificate reads the one certificate of a PEM file.
 func parseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
-	// Go passes over a block that is damaged, and the one after it would be pinned
-	begun := bytes.Count(text, []byte("-----BEGIN "))
-	for {
-		var block *pem.Block
-		var err error
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
-		begun--
-		if block.Type != "CERTIFICATE" {
+	for block, err := range source.PEMBlocks(text) {
+		switch {
+		case err != nil:
+			return nil, err
+		case block.Type != "CERTIFICATE":
 			return nil, fmt.Errorf("holds a PEM block %q; keep the certificate only", block.Type)
-		}
-		if found != nil {
+		case found != nil:
 			return nil, errors.New("holds several certificates; keep the client's own, without its chain")
 		}
 		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
 			return nil, err
 		}
-	}
-	if begun > 0 {
-		return nil, errors.New("holds a PEM block that is damaged, cut off or indented; copy it again")
 	}
 	if found == nil {
 		return nil, errors.New("holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'")

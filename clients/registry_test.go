@@ -131,6 +131,7 @@ func TestCertificateFile(t *testing.T) {
 		"der":     {write("der.pem", leaf.Cert.Raw), "holds no PEM certificate"},
 		"key":     {write("key.pem", leaf.KeyPEM()), "keep the certificate only"},
 		"damaged": {write("damaged.pem", bytes.Replace(leaf.PEM(), []byte("\n"), []byte("\n!"), 1), leaf.PEM()), "damaged, cut off or indented"},
+		"begin":   {write("begin.pem", bytes.Replace(leaf.PEM(), []byte("-----BEGIN"), []byte("----BEGIN"), 1), leaf.PEM()), "line 1: a PEM block is damaged"},
 		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
 		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
 	} {

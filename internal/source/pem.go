@@ -1,0 +1,46 @@
+package source
+
+import (
+	"bytes"
+	"encoding/pem"
+	"fmt"
+	"iter"
+	"regexp"
+)
+
+// PEMBlock is a block of a PEM text (RFC 7468), and the line where it begins.
+type PEMBlock struct {
+	*pem.Block
+	Line int
+}
+
+// pemMark finds the lines where a PEM block means to begin or end, also such
+// that are damaged or do not begin their line.
+var pemMark = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*--+[ \t]*(?:BEGIN|END)[ -]`)
+
+// PEMBlocks yields the blocks of a PEM text. [pem.Decode] passes over what it
+// cannot read, so that another block would be taken for it; here that is an
+// error, which ends it and names the line.
+func PEMBlocks(text []byte) iter.Seq2[PEMBlock, error] {
+	return func(yield func(PEMBlock, error) bool) {
+		for rest := text; ; {
+			block, after := pem.Decode(rest)
+			if block == nil {
+				after = nil
+			}
+			marks := pemMark.FindAllIndex(rest[:len(rest)-len(after)], 3)
+			if len(marks) == 0 {
+				return
+			}
+			line := 1 + bytes.Count(text[:len(text)-len(rest)+marks[0][0]], []byte("\n"))
+			if block == nil || len(marks) != 2 {
+				yield(PEMBlock{}, fmt.Errorf("line %d: a PEM block is damaged, cut off or indented; copy it again", line))
+				return
+			}
+			if !yield(PEMBlock{block, line}, nil) {
+				return
+			}
+			rest = after
+		}
+	}
+}
