@@ -191,3 +191,34 @@ func TestDirectoryFetchesAFewAtATime(t *testing.T) {
 		mu.Lock()
 	})
 }
+
+// TestJWKSThatPanics: a certificate of one client that nobody can read without a
+// panic changes nothing for others.
+func TestJWKSThatPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const a, b = "https://a.example/jwks", "https://b.example/jwks"
+		w := newWorld(t)
+		good, bad := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		use := w.config.Use
+		w.config.Use = func(r *Registry) error {
+			if who(r, bad) != "" {
+				panic("index out of range")
+			}
+			return use(r)
+		}
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: a}, {ClientID: "b", JWKSURI: b}}
+		w.mustLoad()
+		w.web[a], w.web[b] = testpki.JWKS(t, bad), testpki.JWKS(t, good)
+		w.poll(0)
+		w.wantPin(bad, "")
+		w.wantPin(good, "b by jwks")
+		if failure := w.state("jwks:a").Failure; failure != "working it out panics: index out of range" {
+			t.Errorf("failure %q", failure)
+		}
+		w.web[a] = testpki.JWKS(t, testpki.MustSelfSigned(t))
+		w.poll(time.Hour)
+		if failure := w.state("jwks:a").Failure; failure != "" {
+			t.Errorf("failure %q", failure)
+		}
+	})
+}

@@ -42,10 +42,7 @@ func (d *Directory) apply(changes []change, now time.Time) {
 // try puts changes in force, or, if they are no good together, one half of them
 // after the other.
 func (d *Directory) try(changes []change, now time.Time) {
-	p, err := d.plan(changes)
-	if err == nil {
-		err = d.config.Use(p.registry)
-	}
+	p, err := d.use(changes)
 	switch {
 	case err == nil:
 		d.commit(p, now)
@@ -60,6 +57,20 @@ func (d *Directory) try(changes []change, now time.Time) {
 	default:
 		changes[0].fails(d, err)
 	}
+}
+
+// use plans changes and has the registry used. What a JWKS holds is its owner's
+// choice, and a panic here, outside of any request, would end the process.
+func (d *Directory) use(changes []change) (p *plan, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("working it out panics: %s", source.Text(fmt.Sprint(fault), maxJWKSText))
+		}
+	}()
+	if p, err = d.plan(changes); err == nil {
+		err = d.config.Use(p.registry)
+	}
+	return p, err
 }
 
 func (c change) status() *status {

@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -180,12 +181,7 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	before, known := u.content, u.known
 	u.mu.Unlock()
 
-	fetched, err := u.fetch(ctx)
-	changed = err == nil && (!known || !bytes.Equal(before, fetched.Content))
-	if changed && u.config.Accept != nil {
-		err = u.config.Accept(fetched.Content)
-		changed = err == nil
-	}
+	fetched, changed, err := u.take(ctx, before, known)
 
 	now := u.config.Now()
 	u.mu.Lock()
@@ -205,6 +201,23 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	u.flight = nil
 	close(mine.done)
 	return u.content, changed, err
+}
+
+// take fetches the document and has it accepted if it is another. What a server
+// sends is read here outside of any request, where a panic would end the process.
+func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Document, changed bool, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			changed, err = false, fmt.Errorf("reading it panics: %s", Text(fmt.Sprint(fault), maxErrorText))
+		}
+	}()
+	if fetched, err = u.fetch(ctx); err != nil || known && bytes.Equal(before, fetched.Content) {
+		return fetched, false, err
+	}
+	if u.config.Accept != nil {
+		err = u.config.Accept(fetched.Content)
+	}
+	return fetched, err == nil, err
 }
 
 func (u *URL) fetch(ctx context.Context) (Document, error) {

@@ -296,3 +296,32 @@ func TestNewURL(t *testing.T) {
 		t.Errorf("%v, %s", err, u.Name())
 	}
 }
+
+// TestURLThatPanics: what a server sends ends nothing, whatever it does to those
+// who read it, and the copy stays.
+func TestURLThatPanics(t *testing.T) {
+	p := newPage(t, func(config *URLConfig) {
+		config.Accept = func(content []byte) error {
+			if string(content) == "bad" {
+				panic("index out of range\n")
+			}
+			return nil
+		}
+	})
+	if _, _, err := p.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.body = "bad"
+	content, changed, err := p.Refresh(t.Context())
+	if string(content) != "one" || changed {
+		t.Errorf("got %q, %v", content, changed)
+	}
+	wantError(t, err, `reading it panics: index out of range\n`)
+	if state := p.State(); state.Failures != 1 || !state.Due.Equal(p.now.Add(firstRetry)) {
+		t.Errorf("%+v", state)
+	}
+	p.body = "two"
+	if content, changed, err = p.Refresh(t.Context()); err != nil || !changed || string(content) != "two" {
+		t.Errorf("got %q, %v, %v", content, changed, err)
+	}
+}
