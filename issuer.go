@@ -56,8 +56,8 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return fmt.Errorf("mtls_issuer: %w", err)
 	}
-	// with an alias, certificates are another site's business
-	if h.realm.authority.config.MTLSAlias == "" {
+	// with an alias elsewhere, certificates are another site's business
+	if alias := h.realm.authority.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
 		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	}
 	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)

@@ -90,11 +90,30 @@ func TestLoadClientAuthWarning(t *testing.T) {
 }
 
 // TestLoadAliasWarning: where certificates are another site's business, the
-// issuer's own site need not ask for them.
+// issuer's own site need not ask for them, but that site has to.
 func TestLoadAliasWarning(t *testing.T) {
 	const warning = "no site of the server asks clients for a certificate"
-	for options, want := range map[string]bool{"": true, " {\nmtls_alias https://mtls.example.com:8443\n}": false} {
-		result := loadCaddyfile(t, fillLoadTest("", `{
+	const asks = "tls internal {\nclient_auth {\nmode request\n}\n}\n"
+	for _, test := range []struct {
+		name, alias, certificates string
+		want                      int
+	}{
+		{"no alias", "", "", 2},
+		{"alias at another port", "https://mtls.example.com:8443", asks, 0},
+		{"alias that asks nobody", "https://mtls.example.com:8443", "", 1},
+		{"alias at the same port", "https://mtls.example.com", asks, 0},
+		{"alias at the same port that asks nobody", "https://mtls.example.com", "", 2},
+		{"alias at a port that is mapped to another", "https://mtls.example.com:9443", "", 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			options, site := "", "https://mtls.example.com:8443"
+			if test.alias != "" {
+				options = " {\nmtls_alias " + test.alias + "\n}"
+			}
+			if test.alias == "https://mtls.example.com" {
+				site = test.alias
+			}
+			result := loadCaddyfile(t, fillLoadTest("", `{
 	auto_https off
 	mtls {
 		client a {
@@ -106,13 +125,17 @@ func TestLoadAliasWarning(t *testing.T) {
 https://auth.example.com {
 	mtls_issuer
 }
+`+site+` {
+	`+test.certificates+`mtls_issuer
+}
 `))
-		if result.err != nil {
-			t.Fatal(result.err)
-		}
-		if got := result.countWarnings(warning) > 0; got != want {
-			t.Errorf("%q: a warning: %t", options, got)
-		}
+			if result.err != nil {
+				t.Fatal(result.err)
+			}
+			if got := result.countWarnings(warning); got != test.want {
+				t.Errorf("%d warnings, want %d", got, test.want)
+			}
+		})
 	}
 }
 

@@ -8,6 +8,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -186,6 +188,21 @@ func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 	}
 	realm.app.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
 		zap.String("directive", directive), zap.Strings("listen", server.Listen))
+}
+
+// listensAt reports whether the server that a handler belongs to has the port of
+// a URL.
+func listensAt(ctx caddy.Context, place string) bool {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	parsed, err := url.Parse(place)
+	if !ok || err != nil {
+		return false
+	}
+	port, err := strconv.ParseUint(cmp.Or(parsed.Port(), "443"), 10, 16)
+	return err == nil && slices.ContainsFunc(server.Listen, func(listen string) bool {
+		address, err := caddy.ParseNetworkAddress(listen)
+		return err == nil && !address.IsUnixNetwork() && uint64(address.StartPort) <= port && port <= uint64(address.EndPort)
+	})
 }
 
 // warnCertificateRequired warns at load of an issuer whose host turns away
