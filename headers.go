@@ -191,9 +191,9 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 }
 
 // connectionHeaders belong to one hop or to the framing of the message, so
-// nothing may be told in them.
+// nothing may be told in them. All that reverse_proxy removes are among them.
 var connectionHeaders = newHeaderNames(
-	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Alt-Svc", "Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
 )
 
