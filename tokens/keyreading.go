@@ -37,6 +37,9 @@ type retirement struct {
 	at      time.Time
 	object  string        // storage key of the retired key, while there is one
 	longest time.Duration // the lifetime of its tokens
+	// lost is the id of a key that is known to be retired, though storage has
+	// lost its retirement
+	lost string
 }
 
 // read returns every usable key of this issuer that is not retired. The error
@@ -70,6 +73,7 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 			}
 		}
 		found.retired[name] = retirement{at: at}
+		s.rememberRetired(name)
 	}
 	var keys []managedKey
 	for _, name := range names {
@@ -92,9 +96,14 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 			wrong[name] = problem{event, err}
 			continue
 		}
-		if r, ok := found.retired[s.retirementPath(key.id)]; ok {
+		retired := s.retirementPath(key.id)
+		r, ok := found.retired[retired]
+		if !ok && s.wasRetired(retired) {
+			r, ok = retirement{at: s.now(), lost: key.id}, true
+		}
+		if ok {
 			r.object, r.longest = name, key.longest
-			found.retired[s.retirementPath(key.id)] = r
+			found.retired[retired] = r
 			continue
 		}
 		keys = append(keys, key)

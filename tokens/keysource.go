@@ -66,6 +66,7 @@ func ManagedKeys(store *KeyStore, running *KeySource) *KeySource {
 	if running == nil || running.store == nil || running.store.Issuer != store.Issuer {
 		return s
 	}
+	store.rememberAll(running.store)
 	if ring := running.current.Load(); ring != nil {
 		s.current.Store(ring.life.ring(store.now(), store.VerifyKeys))
 		s.read.Store(running.read.Load())

@@ -82,6 +82,9 @@ type KeyStore struct {
 
 	mu       sync.Mutex
 	reported map[string]string // what is wrong with which object
+	// retirements are the storage keys of those that have been seen. Storage
+	// that loses one, as when a backup takes its place, brings no key back.
+	retirements map[string]bool
 }
 
 // Load reads the keyring and changes nothing. It returns [ErrNoKey] if there is
@@ -171,6 +174,11 @@ func (s *KeyStore) unlock(ctx context.Context, lock string) {
 // needed comes first; the first error ends it.
 func (s *KeyStore) carryOut(ctx context.Context, found *reading, t tasks) (lifeline, error) {
 	keys := found.keys
+	for _, kid := range t.retire {
+		if err := s.retire(ctx, kid); err != nil {
+			return keys, err
+		}
+	}
 	for _, key := range t.restore {
 		key.missing = false
 		if err := s.put(ctx, key); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
@@ -97,8 +98,33 @@ func (s *KeyStore) retire(ctx context.Context, kid string) error {
 	if err := s.Storage.Store(ctx, name, data); err != nil {
 		return fmt.Errorf("writing '%s' to storage: %w", name, err)
 	}
+	s.rememberRetired(name)
 	s.report(KeyRetired, s.path(kid), nil)
 	return nil
+}
+
+// rememberRetired notes the storage key of a retirement.
+func (s *KeyStore) rememberRetired(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retirements == nil {
+		s.retirements = make(map[string]bool)
+	}
+	s.retirements[name] = true
+}
+
+// wasRetired reports whether storage had that retirement once.
+func (s *KeyStore) wasRetired(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.retirements[name]
+}
+
+// rememberAll takes over what the store before has seen.
+func (s *KeyStore) rememberAll(before *KeyStore) {
+	before.mu.Lock()
+	defer before.mu.Unlock()
+	s.retirements = maps.Clone(before.retirements)
 }
 
 // with returns the lifeline with a key that is new or changed.

@@ -221,3 +221,64 @@ func TestRotateBeforeThereIsAKey(t *testing.T) {
 		}
 	}
 }
+
+// TestRetiredKeysStayRetired: storage that is set back to before a key was
+// retired brings it back on no node that knows better, nor after a reload, and
+// learns of it again.
+func TestRetiredKeysStayRetired(t *testing.T) {
+	c, a, b := newPair(t)
+	first := a.Current().Signing().ID()
+	next, err := a.Rotate(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, err := a.Rotate(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	rollBack := func() {
+		t.Helper()
+		for _, old := range []string{first, next} {
+			if err := a.storage.Delete(t.Context(), a.store.retirementPath(old)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// reads, and only reads, as a reload does
+	for name, n := range map[string]*node{"who retired them": a, "who was told": b} {
+		rollBack()
+		c.start(n, n.KeySource)
+		if _, err := n.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := states(n.Current()); got != kid+" active" {
+			t.Errorf("%s has %q after a reload", name, got)
+		}
+		if err := n.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range []string{first, next} {
+			if !n.storage.Exists(t.Context(), n.store.retirementPath(old)) {
+				t.Errorf("%s does not say in storage that %s is retired", name, old)
+			}
+		}
+		c.clock.Advance(11 * time.Minute)
+		if err := n.refresh(); err != nil {
+			t.Fatal(err)
+		}
+		if got := states(n.Current()); got != kid+" active" {
+			t.Errorf("%s has %q", name, got)
+		}
+	}
+	fresh := &node{storage: a.storage}
+	c.start(fresh, nil)
+	if err := fresh.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(fresh.Current()); got != kid+" active" {
+		t.Errorf("a node that starts has %q", got)
+	}
+}

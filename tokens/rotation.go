@@ -199,11 +199,12 @@ type tasks struct {
 	announce bool         // a key that signs after its announcement
 	raise    []string     // keys that record too short a lifetime of tokens, by id
 	restore  []managedKey // keys that storage has lost
+	retire   []string     // keys whose retirement storage has lost, by id
 	remove   []string     // what is no longer needed, by storage key
 }
 
 func (t tasks) none() bool {
-	return !t.create && !t.announce && len(t.raise)+len(t.restore)+len(t.remove) == 0
+	return !t.create && !t.announce && len(t.raise)+len(t.restore)+len(t.retire)+len(t.remove) == 0
 }
 
 // due works out what has to be done; it depends on what was read, the
@@ -212,12 +213,15 @@ func (s *KeyStore) due(found *reading, now time.Time) tasks {
 	var t tasks
 	for name, r := range found.retired {
 		switch {
+		case r.lost != "":
+			t.retire = append(t.retire, r.lost)
 		case r.object != "" && now.After(r.at.Add(r.longest+publishedSlack+deletionSlack)):
 			t.remove = append(t.remove, r.object)
 		case r.object == "" && now.After(r.at.Add(retirementKept)):
 			t.remove = append(t.remove, name)
 		}
 	}
+	slices.Sort(t.retire)
 	slices.Sort(t.remove)
 	l := found.keys
 	if len(l) == 0 {
