@@ -94,7 +94,8 @@ func (f *ClientFiles) ClientSources() []clients.Source {
 func (realm *Realm) loadClients(ctx caddy.Context) error {
 	app, logger := realm.app, realm.app.logger.With(zap.String("realm", realm.name))
 	config := clients.DirectoryConfig{
-		Check: checkClaimNames,
+		Check:  checkClaimNames,
+		Recall: realm.recallCopies,
 		// a function, for tests replace the clock later on
 		Now: func() time.Time { return app.now() },
 		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {

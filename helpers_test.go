@@ -137,6 +137,9 @@ func provisionRealm(t testing.TB, text string) *App {
 	if err := json.Unmarshal([]byte(text), app.Realms[defaultRealm]); err != nil {
 		t.Fatal(err)
 	}
+	if realm := app.Realms[defaultRealm]; realm.StorageRaw == nil {
+		realm.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)
+	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	t.Cleanup(cancel)
 	if err := app.Provision(ctx); err != nil {

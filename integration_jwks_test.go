@@ -6,10 +6,14 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -244,6 +248,71 @@ func TestB10_StolenCertificate(t *testing.T) {
 	r.caller(t, "h1", r.leaves[len(r.leaves)-1]).eventually(t, http.StatusOK).wantClient(t, "thief")
 	r.caller(t, "h1", r.leaves[len(r.leaves)-2]).eventually(t, http.StatusOK).wantClient(t, "by-jwks")
 	check()
+}
+
+// TestB10_JWKSAfterARestart: after a restart clients need not wait for their
+// JWKS, and who lists what another had before does not get it by being first.
+func TestB10_JWKSAfterARestart(t *testing.T) {
+	r, clock := newRig(t), newRigClock(t)
+	server := newJWKSServer(t, clock)
+	partner, own := r.selfSigned("partner"), r.selfSigned("thief")
+	sets := map[string][]byte{"/partner": testpki.JWKS(t, partner), "/thief": testpki.JWKS(t, own)}
+	publish := func() {
+		server.serve(func(w http.ResponseWriter, r *http.Request) {
+			if set := sets[r.URL.Path]; set != nil {
+				_, _ = w.Write(set)
+				return
+			}
+			w.WriteHeader(http.StatusBadGateway)
+		})
+	}
+	publish()
+	realm := jwksRealm(t, "client thief {\njwks "+server.url+"/thief\n}\nclient partner {\njwks "+server.url+"/partner\n}")
+	r.start(realm, oneSite)
+	r.caller(t, "h1", partner).eventually(t, http.StatusOK).wantClient(t, "partner")
+	r.caller(t, "h1", own).eventually(t, http.StatusOK).wantClient(t, "thief")
+	stored := func() (files []string) {
+		files, err := filepath.Glob(filepath.Join(r.dir, "storage", "mtls", "default", "jwks", "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	for deadline := time.Now().Add(rigPatience); len(stored()) != 2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("stored are %q", stored())
+		}
+	}
+	restart := func() {
+		t.Helper()
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		publish()
+		if err := r.load(realm, oneSite); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// the partner's server is down, and the thief lists what is its
+	sets = map[string][]byte{"/thief": testpki.JWKS(t, own, partner)}
+	restart()
+	r.caller(t, "h1", partner).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "partner")
+	r.logs.wait(t, "what is ignored", func(entry logEntry) bool {
+		return strings.HasPrefix(entry.str("msg"), "a JWKS lists a certificate that is a credential of another client") && entry.str("holder") == "partner"
+	})
+	r.caller(t, "h1", partner).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "partner")
+	// a copy that is damaged is told of, and the rest goes on
+	for _, file := range stored() {
+		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sets = map[string][]byte{"/partner": testpki.JWKS(t, partner)}
+	restart()
+	r.logs.wait(t, "the damage", func(entry logEntry) bool {
+		return strings.HasPrefix(entry.str("msg"), "the copy of a JWKS in storage cannot be used") && strings.HasPrefix(entry.str("key"), "mtls/default/jwks/")
+	})
+	r.caller(t, "h1", partner).eventually(t, http.StatusOK).wantClient(t, "partner")
 }
 
 // TestJWKSIsNotFetchedAtProvisioning: `caddy validate` asks nobody, and until

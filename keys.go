@@ -18,12 +18,10 @@ import (
 // keysSource is the label of the signing keys among the sources in metrics.
 const keysSource = "keys"
 
-// provisionStorage loads the storage of the realm; only issuers keep anything.
+// provisionStorage loads the storage of the realm, or takes Caddy's.
 func (realm *Realm) provisionStorage(ctx caddy.Context) error {
 	if realm.StorageRaw == nil {
-		if realm.Issuer != nil {
-			realm.storage = ctx.Storage()
-		}
+		realm.storage = ctx.Storage()
 		return nil
 	}
 	module, err := ctx.LoadModule(realm, "StorageRaw")

@@ -20,6 +20,7 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 		go keep(ctx, realm.pollRevocation)
 	}
 	go keep(ctx, realm.directory.Poll)
+	go realm.keepCopies(ctx)
 	for _, pool := range realm.trustPools {
 		for _, source := range pool.sources {
 			if !source.fixed() {

@@ -3,7 +3,6 @@ package clients
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +29,10 @@ type Client struct {
 	IssuedBy         [][sha256.Size]byte
 	Credentials      []*Credential
 
-	// keys are the certificates that the client's JWKS lists.
-	keys        []*x509.Certificate
+	// listed are the certificates of the client's JWKS, nil while it is not known,
+	// jwksURI is where it is, "" if it is behind no URL
+	listed      []listing
+	jwksURI     string
 	keyWarnings []string
 
 	scope     string

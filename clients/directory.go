@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,6 +39,9 @@ type DirectoryConfig struct {
 	// what it has fetched is taken over, and who held a certificate of a JWKS
 	// goes on to.
 	Before *Directory
+	// Recall, if set, returns the copies of JWKS that were kept of clients which
+	// the directory before does not have (see [Directory.SaveCopies]).
+	Recall func(clientIDs []string) []Copy
 	// Fetch gets a JWK Set. Default: the one of [source.URLConfig].
 	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
 	// Now is the clock. Default: [time.Now].
@@ -81,6 +85,14 @@ type Directory struct {
 	origins  []*origin
 	open     map[documentKey]*document
 	registry *Registry
+	// recalled are the copies that were kept, by client, and the newest by the
+	// hash of its URL, while the directory is made; contested are clients with a
+	// copy though their JWKS is behind no URL, and unsaved those whose copy is to
+	// be stored, with how often that was noted
+	recalled   map[string]Copy
+	recalledAt map[[sha256.Size]byte]Copy
+	contested  map[string]struct{}
+	unsaved    map[string]int
 }
 
 // origin is the configuration or a source, with its clients.
@@ -168,11 +180,12 @@ func NewDirectory(config DirectoryConfig) (*Directory, error) {
 	if config.Before != nil {
 		d.registry = config.Before.Registry()
 	}
+	d.recall(changes)
 	p, err := d.plan(changes)
 	if err != nil {
 		return nil, err
 	}
-	d.config.Before, d.config.Records = nil, nil
+	d.config.Before, d.config.Records, d.recalled, d.recalledAt = nil, nil, nil, nil
 	d.commit(p, now)
 	return d, nil
 }
@@ -305,6 +318,11 @@ func (d *Directory) look(now time.Time) []change {
 		fetched, ended, err := document.takeFetched()
 		if fetched != nil {
 			changes = append(changes, change{document: document, contents: fetched})
+		}
+		if ended && fetched == nil && err == nil && now.Sub(document.noted) >= copyRefresh {
+			d.mu.Lock()
+			d.noteCopy(document, now)
+			d.mu.Unlock()
 		}
 		if ended && (fetched == nil || err != nil) {
 			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })

@@ -28,6 +28,7 @@ type plan struct {
 	entries   [][]entry // of every origin
 	documents *documents
 	warnings  []string
+	relisted  []*Client // those with another JWKS
 }
 
 // apply puts changes in force, and with them what could not be before. What
@@ -134,7 +135,7 @@ func (d *Directory) plan(changes []change) (*plan, error) {
 		return nil, err
 	}
 	var err error
-	p.registry, err = newRegistry(list, d.registry)
+	p.registry, err = NewRegistry(list)
 	return p, err
 }
 
@@ -190,6 +191,12 @@ func (d *Directory) entry(p *plan, record *Record, now time.Time) (entry, []stri
 	if err := d.config.Check(client); err != nil {
 		return entry{}, nil, err
 	}
+	if record.hasJWKS() {
+		before := d.listedBefore(client.ID)
+		if client.listed = dated(client.listed, before, now); !sameListings(client.listed, before) {
+			p.relisted = append(p.relisted, client)
+		}
+	}
 	e := entry{client: client, documents: p.documents.used}
 	if len(e.documents) > 0 {
 		kept := *record
@@ -238,10 +245,12 @@ func (d *Directory) openURL(key documentKey) (*document, error) {
 		before.mu.Unlock()
 		if old != nil && opened.url.TakeOver(old.url) {
 			fetched, _, _ := opened.takeFetched()
-			opened.contents = *fetched
+			opened.contents, opened.noted = *fetched, old.noted
 			opened.warnings = nil // they have been told
+			return opened, nil
 		}
 	}
+	d.begin(opened, d.config.Now())
 	return opened, nil
 }
 
@@ -269,6 +278,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 		say(document)
 	}
 	d.sweep()
+	d.noteCopies(p, now)
 	d.mu.Unlock()
 
 	for i, warning := range warnings {

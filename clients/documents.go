@@ -26,6 +26,8 @@ type document struct {
 
 	// users are the identifiers of the clients that name it
 	users []string
+	// noted is when a copy was to be stored last
+	noted time.Time
 
 	mu sync.Mutex // guards what a fetch leaves
 	// fetched is what has been fetched and does not count yet, nil if nothing

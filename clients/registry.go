@@ -26,10 +26,10 @@ type Registry struct {
 	nearNames map[validators.Name]*Credential
 	names     validators.NameIndex[*Credential]
 	hasNames  bool
-	// held tells which client holds a certificate of its JWKS, listed which
-	// credentials that makes, and conflicts what others hold
-	held      map[holding]struct{}
+	// listed are the credentials that come from JWKS, reserved those whose JWKS
+	// is not known, and conflicts what others hold
 	listed    map[*Client][]*Credential
+	reserved  map[[sha256.Size]byte][]*Credential
 	conflicts []Conflict
 	// trustDomain is the one that all spiffe: names have, "" without any
 	trustDomain string
@@ -39,13 +39,9 @@ type Registry struct {
 // NewRegistry indexes the clients. It fails when a client_id appears twice, or
 // when two clients declare one credential and do not both have SharedCredential.
 // A certificate of a JWKS that is a credential of another client is ignored
-// (see [Registry.Conflicts]): of two JWKS, the one of the client that stands
-// first has it.
-func NewRegistry(list []*Client) (*Registry, error) { return newRegistry(list, nil) }
-
-// newRegistry is [NewRegistry] for clients some of which have been in a registry
-// before: what they held of their JWKS then, they hold before others get any.
-func newRegistry(list []*Client, before *Registry) (*Registry, error) {
+// (see [Registry.Conflicts]): of two JWKS, the one that a [Directory] has seen it
+// in first has it, else that of the client that stands first.
+func NewRegistry(list []*Client) (*Registry, error) {
 	r := &Registry{
 		clients:  make(map[string]*Client, len(list)),
 		sha256:   make(map[[sha256.Size]byte][]*Credential),
@@ -56,8 +52,8 @@ func newRegistry(list []*Client, before *Registry) (*Registry, error) {
 		fileKeys:  make(map[[sha256.Size]byte]*Credential),
 		nearNames: make(map[validators.Name]*Credential),
 
-		held:   make(map[holding]struct{}),
-		listed: make(map[*Client][]*Credential),
+		listed:   make(map[*Client][]*Credential),
+		reserved: make(map[[sha256.Size]byte][]*Credential),
 	}
 	scopes := make(map[string]struct{})
 	for _, client := range list {
@@ -75,7 +71,7 @@ func newRegistry(list []*Client, before *Registry) (*Registry, error) {
 		}
 	}
 	r.scopes = slices.Sorted(maps.Keys(scopes))
-	r.claimKeys(list, before)
+	r.claimKeys(list)
 	return r, nil
 }
 

@@ -1,16 +1,9 @@
 package clients
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
+	"encoding/hex"
 	"slices"
 )
-
-// holding is a certificate of a JWKS that counts for the client.
-type holding struct {
-	certificate [sha256.Size]byte
-	clientID    string
-}
 
 // Conflict is a certificate in the JWKS of a client that does not count for it,
 // because it is a credential of another: a JWKS lists what its owner likes.
@@ -29,38 +22,41 @@ func (r *Registry) Conflicts() []Conflict { return r.conflicts }
 // counts.
 func (r *Registry) Listed(client *Client) []*Credential { return r.listed[client] }
 
-// claimKeys gives clients the certificates of their JWKS. Everything that is
-// declared is in the registry by now, and comes before any JWKS.
-func (r *Registry) claimKeys(list []*Client, before *Registry) {
-	for _, again := range []bool{true, false} {
-		if again && before == nil {
+// claim is a client that wants a certificate of its JWKS to count.
+type claim struct {
+	*listing
+	client *Client
+}
+
+// claimKeys gives clients the certificates of their JWKS: who has listed one for
+// longest has it, and of several the client that stands first. Everything that
+// is declared is in the registry by now, and comes before any JWKS.
+func (r *Registry) claimKeys(list []*Client) {
+	var claims []claim
+	for _, client := range list {
+		for i := range client.listed {
+			claims = append(claims, claim{&client.listed[i], client})
+		}
+	}
+	slices.SortStableFunc(claims, func(a, b claim) int { return a.since.Compare(b.since) })
+	for _, c := range claims {
+		if c.certificate == nil {
+			r.reserved[c.sum] = append(r.reserved[c.sum], &Credential{Kind: KindJWKS, Value: hex.EncodeToString(c.sum[:]), Client: c.client})
 			continue
 		}
-		for _, client := range list {
-			for _, cert := range client.keys {
-				h := holding{sha256.Sum256(cert.Raw), client.ID}
-				had := false
-				if before != nil {
-					_, had = before.held[h]
-				}
-				if had == again {
-					r.claim(client, cert, h)
-				}
-			}
-		}
+		r.claim(c)
 	}
 }
 
-func (r *Registry) claim(client *Client, cert *x509.Certificate, h holding) {
-	cred := certificateCredential(KindJWKS, cert)
-	cred.Client = client
-	if other := r.holder(client, cert, h.certificate); other != nil {
-		r.conflicts = append(r.conflicts, Conflict{client, cred.Value, other})
+func (r *Registry) claim(c claim) {
+	cred := certificateCredential(KindJWKS, c.certificate)
+	cred.Client = c.client
+	if other := r.holder(c); other != nil {
+		r.conflicts = append(r.conflicts, Conflict{c.client, cred.Value, other})
 		return
 	}
-	r.held[h] = struct{}{}
-	r.listed[client] = append(r.listed[client], cred)
-	r.sha256[h.certificate] = append(r.sha256[h.certificate], cred)
+	r.listed[c.client] = append(r.listed[c.client], cred)
+	r.sha256[c.sum] = append(r.sha256[c.sum], cred)
 	if _, known := r.fileKeys[cred.publicKey]; !known {
 		r.fileKeys[cred.publicKey] = cred
 	}
@@ -69,14 +65,14 @@ func (r *Registry) claim(client *Client, cert *x509.Certificate, h holding) {
 // holder returns a credential of another client that the certificate fits, nil
 // if there is none but those that may be shared. Whether a pin has ended or a
 // chain would verify does not matter.
-func (r *Registry) holder(client *Client, cert *x509.Certificate, sum [sha256.Size]byte) *Credential {
-	others := slices.Clip(r.Pins(cert, sum))
-	names, _ := r.Names(cert)
+func (r *Registry) holder(c claim) *Credential {
+	others := slices.Concat(r.Pins(c.certificate, c.sum), r.reserved[c.sum])
+	names, _ := r.Names(c.certificate)
 	for _, name := range names {
 		others = append(others, name.Credential)
 	}
 	for _, other := range others {
-		if conflict(&Credential{Client: client}, other, true) != nil {
+		if conflict(&Credential{Client: c.client}, other, true) != nil {
 			return other
 		}
 	}

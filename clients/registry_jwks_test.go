@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -130,14 +131,21 @@ func TestJWKSKeepWhatTheyHold(t *testing.T) {
 	client := func(id string, leaves ...*testpki.Leaf) *Client {
 		return mustClient(t, Record{ClientID: id, JWKS: testpki.JWKS(t, leaves...)})
 	}
-	var registry *Registry
+	registry, now := new(Registry), time.Now()
 	step := func(want string, list ...*Client) {
 		t.Helper()
-		next, err := newRegistry(list, registry)
-		if err != nil {
+		now = now.Add(time.Second)
+		for _, client := range list {
+			var before []listing
+			if known := registry.Client(client.ID); known != nil {
+				before = known.listed
+			}
+			client.listed = dated(client.listed, before, now)
+		}
+		var err error
+		if registry, err = NewRegistry(list); err != nil {
 			t.Fatal(err)
 		}
-		registry = next
 		if got := who(registry, leaf); got != want {
 			t.Errorf("it is %q, want %q", got, want)
 		}
@@ -155,5 +163,5 @@ func TestJWKSKeepWhatTheyHold(t *testing.T) {
 	if got := fmt.Sprint(len(registry.Conflicts()), registry.Conflicts()[0].Holder.Client.ID); got != "2c" {
 		t.Error(got)
 	}
-	step("b by jwks", client("b", leaf), client("a", leaf))
+	step("a by jwks", client("b", leaf), client("a", leaf))
 }

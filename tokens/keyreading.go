@@ -11,18 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/certmagic"
+	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
 const (
 	keySuffix        = ".json"
 	retirementSuffix = ".retired"
-
-	// listAttempts is how often storage is listed: that of files fails when one
-	// vanishes meanwhile, as happens whenever another node writes. The pause
-	// before the next attempt is listPause longer each time: 0.2 s together.
-	listAttempts = 20
-	listPause    = time.Millisecond
 )
 
 // reading is what was found in storage.
@@ -115,32 +109,7 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 
 // list returns the names of all objects.
 func (s *KeyStore) list(ctx context.Context) ([]string, error) {
-	return listFolder(ctx, s.Storage, s.prefix())
-}
-
-// listFolder returns the names of the objects in a folder of storage. A folder
-// that is not there is an empty one.
-func listFolder(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
-	var err error
-	for attempt := range listAttempts {
-		var names []string
-		names, err = storage.List(ctx, folder, false)
-		if err == nil {
-			return names, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		if !storage.Exists(ctx, folder) {
-			return nil, ctx.Err()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(time.Duration(attempt) * listPause):
-		}
-	}
-	return nil, fmt.Errorf("listing '%s' in storage: %w", folder, err)
+	return storage.List(ctx, s.Storage, s.prefix())
 }
 
 // merge brings what was found together with what this node had. What cannot be

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
 // The events that a [Revocations] reports.
@@ -123,7 +125,7 @@ func (r *Revocations) load(ctx context.Context) (removable []string, err error) 
 			err = fmt.Errorf("storage panicked: %v", p)
 		}
 	}()
-	names, listErr := listFolder(ctx, r.cfg.Storage, r.prefix())
+	names, listErr := storage.List(ctx, r.cfg.Storage, r.prefix())
 	var records []storedRevocation
 	strange := make(map[string]bool)
 	for _, name := range names {

@@ -266,6 +266,28 @@ func (u *URL) State() URLState {
 	return URLState{Name: u.name, Success: u.success, Failure: u.failure, Failures: u.failures, Due: due}
 }
 
+// Begin begins with a copy that was fetched earlier, by another process: the
+// document is due at once all the same. What is not accepted is not used; it
+// reports whether it was. It is called before anything is fetched.
+func (u *URL) Begin(content []byte, fetched time.Time) bool {
+	if !u.accepts(content) {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.content, u.known, u.success = content, true, fetched
+	return true
+}
+
+func (u *URL) accepts(content []byte) (ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false // as in take
+		}
+	}()
+	return int64(len(content)) <= u.config.MaxBytes && (u.config.Accept == nil || u.config.Accept(content) == nil)
+}
+
 // TakeOver goes on with the copy of another URL of the same address, so that a
 // new configuration begins with what the old one has. What the other has
 // accepted must be accepted here too, else nothing is taken over; it reports
@@ -278,10 +300,7 @@ func (u *URL) TakeOver(old *URL) bool {
 	content, known, due, success := old.content, old.known, old.due, old.success
 	failure, failures := old.failure, old.failures
 	old.mu.Unlock()
-	if !known || int64(len(content)) > u.config.MaxBytes {
-		return false
-	}
-	if u.config.Accept != nil && u.config.Accept(content) != nil {
+	if !known || !u.accepts(content) {
 		return false
 	}
 	u.asked.Store(old.asked.Load())

@@ -1,0 +1,165 @@
+package clients
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+var copyTime = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
+
+func newCopy(id string) Copy {
+	return Copy{
+		ClientID: id, Address: sha256.Sum256([]byte("https://a.example/")), Content: []byte(`{"keys":[]}`), Fetched: copyTime,
+		Listed: map[[sha256.Size]byte]time.Time{sha256.Sum256([]byte(id)): copyTime},
+	}
+}
+
+func newCopyStore(t *testing.T) (*CopyStore, *[]string) {
+	var told []string
+	return &CopyStore{
+		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: "default", Now: time.Now,
+		Report: func(object string, err error) { told = append(told, fmt.Sprintf("%s: %v", object, err)) },
+	}, &told
+}
+
+func TestCopyStore(t *testing.T) {
+	s, told := newCopyStore(t)
+	if copies, err := s.Load(t.Context(), []string{"a"}); err != nil || len(copies) != 0 {
+		t.Fatal(copies, err)
+	}
+	long := strings.Repeat("Ä", 100)[:200]
+	for _, id := range []string{"a", "A", "b@example.com", "x/y"} {
+		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+			t.Fatal(err)
+		}
+		copies, err := s.Load(t.Context(), []string{id, long})
+		if err != nil || len(copies) != 1 || !reflect.DeepEqual(copies[0], newCopy(id)) {
+			t.Errorf("%+v, %v", copies, err)
+		}
+	}
+	if copies, err := s.Load(t.Context(), []string{"a", "A", "b@example.com", "x/y"}); err != nil || len(copies) != 4 {
+		t.Errorf("%+v, %v", copies, err)
+	}
+	// who has seen a certificate first is right, and what is dropped is gone
+	later := newCopy("a")
+	sum, other := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("other"))
+	later.Listed = map[[sha256.Size]byte]time.Time{sum: copyTime.Add(time.Hour), other: copyTime.Add(time.Minute)}
+	if err := s.Save(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	copies, err := s.Load(t.Context(), []string{"a"})
+	if err != nil || len(copies[0].Listed) != 2 || !copies[0].Listed[sum].Equal(copyTime) || !copies[0].Listed[other].Equal(copyTime.Add(time.Minute)) {
+		t.Errorf("%+v, %v", copies, err)
+	}
+	if len(*told) != 0 {
+		t.Errorf("told %q", *told)
+	}
+	// nobody but the owner reads them
+	info, err := os.Stat(filepath.Join(s.Storage.(*certmagic.FileStorage).Path, filepath.FromSlash(s.object("a"))))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+}
+
+// TestCopiesThatCannotBeRead are told and skipped; one of a later release stays
+// as it is.
+func TestCopiesThatCannotBeRead(t *testing.T) {
+	good, err := newCopy("a").encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{
+		"":                           "EOF",
+		"{}":                         "no copy of a JWKS",
+		`{"version":2}`:              "a later release wrote it",
+		`{"version":"1"}`:            "cannot unmarshal string",
+		string(good[:40]):            "EOF",
+		string(good) + "{}":          "text after",
+		`{"version":1,"a":{},"a":1}`: "duplicate member",
+		strings.Replace(string(good), `"client_id":"a"`, `"client_id":"b"`, 1):          "it is of client 'b'",
+		strings.Replace(string(good), `"client_id":"a"`, `"client_id":"a b"`, 1):        "no copy of a JWKS",
+		strings.Replace(string(good), `"jwks_uri_sha256":"`, `"jwks_uri_sha256":"x`, 1): "no SHA-256 hash",
+		strings.Replace(string(good), `"listed":{"`, `"listed":{"00`, 1):                "no SHA-256 hash",
+		strings.Repeat(" ", maxCopyBytes) + string(good):                                "larger than",
+	} {
+		s, told := newCopyStore(t)
+		if err := s.Storage.Store(t.Context(), s.object("a"), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if copies, err := s.Load(t.Context(), []string{"a"}); err != nil || len(copies) != 0 {
+			t.Errorf("%.60s: %+v, %v", text, copies, err)
+		}
+		if len(*told) != 1 || !strings.Contains((*told)[0], want) {
+			t.Errorf("%.60s: told %q, want %q", text, *told, want)
+		}
+		if err := s.Save(t.Context(), newCopy("a")); err != nil {
+			t.Error(err)
+		}
+		kept, err := s.Storage.Load(t.Context(), s.object("a"))
+		if err != nil || bytes.Equal(kept, []byte(text)) != (text == `{"version":2}`) {
+			t.Errorf("%.60s: %s, %v", text, kept, err)
+		}
+	}
+}
+
+func TestCopiesAreSwept(t *testing.T) {
+	s, _ := newCopyStore(t)
+	for _, id := range []string{"a", "gone"} {
+		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	missing, err := s.Sweep(t.Context(), []string{"a", "b"})
+	if err != nil || fmt.Sprint(missing) != "[b]" || !s.Storage.Exists(t.Context(), s.object("gone")) {
+		t.Error(missing, err)
+	}
+	s.Now = func() time.Time { return time.Now().Add(copyUnused + time.Hour) }
+	if missing, err = s.Sweep(t.Context(), []string{"a"}); err != nil || len(missing) != 0 {
+		t.Error(missing, err)
+	}
+	if !s.Storage.Exists(t.Context(), s.object("a")) || s.Storage.Exists(t.Context(), s.object("gone")) {
+		t.Error("the wrong ones are gone")
+	}
+}
+
+// FuzzCopy: a copy that can be read is written and read as it is.
+func FuzzCopy(f *testing.F) {
+	good, err := newCopy("a").encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"version":1,"client_id":"a","listed":{}}`))
+	f.Add([]byte(`{"version":2}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		one, err := parseCopy(text)
+		if err != nil {
+			return
+		}
+		if len(one.Listed) > MaxJWKSKeys || CheckID(one.ClientID) != nil {
+			t.Fatalf("%+v", one)
+		}
+		again, err := one.encode()
+		if err != nil {
+			return // a year that has no RFC 3339
+		}
+		two, err := parseCopy(again)
+		if err != nil || two.ClientID != one.ClientID || two.Address != one.Address || !bytes.Equal(two.Content, one.Content) || len(two.Listed) != len(one.Listed) {
+			t.Fatalf("%+v, then %+v, %v", one, two, err)
+		}
+		for sum, since := range one.Listed {
+			if !two.Listed[sum].Equal(since) {
+				t.Errorf("%v, then %v", since, two.Listed[sum])
+			}
+		}
+	})
+}
