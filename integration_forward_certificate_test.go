@@ -218,6 +218,38 @@ func TestE4_VaryOnWhatCachesCannotSee(t *testing.T) {
 	}
 }
 
+// TestE4_ErrorRoutesAreNotTold: what an error route sends is seen by no writer
+// of ours, so an API behind it is not told the certificate, nor given a token.
+func TestE4_ErrorRoutesAreNotTold(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.withoutProxyLog()
+	site := func(host, options string) string {
+		return fmt.Sprintf("https://%s:@HTTPS@ {\n\timport mtls\n\tmtls_auth {\n%s\n\t}\n\thandle /fails {\n\t\terror 418\n\t}\n"+
+			"\treverse_proxy @UP@\n\thandle_errors {\n\t\treverse_proxy @UP@\n\t}\n}\n", host, options)
+	}
+	r.start(issuerRealm(""), site("api.test", "forward_certificate")+site("public.test", "forward_token {\naudience urn:api\n}\nheader_up X-Who {http.mtls.client_id}"))
+	for _, protocol := range rigProtocols {
+		c := r.caller(t, protocol, billing)
+		for url, names := range map[string][]string{
+			"https://api.test/":    {"Client-Cert", "Client-Cert-Chain"},
+			"https://public.test/": {"Authorization"},
+		} {
+			told := c.get(url).wantStatus(t, http.StatusOK).seen.Header
+			after := c.get(url + "fails").seen.Header
+			for _, name := range names {
+				if told.Get(name) == "" || after.Get(name) != "" {
+					t.Errorf("%s %s: %s is %q, and %q in the error route", protocol, url, name, told.Get(name), after.Get(name))
+				}
+			}
+			if id := told.Get("X-Who") + told.Get("X-Client-ID"); id == "" || after.Get("X-Who")+after.Get("X-Client-ID") != id {
+				t.Errorf("%s %s: the client is %q in the error route, want %q", protocol, url, after.Get("X-Client-ID"), id)
+			}
+		}
+	}
+}
+
 // TestForwardedResponsesStream: what an API sends bit by bit arrives bit by
 // bit, and upgrades work.
 func TestForwardedResponsesStream(t *testing.T) {

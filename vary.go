@@ -69,6 +69,13 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	within := &varyWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, names: h.own.names}
 	err := next.ServeHTTP(within, r)
 	within.hide() // the header may not have been sent yet
+	if err != nil {
+		// error routes answer without the writer above, so what they send must
+		// not depend on the certificate
+		for _, name := range h.forwardedNames() {
+			delete(r.Header, name)
+		}
+	}
 	return err
 }
 

@@ -103,29 +103,44 @@ func (r *Registry) addName(cred *Credential) error {
 		}
 		r.trustDomain = domain
 	}
-	for _, other := range r.names.Overlapping(cred.name) {
-		if err := conflict(cred, other, cred.name == other.name); err != nil {
+	// what overlaps with a name that is known already was held against the first
+	// client that has it
+	if first, known := r.nearNames[cred.name]; known {
+		if err := conflict(cred, first, true); err != nil {
 			return err
 		}
-	}
-	r.names.Add(cred.name, cred)
-	if _, known := r.nearNames[cred.name]; !known {
+	} else {
+		for _, other := range r.names.Overlapping(cred.name) {
+			if err := conflict(cred, other, false); err != nil {
+				return err
+			}
+		}
 		r.nearNames[cred.name] = cred
 	}
+	r.names.Add(cred.name, cred)
 	r.hasNames = true
 	return nil
 }
 
+// insert adds a credential to those of the same key. These are of one client, or
+// of clients that all share them, so the first stands for the rest. Those of the
+// credential's own client are the last.
 func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) error {
-	for _, other := range index[key] {
-		if other.Client == cred.Client && other.Until.Equal(cred.Until) {
+	list := index[key]
+	for _, other := range slices.Backward(list) {
+		if other.Client != cred.Client {
+			break
+		}
+		if other.Until.Equal(cred.Until) {
 			return nil
 		}
-		if err := conflict(cred, other, true); err != nil {
+	}
+	if len(list) > 0 {
+		if err := conflict(cred, list[0], true); err != nil {
 			return err
 		}
 	}
-	index[key] = append(index[key], cred)
+	index[key] = append(list, cred)
 	return nil
 }
 

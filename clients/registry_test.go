@@ -177,6 +177,36 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 	}
 }
 
+// TestB10_ManyClientsOneCredential: of clients that share a credential, one that
+// does not share is found wherever it stands.
+func TestB10_ManyClientsOneCredential(t *testing.T) {
+	for name, record := range map[string]Record{
+		"subject":    {SubjectDN: Strings{"CN=x"}},
+		"thumbprint": {Thumbprints: Strings{sha256Hex, sha256Hex + " until 2090-01-01T00:00:00Z"}},
+		"public key": {PublicKeys: Strings{sha256Hex}},
+		"name":       {SANDNS: Strings{"a.x.example"}},
+		"pattern":    {SANURI: Strings{"spiffe://x.example/*/a"}},
+	} {
+		for unshared := range 5 {
+			var list []*Client
+			for i := range 4 {
+				r := record
+				r.ClientID, r.SharedCredential = fmt.Sprint("client-", i), i != unshared
+				list = append(list, mustClient(t, r))
+				if name == "name" || name == "pattern" { // one that only overlaps, of another client
+					r.ClientID, r.SANDNS, r.SANURI = fmt.Sprint("other-", i), Strings{"*.x.example"}, Strings{"spiffe://x.example/b/**"}
+					r.SharedCredential = true
+					list = append(list, mustClient(t, r))
+				}
+			}
+			_, err := NewRegistry(list)
+			if id := fmt.Sprintf("'client-%d'", unshared); (err == nil) != (unshared == 4) || err != nil && !strings.Contains(err.Error(), id) {
+				t.Errorf("%s, without shared_credential in %s: %v", name, id, err)
+			}
+		}
+	}
+}
+
 func TestRegistryLookups(t *testing.T) {
 	leaf, err := testpki.SelfSigned(testpki.CommonName("a"))
 	if err != nil {

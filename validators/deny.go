@@ -46,7 +46,8 @@ func newDenyList() *DenyList {
 // ParseDenyList reads a deny file: one rule a line, empty lines and those that
 // begin with # left out.
 //
-//	serial <hex> <issuer DN>     the certificate with this number of this CA
+//	serial <hex> <issuer DN>     the certificate with this number of this CA,
+//	                             whose name may be written in either order
 //	public_key <SHA-256>         every certificate with this key
 //	tbs <SHA-256>                the certificate with this TBSCertificate
 //	thumbprint <SHA-256|SHA-1>   the client certificate
@@ -189,8 +190,14 @@ func (l *DenyList) fits(cert *x509.Certificate) string {
 	if len(l.serials) == 0 {
 		return ""
 	}
-	if issuer, err := DNFromRaw(cert.RawIssuer); err == nil {
-		if _, ok := l.serials[serialRule{serialKey(cert.SerialNumber), issuer.Key()}]; ok {
+	issuer, err := DNFromRaw(cert.RawIssuer)
+	if err != nil {
+		return ""
+	}
+	// in reverse too, as many tools print it: a rule that denies nobody is found
+	// out too late
+	for _, name := range []string{issuer.Key(), issuer.ReversedKey()} {
+		if _, ok := l.serials[serialRule{serialKey(cert.SerialNumber), name}]; ok {
 			return "serial"
 		}
 	}

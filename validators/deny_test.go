@@ -4,6 +4,7 @@ import (
 	"crypto/elliptic"
 	"crypto/sha1" //nolint:gosec // An accepted kind of thumbprint.
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
@@ -76,6 +77,8 @@ func TestDenies(t *testing.T) {
 		return fmt.Sprintf("serial %x %s", cert.SerialNumber, issuer)
 	}
 	sha1Sum := sha1.Sum(leaf.Cert.Raw)
+	long := testpki.MustCA(t, testpki.Subject(pkix.Name{Country: []string{"DE"}, Organization: []string{"company"}, CommonName: "Long CA"}))
+	chain = append(chain, testpki.MustIssue(t, long).Cert)
 
 	for title, test := range map[string]struct {
 		rule string
@@ -95,6 +98,9 @@ func TestDenies(t *testing.T) {
 		"CA by thumbprint":                   {"thumbprint " + digest(sub.Cert.Raw), ""},
 		"anchor by serial":                   {serial(root.Cert, "CN=Root"), "serial rule for CA CN=Root"},
 		"anchor by key":                      {"public_key " + digest(root.Cert.RawSubjectPublicKeyInfo), "public_key rule for CA CN=Root"},
+		"long name, as RFC 4514 has it":      {serial(chain[3], "CN=Long CA,O=company,C=DE"), "serial rule"},
+		"long name, as openssl prints it":    {serial(chain[3], "C = DE, O = company, CN = Long CA"), "serial rule"},
+		"long name, in another order":        {serial(chain[3], "O=company,C=DE,CN=Long CA"), ""},
 		"another certificate":                {"tbs " + digest(other.RawTBSCertificate), ""},
 		"one kind of hash as another":        {"tbs " + digest(leaf.Cert.Raw), ""},
 	} {
