@@ -193,7 +193,7 @@ func (s *CRLSource) PollFiles() {
 		place.busy.Lock()
 		content, changed, err := place.file.Look(s.config.Now())
 		if changed || err != nil {
-			s.take(place, content, err)
+			s.take(place, func() ([]byte, error) { return content, err })
 		}
 		place.busy.Unlock()
 	}
@@ -214,8 +214,7 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 			defer place.busy.Unlock()
 			s.setBusy(place, now.Add(crlFetchTimeout))
 			defer s.setBusy(place, time.Time{})
-			content, err := s.config.Fetch(ctx, place.address)
-			s.take(place, content, err)
+			s.take(place, func() ([]byte, error) { return s.config.Fetch(ctx, place.address) })
 		})
 	}
 	all.Wait()
@@ -255,12 +254,15 @@ func (s *CRLSource) Next() time.Time {
 	return next
 }
 
-// take puts what a place has in force, unless it failed to say.
-func (s *CRLSource) take(place *crlPlace, content []byte, err error) {
-	var crl *CRL
-	if err == nil {
-		crl, err = ParseCRL(content)
-	}
+// take puts what a place has in force, unless it fails to say.
+func (s *CRLSource) take(place *crlPlace, get func() ([]byte, error)) {
+	crl, err := source.Guard(func() (*CRL, error) {
+		content, err := get()
+		if err != nil {
+			return nil, err
+		}
+		return ParseCRL(content)
+	})
 	now := s.config.Now()
 	shortest := min(minCRLRefresh, s.config.Refresh)
 	wait := shortest

@@ -87,6 +87,17 @@ func TestCRLSourceTakesOver(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 }
 
+// TestCRLSourceThatPanics: a CRL that cannot be read without a panic is none.
+func TestCRLSourceThatPanics(t *testing.T) {
+	w := newCRLWorld(t, func(config *CRLConfig) {
+		config.Fetch = func(context.Context, string) ([]byte, error) { panic("index out of range") }
+	}, crlURL)
+	w.Refresh(t.Context())
+	if state := w.States()[0]; !strings.Contains(state.Failure, "panics: index out of range") {
+		t.Errorf("%+v", state)
+	}
+}
+
 func TestCRLSourceHidesPasswords(t *testing.T) {
 	w := newCRLWorld(t, nil, "https://user:secret@ca.example/crl?key=x")
 	w.CRLSource.config.Report = func(place string, err error) { w.reports = append(w.reports, place) }

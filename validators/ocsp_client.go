@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -234,11 +236,13 @@ func (c *ocspClient) askAll(ctx context.Context, cert, issuer *x509.Certificate)
 	outcomes := make(chan outcome, len(c.urls))
 	for _, url := range c.urls {
 		go func() {
-			var status RevocationStatus
-			answer, err := c.ask(ctx, url, question)
-			if err == nil {
-				status, err = ParseOCSP(answer, cert, issuer, c.now())
-			}
+			status, err := source.Guard(func() (RevocationStatus, error) {
+				answer, err := c.ask(ctx, url, question)
+				if err != nil {
+					return RevocationStatus{}, err
+				}
+				return ParseOCSP(answer, cert, issuer, c.now())
+			})
 			c.report(url, err)
 			outcomes <- outcome{status, err}
 		}()

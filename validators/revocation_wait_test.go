@@ -345,3 +345,12 @@ func TestOCSPReportsEveryQuestion(t *testing.T) {
 		}
 	})
 }
+
+// TestOCSPThatPanics: an answer that cannot be read without a panic is no answer.
+func TestOCSPThatPanics(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pki) {
+		p.does("a", func(context.Context, *x509.Certificate, *testpki.CA) ([]byte, error) { panic("index out of range") })
+		c := p.checker(RevocationConfig{OCSP: []string{"a"}})
+		p.mustCheck(c, p.chain(), RevocationUnavailable, "panics: index out of range")
+	})
+}

@@ -3,7 +3,6 @@ package source
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -203,21 +202,23 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	return u.content, changed, err
 }
 
-// take fetches the document and has it accepted if it is another. What a server
-// sends is read here outside of any request, where a panic would end the process.
+// take fetches the document and has it accepted if it is another.
 func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Document, changed bool, err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			changed, err = false, fmt.Errorf("reading it panics: %s", Text(fmt.Sprint(fault), maxErrorText))
-		}
-	}()
-	if fetched, err = u.fetch(ctx); err != nil || known && bytes.Equal(before, fetched.Content) {
+	fetched, err = Guard(func() (Document, error) { return u.fetch(ctx) })
+	if err != nil || known && bytes.Equal(before, fetched.Content) {
 		return fetched, false, err
 	}
-	if u.config.Accept != nil {
-		err = u.config.Accept(fetched.Content)
-	}
+	err = u.accept(fetched.Content)
 	return fetched, err == nil, err
+}
+
+// accept is Accept, if there is one, guarded.
+func (u *URL) accept(content []byte) error {
+	if u.config.Accept == nil {
+		return nil
+	}
+	_, err := Guard(func() (struct{}, error) { return struct{}{}, u.config.Accept(content) })
+	return err
 }
 
 func (u *URL) fetch(ctx context.Context) (Document, error) {
@@ -270,22 +271,13 @@ func (u *URL) State() URLState {
 // document is due at once all the same. What is not accepted is not used; it
 // reports whether it was. It is called before anything is fetched.
 func (u *URL) Begin(content []byte, fetched time.Time) bool {
-	if !u.accepts(content) {
+	if int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
 		return false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.content, u.known, u.success = content, true, fetched
 	return true
-}
-
-func (u *URL) accepts(content []byte) (ok bool) {
-	defer func() {
-		if recover() != nil {
-			ok = false // as in take
-		}
-	}()
-	return int64(len(content)) <= u.config.MaxBytes && (u.config.Accept == nil || u.config.Accept(content) == nil)
 }
 
 // TakeOver goes on with the copy of another URL of the same address, so that a
@@ -300,7 +292,7 @@ func (u *URL) TakeOver(old *URL) bool {
 	content, known, due, success := old.content, old.known, old.due, old.success
 	failure, failures := old.failure, old.failures
 	old.mu.Unlock()
-	if !known || !u.accepts(content) {
+	if !known || int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
 		return false
 	}
 	u.asked.Store(old.asked.Load())
