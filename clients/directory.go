@@ -23,6 +23,9 @@ const (
 	// restFactor is how many times as long as a change has taken those of JWKS
 	// behind URLs wait after it.
 	restFactor = 10
+	// retryPause is when what could not be put in force is tried again though
+	// nothing has changed: a file that it names may be there by now.
+	retryPause = 5 * time.Second
 	// maxTold is how many warnings of one load are told one by one.
 	maxTold = 20
 )
@@ -63,7 +66,8 @@ type DirectoryConfig struct {
 // Directory keeps the clients of a realm: those of the configuration and of
 // other sources, with the files and the JWKS that they name. When one of these
 // changes it makes a new registry. What is broken, missing or in conflict with
-// the rest changes nothing, and is tried again when anything changes.
+// the rest changes nothing, and is tried again when anything changes, and now
+// and then.
 //
 // It starts nothing of its own but fetches: who has it calls [Directory.Poll]
 // a few times a second.
@@ -78,6 +82,7 @@ type Directory struct {
 	// the file and the URL that were looked at last
 	lastFile, lastURL int
 	pending           []change
+	tried             time.Time // when that was tried last
 	rest              time.Time // until then, JWKS behind URLs wait
 	told              map[toldConflict]struct{}
 
@@ -271,9 +276,10 @@ func (d *Directory) Poll(ctx context.Context) {
 	now := d.config.Now()
 	changes := d.look(now)
 	d.fetch(ctx, now)
-	if len(changes) == 0 {
+	if len(changes) == 0 && (len(d.pending) == 0 || now.Sub(d.tried).Abs() < retryPause || time.Now().Before(d.rest)) {
 		return
 	}
+	d.tried = now
 	// this is about work, which the configured clock does not measure
 	began := time.Now()
 	d.apply(changes, now)

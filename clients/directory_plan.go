@@ -120,6 +120,9 @@ func (d *Directory) plan(changes []change) (*plan, error) {
 		var err error
 		if replaced, ok := records[o]; ok {
 			entries, err = d.make(p, replaced, now)
+			if o.source != nil && len(replaced) == 0 {
+				p.warnings = append(p.warnings, fmt.Sprintf("clients from %s: there are none; everyone who was there is refused", o.name))
+			}
 		} else if len(p.documents.changed) > 0 {
 			entries, err = d.remake(p, entries, now)
 		}

@@ -260,7 +260,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.wantClients("a1 b1 b4 c")
 	w.write("a.json", []byte("[]"))
 	w.poll(time.Minute)
-	w.saw("clients:a.json, file:a.json: <nil>")
+	w.saw("warning: clients from file:a.json: there are none", "clients:a.json, file:a.json: <nil>")
 	w.wantClients("b4 c")
 	if state := w.state("clients:a.json"); state.Failure != "" || !state.Success.Equal(w.now) {
 		t.Errorf("%+v", state)
@@ -398,4 +398,35 @@ func TestDirectoryLooksAtManyFilesInTurn(t *testing.T) {
 	if got := len(w.Registry().Pins(leaves[1].Cert, sha256.Sum256(leaves[1].Cert.Raw))); got != maxLooks+10 {
 		t.Errorf("%d after two polls", got)
 	}
+}
+
+// TestDirectoryTriesAgain: what could not be put in force is tried again though
+// it has not changed, for a file that it names may have come meanwhile.
+func TestDirectoryTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		leaf := testpki.MustSelfSigned(t)
+		w.records("a.json", Record{ClientID: "old", Thumbprints: Strings{sha256Hex}})
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.mustLoad()
+		w.records("a.json", Record{ClientID: "new", JWKSFile: w.path("late.json")})
+		w.poll(time.Second)
+		w.saw("clients:a.json, file:a.json: clients from file:a.json: client 'new': jwks 'late.json': ")
+		w.poll(retryPause)
+		w.saw()
+		w.write("late.json", testpki.JWKS(t, leaf))
+		w.poll(time.Second)
+		w.wantPin(leaf, "")
+		w.poll(retryPause)
+		w.wantPin(leaf, "new by jwks")
+		w.saw("clients:a.json, file:a.json: <nil>")
+		if state := w.state("clients:a.json"); state.Failure != "" {
+			t.Errorf("%+v", state)
+		}
+		// and a file without clients is told of
+		w.write("a.json", []byte("[]"))
+		w.poll(time.Second)
+		w.wantPin(leaf, "")
+		w.saw("warning: clients from file:a.json: there are none", "clients:a.json, file:a.json: <nil>")
+	})
 }
