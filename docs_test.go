@@ -3,6 +3,7 @@ package mtlsauth
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -149,6 +150,37 @@ func TestReasonsAreDocumented(t *testing.T) {
 }
 
 // TestXcaddyPath: what the README gives xcaddy is the path of this module.
+// TestRecordMembersAreDocumented: the table of client records has every member
+// and no other.
+func TestRecordMembersAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "| member | word in a Caddyfile | value |\n|---|---|---|\n")
+	if !found {
+		t.Fatal("there is no table")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	documented := make(map[string]bool)
+	for row := range strings.Lines(table) {
+		for _, name := range regexp.MustCompile("`([a-z0-9_]+)`").FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+			documented[name[1]] = true
+		}
+	}
+	record := reflect.TypeFor[clients.Record]()
+	for i := range record.NumField() {
+		name, _, _ := strings.Cut(record.Field(i).Tag.Get("json"), ",")
+		if !documented[name] {
+			t.Errorf("docs/reference.md does not tell of %s", name)
+		}
+		delete(documented, name)
+	}
+	if len(documented) > 0 {
+		t.Errorf("docs/reference.md tells of %v, which is no member", documented)
+	}
+}
+
 func TestXcaddyPath(t *testing.T) {
 	text, err := os.ReadFile("go.mod")
 	if err != nil {

@@ -48,9 +48,9 @@ A PKCS #12 file:
 
 	$ caddy mtls inspect --password-file secret.txt client.p12
 
-The certificate that a client really presents, as a server sees it:
+What another program prints:
 
-	$ openssl s_client -connect peer.example:443 </dev/null | caddy mtls inspect -`,
+	$ openssl pkcs12 -in client.p12 -nokeys | caddy mtls inspect -`,
 		Args: cobra.ExactArgs(1),
 	}
 	flags := addPasswordFlags(cmd)
