@@ -149,7 +149,6 @@ func TestReasonsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestXcaddyPath: what the README gives xcaddy is the path of this module.
 // TestRecordMembersAreDocumented: the table of client records has every member
 // and no other.
 func TestRecordMembersAreDocumented(t *testing.T) {
@@ -181,6 +180,7 @@ func TestRecordMembersAreDocumented(t *testing.T) {
 	}
 }
 
+// TestXcaddyPath: what the README gives xcaddy is the path of this module.
 func TestXcaddyPath(t *testing.T) {
 	text, err := os.ReadFile("go.mod")
 	if err != nil {

@@ -228,7 +228,7 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	if count := realm.directory.Unfetched(); count > 0 {
 		f.print("not known", "what the JWKS of clients say that are behind URLs (%d): they are not fetched here", count)
 	}
-	if refusal.Reason == validators.CertificateUnknown {
+	if registrable(leaf, refusal.Reason) {
 		f.print("to register it", "see 'caddy mtls inspect'")
 	}
 	q.answerShadow(f, realm, presented)

@@ -206,11 +206,11 @@ func checkRefusalEntry(t *testing.T, entry logEntry, tc refusalCase) {
 		want["issuer"] = validators.FormatDN(tc.leaf.Cert.RawIssuer)
 		want["serial"] = hex.EncodeToString(tc.leaf.Cert.SerialNumber.Bytes())
 	}
-	switch tc.reason {
-	case validators.CertificateUnknown:
+	switch {
+	case tc.reason == validators.CertificateUnknown, tc.reason == validators.CertificateUntrusted && want["subject"] == want["issuer"]:
 		want["register"] = fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", want["thumbprint"])
 		absent = absent[1:]
-	case validators.ClientNotAllowed, validators.ScopeMissing:
+	case tc.reason == validators.ClientNotAllowed, tc.reason == validators.ScopeMissing:
 		want["client_id"] = "alice"
 		absent = slices.DeleteFunc(absent, func(name string) bool { return name == "client_id" })
 	}

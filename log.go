@@ -54,7 +54,7 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 	if refusal.Hint != "" {
 		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
-	if refusal.Reason == validators.CertificateUnknown {
+	if registrable(leaf, refusal.Reason) {
 		fields = append(fields, zap.String("register", registration(sum)))
 	}
 	return fields

@@ -67,8 +67,10 @@ func (a *authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 		return nil
 	}
 	misses := make([]string, 0, 16)
+	itsOwnIssuer := refusal.Reason == validators.CertificateUntrusted && selfIssued(presented[0])
 	if a.registry.HasPins() {
 		misses = a.nearPins(misses, presented[0], refusal, now)
+		itsOwnIssuer = itsOwnIssuer && len(misses) == 0
 		if len(presented) > 1 {
 			misses = a.nearPresented(misses, presented)
 		}
@@ -76,7 +78,20 @@ func (a *authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 	if a.registry.HasPKI() {
 		misses = a.nearNames(misses, presented[0])
 	}
+	if itsOwnIssuer && a.registry.HasPKI() {
+		misses = append(misses, "it is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name")
+	}
 	return misses
+}
+
+// selfIssued reports whether a certificate names itself as its issuer, so that
+// no CA can speak for it.
+func selfIssued(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
+
+// registrable reports whether to register a refused certificate by its
+// thumbprint would help.
+func registrable(leaf *x509.Certificate, reason validators.Reason) bool {
+	return reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted && selfIssued(leaf)
 }
 
 // nearPins compares the leaf with the pins: those that fit and do not count,

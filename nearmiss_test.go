@@ -63,6 +63,7 @@ func TestNearMisses(t *testing.T) {
 		return testpki.MustSelfSigned(t, append([]testpki.Option{testpki.Subject(pkix.Name{})}, opts...)...)
 	}
 	const untrusted = "', but it counts only with a chain that verifies and meets issued_by"
+	const own = "\nit is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name"
 	for _, tc := range []struct {
 		name     string
 		records  []clients.Record
@@ -74,11 +75,11 @@ func TestNearMisses(t *testing.T) {
 		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
 		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
 		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', neither in this order nor in reverse"},
-		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is that of client 'a" + untrusted},
-		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is that of client 'a" + untrusted},
-		{"URI pattern", []clients.Record{uri}, sans(workload), "", "certificate_untrusted\nno client declares one of the certificate's alternative names literally\nthe san_uri 'spiffe://prod.example/ns/billing/one' fits 'spiffe://prod.example/ns/billing/*' of client 'a" + untrusted},
-		{"unknown names and subject", []clients.Record{dns}, selfSigned(testpki.DNSNames("x.example")), "", "certificate_untrusted\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nno client declares one of the certificate's alternative names literally"},
-		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is that of client 'b" + untrusted + "\nthe san_dns 'one.example.com' is that of client 'a" + untrusted},
+		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is that of client 'a" + untrusted + own},
+		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is that of client 'a" + untrusted + own},
+		{"URI pattern", []clients.Record{uri}, sans(workload), "", "certificate_untrusted\nno client declares one of the certificate's alternative names literally" + own + "\nthe san_uri 'spiffe://prod.example/ns/billing/one' fits 'spiffe://prod.example/ns/billing/*' of client 'a" + untrusted},
+		{"unknown names and subject", []clients.Record{dns}, selfSigned(testpki.DNSNames("x.example")), "", "certificate_untrusted\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nno client declares one of the certificate's alternative names literally" + own},
+		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is that of client 'b" + untrusted + "\nthe san_dns 'one.example.com' is that of client 'a" + untrusted + own},
 		{"pin that ended, pins only", []clients.Record{untilEnded}, keyLeaf, "", "certificate_unknown"}, // the detail says it
 		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
 		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' fits by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
@@ -125,11 +126,11 @@ func TestHintIsJoined(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
 	_, refusal, _ := auth.authenticate(leaf.Presented(), "")
 	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
-	if got, want := auth.hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 2 {
+	if got, want := auth.hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 3 {
 		t.Errorf("hint %q, want %q", got, want)
 	}
 	all := auth.explain(leaf.Presented(), "", refusal, auth.now())
-	if len(all) != 3 || !strings.HasPrefix(all[2], "the san_uri 'spiffe://prod.example/ns/b' fits 'spiffe://prod.example/ns/*' of client 'a'") {
+	if len(all) != 4 || !strings.HasPrefix(all[3], "the san_uri 'spiffe://prod.example/ns/b' fits 'spiffe://prod.example/ns/*' of client 'a'") {
 		t.Errorf("explained %q", all)
 	}
 }
