@@ -169,6 +169,9 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	onlyAuthorization.stripHop(r)
 	state.clear()
 
+	if err := h.app.refuseTunnel(w, r); err != nil {
+		return err
+	}
 	if earlyData(r) {
 		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}

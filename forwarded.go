@@ -108,7 +108,10 @@ func parseFrom(text string) (netip.Prefix, error) {
 	if prefix.Bits() == 0 {
 		return prefix, errors.New("it is every address there is, so anybody could be anybody; name the proxies' own")
 	}
-	return prefix.Masked(), nil
+	if masked := prefix.Masked(); masked != prefix {
+		return prefix, fmt.Errorf("the address has more bits than the range; write %s for the range, or %s for the one proxy", masked, prefix.Addr())
+	}
+	return prefix, nil
 }
 
 // headers are the names that carry certificates.

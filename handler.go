@@ -163,6 +163,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.strip(state, r)
 	state.clear()
 
+	if err := h.app.refuseTunnel(w, r); err != nil {
+		return err
+	}
 	if earlyData(r) {
 		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}

@@ -122,17 +122,6 @@ func (p protectedNames) stripHop(r *http.Request) {
 	}
 }
 
-// stripUpgrade lets a request upgrade to WebSocket and to nothing else. Through
-// a connection that became HTTP/2 or another protocol with requests of its own,
-// a caller would talk to the API directly, with any headers it likes.
-func stripUpgrade(header http.Header, values []string) {
-	if len(values) == 1 && strings.EqualFold(textproto.TrimString(values[0]), "websocket") {
-		return
-	}
-	header.Del("Upgrade")
-	header.Del("Http2-Settings")
-}
-
 func (p protectedNames) stripConnection(header http.Header, values []string) {
 	var kept []string
 	removed := false

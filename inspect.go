@@ -11,6 +11,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -237,13 +239,15 @@ func clientBlock(certificates []*x509.Certificate) string {
 }
 
 // nameLines are the lines that declare the subject and the alternative names
-// of a certificate, as far as they can be declared.
+// of a certificate, as far as they can be declared. Of a SPIFFE workload it is
+// the SPIFFE ID alone, for others may have the rest too.
 func nameLines(leaf *x509.Certificate) []string {
 	const most = 8
 	var lines []string
+	workload := slices.ContainsFunc(leaf.URIs, func(uri *url.URL) bool { return uri.Scheme == "spiffe" })
 	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
 		text := configText.Replace(dn.String())
-		if declared, err := validators.ParseDN(text); err == nil && declared.Key() == dn.Key() {
+		if declared, err := validators.ParseDN(text); err == nil && declared.Key() == dn.Key() && !workload {
 			lines = append(lines, `subject "`+text+`"`)
 		}
 	}
@@ -254,7 +258,7 @@ func nameLines(leaf *x509.Certificate) []string {
 	for name := range presented.All() {
 		text := name.String()
 		declared, err := validators.ParseName(name.Kind(), text)
-		if err != nil || declared != name || strings.ContainsAny(text, "{}\"\\") {
+		if err != nil || declared != name || strings.ContainsAny(text, "{}\"\\") || workload && name.TrustDomain() == "" {
 			continue
 		}
 		if lines = append(lines, string(name.Kind())+` "`+text+`"`); len(lines) == most {

@@ -1,0 +1,139 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// rawAPI is an API that answers every request at its end of headers, and knows
+// each octet that it got. Before it answers a CONNECT it waits for what must not
+// come.
+type rawAPI struct {
+	address string
+	mu      sync.Mutex
+	got     bytes.Buffer
+}
+
+func newRawAPI(t *testing.T) *rawAPI {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	a := &rawAPI{address: listener.Addr().String()}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go a.serve(conn)
+		}
+	}()
+	return a
+}
+
+func (a *rawAPI) serve(conn net.Conn) {
+	defer conn.Close()
+	buffer := make([]byte, 4<<10)
+	for {
+		n, err := conn.Read(buffer)
+		a.mu.Lock()
+		a.got.Write(buffer[:n])
+		a.mu.Unlock()
+		if err != nil {
+			return
+		}
+		if bytes.HasPrefix(buffer[:n], []byte("CONNECT")) {
+			_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			more, _ := conn.Read(buffer[n:])
+			_ = conn.SetReadDeadline(time.Time{})
+			a.mu.Lock()
+			a.got.Write(buffer[n : n+more])
+			a.mu.Unlock()
+		}
+		if bytes.Contains(buffer[:n], []byte("\r\n\r\n")) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	}
+}
+
+// take returns what has arrived since the last call.
+func (a *rawAPI) take() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	got := a.got.String()
+	a.got.Reset()
+	return got
+}
+
+// TestD6_Connect: of a CONNECT reverse_proxy writes the body to the API as it
+// is, where it can be another request, with any headers. So it ends at the
+// directives, whoever comes with it, and nothing of its body gets anywhere.
+func TestD6_Connect(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	api := newRawAPI(t)
+	site := func(host, directive string) string {
+		return "https://" + host + ":@HTTPS@ {\n\timport mtls\n\t" + directive + "\n\treverse_proxy " + api.address + "\n\thandle_errors {\n\t\treverse_proxy " + api.address + "\n\t}\n}\n"
+	}
+	r.start(issuerRealm(""), issuerSite+site("api.test", "mtls_auth")+site("public.test", "mtls_auth {\noptional\n}")+
+		site("other.test", "mtls_auth {\nreport_only\nallow nobody\n}")+site("alias.test", "mtls_bearer"))
+	token := r.accessToken(t, billing, "billing.partner")
+	const smuggled = "POST /smuggled HTTP/1.1\r\nHost: api.test\r\nX-Client-ID: admin\r\nContent-Length: 0\r\n\r\n"
+
+	for host, leaves := range map[string][]*testpki.Leaf{
+		"api.test": {billing, nil}, "public.test": {billing, nil}, "other.test": {billing, nil}, "alias.test": {billing, nil},
+	} {
+		for _, leaf := range leaves {
+			ways := map[string]func() string{
+				"h1": func() string {
+					conn := r.raw(t, leaf, host)
+					conn.write("CONNECT " + host + ":443 HTTP/1.1\nHost: " + host + "\nAuthorization: Bearer " + token + "\nTransfer-Encoding: chunked\n\n5\nhello\n0\n\n")
+					response, err := http.ReadResponse(conn.in, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return response.Status[:3]
+				},
+				"h2": func() string {
+					conn := r.rawH2(t, leaf, host)
+					conn.headers(1, false, ":method", "CONNECT", ":authority", host, "authorization", "Bearer "+token)
+					_ = conn.framer.WriteData(1, false, []byte(smuggled))
+					return conn.answer(1)
+				},
+			}
+			for _, protocol := range []string{"h2c", "WebSocket", "connect-udp"} {
+				ways["h3 "+protocol] = func() string {
+					body := io.NopCloser(strings.NewReader(smuggled))
+					got, err := r.caller(t, "h3", leaf).try(http.MethodConnect, "https://"+host+"/", bearer(token), func(r *http.Request) { r.Proto, r.Body = protocol, body })
+					if err != nil {
+						return err.Error()
+					}
+					return http.StatusText(got.status)
+				}
+			}
+			for name, way := range ways {
+				status := way()
+				if status != "200" && status != "OK" {
+					t.Errorf("%s to %s is answered %q", name, host, status)
+				}
+				if got := api.take(); strings.Contains(got, "smuggled") || strings.Contains(got, "admin") || strings.Contains(got, "hello") {
+					t.Errorf("%s to %s, answered %q: the API got\n%s", name, host, status, got)
+				}
+			}
+		}
+	}
+	r.logs.wait(t, "the refusal", func(entry logEntry) bool {
+		return entry.str("msg") == "tunnel refused" && entry.str("remote_ip") == "127.0.0.1" && entry.str("error_id") != ""
+	})
+}
