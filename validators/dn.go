@@ -100,6 +100,19 @@ func (d DN) ReversedKey() string {
 	return nameKey(reversed)
 }
 
+// Without returns the RDNs of the name that another has not, as RFC 4514 §2
+// writes them, for somebody to read.
+func (d DN) Without(other DN) string {
+	var rest []rdn
+	for _, own := range d.rdns {
+		key := nameKey([]rdn{own})
+		if !slices.ContainsFunc(other.rdns, func(theirs rdn) bool { return nameKey([]rdn{theirs}) == key }) {
+			rest = append(rest, own)
+		}
+	}
+	return string(appendName(nil, rest, maxFormattedBytes))
+}
+
 // String returns the name as RFC 4514 §2 writes it. ParseDN reads it back as
 // the same name, unless a value is empty or the text is longer than ParseDN
 // takes. Characters that are not printable are escaped.
