@@ -178,6 +178,24 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 	}
 }
 
+// TestReversedSubjectWarns: a subject in the order of openssl may be right, and
+// most often is not.
+func TestReversedSubjectWarns(t *testing.T) {
+	for subject, want := range map[string]string{
+		"O = company, OU = production, CN = client": "'CN=client,OU=production,O=company'",
+		"DC=example,CN=a":                   "'CN=a,DC=example'",
+		"CN=client,OU=production,O=company": "",
+		"CN=client":                         "",
+		"OU=a,OU=b":                         "",
+		"CN=a,CN=b":                         "",
+	} {
+		_, warnings, err := New(Record{ClientID: "a", SubjectDN: Strings{subject}}, time.Now())
+		if err != nil || (want == "") != (len(warnings) == 0) || len(warnings) > 0 && !strings.Contains(warnings[0], want) {
+			t.Errorf("%s: %q, %v", subject, warnings, err)
+		}
+	}
+}
+
 // TestB10_OneCertificateInSeveralWays: a certificate that one client declares as
 // a file must not be another's by its key or by its SHA-1 hash.
 func TestB10_OneCertificateInSeveralWays(t *testing.T) {
