@@ -114,6 +114,11 @@ func TestC2_TrustPoolFile(t *testing.T) {
 			if len(changes) != 3 || changes[0].str("pool") != "trust_pool" || changes[0].str("realm") != "default" {
 				t.Errorf("changes in the log: %v", changes)
 			}
+			for i, want := range []string{"[CN=Other CA] [CN=Clients CA]", "[CN=Clients CA] [CN=Other CA]", "[CN=Other CA] []"} {
+				if i < len(changes) && fmt.Sprint(changes[i]["added"], " ", changes[i]["removed"]) != want {
+					t.Errorf("change %d: added %v, removed %v, want %s", i, changes[i]["added"], changes[i]["removed"], want)
+				}
+			}
 		})
 	}
 }

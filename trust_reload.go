@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const (
@@ -157,8 +160,30 @@ func (p *trustPool) swap(s *trustSource, loaded loadedCAs) (unused loadedCAs, er
 	}
 	p.now = next
 	p.realm.app.logger.Info("the trust pool has changed",
-		zap.String("realm", p.realm.name), zap.String("pool", p.word), zap.String("source", s.Provider), zap.Int("cas", next.cas))
+		zap.String("realm", p.realm.name), zap.String("pool", p.word), zap.String("source", s.Provider), zap.Int("cas", next.cas),
+		zap.Strings("added", subjectsWithout(loaded.certs, before.certs)), zap.Strings("removed", subjectsWithout(before.certs, loaded.certs)))
 	return before, nil
+}
+
+// subjectsWithout are the subjects of certificates that are not among others, of
+// the first few.
+func subjectsWithout(certs, others []*x509.Certificate) []string {
+	const most = 10
+	known := make(map[string]struct{}, len(others))
+	for _, cert := range others {
+		known[string(cert.Raw)] = struct{}{}
+	}
+	var subjects []string
+	for _, cert := range certs {
+		if _, ok := known[string(cert.Raw)]; ok {
+			continue
+		}
+		if len(subjects) == most {
+			return append(subjects, "…")
+		}
+		subjects = append(subjects, validators.FormatDN(cert.RawSubject))
+	}
+	return subjects
 }
 
 func (p *trustPool) succeeded(s *trustSource, now time.Time) {
