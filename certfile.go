@@ -77,6 +77,7 @@ func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.
 
 // parseCertificates reads PEM, DER or PKCS #12.
 func parseCertificates(text []byte, password string) ([]*x509.Certificate, error) {
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return nil, errors.New("it is empty")
@@ -140,7 +141,7 @@ func whatPEM(blockType string) error {
 	switch {
 	case blockType == "":
 		return errors.New("a PEM block is damaged or cut off; copy the file again")
-	case strings.HasSuffix(blockType, "PRIVATE KEY"):
+	case strings.HasSuffix(blockType, "PRIVATE KEY"), blockType == "EC PARAMETERS": // as openssl writes it before the key
 		return errIsKey
 	case strings.HasSuffix(blockType, "CERTIFICATE REQUEST"):
 		return errIsRequest
