@@ -71,6 +71,9 @@ func (c *Revocation) check() error {
 			return fmt.Errorf("on_unavailable '%s': %w", c.OnUnavailable, err)
 		}
 	}
+	if c.OnUnavailable == unavailableAllow && len(c.CRL)+len(c.OCSP) == 0 {
+		return errors.New("on_unavailable allow has no effect with deny alone, for that file is always at hand; remove it, or add crl or ocsp")
+	}
 	if c.Refresh != 0 {
 		return checkRefresh(c.Refresh)
 	}
@@ -209,7 +212,7 @@ func (realm *Realm) pollRevocation(ctx context.Context) {
 		return
 	}
 	r.crls.PollFiles()
-	if r.crls.HasURLs() && !now.Before(r.crls.Next()) {
+	if r.crls.URLs() > 0 && !now.Before(r.crls.Next()) {
 		// a server that hangs must not hold up the files
 		go r.crls.Refresh(ctx)
 	}

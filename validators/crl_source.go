@@ -235,9 +235,15 @@ func (s *CRLSource) setBusy(place *crlPlace, until time.Time) {
 	place.busyUntil = until
 }
 
-// HasURLs reports whether there is anything to fetch.
-func (s *CRLSource) HasURLs() bool {
-	return slices.ContainsFunc(s.places, func(place *crlPlace) bool { return place.isURL })
+// URLs is the number of places that are to be fetched.
+func (s *CRLSource) URLs() int {
+	count := 0
+	for _, place := range s.places {
+		if place.isURL {
+			count++
+		}
+	}
+	return count
 }
 
 // Next returns when the first URL is to be fetched again; one that is being
