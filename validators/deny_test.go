@@ -1,7 +1,9 @@
 package validators
 
 import (
+	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // An accepted kind of thumbprint.
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -162,18 +164,23 @@ func ecdsaTwin(tb testing.TB, cert *x509.Certificate, curve elliptic.Curve) *x50
 }
 
 func TestDenyCatchesTheECDSATwin(t *testing.T) {
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name  string
-		key   testpki.KeyType
+		key   testpki.Option
 		curve elliptic.Curve
 	}{
-		{"P-256", testpki.P256, elliptic.P256()},
-		{"P-384", testpki.P384, elliptic.P384()},
-		{"P-521", testpki.P521, elliptic.P521()},
+		{"P-224", testpki.Key(p224), elliptic.P224()},
+		{"P-256", testpki.WithKeyType(testpki.P256), elliptic.P256()},
+		{"P-384", testpki.WithKeyType(testpki.P384), elliptic.P384()},
+		{"P-521", testpki.WithKeyType(testpki.P521), elliptic.P521()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ca := testpki.MustCA(t, testpki.WithKeyType(test.key))
-			selfSigned := testpki.MustSelfSigned(t, testpki.WithKeyType(test.key))
+			ca := testpki.MustCA(t, test.key)
+			selfSigned := testpki.MustSelfSigned(t, test.key)
 			for _, leaf := range []*testpki.Leaf{testpki.MustIssue(t, ca), testpki.MustIssue(t, ca, testpki.WithKeyType(testpki.RSA2048)), selfSigned} {
 				twin := ecdsaTwin(t, leaf.Cert, test.curve)
 				if ThumbprintOf(twin.Raw) == ThumbprintOf(leaf.Cert.Raw) {
