@@ -23,9 +23,9 @@ const (
 // certificate of a verified chain but its anchor is checked. Revoked by any
 // source is revoked; a fresh answer of any source is enough otherwise.
 type Revocation struct {
-	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM. Files
-	// are watched, URLs are fetched in the background. A CRL that is broken,
-	// partial or indirect does not replace the one before it.
+	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM, one CRL
+	// each. Files are watched, URLs are fetched in the background. A CRL that is
+	// broken, partial or indirect does not replace the one before it.
 	CRL []string `json:"crl,omitempty"`
 
 	// How often CRLs are fetched from URLs; sooner where their next update
@@ -37,8 +37,8 @@ type Revocation struct {
 	// seconds, and in the background from then on.
 	OCSP []string `json:"ocsp,omitempty"`
 
-	// What happens when no source has a fresh answer: `refuse` (the default)
-	// or `allow`.
+	// What happens when neither a CRL nor a responder has a fresh answer:
+	// `refuse` (the default) or `allow`.
 	OnUnavailable string `json:"on_unavailable,omitempty"`
 
 	// A file of certificates that are refused at once, pinned ones too. One
