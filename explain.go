@@ -20,6 +20,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -35,7 +36,8 @@ func explainCommand() *cobra.Command {
 Reads a configuration and asks it about a certificate, as a request with that
 certificate would: which client it is and by which credential, or the reason
 why it is refused and everything it comes close to. No server is started, the
-issuer's keys are neither read nor made, and a JWKS behind a URL is not fetched.
+issuer's keys are neither read nor made, and a JWKS or a CRL behind a URL is not
+fetched. OCSP responders are asked as the server would ask them.
 
 The certificate may be PEM, DER or PKCS #12; "-" is the standard input. If the
 file holds several certificates, they are what the client presents, its own
@@ -217,6 +219,9 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 		if len(client.DefaultScopes) > 0 {
 			f.print("default scopes", "%s", strings.Join(client.DefaultScopes, " "))
 		}
+		if byChain(admission{Match: clients.Match{Credential: id.credential}}) {
+			printUnfetchedCRLs(f, realm)
+		}
 		q.answerShadow(f, realm, presented)
 		return true
 	}
@@ -228,11 +233,22 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 	if count := realm.directory.Unfetched(); count > 0 {
 		f.print("not known", "what the JWKS of clients say that are behind URLs (%d): they are not fetched here", count)
 	}
+	printUnfetchedCRLs(f, realm)
 	if registrable(leaf, refusal.Reason) {
 		f.print("to register it", "see 'caddy mtls inspect'")
 	}
 	q.answerShadow(f, realm, presented)
 	return false
+}
+
+// printUnfetchedCRLs says that the server may decide otherwise, for it knows them.
+func printUnfetchedCRLs(f facts, realm *Realm) {
+	if realm.revocation == nil || realm.revocation.crls == nil {
+		return
+	}
+	if count := realm.revocation.crls.URLs(); count > 0 {
+		f.print("not known", "what the CRLs say that are behind URLs (%d): they are not fetched here", count)
+	}
 }
 
 // answerShadow prints what would be decided under the shadow trust pool.

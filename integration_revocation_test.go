@@ -89,7 +89,11 @@ func TestC4_CRL(t *testing.T) {
 		return strings.HasPrefix(entry.str("msg"), "a source of revocations failed")
 	})
 	replace(r.crl(1))
+	r.logs.wait(t, "the old CRL", func(entry logEntry) bool {
+		return strings.HasPrefix(entry.str("msg"), "a source of revocations failed") && strings.Contains(entry.str("error"), "the number of the CRL goes back from 2 to 1")
+	})
 	open["h1"].get("https://api.test/").wantStatus(t, http.StatusUnauthorized)
+	r.caller(t, "h2", billing).get("https://api.test/").wantStatus(t, http.StatusUnauthorized)
 	replace(r.crl(3))
 	open["h1"].eventually(t, http.StatusOK)
 }
@@ -117,39 +121,53 @@ func TestC4_R8_MissingCRL(t *testing.T) {
 	}
 }
 
+// ocspResponder answers for the rig's CA as state says, -1 being that it is down.
+func (r *rig) ocspResponder(state func(*ocsp.Request) int) *httptest.Server {
+	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			r.t.Error(err)
+			return
+		}
+		question, err := ocsp.ParseRequest(body)
+		if err != nil {
+			r.t.Error(err)
+			return
+		}
+		status := state(question)
+		if status < 0 {
+			http.Error(w, "down", http.StatusInternalServerError)
+			return
+		}
+		der, err := ocsp.CreateResponse(r.ca.Cert, r.ca.Cert, ocsp.Response{
+			Status: status, SerialNumber: question.SerialNumber, RevokedAt: time.Now().Add(-time.Hour),
+			ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
+		}, r.ca.Key)
+		if err != nil {
+			r.t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/ocsp-response")
+		_, _ = w.Write(der)
+	}))
+	r.t.Cleanup(responder.Close)
+	return responder
+}
+
 // TestOCSP: the responder's answer counts, and a responder that is down refuses.
 func TestOCSP(t *testing.T) {
 	r := newRig(t)
 	good, revoked := r.issue("billing"), r.issueBy(r.ca, "second", testpki.CommonName("billing"))
 	r.selfSigned("sensor")
 	var down atomic.Bool
-	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		if down.Load() {
-			http.Error(w, "down", http.StatusInternalServerError)
-			return
+	responder := r.ocspResponder(func(request *ocsp.Request) int {
+		switch {
+		case down.Load():
+			return -1
+		case request.SerialNumber.Cmp(revoked.Cert.SerialNumber) == 0:
+			return ocsp.Revoked
 		}
-		body, err := io.ReadAll(request.Body)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		question, err := ocsp.ParseRequest(body)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		answer := ocsp.Response{Status: ocsp.Good, SerialNumber: question.SerialNumber, ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
-		if question.SerialNumber.Cmp(revoked.Cert.SerialNumber) == 0 {
-			answer.Status, answer.RevokedAt = ocsp.Revoked, time.Now().Add(-time.Hour)
-		}
-		der, err := ocsp.CreateResponse(r.ca.Cert, r.ca.Cert, answer, r.ca.Key)
-		if err != nil {
-			t.Error(err)
-		}
-		w.Header().Set("Content-Type", "application/ocsp-response")
-		_, _ = w.Write(der)
-	}))
-	defer responder.Close()
+		return ocsp.Good
+	})
 	r.start(revocationRealm("ocsp "+responder.URL), oneSite)
 	for _, protocol := range rigProtocols {
 		r.caller(t, protocol, good).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")

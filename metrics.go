@@ -70,6 +70,8 @@ var (
 		"When the certificate that a client presented last expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	sourceDesc = prometheus.NewDesc(metricsPrefix+"source_last_success_timestamp_seconds",
 		"When a source, such as one of clients, a CRL, a trust pool or the signing keys or those of another issuer, was last read without an error.", []string{"realm", "source"}, nil)
+	nextUpdateDesc = prometheus.NewDesc(metricsPrefix+"crl_next_update_timestamp_seconds",
+		"When the CRL in force ends, after which it says of nobody any more that they are good.", []string{"realm", "source"}, nil)
 	ignoredDesc = prometheus.NewDesc(metricsPrefix+"jwks_ignored_certificates",
 		"Certificates in the JWKS of clients that are ignored because they are credentials of others.", []string{"realm"}, nil)
 	shadowFailingDesc = prometheus.NewDesc(metricsPrefix+"shadow_trust_failing_clients",
@@ -84,6 +86,7 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 	descs <- expiryDesc
 	descs <- signingKeysDesc
 	descs <- sourceDesc
+	descs <- nextUpdateDesc
 	descs <- shadowFailingDesc
 	descs <- ignoredDesc
 }
@@ -117,12 +120,12 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 			gauge(expiryDesc, float64(notAfter.(time.Time).Unix()), name, id.(string))
 			return true
 		})
-		if realm.revocation != nil && realm.revocation.crls != nil {
-			for _, state := range realm.revocation.crls.States() {
-				if !state.Loaded.IsZero() {
-					gauge(sourceDesc, float64(state.Loaded.Unix()), name, "crl:"+state.Place)
+		if realm.revocation != nil {
+			realm.revocation.collect(func(desc *prometheus.Desc, at time.Time, source string) {
+				if !at.IsZero() {
+					gauge(desc, float64(at.Unix()), name, source)
 				}
-			}
+			})
 		}
 		for _, pool := range realm.trustPools {
 			gauge(sourceDesc, float64(pool.lastSuccess().Unix()), name, pool.word)
@@ -142,6 +145,20 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 		if read := realm.authority.revocations.LastRead(); !read.IsZero() {
 			gauge(sourceDesc, float64(read.Unix()), name, "revocations")
 		}
+	}
+}
+
+// collect tells of the sources of revocations.
+func (r *revocation) collect(gauge func(desc *prometheus.Desc, at time.Time, source string)) {
+	if r.deny != nil {
+		gauge(sourceDesc, r.deny.LastSuccess(), "deny")
+	}
+	if r.crls == nil {
+		return
+	}
+	for _, state := range r.crls.States() {
+		gauge(sourceDesc, state.Loaded, "crl:"+state.Place)
+		gauge(nextUpdateDesc, state.NextUpdate, "crl:"+state.Place)
 	}
 }
 

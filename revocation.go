@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -22,9 +23,9 @@ const (
 // certificate of a verified chain but its anchor is checked. Revoked by any
 // source is revoked; a fresh answer of any source is enough otherwise.
 type Revocation struct {
-	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM. Files
-	// are watched, URLs are fetched in the background. A CRL that is broken,
-	// partial or indirect does not replace the one before it.
+	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM, one CRL
+	// each. Files are watched, URLs are fetched in the background. A CRL that is
+	// broken, partial or indirect does not replace the one before it.
 	CRL []string `json:"crl,omitempty"`
 
 	// How often CRLs are fetched from URLs; sooner where their next update
@@ -36,8 +37,8 @@ type Revocation struct {
 	// seconds, and in the background from then on.
 	OCSP []string `json:"ocsp,omitempty"`
 
-	// What happens when no source has a fresh answer: `refuse` (the default)
-	// or `allow`.
+	// What happens when neither a CRL nor a responder has a fresh answer:
+	// `refuse` (the default) or `allow`.
 	OnUnavailable string `json:"on_unavailable,omitempty"`
 
 	// A file of certificates that are refused at once, pinned ones too. One
@@ -70,6 +71,9 @@ func (c *Revocation) check() error {
 		if err := checkOnUnavailable(c.OnUnavailable); err != nil {
 			return fmt.Errorf("on_unavailable '%s': %w", c.OnUnavailable, err)
 		}
+	}
+	if c.OnUnavailable == unavailableAllow && len(c.CRL)+len(c.OCSP) == 0 {
+		return errors.New("on_unavailable allow has no effect with deny alone, for that file is always at hand; remove it, or add crl or ocsp")
 	}
 	if c.Refresh != 0 {
 		return checkRefresh(c.Refresh)
@@ -119,7 +123,14 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
 		Memory:           r.memory,
 		Now:              realm.app.now,
-		ReportOCSP:       func(url string, err error) { realm.reportSource("ocsp", url, err) },
+		ReportOCSP: func(url string, err error) {
+			realm.app.logger.Debug("an OCSP responder was asked",
+				zap.String("realm", realm.name), zap.String("place", url), zap.Error(err))
+		},
+		ReportFailure: func(certificate string, err error) {
+			realm.app.logger.Error("no OCSP responder gives a usable answer",
+				zap.String("realm", realm.name), zap.String("certificate", certificate), zap.Error(err))
+		},
 		ReportAdmitted: func(detail string) {
 			realm.app.logger.Warn("client admitted although nobody says whether it is revoked",
 				zap.String("realm", realm.name), zap.String("detail", detail))
@@ -131,7 +142,10 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 			Refresh: time.Duration(config.Refresh),
 			Now:     realm.app.now,
 			Report:  func(place string, err error) { realm.reportSource("crl", place, err) },
-			Use:     r.checker.SetCRLs,
+			Warn: func(place, warning string) {
+				realm.app.logger.Warn(warning, zap.String("realm", realm.name), zap.String("source", "crl"), zap.String("place", place))
+			},
+			Use: r.checker.SetCRLs,
 		})
 		if err != nil {
 			return fmt.Errorf("crl: %w", err)
@@ -143,6 +157,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 			return err
 		}
 		r.checker.SetCRLs(r.crls.Set())
+		r.crls.Watch(realm.trustedCAs())
 	}
 	if config.Deny != "" {
 		path, err := expand(config.Deny)
@@ -184,7 +199,7 @@ func (realm *Realm) running() *Realm {
 
 func (realm *Realm) reportSource(kind, place string, err error) {
 	if err != nil {
-		realm.app.logger.Error("a source of revocations failed; what it said before stays in force",
+		realm.app.logger.Error("a source of revocations failed; what it said before, if anything, stays in force",
 			zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place), zap.Error(err))
 		return
 	}
@@ -192,25 +207,39 @@ func (realm *Realm) reportSource(kind, place string, err error) {
 		zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place))
 }
 
-// pollRevocation looks at the files and fetches what is due.
-func (realm *Realm) pollRevocation(ctx context.Context) {
-	r, now := realm.revocation, realm.app.now()
-	if r.deny != nil {
-		changed, err := r.deny.Poll(now)
-		if changed {
-			r.checker.SetDenyList(r.deny.List())
-			realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
-		}
-		if err != nil {
-			realm.reportSource("deny", realm.Revocation.Deny, err)
+// trustedCAs are the CAs of the trust pool, as far as its modules tell them.
+func (realm *Realm) trustedCAs() []*x509.Certificate {
+	for _, pool := range realm.trustPools {
+		if pool.word == wordTrustPool {
+			pool.mu.Lock()
+			defer pool.mu.Unlock()
+			return pool.now.certs
 		}
 	}
-	if r.crls == nil {
-		return
+	return nil
+}
+
+// pollDenyFile looks at the deny file, which must not wait for CRLs: they may
+// be large.
+func (realm *Realm) pollDenyFile(context.Context) {
+	r := realm.revocation
+	changed, err := r.deny.Poll(realm.app.now())
+	if changed {
+		r.checker.SetDenyList(r.deny.List())
+		realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
 	}
-	r.crls.PollFiles()
-	if r.crls.HasURLs() && !now.Before(r.crls.Next()) {
+	if err != nil {
+		realm.reportSource("deny", realm.Revocation.Deny, err)
+	}
+}
+
+// pollCRLs looks at the files and fetches what is due.
+func (realm *Realm) pollCRLs(ctx context.Context) {
+	crls := realm.revocation.crls
+	crls.PollFiles()
+	if crls.URLs() > 0 && !realm.app.now().Before(crls.Next()) {
 		// a server that hangs must not hold up the files
-		go r.crls.Refresh(ctx)
+		go crls.Refresh(ctx)
 	}
+	crls.Watch(realm.trustedCAs())
 }

@@ -33,6 +33,8 @@ type trust struct {
 	system bool
 	// cas is the number of CA certificates, zero when the module does not tell.
 	cas int
+	// certs are the CA certificates, as far as the modules tell.
+	certs []*x509.Certificate
 }
 
 // trustPool is a trust pool at work: where its CA certificates come from, and
@@ -268,6 +270,7 @@ func (p *trustPool) combine() *trust {
 				t.roots.AddCert(cert)
 			}
 			if mayBeCA(cert) {
+				t.certs = append(t.certs, cert)
 				distinct[string(cert.Raw)] = struct{}{}
 			}
 		}

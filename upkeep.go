@@ -16,8 +16,11 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 		go realm.keepKeys(ctx)
 		go realm.keepRevocations(ctx)
 	}
-	if realm.revocation != nil {
-		go keep(ctx, realm.pollRevocation)
+	if r := realm.revocation; r != nil && r.deny != nil {
+		go keep(ctx, realm.pollDenyFile)
+	}
+	if r := realm.revocation; r != nil && r.crls != nil {
+		go keep(ctx, realm.pollCRLs)
 	}
 	go keep(ctx, realm.directory.Poll)
 	go realm.keepCopies(ctx)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -133,17 +132,23 @@ func crlDER(data []byte) ([]byte, error) {
 	if data[0] == asn1.TagSequence|0x20 {
 		return data, nil
 	}
-	block, rest := pem.Decode(data)
-	switch {
-	case block == nil:
+	var der []byte
+	found := false
+	for block, err := range source.PEMBlocks(data) {
+		switch {
+		case err != nil:
+			return nil, err
+		case block.Type != "X509 CRL":
+			return nil, fmt.Errorf("line %d: this is no CRL but a PEM block %q; give the CRL a file of its own", block.Line, excerpt(block.Type))
+		case found:
+			return nil, fmt.Errorf("line %d: there are several CRLs; give each a file of its own", block.Line)
+		}
+		der, found = block.Bytes, true
+	}
+	if !found {
 		return nil, errors.New("this is no CRL, neither in DER nor in PEM")
-	case block.Type != "X509 CRL":
-		return nil, fmt.Errorf("this is no CRL but a PEM block %q", excerpt(block.Type))
 	}
-	if again, _ := pem.Decode(rest); again != nil {
-		return nil, errors.New("there are several PEM blocks; give each CRL a file of its own")
-	}
-	return block.Bytes, nil
+	return der, nil
 }
 
 func insecureSignature(algorithm x509.SignatureAlgorithm) bool {

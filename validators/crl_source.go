@@ -1,8 +1,8 @@
 package validators
 
 import (
-	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -40,8 +40,12 @@ type CRLConfig struct {
 	Jitter func() float64
 	// Report, if set, is told of every fetch of a URL and every change of a
 	// file: nil, or why its CRL is not in force, while the one before it stays
-	// so. It may be called from several goroutines.
+	// so. Of a file that fails it is told once, when the file has been quiet:
+	// it may only be half written. It may be called from several goroutines.
 	Report func(place string, err error)
+	// Warn, if set, is told of what is wrong with a CRL that is in force, as
+	// [CRLSource.Watch] finds it.
+	Warn func(place, warning string)
 	// Use, if set, is given the CRLs whenever there are others, one call at a
 	// time. It is usually [RevocationChecker.SetCRLs], and must not call the
 	// source.
@@ -61,37 +65,20 @@ type CRLSource struct {
 	places []*crlPlace
 
 	mu sync.Mutex // guards what is in places and the calls of Use
-}
 
-// crlPlace is a file or a URL.
-type crlPlace struct {
-	address string
-	name    string // the address without a password
-	isURL   bool
-
-	// busy is held by who loads the place.
-	busy sync.Mutex
-	file *source.File
-
-	// proven are CRLs whose signatures have been verified, the newest of each
-	// key. unproven are up to two others: the newest, if need be, and the last.
-	proven, unproven []*CRL
-	// last is the one that was loaded last.
-	last *CRL
-
-	due time.Time
-	// busyUntil is when a fetch that is under way will have ended, zero without.
-	busyUntil time.Time
-	loaded    time.Time
-	failure   string
+	// watching is held by who watches for what is wrong.
+	watching sync.Mutex
+	// cas are those that the CRLs were last compared with.
+	cas []*x509.Certificate
 }
 
 // CRLPlaceState tells of a file or a URL, for those who operate it.
 type CRLPlaceState struct {
 	Place string
-	// Loaded is when the CRL was last read or fetched without an error.
+	// Loaded is when the CRL was last read or fetched without an error. Of a
+	// file that has not changed it is when that was last looked at.
 	Loaded time.Time
-	// NextUpdate is when the CRL is no longer fresh, zero without one.
+	// NextUpdate is when the CRL in force is no longer fresh, zero without one.
 	NextUpdate time.Time
 	// Entries is the number of revoked certificates.
 	Entries int
@@ -115,6 +102,9 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	}
 	if config.Report == nil {
 		config.Report = func(string, error) {}
+	}
+	if config.Warn == nil {
+		config.Warn = func(string, string) {}
 	}
 	if config.Use == nil {
 		config.Use = func(*CRLSet) {}
@@ -144,31 +134,33 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 }
 
 // TakeOver copies what another source has of the same places, so that a new
-// configuration begins with the CRLs of the old one and none goes back. It is
-// called before anything is loaded.
+// configuration begins with the CRLs of the old one and none goes back. Where a
+// place is new, so that it may be an old one under another name, none goes back
+// behind what the places were proven to say that are gone. It is called before
+// anything is loaded.
 func (s *CRLSource) TakeOver(old *CRLSource) {
+	same := func(place *crlPlace, places []*crlPlace) int {
+		return slices.IndexFunc(places, func(other *crlPlace) bool { return other.address == place.address })
+	}
+	var gone []*CRL
+	for _, before := range old.places {
+		if same(before, s.places) < 0 {
+			old.mu.Lock()
+			before.settle()
+			gone = slices.Concat(gone, before.proven, before.inherited)
+			old.mu.Unlock()
+		}
+	}
 	for _, place := range s.places {
-		for _, before := range old.places {
-			if before.address == place.address {
-				place.takeOver(before, &old.mu)
-			}
+		if i := same(place, old.places); i >= 0 {
+			place.takeOver(old.places[i], &old.mu, s.config.Refresh)
+		} else {
+			place.inherited = slices.Clone(gone)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config.Use(s.set())
-}
-
-func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex) {
-	if !p.isURL { // a fetch may take long, and is of no interest
-		old.busy.Lock()
-		p.file.TakeOver(old.file)
-		old.busy.Unlock()
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	p.proven, p.unproven, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), old.last
-	p.due, p.loaded, p.failure = old.due, old.loaded, old.failure
 }
 
 // LoadFiles reads the files that have changed, and returns the first failure:
@@ -187,16 +179,42 @@ func (s *CRLSource) LoadFiles() error {
 // each that has not.
 func (s *CRLSource) PollFiles() {
 	for _, place := range s.places {
-		if place.isURL {
-			continue
+		if !place.isURL {
+			place.busy.Lock()
+			s.pollFile(place)
+			place.busy.Unlock()
 		}
-		place.busy.Lock()
-		content, changed, err := place.file.Look(s.config.Now())
-		if changed || err != nil {
-			s.take(place, func() ([]byte, error) { return content, err })
-		}
-		place.busy.Unlock()
 	}
+}
+
+func (s *CRLSource) pollFile(place *crlPlace) {
+	now := s.config.Now()
+	content, changed, looking := place.file.Look(now)
+	var crl *CRL
+	var parsing error
+	if changed {
+		crl, parsing = parseGuarded(func() ([]byte, error) { return content, nil })
+	}
+	s.mu.Lock()
+	if changed {
+		parsing = s.put(place, crl, parsing)
+	}
+	report, err := place.looked(now, changed, looking, parsing)
+	s.mu.Unlock()
+	if report {
+		s.config.Report(place.name, err)
+	}
+}
+
+// parseGuarded reads a CRL, which must not end the process.
+func parseGuarded(get func() ([]byte, error)) (*CRL, error) {
+	return source.Guard(func() (*CRL, error) {
+		content, err := get()
+		if err != nil {
+			return nil, err
+		}
+		return ParseCRL(content)
+	})
 }
 
 // Refresh reads the files that have changed and fetches the URLs that are due,
@@ -214,7 +232,7 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 			defer place.busy.Unlock()
 			s.setBusy(place, now.Add(crlFetchTimeout))
 			defer s.setBusy(place, time.Time{})
-			s.take(place, func() ([]byte, error) { return s.config.Fetch(ctx, place.address) })
+			s.fetch(ctx, place)
 		})
 	}
 	all.Wait()
@@ -235,9 +253,15 @@ func (s *CRLSource) setBusy(place *crlPlace, until time.Time) {
 	place.busyUntil = until
 }
 
-// HasURLs reports whether there is anything to fetch.
-func (s *CRLSource) HasURLs() bool {
-	return slices.ContainsFunc(s.places, func(place *crlPlace) bool { return place.isURL })
+// URLs is the number of places that are to be fetched.
+func (s *CRLSource) URLs() int {
+	count := 0
+	for _, place := range s.places {
+		if place.isURL {
+			count++
+		}
+	}
+	return count
 }
 
 // Next returns when the first URL is to be fetched again; one that is being
@@ -254,100 +278,36 @@ func (s *CRLSource) Next() time.Time {
 	return next
 }
 
-// take puts what a place has in force, unless it fails to say.
-func (s *CRLSource) take(place *crlPlace, get func() ([]byte, error)) {
-	crl, err := source.Guard(func() (*CRL, error) {
-		content, err := get()
-		if err != nil {
-			return nil, err
-		}
-		return ParseCRL(content)
-	})
+// fetch puts what a URL has in force, unless it fails to say.
+func (s *CRLSource) fetch(ctx context.Context, place *crlPlace) {
+	crl, err := parseGuarded(func() ([]byte, error) { return s.config.Fetch(ctx, place.address) })
 	now := s.config.Now()
 	shortest := min(minCRLRefresh, s.config.Refresh)
 	wait := shortest
 
 	s.mu.Lock()
-	if err == nil {
-		var changed bool
-		if changed, err = place.accept(crl); changed {
-			s.config.Use(s.set())
-		}
-	}
-	before := place.failure
-	place.failure = ""
+	err = s.put(place, crl, err)
+	place.parsing = err
 	if err == nil {
 		place.loaded = now
 		wait = min(s.config.Refresh, crl.NextUpdate().Sub(now)/10*9)
-	} else {
-		place.failure = err.Error()
 	}
 	wait -= time.Duration(s.config.Jitter() * float64(wait) / 10)
 	place.due = now.Add(max(wait, shortest))
-	again := err != nil && place.failure == before
 	s.mu.Unlock()
-
-	if place.isURL || !again {
-		s.config.Report(place.name, err)
-	}
+	s.config.Report(place.name, err)
 }
 
-// accept takes a CRL in, and reports whether what is in force has changed. One
-// that cannot be told from a forgery stands beside the others.
-func (p *crlPlace) accept(crl *CRL) (changed bool, err error) {
-	p.settle()
-	for i, old := range p.proven {
-		if crl.signedBy(old.signer.Load()) != nil {
-			continue
-		}
-		if err := crl.Replaces(old); err != nil {
-			return false, err
-		}
-		changed = len(p.unproven) > 0
-		if !bytes.Equal(crl.list.Raw, old.list.Raw) {
-			p.proven[i], changed = crl, true
-		}
-		p.last, p.unproven = p.proven[i], nil
-		return changed, nil
-	}
-	newest := crl
-	for _, other := range p.unproven {
-		if bytes.Equal(other.list.Raw, crl.list.Raw) {
-			crl = other
-		}
-		if !bytes.Equal(other.list.RawIssuer, crl.list.RawIssuer) {
-			continue
-		}
-		if e := newest.Replaces(other); e != nil {
-			newest, err = other, e
-		}
-	}
-	changed = p.last != crl
-	p.last, p.unproven = crl, []*CRL{crl}
+// put puts a CRL in force, unless there is an error or it is an old one.
+func (s *CRLSource) put(place *crlPlace, crl *CRL, err error) error {
 	if err != nil {
-		p.unproven = []*CRL{newest, crl}
+		return err
 	}
-	return changed, err
-}
-
-// settle moves the CRLs that have been verified meanwhile to the proven ones,
-// of which the newest of each key remains.
-func (p *crlPlace) settle() {
-	p.unproven = slices.DeleteFunc(p.unproven, func(crl *CRL) bool {
-		if crl.signer.Load() == nil {
-			return false
-		}
-		for i, old := range p.proven {
-			if crl.signedBy(old.signer.Load()) == nil {
-				if crl.Replaces(old) == nil {
-					p.proven[i] = crl
-				}
-				return true
-			}
-		}
-		p.proven = append(p.proven, crl)
-		return true
-	})
+	changed, err := place.accept(crl)
+	if changed {
+		s.config.Use(s.set())
+	}
+	return err
 }
 
 // Set returns the CRLs that are in force.
@@ -371,9 +331,12 @@ func (s *CRLSource) States() []CRLPlaceState {
 	defer s.mu.Unlock()
 	states := make([]CRLPlaceState, len(s.places))
 	for i, place := range s.places {
-		states[i] = CRLPlaceState{Place: place.name, Loaded: place.loaded, Failure: place.failure}
-		if place.last != nil {
-			states[i].NextUpdate, states[i].Entries = place.last.NextUpdate(), place.last.Len()
+		states[i] = CRLPlaceState{Place: place.name, Loaded: place.loaded}
+		if err := place.failure(); err != nil {
+			states[i].Failure = err.Error()
+		}
+		if crl := place.speaks(); crl != nil {
+			states[i].NextUpdate, states[i].Entries = crl.NextUpdate(), crl.Len()
 		}
 	}
 	return states

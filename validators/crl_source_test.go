@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -68,11 +69,11 @@ func (w *crlWorld) source(change func(*CRLConfig), places ...string) *CRLSource 
 	if change != nil {
 		change(&config)
 	}
-	source, err := NewCRLSource(config)
+	made, err := NewCRLSource(config)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return source
+	return made
 }
 
 func (w *crlWorld) write(name string, content []byte) {
@@ -97,6 +98,19 @@ func (w *crlWorld) refresh(after time.Duration, want string) {
 	got := strings.Join(w.reports, "\n")
 	if want == silence && got != "" || want != silence && !strings.Contains(got, want) {
 		w.t.Errorf("reported %q, want %q", got, want)
+	}
+}
+
+// quiet looks at the files when they have been quiet.
+func (w *crlWorld) quiet(want string) {
+	w.t.Helper()
+	w.now, w.reports = w.now.Add(source.QuietTime-time.Millisecond), nil
+	if w.PollFiles(); len(w.reports) > 0 {
+		w.t.Errorf("reported %q of a file that may only be half written", w.reports)
+	}
+	w.now = w.now.Add(time.Millisecond)
+	if w.PollFiles(); !strings.Contains(strings.Join(w.reports, "\n"), want) {
+		w.t.Errorf("reported %q, want %q", w.reports, want)
 	}
 }
 
@@ -177,9 +191,11 @@ func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
 	} {
 		w.write("a.crl", broken.content)
 		w.web[crlURL] = broken.content
-		w.refresh(time.Minute, "a.crl: ")
+		w.refresh(time.Minute, "crl: ")
 		w.expect(leaf, ca.Cert, true, true)
-		for _, report := range w.reports {
+		told := w.reports
+		w.quiet("a.crl: ")
+		for _, report := range append(told, w.reports...) {
 			if !strings.Contains(report, broken.want) {
 				t.Errorf("%s, want %q", report, broken.want)
 			}
@@ -192,7 +208,8 @@ func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
 	if err := os.Remove(filepath.Join(w.dir, "a.crl")); err != nil {
 		t.Fatal(err)
 	}
-	w.refresh(time.Minute, "a.crl: ")
+	w.refresh(time.Minute, "404")
+	w.quiet("a.crl: ")
 	w.expect(leaf, ca.Cert, true, true)
 	w.refresh(time.Second, silence) // a file's failure is reported once
 	w.refresh(time.Minute, "404")
@@ -250,7 +267,12 @@ func TestCRLSourceNumberDoesNotGoBack(t *testing.T) {
 				}
 				w.web[crlURL] = old
 				w.write("a.crl", old)
-				w.refresh(54*time.Minute, "goes back from 5 to 4")
+				w.refresh(54*time.Minute, "")
+				told := w.reports
+				w.quiet("")
+				if got := strings.Join(append(told, w.reports...), "\n"); !strings.Contains(got, "goes back from 5 to 4") {
+					t.Errorf("reported %q", got)
+				}
 				w.expect(leaf, ca.Cert, true, true)
 				if state := w.States()[0]; !strings.Contains(state.Failure, "goes back") {
 					t.Errorf("%+v", state)

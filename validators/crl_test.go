@@ -2,8 +2,10 @@ package validators
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -47,10 +49,19 @@ func TestParseCRL(t *testing.T) {
 		"B4 empty":               {nil, "empty"},
 		"B4 garbage":             {[]byte("garbage"), "neither in DER nor in PEM"},
 		"B4 half of DER":         {der[:len(der)/2], "does not parse"},
-		"B4 half of PEM":         {block[:len(block)/2], "neither in DER nor in PEM"},
-		"B4 PEM of another kind": {ca.PEM(), `PEM block "CERTIFICATE"`},
+		"B4 half of PEM":         {block[:len(block)/2], "line 1: a PEM block is damaged"},
+		"B4 PEM of another kind": {ca.PEM(), `line 1: this is no CRL but a PEM block "CERTIFICATE"`},
+		"B4 no PEM":              {[]byte("-- no CRL --\n"), "neither in DER nor in PEM"},
 		"several":                {append(bytes.Clone(block), block...), "several"},
-		"too large":              {make([]byte, MaxCRLSize+1), "larger than"},
+		"with a certificate":     {append(bytes.Clone(block), ca.PEM()...), `a PEM block "CERTIFICATE"; give the CRL a file of its own`},
+		"B4 damaged before":      {append(bytes.Replace(block, []byte("-----END"), []byte("----END"), 1), block...), "line 1: a PEM block is damaged"},
+		"B4 damaged behind":      {append(bytes.Clone(block), block[:len(block)/2]...), "a PEM block is damaged"},
+		"B4 without a begin":     {append(bytes.Clone(block), "Zm9v\n-----END X509 CRL-----\n"...), "a PEM block is damaged"},
+
+		"octets behind":                {append(bytes.Clone(der), 5, 0), "does not parse: malformed CRL"},
+		"octets behind the signature":  {trailing(t, der), "does not parse: malformed CRL"},
+		"octets behind the extensions": {trailingTBS(t, ca, now), "does not parse: malformed CRL"},
+		"too large":                    {make([]byte, MaxCRLSize+1), "larger than"},
 
 		"C4 delta":                         {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1})), "delta"},
 		"C4 delta that hides it":           {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, false, []byte{2, 1, 1})), "delta"},
@@ -93,6 +104,33 @@ func TestParseCRL(t *testing.T) {
 	if crl := mustCRL(t, ca, now, crlRevokes(1, leaf)); crl.Len() != 1 || crl.NextUpdate().Before(now) {
 		t.Errorf("%d entries until %s", crl.Len(), crl.NextUpdate())
 	}
+}
+
+// trailing is a CRL with something behind its signature, inside the outer
+// SEQUENCE, which is not part of what is signed.
+func trailing(t *testing.T, der []byte) []byte {
+	t.Helper()
+	var crl asn1.RawValue
+	if _, err := asn1.Unmarshal(der, &crl); err != nil {
+		t.Fatal(err)
+	}
+	return sequence(t, crl.Bytes, []byte{5, 0})
+}
+
+// trailingTBS is a CRL with something behind its extensions, and well signed.
+func trailingTBS(t *testing.T, ca *testpki.CA, at time.Time) []byte {
+	t.Helper()
+	list, err := x509.ParseRevocationList(makeCRL(t, ca, at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tbs asn1.RawValue
+	if _, err := asn1.Unmarshal(list.RawTBSRevocationList, &tbs); err != nil {
+		t.Fatal(err)
+	}
+	longer := sequence(t, tbs.Bytes, []byte{5, 0})
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}
+	return marshal(t, signed{asn1.RawValue{FullBytes: longer}, algorithm, signature(t, ca.Key, crypto.SHA256, longer)})
 }
 
 func TestC4CRLStatus(t *testing.T) {

@@ -44,7 +44,7 @@ func newDenyList() *DenyList {
 }
 
 // ParseDenyList reads a deny file: one rule a line, empty lines and those that
-// begin with # left out.
+// begin with # left out. A comment behind a rule is an error.
 //
 //	serial <hex> <issuer DN>     the certificate with this number of this CA,
 //	                             whose name may be written in either order
@@ -63,6 +63,9 @@ func ParseDenyList(text []byte) (*DenyList, error) {
 	for line := range strings.Lines(strings.TrimPrefix(string(text), "\ufeff")) {
 		number++
 		line = strings.TrimSpace(line)
+		if strings.Contains(line, "\r") { // else what follows a comment would be part of it
+			return nil, fmt.Errorf("line %d: there is a carriage return in it; end lines with a line feed", number)
+		}
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -113,6 +116,20 @@ func cutWord(line string) (word, rest string) {
 	return line[:end], strings.TrimSpace(line[end:])
 }
 
+// hasComment reports whether a # follows a space, and not the = of a value in
+// hexadecimal digits.
+func hasComment(name string) bool {
+	for i := range len(name) {
+		if name[i] != '#' {
+			continue
+		}
+		if before := strings.TrimRight(name[:i], " \t"); len(before) < i && !strings.HasSuffix(before, "=") {
+			return true
+		}
+	}
+	return false
+}
+
 func parseSerialRule(value string) (serialRule, error) {
 	digits, issuer := cutWord(value)
 	digits = strings.ReplaceAll(digits, ":", "")
@@ -125,6 +142,9 @@ func parseSerialRule(value string) (serialRule, error) {
 	octets, err := hex.DecodeString(digits)
 	if err != nil {
 		return serialRule{}, fmt.Errorf("%q is no number in hexadecimal digits", digits)
+	}
+	if hasComment(issuer) { // it would be part of the name, and nobody be denied
+		return serialRule{}, errors.New("there is a comment behind the issuer's name; give it a line of its own, or write \\# if it is part of the name")
 	}
 	name, err := ParseDN(issuer)
 	if err != nil {

@@ -20,8 +20,12 @@ type DenyFile struct {
 	file *source.File
 	// next is what the file says, nil where that is in force.
 	next *DenyList
-	// failure is the last one reported.
+	// broken is why what the file says cannot be understood, failure the last
+	// error that was reported.
+	broken  error
 	failure string
+	// success is when the file was last found to be readable and understood.
+	success time.Time
 }
 
 // OpenDenyFile reads a deny file (see [ParseDenyList]) for the first time.
@@ -36,6 +40,7 @@ func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 		return nil, fmt.Errorf("deny file %s: %w", path, err)
 	}
 	f.list.Store(list)
+	f.success = now
 	return f, nil
 }
 
@@ -55,6 +60,13 @@ func (f *DenyFile) TakeOver(old *DenyFile) {
 // List returns the rules that are in force.
 func (f *DenyFile) List() *DenyList { return f.list.Load() }
 
+// LastSuccess is when the file was last found to be readable and understood.
+func (f *DenyFile) LastSuccess() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.success
+}
+
 // Poll looks at the file, at the cost of one system call if it has not changed,
 // and reports whether the rules have. The error is that of a file which cannot
 // be read or understood, once until it is another.
@@ -65,7 +77,7 @@ func (f *DenyFile) Poll(now time.Time) (changed bool, err error) {
 	err = f.poll(now)
 	switch {
 	case err == nil:
-		f.failure = ""
+		f.failure, f.success = "", now
 	case err.Error() == f.failure:
 		err = nil
 	default:
@@ -80,17 +92,18 @@ func (f *DenyFile) poll(now time.Time) error {
 		return fmt.Errorf("deny file, its last rules stay in force: %w", err)
 	}
 	if changed {
+		f.next, f.broken = nil, nil
 		list, err := ParseDenyList(content)
 		if err != nil {
-			f.next = nil
-			return fmt.Errorf("deny file %s, its last rules stay in force: %w", f.file.Path(), err)
+			f.broken = fmt.Errorf("deny file %s, its last rules stay in force: %w", f.file.Path(), err)
+		} else {
+			f.next = list
+			f.list.Store(list.union(f.list.Load()))
 		}
-		f.next = list
-		f.list.Store(list.union(f.list.Load()))
 	}
 	if f.next != nil && f.file.Quiet(now) {
 		f.list.Store(f.next)
 		f.next = nil
 	}
-	return nil
+	return f.broken
 }

@@ -204,3 +204,34 @@ func TestWatchedFileNoticesEveryChange(t *testing.T) {
 	}
 	f.poll(0, 2, true, "")
 }
+
+// TestDenyFileLastSuccess: it stands still while the file is broken or missing,
+// however long, and also when it is broken as it was before it was missing.
+func TestDenyFileLastSuccess(t *testing.T) {
+	f := openDeny(t, denyLines("a"))
+	want := func(at time.Time) {
+		t.Helper()
+		if got := f.LastSuccess(); !got.Equal(at) {
+			t.Errorf("last success %s, want %s", got, at)
+		}
+	}
+	want(f.now)
+	f.poll(time.Hour, 1, false, "")
+	want(f.now)
+	good := f.now
+	for range 2 {
+		f.write("broken")
+		f.poll(time.Minute, 1, false, "line 1")
+		f.poll(time.Hour, 1, false, "")
+		want(good)
+		if err := os.Remove(f.path); err != nil {
+			t.Fatal(err)
+		}
+		f.poll(time.Minute, 1, false, "deny.txt")
+		f.poll(time.Hour, 1, false, "")
+		want(good)
+	}
+	f.write(denyLines("a"))
+	f.poll(time.Minute, 1, true, "")
+	want(f.now)
+}

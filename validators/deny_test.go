@@ -1,7 +1,9 @@
 package validators
 
 import (
+	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // An accepted kind of thumbprint.
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -40,22 +42,31 @@ func TestParseDenyList(t *testing.T) {
 		"SHA-1 thumbprint":        {"thumbprint " + hash[:40], 1, ""},
 		"an odd number of digits": {"serial A1B CN=CA", 1, ""},
 
-		"B4 garbage":        {"\x00\x01garbage", 0, `line 1: unknown rule "\x00\x01garbage"`},
-		"B4 another file":   {"-----BEGIN CERTIFICATE-----", 0, "line 1: unknown rule"},
-		"B4 names the line": {"# a\n\nthumbprint " + hash + "\nThumbprint " + hash, 0, `line 4: unknown rule "Thumbprint"`},
-		"no value":          {"thumbprint", 0, "line 1: thumbprint: the hash is empty"},
-		"half a line":       {"thumbprint " + hash[:63], 0, "line 1: thumbprint: "},
-		"short hash":        {"tbs " + hash[:40], 0, "line 1: tbs: "},
-		"hash of nothing":   {"public_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, "hash of nothing"},
-		"comment behind":    {"thumbprint " + hash + " # stolen", 0, "line 1: thumbprint: "},
-		"no issuer":         {"serial 0A1B", 0, "and then the issuer's name"},
-		"no number":         {"serial CN=CA", 0, "and then the issuer's name"},
-		"empty number":      {"serial : CN=CA", 0, "and then the issuer's name"},
-		"decimal":           {"serial 0x12 CN=CA", 0, "no number in hexadecimal digits"},
-		"long number":       {"serial " + strings.Repeat("a", maxSerialHex+1) + " CN=CA", 0, "and then the issuer's name"},
-		"bad issuer":        {"serial 0A /CN=CA", 0, "line 1: serial: issuer: "},
-		"hostile":           {strings.Repeat("\u202e", 1<<20), 0, "line 1: unknown rule"},
-		"too large":         {strings.Repeat("#", MaxDenyFile+1), 0, "larger than"},
+		"B4 garbage":                 {"\x00\x01garbage", 0, `line 1: unknown rule "\x00\x01garbage"`},
+		"B4 another file":            {"-----BEGIN CERTIFICATE-----", 0, "line 1: unknown rule"},
+		"B4 names the line":          {"# a\n\nthumbprint " + hash + "\nThumbprint " + hash, 0, `line 4: unknown rule "Thumbprint"`},
+		"no value":                   {"thumbprint", 0, "line 1: thumbprint: the hash is empty"},
+		"half a line":                {"thumbprint " + hash[:63], 0, "line 1: thumbprint: "},
+		"short hash":                 {"tbs " + hash[:40], 0, "line 1: tbs: "},
+		"hash of nothing":            {"public_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, "hash of nothing"},
+		"comment behind":             {"thumbprint " + hash + " # stolen", 0, "line 1: thumbprint: "},
+		"comment behind a name":      {"# a\nserial 0A1B CN=CA,O=company # stolen", 0, "line 2: serial: there is a comment"},
+		"comment behind, tab":        {"serial 0A1B CN=CA\t#stolen", 0, "line 1: serial: there is a comment"},
+		"comment for a name":         {"serial 0A1B # CN=CA", 0, "line 1: serial: "},
+		"as openssl prints it":       {"# stolen on Monday\nserial 1C8F02A94D C = DE, O = company, CN = Clients CA\n", 1, ""},
+		"number sign in a name":      {`serial 0A1B CN=CA \#1,OU=C#,O=a#`, 1, ""},
+		"name in hexadecimal digits": {"serial 0A1B CN = #0c024341", 1, ""},
+		"comment, CR alone":          {"# stolen\rthumbprint " + hash + "\r", 0, "line 1: there is a carriage return"},
+		"CR alone behind CRLF":       {"# stolen\r\nthumbprint " + hash + "\rtbs " + hash, 0, "line 2: there is a carriage return"},
+
+		"no issuer":    {"serial 0A1B", 0, "and then the issuer's name"},
+		"no number":    {"serial CN=CA", 0, "and then the issuer's name"},
+		"empty number": {"serial : CN=CA", 0, "and then the issuer's name"},
+		"decimal":      {"serial 0x12 CN=CA", 0, "no number in hexadecimal digits"},
+		"long number":  {"serial " + strings.Repeat("a", maxSerialHex+1) + " CN=CA", 0, "and then the issuer's name"},
+		"bad issuer":   {"serial 0A /CN=CA", 0, "line 1: serial: issuer: "},
+		"hostile":      {strings.Repeat("\u202e", 1<<20), 0, "line 1: unknown rule"},
+		"too large":    {strings.Repeat("#", MaxDenyFile+1), 0, "larger than"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			list, err := ParseDenyList([]byte(test.text))
@@ -153,18 +164,23 @@ func ecdsaTwin(tb testing.TB, cert *x509.Certificate, curve elliptic.Curve) *x50
 }
 
 func TestDenyCatchesTheECDSATwin(t *testing.T) {
+	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name  string
-		key   testpki.KeyType
+		key   testpki.Option
 		curve elliptic.Curve
 	}{
-		{"P-256", testpki.P256, elliptic.P256()},
-		{"P-384", testpki.P384, elliptic.P384()},
-		{"P-521", testpki.P521, elliptic.P521()},
+		{"P-224", testpki.Key(p224), elliptic.P224()},
+		{"P-256", testpki.WithKeyType(testpki.P256), elliptic.P256()},
+		{"P-384", testpki.WithKeyType(testpki.P384), elliptic.P384()},
+		{"P-521", testpki.WithKeyType(testpki.P521), elliptic.P521()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ca := testpki.MustCA(t, testpki.WithKeyType(test.key))
-			selfSigned := testpki.MustSelfSigned(t, testpki.WithKeyType(test.key))
+			ca := testpki.MustCA(t, test.key)
+			selfSigned := testpki.MustSelfSigned(t, test.key)
 			for _, leaf := range []*testpki.Leaf{testpki.MustIssue(t, ca), testpki.MustIssue(t, ca, testpki.WithKeyType(testpki.RSA2048)), selfSigned} {
 				twin := ecdsaTwin(t, leaf.Cert, test.curve)
 				if ThumbprintOf(twin.Raw) == ThumbprintOf(leaf.Cert.Raw) {

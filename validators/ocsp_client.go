@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -130,6 +132,8 @@ type ocspClient struct {
 	ask     func(ctx context.Context, url string, question []byte) ([]byte, error)
 	now     func() time.Time
 	report  func(url string, err error)
+	// failed is told of a question that no responder has answered usably.
+	failed func(certificate string, err error)
 	// turned is called when a certificate that was good is revoked.
 	turned func()
 	memory *OCSPMemory
@@ -187,10 +191,14 @@ func (c *ocspClient) look(cert, issuer *x509.Certificate, now time.Time) (answer
 func (c *ocspClient) put(key ocspKey, cert, issuer *x509.Certificate, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	status, err := c.askAll(ctx, cert, issuer)
+	status, all, err := c.askAll(ctx, cert, issuer)
 	turned := false
 	if err == nil {
 		turned, err = c.memory.put(key, status, c.now())
+		all = err
+	}
+	if err != nil {
+		c.failed(link{cert: cert, issuer: issuer}.name(), all)
 	}
 
 	c.mu.Lock()
@@ -223,42 +231,46 @@ func (c *ocspClient) tidy() {
 }
 
 // askAll asks all responders at once. As revoked by any of them is revoked, all
-// get the time there is.
-func (c *ocspClient) askAll(ctx context.Context, cert, issuer *x509.Certificate) (RevocationStatus, error) {
+// get the time there is. If none of them gives a usable answer, err is why, and
+// all is why of each.
+func (c *ocspClient) askAll(ctx context.Context, cert, issuer *x509.Certificate) (status RevocationStatus, all, err error) {
 	question, err := OCSPRequest(cert, issuer)
 	if err != nil {
-		return RevocationStatus{}, err
+		return status, err, err
 	}
 	type outcome struct {
-		status RevocationStatus
-		err    error
+		responder int
+		status    RevocationStatus
+		err       error
 	}
 	outcomes := make(chan outcome, len(c.urls))
-	for _, url := range c.urls {
+	for i, address := range c.urls {
 		go func() {
 			status, err := source.Guard(func() (RevocationStatus, error) {
-				answer, err := c.ask(ctx, url, question)
+				answer, err := c.ask(ctx, address, question)
 				if err != nil {
 					return RevocationStatus{}, err
 				}
 				return ParseOCSP(answer, cert, issuer, c.now())
 			})
-			c.report(url, err)
-			outcomes <- outcome{status, err}
+			c.report(redacted(address), err)
+			outcomes <- outcome{i, status, err}
 		}()
 	}
 	var good RevocationStatus
+	failures := make([]error, len(c.urls))
 	err = errors.New("no responder has answered in time")
 	for range c.urls {
 		var got outcome
 		select {
 		case got = <-outcomes:
+			failures[got.responder] = got.err
 		case <-ctx.Done():
 			got.err = err
 		}
 		switch {
 		case got.status.Revoked:
-			return got.status, nil
+			return got.status, nil, nil
 		case got.err == nil && got.status.ThisUpdate.After(good.ThisUpdate):
 			good = got.status
 		case got.err != nil && !errors.Is(err, ErrOCSPUnknown):
@@ -266,7 +278,27 @@ func (c *ocspClient) askAll(ctx context.Context, cert, issuer *x509.Certificate)
 		}
 	}
 	if good.Until.IsZero() {
-		return good, err
+		return good, c.allFailures(failures), err
 	}
-	return good, nil
+	return good, nil, nil
+}
+
+// allFailures is one error of those of every responder, fit for a log.
+func (c *ocspClient) allFailures(failures []error) error {
+	texts := make([]string, len(failures))
+	for i, err := range failures {
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			err = errors.New("it has not answered in time")
+		}
+		texts[i] = redacted(c.urls[i]) + ": " + source.Text(err.Error(), maxChainErrorText)
+	}
+	return errors.New(source.Text(strings.Join(texts, "; "), maxRevocationText))
+}
+
+// redacted is an address without its password.
+func redacted(address string) string {
+	if parsed, err := url.Parse(address); err == nil {
+		return parsed.Redacted()
+	}
+	return "an address that does not parse"
 }

@@ -42,9 +42,13 @@ type RevocationConfig struct {
 	Memory *OCSPMemory
 	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
-	// ReportOCSP, if set, is told how every question to a responder ended. It
-	// is called from several goroutines, and often when a responder is down.
+	// ReportOCSP, if set, is told how every question to a responder ended, also
+	// where another responder has answered. It is called from several
+	// goroutines, and often when a responder is down.
 	ReportOCSP func(url string, err error)
+	// ReportFailure, if set, is told of every certificate, by its number and its
+	// issuer, that no responder gave a usable answer on. It is called likewise.
+	ReportFailure func(certificate string, err error)
 	// ReportAdmitted, if set, is told of a chain that AllowUnavailable admits.
 	ReportAdmitted func(detail string)
 }
@@ -78,6 +82,9 @@ func NewRevocationChecker(config RevocationConfig) *RevocationChecker {
 	if config.ReportOCSP == nil {
 		config.ReportOCSP = func(string, error) {}
 	}
+	if config.ReportFailure == nil {
+		config.ReportFailure = func(string, error) {}
+	}
 	if config.ReportAdmitted == nil {
 		config.ReportAdmitted = func(string) {}
 	}
@@ -88,6 +95,7 @@ func NewRevocationChecker(config RevocationConfig) *RevocationChecker {
 		ask:      config.Ask,
 		now:      config.Now,
 		report:   config.ReportOCSP,
+		failed:   config.ReportFailure,
 		turned:   func() { c.generation.Add(1) },
 		memory:   config.Memory,
 		underWay: make(map[ocspKey]chan struct{}),

@@ -1,0 +1,88 @@
+package mtlsauth
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// with puts a revocation block into the configuration.
+func (x *explaining) with(lines string) {
+	x.t.Helper()
+	pool := `trust_pool file "` + x.dir + `/ca.pem"`
+	text := strings.Replace(readText(x.t, x.config), pool, pool+"\nrevocation {\n"+lines+"\n}", 1)
+	x.config = writeTemp(x.t, x.dir, "Caddyfile.revocation", []byte(text))
+}
+
+// TestExplainCRLBehindAURL: who is refused, or admitted, without what the
+// server has fetched is told so.
+func TestExplainCRLBehindAURL(t *testing.T) {
+	const want = "\nnot known         what the CRLs say that are behind URLs (2): they are not fetched here\n"
+	const urls = "crl http://crl.test/a http://crl.test/b"
+	for name, test := range map[string]struct {
+		lines, certificate string
+		admitted, told     bool
+	}{
+		"refused":             {urls, "billing", false, true},
+		"allowed":             {urls + "\non_unavailable allow", "billing", true, true},
+		"admitted by its pin": {urls, "sensor", true, false},
+		"no revocation":       {"", "billing", true, false},
+		"a file":              {"crl DIR/ca.crl", "billing", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newExplaining(t)
+			x.write("billing", testpki.MustIssue(t, x.ca, partner("billing")))
+			crl, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}, x.ca.Cert, x.ca.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeTemp(t, x.dir, "ca.crl", crl)
+			if test.lines != "" {
+				x.with(strings.ReplaceAll(test.lines, "DIR", x.dir))
+			}
+			got, err := x.ask(test.certificate, "--adapter", "caddyfile")
+			if (err == nil) != test.admitted || strings.Contains(got, want) != test.told {
+				t.Errorf("%v\n%s", err, got)
+			}
+		})
+	}
+}
+
+// TestExplainAsksOCSP: responders are asked, as the help says.
+func TestExplainAsksOCSP(t *testing.T) {
+	x := newExplaining(t)
+	leaf := testpki.MustIssue(t, x.ca, partner("billing"))
+	x.write("billing", leaf)
+	var asked atomic.Int64
+	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		der, err := ocsp.CreateResponse(x.ca.Cert, x.ca.Cert, ocsp.Response{
+			Status: ocsp.Revoked, SerialNumber: leaf.Cert.SerialNumber, RevokedAt: time.Now().Add(-time.Hour),
+			ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour),
+		}, x.ca.Key)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "application/ocsp-response")
+		_, _ = w.Write(der)
+	}))
+	defer responder.Close()
+	x.with("ocsp " + responder.URL)
+	got, err := x.ask("billing", "--adapter", "caddyfile")
+	if err == nil || !strings.Contains(got, "\nrefused           certificate_revoked\n") || asked.Load() != 1 {
+		t.Errorf("%d questions, %v\n%s", asked.Load(), err, got)
+	}
+	if help := explainCommand().Long; !strings.Contains(help, "OCSP responders are asked") {
+		t.Error(help)
+	}
+}

@@ -1,0 +1,143 @@
+package mtlsauth
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// revokedBy is a realm with a CA as its trust pool and this revocation block.
+func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]any) string {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"trust_pool": map[string]any{"provider": "file", "pem_files": []string{writeTemp(t, dir, "ca.pem", ca.PEM())}},
+		"clients":    []map[string]any{{"client_id": "a", "tls_client_auth_subject_dn": "CN=a"}},
+		"revocation": revocation,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func loadRealm(t *testing.T, realm string) loaded {
+	t.Helper()
+	return loadJSON(t, `{"apps":{"mtls":{"realms":{"default":`+realm+`}}}}`)
+}
+
+// TestB4_CRLFileAtTheStart: a CRL file that is missing or no CRL stops the load,
+// which is all that is said of it.
+func TestB4_CRLFileAtTheStart(t *testing.T) {
+	dir, ca := t.TempDir(), testpki.MustCA(t)
+	der := crlOf(t, ca, 1, time.Now().Add(time.Hour))
+	for name, test := range map[string]struct {
+		content []byte // nil: there is no file
+		want    string
+	}{
+		"missing":   {nil, "no such file"},
+		"empty":     {[]byte{}, "the CRL is empty"},
+		"garbage":   {[]byte("garbage\n"), "neither in DER nor in PEM"},
+		"truncated": {der[:len(der)/2], "does not parse"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(dir, name+".crl")
+			if test.content != nil {
+				writeTemp(t, dir, name+".crl", test.content)
+			}
+			got := loadRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{file}}))
+			wantError(t, got.err, "realm 'default': revocation: CRL "+file+": ", test.want)
+			for _, line := range got.lines {
+				if line["logger"] == "mtls" && line["level"] != "debug" {
+					t.Errorf("logged beside the error: %v", line)
+				}
+			}
+		})
+	}
+}
+
+// TestCRLWarningsAtTheStart: a CRL that has ended, or is of another key than the
+// CA of its name, is told of when it is loaded.
+func TestCRLWarningsAtTheStart(t *testing.T) {
+	dir, ca, renewed := t.TempDir(), testpki.MustCA(t), testpki.MustCA(t)
+	tomorrow, yesterday := time.Now().Add(24*time.Hour), time.Now().Add(-24*time.Hour)
+	for name, test := range map[string]struct {
+		crl  []byte
+		want string // part of the only warning
+	}{
+		"good":           {crlOf(t, ca, 1, tomorrow), ""},
+		"stale":          {crlOf(t, ca, 1, yesterday), "the CRL is stale since "},
+		"of another key": {crlOf(t, renewed, 1, tomorrow), "the CRL has the name of a CA of the trust pool"},
+		"of another CA":  {crlOf(t, testpki.MustCA(t, testpki.CommonName("Other")), 1, tomorrow), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := writeTemp(t, dir, name+".crl", test.crl)
+			got := loadRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{file}}))
+			if got.err != nil {
+				t.Fatal(got.err)
+			}
+			warned := got.warnings()
+			if test.want == "" && len(warned) > 0 || test.want != "" && (len(warned) != 1 || !strings.HasPrefix(warned[0], test.want)) {
+				t.Errorf("warned %q, want %q", warned, test.want)
+			}
+		})
+	}
+}
+
+// TestDenyFileDoesNotWaitForACRL: the deny file counts while a large CRL is
+// still being read.
+func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
+	dir, ca := t.TempDir(), testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, testpki.CommonName("a")).Cert
+	crl, deny := writeTemp(t, dir, "a.crl", crlOf(t, ca, 1, time.Now().Add(time.Hour))), writeTemp(t, dir, "deny", nil)
+	app := provisionRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{crl}, "deny": deny}))
+
+	// the CRL is held up where it is told of
+	reading, denied, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	isRead, isDenied := sync.OnceFunc(func() { close(reading) }), sync.OnceFunc(func() { close(denied) })
+	core, _ := observer.New(zapcore.DebugLevel)
+	app.logger = zap.New(zapcore.RegisterHooks(core, func(entry zapcore.Entry) error {
+		switch entry.Message {
+		case "a source of revocations was read":
+			isRead()
+			<-end
+		case "the deny file is in force":
+			isDenied()
+		}
+		return nil
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	defer close(end)
+	realm := app.Realms[defaultRealm]
+	if err := os.WriteFile(crl, crlOf(t, ca, 2, time.Now().Add(time.Hour)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	realm.startUpkeep(ctx)
+	wait := func(what string, happened chan struct{}) {
+		t.Helper()
+		select {
+		case <-happened:
+		case <-time.After(rigPatience):
+			t.Fatal(what)
+		}
+	}
+	wait("the CRL is not read", reading)
+	if err := os.WriteFile(deny, []byte("thumbprint "+hashOf(leaf.Raw)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wait("the deny file waits for the CRL", denied)
+	if realm.revocation.checker.CheckDenied(leaf) == nil {
+		t.Error("the certificate is not denied")
+	}
+}
