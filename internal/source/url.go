@@ -269,9 +269,13 @@ func (u *URL) State() URLState {
 
 // Begin begins with a copy that was fetched earlier, by another process: the
 // document is due at once all the same. What is not accepted is not used; it
-// reports whether it was. It is called before anything is fetched.
+// reports whether it was. It is not called while a fetch may begin, and does
+// nothing once one has.
 func (u *URL) Begin(content []byte, fetched time.Time) bool {
-	if int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
+	u.mu.Lock()
+	begun := u.known || u.flight != nil
+	u.mu.Unlock()
+	if begun || int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
 		return false
 	}
 	u.mu.Lock()
