@@ -38,7 +38,7 @@ func TestCopyStore(t *testing.T) {
 	}
 	long := strings.Repeat("Ä", 100)[:200]
 	for _, id := range []string{"a", "A", "b@example.com", "x/y"} {
-		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+		if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
 			t.Fatal(err)
 		}
 		copies, err := s.Load(t.Context(), []string{id, long})
@@ -53,7 +53,7 @@ func TestCopyStore(t *testing.T) {
 	later := newCopy("a")
 	sum, other := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("other"))
 	later.Listed = map[[sha256.Size]byte]time.Time{sum: copyTime.Add(time.Hour), other: copyTime.Add(time.Minute)}
-	if err := s.Save(t.Context(), later); err != nil {
+	if _, err := s.Save(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
 	copies, err := s.Load(t.Context(), []string{"a"})
@@ -101,7 +101,7 @@ func TestCopiesThatCannotBeRead(t *testing.T) {
 		if len(*told) != 1 || !strings.Contains((*told)[0], want) {
 			t.Errorf("%.60s: told %q, want %q", text, *told, want)
 		}
-		if err := s.Save(t.Context(), newCopy("a")); err != nil {
+		if _, err := s.Save(t.Context(), newCopy("a")); err != nil {
 			t.Error(err)
 		}
 		kept, err := s.Storage.Load(t.Context(), s.object("a"))
@@ -114,7 +114,7 @@ func TestCopiesThatCannotBeRead(t *testing.T) {
 func TestCopiesAreSwept(t *testing.T) {
 	s, _ := newCopyStore(t)
 	for _, id := range []string{"a", "gone"} {
-		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+		if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
 			t.Fatal(err)
 		}
 	}
