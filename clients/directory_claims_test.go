@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -74,24 +75,29 @@ func (r *rivals) reload(records ...Record) {
 func TestB10_JWKSThatWasGivenUp(t *testing.T) {
 	gone := Record{ClientID: "victim", JWKSURI: "https://gone.example/"}
 	other := Record{ClientID: "thief", JWKSURI: thief}
-	t.Run("in a file", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRivals(t)
-			r.mustLoad()
-			r.after(0, "victim")
-			r.write("v.json", r.web[victim])
-			r.reload(other, Record{ClientID: "victim", JWKSFile: r.path("v.json")})
-			r.after(time.Minute, "victim")
-			r.write("v.json", testpki.JWKS(t, r.others[victim]))
-			r.after(time.Minute, "")
-			r.list(thief, true)
-			r.after(time.Hour, "thief")
-			r.write("v.json", testpki.JWKS(t, r.others[victim], r.leaf))
-			r.after(time.Hour, "thief")
-			r.restart()
-			r.after(0, "thief")
+	for _, how := range []string{"reload", "restart"} {
+		t.Run("in a file after a "+how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRivals(t)
+				r.mustLoad()
+				r.after(0, "victim")
+				r.write("v.json", r.web[victim])
+				r.reload(other, Record{ClientID: "victim", JWKSFile: r.path("v.json")})
+				if how == "restart" {
+					r.restart()
+				}
+				r.after(time.Minute, "victim")
+				r.write("v.json", testpki.JWKS(t, r.others[victim]))
+				r.after(time.Minute, "")
+				r.list(thief, true)
+				r.after(time.Hour, "thief")
+				r.write("v.json", testpki.JWKS(t, r.others[victim], r.leaf))
+				r.after(time.Hour, "thief")
+				r.restart()
+				r.after(0, "thief")
+			})
 		})
-	})
+	}
 	t.Run("for a pin", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRivals(t)
@@ -166,6 +172,29 @@ func TestB10_JWKSWithoutStorageAtTheStart(t *testing.T) {
 		r.after(time.Minute, "thief")
 		r.records("v.json", Record{ClientID: "victim", JWKSURI: victim})
 		r.after(time.Minute, "victim")
+	})
+}
+
+// TestCopyThatIsReadDuringAFetch counts if the fetch fails.
+func TestCopyThatIsReadDuringAFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRivals(t)
+		r.mustLoad()
+		r.after(0, "victim")
+		r.config.Fetch = func(ctx context.Context, _ string, _ int64) (source.Document, error) {
+			<-ctx.Done()
+			return source.Document{}, ctx.Err()
+		}
+		recall := r.config.Recall
+		r.config.Recall = func([]string) []Copy { return nil }
+		r.restart()
+		r.config.Recall = recall
+		r.poll(0)
+		r.sync(r.store)
+		r.wantPin(r.leaf, "")
+		time.Sleep(source.DefaultTimeout)
+		synctest.Wait()
+		r.after(0, "victim")
 	})
 }
 

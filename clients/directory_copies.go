@@ -199,13 +199,26 @@ func (d *Directory) corrections(now time.Time) []change {
 		}
 		document := d.open[documentKey{KindJWKS, client.jwksURI, true}]
 		if document != nil && c.Content != nil && c.Address == sha256.Sum256([]byte(client.jwksURI)) && now.Sub(c.Fetched).Abs() < copyUse {
-			document.url.Begin(c.Content, c.Fetched) // the next poll finds it, as if it was fetched
+			if document.url.Fetching() {
+				d.findLater(c) // the copy is needed if that fails
+			} else {
+				document.url.Begin(c.Content, c.Fetched) // the next poll finds it, as if it was fetched
+			}
 		}
 		if corrected(client, c.Listed) != nil {
 			changes = append(changes, change{correction: &correction{Copy: c}})
 		}
 	}
 	return changes
+}
+
+// findLater has a copy looked at by the next poll, unless there is a later one.
+func (d *Directory) findLater(c Copy) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.copies.found[c.ClientID]; !known {
+		d.copies.found[c.ClientID] = c
+	}
 }
 
 // correct corrects the listings of clients.
