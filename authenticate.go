@@ -225,38 +225,53 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 			}
 		}
 	}
-	if len(v.matches) > 0 {
+	if slices.ContainsFunc(v.matches, func(m admission) bool { return !m.Client.Disabled }) {
 		return v
 	}
+	refusal := a.examineNames(ctx, presented, now, &chains, v)
+	if disabled := len(v.matches) > 0; disabled && refusal != nil {
+		v.until = earlier(v.until, earlier(now.Add(refusalMemory), chains.until))
+		return v
+	}
+	switch {
+	case refusal == nil:
+		return v
+	case refusal.Reason == validators.CertificateUnknown && pinRefusal != nil:
+		return refused(pinRefusal)
+	}
+	return refused(refusal)
+}
+
+// examineNames adds to the verdict what fits a certificate that no pin admits,
+// or returns why nothing does.
+func (a *authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
+	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
 	if !a.registry.HasPKI() {
-		if pinRefusal != nil {
-			return refused(pinRefusal)
-		}
-		return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
+		return unknown
 	}
 	if refusal := chains.of(ctx, a, presented, now).refusal; refusal != nil {
-		return refused(refusal)
+		return refusal
 	}
-	if refusal := validators.CheckPKILeaf(leaf); refusal != nil {
-		return refused(refusal)
+	if refusal := validators.CheckPKILeaf(presented[0]); refusal != nil {
+		return refusal
 	}
-	names, nameRefusal := a.registry.Names(leaf)
+	found := false
+	names, nameRefusal := a.registry.Names(presented[0])
 	for _, name := range names {
 		if chain := chains.admit(name.Client, v); chain != nil {
 			v.matches = append(v.matches, admission{Match: name, chain: chain})
+			found = true
 		}
 	}
 	switch {
-	case len(v.matches) > 0:
-		return v
+	case found:
+		return nil
 	case len(names) > 0:
-		return refused(chains.whyNot(names[0].Credential))
+		return chains.whyNot(names[0].Credential)
 	case nameRefusal != nil:
-		return refused(nameRefusal)
-	case pinRefusal != nil:
-		return refused(pinRefusal)
+		return nameRefusal
 	}
-	return refused(&validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential})
+	return unknown
 }
 
 // needsChain reports whether a pin counts only with a chain.

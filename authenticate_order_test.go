@@ -39,6 +39,34 @@ func TestPinsComeFirst(t *testing.T) {
 	}
 }
 
+// TestDisabledPinHidesNobody: a client that is disabled drops out, so another
+// can be known by the name of the certificate.
+func TestDisabledPinHidesNobody(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, company("client"))
+	foreign := testpki.MustIssue(t, testpki.MustCA(t), company("client"))
+	off := pinned("off", leaf, foreign)
+	off.Disabled = true
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, off, named("new", "CN=client,O=company"))
+	for _, tc := range []struct {
+		leaf           *testpki.Leaf
+		clientID, want string
+	}{
+		{leaf, "", "new"}, {leaf, "new", "new"}, {leaf, "off", "[client_disabled]"}, {leaf, "other", "[client_mismatch]"},
+		{foreign, "", "[client_disabled]"}, {foreign, "new", "[client_mismatch]"},
+	} {
+		for range 2 { // remembered, too
+			if got := auth.ask(tc.leaf.Presented(), tc.clientID); got != tc.want {
+				t.Errorf("client_id %q: %s, want %s", tc.clientID, got, tc.want)
+			}
+		}
+	}
+	other := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, off, named("b", "CN=b"))
+	if got := other.ask(leaf.Presented(), ""); got != "[client_disabled]" {
+		t.Errorf("%s where nobody has the name", got)
+	}
+}
+
 // TestChainBeforeNames: whether a name is registered is looked up, and told,
 // only when the chain has verified.
 func TestChainBeforeNames(t *testing.T) {

@@ -128,7 +128,7 @@ func TestBadClient(t *testing.T) {
 		{"subject client", 1, "if it belongs to the value before it, write a backslash before the separator (as in \"\\,\") or put that value in double quotes"},
 		{`subject ""`, 1, "subject is empty; give it a value or remove it"},
 		{"subject {$MTLS_TEST_UNSET}", 1, wrongCount("subject")},
-		{"subject CN=client, OU=production", 1, wrongCount("subject")},
+		{"subject CN=client, OU=production", 1, `a subject with spaces needs quotes: subject "CN=client, OU=production"`},
 		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'"},
 		{"subject \"CN=cli\u200bent\"", 1, "holds the control, invisible or private character U+200B: remove it"},
 		{"thumbprint bca0d040", 1, `has 8 hexadecimal digits: expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},

@@ -106,6 +106,9 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 
 // parseCredential reads a word that has one argument and may stand several times.
 func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
+	if word := d.Val(); word == "subject" && d.CountRemainingArgs() > 1 {
+		return d.Errf("a subject with spaces needs quotes: %s \"%s\"", word, strings.Join(d.RemainingArgs(), " "))
+	}
 	if d.CountRemainingArgs() != 1 {
 		return d.ArgErr()
 	}

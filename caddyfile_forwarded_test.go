@@ -28,6 +28,8 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"from 10.0.0.1/0", 1, "from '10.0.0.1/0': it is every address there is, so anybody could be anybody; name the proxies' own"},
 		{"from ::/0", 1, "from '::/0': it is every address there is, so anybody could be anybody; name the proxies' own"},
 		{"from ::ffff:0:0/96", 1, "from '::ffff:0:0/96': it is every address there is, so anybody could be anybody; name the proxies' own"},
+		{"from 10.0.0.7/8", 1, "from '10.0.0.7/8': the address has more bits than the range; write 10.0.0.0/8 for the range, or 10.0.0.7 for the one proxy"},
+		{"from fe80::1%eth0", 1, "from 'fe80::1%eth0': an address with a zone is any host's of that link; name an address without one, or use peer_key"},
 		{"from 10.0.0.0/33", 1, "from '10.0.0.0/33': it is neither an address nor a range such as 10.0.0.0/8"},
 		{"from 10.0.0", 1, "from '10.0.0': it is neither an address nor a range such as 10.0.0.0/8"},
 		{"from 10.0.0.0-10.0.0.9", 1, "is neither an address nor a range such as 10.0.0.0/8"},

@@ -96,6 +96,9 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 
 func parseFrom(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil {
+		if address.Zone() != "" {
+			return netip.Prefix{}, errors.New("an address with a zone is any host's of that link; name an address without one, or use peer_key")
+		}
 		return netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()), nil
 	}
 	prefix, err := netip.ParsePrefix(text)

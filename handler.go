@@ -109,6 +109,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 				zap.String("realm", h.realm.name), zap.String("allow", pattern))
 		}
 	}
+	for _, scope := range h.RequireScope {
+		if _, known := slices.BinarySearch(h.realm.current.Load().registry.Scopes(), scope); !known {
+			h.app.logger.Warn("require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling",
+				zap.String("realm", h.realm.name), zap.String("require_scope", scope))
+		}
+	}
 	if h.ForwardToken != nil {
 		if h.minter, err = h.ForwardToken.provision(h.app, h.realm); err != nil {
 			return fmt.Errorf("mtls_auth: forward_token: %w", err)

@@ -186,6 +186,9 @@ var connectionHeaders = newHeaderNames(
 	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
 )
 
+// proxyHeaders are those that reverse_proxy sets after us.
+var proxyHeaders = newHeaderNames("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+
 // checkHeaderName reports why an identity cannot be told in the header.
 func checkHeaderName(name string) error {
 	switch {
@@ -197,6 +200,8 @@ func checkHeaderName(name string) error {
 		return fmt.Errorf("%q is no header name; use letters, digits and hyphens", name)
 	case connectionHeaders.contains(name):
 		return fmt.Errorf("header '%s' belongs to the connection; choose another name", name)
+	case proxyHeaders.contains(name):
+		return fmt.Errorf("reverse_proxy sets header '%s' to something else; choose another name", name)
 	}
 	return nil
 }

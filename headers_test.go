@@ -215,6 +215,7 @@ func TestCheckHeaderName(t *testing.T) {
 	for name, want := range map[string]string{
 		"X-Client-ID": "", "x": "", "X_Client": "", "X.Client": "", "X!#$%&'*+^`|~": "",
 		"": "is empty", "X Client": "is no header name", "X:Client": "is no header name", "X-Clïent": "is no header name", "X\r\nY": "is no header name", "X\x00": "is no header name",
+		"X-Forwarded-For": "reverse_proxy sets", "x_forwarded_host": "reverse_proxy sets", "X-FORWARDED-PROTO": "reverse_proxy sets",
 		"Connection": "belongs to the connection", "connection": "belongs to the connection", "Content_Length": "belongs to the connection", "TE": "belongs to the connection",
 		"Trailer": "belongs to the connection", "transfer-encoding": "belongs to the connection", "Upgrade": "belongs to the connection", "Host": "belongs to the connection",
 		"Keep-Alive": "belongs to the connection", "Proxy-Connection": "belongs to the connection", "Expect": "belongs to the connection", "Alt-Svc": "belongs to the connection",

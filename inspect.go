@@ -94,6 +94,9 @@ func printInspection(out io.Writer, certificates []*x509.Certificate, now time.T
 		f.certificate(certificate, now)
 		if i == 0 {
 			f.notes(certificate, now)
+			if certificate.IsCA && len(certificates) > 1 {
+				f.print("note", "it is a CA's; if the client's own is among those that follow, put that first")
+			}
 		}
 	}
 	fmt.Fprintf(out, "\nTo register it, paste this into the mtls global option:\n\n%s", clientBlock(certificates))

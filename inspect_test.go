@@ -41,7 +41,7 @@ func TestInspect(t *testing.T) {
 	sub := testpki.MustIntermediate(t, ca, testpki.CommonName("Sub"), testpki.Validity(from, until), testpki.Serial(big.NewInt(0xab)))
 	leaf := testpki.MustIssue(t, sub, testpki.Validity(from, until), testpki.Serial(big.NewInt(0x1234)),
 		testpki.Subject(pkix.Name{CommonName: "client", OrganizationalUnit: []string{"production"}, Organization: []string{"company"}}),
-		testpki.DNSNames("API.example.com", "*.example.com"), testpki.URIs("spiffe://prod.example/billing"),
+		testpki.DNSNames("API.example.com", "*.example.com"), testpki.URIs("https://prod.example/billing"),
 		testpki.IPs(net.ParseIP("2001:db8::1")), testpki.Emails("ops@Example.com"))
 	var out strings.Builder
 	printInspection(&out, leaf.Presented(), from.Add(24*time.Hour))
@@ -61,7 +61,7 @@ san_dns           API.example.com
 san_dns           *.example.com (can match no client)
 san_email         ops@Example.com
 san_ip            2001:db8::1
-san_uri           spiffe://prod.example/billing
+san_uri           https://prod.example/billing
 issuer            CN=Sub
 serial            1234
 valid from        2026-01-02T03:04:05Z
@@ -91,7 +91,7 @@ client "CHANGE-ME" {
 	# san_dns "api.example.com"
 	# san_email "ops@example.com"
 	# san_ip "2001:db8::1"
-	# san_uri "spiffe://prod.example/billing"
+	# san_uri "https://prod.example/billing"
 	# public_key "` + hashOf(leaf.Cert.RawSubjectPublicKeyInfo) + `"
 	# thumbprint "` + hashOf(leaf.Cert.Raw) + `"
 }
@@ -114,6 +114,7 @@ func TestInspectNotes(t *testing.T) {
 		"server":       {testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth)), []string{"it would be refused: the certificate's extended key usages are serverAuth"}},
 		"CA":           {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it counts only pinned: the certificate is a CA's", "\n\tthumbprint \""}},
 		"no subject":   {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{}), testpki.DNSNames("a.example")), []string{"subject           (empty)\n", "\n\tsan_dns \"a.example\"\n"}},
+		"workload":     {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a"), testpki.DNSNames("a.example")), []string{"{\n\tsan_uri \"spiffe://prod.example/ns/a\"\n", "by itself:\n\t# public_key"}},
 		"no names":     {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{})), []string{"\n\tthumbprint \""}},
 		"RSA":          {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048)), []string{"key               RSA 2048\n"}},
 		"Ed25519":      {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.Ed25519)), []string{"key               Ed25519\n"}},

@@ -293,7 +293,9 @@ func TestA9_R21_ForwardedByATrustedProxy(t *testing.T) {
 					for _, url := range []string{guarded, optional} {
 						hop.get(url, proxy.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner").wantGone(t)
 						hop.get(url, proxy.send(f.sensor)).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
-						f.wantRefusal(t, hop.get(url, proxy.send(f.stranger)), proxy.realm(), "certificate_unknown")
+						if entry := f.wantRefusal(t, hop.get(url, proxy.send(f.stranger)), proxy.realm(), "certificate_unknown"); entry["forwarded"] != true {
+							t.Errorf("the log line does not say that the certificate was forwarded: %v", entry)
+						}
 						f.wantRefusal(t, hop.get(url, proxy.send(expired)), proxy.realm(), "certificate_expired")
 						for _, malformed := range proxy.malformed(f.billing) {
 							f.wantRefusal(t, hop.get(url, with(proxy.header, malformed)), proxy.realm(), "certificate_unsuitable")

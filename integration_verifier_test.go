@@ -36,6 +36,10 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 		"certificate_unsuitable": r.issue("no-client", testpki.EKU(x509.ExtKeyUsageServerAuth)),
 	}
 	r.start(billingAndSensor, verifierSite)
+	r.reload(strings.Replace(billingAndSensor, "client ", "forwarded_certificate nginx {\nfrom 192.0.2.1\n}\nclient ", 1), verifierSite)
+	r.logs.wait(t, "the warning", func(entry logEntry) bool {
+		return entry.str("level") == "warn" && strings.HasPrefix(entry.str("msg"), "a verifier sees no addresses")
+	})
 	for _, protocol := range rigProtocols {
 		t.Run(protocol, func(t *testing.T) {
 			r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")

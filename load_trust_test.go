@@ -152,13 +152,13 @@ func TestLoadTrustPoolRefresh(t *testing.T) {
 
 // TestLoadTrustWarnings: legal, but wider than an operator may think.
 func TestLoadTrustWarnings(t *testing.T) {
-	const warning = "the trust pool has several CAs and any of them can issue the client's name; add issued_by"
+	const warning = "the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them"
 	dir := loadFiles(t)
 	for _, test := range []struct {
 		name, text string
-		want       string // the client that is warned of
+		want       string // the clients that are warned of
 	}{
-		{"several CAs", "trust_pool file DIR/two.pem\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}\nclient c {\nsubject CN=c\n}", "b"},
+		{"several CAs", "trust_pool file DIR/two.pem\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}\nclient c {\nsubject CN=c\n}", "b c"},
 		{"several files", "trust_pool file DIR/ca.pem DIR/other.pem\nclient a {\nsubject CN=a\n}", "a"},
 		{"several sources", "trust_pool combined {\nsource file DIR/ca.pem\nsource file DIR/other.pem\n}\nclient a {\nsubject CN=a\n}", "a"},
 		{"one CA", "trust_pool file DIR/ca.pem\nclient a {\nsubject CN=a\n}", ""},
@@ -174,8 +174,10 @@ func TestLoadTrustWarnings(t *testing.T) {
 			var warned []string
 			for _, line := range result.lines {
 				if line["msg"] == warning {
-					warned = append(warned, line["client_id"].(string))
-					if line["level"] != "warn" || line["realm"] != "partners" || line["cas"] != 2.0 {
+					for _, id := range line["client_ids"].([]any) {
+						warned = append(warned, id.(string))
+					}
+					if line["level"] != "warn" || line["realm"] != "partners" || line["cas"] != 2.0 || line["clients"] != float64(len(warned)) {
 						t.Errorf("line %v", line)
 					}
 				}

@@ -61,6 +61,22 @@ func TestLoadAllowWarnings(t *testing.T) {
 	}
 }
 
+func TestLoadScopeWarnings(t *testing.T) {
+	const warning = "require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling"
+	for scopes, want := range map[string]int{`"api1"`: 0, `"api1","api2"`: 0, `"API1"`: 1, `"api","api1","api3"`: 2} {
+		handler := `{"handler":"mtls_auth","require_scope":[` + scopes + `]}`
+		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"default":{"clients":[`+
+			`{"client_id":"a","scope":"api1","x509_thumbprints":"SHA256"},{"client_id":"b","scope":"api2","x509_thumbprints":"OTHER256"}]}}},`+
+			strings.Replace(oneServer(handler), `"routes"`, `"tls_connection_policies":[{"client_authentication":{"mode":"request"}}],"routes"`, 1)+`}}`))
+		if result.err != nil {
+			t.Fatal(result.err)
+		}
+		if got := result.countWarnings(warning); got != want {
+			t.Errorf("require_scope %s: %d warnings, want %d", scopes, got, want)
+		}
+	}
+}
+
 // TestLoadClientAuthWarning: a server that asks nobody for a certificate
 // refuses everybody.
 func TestLoadClientAuthWarning(t *testing.T) {

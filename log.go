@@ -14,6 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// maxLoggedNames is how many alternative names of a certificate are logged.
+const maxLoggedNames = 8
+
 // logRefusal writes the one line that lets an operator mend a refusal. Text
 // from the certificate is escaped: a stranger chose it.
 func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal, errorID string, more ...zap.Field) {
@@ -28,6 +31,9 @@ func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x50
 		zap.String("remote_ip", remoteIP(r)),
 		zap.String("host", r.Host),
 		zap.String("uri", r.URL.Path),
+	}
+	if realm.forwarded.trusts(r) {
+		fields = append(fields, zap.Bool("forwarded", true)) // and remote_ip is the proxy's
 	}
 	if errorID != "" {
 		fields = append(fields, zap.String("error_id", errorID))
@@ -51,6 +57,9 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 		zap.String("serial", serialText(leaf.SerialNumber)),
 		zap.String("thumbprint", hex.EncodeToString(sum[:])),
 	}
+	if names := loggedNames(leaf); len(names) > 0 {
+		fields = append(fields, zap.Strings("names", names))
+	}
 	if refusal.Hint != "" {
 		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
@@ -58,6 +67,25 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 		fields = append(fields, zap.String("register", registration(sum)))
 	}
 	return fields
+}
+
+// loggedNames are the first alternative names of a certificate, as they would be
+// declared.
+func loggedNames(cert *x509.Certificate) (names []string) {
+	shown, err := validators.ShowNames(cert)
+	if err != nil {
+		return nil
+	}
+	for _, name := range shown {
+		if name.Kind == "" {
+			continue
+		}
+		if len(names) == maxLoggedNames {
+			return append(names, "…")
+		}
+		names = append(names, string(name.Kind)+" "+escaped(name.Text))
+	}
+	return names
 }
 
 // registration is the client block that would admit a certificate. It names

@@ -239,9 +239,10 @@ func (a *authenticator) explain(presented []*x509.Certificate, clientID string, 
 				misses = append(misses, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", name.Kind, maxNearName, name.Matched, maxNearName, name.Value, name.Client.ID, onlyWithChain))
 			}
 		}
+		misses = append(misses, a.chainHas(presented, now)...)
 	}
 	if clientID != "" {
-		misses = append(misses, a.declares(clientID)...)
+		misses = append(misses, a.declares(leaf, clientID)...)
 	}
 	// one certificate can lead to a client in several ways
 	var distinct []string
@@ -251,6 +252,21 @@ func (a *authenticator) explain(presented []*x509.Certificate, clientID string, 
 		}
 	}
 	return distinct
+}
+
+// chainHas tells of a chain that verifies what could stand in issued_by for it.
+func (a *authenticator) chainHas(presented []*x509.Certificate, now time.Time) (texts []string) {
+	if a.trust == nil {
+		return nil
+	}
+	chains, err := a.trust.Verify(presented[0], presented[1:], now)
+	if err != nil {
+		return nil
+	}
+	for _, ca := range chains[0][1:] {
+		texts = append(texts, fmt.Sprintf("the chain verifies, with the CA '%s': issued_by \"%x\"", validators.FormatDN(ca.RawSubject), sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
+	}
+	return texts
 }
 
 // whenValid tells what a certificate is within its validity period, on the day
@@ -289,9 +305,12 @@ func (a *authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 		}
 		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
 	}
-	names, _ := a.registry.Names(leaf)
+	names, noSVID := a.registry.Names(leaf)
 	for _, name := range names {
 		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
+	}
+	if len(texts) == 0 && noSVID != nil {
+		texts = append(texts, "but for that a client declares its SPIFFE ID")
 	}
 	if len(texts) == 0 {
 		texts = append(texts, "but for that it would be no client either")
@@ -300,14 +319,14 @@ func (a *authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 }
 
 // declares tells how the client would be recognised that was asked for.
-func (a *authenticator) declares(clientID string) []string {
+func (a *authenticator) declares(leaf *x509.Certificate, clientID string) []string {
 	client := a.registry.Client(clientID)
 	if client == nil {
 		return []string{fmt.Sprintf("the realm has no client %.200q", clientID)}
 	}
 	var texts []string
 	for _, cred := range client.Credentials {
-		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'", client.ID, cred.Kind, cred.Value))
+		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'%s", client.ID, cred.Kind, cred.Value, cred.Difference(leaf)))
 	}
 	for _, cred := range a.registry.Listed(client) {
 		texts = append(texts, fmt.Sprintf("the JWKS of client '%s' lists the certificate '%s'", client.ID, cred.Value))

@@ -62,6 +62,10 @@ func TestNearMisses(t *testing.T) {
 	sans := func(opts ...testpki.Option) *testpki.Leaf {
 		return testpki.MustSelfSigned(t, append([]testpki.Option{testpki.Subject(pkix.Name{})}, opts...)...)
 	}
+	alone := func(leaf *testpki.Leaf) *testpki.Leaf {
+		leaf.Chain = nil
+		return leaf
+	}
 	const untrusted = "', but it counts only with a chain that verifies and meets issued_by"
 	const own = "\nit is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name"
 	for _, tc := range []struct {
@@ -73,7 +77,10 @@ func TestNearMisses(t *testing.T) {
 	}{
 		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
 		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
-		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
+		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted +
+			"\nthe chain verifies, with the CA 'CN=Test Root CA': issued_by \"" + hashOf(ca.Cert.RawSubjectPublicKeyInfo) + "\""},
+		{"subject, no intermediate", []clients.Record{client}, alone(testpki.MustIssue(t, sub, company("client"))), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
+		{"two SPIFFE IDs", []clients.Record{uri}, issue(testpki.URIs("spiffe://prod.example/ns/billing/one", "spiffe://prod.example/ns/billing/two")), "", "certificate_unsuitable\nbut for that a client declares its SPIFFE ID"},
 		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', neither in this order nor in reverse"},
 		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is that of client 'a" + untrusted + own},
 		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is that of client 'a" + untrusted + own},
@@ -96,7 +103,10 @@ func TestNearMisses(t *testing.T) {
 		{"no clientAuth", []clients.Record{client}, issue(testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
 		{"no clientAuth, unknown", []clients.Record{client}, issue(company("stranger"), testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be no client either"},
 		{"CA as leaf", []clients.Record{client}, issue(testpki.IsCA(true)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
-		{"another client asked for", []clients.Record{client, named("b", "CN=b")}, issue(), "b", "client_mismatch\nclient 'b' declares the subject 'CN=b'"},
+		{"another client asked for", []clients.Record{client, named("b", "CN=b")}, issue(), "b", "client_mismatch\nclient 'b' declares the subject 'CN=b', of which the certificate lacks CN=b, and has CN=client,O=company instead"},
+		{"part of a subject", []clients.Record{named("b", "CN=client,OU=production,O=company")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nclient 'b' declares the subject 'CN=client,OU=production,O=company', of which the certificate lacks OU=production"},
+		{"more than a subject", []clients.Record{named("b", "CN=client")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nclient 'b' declares the subject 'CN=client', beside which the certificate has O=company"},
+		{"another order asked for", []clients.Record{named("b", "O=company,CN=client")}, issue(), "b", "certificate_unknown\nthe subject is that of client 'b' in reverse order; declare it as 'CN=client,O=company' if this is the client\nclient 'b' declares the subject 'O=company,CN=client', which the certificate has in another order"},
 		{"a client asked for that is none", []clients.Record{client}, issue(), "x\x1b", "client_mismatch\nthe realm has no client \"x\\x1b\""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -11,6 +11,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
+// maxWarnedClients is how many clients a warning names.
+const maxWarnedClients = 20
+
 // parts are what a realm's decisions are made of. Each of them can change
 // while the realm is in use.
 type parts struct {
@@ -96,6 +99,7 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 // been a warning about the pool.
 func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word string, warned bool) error {
 	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
+	var loose []string // clients that any CA of the pool could name
 	for _, client := range slices.SortedFunc(registry.All(), byID) {
 		switch {
 		case anchors.pool == nil && client.HasPKI():
@@ -106,11 +110,14 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word 
 			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
 		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
 			return fmt.Errorf("client '%s': under %s system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID, word)
-		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0 && !warned:
-			warned = true
-			realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the client's name; add issued_by",
-				zap.String("realm", realm.name), zap.String("client_id", client.ID), zap.Int("cas", anchors.cas))
+		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0:
+			loose = append(loose, client.ID)
 		}
+	}
+	if len(loose) > 0 && !warned {
+		realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them",
+			zap.String("realm", realm.name), zap.Int("cas", anchors.cas), zap.Int("clients", len(loose)),
+			zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
 	}
 	return nil
 }

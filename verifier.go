@@ -38,8 +38,14 @@ func (Verifier) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm.
 func (v *Verifier) Provision(ctx caddy.Context) error {
 	var err error
-	_, v.realm, err = findRealm(ctx, "verifier mtls", v.Realm)
-	return err
+	if _, v.realm, err = findRealm(ctx, "verifier mtls", v.Realm); err != nil {
+		return err
+	}
+	if v.realm.forwarded != nil && len(v.realm.forwarded.from) > 0 {
+		v.realm.app.logger.Warn("a verifier sees no addresses, so it refuses the own certificate of proxies that are known by 'from' alone; add their peer_key, or let them connect without one",
+			zap.String("realm", v.realm.name))
+	}
+	return nil
 }
 
 // UnmarshalCaddyfile reads the verifier inside client_auth. Syntax:

@@ -99,6 +99,9 @@ func newClient(r Record, now time.Time, files reader) (client *Client, warnings 
 		if cred.IsSHA1() {
 			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint", c.ID, cred.Value))
 		}
+		if cred.Kind == KindSubject && cred.dn.LooksReversed() {
+			warnings = append(warnings, fmt.Sprintf("client '%s': subject '%s' looks as openssl prints names; if nobody matches, write it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()))
+		}
 		if cred.Ended(now) {
 			warnings = append(warnings, fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)))
 		}

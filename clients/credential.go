@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"crypto/sha1" //nolint:gosec // see the registry
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -51,8 +52,9 @@ type Credential struct {
 	name       validators.Name
 	thumbprint validators.Thumbprint
 	// publicKey is the hash of a pinned key, or of the key in a certificate file
-	// or a JWKS.
+	// or a JWKS, and sha1 that of such a certificate.
 	publicKey [sha256.Size]byte
+	sha1      [sha1.Size]byte
 }
 
 // Ended reports whether the credential counts no longer.
@@ -63,6 +65,29 @@ func (c *Credential) Ended(now time.Time) bool {
 // IsSHA1 reports whether the credential is a SHA-1 thumbprint, which can be
 // forged.
 func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }
+
+// Difference tells how the subject of a certificate differs from the declared
+// one, as in ", of which the certificate lacks OU=production". It is "" for
+// other kinds of credential, and where nothing differs.
+func (c *Credential) Difference(leaf *x509.Certificate) string {
+	if c.Kind != KindSubject {
+		return ""
+	}
+	presented, err := validators.DNFromRaw(leaf.RawSubject)
+	if err != nil || presented.Key() == c.dn.Key() {
+		return ""
+	}
+	lacks, has := c.dn.Without(presented), presented.Without(c.dn)
+	switch {
+	case lacks != "" && has != "":
+		return ", of which the certificate lacks " + lacks + ", and has " + has + " instead"
+	case lacks != "":
+		return ", of which the certificate lacks " + lacks
+	case has != "":
+		return ", beside which the certificate has " + has
+	}
+	return ", which the certificate has in another order"
+}
 
 // Match is a credential that a certificate fits.
 type Match struct {
@@ -150,6 +175,7 @@ func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
 	return &Credential{
 		Kind: kind, Value: thumbprint.String(), thumbprint: thumbprint,
 		publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
+		sha1:      sha1.Sum(cert.Raw), //nolint:gosec // see the registry
 	}
 }
 

@@ -70,6 +70,9 @@ func NewRegistry(list []*Client) (*Registry, error) {
 			}
 		}
 	}
+	if err := r.checkFiles(list); err != nil {
+		return nil, err
+	}
 	r.scopes = slices.Sorted(maps.Keys(scopes))
 	r.claimKeys(list)
 	return r, nil
@@ -94,6 +97,24 @@ func (r *Registry) add(cred *Credential) error {
 		return insert(r.sha1, sum, cred)
 	}
 	return r.addName(cred)
+}
+
+// checkFiles holds the certificates that clients declare as files against the
+// keys and the SHA-1 hashes that others do, which are indexed by something else.
+func (r *Registry) checkFiles(list []*Client) error {
+	for _, client := range list {
+		for _, cred := range client.Credentials {
+			if cred.Kind != KindCertificate {
+				continue
+			}
+			for _, other := range slices.Concat(r.keys[cred.publicKey], r.sha1[cred.sha1]) {
+				if err := conflict(cred, other, true); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Registry) addName(cred *Credential) error {

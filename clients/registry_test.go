@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bytes"
+	"crypto/sha1" //nolint:gosec // see the registry
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -174,6 +175,57 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 	}
 	if _, err := NewRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "declared twice") {
 		t.Fatal(err)
+	}
+}
+
+// TestReversedSubjectWarns: a subject in the order of openssl may be right, and
+// most often is not.
+func TestReversedSubjectWarns(t *testing.T) {
+	for subject, want := range map[string]string{
+		"O = company, OU = production, CN = client": "'CN=client,OU=production,O=company'",
+		"DC=example,CN=a":                   "'CN=a,DC=example'",
+		"CN=client,OU=production,O=company": "",
+		"CN=client":                         "",
+		"OU=a,OU=b":                         "",
+		"CN=a,CN=b":                         "",
+	} {
+		_, warnings, err := New(Record{ClientID: "a", SubjectDN: Strings{subject}}, time.Now())
+		if err != nil || (want == "") != (len(warnings) == 0) || len(warnings) > 0 && !strings.Contains(warnings[0], want) {
+			t.Errorf("%s: %q, %v", subject, warnings, err)
+		}
+	}
+}
+
+// TestB10_OneCertificateInSeveralWays: a certificate that one client declares as
+// a file must not be another's by its key or by its SHA-1 hash.
+func TestB10_OneCertificateInSeveralWays(t *testing.T) {
+	leaf, dir := testpki.MustSelfSigned(t), t.TempDir()
+	file := filepath.Join(dir, "leaf.pem")
+	if err := os.WriteFile(file, leaf.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, old, sum := sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo), sha1.Sum(leaf.Cert.Raw), sha256.Sum256(leaf.Cert.Raw)
+	for name, record := range map[string]Record{
+		"the same file": {CertificateFiles: Strings{file}},
+		"its key":       {PublicKeys: Strings{hex.EncodeToString(key[:])}},
+		"its SHA-1":     {Thumbprints: Strings{hex.EncodeToString(old[:])}},
+		"its SHA-256":   {Thumbprints: Strings{hex.EncodeToString(sum[:])}},
+	} {
+		for _, shared := range []bool{false, true} {
+			a, b := Record{ClientID: "a", CertificateFiles: Strings{file}, SharedCredential: shared}, record
+			b.ClientID, b.SharedCredential = "b", shared
+			one, two := mustClient(t, a), mustClient(t, b)
+			for _, list := range [][]*Client{{one, two}, {two, one}} {
+				_, err := NewRegistry(list)
+				if (err == nil) != shared || err != nil && (!strings.Contains(err.Error(), "client 'a'") || !strings.Contains(err.Error(), "client 'b'")) {
+					t.Errorf("%s, shared %t: %v", name, shared, err)
+				}
+			}
+		}
+		record.ClientID, record.CertificateFiles = "a", Strings{file}
+		if _, err := NewRegistry([]*Client{mustClient(t, record)}); err != nil {
+			t.Errorf("%s, of the same client: %v", name, err)
+		}
 	}
 }
 

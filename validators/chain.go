@@ -85,7 +85,7 @@ func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate
 		}
 		err = errors.New("the certificate is itself in the trust pool, which is for the CAs that issue client certificates: declare it as a pinned credential")
 	}
-	return nil, chainError(err, unusable, len(presented))
+	return nil, chainError(withoutIssuer(err, leaf, presented), unusable, len(presented))
 }
 
 // IssuedBy reports whether a certificate above the leaf, the anchor included,
@@ -258,6 +258,17 @@ func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate
 	}
 	known[tbs] = until
 	p.known.Store(&known)
+}
+
+// withoutIssuer says where Go found no CA at all that could have issued the
+// leaf, which is what happens to clients that send no intermediates.
+func withoutIssuer(err error, leaf *x509.Certificate, presented []*x509.Certificate) error {
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown || err.Error() != (x509.UnknownAuthorityError{}).Error() ||
+		bytes.Equal(leaf.RawIssuer, leaf.RawSubject) ||
+		slices.ContainsFunc(presented, func(ca *x509.Certificate) bool { return bytes.Equal(ca.RawSubject, leaf.RawIssuer) }) {
+		return err
+	}
+	return fmt.Errorf("%w; its issuer is not in the trust pool, nor among the %d certificates that were sent after it", err, len(presented))
 }
 
 // chainError adds why presented certificates were of no use, and makes all of

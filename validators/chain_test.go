@@ -54,7 +54,8 @@ func TestVerify(t *testing.T) {
 	mustVerify(t, pool, direct, root.Cert, root.Cert, direct.Cert)
 
 	deep := testpki.MustIssue(t, three)
-	mustNotVerify(t, pool, deep, "unknown authority")
+	mustNotVerify(t, pool, deep, "unknown authority; its issuer is not in the trust pool, nor among the 0 certificates that were sent after it")
+	mustNotVerify(t, NewTrustPool(root.Pool()), deep, "nor among the 2 certificates", two.Cert, one.Cert)
 	mustNotVerify(t, pool, deep, `presented certificate "Two"`, three.Cert, two.Cert)
 	permutations([]*x509.Certificate{one.Cert, two.Cert, three.Cert, root.Cert, deep.Cert}, func(presented []*x509.Certificate) {
 		for _, pool := range []*TrustPool{NewTrustPool(root.Pool()), pool} {

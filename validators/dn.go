@@ -44,6 +44,12 @@ type DN struct {
 
 type rdn []attribute
 
+var (
+	oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+	// wideTypes are country, organization and domain component.
+	wideTypes = []asn1.ObjectIdentifier{{2, 5, 4, 6}, {2, 5, 4, 10}, {0, 9, 2342, 19200300, 100, 1, 25}}
+)
+
 // attribute has the text of its value or, if opaque, its DER.
 type attribute struct {
 	oid    asn1.ObjectIdentifier
@@ -98,6 +104,37 @@ func (d DN) ReversedKey() string {
 	reversed := slices.Clone(d.rdns)
 	slices.Reverse(reversed)
 	return nameKey(reversed)
+}
+
+// LooksReversed reports whether the name, as RFC 4514 writes it, begins with a
+// country, an organization or a domain and ends with a common name, as OpenSSL
+// prints names: most certificates have it the other way round.
+func (d DN) LooksReversed() bool {
+	if len(d.rdns) < 2 {
+		return false
+	}
+	first, last := d.rdns[len(d.rdns)-1], d.rdns[0]
+	return last[0].oid.Equal(oidCommonName) && slices.ContainsFunc(wideTypes, first[0].oid.Equal)
+}
+
+// Reversed is the name with its RDNs in reverse order, as RFC 4514 writes it.
+func (d DN) Reversed() string {
+	rdns := slices.Clone(d.rdns)
+	slices.Reverse(rdns)
+	return DN{rdns: rdns}.String()
+}
+
+// Without returns the RDNs of the name that another has not, as RFC 4514 §2
+// writes them, for somebody to read.
+func (d DN) Without(other DN) string {
+	var rest []rdn
+	for _, own := range d.rdns {
+		key := nameKey([]rdn{own})
+		if !slices.ContainsFunc(other.rdns, func(theirs rdn) bool { return nameKey([]rdn{theirs}) == key }) {
+			rest = append(rest, own)
+		}
+	}
+	return string(appendName(nil, rest, maxFormattedBytes))
 }
 
 // String returns the name as RFC 4514 §2 writes it. ParseDN reads it back as

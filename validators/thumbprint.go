@@ -147,6 +147,9 @@ func decodeHash(text string) ([]byte, error) {
 		return nil, wrongHashLength(digits)
 	}
 
+	if strings.Contains(text, ".") {
+		return nil, errors.New("it has a '.', as the name of a file: write the hash of the certificate in it")
+	}
 	if strings.ContainsAny(text, "+/") {
 		return nil, errors.New("it is base64, not base64url: write - for + and _ for /")
 	}
