@@ -160,7 +160,7 @@ func TestBadClient(t *testing.T) {
 		{`jwks "{$MTLS_TEST_UNSET}"`, 1, "jwks is empty; give it a value or remove the line"},
 		{"jwks a.json\njwks https://a.example/jwks", 2, "duplicate option 'jwks'"},
 		{"jwks https://a.example/jwks\njwks https://b.example/jwks", 2, "duplicate option 'jwks'"},
-		{"jwks http://a.example/jwks", 1, "jwks 'http://a.example/jwks': 'http://a.example/jwks' is not an https URL; use one, or a file"},
+		{"jwks http://a.example/jwks", 1, "jwks: 'http://a.example/jwks' is not an https URL; use one, or a file"},
 		{"issued_by", 1, wrongCount("issued_by")},
 		{`issued_by "{$MTLS_TEST_UNSET}"`, 1, "issued_by is empty; give it a value or remove it"},
 		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'"},

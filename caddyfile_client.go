@@ -143,7 +143,13 @@ func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 		return nil
 	}
 	record.JWKSURI = place
-	return checkValue(d, "jwks", place, clients.CheckJWKSURI)
+	if strings.Contains(place, "{") {
+		return nil // a placeholder, checked when it is expanded
+	}
+	if err := clients.CheckJWKSURI(place); err != nil {
+		return d.Errf("jwks: %w", err) // the URL may hold a password
+	}
+	return nil
 }
 
 func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,8 +15,6 @@ const (
 	copiesPoll = time.Second
 	// copiesPause is how long storage is left alone after it has failed.
 	copiesPause = 30 * time.Second
-	// copiesTimeout bounds how long storage may take for one of them.
-	copiesTimeout = 30 * time.Second
 	// copiesSweep is how often storage is looked through for copies that nobody
 	// needs.
 	copiesSweep = 24 * time.Hour
@@ -58,14 +57,10 @@ func (realm *Realm) keepCopies(ctx context.Context) {
 	var swept time.Time
 	failing := false
 	for {
-		err := realm.directory.SaveCopies(func(c clients.Copy) error {
-			within, cancel := context.WithTimeout(ctx, copiesTimeout)
-			defer cancel()
-			return store.Save(within, c)
-		})
-		if err == nil && time.Since(swept) > copiesSweep {
+		err := realm.directory.SaveCopies(ctx, store)
+		if time.Since(swept) > copiesSweep {
 			swept = time.Now()
-			err = realm.sweepCopies(ctx, store)
+			err = errors.Join(err, realm.sweepCopies(ctx, store))
 		}
 		if ctx.Err() != nil {
 			return
@@ -92,10 +87,10 @@ func (realm *Realm) keepCopies(ctx context.Context) {
 // stored again that are missing.
 func (realm *Realm) sweepCopies(ctx context.Context, store *clients.CopyStore) error {
 	copied := realm.directory.Copied()
-	if len(copied) == 0 {
-		return nil
-	}
 	lost, err := store.Sweep(ctx, copied)
 	realm.directory.CopiesLost(lost)
+	if len(copied) == 0 {
+		return nil // without a JWKS, storage need not answer
+	}
 	return err
 }

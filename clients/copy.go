@@ -2,11 +2,15 @@ package clients
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
@@ -20,6 +24,12 @@ const (
 	copyUse = 24 * time.Hour
 	// copyRefresh is how often a copy is stored again that has not changed.
 	copyRefresh = copyUse / 4
+	// copyAhead is how far the clocks of two nodes may differ. What is said to be
+	// of a later time must not keep what is new from being stored.
+	copyAhead = time.Hour
+	// maxCopyContent is the size of the largest JWK Set that is stored, in bytes.
+	// A storage may take no more than 400 kB, which that is in base64.
+	maxCopyContent = 256 << 10
 )
 
 // Copy is what outlives the process of the JWKS of a client: the set itself if
@@ -29,7 +39,8 @@ type Copy struct {
 	ClientID string
 	// Address is the SHA-256 hash of the URL, zero without one.
 	Address [sha256.Size]byte
-	// Content is the JWK Set as it was fetched at Fetched, nil if it never was.
+	// Content is a JWK Set of the certificates that were there at Fetched, nil if
+	// it was never fetched or is too large to be kept.
 	Content []byte
 	Fetched time.Time
 	// Listed tells when a certificate was first seen in the set, by its SHA-256
@@ -108,12 +119,36 @@ func parseSum(text string) (sum [sha256.Size]byte, err error) {
 	return sum, errors.New("a hash in it is no SHA-256 hash")
 }
 
-// merge keeps the earlier of the times at which two nodes have seen a
-// certificate first.
-func (c Copy) merge(other Copy) {
-	for sum, since := range c.Listed {
-		if before, ok := other.Listed[sum]; ok && before.Before(since) {
-			c.Listed[sum] = before
+// merge returns what two nodes know together: what is in the JWKS by the later
+// of two copies of it, and of what is there when it was seen first.
+func (c Copy) merge(stored Copy, now time.Time) Copy {
+	latest, other := c, stored
+	if stored.Address == c.Address && stored.Fetched.After(c.Fetched) && stored.Fetched.Sub(now) < copyAhead {
+		latest, other = stored, c
+	}
+	latest.Listed = maps.Clone(latest.Listed)
+	unfetched := latest.Address != [sha256.Size]byte{} && latest.Fetched.IsZero()
+	for sum, since := range other.Listed {
+		if known, ok := latest.Listed[sum]; ok && since.Before(known) || !ok && unfetched {
+			latest.Listed[sum] = since
 		}
 	}
+	return latest
+}
+
+// keySetOf returns a JWK Set of certificates and of nothing else: what its owner
+// adds to a set costs storage nothing. It is nil if that is too large.
+func keySetOf(certificates []*x509.Certificate) []byte {
+	if certificates == nil {
+		return nil
+	}
+	var set jose.JSONWebKeySet
+	for _, certificate := range certificates {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: certificate.PublicKey, Certificates: []*x509.Certificate{certificate}})
+	}
+	content, err := json.Marshal(set)
+	if err != nil || len(content) > maxCopyContent {
+		return nil
+	}
+	return content
 }

@@ -1,13 +1,16 @@
 package clients
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -21,11 +24,16 @@ const (
 	// copyUnused is how long a copy stays after its client has gone, for a node
 	// whose configuration is older may know it.
 	copyUnused = 30 * 24 * time.Hour
+	// copyTimeout bounds how long storage may take for one copy, and sweepTimeout
+	// how long for looking through all of them.
+	copyTimeout  = 30 * time.Second
+	sweepTimeout = 5 * time.Minute
 )
 
 // CopyStore keeps copies of JWKS in storage, one object for each client. Nodes
 // that share the storage share them. They are as good as what they are copies
-// of: whoever can write to the storage decides who is a client.
+// of: whoever can write to the storage decides who is a client. No method waits
+// for a storage that hangs, and a panic of a storage module is an error.
 type CopyStore struct {
 	// Storage is where the copies are kept.
 	Storage certmagic.Storage
@@ -43,43 +51,60 @@ func (s *CopyStore) Load(ctx context.Context, clientIDs []string) ([]Copy, error
 	if len(clientIDs) == 0 {
 		return nil, nil
 	}
+	var mu sync.Mutex
+	var copies []Copy
+	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.loadAll(ctx, clientIDs, func(found Copy) {
+			mu.Lock()
+			defer mu.Unlock()
+			copies = append(copies, found)
+		})
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(copies), err
+}
+
+func (s *CopyStore) loadAll(ctx context.Context, clientIDs []string, add func(Copy)) error {
 	names, err := s.names(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var (
-		mu     sync.Mutex
-		loads  sync.WaitGroup
-		copies []Copy
-		failed error
-	)
+	var loads sync.WaitGroup
+	var failed atomic.Pointer[error]
 	free := make(chan struct{}, maxCopyLoads)
 	for _, id := range clientIDs {
 		name := s.object(id)
 		if _, known := names[name]; !known {
 			continue
 		}
-		free <- struct{}{}
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		loads.Go(func() {
 			defer func() { <-free }()
 			found, ok, err := s.load(ctx, name, id)
-			mu.Lock()
-			defer mu.Unlock()
 			if ok {
-				copies = append(copies, found)
+				add(found)
 			}
 			if err != nil {
-				failed = err
+				failed.Store(&err)
 			}
 		})
 	}
 	loads.Wait()
-	return copies, failed
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // load reads one copy. The error is that of the storage; what cannot be
 // understood is reported.
 func (s *CopyStore) load(ctx context.Context, name, clientID string) (found Copy, ok bool, err error) {
+	defer storage.Guard(&err)
 	if err := ctx.Err(); err != nil {
 		return Copy{}, false, err
 	}
@@ -101,29 +126,57 @@ func (s *CopyStore) load(ctx context.Context, name, clientID string) (found Copy
 	return found, true, nil
 }
 
-// Save stores a copy. If another node has seen one of the certificates earlier,
-// that stays known. An object of a later release is left as it is.
-func (s *CopyStore) Save(ctx context.Context, c Copy) error {
+// Save stores a copy and returns it with what other nodes have stored of it: they
+// may have seen a certificate earlier, or fetched the JWKS later. An object of a
+// later release is left as it is.
+func (s *CopyStore) Save(ctx context.Context, c Copy) (Copy, error) {
+	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
+	defer cancel()
+	return storage.Within(ctx, func(ctx context.Context) (Copy, error) { return s.save(ctx, c) })
+}
+
+func (s *CopyStore) save(ctx context.Context, c Copy) (Copy, error) {
 	name := s.object(c.ClientID)
-	text, err := s.Storage.Load(ctx, name)
+	stored, err := s.Storage.Load(ctx, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fmt.Errorf("reading '%s' from storage: %w", name, err)
+		return c, fmt.Errorf("reading '%s' from storage: %w", name, err)
 	default:
-		before, err := parseCopy(text)
+		before, err := parseCopy(stored)
 		if errors.Is(err, errNewerCopy) {
-			return nil
+			return c, nil
 		}
 		if err == nil && before.ClientID == c.ClientID {
-			c.merge(before)
+			c = c.merge(before, s.Now())
 		}
 	}
-	if text, err = c.encode(); err != nil {
-		return err
+	if len(c.Listed) == 0 && c.Content == nil {
+		return c, nil // nothing is known of it
+	}
+	text, err := c.encode()
+	if err != nil || bytes.Equal(text, stored) {
+		return c, err
 	}
 	if err := s.Storage.Store(ctx, name, text); err != nil {
-		return fmt.Errorf("writing '%s' to storage: %w", name, err)
+		return c, fmt.Errorf("writing '%s' to storage: %w", name, err)
+	}
+	return c, nil
+}
+
+// Delete removes the copy of a client that has no JWKS any more.
+func (s *CopyStore) Delete(ctx context.Context, clientID string) error {
+	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
+	defer cancel()
+	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.remove(ctx, s.object(clientID))
+	})
+	return err
+}
+
+func (s *CopyStore) remove(ctx context.Context, name string) error {
+	if err := s.Storage.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("deleting '%s' from storage: %w", name, err)
 	}
 	return nil
 }
@@ -131,6 +184,12 @@ func (s *CopyStore) Save(ctx context.Context, c Copy) error {
 // Sweep deletes the copies of clients that nobody has had for a month. It
 // returns which of those that there should be are missing.
 func (s *CopyStore) Sweep(ctx context.Context, clientIDs []string) (missing []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	return storage.Within(ctx, func(ctx context.Context) ([]string, error) { return s.sweep(ctx, clientIDs) })
+}
+
+func (s *CopyStore) sweep(ctx context.Context, clientIDs []string) (missing []string, err error) {
 	names, err := s.names(ctx)
 	if err != nil {
 		return nil, err
@@ -142,22 +201,27 @@ func (s *CopyStore) Sweep(ctx context.Context, clientIDs []string) (missing []st
 		}
 		delete(names, name)
 	}
+	var failed failures
 	for name := range names {
-		info, err := s.Storage.Stat(ctx, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		if ctx.Err() != nil {
+			break
 		}
-		if err != nil {
-			return missing, fmt.Errorf("reading about '%s' from storage: %w", name, err)
-		}
-		if s.Now().Sub(info.Modified) < copyUnused {
-			continue
-		}
-		if err := s.Storage.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return missing, fmt.Errorf("deleting '%s' from storage: %w", name, err)
-		}
+		failed.add(s.sweepOne(ctx, name))
 	}
-	return missing, nil
+	return missing, failed.join()
+}
+
+func (s *CopyStore) sweepOne(ctx context.Context, name string) error {
+	info, err := s.Storage.Stat(ctx, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading about '%s' from storage: %w", name, err)
+	case s.Now().Sub(info.Modified) < copyUnused:
+		return nil
+	}
+	return s.remove(ctx, name)
 }
 
 func (s *CopyStore) names(ctx context.Context) (map[string]struct{}, error) {
@@ -183,4 +247,30 @@ func (s *CopyStore) prefix() string {
 func (s *CopyStore) object(clientID string) string {
 	sum := sha256.Sum256([]byte(clientID))
 	return path.Join(s.prefix(), fmt.Sprintf("%x.json", sum[:16]))
+}
+
+// maxFailures is how many errors are told one by one.
+const maxFailures = 5
+
+// failures are errors that did not end what was going on.
+type failures struct {
+	list []error
+	more int
+}
+
+func (f *failures) add(err error) {
+	switch {
+	case err == nil:
+	case len(f.list) < maxFailures:
+		f.list = append(f.list, err)
+	default:
+		f.more++
+	}
+}
+
+func (f *failures) join() error {
+	if f.more == 0 {
+		return errors.Join(f.list...)
+	}
+	return errors.Join(append(f.list, fmt.Errorf("%d more", f.more))...)
 }

@@ -2,16 +2,23 @@ package clients
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 var copyTime = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
@@ -38,7 +45,7 @@ func TestCopyStore(t *testing.T) {
 	}
 	long := strings.Repeat("Ä", 100)[:200]
 	for _, id := range []string{"a", "A", "b@example.com", "x/y"} {
-		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+		if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
 			t.Fatal(err)
 		}
 		copies, err := s.Load(t.Context(), []string{id, long})
@@ -53,7 +60,7 @@ func TestCopyStore(t *testing.T) {
 	later := newCopy("a")
 	sum, other := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("other"))
 	later.Listed = map[[sha256.Size]byte]time.Time{sum: copyTime.Add(time.Hour), other: copyTime.Add(time.Minute)}
-	if err := s.Save(t.Context(), later); err != nil {
+	if _, err := s.Save(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
 	copies, err := s.Load(t.Context(), []string{"a"})
@@ -101,7 +108,7 @@ func TestCopiesThatCannotBeRead(t *testing.T) {
 		if len(*told) != 1 || !strings.Contains((*told)[0], want) {
 			t.Errorf("%.60s: told %q, want %q", text, *told, want)
 		}
-		if err := s.Save(t.Context(), newCopy("a")); err != nil {
+		if _, err := s.Save(t.Context(), newCopy("a")); err != nil {
 			t.Error(err)
 		}
 		kept, err := s.Storage.Load(t.Context(), s.object("a"))
@@ -114,7 +121,7 @@ func TestCopiesThatCannotBeRead(t *testing.T) {
 func TestCopiesAreSwept(t *testing.T) {
 	s, _ := newCopyStore(t)
 	for _, id := range []string{"a", "gone"} {
-		if err := s.Save(t.Context(), newCopy(id)); err != nil {
+		if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,4 +169,158 @@ func FuzzCopy(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestCopiesOfAnotherNode: of two copies of a JWKS the later one counts, unless
+// its time cannot be, and of each certificate the earlier time.
+func TestCopiesOfAnotherNode(t *testing.T) {
+	x, y := sha256.Sum256([]byte("x")), sha256.Sum256([]byte("y"))
+	type dates = map[[sha256.Size]byte]time.Time
+	early, late := copyTime.Add(-time.Hour), copyTime.Add(time.Minute)
+	stored := newCopy("a")
+	stored.Content, stored.Listed = []byte(`{"keys":["stored"]}`), dates{x: copyTime}
+	for name, test := range map[string]struct {
+		change func(c *Copy)
+		stored bool // its content counts
+		want   dates
+	}{
+		"later":         {func(c *Copy) { c.Fetched, c.Listed = late, dates{y: late} }, false, dates{y: late}},
+		"earlier":       {func(c *Copy) { c.Fetched, c.Listed = early, dates{x: early, y: early} }, true, dates{x: early}},
+		"never fetched": {func(c *Copy) { c.Fetched, c.Content, c.Listed = time.Time{}, nil, dates{} }, true, dates{x: copyTime}},
+		"elsewhere":     {func(c *Copy) { c.Fetched, c.Address, c.Listed = early, x, dates{x: late, y: early} }, false, dates{x: copyTime, y: early}},
+		"elsewhere, never fetched": {func(c *Copy) {
+			c.Fetched, c.Content, c.Address, c.Listed = time.Time{}, nil, x, dates{y: late}
+		}, false, dates{x: copyTime, y: late}},
+		"earlier than what cannot be": {func(c *Copy) { c.Fetched, c.Listed = copyTime.Add(-48*time.Hour), dates{y: early} }, false, dates{y: early}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := newCopyStore(t)
+			s.Now = func() time.Time { return copyTime }
+			if name == "earlier than what cannot be" {
+				s.Now = func() time.Time { return copyTime.Add(-47 * time.Hour) }
+			}
+			if _, err := s.Save(t.Context(), stored); err != nil {
+				t.Fatal(err)
+			}
+			c := newCopy("a")
+			test.change(&c)
+			want := c
+			if test.stored {
+				want = stored
+			}
+			want.Listed = test.want
+			merged, err := s.Save(t.Context(), c)
+			if err != nil || !reflect.DeepEqual(merged, want) {
+				t.Errorf("%+v, %v, want %+v", merged, err, want)
+			}
+			copies, err := s.Load(t.Context(), []string{"a"})
+			if err != nil || len(copies) != 1 || !reflect.DeepEqual(copies[0], want) {
+				t.Errorf("%+v, %v, want %+v", copies, err, want)
+			}
+		})
+	}
+}
+
+// TestCopiesInABrokenStorage: a storage module that panics is an error, and one
+// that hangs is not waited for; what it has answered till then counts.
+func TestCopiesInABrokenStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newCopyStore(t)
+		for _, id := range []string{"a", "b"} {
+			if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Now = func() time.Time { return time.Now().Add(100 * 365 * 24 * time.Hour) }
+		kept := &keptStorage{Storage: s.Storage}
+		s.Storage = kept
+		ask := map[string]func(ctx context.Context) error{
+			"load": func(ctx context.Context) error {
+				copies, err := s.Load(ctx, []string{"a", "b"})
+				if len(copies) != 1 {
+					t.Errorf("%d copies", len(copies))
+				}
+				return err
+			},
+			"save":   func(ctx context.Context) error { _, err := s.Save(ctx, newCopy("a")); return err },
+			"sweep":  func(ctx context.Context) error { _, err := s.Sweep(ctx, []string{"b"}); return err },
+			"delete": func(ctx context.Context) error { return s.Delete(ctx, "a") },
+		}
+		for what, call := range ask {
+			kept.ask = func(_, id string) error {
+				if id == "a" {
+					panic("a bug")
+				}
+				return nil
+			}
+			if err := call(t.Context()); err == nil || err.Error() != "storage panicked: a bug" {
+				t.Errorf("%s: %v", what, err)
+			}
+			mended := make(chan struct{})
+			kept.ask = func(_, id string) error {
+				if id == "a" {
+					<-mended
+					return errors.New("too late")
+				}
+				return nil
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", what, err)
+			}
+			cancel()
+			began := time.Now()
+			if what != "load" { // which is bounded by who asks
+				if err := call(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > sweepTimeout {
+					t.Errorf("%s: %v after %v", what, err, time.Since(began))
+				}
+			}
+			close(mended)
+			synctest.Wait()
+		}
+	})
+}
+
+// TestSweepGoesOn: an object that cannot be looked at keeps no other from being
+// deleted.
+func TestSweepGoesOn(t *testing.T) {
+	s, _ := newCopyStore(t)
+	for i := range 20 {
+		if _, err := s.Save(t.Context(), newCopy(fmt.Sprint("a", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Now = func() time.Time { return time.Now().Add(2 * copyUnused) }
+	s.Storage = &keptStorage{Storage: s.Storage, ask: func(_, id string) error {
+		if id == "a7" {
+			return errors.New("no access")
+		}
+		return nil
+	}}
+	if _, err := s.Sweep(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no access") {
+		t.Error(err)
+	}
+	names, err := s.names(t.Context())
+	if _, left := names[s.object("a7")]; err != nil || len(names) != 1 || !left {
+		t.Errorf("left are %v, %v", names, err)
+	}
+}
+
+// TestLargeKeySet: what is too large for a storage is not kept.
+func TestLargeKeySet(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	if content := keySetOf(slices.Repeat([]*x509.Certificate{leaf.Cert}, 1000)); content != nil {
+		t.Errorf("%d bytes are kept", len(content))
+	}
+	var most []*x509.Certificate
+	for range MaxJWKSKeys {
+		most = append(most, testpki.MustSelfSigned(t).Cert)
+	}
+	content := keySetOf(most)
+	if again, _, err := ParseJWKS(content); err != nil || !sameCertificates(again, most) {
+		t.Errorf("%d of %d, %v", len(again), len(most), err)
+	}
+	if content := keySetOf(nil); content != nil {
+		t.Errorf("%s", content)
+	}
 }

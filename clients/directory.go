@@ -90,14 +90,12 @@ type Directory struct {
 	origins  []*origin
 	open     map[documentKey]*document
 	registry *Registry
+	copies   copyNotes
+
 	// recalled are the copies that were kept, by client, and the newest by the
-	// hash of its URL, while the directory is made; contested are clients with a
-	// copy though their JWKS is behind no URL, and unsaved those whose copy is to
-	// be stored, with how often that was noted
+	// hash of its URL, while the directory is made
 	recalled   map[string]Copy
 	recalledAt map[[sha256.Size]byte]Copy
-	contested  map[string]struct{}
-	unsaved    map[string]int
 }
 
 // origin is the configuration or a source, with its clients.
@@ -122,6 +120,11 @@ type status struct {
 	// failure is that of the last reading, broken that of the last content,
 	// which stays until there is another
 	failure, broken string
+	// doubt is what has been wrong with a file since then, which is told if it
+	// stays so: the file may still be being written
+	doubt string
+	since time.Time
+	told  bool
 }
 
 // SourceState tells of something that clients are read from.
@@ -190,8 +193,8 @@ func NewDirectory(config DirectoryConfig) (*Directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.config.Before, d.config.Records, d.recalled, d.recalledAt = nil, nil, nil, nil
 	d.commit(p, now)
+	d.config.Before, d.config.Records, d.recalled, d.recalledAt = nil, nil, nil, nil
 	return d, nil
 }
 
@@ -265,135 +268,4 @@ func (d *document) labels() []string {
 		labels[i] = "jwks:" + user
 	}
 	return labels
-}
-
-// Poll looks at the files, fetches the JWKS that are due, in the background,
-// and puts in force what has changed. It costs one system call for each file
-// that has not, of at most a thousand, in turn.
-func (d *Directory) Poll(ctx context.Context) {
-	d.polling.Lock()
-	defer d.polling.Unlock()
-	now := d.config.Now()
-	changes := d.look(now)
-	d.fetch(ctx, now)
-	if len(changes) == 0 && (len(d.pending) == 0 || now.Sub(d.tried).Abs() < retryPause || time.Now().Before(d.rest)) {
-		return
-	}
-	d.tried = now
-	// this is about work, which the configured clock does not measure
-	began := time.Now()
-	d.apply(changes, now)
-	d.rest = time.Now().Add(restFactor * time.Since(began))
-}
-
-// look returns what has changed.
-func (d *Directory) look(now time.Time) []change {
-	var changes []change
-	for _, o := range d.origins {
-		if o.source == nil {
-			continue
-		}
-		records, changed, err := o.source.Load(now)
-		if changed && err == nil {
-			changes = append(changes, change{origin: o, records: records})
-			continue
-		}
-		if changed {
-			d.breaks(change{origin: o}, err)
-		}
-		d.read(&o.status, now, err, func(err error) { d.config.Report(o.label(), o.name, err) })
-	}
-	for range min(len(d.files), maxLooks) {
-		d.lastFile = (d.lastFile + 1) % len(d.files)
-		document := d.files[d.lastFile]
-		content, changed, err := document.file.Look(now)
-		if changed {
-			var parsed *contents
-			if parsed, err = document.parse(content); err == nil {
-				changes = append(changes, change{document: document, contents: parsed})
-				continue
-			}
-			d.breaks(change{document: document}, err)
-		}
-		d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
-	}
-	if time.Now().Before(d.rest) {
-		return changes // clients choose when these change
-	}
-	for _, document := range d.urls {
-		fetched, ended, err := document.takeFetched()
-		if fetched != nil {
-			changes = append(changes, change{document: document, contents: fetched})
-		}
-		if ended && fetched == nil && err == nil && now.Sub(document.noted) >= copyRefresh {
-			d.mu.Lock()
-			d.noteCopy(document, now)
-			d.mu.Unlock()
-		}
-		if ended && (fetched == nil || err != nil) {
-			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
-		}
-	}
-	return changes
-}
-
-// breaks notes that content has become such that it cannot be used, until there
-// is another. What was there before and waits is no longer wanted.
-func (d *Directory) breaks(c change, err error) {
-	d.pending = slices.DeleteFunc(d.pending, c.of)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	*c.status() = status{success: c.status().success, broken: err.Error()}
-}
-
-// read notes how reading went that has brought nothing new, and reports an
-// error that is another than the last.
-func (d *Directory) read(s *status, now time.Time, err error, report func(error)) {
-	d.mu.Lock()
-	before := s.failure
-	switch {
-	case err != nil:
-		s.failure = err.Error()
-	default:
-		if s.failure = s.broken; s.broken == "" {
-			s.success = now
-		}
-	}
-	tell := err != nil && s.failure != before
-	d.mu.Unlock()
-	if tell {
-		report(err)
-	}
-}
-
-func (d *Directory) reportDocument(document *document, err error) {
-	label := string(document.kind)
-	if labels := document.labels(); len(labels) > 0 {
-		label = labels[0]
-	}
-	d.config.Report(label, document.name, err)
-}
-
-// fetch fetches what is due, as far as fetches are free.
-func (d *Directory) fetch(ctx context.Context, now time.Time) {
-	for range d.urls {
-		d.lastURL = (d.lastURL + 1) % len(d.urls)
-		document := d.urls[d.lastURL]
-		if now.Before(document.url.Due()) {
-			continue
-		}
-		select {
-		case d.fetches <- struct{}{}:
-		default:
-			d.lastURL += len(d.urls) - 1 // it is the first, next time
-			return
-		}
-		go func() {
-			_, _, err := document.url.Refresh(ctx)
-			document.mu.Lock()
-			document.ended, document.failed = true, err
-			document.mu.Unlock()
-			<-d.fetches
-		}()
-	}
 }

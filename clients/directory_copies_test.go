@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,10 +16,70 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
+// keptStorage is a storage that can be made to fail, and tells what is written.
+type keptStorage struct {
+	certmagic.Storage
+	// ask, if set, is called before anything is done to the object of a client
+	ask func(what, clientID string) error
+
+	mu    sync.Mutex
+	saved []string
+}
+
+func (s *keptStorage) asked(what, key string) error {
+	if s.ask == nil {
+		return nil
+	}
+	text, err := s.Storage.Load(context.Background(), key)
+	if err != nil {
+		return s.ask(what, "")
+	}
+	c, _ := parseCopy(text)
+	return s.ask(what, c.ClientID)
+}
+
+func (s *keptStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	if err := s.asked("load", key); err != nil {
+		return nil, err
+	}
+	return s.Storage.Load(ctx, key)
+}
+
+func (s *keptStorage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	if err := s.asked("stat", key); err != nil {
+		return certmagic.KeyInfo{}, err
+	}
+	return s.Storage.Stat(ctx, key)
+}
+
+func (s *keptStorage) Delete(ctx context.Context, key string) error {
+	if err := s.asked("delete", key); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *keptStorage) Store(ctx context.Context, key string, text []byte) error {
+	c, err := parseCopy(text)
+	if err != nil {
+		return err
+	}
+	if s.ask != nil {
+		if err := s.ask("store", c.ClientID); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saved = append(s.saved, c.ClientID)
+	return s.Storage.Store(ctx, key, text)
+}
+
 // keepCopies gives the world a storage.
-func (w *world) keepCopies() *CopyStore {
+func (w *world) keepCopies() (*CopyStore, *keptStorage) {
+	kept := &keptStorage{Storage: &certmagic.FileStorage{Path: w.t.TempDir()}}
 	store := &CopyStore{
-		Storage: &certmagic.FileStorage{Path: w.t.TempDir()}, Realm: "default", Now: w.config.Now,
+		Storage: kept, Realm: "default", Now: w.config.Now,
 		Report: func(object string, err error) { w.say("%s: %v", object, err) },
 	}
 	w.config.Recall = func(clientIDs []string) []Copy {
@@ -28,21 +89,29 @@ func (w *world) keepCopies() *CopyStore {
 		}
 		return copies
 	}
-	return store
+	return store, kept
 }
 
-// save returns the clients whose copies were stored.
+// save returns the clients whose copies were written.
 func (w *world) save(store *CopyStore) string {
 	w.t.Helper()
-	var saved []string
-	if err := w.SaveCopies(func(c Copy) error {
-		saved = append(saved, c.ClientID)
-		return store.Save(w.t.Context(), c)
-	}); err != nil {
+	if err := w.SaveCopies(w.t.Context(), store); err != nil {
 		w.t.Error(err)
 	}
-	slices.Sort(saved)
+	kept := store.Storage.(*keptStorage)
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	saved := slices.Compact(slices.Sorted(slices.Values(kept.saved)))
+	kept.saved = nil
 	return strings.Join(saved, " ")
+}
+
+// sync has a change stored, and what storage knows better counted.
+func (w *world) sync(store *CopyStore) {
+	w.t.Helper()
+	w.save(store)
+	w.poll(0)
+	w.save(store)
 }
 
 func (w *world) wantSaved(store *CopyStore, want string) {
@@ -58,7 +127,7 @@ func TestB10_JWKSAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const victim, thief = "https://victim.example/jwks", "https://thief.example/jwks"
 		w := newWorld(t)
-		store := w.keepCopies()
+		store, _ := w.keepCopies()
 		leaf, own, next := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 		w.config.Records = []Record{{ClientID: "thief", JWKSURI: thief}, {ClientID: "victim", JWKSURI: victim}}
 		w.web[victim], w.web[thief] = testpki.JWKS(t, leaf), testpki.JWKS(t, own)
@@ -138,7 +207,7 @@ func TestB10_JWKSAfterARestart(t *testing.T) {
 func TestCopiesOfContestedJWKS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		store := w.keepCopies()
+		store, _ := w.keepCopies()
 		leaf, own := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 		w.write("thief.json", testpki.JWKS(t, own))
 		w.config.Records = []Record{{ClientID: "thief", JWKSFile: w.path("thief.json")}, {ClientID: "victim", JWKS: testpki.JWKS(t, leaf)}}
@@ -147,7 +216,7 @@ func TestCopiesOfContestedJWKS(t *testing.T) {
 		w.wantSaved(store, "")
 		w.write("thief.json", testpki.JWKS(t, own, leaf))
 		w.poll(time.Second)
-		w.wantSaved(store, "victim")
+		w.wantSaved(store, "thief victim")
 		w.mustLoad()
 		w.wantPin(leaf, "victim by jwks")
 		// what it drops, it drops there too
@@ -169,7 +238,7 @@ func TestCopiesAreRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const address = "https://a.example/"
 		w := newWorld(t)
-		store := w.keepCopies()
+		store, _ := w.keepCopies()
 		leaf := testpki.MustSelfSigned(t)
 		w.web[address] = testpki.JWKS(t, leaf)
 		w.config.Records = []Record{{ClientID: "a", JWKSURI: address}}
@@ -190,8 +259,9 @@ func TestCopiesAreRefreshed(t *testing.T) {
 		w.mustLoad()
 		w.wantPin(leaf, "a by jwks")
 		// a copy that has become unusable is as good as none
+		copied, _ := w.copyOf(w.Registry().Client("a"))
 		w.config.Recall = func([]string) []Copy {
-			return []Copy{{ClientID: "a", Address: w.copyOf(w.Registry().Client("a")).Address, Content: []byte("{}"), Fetched: w.now}}
+			return []Copy{{ClientID: "a", Address: copied.Address, Content: []byte("{}"), Fetched: w.now}}
 		}
 		w.mustLoad()
 		w.wantPin(leaf, "")
@@ -205,7 +275,7 @@ func TestCopiesAreRefreshed(t *testing.T) {
 func TestCopiesThatCannotBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		store := w.keepCopies()
+		store, kept := w.keepCopies()
 		for _, id := range []string{"a", "b"} {
 			address := "https://" + id + ".example/"
 			w.web[address] = testpki.JWKS(t, testpki.MustSelfSigned(t))
@@ -214,21 +284,41 @@ func TestCopiesThatCannotBeStored(t *testing.T) {
 		w.mustLoad()
 		w.poll(0)
 		full := errors.New("disk full")
+		kept.ask = func(what, _ string) error {
+			if what == "store" {
+				return full
+			}
+			return nil
+		}
 		for range 2 {
-			if err := w.SaveCopies(func(Copy) error { return full }); !errors.Is(err, full) {
+			if err := w.SaveCopies(t.Context(), store); !errors.Is(err, full) {
 				t.Error(err)
 			}
 		}
+		kept.ask = nil
 		w.config.Before = w.Directory
 		w.mustLoad()
 		w.wantSaved(store, "a b")
-		// what changes while it is being stored is stored once more
+		// what is lost is stored again, and again if that is noted meanwhile
+		forget := func() {
+			t.Helper()
+			if err := store.Delete(t.Context(), "a"); err != nil {
+				t.Error(err)
+			}
+		}
+		forget()
 		w.CopiesLost([]string{"a"})
-		if err := w.SaveCopies(func(Copy) error { w.CopiesLost([]string{"a"}); return nil }); err != nil {
-			t.Error(err)
+		kept.ask = func(what, _ string) error {
+			if kept.ask = nil; what == "load" {
+				w.CopiesLost([]string{"a"})
+			}
+			return nil
 		}
 		w.wantSaved(store, "a")
+		forget()
+		w.wantSaved(store, "a")
 		// and what is gone is not
+		forget()
 		w.CopiesLost([]string{"a", "c"})
 		w.wantSaved(store, "a")
 		w.wantSaved(store, "")

@@ -8,17 +8,23 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// change is that an origin or a document has become another.
+// change is that an origin or a document has become another, or that a copy of a
+// JWKS in storage knows something better.
 type change struct {
 	origin  *origin
 	records []Record
 
 	document *document
 	contents *contents
+
+	correction *correction
 }
 
 func (c change) of(other change) bool {
-	return c.origin == other.origin && c.document == other.document
+	if c.correction != nil && other.correction != nil {
+		return c.correction.ClientID == other.correction.ClientID
+	}
+	return c.origin == other.origin && c.document == other.document && c.correction == other.correction
 }
 
 // plan is how everything would be after some changes.
@@ -29,20 +35,39 @@ type plan struct {
 	documents *documents
 	warnings  []string
 	relisted  []*Client // those with another JWKS
+	// stamp is since when what is new in a JWKS is listed
+	stamp time.Time
 }
 
 // apply puts changes in force, and with them what could not be before. What
-// does not go together with the rest is left out, and waits.
+// does not go together with the rest is left out, and waits. Whatever gets in
+// force may be what another waits for.
 func (d *Directory) apply(changes []change, now time.Time) {
 	for _, c := range changes {
 		d.pending = append(slices.DeleteFunc(d.pending, c.of), c)
 	}
-	d.try(slices.Clone(d.pending), now)
+	for {
+		waiting := len(d.pending)
+		failed := d.try(slices.Clone(d.pending), now)
+		if len(d.pending) > 0 && len(d.pending) < waiting {
+			continue
+		}
+		for _, f := range failed {
+			f.fails(d, f.err)
+		}
+		return
+	}
+}
+
+// failedChange is a change that cannot be put in force.
+type failedChange struct {
+	change
+	err error
 }
 
 // try puts changes in force, or, if they are no good together, one half of them
 // after the other.
-func (d *Directory) try(changes []change, now time.Time) {
+func (d *Directory) try(changes []change, now time.Time) []failedChange {
 	p, err := d.use(changes)
 	switch {
 	case err == nil:
@@ -51,13 +76,13 @@ func (d *Directory) try(changes []change, now time.Time) {
 			d.pending = slices.DeleteFunc(d.pending, c.of)
 			c.report(d, nil)
 		}
+		return nil
 	case len(changes) > 1:
 		half := len(changes) / 2
-		d.try(changes[:half], now)
-		d.try(changes[half:], now)
-	default:
-		changes[0].fails(d, err)
+		failed := d.try(changes[:half], now)
+		return append(failed, d.try(changes[half:], now)...)
 	}
+	return []failedChange{{changes[0], err}}
 }
 
 // use plans changes and has the registry used. What a JWKS holds is its owner's
@@ -75,18 +100,24 @@ func (d *Directory) use(changes []change) (p *plan, err error) {
 }
 
 func (c change) status() *status {
-	if c.origin != nil {
+	switch {
+	case c.origin != nil:
 		return &c.origin.status
+	case c.document != nil:
+		return &c.document.status
 	}
-	return &c.document.status
+	return &c.correction.status
 }
 
 func (c change) report(d *Directory, err error) {
-	if c.origin != nil {
+	switch {
+	case c.origin != nil:
 		d.config.Report(c.origin.label(), c.origin.name, err)
-		return
+	case c.document != nil:
+		d.reportDocument(c.document, err)
+	case err != nil:
+		d.config.Report("jwks:"+c.correction.ClientID, "storage", err)
 	}
-	d.reportDocument(c.document, err)
 }
 
 // fails notes that a change cannot be put in force, and reports it once.
@@ -104,15 +135,19 @@ func (c change) fails(d *Directory, err error) {
 // plan works out how everything would be. Nothing is changed by it.
 func (d *Directory) plan(changes []change) (*plan, error) {
 	now := d.config.Now()
-	p := &plan{changes: changes, documents: newDocuments(d.open, now)}
+	p := &plan{changes: changes, documents: newDocuments(d.open, now), stamp: d.copies.stamp(now)}
 	p.documents.at = d.openURL
 	records := make(map[*origin][]Record)
+	corrections := make(map[string]*correction)
 	for _, c := range changes {
-		if c.origin != nil {
+		switch {
+		case c.origin != nil:
 			records[c.origin] = c.records
-			continue
+		case c.document != nil:
+			p.documents.changed[c.document] = c.contents
+		default:
+			corrections[c.correction.ClientID] = c.correction
 		}
-		p.documents.changed[c.document] = c.contents
 	}
 	var list []*Client
 	for _, o := range d.origins {
@@ -129,6 +164,7 @@ func (d *Directory) plan(changes []change) (*plan, error) {
 		if err != nil {
 			return nil, o.wrap(err)
 		}
+		entries = p.correct(entries, corrections)
 		p.entries = append(p.entries, entries)
 		for _, e := range entries {
 			list = append(list, e.client)
@@ -196,7 +232,7 @@ func (d *Directory) entry(p *plan, record *Record, now time.Time) (entry, []stri
 	}
 	if record.hasJWKS() {
 		before := d.listedBefore(client.ID)
-		if client.listed = dated(client.listed, before, now); !sameListings(client.listed, before) {
+		if client.listed = dated(client.listed, before, p.stamp); !sameListings(client.listed, before) {
 			p.relisted = append(p.relisted, client)
 		}
 	}
@@ -244,11 +280,13 @@ func (d *Directory) openURL(key documentKey) (*document, error) {
 	opened.name = opened.url.Name()
 	if before := d.config.Before; before != nil {
 		before.mu.Lock()
-		old := before.open[key]
+		old, noted := before.open[key], time.Time{}
+		if old != nil {
+			noted = old.noted
+		}
 		before.mu.Unlock()
-		if old != nil && opened.url.TakeOver(old.url) {
-			fetched, _, _ := opened.takeFetched()
-			opened.contents, opened.noted = *fetched, old.noted
+		if old != nil && opened.takeOver(old) {
+			opened.noted = noted
 			opened.warnings = nil // they have been told
 			return opened, nil
 		}
@@ -260,30 +298,30 @@ func (d *Directory) openURL(key documentKey) (*document, error) {
 // commit puts a plan in force.
 func (d *Directory) commit(p *plan, now time.Time) {
 	d.mu.Lock()
+	before := d.registry
 	d.registry = p.registry
 	for i, o := range d.origins {
 		o.entries = p.entries[i]
 	}
 	warnings := p.warnings
-	say := func(document *document) {
-		for _, warning := range document.warnings {
-			warnings = append(warnings, fmt.Sprintf("%s '%s': %s", document.kind, document.name, warning))
-		}
-	}
 	for _, c := range p.changes {
 		*c.status() = status{success: now}
 		if c.document != nil {
 			c.document.contents = *c.contents
-			say(c.document)
+			warnings = append(warnings, c.document.tell()...)
 		}
 	}
 	for _, document := range p.documents.opened {
-		say(document)
+		warnings = append(warnings, document.tell()...)
 	}
 	d.sweep()
-	d.noteCopies(p, now)
+	d.noteCopies(p, before, now)
 	d.mu.Unlock()
+	d.warn(warnings)
+	d.tellConflicts()
+}
 
+func (d *Directory) warn(warnings []string) {
 	for i, warning := range warnings {
 		if i == maxTold {
 			d.config.Warn(fmt.Sprintf("%d more warnings", len(warnings)-maxTold))
@@ -291,7 +329,6 @@ func (d *Directory) commit(p *plan, now time.Time) {
 		}
 		d.config.Warn(warning)
 	}
-	d.tellConflicts()
 }
 
 // sweep notes who uses which document, and forgets those that nobody does.
@@ -318,7 +355,8 @@ func (d *Directory) sweep() {
 	}
 	d.open = open
 	d.pending = slices.DeleteFunc(d.pending, func(c change) bool {
-		return c.document != nil && open[c.document.documentKey] != c.document
+		return c.document != nil && open[c.document.documentKey] != c.document ||
+			c.correction != nil && d.registry.Client(c.correction.ClientID) == nil
 	})
 }
 

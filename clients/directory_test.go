@@ -211,9 +211,14 @@ func TestDirectoryOfFiles(t *testing.T) {
 	changed := w.now
 
 	// B4: broken, in conflict, refused, gone: the old state stays, and it is
-	// told once
+	// told once, unless the file is still being written
 	w.write("a.json", []byte(`[{"client_id":"a4"`))
 	w.poll(time.Minute)
+	w.saw()
+	if state := w.state("clients:a.json"); state.Failure != "" {
+		t.Errorf("%+v", state)
+	}
+	w.poll(source.QuietTime)
 	w.saw("clients:a.json, file:a.json: record 1")
 	w.poll(time.Minute)
 	w.saw()
@@ -241,10 +246,11 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.records("b.json", pinned("b3"))
 	w.poll(time.Minute)
 	w.wantClients("a1 b1 b3 c")
-	w.saw("clients:a.json, file:a.json: client 'x' is refused", "clients:b.json, file:b.json: <nil>")
+	w.saw("clients:b.json, file:b.json: <nil>", "clients:a.json, file:a.json: client 'x' is refused")
 	// what waits is forgotten when the file is broken meanwhile
 	w.write("a.json", []byte("["))
 	w.poll(time.Minute)
+	w.poll(source.QuietTime)
 	w.saw("clients:a.json, file:a.json: after record 0")
 	w.refuse = ""
 	w.records("b.json", pinned("b4"))
@@ -256,6 +262,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.poll(time.Minute)
+	w.poll(source.QuietTime)
 	w.saw("clients:a.json, file:a.json: stat ")
 	w.wantClients("a1 b1 b4 c")
 	w.write("a.json", []byte("[]"))
@@ -353,6 +360,8 @@ func TestDirectoryWatchesCertificateFiles(t *testing.T) {
 		w.write("a.pem", []byte(broken))
 		w.write("a.jwks", []byte(broken))
 		w.poll(time.Minute)
+		w.saw()
+		w.poll(source.QuietTime)
 		w.wantPin(third, "a by certificate")
 		w.wantPin(two, "j by jwks")
 		w.mu.Lock()
@@ -370,7 +379,7 @@ func TestDirectoryWatchesCertificateFiles(t *testing.T) {
 	w.write("a.jwks", testpki.JWKS(t, testpki.MustSelfSigned(t), two))
 	w.write("a.pem", third.PEM())
 	w.poll(time.Minute)
-	w.saw("jwks:j", "certificate:a.pem")
+	w.saw("certificate:a.pem", "jwks:j") // the one is as before, and waits for nothing
 	if state := w.state("jwks:j"); state.Failure != "" || !state.Success.Equal(w.now) {
 		t.Errorf("%+v", state)
 	}
@@ -429,4 +438,46 @@ func TestDirectoryTriesAgain(t *testing.T) {
 		w.wantPin(leaf, "")
 		w.saw("warning: clients from file:a.json: there are none", "clients:a.json, file:a.json: <nil>")
 	})
+}
+
+// TestFilesThatAreBeingWritten: what is wrong for a moment is not told, and is no
+// failure.
+func TestFilesThatAreBeingWritten(t *testing.T) {
+	w := newWorld(t)
+	w.records("a.json", pinned("a"))
+	w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+	w.mustLoad()
+	for _, part := range []string{"", "[", "[{", `[{"client_id":"b",`} {
+		w.write("a.json", []byte(part))
+		w.poll(source.QuietTime - time.Second)
+		w.wantClients("a")
+		if state := w.state("clients:a.json"); state.Failure != "" {
+			t.Errorf("%+v", state)
+		}
+	}
+	w.records("a.json", pinned("b"))
+	w.poll(time.Second)
+	w.wantClients("b")
+	w.saw("clients:a.json, file:a.json: <nil>")
+}
+
+// TestThreeFilesAtOnce: what cannot be put in force because of others is, once
+// these are, whichever stands first.
+func TestThreeFilesAtOnce(t *testing.T) {
+	w := newWorld(t)
+	moving := pinned("c")
+	w.records("1.json", pinned("one"))
+	w.records("2.json", pinned("two"), moving)
+	w.records("3.json", pinned("three"))
+	for _, name := range []string{"1.json", "2.json", "3.json"} {
+		w.config.Sources = append(w.config.Sources, NewFileSource(w.path(name)))
+	}
+	w.mustLoad()
+	w.now = w.now.Add(time.Minute)
+	w.records("1.json", pinned("one"), moving)
+	w.records("2.json", pinned("two"))
+	w.records("3.json", pinned("three"), pinned("one")) // which is wrong
+	w.Poll(t.Context())
+	w.wantClients("c one three two")
+	w.saw("clients:2.json, file:2.json: <nil>", "clients:1.json, file:1.json: <nil>", "clients:3.json, file:3.json: client 'one' is in")
 }

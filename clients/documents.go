@@ -1,9 +1,12 @@
 package clients
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,10 +29,16 @@ type document struct {
 
 	// users are the identifiers of the clients that name it
 	users []string
-	// noted is when a copy was to be stored last
+	// noted is when a copy was to be stored last. It is guarded by the
+	// directory's mu
 	noted time.Time
+	// broken is why the file as it is cannot be read
+	broken error
 
 	mu sync.Mutex // guards what a fetch leaves
+	// accepted is what was accepted last, and parsed what is in it
+	accepted []byte
+	parsed   *contents
 	// fetched is what has been fetched and does not count yet, nil if nothing
 	fetched *contents
 	ended   bool  // a fetch has ended
@@ -64,16 +73,69 @@ func (d *document) parse(content []byte) (*contents, error) {
 	return &contents{[]*x509.Certificate{certificate}, nil}, nil
 }
 
+// look returns the contents of a file if it has others than at the last look. An
+// error is returned until the file is whole again.
+func (d *document) look(now time.Time) (found *contents, changed bool, err error) {
+	content, changed, err := d.file.Look(now)
+	if err != nil {
+		return nil, false, err
+	}
+	if changed {
+		found, d.broken = d.parse(content)
+	}
+	return found, changed, d.broken
+}
+
 // accept is given what was fetched if it is another JWK Set than before.
 func (d *document) accept(content []byte) error {
-	parsed, err := d.parse(content)
-	if err != nil {
-		return err
+	d.mu.Lock()
+	parsed := d.parsed
+	if parsed != nil && !bytes.Equal(d.accepted, content) {
+		parsed = nil
+	}
+	d.mu.Unlock()
+	if parsed == nil {
+		var err error
+		if parsed, err = d.parse(content); err != nil {
+			return err
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fetched = parsed
+	d.accepted, d.parsed, d.fetched = content, parsed, parsed
 	return nil
+}
+
+// takeOver begins with what another document of the same URL has, and has parsed.
+func (d *document) takeOver(old *document) bool {
+	old.mu.Lock()
+	d.accepted, d.parsed = old.accepted, old.parsed
+	old.mu.Unlock()
+	return d.url.TakeOver(old.url) && d.began()
+}
+
+// began has what a URL begins with count at once.
+func (d *document) began() bool {
+	fetched, _, _ := d.takeFetched()
+	d.contents = *fetched
+	return true
+}
+
+// tell returns what there is to say of keys that are ignored.
+func (d *document) tell() []string {
+	list := make([]string, len(d.warnings))
+	for i, warning := range d.warnings {
+		list[i] = fmt.Sprintf("%s '%s': %s", d.kind, d.name, warning)
+	}
+	return list
+}
+
+// sameCertificates reports whether two JWKS have the same certificates, in any
+// order.
+func sameCertificates(a, b []*x509.Certificate) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(one *x509.Certificate) bool {
+		return !slices.ContainsFunc(b, one.Equal)
+	})
 }
 
 // takeFetched returns what has been fetched since the last call, nil if nothing

@@ -63,3 +63,47 @@ func sameListings(a, b []listing) bool {
 		return !known || !before.Equal(l.since)
 	})
 }
+
+// corrected returns a client's listings with what a copy of its JWKS knows
+// better: that a certificate was listed earlier, and, while the JWKS is not
+// known, what it lists. It returns nil if that is nothing.
+func corrected(client *Client, copied map[[sha256.Size]byte]time.Time) []listing {
+	if !client.hasJWKS() {
+		return nil
+	}
+	list, better := slices.Clone(client.listed), false
+	known := make(map[[sha256.Size]byte]struct{}, len(list))
+	for i := range list {
+		l := &list[i]
+		known[l.sum] = struct{}{}
+		if since, ok := copied[l.sum]; ok && since.Before(l.since) {
+			l.since, better = since, true
+		}
+	}
+	if len(list) == 0 || list[0].certificate == nil {
+		for sum, since := range copied {
+			if _, ok := known[sum]; !ok {
+				list, better = append(list, listing{sum: sum, since: since}), true
+			}
+		}
+	}
+	if !better {
+		return nil
+	}
+	return list
+}
+
+func (c *Client) hasJWKS() bool {
+	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return cred.Kind == KindJWKS })
+}
+
+// relisted returns the client with other listings.
+func (c *Client) relisted(list []listing) *Client {
+	changed := *c
+	changed.listed, changed.Credentials = list, nil
+	for _, cred := range c.Credentials {
+		own := *cred
+		changed.add(&own)
+	}
+	return &changed
+}

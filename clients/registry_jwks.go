@@ -63,8 +63,9 @@ func (r *Registry) claim(c claim) {
 }
 
 // holder returns a credential of another client that the certificate fits, nil
-// if there is none but those that may be shared. Whether a pin has ended or a
-// chain would verify does not matter.
+// if there is none but JWKS of clients that share it. What another declares is
+// not shared, for no operator has seen what a JWKS lists. Whether a pin has ended
+// or a chain would verify does not matter.
 func (r *Registry) holder(c claim) *Credential {
 	others := slices.Concat(r.Pins(c.certificate, c.sum), r.reserved[c.sum])
 	names, _ := r.Names(c.certificate)
@@ -72,7 +73,8 @@ func (r *Registry) holder(c claim) *Credential {
 		others = append(others, name.Credential)
 	}
 	for _, other := range others {
-		if conflict(&Credential{Client: c.client}, other, true) != nil {
+		shared := other.Kind == KindJWKS && other.Client.SharedCredential && c.client.SharedCredential
+		if other.Client != c.client && !shared {
 			return other
 		}
 	}

@@ -123,6 +123,29 @@ func TestJWKSThatAreShared(t *testing.T) {
 	}
 }
 
+// TestB10_JWKSShareOnlyWithJWKS: what another client declares is not shared with
+// a JWKS, whatever both say, for it would pass for that client, or keep it out,
+// by what its owner lists.
+func TestB10_JWKSShareOnlyWithJWKS(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t, testpki.CommonName("x"))
+	sum := sha256.Sum256(leaf.Cert.Raw)
+	for _, declared := range []Record{{Thumbprints: Strings{hex.EncodeToString(sum[:])}}, {SubjectDN: Strings{"CN=x"}}} {
+		declared.ClientID, declared.SharedCredential = "a", true
+		registry, err := NewRegistry([]*Client{
+			mustClient(t, Record{ClientID: "b", JWKS: testpki.JWKS(t, leaf), SharedCredential: true}), mustClient(t, declared),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := who(registry, leaf); strings.Contains(got, "jwks") {
+			t.Errorf("it is %q", got)
+		}
+		if conflicts := registry.Conflicts(); len(conflicts) != 1 || conflicts[0].Client.ID != "b" || conflicts[0].Holder.Client.ID != "a" {
+			t.Errorf("conflicts %+v", conflicts)
+		}
+	}
+}
+
 // TestJWKSKeepWhatTheyHold: who held a certificate keeps it, whoever stands
 // first; a certificate that is given up is free; what an operator declares
 // comes before any JWKS.

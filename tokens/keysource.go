@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
 const (
@@ -311,14 +313,9 @@ func (s *KeySource) finished(err error) {
 	}
 }
 
-// guard turns a panic of a storage module into an error: outside of a request
-// it would end the whole server.
+// guard is work whose panic is an error.
 func guard(ctx context.Context, a *attempt, work func(context.Context, *attempt) (lifeline, error)) (keys lifeline, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("storage panicked: %v", p)
-		}
-	}()
+	defer storage.Guard(&err)
 	return work(ctx, a)
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
 const (
@@ -246,11 +248,7 @@ func (l *revocationList) record(issuer string, rev Revocation) (record storedRev
 // store writes a revocation and then counts it. A panic of a storage module is
 // an error here: outside of a request it would end the whole server.
 func (r *Revocations) store(ctx context.Context, rev Revocation) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("storage panicked: %v", p)
-		}
-	}()
+	defer storage.Guard(&err)
 	if r.done(rev) { // while this one waited
 		return nil
 	}

@@ -120,11 +120,7 @@ func (r *Revocations) Refresh(ctx context.Context) error {
 
 // load returns the names of the objects that nobody needs any more.
 func (r *Revocations) load(ctx context.Context) (removable []string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("storage panicked: %v", p)
-		}
-	}()
+	defer storage.Guard(&err)
 	names, listErr := storage.List(ctx, r.cfg.Storage, r.prefix())
 	var records []storedRevocation
 	strange := make(map[string]bool)
@@ -176,24 +172,22 @@ func (r *Revocations) removable(records []storedRevocation) []string {
 }
 
 func (r *Revocations) remove(ctx context.Context, names []string) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.cfg.Report(RevocationNotRemoved, r.prefix(), fmt.Errorf("storage panicked: %v", p))
-		}
-	}()
-	var failed error
-	for _, name := range names[:min(len(names), maxRemovals)] {
-		err := r.cfg.Storage.Delete(ctx, name)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		failed = err
-		if r.removing == nil {
-			r.cfg.Report(RevocationNotRemoved, name, err)
-		}
-		break
+	name, err := r.remaining(ctx, names[:min(len(names), maxRemovals)])
+	if err != nil && (r.removing == nil || r.removing.Error() != err.Error()) {
+		r.cfg.Report(RevocationNotRemoved, name, err)
 	}
-	r.removing = failed
+	r.removing = err
+}
+
+// remaining deletes objects and returns the one that could not be.
+func (r *Revocations) remaining(ctx context.Context, names []string) (name string, err error) {
+	defer storage.Guard(&err)
+	for _, name = range names {
+		if err = r.cfg.Storage.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return name, err
+		}
+	}
+	return "", nil
 }
 
 func (r *Revocations) prefix() string {

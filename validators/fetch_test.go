@@ -91,7 +91,7 @@ func TestCheckFetchURL(t *testing.T) {
 		"http://ca.example/crl": "", "https://user:secret@ca.example:8443/a?b=c": "", "HTTP://ca.example": "",
 		"ldap://ca.example/cn=crl": "not an http or https URL", "file:///etc/passwd": "not an http or https URL",
 		"ca.example/crl": "not an http or https URL", "http:///crl": "not an http or https URL", "": "not an http or https URL",
-		"http://a b": "invalid character", "ftp://user:secret@x": "xxxxx", "http://[::1": "missing ']'",
+		"http://a b": "invalid character", "ftp://user:secret@x": "'ftp://x'", "http://[::1": "missing ']'",
 	} {
 		err := CheckFetchURL(address)
 		wantError(t, err, want)

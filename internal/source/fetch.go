@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -76,14 +77,14 @@ func (f *Fetcher) checkRedirect(request *http.Request, via []*http.Request) erro
 
 func checkURL(u *url.URL) error {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("'%s' is not an http or https URL; use one, or a file", Text(u.Redacted(), maxURLText))
+		return fmt.Errorf("'%s' is not an http or https URL; use one, or a file", shown(u))
 	}
 	return nil
 }
 
 func checkSecureURL(u *url.URL) error {
 	if u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("'%s' is not an https URL; use one, or a file", Text(u.Redacted(), maxURLText))
+		return fmt.Errorf("'%s' is not an https URL; use one, or a file", shown(u))
 	}
 	return nil
 }
@@ -102,6 +103,18 @@ func checkAddress(address string, check func(*url.URL) error) error {
 		return failure(err)
 	}
 	return check(u)
+}
+
+// shown is a URL as an error shows it: without what may be a user and a
+// password, wherever a mistake has put them.
+func shown(u *url.URL) string {
+	bare := *u
+	bare.User = nil
+	text := bare.String()
+	if at := strings.LastIndexByte(text, '@'); at >= 0 {
+		text = "…" + text[at:]
+	}
+	return Text(text, maxURLText)
 }
 
 // Document is what a server answers.
@@ -149,11 +162,19 @@ func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 	return document, nil
 }
 
+// quoted is what the cause of an error quotes of a URL.
+var quoted = regexp.MustCompile(` ?"(\\.|[^"\\])*"`)
+
 // failure makes an error fit for a log. The cause is not to be cut off by a long
-// URL before it.
+// URL before it. A URL that does not parse is not shown at all, for nobody can
+// tell where its password is.
 func failure(err error) error {
 	if wrapped := new(url.Error); errors.As(err, &wrapped) {
-		wrapped.URL = Text(wrapped.URL, maxURLText)
+		u, parsing := url.Parse(wrapped.URL)
+		if parsing != nil {
+			return fmt.Errorf("the URL does not parse: %s", Text(quoted.ReplaceAllString(wrapped.Err.Error(), ""), maxErrorText))
+		}
+		wrapped.URL = shown(u)
 	}
 	return errors.New(Text(err.Error(), maxErrorText))
 }

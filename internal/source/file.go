@@ -17,8 +17,7 @@ import (
 const QuietTime = 2 * time.Second
 
 // File is a file that is watched: it notices that the file has changed by its
-// size, its modification time and by its being another file under the same
-// name. Looking at one that has not changed costs one system call. A File
+// size, its times and by its being another file under the same name. Looking at one that has not changed costs one system call. A File
 // starts nothing, keeps no content, and is used by one goroutine at a time.
 type File struct {
 	path  string
@@ -63,7 +62,7 @@ func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 		f.seen = nil // reading a pipe would wait for a writer
 		return nil, false, fmt.Errorf("%s is not a regular file", f.path)
 	}
-	if f.seen == nil || !os.SameFile(f.seen, info) || f.seen.Size() != info.Size() || !f.seen.ModTime().Equal(info.ModTime()) {
+	if f.seen == nil || !sameFile(f.seen, info) {
 		f.since, f.settled = now, false
 	}
 	f.seen = info
@@ -85,6 +84,12 @@ func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 		f.since, f.settled = now, false // changed without another time
 	}
 	return content, true, nil
+}
+
+// sameFile reports whether a file is as it was. Who writes it can set its
+// modification time, as rsync does, but not when it was changed.
+func sameFile(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && changeTime(a) == changeTime(b)
 }
 
 // Quiet reports whether the file had not changed for [QuietTime] at the last

@@ -144,6 +144,13 @@ func (u *URL) Due() time.Time {
 	return u.due
 }
 
+// Fetching reports whether a fetch is under way.
+func (u *URL) Fetching() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.flight != nil
+}
+
 // AskSoon is called when something was asked for that is not in the document,
 // but may be in a newer one. It makes the document due at once, at most once in
 // 30 seconds, and reports whether it did. It waits for nothing.
@@ -269,9 +276,13 @@ func (u *URL) State() URLState {
 
 // Begin begins with a copy that was fetched earlier, by another process: the
 // document is due at once all the same. What is not accepted is not used; it
-// reports whether it was. It is called before anything is fetched.
+// reports whether it was. It is not called while a fetch may begin, and does
+// nothing once one has.
 func (u *URL) Begin(content []byte, fetched time.Time) bool {
-	if int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
+	u.mu.Lock()
+	begun := u.known || u.flight != nil
+	u.mu.Unlock()
+	if begun || int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
 		return false
 	}
 	u.mu.Lock()

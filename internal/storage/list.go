@@ -1,4 +1,5 @@
-// Package storage reads what several nodes write at the same time.
+// Package storage reads what several nodes write at the same time, and bounds
+// what a storage module that panics or hangs can do.
 package storage
 
 import (

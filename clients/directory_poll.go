@@ -1,0 +1,174 @@
+package clients
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// Poll looks at the files, fetches the JWKS that are due, in the background,
+// and puts in force what has changed. It costs one system call for each file
+// that has not, of at most a thousand, in turn.
+func (d *Directory) Poll(ctx context.Context) {
+	d.polling.Lock()
+	defer d.polling.Unlock()
+	now := d.config.Now()
+	changes := d.look(now)
+	d.fetch(ctx, now)
+	if len(changes) == 0 && (len(d.pending) == 0 || now.Sub(d.tried).Abs() < retryPause || time.Now().Before(d.rest)) {
+		return
+	}
+	d.tried = now
+	// this is about work, which the configured clock does not measure
+	began := time.Now()
+	d.apply(changes, now)
+	d.rest = time.Now().Add(restFactor * time.Since(began))
+}
+
+// look returns what has changed.
+func (d *Directory) look(now time.Time) []change {
+	var changes []change
+	for _, o := range d.origins {
+		if o.source == nil {
+			continue
+		}
+		records, changed, err := o.source.Load(now)
+		if c := (change{origin: o, records: records}); d.looked(c, changed, err, now) {
+			changes = append(changes, c)
+		}
+	}
+	for range min(len(d.files), maxLooks) {
+		d.lastFile = (d.lastFile + 1) % len(d.files)
+		document := d.files[d.lastFile]
+		contents, changed, err := document.look(now)
+		c := change{document: document, contents: contents}
+		if d.looked(c, changed, err, now) && !d.unchanged(c, now) {
+			changes = append(changes, c)
+		}
+	}
+	if time.Now().Before(d.rest) {
+		return changes // clients choose when these change
+	}
+	for _, document := range d.urls {
+		fetched, ended, err := document.takeFetched()
+		c := change{document: document, contents: fetched}
+		same := fetched == nil || d.unchanged(c, now)
+		if !same {
+			changes = append(changes, c)
+		}
+		if ended && same && err == nil && now.Sub(document.noted) >= copyRefresh {
+			d.mu.Lock()
+			d.noteCopy(document, now)
+			d.mu.Unlock()
+		}
+		if ended && (fetched == nil || err != nil) {
+			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
+		}
+	}
+	return append(changes, d.corrections(now)...)
+}
+
+// looked notes what a look at a file has brought, and reports whether it is a
+// change.
+func (d *Directory) looked(c change, changed bool, err error, now time.Time) bool {
+	if changed {
+		d.pending = slices.DeleteFunc(d.pending, c.of) // that is no longer wanted
+	}
+	d.mu.Lock()
+	s := c.status()
+	if changed && err != nil {
+		s.broken = ""
+	}
+	switch {
+	case err == nil:
+		s.doubt, s.told = "", false
+		if s.failure = s.broken; s.broken == "" && !changed {
+			s.success = now
+		}
+	case changed || s.doubt != err.Error():
+		s.doubt, s.since, s.told = err.Error(), now, false
+	}
+	tell := err != nil && !s.told && now.Sub(s.since).Abs() >= source.QuietTime
+	if tell {
+		s.failure, s.told = s.doubt, true
+	}
+	d.mu.Unlock()
+	if tell {
+		c.report(d, err)
+	}
+	return changed && err == nil
+}
+
+// unchanged takes over contents whose certificates are those that count. That
+// needs no other registry, with which the server would forget what it has
+// verified: who serves a JWKS could have it do so all the time.
+func (d *Directory) unchanged(c change, now time.Time) bool {
+	if !sameCertificates(c.document.certificates, c.contents.certificates) {
+		return false
+	}
+	d.pending = slices.DeleteFunc(d.pending, c.of)
+	d.mu.Lock()
+	told := slices.Equal(c.document.warnings, c.contents.warnings)
+	c.document.warnings = c.contents.warnings
+	*c.status() = status{success: now}
+	d.mu.Unlock()
+	if !told {
+		d.warn(c.document.tell())
+	}
+	c.report(d, nil)
+	return true
+}
+
+// read notes how a fetch went that has brought nothing new, and reports an error
+// that is another than the last.
+func (d *Directory) read(s *status, now time.Time, err error, report func(error)) {
+	d.mu.Lock()
+	before := s.failure
+	switch {
+	case err != nil:
+		s.failure = err.Error()
+	default:
+		if s.failure = s.broken; s.broken == "" {
+			s.success = now
+		}
+	}
+	tell := err != nil && s.failure != before
+	d.mu.Unlock()
+	if tell {
+		report(err)
+	}
+}
+
+func (d *Directory) reportDocument(document *document, err error) {
+	label := string(document.kind)
+	if labels := document.labels(); len(labels) > 0 {
+		label = labels[0]
+	}
+	d.config.Report(label, document.name, err)
+}
+
+// fetch fetches what is due, as far as fetches are free.
+func (d *Directory) fetch(ctx context.Context, now time.Time) {
+	for range d.urls {
+		d.lastURL = (d.lastURL + 1) % len(d.urls)
+		document := d.urls[d.lastURL]
+		if now.Before(document.url.Due()) {
+			continue
+		}
+		select {
+		case d.fetches <- struct{}{}:
+		default:
+			d.lastURL += len(d.urls) - 1 // it is the first, next time
+			return
+		}
+		go func() {
+			_, _, err := document.url.Refresh(ctx)
+			document.mu.Lock()
+			document.ended, document.failed = true, err
+			document.mu.Unlock()
+			<-d.fetches
+		}()
+	}
+}
