@@ -1,0 +1,144 @@
+package mtlsauth
+
+import (
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestC3_ResumedSession: a session may be resumed where another program ends
+// TLS. What it says of the peer is judged anew, like that of any other, with
+// nothing taken from the request before.
+func TestC3_ResumedSession(t *testing.T) {
+	now := time.Now()
+	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	soon := testpki.MustSelfSigned(t, testpki.Validity(now.Add(-time.Hour), now.Add(time.Hour)))
+	realm := strings.Replace(pinnedRealm(leaf, ""), "}]}", `},{"client_id":"b","x509_thumbprints":"`+hashOf(soon.Cert.Raw)+`"}]}`, 1)
+	handler := provisionHandlers(t, realm, noClients, `"realm":"default"`)[0]
+	ahead := time.Duration(0)
+	handler.realm.current.Load().now = func() time.Time { return now.Add(ahead) }
+	ask := func(leaf *testpki.Leaf) string {
+		r, _ := newRequest(leaf)
+		r.TLS.DidResume = true
+		// what TLS once thought of the chain does not count either
+		r.TLS.VerifiedChains = [][]*x509.Certificate{{stranger.Cert}}
+		r.Header.Set("X-Client-Id", "a")
+		reached, err := serve(r, handler)
+		var failure caddyhttp.HandlerError
+		switch {
+		case errors.As(err, &failure):
+			return failure.Err.Error()
+		case err != nil || reached == nil:
+			t.Fatalf("reached %t, %v", reached != nil, err)
+		}
+		return reached.Header.Get("X-Client-Id")
+	}
+	for range 2 {
+		for _, test := range []struct {
+			leaf  *testpki.Leaf
+			ahead time.Duration
+			want  string
+		}{
+			{leaf, 0, "a"}, {stranger, 0, refusedWord}, {nil, 0, "certificate_missing"}, {leaf, 0, "a"},
+			{soon, 0, "b"}, {soon, 2 * time.Hour, refusedWord}, {soon, 0, "b"},
+		} {
+			ahead = test.ahead
+			if got := ask(test.leaf); got != test.want {
+				t.Errorf("after %v: %q, want %q", ahead, got, test.want)
+			}
+		}
+	}
+	// who is disabled is refused on the session that admitted it
+	changed := handler.realm.current.Load().parts
+	client, _, err := clients.New(clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(leaf.Cert.Raw)}, Disabled: true}, now)
+	if err == nil {
+		changed.registry, err = clients.NewRegistry([]*clients.Client{client})
+	}
+	if err == nil {
+		err = handler.realm.change(func(p *parts) { *p = changed })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(leaf); got != refusedWord {
+		t.Errorf("disabled: %q", got)
+	}
+}
+
+// TestE2_PanicIsNoWayThrough: where deciding goes wrong altogether, no handler
+// behind is reached, with `optional` and `report_only` neither.
+func TestE2_PanicIsNoWayThrough(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), noClients, `"realm":"default"`, `"optional":true`, `"report_only":true`)
+	handlers[0].realm.current.Load().now = func() time.Time { panic("out of order") }
+	for i, handler := range handlers {
+		for range 2 {
+			r, repl := newRequest(leaf)
+			r.Header.Set("X-Client-Id", "a")
+			reached, panicked := (*http.Request)(nil), any(nil)
+			recorder := httptest.NewRecorder()
+			func() {
+				defer func() { panicked = recover() }()
+				_ = handler.ServeHTTP(recorder, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+					reached = r
+					return nil
+				}))
+			}()
+			if panicked != "out of order" {
+				t.Fatalf("directive %d: panic %v, so nothing is tested here", i, panicked)
+			}
+			if reached != nil || recorder.Body.Len() > 0 {
+				t.Errorf("directive %d: the API was reached: %t, body %q", i, reached != nil, recorder.Body)
+			}
+			if id, _ := repl.GetString("http.mtls.client_id"); id != "" || r.Header.Get("X-Client-Id") != "" {
+				t.Errorf("directive %d: client %q, header %q", i, id, r.Header)
+			}
+		}
+	}
+}
+
+// TestE2_PanicOverTheWire: of a request over which authentication panics the
+// caller gets an end without an answer, or an error, and the API nothing.
+func TestE2_PanicOverTheWire(t *testing.T) {
+	r := newRig(t)
+	billing, sensor := r.issue("billing"), r.selfSigned("sensor")
+	r.start(billingAndSensor, oneSite+strings.NewReplacer("api.test", "public.test", "mtls_auth", "mtls_auth {\n\toptional\n}").Replace(oneSite))
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	realm := module.(*App).Realms[defaultRealm]
+	sound := realm.current.Load()
+	broken, inner := *sound, *sound.authenticator
+	inner.now = func() time.Time { panic("out of order") }
+	broken.authenticator = &inner
+	for _, protocol := range rigProtocols {
+		t.Run(protocol, func(t *testing.T) {
+			realm.current.Store(&broken)
+			before := r.upstream.hits.Load()
+			for _, url := range []string{"https://api.test/", "https://public.test/"} {
+				for _, leaf := range []*testpki.Leaf{billing, sensor} {
+					got, err := r.caller(t, protocol, leaf).try(http.MethodPost, url, with("X-Client-Id", "billing.partner"))
+					if err == nil && got.status < 500 {
+						t.Errorf("%s is answered %d %.200q", url, got.status, got.body)
+					}
+				}
+			}
+			if n := r.upstream.hits.Load() - before; n > 0 {
+				t.Errorf("%d requests reached the API", n)
+			}
+			realm.current.Store(sound)
+			r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+		})
+	}
+}

@@ -1,0 +1,42 @@
+package mtlsauth
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// TestE4_VaryOfCopiedBodies: Vary is hidden in each way that a handler can send
+// a header in, reading the body from elsewhere included.
+func TestE4_VaryOfCopiedBodies(t *testing.T) {
+	names := newHeaderNames("Client-Cert")
+	for name, send := range map[string]func(w *varyWriter) error{
+		"ReadFrom": func(w *varyWriter) error {
+			_, err := w.ReadFrom(strings.NewReader("body"))
+			return err
+		},
+		"io.Copy": func(w *varyWriter) error {
+			_, err := io.Copy(w, struct{ io.Reader }{strings.NewReader("body")})
+			return err
+		},
+		"Write":       func(w *varyWriter) error { _, err := io.WriteString(w, "body"); return err },
+		"WriteHeader": func(w *varyWriter) error { w.WriteHeader(http.StatusOK); return nil },
+		"FlushError":  func(w *varyWriter) error { return http.NewResponseController(w).Flush() },
+	} {
+		for vary, want := range map[string]string{"Client-Cert": "*", "Accept, client-cert": "*", "Accept": "Accept"} {
+			recorder := httptest.NewRecorder()
+			w := &varyWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}, names: names}
+			w.Header().Set("Vary", vary)
+			if err := send(w); err != nil {
+				t.Fatal(name, err)
+			}
+			if got := recorder.Result().Header.Get("Vary"); got != want { // as it was when the header was sent
+				t.Errorf("%s: Vary %q is sent as %q, want %q", name, vary, got, want)
+			}
+		}
+	}
+}
