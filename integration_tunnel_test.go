@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"net"
@@ -136,4 +137,74 @@ func TestD6_Connect(t *testing.T) {
 	r.logs.wait(t, "the refusal", func(entry logEntry) bool {
 		return entry.str("msg") == "tunnel refused" && entry.str("remote_ip") == "127.0.0.1" && entry.str("error_id") != ""
 	})
+}
+
+func TestD6_Upgrades(t *testing.T) {
+	r := newRig(t)
+	billing := r.issue("billing")
+	r.selfSigned("sensor")
+	r.start(billingAndSensor, oneSite+`
+https://public.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+	}
+	reverse_proxy @UP@
+}
+`)
+	for _, tc := range []struct {
+		host, connection, want string
+		leaf                   *testpki.Leaf
+	}{
+		{"api.test", "Upgrade", `hello ["billing.partner"]`, billing},
+		{"api.test", "keep-alive, Upgrade", `hello ["billing.partner"]`, billing},
+		{"api.test", "X-Client-ID, upgrade, x_client_id", `hello ["billing.partner"]`, billing},
+		{"public.test", "Upgrade, X-Client-ID", `hello []`, nil},
+	} {
+		conn := r.raw(t, tc.leaf, tc.host)
+		conn.write("GET /upgrade HTTP/1.1\nHost: " + tc.host + "\nX-Client-ID: sensor-7\nConnection: " + tc.connection +
+			"\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
+		response, err := http.ReadResponse(conn.in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != http.StatusSwitchingProtocols {
+			t.Errorf("%s: %s, want an upgrade", tc.connection, response.Status)
+			continue
+		}
+		if line := readLine(t, conn.in); line != tc.want {
+			t.Errorf("%s: the API says %q, want %q", tc.connection, line, tc.want)
+		}
+		conn.write("ping\n")
+		if line := readLine(t, conn.in); line != "echo ping" {
+			t.Errorf("the upgraded connection says %q", line)
+		}
+		_ = conn.conn.Close()
+	}
+	// what would carry further requests is not tunnelled: in it the caller could
+	// send the API any header
+	for _, upgrade := range []string{"Upgrade: h2c", "Upgrade: H2C", "Upgrade: h2c, websocket", "Upgrade: websocket, h2c", "Upgrade: websocket\nUpgrade: h2c", "Upgrade: TLS/1.0", "Upgrade: HTTP/2.0", "Upgrade:"} {
+		for host, leaf := range map[string]*testpki.Leaf{"api.test": billing, "public.test": nil} {
+			got := r.raw(t, leaf, host).send("GET / HTTP/1.1\nHost: " + host + "\nConnection: Upgrade, HTTP2-Settings\nHTTP2-Settings: AAMAAABkAAQAAP__\n" + upgrade + "\n\n")
+			got.wantStatus(t, http.StatusOK)
+			if header := got.seen.Header; header.Get("Upgrade") != "" || header.Get("Http2-Settings") != "" {
+				t.Errorf("%s: the API is asked to upgrade: %v", upgrade, header)
+			}
+		}
+	}
+	got := r.raw(t, nil, "api.test").send("GET /upgrade HTTP/1.1\nHost: api.test\nConnection: Upgrade\nUpgrade: websocket\n\n")
+	got.wantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+	got = r.raw(t, nil, "api.test").send("CONNECT api.test:443 HTTP/1.1\nHost: api.test\nX-Client-ID: billing.partner\n\n")
+	if got.status < 400 || got.seen != nil {
+		t.Errorf("CONNECT is answered %d %q", got.status, got.body)
+	}
+}
+
+func readLine(t *testing.T, in *bufio.Reader) string {
+	t.Helper()
+	line, err := in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
 }
