@@ -15,9 +15,10 @@ func TestA9_C2_DeniedProxy(t *testing.T) {
 	realm := forwardingRealm("edge", "rfc9440", "peer_key "+keyHash(f.stranger)+" "+keyHash(f.proxy))
 	f.run(strings.Replace(realm, "\n\tclient billing.partner", "\n\trevocation {\n\t\tdeny \"@DIR@/deny\"\n\t}\n\tclient billing.partner", 1), "edge")
 	const guarded = "https://api.test/edge/guarded"
-	open := map[string]*caller{}
+	open, counted := map[string]*caller{}, map[string]*connections{}
 	for _, protocol := range rigProtocols {
 		open[protocol] = f.caller(t, protocol, f.stranger)
+		counted[protocol] = open[protocol].connectionsTo("api.test")
 		open[protocol].get(guarded, byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 	}
 	f.write("deny", []byte("public_key "+keyHash(f.stranger)+"\n"))
@@ -28,6 +29,7 @@ func TestA9_C2_DeniedProxy(t *testing.T) {
 			got = open[protocol].get(guarded, byRFC9440.send(f.billing))
 		}
 		f.wantRefusal(t, got, "edge", "certificate_revoked")
+		counted[protocol].wantOne(t)
 		f.wantNoToken(t, askToken(open[protocol], "https://auth.test/edge", "billing.partner", byRFC9440.send(f.billing)), "certificate_revoked")
 		f.caller(t, protocol, f.proxy).get(guarded, byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 	}

@@ -39,8 +39,10 @@ func TestC2_ClientsFile(t *testing.T) {
 	r.adminOn = true
 	r.start(strings.Replace(issuerRealm(""), "client billing.partner", "clients_from file \"@DIR@/partners.json\" \"@DIR@/more.json\"\nclient billing.partner", 1), oneSite+issuerSite)
 	open, others := map[string]*caller{}, map[string]*caller{}
+	ofPartner, ofDevice := map[string]*connections{}, map[string]*connections{}
 	for _, protocol := range rigProtocols {
 		open[protocol], others[protocol] = r.caller(t, protocol, partner), r.caller(t, protocol, device)
+		ofPartner[protocol], ofDevice[protocol] = open[protocol].connectionsTo("api.test"), others[protocol].connectionsTo("api.test")
 	}
 	want := func(partnerStatus, deviceStatus int) {
 		t.Helper()
@@ -52,6 +54,8 @@ func TestC2_ClientsFile(t *testing.T) {
 				got.wantRefused(t, "default", partnerStatus, "certificate_refused")
 			}
 			others[protocol].eventually(t, deviceStatus)
+			ofPartner[protocol].wantOne(t)
+			ofDevice[protocol].wantOne(t)
 			r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 		}
 	}
@@ -131,9 +135,10 @@ func TestC2_CertificateFile(t *testing.T) {
 	next := testpki.MustSelfSigned(t, testpki.CommonName("next"))
 	r.leaves = append(r.leaves, next)
 	r.start(billingAndSensor, oneSite)
-	open := map[string]*caller{}
+	open, counted := map[string]*caller{}, map[string]*connections{}
 	for _, protocol := range rigProtocols {
 		open[protocol] = r.caller(t, protocol, old)
+		counted[protocol] = open[protocol].connectionsTo("api.test")
 		open[protocol].get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "sensor-7")
 	}
 	r.replace("sensor.pem", []byte("no certificate"))
@@ -142,6 +147,7 @@ func TestC2_CertificateFile(t *testing.T) {
 	r.replace("sensor.pem", next.PEM())
 	for _, protocol := range rigProtocols {
 		open[protocol].eventually(t, http.StatusUnauthorized)
+		counted[protocol].wantOne(t)
 		r.caller(t, protocol, next).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "sensor-7")
 		r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 	}
