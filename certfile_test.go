@@ -16,6 +16,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 func pemBlock(kind string, der []byte) []byte {
@@ -131,10 +132,7 @@ func TestParseCertificatesErrors(t *testing.T) {
 // openssl runs OpenSSL in a folder, or skips the test.
 func openssl(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("openssl is not installed")
-	}
+	path := testtool.Path(t, "openssl")
 	command := exec.Command(path, args...)
 	command.Dir = dir
 	if out, err := command.CombinedOutput(); err != nil {

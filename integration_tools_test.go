@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -14,10 +15,7 @@ import (
 // test if it is not installed.
 func (r *rig) tool(t *testing.T, input, name string, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("SKIPPED: %s is not installed, so it is not tested as a client", name)
-	}
+	path := testtool.Path(t, name)
 	ctx, cancel := context.WithTimeout(t.Context(), rigPatience)
 	defer cancel()
 	command := exec.CommandContext(ctx, path, args...)

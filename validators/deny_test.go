@@ -239,7 +239,8 @@ func reencodedTrailing(t *testing.T, cert *x509.Certificate) map[string]*x509.Ce
 		der := sequence(t, parts.TBS.FullBytes, parts.Algorithm.FullBytes, marshal(t, parts.Signature), trailer)
 		variant, err := x509.ParseCertificate(der)
 		if err != nil {
-			t.Skipf("Go has become stricter: %s: %v", name, err)
+			t.Logf("Go has become stricter, so nobody can send %s: %v", name, err)
+			continue
 		}
 		out[name] = variant
 	}

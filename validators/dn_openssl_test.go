@@ -9,16 +9,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // What OpenSSL prints of the certificates it makes is either the name itself,
 // in the form of RFC 2253, or an error that tells how to write the name.
 func TestDNOfOpenSSL(t *testing.T) {
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed")
-	}
+	testtool.Path(t, "openssl")
 	if version := openssl(t, "version"); !strings.HasPrefix(version, "OpenSSL ") || strings.HasPrefix(version, "OpenSSL 1.") {
-		t.Skipf("needs OpenSSL 3 or later, not %s", strings.TrimSpace(version))
+		testtool.Missing(t, "needs OpenSSL 3 or later, not %s", strings.TrimSpace(version))
 	}
 	for subj, want := range map[string]string{
 		"/O=company/OU=production/CN=client":                                 "CN=client,OU=production,O=company",

@@ -119,9 +119,12 @@ func reencoded(t *testing.T, cert *x509.Certificate) map[string]*x509.Certificat
 				t.Fatal(err)
 			}
 			name := fmt.Sprintf("%d bits unused, then %s", unused, trailer)
-			if out[name], err = x509.ParseCertificate(der); err != nil {
-				t.Skipf("Go has become stricter: %s: %v", name, err)
+			variant, err := x509.ParseCertificate(der)
+			if err != nil {
+				t.Logf("Go has become stricter, so nobody can send %s: %v", name, err)
+				continue
 			}
+			out[name] = variant
 		}
 	}
 	return out

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // opensslConfig is that of a CA which "openssl ca" runs.
@@ -64,11 +66,9 @@ type opensslCA struct {
 
 func newOpenSSLCA(t *testing.T, key ...string) *opensslCA {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed, so nothing is checked against it")
-	}
+	testtool.Path(t, "openssl")
 	if version := openssl(t, "version"); !strings.HasPrefix(version, "OpenSSL ") || strings.HasPrefix(version, "OpenSSL 1.") {
-		t.Skipf("needs OpenSSL 3 or later, not %s", strings.TrimSpace(version))
+		testtool.Missing(t, "needs OpenSSL 3 or later, not %s", strings.TrimSpace(version))
 	}
 	ca := &opensslCA{t: t, dir: t.TempDir()}
 	for name, content := range map[string]string{"openssl.cnf": opensslConfig, "index.txt": "", "serial": "1000\n", "crlnumber": "01\n"} {
