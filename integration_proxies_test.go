@@ -1,15 +1,22 @@
 package mtlsauth
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // The tests here run real proxies in front of Caddy, where they are installed.
@@ -87,12 +94,14 @@ defaults
 	timeout server 10s
 frontend plain
 	bind 127.0.0.1:@PLAIN@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
+	http-request deny if METH_CONNECT
 	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
 	default_backend plain
 backend plain
 	server caddy 127.0.0.1:@HTTP@
 frontend over_tls
 	bind 127.0.0.1:@OVER_TLS@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
+	http-request deny if METH_CONNECT
 	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
 	default_backend over_tls
 backend over_tls
@@ -104,10 +113,7 @@ backend over_tls
 // run starts the proxy in front of Caddy and returns its two ports.
 func (p frontProxy) run(t *testing.T, f *forwardingRig) (plain, overTLS string) {
 	t.Helper()
-	program, err := exec.LookPath(p.program)
-	if err != nil {
-		t.Skipf("%s is not installed, so nothing is tested with it: %v", p.program, err)
-	}
+	program := testtool.Path(t, p.program)
 	// another process may take a port between the asking and the using
 	for attempt := range 3 {
 		plain, overTLS = rigPort(t), rigPort(t)
@@ -219,4 +225,70 @@ func (f *forwardingRig) checkThroughProxy(t *testing.T, by forwarder, realm, por
 	}
 	through(f.sensor).get(guarded, forged).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
 	f.wantRefusal(t, through(nil).get(guarded, forged), realm, "certificate_missing")
+}
+
+// TestA9_D6_ConnectThroughProxies: a proxy that takes a CONNECT for the beginning
+// of a tunnel would let its caller write the next request itself, with the header
+// that counts from this proxy. As they are documented, they do not.
+func TestA9_D6_ConnectThroughProxies(t *testing.T) {
+	for _, p := range frontProxies {
+		t.Run(p.program, func(t *testing.T) {
+			f := newForwardingRig(t)
+			server := f.leaves[0]
+			f.write("both.pem", append(server.PEM(), server.KeyPEM()...))
+			f.write("proxy-both.pem", append(f.proxy.PEM(), f.proxy.KeyPEM()...))
+			// what no directive guards answers a CONNECT like any request
+			f.start(forwardingRealm("address", p.forwarder.format, "from 127.0.0.1")+forwardingRealm("key", p.forwarder.format, "peer_key "+keyHash(f.proxy)),
+				forwardingSites("address", "key")+"https://public.test:@HTTPS@ {\n\timport mtls\n\trespond public\n}\nhttp://public.test:@HTTP@ {\n\timport plain\n\trespond public\n}\n")
+			plain, overTLS := p.run(t, f)
+			for realm, port := range map[string]string{"address": plain, "key": overTLS} {
+				for _, host := range []string{"public.test", "api.test"} {
+					for _, leaf := range []*testpki.Leaf{nil, f.sensor} {
+						t.Run(realm+"/"+host, func(t *testing.T) { f.connectThrough(t, p.forwarder, realm, port, host, leaf) })
+					}
+				}
+			}
+			c := f.caller(t, "h1", f.billing)
+			c.address = "127.0.0.1:" + plain
+			c.get("https://api.test/address/guarded").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
+		})
+	}
+}
+
+// connectThrough sends a CONNECT and then, on the same connection, a request
+// that names another client.
+func (f *forwardingRig) connectThrough(t *testing.T, by forwarder, realm, port, host string, leaf *testpki.Leaf) {
+	config := f.tlsConfig(leaf)
+	config.ServerName = host
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(rigPatience))
+	in := bufio.NewReader(conn)
+	fmt.Fprintf(conn, "CONNECT %s:443 HTTP/1.1\r\nHost: %s:443\r\n\r\n", host, host)
+	response, err := http.ReadResponse(in, &http.Request{Method: http.MethodGet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode < 400 {
+		t.Errorf("CONNECT is answered %s", response.Status)
+	} else if _, err := io.Copy(io.Discard, response.Body); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(conn, "GET /%s/guarded HTTP/1.1\r\nHost: api.test\r\n%s: %s\r\nConnection: close\r\n\r\n", realm, by.header, by.value(f.billing))
+	answer, err := io.ReadAll(in) // nothing where the proxy has closed the connection
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("neither an answer nor an end: %q", answer)
+	}
+	if strings.Contains(string(answer), "billing.partner") {
+		t.Errorf("the caller became another client: %q", answer)
+	}
+	f.upstream.mu.Lock()
+	defer f.upstream.mu.Unlock()
+	if slices.Contains(f.upstream.told, "billing.partner") {
+		t.Error("the API was told another client")
+	}
 }
