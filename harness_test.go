@@ -56,6 +56,7 @@ type rig struct {
 	caddyfile          string               // what runs
 	change             func(map[string]any) // changes the adapted JSON, unless nil
 	generation         int                  // of the configuration, from 1
+	grace              string               // what is under way has to end after a reload
 	leaves             []*testpki.Leaf
 	secrets            []string // what no log may hold, beside the leaves
 }
@@ -72,7 +73,7 @@ const rigPrelude = `{
 	storage_check off
 	storage_clean_interval off
 	storage file_system "@DIR@/storage"
-	grace_period 1s
+	grace_period @GRACE@
 	http_port @HTTP@
 	https_port @HTTPS@
 	log {
@@ -119,6 +120,7 @@ func newRig(t *testing.T) *rig {
 		otherCA:  testpki.MustCA(t, testpki.CommonName("Other CA")),
 		serverCA: testpki.MustCA(t, testpki.CommonName("Server CA")),
 		logs:     newLogSink(),
+		grace:    "1s",
 	}
 	r.write("clients-ca.pem", r.ca.PEM())
 	r.write("other-ca.pem", r.otherCA.PEM())
@@ -255,7 +257,7 @@ func (r *rig) fill(text string) string {
 	const ahead = " {\n\trequest_buffers 1MiB\n"
 	return strings.NewReplacer("reverse_proxy @UP@ {\n", "reverse_proxy "+r.upstream.address+ahead, "reverse_proxy @UP@", "reverse_proxy "+r.upstream.address+ahead+"}",
 		"@STREAM@", r.upstream.address, "@DIR@", r.dir, "@HTTPS@", r.https, "@HTTP@", r.http, "@ADMIN@", admin,
-		"@SINK@", r.logs.name, "@GENERATION@", strconv.Itoa(r.generation)).Replace(text)
+		"@SINK@", r.logs.name, "@GENERATION@", strconv.Itoa(r.generation), "@GRACE@", r.grace).Replace(text)
 }
 
 // rigPort returns a port that is free for TCP and for UDP, which HTTP/3 uses.

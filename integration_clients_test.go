@@ -108,6 +108,7 @@ type caller struct {
 	network  string // what is dialled instead of the host of the URL
 	address  string
 	early    bool // sends early data where the server takes it
+	patience time.Duration
 	always   []func(*http.Request)
 }
 
@@ -116,7 +117,7 @@ type caller struct {
 // leaf, which may be nil, however little the server asks for it.
 func (r *rig) caller(t *testing.T, protocol string, leaf *testpki.Leaf) *caller {
 	t.Helper()
-	c := &caller{t: t, protocol: protocol, tls: r.tlsConfig(leaf), network: "tcp", address: "127.0.0.1:" + r.https}
+	c := &caller{t: t, protocol: protocol, tls: r.tlsConfig(leaf), network: "tcp", address: "127.0.0.1:" + r.https, patience: rigPatience}
 	if protocol == "h3" {
 		transport := &http3.Transport{
 			TLSClientConfig:    c.tls,
@@ -219,7 +220,7 @@ func (c *caller) do(method, url string, options ...func(*http.Request)) reply {
 
 // try is do for a request that may fail without a response.
 func (c *caller) try(method, url string, options ...func(*http.Request)) (reply, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), rigPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -13,6 +14,11 @@ https://api.test:@HTTPS@ {
 	reverse_proxy @UP@
 }
 `
+
+// patientSite is oneSite with patience for an API that is slow to take a
+// connection, as all are on a machine with more to do. Caddy's own three seconds
+// end in a 502.
+var patientSite = strings.Replace(oneSite, "reverse_proxy @UP@", "reverse_proxy @UP@ {\n\t\tlb_try_duration 20s\n\t\ttransport http {\n\t\t\tdial_timeout 10s\n\t\t}\n\t}", 1)
 
 // billingAndSensor is a realm with a client of each kind: one that is known by
 // its name and one that is pinned.
