@@ -53,7 +53,7 @@ https://api.test:@HTTPS@ {
 		bots + "a,b": "bots", bots + "a;id=admin": "bots", bots + "a=b": "bots", bots + "a,X-Client-ID:admin": "bots", bots + "a;b,c=d/e;f": "bots",
 		bots + "{http.mtls.realm}": "", bots + "'$(env)'": "bots", literal: "exact",
 		// in a pattern nothing counts that may stand for something else, and what no URI has nowhere
-		bots + "%0d%0aX-Client-ID:%20admin": "", bots + "%2c": "", bots + "a%22": "", bots + "a%": "", bots + "a?b=c": "", bots + "a#b": "",
+		bots + "%0d%0aX-Client-ID:%20admin": "", bots + "%2c": "", bots + "a%22": "", bots + "a?b=c": "", bots + "a#b": "",
 		bots + `a"b`: "", bots + "a b": "",
 		strings.ReplaceAll(literal, "%2C", ","): "", strings.ReplaceAll(literal, "%2C", "%2c"): "", literal + "%00": "",
 	} {
