@@ -27,7 +27,7 @@ func TestHintAtItsBound(t *testing.T) {
 		records := []clients.Record{
 			{ClientID: long("k"), Thumbprints: clients.Strings{keyHash}},
 			{ClientID: long("c"), PublicKeys: clients.Strings{certificate}},
-			{ClientID: long("f"), CertificateFiles: clients.Strings{file}},
+			{ClientID: long("f"), CertificateFiles: clients.Strings{file}, SharedCredential: true},
 			{ClientID: long("p"), Thumbprints: clients.Strings{hashOf(after.Cert.Raw)}},
 			{ClientID: long("s"), SubjectDN: clients.Strings{"O=" + organization + ",CN=client"}},
 			{ClientID: long("n"), SANDNS: clients.Strings{host}},
