@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -148,7 +149,7 @@ func TestB9_R23_SameSubjectFromTwoTrustedCAs(t *testing.T) {
 	}
 	r.start(realm(""), oneSite)
 	warning := func(e logEntry) bool {
-		return strings.Contains(e.str("msg"), "issued_by") && e.str("client_id") == "billing.partner" && e.str("level") == "warn"
+		return strings.Contains(e.str("msg"), "issued_by") && fmt.Sprint(e["client_ids"]) == "[billing.partner]" && e.str("level") == "warn"
 	}
 	if len(r.logs.all(warning)) != 1 {
 		t.Error("no warning that any of two CAs can issue the name")
