@@ -121,6 +121,11 @@ func TestD6_WebSocketOverHTTP3(t *testing.T) {
 		if line := readLine(t, in); line != "echo ping" {
 			t.Errorf("the socket says %q", line)
 		}
+		// to its end, for Caddy has a data race when it stops while one is open
+		_ = out.Close()
+		if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+			t.Errorf("the socket ends with %q %v", rest, err)
+		}
 	}
 	for host, leaf := range map[string]*testpki.Leaf{"api.test": nil, "public.test": stranger} {
 		response, _ := open(host, leaf)
@@ -187,6 +192,12 @@ func TestD6_WebSocketOverHTTP2(t *testing.T) {
 			if line := readLine(t, in); line != "echo ping" {
 				t.Errorf("the socket says %q", line)
 			}
+			if err := conn.framer.WriteData(1, true, nil); err != nil {
+				t.Fatal(err)
+			}
+			if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+				t.Errorf("the socket ends with %q %v", rest, err)
+			}
 		}
 	}
 	if offered {
@@ -207,18 +218,25 @@ func TestD6_WebSocketOverHTTP2(t *testing.T) {
 
 // h2Body reads what comes on stream 1 of a connection.
 type h2Body struct {
-	conn *rawH2
-	rest []byte
+	conn  *rawH2
+	rest  []byte
+	ended bool
 }
 
 func (b *h2Body) Read(p []byte) (int, error) {
 	for len(b.rest) == 0 {
+		if b.ended {
+			return 0, io.EOF
+		}
 		frame, err := b.conn.framer.ReadFrame()
 		if err != nil {
 			return 0, err
 		}
 		if data, ok := frame.(*http2.DataFrame); ok && data.StreamID == 1 {
-			b.rest = append(b.rest, data.Data()...)
+			b.rest, b.ended = append(b.rest, data.Data()...), data.StreamEnded()
+		}
+		if trailer, ok := frame.(*http2.MetaHeadersFrame); ok && trailer.StreamID == 1 {
+			b.ended = trailer.StreamEnded()
 		}
 	}
 	n := copy(p, b.rest)
