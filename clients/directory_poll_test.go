@@ -1,0 +1,50 @@
+package clients
+
+import (
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// TestFilesThatAreBeingWritten: what is wrong for a moment is not told, and is no
+// failure.
+func TestFilesThatAreBeingWritten(t *testing.T) {
+	w := newWorld(t)
+	w.records("a.json", pinned("a"))
+	w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+	w.mustLoad()
+	for _, part := range []string{"", "[", "[{", `[{"client_id":"b",`} {
+		w.write("a.json", []byte(part))
+		w.poll(source.QuietTime - time.Second)
+		w.wantClients("a")
+		if state := w.state("clients:a.json"); state.Failure != "" {
+			t.Errorf("%+v", state)
+		}
+	}
+	w.records("a.json", pinned("b"))
+	w.poll(time.Second)
+	w.wantClients("b")
+	w.saw("clients:a.json, file:a.json: <nil>")
+}
+
+// TestThreeFilesAtOnce: what cannot be put in force because of others is, once
+// these are, whichever stands first.
+func TestThreeFilesAtOnce(t *testing.T) {
+	w := newWorld(t)
+	moving := pinned("c")
+	w.records("1.json", pinned("one"))
+	w.records("2.json", pinned("two"), moving)
+	w.records("3.json", pinned("three"))
+	for _, name := range []string{"1.json", "2.json", "3.json"} {
+		w.config.Sources = append(w.config.Sources, NewFileSource(w.path(name)))
+	}
+	w.mustLoad()
+	w.now = w.now.Add(time.Minute)
+	w.records("1.json", pinned("one"), moving)
+	w.records("2.json", pinned("two"))
+	w.records("3.json", pinned("three"), pinned("one")) // which is wrong
+	w.Poll(t.Context())
+	w.wantClients("c one three two")
+	w.saw("clients:2.json, file:2.json: <nil>", "clients:1.json, file:1.json: <nil>", "clients:3.json, file:3.json: client 'one' is in")
+}
