@@ -219,12 +219,15 @@ func TestRefreshSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.storage.calls = nil
+	asked := make(chan struct{})
+	a.storage.list = func(context.Context, string) error { <-asked; return nil }
 	for range 100 {
 		a.PublicKey("made up")
 	}
 	if _, known := a.PublicKey(kid); known {
 		t.Error("the key is known before storage was read")
 	}
+	close(asked)
 	awaitRead(t, a, kid)
 	if n := a.storage.count("list"); n != 1 {
 		t.Errorf("storage was read %d times", n)
