@@ -27,14 +27,24 @@ func copies(leaf *testpki.Leaf, n int) [][]*x509.Certificate {
 // TestFloodOfStrangers: whoever can make certificates can make any number of
 // them, and must neither fill the memory nor push a client out of it.
 func TestFloodOfStrangers(t *testing.T) {
-	const known, strangers = 2000, 100_000
+	t.Run("pins", func(t *testing.T) { flood(t, 100_000, "[certificate_unknown]") })
+	t.Run("trust pool", func(t *testing.T) {
+		flood(t, 20_000, "[certificate_untrusted]", testpki.MustCA(t))
+	})
+}
+
+func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
+	const known = 2000
 	leaf := testpki.MustSelfSigned(t)
 	presented := copies(leaf, known+strangers)
 	records := make([]clients.Record, known)
 	for i := range records {
 		records[i] = clients.Record{ClientID: fmt.Sprintf("c%d", i), Thumbprints: clients.Strings{hashOf(presented[i][0].Raw)}}
 	}
-	auth := newTestAuthenticator(t, newTestClock(), nil, records...)
+	if len(cas) > 0 {
+		records = append(records, named("pki", "CN=client"))
+	}
+	auth := newTestAuthenticator(t, newTestClock(), cas, records...)
 	for i := range known {
 		if got := auth.ask(presented[i], ""); got != records[i].ClientID {
 			t.Fatalf("client %d: %s", i, got)
@@ -46,7 +56,7 @@ func TestFloodOfStrangers(t *testing.T) {
 	}
 
 	for i := known; i < len(presented); i++ {
-		if got := auth.ask(presented[i], ""); got != "[certificate_unknown]" {
+		if got := auth.ask(presented[i], ""); got != want {
 			t.Fatalf("stranger %d: %s", i, got)
 		}
 	}
