@@ -95,7 +95,7 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 				"unknown-cn": "no client declares the subject 'serialNumber=1,CN=unknown-cn,O=" + strings.Repeat("o", padding) + "', neither in this order nor in reverse",
 			} {
 				if name == "self-signed" {
-					want += "; it is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name"
+					want += "; it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name"
 				}
 				if hints[cn] != want {
 					t.Errorf("hint %q, want %q", hints[cn], want)

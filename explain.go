@@ -234,7 +234,7 @@ func (q *question) answer(out io.Writer, realm *Realm, presented []*x509.Certifi
 		f.print("not known", "what the JWKS of clients say that are behind URLs (%d): they are not fetched here", count)
 	}
 	printUnfetchedCRLs(f, realm)
-	if registrable(leaf, refusal.Reason) {
+	if realm.current.Load().registrable(leaf, refusal.Reason) {
 		f.print("to register it", "see 'caddy mtls inspect'")
 	}
 	q.answerShadow(f, realm, presented)

@@ -158,6 +158,9 @@ func (f facts) notes(c *x509.Certificate, now time.Time) {
 	if refusal := validators.CheckPKILeaf(c); refusal != nil && !selfSigned(c) {
 		f.print("note", "it counts only pinned: %s", refusal.Detail)
 	}
+	if _, refusal := validators.IsSVID(c); refusal != nil && isWorkload(c) {
+		f.print("note", "its SPIFFE ID does not count: %s", refusal.Detail)
+	}
 }
 
 func orNone(name string) string {
@@ -247,7 +250,10 @@ func clientBlock(certificates []*x509.Certificate) string {
 func nameLines(leaf *x509.Certificate) []string {
 	const most = 8
 	var lines []string
-	workload := slices.ContainsFunc(leaf.URIs, func(uri *url.URL) bool { return uri.Scheme == "spiffe" })
+	workload := isWorkload(leaf)
+	if _, refusal := validators.IsSVID(leaf); workload && refusal != nil {
+		return nil
+	}
 	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
 		text := configText.Replace(dn.String())
 		if declared, err := validators.ParseDN(text); err == nil && declared.Key() == dn.Key() && !workload {
@@ -269,6 +275,11 @@ func nameLines(leaf *x509.Certificate) []string {
 		}
 	}
 	return lines
+}
+
+// isWorkload reports whether a certificate has a SPIFFE ID.
+func isWorkload(leaf *x509.Certificate) bool {
+	return slices.ContainsFunc(leaf.URIs, func(uri *url.URL) bool { return uri.Scheme == "spiffe" })
 }
 
 // configText writes, inside the text of a distinguished name, what ends a

@@ -108,20 +108,21 @@ func TestInspectNotes(t *testing.T) {
 		leaf *testpki.Leaf
 		want []string
 	}{
-		"self-signed":  {testpki.MustSelfSigned(t), []string{"which is itself: it is self-signed\n", "\n\tthumbprint \"", "# public_key \""}},
-		"expired":      {testpki.MustIssue(t, ca, testpki.Validity(now.Add(-4*24*time.Hour), now.Add(-3*24*time.Hour))), []string{"(expired 3 days ago)", "it would be refused: the certificate is expired", "subject \"CN=client\""}},
-		"future":       {testpki.MustIssue(t, ca, testpki.Validity(now.Add(5*time.Hour+time.Minute), now.Add(24*time.Hour))), []string{"(not valid before 5 hours from now)", "not yet valid"}},
-		"server":       {testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth)), []string{"it would be refused: the certificate's extended key usages are serverAuth"}},
-		"CA":           {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it counts only pinned: the certificate is a CA's", "\n\tthumbprint \""}},
-		"no subject":   {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{}), testpki.DNSNames("a.example")), []string{"subject           (empty)\n", "\n\tsan_dns \"a.example\"\n"}},
-		"workload":     {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a"), testpki.DNSNames("a.example")), []string{"{\n\tsan_uri \"spiffe://prod.example/ns/a\"\n", "by itself:\n\t# public_key"}},
-		"no names":     {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{})), []string{"\n\tthumbprint \""}},
-		"RSA":          {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048)), []string{"key               RSA 2048\n"}},
-		"Ed25519":      {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.Ed25519)), []string{"key               Ed25519\n"}},
-		"300 names":    {testpki.MustIssue(t, ca, testpki.DNSNames(thousandNames()[:300]...)), []string{"more than 256 subject alternative names"}},
-		"40 names":     {testpki.MustIssue(t, ca, testpki.DNSNames(thousandNames()[:40]...)), []string{"san_dns           n31.example\nmore names        8\n"}},
-		"other name":   {testpki.MustIssue(t, ca, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x88, 2, 0x2a, 3}})), []string{"other name        of a kind that is not compared\n"}},
-		"broken names": {testpki.MustIssue(t, ca, company("x"), testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x8f, 2, 0x2a, 3}})), []string{"the subject alternative names cannot be read", "subject \"CN=x,O=company\""}},
+		"self-signed":   {testpki.MustSelfSigned(t), []string{"which is itself: it is self-signed\n", "\n\tthumbprint \"", "# public_key \""}},
+		"expired":       {testpki.MustIssue(t, ca, testpki.Validity(now.Add(-4*24*time.Hour), now.Add(-3*24*time.Hour))), []string{"(expired 3 days ago)", "it would be refused: the certificate is expired", "subject \"CN=client\""}},
+		"future":        {testpki.MustIssue(t, ca, testpki.Validity(now.Add(5*time.Hour+time.Minute), now.Add(24*time.Hour))), []string{"(not valid before 5 hours from now)", "not yet valid"}},
+		"server":        {testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth)), []string{"it would be refused: the certificate's extended key usages are serverAuth"}},
+		"CA":            {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it counts only pinned: the certificate is a CA's", "\n\tthumbprint \""}},
+		"no subject":    {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{}), testpki.DNSNames("a.example")), []string{"subject           (empty)\n", "\n\tsan_dns \"a.example\"\n"}},
+		"workload":      {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a"), testpki.DNSNames("a.example")), []string{"{\n\tsan_uri \"spiffe://prod.example/ns/a\"\n", "by itself:\n\t# public_key"}},
+		"two workloads": {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a", "spiffe://prod.example/ns/b")), []string{"its SPIFFE ID does not count: ", "{\n\tthumbprint \""}},
+		"no names":      {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{})), []string{"\n\tthumbprint \""}},
+		"RSA":           {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048)), []string{"key               RSA 2048\n"}},
+		"Ed25519":       {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.Ed25519)), []string{"key               Ed25519\n"}},
+		"300 names":     {testpki.MustIssue(t, ca, testpki.DNSNames(thousandNames()[:300]...)), []string{"more than 256 subject alternative names"}},
+		"40 names":      {testpki.MustIssue(t, ca, testpki.DNSNames(thousandNames()[:40]...)), []string{"san_dns           n31.example\nmore names        8\n"}},
+		"other name":    {testpki.MustIssue(t, ca, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x88, 2, 0x2a, 3}})), []string{"other name        of a kind that is not compared\n"}},
+		"broken names":  {testpki.MustIssue(t, ca, company("x"), testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x8f, 2, 0x2a, 3}})), []string{"the subject alternative names cannot be read", "subject \"CN=x,O=company\""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder

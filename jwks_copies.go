@@ -59,8 +59,11 @@ func (realm *Realm) keepCopies(ctx context.Context) {
 	for {
 		err := realm.directory.SaveCopies(ctx, store)
 		if time.Since(swept) > copiesSweep {
-			swept = time.Now()
-			err = errors.Join(err, realm.sweepCopies(ctx, store))
+			failed := realm.sweepCopies(ctx, store)
+			if failed == nil {
+				swept = time.Now()
+			}
+			err = errors.Join(err, failed)
 		}
 		if ctx.Err() != nil {
 			return
@@ -86,10 +89,10 @@ func (realm *Realm) keepCopies(ctx context.Context) {
 // sweepCopies removes the copies that nobody needs any more, and has those
 // stored again that are missing.
 func (realm *Realm) sweepCopies(ctx context.Context, store *clients.CopyStore) error {
-	copied := realm.directory.Copied()
-	lost, err := store.Sweep(ctx, copied)
+	copied, possible := realm.directory.Copied()
+	lost, err := store.Sweep(ctx, copied, possible)
 	realm.directory.CopiesLost(lost)
-	if len(copied) == 0 {
+	if len(copied)+len(possible) == 0 {
 		return nil // without a JWKS, storage need not answer
 	}
 	return err

@@ -63,7 +63,7 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 	if refusal.Hint != "" {
 		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
-	if registrable(leaf, refusal.Reason) {
+	if realm.current.Load().registrable(leaf, refusal.Reason) {
 		fields = append(fields, zap.String("register", registration(sum)))
 	}
 	return fields

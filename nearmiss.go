@@ -79,19 +79,20 @@ func (a *authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 		misses = a.nearNames(misses, presented[0])
 	}
 	if itsOwnIssuer && a.registry.HasPKI() {
-		misses = append(misses, "it is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name")
+		misses = append(misses, "it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name")
 	}
 	return misses
 }
 
-// selfIssued reports whether a certificate names itself as its issuer, so that
-// no CA can speak for it.
+// selfIssued reports whether a certificate names itself as its issuer. That of a
+// client is then self-signed, unless its CA has the same name.
 func selfIssued(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
 
 // registrable reports whether to register a refused certificate by its
 // thumbprint would help.
-func registrable(leaf *x509.Certificate, reason validators.Reason) bool {
-	return reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted && selfIssued(leaf)
+func (a *authenticator) registrable(leaf *x509.Certificate, reason validators.Reason) bool {
+	return reason == validators.CertificateUnknown ||
+		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
 }
 
 // nearPins compares the leaf with the pins: those that fit and do not count,

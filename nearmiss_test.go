@@ -67,7 +67,7 @@ func TestNearMisses(t *testing.T) {
 		return leaf
 	}
 	const untrusted = "', but it counts only with a chain that verifies and meets issued_by"
-	const own = "\nit is its own issuer, as self-signed certificates are; such a client is registered by thumbprint, not by name"
+	const own = "\nit names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name"
 	for _, tc := range []struct {
 		name     string
 		records  []clients.Record

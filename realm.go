@@ -41,8 +41,8 @@ type Realm struct {
 	// nothing. Clients that would be refused if they did are logged and counted.
 	ShadowTrustPoolRaw json.RawMessage `json:"shadow_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
-	// Where signing keys, revoked tokens and copies of JWKS behind URLs are kept.
-	// Default: Caddy's storage.
+	// Where signing keys, revoked tokens and copies of JWKS behind URLs are kept,
+	// and which JWKS listed a certificate first. Default: Caddy's storage.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
 
 	// The registered clients.

@@ -70,8 +70,8 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	err := next.ServeHTTP(within, r)
 	within.hide() // the header may not have been sent yet
 	if err != nil {
-		// error routes answer without the writer above, so what they send must
-		// not depend on the certificate
+		// error routes answer without the writer above, so they are told neither
+		// the certificate nor the token
 		for _, name := range h.forwardedNames() {
 			delete(r.Header, name)
 		}

@@ -53,7 +53,7 @@ func (s *CopyStore) Load(ctx context.Context, clientIDs []string) ([]Copy, error
 	}
 	var mu sync.Mutex
 	var copies []Copy
-	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
+	_, err := storage.Within(ctx, s.Storage, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.loadAll(ctx, clientIDs, func(found Copy) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -132,7 +132,7 @@ func (s *CopyStore) load(ctx context.Context, name, clientID string) (found Copy
 func (s *CopyStore) Save(ctx context.Context, c Copy) (Copy, error) {
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
-	return storage.Within(ctx, func(ctx context.Context) (Copy, error) { return s.save(ctx, c) })
+	return storage.Within(ctx, s.Storage, func(ctx context.Context) (Copy, error) { return s.save(ctx, c) })
 }
 
 func (s *CopyStore) save(ctx context.Context, c Copy) (Copy, error) {
@@ -168,7 +168,7 @@ func (s *CopyStore) save(ctx context.Context, c Copy) (Copy, error) {
 func (s *CopyStore) Delete(ctx context.Context, clientID string) error {
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
-	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
+	_, err := storage.Within(ctx, s.Storage, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, s.remove(ctx, s.object(clientID))
 	})
 	return err
@@ -181,25 +181,28 @@ func (s *CopyStore) remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// Sweep deletes the copies of clients that nobody has had for a month. It
-// returns which of those that there should be are missing.
-func (s *CopyStore) Sweep(ctx context.Context, clientIDs []string) (missing []string, err error) {
+// Sweep deletes the copies of clients that nobody has had for a month, but for
+// the spared. It returns which of those that there should be are missing.
+func (s *CopyStore) Sweep(ctx context.Context, wanted, spared []string) (missing []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	return storage.Within(ctx, func(ctx context.Context) ([]string, error) { return s.sweep(ctx, clientIDs) })
+	return storage.Within(ctx, s.Storage, func(ctx context.Context) ([]string, error) { return s.sweep(ctx, wanted, spared) })
 }
 
-func (s *CopyStore) sweep(ctx context.Context, clientIDs []string) (missing []string, err error) {
+func (s *CopyStore) sweep(ctx context.Context, wanted, spared []string) (missing []string, err error) {
 	names, err := s.names(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range clientIDs {
+	for _, id := range wanted {
 		name := s.object(id)
 		if _, known := names[name]; !known {
 			missing = append(missing, id)
 		}
 		delete(names, name)
+	}
+	for _, id := range spared {
+		delete(names, s.object(id))
 	}
 	var failed failures
 	for name := range names {
@@ -218,7 +221,7 @@ func (s *CopyStore) sweepOne(ctx context.Context, name string) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading about '%s' from storage: %w", name, err)
-	case s.Now().Sub(info.Modified) < copyUnused:
+	case info.Modified.IsZero(), s.Now().Sub(info.Modified) < copyUnused: // not every storage tells
 		return nil
 	}
 	return s.remove(ctx, name)

@@ -125,12 +125,12 @@ func TestCopiesAreSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	missing, err := s.Sweep(t.Context(), []string{"a", "b"})
+	missing, err := s.Sweep(t.Context(), []string{"a", "b"}, nil)
 	if err != nil || fmt.Sprint(missing) != "[b]" || !s.Storage.Exists(t.Context(), s.object("gone")) {
 		t.Error(missing, err)
 	}
 	s.Now = func() time.Time { return time.Now().Add(copyUnused + time.Hour) }
-	if missing, err = s.Sweep(t.Context(), []string{"a"}); err != nil || len(missing) != 0 {
+	if missing, err = s.Sweep(t.Context(), []string{"a"}, nil); err != nil || len(missing) != 0 {
 		t.Error(missing, err)
 	}
 	if !s.Storage.Exists(t.Context(), s.object("a")) || s.Storage.Exists(t.Context(), s.object("gone")) {
@@ -243,7 +243,7 @@ func TestCopiesInABrokenStorage(t *testing.T) {
 				return err
 			},
 			"save":   func(ctx context.Context) error { _, err := s.Save(ctx, newCopy("a")); return err },
-			"sweep":  func(ctx context.Context) error { _, err := s.Sweep(ctx, []string{"b"}); return err },
+			"sweep":  func(ctx context.Context) error { _, err := s.Sweep(ctx, []string{"b"}, nil); return err },
 			"delete": func(ctx context.Context) error { return s.Delete(ctx, "a") },
 		}
 		for what, call := range ask {
@@ -297,7 +297,7 @@ func TestSweepGoesOn(t *testing.T) {
 		}
 		return nil
 	}}
-	if _, err := s.Sweep(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "no access") {
+	if _, err := s.Sweep(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "no access") {
 		t.Error(err)
 	}
 	names, err := s.names(t.Context())

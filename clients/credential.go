@@ -52,7 +52,7 @@ type Credential struct {
 	name       validators.Name
 	thumbprint validators.Thumbprint
 	// publicKey is the hash of a pinned key, or of the key in a certificate file
-	// or a JWKS, and sha1 that of such a certificate.
+	// or a JWKS, and sha1 that of the certificate in a file.
 	publicKey [sha256.Size]byte
 	sha1      [sha1.Size]byte
 }
@@ -157,7 +157,9 @@ func (c *Client) setCredentials(r Record, files reader) error {
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
-		c.add(certificateCredential(KindCertificate, cert))
+		cred := certificateCredential(KindCertificate, cert)
+		cred.sha1 = sha1.Sum(cert.Raw) //nolint:gosec // see the registry
+		c.add(cred)
 	}
 	if r.hasJWKS() {
 		if err := c.setJWKS(r, files); err != nil {
@@ -175,7 +177,6 @@ func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
 	return &Credential{
 		Kind: kind, Value: thumbprint.String(), thumbprint: thumbprint,
 		publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
-		sha1:      sha1.Sum(cert.Raw), //nolint:gosec // see the registry
 	}
 }
 

@@ -357,21 +357,26 @@ func (d *Directory) copyOf(client *Client) (Copy, []*x509.Certificate) {
 	if document == nil {
 		return c, nil
 	}
-	c.Address, c.Fetched = sha256.Sum256([]byte(client.jwksURI)), document.url.State().Success
+	c.Address, c.Fetched = sha256.Sum256([]byte(client.jwksURI)), document.at
 	return c, document.certificates
 }
 
-// Copied are the clients of whose JWKS there should be copies.
-func (d *Directory) Copied() []string {
+// Copied are the clients of whose JWKS there should be copies, and those of whose
+// there may be: one that could not be read is not known.
+func (d *Directory) Copied() (wanted, possible []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var ids []string
 	for client := range d.registry.All() {
-		if _, kept := d.copies.kept[client.ID]; client.jwksURI != "" || kept && client.hasJWKS() {
-			ids = append(ids, client.ID)
+		if !client.hasJWKS() {
+			continue
+		}
+		if _, kept := d.copies.kept[client.ID]; client.jwksURI != "" || kept {
+			wanted = append(wanted, client.ID)
+		} else {
+			possible = append(possible, client.ID)
 		}
 	}
-	return ids
+	return wanted, possible
 }
 
 // CopiesLost tells of clients whose copies are not there any more.

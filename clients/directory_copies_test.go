@@ -322,7 +322,7 @@ func TestCopiesThatCannotBeStored(t *testing.T) {
 		w.CopiesLost([]string{"a", "c"})
 		w.wantSaved(store, "a")
 		w.wantSaved(store, "")
-		if ids := w.Copied(); len(ids) != 2 {
+		if ids, _ := w.Copied(); len(ids) != 2 {
 			t.Errorf("copied are %q", ids)
 		}
 	})

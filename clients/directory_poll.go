@@ -54,6 +54,13 @@ func (d *Directory) look(now time.Time) []change {
 	for _, document := range d.urls {
 		fetched, ended, err := document.takeFetched()
 		c := change{document: document, contents: fetched}
+		if at := document.url.State().Success; fetched != nil {
+			fetched.at = at
+		} else if ended && err == nil && !slices.ContainsFunc(d.pending, c.of) {
+			d.mu.Lock()
+			document.at = at
+			d.mu.Unlock()
+		}
 		same := fetched == nil || d.unchanged(c, now)
 		if !same {
 			changes = append(changes, c)
@@ -111,7 +118,7 @@ func (d *Directory) unchanged(c change, now time.Time) bool {
 	d.pending = slices.DeleteFunc(d.pending, c.of)
 	d.mu.Lock()
 	told := slices.Equal(c.document.warnings, c.contents.warnings)
-	c.document.warnings = c.contents.warnings
+	c.document.warnings, c.document.at = c.contents.warnings, c.contents.at
 	*c.status() = status{success: now}
 	d.mu.Unlock()
 	if !told {

@@ -48,6 +48,8 @@ type document struct {
 // contents are the certificates of a document, and what there is to say of
 // others in it.
 type contents struct {
+	// at is when they were fetched last, zero of a file
+	at           time.Time
 	certificates []*x509.Certificate
 	warnings     []string
 }
@@ -64,13 +66,13 @@ func (d *document) parse(content []byte) (*contents, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &contents{certificates, warnings}, nil
+		return &contents{certificates: certificates, warnings: warnings}, nil
 	}
 	certificate, err := parseCertificate(content)
 	if err != nil {
 		return nil, err
 	}
-	return &contents{[]*x509.Certificate{certificate}, nil}, nil
+	return &contents{certificates: []*x509.Certificate{certificate}}, nil
 }
 
 // look returns the contents of a file if it has others than at the last look. An
@@ -118,6 +120,7 @@ func (d *document) takeOver(old *document) bool {
 func (d *document) began() bool {
 	fetched, _, _ := d.takeFetched()
 	d.contents = *fetched
+	d.at = d.url.State().Success
 	return true
 }
 

@@ -147,7 +147,9 @@ func (s *CRLSource) TakeOver(old *CRLSource) {
 		if same(before, s.places) < 0 {
 			old.mu.Lock()
 			before.settle()
-			gone = slices.Concat(gone, before.proven, before.inherited)
+			for _, crl := range slices.Concat(before.proven, before.inherited) {
+				gone = withNewest(gone, crl)
+			}
 			old.mu.Unlock()
 		}
 	}
@@ -161,6 +163,20 @@ func (s *CRLSource) TakeOver(old *CRLSource) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config.Use(s.set())
+}
+
+// withNewest adds a proven CRL to others, of which there is one for each key and
+// set of distribution points.
+func withNewest(list []*CRL, crl *CRL) []*CRL {
+	for i, other := range list {
+		if slices.Equal(other.points, crl.points) && crl.signedBy(other.signer.Load()) == nil {
+			if crl.Replaces(other) == nil {
+				list[i] = crl
+			}
+			return list
+		}
+	}
+	return append(list, crl)
 }
 
 // LoadFiles reads the files that have changed, and returns the first failure:
@@ -337,6 +353,12 @@ func (s *CRLSource) States() []CRLPlaceState {
 		}
 		if crl := place.speaks(); crl != nil {
 			states[i].NextUpdate, states[i].Entries = crl.NextUpdate(), crl.Len()
+		}
+		place.settle()
+		for i2, crl := range place.proven { // what is not proven may be forged
+			if end := crl.NextUpdate(); i2 == 0 || end.Before(states[i].NextUpdate) {
+				states[i].NextUpdate = end
+			}
 		}
 	}
 	return states

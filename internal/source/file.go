@@ -17,8 +17,9 @@ import (
 const QuietTime = 2 * time.Second
 
 // File is a file that is watched: it notices that the file has changed by its
-// size, its times and by its being another file under the same name. Looking at one that has not changed costs one system call. A File
-// starts nothing, keeps no content, and is used by one goroutine at a time.
+// size, its times and by its being another file under the same name. Looking at
+// one that has not changed costs one system call. A File starts nothing, keeps no
+// content, and is used by one goroutine at a time.
 type File struct {
 	path  string
 	limit int64

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddyserver/certmagic"
 )
 
 func TestWithin(t *testing.T) {
@@ -16,7 +18,7 @@ func TestWithin(t *testing.T) {
 		"disk full":               func() (int, error) { return 7, failed },
 		"storage panicked: a bug": func() (int, error) { panic("a bug") },
 	} {
-		got, err := Within(t.Context(), func(context.Context) (int, error) { return work() })
+		got, err := Within(t.Context(), new(certmagic.FileStorage), func(context.Context) (int, error) { return work() })
 		if want == "" && (err != nil || got != 7) || want != "" && (err == nil || err.Error() != want) {
 			t.Errorf("%q: %d, %v", want, got, err)
 		}
@@ -31,7 +33,7 @@ func TestWithinAHangingStorage(t *testing.T) {
 		ask := func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err := Within(ctx, func(context.Context) (int, error) {
+			_, err := Within(ctx, new(certmagic.FileStorage), func(context.Context) (int, error) {
 				<-mended
 				return 0, nil
 			})
