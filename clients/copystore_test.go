@@ -138,6 +138,40 @@ func TestCopiesAreSwept(t *testing.T) {
 	}
 }
 
+// statless is a storage that does not tell when something was written.
+type statless struct{ certmagic.Storage }
+
+func (s statless) Stat(ctx context.Context, key string) (certmagic.KeyInfo, error) {
+	info, err := s.Storage.Stat(ctx, key)
+	info.Modified = time.Time{}
+	return info, err
+}
+
+// TestCopiesThatAreNotSwept: those that may be of clients that there are, and
+// those of which nobody knows how old they are.
+func TestCopiesThatAreNotSwept(t *testing.T) {
+	s, _ := newCopyStore(t)
+	for _, id := range []string{"unread", "gone"} {
+		if _, err := s.Save(t.Context(), newCopy(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Now = func() time.Time { return time.Now().Add(2 * copyUnused) }
+	for _, untold := range []bool{true, false} {
+		store := *s
+		if untold {
+			store.Storage = statless{s.Storage}
+		}
+		missing, err := store.Sweep(t.Context(), nil, []string{"unread", "none"})
+		if err != nil || len(missing) != 0 {
+			t.Error(missing, err)
+		}
+		if !s.Storage.Exists(t.Context(), s.object("unread")) || s.Storage.Exists(t.Context(), s.object("gone")) != untold {
+			t.Errorf("untold %t: the wrong ones are gone", untold)
+		}
+	}
+}
+
 // FuzzCopy: a copy that can be read is written and read as it is.
 func FuzzCopy(f *testing.F) {
 	good, err := newCopy("a").encode()

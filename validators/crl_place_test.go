@@ -1,6 +1,7 @@
 package validators
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,5 +187,53 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 				t.Errorf("due after %s, want %s", got, test.want)
 			}
 		})
+	}
+}
+
+// Places that have another name after every reload remember one CRL of each CA,
+// however many reloads there are.
+func TestCRLSourceInheritsOneOfEach(t *testing.T) {
+	cas := []*testpki.CA{testpki.MustCA(t, testpki.CommonName("A")), testpki.MustCA(t, testpki.CommonName("B")), testpki.MustCA(t, testpki.CommonName("C"))}
+	names := func(round int) (places []string) {
+		for i := range cas {
+			places = append(places, fmt.Sprintf("http://ca.example/%d?round=%d", i, round))
+		}
+		return places
+	}
+	w := newCRLWorld(t, nil, names(0)...)
+	for round := range 6 {
+		if round > 0 {
+			next := w.source(nil, names(round)...)
+			next.TakeOver(w.CRLSource)
+			w.CRLSource = next
+		}
+		for i, ca := range cas {
+			w.web[names(round)[i]] = makeCRL(t, ca, w.now, crlNumber(int64(round+1)))
+		}
+		w.Refresh(t.Context())
+		for _, ca := range cas {
+			w.expect(testpki.MustIssue(t, ca).Cert, ca.Cert, false, true)
+		}
+		for _, p := range w.places {
+			if len(p.inherited) > len(cas) {
+				t.Errorf("round %d: %d are remembered of other places", round, len(p.inherited))
+			}
+		}
+	}
+}
+
+// The end of a CRL that anybody may have made is not what operators are told.
+func TestCRLSourceTellsTheEndOfWhatIsProven(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	end := now.Add(24 * time.Hour).Truncate(time.Second)
+	w := newCRLWorld(t, nil, crlURL)
+	w.web[crlURL] = makeCRL(t, ca, now, crlNumber(5), crlDates(now, end))
+	w.refresh(0, "<nil>")
+	w.expect(leaf, ca.Cert, false, true)
+	w.web[crlURL] = makeCRL(t, testpki.MustCA(t), now, crlNumber(9), crlDates(now, now.Add(10000*time.Hour)))
+	w.refresh(time.Hour, "<nil>")
+	if state := w.States()[0]; !state.NextUpdate.Equal(end) {
+		t.Errorf("it ends at %s, want %s", state.NextUpdate, end)
 	}
 }

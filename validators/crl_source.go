@@ -355,8 +355,8 @@ func (s *CRLSource) States() []CRLPlaceState {
 			states[i].NextUpdate, states[i].Entries = crl.NextUpdate(), crl.Len()
 		}
 		place.settle()
-		for i2, crl := range place.proven { // what is not proven may be forged
-			if end := crl.NextUpdate(); i2 == 0 || end.Before(states[i].NextUpdate) {
+		for j, crl := range place.proven { // what is not proven may be forged
+			if end := crl.NextUpdate(); j == 0 || end.Before(states[i].NextUpdate) {
 				states[i].NextUpdate = end
 			}
 		}
