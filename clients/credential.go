@@ -112,7 +112,7 @@ func parsePin(text string) (hash string, until time.Time, err error) {
 
 func (c *Client) setCredentials(r Record, files reader) error {
 	for _, text := range r.SubjectDN {
-		dn, err := validators.ParseDN(text)
+		dn, err := parseSubject(text)
 		if err != nil {
 			return fmt.Errorf("subject '%s': %w", text, err)
 		}
