@@ -63,7 +63,8 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 	if refusal.Hint != "" {
 		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
-	if realm.current.Load().registrable(leaf, refusal.Reason) {
+	// mtls_bearer may take tokens of other servers alone, who have the clients
+	if current := realm.current.Load(); current != nil && current.registrable(leaf, refusal.Reason) {
 		fields = append(fields, zap.String("register", registration(sum)))
 	}
 	return fields
