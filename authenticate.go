@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 const (
@@ -49,7 +50,7 @@ type authenticator struct {
 	registry *clients.Registry
 	trust    *validators.TrustPool // nil without a trust pool
 	// revocation is nil where nothing is configured
-	revocation *validators.RevocationChecker
+	revocation *revocation.Checker
 	// shadow is nil without a shadow trust pool; watch is what is told of those
 	// who are admitted
 	shadow *trust
@@ -311,7 +312,7 @@ func (c *chainResult) of(ctx context.Context, a *authenticator, presented []*x50
 		return c
 	}
 	// several chains of one leaf share the time there is to ask
-	ctx, cancel := context.WithTimeout(ctx, validators.DefaultOCSPTimeout)
+	ctx, cancel := context.WithTimeout(ctx, revocation.DefaultOCSPTimeout)
 	defer cancel()
 	for _, chain := range verified {
 		good := goodChain{certificates: chain, until: validators.ChainExpiry(chain)}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 // crlOf makes a CRL that is good until then.
@@ -35,17 +35,17 @@ func crlOf(t *testing.T, ca *testpki.CA, number int64, until time.Time, revoked 
 	return der
 }
 
-func crlSet(t *testing.T, ders ...[]byte) *validators.CRLSet {
+func crlSet(t *testing.T, ders ...[]byte) *revocation.CRLSet {
 	t.Helper()
-	var lists []*validators.CRL
+	var lists []*revocation.CRL
 	for _, der := range ders {
-		crl, err := validators.ParseCRL(der)
+		crl, err := revocation.ParseCRL(der)
 		if err != nil {
 			t.Fatal(err)
 		}
 		lists = append(lists, crl)
 	}
-	return validators.NewCRLSet(lists...)
+	return revocation.NewCRLSet(lists...)
 }
 
 // twoChains is a leaf with two chains: its CA is certified by two roots.
@@ -105,7 +105,7 @@ func TestOneChainSatisfiesEverything(t *testing.T) {
 						record.IssuedBy = clients.Strings{hashOf(issuer.Cert.Raw)}
 					}
 					auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{x.one, x.two}, record)
-					auth.revocation = validators.NewRevocationChecker(validators.RevocationConfig{CRLs: true})
+					auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true})
 					auth.revocation.SetCRLs(crlSet(t, ders...))
 					for range 2 { // at first sight, and from memory
 						if got := auth.ask(x.presented(), ""); got != want {
@@ -126,7 +126,7 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 	for _, allow := range []bool{false, true} {
 		clock := newTestClock()
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-		auth.revocation = validators.NewRevocationChecker(validators.RevocationConfig{CRLs: true, AllowUnavailable: allow})
+		auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true, AllowUnavailable: allow})
 		until := clock.Now().Add(10 * time.Minute).Truncate(time.Second)
 		auth.revocation.SetCRLs(crlSet(t, crlOf(t, ca, 1, until, revoked.Cert)))
 		want := func(leaf *testpki.Leaf, want string, remembered bool) {
@@ -184,7 +184,7 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 		var asked atomic.Int64
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 		auth.now = time.Now
-		auth.revocation = validators.NewRevocationChecker(validators.RevocationConfig{
+		auth.revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
 			Ask: func(_ context.Context, _ string, question []byte) ([]byte, error) {
 				asked.Add(1)
@@ -226,7 +226,7 @@ func TestSeveralChainsShareOneDeadline(t *testing.T) {
 		x := newTwoChains(t)
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{x.one, x.two}, named("a", "CN=client,O=company"))
 		var asked atomic.Int64
-		auth.revocation = validators.NewRevocationChecker(validators.RevocationConfig{
+		auth.revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
 			Ask: func(ctx context.Context, _ string, _ []byte) ([]byte, error) {
 				asked.Add(1)
@@ -238,7 +238,7 @@ func TestSeveralChainsShareOneDeadline(t *testing.T) {
 		if got := auth.ask(x.presented(), ""); got != "[revocation_unavailable]" {
 			t.Error(got)
 		}
-		if took := time.Since(start); took > validators.DefaultOCSPTimeout || asked.Load() != 3 {
+		if took := time.Since(start); took > revocation.DefaultOCSPTimeout || asked.Load() != 3 {
 			t.Errorf("waited for %s, %d questions", took, asked.Load())
 		}
 		time.Sleep(time.Minute)
@@ -249,23 +249,23 @@ func TestSeveralChainsShareOneDeadline(t *testing.T) {
 // CRL changed is worked out again.
 func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 	ca := testpki.MustCA(t)
-	for name, change := range map[string]func(*validators.RevocationChecker, *testpki.Leaf){
-		"deny list": func(c *validators.RevocationChecker, leaf *testpki.Leaf) {
-			list, err := validators.ParseDenyList([]byte("thumbprint " + hashOf(leaf.Cert.Raw)))
+	for name, change := range map[string]func(*revocation.Checker, *testpki.Leaf){
+		"deny list": func(c *revocation.Checker, leaf *testpki.Leaf) {
+			list, err := revocation.ParseDenyList([]byte("thumbprint " + hashOf(leaf.Cert.Raw)))
 			if err != nil {
 				t.Error(err)
 			}
 			c.SetDenyList(list)
 		},
-		"CRL": func(c *validators.RevocationChecker, leaf *testpki.Leaf) {
+		"CRL": func(c *revocation.Checker, leaf *testpki.Leaf) {
 			c.SetCRLs(crlSet(t, crlOf(t, ca, 2, time.Now().Add(time.Hour), leaf.Cert)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaf := testpki.MustIssue(t, ca, company("client"))
 			auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-			var checker *validators.RevocationChecker
-			checker = validators.NewRevocationChecker(validators.RevocationConfig{
+			var checker *revocation.Checker
+			checker = revocation.NewChecker(revocation.Config{
 				CRLs: true, OCSP: []string{"http://ocsp.test"},
 				Ask: func(_ context.Context, _ string, question []byte) ([]byte, error) {
 					change(checker, leaf) // behind the back of who waits for the answer

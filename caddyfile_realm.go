@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -31,12 +32,12 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				if !strings.Contains(place, "://") {
 					return nil
 				}
-				return validators.CheckFetchURL(place)
+				return source.CheckURL(place)
 			})
 		case "refresh":
 			err = parseDuration(d, &c.Refresh, checkRefresh)
 		case "ocsp":
-			err = parseList(d, &c.OCSP, validators.CheckFetchURL)
+			err = parseList(d, &c.OCSP, source.CheckURL)
 		case "on_unavailable":
 			err = parseOnce(d, &c.OnUnavailable, checkOnUnavailable)
 		case "deny":

@@ -19,7 +19,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 // TestC4_RevokedIntermediate: whom a CA has issued that is revoked is refused,
@@ -79,12 +79,12 @@ func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	default:
 		(<-answered).wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
 	}
-	if took := time.Since(start); took < 2*time.Second || took > 2*validators.DefaultOCSPTimeout {
+	if took := time.Since(start); took < 2*time.Second || took > 2*revocation.DefaultOCSPTimeout {
 		t.Errorf("waited for %s", took)
 	}
 	start = time.Now()
 	held.get("https://api.test/").wantStatus(t, http.StatusUnauthorized)
-	if took := time.Since(start); took > validators.DefaultOCSPTimeout/2 {
+	if took := time.Since(start); took > revocation.DefaultOCSPTimeout/2 {
 		t.Errorf("then waited for %s", took)
 	}
 	failure := r.logs.wait(t, "the failure", func(entry logEntry) bool { return entry.str("msg") == "no OCSP responder gives a usable answer" })

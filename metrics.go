@@ -149,7 +149,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 }
 
 // collect tells of the sources of revocations.
-func (r *revocation) collect(gauge func(desc *prometheus.Desc, at time.Time, source string)) {
+func (r *certificateRevocation) collect(gauge func(desc *prometheus.Desc, at time.Time, source string)) {
 	if r.deny != nil {
 		gauge(sourceDesc, r.deny.LastSuccess(), "deny")
 	}

@@ -74,7 +74,7 @@ type Realm struct {
 	// shadow is nil without a shadow trust pool
 	shadow *shadowWatch
 	// revocation is nil where nothing is configured
-	revocation *revocation
+	revocation *certificateRevocation
 	// texts are the headers in which handlers forward certificates
 	texts certificateTexts
 	// forwarded is nil where no proxy may forward certificates

@@ -10,7 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 // The values of on_unavailable.
@@ -47,12 +48,12 @@ type Revocation struct {
 	Deny string `json:"deny,omitempty"`
 }
 
-// revocation is a realm's revocation at work.
-type revocation struct {
-	checker *validators.RevocationChecker
-	memory  *validators.OCSPMemory
-	crls    *validators.CRLSource // nil without CRLs
-	deny    *validators.DenyFile  // nil without a deny file
+// certificateRevocation is a realm's revocation at work.
+type certificateRevocation struct {
+	checker *revocation.Checker
+	memory  *revocation.OCSPMemory
+	crls    *revocation.CRLSource // nil without CRLs
+	deny    *revocation.DenyFile  // nil without a deny file
 }
 
 func checkOnUnavailable(value string) error {
@@ -108,16 +109,16 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		return err
 	}
 	for _, url := range responders {
-		if err := validators.CheckFetchURL(url); err != nil {
+		if err := source.CheckURL(url); err != nil {
 			return fmt.Errorf("ocsp '%s': %w", url, err)
 		}
 	}
-	r := &revocation{memory: validators.NewOCSPMemory()}
+	r := &certificateRevocation{memory: revocation.NewOCSPMemory()}
 	running := realm.running()
 	if running != nil && running.revocation != nil {
 		r.memory = running.revocation.memory
 	}
-	r.checker = validators.NewRevocationChecker(validators.RevocationConfig{
+	r.checker = revocation.NewChecker(revocation.Config{
 		CRLs:             len(crls) > 0,
 		OCSP:             responders,
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
@@ -137,7 +138,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		},
 	})
 	if len(crls) > 0 {
-		r.crls, err = validators.NewCRLSource(validators.CRLConfig{
+		r.crls, err = revocation.NewCRLSource(revocation.CRLConfig{
 			Places:  crls,
 			Refresh: time.Duration(config.Refresh),
 			Now:     realm.app.now,
@@ -164,7 +165,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		if err != nil {
 			return fmt.Errorf("deny '%s': %w", config.Deny, err)
 		}
-		if r.deny, err = validators.OpenDenyFile(path, realm.app.now()); err != nil {
+		if r.deny, err = revocation.OpenDenyFile(path, realm.app.now()); err != nil {
 			return err
 		}
 		if running != nil && running.revocation != nil && running.revocation.deny != nil {

@@ -201,7 +201,7 @@ func TestVerifyRemembersNoVariants(t *testing.T) {
 	leaf := testpki.MustIssue(t, sub)
 	pool := NewTrustPool(root.Pool())
 	for range 2 {
-		for _, variant := range reencoded(t, sub.Cert) {
+		for _, variant := range testpki.Reencoded(t, sub.Cert) {
 			mustVerify(t, pool, leaf, variant)
 		}
 	}

@@ -80,10 +80,16 @@ func CheckPKILeaf(leaf *x509.Certificate) *Refusal {
 		return refuse(CertificateUnsuitable, "the certificate is a CA's (basic constraints CA:TRUE): issue the client an end-entity certificate")
 	case leaf.KeyUsage&x509.KeyUsageCertSign != 0:
 		return refuse(CertificateUnsuitable, "the certificate's key usage has keyCertSign, which is for CAs")
-	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 && extension(leaf, oidKeyUsage) != nil:
+	case LacksKeyUsage(leaf, x509.KeyUsageDigitalSignature):
 		return refuse(CertificateUnsuitable, "the certificate's key usage lacks digitalSignature, which client authentication needs")
 	}
 	return nil
+}
+
+// LacksKeyUsage reports whether a certificate has the key usage extension (RFC
+// 5280 §4.2.1.3) and in it none of the given usages.
+func LacksKeyUsage(cert *x509.Certificate, usages x509.KeyUsage) bool {
+	return cert.KeyUsage&usages == 0 && extension(cert, oidKeyUsage) != nil
 }
 
 // encodedOnce reports whether the signature is followed by nothing and has no

@@ -6,7 +6,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -90,50 +89,10 @@ func TestCheckLeafRefusesNamesItCannotCount(t *testing.T) {
 	}
 }
 
-// reencoded returns other certificates of the same content and signature: with
-// unused bits in the signature, and with something after it.
-func reencoded(t *testing.T, cert *x509.Certificate) map[string]*x509.Certificate {
-	t.Helper()
-	var parts struct {
-		TBS, Algorithm asn1.RawValue
-		Signature      asn1.BitString
-	}
-	if _, err := asn1.Unmarshal(cert.Raw, &parts); err != nil {
-		t.Fatal(err)
-	}
-	out := make(map[string]*x509.Certificate)
-	for unused := range 3 { // An ECDSA signature begins with two zero bits.
-		shifted := make([]byte, 1, len(parts.Signature.Bytes)+1)
-		shifted[0] = byte(unused)
-		for i, b := range parts.Signature.Bytes {
-			next := append(parts.Signature.Bytes, 0)[i+1]
-			shifted = append(shifted, b<<unused|byte(uint16(next)>>(8-unused)))
-		}
-		for trailer, value := range map[string][]byte{"nothing": nil, "NULL": {5, 0}, "garbage": []byte("\xff\xff"), "the signature": append([]byte{0}, parts.Signature.Bytes...)} {
-			signature, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagBitString, Bytes: shifted})
-			if err != nil {
-				t.Fatal(err)
-			}
-			der, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: slices.Concat(parts.TBS.FullBytes, parts.Algorithm.FullBytes, signature, value)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			name := fmt.Sprintf("%d bits unused, then %s", unused, trailer)
-			variant, err := x509.ParseCertificate(der)
-			if err != nil {
-				t.Logf("Go has become stricter, so nobody can send %s: %v", name, err)
-				continue
-			}
-			out[name] = variant
-		}
-	}
-	return out
-}
-
 func TestCheckLeafRefusesReencodedCertificates(t *testing.T) {
 	root := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, root)
-	for name, cert := range reencoded(t, leaf.Cert) {
+	for name, cert := range testpki.Reencoded(t, leaf.Cert) {
 		if bytes.Equal(cert.Raw, leaf.Cert.Raw) {
 			wantRefusal(t, CheckLeaf(cert), "", "")
 			continue

@@ -27,6 +27,14 @@ func ThumbprintOf(der []byte) Thumbprint {
 	return Thumbprint{sum: sha256.Sum256(der), size: sha256.Size}
 }
 
+// SHA1ThumbprintOf returns the SHA-1 thumbprint of a DER encoded certificate.
+func SHA1ThumbprintOf(der []byte) Thumbprint {
+	t := Thumbprint{size: sha1.Size}
+	sum := sha1.Sum(der)
+	copy(t.sum[:], sum[:])
+	return t
+}
+
 // ParseThumbprint reads the SHA-256 or SHA-1 hash of a certificate's DER
 // encoding: hexadecimal digits of either case, with or without colons or
 // spaces between them, or base64url with or without padding, as in the

@@ -1,0 +1,78 @@
+package revocation
+
+import (
+	"crypto/x509"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func TestCRLSourceWatch(t *testing.T) {
+	ca, renewed := testpki.MustCA(t), testpki.MustCA(t) // of one name
+	noCRLs := testpki.MustCA(t, testpki.CommonName("No CRLs"), testpki.KeyUsage(x509.KeyUsageCertSign))
+	hostile := testpki.MustCA(t, testpki.CommonName("a\n\u202e"+strings.Repeat("x", 5000)))
+	var warnings []string
+	w := newCRLWorld(t, func(c *CRLConfig) {
+		c.Warn = func(place, warning string) { warnings = append(warnings, filepath.Base(place)+": "+warning) }
+	}, "a.crl", crlURL)
+	// watch expects one warning, or none.
+	watch := func(want string, cas ...*testpki.CA) {
+		t.Helper()
+		var certs []*x509.Certificate
+		for _, ca := range cas {
+			certs = append(certs, ca.Cert)
+		}
+		warnings = nil
+		w.Watch(certs)
+		if n := len(warnings); want == "" && n > 0 || want != "" && n != 1 {
+			t.Fatalf("warned %q, want %q", warnings, want)
+		}
+		for _, warning := range warnings {
+			if !strings.Contains(warning, want) || !printable(warning) || len(warning) > 1000 {
+				t.Errorf("warned %q, want %q", warning, want)
+			}
+		}
+	}
+	watch("", ca) // there is nothing yet
+	w.write("a.crl", makeCRL(t, ca, w.now))
+	w.web[crlURL] = makeCRL(t, ca, w.now, crlNumber(2), crlDates(w.now, w.now.Add(48*time.Hour)))
+	w.refresh(0, "<nil>")
+	watch("", ca)
+	watch("")
+	w.now = w.now.Add(time.Hour - time.Nanosecond)
+	watch("", ca)
+	w.now = w.now.Add(time.Nanosecond)
+	watch("a.crl: the CRL is stale since "+timeText(w.now), ca)
+	watch("", ca) // once
+	w.write("a.crl", makeCRL(t, ca, w.now, crlNumber(3), crlDates(w.now.Add(-2*time.Hour), w.now.Add(-time.Hour))))
+	w.refresh(0, "<nil>")
+	watch("a.crl: the CRL is stale since ", ca) // another one
+	w.write("a.crl", makeCRL(t, ca, w.now, crlNumber(4), crlDates(w.now, w.now.Add(1000*time.Hour))))
+	w.refresh(0, "<nil>")
+	watch("", ca)
+
+	const foreign = "crl: the CRL has the name of a CA of the trust pool but says nothing of what that has issued: "
+	w.web[crlURL] = makeCRL(t, renewed, w.now, crlNumber(5), crlDates(w.now, w.now.Add(1000*time.Hour)))
+	w.refresh(2*time.Hour, "<nil>")
+	watch(foreign+"CN=Test Root CA: it is not signed with the key", ca)
+	watch("", ca)                                 // once
+	watch("", ca, noCRLs)                         // with other CAs too
+	watch("", ca, renewed)                        // a CA that has two keys
+	watch(foreign, ca)                            // and one no more
+	watch("a.crl: the CRL has the name", renewed) // now it is the other one
+	watch("", noCRLs)
+
+	// It is not refused.
+	w.expect(testpki.MustIssue(t, renewed).Cert, renewed.Cert, false, true)
+	w.expect(testpki.MustIssue(t, ca).Cert, ca.Cert, false, true)
+
+	w.web[crlURL] = makeCRL(t, noCRLs, w.now, crlDates(w.now, w.now.Add(1000*time.Hour)))
+	w.refresh(2*time.Hour, "<nil>")
+	watch(foreign+"CN=No CRLs: the CA's key usage lacks cRLSign", ca, noCRLs)
+	w.web[crlURL] = makeCRL(t, &testpki.CA{Cert: hostile.Cert, Key: ca.Key}, w.now, crlDates(w.now, w.now.Add(1000*time.Hour)))
+	w.refresh(2*time.Hour, "<nil>")
+	watch("crl: ", ca, hostile)
+}

@@ -1,0 +1,237 @@
+package revocation
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// denyFile is a deny file, its clock and the moment it was last written at.
+type denyFile struct {
+	*DenyFile
+	t    *testing.T
+	path string
+	now  time.Time
+}
+
+func openDeny(t *testing.T, text string) *denyFile {
+	t.Helper()
+	f := &denyFile{t: t, path: filepath.Join(t.TempDir(), "deny.txt"), now: now}
+	f.write(text)
+	var err error
+	if f.DenyFile, err = OpenDenyFile(f.path, f.now); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// write writes into the file in place.
+func (f *denyFile) write(text string) {
+	f.t.Helper()
+	if err := os.WriteFile(f.path, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.Chtimes(f.path, f.now, f.now); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// poll polls after a while.
+func (f *denyFile) poll(after time.Duration, rules int, changed bool, want string) {
+	f.t.Helper()
+	f.now = f.now.Add(after)
+	got, err := f.Poll(f.now)
+	wantError(f.t, err, want)
+	if f.List().Len() != rules || got != changed {
+		f.t.Errorf("%d rules, changed %v; want %d, %v", f.List().Len(), got, rules, changed)
+	}
+}
+
+func denyLines(names ...string) string {
+	var text strings.Builder
+	for _, name := range names {
+		text.WriteString("tbs " + digest([]byte(name)) + "\n")
+	}
+	return text.String()
+}
+
+// TestC2_DenyFileAcrossAReload: a new configuration that finds the file half
+// written denies whom the one before it denied.
+func TestC2_DenyFileAcrossAReload(t *testing.T) {
+	f := openDeny(t, denyLines("a", "b"))
+	old := f.DenyFile
+	f.write(denyLines("c"))
+	reopen := func() {
+		t.Helper()
+		var err error
+		if f.DenyFile, err = OpenDenyFile(f.path, f.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reopen()
+	f.TakeOver(old)
+	f.poll(0, 3, false, "")
+	f.poll(source.QuietTime-time.Millisecond, 3, false, "")
+	f.write(denyLines("d"))
+	f.poll(0, 4, true, "")
+	f.poll(source.QuietTime, 1, true, "")
+
+	elsewhere := openDeny(t, denyLines("x"))
+	reopen()
+	f.TakeOver(elsewhere.DenyFile)
+	f.poll(0, 1, false, "")
+}
+
+func TestDenyFileIsWatched(t *testing.T) {
+	f := openDeny(t, denyLines("a"))
+	f.poll(0, 1, false, "")
+	f.poll(time.Hour, 1, false, "")
+	f.poll(time.Hour, 1, false, "")
+
+	f.write(denyLines("a", "b"))
+	f.poll(0, 2, true, "") // additions count at once
+	f.poll(time.Second, 2, false, "")
+
+	f.write(denyLines("b", "c")) // as long as before
+	f.poll(0, 3, true, "")
+	f.poll(1999*time.Millisecond, 3, false, "")
+	f.poll(time.Millisecond, 2, true, "") // quiet for two seconds
+	f.poll(time.Hour, 2, false, "")
+
+	f.write("") // half written
+	f.poll(0, 2, true, "")
+	f.poll(time.Second, 2, false, "")
+	f.write(denyLines("b"))
+	f.poll(0, 2, true, "")
+	f.poll(1500*time.Millisecond, 2, false, "") // not quiet since the last change
+	f.write(denyLines("b", "c", "d"))
+	f.poll(0, 3, true, "")
+	f.poll(time.Hour, 3, true, "")
+
+	f.write("")
+	f.poll(0, 3, true, "")
+	f.poll(source.QuietTime, 0, true, "") // meant so
+
+	f.write(denyLines("e"))
+	f.poll(0, 1, true, "")
+}
+
+func TestDenyFileB4BrokenKeepsTheOldRules(t *testing.T) {
+	f := openDeny(t, denyLines("a", "b"))
+	f.write(denyLines("a", "b", "c") + "thumbprint 12")
+	f.poll(0, 2, false, "line 4")
+	f.poll(time.Second, 2, false, "") // said once
+	f.poll(time.Hour, 2, false, "")
+	f.write(denyLines("a", "b", "c"))
+	f.poll(0, 3, true, "")
+
+	if err := os.Remove(f.path); err != nil {
+		t.Fatal(err)
+	}
+	f.poll(time.Hour, 3, false, "deny.txt")
+	f.poll(time.Hour, 3, false, "")
+	f.write(denyLines("d"))
+	f.poll(0, 4, true, "")
+	f.poll(time.Hour, 1, true, "")
+
+	f.write(denyLines())
+	f.poll(0, 1, true, "")
+	f.write("broken")
+	f.poll(0, 1, false, "line 1") // neither is the text before it in force later
+	f.poll(time.Hour, 1, false, "")
+}
+
+func TestDenyFileB4AtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	for title, test := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"missing":   {func(string) error { return nil }, ""},
+		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, "not a regular file"},
+		"garbage":   {func(path string) error { return os.WriteFile(path, []byte("a\n"), 0o600) }, "line 1"},
+		"too large": {func(path string) error {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				return err
+			}
+			return os.Truncate(path, MaxDenyFile+1)
+		}, "larger than"},
+	} {
+		path := filepath.Join(dir, title)
+		if err := test.make(path); err != nil {
+			t.Fatal(err)
+		}
+		_, err := OpenDenyFile(path, now)
+		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", title, err)
+		}
+	}
+}
+
+// Two changes that leave the same size and time are told apart while the first
+// is young, and so is a file that takes the place of another.
+func TestWatchedFileNoticesEveryChange(t *testing.T) {
+	f := openDeny(t, denyLines("a"))
+	f.poll(time.Hour, 1, false, "")
+	at := f.now
+	for _, text := range []string{denyLines("b"), denyLines("c"), denyLines("d"), denyLines("e"), denyLines("f"), denyLines("g")} {
+		f.write(text)
+		if err := os.Chtimes(f.path, at, at); err != nil {
+			t.Fatal(err)
+		}
+		f.poll(500*time.Millisecond, f.List().Len()+1, true, "")
+	}
+	f.poll(time.Hour, 1, true, "")
+	f.poll(time.Hour, 1, false, "")
+
+	info, err := os.Stat(f.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := f.path + ".new"
+	if err := os.WriteFile(next, []byte(denyLines("z")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(next, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(next, f.path); err != nil {
+		t.Fatal(err)
+	}
+	f.poll(0, 2, true, "")
+}
+
+// TestDenyFileLastSuccess: it stands still while the file is broken or missing,
+// however long, and also when it is broken as it was before it was missing.
+func TestDenyFileLastSuccess(t *testing.T) {
+	f := openDeny(t, denyLines("a"))
+	want := func(at time.Time) {
+		t.Helper()
+		if got := f.LastSuccess(); !got.Equal(at) {
+			t.Errorf("last success %s, want %s", got, at)
+		}
+	}
+	want(f.now)
+	f.poll(time.Hour, 1, false, "")
+	want(f.now)
+	good := f.now
+	for range 2 {
+		f.write("broken")
+		f.poll(time.Minute, 1, false, "line 1")
+		f.poll(time.Hour, 1, false, "")
+		want(good)
+		if err := os.Remove(f.path); err != nil {
+			t.Fatal(err)
+		}
+		f.poll(time.Minute, 1, false, "deny.txt")
+		f.poll(time.Hour, 1, false, "")
+		want(good)
+	}
+	f.write(denyLines("a"))
+	f.poll(time.Minute, 1, true, "")
+	want(f.now)
+}

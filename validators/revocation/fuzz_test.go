@@ -1,0 +1,175 @@
+package revocation
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+)
+
+// fuzzNow is when the committed CRLs and OCSP answers are fresh, all of them
+// signed with keys that nobody has any more.
+var fuzzNow = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func fuzzCert(tb testing.TB, name string) *x509.Certificate {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name+".pem"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return cert
+}
+
+// fuzzSeed reads a committed input.
+func fuzzSeed(tb testing.TB, target, name string) []byte {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "fuzz", target, name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	_, literal, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	seed, err := strconv.Unquote(strings.TrimSuffix(strings.TrimPrefix(literal, "[]byte("), ")"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return []byte(seed)
+}
+
+func checkErrorText(t *testing.T, err error) {
+	t.Helper()
+	if text := err.Error(); len(text) > 4<<10 || !printable(text) {
+		t.Fatalf("error %q is not fit for a log", text)
+	}
+}
+
+// Nothing makes a CRL say anything but the signature of the CA.
+func FuzzParseCRL(f *testing.F) {
+	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
+	genuine := make(map[[sha256.Size]byte]Status)
+	for _, name := range []string{"good", "revoking", "distribution_point", "stale"} {
+		crl, err := ParseCRL(fuzzSeed(f, "FuzzParseCRL", name))
+		if err != nil {
+			f.Fatalf("%s: %v", name, err)
+		}
+		status, err := NewCRLSet(crl).Status(leaf, ca, fuzzNow)
+		if says := status != (Status{}); says == (err != nil) || says != (name == "good" || name == "revoking") || status.Revoked != (name == "revoking") {
+			f.Fatalf("%s: %+v, %v", name, status, err)
+		}
+		genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] = status
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		crl, err := ParseCRL(data)
+		if err != nil {
+			checkErrorText(t, err)
+			return
+		}
+		if crl.NextUpdate().IsZero() || crl.Len() > len(data) {
+			t.Fatalf("%d entries until %s", crl.Len(), crl.NextUpdate())
+		}
+		whole, err := x509.ParseRevocationList(crl.list.Raw)
+		if err != nil || len(whole.RevokedCertificateEntries) < crl.Len() || !bytes.Equal(whole.RawTBSRevocationList, crl.list.RawTBSRevocationList) {
+			t.Fatalf("x509 reads it otherwise: %v", err)
+		}
+		for _, entry := range whole.RevokedCertificateEntries {
+			if _, listed := crl.revoked[serialKey(entry.SerialNumber)]; !listed {
+				t.Fatalf("%s is not revoked", entry.SerialNumber)
+			}
+		}
+		again, err := ParseCRL(crl.list.Raw)
+		if err != nil || again.Len() != crl.Len() || again.Replaces(crl) != nil || crl.Replaces(again) != nil {
+			t.Fatalf("read again: %v", err)
+		}
+		status, err := NewCRLSet(crl).Status(leaf, ca, fuzzNow)
+		if err != nil {
+			checkErrorText(t, err)
+		}
+		if status != (Status{}) && status != genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] {
+			t.Fatalf("says %+v, %v", status, err)
+		}
+	})
+}
+
+// Nothing makes an OCSP answer but the signature of the CA or its delegate.
+func FuzzParseOCSP(f *testing.F) {
+	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
+	genuine := make(map[[sha256.Size]byte]bool)
+	for _, name := range []string{"good", "by_delegate", "revoked", "unknown"} {
+		seed := fuzzSeed(f, "FuzzParseOCSP", name)
+		status, err := ParseOCSP(seed, leaf, ca, fuzzNow)
+		if (err != nil) != (name == "unknown") || status.Revoked != (name == "revoked") || (status.Signer != nil) != (name == "by_delegate") {
+			f.Fatalf("%s: %+v, %v", name, status, err)
+		}
+		response, err := ocsp.ParseResponse(seed, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		genuine[sha256.Sum256(response.TBSResponseData)] = true
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		status, err := ParseOCSP(data, leaf, ca, fuzzNow)
+		if err != nil {
+			checkErrorText(t, err)
+			if status != (Status{}) {
+				t.Fatalf("%+v with %v", status, err)
+			}
+			if !errors.Is(err, ErrOCSPUnknown) {
+				return
+			}
+		} else if !fuzzNow.Before(status.Until) {
+			t.Fatalf("stale: %+v", status)
+		}
+		response, err := ocsp.ParseResponseForCert(data, leaf, nil)
+		if err != nil || !genuine[sha256.Sum256(response.TBSResponseData)] {
+			t.Fatalf("%+v is taken, %v", status, err)
+		}
+	})
+}
+
+func FuzzParseDenyList(f *testing.F) {
+	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
+	chain := []*x509.Certificate{leaf, ca}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		list, err := ParseDenyList(text)
+		if err != nil {
+			checkErrorText(t, err)
+			if list != nil {
+				t.Fatal("a list with an error")
+			}
+			return
+		}
+		lines := strings.Count(string(text), "\n") + 1
+		if list.Len() > lines {
+			t.Fatalf("%d rules in %d lines", list.Len(), lines)
+		}
+		detail, denied := list.Denies(chain)
+		if denied != (detail != "") || denied && list.Len() == 0 || !printable(detail) {
+			t.Fatalf("%v: %q", denied, detail)
+		}
+		// More rules deny more.
+		more, err := ParseDenyList(append(append([]byte{}, text...), "\ntbs "+digest(leaf.RawTBSCertificate)...))
+		if err != nil || more.Len() < list.Len() {
+			t.Fatal(err)
+		}
+		if _, denied := more.Denies(chain); !denied {
+			t.Fatal("a rule does not count")
+		}
+		both := list.union(more)
+		if both.Len() != more.Len() {
+			t.Fatalf("%d rules together, want %d", both.Len(), more.Len())
+		}
+	})
+}

@@ -1,0 +1,222 @@
+package revocation
+
+import (
+	"crypto"
+	"crypto/sha1" //nolint:gosec // What OCSP names an issuer by.
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"math/big"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestOCSPSignerWithAHugeKey: whoever is on the way to the responder must not
+// keep the processor busy with a key that he made up.
+func TestOCSPSignerWithAHugeKey(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	answer := func(bits int) []byte {
+		cert := testpki.MustHugeRSA(t, bits)
+		response, err := ocsp.ParseResponse(makeOCSP(t, ca, leaf, ca, now), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		basic := marshal(t, struct {
+			TBS          asn1.RawValue
+			Algorithm    pkix.AlgorithmIdentifier
+			Signature    asn1.BitString
+			Certificates []asn1.RawValue `asn1:"explicit,tag:0"`
+		}{
+			asn1.RawValue{FullBytes: response.TBSResponseData},
+			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue},
+			asn1.BitString{Bytes: cert.Signature, BitLength: 8 * len(cert.Signature)},
+			[]asn1.RawValue{{FullBytes: cert.Raw}},
+		})
+		kind := marshal(t, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1})
+		return sequence(t, marshal(t, asn1.Enumerated(0)), contextual(t, 0, true, sequence(t, kind, marshal(t, basic))))
+	}
+	_, err := ParseOCSP(answer(24<<10), leaf, ca.Cert, now)
+	wantError(t, err, "too large to check a signature with")
+	_, err = ParseOCSP(answer(4<<10), leaf, ca.Cert, now)
+	wantError(t, err, "cannot be used: ")
+}
+
+func TestParseOCSP(t *testing.T) {
+	ca := testpki.MustCA(t)
+	seven := testpki.Serial(big.NewInt(7))
+	leaf := testpki.MustIssue(t, ca, seven).Cert
+	eku := testpki.EKU(x509.ExtKeyUsageOCSPSigning)
+	delegate := testpki.MustIssue(t, ca, eku)
+	namesake := testpki.MustCA(t) // same name, another key
+	stranger := testpki.MustCA(t, testpki.CommonName("Stranger"))
+	crossSigned := testpki.MustIntermediate(t, stranger, testpki.Key(ca.Key), testpki.RawSubject(ca.Cert.RawSubject))
+	good := func(signer any, opts ...ocspOption) []byte { return makeOCSP(t, ca, leaf, signer, now, opts...) }
+	by := func(opts ...testpki.Option) []byte { return good(testpki.MustIssue(t, ca, opts...)) }
+	edited := func(edit func(*ocspResponseData)) []byte {
+		return good(ca, func(o *ocspTemplate) { o.edit = edit })
+	}
+	about := func(other *testpki.CA) ocspOption {
+		return func(o *ocspTemplate) { o.about = other.Cert }
+	}
+	signedWith := func(algorithm x509.SignatureAlgorithm) ocspOption {
+		return func(o *ocspTemplate) { o.SignatureAlgorithm = algorithm }
+	}
+	critical := pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}
+	hash := func(h crypto.Hash) ocspOption { return func(o *ocspTemplate) { o.IssuerHash = h } }
+	past, soon := now.Add(-2*time.Hour), now.Add(time.Hour)
+	tampered := good(ca)
+	tampered[len(tampered)-1] ^= 1
+
+	for title, test := range map[string]struct {
+		data []byte
+		want string
+	}{
+		"good, by the issuer":                 {good(ca), ""},
+		"good, by a delegate":                 {good(delegate), ""},
+		"good, by the issuer's key elsewhere": {good(crossSigned), ""},
+		"good, issuer named by SHA-256":       {good(ca, hash(crypto.SHA256)), ""},
+		"delegate without key usage":          {by(eku, testpki.KeyUsage(0)), ""},
+		"delegate for signatures":             {by(eku, testpki.KeyUsage(x509.KeyUsageContentCommitment)), ""},
+		"of a clock that is ahead":            {good(ca, ocspDates(now.Add(30*time.Second), soon)), ""},
+		"extension": {edited(func(d *ocspResponseData) {
+			d.Extensions = []pkix.Extension{{Id: unknownExtension, Value: []byte{5, 0}}}
+		}), ""},
+		"others beside": {edited(addSingle(big.NewInt(8), nil)), ""},
+
+		"unknown":                   {good(ca, ocspState(ocsp.Unknown)), "does not know the certificate"},
+		"unknown, by a delegate":    {good(delegate, ocspState(ocsp.Unknown)), "does not know the certificate"},
+		"error: unauthorized":       {ocsp.UnauthorizedErrorResponse, "unauthorized"},
+		"error: try later":          {ocsp.TryLaterErrorResponse, "try later"},
+		"B4 empty":                  {nil, "cannot be used"},
+		"B4 garbage":                {[]byte("<html>Please log in</html>"), "cannot be used"},
+		"trailing garbage":          {append(good(ca), 0), "cannot be used"},
+		"too large":                 {append(good(ca), make([]byte, MaxOCSPSize)...), "larger than"},
+		"signature wrong":           {tampered, "not signed with the issuer's key"},
+		"signed with SHA-1":         {good(ca, signedWith(x509.ECDSAWithSHA1)), "SHA-1"},
+		"delegate signs with SHA-1": {good(delegate, signedWith(x509.ECDSAWithSHA1)), "SHA-1"},
+
+		"signer: another leaf of the CA":        {by(), "not for OCSPSigning"},
+		"signer: the certificate in question":   {by(seven), "not for OCSPSigning"},
+		"signer: any usage":                     {by(testpki.EKU(x509.ExtKeyUsageAny)), "not for OCSPSigning"},
+		"signer: no usages":                     {by(testpki.NoEKU()), "not for OCSPSigning"},
+		"signer: a CA below":                    {good(testpki.MustIntermediate(t, ca, eku)), "a CA below"},
+		"signer: expired":                       {by(eku, testpki.Validity(past, now.Add(-time.Hour))), "expired or is not yet valid"},
+		"signer: not yet valid":                 {by(eku, testpki.Validity(soon, now.Add(2*time.Hour))), "expired or is not yet valid"},
+		"signer: not for signatures":            {by(eku, testpki.KeyUsage(x509.KeyUsageKeyEncipherment)), "key usage is not for signatures"},
+		"signer: unknown critical extension":    {by(eku, testpki.Extension(critical)), "critical extension"},
+		"signer: delegate of a namesake":        {good(testpki.MustIssue(t, namesake, eku)), "the issuer did not issue"},
+		"signer: delegate of a stranger":        {good(testpki.MustIssue(t, stranger, eku)), "the issuer did not issue"},
+		"signer: delegate of the key elsewhere": {good(testpki.MustIssue(t, testpki.MustCA(t, testpki.Key(ca.Key), testpki.CommonName("x")), eku)), "the issuer did not issue"},
+		"signer: self-signed":                   {good(testpki.MustSelfSigned(t, eku, testpki.RawSubject(ca.Cert.RawSubject))), "the issuer did not issue"},
+		"signer: a namesake":                    {good(namesake), "the issuer did not issue"},
+		"signer: none sent, and not the CA":     {editOCSP(t, good(ca), namesake.Key, func(*ocspResponseData) {}), "not signed with the issuer's key"},
+		"signer: delegate not sent":             {editOCSP(t, good(ca), delegate.Key, func(*ocspResponseData) {}), "not signed with the issuer's key"},
+
+		"about another certificate":             {makeOCSP(t, ca, testpki.MustIssue(t, ca).Cert, ca, now), "cannot be used"},
+		"about the serial number of a namesake": {good(ca, about(namesake)), "another issuer"},
+		"about the serial number of a stranger": {good(ca, about(stranger)), "another issuer"},
+		"about the key under another name":      {good(ca, about(testpki.MustCA(t, testpki.Key(ca.Key), testpki.CommonName("x")))), "another issuer"},
+		"about it, after a namesake's":          {edited(addSingle(leaf.SerialNumber, make([]byte, sha1.Size))), "another issuer"},
+		"about it twice":                        {edited(func(d *ocspResponseData) { d.Responses = append(d.Responses, d.Responses[0]) }), "more than once"},
+		"about nothing":                         {edited(func(d *ocspResponseData) { d.Responses = nil }), "cannot be used"},
+		"neither good nor revoked nor unknown": {edited(func(d *ocspResponseData) {
+			d.Responses[0].Status = asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 3}
+		}), "cannot be used"},
+		"critical extension":                      {edited(func(d *ocspResponseData) { d.Extensions = []pkix.Extension{critical} }), "critical extension"},
+		"critical extension of the certificate's": {good(ca, func(o *ocspTemplate) { o.ExtraExtensions = []pkix.Extension{critical} }), "critical extension"},
+
+		"stale":                      {good(ca, ocspDates(past, now)), "stale since"},
+		"C4 stale, years ago":        {good(ca, ocspDates(now.AddDate(-3, 0, 0), now.AddDate(-2, 0, 0))), "stale since"},
+		"stale, undated":             {good(ca, ocspDates(past, time.Time{})), "stale since"},
+		"of the future":              {good(ca, ocspDates(now.Add(2*time.Minute), soon)), "of the future"},
+		"nextUpdate before it is":    {good(ca, ocspDates(now, past)), "stale since"},
+		"of the future, by delegate": {good(delegate, ocspDates(now.Add(2*time.Minute), soon)), "of the future"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			status, err := ParseOCSP(test.data, leaf, ca.Cert, now)
+			wantError(t, err, test.want)
+			if status.Revoked || status.Until.IsZero() != (test.want != "") {
+				t.Errorf("%+v", status)
+			}
+			if errors.Is(err, ErrOCSPUnknown) != (len(title) >= 7 && title[:7] == "unknown") {
+				t.Errorf("taken for an answer of a responder that does not know the certificate: %v", err)
+			}
+		})
+	}
+
+	// What golang.org/x/crypto/ocsp accepts by itself.
+	lie := good(testpki.MustIssue(t, ca), ocspDates(past, now.Add(-time.Hour)))
+	if _, err := ocsp.ParseResponseForCert(lie, leaf, ca.Cert); err != nil {
+		t.Errorf("x/crypto/ocsp has become stricter: %v", err)
+	}
+}
+
+// addSingle puts the status of another serial number before the first, or of
+// the same of an issuer with another name.
+func addSingle(serial *big.Int, nameHash []byte) func(*ocspResponseData) {
+	return func(d *ocspResponseData) {
+		single := d.Responses[0]
+		single.CertID.SerialNumber = serial
+		if nameHash != nil {
+			single.CertID.NameHash = nameHash
+		}
+		d.Responses = slices.Insert(d.Responses, 0, single)
+	}
+}
+
+func TestParseOCSPRevoked(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	for _, reason := range []int{ocsp.Unspecified, ocsp.KeyCompromise, ocsp.CertificateHold} {
+		data := makeOCSP(t, ca, leaf, ca, now, ocspState(ocsp.Revoked), func(o *ocspTemplate) { o.RevocationReason = reason })
+		status, err := ParseOCSP(data, leaf, ca.Cert, now)
+		if err != nil || !status.Revoked || status.RevokedAt.IsZero() || !status.Until.After(now) {
+			t.Errorf("reason %d: %+v, %v", reason, status, err)
+		}
+	}
+}
+
+func TestParseOCSPUntil(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	at := now.Truncate(time.Second)
+	delegate := testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageOCSPSigning), testpki.Validity(at.Add(-time.Hour), at.Add(10*time.Minute)))
+	for title, test := range map[string]struct {
+		data  []byte
+		until time.Time
+	}{
+		"nextUpdate":                  {makeOCSP(t, ca, leaf, ca, now), at.Add(time.Hour)},
+		"nextUpdate in a year":        {makeOCSP(t, ca, leaf, ca, now, ocspDates(at, at.AddDate(1, 0, 0))), at.AddDate(1, 0, 0)},
+		"the signer's notAfter":       {makeOCSP(t, ca, leaf, delegate, now), at.Add(10 * time.Minute)},
+		"without nextUpdate":          {makeOCSP(t, ca, leaf, ca, now, ocspDates(at, time.Time{})), now.Add(undatedOCSP)},
+		"without nextUpdate, and old": {makeOCSP(t, ca, leaf, ca, now, ocspDates(at.Add(-58*time.Minute), time.Time{})), at.Add(2 * time.Minute)},
+	} {
+		status, err := ParseOCSP(test.data, leaf, ca.Cert, now)
+		if err != nil || !status.Until.Equal(test.until) {
+			t.Errorf("%s: until %s, want %s: %v", title, status.Until, test.until, err)
+		}
+		if wantSigner := title == "the signer's notAfter"; (status.Signer != nil) != wantSigner {
+			t.Errorf("%s: signer %v", title, status.Signer)
+		}
+	}
+}
+
+func TestOCSPRequest(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	data, err := OCSPRequest(leaf, ca.Cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := ocsp.ParseRequest(data)
+	if err != nil || request.SerialNumber.Cmp(leaf.SerialNumber) != 0 || request.HashAlgorithm != crypto.SHA1 {
+		t.Errorf("%+v, %v", request, err)
+	}
+}
