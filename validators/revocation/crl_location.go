@@ -25,10 +25,6 @@ type crlPlace struct {
 	// last is the one that was loaded last.
 	last *CRL
 
-	// inherited are what places were proven to say that are gone; they count
-	// once this one speaks for their issuer.
-	inherited []*CRL
-
 	due time.Time
 	// busyUntil is when a fetch that is under way will have ended, zero without.
 	busyUntil time.Time
@@ -49,7 +45,6 @@ type crlPlace struct {
 // that cannot be told from a forgery stands beside the others.
 func (p *crlPlace) accept(crl *CRL) (changed bool, err error) {
 	p.settle()
-	p.inherit(crl)
 	for i, old := range p.proven {
 		if crl.signedBy(old.signer.Load()) != nil {
 			continue
@@ -110,19 +105,6 @@ func (p *crlPlace) prove(crl *CRL) {
 	p.proven = append(p.proven, crl)
 }
 
-// inherit takes over those that are signed with the key of this one and speak
-// for the same certificates: CRLs of several distribution points are numbered
-// each on their own.
-func (p *crlPlace) inherit(crl *CRL) {
-	p.inherited = slices.DeleteFunc(p.inherited, func(old *CRL) bool {
-		if !slices.Equal(old.points, crl.points) || crl.signedBy(old.signer.Load()) != nil {
-			return false
-		}
-		p.prove(old)
-		return true
-	})
-}
-
 // speaks returns the one that is in force, of the issuer that was last loaded.
 func (p *crlPlace) speaks() *CRL {
 	if len(p.unproven) > 0 {
@@ -169,7 +151,7 @@ func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex, refresh time.Duration
 	mu.Lock()
 	defer mu.Unlock()
 	old.settle()
-	p.proven, p.unproven, p.inherited, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), slices.Clone(old.inherited), old.last
+	p.proven, p.unproven, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), old.last
 	p.due, p.loaded = old.due, old.loaded
 	p.looking, p.parsing, p.since, p.told = old.looking, old.parsing, old.since, old.told
 	if end := old.loaded.Add(refresh); !old.loaded.IsZero() && end.Before(p.due) { // refresh has become shorter

@@ -1,7 +1,6 @@
 package revocation
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,70 +100,6 @@ func TestCRLSourceTakesOverWhatIsProven(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 }
 
-// A place that is spelt in another way does not forget how far its CRL was.
-func TestCRLSourceTakesOverUnderAnotherName(t *testing.T) {
-	ca, other := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other"))
-	leaf, ofOther := testpki.MustIssue(t, ca).Cert, testpki.MustIssue(t, other).Cert
-	revoking := makeCRL(t, ca, now, crlNumber(5), crlRevokes(1, leaf))
-	old := makeCRL(t, ca, now, crlNumber(4))
-	point := func(url string) crlOption {
-		name := contextual(t, 0, true, contextual(t, 0, true, contextual(t, 6, false, []byte(url))))
-		return crlExtension(oidIssuingDistributionPoint, true, sequence(t, name))
-	}
-	for name, test := range map[string]struct {
-		places []string // of the configurations after the first
-		then   []byte
-		want   string
-		// revoked tells what becomes of the leaf
-		revoked bool
-	}{
-		"goes back":              {[]string{"./a.crl"}, old, "goes back from 5 to 4", true},
-		"goes back, later":       {[]string{"http://ca.example:80/crl", "./a.crl"}, old, "goes back from 5 to 4", true},
-		"the same":               {[]string{"./a.crl"}, revoking, "<nil>", true},
-		"goes on":                {[]string{"./a.crl"}, makeCRL(t, ca, now, crlNumber(6)), "<nil>", false},
-		"of another CA":          {[]string{"./a.crl"}, makeCRL(t, other, now, crlNumber(1)), "<nil>", false},
-		"of a forger":            {[]string{"./a.crl"}, makeCRL(t, testpki.MustCA(t), now, crlNumber(1)), "<nil>", false},
-		"of part of the CA":      {[]string{"./a.crl"}, makeCRL(t, ca, now, crlNumber(1), point("http://p")), "<nil>", false},
-		"the old place is there": {[]string{"a.crl ./a.crl"}, revoking, "", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newCRLWorld(t, nil, "a.crl")
-			w.write("a.crl", revoking)
-			w.refresh(0, "a.crl: <nil>")
-			w.expect(leaf, ca.Cert, true, true)
-			dir := w.dir
-			for i, places := range test.places {
-				next := w.source(func(c *CRLConfig) {
-					for i, place := range c.Places {
-						if strings.HasPrefix(place, dir) { // as it is written, not cleaned
-							c.Places[i] = dir + "/" + strings.Fields(places)[i]
-						}
-					}
-				}, strings.Fields(places)...)
-				next.TakeOver(w.CRLSource)
-				w.CRLSource = next
-				if i == len(test.places)-1 {
-					w.write("a.crl", test.then)
-				}
-			}
-			w.reports = nil
-			w.look(0)
-			if !strings.Contains(strings.Join(w.reports, "\n"), "nil") {
-				w.quiet(test.want)
-			}
-			if status, _ := w.Set().Status(leaf, ca.Cert, w.now); status.Revoked != test.revoked {
-				t.Errorf("revoked %v", status.Revoked)
-			}
-			if name == "of another CA" {
-				w.expect(ofOther, other.Cert, false, true)
-			}
-			if name == "goes back" && w.States()[0].Entries != 1 {
-				t.Errorf("in force is %+v", w.States()[0])
-			}
-		})
-	}
-}
-
 // A shorter refresh counts for what was fetched before it.
 func TestCRLSourceShorterRefresh(t *testing.T) {
 	ca := testpki.MustCA(t)
@@ -187,38 +122,6 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 				t.Errorf("due after %s, want %s", got, test.want)
 			}
 		})
-	}
-}
-
-// Places that have another name after every reload remember one CRL of each CA,
-// however many reloads there are.
-func TestCRLSourceInheritsOneOfEach(t *testing.T) {
-	cas := []*testpki.CA{testpki.MustCA(t, testpki.CommonName("A")), testpki.MustCA(t, testpki.CommonName("B")), testpki.MustCA(t, testpki.CommonName("C"))}
-	names := func(round int) (places []string) {
-		for i := range cas {
-			places = append(places, fmt.Sprintf("http://ca.example/%d?round=%d", i, round))
-		}
-		return places
-	}
-	w := newCRLWorld(t, nil, names(0)...)
-	for round := range 6 {
-		if round > 0 {
-			next := w.source(nil, names(round)...)
-			next.TakeOver(w.CRLSource)
-			w.CRLSource = next
-		}
-		for i, ca := range cas {
-			w.web[names(round)[i]] = makeCRL(t, ca, w.now, crlNumber(int64(round+1)))
-		}
-		w.Refresh(t.Context())
-		for _, ca := range cas {
-			w.expect(testpki.MustIssue(t, ca).Cert, ca.Cert, false, true)
-		}
-		for _, p := range w.places {
-			if len(p.inherited) > len(cas) {
-				t.Errorf("round %d: %d are remembered of other places", round, len(p.inherited))
-			}
-		}
 	}
 }
 

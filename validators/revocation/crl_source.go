@@ -134,49 +134,19 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 }
 
 // TakeOver copies what another source has of the same places, so that a new
-// configuration begins with the CRLs of the old one and none goes back. Where a
-// place is new, so that it may be an old one under another name, none goes back
-// behind what the places were proven to say that are gone. It is called before
-// anything is loaded.
+// configuration begins with the CRLs of the old one and none goes back. It is
+// called before anything is loaded.
 func (s *CRLSource) TakeOver(old *CRLSource) {
-	same := func(place *crlPlace, places []*crlPlace) int {
-		return slices.IndexFunc(places, func(other *crlPlace) bool { return other.address == place.address })
-	}
-	var gone []*CRL
-	for _, before := range old.places {
-		if same(before, s.places) < 0 {
-			old.mu.Lock()
-			before.settle()
-			for _, crl := range slices.Concat(before.proven, before.inherited) {
-				gone = withNewest(gone, crl)
-			}
-			old.mu.Unlock()
-		}
-	}
 	for _, place := range s.places {
-		if i := same(place, old.places); i >= 0 {
-			place.takeOver(old.places[i], &old.mu, s.config.Refresh)
-		} else {
-			place.inherited = slices.Clone(gone)
+		for _, before := range old.places {
+			if before.address == place.address {
+				place.takeOver(before, &old.mu, s.config.Refresh)
+			}
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config.Use(s.set())
-}
-
-// withNewest adds a proven CRL to others, of which there is one for each key and
-// set of distribution points.
-func withNewest(list []*CRL, crl *CRL) []*CRL {
-	for i, other := range list {
-		if slices.Equal(other.points, crl.points) && crl.signedBy(other.signer.Load()) == nil {
-			if crl.Replaces(other) == nil {
-				list[i] = crl
-			}
-			return list
-		}
-	}
-	return append(list, crl)
 }
 
 // LoadFiles reads the files that have changed, and returns the first failure:
