@@ -119,7 +119,7 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 		Audience:    config.Audience,
 		ScopeClaim:  config.ScopeClaim,
 		Revocations: a.revocations,
-		Now:         realm.app.now,
+		Now:         realm.app.Now,
 	}
 	for _, resource := range config.Resources {
 		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))

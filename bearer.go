@@ -230,7 +230,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 // permit decides what can change from one request to the next.
 func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
 	if known.token.Thumbprint != "" {
-		if refusal := validators.CheckValidity(presented[0], h.app.now()); refusal != nil {
+		if refusal := validators.CheckValidity(presented[0], h.app.Now()); refusal != nil {
 			return refusal
 		}
 	}

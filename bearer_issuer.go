@@ -200,7 +200,7 @@ func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierCon
 			return err
 		}
 	}
-	config.Issuer, config.Now = issuer.issuer, h.app.now
+	config.Issuer, config.Now = issuer.issuer, h.app.Now
 	var err error
 	if issuer.verifier, err = tokens.NewVerifier(config); err != nil {
 		return err
@@ -250,7 +250,7 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 		return nil, fmt.Errorf("trust_pool: %w", err)
 	}
 	remote, err := tokens.NewRemoteIssuer(tokens.RemoteIssuerConfig{
-		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.now,
+		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -322,7 +322,7 @@ func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.Remo
 	ticker := time.NewTicker(remotePoll)
 	defer ticker.Stop()
 	for {
-		if !a.now().Before(remote.Due()) {
+		if !a.Now().Before(remote.Due()) {
 			changed, err := remote.Refresh(ctx)
 			switch {
 			case ctx.Err() != nil:

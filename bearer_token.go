@@ -211,7 +211,7 @@ func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertifi
 	known.hash, known.generation = hash, generation
 	if len(token)+len(raw) <= maxKnownBytes {
 		known.text, known.leaf = strings.Clone(token), bytes.Clone(raw)
-		now := h.app.now()
+		now := h.app.Now()
 		h.known.replace(hash, known, func(old *knownToken) bool { return is(old) || !now.Before(old.token.Expires) })
 	}
 	return known, nil

@@ -97,9 +97,9 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 		Check:  checkClaimNames,
 		Recall: realm.recallCopies,
 		// a function, for tests replace the clock later on
-		Now: func() time.Time { return app.now() },
+		Now: func() time.Time { return app.Now() },
 		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
-			return app.fetch(ctx, address, limit)
+			return app.Fetch(ctx, address, limit)
 		},
 		Use: func(registry *clients.Registry) error {
 			return realm.change(func(p *parts) { p.registry = registry })

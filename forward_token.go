@@ -144,7 +144,7 @@ func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error)
 		return nil, err
 	}
 	m := &gatewayMinter{
-		realm: realm, now: app.now, header: f.header(),
+		realm: realm, now: app.Now, header: f.header(),
 		audience: audience, scopes: f.Scopes,
 		lifetime: cmp.Or(time.Duration(f.Lifetime), defaultGatewayLifetime),
 	}

@@ -349,9 +349,9 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 	// an app that is running loads its trust pools again
 	clock := known.(*rigClock)
 	if _, again := clock.apps.LoadOrStore(app, true); !again {
-		app.(*App).now = clock.now
+		app.(*App).Now = clock.now
 		if clock.transport != nil {
-			app.(*App).fetch = source.NewSecureFetcher(clock.transport).Get
+			app.(*App).Fetch = source.NewSecureFetcher(clock.transport).Get
 		}
 	}
 	return nil

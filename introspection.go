@@ -144,7 +144,7 @@ func (realm *Realm) loadRevocations(issuer string) (*tokens.Revocations, error) 
 		before = running.authority.revocations
 	}
 	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
-		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.now,
+		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
 		Report: func(event, key string, err error) {
 			logger.Error("revoked token in storage", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key), zap.Error(err))
 		},

@@ -22,7 +22,7 @@ const (
 
 func (realm *Realm) copyStore() *clients.CopyStore {
 	return &clients.CopyStore{
-		Storage: realm.storage, Realm: realm.name, Now: realm.app.now,
+		Storage: realm.storage, Realm: realm.name, Now: realm.app.Now,
 		Report: func(object string, err error) {
 			realm.app.logger.Error("the copy of a JWKS in storage cannot be used; its client is refused until the JWKS has been fetched",
 				zap.String("realm", realm.name), zap.String("key", object), zap.Error(err))

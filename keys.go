@@ -79,7 +79,7 @@ func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
-		Now: realm.app.now, Report: realm.reportKeys,
+		Now: realm.app.Now, Report: realm.reportKeys,
 	}, realm.runningKeys())
 	// storage that fails is reported, and asked again by the upkeep
 	_, _ = keys.Load(realm.app.ctx)

@@ -131,7 +131,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 			gauge(sourceDesc, float64(pool.lastSuccess().Unix()), name, pool.word)
 		}
 		if realm.shadow != nil {
-			gauge(shadowFailingDesc, float64(realm.shadow.failing(realm.current.Load().registry, a.now())), name)
+			gauge(shadowFailingDesc, float64(realm.shadow.failing(realm.current.Load().registry, a.Now())), name)
 		}
 		if realm.authority == nil {
 			continue

@@ -72,12 +72,15 @@ type App struct {
 	// remotes are the keys of other servers that handlers trust
 	remotes map[remoteKey]*tokens.RemoteIssuer
 
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time `json:"-"`
+	// Fetch gets a document that is trusted because of where it comes from.
+	// Default: over https, with the CAs of the system.
+	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error) `json:"-"`
+
 	logger *zap.Logger
-	now    func() time.Time
-	// fetch gets a document that is trusted because of where it comes from
-	fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
-	ctx   caddy.Context
-	stop  context.CancelFunc
+	ctx    caddy.Context
+	stop   context.CancelFunc
 }
 
 // CaddyModule returns the Caddy module information.
@@ -91,11 +94,11 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
-	if a.now == nil {
-		a.now = time.Now
+	if a.Now == nil {
+		a.Now = time.Now
 	}
-	if a.fetch == nil {
-		a.fetch = source.NewSecureFetcher(nil).Get
+	if a.Fetch == nil {
+		a.Fetch = source.NewSecureFetcher(nil).Get
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		realm := a.Realms[name]

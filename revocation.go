@@ -123,7 +123,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		OCSP:             responders,
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
 		Memory:           r.memory,
-		Now:              realm.app.now,
+		Now:              realm.app.Now,
 		ReportOCSP: func(url string, err error) {
 			realm.app.logger.Debug("an OCSP responder was asked",
 				zap.String("realm", realm.name), zap.String("place", url), zap.Error(err))
@@ -141,7 +141,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		r.crls, err = revocation.NewCRLSource(revocation.CRLConfig{
 			Places:  crls,
 			Refresh: time.Duration(config.Refresh),
-			Now:     realm.app.now,
+			Now:     realm.app.Now,
 			Report:  func(place string, err error) { realm.reportSource("crl", place, err) },
 			Warn: func(place, warning string) {
 				realm.app.logger.Warn(warning, zap.String("realm", realm.name), zap.String("source", "crl"), zap.String("place", place))
@@ -165,7 +165,7 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		if err != nil {
 			return fmt.Errorf("deny '%s': %w", config.Deny, err)
 		}
-		if r.deny, err = revocation.OpenDenyFile(path, realm.app.now()); err != nil {
+		if r.deny, err = revocation.OpenDenyFile(path, realm.app.Now()); err != nil {
 			return err
 		}
 		if running != nil && running.revocation != nil && running.revocation.deny != nil {
@@ -224,7 +224,7 @@ func (realm *Realm) trustedCAs() []*x509.Certificate {
 // be large.
 func (realm *Realm) pollDenyFile(context.Context) {
 	r := realm.revocation
-	changed, err := r.deny.Poll(realm.app.now())
+	changed, err := r.deny.Poll(realm.app.Now())
 	if changed {
 		r.checker.SetDenyList(r.deny.List())
 		realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
@@ -238,7 +238,7 @@ func (realm *Realm) pollDenyFile(context.Context) {
 func (realm *Realm) pollCRLs(ctx context.Context) {
 	crls := realm.revocation.crls
 	crls.PollFiles()
-	if crls.URLs() > 0 && !realm.app.now().Before(crls.Next()) {
+	if crls.URLs() > 0 && !realm.app.Now().Before(crls.Next()) {
 		// a server that hangs must not hold up the files
 		go crls.Refresh(ctx)
 	}

@@ -101,7 +101,7 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	realm := shadowedRealm(t, testpki.MustCA(t))
 	realm.app.logger = zap.NewNop() // there is a line for each
 	w, current := realm.shadow, realm.current.Load()
-	now := realm.app.now()
+	now := realm.app.Now()
 	note := func(n int, client string, end time.Time, why string) {
 		leaf := &x509.Certificate{Raw: fmt.Append(nil, n), NotAfter: end, SerialNumber: big.NewInt(1)}
 		w.note(shadowSight{pool: current.shadow, presented: []*x509.Certificate{leaf}, now: now}, current.registry.Client(client), why)

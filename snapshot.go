@@ -65,7 +65,7 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if err := realm.checkProfile(p.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.now), parts: p}
+	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.Now), parts: p}
 	s.shadow, s.watch = p.shadow, realm.shadow
 	s.texts, s.strongKeys = &realm.texts, realm.fapi2()
 	if realm.revocation != nil {

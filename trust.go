@@ -154,7 +154,7 @@ func (p *trustPool) loadFirst(s *trustSource) error {
 	}
 	if s.watched() {
 		for _, path := range s.PEMFiles {
-			file, err := openCAFile(path, app.now())
+			file, err := openCAFile(path, app.Now())
 			if err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (p *trustPool) loadFirst(s *trustSource) error {
 			return err
 		}
 	}
-	now := app.now()
+	now := app.Now()
 	s.loaded, s.success, s.due = loaded, now, now.Add(p.refresh)
 	return nil
 }

@@ -68,7 +68,7 @@ func (p *trustPool) refreshes() bool {
 
 // poll looks after one source, which has a goroutine of its own.
 func (p *trustPool) poll(s *trustSource) {
-	now := p.realm.app.now()
+	now := p.realm.app.Now()
 	switch {
 	case s.watched():
 		p.lookAtFiles(s, now)

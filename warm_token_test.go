@@ -35,7 +35,7 @@ func newKeyring(t *testing.T) *tokens.Keyring {
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
 	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
-	realm := &Realm{name: "default", app: &App{now: clock.Now}, metrics: newRealmMetrics("default")}
+	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: newRealmMetrics("default")}
 	keys := tokens.FixedKeys(newKeyring(t))
 	realm.authority = &authority{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
 	r := &minterRig{
