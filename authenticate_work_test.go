@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -60,7 +61,7 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 		t.Fatalf("the registered subject: %s", got)
 	}
 	forgetful := *auth
-	forgetful.refused = newMemory(memoryWays, 1) // less than any certificate
+	forgetful.refused = newMemory(cache.Ways, 1) // less than any certificate
 
 	key := testpki.MustKey(t, testpki.P256)
 	for name, present := range map[string]func(testpki.Option) *testpki.Leaf{

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -75,7 +76,7 @@ type BearerHandler struct {
 	// realm has no name and decides nothing where none is meant
 	realm   *Realm
 	issuers []*acceptedIssuer
-	known   slotTable[knownToken]
+	known   cache.Table[knownToken]
 	metrics *bearerMetrics
 	identityHeaders
 }
@@ -104,7 +105,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.acceptIssuers(ctx); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
-	h.known = newSlotTable[knownToken](knownTokens)
+	h.known = cache.New[knownToken](knownTokens)
 	h.metrics = newBearerMetrics(h.realm.name)
 	warnWithoutClientAuth(ctx, h.realm, "mtls_bearer")
 	return nil

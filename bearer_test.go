@@ -118,14 +118,7 @@ func TestRevokedTokens(t *testing.T) {
 func TestKnownTokens(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	known := func() (found []*knownToken) {
-		for i := range h.known.slots {
-			if k := h.known.slots[i].Load(); k != nil {
-				found = append(found, k)
-			}
-		}
-		return found
-	}
+	known := func() []*knownToken { return slices.Collect(h.known.All()) }
 	for _, step := range []struct {
 		leaf  *testpki.Leaf
 		token string
@@ -187,10 +180,8 @@ func TestKnownTokensAreBounded(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	for i := range h.known.slots {
-		if h.known.slots[i].Load() != nil {
-			t.Fatal("it is remembered")
-		}
+	for range h.known.All() {
+		t.Fatal("it is remembered")
 	}
 }
 

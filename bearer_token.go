@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -179,7 +180,7 @@ type knownToken struct {
 
 // hashToken finds the place of a token and a certificate.
 func hashToken(token string, leaf []byte) uint64 {
-	return maphash.String(presentedSeed, token) ^ maphash.Bytes(presentedSeed, leaf)
+	return maphash.String(cache.Seed, token) ^ maphash.Bytes(cache.Seed, leaf)
 }
 
 // isFor compares the token and the certificate; the hash only finds the place.
@@ -198,7 +199,7 @@ func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertifi
 	}
 	hash, generation := hashToken(token, raw), h.realm.revocationGeneration()
 	is := func(k *knownToken) bool { return k.hash == hash && k.isFor(token, raw) }
-	if known := h.known.find(hash, is); known != nil && known.generation == generation {
+	if known := h.known.Find(hash, is); known != nil && known.generation == generation {
 		if err := known.by.verifier.Recheck(known.token); err != nil {
 			return nil, tokenRefusal(err)
 		}
@@ -212,7 +213,7 @@ func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertifi
 	if len(token)+len(raw) <= maxKnownBytes {
 		known.text, known.leaf = strings.Clone(token), bytes.Clone(raw)
 		now := h.app.Now()
-		h.known.replace(hash, known, func(old *knownToken) bool { return is(old) || !now.Before(old.token.Expires) })
+		h.known.Replace(hash, known, func(old *knownToken) bool { return is(old) || !now.Before(old.token.Expires) })
 	}
 	return known, nil
 }

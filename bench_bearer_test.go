@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -24,7 +25,7 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	return func(int) {
 		if forget {
-			h.known = newSlotTable[knownToken](memoryWays)
+			h.known = cache.New[knownToken](cache.Ways)
 		}
 		if err := h.ServeHTTP(w, r, next); err != nil {
 			b.Fatal(err)

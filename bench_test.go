@@ -162,11 +162,8 @@ func newBenchRealm(b *testing.B, size int) *benchRealm {
 func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certificate, i int, remember bool) {
 	presented := certificates[i%len(certificates)]
 	if !remember {
-		set := realm.auth.accepted.set(hashPresented(presented))
-		for slot := range set {
-			if v := set[slot].Load(); v != nil && v.isFor(presented) {
-				set[slot].Store(nil)
-			}
+		for v := range realm.auth.accepted.All() {
+			v.until = time.Time{}
 		}
 	}
 	_, refusal, remembered := realm.auth.authenticate(presented, "")

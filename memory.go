@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -44,7 +45,7 @@ type admission struct {
 
 // memory is a bounded, lock-free store of verdicts.
 type memory struct {
-	slotTable[verdict]
+	cache.Table[verdict]
 	maxBytes int
 }
 
@@ -53,24 +54,20 @@ type memory struct {
 // faster than to hash; larger ones are not remembered. With zero it keeps the
 // SHA-256 hash of what was presented, however large that is.
 func newMemory(size, maxBytes int) *memory {
-	return &memory{slotTable: newSlotTable[verdict](size), maxBytes: maxBytes}
+	return &memory{Table: cache.New[verdict](size), maxBytes: maxBytes}
 }
-
-// presentedSeed is random for every process, so that nobody can choose
-// certificates that crowd one slot.
-var presentedSeed = maphash.MakeSeed()
 
 func hashPresented(presented []*x509.Certificate) uint64 {
 	var hash uint64
 	for _, cert := range presented {
-		hash = bits.RotateLeft64(hash, 25) ^ maphash.Bytes(presentedSeed, cert.Raw)
+		hash = bits.RotateLeft64(hash, 25) ^ maphash.Bytes(cache.Seed, cert.Raw)
 	}
 	return hash
 }
 
 // get returns the live verdict on exactly these certificates, or nil.
 func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
-	return m.find(hash, func(v *verdict) bool {
+	return m.Find(hash, func(v *verdict) bool {
 		return v.hash == hash && m.same(v, presented) && now.Before(v.until)
 	})
 }
@@ -128,7 +125,7 @@ func (m *memory) put(hash uint64, presented []*x509.Certificate, v *verdict, now
 			v.presented = append(v.presented, cert.Raw...)
 		}
 	}
-	m.replace(hash, v, func(old *verdict) bool {
+	m.Replace(hash, v, func(old *verdict) bool {
 		return !now.Before(old.until) || old.hash == hash && m.same(old, presented)
 	})
 }

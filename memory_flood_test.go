@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -73,8 +74,8 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 	for _, v := range refused {
 		octets += len(v.presented)
 	}
-	if len(auth.refused.slots) != refusedSlots || len(refused) > refusedSlots || octets > 0 {
-		t.Errorf("%d slots hold %d refusals of %d octets; want at most %d", len(auth.refused.slots), len(refused), octets, refusedSlots)
+	if auth.refused.Len() != refusedSlots || len(refused) > refusedSlots || octets > 0 {
+		t.Errorf("%d slots hold %d refusals of %d octets; want at most %d", auth.refused.Len(), len(refused), octets, refusedSlots)
 	}
 }
 
@@ -118,10 +119,10 @@ func TestMemoryGrowsWithTheRealm(t *testing.T) {
 			list[i] = clients.Record{ClientID: sum, Thumbprints: clients.Strings{sum}}
 		}
 		auth := newTestAuthenticator(t, newTestClock(), nil, list...)
-		if got := len(auth.accepted.slots); got != want {
+		if got := auth.accepted.Len(); got != want {
 			t.Errorf("%d clients: %d slots, want %d", records, got, want)
 		}
-		if got := len(auth.refused.slots); got != refusedSlots {
+		if got := auth.refused.Len(); got != refusedSlots {
 			t.Errorf("%d clients: %d slots for refusals, want %d", records, got, refusedSlots)
 		}
 	}
@@ -148,7 +149,7 @@ func TestConcurrentAuthentication(t *testing.T) {
 	}
 	auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, records...)
 	// so small that they are always in each other's way
-	auth.accepted, auth.refused = newMemory(memoryWays, 1<<20), newMemory(memoryWays, 1<<20)
+	auth.accepted, auth.refused = newMemory(cache.Ways, 1<<20), newMemory(cache.Ways, 1<<20)
 
 	var group sync.WaitGroup
 	for worker := range 8 {

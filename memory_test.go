@@ -4,23 +4,19 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // verdicts returns what is in the slots.
 func (m *memory) verdicts() []*verdict {
-	var found []*verdict
-	for i := range m.slots {
-		if v := m.slots[i].Load(); v != nil {
-			found = append(found, v)
-		}
-	}
-	return found
+	return slices.Collect(m.All())
 }
 
 // fakeCert is a certificate that memory can tell from others, without the
@@ -29,21 +25,6 @@ func fakeCert(n int) *x509.Certificate {
 	raw := make([]byte, 400)
 	binary.BigEndian.PutUint64(raw, uint64(n))
 	return &x509.Certificate{Raw: raw, NotAfter: time.Now().AddDate(1, 0, 0)}
-}
-
-func TestMemorySize(t *testing.T) {
-	for size, want := range map[int]int{0: 4, 1: 4, 4: 4, 5: 8, 1000: 1024, 1024: 1024, 1025: 2048} {
-		if got := len(newMemory(size, 1).slots); got != want {
-			t.Errorf("memory of %d has %d slots, want %d", size, got, want)
-		}
-	}
-	// the slots that a hash chooses from are always there
-	m := newMemory(1024, 1)
-	for _, hash := range []uint64{0, 1, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
-		if got := len(m.set(hash)); got != memoryWays {
-			t.Errorf("hash %x has %d slots", hash, got)
-		}
-	}
 }
 
 // TestMemoryKey: a verdict is on everything that was presented, in its order.
@@ -102,7 +83,7 @@ func TestMemoryForgets(t *testing.T) {
 // certificates, then an empty or expired place, and only then another's.
 func TestMemoryReplaces(t *testing.T) {
 	now := time.Now()
-	m := newMemory(memoryWays, 400)
+	m := newMemory(cache.Ways, 400)
 	put := func(n int, until time.Time) {
 		presented := []*x509.Certificate{fakeCert(n)}
 		m.put(hashPresented(presented), presented, &verdict{until: until}, now)
@@ -111,27 +92,27 @@ func TestMemoryReplaces(t *testing.T) {
 		presented := []*x509.Certificate{fakeCert(n)}
 		return m.get(hashPresented(presented), presented, now) != nil
 	}
-	for n := range memoryWays {
+	for n := range cache.Ways {
 		put(n, now.Add(time.Minute))
 		put(n, now.Add(time.Hour))
 	}
-	for n := range memoryWays {
+	for n := range cache.Ways {
 		if !has(n) {
 			t.Fatalf("certificate %d was replaced while there was room", n)
 		}
 	}
-	put(memoryWays, now.Add(time.Hour))
-	if got := len(m.verdicts()); got != memoryWays || !has(memoryWays) {
-		t.Errorf("%d verdicts, the newest among them: %t", got, has(memoryWays))
+	put(cache.Ways, now.Add(time.Hour))
+	if got := len(m.verdicts()); got != cache.Ways || !has(cache.Ways) {
+		t.Errorf("%d verdicts, the newest among them: %t", got, has(cache.Ways))
 	}
 
-	m = newMemory(memoryWays, 400)
-	for n := range memoryWays - 1 {
+	m = newMemory(cache.Ways, 400)
+	for n := range cache.Ways - 1 {
 		put(n, now.Add(time.Hour))
 	}
-	put(memoryWays, now) // expired by the time the next one comes
-	put(memoryWays+1, now.Add(time.Hour))
-	for _, n := range []int{0, 1, 2, memoryWays + 1} {
+	put(cache.Ways, now) // expired by the time the next one comes
+	put(cache.Ways+1, now.Add(time.Hour))
+	for _, n := range []int{0, 1, 2, cache.Ways + 1} {
 		if !has(n) {
 			t.Errorf("certificate %d made room for another though one had expired", n)
 		}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
-	"math/bits"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -37,7 +37,7 @@ type gatewayMinter struct {
 // are lost with it.
 type warmTokens struct {
 	found *snapshot
-	slots []atomic.Pointer[warmToken]
+	cache.Table[warmToken]
 }
 
 // warmToken is the token of a client with one certificate.
@@ -54,40 +54,26 @@ type warmToken struct {
 
 func newWarmTokens(found *snapshot) *warmTokens {
 	size := min(max(minWarmTokens, 2*found.registry.Len()), maxWarmTokens)
-	return &warmTokens{found: found, slots: make([]atomic.Pointer[warmToken], 1<<bits.Len(uint(size-1)))}
+	return &warmTokens{found: found, Table: cache.New[warmToken](size)}
 }
 
-func (t *warmTokens) set(thumbprint string) []atomic.Pointer[warmToken] {
-	first := int(maphash.String(presentedSeed, thumbprint)) & (len(t.slots) - 1) &^ (memoryWays - 1)
-	return t.slots[first : first+memoryWays]
+func hashThumbprint(thumbprint string) uint64 { return maphash.String(cache.Seed, thumbprint) }
+
+// isFor reports whether it is the token of this client with this certificate.
+func (t *warmToken) isFor(client *clients.Client, thumbprint string) bool {
+	return t.client == client && t.thumbprint == thumbprint
 }
 
 func (t *warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
-	set := t.set(thumbprint)
-	for i := range set {
-		if token := set[i].Load(); token != nil && token.client == client && token.thumbprint == thumbprint {
-			return token
-		}
-	}
-	return nil
+	return t.Find(hashThumbprint(thumbprint), func(token *warmToken) bool { return token.isFor(client, thumbprint) })
 }
 
-// put keeps a token: in the place of the one before it, else in an empty one or
-// that of the token which ends first.
+// put keeps a token, in the place of the previous one or of one that has ended
+// if there is any.
 func (t *warmTokens) put(token *warmToken) {
-	set := t.set(token.thumbprint)
-	victim, ends := 0, time.Time{}
-	for i := range set {
-		old := set[i].Load()
-		if old == nil || old.client == token.client && old.thumbprint == token.thumbprint {
-			victim = i
-			break
-		}
-		if ends.IsZero() || old.expires.Before(ends) {
-			victim, ends = i, old.expires
-		}
-	}
-	set[victim].Store(token)
+	t.Replace(hashThumbprint(token.thumbprint), token, func(old *warmToken) bool {
+		return old.isFor(token.client, token.thumbprint) || !token.issued.Before(old.expires)
+	})
 }
 
 // token returns the value of the header for an admitted client. The refusal is

@@ -184,8 +184,8 @@ func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 func TestWarmTokensAreBounded(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	warm, client := newWarmTokens(r.realm.current.Load()), r.identity().client()
-	if len(warm.slots) != minWarmTokens {
-		t.Fatalf("%d slots", len(warm.slots))
+	if warm.Len() != minWarmTokens {
+		t.Fatalf("%d slots", warm.Len())
 	}
 	for n := range 10 * minWarmTokens {
 		token := &warmToken{client: client, thumbprint: hashOf(fakeCert(n).Raw), expires: r.clock.Now().Add(time.Duration(n))}
@@ -194,10 +194,10 @@ func TestWarmTokensAreBounded(t *testing.T) {
 			t.Fatal("the newest token is not kept")
 		}
 	}
-	// of one set, the one that ends first gives way
+	// older ones give way
 	kept := 0
-	for i := range warm.slots {
-		if token := warm.slots[i].Load(); token != nil && !token.expires.Before(r.clock.Now().Add(5*minWarmTokens)) {
+	for token := range warm.All() {
+		if !token.expires.Before(r.clock.Now().Add(5 * minWarmTokens)) {
 			kept++
 		}
 	}

@@ -1,0 +1,72 @@
+// Package cache has a bounded, lock-free store.
+package cache
+
+import (
+	"hash/maphash"
+	"iter"
+	"math/bits"
+	"sync/atomic"
+)
+
+// Ways is how many slots one hash may choose from.
+const Ways = 4
+
+// Seed is random for every process, so that nobody can choose keys that crowd
+// one slot.
+var Seed = maphash.MakeSeed()
+
+// Table is a bounded, lock-free store. A slot is read and replaced atomically; a
+// lost race costs the work to make an entry again and nothing else.
+type Table[E any] struct {
+	slots []atomic.Pointer[E]
+}
+
+// New makes a table of at least size slots.
+func New[E any](size int) Table[E] {
+	return Table[E]{slots: make([]atomic.Pointer[E], 1<<bits.Len(uint(max(size, Ways)-1)))}
+}
+
+// Len returns the number of slots.
+func (t *Table[E]) Len() int { return len(t.slots) }
+
+// All yields the entries.
+func (t *Table[E]) All() iter.Seq[*E] {
+	return func(yield func(*E) bool) {
+		for i := range t.slots {
+			if entry := t.slots[i].Load(); entry != nil && !yield(entry) {
+				return
+			}
+		}
+	}
+}
+
+// set returns the slots that a hash may choose from.
+func (t *Table[E]) set(hash uint64) []atomic.Pointer[E] {
+	first := int(hash) & (len(t.slots) - 1) &^ (Ways - 1)
+	return t.slots[first : first+Ways]
+}
+
+// Find returns the entry that fits, or nil. The hash only finds the place.
+func (t *Table[E]) Find(hash uint64, fits func(*E) bool) *E {
+	set := t.set(hash)
+	for i := range set {
+		if entry := set[i].Load(); entry != nil && fits(entry) {
+			return entry
+		}
+	}
+	return nil
+}
+
+// Replace keeps an entry: in an empty slot or that of an entry which may go if
+// there is one, else in the place of another.
+func (t *Table[E]) Replace(hash uint64, entry *E, mayGo func(*E) bool) {
+	set := t.set(hash)
+	victim := &set[hash>>60&(Ways-1)]
+	for i := range set {
+		if old := set[i].Load(); old == nil || mayGo(old) {
+			victim = &set[i]
+			break
+		}
+	}
+	victim.Store(entry)
+}

@@ -1,0 +1,60 @@
+package cache
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestTableSize(t *testing.T) {
+	for size, want := range map[int]int{0: 4, 1: 4, 4: 4, 5: 8, 1000: 1024, 1024: 1024, 1025: 2048} {
+		table := New[int](size)
+		if table.Len() != want {
+			t.Errorf("a table of %d has %d slots, want %d", size, table.Len(), want)
+		}
+	}
+	// the slots that a hash chooses from are always there
+	table := New[int](1024)
+	for _, hash := range []uint64{0, 1, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
+		if got := len(table.set(hash)); got != Ways {
+			t.Errorf("hash %x has %d slots", hash, got)
+		}
+	}
+}
+
+// TestTableReplaces checks that an entry takes the slot of one that may go, then
+// an empty one, and only then another's.
+func TestTableReplaces(t *testing.T) {
+	table := New[int](Ways)
+	put := func(n int, mayGo func(*int) bool) { table.Replace(uint64(n)<<60, &n, mayGo) }
+	never := func(*int) bool { return false }
+	for n := range Ways {
+		put(n, never)
+	}
+	if got := slices.Collect(values(&table)); !slices.Equal(got, []int{0, 1, 2, 3}) {
+		t.Fatalf("a table with room holds %v", got)
+	}
+	put(5, func(old *int) bool { return *old == 2 })
+	if got := slices.Collect(values(&table)); !slices.Equal(got, []int{0, 1, 5, 3}) {
+		t.Errorf("after an entry that may go, the table holds %v", got)
+	}
+	put(7, never)
+	if got := slices.Collect(values(&table)); !slices.Equal(got, []int{0, 1, 5, 7}) {
+		t.Errorf("a full table holds %v", got)
+	}
+	if found := table.Find(0, func(n *int) bool { return *n == 5 }); found == nil || *found != 5 {
+		t.Errorf("found %v", found)
+	}
+	if found := table.Find(0, func(n *int) bool { return *n == 2 }); found != nil {
+		t.Errorf("the replaced entry is found: %v", *found)
+	}
+}
+
+func values(t *Table[int]) func(func(int) bool) {
+	return func(yield func(int) bool) {
+		for n := range t.All() {
+			if !yield(*n) {
+				return
+			}
+		}
+	}
+}
