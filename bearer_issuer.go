@@ -196,7 +196,7 @@ func errSeveralAPIs(realm string) error {
 
 func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierConfig) error {
 	for _, audience := range config.Audiences {
-		if err := h.app.audiences.reserve(audience, "mtls_bearer"); err != nil {
+		if err := h.app.declared.reserveAudience(audience, "mtls_bearer"); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,7 @@ type remoteKey struct{ issuer, jwksURI, trustPool string }
 // What the running configuration has of them is taken over.
 func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.RemoteIssuer, error) {
 	key := remoteKey{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
-	if remote, known := a.remotes[key]; known {
+	if remote := a.declared.remoteIssuer(key); remote != nil {
 		return remote, nil
 	}
 	pool, err := trusted.loadPool(ctx)
@@ -256,14 +256,11 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 		return nil, err
 	}
 	if module, err := caddy.ActiveContext().AppIfConfigured(appID); err == nil {
-		if running := module.(*App).remotes[key]; running != nil {
+		if running := module.(*App).declared.remoteIssuer(key); running != nil {
 			remote.TakeOver(running)
 		}
 	}
-	if a.remotes == nil {
-		a.remotes = make(map[remoteKey]*tokens.RemoteIssuer)
-	}
-	a.remotes[key] = remote
+	a.declared.addRemoteIssuer(key, remote)
 	return remote, nil
 }
 

@@ -175,7 +175,7 @@ func (a *App) checkGatewayAudience(audience string) error {
 			return fmt.Errorf("audience '%s' is %s of realm '%s' too, so its access tokens and these could be mistaken for each other; choose another audience", audience, taken, name)
 		}
 	}
-	return a.audiences.reserve(audience, usedByForwardToken)
+	return a.declared.reserveAudience(audience, usedByForwardToken)
 }
 
 // forwardedNames are the headers in which the API behind gets certificate and

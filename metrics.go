@@ -94,7 +94,7 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector for the gauges of the app.
 func (a *App) Collect(metrics chan<- prometheus.Metric) {
 	seen := make(map[string]bool)
-	for key, remote := range a.remotes {
+	for key, remote := range a.declared.remoteIssuers() {
 		if success := remote.LastSuccess(); !success.IsZero() && !seen[key.issuer] {
 			seen[key.issuer] = true
 			metrics <- prometheus.MustNewConstMetric(sourceDesc, prometheus.GaugeValue, float64(success.Unix()), "", "jwks:"+key.issuer)

@@ -26,7 +26,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
 func init() {
@@ -66,11 +65,8 @@ type App struct {
 	// certificates in, canonical
 	forwardHeaders []string
 
-	// audiences are those that directives use
-	audiences audiences
-
-	// remotes are the keys of other servers that handlers trust
-	remotes map[remoteKey]*tokens.RemoteIssuer
+	// declared is what directives add while they are provisioned
+	declared declarations
 
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time `json:"-"`
@@ -123,7 +119,7 @@ func (a *App) Start() error {
 	for _, realm := range a.Realms {
 		realm.startUpkeep(ctx)
 	}
-	for key, remote := range a.remotes {
+	for key, remote := range a.declared.remoteIssuers() {
 		go a.keepRemote(ctx, key, remote)
 	}
 	return nil

@@ -221,7 +221,7 @@ func TestWarmTokenCostsNothing(t *testing.T) {
 }
 
 func TestAudiencesHaveOneUse(t *testing.T) {
-	var a audiences
+	var a declarations
 	for _, test := range []struct{ audience, use, want string }{
 		{"urn:one", usedByForwardToken, ""},
 		{"urn:one", usedByForwardToken, ""},
@@ -230,7 +230,7 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 		{"urn:two", "mtls_bearer of realm 'b'", ""},
 		{"urn:two", usedByForwardToken, "audience 'urn:two' is that of mtls_bearer of realm 'a' and of forward_token"},
 	} {
-		if err := a.reserve(test.audience, test.use); test.want == "" && err != nil {
+		if err := a.reserveAudience(test.audience, test.use); test.want == "" && err != nil {
 			t.Error(err)
 		} else if test.want != "" {
 			wantError(t, err, test.want)

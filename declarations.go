@@ -1,0 +1,64 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// usedByForwardToken is the one use of an audience that several directives may
+// share.
+const usedByForwardToken = "forward_token"
+
+// declarations are what directives add to the app while they are provisioned.
+// Caddy serves the metrics of a configuration from before that, so everything
+// here is guarded, and readers get copies.
+type declarations struct {
+	mu        sync.Mutex
+	audiences map[string]string
+	remotes   map[remoteKey]*tokens.RemoteIssuer
+}
+
+// reserveAudience notes the use of an audience, "forward_token" or the directive
+// that takes access tokens for it. A gateway token must not pass for an access
+// token, nor the other way round, so no audience has two uses.
+func (d *declarations) reserveAudience(audience, use string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	other, used := d.audiences[audience]
+	if used && other != use && (other == usedByForwardToken || use == usedByForwardToken) {
+		return fmt.Errorf("audience '%s' is that of %s and of %s, so tokens of one could be mistaken for the other's; choose another audience", audience, other, use)
+	}
+	if d.audiences == nil {
+		d.audiences = make(map[string]string)
+	}
+	if !used {
+		d.audiences[audience] = use
+	}
+	return nil
+}
+
+// remoteIssuer returns the keys that were added under this key, or nil.
+func (d *declarations) remoteIssuer(key remoteKey) *tokens.RemoteIssuer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.remotes[key]
+}
+
+func (d *declarations) addRemoteIssuer(key remoteKey, remote *tokens.RemoteIssuer) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.remotes == nil {
+		d.remotes = make(map[remoteKey]*tokens.RemoteIssuer)
+	}
+	d.remotes[key] = remote
+}
+
+// remoteIssuers returns a copy of the keys of all trusted servers.
+func (d *declarations) remoteIssuers() map[remoteKey]*tokens.RemoteIssuer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.remotes)
+}
