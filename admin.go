@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // maxAdminBody bounds the body of an admin request, in bytes.
@@ -70,7 +70,7 @@ func adminRealm(r *http.Request) (*Realm, error) {
 }
 
 // adminKeys returns the keys of the realm that an admin request names.
-func adminKeys(r *http.Request) (*Realm, *tokens.KeySource, error) {
+func adminKeys(r *http.Request) (*Realm, *keyring.Source, error) {
 	realm, err := adminRealm(r)
 	if err != nil {
 		return nil, nil, err
@@ -83,12 +83,12 @@ func adminKeys(r *http.Request) (*Realm, *tokens.KeySource, error) {
 
 // adminKey is a signing key as operators see it.
 type adminKey struct {
-	ID        string           `json:"kid"`
-	Algorithm tokens.Algorithm `json:"alg"`
-	State     string           `json:"state"`
-	Created   *time.Time       `json:"created,omitempty"`
-	SignsFrom *time.Time       `json:"signs_from,omitempty"`
-	LeavesAt  *time.Time       `json:"leaves_at,omitempty"`
+	ID        string            `json:"kid"`
+	Algorithm keyring.Algorithm `json:"alg"`
+	State     string            `json:"state"`
+	Created   *time.Time        `json:"created,omitempty"`
+	SignsFrom *time.Time        `json:"signs_from,omitempty"`
+	LeavesAt  *time.Time        `json:"leaves_at,omitempty"`
 }
 
 // adminKeyring is the answer to requests about keys.
@@ -108,7 +108,7 @@ func serveKeys(w http.ResponseWriter, r *http.Request) error {
 	return writeKeys(w, keys, "")
 }
 
-func writeKeys(w http.ResponseWriter, keys *tokens.KeySource, rotated string) error {
+func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) error {
 	known := func(at time.Time) *time.Time {
 		if at.IsZero() {
 			return nil
@@ -143,9 +143,9 @@ func rotateKeys(w http.ResponseWriter, r *http.Request) error {
 	}
 	kid, err := keys.Rotate(r.Context(), retire)
 	switch {
-	case errors.Is(err, tokens.ErrFixedKeys):
+	case errors.Is(err, keyring.ErrFixedKeys):
 		return adminError(http.StatusConflict, "realm '%s' signs with the file in signing_key, which is not rotated here; replace the file and reload the configuration", realm.name)
-	case errors.Is(err, tokens.ErrAnnounced):
+	case errors.Is(err, keyring.ErrAnnounced):
 		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
 	case err != nil && retire:
 		return adminError(http.StatusServiceUnavailable, "the keys may not all be retired, send the request again: %w", err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // Issuer is a realm's token authority: an OAuth 2.0 authorization server
@@ -87,7 +88,7 @@ type Resource struct {
 type authority struct {
 	url    string
 	config tokens.IssuerConfig
-	keys   *tokens.KeySource
+	keys   *keyring.Source
 	// fixed is the id of the key in signing_key, "" for managed keys.
 	fixed string
 	// revocations are the tokens that were revoked

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const (
@@ -101,7 +102,7 @@ func (i *TrustedIssuer) check(beside bool) error {
 		}
 	}
 	for _, name := range i.Algorithms {
-		if _, err := tokens.ParseAlgorithm(name); err != nil {
+		if _, err := keyring.ParseAlgorithm(name); err != nil {
 			return fmt.Errorf("algorithms: %w", err)
 		}
 	}
@@ -227,7 +228,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 		Keys: keys, Audiences: config.Audience, Type: config.Type, ClientIDClaim: config.IDClaim, AllowUnbound: config.AllowUnbound,
 	}
 	for _, name := range config.Algorithms {
-		verifier.Algorithms = append(verifier.Algorithms, tokens.Algorithm(name))
+		verifier.Algorithms = append(verifier.Algorithms, keyring.Algorithm(name))
 	}
 	if config.AllowUnbound {
 		h.app.logger.Warn("allow_unbound admits tokens that work for whoever steals them", zap.String("issuer", config.Issuer))

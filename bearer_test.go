@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -139,16 +140,16 @@ func TestKnownTokens(t *testing.T) {
 		t.Error("a token is known with another certificate, or another token with its certificate")
 	}
 	// the key is replaced
-	key, err := tokens.Generate(tokens.ES256)
+	key, err := keyring.Generate(keyring.ES256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signing, err := tokens.NewKey(key, "", time.Time{})
+	signing, err := keyring.NewKey(key, "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	verifier, err := tokens.NewVerifier(tokens.VerifierConfig{
-		Issuer: "https://auth.example.com", Audiences: []string{"https://auth.example.com"}, Keys: tokens.FixedKeys(tokens.NewKeyring(signing)),
+		Issuer: "https://auth.example.com", Audiences: []string{"https://auth.example.com"}, Keys: keyring.Fixed(keyring.New(signing)),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -219,20 +220,20 @@ func BenchmarkCompareFirstSight(b *testing.B) {
 // BenchmarkCompareMint compares issuing a token with the bare signature over
 // the same input with the same key.
 func BenchmarkCompareMint(b *testing.B) {
-	for _, alg := range tokens.Algorithms() {
+	for _, alg := range keyring.Algorithms() {
 		b.Run(string(alg), func(b *testing.B) {
-			private, err := tokens.Generate(alg)
+			private, err := keyring.Generate(alg)
 			if err != nil {
 				b.Fatal(err)
 			}
-			key, err := tokens.NewKey(private, alg, time.Time{})
+			key, err := keyring.NewKey(private, alg, time.Time{})
 			if err != nil {
 				b.Fatal(err)
 			}
 			issuer, err := tokens.NewIssuer(tokens.IssuerConfig{
 				URL:       "https://auth.example.com",
 				Resources: []tokens.Resource{{Name: "https://api.example.com", Scopes: []string{"api1"}}},
-			}, tokens.FixedKeys(tokens.NewKeyring(key)))
+			}, keyring.Fixed(keyring.New(key)))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -266,8 +267,8 @@ func BenchmarkCompareMint(b *testing.B) {
 	}
 }
 
-func bareSignature(private crypto.Signer, alg tokens.Algorithm, input string) error {
-	if alg == tokens.EdDSA {
+func bareSignature(private crypto.Signer, alg keyring.Algorithm, input string) error {
+	if alg == keyring.EdDSA {
 		_, err := private.Sign(rand.Reader, []byte(input), crypto.Hash(0))
 		return err
 	}
@@ -320,7 +321,7 @@ func BenchmarkHandler(b *testing.B) {
 }
 
 func benchHandler(b *testing.B, leaf *testpki.Leaf, h *Handler) *Handler {
-	private, err := tokens.Generate(tokens.ES256)
+	private, err := keyring.Generate(keyring.ES256)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // benchIssuer is a site with an issuer, and with a fixed answer of the size of
@@ -94,13 +94,13 @@ func (*benchSignature) CaddyModule() caddy.ModuleInfo {
 }
 
 func (s *benchSignature) Provision(caddy.Context) (err error) {
-	s.private, err = tokens.Generate(tokens.ES256)
+	s.private, err = keyring.Generate(keyring.ES256)
 	return err
 }
 
 func (s *benchSignature) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	// as many octets as header and claims of the tokens here
-	if err := bareSignature(s.private, tokens.ES256, benchTokenInput); err != nil {
+	if err := bareSignature(s.private, keyring.ES256, benchTokenInput); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

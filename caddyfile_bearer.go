@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // parseBearerHandler reads the mtls_bearer directive. Syntax:
@@ -103,7 +104,7 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parseOnce(d, &i.IDPrefix, checkIDPrefix)
 		case "algorithms":
 			err = parseList(d, &i.Algorithms, func(name string) error {
-				_, err := tokens.ParseAlgorithm(name)
+				_, err := keyring.ParseAlgorithm(name)
 				return err
 			})
 		case "type":

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // UnmarshalCaddyfile reads the issuer of a realm. Syntax:
@@ -44,9 +45,9 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "verify_key":
 			err = parseList(d, &i.VerifyKeys, nil)
 		case "rotate_every":
-			err = parseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return tokens.CheckRotateEvery(time.Duration(every)) })
+			err = parseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(every)) })
 		case "announce_for":
-			err = parseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return tokens.CheckAnnounceFor(time.Duration(d)) })
+			err = parseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) })
 		case "mtls_alias":
 			err = parseOnce(d, &i.MTLSAlias, tokens.CheckIssuerURL)
 		case "audience":
@@ -68,13 +69,13 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(fmt.Errorf("issuer: %w", err))
 	}
 	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
-		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(tokens.Algorithm(name)) })
+		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(keyring.Algorithm(name)) })
 	}
 	return nil
 }
 
 func checkAlgorithm(name string) error {
-	_, err := tokens.ParseAlgorithm(name)
+	_, err := keyring.ParseAlgorithm(name)
 	return err
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // signingKeyPEM writes a private key where a configuration can name it.
@@ -51,13 +51,13 @@ func (r *rig) verifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, i
 // published keys alone.
 func TestR30_R47_SigningAlgorithms(t *testing.T) {
 	shared := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
-	for _, algorithm := range tokens.Algorithms() {
+	for _, algorithm := range keyring.Algorithms() {
 		t.Run(string(algorithm), func(t *testing.T) {
 			r := newRig(t)
 			sensor := r.selfSigned("sensor")
 			r.issue("billing")
 			options := "signing_algorithm " + string(algorithm)
-			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != tokens.PS256 {
+			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != keyring.PS256 {
 				options += "\nsigning_key " + r.signingKeyPEM(t, "rsa.pem", shared) // PS256 makes one of its own
 			}
 			r.start(issuerRealm(options), issuerSite)

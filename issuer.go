@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -92,7 +93,7 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 
 // servePublic serves a document that needs no certificate. It may be cached,
 // but not for as long as a key is announced.
-func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, document tokens.Document) error {
+func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, document keyring.Document) error {
 	header := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")

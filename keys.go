@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // keysSource is the label of the signing keys among the sources in metrics.
@@ -41,15 +41,15 @@ func (i *Issuer) checkRotation() error {
 	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
 		return errors.New("rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key")
 	}
-	return tokens.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
+	return keyring.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
 }
 
 // signingKeys reads the configured key, or what storage holds. Keys are not
 // made here, for a configuration may be provisioned only to validate it.
-func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys *tokens.KeySource, fixed string, err error) {
-	var algorithm tokens.Algorithm
+func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
+	var algorithm keyring.Algorithm
 	if config.SigningAlgorithm != "" {
-		if algorithm, err = tokens.ParseAlgorithm(config.SigningAlgorithm); err != nil {
+		if algorithm, err = keyring.ParseAlgorithm(config.SigningAlgorithm); err != nil {
 			return nil, "", err
 		}
 	}
@@ -65,17 +65,17 @@ func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys
 		if err != nil {
 			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
 		}
-		key, err := tokens.ParsePrivateKeyPEM(text, algorithm)
+		key, err := keyring.ParsePrivateKeyPEM(text, algorithm)
 		if err != nil {
 			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
 		}
-		ring, err := tokens.NewKeyring(key).WithVerifyKeys(verify...)
+		ring, err := keyring.New(key).WithVerifyKeys(verify...)
 		if err != nil {
 			return nil, "", fmt.Errorf("verify_key: %w", err)
 		}
-		return tokens.FixedKeys(ring), key.ID(), nil
+		return keyring.Fixed(ring), key.ID(), nil
 	}
-	keys = tokens.ManagedKeys(&tokens.KeyStore{
+	keys = keyring.Managed(&keyring.Store{
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
@@ -84,26 +84,26 @@ func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys
 	// storage that fails is reported, and asked again by the upkeep
 	_, _ = keys.Load(realm.app.ctx)
 	for _, key := range verify {
-		if info := keys.Info(key.ID); info.State != tokens.KeyStateVerify {
+		if info := keys.Info(key.ID); info.State != keyring.StateVerify {
 			return nil, "", fmt.Errorf("verify_key: the key '%s' is one of this issuer's own keys; remove it", key.ID)
 		}
 	}
 	return keys, "", nil
 }
 
-func readVerifyKeys(files []string) ([]*tokens.VerifyKey, error) {
-	var keys []*tokens.VerifyKey
+func readVerifyKeys(files []string) ([]*keyring.VerifyKey, error) {
+	var keys []*keyring.VerifyKey
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
 		}
-		some, err := tokens.ParseVerifyKeys(text)
+		some, err := keyring.ParseVerifyKeys(text)
 		if err != nil {
 			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
 		}
 		keys = append(keys, some...)
-		if err := tokens.CheckVerifyKeys(keys); err != nil {
+		if err := keyring.CheckVerifyKeys(keys); err != nil {
 			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
 		}
 	}
@@ -121,7 +121,7 @@ func longestToken(config Issuer, registry *clients.Registry) time.Duration {
 
 // runningKeys are the keys of the configuration that is about to be replaced,
 // or nil.
-func (realm *Realm) runningKeys() *tokens.KeySource {
+func (realm *Realm) runningKeys() *keyring.Source {
 	if running := realm.running(); running != nil && running.authority != nil {
 		return running.authority.keys
 	}
@@ -134,7 +134,7 @@ func (realm *Realm) reportKeys(event, key string, err error) {
 	switch {
 	case err == nil:
 		realm.app.logger.Info("signing key", fields...)
-	case event == tokens.KeysUnavailable:
+	case event == keyring.EventUnavailable:
 		realm.app.logger.Error("the signing keys cannot be read from storage or changed there; those in memory stay in use, and without any no token can be issued",
 			append(fields, zap.Error(err))...)
 	default:
@@ -153,7 +153,7 @@ func (realm *Realm) keepKeys(ctx context.Context) {
 
 // countKeys returns how many keys there are of each state.
 func (a *authority) countKeys() map[string]int {
-	count := map[string]int{tokens.KeyStateNext: 0, tokens.KeyStateActive: 0, tokens.KeyStatePast: 0, tokens.KeyStateVerify: 0}
+	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
 	for _, info := range a.keys.Infos() {
 		count[info.State]++
 	}

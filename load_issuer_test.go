@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func keyPEM(t *testing.T, key crypto.Signer) []byte {
@@ -37,7 +37,7 @@ func keyFiles(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := tokens.NewKey(p384, "", time.Time{})
+	key, err := keyring.NewKey(p384, "", time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func keyFiles(t *testing.T) string {
 		"again.pem":     {[]byte("the same key, in another file\n"), p256},
 		"p384.pem":      {keyPEM(t, p384)},
 		"p384.pub":      {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})},
-		"p384.json":     {tokens.NewKeyring(key).JWKS().Body},
+		"p384.json":     {keyring.New(key).JWKS().Body},
 		"ed25519.pem":   {keyPEM(t, testpki.MustKey(t, testpki.Ed25519))},
 		"rsa2048.pem":   {rsa2048},
 		"rsa1024.pem":   {keyPEM(t, weak)},

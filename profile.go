@@ -11,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // profileFAPI2 is the FAPI 2.0 Security Profile. What it asks of a server whose
@@ -21,7 +21,7 @@ import (
 const profileFAPI2 = "fapi2"
 
 // fapiAlgorithms are those of §5.4.1.
-var fapiAlgorithms = []tokens.Algorithm{tokens.ES256, tokens.PS256, tokens.EdDSA}
+var fapiAlgorithms = []keyring.Algorithm{keyring.ES256, keyring.PS256, keyring.EdDSA}
 
 func checkProfileName(name string) error {
 	if name != profileFAPI2 {
@@ -30,7 +30,7 @@ func checkProfileName(name string) error {
 	return nil
 }
 
-func checkFAPIAlgorithm(algorithm tokens.Algorithm) error {
+func checkFAPIAlgorithm(algorithm keyring.Algorithm) error {
 	if !slices.Contains(fapiAlgorithms, algorithm) {
 		return fmt.Errorf("profile %s: signing algorithm '%s' is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits", profileFAPI2, algorithm)
 	}
@@ -39,7 +39,7 @@ func checkFAPIAlgorithm(algorithm tokens.Algorithm) error {
 
 // checkProfile holds the issuer's settings and keys against its profile. A past
 // key may be of any kind: its tokens end.
-func (i *Issuer) checkProfile(keys *tokens.KeySource) error {
+func (i *Issuer) checkProfile(keys *keyring.Source) error {
 	if i.Profile == "" {
 		return nil
 	}
@@ -52,9 +52,9 @@ func (i *Issuer) checkProfile(keys *tokens.KeySource) error {
 	for _, info := range keys.Infos() {
 		remedy := "add the profile when a key of signing_algorithm has taken its place"
 		switch {
-		case slices.Contains(fapiAlgorithms, info.Algorithm) || info.State == tokens.KeyStatePast:
+		case slices.Contains(fapiAlgorithms, info.Algorithm) || info.State == keyring.StatePast:
 			continue
-		case info.State == tokens.KeyStateVerify:
+		case info.State == keyring.StateVerify:
 			remedy = "remove it from verify_key"
 		}
 		return fmt.Errorf("profile %s: the %s key '%s' is for %s, which is not allowed; %s", profileFAPI2, info.State, info.ID, info.Algorithm, remedy)

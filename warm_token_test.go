@@ -12,6 +12,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -23,20 +24,20 @@ type minterRig struct {
 	leaf  *testpki.Leaf
 }
 
-func newKeyring(t *testing.T) *tokens.Keyring {
+func newKeyring(t *testing.T) *keyring.Keyring {
 	t.Helper()
-	key, err := tokens.NewKey(testpki.MustKey(t, testpki.P256), tokens.ES256, time.Time{})
+	key, err := keyring.NewKey(testpki.MustKey(t, testpki.P256), keyring.ES256, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tokens.NewKeyring(key)
+	return keyring.New(key)
 }
 
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
 	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
 	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: newRealmMetrics("default")}
-	keys := tokens.FixedKeys(newKeyring(t))
+	keys := keyring.Fixed(newKeyring(t))
 	realm.authority = &authority{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
 	r := &minterRig{
 		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
@@ -135,7 +136,7 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 func TestWarmTokenOfARetiredKey(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
-	r.realm.authority.keys = tokens.FixedKeys(newKeyring(t))
+	r.realm.authority.keys = keyring.Fixed(newKeyring(t))
 	if r.ask() == first {
 		t.Error("a token of a retired key is used")
 	}

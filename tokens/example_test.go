@@ -8,18 +8,19 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // A token server without Caddy: its TLS configuration must ask for client
 // certificates, and lookUp says which client a certificate belongs to.
 func Example() {
 	const url = "https://auth.example.com"
-	store := &tokens.KeyStore{
+	store := &keyring.Store{
 		Storage: &certmagic.FileStorage{Path: "/var/lib/auth"},
 		Realm:   "default",
 		Issuer:  url,
 	}
-	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Audience: []string{"api"}}, tokens.ManagedKeys(store, nil))
+	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Audience: []string{"api"}}, keyring.Managed(store, nil))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // GatewayToken is a signed identity for the API behind a gateway. It is not an
@@ -50,7 +52,7 @@ func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*G
 		return nil, unavailable(err)
 	}
 	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.keys.allowed(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
+	expires := min(issuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
 	if expires <= issuedAt {
 		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
@@ -69,11 +71,11 @@ func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*G
 		return nil, mintFailed(err)
 	}
 	key := ring.Signing()
-	token, err := key.sign(typeGateway, encoded)
+	token, err := key.Sign(keyring.GatewayToken, encoded)
 	if err != nil {
 		return nil, mintFailed(err)
 	}
-	return &GatewayToken{Token: token, KeyID: key.id, IssuedAt: time.Unix(issuedAt, 0), Expires: time.Unix(expires, 0)}, nil
+	return &GatewayToken{Token: token, KeyID: key.ID(), IssuedAt: time.Unix(issuedAt, 0), Expires: time.Unix(expires, 0)}, nil
 }
 
 // gatewayClaims is the claims set of a gateway token.

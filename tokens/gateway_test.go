@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func newGatewayGrant(scopes ...string) *Grant {
@@ -15,9 +18,9 @@ func newGatewayGrant(scopes ...string) *Grant {
 }
 
 func TestMintGateway(t *testing.T) {
-	for _, alg := range Algorithms() {
+	for _, alg := range keyring.Algorithms() {
 		t.Run(string(alg), func(t *testing.T) {
-			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Lifetime: time.Hour, Now: newClock().Now}, FixedKeys(NewKeyring(mustKey(t, alg, time.Time{}))))
+			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Lifetime: time.Hour, Now: testenv.NewClock().Now}, fixedKeys(mustKey(t, alg)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,13 +40,13 @@ func TestMintGateway(t *testing.T) {
 			id, _ := claims["jti"].(string)
 			want := map[string]any{
 				"iss": testURL, "sub": "mtls.client", "client_id": "mtls.client", "aud": "urn:api",
-				"iat": float64(testNow.Unix()), "exp": float64(testNow.Unix() + 60), "jti": id,
+				"iat": float64(testenv.Now.Unix()), "exp": float64(testenv.Now.Unix() + 60), "jti": id,
 				"scope": "read write", "tenant": "acme", "client_cert_x5t#S256": g.Thumbprint,
 			}
 			if fmt.Sprint(claims) != fmt.Sprint(want) || len(id) != 22 {
 				t.Errorf("claims are %v, want %v", claims, want)
 			}
-			if token.IssuedAt.Unix() != testNow.Unix() || token.Expires.Unix() != testNow.Unix()+60 {
+			if token.IssuedAt.Unix() != testenv.Now.Unix() || token.Expires.Unix() != testenv.Now.Unix()+60 {
 				t.Errorf("issued at %v, ends at %v", token.IssuedAt, token.Expires)
 			}
 			// an access token of the same key has a type of its own
@@ -57,7 +60,7 @@ func TestMintGateway(t *testing.T) {
 func TestMintGatewayBounds(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	g := newGatewayGrant()
-	g.NotAfter = testNow.Add(9 * time.Second)
+	g.NotAfter = testenv.Now.Add(9 * time.Second)
 	token, failure := issuer.MintGateway(t.Context(), g, "urn:api")
 	if failure != nil {
 		t.Fatal(failure)
@@ -71,7 +74,7 @@ func TestMintGatewayBounds(t *testing.T) {
 		code     string
 		cause    error
 	}{
-		"certificate at its end": {func(g *Grant) { g.NotAfter = testNow }, "urn:api", CodeInvalidClient, ErrCertificateExpired},
+		"certificate at its end": {func(g *Grant) { g.NotAfter = testenv.Now }, "urn:api", CodeInvalidClient, ErrCertificateExpired},
 		"no thumbprint":          {func(g *Grant) { g.Thumbprint = "" }, "urn:api", CodeServerError, nil},
 		"no audience":            {func(*Grant) {}, "", CodeServerError, nil},
 		"no lifetime":            {func(g *Grant) { g.Lifetime = 0 }, "urn:api", CodeServerError, nil},
@@ -89,9 +92,9 @@ func TestMintGatewayBounds(t *testing.T) {
 // in its place.
 func TestMintGatewayWithoutKeys(t *testing.T) {
 	storage := newStorage(t)
-	storage.list = func(context.Context, string) error { return errors.New("down") }
-	keys := ManagedKeys(&KeyStore{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now}, nil)
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: newClock().Now}, keys)
+	storage.OnList = func(context.Context, string) error { return errors.New("down") }
+	keys := managedKeys(storage, testenv.NewClock())
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: testenv.NewClock().Now}, keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,10 @@
 package tokens
 
 import (
-	"context"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -15,53 +16,71 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const testURL = "https://auth.example.com"
 
-// testNow is the present of all tests that have a clock of their own.
-var testNow = time.Date(2030, 1, 2, 3, 4, 5, 678, time.UTC)
-
-// clock is a clock that only moves when told to.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
+// testKey is a signing key whose private half tests can use.
+type testKey struct {
+	*keyring.Key
+	private crypto.Signer
 }
 
-func newClock() *clock { return &clock{now: testNow} }
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
+// publicDoc is the key's JWK as it is published.
+func (k testKey) publicDoc() []byte {
+	jwk := k.Public()
+	doc, _ := jwk.MarshalJSON() // of a key made by keyring.NewKey
+	return doc
 }
 
 // rsaKey is shared by all tests: to generate one takes long.
-var rsaKey = sync.OnceValues(func() (crypto.Signer, error) { return Generate(RS256) })
+var rsaKey = sync.OnceValues(func() (crypto.Signer, error) { return keyring.Generate(keyring.RS256) })
 
 // mustKey makes a key: a new one every time, except for RSA.
-func mustKey(t testing.TB, alg Algorithm, created time.Time) *Key {
+func mustKey(t testing.TB, alg keyring.Algorithm) testKey {
 	t.Helper()
-	generate := func() (crypto.Signer, error) { return Generate(alg) }
-	if alg.keyType() == "RSA" {
+	generate := func() (crypto.Signer, error) { return keyring.Generate(alg) }
+	if strings.HasPrefix(string(alg), "RS") || strings.HasPrefix(string(alg), "PS") {
 		generate = rsaKey
 	}
 	private, err := generate()
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := NewKey(private, alg, created)
+	return newTestKey(t, private, alg)
+}
+
+func newTestKey(t testing.TB, private crypto.Signer, alg keyring.Algorithm) testKey {
+	t.Helper()
+	key, err := keyring.NewKey(private, alg, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key
+	return testKey{key, private}
 }
+
+// exampleKey is the example key of RFC 8410 §10.3.
+func exampleKey(t testing.TB) testKey {
+	t.Helper()
+	seed, err := hex.DecodeString("d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newTestKey(t, ed25519.NewKeyFromSeed(seed), keyring.EdDSA)
+}
+
+// fixedKeys is a source that signs with one key.
+func fixedKeys(key testKey) *keyring.Source { return keyring.Fixed(keyring.New(key.Key)) }
+
+// managedKeys is a source of the keys in a storage.
+func managedKeys(storage certmagic.Storage, clock *testenv.Clock) *keyring.Source {
+	return keyring.Managed(&keyring.Store{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, nil)
+}
+
+func newStorage(t testing.TB) *testenv.Storage { return testenv.NewStorage(t.TempDir()) }
 
 // newTestIssuer makes an issuer with a fixed ES256 key and the clock of tests.
 func newTestIssuer(t testing.TB, cfg IssuerConfig) *Issuer {
@@ -70,9 +89,9 @@ func newTestIssuer(t testing.TB, cfg IssuerConfig) *Issuer {
 		cfg.URL = testURL
 	}
 	if cfg.Now == nil {
-		cfg.Now = newClock().Now
+		cfg.Now = testenv.NewClock().Now
 	}
-	issuer, err := NewIssuer(cfg, FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{}))))
+	issuer, err := NewIssuer(cfg, fixedKeys(mustKey(t, keyring.ES256)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +104,7 @@ func newGrant(scopes ...string) *Grant {
 		ClientID:   "mtls.client",
 		Scopes:     scopes,
 		Thumbprint: strings.Repeat("A", thumbprintLength),
-		NotAfter:   testNow.Add(24 * time.Hour),
+		NotAfter:   testenv.Now.Add(24 * time.Hour),
 	}
 }
 
@@ -147,82 +166,4 @@ bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
 		t.Fatal(err)
 	}
 	return cert
-}
-
-// faultyStorage is a real storage whose operations tests can make fail or
-// wait.
-type faultyStorage struct {
-	certmagic.Storage
-	lock, unlock, list, load, store, remove func(ctx context.Context, key string) error
-
-	mu    sync.Mutex
-	calls []string
-}
-
-func newStorage(t testing.TB) *faultyStorage {
-	return &faultyStorage{Storage: &certmagic.FileStorage{Path: t.TempDir()}}
-}
-
-func (s *faultyStorage) before(ctx context.Context, op, key string, hook func(context.Context, string) error) error {
-	s.mu.Lock()
-	s.calls = append(s.calls, op)
-	s.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(ctx, key)
-}
-
-func (s *faultyStorage) count(op string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, call := range s.calls {
-		if call == op {
-			n++
-		}
-	}
-	return n
-}
-
-func (s *faultyStorage) Lock(ctx context.Context, name string) error {
-	if err := s.before(ctx, "lock", name, s.lock); err != nil {
-		return err
-	}
-	return s.Storage.Lock(ctx, name)
-}
-
-func (s *faultyStorage) Unlock(ctx context.Context, name string) error {
-	if err := s.before(ctx, "unlock", name, s.unlock); err != nil {
-		return err
-	}
-	return s.Storage.Unlock(ctx, name)
-}
-
-func (s *faultyStorage) List(ctx context.Context, path string, recursive bool) ([]string, error) {
-	if err := s.before(ctx, "list", path, s.list); err != nil {
-		return nil, err
-	}
-	return s.Storage.List(ctx, path, recursive)
-}
-
-func (s *faultyStorage) Load(ctx context.Context, key string) ([]byte, error) {
-	if err := s.before(ctx, "load", key, s.load); err != nil {
-		return nil, err
-	}
-	return s.Storage.Load(ctx, key)
-}
-
-func (s *faultyStorage) Store(ctx context.Context, key string, value []byte) error {
-	if err := s.before(ctx, "store", key, s.store); err != nil {
-		return err
-	}
-	return s.Storage.Store(ctx, key, value)
-}
-
-func (s *faultyStorage) Delete(ctx context.Context, key string) error {
-	if err := s.before(ctx, "delete", key, s.remove); err != nil {
-		return err
-	}
-	return s.Storage.Delete(ctx, key)
 }

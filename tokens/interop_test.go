@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // TestTokensVerifyWithGoOIDC lets a client library find the keys by discovery
 // and check a token, for every algorithm and for an issuer with a path.
 func TestTokensVerifyWithGoOIDC(t *testing.T) {
 	for _, path := range []string{"", "/tenant1"} {
-		for _, alg := range []Algorithm{ES256, ES384, ES512, PS256, EdDSA} {
+		for _, alg := range []keyring.Algorithm{keyring.ES256, keyring.ES384, keyring.ES512, keyring.PS256, keyring.EdDSA} {
 			t.Run(string(alg)+path, func(t *testing.T) {
 				var issuer *Issuer
 				server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +36,7 @@ func TestTokensVerifyWithGoOIDC(t *testing.T) {
 				}))
 				defer server.Close()
 				url := server.URL + path
-				keys := FixedKeys(NewKeyring(mustKey(t, alg, time.Time{})))
+				keys := fixedKeys(mustKey(t, alg))
 				var err error
 				issuer, err = NewIssuer(IssuerConfig{URL: url, Audience: []string{"api"}}, keys)
 				if err != nil {

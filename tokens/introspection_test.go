@@ -11,21 +11,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // introspecting is an issuer of two APIs, with a clock and a storage that can
 // be moved and broken.
 type introspecting struct {
 	*Issuer
-	clock      *clock
-	storage    *faultyStorage
+	clock      *testenv.Clock
+	storage    *testenv.Storage
 	registered []string
-	key        *Key
+	key        testKey
 }
 
 func newIntrospecting(t *testing.T) *introspecting {
 	t.Helper()
-	x := &introspecting{clock: newClock(), storage: newStorage(t), registered: []string{"mtls.client", "other"}, key: mustKey(t, ES256, time.Time{})}
+	x := &introspecting{clock: testenv.NewClock(), storage: newStorage(t), registered: []string{"mtls.client", "other"}, key: mustKey(t, keyring.ES256)}
 	x.Issuer = x.issuer(t, IssuerConfig{URL: testURL})
 	return x
 }
@@ -36,7 +39,7 @@ func (x *introspecting) issuer(t *testing.T, cfg IssuerConfig) *Issuer {
 	cfg.Resources, cfg.Now = apis, x.clock.Now
 	cfg.Registered = func(id string) bool { return slices.Contains(x.registered, id) }
 	cfg.Revocations = startRevocations(t, x.storage, x.clock, nil)
-	issuer, err := NewIssuer(cfg, FixedKeys(NewKeyring(x.key)))
+	issuer, err := NewIssuer(cfg, fixedKeys(x.key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +80,7 @@ func TestR13_R38_Introspection(t *testing.T) {
 		}
 		want := map[string]any{
 			"active": true, "scope": "orders.read orders.write billing", "client_id": "mtls.client", "token_type": "Bearer",
-			"exp": float64(testNow.Add(time.Hour).Unix()), "iat": float64(testNow.Unix()), "sub": "mtls.client",
+			"exp": float64(testenv.Now.Add(time.Hour).Unix()), "iat": float64(testenv.Now.Unix()), "sub": "mtls.client",
 			"aud": []any{orders, billing}, "iss": testURL, "jti": token.ID,
 			"cnf": map[string]any{"x5t#S256": grant.Thumbprint}, "tenant": "acme", "tags": []any{"a"},
 		}
@@ -106,7 +109,7 @@ func TestR37_E1_Inactive(t *testing.T) {
 		return mustMint(t, issuer, grant, newRequest("", resource...)).AccessToken
 	}
 	sign := func(typ string, claims members) string {
-		return (&verifierTest{key: x.key}).sign(t, members{"typ": typ, "alg": string(x.key.algorithm), "kid": x.key.id}, claims)
+		return (&verifierTest{key: x.key}).sign(t, members{"typ": typ, "alg": string(x.key.Algorithm()), "kid": x.key.ID()}, claims)
 	}
 	mine, both, gone := mint(x.Issuer, "mtls.client", orders), mint(x.Issuer, "mtls.client", orders, billing), mint(x.Issuer, "gone", orders)
 	revoked := mint(x.Issuer, "mtls.client", orders)
@@ -115,8 +118,8 @@ func TestR37_E1_Inactive(t *testing.T) {
 	}
 	good := func(changes members) members {
 		return change(members{
-			"iss": testURL, "sub": "mtls.client", "client_id": "mtls.client", "aud": orders, "exp": testNow.Add(time.Hour).Unix(),
-			"iat": testNow.Unix(), "jti": "1", "cnf": members{thumbprintMethod: strings.Repeat("A", thumbprintLength)},
+			"iss": testURL, "sub": "mtls.client", "client_id": "mtls.client", "aud": orders, "exp": testenv.Now.Add(time.Hour).Unix(),
+			"iat": testenv.Now.Unix(), "jti": "1", "cnf": members{thumbprintMethod: strings.Repeat("A", thumbprintLength)},
 		}, changes)
 	}
 	self, api, stranger := Introspector{ClientID: "mtls.client"}, Introspector{ClientID: "other", Resources: []string{"x", orders}}, Introspector{ClientID: "other"}
@@ -145,9 +148,9 @@ func TestR37_E1_Inactive(t *testing.T) {
 		"another issuer":             {self, sign("at+jwt", good(members{"iss": "https://other.example.com"})), false, nil},
 		"gateway+jwt":                {self, sign("gateway+jwt", good(nil)), false, nil},
 		"JWT":                        {self, sign("JWT", good(nil)), false, nil},
-		"expired":                    {self, sign("at+jwt", good(members{"exp": testNow.Unix() - 1})), false, nil},
-		"expires now":                {self, sign("at+jwt", good(members{"exp": testNow.Unix()})), false, nil},
-		"not yet":                    {self, sign("at+jwt", good(members{"nbf": testNow.Unix() + 3600})), false, nil},
+		"expired":                    {self, sign("at+jwt", good(members{"exp": testenv.Now.Unix() - 1})), false, nil},
+		"expires now":                {self, sign("at+jwt", good(members{"exp": testenv.Now.Unix()})), false, nil},
+		"not yet":                    {self, sign("at+jwt", good(members{"nbf": testenv.Now.Unix() + 3600})), false, nil},
 		"unbound":                    {self, sign("at+jwt", good(members{"cnf": map[string]any{}})), false, nil},
 		"changed":                    {self, mine[:len(mine)-8] + "AAAAAAAA", false, nil},
 		"unsigned":                   {self, mine[:strings.LastIndex(mine, ".")+1], false, nil},
@@ -195,7 +198,7 @@ func TestR39_OnlyTheOwnerRevokes(t *testing.T) {
 	if body, cause := x.answer(t, Introspector{ClientID: "mtls.client"}, token); body != inactive || cause != ErrTokenRevoked {
 		t.Errorf("got %s, %v", body, cause)
 	}
-	if n := x.storage.count("store"); n != 1 {
+	if n := x.storage.Count("store"); n != 1 {
 		t.Errorf("storage was written %d times", n)
 	}
 	w := httptest.NewRecorder()
@@ -211,12 +214,12 @@ func TestR39_RevocationWithoutStorage(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
 	down := errors.New("storage is down")
-	x.storage.store = func(context.Context, string) error { return down }
+	x.storage.OnStore = func(context.Context, string) error { return down }
 	_, failure := x.Revoke(t.Context(), "mtls.client", token)
 	if failure == nil || failure.Status != http.StatusServiceUnavailable || failure.Code != CodeTemporarilyUnavailable || failure.Header.Get("Retry-After") == "" || !errors.Is(failure, down) {
 		t.Errorf("got %+v", failure)
 	}
-	x.storage.store = nil
+	x.storage.OnStore = nil
 	if result, failure := x.Revoke(t.Context(), "mtls.client", token); failure != nil || result.TokenID == "" {
 		t.Errorf("got %+v, %v", result, failure)
 	}
@@ -240,19 +243,19 @@ func TestWhileNothingIsKnown(t *testing.T) {
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
 	down := func(context.Context, string) error { return errors.New("storage is down") }
 	broken := newStorage(t)
-	broken.list, broken.lock = down, down
+	broken.OnList, broken.OnLock = down, down
 	unread, err := NewRevocations(RevocationsConfig{Storage: broken, Realm: "default", Issuer: testURL, Now: x.clock.Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	noKeys := ManagedKeys(&KeyStore{Storage: broken, Realm: "default", Issuer: testURL, Now: x.clock.Now}, nil)
+	noKeys := managedKeys(broken, x.clock)
 	for name, tc := range map[string]struct {
-		keys        *KeySource
+		keys        *keyring.Source
 		revocations *Revocations
 		revokes     bool
 	}{
 		"no keys": {noKeys, newTestRevocations(t, newStorage(t)), false},
-		"no list": {FixedKeys(NewKeyring(x.key)), unread, true},
+		"no list": {fixedKeys(x.key), unread, true},
 	} {
 		issuer, err := NewIssuer(IssuerConfig{URL: testURL, Revocations: tc.revocations, Now: x.clock.Now}, tc.keys)
 		if err != nil {
@@ -286,7 +289,7 @@ func TestScopeClaim(t *testing.T) {
 	if _, claims := verify(t, one, mustMint(t, one, newGrant("api1"), newRequest("")).AccessToken); fmt.Sprint(claims["scope"]) != "[api1]" {
 		t.Errorf("one scope is %v", claims["scope"])
 	}
-	if _, err := NewIssuer(IssuerConfig{URL: testURL, ScopeClaim: "list"}, FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))); err == nil || err.Error() != "scope_claim 'list': not a form of the claim: use string or array" {
+	if _, err := NewIssuer(IssuerConfig{URL: testURL, ScopeClaim: "list"}, fixedKeys(mustKey(t, keyring.ES256))); err == nil || err.Error() != "scope_claim 'list': not a form of the claim: use string or array" {
 		t.Errorf("error is %v", err)
 	}
 }

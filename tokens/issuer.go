@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const defaultLifetime = time.Hour
@@ -47,7 +49,7 @@ type IssuerConfig struct {
 	Lifetime time.Duration
 	// Algorithm is the signing algorithm. Default: that of the key source;
 	// any other is an error.
-	Algorithm Algorithm
+	Algorithm keyring.Algorithm
 	// Audience is the `aud` of tokens that belong to no resource. Default:
 	// the issuer URL if there are no Resources, else nothing.
 	Audience []string
@@ -84,7 +86,7 @@ type Issuer struct {
 	audience  []string
 	resources map[string]bool   // by name
 	owner     map[string]string // scope to resource name
-	keys      *KeySource
+	keys      *keyring.Source
 	now       func() time.Time
 	config    IssuerConfig // for the metadata
 	metadata  atomic.Pointer[ringMetadata]
@@ -98,7 +100,7 @@ type Issuer struct {
 
 // NewIssuer makes an issuer that signs with the keys of keys. Errors name the
 // value that is wrong and the remedy.
-func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
+func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	issuer, err := parseBaseURL(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("issuer '%s': %w", cfg.URL, err)
@@ -147,16 +149,16 @@ func NewIssuer(cfg IssuerConfig, keys *KeySource) (*Issuer, error) {
 // JWKS returns the public keys (RFC 7517 §5). If there are none yet they are
 // loaded or created, for as long as ctx allows; the error is then
 // temporarily_unavailable.
-func (i *Issuer) JWKS(ctx context.Context) (Document, *Error) {
+func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 	ring, err := i.keys.Ensure(ctx)
 	if err != nil {
-		return Document{}, unavailable(err)
+		return keyring.Document{}, unavailable(err)
 	}
 	return ring.JWKS(), nil
 }
 
 // check finds what is wrong with the settings that are no URL.
-func (cfg *IssuerConfig) check(keyAlgorithm Algorithm) error {
+func (cfg *IssuerConfig) check(keyAlgorithm keyring.Algorithm) error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
 		return fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
 	}

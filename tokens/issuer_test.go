@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func TestR41_IssuerURL(t *testing.T) {
@@ -73,7 +75,7 @@ func TestR41_IssuerURL(t *testing.T) {
 		if err := CheckIssuerURL(bad); err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%q: error is %v, want one with %q", bad, err, problem)
 		}
-		keys := FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+		keys := fixedKeys(mustKey(t, keyring.ES256))
 		for setting, cfg := range map[string]IssuerConfig{"issuer": {URL: bad}, "mtls_alias": {URL: testURL, MTLSAlias: bad}} {
 			if setting == "mtls_alias" && bad == "" {
 				continue
@@ -87,14 +89,14 @@ func TestR41_IssuerURL(t *testing.T) {
 }
 
 func TestIssuerSettings(t *testing.T) {
-	keys := FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+	keys := fixedKeys(mustKey(t, keyring.ES256))
 	for name, tc := range map[string]struct {
 		cfg  IssuerConfig
 		want string
 	}{
 		"negative lifetime":     {IssuerConfig{Lifetime: -time.Hour}, "token lifetime '-1h0m0s' is too short"},
 		"lifetime of moments":   {IssuerConfig{Lifetime: time.Millisecond}, "token lifetime '1ms' is too short"},
-		"another algorithm":     {IssuerConfig{Algorithm: RS256}, "signing algorithm RS256 is not that of the signing key, ES256"},
+		"another algorithm":     {IssuerConfig{Algorithm: keyring.RS256}, "signing algorithm RS256 is not that of the signing key, ES256"},
 		"empty audience":        {IssuerConfig{Audience: []string{"a", ""}}, "an audience of issuer '" + testURL + "' is empty"},
 		"audience twice":        {IssuerConfig{Audience: []string{"a", "b", "a"}}, "audience 'a' is listed twice"},
 		"bad scope":             {IssuerConfig{Scopes: []string{"a b"}}, "scope 'a b' is not valid"},
@@ -118,7 +120,7 @@ func TestIssuerSettings(t *testing.T) {
 
 func TestIssuerKeepsItsSettings(t *testing.T) {
 	audience := []string{"api"}
-	issuer := newTestIssuer(t, IssuerConfig{Audience: audience, Algorithm: ES256})
+	issuer := newTestIssuer(t, IssuerConfig{Audience: audience, Algorithm: keyring.ES256})
 	audience[0] = "changed"
 	if got := mustMint(t, issuer, newGrant("api1"), newRequest("")).Audience[0]; got != "api" {
 		t.Errorf("aud is %s", got)

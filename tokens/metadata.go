@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // metadata is the authorization server metadata (RFC 8414 §2). It has no
@@ -21,9 +23,9 @@ type metadata struct {
 	RevocationEndpoint       string   `json:"revocation_endpoint,omitempty"`
 	RevocationAuthMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitempty"`
 
-	BoundAccessTokens   bool            `json:"tls_client_certificate_bound_access_tokens"` // RFC 8705 §3.3
-	MTLSEndpointAliases endpointAliases `json:"mtls_endpoint_aliases"`                      // RFC 8705 §5
-	IDTokenSigningAlgs  []Algorithm     `json:"id_token_signing_alg_values_supported"`      // OIDC libraries read the key type from it
+	BoundAccessTokens   bool                `json:"tls_client_certificate_bound_access_tokens"` // RFC 8705 §3.3
+	MTLSEndpointAliases endpointAliases     `json:"mtls_endpoint_aliases"`                      // RFC 8705 §5
+	IDTokenSigningAlgs  []keyring.Algorithm `json:"id_token_signing_alg_values_supported"`      // OIDC libraries read the key type from it
 }
 
 type endpointAliases struct {
@@ -34,7 +36,7 @@ type endpointAliases struct {
 
 // Metadata returns the authorization server metadata (RFC 8414 §3.2), the one
 // document of both well-known paths.
-func (i *Issuer) Metadata() Document {
+func (i *Issuer) Metadata() keyring.Document {
 	ring := i.keys.Current()
 	if last := i.metadata.Load(); last != nil && last.ring == ring {
 		return last.document
@@ -46,11 +48,11 @@ func (i *Issuer) Metadata() Document {
 
 // ringMetadata is the metadata while a keyring is the current one.
 type ringMetadata struct {
-	ring     *Keyring
-	document Document
+	ring     *keyring.Keyring
+	document keyring.Document
 }
 
-func newMetadata(cfg IssuerConfig, algs []Algorithm) Document {
+func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
 	base := strings.TrimSuffix(cfg.URL, "/")
 	aliases := endpointAliases{
 		TokenEndpoint: base + pathMTLSToken, IntrospectionEndpoint: base + pathMTLSIntrospect, RevocationEndpoint: base + pathMTLSRevocation,
@@ -84,7 +86,7 @@ func newMetadata(cfg IssuerConfig, algs []Algorithm) Document {
 		m.RevocationEndpoint, m.RevocationAuthMethods, m.MTLSEndpointAliases.RevocationEndpoint = "", nil, ""
 	}
 	body, _ := json.Marshal(m) // strings only: it cannot fail
-	return newDocument(body)
+	return keyring.NewDocument(body)
 }
 
 func sortedSet(values []string) []string {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
@@ -15,7 +16,7 @@ func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
 	if err := json.Unmarshal(doc.Body, &metadata); err != nil {
 		t.Fatalf("the metadata does not parse: %v", err)
 	}
-	if doc.ETag != newDocument(doc.Body).ETag {
+	if doc.ETag != keyring.NewDocument(doc.Body).ETag {
 		t.Error("the tag is not that of the body")
 	}
 	return metadata
@@ -115,8 +116,8 @@ func TestR26_AuthMethods(t *testing.T) {
 }
 
 func TestMetadataNamesTheAlgorithm(t *testing.T) {
-	for _, alg := range Algorithms() {
-		issuer, err := NewIssuer(IssuerConfig{URL: testURL}, ManagedKeys(&KeyStore{Algorithm: alg}, nil))
+	for _, alg := range keyring.Algorithms() {
+		issuer, err := NewIssuer(IssuerConfig{URL: testURL}, keyring.Managed(&keyring.Store{Algorithm: alg}, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,8 +125,8 @@ func TestMetadataNamesTheAlgorithm(t *testing.T) {
 			t.Errorf("%s: got %v", alg, got)
 		}
 	}
-	ring := NewKeyring(mustKey(t, PS256, time.Time{}))
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL}, FixedKeys(ring))
+	ring := keyring.New(mustKey(t, keyring.PS256).Key)
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL}, keyring.Fixed(ring))
 	if err != nil {
 		t.Fatal(err)
 	}

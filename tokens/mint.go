@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // ErrCertificateExpired is the cause of the [Error] that refuses a token
@@ -67,7 +69,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	}
 
 	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.keys.allowed(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
+	expires := min(issuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
 	if expires <= issuedAt {
 		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
@@ -86,7 +88,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	if err != nil {
 		return nil, mintFailed(err)
 	}
-	token, err := ring.Signing().sign(typeAccess, encoded)
+	token, err := ring.Signing().Sign(keyring.AccessToken, encoded)
 	if err != nil {
 		return nil, mintFailed(err)
 	}

@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func TestR31_Claims(t *testing.T) {
@@ -36,8 +38,8 @@ func TestR31_Claims(t *testing.T) {
 		"sub":       "mtls.client",
 		"client_id": "mtls.client",
 		"aud":       "api",
-		"iat":       float64(testNow.Unix()),
-		"exp":       float64(testNow.Unix() + 3600),
+		"iat":       float64(testenv.Now.Unix()),
+		"exp":       float64(testenv.Now.Unix() + 3600),
 		"jti":       token.ID,
 		"scope":     "api1 telemetry",
 		"cnf":       map[string]any{"x5t#S256": g.Thumbprint},
@@ -50,9 +52,9 @@ func TestR31_Claims(t *testing.T) {
 }
 
 func TestR30_EveryAlgorithmSigns(t *testing.T) {
-	for _, alg := range Algorithms() {
+	for _, alg := range keyring.Algorithms() {
 		t.Run(string(alg), func(t *testing.T) {
-			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: newClock().Now}, FixedKeys(NewKeyring(mustKey(t, alg, time.Time{}))))
+			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: testenv.NewClock().Now}, fixedKeys(mustKey(t, alg)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +128,7 @@ func TestC6_TokenNeverOutlivesTheCertificate(t *testing.T) {
 			issuer := newTestIssuer(t, IssuerConfig{Lifetime: tc.lifetime})
 			g := newGrant("api1")
 			g.Lifetime = tc.ofClient
-			g.NotAfter = testNow.Truncate(time.Second).Add(tc.left)
+			g.NotAfter = testenv.Now.Truncate(time.Second).Add(tc.left)
 			token, err := issuer.Mint(t.Context(), g, newRequest(""))
 			if tc.want == 0 {
 				if err == nil || !errors.Is(err, ErrCertificateExpired) || err.Code != CodeInvalidClient || err.Status != http.StatusUnauthorized {
@@ -139,7 +141,7 @@ func TestC6_TokenNeverOutlivesTheCertificate(t *testing.T) {
 			}
 			_, claims := verify(t, issuer, token.AccessToken)
 			exp, iat := int64(claims["exp"].(float64)), int64(claims["iat"].(float64))
-			if token.ExpiresIn != tc.want || exp-iat != tc.want || iat != testNow.Unix() {
+			if token.ExpiresIn != tc.want || exp-iat != tc.want || iat != testenv.Now.Unix() {
 				t.Errorf("expires_in %d, exp-iat %d, want %d", token.ExpiresIn, exp-iat, tc.want)
 			}
 			if time.Unix(exp, 0).After(g.NotAfter) {

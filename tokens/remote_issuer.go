@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // maxRemoteDocument is the size of the largest metadata and JWKS, in bytes.
@@ -71,25 +72,25 @@ func CheckJWKSURI(address string) error {
 
 // PublicKey returns the key with that `kid`, if it is good for one algorithm
 // alone. It neither blocks nor does any I/O.
-func (i *RemoteIssuer) PublicKey(kid string) (PublicKey, bool) {
+func (i *RemoteIssuer) PublicKey(kid string) (keyring.PublicKey, bool) {
 	if keys := i.keys.Load(); keys != nil && len(keys.byID[kid]) == 1 && len(keys.byID[kid][0].algorithms) == 1 {
 		return i.PublicKeyFor(kid, keys.byID[kid][0].algorithms[0])
 	}
 	i.url.AskSoon()
-	return PublicKey{}, false
+	return keyring.PublicKey{}, false
 }
 
 // PublicKeyFor returns the one key with that `kid` that alg can be verified
 // with; without a `kid`, the one key that alg can be verified with at all. A
 // key that is not there makes the keys due, at most once in 30 seconds.
-func (i *RemoteIssuer) PublicKeyFor(kid string, alg Algorithm) (PublicKey, bool) {
+func (i *RemoteIssuer) PublicKeyFor(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	if keys := i.keys.Load(); keys != nil {
 		if key, ok := keys.find(kid, alg); ok {
 			return key, true
 		}
 	}
 	i.url.AskSoon()
-	return PublicKey{}, false
+	return keyring.PublicKey{}, false
 }
 
 // Ready reports whether the keys have been read.
@@ -203,5 +204,5 @@ var (
 	_ KeySet        = (*RemoteIssuer)(nil)
 	_ algorithmKeys = (*RemoteIssuer)(nil)
 	_ readyKeys     = (*RemoteIssuer)(nil)
-	_ readyKeys     = (*KeySource)(nil)
+	_ readyKeys     = (*keyring.Source)(nil)
 )

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // remoteServer is another authorization server, with any documents.
@@ -54,10 +56,10 @@ func (s *remoteServer) issuer(t *testing.T, path, jwksURI string, now func() tim
 	return issuer
 }
 
-func jwksOf(keys ...*Key) string {
+func jwksOf(keys ...testKey) string {
 	docs := make([]string, len(keys))
 	for i, key := range keys {
-		docs[i] = string(key.publicDoc)
+		docs[i] = string(key.publicDoc())
 	}
 	return `{"keys":[` + strings.Join(docs, ",") + `]}`
 }
@@ -110,7 +112,7 @@ func TestR41_RemoteMetadata(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			_, found := issuer.PublicKey(key.id)
+			_, found := issuer.PublicKey(key.ID())
 			if ok := err == nil; changed != ok || issuer.Ready() != ok || found != ok || issuer.LastSuccess().IsZero() == ok {
 				t.Errorf("changed %t, ready %t, key %t, last success %s", changed, issuer.Ready(), found, issuer.LastSuccess())
 			}
@@ -129,7 +131,7 @@ func TestR41_RemoteMetadata(t *testing.T) {
 
 // TestRemoteKeys: which keys of a JWKS count.
 func TestRemoteKeys(t *testing.T) {
-	ec, ed, big := mustKey(t, ES256, time.Time{}), exampleKey(t), mustKey(t, RS256, time.Time{})
+	ec, ed, big := mustKey(t, keyring.ES256), exampleKey(t), mustKey(t, keyring.RS256)
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
@@ -155,32 +157,32 @@ func TestRemoteKeys(t *testing.T) {
 		kid  string
 		want string // the algorithms that a key is found for
 	}{
-		"with alg":                      {[]any{jwk(ec.public.Key, "ES256", "sig")}, "k", "[ES256]"},
-		"without alg":                   {[]any{jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
-		"RSA with alg":                  {[]any{jwk(big.public.Key, "PS256", "")}, "k", "[PS256]"},
-		"RSA without alg":               {[]any{jwk(big.public.Key, "", "sig")}, "k", rsaAlgorithms},
+		"with alg":                      {[]any{jwk(ec.Public().Key, "ES256", "sig")}, "k", "[ES256]"},
+		"without alg":                   {[]any{jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
+		"RSA with alg":                  {[]any{jwk(big.Public().Key, "PS256", "")}, "k", "[PS256]"},
+		"RSA without alg":               {[]any{jwk(big.Public().Key, "", "sig")}, "k", rsaAlgorithms},
 		"R47 RSA below 2048":            {[]any{jwk(&weak.PublicKey, "", "")}, "k", "[]"},
-		"for encryption":                {[]any{jwk(big.public.Key, "", "enc")}, "k", "[]"},
-		"alg of encryption":             {[]any{jwk(big.public.Key, "RSA-OAEP", "")}, "k", "[]"},
-		"alg of another type":           {[]any{jwk(ec.public.Key, "RS256", "")}, "k", "[]"},
-		"alg of another curve":          {[]any{jwk(ec.public.Key, "ES384", "")}, "k", "[]"},
-		"key_ops":                       {[]any{with(jwk(ec.public.Key, "", ""), "key_ops", []string{"verify"})}, "k", "[ES256]"},
-		"key_ops without verify":        {[]any{with(jwk(ec.public.Key, "", ""), "key_ops", []string{"encrypt"})}, "k", "[]"},
+		"for encryption":                {[]any{jwk(big.Public().Key, "", "enc")}, "k", "[]"},
+		"alg of encryption":             {[]any{jwk(big.Public().Key, "RSA-OAEP", "")}, "k", "[]"},
+		"alg of another type":           {[]any{jwk(ec.Public().Key, "RS256", "")}, "k", "[]"},
+		"alg of another curve":          {[]any{jwk(ec.Public().Key, "ES384", "")}, "k", "[]"},
+		"key_ops":                       {[]any{with(jwk(ec.Public().Key, "", ""), "key_ops", []string{"verify"})}, "k", "[ES256]"},
+		"key_ops without verify":        {[]any{with(jwk(ec.Public().Key, "", ""), "key_ops", []string{"encrypt"})}, "k", "[]"},
 		"symmetric":                     {[]any{jwk([]byte("secret"), "HS256", "")}, "k", "[]"},
 		"symmetric, of another alg":     {[]any{jwk([]byte("secret"), "", "")}, "k", "[]"},
 		"private":                       {[]any{jwk(ec.private, "", "")}, "k", "[]"},
-		"point not on the curve":        {[]any{with(jwk(ec.public.Key, "", ""), "x", jwk(mustKey(t, ES256, time.Time{}).public.Key, "", "")["x"])}, "k", "[]"},
-		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.public.Key, "", "")}, "k", "[EdDSA]"},
-		"another kid":                   {[]any{jwk(ec.public.Key, "", "")}, "other", "[]"},
-		"no kid asked for, one fits":    {[]any{jwk(ec.public.Key, "", ""), jwk(big.public.Key, "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},
-		"no kid asked for, two fit":     {[]any{jwk(ec.public.Key, "", ""), with(jwk(mustKey(t, ES256, time.Time{}).public.Key, "", ""), "kid", "l")}, "", "[]"},
-		"no kid given":                  {[]any{with(jwk(ec.public.Key, "", ""), "kid", "")}, "", "[ES256]"},
-		"the same twice":                {[]any{jwk(ec.public.Key, "", ""), jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
-		"the same twice, alg once":      {[]any{jwk(ec.public.Key, "ES256", ""), jwk(ec.public.Key, "", "")}, "k", "[ES256]"},
-		"one kid, two types":            {[]any{jwk(ec.public.Key, "", ""), jwk(ed.public.Key, "", "")}, "k", "[ES256 EdDSA]"},
-		"one kid, two keys of one type": {[]any{jwk(ec.public.Key, "", ""), jwk(mustKey(t, ES256, time.Time{}).public.Key, "", "")}, "k", "[]"},
-		"one key for two algorithms":    {[]any{jwk(big.public.Key, "RS256", ""), jwk(big.public.Key, "PS256", "")}, "k", "[RS256 PS256]"},
-		"kid without end":               {[]any{with(jwk(ec.public.Key, "", ""), "kid", strings.Repeat("k", 600))}, strings.Repeat("k", 600), "[]"},
+		"point not on the curve":        {[]any{with(jwk(ec.Public().Key, "", ""), "x", jwk(mustKey(t, keyring.ES256).Public().Key, "", "")["x"])}, "k", "[]"},
+		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.Public().Key, "", "")}, "k", "[EdDSA]"},
+		"another kid":                   {[]any{jwk(ec.Public().Key, "", "")}, "other", "[]"},
+		"no kid asked for, one fits":    {[]any{jwk(ec.Public().Key, "", ""), jwk(big.Public().Key, "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},
+		"no kid asked for, two fit":     {[]any{jwk(ec.Public().Key, "", ""), with(jwk(mustKey(t, keyring.ES256).Public().Key, "", ""), "kid", "l")}, "", "[]"},
+		"no kid given":                  {[]any{with(jwk(ec.Public().Key, "", ""), "kid", "")}, "", "[ES256]"},
+		"the same twice":                {[]any{jwk(ec.Public().Key, "", ""), jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
+		"the same twice, alg once":      {[]any{jwk(ec.Public().Key, "ES256", ""), jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
+		"one kid, two types":            {[]any{jwk(ec.Public().Key, "", ""), jwk(ed.Public().Key, "", "")}, "k", "[ES256 EdDSA]"},
+		"one kid, two keys of one type": {[]any{jwk(ec.Public().Key, "", ""), jwk(mustKey(t, keyring.ES256).Public().Key, "", "")}, "k", "[]"},
+		"one key for two algorithms":    {[]any{jwk(big.Public().Key, "RS256", ""), jwk(big.Public().Key, "PS256", "")}, "k", "[RS256 PS256]"},
+		"kid without end":               {[]any{with(jwk(ec.Public().Key, "", ""), "kid", strings.Repeat("k", 600))}, strings.Repeat("k", 600), "[]"},
 		"no key at all":                 {[]any{}, "k", "[]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -192,11 +194,11 @@ func TestRemoteKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			found := []Algorithm{}
-			for _, alg := range Algorithms() {
+			found := []keyring.Algorithm{}
+			for _, alg := range keyring.Algorithms() {
 				if key, ok := keys.find(test.kid, alg); ok {
 					found = append(found, alg)
-					if key.Algorithm != alg || !alg.verifiesWith(key.Key) {
+					if key.Algorithm != alg || !alg.VerifiesWith(key.Key) {
 						t.Errorf("asked for %s, got %+v", alg, key)
 					}
 				}
@@ -212,11 +214,11 @@ func TestRemoteKeys(t *testing.T) {
 // however many ask, and the old keys stay when the server has none to give.
 func TestRemoteRollover(t *testing.T) {
 	v := newVerifierTest(t)
-	first, second := mustKey(t, ES256, time.Time{}), mustKey(t, ES256, time.Time{})
+	first, second := mustKey(t, keyring.ES256), mustKey(t, keyring.ES256)
 	s := newRemoteServer(t, map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(first)})
 	issuer := s.issuer(t, "", "", v.clock.Now)
 	v.config.Keys = issuer
-	token := func(key *Key) string {
+	token := func(key testKey) string {
 		v.key = key
 		return v.sign(t, v.header(nil), v.claims(nil))
 	}
@@ -280,7 +282,7 @@ func TestRemoteRollover(t *testing.T) {
 // TestTokensWithoutKeyID are good where there is no doubt which key it is.
 func TestTokensWithoutKeyID(t *testing.T) {
 	v := newVerifierTest(t)
-	v.key = mustKey(t, ES256, time.Time{})
+	v.key = mustKey(t, keyring.ES256)
 	documents := map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, exampleKey(t))}
 	s := newRemoteServer(t, documents)
 	issuer := s.issuer(t, "", "", v.clock.Now)
@@ -290,7 +292,7 @@ func TestTokensWithoutKeyID(t *testing.T) {
 	}
 	token := v.sign(t, v.header(members{"kid": nil}), v.claims(nil))
 	v.want(t, token, "")
-	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, mustKey(t, ES256, time.Time{}))})
+	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, mustKey(t, keyring.ES256))})
 	if _, err := issuer.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -308,22 +310,22 @@ func FuzzRemoteKeys(f *testing.F) {
 			return
 		}
 		for _, key := range keys.all {
-			if len(key.algorithms) == 0 || len(key.id) > maxKeyID {
+			if len(key.algorithms) == 0 || len(key.id) > keyring.MaxKeyID {
 				t.Fatalf("%+v is a key", key)
 			}
 			for _, alg := range key.algorithms {
-				if !alg.verifiesWith(key.key) {
+				if !alg.VerifiesWith(key.key) {
 					t.Fatalf("%T is good for %s", key.key, alg)
 				}
 			}
-			if public, ok := key.key.(*rsa.PublicKey); ok && public.N.BitLen() < minRSABits {
+			if public, ok := key.key.(*rsa.PublicKey); ok && public.N.BitLen() < keyring.MinRSABits {
 				t.Fatalf("an RSA key of %d bits", public.N.BitLen())
 			}
 			if _, private := key.key.(crypto.Signer); private {
 				t.Fatal("a private key")
 			}
 		}
-		if _, ok := keys.find("", EdDSA); ok && !slices.ContainsFunc(keys.all, func(k remoteKey) bool { return slices.Contains(k.algorithms, EdDSA) }) {
+		if _, ok := keys.find("", keyring.EdDSA); ok && !slices.ContainsFunc(keys.all, func(k remoteKey) bool { return slices.Contains(k.algorithms, keyring.EdDSA) }) {
 			t.Fatal("found a key that is not there")
 		}
 	})

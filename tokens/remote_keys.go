@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // maxRemoteKeys bounds the keys of a JWKS that are looked at.
@@ -26,7 +28,7 @@ type remoteKeys struct {
 // remoteKey is good for one algorithm, or for all of its type.
 type remoteKey struct {
 	id         string
-	algorithms []Algorithm
+	algorithms []keyring.Algorithm
 	key        crypto.PublicKey
 }
 
@@ -65,22 +67,22 @@ func parseRemoteKey(raw []byte) (remoteKey, bool) {
 	}
 	key := remoteKey{id: jwk.KeyID, key: jwk.Key}
 	switch {
-	case len(key.id) > maxKeyID, jwk.Use != "" && jwk.Use != "sig":
+	case len(key.id) > keyring.MaxKeyID, jwk.Use != "" && jwk.Use != "sig":
 		return key, false
 	case operations.Names != nil && !slices.Contains(operations.Names, "verify"):
 		return key, false
 	}
 	switch public := jwk.Key.(type) {
 	case *rsa.PublicKey:
-		if public.N.BitLen() < minRSABits || public.N.BitLen() > maxRSABits {
+		if public.N.BitLen() < keyring.MinRSABits || public.N.BitLen() > keyring.MaxRSABits {
 			return key, false
 		}
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 	default: // symmetric or private: whoever publishes it has lost it
 		return key, false
 	}
-	for _, alg := range Algorithms() {
-		if alg.verifiesWith(jwk.Key) && (jwk.Algorithm == "" || jwk.Algorithm == string(alg)) {
+	for _, alg := range keyring.Algorithms() {
+		if alg.VerifiesWith(jwk.Key) && (jwk.Algorithm == "" || jwk.Algorithm == string(alg)) {
 			key.algorithms = append(key.algorithms, alg)
 		}
 	}
@@ -94,7 +96,7 @@ func (k remoteKey) same(other remoteKey) bool {
 
 // find returns the key with that `kid`, or without one any key, that alg can be
 // verified with, if it is the only one.
-func (k *remoteKeys) find(kid string, alg Algorithm) (PublicKey, bool) {
+func (k *remoteKeys) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	candidates := k.all
 	if kid != "" {
 		candidates = k.byID[kid]
@@ -105,9 +107,9 @@ func (k *remoteKeys) find(kid string, alg Algorithm) (PublicKey, bool) {
 			continue
 		}
 		if found.key != nil && !sameKey(found.key, key.key) {
-			return PublicKey{}, false // nothing tells which one it is
+			return keyring.PublicKey{}, false // nothing tells which one it is
 		}
 		found = key
 	}
-	return PublicKey{ID: found.id, Algorithm: alg, Key: found.key}, found.key != nil
+	return keyring.PublicKey{ID: found.id, Algorithm: alg, Key: found.key}, found.key != nil
 }

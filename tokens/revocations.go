@@ -32,6 +32,9 @@ const (
 
 	// revokeWait is how long one request waits for storage at most.
 	revokeWait = 5 * time.Second
+	// storeTimeout is how long storage has for one revocation, whether or not
+	// the request still waits.
+	storeTimeout = 30 * time.Second
 	// maxRevoking is how many revocations are being written at one time.
 	maxRevoking = 16
 )
@@ -208,7 +211,7 @@ func (r *Revocations) Revoke(ctx context.Context, rev Revocation) error {
 	// It goes on when the caller does not: half a revocation is none.
 	go func() {
 		defer func() { <-r.writers }()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
 		stored <- r.store(ctx, rev)
 	}()

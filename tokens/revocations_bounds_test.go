@@ -6,23 +6,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 // TestRevocationsOfOneClientAreBounded: beyond the bound, one object revokes
 // all that the client was issued until then.
 func TestRevocationsOfOneClientAreBounded(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevocations(t, storage, clock, nil)
 	for n := range maxRevokedPerClient {
 		mustRevoke(t, r, anHour("a", fmt.Sprint(n)))
 	}
-	if r.Revoked("a", "another", testNow) {
+	if r.Revoked("a", "another", testenv.Now) {
 		t.Fatal("more is revoked than was asked for")
 	}
 	mustRevoke(t, r, anHour("b", "1"))
 	for n := range 50 {
 		rev := anHour("a", fmt.Sprint("late ", n))
-		rev.IssuedAt = testNow.Add(time.Duration(n) * time.Second)
+		rev.IssuedAt = testenv.Now.Add(time.Duration(n) * time.Second)
 		mustRevoke(t, r, rev)
 	}
 	if names := objects(t, storage); len(names) != maxRevokedPerClient+2 {
@@ -34,7 +36,7 @@ func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 			issued time.Duration
 			want   bool
 		}{{"a", 0, true}, {"a", 49 * time.Second, true}, {"a", 50 * time.Second, false}, {"b", 0, false}} {
-			if got := r.Revoked(tc.client, "another", testNow.Add(tc.issued)); got != tc.want {
+			if got := r.Revoked(tc.client, "another", testenv.Now.Add(tc.issued)); got != tc.want {
 				t.Errorf("a token of %s issued after %v: revoked is %v", tc.client, tc.issued, got)
 			}
 		}
@@ -48,7 +50,7 @@ func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(objects(t, storage)) != 1 || !r.Revoked("a", "another", testNow) {
+	if len(objects(t, storage)) != 1 || !r.Revoked("a", "another", testenv.Now) {
 		t.Errorf("after %v storage has %v", cutoffKeep, objects(t, storage))
 	}
 }
@@ -58,21 +60,21 @@ func TestRevocationsOfAllClientsAreBounded(t *testing.T) {
 	records := make([]storedRevocation, maxRevoked)
 	for n := range records {
 		id := fmt.Sprint(n)
-		records[n] = storedRevocation{client: clientDigest(testURL, id), token: tokenDigest(testURL, id, id), expires: testNow.Unix()}
+		records[n] = storedRevocation{client: clientDigest(testURL, id), token: tokenDigest(testURL, id, id), expires: testenv.Now.Unix()}
 	}
 	r.learn(records, true)
 	mustRevoke(t, r, anHour("a", "1"))
 	list := r.current.Load()
-	if len(list.tokens) != maxRevoked || len(list.cutoffs) != 1 || !r.Revoked("a", "1", testNow) || !r.Revoked("a", "2", testNow) || r.Revoked("b", "2", testNow) {
+	if len(list.tokens) != maxRevoked || len(list.cutoffs) != 1 || !r.Revoked("a", "1", testenv.Now) || !r.Revoked("a", "2", testenv.Now) || r.Revoked("b", "2", testenv.Now) {
 		t.Errorf("there are %d tokens and %d cutoffs", len(list.tokens), len(list.cutoffs))
 	}
 }
 
 // TestSupersededCutoffsAreRemoved: two nodes may each store one.
 func TestSupersededCutoffsAreRemoved(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	client := clientDigest(testURL, "a")
-	expires := testNow.Add(time.Hour).Unix()
+	expires := testenv.Now.Add(time.Hour).Unix()
 	for _, record := range []storedRevocation{
 		{client: client, all: true, until: 10, expires: expires},
 		{client: client, all: true, until: 20, expires: expires},

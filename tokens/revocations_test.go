@@ -12,16 +12,18 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 // newTestRevocations makes a list that has been read from storage, with the
 // clock of tests.
 func newTestRevocations(t testing.TB, storage certmagic.Storage) *Revocations {
 	t.Helper()
-	return startRevocations(t, storage, newClock(), nil)
+	return startRevocations(t, storage, testenv.NewClock(), nil)
 }
 
-func startRevocations(t testing.TB, storage certmagic.Storage, clock *clock, before *Revocations) *Revocations {
+func startRevocations(t testing.TB, storage certmagic.Storage, clock *testenv.Clock, before *Revocations) *Revocations {
 	t.Helper()
 	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, before)
 	if err != nil {
@@ -33,9 +35,9 @@ func startRevocations(t testing.TB, storage certmagic.Storage, clock *clock, bef
 	return r
 }
 
-// anHour is the revocation of a token that lives from testNow for an hour.
+// anHour is the revocation of a token that lives from testenv.Now for an hour.
 func anHour(clientID, tokenID string) Revocation {
-	return Revocation{ClientID: clientID, TokenID: tokenID, IssuedAt: testNow, Expires: testNow.Add(time.Hour)}
+	return Revocation{ClientID: clientID, TokenID: tokenID, IssuedAt: testenv.Now, Expires: testenv.Now.Add(time.Hour)}
 }
 
 func mustRevoke(t testing.TB, r *Revocations, rev Revocation) {
@@ -69,7 +71,7 @@ func TestRevokedIsThatTokenOnly(t *testing.T) {
 		client, id string
 		want       bool
 	}{{"a", "1", true}, {"a", "2", false}, {"b", "1", false}, {"", "1", false}, {"a", "", false}, {"a\x001", "", false}} {
-		if got := r.Revoked(tc.client, tc.id, testNow); got != tc.want {
+		if got := r.Revoked(tc.client, tc.id, testenv.Now); got != tc.want {
 			t.Errorf("%q of %q: revoked is %v", tc.id, tc.client, got)
 		}
 	}
@@ -82,7 +84,7 @@ func TestRevokedIsThatTokenOnly(t *testing.T) {
 
 func TestNoRevocationsRevokeNothing(t *testing.T) {
 	var r *Revocations
-	if r.Revoked("a", "1", testNow) || r.Generation() != 0 || !r.Known() {
+	if r.Revoked("a", "1", testenv.Now) || r.Generation() != 0 || !r.Known() {
 		t.Error("a list that does not exist revokes")
 	}
 }
@@ -93,29 +95,29 @@ func TestRevocationsFailClosed(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
 	down := errors.New("storage is down")
-	storage.list = func(context.Context, string) error { return down }
-	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now}, nil)
+	storage.OnList = func(context.Context, string) error { return down }
+	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Load(t.Context()); !errors.Is(err, down) {
 		t.Fatalf("error is %v", err)
 	}
-	if r.Known() || !r.Revoked("a", "1", testNow) || !r.Revoked("b", "2", testNow) || !r.LastRead().IsZero() {
+	if r.Known() || !r.Revoked("a", "1", testenv.Now) || !r.Revoked("b", "2", testenv.Now) || !r.LastRead().IsZero() {
 		t.Error("a list that could not be read admits tokens")
 	}
 	generation := r.Generation()
-	storage.list = nil
+	storage.OnList = nil
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !r.Known() || !r.Revoked("a", "1", testNow) || r.Revoked("b", "2", testNow) || r.Generation() == generation || !r.LastRead().Equal(testNow) {
+	if !r.Known() || !r.Revoked("a", "1", testenv.Now) || r.Revoked("b", "2", testenv.Now) || r.Generation() == generation || !r.LastRead().Equal(testenv.Now) {
 		t.Error("the list that was read is not the one that counts")
 	}
 }
 
 func TestRevocationsAreSharedAndSurvive(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	a, b := startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)
 	mustRevoke(t, a, anHour("client", "of a"))
 	mustRevoke(t, b, anHour("client", "of b"))
@@ -132,7 +134,7 @@ func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 		t.Errorf("the generations are %d: the first refresh brings news, the second none", generations)
 	}
 	for name, r := range map[string]*Revocations{"a": a, "b": b, "restarted": startRevocations(t, storage, clock, nil)} {
-		if !r.Revoked("client", "of a", testNow) || !r.Revoked("client", "of b", testNow) {
+		if !r.Revoked("client", "of a", testenv.Now) || !r.Revoked("client", "of b", testenv.Now) {
 			t.Errorf("%s does not know both", name)
 		}
 	}
@@ -141,17 +143,17 @@ func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 // TestRevocationsOutliveTheirStorage: a node that cannot reach storage, or
 // whose storage was emptied, keeps what it has, across a reload too.
 func TestRevocationsOutliveTheirStorage(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevocations(t, storage, clock, nil)
 	mustRevoke(t, r, anHour("a", "1"))
 	if err := storage.Storage.Delete(t.Context(), "mtls/default/revocations"); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Refresh(t.Context()); err != nil || !r.Revoked("a", "1", testNow) {
-		t.Errorf("after storage was emptied: %v, revoked is %v", err, r.Revoked("a", "1", testNow))
+	if err := r.Refresh(t.Context()); err != nil || !r.Revoked("a", "1", testenv.Now) {
+		t.Errorf("after storage was emptied: %v, revoked is %v", err, r.Revoked("a", "1", testenv.Now))
 	}
-	storage.list = func(context.Context, string) error { return errors.New("down") }
-	if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testNow) || r.Revoked("a", "2", testNow) {
+	storage.OnList = func(context.Context, string) error { return errors.New("down") }
+	if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testenv.Now) || r.Revoked("a", "2", testenv.Now) {
 		t.Errorf("while storage is down: %v", err)
 	}
 	for _, tc := range []struct {
@@ -165,7 +167,7 @@ func TestRevocationsOutliveTheirStorage(t *testing.T) {
 		if next.Known() != tc.want || next.LastRead().IsZero() == tc.want {
 			t.Errorf("%+v: the list of the running configuration is known: %v", tc, next.Known())
 		}
-		if tc.want && (!next.Revoked("a", "1", testNow) || next.Revoked("a", "2", testNow)) {
+		if tc.want && (!next.Revoked("a", "1", testenv.Now) || next.Revoked("a", "2", testenv.Now)) {
 			t.Errorf("%+v: the list was not taken over", tc)
 		}
 	}
@@ -173,23 +175,23 @@ func TestRevocationsOutliveTheirStorage(t *testing.T) {
 
 func TestRevocationsOfAnotherIssuerConcernNobody(t *testing.T) {
 	storage := newStorage(t)
-	other, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: "https://other.example.com", Now: newClock().Now}, nil)
+	other, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: "https://other.example.com", Now: testenv.NewClock().Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustRevoke(t, other, anHour("a", "1"))
-	if newTestRevocations(t, storage).Revoked("a", "1", testNow) {
+	if newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
 		t.Error("the token of one issuer is revoked by another")
 	}
 }
 
 func TestR40_RevocationsAreKeptUntilTheTokenExpires(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevocations(t, storage, clock, nil)
 	mustRevoke(t, r, anHour("a", "1"))
-	mustRevoke(t, r, Revocation{ClientID: "a", TokenID: "2", IssuedAt: testNow, Expires: testNow.Add(2 * time.Hour)})
+	mustRevoke(t, r, Revocation{ClientID: "a", TokenID: "2", IssuedAt: testenv.Now, Expires: testenv.Now.Add(2 * time.Hour)})
 	clock.Advance(time.Hour + expiredKeep - time.Minute)
-	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 2 || !r.Revoked("a", "1", testNow) {
+	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 2 || !r.Revoked("a", "1", testenv.Now) {
 		t.Fatalf("gone before the time: %v", err)
 	}
 	clock.Advance(2 * time.Minute)
@@ -199,13 +201,13 @@ func TestR40_RevocationsAreKeptUntilTheTokenExpires(t *testing.T) {
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if names := objects(t, storage); len(names) != 1 || len(r.current.Load().tokens) != 1 || !r.Revoked("a", "2", testNow) {
+	if names := objects(t, storage); len(names) != 1 || len(r.current.Load().tokens) != 1 || !r.Revoked("a", "2", testenv.Now) {
 		t.Errorf("storage has %v, memory %v", names, r.current.Load().tokens)
 	}
 	clock.Advance(time.Hour)
-	before := storage.count("store")
+	before := storage.Count("store")
 	mustRevoke(t, r, anHour("a", "3"))
-	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 0 || storage.count("store") != before {
+	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 0 || storage.Count("store") != before {
 		t.Errorf("an expired token is written down: %v, %v", objects(t, storage), err)
 	}
 }
@@ -219,20 +221,20 @@ func TestRevocationsWithoutStorage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
 			r := newTestRevocations(t, storage)
-			storage.store = fail
+			storage.OnStore = fail
 			if err := r.Revoke(t.Context(), anHour("a", "1")); err == nil || name == "fails" && !errors.Is(err, down) {
 				t.Errorf("error is %v", err)
 			}
-			if r.Revoked("a", "1", testNow) {
+			if r.Revoked("a", "1", testenv.Now) {
 				t.Error("the token counts as revoked, so a second attempt would do nothing")
 			}
-			storage.store = nil
+			storage.OnStore = nil
 			mustRevoke(t, r, anHour("a", "1"))
-			if !newTestRevocations(t, storage).Revoked("a", "1", testNow) {
+			if !newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
 				t.Error("the second attempt was not stored")
 			}
-			storage.list = fail
-			if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testNow) {
+			storage.OnList = fail
+			if err := r.Refresh(t.Context()); err == nil || !r.Revoked("a", "1", testenv.Now) {
 				t.Errorf("error is %v", err)
 			}
 		})
@@ -244,7 +246,7 @@ func TestRevocationsWithoutStorage(t *testing.T) {
 func TestRevokeDoesNotHang(t *testing.T) {
 	storage := newStorage(t)
 	release, entered := make(chan struct{}), make(chan struct{}, maxRevoking+1)
-	storage.store = func(context.Context, string) error {
+	storage.OnStore = func(context.Context, string) error {
 		entered <- struct{}{}
 		<-release
 		return nil
@@ -274,7 +276,7 @@ func TestRevokeDoesNotHang(t *testing.T) {
 }
 
 func TestConcurrentRevocationsAreAllKept(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	nodes := []*Revocations{startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)}
 	var writers sync.WaitGroup
 	for n, node := range nodes {
@@ -284,7 +286,7 @@ func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 					if err := node.Revoke(t.Context(), anHour("a", fmt.Sprint(n, m, k))); err != nil {
 						t.Error(err)
 					}
-					node.Revoked("a", "1", testNow)
+					node.Revoked("a", "1", testenv.Now)
 				}
 			})
 		}
@@ -304,7 +306,7 @@ func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 		for n := range nodes {
 			for m := range 8 {
 				for k := range 10 {
-					if !node.Revoked("a", fmt.Sprint(n, m, k), testNow) {
+					if !node.Revoked("a", fmt.Sprint(n, m, k), testenv.Now) {
 						t.Fatalf("%d %d %d was lost", n, m, k)
 					}
 				}
@@ -316,8 +318,8 @@ func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 func TestRevokedDoesNotAllocate(t *testing.T) {
 	r := newTestRevocations(t, newStorage(t))
 	mustRevoke(t, r, anHour("a", "1"))
-	r.learn([]storedRevocation{{client: clientDigest(testURL, "b"), all: true, until: 1, expires: testNow.Unix()}}, true)
-	if n := testing.AllocsPerRun(100, func() { r.Revoked("mtls.client", "AAAAAAAAAAAAAAAAAAAAAA", testNow) }); n != 0 {
+	r.learn([]storedRevocation{{client: clientDigest(testURL, "b"), all: true, until: 1, expires: testenv.Now.Unix()}}, true)
+	if n := testing.AllocsPerRun(100, func() { r.Revoked("mtls.client", "AAAAAAAAAAAAAAAAAAAAAA", testenv.Now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

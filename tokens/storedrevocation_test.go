@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 const revocationsFolder = "mtls/default/revocations/"
@@ -52,11 +54,11 @@ func TestDamagedRevocations(t *testing.T) {
 		if err := storage.Storage.Store(t.Context(), name, []byte(damage)); err != nil {
 			t.Fatal(err)
 		}
-		if !newTestRevocations(t, storage).Revoked("a", "1", testNow) {
+		if !newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
 			t.Errorf("%q undoes the revocation", damage)
 		}
 	}
-	if n := storage.count("load"); n != 0 {
+	if n := storage.Count("load"); n != 0 {
 		t.Errorf("%d objects were read", n)
 	}
 }
@@ -75,7 +77,7 @@ func TestStrangeObjects(t *testing.T) {
 	put("12345", "half a file") // certmagic's file storage, about to write
 	var reports []string
 	r, err := NewRevocations(RevocationsConfig{
-		Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now,
+		Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now,
 		Report: func(event, key string, err error) { reports = append(reports, fmt.Sprint(event, " ", key, ": ", err)) },
 	}, nil)
 	if err != nil {
@@ -89,7 +91,7 @@ func TestStrangeObjects(t *testing.T) {
 	if len(reports) != 1 || !strings.HasPrefix(reports[0], "revocation_unreadable mtls/default/revocations/v2-future.json: the object's name is none of a revocation") {
 		t.Errorf("reported was %q", reports)
 	}
-	if !r.Known() || !r.Revoked("a", "1", testNow) || r.Revoked("a", "2", testNow) || !r.LastRead().IsZero() {
+	if !r.Known() || !r.Revoked("a", "1", testenv.Now) || r.Revoked("a", "2", testenv.Now) || !r.LastRead().IsZero() {
 		t.Error("the other objects do not count")
 	}
 	if got := objects(t, storage); len(got) != 3 {
@@ -113,17 +115,17 @@ func TestListingThatIsInterrupted(t *testing.T) {
 		known         bool
 	}{{1, true}, {19, true}, {20, false}} {
 		left := tc.interruptions
-		storage.list = func(context.Context, string) error {
+		storage.OnList = func(context.Context, string) error {
 			if left--; left >= 0 {
 				return fs.ErrNotExist
 			}
 			return nil
 		}
-		r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now}, nil)
+		r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Load(t.Context()); (err == nil) != tc.known || r.Known() != tc.known || !r.Revoked("a", "1", testNow) {
+		if err := r.Load(t.Context()); (err == nil) != tc.known || r.Known() != tc.known || !r.Revoked("a", "1", testenv.Now) {
 			t.Errorf("%d interruptions: %v, known is %v", tc.interruptions, err, r.Known())
 		}
 	}
@@ -144,7 +146,7 @@ func TestLoadIsStoppedByItsContext(t *testing.T) {
 // TestObjectsThatCannotBeRemoved: that is no reason to forget the list, and is
 // reported once.
 func TestObjectsThatCannotBeRemoved(t *testing.T) {
-	storage, clock := newStorage(t), newClock()
+	storage, clock := newStorage(t), testenv.NewClock()
 	mustRevoke(t, startRevocations(t, storage, clock, nil), anHour("a", "1"))
 	clock.Advance(expiredKeep * 10)
 	var events []string
@@ -155,17 +157,17 @@ func TestObjectsThatCannotBeRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage.remove = func(context.Context, string) error { return fs.ErrPermission }
+	storage.OnDelete = func(context.Context, string) error { return fs.ErrPermission }
 	for range 3 {
 		if err := r.Refresh(t.Context()); err != nil || !r.Known() {
 			t.Errorf("error is %v", err)
 		}
 	}
-	storage.remove = func(context.Context, string) error { panic("storage") }
+	storage.OnDelete = func(context.Context, string) error { panic("storage") }
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Error(err)
 	}
-	storage.remove = func(context.Context, string) error { return fs.ErrNotExist } // another node was faster
+	storage.OnDelete = func(context.Context, string) error { return fs.ErrNotExist } // another node was faster
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Error(err)
 	}

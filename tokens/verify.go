@@ -16,6 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const (
@@ -43,8 +44,8 @@ type VerifierConfig struct {
 	// is any audience, for introspection.
 	Audiences []string
 	// Algorithms are those that tokens may be signed with. Default: all of
-	// [Algorithms].
-	Algorithms []Algorithm
+	// [keyring.Algorithms].
+	Algorithms []keyring.Algorithm
 	// Type is the `typ` of tokens: [TypeAccessToken], or [TypeJWT] for servers
 	// that write this instead, when both are accepted. Default: TypeAccessToken.
 	Type string
@@ -80,7 +81,7 @@ type VerifiedToken struct {
 	// Claims are all claims as they are written.
 	Claims map[string]json.RawMessage
 
-	algorithm Algorithm
+	algorithm keyring.Algorithm
 	key       crypto.PublicKey
 }
 
@@ -91,11 +92,18 @@ type Verifier struct {
 	parser *jwt.Parser
 }
 
+// KeySet finds the public key of a token.
+type KeySet interface {
+	// PublicKey returns the key with that `kid`. It neither blocks nor does
+	// any I/O.
+	PublicKey(kid string) (keyring.PublicKey, bool)
+}
+
 // algorithmKeys is a [KeySet] whose keys may not say what they are good for.
 type algorithmKeys interface {
 	// PublicKeyFor returns the one key with that `kid` that alg can be verified
 	// with; without a `kid`, the one key that alg can be verified with at all.
-	PublicKeyFor(kid string, alg Algorithm) (PublicKey, bool)
+	PublicKeyFor(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool)
 }
 
 // readyKeys is a [KeySet] that may not have been read yet.
@@ -114,11 +122,11 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 		return nil, err
 	}
 	if len(cfg.Algorithms) == 0 {
-		cfg.Algorithms = Algorithms()
+		cfg.Algorithms = keyring.Algorithms()
 	}
 	names := make([]string, len(cfg.Algorithms))
 	for i, alg := range cfg.Algorithms {
-		if _, err := ParseAlgorithm(string(alg)); err != nil {
+		if _, err := keyring.ParseAlgorithm(string(alg)); err != nil {
 			return nil, err
 		}
 		names[i] = string(alg)
@@ -248,7 +256,7 @@ func checkForm(token string) error {
 // joseHeader is what of a token's header counts. Names are compared with their
 // case.
 type joseHeader struct {
-	Algorithm Algorithm
+	Algorithm keyring.Algorithm
 	Type      string
 	KeyID     string
 }
@@ -279,7 +287,7 @@ func (v *Verifier) header(token string) (joseHeader, error) {
 			return header, refuseToken(TokenMalformed, "the header: %v", err)
 		}
 	}
-	header.Algorithm = Algorithm(alg)
+	header.Algorithm = keyring.Algorithm(alg)
 	switch {
 	case isMediaType(contentType, TypeJWT):
 		return header, refuseToken(TokenMalformed, "it is a token in a token")
@@ -287,7 +295,7 @@ func (v *Verifier) header(token string) (joseHeader, error) {
 		return header, refuseToken(TokenType, "its typ is %.80q, want %s", header.Type, v.config.Type)
 	case !slices.Contains(v.config.Algorithms, header.Algorithm):
 		return header, refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", alg)
-	case len(header.KeyID) > maxKeyID:
+	case len(header.KeyID) > keyring.MaxKeyID:
 		return header, refuseToken(TokenMalformed, "its kid has %d characters", len(header.KeyID))
 	}
 	return header, nil
@@ -304,7 +312,7 @@ func isMediaType(value, want string) bool {
 }
 
 // key finds the key that the token says it is signed with.
-func (v *Verifier) key(header joseHeader) (PublicKey, error) {
+func (v *Verifier) key(header joseHeader) (keyring.PublicKey, error) {
 	key, ok := v.find(header.KeyID, header.Algorithm)
 	if !ok {
 		if keys, can := v.config.Keys.(readyKeys); can && !keys.Ready() {
@@ -315,33 +323,20 @@ func (v *Verifier) key(header joseHeader) (PublicKey, error) {
 		}
 		return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q", v.config.Issuer, header.Algorithm, header.KeyID)
 	}
-	if key.Algorithm != header.Algorithm || !header.Algorithm.verifiesWith(key.Key) {
+	if key.Algorithm != header.Algorithm || !header.Algorithm.VerifiesWith(key.Key) {
 		return key, refuseToken(TokenAlgorithm, "it is signed with %s, but the key %.80q is for %s", header.Algorithm, header.KeyID, key.Algorithm)
 	}
 	return key, nil
 }
 
-func (v *Verifier) find(kid string, alg Algorithm) (PublicKey, bool) {
+func (v *Verifier) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	if keys, ok := v.config.Keys.(algorithmKeys); ok {
 		return keys.PublicKeyFor(kid, alg)
 	}
 	if kid == "" {
-		return PublicKey{}, false
+		return keyring.PublicKey{}, false
 	}
 	return v.config.Keys.PublicKey(kid)
-}
-
-// verifiesWith reports whether the key is of the type that alg needs.
-func (alg Algorithm) verifiesWith(key crypto.PublicKey) bool {
-	switch key := key.(type) {
-	case *ecdsa.PublicKey:
-		return key.Curve.Params().Name == alg.keyType()
-	case *rsa.PublicKey:
-		return alg.keyType() == "RSA"
-	case ed25519.PublicKey:
-		return alg == EdDSA
-	}
-	return false
 }
 
 // object decodes a JSON object whose members are all there once, in UTF-8.

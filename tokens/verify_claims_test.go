@@ -6,10 +6,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 func TestR34_Claims(t *testing.T) {
-	now := testNow.Unix()
+	now := testenv.Now.Unix()
 	thumbprint := strings.Repeat("A", 43)
 	for name, test := range map[string]struct {
 		claims any // changes, or the text
@@ -122,8 +125,8 @@ func TestVerifierSettings(t *testing.T) {
 		"client in appid, absent":  {func(c *VerifierConfig) { c.ClientIDClaim = "appid" }, nil, nil, TokenMalformed, "", ""},
 		"unbound":                  {func(c *VerifierConfig) { c.AllowUnbound = true }, nil, members{"cnf": nil}, "", "a", "[x y]"},
 		"unbound, but wrong":       {func(c *VerifierConfig) { c.AllowUnbound = true }, nil, members{"cnf": members{"jkt": "x"}}, TokenConfirmation, "", ""},
-		"leeway":                   {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"iat": testNow.Unix() + 60}, "", "a", "[x y]"},
-		"no leeway for the end":    {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"exp": testNow.Unix()}, TokenExpired, "", ""},
+		"leeway":                   {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"iat": testenv.Now.Unix() + 60}, "", "a", "[x y]"},
+		"no leeway for the end":    {func(c *VerifierConfig) { c.Leeway = time.Minute }, nil, members{"exp": testenv.Now.Unix()}, TokenExpired, "", ""},
 		"scp":                      {nil, nil, members{"scope": nil, "scp": []string{"z"}}, "", "a", "[z]"},
 		"scp as text":              {nil, nil, members{"scope": nil, "scp": " z  x"}, "", "a", "[z x]"},
 		"scope before scp":         {nil, nil, members{"scope": "", "scp": "z"}, "", "a", "[]"},
@@ -143,8 +146,8 @@ func TestVerifierSettings(t *testing.T) {
 	for want, set := range map[string]func(*VerifierConfig){
 		"an issuer and its keys":                  nil,
 		"token type 'id' is not supported":        func(c *VerifierConfig) { c.Type = "id" },
-		"signing algorithm 'none'":                func(c *VerifierConfig) { c.Algorithms = []Algorithm{"none"} },
-		"signing algorithm 'HS256'":               func(c *VerifierConfig) { c.Algorithms = []Algorithm{ES256, "HS256"} },
+		"signing algorithm 'none'":                func(c *VerifierConfig) { c.Algorithms = []keyring.Algorithm{"none"} },
+		"signing algorithm 'HS256'":               func(c *VerifierConfig) { c.Algorithms = []keyring.Algorithm{keyring.ES256, "HS256"} },
 		"leeway '1m0.000000001s' is out of range": func(c *VerifierConfig) { c.Leeway = time.Minute + 1 },
 	} {
 		v := newVerifierTest(t)

@@ -1,47 +1,52 @@
 package tokens
 
 import (
+	"context"
 	"crypto"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // members is a JSON object. A value of nil takes a member away.
 type members map[string]any
 
 // testKeys are keys by their kid.
-type testKeys map[string]PublicKey
+type testKeys map[string]keyring.PublicKey
 
-func (k testKeys) PublicKey(kid string) (PublicKey, bool) {
+func (k testKeys) PublicKey(kid string) (keyring.PublicKey, bool) {
 	key, ok := k[kid]
 	return key, ok
 }
 
-func (k *Key) publicKey() PublicKey {
-	return PublicKey{ID: k.id, Algorithm: k.algorithm, Key: k.public.Key}
+func (k testKey) publicKey() keyring.PublicKey {
+	return keyring.PublicKey{ID: k.ID(), Algorithm: k.Algorithm(), Key: k.Public().Key}
 }
 
 // verifierTest signs tokens and verifies them.
 type verifierTest struct {
-	key    *Key
-	clock  *clock
+	key    testKey
+	clock  *testenv.Clock
 	config VerifierConfig
 }
 
 func newVerifierTest(t testing.TB) *verifierTest {
-	v := &verifierTest{key: exampleKey(t), clock: newClock()}
+	v := &verifierTest{key: exampleKey(t), clock: testenv.NewClock()}
 	v.config = VerifierConfig{
-		Issuer: testURL, Keys: testKeys{v.key.id: v.key.publicKey()}, Audiences: []string{"api"}, Now: v.clock.Now,
+		Issuer: testURL, Keys: testKeys{v.key.ID(): v.key.publicKey()}, Audiences: []string{"api"}, Now: v.clock.Now,
 	}
 	return v
 }
@@ -57,7 +62,7 @@ func (v *verifierTest) verifier(t testing.TB) *Verifier {
 
 // claims are those of a good token, with changes.
 func (v *verifierTest) claims(changes members) members {
-	now := testNow.Unix()
+	now := testenv.Now.Unix()
 	claims := members{
 		"iss": testURL, "sub": "a", "aud": "api", "exp": now + 60, "iat": now, "jti": "1", "client_id": "a",
 		"scope": "x y", "cnf": members{thumbprintMethod: strings.Repeat("A", thumbprintLength)},
@@ -66,7 +71,7 @@ func (v *verifierTest) claims(changes members) members {
 }
 
 func (v *verifierTest) header(changes members) members {
-	return change(members{"typ": "at+jwt", "alg": string(v.key.algorithm), "kid": v.key.id}, changes)
+	return change(members{"typ": "at+jwt", "alg": string(v.key.Algorithm()), "kid": v.key.ID()}, changes)
 }
 
 func change(object, changes members) members {
@@ -96,7 +101,7 @@ func encodePart(t testing.TB, part any) string {
 func (v *verifierTest) sign(t testing.TB, header, claims any) string {
 	t.Helper()
 	input := encodePart(t, header) + "." + encodePart(t, claims)
-	signature, err := v.key.method.Sign(input, v.key.private)
+	signature, err := jwt.GetSigningMethod(string(v.key.Algorithm())).Sign(input, v.key.private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +135,7 @@ func (v *verifierTest) want(t *testing.T, token string, want TokenReason) *Verif
 
 func TestR34_GoodToken(t *testing.T) {
 	v := newVerifierTest(t)
-	now := testNow.Unix()
+	now := testenv.Now.Unix()
 	token := v.want(t, v.sign(t, v.header(nil), v.claims(members{"tenant": "acme", "nbf": now})), "")
 	if token == nil {
 		t.FailNow()
@@ -141,8 +146,8 @@ func TestR34_GoodToken(t *testing.T) {
 	token.Claims, token.key = nil, nil
 	at := time.Unix(now, 0)
 	want := VerifiedToken{
-		ID: "1", KeyID: v.key.id, Issuer: testURL, Subject: "a", ClientID: "a", Audience: []string{"api"}, Scopes: []string{"x", "y"},
-		IssuedAt: at, NotBefore: at, Expires: at.Add(time.Minute), Thumbprint: strings.Repeat("A", 43), algorithm: EdDSA,
+		ID: "1", KeyID: v.key.ID(), Issuer: testURL, Subject: "a", ClientID: "a", Audience: []string{"api"}, Scopes: []string{"x", "y"},
+		IssuedAt: at, NotBefore: at, Expires: at.Add(time.Minute), Thumbprint: strings.Repeat("A", 43), algorithm: keyring.EdDSA,
 	}
 	if fmt.Sprint(*token) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", *token, want)
@@ -150,12 +155,12 @@ func TestR34_GoodToken(t *testing.T) {
 }
 
 func TestR30_EveryAlgorithmVerifies(t *testing.T) {
-	for _, alg := range Algorithms() {
+	for _, alg := range keyring.Algorithms() {
 		v := newVerifierTest(t)
-		v.key = mustKey(t, alg, time.Time{})
-		v.config.Keys = FixedKeys(NewKeyring(v.key))
+		v.key = mustKey(t, alg)
+		v.config.Keys = fixedKeys(v.key)
 		v.want(t, v.sign(t, v.header(nil), v.claims(nil)), "")
-		v.config.Algorithms = slices.DeleteFunc(Algorithms(), func(a Algorithm) bool { return a == alg })
+		v.config.Algorithms = slices.DeleteFunc(keyring.Algorithms(), func(a keyring.Algorithm) bool { return a == alg })
 		v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenAlgorithm)
 	}
 }
@@ -211,7 +216,7 @@ func TestR34_Headers(t *testing.T) {
 		"kid twice, escaped":                {`{"alg":"EdDSA","typ":"at+jwt","kid":"x","\u006bid":"KID"}`, TokenMalformed},
 		"names have case":                   {`{"ALG":"none","TYP":"x","Kid":"x","alg":"EdDSA","typ":"at+jwt","kid":"KID"}`, ""},
 		"names in another case do not help": {`{"Alg":"EdDSA","Typ":"at+jwt","Kid":"KID"}`, TokenType},
-		"not UTF-8":                         {"{\"alg\":\"EdDSA\",\"typ\":\"at+jwt\",\"kid\":\"KID\",\"x\":\"\xff\"}", TokenMalformed},
+		"not UTF-8":                         {"{\"alg\":\"keyring.EdDSA\",\"typ\":\"at+jwt\",\"kid\":\"KID\",\"x\":\"\xff\"}", TokenMalformed},
 		"an array":                          {`["alg"]`, TokenMalformed},
 		"null":                              {`null`, TokenMalformed},
 		"nothing":                           {``, TokenMalformed},
@@ -225,7 +230,7 @@ func TestR34_Headers(t *testing.T) {
 			case members:
 				header = v.header(given)
 			case string:
-				header = strings.ReplaceAll(given, "KID", v.key.id)
+				header = strings.ReplaceAll(given, "KID", v.key.ID())
 			}
 			v.want(t, v.sign(t, header, v.claims(nil)), test.want)
 		})
@@ -267,13 +272,14 @@ func TestTokensThatAreNone(t *testing.T) {
 // TestR34_AlgorithmConfusion signs with what everybody knows: the public key.
 func TestR34_AlgorithmConfusion(t *testing.T) {
 	v := newVerifierTest(t)
-	rs := mustKey(t, RS256, time.Time{})
-	pem, err := encodePrivateKeyPEM(rs.private)
+	rs := mustKey(t, keyring.RS256)
+	der, err := x509.MarshalPKIXPublicKey(rs.private.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
+	publicPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	v.config.Keys = testKeys{"kid": rs.publicKey()}
-	for _, secret := range [][]byte{pem, rs.publicDoc} {
+	for _, secret := range [][]byte{publicPEM, rs.publicDoc()} {
 		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims(v.claims(nil)))
 		maps.Copy(token.Header, map[string]any{"typ": "at+jwt", "kid": "kid"})
 		signed, err := token.SignedString(secret)
@@ -283,11 +289,13 @@ func TestR34_AlgorithmConfusion(t *testing.T) {
 		v.want(t, signed, TokenAlgorithm)
 	}
 	// a key is used with its own algorithm only, though it could with another
-	v.key = mustKey(t, PS256, time.Time{})
+	v.key = mustKey(t, keyring.PS256)
 	v.want(t, v.sign(t, v.header(members{"kid": "kid"}), v.claims(nil)), TokenAlgorithm)
 	// and a key that says it is for an algorithm of another kind is for none
-	p384 := mustKey(t, ES384, time.Time{})
-	for alg, key := range map[Algorithm]crypto.PublicKey{ES256: p384.public.Key, RS256: p384.public.Key, EdDSA: rs.public.Key, PS256: "x"} {
+	p384 := mustKey(t, keyring.ES384)
+	for alg, key := range map[keyring.Algorithm]crypto.PublicKey{
+		keyring.ES256: p384.Public().Key, keyring.RS256: p384.Public().Key, keyring.EdDSA: rs.Public().Key, keyring.PS256: "x",
+	} {
 		v.config.Keys = testKeys{"kid": {ID: "kid", Algorithm: alg, Key: key}}
 		v.want(t, v.sign(t, v.header(members{"kid": "kid", "alg": string(alg)}), v.claims(nil)), TokenAlgorithm)
 	}
@@ -311,26 +319,26 @@ func TestRecheck(t *testing.T) {
 		t.Errorf("after the end: %q", got)
 	}
 	v.clock.Advance(-time.Minute)
-	key := keys[v.key.id]
-	keys[v.key.id] = PublicKey{ID: v.key.id, Algorithm: ES256, Key: mustKey(t, ES256, time.Time{}).public.Key}
+	key := keys[v.key.ID()]
+	keys[v.key.ID()] = keyring.PublicKey{ID: v.key.ID(), Algorithm: keyring.ES256, Key: mustKey(t, keyring.ES256).Public().Key}
 	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
 		t.Errorf("with another key: %q", got)
 	}
-	delete(keys, v.key.id)
+	delete(keys, v.key.ID())
 	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
 		t.Errorf("without the key: %q", got)
 	}
-	keys[v.key.id] = key
+	keys[v.key.ID()] = key
 	if got := reasonOf(t, verifier.Recheck(token)); got != "" {
 		t.Errorf("with the key again: %s", got)
 	}
 }
 
 func TestRecheckAllocatesNothing(t *testing.T) {
-	for _, alg := range Algorithms() {
+	for _, alg := range keyring.Algorithms() {
 		v := newVerifierTest(t)
-		v.key = mustKey(t, alg, time.Time{})
-		v.config.Keys = FixedKeys(NewKeyring(v.key))
+		v.key = mustKey(t, alg)
+		v.config.Keys = fixedKeys(v.key)
 		token := v.want(t, v.sign(t, v.header(nil), v.claims(nil)), "")
 		verifier := v.verifier(t)
 		if allocs := testing.AllocsPerRun(100, func() { _ = verifier.Recheck(token) }); allocs > 0 {
@@ -357,12 +365,11 @@ func TestIssuerOf(t *testing.T) {
 // TestKeysNotRead: before the keys are there, nothing is said of the token.
 func TestKeysNotRead(t *testing.T) {
 	v := newVerifierTest(t)
-	store, _ := newStore(t, newStorage(t))
-	keys := ManagedKeys(store, nil)
-	keys.asked.Store(math.MaxInt64) // or it would be read after all, in the background
-	v.config.Keys = keys
+	storage := newStorage(t)
+	storage.OnList = func(context.Context, string) error { return errors.New("down") }
+	v.config.Keys = managedKeys(storage, v.clock)
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeysUnavailable)
-	v.config.Keys = FixedKeys(NewKeyring(mustKey(t, ES256, time.Time{})))
+	v.config.Keys = fixedKeys(mustKey(t, keyring.ES256))
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeyUnknown)
 }
 
@@ -405,8 +412,8 @@ func FuzzVerify(f *testing.F) {
 			if err := json.Unmarshal([]byte(claims), &said); err != nil || !strings.Contains(header, "at") || len(said.CNF) == 0 {
 				t.Fatalf("%s %s is good: %v", header, claims, err)
 			}
-			if got.Issuer != testURL || !slices.Contains(got.Audience, "api") || !got.Expires.After(testNow) || len(got.Thumbprint) != 43 ||
-				got.ClientID == "" || got.IssuedAt.After(testNow.Add(DefaultLeeway)) || got.NotBefore.After(testNow.Add(DefaultLeeway)) {
+			if got.Issuer != testURL || !slices.Contains(got.Audience, "api") || !got.Expires.After(testenv.Now) || len(got.Thumbprint) != 43 ||
+				got.ClientID == "" || got.IssuedAt.After(testenv.Now.Add(DefaultLeeway)) || got.NotBefore.After(testenv.Now.Add(DefaultLeeway)) {
 				t.Fatalf("%s is good: %+v", claims, got)
 			}
 			if err := verifier.Recheck(got); err != nil {
@@ -418,8 +425,8 @@ func FuzzVerify(f *testing.F) {
 
 func BenchmarkVerify(b *testing.B) {
 	v := newVerifierTest(b)
-	v.key = mustKey(b, ES256, time.Time{})
-	v.config.Keys = testKeys{v.key.id: v.key.publicKey()}
+	v.key = mustKey(b, keyring.ES256)
+	v.config.Keys = testKeys{v.key.ID(): v.key.publicKey()}
 	token := v.sign(b, v.header(nil), v.claims(nil))
 	verifier := v.verifier(b)
 	b.Run("Verify", func(b *testing.B) {

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import "crypto"
 
@@ -12,13 +12,6 @@ type PublicKey struct {
 	Algorithm Algorithm
 	// Key is an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
 	Key crypto.PublicKey
-}
-
-// KeySet finds the public key of a token.
-type KeySet interface {
-	// PublicKey returns the key with that `kid`. It neither blocks nor does
-	// any I/O.
-	PublicKey(kid string) (PublicKey, bool)
 }
 
 // PublicKey returns the published key with that `kid`, whether or not it signs.
@@ -41,8 +34,8 @@ func findVerifyKey(keys []*VerifyKey, kid string) (PublicKey, bool) {
 }
 
 // PublicKey returns the key of the current keyring with that `kid`. If there is
-// none, storage is read soon, in the background: see [KeySource.RefreshSoon].
-func (s *KeySource) PublicKey(kid string) (key PublicKey, known bool) {
+// none, storage is read soon, in the background: see [Source.RefreshSoon].
+func (s *Source) PublicKey(kid string) (key PublicKey, known bool) {
 	if ring := s.Current(); ring != nil {
 		key, known = ring.PublicKey(kid)
 	} else {
@@ -55,10 +48,4 @@ func (s *KeySource) PublicKey(kid string) (key PublicKey, known bool) {
 }
 
 // Ready reports whether there is a keyring.
-func (s *KeySource) Ready() bool { return s.Current() != nil }
-
-// Interface guards
-var (
-	_ KeySet = (*Keyring)(nil)
-	_ KeySet = (*KeySource)(nil)
-)
+func (s *Source) Ready() bool { return s.Current() != nil }

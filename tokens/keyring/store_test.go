@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// events collects what a KeyStore reports.
+// events collects what a Store reports.
 type events struct {
 	mu  sync.Mutex
 	all []string
@@ -27,19 +29,19 @@ func (e *events) report(event, _ string, err error) {
 	e.err = append(e.err, err)
 }
 
-func newStore(t testing.TB, storage certmagic.Storage) (*KeyStore, *events) {
+func newStore(t testing.TB, storage certmagic.Storage) (*Store, *events) {
 	t.Helper()
 	log := &events{}
-	return &KeyStore{Storage: storage, Realm: "default", Issuer: testURL, Now: newClock().Now, Report: log.report}, log
+	return &Store{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now, Report: log.report}, log
 }
 
 // put stores a key as another node of the same or another issuer would have.
-func put(t testing.TB, s *KeyStore, key *Key, issuer string) string {
+func put(t testing.TB, s *Store, key *Key, issuer string) string {
 	t.Helper()
 	return putManaged(t, s, newManagedKey(key, key.created, time.Hour), issuer)
 }
 
-func putManaged(t testing.TB, s *KeyStore, key managedKey, issuer string) string {
+func putManaged(t testing.TB, s *Store, key managedKey, issuer string) string {
 	t.Helper()
 	data, err := encodeStoredKey(key, issuer)
 	if err != nil {
@@ -48,7 +50,7 @@ func putManaged(t testing.TB, s *KeyStore, key managedKey, issuer string) string
 	return putRaw(t, s, key.ID(), data)
 }
 
-func putRaw(t testing.TB, s *KeyStore, kid string, data []byte) string {
+func putRaw(t testing.TB, s *Store, kid string, data []byte) string {
 	t.Helper()
 	name := s.path(kid)
 	if err := s.Storage.Store(t.Context(), name, data); err != nil {
@@ -57,7 +59,7 @@ func putRaw(t testing.TB, s *KeyStore, kid string, data []byte) string {
 	return name
 }
 
-func signingID(t testing.TB, s *KeyStore) string {
+func signingID(t testing.TB, s *Store) string {
 	t.Helper()
 	ring, err := s.Load(t.Context())
 	if err != nil {
@@ -72,7 +74,7 @@ func TestLoadOnlyReads(t *testing.T) {
 	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) {
 		t.Errorf("error is %v, want ErrNoKey", err)
 	}
-	if storage.count("lock")+storage.count("store") != 0 {
+	if storage.Count("lock")+storage.Count("store") != 0 {
 		t.Error("loading locks or writes")
 	}
 	entries, err := os.ReadDir(storage.Storage.(*certmagic.FileStorage).Path)
@@ -96,8 +98,8 @@ func TestRestartUsesTheSameKey(t *testing.T) {
 	if first.Signing().ID() != second.Signing().ID() || string(first.JWKS().Body) != string(second.JWKS().Body) {
 		t.Error("the key changed")
 	}
-	if len(log.all) != 0 || storage.count("lock") != 1 || storage.count("store") != 1 {
-		t.Errorf("the restart did more than read: %v, %v", log.all, storage.calls)
+	if len(log.all) != 0 || storage.Count("lock") != 1 || storage.Count("store") != 1 {
+		t.Errorf("the restart did more than read: %v, %v", log.all, storage.Calls())
 	}
 }
 
@@ -133,16 +135,16 @@ func TestNodesThatStartTogetherMakeOneKey(t *testing.T) {
 func TestKeyThatAppearsWhileWaitingForTheLockIsUsed(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
-	other := mustKey(t, ES256, testNow)
-	storage.lock = func(context.Context, string) error {
-		put(t, &KeyStore{Storage: storage.Storage, Realm: "default"}, other, testURL)
+	other := mustKey(t, ES256, testenv.Now)
+	storage.OnLock = func(context.Context, string) error {
+		put(t, &Store{Storage: storage.Storage, Realm: "default"}, other, testURL)
 		return nil
 	}
 	ring, err := store.LoadOrCreate(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ring.Signing().ID() != other.ID() || storage.count("store") != 0 {
+	if ring.Signing().ID() != other.ID() || storage.Count("store") != 0 {
 		t.Error("a second key was made")
 	}
 }
@@ -163,7 +165,7 @@ func TestIssuersThatShareAFolderHaveTheirOwnKeys(t *testing.T) {
 	if a.Signing().ID() == b.Signing().ID() || len(b.Keys()) != 1 {
 		t.Error("an issuer uses the key of another")
 	}
-	if !slices.Equal(log.all, []string{KeyForeign, KeyCreated}) {
+	if !slices.Equal(log.all, []string{EventForeign, EventCreated}) {
 		t.Errorf("reported %v", log.all)
 	}
 	if got := signingID(t, mine); got != a.Signing().ID() {
@@ -174,10 +176,10 @@ func TestIssuersThatShareAFolderHaveTheirOwnKeys(t *testing.T) {
 func TestStorageErrors(t *testing.T) {
 	down := errors.New("storage is down")
 	fail := func(context.Context, string) error { return down }
-	for name, broken := range map[string]func(*faultyStorage){
-		"list":  func(s *faultyStorage) { s.list = fail },
-		"lock":  func(s *faultyStorage) { s.lock = fail },
-		"store": func(s *faultyStorage) { s.store = fail },
+	for name, broken := range map[string]func(*testenv.Storage){
+		"list":  func(s *testenv.Storage) { s.OnList = fail },
+		"lock":  func(s *testenv.Storage) { s.OnLock = fail },
+		"store": func(s *testenv.Storage) { s.OnStore = fail },
 	} {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
@@ -186,7 +188,7 @@ func TestStorageErrors(t *testing.T) {
 			if ring, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || ring != nil {
 				t.Errorf("got %v, %v", ring, err)
 			}
-			if locks, unlocks := storage.count("lock"), storage.count("unlock"); name == "store" && locks != unlocks {
+			if locks, unlocks := storage.Count("lock"), storage.Count("unlock"); name == "store" && locks != unlocks {
 				t.Error("the lock was left behind")
 			}
 		})
@@ -197,22 +199,22 @@ func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
 	down := errors.New("permission denied")
 	storage := newStorage(t)
 	store, log := newStore(t, storage)
-	hidden, open := mustKey(t, ES256, testNow), mustKey(t, ES256, testNow.Add(-time.Hour))
+	hidden, open := mustKey(t, ES256, testenv.Now), mustKey(t, ES256, testenv.Now.Add(-time.Hour))
 	hiddenName := put(t, store, hidden, testURL)
-	storage.load = func(_ context.Context, key string) error {
+	storage.OnLoad = func(_ context.Context, key string) error {
 		if key == hiddenName {
 			return down
 		}
 		return nil
 	}
-	if _, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || storage.count("store") != 1 {
-		t.Errorf("error is %v, calls %v", err, storage.calls)
+	if _, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || storage.Count("store") != 1 {
+		t.Errorf("error is %v, calls %v", err, storage.Calls())
 	}
 	put(t, store, open, testURL)
 	if ring, err := store.Load(t.Context()); !errors.Is(err, down) || ring.Signing().ID() != open.ID() {
 		t.Errorf("the key that can be read does not sign: %v", err)
 	}
-	if !slices.Equal(log.all, []string{KeyUnreadable}) {
+	if !slices.Equal(log.all, []string{EventUnreadable}) {
 		t.Errorf("reported %v, want it once", log.all)
 	}
 }
@@ -221,12 +223,12 @@ func TestUnlockOutlivesTheContext(t *testing.T) {
 	storage := newStorage(t)
 	store, log := newStore(t, storage)
 	ctx, cancel := context.WithCancel(t.Context())
-	storage.store = func(context.Context, string) error { cancel(); return ctx.Err() }
-	storage.unlock = func(ctx context.Context, _ string) error { return ctx.Err() }
+	storage.OnStore = func(context.Context, string) error { cancel(); return ctx.Err() }
+	storage.OnUnlock = func(ctx context.Context, _ string) error { return ctx.Err() }
 	if _, err := store.LoadOrCreate(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
-	if len(log.all) != 0 || storage.count("unlock") != 1 {
+	if len(log.all) != 0 || storage.Count("unlock") != 1 {
 		t.Errorf("the lock was not released: %v, %v", log.all, log.err)
 	}
 }
@@ -234,11 +236,11 @@ func TestUnlockOutlivesTheContext(t *testing.T) {
 func TestFailedUnlockIsReported(t *testing.T) {
 	storage := newStorage(t)
 	store, log := newStore(t, storage)
-	storage.unlock = func(context.Context, string) error { return errors.New("gone") }
+	storage.OnUnlock = func(context.Context, string) error { return errors.New("gone") }
 	if _, err := store.LoadOrCreate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(log.all, []string{KeyCreated, KeyUnlockFailed}) {
+	if !slices.Equal(log.all, []string{EventCreated, EventUnlockFailed}) {
 		t.Errorf("reported %v", log.all)
 	}
 }
@@ -246,23 +248,23 @@ func TestFailedUnlockIsReported(t *testing.T) {
 func TestCancelledLoadIsAnError(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
-	put(t, store, mustKey(t, ES256, testNow), testURL)
+	put(t, store, mustKey(t, ES256, testenv.Now), testURL)
 	ctx, cancel := context.WithCancel(t.Context())
-	storage.load = func(context.Context, string) error { cancel(); return nil }
+	storage.OnLoad = func(context.Context, string) error { cancel(); return nil }
 	if ring, err := store.Load(ctx); !errors.Is(err, context.Canceled) || ring != nil {
 		t.Errorf("got %v, %v", ring, err)
 	}
 }
 
 func TestKeyStoreSettings(t *testing.T) {
-	for name, change := range map[string]func(*KeyStore){
-		"no storage":        func(s *KeyStore) { s.Storage = nil },
-		"no realm":          func(s *KeyStore) { s.Realm = "" },
-		"a realm of dots":   func(s *KeyStore) { s.Realm = "." },
-		"no issuer":         func(s *KeyStore) { s.Issuer = "" },
-		"rotation":          func(s *KeyStore) { s.RotateEvery = time.Second },
-		"announcement":      func(s *KeyStore) { s.AnnounceFor = DefaultRotateEvery },
-		"unknown algorithm": func(s *KeyStore) { s.Algorithm = "HS256" },
+	for name, change := range map[string]func(*Store){
+		"no storage":        func(s *Store) { s.Storage = nil },
+		"no realm":          func(s *Store) { s.Realm = "" },
+		"a realm of dots":   func(s *Store) { s.Realm = "." },
+		"no issuer":         func(s *Store) { s.Issuer = "" },
+		"rotation":          func(s *Store) { s.RotateEvery = time.Second },
+		"announcement":      func(s *Store) { s.AnnounceFor = DefaultRotateEvery },
+		"unknown algorithm": func(s *Store) { s.Algorithm = "HS256" },
 	} {
 		store, _ := newStore(t, newStorage(t))
 		change(store)

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -39,7 +39,7 @@ type retirement struct {
 // read returns every usable key of this issuer that is not retired. The error
 // is that of listing, then there is no reading, or of the last object that
 // storage did not hand out. What is wrong with an object is reported once.
-func (s *KeyStore) read(ctx context.Context) (*reading, error) {
+func (s *Store) read(ctx context.Context) (*reading, error) {
 	names, err := s.list(ctx)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 		data, err := s.Storage.Load(ctx, name)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			readErr = fmt.Errorf("reading '%s' in storage: %w", name, err)
-			wrong[name] = problem{KeyUnreadable, err}
+			wrong[name] = problem{EventUnreadable, err}
 		}
 		return data, err == nil
 	}
@@ -84,7 +84,7 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 		}
 		key, event, err := decodeStoredKey(data, s.Issuer)
 		if err == nil && path.Base(name) != path.Base(s.path(key.id)) {
-			event, err = KeyUnreadable, fmt.Errorf("the object's name is not that of its key '%s'", key.id)
+			event, err = EventUnreadable, fmt.Errorf("the object's name is not that of its key '%s'", key.id)
 		}
 		if err != nil {
 			wrong[name] = problem{event, err}
@@ -108,7 +108,7 @@ func (s *KeyStore) read(ctx context.Context) (*reading, error) {
 }
 
 // list returns the names of all objects.
-func (s *KeyStore) list(ctx context.Context) ([]string, error) {
+func (s *Store) list(ctx context.Context) ([]string, error) {
 	return storage.List(ctx, s.Storage, s.prefix())
 }
 
@@ -116,7 +116,7 @@ func (s *KeyStore) list(ctx context.Context) ([]string, error) {
 // read now, or has vanished, is still the key it was. A key that is new to a
 // running node does not sign before the others have had time to see it, unless
 // it is needed: whoever stored it may have been slow, or its clock behind.
-func (s *KeyStore) merge(found *reading, held lifeline) lifeline {
+func (s *Store) merge(found *reading, held lifeline) lifeline {
 	now := s.now()
 	settled := now.Add(2 * s.RefreshInterval())
 	var keys []managedKey
@@ -162,7 +162,7 @@ type problem struct {
 }
 
 // reportOnce reports the problems that were not there at the last reading.
-func (s *KeyStore) reportOnce(wrong map[string]problem) {
+func (s *Store) reportOnce(wrong map[string]problem) {
 	s.mu.Lock()
 	before := s.reported
 	s.reported = make(map[string]string, len(wrong))

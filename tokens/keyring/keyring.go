@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"bytes"
@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The states of a published key, see [KeyInfo].
+// The states of a published key, see [Info].
 const (
-	KeyStateNext   = "next"   // announced, signs later
-	KeyStateActive = "active" // signs
-	KeyStatePast   = "past"   // has signed, and stays until its last token has ended
-	KeyStateVerify = "verify" // belongs to a server that is being replaced, never signs
+	StateNext   = "next"   // announced, signs later
+	StateActive = "active" // signs
+	StatePast   = "past"   // has signed, and stays until its last token has ended
+	StateVerify = "verify" // belongs to a server that is being replaced, never signs
 )
 
 // Keyring is an immutable snapshot of an issuer's keys: the one that signs and
@@ -22,7 +22,7 @@ const (
 type Keyring struct {
 	keys   []*Key // the signing key first
 	verify []*VerifyKey
-	infos  []KeyInfo
+	infos  []Info
 	jwks   Document
 
 	// life is what the snapshot was derived from, nil unless keys are managed
@@ -34,14 +34,14 @@ type Keyring struct {
 	longest time.Duration
 }
 
-// KeyInfo is what an operator may know of a published key.
-type KeyInfo struct {
+// Info is what an operator may know of a published key.
+type Info struct {
 	// ID is the `kid`.
 	ID string
 	// Algorithm is what the key signs with.
 	Algorithm Algorithm
-	// State is [KeyStateNext], [KeyStateActive], [KeyStatePast] or
-	// [KeyStateVerify].
+	// State is [StateNext], [StateActive], [StatePast] or
+	// [StateVerify].
 	State string
 	// Created is when the key was made; zero if that is not known.
 	Created time.Time
@@ -52,20 +52,20 @@ type KeyInfo struct {
 	Leaves time.Time
 }
 
-// NewKeyring makes a keyring that signs with the first key and publishes all
+// New makes a keyring that signs with the first key and publishes all
 // of them, in the given order. A key given twice counts once.
-func NewKeyring(signing *Key, others ...*Key) *Keyring {
+func New(signing *Key, others ...*Key) *Keyring {
 	r := &Keyring{}
 	for n, key := range append([]*Key{signing}, others...) {
 		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.id }) {
 			continue
 		}
-		state := KeyStatePast
+		state := StatePast
 		if n == 0 {
-			state = KeyStateActive
+			state = StateActive
 		}
 		r.keys = append(r.keys, key)
-		r.infos = append(r.infos, KeyInfo{ID: key.id, Algorithm: key.algorithm, State: state, Created: key.created})
+		r.infos = append(r.infos, Info{ID: key.id, Algorithm: key.algorithm, State: state, Created: key.created})
 	}
 	r.publish()
 	return r
@@ -114,7 +114,7 @@ func (r *Keyring) publish() {
 	for _, key := range r.verify {
 		docs = append(docs, key.doc)
 	}
-	r.jwks = newDocument(slices.Concat([]byte(`{"keys":[`), bytes.Join(docs, []byte(",")), []byte(`]}`)))
+	r.jwks = NewDocument(slices.Concat([]byte(`{"keys":[`), bytes.Join(docs, []byte(",")), []byte(`]}`)))
 }
 
 // Signing returns the key that signs.
@@ -125,7 +125,7 @@ func (r *Keyring) Signing() *Key { return r.keys[0] }
 func (r *Keyring) Keys() []*Key { return slices.Clone(r.keys) }
 
 // Infos describes every published key, the signing key first.
-func (r *Keyring) Infos() []KeyInfo { return slices.Clone(r.infos) }
+func (r *Keyring) Infos() []Info { return slices.Clone(r.infos) }
 
 // Algorithms returns the algorithms of all published keys, that of the signing
 // key first.
@@ -151,7 +151,7 @@ type Document struct {
 	ETag string
 }
 
-func newDocument(body []byte) Document {
+func NewDocument(body []byte) Document {
 	sum := sha256.Sum256(body)
 	return Document{Body: body, ETag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}
 }

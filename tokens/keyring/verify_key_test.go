@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"crypto/ecdsa"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 func publicPEM(t testing.TB, public any) []byte {
@@ -61,7 +63,7 @@ func certificatePEM(t testing.TB, key *Key) []byte {
 }
 
 func TestVerifyKeyFiles(t *testing.T) {
-	p256, p521, ed, rsaKey := mustKey(t, ES256, testNow), mustKey(t, ES512, testNow), exampleKey(t), mustKey(t, RS256, testNow)
+	p256, p521, ed, rsaKey := mustKey(t, ES256, testenv.Now), mustKey(t, ES512, testenv.Now), exampleKey(t), mustKey(t, RS256, testenv.Now)
 	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(rsaKey.private.Public().(*rsa.PublicKey))})
 	without := func(names ...string) func(map[string]any) {
 		return func(m map[string]any) {
@@ -104,7 +106,7 @@ func TestVerifyKeyFiles(t *testing.T) {
 }
 
 func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
-	p256, ed := mustKey(t, ES256, testNow), exampleKey(t)
+	p256, ed := mustKey(t, ES256, testenv.Now), exampleKey(t)
 	t.Setenv("GODEBUG", "rsa1024min=0")
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
@@ -118,7 +120,7 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	strong := mustKey(t, RS256, testNow).private.Public().(*rsa.PublicKey)
+	strong := mustKey(t, RS256, testenv.Now).private.Public().(*rsa.PublicKey)
 	with := func(name string, value any) []byte {
 		return publicJWK(t, p256, func(m map[string]any) { m[name] = value })
 	}
@@ -167,7 +169,7 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 func jwkN(t testing.TB, key *rsa.PublicKey) string {
 	t.Helper()
 	var members map[string]string
-	if err := json.Unmarshal(mustKey(t, RS256, testNow).publicDoc, &members); err != nil {
+	if err := json.Unmarshal(mustKey(t, RS256, testenv.Now).publicDoc, &members); err != nil {
 		t.Fatal(err)
 	}
 	return members["n"]
@@ -185,8 +187,8 @@ func mustVerifyKeys(t testing.TB, data []byte) []*VerifyKey {
 func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	old := exampleKey(t)
 	verify := mustVerifyKeys(t, publicPEM(t, old.private.Public()))
-	own := mustKey(t, ES256, testNow)
-	ring, err := NewKeyring(own).WithVerifyKeys(verify...)
+	own := mustKey(t, ES256, testenv.Now)
+	ring, err := New(own).WithVerifyKeys(verify...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,13 +198,13 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	if want := `{"keys":[` + string(own.publicDoc) + `,` + string(old.publicDoc) + `]}`; string(ring.JWKS().Body) != want {
 		t.Errorf("the JWKS is %s, want %s", ring.JWKS().Body, want)
 	}
-	if key, known := FixedKeys(ring).PublicKey(old.id); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
+	if key, known := Fixed(ring).PublicKey(old.id); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
 		t.Errorf("the key is %v, %v", key, known)
 	}
-	if _, err := NewKeyring(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys: remove it from verify_key") {
+	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys: remove it from verify_key") {
 		t.Errorf("our own key: %v", err)
 	}
-	if _, err := NewKeyring(own).WithVerifyKeys(append(verify, verify...)...); err == nil || !strings.Contains(err.Error(), "two keys have the kid") {
+	if _, err := New(own).WithVerifyKeys(append(verify, verify...)...); err == nil || !strings.Contains(err.Error(), "two keys have the kid") {
 		t.Errorf("a kid twice: %v", err)
 	}
 }
@@ -212,7 +214,7 @@ func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	store.VerifyKeys = mustVerifyKeys(t, publicPEM(t, old.private.Public()))
-	source := ManagedKeys(store, nil)
+	source := Managed(store, nil)
 	if _, known := source.PublicKey(old.id); !known || len(source.Infos()) != 1 {
 		t.Error("without managed keys the others are not accepted")
 	}

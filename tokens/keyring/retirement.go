@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -32,13 +32,13 @@ func decodeRetirement(data []byte) (time.Time, error) {
 	return stored.Retired, nil
 }
 
-func (s *KeyStore) retirementPath(kid string) string {
+func (s *Store) retirementPath(kid string) string {
 	return strings.TrimSuffix(s.path(kid), keySuffix) + retirementSuffix
 }
 
 // announce makes the next key now. It returns the keys as they are then and the
 // new key's id.
-func (s *KeyStore) announce(ctx context.Context, held lifeline) (keys lifeline, kid string, err error) {
+func (s *Store) announce(ctx context.Context, held lifeline) (keys lifeline, kid string, err error) {
 	err = s.locked(ctx, func() error {
 		found, err := s.look(ctx, held)
 		keys = found.keys
@@ -61,7 +61,7 @@ func (s *KeyStore) announce(ctx context.Context, held lifeline) (keys lifeline, 
 // come and those of the past too: whoever could read one could read all. The
 // new key is stored first, so that there is always one. If an error ends it the
 // keys that are left are returned, and it can be done again.
-func (s *KeyStore) replace(ctx context.Context, held lifeline) (keys lifeline, kid string, err error) {
+func (s *Store) replace(ctx context.Context, held lifeline) (keys lifeline, kid string, err error) {
 	err = s.locked(ctx, func() error {
 		found, readErr := s.look(ctx, held)
 		keys = found.keys
@@ -89,7 +89,7 @@ func (s *KeyStore) replace(ctx context.Context, held lifeline) (keys lifeline, k
 	return keys, kid, err
 }
 
-func (s *KeyStore) retire(ctx context.Context, kid string) error {
+func (s *Store) retire(ctx context.Context, kid string) error {
 	data, err := json.Marshal(storedRetirement{KeyID: kid, Retired: s.now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return fmt.Errorf("encoding the retirement of a key: %w", err)
@@ -99,12 +99,12 @@ func (s *KeyStore) retire(ctx context.Context, kid string) error {
 		return fmt.Errorf("writing '%s' to storage: %w", name, err)
 	}
 	s.rememberRetired(name)
-	s.report(KeyRetired, s.path(kid), nil)
+	s.report(EventRetired, s.path(kid), nil)
 	return nil
 }
 
 // rememberRetired notes the storage key of a retirement.
-func (s *KeyStore) rememberRetired(name string) {
+func (s *Store) rememberRetired(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.retirements == nil {
@@ -114,14 +114,14 @@ func (s *KeyStore) rememberRetired(name string) {
 }
 
 // wasRetired reports whether storage had that retirement once.
-func (s *KeyStore) wasRetired(name string) bool {
+func (s *Store) wasRetired(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.retirements[name]
 }
 
 // rememberAll takes over what the store before has seen.
-func (s *KeyStore) rememberAll(before *KeyStore) {
+func (s *Store) rememberAll(before *Store) {
 	before.mu.Lock()
 	defer before.mu.Unlock()
 	s.retirements = maps.Clone(before.retirements)

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"crypto"
@@ -35,11 +35,11 @@ const (
 // DefaultAlgorithm is what a managed keyring signs with unless told otherwise.
 const DefaultAlgorithm = ES256
 
-// minRSABits is the smallest RSA key that is accepted (RFC 7518 §3.3) and the
+// MinRSABits is the smallest RSA key that is accepted (RFC 7518 §3.3) and the
 // size of a generated one: these keys sign tokens that live for an hour, and
 // each bit more is paid for with every signature. A bigger key can be given as
 // a file.
-const minRSABits = 2048
+const MinRSABits = 2048
 
 // Algorithms returns every algorithm that [ParseAlgorithm] accepts.
 func Algorithms() []Algorithm {
@@ -70,7 +70,7 @@ func Generate(alg Algorithm) (crypto.Signer, error) {
 	case ES512:
 		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case RS256, RS384, RS512, PS256, PS384, PS512:
-		return rsa.GenerateKey(rand.Reader, minRSABits)
+		return rsa.GenerateKey(rand.Reader, MinRSABits)
 	case EdDSA:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
@@ -92,6 +92,19 @@ func (alg Algorithm) keyType() string {
 		return "Ed25519"
 	}
 	return "RSA"
+}
+
+// VerifiesWith reports whether the key is of the type that alg needs.
+func (alg Algorithm) VerifiesWith(key crypto.PublicKey) bool {
+	switch key := key.(type) {
+	case *ecdsa.PublicKey:
+		return key.Curve.Params().Name == alg.keyType()
+	case *rsa.PublicKey:
+		return alg.keyType() == "RSA"
+	case ed25519.PublicKey:
+		return alg == EdDSA
+	}
+	return false
 }
 
 // describeKey names the kind of a private key and the algorithm it signs with

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"bytes"
@@ -48,20 +48,20 @@ func encodeStoredKey(key managedKey, issuer string) ([]byte, error) {
 func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
 	none := managedKey{}
 	if len(data) > maxStoredKey {
-		return none, KeyUnreadable, fmt.Errorf("the object has %d bytes, more than any key", len(data))
+		return none, EventUnreadable, fmt.Errorf("the object has %d bytes, more than any key", len(data))
 	}
 	var head struct {
 		Version int    `json:"version"`
 		Issuer  string `json:"issuer"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return none, KeyUnreadable, fmt.Errorf("the object does not parse: %v", err)
+		return none, EventUnreadable, fmt.Errorf("the object does not parse: %v", err)
 	}
 	if head.Version < 1 || head.Version > storedKeyVersion {
-		return none, KeyVersionUnknown, fmt.Errorf("the object has version %d, this release reads versions 1 to %d", head.Version, storedKeyVersion)
+		return none, EventVersionUnknown, fmt.Errorf("the object has version %d, this release reads versions 1 to %d", head.Version, storedKeyVersion)
 	}
 	if head.Issuer != issuer {
-		return none, KeyForeign, fmt.Errorf("the key belongs to issuer '%s', not to '%s'", head.Issuer, issuer)
+		return none, EventForeign, fmt.Errorf("the key belongs to issuer '%s', not to '%s'", head.Issuer, issuer)
 	}
 
 	// The version says which members there are: one more is a mistake.
@@ -69,21 +69,21 @@ func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&stored); err != nil {
-		return none, KeyUnreadable, fmt.Errorf("the object does not parse: %v", err)
+		return none, EventUnreadable, fmt.Errorf("the object does not parse: %v", err)
 	}
 	if err := stored.complete(); err != nil {
-		return none, KeyUnreadable, err
+		return none, EventUnreadable, err
 	}
 	alg, err := ParseAlgorithm(string(stored.Algorithm))
 	if err != nil {
-		return none, KeyUnreadable, err
+		return none, EventUnreadable, err
 	}
 	key, err := parsePrivateKeyPEM([]byte(stored.PrivateKey), alg, stored.Created)
 	if err != nil {
-		return none, KeyUnreadable, err
+		return none, EventUnreadable, err
 	}
 	if key.id != stored.KeyID {
-		return none, KeyUnreadable, fmt.Errorf("the object says kid '%s', its key has '%s'", stored.KeyID, key.id)
+		return none, EventUnreadable, fmt.Errorf("the object says kid '%s', its key has '%s'", stored.KeyID, key.id)
 	}
 	return newManagedKey(key, *stored.SignsFrom, time.Duration(stored.LongestToken)*time.Second), "", nil
 }

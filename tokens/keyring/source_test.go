@@ -1,21 +1,20 @@
-package tokens
+package keyring
 
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 func TestFixedKeys(t *testing.T) {
-	ring := NewKeyring(mustKey(t, PS256, time.Time{}))
-	source := FixedKeys(ring)
+	ring := New(mustKey(t, PS256, time.Time{}))
+	source := Fixed(ring)
 	ensured, ensureErr := source.Ensure(t.Context())
 	loaded, loadErr := source.Load(t.Context())
 	if ensureErr != nil || loadErr != nil || source.Current() != ring || ensured != ring || loaded != ring {
@@ -29,22 +28,22 @@ func TestFixedKeys(t *testing.T) {
 func TestManagedKeys(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
-	source := ManagedKeys(store, nil)
-	if source.Current() != nil || source.Algorithm() != ES256 || len(storage.calls) != 0 {
+	source := Managed(store, nil)
+	if source.Current() != nil || source.Algorithm() != ES256 || len(storage.Calls()) != 0 {
 		t.Error("a new source has keys, or touched storage")
 	}
-	if _, err := source.Load(t.Context()); !errors.Is(err, ErrNoKey) || storage.count("store") != 0 {
-		t.Errorf("loading gave %v, calls %v", err, storage.calls)
+	if _, err := source.Load(t.Context()); !errors.Is(err, ErrNoKey) || storage.Count("store") != 0 {
+		t.Errorf("loading gave %v, calls %v", err, storage.Calls())
 	}
 	ring, err := source.Ensure(t.Context())
 	if err != nil || source.Current() != ring {
 		t.Fatalf("no keyring: %v", err)
 	}
-	calls := len(storage.calls)
-	if again, err := source.Ensure(t.Context()); err != nil || again != ring || len(storage.calls) != calls {
+	calls := len(storage.Calls())
+	if again, err := source.Ensure(t.Context()); err != nil || again != ring || len(storage.Calls()) != calls {
 		t.Error("storage is asked again although there are keys")
 	}
-	restarted := ManagedKeys(store, nil)
+	restarted := Managed(store, nil)
 	loaded, err := restarted.Load(t.Context())
 	if err != nil || loaded.Signing().ID() != ring.Signing().ID() || restarted.Current() != loaded {
 		t.Errorf("a restart does not load the key: %v", err)
@@ -54,13 +53,13 @@ func TestManagedKeys(t *testing.T) {
 func TestKeysSurviveAReloadWithoutStorage(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
-	running := ManagedKeys(store, nil)
+	running := Managed(store, nil)
 	before, err := running.Ensure(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage.list = func(context.Context, string) error { return errors.New("down") }
-	source := ManagedKeys(store, running)
+	storage.OnList = func(context.Context, string) error { return errors.New("down") }
+	source := Managed(store, running)
 	if _, err := source.Load(t.Context()); err == nil {
 		t.Error("loading hides that storage is down")
 	}
@@ -74,12 +73,12 @@ func TestCallersShareOneAttempt(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	entered, release := make(chan struct{}), make(chan struct{})
-	storage.lock = func(context.Context, string) error {
+	storage.OnLock = func(context.Context, string) error {
 		close(entered)
 		<-release
 		return nil
 	}
-	source := ManagedKeys(store, nil)
+	source := Managed(store, nil)
 	rings := make([]*Keyring, callers)
 	var wg sync.WaitGroup
 	for n := range callers {
@@ -91,8 +90,8 @@ func TestCallersShareOneAttempt(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
-	if rings[0] == nil || len(slices.Compact(rings)) != 1 || storage.count("store") != 1 {
-		t.Errorf("%v, calls %v", rings, storage.calls)
+	if rings[0] == nil || len(slices.Compact(rings)) != 1 || storage.Count("store") != 1 {
+		t.Errorf("%v, calls %v", rings, storage.Calls())
 	}
 }
 
@@ -100,12 +99,12 @@ func TestCallerStopsWaitingWithItsContext(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	entered, release := make(chan struct{}), make(chan struct{})
-	storage.lock = func(context.Context, string) error {
+	storage.OnLock = func(context.Context, string) error {
 		close(entered)
 		<-release
 		return nil
 	}
-	source := ManagedKeys(store, nil)
+	source := Managed(store, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-entered
@@ -117,8 +116,8 @@ func TestCallerStopsWaitingWithItsContext(t *testing.T) {
 
 	// The attempt belongs to all callers and goes on without the first.
 	close(release)
-	if _, err := source.Ensure(t.Context()); err != nil || storage.count("store") != 1 {
-		t.Errorf("error is %v, calls %v", err, storage.calls)
+	if _, err := source.Ensure(t.Context()); err != nil || storage.Count("store") != 1 {
+		t.Errorf("error is %v, calls %v", err, storage.Calls())
 	}
 }
 
@@ -127,11 +126,11 @@ func TestCallerWaitsNoLongerThanTheLimit(t *testing.T) {
 	store, _ := newStore(t, storage)
 	release := make(chan struct{})
 	defer close(release)
-	storage.list = func(context.Context, string) error { // deaf to its context
+	storage.OnList = func(context.Context, string) error { // deaf to its context
 		<-release
 		return errors.New("too late")
 	}
-	source := ManagedKeys(store, nil)
+	source := Managed(store, nil)
 	source.wait = time.Millisecond
 	if _, err := source.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "within 1ms") {
 		t.Errorf("error is %v", err)
@@ -140,22 +139,22 @@ func TestCallerWaitsNoLongerThanTheLimit(t *testing.T) {
 
 func TestFailureIsRememberedForAMoment(t *testing.T) {
 	down := errors.New("down")
-	now := newClock()
+	now := testenv.NewClock()
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	store.Now = now.Now
-	storage.list = func(context.Context, string) error { return down }
-	source := ManagedKeys(store, nil)
+	storage.OnList = func(context.Context, string) error { return down }
+	source := Managed(store, nil)
 	for range 3 {
 		if _, err := source.Ensure(t.Context()); !errors.Is(err, down) {
 			t.Errorf("error is %v", err)
 		}
 	}
-	if n := storage.count("list"); n != 1 {
+	if n := storage.Count("list"); n != 1 {
 		t.Errorf("storage was asked %d times within the pause", n)
 	}
 	now.Advance(retryPause)
-	storage.list = nil
+	storage.OnList = nil
 	if _, err := source.Ensure(t.Context()); err != nil {
 		t.Errorf("no key after storage came back: %v", err)
 	}
@@ -164,61 +163,24 @@ func TestFailureIsRememberedForAMoment(t *testing.T) {
 func TestPanickingStorageIsAnError(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
-	storage.load = func(context.Context, string) error { panic("boom") }
-	put(t, store, mustKey(t, ES256, testNow), testURL)
-	if _, err := ManagedKeys(store, nil).Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "boom") {
+	storage.OnLoad = func(context.Context, string) error { panic("boom") }
+	put(t, store, mustKey(t, ES256, testenv.Now), testURL)
+	if _, err := Managed(store, nil).Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("error is %v", err)
 	}
-}
-
-func TestIssuerWithoutKeysIsTemporarilyUnavailable(t *testing.T) {
-	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	down := errors.New("down")
-	storage.list = func(context.Context, string) error { return down }
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: store.Now}, ManagedKeys(store, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(issuer.Metadata().Body) == 0 {
-		t.Error("the metadata waits for storage")
-	}
-	_, mintErr := issuer.Mint(t.Context(), newGrant("api1"), newRequest(""))
-	_, jwksErr := issuer.JWKS(t.Context())
-	for name, got := range map[string]*Error{"token": mintErr, "jwks": jwksErr} {
-		if got == nil || got.Status != http.StatusServiceUnavailable || got.Code != CodeTemporarilyUnavailable ||
-			got.Header.Get("Retry-After") == "" || !errors.Is(got, down) || strings.Contains(got.Description, "down") {
-			t.Errorf("%s: error is %+v", name, got)
-		}
-	}
-}
-
-func TestTokensOfAllNodesVerifyOnEach(t *testing.T) {
-	folder := t.TempDir()
-	issuer := func() *Issuer {
-		store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
-		i, err := NewIssuer(IssuerConfig{URL: testURL, Now: store.Now}, ManagedKeys(store, nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return i
-	}
-	a, b := issuer(), issuer()
-	verify(t, b, mustMint(t, a, newGrant("api1"), newRequest("api1")).AccessToken)
-	verify(t, a, mustMint(t, b, newGrant("api1"), newRequest("api1")).AccessToken)
 }
 
 func TestWaitForTheKeyThatIsBeingStored(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	asked, release := make(chan struct{}), make(chan struct{})
-	storage.list = func(context.Context, string) error {
+	storage.OnList = func(context.Context, string) error {
 		close(asked)
 		<-release
-		storage.list = nil
+		storage.OnList = nil
 		return nil
 	}
-	source := ManagedKeys(store, nil)
+	source := Managed(store, nil)
 	source.Wait(t.Context()) // nothing is running
 	impatient, cancel := context.WithCancel(t.Context())
 	go func() { _, _ = source.Ensure(impatient) }()

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 // newPair is two nodes that have the same first key.
@@ -47,7 +49,7 @@ func TestRotateAnnouncesTheNextKey(t *testing.T) {
 	if got := states(b.Current()); got != want {
 		t.Errorf("the other node has %q, want %q", got, want)
 	}
-	if slices.Contains(append(a.log.all, b.log.all...), KeysUnavailable) {
+	if slices.Contains(append(a.log.all, b.log.all...), EventUnavailable) {
 		t.Error("that a key is announced counts as a failure of storage")
 	}
 
@@ -61,7 +63,7 @@ func TestRotateAnnouncesTheNextKey(t *testing.T) {
 		if err := n.refresh(); err == nil {
 			t.Error("storage is not down")
 		}
-		if !slices.Contains(n.log.all, KeyActive) {
+		if !slices.Contains(n.log.all, EventActive) {
 			t.Error("that another key signs was not reported")
 		}
 	}
@@ -106,7 +108,7 @@ func TestEmergency(t *testing.T) {
 		}
 		n.Wait(t.Context())
 	}
-	if got := slices.DeleteFunc(slices.Clone(a.log.all), func(e string) bool { return e != KeyRetired }); len(got) != 2 {
+	if got := slices.DeleteFunc(slices.Clone(a.log.all), func(e string) bool { return e != EventRetired }); len(got) != 2 {
 		t.Errorf("reported %v", a.log.all)
 	}
 
@@ -159,19 +161,19 @@ func TestDamagedRetirementRetires(t *testing.T) {
 func TestEmergencyThatFails(t *testing.T) {
 	down := errors.New("down")
 	for name, tc := range map[string]struct {
-		fail func(*faultyStorage)
+		fail func(*testenv.Storage)
 		more bool // a key was made nonetheless
 	}{
-		"no lock":       {func(s *faultyStorage) { s.lock = func(context.Context, string) error { return down } }, false},
-		"no list":       {func(s *faultyStorage) { s.list = func(context.Context, string) error { return down } }, false},
-		"no key":        {func(s *faultyStorage) { s.store = func(context.Context, string) error { return down } }, false},
-		"no retirement": {func(s *faultyStorage) { s.store = onlyFor(retirementSuffix, down) }, true},
+		"no lock":       {func(s *testenv.Storage) { s.OnLock = func(context.Context, string) error { return down } }, false},
+		"no list":       {func(s *testenv.Storage) { s.OnList = func(context.Context, string) error { return down } }, false},
+		"no key":        {func(s *testenv.Storage) { s.OnStore = func(context.Context, string) error { return down } }, false},
+		"no retirement": {func(s *testenv.Storage) { s.OnStore = onlyFor(retirementSuffix, down) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, a, b := newPair(t)
 			c.clock.Advance(time.Minute)
 			first := a.Current().Signing().ID()
-			lock, list := a.storage.lock, a.storage.list
+			lock, list := a.storage.OnLock, a.storage.OnList
 			tc.fail(a.storage)
 			if _, err := a.Rotate(t.Context(), true); !errors.Is(err, down) {
 				t.Errorf("error is %v", err)
@@ -179,7 +181,7 @@ func TestEmergencyThatFails(t *testing.T) {
 			if tc.more != (a.Current().Signing().ID() != first) {
 				t.Errorf("states are %q", states(a.Current()))
 			}
-			a.storage.lock, a.storage.list, a.storage.store = lock, list, nil
+			a.storage.OnLock, a.storage.OnList, a.storage.OnStore = lock, list, nil
 			kid, err := a.Rotate(t.Context(), true)
 			if err != nil {
 				t.Fatal(err)
@@ -206,8 +208,8 @@ func onlyFor(suffix string, err error) func(context.Context, string) error {
 }
 
 func TestRotateWithoutManagedKeys(t *testing.T) {
-	ring := NewKeyring(exampleKey(t))
-	if _, err := FixedKeys(ring).Rotate(t.Context(), true); !errors.Is(err, ErrFixedKeys) {
+	ring := New(exampleKey(t))
+	if _, err := Fixed(ring).Rotate(t.Context(), true); !errors.Is(err, ErrFixedKeys) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -250,7 +252,7 @@ func TestRetiredKeysStayRetired(t *testing.T) {
 	// reads, and only reads, as a reload does
 	for name, n := range map[string]*node{"who retired them": a, "who was told": b} {
 		rollBack()
-		c.start(n, n.KeySource)
+		c.start(n, n.Source)
 		if _, err := n.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}

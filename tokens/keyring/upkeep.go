@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// RefreshInterval is how often [KeySource.Keep] wants to be told to read
-// storage; see [KeyStore.RefreshInterval]. It is zero if the keys are fixed.
-func (s *KeySource) RefreshInterval() time.Duration {
+// RefreshInterval is how often [Source.Keep] wants to be told to read
+// storage; see [Store.RefreshInterval]. It is zero if the keys are fixed.
+func (s *Source) RefreshInterval() time.Duration {
 	if s.store == nil {
 		return 0
 	}
@@ -19,7 +19,7 @@ func (s *KeySource) RefreshInterval() time.Duration {
 // Keep reads storage at once and at every tick, and does there what is due,
 // until ctx is done. Storage that hangs is asked nothing more until it answers;
 // that is reported like any failure. With fixed keys it returns at once.
-func (s *KeySource) Keep(ctx context.Context, ticks <-chan time.Time) {
+func (s *Source) Keep(ctx context.Context, ticks <-chan time.Time) {
 	if s.store == nil {
 		return
 	}
@@ -37,13 +37,13 @@ func (s *KeySource) Keep(ctx context.Context, ticks <-chan time.Time) {
 }
 
 // overdue reports that storage hangs, deaf to the end of the attempt.
-func (s *KeySource) overdue(a *attempt, waited time.Duration) {
+func (s *Source) overdue(a *attempt, waited time.Duration) {
 	s.mu.Lock()
 	changed := s.running == a && !s.down
 	s.down = s.down || changed
 	s.mu.Unlock()
 	if changed {
-		s.store.report(KeysUnavailable, s.store.prefix(), fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
+		s.store.report(EventUnavailable, s.store.prefix(), fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
 	}
 }
 
@@ -51,7 +51,7 @@ func (s *KeySource) overdue(a *attempt, waited time.Duration) {
 // has a `kid` that is not known here: another node may have made the key. It
 // costs next to nothing and does something every 5 s at most, for anybody can
 // invent a `kid`.
-func (s *KeySource) RefreshSoon() {
+func (s *Source) RefreshSoon() {
 	if s.store == nil {
 		return
 	}
@@ -63,10 +63,10 @@ func (s *KeySource) RefreshSoon() {
 	go s.begin(s.upkeep)
 }
 
-// allowed returns the lifetime of a token of that keyring, in seconds. It is
+// LimitLifetime returns the lifetime of a token of that keyring, in seconds. It is
 // never longer than storage says tokens of the signing key last, for the key
 // is published no longer than that; a longer one is asked for.
-func (s *KeySource) allowed(ring *Keyring, seconds int64) int64 {
+func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
 	longest := int64(ring.longest / time.Second)
 	if longest == 0 || seconds <= longest {
 		return seconds
@@ -84,7 +84,7 @@ var ErrFixedKeys = errors.New("the signing key is a file: replace the file and r
 // is retired, so that its tokens are refused: here when Rotate returns, on
 // other nodes when they next read storage. It waits for other work on storage
 // and for its own, 5 s each or until ctx is done; what it has begun goes on.
-func (s *KeySource) Rotate(ctx context.Context, retire bool) (kid string, err error) {
+func (s *Source) Rotate(ctx context.Context, retire bool) (kid string, err error) {
 	if s.store == nil {
 		return "", ErrFixedKeys
 	}

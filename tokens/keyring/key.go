@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"bytes"
@@ -30,15 +30,15 @@ type Key struct {
 	headers   [len(typeNames)]string // the encoded JOSE headers, each with its dot
 }
 
-// tokenType is what a token is, which its `typ` says (RFC 8725 §3.11).
-type tokenType int
+// TokenType is what a token is, which its `typ` says (RFC 8725 §3.11).
+type TokenType int
 
 const (
-	typeAccess  tokenType = iota // RFC 9068 §2.1
-	typeGateway                  // see [GatewayToken]
+	AccessToken  TokenType = iota // RFC 9068 §2.1
+	GatewayToken                  // see tokens.GatewayToken
 )
 
-var typeNames = [...]string{typeAccess: "at+jwt", typeGateway: "gateway+jwt"}
+var typeNames = [...]string{AccessToken: "at+jwt", GatewayToken: "gateway+jwt"}
 
 // NewKey makes a signing key of an *ecdsa.PrivateKey, *rsa.PrivateKey or
 // ed25519.PrivateKey. An empty alg means the natural one of the key: ES256,
@@ -59,8 +59,8 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 	if kind != alg.keyType() {
 		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s: change one of them", alg, alg.keyType(), kind)
 	}
-	if key, ok := private.(*rsa.PrivateKey); ok && key.N.BitLen() < minRSABits {
-		return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", key.N.BitLen(), minRSABits)
+	if key, ok := private.(*rsa.PrivateKey); ok && key.N.BitLen() < MinRSABits {
+		return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", key.N.BitLen(), MinRSABits)
 	}
 
 	public := jose.JSONWebKey{Key: private.Public(), Algorithm: string(alg), Use: "sig"}
@@ -106,10 +106,10 @@ func (k *Key) Created() time.Time { return k.created }
 // `alg` and `kid`.
 func (k *Key) Public() jose.JSONWebKey { return k.public }
 
-// sign returns the token with the given claims, a JSON object. It is
+// Sign returns the token with the given claims, a JSON object. It is
 // jwt.Token.SignedString, but the header is encoded once per key and the claims
 // only once per token: that halves what a token costs beside its signature.
-func (k *Key) sign(typ tokenType, claims []byte) (string, error) {
+func (k *Key) Sign(typ TokenType, claims []byte) (string, error) {
 	input := k.headers[typ] + base64.RawURLEncoding.EncodeToString(claims)
 	signature, err := k.method.Sign(input, k.private)
 	if err != nil {

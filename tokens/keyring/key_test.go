@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"crypto"
@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -44,11 +45,11 @@ func TestGenerateFitsItsAlgorithm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key, err := NewKey(private, alg, testNow)
+		key, err := NewKey(private, alg, testenv.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if key.Algorithm() != alg || !key.Created().Equal(testNow) {
+		if key.Algorithm() != alg || !key.Created().Equal(testenv.Now) {
 			t.Errorf("%s: got algorithm %s, created %v", alg, key.Algorithm(), key.Created())
 		}
 	}

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"bytes"
@@ -17,9 +17,9 @@ import (
 
 const (
 	maxVerifyKeys = 1 << 20 // bytes of a file
-	maxKeyID      = 256     // bytes
-	// maxRSABits bounds what one signature costs to check.
-	maxRSABits = 8192
+	MaxKeyID      = 256     // bytes
+	// MaxRSABits bounds what one signature costs to check.
+	MaxRSABits = 8192
 )
 
 // VerifyKey is a public key that is published and accepted, but never signs:
@@ -29,8 +29,8 @@ type VerifyKey struct {
 	doc []byte
 }
 
-func (k *VerifyKey) info() KeyInfo {
-	return KeyInfo{ID: k.ID, Algorithm: k.Algorithm, State: KeyStateVerify}
+func (k *VerifyKey) info() Info {
+	return Info{ID: k.ID, Algorithm: k.Algorithm, State: StateVerify}
 }
 
 // newVerifyKey makes a key of an *ecdsa.PublicKey, *rsa.PublicKey or
@@ -52,10 +52,10 @@ func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKe
 	}
 	if key, ok := public.(*rsa.PublicKey); ok {
 		switch bits := key.N.BitLen(); {
-		case bits < minRSABits:
-			return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", bits, minRSABits)
-		case bits > maxRSABits:
-			return nil, fmt.Errorf("the RSA key has %d bits: use one of at most %d", bits, maxRSABits)
+		case bits < MinRSABits:
+			return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", bits, MinRSABits)
+		case bits > MaxRSABits:
+			return nil, fmt.Errorf("the RSA key has %d bits: use one of at most %d", bits, MaxRSABits)
 		case key.E < 3 || key.E%2 == 0:
 			return nil, errors.New("the RSA key has a bad exponent: check where the file comes from")
 		}
@@ -68,8 +68,8 @@ func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKe
 		}
 		jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
 	}
-	if len(jwk.KeyID) > maxKeyID {
-		return nil, fmt.Errorf("the kid has %d bytes: use at most %d", len(jwk.KeyID), maxKeyID)
+	if len(jwk.KeyID) > MaxKeyID {
+		return nil, fmt.Errorf("the kid has %d bytes: use at most %d", len(jwk.KeyID), MaxKeyID)
 	}
 	doc, err := jwk.MarshalJSON()
 	if err != nil {

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"cmp"
@@ -17,27 +17,27 @@ import (
 // ErrNoKey means that storage could be read and holds no key of this issuer.
 var ErrNoKey = errors.New("there is no signing key in storage")
 
-// The events that a [KeyStore] and its [KeySource] report.
+// The events that a [Store] and its [Source] report.
 const (
-	KeyCreated   = "key_created"   // a key was stored that signs at once
-	KeyAnnounced = "key_announced" // a key was stored that signs later
-	KeyActive    = "key_active"    // another key signs from now on
-	KeyRetired   = "key_retired"   // a key was retired before its time
-	KeyRestored  = "key_restored"  // storage had lost a key, it was written again
-	KeyDeleted   = "key_deleted"   // the last token of a key has ended long ago
-	KeysReadable = "keys_readable" // storage can be read again
+	EventCreated   = "key_created"   // a key was stored that signs at once
+	EventAnnounced = "key_announced" // a key was stored that signs later
+	EventActive    = "key_active"    // another key signs from now on
+	EventRetired   = "key_retired"   // a key was retired before its time
+	EventRestored  = "key_restored"  // storage had lost a key, it was written again
+	EventDeleted   = "key_deleted"   // the last token of a key has ended long ago
+	EventReadable  = "keys_readable" // storage can be read again
 
 	// These come with an error.
-	KeysUnavailable   = "keys_unavailable"    // storage cannot be read or written; the keys in memory stay in use
-	KeyUnreadable     = "key_unreadable"      // the object cannot be read or is damaged
-	KeyVersionUnknown = "key_version_unknown" // a later release wrote the object
-	KeyForeign        = "key_foreign"         // the object belongs to another issuer
-	KeyUnlockFailed   = "key_unlock_failed"   // the storage lock could not be released
+	EventUnavailable    = "keys_unavailable"    // storage cannot be read or written; the keys in memory stay in use
+	EventUnreadable     = "key_unreadable"      // the object cannot be read or is damaged
+	EventVersionUnknown = "key_version_unknown" // a later release wrote the object
+	EventForeign        = "key_foreign"         // the object belongs to another issuer
+	EventUnlockFailed   = "key_unlock_failed"   // the storage lock could not be released
 )
 
 const unlockTimeout = 5 * time.Second
 
-// KeyStore keeps the managed signing keys of one issuer in a
+// Store keeps the managed signing keys of one issuer in a
 // certmagic.Storage, one JSON object a key, under mtls/<realm>/keys/<kid>.json.
 // Every node that shares the storage works out by what is stored and by its
 // clock which key signs: the one whose time to sign came last. Keys to come are
@@ -50,7 +50,7 @@ const unlockTimeout = 5 * time.Second
 //
 // Objects that are damaged or belong to another issuer are reported when they
 // are first seen and skipped; they are neither overwritten nor deleted.
-type KeyStore struct {
+type Store struct {
 	// Storage holds the keys. Mandatory.
 	Storage certmagic.Storage
 	// Realm is the folder of the keys. Mandatory.
@@ -89,7 +89,7 @@ type KeyStore struct {
 
 // Load reads the keyring and changes nothing. It returns [ErrNoKey] if there is
 // no key, or the error of a storage that cannot be read.
-func (s *KeyStore) Load(ctx context.Context) (*Keyring, error) {
+func (s *Store) Load(ctx context.Context) (*Keyring, error) {
 	found, err := s.look(ctx, nil)
 	return s.ring(found.keys, err)
 }
@@ -98,12 +98,12 @@ func (s *KeyStore) Load(ctx context.Context) (*Keyring, error) {
 // makes the first key, so that several nodes that start together end up with
 // the same one, or announces the next. It returns the error of a storage that
 // cannot be read, locked or written, also if there is a keyring nonetheless.
-func (s *KeyStore) LoadOrCreate(ctx context.Context) (*Keyring, error) {
+func (s *Store) LoadOrCreate(ctx context.Context) (*Keyring, error) {
 	keys, err := s.maintain(ctx, nil)
 	return s.ring(keys, err)
 }
 
-func (s *KeyStore) ring(keys lifeline, err error) (*Keyring, error) {
+func (s *Store) ring(keys lifeline, err error) (*Keyring, error) {
 	ring := keys.ring(s.now(), s.VerifyKeys)
 	if ring == nil && err == nil {
 		err = ErrNoKey
@@ -113,7 +113,7 @@ func (s *KeyStore) ring(keys lifeline, err error) (*Keyring, error) {
 
 // look reads storage, beside the keys that this node already has. The error
 // says what could not be read; there may be keys nonetheless.
-func (s *KeyStore) look(ctx context.Context, held lifeline) (*reading, error) {
+func (s *Store) look(ctx context.Context, held lifeline) (*reading, error) {
 	if err := s.check(); err != nil {
 		return new(reading), err
 	}
@@ -130,7 +130,7 @@ func (s *KeyStore) look(ctx context.Context, held lifeline) (*reading, error) {
 
 // maintain reads storage and does what is due. It returns the keys as they are
 // then, none if storage could not be read, and what went wrong.
-func (s *KeyStore) maintain(ctx context.Context, held lifeline) (lifeline, error) {
+func (s *Store) maintain(ctx context.Context, held lifeline) (lifeline, error) {
 	found, err := s.look(ctx, held)
 	// An object that could not be read may be the key: making another one
 	// would be rash.
@@ -151,7 +151,7 @@ func (s *KeyStore) maintain(ctx context.Context, held lifeline) (lifeline, error
 }
 
 // locked calls f while this node holds the storage lock.
-func (s *KeyStore) locked(ctx context.Context, f func() error) error {
+func (s *Store) locked(ctx context.Context, f func() error) error {
 	lock := s.prefix()
 	if err := s.Storage.Lock(ctx, lock); err != nil {
 		return fmt.Errorf("locking '%s' in storage: %w", lock, err)
@@ -162,17 +162,17 @@ func (s *KeyStore) locked(ctx context.Context, f func() error) error {
 
 // unlock releases the lock even if ctx has ended meanwhile: a reload cancels
 // it, and a lock left behind would stop every other node.
-func (s *KeyStore) unlock(ctx context.Context, lock string) {
+func (s *Store) unlock(ctx context.Context, lock string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
 	if err := s.Storage.Unlock(ctx, lock); err != nil {
-		s.report(KeyUnlockFailed, lock, err)
+		s.report(EventUnlockFailed, lock, err)
 	}
 }
 
 // carryOut does what is due and returns the keys as they are then. What is most
 // needed comes first; the first error ends it.
-func (s *KeyStore) carryOut(ctx context.Context, found *reading, t tasks) (lifeline, error) {
+func (s *Store) carryOut(ctx context.Context, found *reading, t tasks) (lifeline, error) {
 	keys := found.keys
 	for _, kid := range t.retire {
 		if err := s.retire(ctx, kid); err != nil {
@@ -185,7 +185,7 @@ func (s *KeyStore) carryOut(ctx context.Context, found *reading, t tasks) (lifel
 			return keys, err
 		}
 		keys = keys.with(key)
-		s.report(KeyRestored, s.path(key.id), nil)
+		s.report(EventRestored, s.path(key.id), nil)
 	}
 	for _, kid := range t.raise {
 		key := keys[keys.index(kid)]
@@ -206,14 +206,14 @@ func (s *KeyStore) carryOut(ctx context.Context, found *reading, t tasks) (lifel
 		if err := s.Storage.Delete(ctx, name); err != nil {
 			return keys, fmt.Errorf("deleting '%s' from storage: %w", name, err)
 		}
-		s.report(KeyDeleted, name, nil)
+		s.report(EventDeleted, name, nil)
 	}
 	return keys, nil
 }
 
 // create makes and stores a key that signs at once or after its announcement.
 // Its name derives from its public key, so no object can be in its place.
-func (s *KeyStore) create(ctx context.Context, announce bool) (managedKey, error) {
+func (s *Store) create(ctx context.Context, announce bool) (managedKey, error) {
 	private, err := Generate(s.algorithm())
 	if err != nil {
 		return managedKey{}, fmt.Errorf("generating a signing key: %w", err)
@@ -223,9 +223,9 @@ func (s *KeyStore) create(ctx context.Context, announce bool) (managedKey, error
 	if err != nil {
 		return managedKey{}, err
 	}
-	from, event := created, KeyCreated
+	from, event := created, EventCreated
 	if announce {
-		from, event = created.Add(s.announceFor()+time.Second), KeyAnnounced
+		from, event = created.Add(s.announceFor()+time.Second), EventAnnounced
 	}
 	managed := newManagedKey(key, from, s.longest())
 	if err := s.put(ctx, managed); err != nil {
@@ -235,7 +235,7 @@ func (s *KeyStore) create(ctx context.Context, announce bool) (managedKey, error
 	return managed, nil
 }
 
-func (s *KeyStore) put(ctx context.Context, key managedKey) error {
+func (s *Store) put(ctx context.Context, key managedKey) error {
 	data, err := encodeStoredKey(key, s.Issuer)
 	if err != nil {
 		return fmt.Errorf("encoding the signing key: %w", err)
@@ -247,7 +247,7 @@ func (s *KeyStore) put(ctx context.Context, key managedKey) error {
 	return nil
 }
 
-func (s *KeyStore) check() error {
+func (s *Store) check() error {
 	switch {
 	case s.Storage == nil:
 		return errors.New("the key store has no storage")
@@ -263,25 +263,25 @@ func (s *KeyStore) check() error {
 	return err
 }
 
-func (s *KeyStore) prefix() string {
+func (s *Store) prefix() string {
 	return path.Join("mtls", certmagic.StorageKeys.Safe(s.Realm), "keys")
 }
 
-func (s *KeyStore) path(kid string) string {
+func (s *Store) path(kid string) string {
 	return path.Join(s.prefix(), certmagic.StorageKeys.Safe(kid)+keySuffix)
 }
 
-func (s *KeyStore) algorithm() Algorithm {
+func (s *Store) algorithm() Algorithm {
 	return cmp.Or(s.Algorithm, DefaultAlgorithm)
 }
 
 // longest is the lifetime of tokens that keys have to record.
-func (s *KeyStore) longest() time.Duration {
+func (s *Store) longest() time.Duration {
 	return min(maxLongestToken, max(minLongestToken, s.LongestToken, time.Duration(s.raised.Load())))
 }
 
 // raise asks for a longer lifetime of tokens.
-func (s *KeyStore) raise(lifetime time.Duration) {
+func (s *Store) raise(lifetime time.Duration) {
 	for {
 		old := s.raised.Load()
 		if int64(lifetime) <= old || s.raised.CompareAndSwap(old, int64(lifetime)) {
@@ -290,14 +290,14 @@ func (s *KeyStore) raise(lifetime time.Duration) {
 	}
 }
 
-func (s *KeyStore) now() time.Time {
+func (s *Store) now() time.Time {
 	if s.Now == nil {
 		return time.Now()
 	}
 	return s.Now()
 }
 
-func (s *KeyStore) report(event, key string, err error) {
+func (s *Store) report(event, key string, err error) {
 	if s.Report != nil {
 		s.Report(event, key, err)
 	}

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -13,14 +13,16 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 func TestKeepReadsAtEachTick(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newStore(t, storage)
 	lists := make(chan struct{})
-	storage.list = func(context.Context, string) error { lists <- struct{}{}; return nil }
-	source := ManagedKeys(store, nil)
+	storage.OnList = func(context.Context, string) error { lists <- struct{}{}; return nil }
+	source := Managed(store, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	ticks, done := make(chan time.Time), make(chan struct{})
 	go func() { source.Keep(ctx, ticks); close(done) }()
@@ -34,7 +36,7 @@ func TestKeepReadsAtEachTick(t *testing.T) {
 	}
 	cancel()
 	<-done
-	FixedKeys(NewKeyring(exampleKey(t))).Keep(t.Context(), nil) // returns
+	Fixed(New(exampleKey(t))).Keep(t.Context(), nil) // returns
 }
 
 // A storage that hangs, deaf to its context, is asked once, reported once, and
@@ -47,7 +49,7 @@ func TestStorageThatHangs(t *testing.T) {
 	}
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	a.storage.list = func(context.Context, string) error {
+	a.storage.OnList = func(context.Context, string) error {
 		once.Do(func() { close(entered) })
 		<-release
 		return nil
@@ -60,7 +62,7 @@ func TestStorageThatHangs(t *testing.T) {
 		c.clock.Advance(3 * time.Minute)
 		ticks <- time.Time{}
 	}
-	if n := a.log.count(KeysUnavailable); n != 1 || a.Current().Signing().ID() != kid {
+	if n := a.log.count(EventUnavailable); n != 1 || a.Current().Signing().ID() != kid {
 		t.Errorf("reported %d times; states are %q", n, states(a.Current()))
 	}
 	impatient, stop := context.WithCancel(t.Context())
@@ -70,7 +72,7 @@ func TestStorageThatHangs(t *testing.T) {
 	}
 	close(release)
 	a.Wait(t.Context())
-	if a.log.count(KeysReadable) != 1 {
+	if a.log.count(EventReadable) != 1 {
 		t.Errorf("reported %v", a.log.all)
 	}
 	cancel()
@@ -92,7 +94,7 @@ func (e *events) count(event string) int {
 func TestStorageFailuresAreReportedOnChange(t *testing.T) {
 	c, a, _ := newPair(t)
 	read := a.LastRead()
-	if !read.Equal(testNow.Truncate(time.Second)) {
+	if !read.Equal(testenv.Now.Truncate(time.Second)) {
 		t.Errorf("last read at %v", read)
 	}
 	a.down = true
@@ -102,7 +104,7 @@ func TestStorageFailuresAreReportedOnChange(t *testing.T) {
 			t.Fatal("storage is not down")
 		}
 	}
-	if !a.LastRead().Equal(read) || a.log.count(KeysUnavailable) != 1 || a.log.count(KeysReadable) != 0 {
+	if !a.LastRead().Equal(read) || a.log.count(EventUnavailable) != 1 || a.log.count(EventReadable) != 0 {
 		t.Errorf("last read at %v, reported %v", a.LastRead(), a.log.all)
 	}
 	a.down = false
@@ -111,7 +113,7 @@ func TestStorageFailuresAreReportedOnChange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if a.LastRead().Sub(read) != 3*time.Minute || a.log.count(KeysReadable) != 1 {
+	if a.LastRead().Sub(read) != 3*time.Minute || a.log.count(EventReadable) != 1 {
 		t.Errorf("last read at %v, reported %v", a.LastRead(), a.log.all)
 	}
 }
@@ -119,23 +121,23 @@ func TestStorageFailuresAreReportedOnChange(t *testing.T) {
 // Whatever happens to the object of a key that is in use, the key stays.
 func TestKeyInUseOutlivesItsObject(t *testing.T) {
 	for name, tc := range map[string]struct {
-		harm     func(t *testing.T, s *faultyStorage, name string)
+		harm     func(t *testing.T, s *testenv.Storage, name string)
 		restored bool
 	}{
-		"damaged": {func(t *testing.T, s *faultyStorage, name string) {
+		"damaged": {func(t *testing.T, s *testenv.Storage, name string) {
 			if err := s.Storage.Store(t.Context(), name, []byte("x")); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
-		"not handed out": {func(_ *testing.T, s *faultyStorage, _ string) {
-			s.load = onlyFor(keySuffix, errors.New("permission denied"))
+		"not handed out": {func(_ *testing.T, s *testenv.Storage, _ string) {
+			s.OnLoad = onlyFor(keySuffix, errors.New("permission denied"))
 		}, false},
-		"deleted": {func(t *testing.T, s *faultyStorage, name string) {
+		"deleted": {func(t *testing.T, s *testenv.Storage, name string) {
 			if err := s.Storage.Delete(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
 		}, true},
-		"vanished with the folder": {func(t *testing.T, s *faultyStorage, _ string) {
+		"vanished with the folder": {func(t *testing.T, s *testenv.Storage, _ string) {
 			if err := s.Storage.Delete(t.Context(), "mtls"); err != nil {
 				t.Fatal(err)
 			}
@@ -157,10 +159,10 @@ func TestKeyInUseOutlivesItsObject(t *testing.T) {
 				}
 			}
 			after, _ := a.storage.Storage.Load(t.Context(), object)
-			if restored := string(after) == string(before) && a.log.count(KeyRestored) == 1; restored != tc.restored {
+			if restored := string(after) == string(before) && a.log.count(EventRestored) == 1; restored != tc.restored {
 				t.Errorf("restored: %v; reported %v", restored, a.log.all)
 			}
-			if !tc.restored && a.log.count(KeyUnreadable) != 1 {
+			if !tc.restored && a.log.count(EventUnreadable) != 1 {
 				t.Errorf("reported %v", a.log.all)
 			}
 			if _ = b.refresh(); states(b.Current()) != kid+" active" {
@@ -175,7 +177,7 @@ func TestKeyInUseOutlivesItsObject(t *testing.T) {
 func TestListingThatFailsForAMoment(t *testing.T) {
 	_, a, _ := newPair(t)
 	failures := 0
-	a.storage.list = func(context.Context, string) error {
+	a.storage.OnList = func(context.Context, string) error {
 		if failures++; failures%3 != 0 {
 			return &fs.PathError{Op: "lstat", Path: "123", Err: fs.ErrNotExist}
 		}
@@ -186,7 +188,7 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 	if err != nil || ring.Signing().ID() != a.Current().Signing().ID() || len(log.all) != 0 {
 		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
 	}
-	a.storage.list = func(context.Context, string) error { return fs.ErrNotExist }
+	a.storage.OnList = func(context.Context, string) error { return fs.ErrNotExist }
 	if ring, err := fresh.LoadOrCreate(t.Context()); ring != nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a folder that is there and cannot be listed: %v, %v", ring, err)
 	}
@@ -218,9 +220,9 @@ func TestRefreshSoon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.storage.calls = nil
+	a.storage.Forget()
 	asked := make(chan struct{})
-	a.storage.list = func(context.Context, string) error { <-asked; return nil }
+	a.storage.OnList = func(context.Context, string) error { <-asked; return nil }
 	for range 100 {
 		a.PublicKey("made up")
 	}
@@ -229,22 +231,22 @@ func TestRefreshSoon(t *testing.T) {
 	}
 	close(asked)
 	awaitRead(t, a, kid)
-	if n := a.storage.count("list"); n != 1 {
+	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times", n)
 	}
 	a.PublicKey("made up")
 	a.PublicKey("made up")
 	a.Wait(t.Context())
-	if n := a.storage.count("list"); n != 1 {
+	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times within the pause", n)
 	}
 	c.clock.Advance(askPause)
 	a.PublicKey(kid) // known: no reason to read
 	a.Wait(t.Context())
-	if n := a.storage.count("list"); n != 1 {
+	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times although the key is known", n)
 	}
-	FixedKeys(NewKeyring(exampleKey(t))).PublicKey("made up") // nothing to read
+	Fixed(New(exampleKey(t))).PublicKey("made up") // nothing to read
 }
 
 // awaitRead waits until a node publishes a key.
@@ -262,22 +264,16 @@ func awaitRead(t *testing.T, n *node, kid string) {
 	}
 }
 
-// No token lasts longer than storage knows: a longer lifetime is recorded
-// first, and a shorter one does not make a key leave earlier.
-func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
+// A longer lifetime is recorded with the key, and a shorter one does not make a
+// key leave earlier.
+func TestLongestLifetimeIsRecorded(t *testing.T) {
 	_, a, b := newPair(t)
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Lifetime: 3 * time.Hour, Now: a.store.Now}, a.KeySource)
-	if err != nil {
-		t.Fatal(err)
+	threeHours := int64(3 * 3600)
+	if got := a.LimitLifetime(a.Current(), threeHours); got != 3600 {
+		t.Errorf("a token may last %d s, storage says 3600", got)
 	}
-	if got := mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn; got != 3600 {
-		t.Errorf("the first token lasts %d s, storage says 3600", got)
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); a.LimitLifetime(a.Current(), threeHours) != threeHours; time.Sleep(time.Millisecond) {
 		a.Wait(t.Context())
-		if mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn == 3*3600 {
-			break
-		}
 		if time.Now().After(deadline) {
 			t.Fatal("the longer lifetime is never recorded")
 		}
@@ -305,19 +301,9 @@ func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
 	}
 }
 
-func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
+// A key of the new algorithm is announced like any other.
+func TestChangedAlgorithmIsAnnounced(t *testing.T) {
 	c, a, _ := newPair(t)
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: a.store.Now}, a.KeySource)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := func(algs string) {
-		t.Helper()
-		if body := string(issuer.Metadata().Body); !strings.Contains(body, `"id_token_signing_alg_values_supported":[`+algs+`]`) {
-			t.Errorf("the metadata is %s, want %s", body, algs)
-		}
-	}
-	want(`"ES256"`)
 	a.store.Algorithm = EdDSA
 	if err := a.refresh(); err != nil {
 		t.Fatal(err)
@@ -325,16 +311,18 @@ func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
 	if got := a.Current().Signing().Algorithm(); got != ES256 {
 		t.Errorf("a key that nobody has seen signs with %s", got)
 	}
-	want(`"ES256","EdDSA"`)
+	if got := a.Algorithms(); !slices.Equal(got, []Algorithm{ES256, EdDSA}) {
+		t.Errorf("algorithms are %v", got)
+	}
 	c.clock.Advance(10*time.Minute + time.Second)
-	want(`"EdDSA","ES256"`)
-	c.clock.Advance(2 * time.Hour)
-	want(`"EdDSA"`)
+	if got := a.Algorithms(); !slices.Equal(got, []Algorithm{EdDSA, ES256}) {
+		t.Errorf("algorithms are %v", got)
+	}
 }
 
 func TestKeysOfTheReleaseBefore(t *testing.T) {
 	store, log := newStore(t, newStorage(t))
-	key := mustKey(t, ES256, testNow)
+	key := mustKey(t, ES256, testenv.Now)
 	private, err := encodePrivateKeyPEM(key.private)
 	if err != nil {
 		t.Fatal(err)
@@ -358,7 +346,7 @@ func TestReloadTakesOverTheKeys(t *testing.T) {
 	a.down = true
 	before := a.Current()
 	store, _ := newStore(t, a.storage)
-	after := ManagedKeys(store, a.KeySource)
+	after := Managed(store, a.Source)
 	if _, err := after.Load(t.Context()); err == nil {
 		t.Error("storage is not down")
 	}
@@ -368,11 +356,11 @@ func TestReloadTakesOverTheKeys(t *testing.T) {
 	// not those of another issuer, nor those of a file
 	other, _ := newStore(t, a.storage)
 	other.Issuer = "https://other.example.com"
-	fixed := FixedKeys(NewKeyring(exampleKey(t)))
-	if ManagedKeys(other, a.KeySource).Current() != nil || ManagedKeys(store, fixed).Current() != nil {
+	fixed := Fixed(New(exampleKey(t)))
+	if Managed(other, a.Source).Current() != nil || Managed(store, fixed).Current() != nil {
 		t.Error("keys of others were taken over")
 	}
-	if !slices.Contains(a.log.all, KeyAnnounced) {
+	if !slices.Contains(a.log.all, EventAnnounced) {
 		t.Errorf("reported %v", a.log.all)
 	}
 }

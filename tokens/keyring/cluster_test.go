@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/certmagic"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 // node is one server of a cluster, with a clock and a view of storage of its
 // own.
 type node struct {
-	*KeySource
-	storage *faultyStorage
+	*Source
+	storage *testenv.Storage
 	skew    time.Duration
 	log     *events
 	down    bool // storage does not answer this node
@@ -30,7 +30,7 @@ func (n *node) sane() bool { return n.skew.Abs() <= clockTolerance }
 // says.
 type cluster struct {
 	t      *testing.T
-	clock  *clock
+	clock  *testenv.Clock
 	folder string
 	nodes  []*node
 	tokens map[signed]time.Time // the last `exp`
@@ -48,16 +48,16 @@ type signed struct {
 }
 
 func newCluster(t *testing.T, skews ...time.Duration) *cluster {
-	c := &cluster{t: t, clock: newClock(), folder: t.TempDir(), tokens: make(map[signed]time.Time), kids: make(map[string]bool)}
+	c := &cluster{t: t, clock: testenv.NewClock(), folder: t.TempDir(), tokens: make(map[signed]time.Time), kids: make(map[string]bool)}
 	for _, skew := range skews {
-		n := &node{storage: &faultyStorage{Storage: &certmagic.FileStorage{Path: c.folder}}, skew: skew}
+		n := &node{storage: testenv.NewStorage(c.folder), skew: skew}
 		fail := func(context.Context, string) error {
 			if n.down {
 				return errors.New("down")
 			}
 			return nil
 		}
-		n.storage.list, n.storage.lock = fail, fail
+		n.storage.OnList, n.storage.OnLock = fail, fail
 		c.nodes = append(c.nodes, n)
 		c.start(n, nil)
 	}
@@ -65,11 +65,11 @@ func newCluster(t *testing.T, skews ...time.Duration) *cluster {
 }
 
 // start starts a node anew, or reloads it if running is its source.
-func (c *cluster) start(n *node, running *KeySource) {
+func (c *cluster) start(n *node, running *Source) {
 	store, log := newStore(c.t, n.storage)
 	store.RotateEvery, store.AnnounceFor = MinRotateEvery, 10*time.Minute
 	store.Now = func() time.Time { return c.clock.Now().Add(n.skew) }
-	n.KeySource, n.log = ManagedKeys(store, running), log
+	n.Source, n.log = Managed(store, running), log
 }
 
 // refresh lets a node read storage, as it does at each interval.
@@ -87,7 +87,7 @@ func (c *cluster) mint(by int) {
 	if ring == nil || !n.sane() {
 		return
 	}
-	lifetime := time.Duration(n.allowed(ring, int64(time.Hour/time.Second))) * time.Second
+	lifetime := time.Duration(n.LimitLifetime(ring, int64(time.Hour/time.Second))) * time.Second
 	c.tokens[signed{ring.Signing().ID(), by}] = n.store.now().Add(lifetime)
 	c.kids[ring.Signing().ID()] = true
 }
@@ -107,7 +107,7 @@ func (c *cluster) check() {
 			}
 			if _, known := ring.PublicKey(token.kid); !known {
 				c.t.Fatalf("after %v: node %d (%v) does not publish %s, with which node %d signed until %v; it has %s",
-					c.clock.Now().Sub(testNow), i, n.skew, token.kid, token.by, exp.Sub(testNow), states(ring))
+					c.clock.Now().Sub(testenv.Now), i, n.skew, token.kid, token.by, exp.Sub(testenv.Now), states(ring))
 			}
 		}
 	}
@@ -163,7 +163,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 		{"nodes that reload", []time.Duration{0, time.Minute, -time.Minute}, func(c *cluster, past time.Duration) {
 			if past%(7*time.Minute) == 0 {
 				n := c.nodes[int(past/(7*time.Minute))%3]
-				c.start(n, n.KeySource)
+				c.start(n, n.Source)
 			}
 		}},
 		{"storage that is often down for all", []time.Duration{0, 0, 0}, func(c *cluster, past time.Duration) {
@@ -186,7 +186,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 		{"a change of the algorithm", []time.Duration{0, 2 * time.Minute, -2 * time.Minute}, func(c *cluster, past time.Duration) {
 			if past%(20*time.Minute) == 0 && past > 0 && past <= time.Hour {
 				n := c.nodes[int(past/(20*time.Minute))-1]
-				c.start(n, n.KeySource)
+				c.start(n, n.Source)
 				n.store.Algorithm = EdDSA
 			}
 		}},
@@ -235,7 +235,7 @@ func TestKeysAreDeletedInTheEnd(t *testing.T) {
 		}
 		c.clock.Advance(time.Hour)
 	}
-	if !slices.Contains(c.nodes[0].log.all, KeyDeleted) {
+	if !slices.Contains(c.nodes[0].log.all, EventDeleted) {
 		t.Error("no key was ever deleted")
 	}
 	if n := len(c.nodes[0].Infos()); n > 4 {
@@ -250,14 +250,14 @@ func TestStorageCallsWhileNothingIsDue(t *testing.T) {
 	if err := n.refresh(); err != nil {
 		t.Fatal(err)
 	}
-	n.storage.calls = nil
+	n.storage.Forget()
 	for range 3 {
 		c.clock.Advance(30 * time.Second)
 		if err := n.refresh(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, want := fmt.Sprint(n.storage.calls), "[list load list load list load]"; got != want {
+	if got, want := fmt.Sprint(n.storage.Calls()), "[list load list load list load]"; got != want {
 		t.Errorf("storage calls are %s, want %s", got, want)
 	}
 }

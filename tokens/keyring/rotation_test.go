@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"fmt"
@@ -6,17 +6,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 // life makes a lifeline of keys that sign from these times on, as offsets from
-// testNow, with tokens of an hour. They are named k0, k1 and so on.
+// testenv.Now, with tokens of an hour. They are named k0, k1 and so on.
 func life(t *testing.T, from ...time.Duration) lifeline {
 	t.Helper()
 	var l lifeline
 	for n, d := range from {
-		key := *mustKey(t, ES256, testNow.Add(d))
+		key := *mustKey(t, ES256, testenv.Now.Add(d))
 		key.id = fmt.Sprintf("k%d", n)
-		l = append(l, newManagedKey(&key, testNow.Add(d), time.Hour))
+		l = append(l, newManagedKey(&key, testenv.Now.Add(d), time.Hour))
 	}
 	return newLifeline(l)
 }
@@ -62,7 +64,7 @@ func TestStatesFollowFromTheClock(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := life(t, tc.from...)
-			now := testNow.Add(tc.at)
+			now := testenv.Now.Add(tc.at)
 			ring := l.ring(now, nil)
 			if got := states(ring); got != tc.want {
 				t.Fatalf("states are %q, want %q", got, tc.want)
@@ -88,7 +90,7 @@ func TestStatesFollowFromTheClock(t *testing.T) {
 func TestKidDecidesBetweenKeysOfOneTime(t *testing.T) {
 	a, b := life(t, 0, 0), life(t, 0, 0)
 	slices.Reverse(b)
-	if one, two := states(a.ring(testNow, nil)), states(newLifeline(b).ring(testNow, nil)); one != two || one != "k1 active, k0 past" {
+	if one, two := states(a.ring(testenv.Now, nil)), states(newLifeline(b).ring(testenv.Now, nil)); one != two || one != "k1 active, k0 past" {
 		t.Errorf("two nodes see %q and %q", one, two)
 	}
 }
@@ -96,10 +98,10 @@ func TestKidDecidesBetweenKeysOfOneTime(t *testing.T) {
 func TestLongestTokenDecidesWhenAKeyLeaves(t *testing.T) {
 	l := life(t, 0, day)
 	l[0].longest = 10 * day
-	if got := states(l.ring(testNow.Add(11*day), nil)); got != "k1 active, k0 past" {
+	if got := states(l.ring(testenv.Now.Add(11*day), nil)); got != "k1 active, k0 past" {
 		t.Errorf("states are %q", got)
 	}
-	if got := states(l.ring(testNow.Add(11*day+publishedSlack), nil)); got != "k1 active" {
+	if got := states(l.ring(testenv.Now.Add(11*day+publishedSlack), nil)); got != "k1 active" {
 		t.Errorf("states are %q", got)
 	}
 }
@@ -110,7 +112,7 @@ func TestWhatIsDue(t *testing.T) {
 		name   string
 		from   []time.Duration
 		at     time.Duration
-		change func(*KeyStore, lifeline)
+		change func(*Store, lifeline)
 		want   string
 	}{
 		{"no key", nil, 0, nil, "create"},
@@ -123,17 +125,17 @@ func TestWhatIsDue(t *testing.T) {
 		{"announced by a clock far ahead", []time.Duration{0, 50 * rotate}, rotate - announce, nil, "announce"},
 		{"a clock behind", []time.Duration{0}, -clockTolerance, nil, ""},
 		{"made by a clock far ahead", []time.Duration{50 * rotate}, 0, nil, "announce"},
-		{"another algorithm", []time.Duration{0}, 0, func(s *KeyStore, _ lifeline) { s.Algorithm = EdDSA }, "announce"},
-		{"another algorithm, while a key is announced", []time.Duration{0, day}, 0, func(s *KeyStore, _ lifeline) { s.Algorithm = EdDSA }, ""},
-		{"longer tokens", []time.Duration{-day, 0, day}, 0, func(s *KeyStore, _ lifeline) { s.LongestToken = 2 * time.Hour }, "raise k1, raise k2"},
-		{"shorter tokens", []time.Duration{0}, 0, func(s *KeyStore, _ lifeline) { s.LongestToken = time.Minute }, ""},
-		{"an unreadable key", []time.Duration{0}, 0, func(s *KeyStore, l lifeline) { l[0].unread, s.LongestToken = true, day }, ""},
-		{"a missing key", []time.Duration{0}, 0, func(_ *KeyStore, l lifeline) { l[0].missing = true }, "restore k0"},
-		{"a missing key of the past", []time.Duration{0, day}, day, func(_ *KeyStore, l lifeline) { l[0].missing = true }, "restore k0"},
-		{"a missing key that has left", []time.Duration{0, day}, 3 * day, func(_ *KeyStore, l lifeline) { l[0].missing = true }, ""},
+		{"another algorithm", []time.Duration{0}, 0, func(s *Store, _ lifeline) { s.Algorithm = EdDSA }, "announce"},
+		{"another algorithm, while a key is announced", []time.Duration{0, day}, 0, func(s *Store, _ lifeline) { s.Algorithm = EdDSA }, ""},
+		{"longer tokens", []time.Duration{-day, 0, day}, 0, func(s *Store, _ lifeline) { s.LongestToken = 2 * time.Hour }, "raise k1, raise k2"},
+		{"shorter tokens", []time.Duration{0}, 0, func(s *Store, _ lifeline) { s.LongestToken = time.Minute }, ""},
+		{"an unreadable key", []time.Duration{0}, 0, func(s *Store, l lifeline) { l[0].unread, s.LongestToken = true, day }, ""},
+		{"a missing key", []time.Duration{0}, 0, func(_ *Store, l lifeline) { l[0].missing = true }, "restore k0"},
+		{"a missing key of the past", []time.Duration{0, day}, day, func(_ *Store, l lifeline) { l[0].missing = true }, "restore k0"},
+		{"a missing key that has left", []time.Duration{0, day}, 3 * day, func(_ *Store, l lifeline) { l[0].missing = true }, ""},
 		{"one that has left", []time.Duration{0, day}, day + time.Hour + publishedSlack + deletionSlack, nil, ""},
 		{"one that has left long ago", []time.Duration{0, day}, day + time.Hour + publishedSlack + deletionSlack + 1, nil, "remove k0.json"},
-		{"an unreadable one that has left long ago", []time.Duration{0, day}, 5 * day, func(_ *KeyStore, l lifeline) { l[0].unread = true }, ""},
+		{"an unreadable one that has left long ago", []time.Duration{0, day}, 5 * day, func(_ *Store, l lifeline) { l[0].unread = true }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			store, _ := newStore(t, newStorage(t))
@@ -142,7 +144,7 @@ func TestWhatIsDue(t *testing.T) {
 			if tc.change != nil {
 				tc.change(store, l)
 			}
-			work := store.due(&reading{keys: l}, testNow.Add(tc.at))
+			work := store.due(&reading{keys: l}, testenv.Now.Add(tc.at))
 			if got := renderTasks(work); got != tc.want || work.none() != (tc.want == "") {
 				t.Errorf("due is %q, want %q", got, tc.want)
 			}
@@ -200,12 +202,12 @@ func TestIntervals(t *testing.T) {
 		time.Minute:      {12 * time.Second, 12 * time.Second},
 		MinAnnounceFor:   {time.Second, time.Second},
 	} {
-		source := ManagedKeys(&KeyStore{AnnounceFor: announce}, nil)
+		source := Managed(&Store{AnnounceFor: announce}, nil)
 		if got := [2]time.Duration{source.RefreshInterval(), source.MaxAge()}; got != want {
 			t.Errorf("%v: intervals are %v, want %v", announce, got, want)
 		}
 	}
-	fixed := FixedKeys(NewKeyring(exampleKey(t)))
+	fixed := Fixed(New(exampleKey(t)))
 	if fixed.RefreshInterval() != 0 || fixed.MaxAge() != 5*time.Minute || !fixed.LastRead().IsZero() {
 		t.Error("fixed keys are read from somewhere")
 	}

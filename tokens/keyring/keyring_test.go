@@ -1,15 +1,17 @@
-package tokens
+package keyring
 
 import (
 	"encoding/json"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 func TestKeyringPublishesAllKeysAndSignsWithOne(t *testing.T) {
-	first, second := mustKey(t, ES256, testNow), mustKey(t, RS256, testNow)
-	ring := NewKeyring(first, first, second, second)
+	first, second := mustKey(t, ES256, testenv.Now), mustKey(t, RS256, testenv.Now)
+	ring := New(first, first, second, second)
 	if ring.Signing() != first || !slices.Equal(ring.Keys(), []*Key{first, second}) {
 		t.Errorf("keys are %v", ring.Keys())
 	}
@@ -30,7 +32,7 @@ func TestJWKSHoldsPublicKeysOnly(t *testing.T) {
 		keys = append(keys, mustKey(t, alg, time.Time{}))
 	}
 	var set struct{ Keys []map[string]string }
-	if err := json.Unmarshal(NewKeyring(keys[0], keys[1:]...).JWKS().Body, &set); err != nil {
+	if err := json.Unmarshal(New(keys[0], keys[1:]...).JWKS().Body, &set); err != nil {
 		t.Fatal(err)
 	}
 	if len(set.Keys) != len(keys) {
@@ -52,8 +54,8 @@ func TestJWKSHoldsPublicKeysOnly(t *testing.T) {
 }
 
 func TestETagFollowsTheBody(t *testing.T) {
-	a, b := mustKey(t, ES256, testNow), mustKey(t, ES256, testNow)
-	first, again, other := NewKeyring(a).JWKS(), NewKeyring(a).JWKS(), NewKeyring(b).JWKS()
+	a, b := mustKey(t, ES256, testenv.Now), mustKey(t, ES256, testenv.Now)
+	first, again, other := New(a).JWKS(), New(a).JWKS(), New(b).JWKS()
 	if first.ETag != again.ETag {
 		t.Error("one body has two tags")
 	}

@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
 func TestStoredKeyFormat(t *testing.T) {
@@ -40,19 +42,19 @@ func TestStoredKeyFormat(t *testing.T) {
 	if again, err := ParsePrivateKeyPEM([]byte(private), ES256); err != nil || again.ID() != key.ID() {
 		t.Errorf("private_key does not hold the key: %v", err)
 	}
-	if !slices.Equal(log.all, []string{KeyCreated}) {
+	if !slices.Equal(log.all, []string{EventCreated}) {
 		t.Errorf("reported %v", log.all)
 	}
-	if storage.count("lock") != 1 || storage.count("unlock") != 1 {
+	if storage.Count("lock") != 1 || storage.Count("unlock") != 1 {
 		t.Error("the key was not made under a lock, or the lock was left")
 	}
 }
 
 func TestObjectsThatAreSkipped(t *testing.T) {
-	good := mustKey(t, ES256, testNow)
-	other := mustKey(t, ES256, testNow)
+	good := mustKey(t, ES256, testenv.Now)
+	other := mustKey(t, ES256, testenv.Now)
 	object := func(change func(map[string]any)) []byte {
-		data, err := encodeStoredKey(newManagedKey(good, testNow, time.Hour), testURL)
+		data, err := encodeStoredKey(newManagedKey(good, testenv.Now, time.Hour), testURL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,33 +78,33 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 		data  []byte
 		event string
 	}{
-		"empty":                {nil, KeyUnreadable},
-		"garbage":              {[]byte("\x00\xff"), KeyUnreadable},
-		"cut off":              {set("x", 1)[:100], KeyUnreadable},
-		"null":                 {[]byte("null"), KeyVersionUnknown},
-		"no object":            {[]byte(`[]`), KeyUnreadable},
-		"something after it":   {append(set("version", 2), "{}"...), KeyUnreadable},
-		"too large":            {bytes.Repeat([]byte(" "), maxStoredKey+1), KeyUnreadable},
-		"version 3":            {set("version", 3), KeyVersionUnknown},
-		"members of version 2": {set("version", 1), KeyUnreadable},
-		"no start":             {without("signs_from"), KeyUnreadable},
-		"a start of zero":      {set("signs_from", "0001-01-01T00:00:00Z"), KeyUnreadable},
-		"no lifetime":          {without("longest_token"), KeyUnreadable},
-		"a negative lifetime":  {set("longest_token", -1), KeyUnreadable},
-		"an endless lifetime":  {set("longest_token", 1<<62), KeyUnreadable},
-		"no version":           {without("version"), KeyVersionUnknown},
-		"another issuer":       {set("issuer", testURL+"/"), KeyForeign},
-		"no issuer":            {without("issuer"), KeyForeign},
-		"unknown member":       {set("retired", true), KeyUnreadable},
-		"another kid":          {set("kid", other.ID()), KeyUnreadable},
-		"no kid":               {without("kid"), KeyUnreadable},
-		"algorithm none":       {set("algorithm", "none"), KeyUnreadable},
-		"another algorithm":    {set("algorithm", "RS256"), KeyUnreadable},
-		"no algorithm":         {without("algorithm"), KeyUnreadable},
-		"no time":              {without("created"), KeyUnreadable},
-		"no time of this sort": {set("created", "yesterday"), KeyUnreadable},
-		"no key":               {without("private_key"), KeyUnreadable},
-		"a damaged key":        {set("private_key", "-----BEGIN PRIVATE KEY-----\n"), KeyUnreadable},
+		"empty":                {nil, EventUnreadable},
+		"garbage":              {[]byte("\x00\xff"), EventUnreadable},
+		"cut off":              {set("x", 1)[:100], EventUnreadable},
+		"null":                 {[]byte("null"), EventVersionUnknown},
+		"no object":            {[]byte(`[]`), EventUnreadable},
+		"something after it":   {append(set("version", 2), "{}"...), EventUnreadable},
+		"too large":            {bytes.Repeat([]byte(" "), maxStoredKey+1), EventUnreadable},
+		"version 3":            {set("version", 3), EventVersionUnknown},
+		"members of version 2": {set("version", 1), EventUnreadable},
+		"no start":             {without("signs_from"), EventUnreadable},
+		"a start of zero":      {set("signs_from", "0001-01-01T00:00:00Z"), EventUnreadable},
+		"no lifetime":          {without("longest_token"), EventUnreadable},
+		"a negative lifetime":  {set("longest_token", -1), EventUnreadable},
+		"an endless lifetime":  {set("longest_token", 1<<62), EventUnreadable},
+		"no version":           {without("version"), EventVersionUnknown},
+		"another issuer":       {set("issuer", testURL+"/"), EventForeign},
+		"no issuer":            {without("issuer"), EventForeign},
+		"unknown member":       {set("retired", true), EventUnreadable},
+		"another kid":          {set("kid", other.ID()), EventUnreadable},
+		"no kid":               {without("kid"), EventUnreadable},
+		"algorithm none":       {set("algorithm", "none"), EventUnreadable},
+		"another algorithm":    {set("algorithm", "RS256"), EventUnreadable},
+		"no algorithm":         {without("algorithm"), EventUnreadable},
+		"no time":              {without("created"), EventUnreadable},
+		"no time of this sort": {set("created", "yesterday"), EventUnreadable},
+		"no key":               {without("private_key"), EventUnreadable},
+		"a damaged key":        {set("private_key", "-----BEGIN PRIVATE KEY-----\n"), EventUnreadable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
@@ -116,7 +118,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 			if len(ring.Keys()) != 1 || ring.Signing().ID() == good.ID() {
 				t.Error("the object was used")
 			}
-			if !slices.Equal(log.all, []string{tc.event, KeyCreated}) {
+			if !slices.Equal(log.all, []string{tc.event, EventCreated}) {
 				t.Errorf("reported %v, want %s once", log.all, tc.event)
 			}
 			if len(log.err) > 0 && strings.Contains(fmt.Sprint(log.err[0]), "PRIVATE KEY-----\n") {
@@ -131,13 +133,13 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 
 func TestObjectUnderAnotherNameIsSkipped(t *testing.T) {
 	store, log := newStore(t, newStorage(t))
-	key := mustKey(t, ES256, testNow)
-	data, err := encodeStoredKey(newManagedKey(key, testNow, time.Hour), testURL)
+	key := mustKey(t, ES256, testenv.Now)
+	data, err := encodeStoredKey(newManagedKey(key, testenv.Now, time.Hour), testURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	putRaw(t, store, "backup", data)
-	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{KeyUnreadable}) {
+	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{EventUnreadable}) {
 		t.Errorf("error %v, reported %v", err, log.all)
 	}
 }

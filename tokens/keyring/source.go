@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"context"
@@ -24,11 +24,11 @@ const (
 	askPause = 5 * time.Second
 )
 
-// KeySource hands out the keyring at run time: a fixed one, or one that is
+// Source hands out the keyring at run time: a fixed one, or one that is
 // managed in storage and may not be there yet. It is safe for concurrent use.
-type KeySource struct {
+type Source struct {
 	current atomic.Pointer[Keyring]
-	store   *KeyStore // nil if fixed
+	store   *Store // nil if fixed
 	wait    time.Duration
 
 	read  atomic.Int64 // when storage was last read, Unix seconds
@@ -50,21 +50,21 @@ type attempt struct {
 	err   error
 }
 
-// FixedKeys is the source of a keyring that never changes, such as that of a
+// Fixed is the source of a keyring that never changes, such as that of a
 // key file.
-func FixedKeys(ring *Keyring) *KeySource {
-	s := &KeySource{}
+func Fixed(ring *Keyring) *Source {
+	s := &Source{}
 	s.current.Store(ring)
 	return s
 }
 
-// ManagedKeys is the source of the keys in store. It reads nothing yet. running
+// Managed is the source of the keys in store. It reads nothing yet. running
 // is the source that it takes the place of, or nil: its keys are used at once,
 // so that a server that reloads its configuration while storage is away goes
 // on signing and publishes what it did. Keys of another issuer and fixed ones
 // are not taken over.
-func ManagedKeys(store *KeyStore, running *KeySource) *KeySource {
-	s := &KeySource{store: store, wait: ensureWait}
+func Managed(store *Store, running *Source) *Source {
+	s := &Source{store: store, wait: ensureWait}
 	if running == nil || running.store == nil || running.store.Issuer != store.Issuer {
 		return s
 	}
@@ -79,7 +79,7 @@ func ManagedKeys(store *KeyStore, running *KeySource) *KeySource {
 // Current returns the keyring, or nil if there is none yet. It never blocks. A
 // key whose time has come signs from that moment on, whether or not storage
 // can be reached.
-func (s *KeySource) Current() *Keyring {
+func (s *Source) Current() *Keyring {
 	ring := s.current.Load()
 	if ring == nil || ring.until.IsZero() {
 		return ring
@@ -92,18 +92,18 @@ func (s *KeySource) Current() *Keyring {
 }
 
 // swap puts a keyring in the place of another, and returns the current one.
-func (s *KeySource) swap(old, ring *Keyring) *Keyring {
+func (s *Source) swap(old, ring *Keyring) *Keyring {
 	if !s.current.CompareAndSwap(old, ring) {
 		return s.current.Load()
 	}
 	if old != nil && old.Signing().id != ring.Signing().id {
-		s.store.report(KeyActive, s.store.path(ring.Signing().id), nil)
+		s.store.report(EventActive, s.store.path(ring.Signing().id), nil)
 	}
 	return ring
 }
 
 // use makes the keys the current ones, unless there are none.
-func (s *KeySource) use(keys lifeline) *Keyring {
+func (s *Source) use(keys lifeline) *Keyring {
 	ring := keys.ring(s.store.now(), s.store.VerifyKeys)
 	if ring == nil {
 		return s.Current()
@@ -115,7 +115,7 @@ func (s *KeySource) use(keys lifeline) *Keyring {
 }
 
 // held are the keys that this node has.
-func (s *KeySource) held() lifeline {
+func (s *Source) held() lifeline {
 	if ring := s.current.Load(); ring != nil {
 		return ring.life
 	}
@@ -123,7 +123,7 @@ func (s *KeySource) held() lifeline {
 }
 
 // Algorithm returns what new keys sign with.
-func (s *KeySource) Algorithm() Algorithm {
+func (s *Source) Algorithm() Algorithm {
 	if s.store != nil {
 		return s.store.algorithm()
 	}
@@ -132,7 +132,7 @@ func (s *KeySource) Algorithm() Algorithm {
 
 // Algorithms returns the algorithms of all published keys, that of the signing
 // key first. While there are none it is what new keys will sign with.
-func (s *KeySource) Algorithms() []Algorithm {
+func (s *Source) Algorithms() []Algorithm {
 	if ring := s.Current(); ring != nil {
 		return ring.Algorithms()
 	}
@@ -140,11 +140,11 @@ func (s *KeySource) Algorithms() []Algorithm {
 }
 
 // Infos describes every published key, the signing key first.
-func (s *KeySource) Infos() []KeyInfo {
+func (s *Source) Infos() []Info {
 	if ring := s.Current(); ring != nil {
 		return ring.Infos()
 	}
-	var infos []KeyInfo
+	var infos []Info
 	for _, key := range s.store.VerifyKeys {
 		infos = append(infos, key.info())
 	}
@@ -153,18 +153,18 @@ func (s *KeySource) Infos() []KeyInfo {
 
 // Info describes the published key with that `kid`; it is zero if there is
 // none.
-func (s *KeySource) Info(kid string) KeyInfo {
+func (s *Source) Info(kid string) Info {
 	for _, info := range s.Infos() {
 		if info.ID == kid {
 			return info
 		}
 	}
-	return KeyInfo{}
+	return Info{}
 }
 
 // MaxAge is how long the JWKS may be cached: 5 minutes, or less where keys are
 // announced for less than 25.
-func (s *KeySource) MaxAge() time.Duration {
+func (s *Source) MaxAge() time.Duration {
 	if s.store == nil {
 		return maxJWKSAge
 	}
@@ -173,7 +173,7 @@ func (s *KeySource) MaxAge() time.Duration {
 
 // LastRead returns when storage was last read without an error; zero if never,
 // or if the keys are fixed.
-func (s *KeySource) LastRead() time.Time {
+func (s *Source) LastRead() time.Time {
 	if seconds := s.read.Load(); seconds != 0 {
 		return time.Unix(seconds, 0)
 	}
@@ -182,8 +182,8 @@ func (s *KeySource) LastRead() time.Time {
 
 // Load reads the keyring from storage, without changing anything there, and
 // makes it the current one. It waits 5 s at most. If it fails the current one
-// stays. It returns the errors of [KeyStore.Load].
-func (s *KeySource) Load(ctx context.Context) (*Keyring, error) {
+// stays. It returns the errors of [Store.Load].
+func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	if s.store == nil {
 		return s.Current(), nil
 	}
@@ -204,7 +204,7 @@ func (s *KeySource) Load(ctx context.Context) (*Keyring, error) {
 // Any number of callers share one attempt; each waits for it until its ctx
 // ends, 5 s at most. For 2 s after an attempt has failed its error is returned
 // at once, so that requests do not hammer a storage that is down.
-func (s *KeySource) Ensure(ctx context.Context) (*Keyring, error) {
+func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 	if ring := s.Current(); ring != nil {
 		return ring, nil
 	}
@@ -228,12 +228,12 @@ func (s *KeySource) Ensure(ctx context.Context) (*Keyring, error) {
 }
 
 // upkeep reads storage and does what is due there.
-func (s *KeySource) upkeep(ctx context.Context, _ *attempt) (lifeline, error) {
+func (s *Source) upkeep(ctx context.Context, _ *attempt) (lifeline, error) {
 	return s.store.maintain(ctx, s.held())
 }
 
 // await runs work once nothing else runs.
-func (s *KeySource) await(ctx context.Context, work func(context.Context, *attempt) (lifeline, error)) (*attempt, error) {
+func (s *Source) await(ctx context.Context, work func(context.Context, *attempt) (lifeline, error)) (*attempt, error) {
 	for {
 		a, mine := s.start(work)
 		if _, err := s.waitFor(ctx, a); err != nil {
@@ -246,7 +246,7 @@ func (s *KeySource) await(ctx context.Context, work func(context.Context, *attem
 }
 
 // waitFor waits for an attempt, for as long as a request may.
-func (s *KeySource) waitFor(ctx context.Context, a *attempt) (*attempt, error) {
+func (s *Source) waitFor(ctx context.Context, a *attempt) (*attempt, error) {
 	timeout := time.NewTimer(s.wait)
 	defer timeout.Stop()
 	select {
@@ -260,12 +260,12 @@ func (s *KeySource) waitFor(ctx context.Context, a *attempt) (*attempt, error) {
 }
 
 // begin returns the running attempt, or starts one with that work.
-func (s *KeySource) begin(work func(context.Context, *attempt) (lifeline, error)) *attempt {
+func (s *Source) begin(work func(context.Context, *attempt) (lifeline, error)) *attempt {
 	a, _ := s.start(work)
 	return a
 }
 
-func (s *KeySource) start(work func(context.Context, *attempt) (lifeline, error)) (a *attempt, mine bool) {
+func (s *Source) start(work func(context.Context, *attempt) (lifeline, error)) (a *attempt, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running != nil {
@@ -279,7 +279,7 @@ func (s *KeySource) start(work func(context.Context, *attempt) (lifeline, error)
 
 // run carries out one attempt. It belongs to no single request, so it ends
 // with none.
-func (s *KeySource) run(a *attempt, work func(context.Context, *attempt) (lifeline, error)) {
+func (s *Source) run(a *attempt, work func(context.Context, *attempt) (lifeline, error)) {
 	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 	defer cancel()
 	keys, err := guard(ctx, a, work)
@@ -292,7 +292,7 @@ func (s *KeySource) run(a *attempt, work func(context.Context, *attempt) (lifeli
 // finished notes how an attempt ended, and reports it if storage worked before
 // and does not any more, or the other way round. That there is no key yet, or
 // a next one already, is no failure.
-func (s *KeySource) finished(err error) {
+func (s *Source) finished(err error) {
 	if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
 		err = nil
 	}
@@ -307,9 +307,9 @@ func (s *KeySource) finished(err error) {
 	s.mu.Unlock()
 	switch {
 	case changed && err != nil:
-		s.store.report(KeysUnavailable, s.store.prefix(), err)
+		s.store.report(EventUnavailable, s.store.prefix(), err)
 	case changed:
-		s.store.report(KeysReadable, s.store.prefix(), nil)
+		s.store.report(EventReadable, s.store.prefix(), nil)
 	}
 }
 
@@ -321,7 +321,7 @@ func guard(ctx context.Context, a *attempt, work func(context.Context, *attempt)
 
 // Wait returns when no attempt to read or change keys is running, or when ctx
 // is done. Whoever shuts down calls it, so that no key is half written.
-func (s *KeySource) Wait(ctx context.Context) {
+func (s *Source) Wait(ctx context.Context) {
 	s.mu.Lock()
 	a := s.running
 	s.mu.Unlock()

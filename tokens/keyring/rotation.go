@@ -1,4 +1,4 @@
-package tokens
+package keyring
 
 import (
 	"cmp"
@@ -42,7 +42,7 @@ const (
 
 	// minLongestToken is the least lifetime of tokens that a key is kept for:
 	// most configurations then never have to record a longer one.
-	minLongestToken = defaultLifetime
+	minLongestToken = time.Hour
 	// oldLongestToken is what tokens of a key may last whose object does not
 	// say.
 	oldLongestToken = 24 * time.Hour
@@ -153,7 +153,7 @@ func (l lifeline) ring(now time.Time, verify []*VerifyKey) *Keyring {
 	r := &Keyring{life: l, longest: l[active].longest}
 	add := func(n int, state string) {
 		r.keys = append(r.keys, l[n].Key)
-		r.infos = append(r.infos, KeyInfo{
+		r.infos = append(r.infos, Info{
 			ID: l[n].id, Algorithm: l[n].algorithm, State: state, Created: l[n].created, SignsFrom: l[n].from, Leaves: l.leaves(n),
 		})
 	}
@@ -162,14 +162,14 @@ func (l lifeline) ring(now time.Time, verify []*VerifyKey) *Keyring {
 			r.until = at
 		}
 	}
-	add(active, KeyStateActive)
+	add(active, StateActive)
 	for n := active + 1; n < len(l); n++ {
-		add(n, KeyStateNext)
+		add(n, StateNext)
 		changes(l[n].from)
 	}
 	for n := active - 1; n >= 0; n-- {
 		if l.leaves(n).After(now) {
-			add(n, KeyStatePast)
+			add(n, StatePast)
 			changes(l.leaves(n))
 		}
 	}
@@ -209,7 +209,7 @@ func (t tasks) none() bool {
 
 // due works out what has to be done; it depends on what was read, the
 // configuration and the clock alone.
-func (s *KeyStore) due(found *reading, now time.Time) tasks {
+func (s *Store) due(found *reading, now time.Time) tasks {
 	var t tasks
 	for name, r := range found.retired {
 		switch {
@@ -258,17 +258,17 @@ func alreadyAnnounced(key managedKey) error {
 	return fmt.Errorf("%w: '%s' signs from %s", ErrAnnounced, key.id, key.from.UTC().Format(time.RFC3339))
 }
 
-func (s *KeyStore) rotateEvery() time.Duration { return cmp.Or(s.RotateEvery, DefaultRotateEvery) }
-func (s *KeyStore) announceFor() time.Duration { return cmp.Or(s.AnnounceFor, DefaultAnnounceFor) }
+func (s *Store) rotateEvery() time.Duration { return cmp.Or(s.RotateEvery, DefaultRotateEvery) }
+func (s *Store) announceFor() time.Duration { return cmp.Or(s.AnnounceFor, DefaultAnnounceFor) }
 
 // RefreshInterval is how often a node reads the keys: every 30 s, or five
 // times while a key is announced if that is more often.
-func (s *KeyStore) RefreshInterval() time.Duration {
+func (s *Store) RefreshInterval() time.Duration {
 	return min(maxRefreshInterval, s.announceFor()/readsPerAnnouncement)
 }
 
 // maxAge is how long a JWKS may be cached, so that a cached one has the next
 // key before it signs.
-func (s *KeyStore) maxAge() time.Duration {
+func (s *Store) maxAge() time.Duration {
 	return min(maxJWKSAge, s.announceFor()/readsPerAnnouncement)
 }

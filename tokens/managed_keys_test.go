@@ -1,0 +1,95 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+)
+
+func TestIssuerWithoutKeysIsTemporarilyUnavailable(t *testing.T) {
+	storage := newStorage(t)
+	down := errors.New("down")
+	storage.OnList = func(context.Context, string) error { return down }
+	issuer := newManagedIssuer(t, IssuerConfig{}, storage)
+	if len(issuer.Metadata().Body) == 0 {
+		t.Error("the metadata waits for storage")
+	}
+	_, mintErr := issuer.Mint(t.Context(), newGrant("api1"), newRequest(""))
+	_, jwksErr := issuer.JWKS(t.Context())
+	for name, got := range map[string]*Error{"token": mintErr, "jwks": jwksErr} {
+		if got == nil || got.Status != http.StatusServiceUnavailable || got.Code != CodeTemporarilyUnavailable ||
+			got.Header.Get("Retry-After") == "" || !errors.Is(got, down) || strings.Contains(got.Description, "down") {
+			t.Errorf("%s: error is %+v", name, got)
+		}
+	}
+}
+
+// newManagedIssuer makes an issuer whose keys are in a storage.
+func newManagedIssuer(t *testing.T, cfg IssuerConfig, storage certmagic.Storage) *Issuer {
+	t.Helper()
+	clock := testenv.NewClock()
+	cfg.URL, cfg.Now = testURL, clock.Now
+	issuer, err := NewIssuer(cfg, managedKeys(storage, clock))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return issuer
+}
+
+func TestTokensOfAllNodesVerifyOnEach(t *testing.T) {
+	storage := newStorage(t)
+	a, b := newManagedIssuer(t, IssuerConfig{}, storage), newManagedIssuer(t, IssuerConfig{}, storage)
+	verify(t, b, mustMint(t, a, newGrant("api1"), newRequest("api1")).AccessToken)
+	verify(t, a, mustMint(t, b, newGrant("api1"), newRequest("api1")).AccessToken)
+}
+
+// No token lasts longer than storage knows: a longer lifetime is recorded first.
+func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
+	issuer := newManagedIssuer(t, IssuerConfig{Lifetime: 3 * time.Hour}, newStorage(t))
+	lifetime := func() int64 { return mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn }
+	if got := lifetime(); got != 3600 {
+		t.Errorf("the first token lasts %d s, storage says 3600", got)
+	}
+	for deadline := time.Now().Add(30 * time.Second); lifetime() != 3*3600; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the longer lifetime is never recorded")
+		}
+	}
+}
+
+func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
+	clock := testenv.NewClock()
+	store := &keyring.Store{Storage: newStorage(t), Realm: "default", Issuer: testURL, Now: clock.Now, AnnounceFor: 10 * time.Minute}
+	keys := keyring.Managed(store, nil)
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: clock.Now}, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := func(algs string) {
+		t.Helper()
+		if body := string(issuer.Metadata().Body); !strings.Contains(body, `"id_token_signing_alg_values_supported":[`+algs+`]`) {
+			t.Errorf("the metadata is %s, want %s", body, algs)
+		}
+	}
+	want(`"ES256"`)
+	store.Algorithm = keyring.EdDSA
+	if _, err := keys.Rotate(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	want(`"ES256","EdDSA"`)
+	clock.Advance(10*time.Minute + time.Second)
+	want(`"EdDSA","ES256"`)
+	clock.Advance(2 * time.Hour)
+	want(`"EdDSA"`)
+}
