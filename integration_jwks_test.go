@@ -1,7 +1,6 @@
 package mtlsauth
 
 import (
-	"bytes"
 	"io"
 	"log"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -353,8 +353,8 @@ func TestNearMissOfAJWKS(t *testing.T) {
 			t.Errorf("explained as %s, want %s", told, want)
 		}
 	}
-	var out bytes.Buffer
-	if (&question{at: current.now()}).answer(&out, realm, renewed.Presented()) || !strings.Contains(out.String(), "what the JWKS of clients say that are behind URLs (1): they are not fetched here") {
-		t.Error(out.String())
+	explanation, err := explainer{app}.Explain(command.Question{At: current.now()}, renewed.Presented())
+	if err != nil || explanation.Refusal == nil || explanation.UnfetchedJWKS != 1 {
+		t.Errorf("explanation %+v, %v", explanation, err)
 	}
 }

@@ -98,9 +98,6 @@ func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID str
 // which is nil if the realm has none. Of several errors it returns the one of
 // the first client.
 func checkResources(registry *clients.Registry, issuer *tokens.Issuer) error {
-	if issuer == nil && issuersLeftOut.Load() {
-		return nil
-	}
 	var first *clients.Client
 	var wrong error
 	for client := range registry.All() {

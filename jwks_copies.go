@@ -33,7 +33,7 @@ func (realm *Realm) copyStore() *clients.CopyStore {
 // recallCopies reads the copies of JWKS of some clients. Without them, these
 // clients are refused until their JWKS have been fetched.
 func (realm *Realm) recallCopies(clientIDs []string) []clients.Copy {
-	if issuersLeftOut.Load() {
+	if realm.app.withoutIssuers {
 		return nil // nor may storage be needed
 	}
 	ctx, cancel := context.WithTimeout(realm.app.ctx, revokedFirst)

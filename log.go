@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 
@@ -54,7 +53,7 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 	fields := []zap.Field{
 		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
 		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-		zap.String("serial", serialText(leaf.SerialNumber)),
+		zap.String("serial", validators.FormatSerial(leaf.SerialNumber)),
 		zap.String("thumbprint", hex.EncodeToString(sum[:])),
 	}
 	if names := loggedNames(leaf); len(names) > 0 {
@@ -84,7 +83,7 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 		if len(names) == maxLoggedNames {
 			return append(names, "…")
 		}
-		names = append(names, string(name.Kind)+" "+escaped(name.Text))
+		names = append(names, string(name.Kind)+" "+name.Text)
 	}
 	return names
 }
@@ -94,10 +93,6 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 func registration(sum [sha256.Size]byte) string {
 	return fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", hex.EncodeToString(sum[:]))
 }
-
-// serialText is the serial number in hex, of its first 20 octets: RFC 5280
-// §4.1.2.2 allows no more, but a stranger may.
-func serialText(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
 
 func remoteIP(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

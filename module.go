@@ -25,6 +25,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -36,7 +37,7 @@ func init() {
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(ClientFiles))
 	caddy.RegisterModule(new(AdminAPI))
-	registerCommand()
+	command.Register(loadExplainer)
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
@@ -74,6 +75,10 @@ type App struct {
 	// Default: over https, with the CAs of the system.
 	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error) `json:"-"`
 
+	// withoutIssuers tells that the realms were provisioned without their issuers,
+	// so that what clients say of an issuer's resources cannot be checked
+	withoutIssuers bool
+
 	logger *zap.Logger
 	ctx    caddy.Context
 	stop   context.CancelFunc
@@ -89,7 +94,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger = ctx, ctx.Logger()
+	a.ctx, a.logger = ctx, ctx.Logger(a)
 	if a.Now == nil {
 		a.Now = time.Now
 	}

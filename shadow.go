@@ -181,7 +181,7 @@ func (w *shadowWatch) note(sight shadowSight, client *clients.Client, why string
 		zap.String("client_id", client.ID),
 		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
 		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-		zap.String("serial", serialText(leaf.SerialNumber)),
+		zap.String("serial", validators.FormatSerial(leaf.SerialNumber)),
 		zap.String("thumbprint", hex.EncodeToString(key.thumbprint[:])),
 		zap.Time("not_after", leaf.NotAfter),
 		zap.String("why", why))

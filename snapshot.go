@@ -71,7 +71,10 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if realm.revocation != nil {
 		s.revocation = realm.revocation.checker
 	}
-	if realm.authority == nil {
+	switch {
+	case realm.app.withoutIssuers:
+		return s, nil
+	case realm.authority == nil:
 		return s, checkResources(p.registry, nil)
 	}
 	var prepared map[*clients.Client]tokens.Grant

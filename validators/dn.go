@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strings"
 	"unicode"
@@ -151,6 +152,11 @@ func (d DN) Without(other DN) string {
 func (d DN) String() string {
 	return string(appendName(nil, d.rdns, math.MaxInt))
 }
+
+// FormatSerial returns the serial number of a certificate in hexadecimal digits
+// for a log. It shows the first 20 octets: RFC 5280 §4.1.2.2 allows no more, but
+// a hostile certificate may have more.
+func FormatSerial(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
 
 // FormatDN returns the RFC 4514 text of a DER-encoded Name for a log: always,
 // even for a name that DNFromRaw refuses, at most 1024 bytes of it, and as one

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"iter"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -32,11 +33,15 @@ func (n Name) Wildcard() Name {
 	return Name{kind: NameDNS, text: "*." + parent}
 }
 
+// maxShownText bounds the text of a [ShownName] in bytes, before it is escaped.
+const maxShownText = 300
+
 // ShownName is a subject alternative name for somebody to read.
 type ShownName struct {
 	// Kind is empty for a kind that cannot be declared.
 	Kind NameKind
-	// Text is what the certificate says, which may be anything.
+	// Text is what the certificate says, escaped to printable characters and cut
+	// at 300 bytes.
 	Text string
 	// Name is the zero value if no declared name fits it.
 	Name Name
@@ -56,9 +61,21 @@ func ShowNames(cert *x509.Certificate) ([]ShownName, error) {
 		if address, ok := netip.AddrFromSlice(raw.Bytes); ok && raw.Tag == iPAddress {
 			shown[i].Text = address.String()
 		}
+		shown[i].Text = escape(shown[i].Text)
 		if name, ok := presentedName(raw); ok {
 			shown[i].Name = name
 		}
 	}
 	return shown, nil
+}
+
+// escape returns text from a certificate as one line of printable characters.
+func escape(text string) string {
+	cut := text[:min(len(text), maxShownText)]
+	quoted := strconv.Quote(cut)
+	quoted = quoted[1 : len(quoted)-1]
+	if len(cut) < len(text) {
+		return quoted + "…"
+	}
+	return quoted
 }

@@ -1,4 +1,4 @@
-package mtlsauth
+package command_test
 
 import (
 	"bytes"
@@ -10,6 +10,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 )
+
+// patience is how long a test waits for what takes moments.
+const patience = 10 * time.Second
 
 // demoTemp makes the folder that temporary folders are made in, and fails the
 // test if anything is left in it.
@@ -30,7 +33,7 @@ func demoTemp(t *testing.T) {
 func TestDemo(t *testing.T) {
 	demoTemp(t)
 	var told bytes.Buffer
-	if err := runDemo(t.Context(), &told, true); err != nil {
+	if err := newCommand(nil, &told, "demo", "--once").Execute(); err != nil {
 		t.Fatalf("%v\n%s", err, told.String())
 	}
 	text := told.String()
@@ -48,7 +51,7 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	// twice, for what the first run leaves in the process
-	if err := runDemo(t.Context(), new(bytes.Buffer), true); err != nil {
+	if err := newCommand(nil, new(bytes.Buffer), "demo", "--once").Execute(); err != nil {
 		t.Errorf("the second time: %v", err)
 	}
 }
@@ -76,12 +79,12 @@ func TestDemoStaysUntilInterrupted(t *testing.T) {
 	defer interrupt()
 	told := &lockedWriter{want: "Ctrl-C; then the folder", found: make(chan struct{})}
 	done := make(chan error, 1)
-	go func() { done <- runDemo(ctx, told, false) }()
+	go func() { done <- newCommand(nil, told, "demo").ExecuteContext(ctx) }()
 	select {
 	case <-told.found:
 	case err := <-done:
 		t.Fatalf("the demo ended by itself: %v", err)
-	case <-time.After(3 * rigPatience):
+	case <-time.After(3 * patience):
 		t.Fatal("the demo does not get to its end")
 	}
 	interrupt()
@@ -90,7 +93,7 @@ func TestDemoStaysUntilInterrupted(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(rigPatience):
+	case <-time.After(patience):
 		t.Fatal("the demo does not end")
 	}
 }

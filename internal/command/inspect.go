@@ -1,4 +1,4 @@
-package mtlsauth
+package command
 
 import (
 	"crypto/ecdsa"
@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,12 +21,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-const (
-	// maxShownNames is how many alternative names are printed.
-	maxShownNames = 32
-	// maxShownText is how much is printed of what a certificate says.
-	maxShownText = 300
-)
+// maxShownNames is how many alternative names are printed.
+const maxShownNames = 32
 
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -74,16 +69,6 @@ func (f facts) print(label, format string, args ...any) {
 	fmt.Fprintf(f.out, "%-17s %s\n", label, fmt.Sprintf(format, args...))
 }
 
-// escaped is text that somebody else chose, for a terminal.
-func escaped(text string) string {
-	cut := text[:min(len(text), maxShownText)]
-	quoted := strconv.Quote(cut)
-	if len(cut) < len(text) {
-		return quoted[1:len(quoted)-1] + "…"
-	}
-	return quoted[1 : len(quoted)-1]
-}
-
 func printInspection(out io.Writer, certificates []*x509.Certificate, now time.Time) {
 	f := facts{out}
 	for i, certificate := range certificates {
@@ -109,7 +94,7 @@ func (f facts) certificate(c *x509.Certificate, now time.Time) {
 	if selfSigned(c) {
 		f.print("", "which is itself: it is self-signed")
 	}
-	f.print("serial", "%s", serialText(c.SerialNumber))
+	f.print("serial", "%s", validators.FormatSerial(c.SerialNumber))
 	f.print("valid from", "%s", c.NotBefore.UTC().Format(time.RFC3339))
 	f.print("valid until", "%s (%s)", c.NotAfter.UTC().Format(time.RFC3339), validityText(c, now))
 	f.print("key", "%s", keyText(c))
@@ -141,9 +126,9 @@ func (f facts) names(c *x509.Certificate) {
 		case name.Kind == "":
 			f.print("other name", "of a kind that is not compared")
 		case name.Name == validators.Name{}:
-			f.print(string(name.Kind), "%s (can match no client)", escaped(name.Text))
+			f.print(string(name.Kind), "%s (can match no client)", name.Text)
 		default:
-			f.print(string(name.Kind), "%s", escaped(name.Text))
+			f.print(string(name.Kind), "%s", name.Text)
 		}
 	}
 }

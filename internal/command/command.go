@@ -1,4 +1,5 @@
-package mtlsauth
+// Package command holds the commands of `caddy mtls`: inspect, explain and demo.
+package command
 
 import (
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func registerCommand() {
+// Register registers the commands with Caddy. The explain command asks the
+// Explainer that load returns.
+func Register(load LoadFunc) {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "mtls",
 		Usage: "<command>",
@@ -16,17 +19,17 @@ func registerCommand() {
 		Long: `
 Commands for the mtls app, which authenticates machines by their TLS client
 certificate. See 'caddy mtls <command> --help'.`,
-		CobraFunc: addCommands,
+		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, load) },
 	})
 }
 
-func addCommands(cmd *cobra.Command) {
+func addCommands(cmd *cobra.Command, load LoadFunc) {
 	// without these a misspelt command would print help and succeed
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return fmt.Errorf("name a command; see '%s --help'", cmd.CommandPath())
 	}
-	cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand())
+	cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load))
 }
 
 func demoCommand() *cobra.Command {

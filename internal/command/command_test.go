@@ -1,42 +1,87 @@
-package mtlsauth
+package command_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/spf13/cobra"
+
+	_ "github.com/caddymtls/caddy-mtls-auth"
 )
 
-// runCommand runs `caddy mtls <args>` in this process.
-func runCommand(t *testing.T, in io.Reader, args ...string) (out string, err error) {
-	t.Helper()
+// newCommand returns `caddy mtls <args>`, which writes to out.
+func newCommand(in io.Reader, out io.Writer, args ...string) *cobra.Command {
 	root := &cobra.Command{Use: "mtls", SilenceUsage: true, SilenceErrors: true}
-	addCommands(root)
-	var text bytes.Buffer
-	root.SetOut(&text)
+	caddycmd.Commands()["mtls"].CobraFunc(root)
+	root.SetOut(out)
 	root.SetErr(io.Discard)
 	root.SetIn(in)
 	root.SetArgs(args)
+	return root
+}
+
+// run runs `caddy mtls <args>` in this process.
+func run(t *testing.T, in io.Reader, args ...string) (out string, err error) {
+	t.Helper()
 	// explain sets Caddy's logging
 	defer func() {
 		if err := caddy.Validate(new(caddy.Config)); err != nil {
 			t.Error(err)
 		}
 	}()
-	err = root.Execute()
+	var text bytes.Buffer
+	err = newCommand(in, &text, args...).Execute()
 	return text.String(), err
 }
 
 func mustRun(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := runCommand(t, strings.NewReader(""), args...)
+	out, err := run(t, strings.NewReader(""), args...)
 	if err != nil {
 		t.Fatalf("mtls %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return out
+}
+
+// writeFile writes a file into a folder and returns its path.
+func writeFile(t *testing.T, dir, name string, content []byte) string {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// wantError fails the test unless the error has the text.
+func wantError(t *testing.T, err error, text string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("the error is %v, want %q", err, text)
+	}
+}
+
+func hashOf(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
 }
 
 func TestCommandArguments(t *testing.T) {
@@ -52,7 +97,7 @@ func TestCommandArguments(t *testing.T) {
 		{"explain --config - -", "only one of configuration and certificate can be the standard input"},
 		{"explain --config Caddyfile no-such-file.pem", "no-such-file.pem"},
 	} {
-		out, err := runCommand(t, strings.NewReader(""), strings.Fields(tc.args)...)
+		out, err := run(t, strings.NewReader(""), strings.Fields(tc.args)...)
 		if err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("mtls %s: %v, want %q\n%s", tc.args, err, tc.want, out)
 		}

@@ -1,4 +1,4 @@
-package mtlsauth
+package command_test
 
 import (
 	"crypto/rand"
@@ -20,8 +20,8 @@ import (
 func (x *explaining) with(lines string) {
 	x.t.Helper()
 	pool := `trust_pool file "` + x.dir + `/ca.pem"`
-	text := strings.Replace(readText(x.t, x.config), pool, pool+"\nrevocation {\n"+lines+"\n}", 1)
-	x.config = writeTemp(x.t, x.dir, "Caddyfile.revocation", []byte(text))
+	text := strings.Replace(readFile(x.t, x.config), pool, pool+"\nrevocation {\n"+lines+"\n}", 1)
+	x.config = writeFile(x.t, x.dir, "Caddyfile.revocation", []byte(text))
 }
 
 // TestExplainCRLBehindAURL: who is refused, or admitted, without what the
@@ -46,7 +46,7 @@ func TestExplainCRLBehindAURL(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			writeTemp(t, x.dir, "ca.crl", crl)
+			writeFile(t, x.dir, "ca.crl", crl)
 			if test.lines != "" {
 				x.with(strings.ReplaceAll(test.lines, "DIR", x.dir))
 			}
@@ -82,7 +82,7 @@ func TestExplainAsksOCSP(t *testing.T) {
 	if err == nil || !strings.Contains(got, "\nrefused           certificate_revoked\n") || asked.Load() != 1 {
 		t.Errorf("%d questions, %v\n%s", asked.Load(), err, got)
 	}
-	if help := explainCommand().Long; !strings.Contains(help, "OCSP responders are asked") {
+	if help := mustRun(t, "explain", "--help"); !strings.Contains(help, "OCSP responders are asked") {
 		t.Error(help)
 	}
 }
