@@ -76,7 +76,7 @@ var shellSnippets = map[string]string{
 	"caddy mtls explain --config Caddyfile client.pem":                         "TestExplainShadow",
 	"xcaddy build --with github.com/caddymtls/caddy-mtls-auth":                 "TestXcaddyPath",
 	"go build -o caddy ./cmd/caddy":                                            "built in CI",
-	"interop/run":                                                              "run in CI",
+	"examples/run":                                                             "run in CI",
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
 	".ci/fuzz 60s":                                                             "run in CI with a shorter time",
 	"go run ./cmd/caddy run --config Caddyfile.example":                        "TestExampleConfig",

@@ -1,4 +1,4 @@
-// Command prepare makes the certificates that interop/run needs in a folder, and
+// Command prepare makes the certificates that examples/run needs in a folder, and
 // prints free ports and hashes as shell assignments.
 package main
 

@@ -1,4 +1,4 @@
-module github.com/caddymtls/caddy-mtls-auth/interop/go
+module github.com/caddymtls/caddy-mtls-auth/examples/go
 
 go 1.26.0
 
