@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -143,7 +143,7 @@ func (h *BearerHandler) check() error {
 		return err
 	}
 	for _, scope := range h.RequireScope {
-		if err := clients.CheckScope(scope); err != nil {
+		if err := syntax.CheckScope(scope); err != nil {
 			return fmt.Errorf("require_scope: %w", err)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // parseOnce reads the one argument of a word that may stand once.
@@ -97,7 +97,7 @@ func checkValue(d *caddyfile.Dispenser, word, value string, check func(string) e
 // placeholder is expanded, so one would silently be taken as it is written.
 func parseScopes(d *caddyfile.Dispenser, list *[]string) error {
 	first := len(*list)
-	if err := parseList(d, list, clients.CheckScope); err != nil {
+	if err := parseList(d, list, syntax.CheckScope); err != nil {
 		return err
 	}
 	for _, scope := range (*list)[first:] {

@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -116,7 +116,7 @@ func (f *ForwardToken) check() error {
 		return errors.New("scopes is an empty list; name a scope or leave it out")
 	}
 	for _, scope := range f.Scopes {
-		if err := clients.CheckScope(scope); err != nil {
+		if err := syntax.CheckScope(scope); err != nil {
 			return err
 		}
 	}

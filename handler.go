@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -151,7 +152,7 @@ func (h *Handler) Validate() error {
 		return fmt.Errorf("mtls_auth: %w", err)
 	}
 	for _, scope := range h.RequireScope {
-		if err := clients.CheckScope(scope); err != nil {
+		if err := syntax.CheckScope(scope); err != nil {
 			return fmt.Errorf("mtls_auth: require_scope: %w", err)
 		}
 	}

@@ -219,7 +219,7 @@ func TestLoadIssuer(t *testing.T) {
 		{"scope in two resources", url + `"resources":[{"name":"https://a.example","scopes":["x","api1"]},{"name":"https://b.example","scopes":["api1"]}]`, []string{"realm 'partners': issuer: scope 'api1' belongs to the resources 'https://a.example' and 'https://b.example': remove it from one"}},
 		{"resource twice", url + `"resources":[{"name":"a","scopes":["x"]},{"name":"a","scopes":["y"]}]`, []string{"realm 'partners': issuer: resource 'a' is declared twice: merge the two"}},
 		{"resource without a name", url + `"resources":[{"scopes":["x"]}]`, []string{"realm 'partners': issuer: a resource has an empty name: use the API's identifier"}},
-		{"bad scope of a resource", url + `"resources":[{"name":"a","scopes":["x y"]}]`, []string{"realm 'partners': issuer: resource 'a': scope 'x y' is not valid: use printable ASCII without space"}},
+		{"bad scope of a resource", url + `"resources":[{"name":"a","scopes":["x y"]}]`, []string{"realm 'partners': issuer: resource 'a': scope \"x y\" holds ' '; use printable ASCII without spaces"}},
 		{"empty audience", url + `"audience":[""]`, []string{"realm 'partners': issuer: an audience of issuer 'https://auth.example.com' is empty: remove it or give it a value"}},
 		{"audience twice", url + `"audience":["a","a"]`, []string{"realm 'partners': issuer: audience 'a' is listed twice: remove one"}},
 		{"short lifetime", url + `"token_lifetime":"10ms"`, []string{"realm 'partners': issuer: token lifetime '10ms' is too short: use at least 1s"}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -130,7 +131,7 @@ func (c *Client) checkMetadata(r Record) error {
 func (c *Client) setScopes(r Record) error {
 	c.scopeSet = make(map[string]struct{})
 	for _, scope := range strings.Fields(r.Scope) {
-		if err := CheckScope(scope); err != nil {
+		if err := syntax.CheckScope(scope); err != nil {
 			return err
 		}
 		if _, twice := c.scopeSet[scope]; twice {

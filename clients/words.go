@@ -29,19 +29,6 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckScope reports why scope cannot be a scope token (RFC 6749 §3.3).
-func CheckScope(scope string) error {
-	if scope == "" {
-		return errors.New("a scope is empty; remove it or set the variable it comes from")
-	}
-	for i := range len(scope) {
-		if c := scope[i]; c <= 0x20 || c == '"' || c == '\\' || c > 0x7e {
-			return fmt.Errorf("scope %q holds %q; use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)", scope, c)
-		}
-	}
-	return nil
-}
-
 // CheckSubject reports why dn cannot be a declared subject.
 func CheckSubject(dn string) error {
 	_, err := parseSubject(dn)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // Grant is what an authenticated client may have, and the certificate it
@@ -101,17 +103,6 @@ func ValidClaimName(name string) bool {
 	return name != ""
 }
 
-// ValidScope reports whether s is one scope-token (RFC 6749 §3.3): printable
-// ASCII without space, quote and backslash.
-func ValidScope(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c > '~' || c == '"' || c == '\\' {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // terms works out the scopes and the audience of a token.
 func (i *Issuer) terms(g *Grant, req TokenRequest) (scopes, audience []string, e *Error) {
 	scopes, named, e := requestedScopes(g, req.Scope)
@@ -136,7 +127,7 @@ func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Er
 	for s := range strings.SplitSeq(scope, " ") {
 		switch {
 		case s == "" || slices.Contains(scopes, s):
-		case !ValidScope(s):
+		case syntax.CheckScope(s) != nil:
 			return nil, true, NewError(CodeInvalidScope, "a requested scope has characters that no scope has").
 				withCause(fmt.Errorf("scope %s", quote(s)))
 		case !slices.Contains(g.Scopes, s):

@@ -66,17 +66,6 @@ func TestPrepareClaims(t *testing.T) {
 	}
 }
 
-func TestValidScope(t *testing.T) {
-	for s, want := range map[string]bool{
-		"api1": true, "https://a/b.read": true, "!#[]~": true,
-		"": false, "a b": false, `a"b`: false, `a\b`: false, "a\tb": false, "é": false, "a\x7f": false,
-	} {
-		if ValidScope(s) != want {
-			t.Errorf("ValidScope(%q) is %v", s, !want)
-		}
-	}
-}
-
 // outcome is what a token says, or the code of the error.
 type outcome struct {
 	scope string

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
@@ -174,8 +175,8 @@ func (cfg *IssuerConfig) check(keyAlgorithm keyring.Algorithm) error {
 		}
 	}
 	for _, scope := range cfg.Scopes {
-		if !ValidScope(scope) {
-			return fmt.Errorf("scope '%s' is not valid: use printable ASCII without space, quote and backslash", scope)
+		if err := syntax.CheckScope(scope); err != nil {
+			return err
 		}
 	}
 	if cfg.ScopeClaim != "" {
@@ -224,8 +225,8 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 		}
 		seen[r.Name] = true
 		for _, scope := range r.Scopes {
-			if !ValidScope(scope) {
-				return nil, fmt.Errorf("resource '%s': scope '%s' is not valid: use printable ASCII without space, quote and backslash", r.Name, scope)
+			if err := syntax.CheckScope(scope); err != nil {
+				return nil, fmt.Errorf("resource '%s': %w", r.Name, err)
 			}
 			if other, ok := owner[scope]; ok && other != r.Name {
 				return nil, fmt.Errorf("scope '%s' belongs to the resources '%s' and '%s': remove it from one", scope, other, r.Name)

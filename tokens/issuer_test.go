@@ -99,11 +99,11 @@ func TestIssuerSettings(t *testing.T) {
 		"another algorithm":     {IssuerConfig{Algorithm: keyring.RS256}, "signing algorithm RS256 is not that of the signing key, ES256"},
 		"empty audience":        {IssuerConfig{Audience: []string{"a", ""}}, "an audience of issuer '" + testURL + "' is empty"},
 		"audience twice":        {IssuerConfig{Audience: []string{"a", "b", "a"}}, "audience 'a' is listed twice"},
-		"bad scope":             {IssuerConfig{Scopes: []string{"a b"}}, "scope 'a b' is not valid"},
+		"bad scope":             {IssuerConfig{Scopes: []string{"a b"}}, "scope \"a b\" holds ' '"},
 		"unknown method":        {IssuerConfig{AuthMethods: []string{"private_key_jwt"}}, "method 'private_key_jwt' is not supported"},
 		"resource without name": {IssuerConfig{Resources: []Resource{{}}}, "a resource has an empty name"},
 		"resource twice":        {IssuerConfig{Resources: []Resource{{Name: "a"}, {Name: "a"}}}, "resource 'a' is declared twice"},
-		"empty scope":           {IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{""}}}}, "resource 'a': scope '' is not valid"},
+		"empty scope":           {IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{""}}}}, "resource 'a': a scope is empty"},
 		"scope in two": {
 			IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{"x"}}, {Name: "b", Scopes: []string{"y", "x"}}}},
 			"scope 'x' belongs to the resources 'a' and 'b': remove it from one",

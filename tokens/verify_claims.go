@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // maxNumericDate is the end of the year 9999: what is later is no time.
@@ -198,7 +200,7 @@ func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 		values = strings.FieldsFunc(values[0], func(r rune) bool { return r == ' ' })
 	}
 	for _, scope := range values {
-		if !ValidScope(scope) {
+		if syntax.CheckScope(scope) != nil {
 			return nil, fmt.Errorf("'%s' holds %.80q, which is no scope", name, scope)
 		}
 	}
