@@ -224,12 +224,12 @@ func (realm *Realm) trustedCAs() []*x509.Certificate {
 // be large.
 func (realm *Realm) pollDenyFile(context.Context) {
 	r := realm.revocation
-	changed, err := r.deny.Poll(realm.app.Now())
+	changed, report, err := r.deny.Poll(realm.app.Now())
 	if changed {
 		r.checker.SetDenyList(r.deny.List())
 		realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
 	}
-	if err != nil {
+	if report {
 		realm.reportSource("deny", realm.Revocation.Deny, err)
 	}
 }

@@ -15,26 +15,22 @@ type crlPlace struct {
 	name    string // the address without a password
 	isURL   bool
 
-	// busy is held by who loads the place.
+	file *source.Watched // nil for a URL
+
+	// busy is held by who fetches from a URL, the fields below it are only for
+	// one.
 	busy sync.Mutex
-	file *source.File
+	due  time.Time
+	// busyUntil is when a fetch that is under way will have ended, zero without.
+	busyUntil time.Time
+	loaded    time.Time
+	failure   error
 
 	// proven are CRLs whose signatures have been verified, the newest of each
 	// key. unproven are up to two others: the newest, if need be, and the last.
 	proven, unproven []*CRL
 	// last is the one that was loaded last.
 	last *CRL
-
-	due time.Time
-	// busyUntil is when a fetch that is under way will have ended, zero without.
-	busyUntil time.Time
-	loaded    time.Time
-	// looking is why the file cannot be read, parsing why what was read last is
-	// not in force.
-	looking, parsing error
-	// since is when a file began to fail as it does, told that it was reported.
-	since time.Time
-	told  bool
 
 	// stale and foreign are the last that there was a warning about, examined
 	// is the last that was compared with the CAs.
@@ -113,47 +109,23 @@ func (p *crlPlace) speaks() *CRL {
 	return p.last
 }
 
-// failure is what is wrong with the place, or nil.
-func (p *crlPlace) failure() error {
-	if p.looking != nil {
-		return p.looking
+// health returns when the place was last loaded, and why that failed since.
+func (p *crlPlace) health() (loaded time.Time, failure error) {
+	if p.isURL {
+		return p.loaded, p.failure
 	}
-	return p.parsing
-}
-
-// looked notes the outcome of a look at a file, and returns what is to be
-// reported of it.
-func (p *crlPlace) looked(now time.Time, changed bool, looking, parsing error) (report bool, err error) {
-	before := p.failure()
-	p.looking = looking
-	if changed {
-		p.parsing = parsing
-	}
-	err = p.failure()
-	if err == nil {
-		p.loaded, p.told = now, false
-		return changed || before != nil, nil
-	}
-	if changed || before == nil || before.Error() != err.Error() {
-		p.since, p.told = now, false
-	}
-	report = !p.told && now.Sub(p.since) >= source.QuietTime
-	p.told = p.told || report
-	return report, err
+	return p.file.Success(), p.file.Failure()
 }
 
 func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex, refresh time.Duration) {
-	if !p.isURL { // a fetch may take long, and is of no interest
-		old.busy.Lock()
+	if !p.isURL {
 		p.file.TakeOver(old.file)
-		old.busy.Unlock()
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	old.settle()
 	p.proven, p.unproven, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), old.last
-	p.due, p.loaded = old.due, old.loaded
-	p.looking, p.parsing, p.since, p.told = old.looking, old.parsing, old.since, old.told
+	p.due, p.loaded, p.failure = old.due, old.loaded, old.failure
 	if end := old.loaded.Add(refresh); !old.loaded.IsZero() && end.Before(p.due) { // refresh has become shorter
 		p.due = end
 	}

@@ -122,7 +122,7 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 			parsed, _ := url.Parse(address)
 			place.isURL, place.name = true, parsed.Redacted()
 		default:
-			place.file = source.NewFile(address, MaxCRLSize)
+			place.file = source.NewWatched(address, MaxCRLSize, func(content []byte) error { return s.use(place, content) })
 		}
 		// its metrics would be the same as the other's, and all be lost for it
 		if slices.ContainsFunc(s.places, func(other *crlPlace) bool { return other.name == place.name }) {
@@ -165,42 +165,24 @@ func (s *CRLSource) LoadFiles() error {
 // each that has not.
 func (s *CRLSource) PollFiles() {
 	for _, place := range s.places {
-		if !place.isURL {
-			place.busy.Lock()
-			s.pollFile(place)
-			place.busy.Unlock()
+		if place.isURL {
+			continue
+		}
+		if report, err := place.file.Poll(s.config.Now()); report {
+			s.config.Report(place.name, err)
 		}
 	}
 }
 
-func (s *CRLSource) pollFile(place *crlPlace) {
-	now := s.config.Now()
-	content, changed, looking := place.file.Look(now)
-	var crl *CRL
-	var parsing error
-	if changed {
-		crl, parsing = parseGuarded(func() ([]byte, error) { return content, nil })
+// use puts in force what a file says.
+func (s *CRLSource) use(place *crlPlace, content []byte) error {
+	crl, err := ParseCRL(content)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
-	if changed {
-		parsing = s.put(place, crl, parsing)
-	}
-	report, err := place.looked(now, changed, looking, parsing)
-	s.mu.Unlock()
-	if report {
-		s.config.Report(place.name, err)
-	}
-}
-
-// parseGuarded reads a CRL, which must not end the process.
-func parseGuarded(get func() ([]byte, error)) (*CRL, error) {
-	return source.Guard(func() (*CRL, error) {
-		content, err := get()
-		if err != nil {
-			return nil, err
-		}
-		return ParseCRL(content)
-	})
+	defer s.mu.Unlock()
+	return s.put(place, crl)
 }
 
 // Refresh reads the files that have changed and fetches the URLs that are due,
@@ -266,14 +248,22 @@ func (s *CRLSource) Next() time.Time {
 
 // fetch puts what a URL has in force, unless it fails to say.
 func (s *CRLSource) fetch(ctx context.Context, place *crlPlace) {
-	crl, err := parseGuarded(func() ([]byte, error) { return s.config.Fetch(ctx, place.address) })
+	crl, err := source.Guard(func() (*CRL, error) {
+		content, err := s.config.Fetch(ctx, place.address)
+		if err != nil {
+			return nil, err
+		}
+		return ParseCRL(content)
+	})
 	now := s.config.Now()
 	shortest := min(minCRLRefresh, s.config.Refresh)
 	wait := shortest
 
 	s.mu.Lock()
-	err = s.put(place, crl, err)
-	place.parsing = err
+	if err == nil {
+		err = s.put(place, crl)
+	}
+	place.failure = err
 	if err == nil {
 		place.loaded = now
 		wait = min(s.config.Refresh, crl.NextUpdate().Sub(now)/10*9)
@@ -284,11 +274,8 @@ func (s *CRLSource) fetch(ctx context.Context, place *crlPlace) {
 	s.config.Report(place.name, err)
 }
 
-// put puts a CRL in force, unless there is an error or it is an old one.
-func (s *CRLSource) put(place *crlPlace, crl *CRL, err error) error {
-	if err != nil {
-		return err
-	}
+// put puts a CRL in force, unless it is an old one.
+func (s *CRLSource) put(place *crlPlace, crl *CRL) error {
 	changed, err := place.accept(crl)
 	if changed {
 		s.config.Use(s.set())
@@ -317,9 +304,10 @@ func (s *CRLSource) States() []CRLPlaceState {
 	defer s.mu.Unlock()
 	states := make([]CRLPlaceState, len(s.places))
 	for i, place := range s.places {
-		states[i] = CRLPlaceState{Place: place.name, Loaded: place.loaded}
-		if err := place.failure(); err != nil {
-			states[i].Failure = err.Error()
+		loaded, failure := place.health()
+		states[i] = CRLPlaceState{Place: place.name, Loaded: loaded}
+		if failure != nil {
+			states[i].Failure = failure.Error()
 		}
 		if crl := place.speaks(); crl != nil {
 			states[i].NextUpdate, states[i].Entries = crl.NextUpdate(), crl.Len()
