@@ -68,8 +68,10 @@ type BearerHandler struct {
 	// Default: `X-Client-ID` with `{http.mtls.client_id}`.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
-	// Protected headers that callers may send after all; a trailing `*`
-	// stands for any ending.
+	// Protected headers that callers may send after all. A trailing `*` stands
+	// for any ending and covers only what other gateways set: `X-Client-ID`, and
+	// a header that another directive of the configuration sets, must be named in
+	// full. A header that this directive sets cannot be kept.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
 	app *App
@@ -101,7 +103,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
-	h.compile(h.HeaderUp, h.KeepHeader, h.realm.forwarded.headers()...)
+	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.forwarded.headers())
 	if err := h.acceptIssuers(ctx); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}

@@ -3,6 +3,8 @@ package mtlsauth
 import (
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -19,6 +21,7 @@ type declarations struct {
 	mu        sync.Mutex
 	audiences map[string]string
 	remotes   map[remoteKey]*tokens.RemoteIssuer
+	headers   []string
 }
 
 // reserveAudience notes the use of an audience, "forward_token" or the directive
@@ -61,4 +64,24 @@ func (d *declarations) remoteIssuers() map[remoteKey]*tokens.RemoteIssuer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.remotes)
+}
+
+// addHeaders notes headers that a directive sets. It leaves out Authorization:
+// where a directive does not set it, it is the caller's own, such as the token
+// that mtls_bearer passes on.
+func (d *declarations) addHeaders(names []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range names {
+		if !strings.EqualFold(name, "Authorization") {
+			d.headers = append(d.headers, name)
+		}
+	}
+}
+
+// allHeaders returns a copy of the names of headers that directives set.
+func (d *declarations) allHeaders() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.headers)
 }

@@ -27,8 +27,10 @@ const refusedWord = "certificate_refused"
 // as the response.
 //
 // Headers that could pass for an identity are removed from every request,
-// whatever the outcome: those in `header_up`, and the ones other gateways use
-// (`Client-Cert`, `X-Forwarded-Client-Cert`, `X-SSL-*`, …).
+// whatever the outcome: `X-Client-ID`, every header that a directive of this
+// plugin sets anywhere in the configuration, and the ones other gateways use
+// (`Client-Cert`, `X-Forwarded-Client-Cert`, `X-SSL-*`, …). `Authorization` is
+// removed only where this directive sets it.
 //
 // For a client that is admitted, these placeholders are set; otherwise they
 // are empty:
@@ -69,8 +71,10 @@ type Handler struct {
 	// Default: `X-Client-ID` with `{http.mtls.client_id}`.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
-	// Protected headers that callers may send after all; a trailing `*`
-	// stands for any ending.
+	// Protected headers that callers may send after all. A trailing `*` stands
+	// for any ending and covers only what other gateways set: `X-Client-ID`, and
+	// a header that another directive of the configuration sets, must be named in
+	// full. A header that this directive sets cannot be kept.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
 	// Send the API the certificate of an admitted client: its own in
@@ -127,7 +131,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
 	}
-	h.compile(h.HeaderUp, h.KeepHeader, slices.Concat(h.forwardedNames(), h.realm.forwarded.headers())...)
+	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, h.forwardedNames(), h.realm.forwarded.headers())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }

@@ -71,7 +71,7 @@ func foldHeaderByte(c byte) byte {
 }
 
 func (set *headerNames) contains(name string) bool {
-	if name == "" || !set.first[foldHeaderByte(name[0])] {
+	if set == nil || name == "" || !set.first[foldHeaderByte(name[0])] {
 		return false
 	}
 	var buffer [maxHeaderName]byte
@@ -87,13 +87,28 @@ func (set *headerNames) contains(name string) bool {
 	return false
 }
 
-// protectedNames are the headers that a caller may not send.
+// protectedNames are the headers that a caller may not send: those of names,
+// except the ones in keep; but always those in always, which names has too.
 type protectedNames struct {
-	names, keep *headerNames
+	names, keep, always *headerNames
+}
+
+// protect returns what a directive removes that sets or reads the headers in
+// own. ours are the headers that any directive of the configuration sets, each
+// of which keep exempts only by its whole name: a wildcard in keep is about the
+// headers of other gateways.
+func protect(own, ours, keep []string) protectedNames {
+	kept := newHeaderNames(slices.DeleteFunc(slices.Clone(keep), func(name string) bool { return strings.HasSuffix(name, "*") })...)
+	always := slices.Concat(own, slices.DeleteFunc(slices.Clone(ours), kept.contains))
+	return protectedNames{
+		names:  newHeaderNames(slices.Concat(always, foreignIdentityHeaders)...),
+		keep:   newHeaderNames(keep...),
+		always: newHeaderNames(always...),
+	}
 }
 
 func (p protectedNames) contains(name string) bool {
-	return p.names.contains(name) && !p.keep.contains(name)
+	return p.names.contains(name) && (!p.keep.contains(name) || p.always.contains(name))
 }
 
 // strip removes the protected names from the request in place: from its

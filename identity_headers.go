@@ -6,6 +6,7 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const (
@@ -16,9 +17,12 @@ const (
 // identityHeaders are the headers in which a directive tells the API behind who
 // the client is, and those that callers may not send to it.
 type identityHeaders struct {
-	headers   []headerTemplate
-	own       protectedNames // what the directive sets or reads
-	protected protectedNames // own, and what other gateways set
+	headers []headerTemplate
+	own     protectedNames // what the directive sets or reads
+	// protected returns own, what any directive of the configuration sets, and
+	// what other gateways set. It is compiled at the first request, because only
+	// then have all directives been provisioned.
+	protected func() protectedNames
 }
 
 type headerTemplate struct{ name, value string }
@@ -75,22 +79,22 @@ func checkForwardedKept(realm *Realm, keep []string) error {
 	return nil
 }
 
-// compile prepares header_up and keep_header. also are names that callers may
-// not send either.
-func (h *identityHeaders) compile(headerUp map[string]string, keep []string, also ...string) {
+// compile prepares header_up and keep_header. The directive also sets the
+// headers in forwarded, and the realm reads those in read. X-Client-ID is
+// protected in any case: an upstream may read it although nothing sets it.
+func (h *identityHeaders) compile(declared *declarations, headerUp map[string]string, keep, forwarded, read []string) {
 	if len(headerUp) == 0 {
 		headerUp = map[string]string{defaultIdentityHeader: clientIDPlaceholder}
 	}
-	names := slices.Clone(also)
+	var set []string
 	for name, value := range headerUp {
-		names = append(names, name)
+		set = append(set, name)
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
 	}
-	h.own = protectedNames{names: newHeaderNames(names...), keep: newHeaderNames()}
-	h.protected = protectedNames{
-		names: newHeaderNames(slices.Concat(names, foreignIdentityHeaders)...),
-		keep:  newHeaderNames(keep...),
-	}
+	own := slices.Concat(set, forwarded, read)
+	h.own = protectedNames{names: newHeaderNames(own...)}
+	declared.addHeaders(slices.Concat(set, forwarded))
+	h.protected = sync.OnceValue(func() protectedNames { return protect(own, append(declared.allHeaders(), defaultIdentityHeader), keep) })
 }
 
 // strip removes what a caller may not send. It comes before anything can fail,
@@ -100,7 +104,7 @@ func (h *identityHeaders) strip(state *requestState, r *http.Request) {
 		h.own.strip(r)
 		return
 	}
-	h.protected.strip(r)
+	h.protected().strip(r)
 	state.stripped = true
 }
 

@@ -367,3 +367,117 @@ func TestA6_Trailers(t *testing.T) {
 		}
 	})
 }
+
+// siblingSites set the identity in a header of their own each; none of them sets
+// X-Client-ID.
+const siblingSites = `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		header_up X-Client-Name {http.mtls.client_id}
+	}
+	reverse_proxy @UP@
+}
+https://public.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+		header_up X-Caller {http.mtls.client_id}
+	}
+	reverse_proxy @UP@
+}
+http://api.test:@HTTP@ {
+	import plain
+	mtls_auth {
+		header_up authorization "Basic YXBpOg=="
+	}
+	respond hello
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		optional
+		header_up   X-Device {http.mtls.client_id}
+		keep_header X-Client-ID X-C* X-Forwarded-*
+	}
+	reverse_proxy @UP@
+}
+https://alias.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		header_up X-Token-Client {http.mtls.client_id}
+	}
+	reverse_proxy @UP@
+}
+https://auth.test:@HTTPS@ {
+	import mtls
+	mtls_issuer
+	mtls_auth {
+		optional
+		header_up X-Admin {http.mtls.client_id}
+		forward_token X-Gateway-Token {
+			audience internal
+		}
+	}
+	reverse_proxy @UP@
+}
+`
+
+// TestA1_A8_HeadersOfOtherDirectives: X-Client-ID is the gateway's whatever
+// header_up says, and so is every header that another directive of the
+// configuration sets, because the upstream may read any of them. Authorization is
+// the caller's own where only another directive sets it.
+func TestA1_A8_HeadersOfOtherDirectives(t *testing.T) {
+	r := newRig(t)
+	sensor := r.selfSigned("sensor")
+	r.issue("billing")
+	r.start(issuerRealm(""), siblingSites)
+	token := r.accessToken(t, sensor, "sensor-7")
+	forged := map[string]bool{ // kept by other.test
+		"X-Client-Id": true, "X-Client-Name": false, "X-Caller": false,
+		"X-Token-Client": false, "X-Admin": false, "X-Device": false, "X-Gateway-Token": false,
+	}
+	for _, site := range []struct {
+		host, header, want string
+		leaf               *testpki.Leaf
+		options            []func(*http.Request)
+	}{
+		{"api.test", "X-Client-Name", "sensor-7", sensor, nil},
+		{"public.test", "X-Caller", "sensor-7", sensor, nil},
+		{"public.test", "X-Caller", "", nil, nil},
+		{"other.test", "X-Device", "sensor-7", sensor, nil},
+		{"other.test", "X-Device", "", nil, nil},
+		{"alias.test", "X-Token-Client", "sensor-7", sensor, []func(*http.Request){bearer(token)}},
+		{"auth.test", "X-Admin", "sensor-7", sensor, nil},
+		{"auth.test", "X-Admin", "", nil, nil},
+	} {
+		for _, protocol := range rigProtocols {
+			t.Run(site.host+"/"+site.want+"/"+protocol, func(t *testing.T) {
+				options := append([]func(*http.Request){with("Authorization", "Basic YTpi")}, site.options...)
+				for name := range forged {
+					options = append(options, with(name, "admin"))
+				}
+				got := r.caller(t, protocol, site.leaf).get("https://"+site.host+"/", options...)
+				got.wantStatus(t, http.StatusOK)
+				for name, kept := range forged {
+					values := got.seen.Header[name]
+					switch {
+					case name == site.header && site.want != "":
+						if !slices.Equal(values, []string{site.want}) {
+							t.Errorf("%s is %q, want %q", name, values, site.want)
+						}
+					case kept && site.host == "other.test":
+						if len(values) == 0 {
+							t.Errorf("%s is removed, though keep_header names it", name)
+						}
+					case slices.Contains(values, "admin"):
+						t.Errorf("the caller's %s reaches the upstream: %q", name, values)
+					}
+				}
+				if site.host != "alias.test" && got.seen.Header.Get("Authorization") != "Basic YTpi" {
+					t.Errorf("Authorization is %q", got.seen.Header["Authorization"])
+				}
+			})
+		}
+	}
+}
