@@ -95,7 +95,7 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 	app, logger := realm.app, realm.app.logger.With(zap.String("realm", realm.name))
 	config := clients.DirectoryConfig{
 		Check:  checkClaimNames,
-		Recall: realm.recallCopies,
+		Copies: realm.keySetCopies(),
 		// a function, for tests replace the clock later on
 		Now: func() time.Time { return app.Now() },
 		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
@@ -117,6 +117,14 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 			logger.Error("a JWKS lists a certificate that is a credential of another client; it is ignored",
 				zap.String("client_id", c.Client.ID), zap.String("holder", c.Holder.Client.ID),
 				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
+		},
+		Ambiguous: func(a clients.Ambiguity) {
+			logger.Error("a certificate is in the JWKS of several clients; it is refused as ambiguous unless the request names one of them",
+				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
+		},
+		Unambiguous: func(a clients.Ambiguity) {
+			logger.Info("a certificate is no longer in the JWKS of several clients",
+				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		},
 	}
 	for _, record := range realm.Clients {
@@ -143,7 +151,7 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 		config.Before = running.directory
 	}
 	var err error
-	if realm.directory, err = clients.NewDirectory(config); err != nil {
+	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
 		return err
 	}
 	if realm.directory.Registry().Len() == 0 {

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -191,21 +192,17 @@ func TestB10_StolenCertificate(t *testing.T) {
 	r := newRig(t)
 	victims := map[string]*testpki.Leaf{
 		"by-subject": r.issue("billing"), "by-thumbprint": r.selfSigned("pinned"), "by-key": r.selfSigned("key"),
-		"by-file": r.selfSigned("file"), "by-name": r.issue("san", testpki.DNSNames("san.example.com")), "by-jwks": r.selfSigned("first"),
+		"by-file": r.selfSigned("file"), "by-name": r.issue("san", testpki.DNSNames("san.example.com")),
 	}
 	own := r.selfSigned("thief")
 	stolen := []*testpki.Leaf{own}
 	for _, victim := range victims {
 		stolen = append(stolen, victim)
 	}
-	r.write("first.json", testpki.JWKS(t, victims["by-jwks"]))
 	r.write("thief.json", testpki.JWKS(t, stolen...))
 	r.adminOn = true
 	r.start(`mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
-	client by-jwks {
-		jwks "@DIR@/first.json"
-	}
 	client thief {
 		jwks "@DIR@/thief.json"
 	}
@@ -242,35 +239,72 @@ func TestB10_StolenCertificate(t *testing.T) {
 	if found := series(t, r.metrics(t), "default"); found["jwks_ignored_certificates"] != float64(len(victims)) {
 		t.Errorf("metrics %v", found)
 	}
-	// when both files change, who held a certificate keeps it
-	r.replace("first.json", testpki.JWKS(t, victims["by-jwks"], r.selfSigned("another")))
 	r.replace("thief.json", testpki.JWKS(t, append(stolen, r.selfSigned("more"))...))
 	r.caller(t, "h1", r.leaves[len(r.leaves)-1]).eventually(t, http.StatusOK).wantClient(t, "thief")
-	r.caller(t, "h1", r.leaves[len(r.leaves)-2]).eventually(t, http.StatusOK).wantClient(t, "by-jwks")
 	check()
 }
 
-// TestB10_JWKSAfterARestart: after a restart clients need not wait for their
-// JWKS, and who lists what another had before does not get it by being first.
-func TestB10_JWKSAfterARestart(t *testing.T) {
-	r, clock := newRig(t), newRigClock(t)
-	server := newJWKSServer(t, clock)
-	partner, own := r.selfSigned("partner"), r.selfSigned("thief")
-	sets := map[string][]byte{"/partner": testpki.JWKS(t, partner), "/thief": testpki.JWKS(t, own)}
-	publish := func() {
-		server.serve(func(w http.ResponseWriter, r *http.Request) {
-			if set := sets[r.URL.Path]; set != nil {
-				_, _ = w.Write(set)
-				return
-			}
-			w.WriteHeader(http.StatusBadGateway)
+// TestB10_CertificateInTwoJWKS: a certificate that two clients list is refused as
+// ambiguous, on open connections too, while one of them lists it; only a token
+// request can name the client. The log names both when it begins and when it
+// ends.
+func TestB10_CertificateInTwoJWKS(t *testing.T) {
+	r := newRig(t)
+	shared, own := r.selfSigned("shared"), r.selfSigned("own")
+	r.write("first.json", testpki.JWKS(t, shared))
+	r.write("second.json", testpki.JWKS(t, own))
+	r.start(`mtls {
+	client first {
+		jwks   "@DIR@/first.json"
+		scopes api1
+	}
+	client second {
+		jwks   "@DIR@/second.json"
+		scopes api1
+	}
+	issuer https://auth.test
+}`, oneSite+issuerSite)
+	logged := func(level, message string) {
+		t.Helper()
+		r.logs.wait(t, message, func(entry logEntry) bool {
+			return strings.HasPrefix(entry.str("msg"), message) && entry.str("level") == level && entry.str("realm") == "default" &&
+				fmt.Sprint(entry["client_ids"]) == "[first second]" && entry.str("thumbprint") == hashOf(shared.Cert.Raw)
 		})
 	}
-	publish()
-	realm := jwksRealm(t, "client thief {\njwks "+server.url+"/thief\n}\nclient partner {\njwks "+server.url+"/partner\n}")
+	open := map[string]*caller{}
+	for _, protocol := range rigProtocols {
+		open[protocol] = r.caller(t, protocol, shared)
+		open[protocol].get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "first")
+	}
+	r.replace("second.json", testpki.JWKS(t, own, shared))
+	logged("error", "a certificate is in the JWKS of several clients")
+	for _, protocol := range rigProtocols {
+		got := open[protocol].eventually(t, http.StatusUnauthorized).wantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
+		r.wantReason(t, got, "certificate_ambiguous")
+		for _, id := range []string{"first", "second"} {
+			r.wantToken(t, askToken(open[protocol], "https://auth.test", id), id, shared)
+		}
+		r.caller(t, protocol, own).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "second")
+	}
+	// whichever of them drops it, the other has it
+	r.replace("first.json", testpki.JWKS(t, r.selfSigned("next")))
+	logged("info", "a certificate is no longer in the JWKS of several clients")
+	for _, protocol := range rigProtocols {
+		open[protocol].eventually(t, http.StatusOK).wantClient(t, "second")
+		r.wantNoToken(t, askToken(open[protocol], "https://auth.test", "first"), "client_mismatch")
+	}
+}
+
+// TestRestartWithoutJWKSServer: after a restart clients need not wait for their
+// JWKS, and copies that are damaged do no harm.
+func TestRestartWithoutJWKSServer(t *testing.T) {
+	r, clock := newRig(t), newRigClock(t)
+	server := newJWKSServer(t, clock)
+	partner := r.selfSigned("partner")
+	server.publish(t, partner)
+	realm := jwksRealm(t, "client partner {\njwks "+server.url+"/partner\n}")
 	r.start(realm, oneSite)
 	r.caller(t, "h1", partner).eventually(t, http.StatusOK).wantClient(t, "partner")
-	r.caller(t, "h1", own).eventually(t, http.StatusOK).wantClient(t, "thief")
 	stored := func() (files []string) {
 		files, err := filepath.Glob(filepath.Join(r.dir, "storage", "mtls", "default", "jwks", "*.json"))
 		if err != nil {
@@ -278,39 +312,36 @@ func TestB10_JWKSAfterARestart(t *testing.T) {
 		}
 		return files
 	}
-	for deadline := time.Now().Add(rigPatience); len(stored()) != 2; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(rigPatience); len(stored()) != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("stored are %q", stored())
 		}
+	}
+	if info, err := os.Stat(stored()[0]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err) // nobody but the owner reads it
 	}
 	restart := func() {
 		t.Helper()
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		publish()
 		if err := r.load(realm, oneSite); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// the partner's server is down, and the thief lists what is its
-	sets = map[string][]byte{"/thief": testpki.JWKS(t, own, partner)}
+	server.serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	restart()
 	r.caller(t, "h1", partner).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "partner")
-	r.logs.wait(t, "what is ignored", func(entry logEntry) bool {
-		return strings.HasPrefix(entry.str("msg"), "a JWKS lists a certificate that is a credential of another client") && entry.str("holder") == "partner"
-	})
+	r.sourceFailed(t, "jwks:partner", "answers 502")
 	r.caller(t, "h1", partner).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "partner")
-	// a copy that is damaged is told of, and the rest goes on
-	for _, file := range stored() {
-		if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+
+	if err := os.WriteFile(stored()[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	sets = map[string][]byte{"/partner": testpki.JWKS(t, partner)}
+	server.publish(t, partner)
 	restart()
 	r.logs.wait(t, "the damage", func(entry logEntry) bool {
-		return strings.HasPrefix(entry.str("msg"), "the copy of a JWKS in storage cannot be used") && strings.HasPrefix(entry.str("key"), "mtls/default/jwks/")
+		return strings.HasPrefix(entry.str("msg"), "JWKS copies cannot be read") && strings.Contains(entry.str("error"), "mtls/default/jwks/")
 	})
 	r.caller(t, "h1", partner).eventually(t, http.StatusOK).wantClient(t, "partner")
 }

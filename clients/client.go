@@ -3,6 +3,7 @@ package clients
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,10 +31,8 @@ type Client struct {
 	IssuedBy         [][sha256.Size]byte
 	Credentials      []*Credential
 
-	// listed are the certificates of the client's JWKS, nil while it is not known,
-	// jwksURI is where it is, "" if it is behind no URL
-	listed      []listing
-	jwksURI     string
+	// keySet are the certificates of the client's JWKS, nil while it is not known
+	keySet      []*x509.Certificate
 	keyWarnings []string
 
 	scope     string

@@ -187,25 +187,20 @@ func (c *Client) setJWKS(r Record, files reader) (err error) {
 		return errors.New("jwks, jwks_uri and jwks_file say the same in three ways; keep one (RFC 7591 §2)")
 	}
 	place := "written out"
-	var certificates []*x509.Certificate
 	switch {
 	case r.JWKSURI != "":
 		if err := CheckJWKSURI(r.JWKSURI); err != nil {
 			return fmt.Errorf("jwks_uri: %w", err)
 		}
-		c.jwksURI = r.JWKSURI
-		place, certificates, err = files.keySetAt(r.JWKSURI)
+		place, c.keySet, err = files.keySetAt(r.JWKSURI)
 	case r.JWKSFile != "":
 		place = r.JWKSFile
-		certificates, err = files.keySet(r.JWKSFile)
+		c.keySet, err = files.keySet(r.JWKSFile)
 	default:
-		certificates, c.keyWarnings, err = ParseJWKS(r.JWKS)
+		c.keySet, c.keyWarnings, err = ParseJWKS(r.JWKS)
 	}
 	if err != nil {
 		return fmt.Errorf("jwks '%s': %w", place, err)
-	}
-	if certificates != nil {
-		c.listed = listings(certificates)
 	}
 	c.add(&Credential{Kind: KindJWKS, Value: place})
 	return nil

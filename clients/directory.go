@@ -2,7 +2,6 @@ package clients
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,12 +38,11 @@ type DirectoryConfig struct {
 	// Check, if set, says what else is wrong with a client.
 	Check func(*Client) error
 	// Before, if set, is the directory that this one is to take the place of:
-	// what it has fetched is taken over, and who held a certificate of a JWKS
-	// goes on to.
+	// what it has fetched is taken over.
 	Before *Directory
-	// Recall, if set, returns the copies of JWKS that were kept of clients which
-	// the directory before does not have (see [Directory.SaveCopies]).
-	Recall func(clientIDs []string) []Copy
+	// Copies, if set, keep the JWK Sets behind URLs over a restart (see
+	// [Directory.SaveCopies]).
+	Copies *KeySetCopies
 	// Fetch gets a JWK Set. Default: the one of [source.URLConfig].
 	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
 	// Now is the clock. Default: [time.Now].
@@ -61,6 +59,9 @@ type DirectoryConfig struct {
 	// Ignored, if set, is told once of a certificate in a JWKS that does not
 	// count.
 	Ignored func(Conflict)
+	// Ambiguous, if set, is told once of a certificate that has come to be in
+	// several JWKS, and Unambiguous once it is no longer.
+	Ambiguous, Unambiguous func(Ambiguity)
 }
 
 // Directory keeps the clients of a realm: those of the configuration and of
@@ -84,18 +85,19 @@ type Directory struct {
 	pending           []change
 	tried             time.Time // when that was tried last
 	rest              time.Time // until then, JWKS behind URLs wait
-	told              map[toldConflict]struct{}
+	// the conflicts and, by thumbprint, the ambiguities that have been reported
+	conflicts   map[reportedConflict]struct{}
+	ambiguities map[string]Ambiguity
+	// copiesDeleted is when unused copies were deleted last
+	copiesDeleted time.Time
 
 	mu       sync.Mutex // guards what is read by others than who polls
 	origins  []*origin
 	open     map[documentKey]*document
 	registry *Registry
-	copies   copyNotes
 
-	// recalled are the copies that were kept, by client, and the newest by the
-	// hash of its URL, while the directory is made
-	recalled   map[string]Copy
-	recalledAt map[[sha256.Size]byte]Copy
+	// copies are those of JWK Sets by URL, while the directory is made
+	copies map[string]keySetCopy
 }
 
 // origin is the configuration or a source, with its clients.
@@ -146,8 +148,9 @@ type SourceSize struct {
 }
 
 // NewDirectory reads all there is to read but URLs. Unlike later, anything that
-// is missing, broken or in conflict is an error.
-func NewDirectory(config DirectoryConfig) (*Directory, error) {
+// is missing, broken or in conflict is an error. The context is for reading
+// copies from storage.
+func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, error) {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
@@ -165,6 +168,12 @@ func NewDirectory(config DirectoryConfig) (*Directory, error) {
 	}
 	if config.Ignored == nil {
 		config.Ignored = func(Conflict) {}
+	}
+	if config.Ambiguous == nil {
+		config.Ambiguous = func(Ambiguity) {}
+	}
+	if config.Unambiguous == nil {
+		config.Unambiguous = func(Ambiguity) {}
 	}
 	d := &Directory{
 		config: config, fetches: make(chan struct{}, maxFetches),
@@ -185,16 +194,13 @@ func NewDirectory(config DirectoryConfig) (*Directory, error) {
 		d.origins = append(d.origins, o)
 		changes = append(changes, change{origin: o, records: records})
 	}
-	if config.Before != nil {
-		d.registry = config.Before.Registry()
-	}
-	d.recall(changes)
+	d.loadCopies(ctx, changes)
 	p, err := d.plan(changes)
 	if err != nil {
 		return nil, err
 	}
 	d.commit(p, now)
-	d.config.Before, d.config.Records, d.recalled, d.recalledAt = nil, nil, nil, nil
+	d.config.Before, d.config.Records, d.copies = nil, nil, nil
 	return d, nil
 }
 

@@ -2,6 +2,8 @@ package clients
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -84,6 +86,57 @@ func TestR10_DirectoryFetchesJWKS(t *testing.T) {
 	})
 }
 
+// TestB10_DirectoryReportsSharedCertificates: that a certificate is in several
+// JWKS is reported once, also when one more client lists it, and that it is not
+// any longer.
+func TestB10_DirectoryReportsSharedCertificates(t *testing.T) {
+	w := newWorld(t)
+	leaf, own := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	sum := sha256.Sum256(leaf.Cert.Raw)
+	list := func(name string, leaves ...*testpki.Leaf) {
+		t.Helper()
+		w.write(name, testpki.JWKS(t, leaves...))
+		w.poll(time.Minute)
+	}
+	w.write("victim.json", testpki.JWKS(t, leaf))
+	w.write("thief.json", testpki.JWKS(t, own))
+	w.write("third.json", testpki.JWKS(t, testpki.MustSelfSigned(t)))
+	w.write("pin.json", []byte("[]"))
+	w.config.Sources = []Source{NewFileSource(w.path("pin.json"))}
+	for _, id := range []string{"victim", "thief", "third"} {
+		w.config.Records = append(w.config.Records, Record{ClientID: id, JWKSFile: w.path(id + ".json")})
+	}
+	w.mustLoad()
+	w.said = nil
+	w.wantPin(leaf, "victim by jwks")
+	list("thief.json", own, leaf)
+	w.saw(`of ["thief" "victim"]`, "jwks:thief")
+	w.wantPin(leaf, "victim by jwks, thief by jwks")
+	w.wantPin(own, "thief by jwks")
+	list("thief.json", leaf)
+	w.saw("jwks:thief")
+	list("third.json", leaf)
+	w.saw(`ambiguous: `+hex.EncodeToString(sum[:2])+` of ["thief" "third" "victim"]`, "jwks:third")
+	list("thief.json", own)
+	w.saw(`ambiguous: `, "jwks:thief")
+	list("victim.json", testpki.MustSelfSigned(t))
+	w.saw(`unambiguous: `, "jwks:victim")
+	w.wantPin(leaf, "third by jwks")
+	list("victim.json", leaf)
+	w.saw(`ambiguous: `, "jwks:victim")
+
+	// what is broken changes nothing, and what an operator declares ends it
+	w.write("third.json", []byte("{"))
+	w.poll(time.Minute)
+	w.poll(time.Minute)
+	w.saw("jwks:third")
+	w.wantPin(leaf, "victim by jwks, third by jwks")
+	w.records("pin.json", Record{ClientID: "owner", Thumbprints: Strings{hex.EncodeToString(sum[:])}})
+	w.poll(time.Minute)
+	w.saw("ignored: ", "ignored: ", "unambiguous: ", "clients:")
+	w.wantPin(leaf, "owner by thumbprint")
+}
+
 // TestDirectoryForgetsJWKS: a URL that no client names any more is not fetched.
 func TestDirectoryForgetsJWKS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -94,8 +147,8 @@ func TestDirectoryForgetsJWKS(t *testing.T) {
 		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
 		w.mustLoad()
 		w.poll(0)
-		w.wantPin(leaf, "a by jwks")
-		w.saw("ignored: ", "jwks:a")
+		w.wantPin(leaf, "a by jwks, b by jwks")
+		w.saw("ambiguous: ", "jwks:a")
 		if w.fetched["https://a.example/"] != 1 {
 			t.Errorf("%d fetches", w.fetched["https://a.example/"])
 		}

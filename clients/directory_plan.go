@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -8,23 +9,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// change is that an origin or a document has become another, or that a copy of a
-// JWKS in storage knows something better.
+// change is that an origin or a document has become another.
 type change struct {
 	origin  *origin
 	records []Record
 
 	document *document
 	contents *contents
-
-	correction *correction
 }
 
 func (c change) of(other change) bool {
-	if c.correction != nil && other.correction != nil {
-		return c.correction.ClientID == other.correction.ClientID
-	}
-	return c.origin == other.origin && c.document == other.document && c.correction == other.correction
+	return c.origin == other.origin && c.document == other.document
 }
 
 // plan is how everything would be after some changes.
@@ -34,9 +29,6 @@ type plan struct {
 	entries   [][]entry // of every origin
 	documents *documents
 	warnings  []string
-	relisted  []*Client // those with another JWKS
-	// stamp is since when what is new in a JWKS is listed
-	stamp time.Time
 }
 
 // apply puts changes in force, and with them what could not be before. What
@@ -100,24 +92,18 @@ func (d *Directory) use(changes []change) (p *plan, err error) {
 }
 
 func (c change) status() *status {
-	switch {
-	case c.origin != nil:
+	if c.origin != nil {
 		return &c.origin.status
-	case c.document != nil:
-		return &c.document.status
 	}
-	return &c.correction.status
+	return &c.document.status
 }
 
 func (c change) report(d *Directory, err error) {
-	switch {
-	case c.origin != nil:
+	if c.origin != nil {
 		d.config.Report(c.origin.label(), c.origin.name, err)
-	case c.document != nil:
-		d.reportDocument(c.document, err)
-	case err != nil:
-		d.config.Report("jwks:"+c.correction.ClientID, "storage", err)
+		return
 	}
+	d.reportDocument(c.document, err)
 }
 
 // fails notes that a change cannot be put in force, and reports it once.
@@ -135,18 +121,14 @@ func (c change) fails(d *Directory, err error) {
 // plan works out how everything would be. Nothing is changed by it.
 func (d *Directory) plan(changes []change) (*plan, error) {
 	now := d.config.Now()
-	p := &plan{changes: changes, documents: newDocuments(d.open, now), stamp: d.copies.stamp(now)}
+	p := &plan{changes: changes, documents: newDocuments(d.open, now)}
 	p.documents.at = d.openURL
 	records := make(map[*origin][]Record)
-	corrections := make(map[string]*correction)
 	for _, c := range changes {
-		switch {
-		case c.origin != nil:
+		if c.origin != nil {
 			records[c.origin] = c.records
-		case c.document != nil:
+		} else {
 			p.documents.changed[c.document] = c.contents
-		default:
-			corrections[c.correction.ClientID] = c.correction
 		}
 	}
 	var list []*Client
@@ -164,7 +146,6 @@ func (d *Directory) plan(changes []change) (*plan, error) {
 		if err != nil {
 			return nil, o.wrap(err)
 		}
-		entries = p.correct(entries, corrections)
 		p.entries = append(p.entries, entries)
 		for _, e := range entries {
 			list = append(list, e.client)
@@ -230,12 +211,6 @@ func (d *Directory) entry(p *plan, record *Record, now time.Time) (entry, []stri
 	if err := d.config.Check(client); err != nil {
 		return entry{}, nil, err
 	}
-	if record.hasJWKS() {
-		before := d.listedBefore(client.ID)
-		if client.listed = dated(client.listed, before, p.stamp); !sameListings(client.listed, before) {
-			p.relisted = append(p.relisted, client)
-		}
-	}
 	e := entry{client: client, documents: p.documents.used}
 	if len(e.documents) > 0 {
 		kept := *record
@@ -280,25 +255,55 @@ func (d *Directory) openURL(key documentKey) (*document, error) {
 	opened.name = opened.url.Name()
 	if before := d.config.Before; before != nil {
 		before.mu.Lock()
-		old, noted := before.open[key], time.Time{}
+		old, saved := before.open[key], time.Time{}
 		if old != nil {
-			noted = old.noted
+			saved = old.saved
 		}
 		before.mu.Unlock()
 		if old != nil && opened.takeOver(old) {
-			opened.noted = noted
+			opened.saved = saved
 			opened.warnings = nil // they have been told
 			return opened, nil
 		}
 	}
-	d.begin(opened, d.config.Now())
+	if kept, ok := d.copies[key.place]; ok && d.config.Now().Sub(kept.Fetched).Abs() < copyLifetime && opened.beginWith(kept) {
+		opened.saved = kept.Fetched
+	}
 	return opened, nil
+}
+
+// loadCopies reads the copies of those JWK Sets that the directory before does
+// not have.
+func (d *Directory) loadCopies(ctx context.Context, changes []change) {
+	if d.config.Copies == nil {
+		return
+	}
+	var addresses []string
+	for _, c := range changes {
+		for _, record := range c.records {
+			if record.JWKSURI != "" && !d.config.Before.hasKeySetAt(record.JWKSURI) {
+				addresses = append(addresses, record.JWKSURI)
+			}
+		}
+	}
+	if len(addresses) > 0 {
+		d.copies = d.config.Copies.load(ctx, addresses)
+	}
+}
+
+func (d *Directory) hasKeySetAt(address string) bool {
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	document := d.open[documentKey{KindJWKS, address, true}]
+	return document != nil && document.certificates != nil
 }
 
 // commit puts a plan in force.
 func (d *Directory) commit(p *plan, now time.Time) {
 	d.mu.Lock()
-	before := d.registry
 	d.registry = p.registry
 	for i, o := range d.origins {
 		o.entries = p.entries[i]
@@ -307,7 +312,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	for _, c := range p.changes {
 		*c.status() = status{success: now}
 		if c.document != nil {
-			c.document.contents = *c.contents
+			c.document.contents, c.document.saved = *c.contents, time.Time{}
 			warnings = append(warnings, c.document.tell()...)
 		}
 	}
@@ -315,10 +320,9 @@ func (d *Directory) commit(p *plan, now time.Time) {
 		warnings = append(warnings, document.tell()...)
 	}
 	d.sweep()
-	d.noteCopies(p, before, now)
 	d.mu.Unlock()
 	d.warn(warnings)
-	d.tellConflicts()
+	d.reportConflicts()
 }
 
 func (d *Directory) warn(warnings []string) {
@@ -355,23 +359,35 @@ func (d *Directory) sweep() {
 	}
 	d.open = open
 	d.pending = slices.DeleteFunc(d.pending, func(c change) bool {
-		return c.document != nil && open[c.document.documentKey] != c.document ||
-			c.correction != nil && d.registry.Client(c.correction.ClientID) == nil
+		return c.document != nil && open[c.document.documentKey] != c.document
 	})
 }
 
-// toldConflict is a conflict that has been told of.
-type toldConflict struct{ thumbprint, clientID, holderID string }
+// reportedConflict is a conflict that has been reported.
+type reportedConflict struct{ thumbprint, clientID, holderID string }
 
-// tellConflicts tells of those that have not been told of.
-func (d *Directory) tellConflicts() {
-	told := make(map[toldConflict]struct{})
+// reportConflicts reports new conflicts and ambiguities once, and those
+// ambiguities that have ended.
+func (d *Directory) reportConflicts() {
+	conflicts := make(map[reportedConflict]struct{})
 	for _, c := range d.registry.Conflicts() {
-		this := toldConflict{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
-		told[this] = struct{}{}
-		if _, known := d.told[this]; !known {
+		this := reportedConflict{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
+		conflicts[this] = struct{}{}
+		if _, reported := d.conflicts[this]; !reported {
 			d.config.Ignored(c)
 		}
 	}
-	d.told = told
+	ambiguities := make(map[string]Ambiguity)
+	for _, a := range d.registry.Ambiguities() {
+		ambiguities[a.Thumbprint] = a
+		if !slices.Equal(d.ambiguities[a.Thumbprint].ClientIDs, a.ClientIDs) {
+			d.config.Ambiguous(a)
+		}
+	}
+	for thumbprint, a := range d.ambiguities {
+		if _, still := ambiguities[thumbprint]; !still {
+			d.config.Unambiguous(a)
+		}
+	}
+	d.conflicts, d.ambiguities = conflicts, ambiguities
 }

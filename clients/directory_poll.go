@@ -54,27 +54,31 @@ func (d *Directory) look(now time.Time) []change {
 	for _, document := range d.urls {
 		fetched, ended, err := document.takeFetched()
 		c := change{document: document, contents: fetched}
-		if at := document.url.State().Success; fetched != nil {
-			fetched.at = at
-		} else if ended && err == nil && !slices.ContainsFunc(d.pending, c.of) {
-			d.mu.Lock()
-			document.at = at
-			d.mu.Unlock()
+		if ended && err == nil {
+			d.noteFetch(c)
 		}
-		same := fetched == nil || d.unchanged(c, now)
-		if !same {
+		if fetched != nil && !d.unchanged(c, now) {
 			changes = append(changes, c)
-		}
-		if ended && same && err == nil && now.Sub(document.noted) >= copyRefresh {
-			d.mu.Lock()
-			d.noteCopy(document, now)
-			d.mu.Unlock()
 		}
 		if ended && (fetched == nil || err != nil) {
 			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
 		}
 	}
-	return append(changes, d.corrections(now)...)
+	return changes
+}
+
+// noteFetch notes when contents were fetched, those that are new or those that
+// count already.
+func (d *Directory) noteFetch(c change) {
+	at := c.document.url.State().Success
+	switch {
+	case c.contents != nil:
+		c.contents.at = at
+	case !slices.ContainsFunc(d.pending, c.of):
+		d.mu.Lock()
+		c.document.at = at
+		d.mu.Unlock()
+	}
 }
 
 // looked notes what a look at a file has brought, and reports whether it is a

@@ -65,6 +65,12 @@ func newWorld(t *testing.T) *world {
 		Ignored: func(c Conflict) {
 			w.say("ignored: %s of %s for %s", c.Thumbprint[:4], c.Holder.Client.ID, c.Client.ID)
 		},
+		Ambiguous: func(a Ambiguity) {
+			w.say("ambiguous: %s of %q", a.Thumbprint[:4], a.ClientIDs)
+		},
+		Unambiguous: func(a Ambiguity) {
+			w.say("unambiguous: %s of %q", a.Thumbprint[:4], a.ClientIDs)
+		},
 	}
 	return w
 }
@@ -115,7 +121,7 @@ func (w *world) records(name string, records ...Record) {
 
 func (w *world) load() error {
 	var err error
-	w.Directory, err = NewDirectory(w.config)
+	w.Directory, err = NewDirectory(w.t.Context(), w.config)
 	return err
 }
 

@@ -29,9 +29,9 @@ type document struct {
 
 	// users are the identifiers of the clients that name it
 	users []string
-	// noted is when a copy was to be stored last. It is guarded by the
-	// directory's mu
-	noted time.Time
+	// saved is when the JWK Set was fetched of which storage has a copy, zero if
+	// that is another one. It is guarded by the directory's mu
+	saved time.Time
 	// broken is why the file as it is cannot be read
 	broken error
 
@@ -106,6 +106,11 @@ func (d *document) accept(content []byte) error {
 	defer d.mu.Unlock()
 	d.accepted, d.parsed, d.fetched = content, parsed, parsed
 	return nil
+}
+
+// beginWith begins with a copy.
+func (d *document) beginWith(kept keySetCopy) bool {
+	return d.url.Begin(kept.KeySet, kept.Fetched) && d.began()
 }
 
 // takeOver begins with what another document of the same URL has, and has parsed.

@@ -81,8 +81,9 @@ type Record struct {
 	// each key the first certificate of `x5c` authenticates the client (RFC 8705
 	// §2.2.2). It is fetched in the background, anew within an hour or as often
 	// as the server says, and counts until another takes its place, so that the
-	// client changes its certificates by itself. A certificate that is a
-	// credential of another client is ignored.
+	// client changes its certificates by itself. A certificate that fits a
+	// credential declared for another client is ignored. One in the JWK Sets of
+	// several clients is ambiguous.
 	JWKSURI string `json:"jwks_uri,omitempty"`
 
 	// A JWK Set, written out. Not together with `jwks_uri`.

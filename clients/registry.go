@@ -26,11 +26,10 @@ type Registry struct {
 	nearNames map[validators.Name]*Credential
 	names     validators.NameIndex[*Credential]
 	hasNames  bool
-	// listed are the credentials that come from JWKS, reserved those whose JWKS
-	// is not known, and conflicts what others hold
-	listed    map[*Client][]*Credential
-	reserved  map[[sha256.Size]byte][]*Credential
-	conflicts []Conflict
+	// listed are the credentials that come from JWKS
+	listed      map[*Client][]*Credential
+	conflicts   []Conflict
+	ambiguities []Ambiguity
 	// trustDomain is the one that all spiffe: names have, "" without any
 	trustDomain string
 	scopes      []string
@@ -38,9 +37,9 @@ type Registry struct {
 
 // NewRegistry indexes the clients. It fails when a client_id appears twice, or
 // when two clients declare one credential and do not both have SharedCredential.
-// A certificate of a JWKS that is a credential of another client is ignored
-// (see [Registry.Conflicts]): of two JWKS, the one that a [Directory] has seen it
-// in first has it, else that of the client that stands first.
+// A certificate of a JWKS that another client declares is ignored (see
+// [Registry.Conflicts]). One in the JWKS of several clients is a credential of
+// each of them (see [Registry.Ambiguities]).
 func NewRegistry(list []*Client) (*Registry, error) {
 	r := &Registry{
 		clients:  make(map[string]*Client, len(list)),
@@ -52,8 +51,7 @@ func NewRegistry(list []*Client) (*Registry, error) {
 		fileKeys:  make(map[[sha256.Size]byte]*Credential),
 		nearNames: make(map[validators.Name]*Credential),
 
-		listed:   make(map[*Client][]*Credential),
-		reserved: make(map[[sha256.Size]byte][]*Credential),
+		listed: make(map[*Client][]*Credential),
 	}
 	scopes := make(map[string]struct{})
 	for _, client := range list {
@@ -74,7 +72,7 @@ func NewRegistry(list []*Client) (*Registry, error) {
 		return nil, err
 	}
 	r.scopes = slices.Sorted(maps.Keys(scopes))
-	r.claimKeys(list)
+	r.addKeySets(list)
 	return r, nil
 }
 
@@ -85,7 +83,7 @@ func (r *Registry) add(cred *Credential) error {
 	case KindPublicKey:
 		return insert(r.keys, cred.publicKey, cred)
 	case KindJWKS:
-		return nil // what it lists is claimed when all else is known
+		return nil // what it lists is added when all else is known
 	case KindThumbprint, KindCertificate:
 		if _, known := r.fileKeys[cred.publicKey]; cred.Kind == KindCertificate && !known {
 			r.fileKeys[cred.publicKey] = cred

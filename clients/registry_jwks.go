@@ -1,12 +1,14 @@
 package clients
 
 import (
-	"encoding/hex"
+	"crypto/sha256"
+	"crypto/x509"
 	"slices"
 )
 
-// Conflict is a certificate in the JWKS of a client that does not count for it,
-// because it is a credential of another: a JWKS lists what its owner likes.
+// Conflict is a certificate in the JWKS of a client that does not count, because
+// it fits a credential that an operator declared for another client. A JWKS lists
+// whatever its owner likes.
 type Conflict struct {
 	Client *Client
 	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
@@ -15,66 +17,74 @@ type Conflict struct {
 	Holder *Credential
 }
 
+// Ambiguity is a certificate in the JWKS of several clients that do not all have
+// SharedCredential. It authenticates none of them by itself.
+type Ambiguity struct {
+	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
+	Thumbprint string
+	// ClientIDs are the identifiers of the clients, sorted.
+	ClientIDs []string
+}
+
 // Conflicts returns the certificates in JWKS that do not count.
 func (r *Registry) Conflicts() []Conflict { return r.conflicts }
+
+// Ambiguities returns the certificates that are in several JWKS.
+func (r *Registry) Ambiguities() []Ambiguity { return r.ambiguities }
 
 // Listed returns a credential for each certificate in the client's JWKS that
 // counts.
 func (r *Registry) Listed(client *Client) []*Credential { return r.listed[client] }
 
-// claim is a client that wants a certificate of its JWKS to count.
-type claim struct {
-	*listing
-	client *Client
-}
-
-// claimKeys gives clients the certificates of their JWKS: who has listed one for
-// longest has it, and of several the client that stands first. Everything that
-// is declared is in the registry by now, and comes before any JWKS.
-func (r *Registry) claimKeys(list []*Client) {
-	var claims []claim
+// addKeySets adds the certificates in the JWKS of clients. All declared
+// credentials are in the registry by now.
+func (r *Registry) addKeySets(list []*Client) {
+	lists := make(map[[sha256.Size]byte][]*Credential)
+	var several [][sha256.Size]byte
 	for _, client := range list {
-		for i := range client.listed {
-			claims = append(claims, claim{&client.listed[i], client})
+		for _, certificate := range client.keySet {
+			cred := certificateCredential(KindJWKS, certificate)
+			cred.Client = client
+			sum := sha256.Sum256(certificate.Raw)
+			if holder := r.declaredByOther(client, certificate, sum); holder != nil {
+				r.conflicts = append(r.conflicts, Conflict{client, cred.Value, holder})
+				continue
+			}
+			if lists[sum] = append(lists[sum], cred); len(lists[sum]) == 2 {
+				several = append(several, sum)
+			}
+			r.listed[client] = append(r.listed[client], cred)
+			r.sha256[sum] = append(r.sha256[sum], cred)
+			if _, known := r.fileKeys[cred.publicKey]; !known {
+				r.fileKeys[cred.publicKey] = cred
+			}
 		}
 	}
-	slices.SortStableFunc(claims, func(a, b claim) int { return a.since.Compare(b.since) })
-	for _, c := range claims {
-		if c.certificate == nil {
-			r.reserved[c.sum] = append(r.reserved[c.sum], &Credential{Kind: KindJWKS, Value: hex.EncodeToString(c.sum[:]), Client: c.client})
-			continue
+	for _, sum := range several {
+		a, shared := Ambiguity{Thumbprint: lists[sum][0].Value}, true
+		for _, cred := range lists[sum] {
+			a.ClientIDs = append(a.ClientIDs, cred.Client.ID)
+			shared = shared && cred.Client.SharedCredential
 		}
-		r.claim(c)
+		if !shared {
+			slices.Sort(a.ClientIDs)
+			r.ambiguities = append(r.ambiguities, a)
+		}
 	}
 }
 
-func (r *Registry) claim(c claim) {
-	cred := certificateCredential(KindJWKS, c.certificate)
-	cred.Client = c.client
-	if other := r.holder(c); other != nil {
-		r.conflicts = append(r.conflicts, Conflict{c.client, cred.Value, other})
-		return
-	}
-	r.listed[c.client] = append(r.listed[c.client], cred)
-	r.sha256[c.sum] = append(r.sha256[c.sum], cred)
-	if _, known := r.fileKeys[cred.publicKey]; !known {
-		r.fileKeys[cred.publicKey] = cred
-	}
-}
-
-// holder returns a credential of another client that the certificate fits, nil
-// if there is none but JWKS of clients that share it. What another declares is
-// not shared, for no operator has seen what a JWKS lists. Whether a pin has ended
-// or a chain would verify does not matter.
-func (r *Registry) holder(c claim) *Credential {
-	others := slices.Concat(r.Pins(c.certificate, c.sum), r.reserved[c.sum])
-	names, _ := r.Names(c.certificate)
+// declaredByOther returns a credential that the certificate fits and that is
+// declared for another client, or nil. SharedCredential does not matter, because
+// no operator has seen what a JWKS lists, nor does it whether a pin has ended or a
+// chain would verify.
+func (r *Registry) declaredByOther(client *Client, certificate *x509.Certificate, sum [sha256.Size]byte) *Credential {
+	others := r.Pins(certificate, sum)
+	names, _ := r.Names(certificate)
 	for _, name := range names {
-		others = append(others, name.Credential)
+		others = append(slices.Clip(others), name.Credential)
 	}
 	for _, other := range others {
-		shared := other.Kind == KindJWKS && other.Client.SharedCredential && c.client.SharedCredential
-		if other.Client != c.client && !shared {
+		if other.Client != client && other.Kind != KindJWKS {
 			return other
 		}
 	}

@@ -5,12 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // who returns the clients that the certificate is a pin of.
@@ -42,7 +41,7 @@ func TestR10_JWKSInTheRegistry(t *testing.T) {
 			t.Errorf("near miss %+v", near)
 		}
 	}
-	if !registry.HasPins() || registry.HasPKI() || !client.HasPins() || client.HasPKI() || len(registry.Listed(client)) != 2 || registry.Conflicts() != nil {
+	if !registry.HasPins() || registry.HasPKI() || !client.HasPins() || client.HasPKI() || len(registry.Listed(client)) != 2 || registry.Conflicts() != nil || registry.Ambiguities() != nil {
 		t.Error("a JWKS is no pins")
 	}
 	if cred := client.Credentials[0]; cred.Kind != KindJWKS || cred.Value != "written out" {
@@ -71,12 +70,8 @@ func TestB10_JWKSStealsNothing(t *testing.T) {
 		KindSubject:           {SubjectDN: Strings{"cn=Billing"}},
 		KindSANDNS:            {SANDNS: Strings{"*.example.com"}},
 		KindSANURI:            {SANURI: Strings{"spiffe://prod.example/ns/*"}},
-		KindJWKS:              {JWKS: testpki.JWKS(t, victim)},
 	} {
 		for _, order := range []string{"holder first", "thief first"} {
-			if kind == KindJWKS && order == "thief first" {
-				continue // who stands first holds
-			}
 			t.Run(string(kind)+", "+order, func(t *testing.T) {
 				holder.ClientID = "holder"
 				list := []*Client{mustClient(t, holder), mustClient(t, Record{ClientID: "thief", JWKS: testpki.JWKS(t, victim, own)})}
@@ -94,7 +89,7 @@ func TestB10_JWKSStealsNothing(t *testing.T) {
 					t.Errorf("what is his own is %q", got)
 				}
 				conflicts := registry.Conflicts()
-				if len(conflicts) != 1 || conflicts[0].Client.ID != "thief" || conflicts[0].Holder.Client.ID != "holder" ||
+				if len(registry.Ambiguities()) != 0 || len(conflicts) != 1 || conflicts[0].Client.ID != "thief" || conflicts[0].Holder.Client.ID != "holder" ||
 					conflicts[0].Thumbprint != hex.EncodeToString(sum[:]) || !strings.HasPrefix(string(kind), string(conflicts[0].Holder.Kind)) {
 					t.Errorf("conflicts %+v", conflicts)
 				}
@@ -103,22 +98,57 @@ func TestB10_JWKSStealsNothing(t *testing.T) {
 	}
 }
 
-// TestJWKSThatAreShared: both clients have to say so.
-func TestJWKSThatAreShared(t *testing.T) {
-	leaf := testpki.MustSelfSigned(t, testpki.CommonName("x"))
+// TestB10_JWKSThatListOneCertificate: a certificate in several JWKS is a
+// credential of each of these clients, whoever stands first, which is reported
+// unless all of them share it.
+func TestB10_JWKSThatListOneCertificate(t *testing.T) {
+	leaf, own := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	sum := sha256.Sum256(leaf.Cert.Raw)
 	for _, test := range []struct {
-		a, b bool
-		want string
-	}{{true, true, "a by jwks, b by jwks"}, {true, false, "a by jwks"}, {false, true, "a by jwks"}} {
-		registry, err := NewRegistry([]*Client{
-			mustClient(t, Record{ClientID: "a", JWKS: testpki.JWKS(t, leaf), SharedCredential: test.a}),
-			mustClient(t, Record{ClientID: "b", JWKS: testpki.JWKS(t, leaf), SharedCredential: test.b}),
-		})
-		if err != nil {
-			t.Fatal(err)
+		shared []bool // of the clients a, b, …
+		want   string
+	}{
+		{[]bool{false}, ""},
+		{[]bool{false, false}, "[a b]"},
+		{[]bool{true, false}, "[a b]"},
+		{[]bool{false, true}, "[a b]"},
+		{[]bool{true, true}, ""},
+		{[]bool{false, false, false}, "[a b c]"},
+		{[]bool{true, true, false}, "[a b c]"},
+		{[]bool{true, true, true}, ""},
+	} {
+		var list []*Client
+		var want []string
+		for i, shared := range test.shared {
+			id := string(rune('a' + i))
+			record := Record{ClientID: id, JWKS: testpki.JWKS(t, leaf), SharedCredential: shared}
+			if i == 0 {
+				record.JWKS = testpki.JWKS(t, own, leaf)
+			}
+			list, want = append(list, mustClient(t, record)), append(want, id+" by jwks")
 		}
-		if got := who(registry, leaf); got != test.want {
-			t.Errorf("%+v: it is %q", test, got)
+		for range 2 {
+			registry, err := NewRegistry(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Split(who(registry, leaf), ", ")
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("%v: it is %q, want %q", test.shared, got, want)
+			}
+			if got := who(registry, own); got != "a by jwks" {
+				t.Errorf("%v: what one lists alone is %q", test.shared, got)
+			}
+			told := ""
+			for _, a := range registry.Ambiguities() {
+				if told += fmt.Sprint(a.ClientIDs); a.Thumbprint != hex.EncodeToString(sum[:]) {
+					t.Errorf("%v: thumbprint %s", test.shared, a.Thumbprint)
+				}
+			}
+			if told != test.want || len(registry.Conflicts()) != 0 {
+				t.Errorf("%v: ambiguous for %s, conflicts %+v", test.shared, told, registry.Conflicts())
+			}
+			slices.Reverse(list)
 		}
 	}
 }
@@ -146,45 +176,36 @@ func TestB10_JWKSShareOnlyWithJWKS(t *testing.T) {
 	}
 }
 
-// TestJWKSKeepWhatTheyHold: who held a certificate keeps it, whoever stands
-// first; a certificate that is given up is free; what an operator declares
-// comes before any JWKS.
-func TestJWKSKeepWhatTheyHold(t *testing.T) {
-	leaf, other := testpki.MustSelfSigned(t, testpki.CommonName("x")), testpki.MustSelfSigned(t)
-	client := func(id string, leaves ...*testpki.Leaf) *Client {
-		return mustClient(t, Record{ClientID: id, JWKS: testpki.JWKS(t, leaves...)})
+// TestB10_DeclaredComesBeforeJWKS: a certificate that an operator declares is no
+// longer ambiguous, and the client that declares it may list it too.
+func TestB10_DeclaredComesBeforeJWKS(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t, testpki.CommonName("x"))
+	sum := sha256.Sum256(leaf.Cert.Raw)
+	list := []*Client{
+		mustClient(t, Record{ClientID: "a", JWKS: testpki.JWKS(t, leaf)}),
+		mustClient(t, Record{ClientID: "b", JWKS: testpki.JWKS(t, leaf)}),
 	}
-	registry, now := new(Registry), time.Now()
-	step := func(want string, list ...*Client) {
-		t.Helper()
-		now = now.Add(time.Second)
-		for _, client := range list {
-			var before []listing
-			if known := registry.Client(client.ID); known != nil {
-				before = known.listed
-			}
-			client.listed = dated(client.listed, before, now)
-		}
-		var err error
-		if registry, err = NewRegistry(list); err != nil {
+	for name, test := range map[string]struct {
+		declared Record
+		want     string
+	}{
+		"by a third client":         {Record{ClientID: "c", SubjectDN: Strings{"CN=x"}}, ""},
+		"by one that lists it too":  {Record{ClientID: "c", Thumbprints: Strings{hex.EncodeToString(sum[:])}, JWKS: testpki.JWKS(t, leaf)}, "c by thumbprint, c by jwks"},
+		"by one that lists nothing": {Record{ClientID: "c", Thumbprints: Strings{hex.EncodeToString(sum[:])}}, "c by thumbprint"},
+	} {
+		registry, err := NewRegistry(append(slices.Clip(list), mustClient(t, test.declared)))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := who(registry, leaf); got != want {
-			t.Errorf("it is %q, want %q", got, want)
+		if got := who(registry, leaf); got != test.want {
+			t.Errorf("%s: it is %q", name, got)
+		}
+		var told []string
+		for _, c := range registry.Conflicts() {
+			told = append(told, c.Client.ID+" to "+c.Holder.Client.ID)
+		}
+		if fmt.Sprint(told) != "[a to c b to c]" || registry.Ambiguities() != nil {
+			t.Errorf("%s: lost are %q, ambiguous %v", name, told, registry.Ambiguities())
 		}
 	}
-	step("b by jwks", client("a", other), client("b", leaf))
-	step("b by jwks", client("a", other, leaf), client("b", leaf))
-	step("b by jwks", client("a", leaf), client("b", leaf))
-	step("a by jwks", client("a", leaf), client("b", other))
-	step("a by jwks", client("b", leaf), client("a", leaf))
-	dn, err := validators.DNFromRaw(leaf.Cert.RawSubject)
-	if err != nil {
-		t.Fatal(err)
-	}
-	step("", client("a", leaf), client("b", leaf), mustClient(t, Record{ClientID: "c", SubjectDN: Strings{dn.String()}}))
-	if got := fmt.Sprint(len(registry.Conflicts()), registry.Conflicts()[0].Holder.Client.ID); got != "2c" {
-		t.Error(got)
-	}
-	step("a by jwks", client("b", leaf), client("a", leaf))
 }

@@ -144,13 +144,6 @@ func (u *URL) Due() time.Time {
 	return u.due
 }
 
-// Fetching reports whether a fetch is under way.
-func (u *URL) Fetching() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.flight != nil
-}
-
 // AskSoon is called when something was asked for that is not in the document,
 // but may be in a newer one. It makes the document due at once, at most once in
 // 30 seconds, and reports whether it did. It waits for nothing.
