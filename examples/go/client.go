@@ -20,8 +20,8 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 )
 
-// httpClient trusts the server's CA and presents a certificate, unless its name
-// is empty.
+// httpClient returns a client that trusts the server's CA and presents the named
+// certificate, or none if the name is empty.
 func httpClient(certificate string) (*http.Client, error) {
 	ca, err := os.ReadFile(filepath.Join(certificates, "server-ca.pem"))
 	if err != nil {
@@ -34,7 +34,8 @@ func httpClient(certificate string) (*http.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Sent whatever CAs the server asks for, so a self-signed one as well.
+		// This sends the certificate whatever CAs the server names, so a
+		// self-signed one is sent too.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}, nil
@@ -44,7 +45,7 @@ func loadPair(name string) (tls.Certificate, error) {
 	return tls.LoadX509KeyPair(filepath.Join(certificates, name+".pem"), filepath.Join(certificates, name+".key"))
 }
 
-// server is what the metadata says of an issuer.
+// server holds the endpoints from the metadata of an issuer.
 type server struct {
 	provider *oidc.Provider
 	Token    string `json:"token_endpoint"`
@@ -53,7 +54,8 @@ type server struct {
 	} `json:"mtls_endpoint_aliases"`
 }
 
-// discover reads the metadata, and later the keys, without a certificate.
+// discover reads the metadata without presenting a certificate. The keys are
+// fetched the same way when the first token is verified.
 func discover(ctx context.Context, issuer string) (*server, error) {
 	client, err := httpClient("")
 	if err != nil {
@@ -67,9 +69,9 @@ func discover(ctx context.Context, issuer string) (*server, error) {
 	return s, provider.Claims(s)
 }
 
-// requestToken gets a token with the certificate as the only authentication.
-// A clientcredentials.Config without a secret sends the client_id alone, if it
-// is told to put it into the form.
+// requestToken gets a token; the certificate is the only authentication. Without a
+// secret, a clientcredentials.Config with AuthStyleInParams sends the client_id
+// alone.
 func requestToken(ctx context.Context, endpoint, clientID, certificate, scope, resource string) (*oauth2.Token, error) {
 	client, err := httpClient(certificate)
 	if err != nil {
@@ -85,7 +87,7 @@ func requestToken(ctx context.Context, endpoint, clientID, certificate, scope, r
 	return config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 }
 
-// claims are those of RFC 9068, with the confirmation of RFC 8705 §3.1.
+// claims are the claims of RFC 9068 §2.2 with the confirmation of RFC 8705 §3.1.
 type claims struct {
 	Subject  string `json:"sub"`
 	ClientID string `json:"client_id"`
@@ -97,9 +99,9 @@ type claims struct {
 	} `json:"cnf"`
 }
 
-// verify checks a token as an API does. go-oidc checks signature, issuer,
-// audience and times; that it is an access token is in the header, which
-// go-oidc does not show.
+// verify checks a token as an API does. go-oidc checks the signature, issuer,
+// audience and times. It does not expose the header, whose typ distinguishes an
+// access token from an ID token, so verify parses the header itself.
 func verify(ctx context.Context, s *server, algorithm, token string) (*claims, error) {
 	verifier := s.provider.Verifier(&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{algorithm}})
 	verified, err := verifier.Verify(ctx, token)
@@ -117,8 +119,8 @@ func verify(ctx context.Context, s *server, algorithm, token string) (*claims, e
 	return c, verified.Claims(c)
 }
 
-// thumbprint is x5t#S256. An API compares it with the certificate of the
-// connection that the token came on.
+// thumbprint returns the x5t#S256 of a certificate. An API compares the claim with
+// the certificate of the connection on which it received the token.
 func thumbprint(certificate string) (string, error) {
 	pair, err := loadPair(certificate)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command client is a client of mtls_issuer with golang.org/x/oauth2, and what
-// an API checks of its tokens with go-oidc. How it is done is in client.go;
-// here is what must come of it.
+// Command client gets tokens from mtls_issuer with golang.org/x/oauth2 and verifies
+// them with go-oidc, as an API does. Copy from client.go; this file checks the
+// results.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 		if err := tryIssuer(ctx, issuer, algorithm); err != nil {
 			log.Fatalf("%s: %v", issuer, err)
 		}
-		fmt.Printf("  %s: tokens, and refusals\n", algorithm)
+		fmt.Printf("  %s: tokens and refusals\n", algorithm)
 	}
 	if err := tryMixed(ctx, os.Getenv("MIXED_ISSUER")); err != nil {
 		log.Fatalf("mtls_endpoint_aliases on another host: %v", err)
@@ -44,12 +44,12 @@ func main() {
 	fmt.Println("  the API")
 	_, issuer, _ := strings.Cut(strings.Fields(os.Getenv("ISSUERS"))[0], "=")
 	if err := tryTokenAPI(ctx, os.Getenv("TOKEN_API"), issuer); err != nil {
-		log.Fatalf("the API that takes tokens: %v", err)
+		log.Fatalf("the API that requires tokens: %v", err)
 	}
-	fmt.Println("  the API that takes tokens")
+	fmt.Println("  the API that requires tokens")
 }
 
-// tryIssuer gets tokens of both clients, and is refused for each reason.
+// tryIssuer gets tokens for both clients and provokes each refusal.
 func tryIssuer(ctx context.Context, issuer, algorithm string) error {
 	s, err := discover(ctx, issuer)
 	if err != nil {
@@ -70,8 +70,8 @@ func tryIssuer(ctx context.Context, issuer, algorithm string) error {
 	)
 }
 
-// tryMixed uses an issuer whose token endpoint for certificates is on another
-// host (RFC 8705 §5); its own asks for no certificate.
+// tryMixed uses an issuer whose token endpoint for certificates is on another host
+// (RFC 8705 §5). The issuer's own host does not request a certificate.
 func tryMixed(ctx context.Context, issuer string) error {
 	s, err := discover(ctx, issuer)
 	if err != nil {
@@ -83,7 +83,7 @@ func tryMixed(ctx context.Context, issuer string) error {
 	return refused(ctx, s.Token, "billing", "billing", "", "https://api.example.com", "invalid_client")
 }
 
-// tryAPI calls an API behind mtls_auth, which takes the certificate alone.
+// tryAPI calls an API behind mtls_auth, which accepts a certificate alone.
 func tryAPI(ctx context.Context, api string) error {
 	return errors.Join(
 		expect(ctx, api, "billing", "", "200 hello billing"),
@@ -91,7 +91,7 @@ func tryAPI(ctx context.Context, api string) error {
 	)
 }
 
-// tryTokenAPI calls an API behind mtls_bearer, which takes a token with the
+// tryTokenAPI calls an API behind mtls_bearer, which accepts a token with the
 // certificate it is bound to.
 func tryTokenAPI(ctx context.Context, api, issuer string) error {
 	s, err := discover(ctx, issuer)
@@ -115,8 +115,8 @@ func tryTokenAPI(ctx context.Context, api, issuer string) error {
 	)
 }
 
-// expect is an error unless the API answers with this status, and this
-// challenge (up to the error id) or body.
+// expect calls the API and returns an error unless the response is "status
+// challenge", up to the error id, or "status body".
 func expect(ctx context.Context, api, certificate, token, want string) error {
 	client, err := httpClient(certificate)
 	if err != nil {
@@ -146,7 +146,7 @@ func expect(ctx context.Context, api, certificate, token, want string) error {
 	return nil
 }
 
-// getToken gets a token of a client and checks all of it.
+// getToken gets a token for a client and checks all of it.
 func getToken(ctx context.Context, s *server, algorithm, clientID string) (string, error) {
 	token, err := requestToken(ctx, s.Aliases.Token, clientID, clientID, "invoices.read", "https://api.example.com")
 	if err != nil {
@@ -170,7 +170,7 @@ func getToken(ctx context.Context, s *server, algorithm, clientID string) (strin
 	return token.AccessToken, nil
 }
 
-// refused is an error unless the request was refused with this error code.
+// refused returns an error unless the token request is refused with the error code.
 func refused(ctx context.Context, endpoint, clientID, certificate, scope, resource, want string) error {
 	_, err := requestToken(ctx, endpoint, clientID, certificate, scope, resource)
 	var failure *oauth2.RetrieveError

@@ -1,5 +1,5 @@
-// A client of mtls_issuer with openid-client, and what an API checks of its
-// tokens with jose.
+// Gets tokens from mtls_issuer with openid-client and verifies them with jose, as an
+// API does.
 import assert from 'node:assert/strict'
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -11,8 +11,8 @@ import { Agent, fetch } from 'undici'
 const { CERTIFICATES, ISSUERS, MIXED_ISSUER, API, TOKEN_API, AUDIENCE, STRANGER } = process.env
 const read = (file) => readFileSync(join(CERTIFICATES, file))
 
-// withCertificate returns a fetch that trusts the server's CA and presents a
-// certificate, if there is one. Both libraries take it in place of their own.
+// withCertificate returns a fetch that trusts the server's CA and presents the named
+// certificate, if any. Both libraries can use it instead of their own.
 function withCertificate(name) {
   const connect = { ca: read('server-ca.pem') }
   if (name) {
@@ -23,9 +23,9 @@ function withCertificate(name) {
   return (url, options) => fetch(url, { ...options, dispatcher })
 }
 
-// discover reads the metadata. TlsClientAuth() stands for both methods of
-// RFC 8705, tls_client_auth and self_signed_tls_client_auth: the certificate is
-// all there is to send.
+// discover reads the metadata. TlsClientAuth() works for both methods of RFC 8705,
+// tls_client_auth and self_signed_tls_client_auth, since both send the certificate
+// alone.
 function discover(issuer, clientID, certificate, metadata = { use_mtls_endpoint_aliases: true }, algorithm = 'oidc') {
   return oauth.discovery(new URL(issuer), clientID, metadata, oauth.TlsClientAuth(), {
     [oauth.customFetch]: withCertificate(certificate),
@@ -48,8 +48,8 @@ function verifier(config, algorithm) {
   }
 }
 
-// x5t#S256 of RFC 8705 §3.1. An API compares it with the certificate of the
-// connection that the token came on.
+// thumbprint returns the x5t#S256 of a certificate (RFC 8705 §3.1). An API compares
+// the claim with the certificate of the connection on which it received the token.
 const thumbprint = (certificate) =>
   Buffer.from(new X509Certificate(read(`${certificate}.pem`)).fingerprint256.replaceAll(':', ''), 'hex').toString('base64url')
 
@@ -78,8 +78,9 @@ async function refused(config, parameters, status, error) {
   })
 }
 
-// The API asks what a token is worth (RFC 7662), and its client revokes it
-// (RFC 7009). A client can revoke no other's token, and learns nothing of it.
+// introspectAndRevoke has the API introspect a token (RFC 7662) and its client revoke
+// it (RFC 7009). Another client can neither revoke the token nor learn whether it is
+// valid.
 async function introspectAndRevoke(issuer, algorithm) {
   const [api, billing, sensor] = await Promise.all(['api', 'billing', 'sensor-7'].map((id) => discover(issuer, id, id)))
   const token = await getToken(issuer, algorithm, 'billing')
@@ -114,13 +115,13 @@ for (const entry of ISSUERS.split(' ')) {
   console.log(`  ${algorithm}: tokens, refusals, introspection and revocation`)
 }
 
-// The token endpoint for certificates is on another host (RFC 8705 §5). The
-// client that does not look for it meets one that asks for no certificate.
+// The token endpoint for certificates is on another host (RFC 8705 §5). A client that
+// ignores mtls_endpoint_aliases uses an endpoint that does not request a certificate.
 await getToken(MIXED_ISSUER, 'ES256', 'billing')
 await refused(await discover(MIXED_ISSUER, 'billing', 'billing', {}), {}, 401, 'invalid_client')
 console.log('  mtls_endpoint_aliases on another host')
 
-// An API behind mtls_auth takes the certificate alone.
+// An API behind mtls_auth accepts a certificate alone.
 const response = await withCertificate('billing')(API)
 assert.deepEqual([response.status, await response.text()], [200, 'hello billing'])
 const stranger = await withCertificate(STRANGER)(API)
@@ -128,7 +129,7 @@ assert.equal(stranger.status, 401)
 assert.match(stranger.headers.get('www-authenticate'), /^ClientCertificate .*error="certificate_refused"/)
 console.log('  the API')
 
-// An API behind mtls_bearer takes a token, with the certificate it is bound to.
+// An API behind mtls_bearer accepts a token with the certificate it is bound to.
 async function callWithToken(token, clientID, certificate) {
   const config = await discover(issuerOfAPI, clientID, certificate)
   return oauth.fetchProtectedResource(config, token, new URL(TOKEN_API), 'GET')
@@ -153,4 +154,4 @@ const telemetry = await oauth.clientCredentialsGrant(await discover(issuerOfAPI,
 await challenged(callWithToken(telemetry.access_token, 'sensor-7', 'sensor-7'), 403, 'insufficient_scope')
 const bare = await withCertificate('billing')(TOKEN_API)
 assert.deepEqual([bare.status, bare.headers.get('www-authenticate')], [401, 'Bearer'])
-console.log('  the API that takes tokens')
+console.log('  the API that requires tokens')

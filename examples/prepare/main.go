@@ -1,5 +1,5 @@
-// Command prepare makes the certificates that examples/run needs in a folder, and
-// prints free ports and hashes as shell assignments.
+// Command prepare writes the certificates that examples/run needs to a folder and
+// prints free ports and a thumbprint as shell assignments.
 package main
 
 import (
@@ -35,9 +35,9 @@ func prepare(dir string) error {
 	return printPorts("ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT")
 }
 
-// makeCertificates makes what the server, its clients and an API need, and
-// a stranger who has the first client's name. It returns the client that is
-// known by its thumbprint.
+// makeCertificates writes the certificates of the server, its clients, an API, and
+// a stranger with the subject of the first client. It returns the certificate of
+// the client that is registered by its thumbprint.
 func makeCertificates(dir string) (*testpki.Leaf, error) {
 	serverCA, err := testpki.NewCA(testpki.CommonName("Server CA"))
 	if err != nil {
@@ -86,8 +86,8 @@ func makeCertificates(dir string) (*testpki.Leaf, error) {
 	return sensor, nil
 }
 
-// printPorts finds a free port for each name. It holds all of them until the
-// last is found, so that no two are the same.
+// printPorts prints a free port for each name. It keeps listening on all of them
+// until the last is found, so that they differ.
 func printPorts(names ...string) error {
 	for _, name := range names {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")

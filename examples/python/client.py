@@ -1,4 +1,4 @@
-"""A client of mtls_issuer with Authlib, and what an API checks of its tokens with PyJWT."""
+"""Gets tokens from mtls_issuer with Authlib and verifies them with PyJWT, as an API does."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ def equal(got, want):
 
 
 def discover(issuer):
-    """Read both documents of the metadata (RFC 8414), which agree."""
+    """Read both metadata documents (RFC 8414) and check that they agree."""
     document = requests.get(get_well_known_url(issuer, external=True), verify=SERVER_CA, timeout=10).json()
     equal(requests.get(issuer + "/.well-known/openid-configuration", verify=SERVER_CA, timeout=10).json(), document)
     metadata = AuthorizationServerMetadata(document)
@@ -42,16 +42,22 @@ def discover(issuer):
 
 
 def session(client_id, certificate):
-    """Authlib calls it `none`: the request names the client and holds no secret, for the certificate is the proof."""
+    """Return a client that authenticates with a certificate.
+
+    Authlib calls the method `none`: the request names the client and has no secret.
+    """
     client = OAuth2Session(client_id, token_endpoint_auth_method="none")
     client.verify = SERVER_CA
-    client.trust_env = False  # or else REQUESTS_CA_BUNDLE, where it is set, would replace SERVER_CA
+    client.trust_env = False  # otherwise REQUESTS_CA_BUNDLE would override SERVER_CA
     client.cert = files(certificate) if certificate else None
     return client
 
 
 def thumbprint(certificate):
-    """x5t#S256 of RFC 8705 §3.1. An API compares it with the certificate of the connection that the token came on."""
+    """Return the x5t#S256 of a certificate (RFC 8705 §3.1).
+
+    An API compares the claim with the certificate of the connection on which it received the token.
+    """
     with open(files(certificate)[0], encoding="ascii") as file:
         leaf = re.search("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", file.read(), re.DOTALL)[0]
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(leaf)).digest()
@@ -94,9 +100,9 @@ def get_token(metadata, algorithm, client_id):
 
 
 def introspect_and_revoke(metadata, algorithm):
-    """The API asks what a token is worth (RFC 7662), and its client revokes it (RFC 7009).
+    """Have the API introspect a token (RFC 7662) and its client revoke it (RFC 7009).
 
-    A client can revoke no other's token, and learns nothing of it.
+    Another client can neither revoke the token nor learn whether it is valid.
     """
     introspection = metadata["mtls_endpoint_aliases"]["introspection_endpoint"]
     revocation = metadata["mtls_endpoint_aliases"]["revocation_endpoint"]
@@ -159,13 +165,13 @@ def main():
         print(f"  {algorithm}: tokens, refusals, introspection and revocation")
 
     # The token endpoint for certificates is on another host (RFC 8705 §5). The
-    # other one asks for no certificate.
+    # issuer's own host does not request a certificate.
     metadata = discover(os.environ["MIXED_ISSUER"])
     get_token(metadata, "ES256", "billing")
     refused(metadata.token_endpoint, "billing", "billing", "invalid_client")
     print("  mtls_endpoint_aliases on another host")
 
-    # An API behind mtls_auth takes the certificate alone.
+    # An API behind mtls_auth accepts a certificate alone.
     api = os.environ["API"]
     response = requests.get(api, verify=SERVER_CA, cert=files("billing"), timeout=10)
     equal((response.status_code, response.text), (200, "hello billing"))
@@ -175,7 +181,7 @@ def main():
     assert challenge.startswith("ClientCertificate ") and 'error="certificate_refused"' in challenge, challenge
     print("  the API")
 
-    # An API behind mtls_bearer takes a token, with the certificate it is bound to.
+    # An API behind mtls_bearer accepts a token with the certificate it is bound to.
     issuer = discover(os.environ["ISSUERS"].split()[0].split("=")[1])
     token = get_token(issuer, "ES256", "billing")
     response = call_with_token(token, "billing")
@@ -184,11 +190,11 @@ def main():
     challenged(call_with_token(token, None), 401, 'Bearer error="invalid_token"')
     sensor = session("sensor-7", "sensor-7")
     sensor.fetch_token(issuer["mtls_endpoint_aliases"]["token_endpoint"], grant_type="client_credentials", scope="telemetry")
-    # The session has the token now, and sends it by itself.
+    # The session has stored the token and sends it.
     challenged(sensor.get(os.environ["TOKEN_API"]), 403, 'Bearer error="insufficient_scope", scope="invoices.read"')
     response = requests.get(os.environ["TOKEN_API"], verify=SERVER_CA, cert=files("billing"), timeout=10)
     equal((response.status_code, response.headers["WWW-Authenticate"]), (401, "Bearer"))
-    print("  the API that takes tokens")
+    print("  the API that requires tokens")
 
 
 if __name__ == "__main__":
