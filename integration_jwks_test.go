@@ -127,7 +127,7 @@ func TestR9_R10_JWKS(t *testing.T) {
 		"error":    {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, "answers 500"},
 		"huge":     {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2<<20)) }, "more than 1048576 bytes"},
 		"empty":    {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"keys":[]}`)) }, "it has no keys"},
-		"nothing":  {func(http.ResponseWriter, *http.Request) {}, "no JWK Set"},
+		"nothing":  {func(http.ResponseWriter, *http.Request) {}, "not a JWK Set"},
 		"redirect": {http.RedirectHandler("http://127.0.0.1/jwks.json", http.StatusFound).ServeHTTP, "away from https"},
 		"private": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(`{"keys":[{"kty":"EC","d":"c2VjcmV0LXBhcnQ","x5c":[]}]}`))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -17,15 +18,13 @@ const (
 	// MaxJWKSBytes is the size of the largest JWK Set, in bytes.
 	MaxJWKSBytes = 1 << 20
 	// MaxJWKSKeys is how many keys a JWK Set may have.
-	MaxJWKSKeys = 100
+	MaxJWKSKeys = jwks.MaxKeys
 
 	// maxJWKSWarnings is how many keys that are ignored are told one by one.
 	maxJWKSWarnings = 5
 	// maxJWKSText bounds what a warning quotes of a JWK Set.
 	maxJWKSText = 200
 )
-
-var errNotJWKS = errors.New(`it is no JWK Set; write {"keys": […]} (RFC 7517 §5)`)
 
 // ParseJWKS returns the certificates of a JWK Set (RFC 7517 §5) by which its
 // owner authenticates: of each key the first of `x5c`, which has to have the
@@ -38,16 +37,11 @@ func ParseJWKS(content []byte) (certificates []*x509.Certificate, warnings []str
 		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxJWKSBytes)
 	}
 	if err := checkMembers(content, MaxJWKSBytes); err != nil {
-		return nil, nil, fmt.Errorf("%w: %s", errNotJWKS, source.Text(err.Error(), maxJWKSText))
+		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxJWKSText))
 	}
-	// not a struct, for which "Keys" would be "keys"
-	var set map[string]json.RawMessage
-	var keys []json.RawMessage
-	if json.Unmarshal(content, &set) != nil || json.Unmarshal(set["keys"], &keys) != nil || keys == nil {
-		return nil, nil, errNotJWKS
-	}
-	if len(keys) > MaxJWKSKeys {
-		return nil, nil, fmt.Errorf("it has %d keys; at most %d are read", len(keys), MaxJWKSKeys)
+	keys, err := jwks.Keys(content)
+	if err != nil {
+		return nil, nil, err
 	}
 	seen := make(map[[sha256.Size]byte]struct{}, len(keys))
 	ignored := 0
@@ -77,25 +71,19 @@ func ParseJWKS(content []byte) (certificates []*x509.Certificate, warnings []str
 	return certificates, warnings, nil
 }
 
-// privateMembers are the members of a JWK that nobody but its owner may know
-// (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
-var privateMembers = []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
-
 // parseJWK returns the certificate of one key, and the name of the key for a
 // warning.
 func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, err error) {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(raw, &members) != nil || members == nil {
-		return nil, "", errors.New("it is no JSON object")
+	members, private, err := jwks.Members(raw)
+	if err != nil {
+		return nil, "", err
 	}
 	var kid string
 	if json.Unmarshal(members["kid"], &kid) == nil && kid != "" {
 		name = " (kid '" + source.Text(kid, maxJWKSText) + "')"
 	}
-	for _, member := range privateMembers {
-		if _, private := members[member]; private {
-			return nil, name, errors.New("it holds PRIVATE key material, so whoever can read the JWK Set can pass for the client; replace the key, and publish its public part only")
-		}
+	if private {
+		return nil, name, errors.New("it holds PRIVATE key material, so whoever can read the JWK Set can pass for the client; replace the key, and publish its public part only")
 	}
 	if _, has := members["x5c"]; !has {
 		return nil, name, errors.New("it has no x5c, so no certificate goes with it (RFC 8705 §2.2.2)")

@@ -83,8 +83,8 @@ func TestR9_KeysThatAreIgnored(t *testing.T) {
 		"private":             {private, "(kid 'secret') is ignored: it holds PRIVATE key material"},
 		"private RSA":         {edit(rsa, func(m map[string]any) { m["dp"] = "" }), "PRIVATE"},
 		"symmetric":           {json.RawMessage(`{"kty":"oct","k":"c2VjcmV0"}`), "PRIVATE"},
-		"a string":            {json.RawMessage(`"key"`), "no JSON object"},
-		"null":                {json.RawMessage(`null`), "no JSON object"},
+		"a string":            {json.RawMessage(`"key"`), "not a JSON object"},
+		"null":                {json.RawMessage(`null`), "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			certificates, warnings, err := ParseJWKS(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
@@ -118,20 +118,20 @@ func TestB4_JWKS(t *testing.T) {
 		content []byte
 		want    string
 	}{
-		"nothing":        {nil, "no JWK Set"},
-		"null":           {[]byte("null"), "no JWK Set"},
-		"an array":       {[]byte("[]"), "no JWK Set"},
-		"no keys member": {[]byte("{}"), "no JWK Set"},
-		"keys null":      {[]byte(`{"keys":null}`), "no JWK Set"},
-		"keys an object": {[]byte(`{"keys":{}}`), "no JWK Set"},
-		"a JWK":          {good, "no JWK Set"},
-		"other case":     {[]byte(`{"Keys":[` + string(good) + `]}`), "no JWK Set"},
+		"nothing":        {nil, "not a JWK Set"},
+		"null":           {[]byte("null"), "not a JWK Set"},
+		"an array":       {[]byte("[]"), "not a JWK Set"},
+		"no keys member": {[]byte("{}"), "not a JWK Set"},
+		"keys null":      {[]byte(`{"keys":null}`), "not a JWK Set"},
+		"keys an object": {[]byte(`{"keys":{}}`), "not a JWK Set"},
+		"a JWK":          {good, "not a JWK Set"},
+		"other case":     {[]byte(`{"Keys":[` + string(good) + `]}`), "not a JWK Set"},
 		"keys twice":     {[]byte(`{"keys":[` + string(good) + `],"keys":[]}`), `duplicate member "keys"`},
 		"member twice":   {[]byte(`{"keys":[{"kty":"EC","kty":"RSA"}]}`), `duplicate member "kty"`},
-		"cut off":        {testpki.KeySet(t, good)[:100], "no JWK Set"},
-		"text after it":  {append(testpki.KeySet(t, good), '{'), "no JWK Set"},
+		"cut off":        {testpki.KeySet(t, good)[:100], "not a JWK Set"},
+		"text after it":  {append(testpki.KeySet(t, good), '{'), "not a JWK Set"},
 		"deep":           {[]byte(`{"keys":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`), "nested deeper"},
-		"HTML":           {[]byte("<html>\u202e" + strings.Repeat("x", 5000)), "no JWK Set"},
+		"HTML":           {[]byte("<html>\u202e" + strings.Repeat("x", 5000)), "not a JWK Set"},
 		"empty":          {testpki.KeySet(t), "it has no keys"},
 		"too many":       {testpki.KeySet(t, many...), "it has 101 keys; at most 100 are read"},
 		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), MaxJWKSBytes)...), "larger than 1048576 bytes"},
@@ -181,7 +181,7 @@ func FuzzParseJWKS(f *testing.F) {
 		var raw map[string]json.RawMessage
 		var keys []json.RawMessage
 		if json.Unmarshal(content, &raw) != nil || json.Unmarshal(raw["keys"], &keys) != nil {
-			t.Fatal("it is no JWK Set")
+			t.Fatal("not a JWK Set")
 		}
 		for _, text := range keys {
 			var key jose.JSONWebKey

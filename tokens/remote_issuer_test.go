@@ -96,9 +96,9 @@ func TestR41_RemoteMetadata(t *testing.T) {
 		"no metadata":               {"", "", nil, "404"},
 		"no JSON":                   {"", "", map[string]string{rfc8414Path: "<html>"}, "no JSON object"},
 		"no keys":                   {"", "", map[string]string{rfc8414Path: good("")}, "jwks_uri of"},
-		"keys without an array":     {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{}`}, "no JWKS"},
-		"keys are null":             {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":null}`}, "no JWKS"},
-		"keys are no JSON":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": `x`}, "no JWKS"},
+		"keys without an array":     {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{}`}, "not a JWK Set"},
+		"keys are null":             {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":null}`}, "not a JWK Set"},
+		"keys are no JSON":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": `x`}, "not a JWK Set"},
 		"keys without end":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": strings.Repeat(" ", maxRemoteDocument+1)}, "more than 262144 bytes"},
 		"more keys than anyone has": {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":[` + strings.Repeat("1,", 100) + `1]}`}, "101 keys"},
 	} {

@@ -6,17 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
-
-// maxRemoteKeys bounds the keys of a JWKS that are looked at.
-const maxRemoteKeys = 100
 
 // remoteKeys are the keys of a JWKS (RFC 7517 §5) that tokens can be verified
 // with. They never change.
@@ -36,17 +32,12 @@ type remoteKey struct {
 // can be verified with, or should: for encryption, symmetric, private, of an
 // unknown type, damaged, or RSA keys below 2048 bits.
 func parseRemoteKeys(content []byte) (*remoteKeys, error) {
-	var set struct {
-		Keys *[]json.RawMessage `json:"keys"`
-	}
-	if err := json.Unmarshal(content, &set); err != nil || set.Keys == nil {
-		return nil, errors.New("it is no JWKS: want a JSON object with an array 'keys'")
-	}
-	if len(*set.Keys) > maxRemoteKeys {
-		return nil, fmt.Errorf("the JWKS has %d keys, more than %d", len(*set.Keys), maxRemoteKeys)
+	set, err := jwks.Keys(content)
+	if err != nil {
+		return nil, err
 	}
 	keys := &remoteKeys{byID: make(map[string][]remoteKey)}
-	for _, raw := range *set.Keys {
+	for _, raw := range set {
 		key, ok := parseRemoteKey(raw)
 		if !ok || slices.ContainsFunc(keys.byID[key.id], key.same) {
 			continue

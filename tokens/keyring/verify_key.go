@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 )
 
 const (
@@ -130,17 +132,15 @@ func parseVerifyPEM(data []byte) (*VerifyKey, error) {
 }
 
 func parseVerifyJSON(data []byte) ([]*VerifyKey, error) {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
+	set, err := jwks.Keys(data)
+	if errors.Is(err, jwks.ErrNotSet) {
+		set, err = []json.RawMessage{data}, nil // a single JWK
 	}
-	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, fmt.Errorf("the JSON does not parse: %v", err)
-	}
-	if set.Keys == nil {
-		set.Keys = []json.RawMessage{data}
+	if err != nil {
+		return nil, err
 	}
 	var keys []*VerifyKey
-	for n, raw := range set.Keys {
+	for n, raw := range set {
 		key, err := parseVerifyJWK(raw)
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", n+1, err)
@@ -157,15 +157,12 @@ func parseVerifyJSON(data []byte) ([]*VerifyKey, error) {
 
 // parseVerifyJWK returns nil for a key that is not for signatures.
 func parseVerifyJWK(raw []byte) (*VerifyKey, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return nil, errors.New("this is no JWK")
-	}
-	// d and k are private or secret in every key type (RFC 7518 §6)
-	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} {
-		if _, private := members[name]; private {
-			return nil, errors.New("this is a private key, which must not be here: keep only its public members")
-		}
+	_, private, err := jwks.Members(raw)
+	switch {
+	case err != nil:
+		return nil, err
+	case private:
+		return nil, errors.New("this is a private key, which must not be here: keep only its public members")
 	}
 	var jwk jose.JSONWebKey
 	if err := jwk.UnmarshalJSON(raw); err != nil {
