@@ -260,7 +260,7 @@ func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*
 // permitForeign asks of the client of another server that it has not the name of
 // one of ours; nothing more is known of it here.
 func (h *BearerHandler) permitForeign(known *knownToken) *validators.Refusal {
-	if current := h.realm.current.Load(); current != nil && current.registry.Client(known.identity.clientID) != nil {
+	if current := h.realm.current.Load(); current != nil && current.parts.registry.Client(known.identity.clientID) != nil {
 		return refuseBearer(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
 			known.token.ClientID, known.by.issuer, h.realm.name)
 	}

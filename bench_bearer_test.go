@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // bearerOperation is mtls_bearer without network and proxy, for a request that
@@ -34,12 +35,12 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 }
 
 func BenchmarkBearer(b *testing.B) {
-	b.Run("remembered", func(b *testing.B) { measure(b, bearerOperation(b, false)) })
-	b.Run("first", func(b *testing.B) { measure(b, bearerOperation(b, true)) })
+	b.Run("remembered", func(b *testing.B) { testtool.Measure(b, bearerOperation(b, false)) })
+	b.Run("first", func(b *testing.B) { testtool.Measure(b, bearerOperation(b, true)) })
 }
 
 // BenchmarkCompareBearer is a token that is remembered, beside one whose
 // signature is checked.
 func BenchmarkCompareBearer(b *testing.B) {
-	compare(b, 4, repeated(b, "remembered", bearerOperation(b, false)), repeated(b, "first", bearerOperation(b, true)))
+	testtool.Compare(b, 4, testtool.Repeated(b, "remembered", bearerOperation(b, false)), testtool.Repeated(b, "first", bearerOperation(b, true)))
 }

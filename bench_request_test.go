@@ -25,6 +25,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 const (
@@ -160,7 +161,7 @@ func BenchmarkCompareRequest(b *testing.B) {
 	} {
 		b.Run(protocol.name, func(b *testing.B) {
 			site := protocol.sites(b, leaf, roots, server)
-			compare(b, protocol.turns,
+			testtool.Compare(b, protocol.turns,
 				site("mtls_auth", server.sites.MTLSAuth, "billing"),
 				site("header_up", server.sites.HeaderUp, subject),
 				site("verify_header_up", server.sites.Verify, subject),
@@ -178,7 +179,7 @@ func BenchmarkCompareForward(b *testing.B) {
 	for _, protocol := range []benchProtocol{{name: "http1", turns: 20}, {name: "http2", http2: true, turns: 20}} {
 		b.Run(protocol.name, func(b *testing.B) {
 			site := protocol.sites(b, leaf, roots, server)
-			compare(b, protocol.turns,
+			testtool.Compare(b, protocol.turns,
 				site("forward_token", server.sites.ForwardToken, "billing token"),
 				site("mtls_auth", server.sites.MTLSAuth, "billing"),
 				site("long_header", server.sites.LongHeader, "billing"),
@@ -197,7 +198,7 @@ type benchProtocol struct {
 
 // sites returns what makes a contender of a site, whose API says what it was
 // told.
-func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertPool, server *benchServer) func(name, port, told string) contender {
+func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertPool, server *benchServer) func(name, port, told string) testtool.Contender {
 	transport := &http.Transport{
 		TLSClientConfig:     &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{leaf.TLS()}, MinVersion: tls.VersionTLS13},
 		MaxIdleConnsPerHost: benchConnections,
@@ -207,14 +208,14 @@ func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertP
 	transport.Protocols.SetHTTP1(!p.http2)
 	transport.Protocols.SetHTTP2(p.http2)
 	b.Cleanup(transport.CloseIdleConnections)
-	return func(name, port, told string) contender {
+	return func(name, port, told string) testtool.Contender {
 		turn := func() time.Duration {
 			return server.requests(b, func() error {
 				return ask(&http.Client{Transport: transport}, "https://localhost:"+port+"/v1/invoices", "hello "+told)
 			})
 		}
 		turn() // opens the connections
-		return contender{name, turn}
+		return testtool.Contender{Name: name, Turn: turn}
 	}
 }
 
@@ -371,6 +372,6 @@ func serveBench(b *testing.B, dir string) {
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		fmt.Printf("\ncpu %d\n", cpuTime(b))
+		fmt.Printf("\ncpu %d\n", testtool.CPUTime(b))
 	}
 }

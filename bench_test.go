@@ -8,16 +8,11 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
-	"fmt"
-	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,6 +22,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -34,188 +30,6 @@ import (
 
 // All benchmarks here read CPU time, which unlike elapsed time does not count
 // what other processes do. scripts/bench runs them; see docs/benchmarks.md.
-
-// cpuTime is what this process has spent so far, in user mode and in the system.
-func cpuTime(b *testing.B) time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
-
-// measure reports what one operation costs.
-func measure(b *testing.B, operation func(i int)) {
-	b.ReportAllocs()
-	start := cpuTime(b)
-	for i := 0; b.Loop(); i++ {
-		operation(i)
-	}
-	b.ReportMetric(float64((cpuTime(b)-start).Nanoseconds())/float64(b.N), "cpu-ns/op")
-}
-
-// contender is one of several ways to do the same thing. A turn does it some
-// times and returns the CPU time of one.
-type contender struct {
-	name string
-	turn func() time.Duration
-}
-
-// repeated is a contender in this process. Its turns take some milliseconds.
-func repeated(b *testing.B, name string, operation func(i int)) contender {
-	done := 0
-	turn := func(times int) time.Duration {
-		start := cpuTime(b)
-		for range times {
-			operation(done)
-			done++
-		}
-		return cpuTime(b) - start
-	}
-	times := 1
-	for turn(times) < 5*time.Millisecond {
-		times *= 2
-	}
-	return contender{name, func() time.Duration { return turn(times) / time.Duration(times) }}
-}
-
-// compare lets the contenders take turns, in random order so that what else
-// goes on in the machine hits all of them alike. One iteration is a round of so
-// many turns each. Reported is the median over the rounds of the CPU time of
-// each contender, and of the ratio of the first to each of the others.
-func compare(b *testing.B, turns int, contenders ...contender) {
-	spent := make([][]float64, len(contenders))
-	ratios := make([][]float64, len(contenders))
-	for b.Loop() {
-		sums := make([]time.Duration, len(contenders))
-		for range turns {
-			for _, i := range mathrand.Perm(len(contenders)) {
-				sums[i] += contenders[i].turn()
-			}
-		}
-		for i, sum := range sums {
-			spent[i] = append(spent[i], float64(sum.Nanoseconds())/float64(turns))
-			ratios[i] = append(ratios[i], float64(sums[0])/float64(sum))
-		}
-	}
-	b.ReportMetric(0, "ns/op") // how long a round takes says nothing
-	for i, contender := range contenders {
-		b.ReportMetric(median(spent[i]), contender.name+"-cpu-ns")
-		if i > 0 {
-			b.ReportMetric(median(ratios[i]), "vs-"+contender.name)
-			b.ReportMetric(slices.Min(ratios[i]), "vs-"+contender.name+"-min")
-			b.ReportMetric(slices.Max(ratios[i]), "vs-"+contender.name+"-max")
-		}
-	}
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
-}
-
-// benchRealm is a realm of which half the clients are pinned and half are
-// known by their subject, with certificates of some of each kind.
-type benchRealm struct {
-	auth        *authenticator
-	roots       *x509.CertPool
-	pinned, pki [][]*x509.Certificate
-}
-
-// newBenchRealm registers so many clients. Up to 64 certificates of each kind
-// are real, so that not everything stays in the processor's caches.
-func newBenchRealm(b *testing.B, size int) *benchRealm {
-	root := testpki.MustCA(b)
-	ca := testpki.MustIntermediate(b, root)
-	realm := &benchRealm{roots: root.Pool()}
-	list := make([]*clients.Client, 0, size)
-	for i := range size / 2 {
-		name := fmt.Sprintf("client %d", i)
-		var sum [32]byte
-		_, _ = rand.Read(sum[:])
-		if i < 64 {
-			pinned := testpki.MustSelfSigned(b, testpki.CommonName(name))
-			realm.pinned = append(realm.pinned, pinned.Presented())
-			realm.pki = append(realm.pki, testpki.MustIssue(b, ca, testpki.CommonName(name)).Presented())
-			sum, _ = validators.ThumbprintOf(pinned.Cert.Raw).SHA256()
-		}
-		for _, record := range []clients.Record{
-			{ClientID: fmt.Sprintf("pinned-%d", i), Scope: "api1", Thumbprints: clients.Strings{hex.EncodeToString(sum[:])}},
-			{ClientID: fmt.Sprintf("pki-%d", i), Scope: "api1", SubjectDN: clients.Strings{"CN=" + name}},
-		} {
-			client, _, err := clients.New(record, time.Now())
-			if err != nil {
-				b.Fatal(err)
-			}
-			list = append(list, client)
-		}
-	}
-	registry, err := clients.NewRegistry(list)
-	if err != nil {
-		b.Fatal(err)
-	}
-	realm.auth = newAuthenticator(registry, validators.NewTrustPool(realm.roots), time.Now)
-	return realm
-}
-
-// authenticate finds out whose the i-th certificate is, which is at first sight
-// unless it is to be remembered.
-func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certificate, i int, remember bool) {
-	presented := certificates[i%len(certificates)]
-	if !remember {
-		for v := range realm.auth.accepted.All() {
-			v.until = time.Time{}
-		}
-	}
-	_, refusal, remembered := realm.auth.authenticate(presented, "")
-	if refusal != nil || remembered != remember {
-		b.Fatalf("refusal %v, remembered %t", refusal, remembered)
-	}
-}
-
-// BenchmarkAuthenticate is what it costs to find out whose a certificate is, in
-// realms of several sizes.
-func BenchmarkAuthenticate(b *testing.B) {
-	for _, size := range []int{10, 1_000, 100_000} {
-		realm := newBenchRealm(b, size)
-		b.Run(fmt.Sprintf("remembered/clients=%d", size), func(b *testing.B) {
-			for i := range realm.pki {
-				realm.authenticate(b, realm.pki, i, false)
-			}
-			measure(b, func(i int) { realm.authenticate(b, realm.pki, i, true) })
-		})
-		b.Run(fmt.Sprintf("first_sight_pinned/clients=%d", size), func(b *testing.B) {
-			measure(b, func(i int) { realm.authenticate(b, realm.pinned, i, false) })
-		})
-		b.Run(fmt.Sprintf("first_sight_pki/clients=%d", size), func(b *testing.B) {
-			measure(b, func(i int) { realm.authenticate(b, realm.pki, i, false) })
-		})
-	}
-}
-
-// BenchmarkCompareFirstSight compares the first sight of a PKI certificate with
-// the verification of the same chain by crypto/x509 alone, which like a TLS
-// server puts the presented intermediates into a pool first.
-func BenchmarkCompareFirstSight(b *testing.B) {
-	realm := newBenchRealm(b, 1000)
-	compare(b, 20,
-		repeated(b, "mtls_auth", func(i int) { realm.authenticate(b, realm.pki, i, false) }),
-		repeated(b, "x509_verify", func(i int) {
-			presented := realm.pki[i%len(realm.pki)]
-			intermediates := x509.NewCertPool()
-			for _, cert := range presented[1:] {
-				intermediates.AddCert(cert)
-			}
-			_, err := presented[0].Verify(x509.VerifyOptions{
-				Roots: realm.roots, Intermediates: intermediates, CurrentTime: time.Now(),
-				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-		}),
-	)
-}
 
 // BenchmarkCompareMint compares issuing a token with the bare signature over
 // the same input with the same key.
@@ -255,9 +69,9 @@ func BenchmarkCompareMint(b *testing.B) {
 			}
 			input := mint()
 			input = input[:strings.LastIndex(input, ".")]
-			compare(b, 20,
-				repeated(b, "mint", func(int) { mint() }),
-				repeated(b, "signature", func(int) {
+			testtool.Compare(b, 20,
+				testtool.Repeated(b, "mint", func(int) { mint() }),
+				testtool.Repeated(b, "signature", func(int) {
 					if err := bareSignature(private, alg, input); err != nil {
 						b.Fatal(err)
 					}
@@ -301,7 +115,7 @@ func BenchmarkHandler(b *testing.B) {
 		{"forward_certificate", func(r *http.Request) error { return certificate.ServeHTTP(w, r, next) }},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			measure(b, func(int) {
+			testtool.Measure(b, func(int) {
 				r := &http.Request{
 					Method: http.MethodGet, URL: target, Host: "localhost", RemoteAddr: "127.0.0.1:12345", TLS: state,
 					Header: http.Header{

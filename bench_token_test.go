@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
@@ -127,9 +128,9 @@ func BenchmarkCompareTokenRequest(b *testing.B) {
 			}
 			token, fixed := turn("/connect/token", `"access_token":`), turn("/fixed", "xxx")
 			token() // opens the connections
-			compare(b, 20,
-				contender{"token", token},
-				contender{"fixed_answer_and_signature", fixed},
+			testtool.Compare(b, 20,
+				testtool.Contender{Name: "token", Turn: token},
+				testtool.Contender{Name: "fixed_answer_and_signature", Turn: fixed},
 			)
 		})
 	}

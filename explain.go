@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 )
 
@@ -46,20 +46,18 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 	if !ok {
 		return nil, fmt.Errorf("unknown realm %q; declared are: %s", name, strings.Join(slices.Sorted(maps.Keys(e.app.Realms)), ", "))
 	}
-	current := realm.current.Load()
-	current.now = func() time.Time { return q.At }
-	id, refusal, _ := current.authenticate(presented, q.ClientID)
-	explanation := &command.Explanation{Realm: name, Credential: id.credential, Matched: id.matched, Refusal: refusal}
+	ctx := context.Background()
+	current := realm.current.Load().WithClock(func() time.Time { return q.At })
+	id, refusal, _ := current.Authenticate(ctx, presented, q.ClientID)
+	explanation := &command.Explanation{Realm: name, Credential: id.Credential, Matched: id.Matched, Refusal: refusal}
 	if refusal != nil {
-		explanation.NearMisses = current.explain(presented, q.ClientID, refusal, q.At)
-		explanation.Registrable = current.registrable(presented[0], refusal.Reason)
+		explanation.NearMisses = current.Explain(presented, q.ClientID, refusal, q.At)
+		explanation.Registrable = current.Registrable(presented[0], refusal.Reason)
 		explanation.UnfetchedJWKS = realm.directory.Unfetched()
 	}
-	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || byChain(admission{Match: clients.Match{Credential: id.credential}})) {
+	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || id.ByChain()) {
 		explanation.UnfetchedCRLs = realm.revocation.crls.URLs()
 	}
-	if current.shadow != nil {
-		explanation.Shadow = current.underShadow(presented, q.ClientID)
-	}
+	explanation.Shadow = current.UnderShadow(ctx, presented, q.ClientID)
 	return explanation, nil
 }

@@ -26,7 +26,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 			hint = field.String
 		}
 	}
-	misses := realm.current.Load().explain(presented, "", refusal, time.Now())
+	misses := realm.current.Load().Explain(presented, "", refusal, time.Now())
 	if hint == "" || hint != strings.Join(misses, "; ") {
 		t.Errorf("the log says %q, explain %q", hint, misses)
 	}

@@ -229,7 +229,7 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 		zap.String("realm", h.realm.name),
 		zap.String("reason", failure.Code),
 		zap.String("detail", failure.Error()),
-		zap.String("client_id", id.client().ID),
+		zap.String("client_id", id.Client().ID),
 		zap.String("remote_ip", remoteIP(r)),
 		zap.String("host", r.Host),
 		zap.String("uri", r.URL.Path),

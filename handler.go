@@ -109,13 +109,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
-		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().registry) {
+		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().parts.registry) {
 			h.app.logger.Warn("allow names no client of the realm, so it admits nobody; check the spelling",
 				zap.String("realm", h.realm.name), zap.String("allow", pattern))
 		}
 	}
 	for _, scope := range h.RequireScope {
-		if _, known := slices.BinarySearch(h.realm.current.Load().registry.Scopes(), scope); !known {
+		if _, known := slices.BinarySearch(h.realm.current.Load().parts.registry.Scopes(), scope); !known {
 			h.app.logger.Warn("require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling",
 				zap.String("realm", h.realm.name), zap.String("require_scope", scope))
 		}
@@ -126,7 +126,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if h.ForwardCertificate {
-		h.realm.texts.wanted.Store(true)
+		h.realm.certificateHeaders.Want()
 	}
 	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
@@ -182,7 +182,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	id, refusal := state.authenticate(h.realm, r)
 	if refusal == nil {
-		refusal = h.permit(id.client())
+		refusal = h.permit(id.Client())
 	}
 	var token string
 	if refusal == nil && h.minter != nil {

@@ -26,7 +26,7 @@ func TestC3_ResumedSession(t *testing.T) {
 	realm := strings.Replace(pinnedRealm(leaf, ""), "}]}", `},{"client_id":"b","x509_thumbprints":"`+hashOf(soon.Cert.Raw)+`"}]}`, 1)
 	handler := provisionHandlers(t, realm, noClients, `"realm":"default"`)[0]
 	ahead := time.Duration(0)
-	handler.realm.current.Load().now = func() time.Time { return now.Add(ahead) }
+	setClock(handler.realm, func() time.Time { return now.Add(ahead) })
 	ask := func(leaf *testpki.Leaf) string {
 		r, _ := newRequest(leaf)
 		r.TLS.DidResume = true
@@ -80,7 +80,7 @@ func TestC3_ResumedSession(t *testing.T) {
 func TestE2_PanicIsNoWayThrough(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), noClients, `"realm":"default"`, `"optional":true`, `"report_only":true`)
-	handlers[0].realm.current.Load().now = func() time.Time { panic("out of order") }
+	setClock(handlers[0].realm, func() time.Time { panic("out of order") })
 	for i, handler := range handlers {
 		for range 2 {
 			r, repl := newRequest(leaf)
@@ -119,9 +119,8 @@ func TestE2_PanicOverTheWire(t *testing.T) {
 	}
 	realm := module.(*App).Realms[defaultRealm]
 	sound := realm.current.Load()
-	broken, inner := *sound, *sound.authenticator
-	inner.now = func() time.Time { panic("out of order") }
-	broken.authenticator = &inner
+	broken := *sound
+	broken.Authenticator = sound.WithClock(func() time.Time { panic("out of order") })
 	for _, protocol := range rigProtocols {
 		t.Run(protocol, func(t *testing.T) {
 			realm.current.Store(&broken)

@@ -3,6 +3,7 @@ package mtlsauth
 import (
 	"bytes"
 	"context"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"net"
 	"os"
@@ -15,6 +16,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // raceEnabled tells that the tests run under the race detector, which
@@ -46,6 +50,25 @@ func (c *testClock) Add(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+}
+
+// setClock gives what a realm decides by another clock.
+func setClock(realm *Realm, now func() time.Time) {
+	current := *realm.current.Load()
+	current.Authenticator = current.WithClock(now)
+	realm.current.Store(&current)
+}
+
+// hashOf returns the SHA-256 hash of DER as a thumbprint is declared.
+func hashOf(der []byte) string { return testpki.HashOf(der) }
+
+// pinned is a client with the thumbprints of these certificates.
+func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
+	record := clients.Record{ClientID: id}
+	for _, leaf := range leaves {
+		record.Thumbprints = append(record.Thumbprints, hashOf(leaf.Cert.Raw))
+	}
+	return record
 }
 
 // writeTemp writes a file into a folder and returns its path.
@@ -182,4 +205,13 @@ func freePort() (string, error) {
 	defer listener.Close()
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	return port, err
+}
+
+// named is a client with a subject.
+func named(id, subject string) clients.Record {
+	return clients.Record{ClientID: id, SubjectDN: clients.Strings{subject}}
+}
+
+func company(name string) testpki.Option {
+	return testpki.Subject(pkix.Name{CommonName: name, Organization: []string{"company"}})
 }

@@ -356,7 +356,7 @@ func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
 	if got := server.count(); got != 0 || realm.directory.Unfetched() != 1 {
 		t.Errorf("%d fetches", got)
 	}
-	registry := realm.current.Load().registry
+	registry := realm.current.Load().parts.registry
 	if a := registry.Client("a"); a == nil || len(registry.Listed(a)) != 0 || registry.HasPins() || a.Credentials[0].Kind != clients.KindJWKS {
 		t.Errorf("client %+v", a)
 	}
@@ -370,21 +370,21 @@ func TestNearMissOfAJWKS(t *testing.T) {
 	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks":`+string(testpki.JWKS(t, listed))+`},{"client_id":"b","jwks_uri":"https://b.example/jwks.json"}]}`)
 	realm := app.Realms[defaultRealm]
 	current := realm.current.Load()
-	id, refusal, _ := current.authenticate(listed.Presented(), "")
-	if refusal != nil || id.client().ID != "a" || id.credential.Kind != clients.KindJWKS || id.matched != hashOf(listed.Cert.Raw) {
+	id, refusal, _ := current.Authenticate(t.Context(), listed.Presented(), "")
+	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != hashOf(listed.Cert.Raw) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
-	_, refusal, _ = current.authenticate(renewed.Presented(), "")
+	_, refusal, _ = current.Authenticate(t.Context(), renewed.Presented(), "")
 	if refusal == nil || !strings.Contains(refusal.Hint, "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
 		t.Fatalf("refusal %+v", refusal)
 	}
-	told := strings.Join(current.explain(renewed.Presented(), "a", refusal, current.now()), "\n")
+	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")
 	for _, want := range []string{"the JWKS of client 'a' lists another certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + hashOf(listed.Cert.Raw) + "'"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("explained as %s, want %s", told, want)
 		}
 	}
-	explanation, err := explainer{app}.Explain(command.Question{At: current.now()}, renewed.Presented())
+	explanation, err := explainer{app}.Explain(command.Question{At: time.Now()}, renewed.Presented())
 	if err != nil || explanation.Refusal == nil || explanation.UnfetchedJWKS != 1 {
 		t.Errorf("explanation %+v, %v", explanation, err)
 	}

@@ -30,15 +30,15 @@ func TestC4_RevokedIntermediate(t *testing.T) {
 	below, beside := r.issueBy(sub, "below", testpki.CommonName("billing")), r.issue("beside", testpki.CommonName("billing"))
 	r.selfSigned("sensor")
 	tomorrow := time.Now().Add(24 * time.Hour)
-	file := r.write("root.crl", crlOf(t, r.ca, 1, tomorrow))
-	r.write("sub.crl", crlOf(t, sub, 1, tomorrow))
+	file := r.write("root.crl", testpki.CRL(t, r.ca, 1, tomorrow))
+	r.write("sub.crl", testpki.CRL(t, sub, 1, tomorrow))
 	r.start(revocationRealm(`crl "@DIR@/root.crl" "@DIR@/sub.crl"`), oneSite)
 	open := map[string]*caller{}
 	for _, protocol := range rigProtocols {
 		open[protocol] = r.caller(t, protocol, below)
 		open[protocol].get("https://api.test/").wantStatus(t, http.StatusOK)
 	}
-	if err := os.WriteFile(file, crlOf(t, r.ca, 2, tomorrow, sub.Cert), 0o600); err != nil {
+	if err := os.WriteFile(file, testpki.CRL(t, r.ca, 2, tomorrow, sub.Cert), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, protocol := range rigProtocols {
@@ -129,7 +129,7 @@ func revokedAndOthers(t *testing.T, r *rig) (realm string, leaves map[string]*te
 		"sensor":   r.selfSigned("sensor"),
 		"stranger": r.issueBy(r.otherCA, "stranger", testpki.CommonName("billing")),
 	}
-	r.write("clients.crl", crlOf(t, r.ca, 1, time.Now().Add(time.Hour), leaves["revoked"].Cert))
+	r.write("clients.crl", testpki.CRL(t, r.ca, 1, time.Now().Add(time.Hour), leaves["revoked"].Cert))
 	r.write("deny", []byte("thumbprint "+hashOf(leaves["denied"].Cert.Raw)+"\nthumbprint "+hashOf(leaves["sensor"].Cert.Raw)+"\n"))
 	realm = strings.Replace(issuerRealm(""), "issuer https", "revocation {\ncrl \"@DIR@/clients.crl\"\ndeny \"@DIR@/deny\"\n}\nissuer https", 1)
 	return realm, leaves

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // TestRevocationMetrics: how fresh the deny file and the CRLs are, and when the
@@ -18,7 +20,7 @@ func TestRevocationMetrics(t *testing.T) {
 	r.selfSigned("sensor")
 	r.adminOn = true
 	end := time.Now().Add(240 * time.Hour).Truncate(time.Second)
-	fetched := crlOf(t, r.ca, 1, end.Add(time.Hour))
+	fetched := testpki.CRL(t, r.ca, 1, end.Add(time.Hour))
 	var down atomic.Bool
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if down.Load() {
@@ -28,7 +30,7 @@ func TestRevocationMetrics(t *testing.T) {
 		_, _ = w.Write(fetched)
 	}))
 	defer server.Close()
-	file, deny := r.write("clients.crl", crlOf(t, r.ca, 1, end)), r.write("deny", nil)
+	file, deny := r.write("clients.crl", testpki.CRL(t, r.ca, 1, end)), r.write("deny", nil)
 	url := server.URL + "/clients.crl"
 	realm := strings.Replace(clockRealmOf(t), "\n\tclient billing.partner", "\n\trevocation {\n\t\tcrl \"@DIR@/clients.crl\" "+url+"\n\t\tdeny \"@DIR@/deny\"\n\t}\n\tclient billing.partner", 1)
 	r.start(realm, oneSite)
@@ -103,7 +105,7 @@ func TestRevocationMetrics(t *testing.T) {
 		checkGauges(t, got, map[string]float64{nextUpdate(ofFile): float64(end.Unix())})
 	}
 	next := end.Add(time.Minute)
-	r.write("clients.crl", crlOf(t, r.ca, 2, next))
+	r.write("clients.crl", testpki.CRL(t, r.ca, 2, next))
 	r.write("deny", nil)
 	got = until("repaired", since(clock.now().Add(-time.Minute), success(ofFile), success("deny")))
 	checkGauges(t, got, map[string]float64{nextUpdate(ofFile): float64(next.Unix())})

@@ -29,8 +29,8 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 	if !ok {
 		return
 	}
-	client := from.client()
-	answer, failure := from.found.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
+	client := from.Client()
+	answer, failure := from.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
 	if failure != nil {
 		h.refuseToken(w, r, client.ID, failure)
 		return
@@ -50,8 +50,8 @@ func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) 
 	if !ok {
 		return
 	}
-	client := from.client()
-	result, failure := from.found.issuer.Revoke(r.Context(), client.ID, query.Token)
+	client := from.Client()
+	result, failure := from.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
 	if failure != nil {
 		h.refuseToken(w, r, client.ID, failure)
 		return

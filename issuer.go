@@ -147,7 +147,7 @@ func (h *IssuerHandler) authenticateCaller(w http.ResponseWriter, r *http.Reques
 		return from, false
 	}
 	h.realm.metrics.decided("")
-	state.repl.Set(userIDPlaceholder, id.client().ID)
+	state.repl.Set(userIDPlaceholder, id.Client().ID)
 	return tokenCaller{identity: id, presented: presented}, true
 }
 
@@ -166,9 +166,9 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request.ClientID, failure)
 		return
 	}
-	grant := from.found.grants[from.client()]
-	grant.Thumbprint, grant.NotAfter = from.thumbprint, from.leaf.NotAfter
-	token, failure := from.found.issuer.Mint(r.Context(), &grant, request)
+	grant := from.decidedBy.grants[from.Client()]
+	grant.Thumbprint, grant.NotAfter = from.Thumbprint, from.Leaf.NotAfter
+	token, failure := from.decidedBy.issuer.Mint(r.Context(), &grant, request)
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):

@@ -201,7 +201,7 @@ func TestLoadResolvesPlaceholders(t *testing.T) {
 			{"client_id": "b", "x509_thumbprints": ["{env.MTLS_TEST_THUMBPRINT}"], "x509_certificate_files": "{env.MTLS_TEST_FOLDER}/client.pem"}
 		]
 	}`)
-	registry := app.Realms[defaultRealm].current.Load().registry
+	registry := app.Realms[defaultRealm].current.Load().parts.registry
 	a, b := registry.Client("a"), registry.Client("b")
 	if got := a.Credentials[0].Value; got != "CN=from file,O=company" {
 		t.Errorf("subject %q", got)

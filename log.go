@@ -37,7 +37,7 @@ func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x50
 	if errorID != "" {
 		fields = append(fields, zap.String("error_id", errorID))
 	}
-	if client := id.client(); client != nil {
+	if client := id.Client(); client != nil {
 		fields = append(fields, zap.String("client_id", client.ID))
 	}
 	if len(presented) > 0 {
@@ -63,7 +63,7 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 		fields = append(fields, zap.String("hint", refusal.Hint))
 	}
 	// mtls_bearer may take tokens of other servers alone, who have the clients
-	if current := realm.current.Load(); current != nil && current.registrable(leaf, refusal.Reason) {
+	if current := realm.current.Load(); current != nil && current.Registrable(leaf, refusal.Reason) {
 		fields = append(fields, zap.String("register", registration(sum)))
 	}
 	return fields

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -131,7 +133,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 			gauge(sourceDesc, float64(pool.lastSuccess().Unix()), name, pool.word)
 		}
 		if realm.shadow != nil {
-			gauge(shadowFailingDesc, float64(realm.shadow.failing(realm.current.Load().registry, a.Now())), name)
+			gauge(shadowFailingDesc, float64(realm.shadow.Failing(realm.current.Load().parts.registry, a.Now())), name)
 		}
 		if realm.authority == nil {
 			continue
@@ -172,6 +174,17 @@ func (a *App) registerMetrics(registry *prometheus.Registry) error {
 		}
 	}
 	return nil
+}
+
+// newShadow returns a realm's shadow trust, which counts and logs what it finds.
+func newShadow(realm *Realm) *authn.Shadow {
+	results := shadowTrust.MustCurryWith(prometheus.Labels{"realm": realm.name})
+	return authn.NewShadow(authn.ShadowConfig{
+		Logger:  realm.app.logger.With(zap.String("realm", realm.name)),
+		OK:      results.WithLabelValues(resultOK),
+		Fail:    results.WithLabelValues("fail"),
+		Dropped: results.WithLabelValues("dropped"),
+	})
 }
 
 // bearerMetrics are the series of mtls_bearer in one realm, looked up once.

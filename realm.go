@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -72,11 +73,11 @@ type Realm struct {
 	// trustPools are the sources of what is trusted, and of what is to be
 	trustPools []*trustPool
 	// shadow is nil without a shadow trust pool
-	shadow *shadowWatch
+	shadow *authn.Shadow
 	// revocation is nil where nothing is configured
 	revocation *certificateRevocation
-	// texts are the headers in which handlers forward certificates
-	texts certificateTexts
+	// certificateHeaders are what handlers forward certificates in
+	certificateHeaders authn.CertificateHeaderCache
 	// forwarded is nil where no proxy may forward certificates
 	forwarded *forwarding
 	// authority is nil where no issuer is configured
@@ -142,7 +143,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	if realm.shadow != nil {
-		realm.shadow.use(shadow)
+		realm.shadow.Use(shadow.pool)
 	}
 	realm.current.Store(first)
 	return nil
@@ -188,15 +189,15 @@ func earlyData(r *http.Request) bool {
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
 	current := realm.current.Load()
-	id, refusal, remembered := current.authenticateWithin(ctx, presented, clientID)
-	id.found = current
+	found, refusal, remembered := current.Authenticate(ctx, presented, clientID)
+	id := identity{Identity: found, decidedBy: current}
 	realm.metrics.duration.Observe(time.Since(start).Seconds())
 	switch {
 	case remembered:
 		realm.metrics.hit.Inc()
-	case id.leaf != nil:
+	case id.Leaf != nil:
 		realm.metrics.miss.Inc()
-		realm.metrics.presented(id.client().ID, id.leaf.NotAfter)
+		realm.metrics.presented(id.Client().ID, id.Leaf.NotAfter)
 	case refusal.Reason != validators.CertificateMissing:
 		realm.metrics.miss.Inc()
 	}

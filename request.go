@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -18,6 +19,15 @@ const (
 	claimPrefix       = "claim."
 	userIDPlaceholder = "http.auth.user.id"
 )
+
+// identity is the outcome of authentication in a realm. The zero identity is
+// nobody.
+type identity struct {
+	authn.Identity
+	// decidedBy is what the realm decided by; what else it says of the client is
+	// in there, and not in one that has taken its place meanwhile
+	decidedBy *snapshot
+}
 
 // requestState is what our directives know of one request. Several of them may
 // act on it, one after the other.
@@ -89,7 +99,7 @@ func (s *requestState) clear() {
 func (s *requestState) admit(realm *Realm, id identity) {
 	s.realm, s.identity = realm, id
 	s.userIDIn = true
-	s.repl.Set(userIDPlaceholder, id.client().ID)
+	s.repl.Set(userIDPlaceholder, id.Client().ID)
 }
 
 // admitBearer makes the identity of a token known to the handlers that follow.
@@ -104,7 +114,7 @@ func (s *requestState) clientID() string {
 	if s.bearer != nil {
 		return s.bearer.clientID
 	}
-	if client := s.identity.client(); client != nil {
+	if client := s.identity.Client(); client != nil {
 		return client.ID
 	}
 	return ""
@@ -127,7 +137,7 @@ func (s *requestState) text(name string) string {
 	if s.bearer != nil {
 		return s.bearer.text(name)
 	}
-	client := s.identity.client()
+	client := s.identity.Client()
 	if client == nil {
 		return ""
 	}
@@ -139,15 +149,15 @@ func (s *requestState) text(name string) string {
 	case "scope":
 		return client.Scope()
 	case "credential":
-		return string(s.identity.credential.Kind)
+		return string(s.identity.Credential.Kind)
 	case "matched":
-		return certificateText(s.identity.matched)
+		return certificateText(s.identity.Matched)
 	case "thumbprint":
-		return s.identity.thumbprint
+		return s.identity.Thumbprint
 	case "subject":
-		return certificateText(validators.FormatDN(s.identity.leaf.RawSubject))
+		return certificateText(validators.FormatDN(s.identity.Leaf.RawSubject))
 	case "not_after":
-		return s.identity.leaf.NotAfter.UTC().Format(time.RFC3339)
+		return s.identity.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
 		return client.ClaimText(claim)

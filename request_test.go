@@ -15,6 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -189,15 +191,22 @@ func TestPlaceholderFamily(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{CommonName: "Zoë\r\nX: y", Organization: []string{"a,b"}}))
 	record := pinned("a", leaf)
 	record.Scope, record.Claims = "api1 api2", map[string]json.RawMessage{"tenant": []byte(`"acme"`), "n": []byte(`[1, 2]`)}
-	auth := newTestAuthenticator(t, newTestClock(), nil, record)
-	id, refusal, _ := auth.authenticate(leaf.Presented(), "")
+	client, _, err := clients.New(record, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, err := clients.NewRegistry([]*clients.Client{client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, refusal, _ := authn.New(authn.Config{Registry: registry, Now: time.Now}).Authenticate(t.Context(), leaf.Presented(), "")
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	state.admit(&Realm{name: "partners"}, id)
+	state.admit(&Realm{name: "partners"}, identity{Identity: id})
 	want := map[string]string{
 		"client_id": "a", "realm": "partners", "scope": "api1 api2", "credential": "thumbprint", "matched": hashOf(leaf.Cert.Raw),
-		"thumbprint": id.thumbprint, "subject": `CN=Zo\C3\AB\0D\0AX: y,O=a\,b`, "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
+		"thumbprint": id.Thumbprint, "subject": `CN=Zo\C3\AB\0D\0AX: y,O=a\,b`, "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
 		"claim.tenant": "acme", "claim.n": "[1,2]", "claim.none": "", "claim.": "", "claim": "", "error": "", "nonsense": "",
 	}
 	for name, text := range want {
@@ -239,11 +248,11 @@ func TestAuthenticatedOnce(t *testing.T) {
 		`"realm":"default"`, `"allow":["a"]`, `"realm":"other","header_up":{"X-Tenant":"{http.mtls.claim.tenant}"}`)
 	asked := make(map[string]int)
 	for _, handler := range []*Handler{handlers[0], handlers[2]} {
-		now, name := handler.realm.current.Load().now, handler.realm.name
-		handler.realm.current.Load().now = func() time.Time {
+		name := handler.realm.name
+		setClock(handler.realm, func() time.Time {
 			asked[name]++
-			return now()
-		}
+			return time.Now()
+		})
 	}
 	r, repl := newRequest(leaf)
 	r.Header.Set("X-Client-Id", "admin")

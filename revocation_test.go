@@ -40,7 +40,7 @@ func loadRealm(t *testing.T, realm string) loaded {
 // which is all that is said of it.
 func TestB4_CRLFileAtTheStart(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
-	der := crlOf(t, ca, 1, time.Now().Add(time.Hour))
+	der := testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))
 	for name, test := range map[string]struct {
 		content []byte // nil: there is no file
 		want    string
@@ -75,10 +75,10 @@ func TestCRLWarningsAtTheStart(t *testing.T) {
 		crl  []byte
 		want string // part of the only warning
 	}{
-		"good":           {crlOf(t, ca, 1, tomorrow), ""},
-		"stale":          {crlOf(t, ca, 1, yesterday), "the CRL is stale since "},
-		"of another key": {crlOf(t, renewed, 1, tomorrow), "the CRL has the name of a CA of the trust pool"},
-		"of another CA":  {crlOf(t, testpki.MustCA(t, testpki.CommonName("Other")), 1, tomorrow), ""},
+		"good":           {testpki.CRL(t, ca, 1, tomorrow), ""},
+		"stale":          {testpki.CRL(t, ca, 1, yesterday), "the CRL is stale since "},
+		"of another key": {testpki.CRL(t, renewed, 1, tomorrow), "the CRL has the name of a CA of the trust pool"},
+		"of another CA":  {testpki.CRL(t, testpki.MustCA(t, testpki.CommonName("Other")), 1, tomorrow), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := writeTemp(t, dir, name+".crl", test.crl)
@@ -99,7 +99,7 @@ func TestCRLWarningsAtTheStart(t *testing.T) {
 func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, testpki.CommonName("a")).Cert
-	crl, deny := writeTemp(t, dir, "a.crl", crlOf(t, ca, 1, time.Now().Add(time.Hour))), writeTemp(t, dir, "deny", nil)
+	crl, deny := writeTemp(t, dir, "a.crl", testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))), writeTemp(t, dir, "deny", nil)
 	app := provisionRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{crl}, "deny": deny}))
 
 	// the CRL is held up where it is told of
@@ -120,7 +120,7 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	defer cancel()
 	defer close(end)
 	realm := app.Realms[defaultRealm]
-	if err := os.WriteFile(crl, crlOf(t, ca, 2, time.Now().Add(time.Hour)), 0o600); err != nil {
+	if err := os.WriteFile(crl, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	realm.startUpkeep(ctx)

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -26,7 +27,7 @@ type parts struct {
 // a part does, another snapshot takes its place, with nothing remembered, so
 // that the next request of every connection is decided by it.
 type snapshot struct {
-	*authenticator
+	*authn.Authenticator
 	parts parts
 	// issuer is nil where none is configured
 	issuer *tokens.Issuer
@@ -45,7 +46,7 @@ func (realm *Realm) change(update func(*parts)) error {
 		return err
 	}
 	if realm.shadow != nil {
-		realm.shadow.use(next.shadow)
+		realm.shadow.Use(next.shadow.pool)
 	}
 	realm.current.Store(built)
 	return nil
@@ -65,12 +66,17 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 	if err := realm.checkProfile(p.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	s := &snapshot{authenticator: newAuthenticator(p.registry, p.trust.pool, realm.app.Now), parts: p}
-	s.shadow, s.watch = p.shadow, realm.shadow
-	s.texts, s.strongKeys = &realm.texts, realm.fapi2()
-	if realm.revocation != nil {
-		s.revocation = realm.revocation.checker
+	config := authn.Config{
+		Registry: p.registry, Trust: p.trust.pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
+		StrongKeys: realm.fapi2(), Now: realm.app.Now,
 	}
+	if p.shadow != nil {
+		config.ShadowTrust = p.shadow.pool
+	}
+	if realm.revocation != nil {
+		config.Revocation = realm.revocation.checker
+	}
+	s := &snapshot{Authenticator: authn.New(config), parts: p}
 	switch {
 	case realm.app.withoutIssuers:
 		return s, nil

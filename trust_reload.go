@@ -52,7 +52,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trust, err error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", wordShadowPool, err)
 		}
-		realm.shadow = newShadowWatch(realm)
+		realm.shadow = newShadow(realm)
 	}
 	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustPool).refreshes) {
 		return nil, nil, errors.New("trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it")
@@ -200,7 +200,9 @@ func (p *trustPool) lastSuccess() time.Time {
 	var oldest time.Time
 	for _, s := range p.sources {
 		if !s.fixed() || len(p.sources) == 1 {
-			oldest = earlier(oldest, s.success)
+			if oldest.IsZero() || s.success.Before(oldest) {
+				oldest = s.success
+			}
 		}
 	}
 	return oldest

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +13,20 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
+
+// shadowedRealm is a realm with this CA as its trust pool and its shadow, whose
+// background work has not begun.
+func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
+	t.Helper()
+	file, err := json.Marshal(writeTemp(t, t.TempDir(), "ca.pem", ca.PEM()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := `{"provider":"file","pem_files":[` + string(file) + `]}`
+	app := provisionRealm(t, `{"trust_pool":`+pool+`,"shadow_trust_pool":`+pool+`,"clients":[
+		{"client_id":"a","tls_client_auth_subject_dn":"CN=a"},{"client_id":"b","tls_client_auth_subject_dn":"CN=b"}]}`)
+	return app.Realms[defaultRealm]
+}
 
 // TestCAFile: what is added counts at once. What is missing, as in a file that
 // is being written, counts only when the file has been quiet, and so does
@@ -111,7 +126,7 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 		t.Errorf("%v, %d ended", err, ended)
 	}
 	leaf := testpki.MustIssue(t, other, testpki.CommonName("a"))
-	if _, refusal, _ := realm.current.Load().authenticate(leaf.Presented(), ""); refusal != nil {
+	if _, refusal, _ := realm.current.Load().Authenticate(t.Context(), leaf.Presented(), ""); refusal != nil {
 		t.Error(refusal)
 	}
 	// and what comes too late is ended

@@ -32,7 +32,7 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 		}
 	}
 	if realm.shadow != nil {
-		go realm.shadow.run(ctx)
+		go realm.shadow.Run(ctx)
 	}
 }
 

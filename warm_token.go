@@ -53,7 +53,7 @@ type warmToken struct {
 }
 
 func newWarmTokens(found *snapshot) *warmTokens {
-	size := min(max(minWarmTokens, 2*found.registry.Len()), maxWarmTokens)
+	size := min(max(minWarmTokens, 2*found.parts.registry.Len()), maxWarmTokens)
 	return &warmTokens{found: found, Table: cache.New[warmToken](size)}
 }
 
@@ -80,11 +80,11 @@ func (t *warmTokens) put(token *warmToken) {
 // that the certificate ends within the second; the failure, that there is
 // nothing to sign with.
 func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *validators.Refusal, *tokens.Error) {
-	client, now := id.client(), m.now()
-	warm := m.warmIn(id.found)
+	client, now := id.Client(), m.now()
+	warm := m.warmIn(id.decidedBy)
 	var token *warmToken
 	if warm != nil {
-		token = warm.get(client, id.thumbprint)
+		token = warm.get(client, id.Thumbprint)
 	}
 	usable := token != nil && m.usable(token, now)
 	// one request renews a token that is due, the others use it meanwhile
@@ -136,9 +136,9 @@ func (m *gatewayMinter) warmIn(found *snapshot) *warmTokens {
 
 // mint signs a token.
 func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tokens.Error) {
-	client := id.client()
-	grant := id.found.grants[client]
-	grant.Thumbprint, grant.NotAfter, grant.Lifetime = id.thumbprint, id.leaf.NotAfter, m.lifetime
+	client := id.Client()
+	grant := id.decidedBy.grants[client]
+	grant.Thumbprint, grant.NotAfter, grant.Lifetime = id.Thumbprint, id.Leaf.NotAfter, m.lifetime
 	if m.scopes != nil {
 		grant.Scopes = nil
 		for _, scope := range m.scopes {
@@ -147,18 +147,18 @@ func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tok
 			}
 		}
 	}
-	minted, failure := id.found.issuer.MintGateway(ctx, &grant, m.audience)
+	minted, failure := id.decidedBy.issuer.MintGateway(ctx, &grant, m.audience)
 	if failure != nil {
 		return nil, failure
 	}
 	token := &warmToken{
-		client: client, thumbprint: id.thumbprint,
+		client: client, thumbprint: id.Thumbprint,
 		value: m.prefix + minted.Token, keyID: minted.KeyID,
 		issued: minted.IssuedAt, expires: minted.Expires, refresh: minted.Expires,
 	}
 	// not where the next one would end no later: with the certificate, or
 	// within the same second
-	if minted.Expires.Unix() < id.leaf.NotAfter.Unix() && m.lifetime >= 2*time.Second {
+	if minted.Expires.Unix() < id.Leaf.NotAfter.Unix() && m.lifetime >= 2*time.Second {
 		token.refresh = minted.Expires.Add(-m.lifetime / 3)
 	}
 	return token, nil

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -127,7 +128,7 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
 		t.Errorf("%v %v", refusal, failure)
 	}
-	if r.warm.Load().found == old.found || r.ask() != second {
+	if r.warm.Load().found == old.decidedBy || r.ask() != second {
 		t.Error("the tokens of what was replaced are back")
 	}
 }
@@ -147,7 +148,7 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first, id := r.ask(), r.identity()
 	r.clock.Add(45 * time.Second)
-	token := r.warm.Load().get(id.client(), id.thumbprint)
+	token := r.warm.Load().get(id.Client(), id.Thumbprint)
 	token.refreshing.Store(true) // as if another were about to
 	var group sync.WaitGroup
 	for range 8 {
@@ -184,12 +185,12 @@ func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 
 func TestWarmTokensAreBounded(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
-	warm, client := newWarmTokens(r.realm.current.Load()), r.identity().client()
+	warm, client := newWarmTokens(r.realm.current.Load()), r.identity().Client()
 	if warm.Len() != minWarmTokens {
 		t.Fatalf("%d slots", warm.Len())
 	}
 	for n := range 10 * minWarmTokens {
-		token := &warmToken{client: client, thumbprint: hashOf(fakeCert(n).Raw), expires: r.clock.Now().Add(time.Duration(n))}
+		token := &warmToken{client: client, thumbprint: hashOf(fmt.Append(nil, n)), expires: r.clock.Now().Add(time.Duration(n))}
 		warm.put(token)
 		if warm.get(client, token.thumbprint) != token {
 			t.Fatal("the newest token is not kept")

@@ -1,6 +1,7 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -11,16 +12,17 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // explained is what explain says, after a first line with the reason.
-func (a *authenticator) explained(presented []*x509.Certificate, clientID string) string {
-	_, refusal, _ := a.authenticate(presented, clientID)
+func (a *Authenticator) explained(presented []*x509.Certificate, clientID string) string {
+	_, refusal, _ := a.Authenticate(context.Background(), presented, clientID)
 	if refusal == nil {
 		return "accepted"
 	}
-	return strings.Join(append([]string{string(refusal.Reason)}, a.explain(presented, clientID, refusal, a.now())...), "\n")
+	return strings.Join(append([]string{string(refusal.Reason)}, a.Explain(presented, clientID, refusal, a.now())...), "\n")
 }
 
 func TestNearMisses(t *testing.T) {
@@ -31,8 +33,8 @@ func TestNearMisses(t *testing.T) {
 	key := testpki.MustKey(t, testpki.P256)
 	keyLeaf := testpki.MustSelfSigned(t, testpki.Key(key))
 	renewed := testpki.MustSelfSigned(t, testpki.Key(key))
-	file := writeTemp(t, t.TempDir(), "old.pem", keyLeaf.PEM())
-	keyHash := hashOf(keyLeaf.Cert.RawSubjectPublicKeyInfo)
+	file := writeTemp(t, "old.pem", keyLeaf.PEM())
+	keyHash := testpki.HashOf(keyLeaf.Cert.RawSubjectPublicKeyInfo)
 	ended := now.Add(-time.Hour).UTC().Format(time.RFC3339)
 	workload := testpki.URIs("spiffe://prod.example/ns/billing/one")
 	reversed := testpki.Subject(pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
@@ -40,14 +42,14 @@ func TestNearMisses(t *testing.T) {
 	}})
 	past, future := testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour)), testpki.Validity(now.Add(time.Hour), now.Add(2*time.Hour))
 	issuedByOther := named("a", "CN=client,O=company")
-	issuedByOther.IssuedBy = clients.Strings{hashOf(otherCA.Cert.Raw)}
+	issuedByOther.IssuedBy = clients.Strings{testpki.HashOf(otherCA.Cert.Raw)}
 	chained := pinned("a", keyLeaf)
 	chained.RequireChain = true
 	disabled := named("a", "CN=client,O=company")
 	disabled.Disabled = true
-	untilEnded := clients.Record{ClientID: "p", Thumbprints: clients.Strings{hashOf(keyLeaf.Cert.Raw) + " until " + ended}}
-	caPin := clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(sub.Cert.Raw)}}
-	caKeyPin := clients.Record{ClientID: "a", PublicKeys: clients.Strings{hashOf(sub.Cert.RawSubjectPublicKeyInfo)}}
+	untilEnded := clients.Record{ClientID: "p", Thumbprints: clients.Strings{testpki.HashOf(keyLeaf.Cert.Raw) + " until " + ended}}
+	caPin := clients.Record{ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(sub.Cert.Raw)}}
+	caKeyPin := clients.Record{ClientID: "a", PublicKeys: clients.Strings{testpki.HashOf(sub.Cert.RawSubjectPublicKeyInfo)}}
 	uri := clients.Record{ClientID: "a", SANURI: clients.Strings{"spiffe://prod.example/ns/billing/*"}}
 	dns := clients.Record{ClientID: "a", SANDNS: clients.Strings{"one.example.com", "*.wild.example.com"}}
 	certificateFile := clients.Record{ClientID: "a", CertificateFiles: clients.Strings{file}}
@@ -78,7 +80,7 @@ func TestNearMisses(t *testing.T) {
 		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
 		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
 		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted +
-			"\nthe chain verifies, with the CA 'CN=Test Root CA': issued_by \"" + hashOf(ca.Cert.RawSubjectPublicKeyInfo) + "\""},
+			"\nthe chain verifies, with the CA 'CN=Test Root CA': issued_by \"" + testpki.HashOf(ca.Cert.RawSubjectPublicKeyInfo) + "\""},
 		{"subject, no intermediate", []clients.Record{client}, alone(testpki.MustIssue(t, sub, company("client"))), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
 		{"two SPIFFE IDs", []clients.Record{uri}, issue(testpki.URIs("spiffe://prod.example/ns/billing/one", "spiffe://prod.example/ns/billing/two")), "", "certificate_unsuitable\nbut for that a client declares its SPIFFE ID"},
 		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', neither in this order nor in reverse"},
@@ -91,7 +93,7 @@ func TestNearMisses(t *testing.T) {
 		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
 		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' fits by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
 		{"key declared as thumbprint", []clients.Record{{ClientID: "a", Thumbprints: clients.Strings{keyHash}}}, keyLeaf, "", "certificate_unknown\nthe thumbprint that client 'a' declares is the hash of this certificate's public key; declare it as public_key"},
-		{"thumbprint declared as key", []clients.Record{{ClientID: "a", PublicKeys: clients.Strings{hashOf(keyLeaf.Cert.Raw)}}}, keyLeaf, "", "certificate_unknown\nthe public_key that client 'a' declares is the thumbprint of this certificate; declare it as thumbprint"},
+		{"thumbprint declared as key", []clients.Record{{ClientID: "a", PublicKeys: clients.Strings{testpki.HashOf(keyLeaf.Cert.Raw)}}}, keyLeaf, "", "certificate_unknown\nthe public_key that client 'a' declares is the thumbprint of this certificate; declare it as thumbprint"},
 		{"renewed", []clients.Record{certificateFile}, renewed, "", "certificate_unknown\nthe certificate file of client 'a' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"" + keyHash + "\""},
 		{"pin of a CA", []clients.Record{caPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe thumbprint of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
 		{"pin of a CA's key", []clients.Record{caKeyPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe public_key of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
@@ -134,12 +136,12 @@ func TestHintIsJoined(t *testing.T) {
 	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pattern)
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
-	_, refusal, _ := auth.authenticate(leaf.Presented(), "")
+	_, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
 	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
-	if got, want := auth.hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 3 {
+	if got, want := auth.Hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 3 {
 		t.Errorf("hint %q, want %q", got, want)
 	}
-	all := auth.explain(leaf.Presented(), "", refusal, auth.now())
+	all := auth.Explain(leaf.Presented(), "", refusal, auth.now())
 	if len(all) != 4 || !strings.HasPrefix(all[3], "the san_uri 'spiffe://prod.example/ns/b' fits 'spiffe://prod.example/ns/*' of client 'a'") {
 		t.Errorf("explained %q", all)
 	}
@@ -149,15 +151,15 @@ func TestHintIsJoined(t *testing.T) {
 // names are registered, or which certificates that others have are pinned, by
 // presenting them.
 func TestE1_SameWorkForEveryNearMiss(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
 	ca, pinnedCA, otherCA := testpki.MustCA(t), testpki.MustCA(t), testpki.MustCA(t)
 	record := named("a", "CN=client,O=company")
 	record.SANDNS = clients.Strings{"known.example.com", "*.wilds.example.com"}
 	record.SANURI = clients.Strings{"spiffe://prod.example/known"}
-	record.Thumbprints = clients.Strings{hashOf(pinnedCA.Cert.Raw)}
-	record.PublicKeys = clients.Strings{someSHA256}
+	record.Thumbprints = clients.Strings{testpki.HashOf(pinnedCA.Cert.Raw)}
+	record.PublicKeys = clients.Strings{testpki.SomeSHA256}
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
 	refusal := &validators.Refusal{Reason: validators.CertificateUntrusted}
 	present := func(name, san, uri string, extra *testpki.CA) []*x509.Certificate {
@@ -165,8 +167,8 @@ func TestE1_SameWorkForEveryNearMiss(t *testing.T) {
 		return append(leaf.Presented(), extra.Cert)
 	}
 	stranger := present("nobody", "other.example.com", "other", otherCA)
-	want := testing.AllocsPerRun(200, func() { auth.hint(stranger, refusal) })
-	if got := auth.hint(stranger, refusal); strings.Contains(got, "'a'") {
+	want := testing.AllocsPerRun(200, func() { auth.Hint(stranger, refusal) })
+	if got := auth.Hint(stranger, refusal); strings.Contains(got, "'a'") {
 		t.Fatalf("hint %q", got)
 	}
 	for name, presented := range map[string][]*x509.Certificate{
@@ -177,10 +179,10 @@ func TestE1_SameWorkForEveryNearMiss(t *testing.T) {
 		"pin of CA":  present("nobody", "other.example.com", "other", pinnedCA),
 		"everything": present("client", "known.example.com", "known", pinnedCA),
 	} {
-		if got := auth.hint(presented, refusal); !strings.Contains(got, "client 'a'") {
+		if got := auth.Hint(presented, refusal); !strings.Contains(got, "client 'a'") {
 			t.Errorf("%s: hint %q", name, got)
 		}
-		if got := testing.AllocsPerRun(200, func() { auth.hint(presented, refusal) }); got != want {
+		if got := testing.AllocsPerRun(200, func() { auth.Hint(presented, refusal) }); got != want {
 			t.Errorf("%s: %v allocations, and of a stranger's %v", name, got, want)
 		}
 	}
@@ -208,8 +210,8 @@ func TestE3_HintIsBoundedAndPrintable(t *testing.T) {
 		for range 20 {
 			presented = append(presented, leaf.Cert)
 		}
-		_, refusal, _ := auth.authenticate(presented, "")
-		hint := auth.hint(presented, refusal)
+		_, refusal, _ := auth.Authenticate(context.Background(), presented, "")
+		hint := auth.Hint(presented, refusal)
 		if hint == "" || len(hint) > maxHintBytes {
 			t.Errorf("%s: a hint of %d bytes", name, len(hint))
 		}

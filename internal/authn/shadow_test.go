@@ -1,54 +1,45 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"math/big"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// shadowedRealm is a realm with this CA as its trust pool and its shadow, whose
-// background work has not begun.
-func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
+// shadowed returns an authenticator with this CA as its trust pool and its
+// shadow, whose background work has not begun.
+func shadowed(t *testing.T, ca *testpki.CA) (*Authenticator, *outcomes) {
 	t.Helper()
-	file, err := json.Marshal(writeTemp(t, t.TempDir(), "ca.pem", ca.PEM()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := `{"provider":"file","pem_files":[` + string(file) + `]}`
-	app := provisionRealm(t, `{"trust_pool":`+pool+`,"shadow_trust_pool":`+pool+`,"clients":[
-		{"client_id":"a","tls_client_auth_subject_dn":"CN=a"},{"client_id":"b","tls_client_auth_subject_dn":"CN=b"}]}`)
-	return app.Realms[defaultRealm]
+	counted := new(outcomes)
+	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=a"), named("b", "CN=b"))
+	auth.shadowPool = auth.trust
+	auth.shadow = NewShadow(ShadowConfig{Logger: zap.NewNop(), OK: &counted.ok, Fail: &counted.fail, Dropped: &counted.dropped})
+	auth.shadow.Use(auth.shadowPool)
+	return auth, counted
 }
 
-// counted returns the value of a counter.
-func counted(t *testing.T, counter prometheus.Counter) float64 {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	if err := registry.Register(counter); err != nil {
-		t.Fatal(err)
-	}
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return families[0].GetMetric()[0].GetCounter().GetValue()
-}
+// outcomes is what a Shadow has counted.
+type outcomes struct{ ok, fail, dropped counter }
+
+type counter int
+
+func (c *counter) Inc() { *c++ }
 
 // TestShadowQueue: where too many wait, a certificate is left out and tried
 // again with its next request; nobody waits.
 func TestShadowQueue(t *testing.T) {
 	ca := testpki.MustCA(t)
-	realm := shadowedRealm(t, ca)
-	w, current := realm.shadow, realm.current.Load()
-	ok, dropped := counted(t, w.ok), counted(t, w.dropped)
+	current, counted := shadowed(t, ca)
+	w := current.shadow
 	drained := func() (n int) {
 		for {
 			select {
@@ -63,7 +54,7 @@ func TestShadowQueue(t *testing.T) {
 	known := testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented()
 	ask := func(presented []*x509.Certificate) {
 		t.Helper()
-		if id, refusal, _ := current.authenticate(presented, ""); refusal != nil || id.client().ID != "a" {
+		if id, refusal, _ := current.Authenticate(context.Background(), presented, ""); refusal != nil || id.Client().ID != "a" {
 			t.Fatalf("refused: %v", refusal)
 		}
 	}
@@ -79,7 +70,7 @@ func TestShadowQueue(t *testing.T) {
 	}
 	late := testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented()
 	ask(late)
-	if got := counted(t, w.dropped) - dropped; got != 1 {
+	if got := counted.dropped; got != 1 {
 		t.Errorf("dropped %v, want 1", got)
 	}
 	drained()
@@ -87,10 +78,10 @@ func TestShadowQueue(t *testing.T) {
 	if n := drained(); n != 1 {
 		t.Errorf("the certificate that was left out was queued %d times later", n)
 	}
-	if got := counted(t, w.ok) - ok; got != float64(1+shadowQueue+1) {
+	if got := counted.ok; got != 1+shadowQueue+1 {
 		t.Errorf("%v are ok, want %d", got, 1+shadowQueue+1)
 	}
-	if n := testing.AllocsPerRun(100, func() { ask(late) }); n > 0 && !raceEnabled {
+	if n := testing.AllocsPerRun(100, func() { ask(late) }); n > 0 && !testtool.RaceEnabled {
 		t.Errorf("a remembered certificate costs %v allocations", n)
 	}
 }
@@ -98,21 +89,18 @@ func TestShadowQueue(t *testing.T) {
 // TestShadowFailuresAreBounded: no more than so many certificates are
 // remembered, and those that have expired make room.
 func TestShadowFailuresAreBounded(t *testing.T) {
-	realm := shadowedRealm(t, testpki.MustCA(t))
-	realm.app.logger = zap.NewNop() // there is a line for each
-	w, current := realm.shadow, realm.current.Load()
-	now := realm.app.Now()
+	current, counted := shadowed(t, testpki.MustCA(t))
+	w, now := current.shadow, current.now()
 	note := func(n int, client string, end time.Time, why string) {
 		leaf := &x509.Certificate{Raw: fmt.Append(nil, n), NotAfter: end, SerialNumber: big.NewInt(1)}
-		w.note(shadowSight{pool: current.shadow, presented: []*x509.Certificate{leaf}, now: now}, current.registry.Client(client), why)
+		w.note(shadowSight{pool: current.shadowPool, presented: []*x509.Certificate{leaf}, now: now}, current.registry.Client(client), why)
 	}
 	failing := func(want int) {
 		t.Helper()
-		if got := w.failing(current.registry, now); got != want {
+		if got := w.Failing(current.registry, now); got != want {
 			t.Errorf("%d clients fail, want %d", got, want)
 		}
 	}
-	fails := counted(t, w.fail)
 	note(-1, "a", now.Add(time.Hour), "why")
 	note(-1, "a", now.Add(time.Hour), "why")
 	note(-2, "a", now.Add(time.Hour), "why")
@@ -127,7 +115,7 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	if len(w.failures) != maxShadowFailures {
 		t.Errorf("%d are remembered, want %d", len(w.failures), maxShadowFailures)
 	}
-	if got := counted(t, w.fail) - fails; got != maxShadowFailures+5+3 {
+	if got := counted.fail; got != maxShadowFailures+5+3 {
 		t.Errorf("%v were counted, want %d", got, maxShadowFailures+5+3)
 	}
 	note(-3, "b", now.Add(time.Hour), "why")
@@ -136,7 +124,7 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	note(-3, "b", now.Add(time.Hour), "why")
 	failing(2)
 	// another pool, nothing known
-	w.use(new(trust))
+	w.Use(new(validators.TrustPool))
 	failing(0)
 	note(-3, "b", now.Add(time.Hour), "why") // about the pool before
 	failing(0)
@@ -145,11 +133,14 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 // TestShadowPanic: what goes wrong while the shadow pool is asked ends there.
 func TestShadowPanic(t *testing.T) {
 	ca := testpki.MustCA(t)
-	realm := shadowedRealm(t, ca)
-	if id, refusal, _ := realm.current.Load().authenticate(testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {
+	auth, counted := shadowed(t, ca)
+	if id, refusal, _ := auth.Authenticate(context.Background(), testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {
 		t.Fatalf("%v %v", id, refusal)
 	}
-	sight := <-realm.shadow.queue
-	sight.pool = nil // Verify would be called on nothing
-	realm.shadow.judge(sight)
+	sight := <-auth.shadow.queue
+	sight.pool = nil // Verify is called on nothing
+	auth.shadow.judge(sight)
+	if *counted != (outcomes{}) {
+		t.Errorf("counted %+v", *counted)
+	}
 }

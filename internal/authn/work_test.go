@@ -1,19 +1,21 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509/pkix"
 	"strings"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // TestRememberedAllocatesNothing: a connection that is kept open costs its
 // requests nothing but look-ups, and a stranger's likewise.
 func TestRememberedAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
 	ca := testpki.MustCA(t)
@@ -29,7 +31,7 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 			t.Fatalf("%s, want %s", got, name)
 		}
 		if allocs := testing.AllocsPerRun(100, func() {
-			if _, _, remembered := auth.authenticate(presented, ""); !remembered {
+			if _, _, remembered := auth.Authenticate(context.Background(), presented, ""); !remembered {
 				t.Error("not remembered")
 			}
 		}); allocs != 0 {
@@ -41,9 +43,9 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 // TestE1_SameWorkForEverySubject: a stranger without a trusted chain cannot
 // tell from the work he causes whether a subject is registered, in the order of
 // the certificate or in reverse. Work is counted as allocations: at first
-// sight, from memory, and for the hint in the log line.
+// sight, from the cache, and for the hint in the log line.
 func TestE1_SameWorkForEverySubject(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
 	ca, forger := testpki.MustCA(t), testpki.MustCA(t)
@@ -61,7 +63,7 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 		t.Fatalf("the registered subject: %s", got)
 	}
 	forgetful := *auth
-	forgetful.refused = newMemory(cache.Ways, 1) // less than any certificate
+	forgetful.refused = newVerdictCache(cache.Ways, 1) // less than any certificate
 
 	key := testpki.MustKey(t, testpki.P256)
 	for name, present := range map[string]func(testpki.Option) *testpki.Leaf{
@@ -79,11 +81,11 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 					t.Fatalf("%s: %s", cn, got)
 				}
 				counted[cn] = work{
-					examined:   testing.AllocsPerRun(200, func() { forgetful.authenticate(presented, "") }),
-					remembered: testing.AllocsPerRun(200, func() { auth.authenticate(presented, "") }),
-					hinted:     testing.AllocsPerRun(200, func() { auth.hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted}) }),
+					examined:   testing.AllocsPerRun(200, func() { forgetful.Authenticate(context.Background(), presented, "") }),
+					remembered: testing.AllocsPerRun(200, func() { auth.Authenticate(context.Background(), presented, "") }),
+					hinted:     testing.AllocsPerRun(200, func() { auth.Hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted}) }),
 				}
-				hints[cn] = auth.hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})
+				hints[cn] = auth.Hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})
 			}
 			for cn, got := range counted {
 				if got != counted["unknown-cn"] {
@@ -114,15 +116,15 @@ func TestHint(t *testing.T) {
 	pinsOnly := newTestAuthenticator(t, newTestClock(), nil, pinned("a", leaf))
 	for _, reason := range validators.Reasons {
 		want := reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted
-		if got := withPKI.hint(leaf.Presented(), &validators.Refusal{Reason: reason}); (got != "") != want {
+		if got := withPKI.Hint(leaf.Presented(), &validators.Refusal{Reason: reason}); (got != "") != want {
 			t.Errorf("%s: hint %q", reason, got)
 		}
-		if got := pinsOnly.hint(leaf.Presented(), &validators.Refusal{Reason: reason}); got != "" {
+		if got := pinsOnly.Hint(leaf.Presented(), &validators.Refusal{Reason: reason}); got != "" {
 			t.Errorf("%s in a realm of pins: hint %q", reason, got)
 		}
 	}
 	unmatchable := testpki.MustSelfSigned(t, company("cli\u200bent"))
-	if got := withPKI.hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject can match no client: ") || strings.Contains(got, "\u200b") {
+	if got := withPKI.Hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject can match no client: ") || strings.Contains(got, "\u200b") {
 		t.Errorf("hint %q", got)
 	}
 }

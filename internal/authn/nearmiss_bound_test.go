@@ -1,6 +1,7 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509/pkix"
 	"strings"
 	"testing"
@@ -17,18 +18,18 @@ func TestHintAtItsBound(t *testing.T) {
 	long := func(c string) string { return strings.Repeat(c, 200) } // as long as the name of a client may be
 	host := strings.Repeat(strings.Repeat("h", 60)+".", 4) + "example"
 	after := testpki.MustSelfSigned(t)
-	file := writeTemp(t, t.TempDir(), "old.pem", testpki.MustSelfSigned(t, testpki.Key(key)).PEM())
+	file := writeTemp(t, "old.pem", testpki.MustSelfSigned(t, testpki.Key(key)).PEM())
 	// joined is the hint of a certificate whose subject is so long, and what
 	// there is to say
 	joined := func(size int) (hint string, misses []string) {
 		organization := strings.Repeat("o", size)
 		leaf := testpki.MustSelfSigned(t, testpki.Key(key), testpki.DNSNames(host), testpki.Subject(pkix.Name{Organization: []string{organization}, CommonName: "client"}))
-		keyHash, certificate := hashOf(leaf.Cert.RawSubjectPublicKeyInfo), hashOf(leaf.Cert.Raw)
+		keyHash, certificate := testpki.HashOf(leaf.Cert.RawSubjectPublicKeyInfo), testpki.HashOf(leaf.Cert.Raw)
 		records := []clients.Record{
 			{ClientID: long("k"), Thumbprints: clients.Strings{keyHash}},
 			{ClientID: long("c"), PublicKeys: clients.Strings{certificate}},
 			{ClientID: long("f"), CertificateFiles: clients.Strings{file}, SharedCredential: true},
-			{ClientID: long("p"), Thumbprints: clients.Strings{hashOf(after.Cert.Raw)}},
+			{ClientID: long("p"), Thumbprints: clients.Strings{testpki.HashOf(after.Cert.Raw)}},
 			{ClientID: long("s"), SubjectDN: clients.Strings{"O=" + organization + ",CN=client"}},
 			{ClientID: long("n"), SANDNS: clients.Strings{host}},
 		}
@@ -36,12 +37,12 @@ func TestHintAtItsBound(t *testing.T) {
 			records = append(records, clients.Record{ClientID: long(id), PublicKeys: clients.Strings{keyHash}, RequireChain: true, SharedCredential: true})
 		}
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, records...)
-		presented := presenting(leaf, after.Cert).Presented()
-		_, refusal, _ := auth.authenticate(presented, "")
+		presented := append(leaf.Presented(), after.Cert)
+		_, refusal, _ := auth.Authenticate(context.Background(), presented, "")
 		if refusal == nil {
 			t.Fatal("admitted")
 		}
-		return auth.hint(presented, refusal), auth.nearMisses(presented, refusal, auth.now())
+		return auth.Hint(presented, refusal), auth.nearMisses(presented, refusal, auth.now())
 	}
 	const some = 300
 	_, misses := joined(some)

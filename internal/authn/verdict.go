@@ -1,4 +1,4 @@
-package mtlsauth
+package authn
 
 import (
 	"bytes"
@@ -40,21 +40,26 @@ type admission struct {
 	// chain is the one that made it count, nil for a pin that needs none. It is
 	// gone once the headers have been made of it.
 	chain   []*x509.Certificate
-	headers *certificateHeaders
+	headers *CertificateHeaders
 }
 
-// memory is a bounded, lock-free store of verdicts.
-type memory struct {
+// byChain reports whether the credential counts only with a verified chain.
+func (m admission) byChain() bool { return countsByChain(m.Credential) }
+
+func countsByChain(cred *clients.Credential) bool { return !cred.Kind.Pinned() || needsChain(cred) }
+
+// verdictCache is a bounded, lock-free store of verdicts.
+type verdictCache struct {
 	cache.Table[verdict]
 	maxBytes int
 }
 
-// newMemory makes a memory of at least size verdicts, each for at most
+// newVerdictCache makes a verdictCache of at least size verdicts, each for at most
 // maxBytes of presented certificates, which it keeps because to compare is
 // faster than to hash; larger ones are not remembered. With zero it keeps the
 // SHA-256 hash of what was presented, however large that is.
-func newMemory(size, maxBytes int) *memory {
-	return &memory{Table: cache.New[verdict](size), maxBytes: maxBytes}
+func newVerdictCache(size, maxBytes int) *verdictCache {
+	return &verdictCache{Table: cache.New[verdict](size), maxBytes: maxBytes}
 }
 
 func hashPresented(presented []*x509.Certificate) uint64 {
@@ -66,7 +71,7 @@ func hashPresented(presented []*x509.Certificate) uint64 {
 }
 
 // get returns the live verdict on exactly these certificates, or nil.
-func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
+func (m *verdictCache) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
 	return m.Find(hash, func(v *verdict) bool {
 		return v.hash == hash && m.same(v, presented) && now.Before(v.until)
 	})
@@ -74,7 +79,7 @@ func (m *memory) get(hash uint64, presented []*x509.Certificate, now time.Time) 
 
 // same tells whether the verdict is on these certificates: the hash only finds
 // the place.
-func (m *memory) same(v *verdict, presented []*x509.Certificate) bool {
+func (m *verdictCache) same(v *verdict, presented []*x509.Certificate) bool {
 	if m.maxBytes == 0 {
 		return v.digest == digestPresented(presented)
 	}
@@ -108,7 +113,7 @@ func (v *verdict) isFor(presented []*x509.Certificate) bool {
 
 // put remembers v for these certificates, in an empty or expired slot if there
 // is one, else in the place of another verdict.
-func (m *memory) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
+func (m *verdictCache) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
 	size := 0
 	for _, cert := range presented {
 		size += len(cert.Raw)

@@ -1,4 +1,4 @@
-package mtlsauth
+package authn
 
 import (
 	"context"
@@ -169,7 +169,7 @@ func TestRememberedChoice(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	auth := newTestAuthenticator(t, newTestClock(), nil, a, b)
 	for i, clientID := range []string{"a", "b", "", "c", "a"} {
-		if _, _, remembered := auth.authenticate(leaf.Presented(), clientID); remembered != (i > 0) {
+		if _, _, remembered := auth.Authenticate(context.Background(), leaf.Presented(), clientID); remembered != (i > 0) {
 			t.Errorf("request %d: remembered is %t", i, remembered)
 		}
 	}
@@ -181,12 +181,12 @@ func TestB9_IssuedBy(t *testing.T) {
 	one, two := testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
 	sub := testpki.MustIntermediate(t, one)
 	hashes := map[string]string{
-		"root one":               hashOf(one.Cert.Raw),
-		"public key of one":      hashOf(one.Cert.RawSubjectPublicKeyInfo),
-		"root two":               hashOf(two.Cert.Raw),
-		"intermediate":           hashOf(sub.Cert.Raw),
-		"key of intermediate":    hashOf(sub.Cert.RawSubjectPublicKeyInfo),
-		"a CA that is unrelated": someSHA256,
+		"root one":               testpki.HashOf(one.Cert.Raw),
+		"public key of one":      testpki.HashOf(one.Cert.RawSubjectPublicKeyInfo),
+		"root two":               testpki.HashOf(two.Cert.Raw),
+		"intermediate":           testpki.HashOf(sub.Cert.Raw),
+		"key of intermediate":    testpki.HashOf(sub.Cert.RawSubjectPublicKeyInfo),
+		"a CA that is unrelated": testpki.SomeSHA256,
 	}
 	leaves := map[string]*testpki.Leaf{
 		"one": testpki.MustIssue(t, one, company("client")),
@@ -251,7 +251,7 @@ func TestRequireChain(t *testing.T) {
 	short := testpki.MustIssue(t, sub)
 	chained, issued := pinned("chained", good, foreign, selfSigned, short), pinned("issued", good, foreign, selfSigned)
 	chained.RequireChain = true
-	issued.IssuedBy = clients.Strings{hashOf(ca.Cert.Raw)}
+	issued.IssuedBy = clients.Strings{testpki.HashOf(ca.Cert.Raw)}
 
 	for name, record := range map[string]clients.Record{"require_chain": chained, "issued_by": issued} {
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, record)
@@ -265,7 +265,7 @@ func TestRequireChain(t *testing.T) {
 				t.Errorf("%s: %s leaf: %s, want %s", name, leaf, got, test.want)
 			}
 		}
-		_, refusal, _ := auth.authenticate(foreign.Presented(), "")
+		_, refusal, _ := auth.Authenticate(context.Background(), foreign.Presented(), "")
 		want := "client '" + record.ClientID + "' fits by its thumbprint, but it has require_chain or issued_by and the chain does not verify: x509: certificate signed by unknown authority"
 		if refusal == nil || !strings.HasPrefix(refusal.Detail, want) { // and then what is missing
 			t.Errorf("%s: refusal %v, want %q", name, refusal, want)
@@ -279,7 +279,7 @@ func TestRequireChain(t *testing.T) {
 	if got := auth.ask(foreign.Presented(), ""); got != "pin" {
 		t.Errorf("pin with a chain: %s", got)
 	}
-	record.IssuedBy = clients.Strings{hashOf(ca.Cert.Raw)}
+	record.IssuedBy = clients.Strings{testpki.HashOf(ca.Cert.Raw)}
 	auth = newTestAuthenticator(t, clock, []*testpki.CA{ca, other}, record, named("named", "CN=client"))
 	if got := auth.ask(foreign.Presented(), ""); got != "named" {
 		t.Errorf("pin of another issuer, name of this one: %s", got)
@@ -304,7 +304,7 @@ func TestR7_RenewedCertificate(t *testing.T) {
 	byName := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	byPin := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pinned("a", first))
 	for _, test := range []struct {
-		auth *authenticator
+		auth *Authenticator
 		leaf *testpki.Leaf
 		want string
 	}{{byName, first, "a"}, {byName, second, "a"}, {byPin, first, "a"}, {byPin, second, "[certificate_unknown]"}} {

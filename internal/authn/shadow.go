@@ -1,16 +1,14 @@
-package mtlsauth
+package authn
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"fmt"
 	"maps"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -25,30 +23,34 @@ const (
 	maxShadowFailures = 10000
 )
 
-// The results of shadow trust, beside [resultOK].
-const (
-	shadowFail = "fail"
-	// shadowDropped: too many waited; the certificate's next request tries again
-	shadowDropped = "dropped"
-)
+// Counter counts outcomes.
+type Counter interface{ Inc() }
 
-// shadowWatch finds out, in the background, which admitted clients would fail
-// if the shadow pool were the trust pool. Nothing waits for it.
-type shadowWatch struct {
-	realm             *Realm
-	queue             chan shadowSight
-	ok, fail, dropped prometheus.Counter
+// ShadowConfig is where a [Shadow] reports what it finds.
+type ShadowConfig struct {
+	Logger *zap.Logger
+	// OK and Fail count certificates by what the shadow pool says, Dropped those
+	// that were not compared because too many waited; their next request tries
+	// again.
+	OK, Fail, Dropped Counter
+}
+
+// Shadow finds out, in the background, which admitted clients would fail if the
+// shadow pool were the trust pool. Nothing waits for it.
+type Shadow struct {
+	config ShadowConfig
+	queue  chan shadowSight
 
 	mu sync.Mutex
 	// pool is the one that failures are about.
-	pool     *trust
+	pool     *validators.TrustPool
 	failures map[shadowKey]time.Time // to the end of the certificate
 	full     bool                    // and somebody has been told
 }
 
 // shadowSight is the first sight of a certificate that was admitted.
 type shadowSight struct {
-	pool      *trust
+	pool      *validators.TrustPool
 	presented []*x509.Certificate
 	matches   []admission
 	now       time.Time
@@ -59,18 +61,13 @@ type shadowKey struct {
 	clientID   string
 }
 
-func newShadowWatch(realm *Realm) *shadowWatch {
-	results := shadowTrust.MustCurryWith(prometheus.Labels{"realm": realm.name})
-	return &shadowWatch{
-		realm: realm,
-		queue: make(chan shadowSight, shadowQueue),
-		ok:    results.WithLabelValues(resultOK), fail: results.WithLabelValues(shadowFail), dropped: results.WithLabelValues(shadowDropped),
-		failures: make(map[shadowKey]time.Time),
-	}
+// NewShadow returns a Shadow without a pool; see [Shadow.Use] and [Shadow.Run].
+func NewShadow(config ShadowConfig) *Shadow {
+	return &Shadow{config: config, queue: make(chan shadowSight, shadowQueue), failures: make(map[shadowKey]time.Time)}
 }
 
-// use makes failures be about this pool from now on.
-func (w *shadowWatch) use(pool *trust) {
+// Use makes failures be about this pool from now on.
+func (w *Shadow) Use(pool *validators.TrustPool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.pool != pool {
@@ -81,7 +78,7 @@ func (w *shadowWatch) use(pool *trust) {
 
 // see queues a certificate that has just been admitted, unless that has been
 // done since the verdict was worked out. It waits for nothing.
-func (w *shadowWatch) see(pool *trust, presented []*x509.Certificate, v *verdict, now time.Time) {
+func (w *Shadow) see(pool *validators.TrustPool, presented []*x509.Certificate, v *verdict, now time.Time) {
 	if !v.unseen.Load() || !v.unseen.CompareAndSwap(true, false) {
 		return
 	}
@@ -89,12 +86,12 @@ func (w *shadowWatch) see(pool *trust, presented []*x509.Certificate, v *verdict
 	case w.queue <- shadowSight{pool: pool, presented: presented, matches: v.matches, now: now}:
 	default:
 		v.unseen.Store(true)
-		w.dropped.Inc()
+		w.config.Dropped.Inc()
 	}
 }
 
-// run works through the queue.
-func (w *shadowWatch) run(ctx context.Context) {
+// Run works through the queue.
+func (w *Shadow) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,30 +104,25 @@ func (w *shadowWatch) run(ctx context.Context) {
 
 // judge holds a certificate against the shadow pool, for each client that it
 // is by its chain.
-func (w *shadowWatch) judge(sight shadowSight) {
+func (w *Shadow) judge(sight shadowSight) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			w.realm.app.logger.Error("shadow trust could not be worked out", zap.String("realm", w.realm.name), zap.Any("fault", fault))
+			w.config.Logger.Error("shadow trust could not be worked out", zap.Any("fault", fault))
 		}
 	}()
 	var chains [][]*x509.Certificate
 	var err error
 	verified := false
 	for _, match := range sight.matches {
-		if match.Client.Disabled || !byChain(match) {
+		if match.Client.Disabled || !match.byChain() {
 			continue
 		}
 		if !verified {
 			verified = true
-			chains, err = sight.pool.pool.Verify(sight.presented[0], sight.presented[1:], sight.now)
+			chains, err = sight.pool.Verify(sight.presented[0], sight.presented[1:], sight.now)
 		}
 		w.note(sight, match.Client, shadowRefusal(chains, err, match.Client))
 	}
-}
-
-// byChain reports whether a match counts only with a verified chain.
-func byChain(match admission) bool {
-	return !match.Credential.Kind.Pinned() || needsChain(match.Credential)
 }
 
 // shadowRefusal is why the client would not be admitted by these chains, or "".
@@ -147,7 +139,7 @@ func shadowRefusal(chains [][]*x509.Certificate, err error, client *clients.Clie
 }
 
 // note counts an outcome, and logs a failure that is not known yet.
-func (w *shadowWatch) note(sight shadowSight, client *clients.Client, why string) {
+func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 	leaf := sight.presented[0]
 	key := shadowKey{sha256.Sum256(leaf.Raw), client.ID}
 	w.mu.Lock()
@@ -156,28 +148,27 @@ func (w *shadowWatch) note(sight shadowSight, client *clients.Client, why string
 		return // it is seen again, and held against the pool that took its place
 	}
 	if why == "" {
-		w.ok.Inc()
+		w.config.OK.Inc()
 		delete(w.failures, key)
 		return
 	}
-	w.fail.Inc()
+	w.config.Fail.Inc()
 	if _, known := w.failures[key]; known {
 		return
 	}
-	logger := w.realm.app.logger.With(zap.String("realm", w.realm.name))
 	if len(w.failures) >= maxShadowFailures {
 		maps.DeleteFunc(w.failures, func(_ shadowKey, end time.Time) bool { return end.Before(sight.now) })
 	}
 	if len(w.failures) >= maxShadowFailures {
 		if !w.full {
 			w.full = true
-			logger.Warn("more certificates would fail under the shadow trust pool than are remembered; further ones are only counted",
+			w.config.Logger.Warn("more certificates would fail under the shadow trust pool than are remembered; further ones are only counted",
 				zap.Int("remembered", maxShadowFailures))
 		}
 		return
 	}
 	w.failures[key] = leaf.NotAfter
-	logger.Warn("client would fail under the shadow trust pool",
+	w.config.Logger.Warn("client would fail under the shadow trust pool",
 		zap.String("client_id", client.ID),
 		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
 		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
@@ -187,9 +178,9 @@ func (w *shadowWatch) note(sight shadowSight, client *clients.Client, why string
 		zap.String("why", why))
 }
 
-// failing is the number of registered clients that have presented a certificate
+// Failing is the number of registered clients that have presented a certificate
 // which would fail and has not expired.
-func (w *shadowWatch) failing(registry *clients.Registry, now time.Time) int {
+func (w *Shadow) Failing(registry *clients.Registry, now time.Time) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	distinct := make(map[string]struct{})
@@ -199,16 +190,4 @@ func (w *shadowWatch) failing(registry *clients.Registry, now time.Time) int {
 		}
 	}
 	return len(distinct)
-}
-
-// underShadow says what would be decided about a certificate if the shadow pool
-// were the trust pool.
-func (s *snapshot) underShadow(presented []*x509.Certificate, clientID string) string {
-	next := newAuthenticator(s.registry, s.shadow.pool, s.now)
-	next.revocation = s.revocation
-	id, refusal, _ := next.authenticate(presented, clientID)
-	if refusal != nil {
-		return fmt.Sprintf("refused: %s: %s", refusal.Reason, refusal.Detail)
-	}
-	return "client " + id.client().ID
 }

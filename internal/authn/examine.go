@@ -1,4 +1,4 @@
-package mtlsauth
+package authn
 
 import (
 	"context"
@@ -15,125 +15,10 @@ import (
 
 const (
 	refusalMemory      = 60 * time.Second
-	acceptedSlots      = 1 << 12
-	maxAcceptedSlots   = 1 << 16
-	refusedSlots       = 1 << 10
-	maxAcceptedBytes   = 8 << 10
 	hintWrongIssuer    = "client '%s' fits by its %s, but no certificate of the chain is in its issued_by"
 	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
 	detailNoCredential = "no client of the realm has a credential that fits"
 )
-
-// identity is the outcome of authentication. The zero identity is nobody.
-type identity struct {
-	credential *clients.Credential
-	matched    string
-	leaf       *x509.Certificate
-	thumbprint string
-	// headers are nil where nobody forwards certificates
-	headers *certificateHeaders
-	// found is what the realm decided by; what else it says of the client is
-	// in there, and not in one that has taken its place meanwhile
-	found *snapshot
-}
-
-func (id identity) client() *clients.Client {
-	if id.credential == nil {
-		return nil
-	}
-	return id.credential.Client
-}
-
-// authenticator decides which client a presented chain belongs to. It is
-// immutable but for what it remembers.
-type authenticator struct {
-	registry *clients.Registry
-	trust    *validators.TrustPool // nil without a trust pool
-	// revocation is nil where nothing is configured
-	revocation *revocation.Checker
-	// shadow is nil without a shadow trust pool; watch is what is told of those
-	// who are admitted
-	shadow *trust
-	watch  *shadowWatch
-	// strongKeys refuses certificates with weak keys, as a profile asks
-	strongKeys bool
-	// texts is nil where nobody forwards certificates
-	texts    *certificateTexts
-	now      func() time.Time
-	accepted *memory
-	refused  *memory
-}
-
-func newAuthenticator(registry *clients.Registry, trust *validators.TrustPool, now func() time.Time) *authenticator {
-	return &authenticator{
-		registry: registry,
-		trust:    trust,
-		now:      now,
-		accepted: newMemory(min(max(acceptedSlots, 2*registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
-		refused:  newMemory(refusedSlots, 0),
-	}
-}
-
-// authenticate finds the client of the certificates that the peer presented,
-// leaf first, possession of whose key the TLS handshake has proven. clientID is
-// the client that the request says it is, "" when it does not say. remembered
-// tells whether the verdict was known.
-func (a *authenticator) authenticate(presented []*x509.Certificate, clientID string) (id identity, refusal *validators.Refusal, remembered bool) {
-	return a.authenticateWithin(context.Background(), presented, clientID)
-}
-
-// authenticateWithin is authenticate for a caller that waits only as long as
-// the context is not done: at its first sight, a certificate may have to be
-// asked about.
-func (a *authenticator) authenticateWithin(ctx context.Context, presented []*x509.Certificate, clientID string) (id identity, refusal *validators.Refusal, remembered bool) {
-	if len(presented) == 0 {
-		return identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
-	}
-	now := a.now()
-	leaf := presented[0]
-	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
-		return identity{}, refusal, false
-	}
-	hash := hashPresented(presented)
-	v := a.accepted.get(hash, presented, now)
-	if v == nil {
-		v = a.refused.get(hash, presented, now)
-	}
-	// read before anything is asked, so that a verdict is never newer than it says
-	generation := a.generation()
-	remembered = v != nil && v.generation == generation
-	if !remembered {
-		v = a.examine(ctx, presented, now)
-		v.generation = generation
-		v.unseen.Store(a.shadow != nil && slices.ContainsFunc(v.matches, byChain))
-		if v.refusal == nil {
-			a.texts.encode(v, leaf)
-			a.accepted.put(hash, presented, v, now)
-		} else {
-			a.refused.put(hash, presented, v, now)
-		}
-	}
-	if v.refusal != nil {
-		return identity{}, v.refusal, remembered
-	}
-	match, refusal := choose(v.matches, clientID)
-	if refusal != nil {
-		return identity{}, refusal, remembered
-	}
-	if a.shadow != nil {
-		a.watch.see(a.shadow, presented, v, now)
-	}
-	return identity{credential: match.Credential, matched: match.Matched, leaf: leaf, thumbprint: v.thumbprint, headers: match.headers}, nil, remembered
-}
-
-// generation is another number whenever CRLs, OCSP or the deny file say
-// something new.
-func (a *authenticator) generation() uint64 {
-	if a.revocation == nil {
-		return 0
-	}
-	return a.revocation.Generation()
-}
 
 // choose decides between the clients that match. Only the client_id of the
 // request can decide between several; a disabled client never counts.
@@ -181,11 +66,11 @@ func disabledClient(matches []admission, clientID string) string {
 // examine works out the verdict on a chain at first sight: pins, then the
 // chain, then names, so that time does not tell a stranger which names are
 // registered.
-func (a *authenticator) examine(ctx context.Context, presented []*x509.Certificate, now time.Time) *verdict {
+func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certificate, now time.Time) *verdict {
 	leaf := presented[0]
 	var chains chainResult
 	refused := func(refusal *validators.Refusal) *verdict {
-		refusal.Hint = a.hint(presented, refusal)
+		refusal.Hint = a.Hint(presented, refusal)
 		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until)}
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
@@ -215,7 +100,7 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 		default:
 			var chain []*x509.Certificate
 			if needsChain(pin) {
-				if chain = chains.of(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
+				if chain = chains.verifyOnce(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
 					pinRefusal = chains.whyNot(pin)
 					continue
 				}
@@ -245,12 +130,12 @@ func (a *authenticator) examine(ctx context.Context, presented []*x509.Certifica
 
 // examineNames adds to the verdict what fits a certificate that no pin admits,
 // or returns why nothing does.
-func (a *authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
+func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
 	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
 	if !a.registry.HasPKI() {
 		return unknown
 	}
-	if refusal := chains.of(ctx, a, presented, now).refusal; refusal != nil {
+	if refusal := chains.verifyOnce(ctx, a, presented, now).refusal; refusal != nil {
 		return refusal
 	}
 	if refusal := validators.CheckPKILeaf(presented[0]); refusal != nil {
@@ -301,7 +186,7 @@ type goodChain struct {
 	until        time.Time
 }
 
-func (c *chainResult) of(ctx context.Context, a *authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
+func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
 	if c.done {
 		return c
 	}

@@ -1,6 +1,7 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509"
 	"strings"
 	"testing"
@@ -29,26 +30,26 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 	one, two, byOne, byTwo, leaf := crossSigned(t)
 	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
 	a.SharedCredential, b.SharedCredential = true, true
-	a.IssuedBy, b.IssuedBy = clients.Strings{hashOf(one.Cert.Raw)}, clients.Strings{hashOf(two.Cert.Raw)}
+	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{one, two}, a, b)
-	auth.texts = new(certificateTexts)
-	auth.texts.wanted.Store(true)
-	var first identity
+	auth.headers = new(CertificateHeaderCache)
+	auth.headers.Want()
+	var first Identity
 	for i := range 2 {
 		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
-			got, refusal, _ := auth.authenticate(leaf.Presented(), id)
+			got, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), id)
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			if got.headers.cert != validators.ClientCert(leaf.Cert) || got.headers.chain != validators.ClientCertChain(chain) {
-				t.Errorf("client %s: %s\n%s", id, got.headers.cert, got.headers.chain)
+			if got.Headers.Cert != validators.ClientCert(leaf.Cert) || got.Headers.Chain != validators.ClientCertChain(chain) {
+				t.Errorf("client %s: %s\n%s", id, got.Headers.Cert, got.Headers.Chain)
 			}
 			if id != "a" {
 				continue
 			}
 			if i == 0 {
 				first = got
-			} else if unsafe.StringData(first.headers.cert) != unsafe.StringData(got.headers.cert) || unsafe.StringData(first.headers.chain) != unsafe.StringData(got.headers.chain) {
+			} else if unsafe.StringData(first.Headers.Cert) != unsafe.StringData(got.Headers.Cert) || unsafe.StringData(first.Headers.Chain) != unsafe.StringData(got.Headers.Chain) {
 				t.Error("a remembered certificate is encoded again")
 			}
 		}
@@ -63,12 +64,12 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 
 	// another certificate of the same CA shares the text of the chain
 	other := testpki.MustIssue(t, &testpki.CA{Cert: one.Cert, Key: one.Key}, company("client"))
-	third, refusal, _ := auth.authenticate(other.Presented(), "a")
-	fourth, _, _ := auth.authenticate(testpki.MustIssue(t, one, company("client")).Presented(), "a")
-	if refusal != nil || third.headers.chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
-		t.Fatalf("%v %q", refusal, third.headers.chain)
+	third, refusal, _ := auth.Authenticate(context.Background(), other.Presented(), "a")
+	fourth, _, _ := auth.Authenticate(context.Background(), testpki.MustIssue(t, one, company("client")).Presented(), "a")
+	if refusal != nil || third.Headers.Chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
+		t.Fatalf("%v %q", refusal, third.Headers.Chain)
 	}
-	if unsafe.StringData(third.headers.chain) != unsafe.StringData(fourth.headers.chain) {
+	if unsafe.StringData(third.Headers.Chain) != unsafe.StringData(fourth.Headers.Chain) {
 		t.Error("a chain is kept twice")
 	}
 }
@@ -79,15 +80,15 @@ func TestForwardedTextsOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-	for _, texts := range []*certificateTexts{nil, new(certificateTexts)} {
-		auth.texts = texts
-		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
-		if refusal != nil || id.headers != nil {
-			t.Errorf("%v %v", refusal, id.headers)
+	for _, texts := range []*CertificateHeaderCache{nil, new(CertificateHeaderCache)} {
+		auth.headers = texts
+		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+		if refusal != nil || id.Headers != nil {
+			t.Errorf("%v %v", refusal, id.Headers)
 		}
-		auth.accepted = newMemory(4, maxAcceptedBytes)
+		auth.accepted = newVerdictCache(4, maxAcceptedBytes)
 	}
-	texts := new(certificateTexts)
+	texts := new(CertificateHeaderCache)
 	for n := range 3 * maxChainTexts {
 		if text := texts.chain([]*x509.Certificate{fakeCert(n)}); !strings.HasPrefix(text, ":") || len(texts.chains) > maxChainTexts {
 			t.Fatalf("%d chains are kept", len(texts.chains))
@@ -102,11 +103,11 @@ func TestPinnedWithAndWithoutChain(t *testing.T) {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
-		auth.texts = new(certificateTexts)
-		auth.texts.wanted.Store(true)
-		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
-		if refusal != nil || id.headers.chain != want || id.headers.cert != validators.ClientCert(leaf.Cert) {
-			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.headers.chain)
+		auth.headers = new(CertificateHeaderCache)
+		auth.headers.Want()
+		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+		if refusal != nil || id.Headers.Chain != want || id.Headers.Cert != validators.ClientCert(leaf.Cert) {
+			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.Headers.Chain)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package mtlsauth
+package authn
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 )
 
 // verdicts returns what is in the slots.
-func (m *memory) verdicts() []*verdict {
+func (m *verdictCache) verdicts() []*verdict {
 	return slices.Collect(m.All())
 }
 
-// fakeCert is a certificate that memory can tell from others, without the
+// fakeCert is a certificate that the cache can tell from others, without the
 // price of a real one.
 func fakeCert(n int) *x509.Certificate {
 	raw := make([]byte, 400)
@@ -28,12 +28,12 @@ func fakeCert(n int) *x509.Certificate {
 }
 
 // TestMemoryKey: a verdict is on everything that was presented, in its order.
-func TestMemoryKey(t *testing.T) {
+func TestVerdictCacheKey(t *testing.T) {
 	leaf, one, two := fakeCert(1), fakeCert(2), fakeCert(3)
 	joined := &x509.Certificate{Raw: append(append([]byte{}, leaf.Raw...), one.Raw...)}
 	now := time.Now()
 	known := []*x509.Certificate{leaf, one, two}
-	m := newMemory(4, 1<<20)
+	m := newVerdictCache(4, 1<<20)
 	m.put(hashPresented(known), known, &verdict{until: now.Add(time.Minute)}, now)
 	for name, test := range map[string]struct {
 		presented []*x509.Certificate
@@ -61,11 +61,11 @@ func TestMemoryKey(t *testing.T) {
 	}
 }
 
-func TestMemoryForgets(t *testing.T) {
+func TestVerdictCacheForgets(t *testing.T) {
 	now := time.Now()
 	presented := []*x509.Certificate{fakeCert(1)}
 	hash := hashPresented(presented)
-	m := newMemory(4, 400)
+	m := newVerdictCache(4, 400)
 	m.put(hash, presented, &verdict{until: now.Add(time.Minute)}, now)
 	for after, want := range map[time.Duration]bool{0: true, time.Minute - 1: true, time.Minute: false, time.Hour: false} {
 		if got := m.get(hash, presented, now.Add(after)) != nil; got != want {
@@ -81,9 +81,9 @@ func TestMemoryForgets(t *testing.T) {
 
 // TestMemoryReplaces: a new verdict takes the place of the old one on the same
 // certificates, then an empty or expired place, and only then another's.
-func TestMemoryReplaces(t *testing.T) {
+func TestVerdictCacheReplaces(t *testing.T) {
 	now := time.Now()
-	m := newMemory(cache.Ways, 400)
+	m := newVerdictCache(cache.Ways, 400)
 	put := func(n int, until time.Time) {
 		presented := []*x509.Certificate{fakeCert(n)}
 		m.put(hashPresented(presented), presented, &verdict{until: until}, now)
@@ -106,7 +106,7 @@ func TestMemoryReplaces(t *testing.T) {
 		t.Errorf("%d verdicts, the newest among them: %t", got, has(cache.Ways))
 	}
 
-	m = newMemory(cache.Ways, 400)
+	m = newVerdictCache(cache.Ways, 400)
 	for n := range cache.Ways - 1 {
 		put(n, now.Add(time.Hour))
 	}
@@ -134,7 +134,7 @@ func TestRefusalsAreForgotten(t *testing.T) {
 			remembered bool
 		}{{0, false}, {0, true}, {59 * time.Second, true}, {time.Second, false}, {0, true}} {
 			clock.Add(step.ahead)
-			if _, refusal, remembered := auth.authenticate(leaf.Presented(), ""); refusal == nil || remembered != step.remembered {
+			if _, refusal, remembered := auth.Authenticate(context.Background(), leaf.Presented(), ""); refusal == nil || remembered != step.remembered {
 				t.Errorf("%s, %s later: remembered is %t (%v)", name, step.ahead, remembered, refusal)
 			}
 		}
@@ -168,7 +168,7 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 				t.Fatal(got)
 			}
 			clock.Add(time.Until(hour) - time.Minute)
-			if _, _, remembered := auth.authenticate(leaf.Presented(), ""); !remembered {
+			if _, _, remembered := auth.Authenticate(context.Background(), leaf.Presented(), ""); !remembered {
 				t.Error("forgotten too early")
 			}
 			clock.Add(2 * time.Minute)

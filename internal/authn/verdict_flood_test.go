@@ -1,6 +1,7 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
@@ -26,7 +27,7 @@ func copies(leaf *testpki.Leaf, n int) [][]*x509.Certificate {
 }
 
 // TestFloodOfStrangers: whoever can make certificates can make any number of
-// them, and must neither fill the memory nor push a client out of it.
+// them, and must neither fill the cache nor push a client out of it.
 func TestFloodOfStrangers(t *testing.T) {
 	t.Run("pins", func(t *testing.T) { flood(t, 100_000, "[certificate_unknown]") })
 	t.Run("trust pool", func(t *testing.T) {
@@ -40,7 +41,7 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 	presented := copies(leaf, known+strangers)
 	records := make([]clients.Record, known)
 	for i := range records {
-		records[i] = clients.Record{ClientID: fmt.Sprintf("c%d", i), Thumbprints: clients.Strings{hashOf(presented[i][0].Raw)}}
+		records[i] = clients.Record{ClientID: fmt.Sprintf("c%d", i), Thumbprints: clients.Strings{testpki.HashOf(presented[i][0].Raw)}}
 	}
 	if len(cas) > 0 {
 		records = append(records, named("pki", "CN=client"))
@@ -105,17 +106,17 @@ func TestFloodWithLargeChains(t *testing.T) {
 	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || refused[0].presented != nil {
 		t.Errorf("%d accepted and %d refused are remembered, want none and one hash", accepted, len(refused))
 	}
-	if _, _, remembered := auth.authenticate(chain[:len(chain)-1], ""); remembered {
+	if _, _, remembered := auth.Authenticate(context.Background(), chain[:len(chain)-1], ""); remembered {
 		t.Error("another chain is taken for a remembered one")
 	}
 }
 
-// TestMemoryGrowsWithTheRealm: every client has room, up to a bound.
-func TestMemoryGrowsWithTheRealm(t *testing.T) {
+// TestVerdictCacheGrowsWithTheRealm: every client has room, up to a bound.
+func TestVerdictCacheGrowsWithTheRealm(t *testing.T) {
 	for records, want := range map[int]int{0: acceptedSlots, 1: acceptedSlots, acceptedSlots: 2 * acceptedSlots, maxAcceptedSlots: maxAcceptedSlots} {
 		list := make([]clients.Record, records)
 		for i := range list {
-			sum := hashOf(fmt.Append(nil, i))
+			sum := testpki.HashOf(fmt.Append(nil, i))
 			list[i] = clients.Record{ClientID: sum, Thumbprints: clients.Strings{sum}}
 		}
 		auth := newTestAuthenticator(t, newTestClock(), nil, list...)
@@ -149,7 +150,7 @@ func TestConcurrentAuthentication(t *testing.T) {
 	}
 	auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, records...)
 	// so small that they are always in each other's way
-	auth.accepted, auth.refused = newMemory(cache.Ways, 1<<20), newMemory(cache.Ways, 1<<20)
+	auth.accepted, auth.refused = newVerdictCache(cache.Ways, 1<<20), newVerdictCache(cache.Ways, 1<<20)
 
 	var group sync.WaitGroup
 	for worker := range 8 {

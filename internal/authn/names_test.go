@@ -1,6 +1,7 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestAuthenticateNames: each kind of alternative name admits, by its own kind
@@ -51,9 +53,9 @@ func TestAuthenticateNames(t *testing.T) {
 			if got := auth.ask(leaf.Presented(), ""); got != test.want {
 				t.Fatalf("got %s, want %s", got, test.want)
 			}
-			id, _, _ := auth.authenticate(leaf.Presented(), "")
-			if id.matched != test.matched {
-				t.Fatalf("matched %q, want %q", id.matched, test.matched)
+			id, _, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+			if id.Matched != test.matched {
+				t.Fatalf("matched %q, want %q", id.Matched, test.matched)
 			}
 			// the same names count for nothing without the chain
 			if self := testpki.MustSelfSigned(t, test.options...); auth.ask(self.Presented(), "") != "[certificate_untrusted]" {
@@ -89,7 +91,7 @@ func TestPinEnds(t *testing.T) {
 	old, next := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	end := clock.Now().Add(time.Hour).Truncate(time.Second)
 	auth := newTestAuthenticator(t, clock, nil, clients.Record{ClientID: "a", Thumbprints: clients.Strings{
-		hashOf(old.Cert.Raw) + " until " + end.Format(time.RFC3339), hashOf(next.Cert.Raw),
+		testpki.HashOf(old.Cert.Raw) + " until " + end.Format(time.RFC3339), testpki.HashOf(next.Cert.Raw),
 	}})
 	ask := func(wantOld string) {
 		t.Helper()
@@ -104,7 +106,7 @@ func TestPinEnds(t *testing.T) {
 	ask("a")
 	clock.Add(2 * time.Hour)
 	ask("[certificate_unknown]")
-	_, refusal, _ := auth.authenticate(old.Presented(), "")
+	_, refusal, _ := auth.Authenticate(context.Background(), old.Presented(), "")
 	if !strings.Contains(refusal.Detail, "the thumbprint of client 'a' ended at ") {
 		t.Fatal(refusal.Detail)
 	}
@@ -150,7 +152,7 @@ func TestB10_OverlappingNames(t *testing.T) {
 			if test.want == foreign { // it is of the realm, and not of another client
 				wants = []string{foreign, "client 'b'"}
 			}
-			wantError(t, err, wants...)
+			testtool.WantError(t, err, wants...)
 		}
 		if test.want != "" && test.want != foreign {
 			if _, err := clients.NewRegistry([]*clients.Client{record("a", true, test.a), record("b", true, test.b)}); err != nil {

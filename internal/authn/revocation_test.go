@@ -1,10 +1,8 @@
-package mtlsauth
+package authn
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
-	"math/big"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,24 +14,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
-
-// crlOf makes a CRL that is good until then.
-func crlOf(t *testing.T, ca *testpki.CA, number int64, until time.Time, revoked ...*x509.Certificate) []byte {
-	t.Helper()
-	since := time.Now().Add(-time.Minute)
-	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: since, NextUpdate: until}
-	for _, cert := range revoked {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: since})
-	}
-	if until.Before(since) {
-		list.ThisUpdate = until.Add(-time.Hour)
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, ca.Cert, ca.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
-}
 
 func crlSet(t *testing.T, ders ...[]byte) *revocation.CRLSet {
 	t.Helper()
@@ -95,19 +75,19 @@ func TestOneChainSatisfiesEverything(t *testing.T) {
 			}
 			var ders [][]byte
 			for _, ca := range []*testpki.CA{x.one, x.two, x.ofOne} {
-				ders = append(ders, crlOf(t, ca, 1, tomorrow, lists[ca]...))
+				ders = append(ders, testpki.CRL(t, ca, 1, tomorrow, lists[ca]...))
 			}
 			for issuer, want := range map[*testpki.CA]string{nil: test.any, x.one: test.byOne, x.two: test.byTwo} {
 				byName, byPin := named("a", "CN=client,O=company"), pinned("a", x.leaf)
 				byPin.RequireChain = true
 				for _, record := range []clients.Record{byName, byPin} {
 					if issuer != nil {
-						record.IssuedBy = clients.Strings{hashOf(issuer.Cert.Raw)}
+						record.IssuedBy = clients.Strings{testpki.HashOf(issuer.Cert.Raw)}
 					}
 					auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{x.one, x.two}, record)
 					auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true})
 					auth.revocation.SetCRLs(crlSet(t, ders...))
-					for range 2 { // at first sight, and from memory
+					for range 2 { // at first sight, and from the cache
 						if got := auth.ask(x.presented(), ""); got != want {
 							t.Errorf("issued by %v: %s, want %s", record.IssuedBy, got, want)
 						}
@@ -128,13 +108,13 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 		auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true, AllowUnavailable: allow})
 		until := clock.Now().Add(10 * time.Minute).Truncate(time.Second)
-		auth.revocation.SetCRLs(crlSet(t, crlOf(t, ca, 1, until, revoked.Cert)))
+		auth.revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, until, revoked.Cert)))
 		want := func(leaf *testpki.Leaf, want string, remembered bool) {
 			t.Helper()
-			before, _, was := auth.authenticate(leaf.Presented(), "")
+			before, _, was := auth.Authenticate(context.Background(), leaf.Presented(), "")
 			got := auth.ask(leaf.Presented(), "")
 			if got != want || was != remembered {
-				t.Errorf("allow %v: %s, remembered %v; want %s, %v (%v)", allow, got, was, want, remembered, before.matched)
+				t.Errorf("allow %v: %s, remembered %v; want %s, %v (%v)", allow, got, was, want, remembered, before.Matched)
 			}
 		}
 		want(leaf, "a", false)
@@ -196,7 +176,7 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 		})
 		want := func(want string, remembered bool, questions int64) {
 			t.Helper()
-			_, _, was := auth.authenticate(leaf.Presented(), "")
+			_, _, was := auth.Authenticate(context.Background(), leaf.Presented(), "")
 			synctest.Wait()
 			if got := auth.ask(leaf.Presented(), ""); got != want || was != remembered || asked.Load() != questions {
 				t.Errorf("%s, remembered %v, %d questions; want %s, %v, %d", got, was, asked.Load(), want, remembered, questions)
@@ -251,14 +231,14 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, change := range map[string]func(*revocation.Checker, *testpki.Leaf){
 		"deny list": func(c *revocation.Checker, leaf *testpki.Leaf) {
-			list, err := revocation.ParseDenyList([]byte("thumbprint " + hashOf(leaf.Cert.Raw)))
+			list, err := revocation.ParseDenyList([]byte("thumbprint " + testpki.HashOf(leaf.Cert.Raw)))
 			if err != nil {
 				t.Error(err)
 			}
 			c.SetDenyList(list)
 		},
 		"CRL": func(c *revocation.Checker, leaf *testpki.Leaf) {
-			c.SetCRLs(crlSet(t, crlOf(t, ca, 2, time.Now().Add(time.Hour), leaf.Cert)))
+			c.SetCRLs(crlSet(t, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour), leaf.Cert)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -272,7 +252,7 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 					return ocspOf(t, ca, question, ocsp.Good, time.Now()), nil
 				},
 			})
-			checker.SetCRLs(crlSet(t, crlOf(t, ca, 1, time.Now().Add(time.Hour))))
+			checker.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))))
 			auth.revocation = checker
 			if got := auth.ask(leaf.Presented(), ""); got != "a" {
 				t.Fatalf("%s, though nothing was known yet", got)

@@ -1,11 +1,11 @@
-package mtlsauth
+package authn
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +19,7 @@ import (
 
 // newTestAuthenticator makes the authenticator of a realm; without a CA, of one
 // that has no trust pool.
-func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, records ...clients.Record) *authenticator {
+func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, records ...clients.Record) *Authenticator {
 	t.Helper()
 	list := make([]*clients.Client, len(records))
 	for i, record := range records {
@@ -41,19 +41,14 @@ func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, rec
 		}
 		trust = validators.NewTrustPool(pool)
 	}
-	return newAuthenticator(registry, trust, clock.Now)
-}
-
-func hashOf(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:])
+	return New(Config{Registry: registry, Trust: trust, Now: clock.Now})
 }
 
 // pinned is a client with the thumbprints of these certificates.
 func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	record := clients.Record{ClientID: id}
 	for _, leaf := range leaves {
-		record.Thumbprints = append(record.Thumbprints, hashOf(leaf.Cert.Raw))
+		record.Thumbprints = append(record.Thumbprints, testpki.HashOf(leaf.Cert.Raw))
 	}
 	return record
 }
@@ -76,19 +71,19 @@ func thousandNames() []string {
 }
 
 // ask returns the client, or the reason in brackets.
-func (a *authenticator) ask(presented []*x509.Certificate, clientID string) string {
-	id, refusal, _ := a.authenticate(presented, clientID)
+func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) string {
+	id, refusal, _ := a.Authenticate(context.Background(), presented, clientID)
 	switch {
 	case refusal == nil:
-		return id.client().ID
-	case id != identity{}:
+		return id.Client().ID
+	case id != Identity{}:
 		return "an identity beside a refusal"
 	}
 	return "[" + string(refusal.Reason) + "]"
 }
 
 // TestAuthenticateReasons: every reason that authentication can have, at first
-// sight and then from memory.
+// sight and then from the cache.
 func TestAuthenticateReasons(t *testing.T) {
 	ca, stranger := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Stranger"))
 	sub := testpki.MustIntermediate(t, ca)
@@ -166,7 +161,7 @@ func TestAuthenticateReasons(t *testing.T) {
 		{"disabled but another named", off.Presented(), "named", "[client_mismatch]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, when := range []string{"at first sight", "from memory"} {
+			for _, when := range []string{"at first sight", "from the cache"} {
 				if got := auth.ask(test.presented, test.clientID); got != test.want {
 					t.Errorf("%s: %s, want %s", when, got, test.want)
 				}
@@ -210,17 +205,17 @@ func TestIdentity(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "cn=CLIENT, o=Company"))
 	for range 2 {
-		id, refusal, _ := auth.authenticate(leaf.Presented(), "")
+		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
 		switch {
 		case refusal != nil:
 			t.Fatal(refusal)
-		case id.client().ID != "a", id.leaf != leaf.Cert, id.thumbprint != validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)):
+		case id.Client().ID != "a", id.Leaf != leaf.Cert, id.Thumbprint != validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)):
 			t.Errorf("identity %+v", id)
-		case id.credential.Kind != clients.KindSubject, id.credential.Value != "CN=CLIENT,O=Company":
-			t.Errorf("credential %+v", id.credential)
+		case id.Credential.Kind != clients.KindSubject, id.Credential.Value != "CN=CLIENT,O=Company":
+			t.Errorf("credential %+v", id.Credential)
 		}
 	}
-	if (identity{}).client() != nil {
+	if (Identity{}).Client() != nil {
 		t.Error("the zero identity is somebody")
 	}
 }
@@ -243,7 +238,7 @@ func TestRefusalDetails(t *testing.T) {
 		{testpki.MustIssue(t, ca, company("x")).Presented(), "", "certificate_unknown: no client of the realm has a credential that fits"},
 		{testpki.MustSelfSigned(t, company("client")).Presented(), "", "certificate_untrusted: x509: certificate signed by unknown authority"},
 	} {
-		_, refusal, _ := auth.authenticate(test.presented, test.clientID)
+		_, refusal, _ := auth.Authenticate(context.Background(), test.presented, test.clientID)
 		if refusal == nil || !strings.HasPrefix(refusal.Error(), test.want) || len(refusal.Detail) > 600 {
 			t.Errorf("refusal %v, want %q", refusal, test.want)
 		}

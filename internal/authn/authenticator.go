@@ -1,0 +1,158 @@
+// Package authn decides which client a chain of certificates belongs to: a chain
+// in, an identity or a refusal out.
+package authn
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
+)
+
+const (
+	acceptedSlots    = 1 << 12
+	maxAcceptedSlots = 1 << 16
+	refusedSlots     = 1 << 10
+	maxAcceptedBytes = 8 << 10
+)
+
+// Identity is the outcome of authentication. The zero identity is nobody.
+type Identity struct {
+	// Credential is the one that matched.
+	Credential *clients.Credential
+	// Matched is what of the certificate matched.
+	Matched string
+	// Leaf is the client's own certificate.
+	Leaf *x509.Certificate
+	// Thumbprint is the leaf's x5t#S256.
+	Thumbprint string
+	// Headers are nil where nobody forwards certificates.
+	Headers *CertificateHeaders
+}
+
+// Client returns the client, or nil for nobody.
+func (id Identity) Client() *clients.Client {
+	if id.Credential == nil {
+		return nil
+	}
+	return id.Credential.Client
+}
+
+// ByChain reports whether the credential counts only with a verified chain.
+func (id Identity) ByChain() bool { return countsByChain(id.Credential) }
+
+// Config is what an [Authenticator] decides by.
+type Config struct {
+	Registry *clients.Registry
+	// Trust is nil without a trust pool.
+	Trust *validators.TrustPool
+	// Revocation is nil where nothing is configured.
+	Revocation *revocation.Checker
+	// StrongKeys refuses certificates with weak keys, as a profile asks.
+	StrongKeys bool
+	// ShadowTrust is nil without a shadow trust pool; Shadow compares admitted
+	// certificates with it.
+	ShadowTrust *validators.TrustPool
+	Shadow      *Shadow
+	// Headers is nil where nobody forwards certificates.
+	Headers *CertificateHeaderCache
+	Now     func() time.Time
+}
+
+// Authenticator decides which client a presented chain belongs to. It is
+// immutable but for what it remembers.
+type Authenticator struct {
+	registry   *clients.Registry
+	trust      *validators.TrustPool
+	revocation *revocation.Checker
+	strongKeys bool
+	shadowPool *validators.TrustPool
+	shadow     *Shadow
+	headers    *CertificateHeaderCache
+	now        func() time.Time
+	accepted   *verdictCache
+	refused    *verdictCache
+}
+
+// New returns an authenticator that remembers nothing yet.
+func New(config Config) *Authenticator {
+	return &Authenticator{
+		registry:   config.Registry,
+		trust:      config.Trust,
+		revocation: config.Revocation,
+		strongKeys: config.StrongKeys,
+		shadowPool: config.ShadowTrust,
+		shadow:     config.Shadow,
+		headers:    config.Headers,
+		now:        config.Now,
+		accepted:   newVerdictCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
+		refused:    newVerdictCache(refusedSlots, 0),
+	}
+}
+
+// WithClock returns an authenticator with another clock. It shares what this one
+// remembers.
+func (a *Authenticator) WithClock(now func() time.Time) *Authenticator {
+	next := *a
+	next.now = now
+	return &next
+}
+
+// Authenticate finds the client of the certificates that the peer presented,
+// leaf first. The TLS handshake must have proven that the peer holds the key of
+// the leaf. clientID is the client that the request names, or "". A certificate
+// that is seen for the first time may have to be asked about, which ends with
+// the context. remembered reports whether the verdict was known.
+func (a *Authenticator) Authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (id Identity, refusal *validators.Refusal, remembered bool) {
+	if len(presented) == 0 {
+		return Identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
+	}
+	now := a.now()
+	leaf := presented[0]
+	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
+		return Identity{}, refusal, false
+	}
+	hash := hashPresented(presented)
+	v := a.accepted.get(hash, presented, now)
+	if v == nil {
+		v = a.refused.get(hash, presented, now)
+	}
+	// read before anything is asked, so that a verdict is never newer than it says
+	generation := a.generation()
+	remembered = v != nil && v.generation == generation
+	if !remembered {
+		v = a.examine(ctx, presented, now)
+		v.generation = generation
+		v.unseen.Store(a.shadowPool != nil && slices.ContainsFunc(v.matches, admission.byChain))
+		if v.refusal == nil {
+			a.headers.encode(v, leaf)
+			a.accepted.put(hash, presented, v, now)
+		} else {
+			a.refused.put(hash, presented, v, now)
+		}
+	}
+	if v.refusal != nil {
+		return Identity{}, v.refusal, remembered
+	}
+	match, refusal := choose(v.matches, clientID)
+	if refusal != nil {
+		return Identity{}, refusal, remembered
+	}
+	if a.shadowPool != nil {
+		a.shadow.see(a.shadowPool, presented, v, now)
+	}
+	return Identity{Credential: match.Credential, Matched: match.Matched, Leaf: leaf, Thumbprint: v.thumbprint, Headers: match.headers}, nil, remembered
+}
+
+// generation is another number whenever CRLs, OCSP or the deny file say
+// something new.
+func (a *Authenticator) generation() uint64 {
+	if a.revocation == nil {
+		return 0
+	}
+	return a.revocation.Generation()
+}

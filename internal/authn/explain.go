@@ -1,0 +1,144 @@
+package authn
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// Explain is [Authenticator.nearMisses] for an operator who asks about a
+// certificate. He is no stranger, so it may tell what takes time: which client
+// a certificate would be but for its validity or its usages, the patterns that
+// a name fits, and what the client declares that was asked for.
+func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, refusal *validators.Refusal, now time.Time) []string {
+	misses := a.nearMisses(presented, refusal, now)
+	if len(presented) == 0 {
+		return misses
+	}
+	leaf := presented[0]
+	switch refusal.Reason {
+	case validators.CertificateExpired:
+		misses = append(misses, a.whenValid(presented, clientID, now)...)
+	case validators.CertificateUnsuitable:
+		misses = append(misses, a.ifSuitable(leaf, now)...)
+	case validators.CertificateUntrusted:
+		names, _ := a.registry.Names(leaf)
+		for _, name := range names {
+			if name.Kind == clients.KindSANURI && name.Matched != name.Value {
+				misses = append(misses, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", name.Kind, maxNearName, name.Matched, maxNearName, name.Value, name.Client.ID, onlyWithChain))
+			}
+		}
+		misses = append(misses, a.chainHas(presented, now)...)
+	}
+	if clientID != "" {
+		misses = append(misses, a.declares(leaf, clientID)...)
+	}
+	// one certificate can lead to a client in several ways
+	var distinct []string
+	for _, miss := range misses {
+		if !slices.Contains(distinct, miss) && len(distinct) < maxExplained {
+			distinct = append(distinct, miss)
+		}
+	}
+	return distinct
+}
+
+// chainHas tells of a chain that verifies what could stand in issued_by for it.
+func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (texts []string) {
+	if a.trust == nil {
+		return nil
+	}
+	chains, err := a.trust.Verify(presented[0], presented[1:], now)
+	if err != nil {
+		return nil
+	}
+	for _, ca := range chains[0][1:] {
+		texts = append(texts, fmt.Sprintf("the chain verifies, with the CA '%s': issued_by \"%x\"", validators.FormatDN(ca.RawSubject), sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
+	}
+	return texts
+}
+
+// whenValid tells what a certificate is within its validity period, on the day
+// that is nearest to now.
+func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string, now time.Time) []string {
+	leaf, at := presented[0], now
+	switch {
+	case now.Before(leaf.NotBefore):
+		at = leaf.NotBefore
+	case now.After(leaf.NotAfter):
+		at = leaf.NotAfter
+	}
+	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
+		return []string{"the certificate ends before it begins, so it is never valid"}
+	}
+	v := a.examine(context.Background(), presented, at)
+	refusal := v.refusal
+	if refusal == nil {
+		var match admission
+		if match, refusal = choose(v.matches, clientID); refusal == nil {
+			return []string{fmt.Sprintf("within its validity it is client '%s', by the %s '%s'", match.Client.ID, match.Kind, match.Matched)}
+		}
+	}
+	text := "within its validity it would be refused too: " + refusal.Error()
+	return append([]string{text}, a.Explain(presented, "", refusal, at)...)
+}
+
+// ifSuitable tells which clients a certificate would be that is not made for
+// client authentication.
+func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []string {
+	var texts []string
+	for _, pin := range a.registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
+		if pin.Ended(now) {
+			texts = append(texts, endedText(pin))
+			continue
+		}
+		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
+	}
+	names, noSVID := a.registry.Names(leaf)
+	for _, name := range names {
+		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
+	}
+	if len(texts) == 0 && noSVID != nil {
+		texts = append(texts, "but for that a client declares its SPIFFE ID")
+	}
+	if len(texts) == 0 {
+		texts = append(texts, "but for that it would be no client either")
+	}
+	return texts
+}
+
+// declares tells how the client would be recognised that was asked for.
+func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []string {
+	client := a.registry.Client(clientID)
+	if client == nil {
+		return []string{fmt.Sprintf("the realm has no client %.200q", clientID)}
+	}
+	var texts []string
+	for _, cred := range client.Credentials {
+		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'%s", client.ID, cred.Kind, cred.Value, cred.Difference(leaf)))
+	}
+	for _, cred := range a.registry.Listed(client) {
+		texts = append(texts, fmt.Sprintf("the JWKS of client '%s' lists the certificate '%s'", client.ID, cred.Value))
+	}
+	return texts
+}
+
+// UnderShadow says what would be decided about a certificate if the shadow pool
+// were the trust pool. It returns "" without a shadow pool.
+func (a *Authenticator) UnderShadow(ctx context.Context, presented []*x509.Certificate, clientID string) string {
+	if a.shadowPool == nil {
+		return ""
+	}
+	next := New(Config{Registry: a.registry, Trust: a.shadowPool, Revocation: a.revocation, Now: a.now})
+	id, refusal, _ := next.Authenticate(ctx, presented, clientID)
+	if refusal != nil {
+		return fmt.Sprintf("refused: %s: %s", refusal.Reason, refusal.Detail)
+	}
+	return "client " + id.Client().ID
+}
