@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +18,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // provisionBearer makes a directive of a realm with one pinned client, and a
@@ -234,19 +232,6 @@ func TestBearerOutcome(t *testing.T) {
 		}
 		if slices.Contains(reasons[:i], reason) {
 			t.Errorf("%s is listed twice", reason)
-		}
-	}
-}
-
-// TestBearerReasonsAreDocumented: docs/reference.md says of each what to do.
-func TestBearerReasonsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("docs/reference.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, reason := range bearerReasons() {
-		if !slices.Contains(validators.Reasons, reason) && !strings.Contains(string(text), "\n| `"+string(reason)+"` | ") {
-			t.Errorf("docs/reference.md does not explain %s", reason)
 		}
 	}
 }

@@ -2,11 +2,10 @@ package mtlsauth
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 )
 
-// TestMatcherForPresenceIsSafe: the matcher that docs/reference.md gives for "has an
+// TestMatcherForPresenceIsSafe: the matcher that the reference gives for "has an
 // identity" is false where no mtls_auth has run, so that a mistake in the order
 // or the matcher of a directive admits nobody.
 func TestMatcherForPresenceIsSafe(t *testing.T) {
@@ -14,11 +13,6 @@ func TestMatcherForPresenceIsSafe(t *testing.T) {
 	r := newRig(t)
 	billing := r.issue("billing")
 	r.selfSigned("sensor")
-	for _, snippet := range readSnippets(t) {
-		if strings.Contains(snippet.text, "{http.mtls.client_id}") && strings.Contains(snippet.text, "@client") && !strings.Contains(snippet.text, recipe) {
-			t.Errorf("%s uses another matcher than %q", snippet.where, recipe)
-		}
-	}
 	r.start(billingAndSensor, `
 https://api.test:@HTTPS@ {
 	import mtls

@@ -1,9 +1,7 @@
-package mtlsauth
+package docs_test
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,25 +32,14 @@ func numbersOf(test string) []string {
 	}
 }
 
-// numberedTests are the tests of numbered checks that there are, all packages
-// of the module included.
+// numberedTests returns the tests of numbered checks, of every package.
 func numberedTests(t *testing.T) []string {
 	t.Helper()
 	declared := regexp.MustCompile(`(?m)^func (Test[A-ER][0-9]+[A-Za-z0-9_]*)\(`)
 	var tests []string
-	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, match := range declared.FindAllStringSubmatch(string(text), -1) {
-				tests = append(tests, match[1])
-			}
+	for _, file := range filesOf(t, "_test.go") {
+		for _, match := range declared.FindAllStringSubmatch(read(t, file), -1) {
+			tests = append(tests, match[1])
 		}
 	}
 	return tests
@@ -61,14 +48,10 @@ func numberedTests(t *testing.T) []string {
 // TestChecksAreListed: docs/checks.md has a row for every number, and in it the
 // tests whose names have that number and no others, or why there is none.
 func TestChecksAreListed(t *testing.T) {
-	page, err := os.ReadFile("docs/checks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	rows := make(map[string][]string)
 	reasons := make(map[string]string)
 	var order []string
-	for _, row := range regexp.MustCompile(`(?m)^\| ([A-Z][0-9]+) \| (.+) \| (.*) \|$`).FindAllStringSubmatch(string(page), -1) {
+	for _, row := range regexp.MustCompile(`(?m)^\| ([A-Z][0-9]+) \| (.+) \| (.*) \|$`).FindAllStringSubmatch(read(t, "docs/checks.md"), -1) {
 		number, check, tests := row[1], row[2], row[3]
 		if _, twice := rows[number]; twice || check == "" {
 			t.Errorf("the row of %s stands twice or says nothing", number)

@@ -1,4 +1,4 @@
-package mtlsauth
+package docs_test
 
 import (
 	"crypto"
@@ -11,9 +11,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -30,18 +30,15 @@ import (
 // TestExampleConfig runs Caddyfile.example as its comments tell, on other ports
 // and with storage of its own.
 func TestExampleConfig(t *testing.T) {
-	text, err := os.ReadFile("Caddyfile.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if formatted := caddyfile.Format(text); string(formatted) != string(text) {
+	text := read(t, "Caddyfile.example")
+	if string(caddyfile.Format([]byte(text))) != text {
 		t.Error("Caddyfile.example is not formatted; run 'caddy fmt --overwrite Caddyfile.example'")
 	}
 	sensor := testpki.MustSelfSigned(t, testpki.CommonName("sensor 7"), testpki.IsCA(true), testpki.NoEKU())
 	sum := sha256.Sum256(sensor.Cert.Raw)
 	storage := t.TempDir()
 	ports := []string{"8443", freeTestPort(t), "8444", freeTestPort(t), "8445", freeTestPort(t), "8446", freeTestPort(t)}
-	config := strings.NewReplacer(ports...).Replace(string(text))
+	config := strings.NewReplacer(ports...).Replace(text)
 	config = regexp.MustCompile(`(?m)^(\s*)thumbprint .*$`).ReplaceAllString(config, "${1}thumbprint "+hex.EncodeToString(sum[:]))
 	config = strings.Replace(config, "\n{\n", fmt.Sprintf("\n{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %q\n", storage), 1)
 
@@ -118,7 +115,12 @@ func fetchBody(t *testing.T, client *http.Client, fetch func() (*http.Response, 
 
 func freeTestPort(t *testing.T) string {
 	t.Helper()
-	port, err := freePort()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,11 +130,7 @@ func freeTestPort(t *testing.T) string {
 func readCA(t *testing.T, certFile, keyFile string) *testpki.CA {
 	t.Helper()
 	der := func(file string) []byte {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		block, _ := pem.Decode(text)
+		block, _ := pem.Decode([]byte(read(t, file)))
 		return block.Bytes
 	}
 	cert, err := x509.ParseCertificate(der(certFile))

@@ -1,0 +1,219 @@
+package docs_test
+
+import (
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// missing returns what is in want and not in got, each once and sorted.
+func missing(want, got []string) []string {
+	var list []string
+	for _, name := range want {
+		if !slices.Contains(got, name) {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// same compares what the code has with what a page has.
+func same(t *testing.T, what string, code, documented []string) {
+	t.Helper()
+	if len(code) == 0 {
+		t.Errorf("found no %s in the code", what)
+	}
+	if list := missing(code, documented); len(list) > 0 {
+		t.Errorf("%s not documented: %q", what, list)
+	}
+	if list := missing(documented, code); len(list) > 0 {
+		t.Errorf("%s documented that do not exist: %q", what, list)
+	}
+}
+
+// TestWordsAreDocumented checks that every subdirective has a heading on the
+// page of its block, and every such heading a subdirective.
+func TestWordsAreDocumented(t *testing.T) {
+	heading := regexp.MustCompile("(?m)^###+ `([a-z_]+)`$")
+	words := configurationWords(t)
+	for _, name := range []string{
+		"global-option.md", "client.md", "revocation.md", "forwarded_certificate.md", "issuer.md",
+		"mtls_auth.md", "mtls_issuer.md", "mtls_bearer.md",
+	} {
+		var documented []string
+		for _, match := range heading.FindAllStringSubmatch(page(t, name), -1) {
+			documented = append(documented, match[1])
+		}
+		same(t, "subdirectives of "+name, words[name], documented)
+		delete(words, name)
+	}
+	if len(words) > 0 {
+		t.Errorf("subdirectives of blocks without a page: %q", words)
+	}
+}
+
+// TestMetricsAreDocumented checks that the tables have every metric with its
+// type and labels, and no other.
+func TestMetricsAreDocumented(t *testing.T) {
+	row := regexp.MustCompile("(?m)^\\| `(caddy_mtls_[a-z_]+)` \\| ([a-z]+) \\| ([^|]*) \\| .+ \\|$")
+	var documented []string
+	for _, match := range row.FindAllStringSubmatch(page(t, "metrics.md"), -1) {
+		documented = append(documented, match[1]+" "+match[2]+" "+strings.ReplaceAll(match[3], "`", ""))
+	}
+	same(t, "metrics", metrics(t), documented)
+}
+
+// TestReasonsAreDocumented checks that the tables have every refusal reason,
+// and no other.
+func TestReasonsAreDocumented(t *testing.T) {
+	text, _, _ := strings.Cut(page(t, "refusals.md"), "\n## The log line")
+	certificates, bearer, found := strings.Cut(text, "\n## Tokens\n")
+	if !found {
+		t.Fatal("refusals.md has no section Tokens")
+	}
+	rows := func(text string) (reasons []string) {
+		for _, match := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(text, -1) {
+			reasons = append(reasons, match[1])
+		}
+		return reasons
+	}
+	var list []string
+	for _, reason := range validators.Reasons {
+		list = append(list, string(reason))
+	}
+	same(t, "reasons of mtls_auth", list, rows(certificates))
+	for _, reason := range list {
+		if !strings.Contains(certificates, "\n| `"+reason+"` | 40") {
+			t.Errorf("refusals.md has no status for %s", reason)
+		}
+	}
+
+	list = nil
+	for _, reason := range tokens.TokenReasons {
+		list = append(list, string(reason))
+	}
+	declared := regexp.MustCompile(`validators\.Reason = "([a-z_]+)"`)
+	for _, source := range sourcesOf(t) {
+		for _, match := range declared.FindAllStringSubmatch(source, -1) {
+			list = append(list, match[1])
+		}
+	}
+	same(t, "reasons of mtls_bearer", list, rows(bearer))
+}
+
+// TestRecordMembersAreDocumented checks that the table of client records has
+// every member and no other.
+func TestRecordMembersAreDocumented(t *testing.T) {
+	_, table, found := strings.Cut(page(t, "client-records.md"), "\n| member |")
+	if !found {
+		t.Fatal("client-records.md has no table of members")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	var documented, members []string
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 2 {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`([a-z0-9_]+)`").FindAllStringSubmatch(cells[1], -1) {
+			documented = append(documented, name[1])
+		}
+	}
+	record := reflect.TypeFor[clients.Record]()
+	for i := range record.NumField() {
+		name, _, _ := strings.Cut(record.Field(i).Tag.Get("json"), ",")
+		members = append(members, name)
+	}
+	same(t, "members of a client record", members, documented)
+}
+
+// TestAdminRoutesAreDocumented checks that admin-api.md has every route and no
+// other.
+func TestAdminRoutesAreDocumented(t *testing.T) {
+	var routes, documented []string
+	for _, route := range (mtlsauth.AdminAPI{}).Routes() {
+		routes = append(routes, route.Pattern)
+	}
+	for _, match := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]+)` \\|").FindAllStringSubmatch(page(t, "admin-api.md"), -1) {
+		documented = append(documented, match[1])
+	}
+	same(t, "routes of the admin API", routes, documented)
+}
+
+// TestCommandsAreDocumented checks that commands.md has every command with
+// every flag, and no other.
+func TestCommandsAreDocumented(t *testing.T) {
+	registered, ok := caddycmd.Commands()["mtls"]
+	if !ok {
+		t.Fatal("caddy has no command mtls")
+	}
+	root := &cobra.Command{Use: "mtls"}
+	registered.CobraFunc(root)
+	var flags, documented []string
+	for _, cmd := range root.Commands() {
+		flags = append(flags, cmd.Name())
+		for _, match := range regexp.MustCompile(`(?m)^ +(?:-[a-z], +)?(--[a-z-]+)`).FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+			flags = append(flags, cmd.Name()+" "+match[1])
+		}
+	}
+	name := ""
+	for line := range strings.Lines(page(t, "commands.md")) {
+		if match := regexp.MustCompile("^## `([a-z]+)`$").FindStringSubmatch(strings.TrimSpace(line)); match != nil {
+			name = match[1]
+			documented = append(documented, name)
+		}
+		if cells := strings.Split(line, "|"); len(cells) > 2 {
+			for _, match := range regexp.MustCompile("--[a-z-]+").FindAllString(cells[1], -1) {
+				if match != "---" {
+					documented = append(documented, name+" "+match)
+				}
+			}
+		}
+	}
+	same(t, "commands and flags", flags, documented)
+}
+
+// TestLogLinesExist checks that the log lines which the documents name are
+// written by the code.
+func TestLogLinesExist(t *testing.T) {
+	named := regexp.MustCompile("(?:line|lines|log says|log has|line is)\\s+`([a-z][a-z ,]+ [a-z]+)`")
+	sources := sourcesOf(t)
+	found := 0
+	for _, file := range filesOf(t, ".md") {
+		for _, match := range named.FindAllStringSubmatch(read(t, file), -1) {
+			found++
+			written := false
+			for _, source := range sources {
+				written = written || strings.Contains(source, `"`+match[1]+`"`)
+			}
+			if !written {
+				t.Errorf("%s: no code writes the line %q", file, match[1])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("found %d log lines; does the pattern still fit?", found)
+	}
+}
+
+// TestModulePath checks that what the README gives xcaddy is the path of this
+// module, with the version of Caddy that go.mod requires.
+func TestModulePath(t *testing.T) {
+	module, readme := read(t, "go.mod"), read(t, "README.md")
+	path := regexp.MustCompile(`(?m)^module (\S+)$`).FindStringSubmatch(module)[1]
+	caddy := regexp.MustCompile(`(?m)^\tgithub\.com/caddyserver/caddy/v2 (\S+)$`).FindStringSubmatch(module)[1]
+	if want := "xcaddy build " + caddy + " --with " + path; !strings.Contains(readme, want) {
+		t.Errorf("README.md has no command %q", want)
+	}
+}

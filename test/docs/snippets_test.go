@@ -1,0 +1,166 @@
+package docs_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+)
+
+func readSnippets(t *testing.T) []snippet {
+	t.Helper()
+	var snippets []snippet
+	for _, file := range filesOf(t, ".md") {
+		before := ""
+		for i, match := range fence.FindAllStringSubmatch(read(t, file), -1) {
+			snippets = append(snippets, snippet{where: fmt.Sprintf("%s#%d", file, i+1), kind: match[1], text: match[2], before: before})
+			if match[1] == "caddyfile" {
+				before = match[2]
+			}
+		}
+	}
+	return snippets
+}
+
+// examplesOf fills the placeholders of the syntax blocks with values.
+var examplesOf = strings.NewReplacer(
+	"client <client_id> {\n\t\t...", "client a {\n\t\tthumbprint "+strings.Repeat("0b", 32), "revocation {\n\t\t...", "revocation {\n\t\tdeny deny.txt",
+	"forwarded_certificate <format> {\n\t\t...", "forwarded_certificate nginx {\n\t\tfrom 10.0.0.7", "issuer <https-url> {\n\t\t...", "issuer https://auth.example.com {\n",
+	"[<realm>]", "", "[<matcher>]", "", "trust_issuer <https-url>", "trust_issuer https://login.example.net", "<text>", "login/",
+	"<alg>...", "ES256 RS256", "at+jwt|JWT", "JWT", "id_claim <name>", "id_claim appid", "trust_pool <module> ...", "trust_pool file ca.pem",
+	"<client_id>...", "a partner-*", "<client_id>", "a", "<dn>", `"CN=a,O=b"`, "<pem-file>", "a.pem",
+	"<hex-or-base64url>...", strings.Repeat("0a", 32), "<hex-or-base64url>", strings.Repeat("0b", 32),
+	"default_scopes <scope>...", "default_scopes read", "<scope>...", "read write",
+	"san_dns <name>", "san_dns *.example.com", "<uri>", "spiffe://prod.example/ns/billing/*",
+	"san_ip <address>", "san_ip 192.0.2.1", "san_email <address>", "san_email a@example.com", "[until <time>]", "until 2030-01-31T12:00:00Z",
+	"<format>", "rfc9440", "<cidr>...", "10.0.0.0/8 2001:db8::7", "<hash>...", strings.Repeat("0d", 32),
+	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
+	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
+	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
+	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ...", "clients_from file partners.json",
+	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
+	"storage <module> ...", "storage file_system /var/lib/keys", "signing_key <pem-file>", "", "<pem-or-jwk-file>...", "old.pem older.json",
+	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
+	"realm <name>", "realm default", "<duration>", "5m", "<alg>", "ES256", "<https-url>", "https://auth.example.com",
+	"<aud>...", "https://api.example.com", "[<header>]", "X-Gateway-Token", "<aud>", "urn:example:orders",
+	"<resource>...", "https://api.example.com", "string|array", "array",
+)
+
+const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\n\t\t}\n\t\tissuer https://i.example.com\n\t}\n}\n"
+
+// shellSnippets are the commands the documents tell people to run, each with
+// what checks it.
+var shellSnippets = map[string]string{
+	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
+	"go test ./...":                 "this is it",
+	"caddy mtls demo":               "see above",
+	"caddy mtls inspect client.pem": "TestInspect",
+	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem":                 "TestExplainAccepted",
+	"caddy mtls explain --config Caddyfile client.pem":                                         "TestExplainShadow",
+	"xcaddy build v2.11.9 --with github.com/caddymtls/caddy-mtls-auth":                         "TestModulePath",
+	"go build -o caddy ./cmd/caddy":                                                            "built in CI",
+	"examples/run":                                                                             "run in CI",
+	"scripts/bench":                                                                            "run by hand, for benchmarks are no tests",
+	".ci/fuzz 60s":                                                                             "run in CI with a shorter time",
+	"go run ./cmd/caddy run --config Caddyfile.example":                                        "TestExampleConfig",
+	"curl http://localhost:2019/mtls/realms/default/keys":                                      "TestKeysOnTheAdminEndpoint",
+	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":                       "TestKeysOnTheAdminEndpoint",
+	`curl -X POST -d '{"retire":"now"}' http://localhost:2019/mtls/realms/default/keys/rotate`: "TestKeysOnTheAdminEndpoint",
+}
+
+// TestDocumentSnippets adapts every Caddyfile of the documents, reads every
+// client record, and knows a check of every command.
+func TestDocumentSnippets(t *testing.T) {
+	for _, snippet := range readSnippets(t) {
+		t.Run(snippet.where, func(t *testing.T) {
+			switch snippet.kind {
+			case "caddyfile":
+				adapt(t, snippet.text, true)
+			case "caddyfile global":
+				adapt(t, "{\n"+examplesOf.Replace(snippet.text)+"}\n", false)
+			case "caddyfile realm":
+				adapt(t, "{\n\tmtls {\n"+examplesOf.Replace(snippet.text)+"}\n}\n", false)
+			case "caddyfile site":
+				adapt(t, snippetRealm+"api.example.com {\n"+examplesOf.Replace(snippet.text)+"}\n", false)
+			case "caddyfile client_auth":
+				adapt(t, snippetRealm+"api.example.com {\ntls {\nclient_auth {\n"+examplesOf.Replace(snippet.text)+"}\n}\n}\n", false)
+			case "json":
+				checkRecords(t, snippet.text)
+			case "json adapted":
+				checkAdapted(t, snippet)
+			case "sh":
+				for line := range strings.Lines(snippet.text) {
+					if _, known := shellSnippets[strings.TrimSpace(line)]; !known {
+						t.Errorf("nothing checks the command %q", line)
+					}
+				}
+			case "text":
+			default:
+				t.Fatalf("a block of kind %q; nothing checks it", snippet.kind)
+			}
+		})
+	}
+}
+
+// adapt returns the JSON of a Caddyfile. strict is whether it must be formatted.
+func adapt(t *testing.T, config string, strict bool) []byte {
+	t.Helper()
+	if strings.Contains(config, "<") {
+		t.Fatalf("a placeholder has no example:\n%s", config)
+	}
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, config)
+	}
+	if strict && len(warnings) > 0 {
+		t.Fatalf("%v\n%s", warnings, config)
+	}
+	return adapted
+}
+
+// checkRecords reads one client record, or an array of them.
+func checkRecords(t *testing.T, text string) {
+	t.Helper()
+	if text = strings.TrimSpace(text); !strings.HasPrefix(text, "[") {
+		text = "[" + text + "]"
+	}
+	records, err := clients.ParseRecords([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkAdapted compares a configuration in JSON with the Caddyfile before it.
+func checkAdapted(t *testing.T, snippet snippet) {
+	t.Helper()
+	adapted := adapt(t, snippet.before, true)
+	var got, want any
+	if err := json.Unmarshal([]byte(snippet.text), &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(adapted, &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the Caddyfile before it adapts to something else:\n%s", adapted)
+	}
+}
+
+// TestPresenceMatcher checks that the documents give one matcher for "has an
+// identity": the one that is false where no mtls_auth has run.
+func TestPresenceMatcher(t *testing.T) {
+	const recipe = "vars_regexp {http.mtls.client_id} ."
+	for _, snippet := range readSnippets(t) {
+		if strings.Contains(snippet.text, "{http.mtls.client_id}") && strings.Contains(snippet.text, "@client") && !strings.Contains(snippet.text, recipe) {
+			t.Errorf("%s uses another matcher than %q", snippet.where, recipe)
+		}
+	}
+}

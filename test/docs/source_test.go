@@ -1,0 +1,160 @@
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// parse parses every Go file that is not a test.
+func parse(t *testing.T) []*ast.File {
+	t.Helper()
+	var files []*ast.File
+	set := token.NewFileSet()
+	for name, text := range sourcesOf(t) {
+		file, err := parser.ParseFile(set, name, text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	return files
+}
+
+// literals returns the string literals of a node.
+func literals(node ast.Node) (list []string) {
+	ast.Inspect(node, func(node ast.Node) bool {
+		if lit, ok := node.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			text, _ := strconv.Unquote(lit.Value)
+			list = append(list, text)
+		}
+		return true
+	})
+	return list
+}
+
+// pageOfBlock is where the words of a block are documented, by the name that
+// the error about an unrecognized word gives the block.
+var pageOfBlock = map[string]string{
+	"mtls": "global-option.md", "client": "client.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
+	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
+}
+
+// configurationWords returns the words that the parsers of Caddyfiles know, by
+// page: the cases of every switch whose default is "unrecognized …".
+func configurationWords(t *testing.T) map[string][]string {
+	t.Helper()
+	unrecognized := regexp.MustCompile(`^unrecognized ([a-z_]+)( option)? '%s'`)
+	words := make(map[string][]string)
+	for _, file := range parse(t) {
+		for _, decl := range file.Decls {
+			function, ok := decl.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(function, func(node ast.Node) bool {
+				choice, ok := node.(*ast.SwitchStmt)
+				if !ok {
+					return true
+				}
+				block := ""
+				var cases []string
+				for _, statement := range choice.Body.List {
+					clause := statement.(*ast.CaseClause)
+					for _, expression := range clause.List {
+						cases = append(cases, literals(expression)...)
+					}
+					if clause.List != nil {
+						continue
+					}
+					for _, text := range literals(clause) {
+						if match := unrecognized.FindStringSubmatch(text); match != nil {
+							block = match[1]
+						}
+					}
+				}
+				page, known := pageOfBlock[block]
+				switch {
+				case block == "":
+					return true
+				case block == "subdirective":
+					page = pageOfDirective(function)
+				case !known:
+					page = "none, for " + block
+				}
+				words[page] = append(words[page], cases...)
+				return true
+			})
+		}
+	}
+	return words
+}
+
+// pageOfDirective returns the page of the directive that a method parses.
+func pageOfDirective(function *ast.FuncDecl) string {
+	receiver := ""
+	if function.Recv != nil {
+		ast.Inspect(function.Recv, func(node ast.Node) bool {
+			if name, ok := node.(*ast.Ident); ok {
+				receiver = name.Name
+			}
+			return true
+		})
+	}
+	switch {
+	case strings.HasPrefix(receiver, "Bearer"):
+		return "mtls_bearer.md"
+	case strings.HasPrefix(receiver, "Issuer"):
+		return "mtls_issuer.md"
+	}
+	return "mtls_auth.md"
+}
+
+// metrics returns the metrics that the code declares, each as its name, its
+// type and its labels.
+func metrics(t *testing.T) (list []string) {
+	t.Helper()
+	constructors := map[string]string{"NewDesc": "gauge", "NewCounterVec": "counter", "NewHistogramVec": "histogram", "NewGaugeVec": "gauge"}
+	for _, file := range parse(t) {
+		ast.Inspect(file, func(node ast.Node) bool {
+			call, ok := node.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			selector, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || constructors[selector.Sel.Name] == "" {
+				return true
+			}
+			name, labels := "", []string(nil)
+			for i, argument := range call.Args {
+				literal, isLiteral := argument.(*ast.CompositeLit)
+				switch {
+				case i == 0 && !isLiteral:
+					name = lastOf(literals(argument))
+				case i == 0:
+					for _, element := range literal.Elts {
+						if pair := element.(*ast.KeyValueExpr); pair.Key.(*ast.Ident).Name == "Name" {
+							name = lastOf(literals(pair.Value))
+						}
+					}
+				case isLiteral:
+					labels = literals(literal)
+				}
+			}
+			list = append(list, "caddy_mtls_"+strings.TrimPrefix(name, "caddy_mtls_")+" "+constructors[selector.Sel.Name]+" "+strings.Join(labels, ", "))
+			return true
+		})
+	}
+	return list
+}
+
+func lastOf(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[len(list)-1]
+}
