@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
@@ -72,7 +73,7 @@ func (c *KeySetCopies) load(ctx context.Context, addresses []string) map[string]
 	var mu sync.Mutex
 	copies := make(map[string]keySetCopy)
 	var failed error
-	_, err := storage.Within(ctx, c.Storage, func(ctx context.Context) (struct{}, error) {
+	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
 		var loads sync.WaitGroup
 		free := make(chan struct{}, maxCopyLoads)
 		for _, address := range addresses {
@@ -108,7 +109,7 @@ func (c *KeySetCopies) load(ctx context.Context, addresses []string) map[string]
 }
 
 func (c *KeySetCopies) loadOne(ctx context.Context, object string) (found keySetCopy, err error) {
-	defer storage.Guard(&err)
+	defer source.Recover("storage", &err)
 	text, err := c.Storage.Load(ctx, object)
 	if err == nil {
 		err = json.Unmarshal(text, &found)
@@ -136,7 +137,7 @@ func (c *KeySetCopies) save(ctx context.Context, address string, certificates []
 	}
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
-	_, err = storage.Within(ctx, c.Storage, func(ctx context.Context) (struct{}, error) {
+	_, err = storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, c.Storage.Store(ctx, c.object(address), text)
 	})
 	if err != nil {
@@ -150,7 +151,7 @@ func (c *KeySetCopies) save(ctx context.Context, address string, certificates []
 func (c *KeySetCopies) deleteUnused(ctx context.Context, now time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
-	_, _ = storage.Within(ctx, c.Storage, func(ctx context.Context) (struct{}, error) {
+	_, _ = storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
 		objects, err := storage.List(ctx, c.Storage, c.folder())
 		for _, object := range objects {
 			info, err := c.Storage.Stat(ctx, object)

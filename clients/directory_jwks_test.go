@@ -265,7 +265,7 @@ func TestJWKSThatPanics(t *testing.T) {
 		w.poll(0)
 		w.wantPin(bad, "")
 		w.wantPin(good, "b by jwks")
-		if failure := w.state("jwks:a").Failure; failure != "working it out panics: index out of range" {
+		if failure := w.state("jwks:a").Failure; failure != "planning panicked: index out of range" {
 			t.Errorf("failure %q", failure)
 		}
 		w.web[a] = testpki.JWKS(t, testpki.MustSelfSigned(t))

@@ -80,11 +80,7 @@ func (d *Directory) try(changes []change, now time.Time) []failedChange {
 // use plans changes and has the registry used. What a JWKS holds is its owner's
 // choice, and a panic here, outside of any request, would end the process.
 func (d *Directory) use(changes []change) (p *plan, err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("working it out panics: %s", source.Text(fmt.Sprint(fault), maxJWKSText))
-		}
-	}()
+	defer source.Recover("planning", &err)
 	if p, err = d.plan(changes); err == nil {
 		err = d.config.Use(p.registry)
 	}

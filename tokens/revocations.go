@@ -13,7 +13,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -251,7 +251,7 @@ func (l *revocationList) record(issuer string, rev Revocation) (record storedRev
 // store writes a revocation and then counts it. A panic of a storage module is
 // an error here: outside of a request it would end the whole server.
 func (r *Revocations) store(ctx context.Context, rev Revocation) (err error) {
-	defer storage.Guard(&err)
+	defer source.Recover("storage", &err)
 	if r.done(rev) { // while this one waited
 		return nil
 	}

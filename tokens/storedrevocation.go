@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
@@ -120,7 +121,7 @@ func (r *Revocations) Refresh(ctx context.Context) error {
 
 // load returns the names of the objects that nobody needs any more.
 func (r *Revocations) load(ctx context.Context) (removable []string, err error) {
-	defer storage.Guard(&err)
+	defer source.Recover("storage", &err)
 	names, listErr := storage.List(ctx, r.cfg.Storage, r.prefix())
 	var records []storedRevocation
 	strange := make(map[string]bool)
@@ -181,7 +182,7 @@ func (r *Revocations) remove(ctx context.Context, names []string) {
 
 // remaining deletes objects and returns the one that could not be.
 func (r *Revocations) remaining(ctx context.Context, names []string) (name string, err error) {
-	defer storage.Guard(&err)
+	defer source.Recover("storage", &err)
 	for _, name = range names {
 		if err = r.cfg.Storage.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return name, err

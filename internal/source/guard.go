@@ -2,13 +2,17 @@ package source
 
 import "fmt"
 
-// Guard returns what read returns, or an error if it panics. What a server has
-// sent is read outside of any request, where a panic would end the process.
+// Recover, deferred, turns a panic into an error that begins with what has
+// panicked. Calls into guest modules, and whatever reads what a server has sent,
+// need it where they run outside of any request: a panic would end the process.
+func Recover(what string, err *error) {
+	if fault := recover(); fault != nil {
+		*err = fmt.Errorf("%s panicked: %s", what, Text(fmt.Sprint(fault), maxErrorText))
+	}
+}
+
+// Guard returns what read returns, or an error if it panics.
 func Guard[T any](read func() (T, error)) (result T, err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("reading it panics: %s", Text(fmt.Sprint(fault), maxErrorText))
-		}
-	}()
+	defer Recover("reading it", &err)
 	return read()
 }

@@ -316,7 +316,7 @@ func TestURLThatPanics(t *testing.T) {
 	if string(content) != "one" || changed {
 		t.Errorf("got %q, %v", content, changed)
 	}
-	wantError(t, err, `reading it panics: index out of range\n`)
+	wantError(t, err, `reading it panicked: index out of range\n`)
 	if state := p.State(); state.Failures != 1 || !state.Due.Equal(p.now.Add(firstRetry)) {
 		t.Errorf("%+v", state)
 	}

@@ -87,8 +87,8 @@ func TestWatchedReportsFailuresOnce(t *testing.T) {
 	l.poll(time.Second, false, "bad")
 	l.poll(QuietTime, true, "bad")
 	l.write("panic")
-	l.poll(time.Second, false, "panics: no such rule")
-	l.poll(QuietTime, true, "panics: no such rule")
+	l.poll(time.Second, false, "panicked: no such rule")
+	l.poll(QuietTime, true, "panicked: no such rule")
 	l.write("two")
 	l.poll(time.Second, true, "")
 	if err := os.Remove(l.Path()); err != nil {

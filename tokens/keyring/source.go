@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -315,7 +315,7 @@ func (s *Source) finished(err error) {
 
 // guard is work whose panic is an error.
 func guard(ctx context.Context, a *attempt, work func(context.Context, *attempt) (lifeline, error)) (keys lifeline, err error) {
-	defer storage.Guard(&err)
+	defer source.Recover("storage", &err)
 	return work(ctx, a)
 }
 

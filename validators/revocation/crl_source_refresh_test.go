@@ -93,7 +93,7 @@ func TestCRLSourceThatPanics(t *testing.T) {
 		config.Fetch = func(context.Context, string) ([]byte, error) { panic("index out of range") }
 	}, crlURL)
 	w.Refresh(t.Context())
-	if state := w.States()[0]; !strings.Contains(state.Failure, "panics: index out of range") {
+	if state := w.States()[0]; !strings.Contains(state.Failure, "panicked: index out of range") {
 		t.Errorf("%+v", state)
 	}
 }

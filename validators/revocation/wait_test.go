@@ -352,6 +352,6 @@ func TestOCSPThatPanics(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.does("a", func(context.Context, *x509.Certificate, *testpki.CA) ([]byte, error) { panic("index out of range") })
 		c := p.checker(Config{OCSP: []string{"a"}})
-		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "panics: index out of range")
+		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "panicked: index out of range")
 	})
 }
