@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // provisionBearer makes a directive of a realm with one pinned client, and a
@@ -42,7 +44,7 @@ func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) 
 	h := app.(*caddyhttp.App).Servers["api"].Routes[0].Handlers[0].(*BearerHandler)
 	current := h.realm.current.Load()
 	grant := current.grants[current.parts.registry.Client("a")]
-	grant.Thumbprint, grant.NotAfter = tokens.Thumbprint(leaf.Cert), leaf.Cert.NotAfter
+	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
 	minted, failure := current.issuer.Mint(context.Background(), &grant, tokens.TokenRequest{ClientID: "a", GrantType: "client_credentials"})
 	if failure != nil {
 		t.Fatal(failure)
@@ -165,7 +167,7 @@ func TestKnownTokensAreBounded(t *testing.T) {
 	h, _ := provisionBearer(t, leaf)
 	current := h.realm.current.Load()
 	grant := current.grants[current.parts.registry.Client("a")]
-	grant.Thumbprint, grant.NotAfter = tokens.Thumbprint(leaf.Cert), leaf.Cert.NotAfter
+	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
 	var err error
 	if grant.Claims, err = tokens.PrepareClaims(map[string]any{"x": strings.Repeat("x", 7<<10)}); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -252,7 +253,7 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	case leaf == nil:
 		return refuseBearer(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
 	}
-	if thumbprint := tokens.Thumbprint(leaf); thumbprint != token.Thumbprint {
+	if thumbprint := validators.X5tS256(sha256.Sum256(leaf.Raw)); thumbprint != token.Thumbprint {
 		return refuseBearer(tokenCertificate, "the token of client %q is bound to certificate %s, not to this one, %s", token.ClientID, token.Thumbprint, thumbprint)
 	}
 	if h.realm.revocation != nil {

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -14,7 +15,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const forwardTokenSites = issuerSite + `
@@ -152,7 +153,7 @@ func TestForwardToken(t *testing.T) {
 				}
 				want := map[string]any{
 					"iss": "https://auth.test", "sub": tc.client, "client_id": tc.client, "aud": tc.aud,
-					"client_cert_x5t#S256": tokens.Thumbprint(leaves[tc.leaf].Cert),
+					"client_cert_x5t#S256": validators.X5tS256(sha256.Sum256(leaves[tc.leaf].Cert.Raw)),
 				}
 				if tc.scope != nil {
 					want["scope"] = tc.scope

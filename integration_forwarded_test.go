@@ -18,7 +18,6 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -263,8 +262,8 @@ func (r *rig) wantToken(t *testing.T, got reply, clientID string, leaf *testpki.
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		t.Fatal(err)
 	}
-	if claims.Subject != clientID || claims.Confirmation.Thumbprint != tokens.Thumbprint(leaf.Cert) {
-		t.Errorf("the token is %s, want one of %s, bound to %s", payload, clientID, tokens.Thumbprint(leaf.Cert))
+	if claims.Subject != clientID || claims.Confirmation.Thumbprint != validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)) {
+		t.Errorf("the token is %s, want one of %s, bound to %s", payload, clientID, validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)))
 	}
 }
 

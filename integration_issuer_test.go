@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // issuerSite serves the issuer at auth.test; other paths go to the API.
@@ -201,7 +202,7 @@ func checkClaims(t *testing.T, token *oidc.IDToken, leaf *testpki.Leaf, id strin
 	}
 	want := map[string]any{
 		"iss": "https://auth.test", "sub": id, "client_id": id, "aud": "https://api.test", "scope": "telemetry",
-		"cnf": map[string]any{"x5t#S256": tokens.Thumbprint(leaf.Cert)},
+		"cnf": map[string]any{"x5t#S256": validators.X5tS256(sha256.Sum256(leaf.Cert.Raw))},
 	}
 	if id == "billing.partner" {
 		want["scope"], want["tenant"] = "invoices.read invoices.write", "partner 7"

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // modesSite has one path for each way to use mtls_auth.
@@ -222,11 +222,11 @@ func TestPlaceholders(t *testing.T) {
 		{"subject", billing, map[string]string{
 			"client_id": "billing.partner", "user": "billing.partner", "realm": "default", "credential": "subject", "matched": subject, "subject": subject,
 			"scope": "invoices.read invoices.write", "tenant": "partner 7", "limits": `{"max":5}`,
-			"thumbprint": tokens.Thumbprint(billing.Cert), "not_after": billing.Cert.NotAfter.UTC().Format(time.RFC3339),
+			"thumbprint": validators.X5tS256(sha256.Sum256(billing.Cert.Raw)), "not_after": billing.Cert.NotAfter.UTC().Format(time.RFC3339),
 		}},
 		{"pinned", sensor, map[string]string{
 			"client_id": "sensor-7", "user": "sensor-7", "realm": "default", "credential": "certificate", "matched": hex.EncodeToString(sum[:]),
-			"subject": "CN=sensor", "thumbprint": tokens.Thumbprint(sensor.Cert), "not_after": sensor.Cert.NotAfter.UTC().Format(time.RFC3339),
+			"subject": "CN=sensor", "thumbprint": validators.X5tS256(sha256.Sum256(sensor.Cert.Raw)), "not_after": sensor.Cert.NotAfter.UTC().Format(time.RFC3339),
 		}},
 	} {
 		for _, protocol := range rigProtocols {

@@ -2,13 +2,14 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // tool runs a program of the machine in the folder of the test, and skips the
@@ -112,7 +113,7 @@ func TestOpenSSL(t *testing.T) {
 	}
 	want := openssl(openssl(der, "dgst", "-sha256", "-binary"), "base64")
 	want = strings.NewReplacer("+", "-", "/", "_", "=", "", "\n", "").Replace(want)
-	if got := tokens.Thumbprint(device); got != want {
+	if got := validators.X5tS256(sha256.Sum256(device.Raw)); got != want {
 		t.Errorf("the confirmation is %s, openssl says %s", got, want)
 	}
 }

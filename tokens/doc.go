@@ -15,7 +15,7 @@
 //	token, oauthErr := issuer.Mint(r.Context(), &tokens.Grant{
 //		ClientID:   "mtls.client",
 //		Scopes:     []string{"api1"},
-//		Thumbprint: tokens.Thumbprint(leaf),
+//		Thumbprint: validators.X5tS256(sha256.Sum256(leaf.Raw)),
 //		NotAfter:   leaf.NotAfter,
 //	}, req)
 //

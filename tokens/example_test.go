@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // A token server without Caddy: its TLS configuration must ask for client
@@ -61,7 +63,7 @@ func serveToken(issuer *tokens.Issuer, r *http.Request) (*tokens.TokenResponse, 
 	return issuer.Mint(r.Context(), &tokens.Grant{
 		ClientID:   req.ClientID,
 		Scopes:     []string{"api1"},
-		Thumbprint: tokens.Thumbprint(leaf),
+		Thumbprint: validators.X5tS256(sha256.Sum256(leaf.Raw)),
 		NotAfter:   leaf.NotAfter,
 	}, req)
 }

@@ -2,9 +2,6 @@ package tokens
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -32,19 +29,13 @@ type Grant struct {
 	Claims Claims
 	// Lifetime is how long the token lives. Default: the issuer's.
 	Lifetime time.Duration
-	// Thumbprint is the confirmation of the client certificate, made by
-	// [Thumbprint]. Mandatory: no token is issued without it.
+	// Thumbprint is the `x5t#S256` confirmation of the client certificate
+	// (RFC 8705 §3.1), made by [validators.X5tS256]. Required: no token is
+	// issued without it.
 	Thumbprint string
 	// NotAfter is the end of the client certificate's validity; no token
 	// outlives it. Mandatory.
 	NotAfter time.Time
-}
-
-// Thumbprint returns the `x5t#S256` of a certificate: the SHA-256 of its DER,
-// base64url without padding, 43 characters (RFC 8705 §3.1).
-func Thumbprint(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.Raw)
-	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // Claims are additional claims of a token, encoded once and used often. The

@@ -8,16 +8,6 @@ import (
 	"testing"
 )
 
-func TestR12_ThumbprintOfRFC8705(t *testing.T) {
-	got := Thumbprint(rfc8705Certificate(t))
-	if want := "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	if len(got) != thumbprintLength || strings.ContainsAny(got, "=+/ \n") {
-		t.Errorf("%q is not base64url without padding", got)
-	}
-}
-
 func TestReservedClaims(t *testing.T) {
 	for _, name := range strings.Fields("iss sub aud exp nbf iat jti client_id azp scope scp cnf typ act may_act nonce auth_time acr amr sid events " +
 		"Sub SUB Client_ID CNF") {

@@ -3,10 +3,8 @@ package tokens
 import (
 	"crypto"
 	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"strings"
 	"sync"
@@ -148,22 +146,4 @@ func verify(t testing.TB, issuer *Issuer, token string) (header, claims map[stri
 		t.Fatalf("the token does not verify: %v", err)
 	}
 	return parsed.Header, parsed.Claims.(jwt.MapClaims)
-}
-
-// rfc8705Certificate is the example of RFC 8705 appendix A.
-func rfc8705Certificate(t testing.TB) *x509.Certificate {
-	t.Helper()
-	block, _ := pem.Decode([]byte(`-----BEGIN CERTIFICATE-----
-MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAx
-ODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqG
-SM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ
-/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwID
-SQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOV
-bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
------END CERTIFICATE-----`))
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
 }

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 func TestR31_Claims(t *testing.T) {
@@ -70,7 +72,7 @@ func TestR12_R22_Confirmation(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	leaf := testpki.MustSelfSigned(t)
 	g := newGrant("api1")
-	g.Thumbprint = Thumbprint(leaf.Cert)
+	g.Thumbprint = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw))
 	_, claims := verify(t, issuer, mustMint(t, issuer, g, newRequest("")).AccessToken)
 	want := map[string]any{"x5t#S256": g.Thumbprint}
 	if fmt.Sprint(claims["cnf"]) != fmt.Sprint(want) {

@@ -5,8 +5,10 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"strings"
 	"testing"
 )
@@ -179,6 +181,30 @@ func TestThumbprintHashes(t *testing.T) {
 	}
 	if (Thumbprint{}).String() != "" || (Thumbprint{}).IsSHA1() {
 		t.Error("the zero value is a thumbprint")
+	}
+}
+
+// rfc8705Certificate is the example of RFC 8705 appendix A.
+func rfc8705Certificate(t testing.TB) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode([]byte(`-----BEGIN CERTIFICATE-----
+MIIBBjCBrAIBAjAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARtdGxzMB4XDTE4MTAx
+ODEyMzcwOVoXDTIyMDUwMjEyMzcwOVowDzENMAsGA1UEAwwEbXRsczBZMBMGByqG
+SM49AgEGCCqGSM49AwEHA0IABNcnyxwqV6hY8QnhxxzFQ03C7HKW9OylMbnQZjjJ
+/Au08/coZwxS7LfA4vOLS9WuneIXhbGGWvsDSb0tH6IxLm8wCgYIKoZIzj0EAwID
+SQAwRgIhAP0RC1E+vwJD/D1AGHGzuri+hlV/PpQEKTWUVeORWz83AiEA5x2eXZOV
+bUlJSGQgjwD5vaUaKlLR50Q2DmFfQj1L+SY=
+-----END CERTIFICATE-----`))
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+func TestX5tS256OfTheExample_R12(t *testing.T) {
+	if got, want := X5tS256(sha256.Sum256(rfc8705Certificate(t).Raw)), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
