@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -110,20 +109,13 @@ func TestE2_PanicIsNoWayThrough(t *testing.T) {
 // TestE2_PanicOverTheWire: of a request over which authentication panics the
 // caller gets an end without an answer, or an error, and the API nothing.
 func TestE2_PanicOverTheWire(t *testing.T) {
-	r := newRig(t)
+	r, clock := newRig(t), newRigClock(t)
 	billing, sensor := r.issue("billing"), r.selfSigned("sensor")
-	r.start(billingAndSensor, oneSite+strings.NewReplacer("api.test", "public.test", "mtls_auth", "mtls_auth {\n\toptional\n}").Replace(oneSite))
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	realm := module.(*App).Realms[defaultRealm]
-	sound := realm.current.Load()
-	broken := *sound
-	broken.Authenticator = sound.WithClock(func() time.Time { panic("out of order") })
+	realm := strings.Replace(billingAndSensor, `file "@DIR@/clients-ca.pem"`, `rig "@DIR@/clients-ca.pem" `+t.Name(), 1)
+	r.start(realm, oneSite+strings.NewReplacer("api.test", "public.test", "mtls_auth", "mtls_auth {\n\toptional\n}").Replace(oneSite))
 	for _, protocol := range rigProtocols {
 		t.Run(protocol, func(t *testing.T) {
-			realm.current.Store(&broken)
+			clock.broken.Store(true)
 			before := r.upstream.hits.Load()
 			for _, url := range []string{"https://api.test/", "https://public.test/"} {
 				for _, leaf := range []*testpki.Leaf{billing, sensor} {
@@ -136,7 +128,7 @@ func TestE2_PanicOverTheWire(t *testing.T) {
 			if n := r.upstream.hits.Load() - before; n > 0 {
 				t.Errorf("%d requests reached the API", n)
 			}
-			realm.current.Store(sound)
+			clock.broken.Store(false)
 			r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 		})
 	}

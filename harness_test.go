@@ -1,14 +1,17 @@
 package mtlsauth
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +40,9 @@ func init() {
 
 // rigProtocols are the versions of HTTP that Caddy speaks over TLS.
 var rigProtocols = []string{"h1", "h2", "h3"}
+
+// rigRefused is the word of all refusals but for a missing certificate.
+const rigRefused = "certificate_refused"
 
 // rigHosts are the names that the server's certificate is good for.
 var rigHosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "generation.test", "localhost"}
@@ -287,7 +293,8 @@ var rigClocks sync.Map
 // has to come over https through it.
 type rigClock struct {
 	ahead     atomic.Int64
-	apps      sync.Map // that it has been put into
+	broken    atomic.Bool // panics when a handler asks for the time
+	apps      sync.Map    // that it has been put into
 	transport http.RoundTripper
 }
 
@@ -300,7 +307,12 @@ func newRigClock(t *testing.T) *rigClock {
 	return clock
 }
 
-func (c *rigClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *rigClock) now() time.Time {
+	if c.broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
+		panic("out of order")
+	}
+	return time.Now().Add(time.Duration(c.ahead.Load()))
+}
 
 func (c *rigClock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
@@ -331,7 +343,7 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.certs, err = parseCAFile(p.File, text); err != nil {
+	if p.certs, err = certificatesOf(text); err != nil {
 		return err
 	}
 	p.pool = x509.NewCertPool()
@@ -342,7 +354,7 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 	if !ok {
 		return errors.New("there is no clock '" + p.Clock + "'")
 	}
-	app, err := ctx.AppIfConfigured(appID)
+	app, err := ctx.AppIfConfigured("mtls")
 	if err != nil {
 		return err
 	}
@@ -355,6 +367,18 @@ func (p *rigPool) Provision(ctx caddy.Context) error {
 		}
 	}
 	return nil
+}
+
+// certificatesOf parses the certificates of a PEM file.
+func certificatesOf(text []byte) (certs []*x509.Certificate, err error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
 }
 
 func (p *rigPool) CertPool() *x509.CertPool { return p.pool }

@@ -30,8 +30,22 @@ func (r *rig) ask(t *testing.T, method, path, body string) (status int, answer s
 	return response.StatusCode, string(text)
 }
 
+// signingKeys is what the admin endpoint answers about the keys of a realm.
+type signingKeys struct {
+	Rotated string `json:"rotated"`
+	Keys    []struct {
+		ID        string     `json:"kid"`
+		Algorithm string     `json:"alg"`
+		State     string     `json:"state"`
+		Created   *time.Time `json:"created"`
+		SignsFrom *time.Time `json:"signs_from"`
+		LeavesAt  *time.Time `json:"leaves_at"`
+	} `json:"keys"`
+	LastRead *time.Time `json:"last_read"`
+}
+
 // keyring asks about the keys of a realm.
-func (r *rig) keyring(t *testing.T, method, path, body string) (ring adminKeyring) {
+func (r *rig) keyring(t *testing.T, method, path, body string) (ring signingKeys) {
 	t.Helper()
 	status, text := r.ask(t, method, path, body)
 	if status != http.StatusOK {
@@ -152,7 +166,7 @@ mtls bare {
 		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"`, 400, "the body is no object such as"},
 		{http.MethodPost, keysPath + "/rotate", `["retire"]`, 400, "it does not begin with {"},
 		{http.MethodPost, keysPath + "/rotate", "retire=now", 400, "it does not begin with {"},
-		{http.MethodPost, keysPath + "/rotate", strings.Repeat(" ", maxAdminBody+1), 413, "the body has more than 4096 bytes"},
+		{http.MethodPost, keysPath + "/rotate", strings.Repeat(" ", 4<<10+1), 413, "the body has more than 4096 bytes"},
 	} {
 		status, text := r.ask(t, tc.method, tc.path, tc.body)
 		if status != tc.status || !strings.Contains(text, tc.want) {

@@ -76,7 +76,7 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 		"certificate_untrusted": r.issueBy(r.otherCA, "billing-of-another-ca", testpki.CommonName("billing")),
 	}
 	twin := r.issue("twin")
-	r.write("deny", []byte("thumbprint "+hashOf(leaves["certificate_revoked"].Cert.Raw)+"\n"))
+	r.write("deny", []byte("thumbprint "+testpki.HashOf(leaves["certificate_revoked"].Cert.Raw)+"\n"))
 	r.adminOn = true
 	realm := `mtls shut {
 	trust_pool rig @DIR@/clients-ca.pem ` + t.Name() + `
@@ -91,7 +91,7 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 		subject CN=denied
 	}
 	client old {
-		thumbprint ` + hashOf(leaves["certificate_expired"].Cert.Raw) + `
+		thumbprint ` + testpki.HashOf(leaves["certificate_expired"].Cert.Raw) + `
 	}` + sharedRealm[strings.Index(sharedRealm, "\n\tclient one"):]
 	r.start(realm, strings.NewReplacer("verifier mtls", "verifier mtls shut", "\tmtls_auth\n", "\tmtls_auth {\n\t\trealm shut\n\t}\n").Replace(verifierSite))
 	clock.advance(45 * time.Minute)

@@ -184,7 +184,7 @@ func startForeign(t *testing.T) (*rig, *otherServer, *rigClock, *testpki.Leaf) {
 }
 
 func foreignRealm(t *testing.T) string {
-	return strings.Replace(clockRealmOf(t), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient other/billing {\nthumbprint "+someSHA256+"\n}\nclient billing.partner", 1)
+	return strings.Replace(clockRealmOf(t), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient other/billing {\nthumbprint "+testpki.SomeSHA256+"\n}\nclient billing.partner", 1)
 }
 
 // untilToken asks over one open connection until the answer is what it should be.
@@ -268,7 +268,7 @@ func TestC1_C2_TheCertificateOfAnotherServersToken(t *testing.T) {
 	}
 	c := r.caller(t, "h1", job)
 	c.get("https://other.test/", bearer(token)).wantStatus(t, http.StatusOK)
-	if err := os.WriteFile(r.dir+"/deny.txt", []byte("thumbprint "+hashOf(job.Cert.Raw)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(r.dir+"/deny.txt", []byte("thumbprint "+testpki.HashOf(job.Cert.Raw)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.wantBearer(t, r.untilToken(t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
@@ -335,7 +335,7 @@ func TestR41_KeyRolloverOfAnotherCaddy(t *testing.T) {
 	billing := r.issue("billing")
 	r.selfSigned("sensor")
 	for _, name := range []string{"one.pem", "two.pem"} {
-		r.write(name, keyPEM(t, testpki.MustKey(t, testpki.P256)))
+		r.write(name, testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	}
 	global := func(key string) string {
 		return strings.Replace(clockRealmOf(t), "issuer https://auth.test {", "issuer https://localhost:@HTTPS@/as {\nsigning_key \"@DIR@/"+key+"\"", 1)

@@ -160,7 +160,7 @@ func (node *process) ask(method, path, body string) (status int, answer string, 
 }
 
 // keyring returns what a node says of its keys.
-func (node *process) keyring(t *testing.T) (ring adminKeyring) {
+func (node *process) keyring(t *testing.T) (ring signingKeys) {
 	t.Helper()
 	status, text, err := node.ask(http.MethodGet, "/mtls/realms/default/keys", "")
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil {
@@ -170,7 +170,7 @@ func (node *process) keyring(t *testing.T) (ring adminKeyring) {
 }
 
 // has returns the ids of a node's keys in a state.
-func (ring adminKeyring) has(state string) (kids []string) {
+func (ring signingKeys) has(state string) (kids []string) {
 	for _, key := range ring.Keys {
 		if key.State == state {
 			kids = append(kids, key.ID)
@@ -183,7 +183,7 @@ func (ring adminKeyring) has(state string) (kids []string) {
 func (node *process) rotate(t *testing.T, body string) string {
 	t.Helper()
 	status, text, err := node.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", body)
-	var ring adminKeyring
+	var ring signingKeys
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil || ring.Rotated == "" {
 		t.Fatalf("%s answers %d %q, %v", node.name, status, text, err)
 	}

@@ -24,7 +24,7 @@ func TestE2_NoClients(t *testing.T) {
 			for _, protocol := range rigProtocols {
 				for _, leaf := range leaves {
 					c := r.caller(t, protocol, leaf)
-					word := refusedWord
+					word := rigRefused
 					if leaf == nil {
 						word = "certificate_missing"
 						c.get("https://public.test/", with("X-Client-Id", "x")).wantStatus(t, http.StatusOK).wantClient(t, "")

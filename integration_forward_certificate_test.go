@@ -91,7 +91,7 @@ func TestForwardCertificate(t *testing.T) {
 	sub := testpki.MustIntermediate(t, r.ca, testpki.CommonName("Sub CA"))
 	billing, sensor, stranger := r.issueBy(sub, "billing"), r.selfSigned("sensor"), r.issueBy(r.otherCA, "billing")
 	// in another order, with what does not belong to it, and without the anchor
-	billing = presenting(billing, r.otherCA.Cert, sensor.Cert, sub.Cert)
+	billing = testpki.Presenting(billing, r.otherCA.Cert, sensor.Cert, sub.Cert)
 	r.withoutProxyLog()
 	r.start(billingAndSensor, forwardCertificateSites)
 

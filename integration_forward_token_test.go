@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -204,7 +205,7 @@ func TestA10_ForwardedTokenIsNotTheCallersChoice(t *testing.T) {
 				for _, leaf := range []string{leaf, ""} {
 					got := r.caller(t, protocol, leaves[leaf]).get("https://"+host+query, forged...).wantStatus(t, http.StatusOK).wantClient(t, "")
 					for name, values := range got.seen.Header {
-						if newHeaderNames(map[string]string{"public.test": "X-Gateway-Token", "other.test": "Authorization"}[host]).contains(name) {
+						if isNamed(name, map[string]string{"public.test": "x-gateway-token", "other.test": "authorization"}[host]) {
 							t.Errorf("%s: the API was told %s: %q", host, name, values)
 						}
 					}
@@ -292,7 +293,7 @@ func TestForwardTokenOfADeniedClient(t *testing.T) {
 		open[protocol] = r.caller(t, protocol, billing)
 		r.toldToken(t, open[protocol].get("https://api.test/"), "Authorization")
 	}
-	if err := os.WriteFile(deny, []byte("thumbprint "+hashOf(billing.Cert.Raw)+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(deny, []byte("thumbprint "+testpki.HashOf(billing.Cert.Raw)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, protocol := range rigProtocols {
@@ -352,5 +353,5 @@ func TestForwardTokenIsNoAccessToken(t *testing.T) {
 		return fmt.Sprintf("https://api.test:@HTTPS@ {\n\timport mtls\n\tmtls_auth {\n\t\tforward_token {\n\t\t\taudience %s\n\t\t}\n\t}\n\treverse_proxy @UP@\n}\n", audience)
 	}
 	err := r.load(forwardTokenRealm(t, ""), site("https://auth.test"))
-	wantError(t, err, "mtls_auth: forward_token: audience 'https://auth.test' is the issuer of realm 'default' too, so its access tokens and these could be mistaken for each other; choose another audience")
+	testtool.WantError(t, err, "mtls_auth: forward_token: audience 'https://auth.test' is the issuer of realm 'default' too, so its access tokens and these could be mistaken for each other; choose another audience")
 }

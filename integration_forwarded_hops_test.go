@@ -26,7 +26,7 @@ func TestA9_ProxyKnownByItsKey(t *testing.T) {
 	const guarded, optional = "https://api.test/edge/guarded", "https://api.test/edge/optional"
 	for _, protocol := range rigProtocols {
 		t.Run(protocol, func(t *testing.T) {
-			for _, leaf := range []*testpki.Leaf{f.proxy, renewed, presenting(f.proxy, f.sensor.Cert)} {
+			for _, leaf := range []*testpki.Leaf{f.proxy, renewed, testpki.Presenting(f.proxy, f.sensor.Cert)} {
 				hop := f.caller(t, protocol, leaf)
 				hop.get(guarded, byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner").wantGone(t)
 				f.wantRefusal(t, hop.get(guarded), "edge", "certificate_missing")
@@ -36,7 +36,7 @@ func TestA9_ProxyKnownByItsKey(t *testing.T) {
 				f.wantNoToken(t, askToken(hop, "https://auth.test/edge", "the-proxy"), "certificate_missing")
 			}
 			// the proxy's certificate without its key, behind one's own
-			for _, leaf := range []*testpki.Leaf{f.sensor, presenting(f.sensor, f.proxy.Cert)} {
+			for _, leaf := range []*testpki.Leaf{f.sensor, testpki.Presenting(f.sensor, f.proxy.Cert)} {
 				other := f.caller(t, protocol, leaf)
 				other.get(guarded, byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "sensor-7").wantGone(t)
 				f.wantToken(t, askToken(other, "https://auth.test/edge", "sensor-7", byRFC9440.send(f.billing)), "sensor-7", f.sensor)

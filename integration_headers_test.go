@@ -178,11 +178,11 @@ func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *test
 // protectedIn lists what in the headers and trailers of a request could pass
 // for an identity at some server.
 func protectedIn(seen *seenRequest) []string {
-	protected := newHeaderNames(append([]string{"X-Client-Id", "X-Client-Tenant"}, foreignIdentityHeaders...)...)
+	protected := append([]string{"x-client-id", "x-client-tenant"}, gatewayHeaders...)
 	var found []string
 	for _, header := range []http.Header{seen.Header, seen.Trailer} {
 		for name, values := range header {
-			if protected.contains(name) {
+			if isNamed(name, protected...) {
 				found = append(found, fmt.Sprintf("%s: %q", name, values))
 			}
 		}

@@ -73,9 +73,9 @@ func TestHostileCertificates(t *testing.T) {
 		"not yet valid":            {issue(testpki.Validity(now.Add(time.Hour), now.Add(2*time.Hour))), "certificate_expired"},
 		"valid never":              {issue(testpki.Validity(now.Add(time.Hour), now.Add(-time.Hour))), "certificate_expired"},
 		"same subject, other CA":   {testpki.MustIssue(t, r.otherCA, testpki.CommonName("billing")), "certificate_untrusted"},
-		"20 CAs above":             {presenting(below, heap...), "certificate_untrusted"},
-		"100 copies of one CA":     {presenting(below, slices.Repeat([]*x509.Certificate{r.otherCA.Cert}, 100)...), "certificate_untrusted"},
-		"its own issuer":           {presenting(below, below.Cert, below.Cert), "certificate_untrusted"},
+		"20 CAs above":             {testpki.Presenting(below, heap...), "certificate_untrusted"},
+		"100 copies of one CA":     {testpki.Presenting(below, slices.Repeat([]*x509.Certificate{r.otherCA.Cert}, 100)...), "certificate_untrusted"},
+		"its own issuer":           {testpki.Presenting(below, below.Cert, below.Cert), "certificate_untrusted"},
 		"name of 60 KiB":           {issue(testpki.CommonName(string(make([]byte, 60<<10)))), "certificate_unknown"},
 		"empty subject and issuer": {testpki.MustSelfSigned(t, testpki.Subject(pkix.Name{})), "certificate_untrusted"},
 	} {

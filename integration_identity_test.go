@@ -17,17 +17,10 @@ import (
 // wantReason fails the test unless the refusal was for this reason.
 func (r *rig) wantReason(t *testing.T, got reply, reason string) {
 	t.Helper()
-	got.wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+	got.wantRefused(t, "default", http.StatusUnauthorized, rigRefused)
 	if entry := r.logs.withErrorID(t, "client refused", got.errorID); entry.str("reason") != reason {
 		t.Errorf("the reason is %q (%s), want %q", entry["reason"], entry["detail"], reason)
 	}
-}
-
-// presenting returns a leaf that presents further certificates after its own.
-func presenting(leaf *testpki.Leaf, more ...*x509.Certificate) *testpki.Leaf {
-	changed := *leaf
-	changed.Chain = more
-	return &changed
 }
 
 func TestB1_NoCertificate(t *testing.T) {
@@ -163,18 +156,18 @@ func TestB5_OnlyTheLeafCounts(t *testing.T) {
 		client string
 		reason string
 	}{
-		"self-signed before a client's":    {presenting(mallory, billing.Cert), "", "certificate_untrusted"},
-		"self-signed before a pinned one":  {presenting(mallory, sensor.Cert), "", "certificate_untrusted"},
-		"self-signed before client and CA": {presenting(mallory, billing.Cert, r.ca.Cert), "", "certificate_untrusted"},
-		"other CA before client and CAs":   {presenting(stranger, billing.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
-		"brings its own CA":                {presenting(stranger, r.otherCA.Cert), "", "certificate_untrusted"},
-		"CA of the right name":             {presenting(otherBelow, sub.Cert), "", "certificate_untrusted"},
-		"CAs in a heap":                    {presenting(otherBelow, otherSub.Cert, sub.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
-		"unknown before a client's":        {presenting(unknown, billing.Cert, sensor.Cert), "", "certificate_unknown"},
-		"client before another":            {presenting(sensor, billing.Cert), "sensor-7", ""},
+		"self-signed before a client's":    {testpki.Presenting(mallory, billing.Cert), "", "certificate_untrusted"},
+		"self-signed before a pinned one":  {testpki.Presenting(mallory, sensor.Cert), "", "certificate_untrusted"},
+		"self-signed before client and CA": {testpki.Presenting(mallory, billing.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"other CA before client and CAs":   {testpki.Presenting(stranger, billing.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"brings its own CA":                {testpki.Presenting(stranger, r.otherCA.Cert), "", "certificate_untrusted"},
+		"CA of the right name":             {testpki.Presenting(otherBelow, sub.Cert), "", "certificate_untrusted"},
+		"CAs in a heap":                    {testpki.Presenting(otherBelow, otherSub.Cert, sub.Cert, r.otherCA.Cert, r.ca.Cert), "", "certificate_untrusted"},
+		"unknown before a client's":        {testpki.Presenting(unknown, billing.Cert, sensor.Cert), "", "certificate_unknown"},
+		"client before another":            {testpki.Presenting(sensor, billing.Cert), "sensor-7", ""},
 		"below an intermediate":            {below, "billing.partner", ""},
-		"intermediate withheld":            {presenting(below), "", "certificate_untrusted"},
-		"intermediates in disorder":        {presenting(below, mallory.Cert, r.ca.Cert, otherSub.Cert, sub.Cert), "billing.partner", ""},
+		"intermediate withheld":            {testpki.Presenting(below), "", "certificate_untrusted"},
+		"intermediates in disorder":        {testpki.Presenting(below, mallory.Cert, r.ca.Cert, otherSub.Cert, sub.Cert), "billing.partner", ""},
 	} {
 		for _, protocol := range rigProtocols {
 			t.Run(name+"/"+protocol, func(t *testing.T) {

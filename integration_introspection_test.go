@@ -14,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // introspectRealm has the clients of two APIs, and the APIs.
@@ -308,7 +309,7 @@ func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 // TestD5_EarlyDataAtTheIssuer: a request that came before the handshake ended
 // may be one that somebody sends again.
 func TestD5_EarlyDataAtTheIssuer(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
 	}
 	r := newRig(t)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,10 +214,10 @@ func TestB10_StolenCertificate(t *testing.T) {
 		san_dns *.example.com
 	}
 	client by-thumbprint {
-		thumbprint `+hashOf(victims["by-thumbprint"].Cert.Raw)+`
+		thumbprint `+testpki.HashOf(victims["by-thumbprint"].Cert.Raw)+`
 	}
 	client by-key {
-		public_key `+hashOf(victims["by-key"].Cert.RawSubjectPublicKeyInfo)+`
+		public_key `+testpki.HashOf(victims["by-key"].Cert.RawSubjectPublicKeyInfo)+`
 	}
 	client by-file {
 		certificate "@DIR@/file.pem"
@@ -268,7 +269,7 @@ func TestB10_CertificateInTwoJWKS(t *testing.T) {
 		t.Helper()
 		r.logs.wait(t, message, func(entry logEntry) bool {
 			return strings.HasPrefix(entry.str("msg"), message) && entry.str("level") == level && entry.str("realm") == "default" &&
-				fmt.Sprint(entry["client_ids"]) == "[first second]" && entry.str("thumbprint") == hashOf(shared.Cert.Raw)
+				fmt.Sprint(entry["client_ids"]) == "[first second]" && entry.str("thumbprint") == testpki.HashOf(shared.Cert.Raw)
 		})
 	}
 	open := map[string]*caller{}
@@ -349,11 +350,12 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 // TestJWKSIsNotFetchedAtProvisioning: `caddy validate` asks nobody, and until
 // the first fetch the client has no certificate.
 func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
-	server := newJWKSServer(t, new(rigClock))
-	server.publish(t, testpki.MustSelfSigned(t))
-	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks_uri":"`+server.url+`/jwks.json"}]}`)
+	var fetches atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetches.Add(1) }))
+	defer server.Close()
+	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks_uri":"`+server.URL+`/jwks.json"}]}`)
 	realm := app.Realms[defaultRealm]
-	if got := server.count(); got != 0 || realm.directory.Unfetched() != 1 {
+	if got := fetches.Load(); got != 0 || realm.directory.Unfetched() != 1 {
 		t.Errorf("%d fetches", got)
 	}
 	registry := realm.current.Load().parts.registry
@@ -371,7 +373,7 @@ func TestNearMissOfAJWKS(t *testing.T) {
 	realm := app.Realms[defaultRealm]
 	current := realm.current.Load()
 	id, refusal, _ := current.Authenticate(t.Context(), listed.Presented(), "")
-	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != hashOf(listed.Cert.Raw) {
+	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != testpki.HashOf(listed.Cert.Raw) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
 	_, refusal, _ = current.Authenticate(t.Context(), renewed.Presented(), "")
@@ -379,7 +381,7 @@ func TestNearMissOfAJWKS(t *testing.T) {
 		t.Fatalf("refusal %+v", refusal)
 	}
 	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")
-	for _, want := range []string{"the JWKS of client 'a' lists another certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + hashOf(listed.Cert.Raw) + "'"} {
+	for _, want := range []string{"the JWKS of client 'a' lists another certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + testpki.HashOf(listed.Cert.Raw) + "'"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("explained as %s, want %s", told, want)
 		}

@@ -94,7 +94,7 @@ func TestModesOfTheDirective(t *testing.T) {
 		{"/optional", "none", 200, "", ""},
 		{"/optional", "billing", 200, "billing.partner", ""},
 		{"/optional", "sensor", 200, "sensor-7", ""},
-		{"/optional", "stranger", 401, "", refusedWord},
+		{"/optional", "stranger", 401, "", rigRefused},
 
 		{"/report", "none", 200, "", ""},
 		{"/report", "billing", 200, "billing.partner", ""},
@@ -103,19 +103,19 @@ func TestModesOfTheDirective(t *testing.T) {
 
 		{"/allow/exact", "billing", 200, "billing.partner", ""},
 		{"/allow/exact", "sensor", 403, "", ""},
-		{"/allow/exact", "stranger", 401, "", refusedWord},
+		{"/allow/exact", "stranger", 401, "", rigRefused},
 		{"/allow/exact", "none", 401, "", "certificate_missing"},
 		{"/allow/wildcard", "billing", 200, "billing.partner", ""},
 		{"/allow/wildcard", "sensor", 403, "", ""},
 		{"/allow/everyone", "sensor", 200, "sensor-7", ""},
-		{"/allow/everyone", "stranger", 401, "", refusedWord},
+		{"/allow/everyone", "stranger", 401, "", rigRefused},
 
 		{"/scope", "billing", 200, "billing.partner", ""},
 		{"/scope", "sensor", 403, "", ""},
 
 		{"/realm/default", "sensor", 200, "sensor-7", ""},
 		{"/realm/devices", "sensor", 200, "device-1", ""},
-		{"/realm/devices", "billing", 401, "", refusedWord},
+		{"/realm/devices", "billing", 401, "", rigRefused},
 	}
 	for _, protocol := range rigProtocols {
 		for _, tc := range tests {

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 func init() { caddy.RegisterModule(new(countedPool)) }
@@ -85,7 +86,7 @@ func (p *countedPool) Provision(caddy.Context) error {
 		return (*fail)()
 	}
 	var err error
-	p.certs, err = parseCAFile(p.Name, *c.pem.Load())
+	p.certs, err = certificatesOf(*c.pem.Load())
 	return err
 }
 
@@ -175,9 +176,9 @@ func TestB4_TrustPoolOverHTTP(t *testing.T) {
 	defer close(release)
 	clock.advance(30 * time.Minute)
 	<-hangs
-	before := r.current()
+	before := r.poolSwaps()
 	r.write("file.pem", append(r.ca.PEM(), testpki.MustCA(t).PEM()...))
-	r.until(clock, "the file to count", func() bool { return r.current() != before })
+	r.until(clock, "the file to count", func() bool { return r.poolSwaps() != before })
 	clock.advance(time.Hour)
 	c.get("https://api.test/").wantStatus(t, http.StatusOK)
 	if n := len(hangs); n != 0 {
@@ -236,17 +237,6 @@ func (r *rig) storedCA(name string) *testpki.CA {
 	return &testpki.CA{Cert: cert, Key: key, Chain: []*x509.Certificate{cert}}
 }
 
-// lastSuccess is when the source of the trust pool that was loaded the longest
-// ago was loaded.
-func (r *rig) lastSuccess() time.Time {
-	r.t.Helper()
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return module.(*App).Realms[defaultRealm].trustPools[0].lastSuccess()
-}
-
 // localCA declares Caddy's internal CA. A test that uses it must: where nothing
 // declares it, skip_install_trust is not heard with auto_https off, and Caddy
 // puts its root into the trust store of the machine.
@@ -257,15 +247,16 @@ func localCA(options string) string { return "pki {\nca local {\n" + options + "
 func TestTrustPoolOfCaddysCA(t *testing.T) {
 	for _, module := range []string{"pki_root", "pki_intermediate"} {
 		r, clock := newRig(t), newRigClock(t)
+		r.adminOn = true
 		r.start(localCA("")+poolRealm(clocked(t, module+" local")+"\ntrust_pool_refresh 1m"), oneSite)
 		c := r.caller(t, "h2", r.issueBy(r.storedCA("intermediate"), "billing"))
 		c.get("https://api.test/").wantStatus(t, http.StatusOK)
-		before := r.current()
+		before := r.poolSwaps()
 		for range 3 {
-			last := r.lastSuccess()
-			r.until(clock, "another load", func() bool { return r.lastSuccess().After(last) })
+			last := r.poolLastSuccess(t)
+			r.until(clock, "another load", func() bool { return r.poolLastSuccess(t) > last })
 		}
-		if r.current() != before {
+		if r.poolSwaps() != before {
 			t.Errorf("%s: the CA is the same, but something was swapped", module)
 		}
 		c.get("https://api.test/").wantStatus(t, http.StatusOK)
@@ -275,7 +266,7 @@ func TestTrustPoolOfCaddysCA(t *testing.T) {
 // TestTrustPoolOfARenewedCA: an intermediate CA that Caddy renews takes the place
 // of the one before.
 func TestTrustPoolOfARenewedCA(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("Caddy copies its CA without the lock under which it renews it")
 	}
 	r, clock := newRig(t), newRigClock(t)
@@ -283,8 +274,8 @@ func TestTrustPoolOfARenewedCA(t *testing.T) {
 	pki := localCA("maintenance_interval 1s\nrenewal_window_ratio 0.99999999\nintermediate_lifetime 20h\n")
 	r.start(pki+poolRealm(clocked(t, "pki_intermediate local")+"\ntrust_pool_refresh 1m"), oneSite)
 	c := r.caller(t, "h2", r.issueBy(r.storedCA("intermediate"), "billing"))
-	before := r.current()
-	r.until(clock, "a renewed CA", func() bool { return r.current() != before })
+	before := r.poolSwaps()
+	r.until(clock, "a renewed CA", func() bool { return r.poolSwaps() != before })
 	r.until(clock, "the end of the CA before it", func() bool {
 		return c.get("https://api.test/").status == http.StatusUnauthorized
 	})
@@ -320,12 +311,12 @@ func TestTrustPoolInstances(t *testing.T) {
 		r.until(clock, "another load", func() bool { return counts.provisioned.Load() > before })
 	}
 	alive(1)
-	snapshot := r.current()
+	swaps := r.poolSwaps()
 	for range 5 {
 		again()
 		alive(1)
 	}
-	if r.current() != snapshot {
+	if r.poolSwaps() != swaps {
 		t.Error("the pool is the same, but something was swapped")
 	}
 
@@ -349,7 +340,7 @@ func TestTrustPoolInstances(t *testing.T) {
 	c.get("https://api.test/").wantStatus(t, http.StatusOK)
 	counts.fail.Store(nil)
 	counts.hold(r.serverCA)
-	r.until(clock, "the new CA", func() bool { return r.current() != snapshot })
+	r.until(clock, "the new CA", func() bool { return r.poolSwaps() != swaps })
 	alive(1)
 	r.wantReason(t, c.get("https://api.test/"), "certificate_untrusted")
 
@@ -386,12 +377,12 @@ func TestReloadWhileATrustPoolLoads(t *testing.T) {
 	if counts.loading.Load() != 1 {
 		t.Fatal("the load has ended too early")
 	}
-	snapshot := r.current()
+	swaps := r.poolSwaps()
 	close(gate)
 	r.until(clock, "the end of all instances but one", func() bool {
 		return counts.loading.Load() == 0 && counts.provisioned.Load()-counts.cleaned.Load() == 1
 	})
-	if r.current() != snapshot {
+	if r.poolSwaps() != swaps {
 		t.Error("what the old configuration loaded was swapped into the new one")
 	}
 	c.eventually(t, http.StatusOK)

@@ -42,7 +42,7 @@ func TestC4_RevokedIntermediate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, protocol := range rigProtocols {
-		open[protocol].eventually(t, http.StatusUnauthorized).wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+		open[protocol].eventually(t, http.StatusUnauthorized).wantRefused(t, "default", http.StatusUnauthorized, rigRefused)
 		r.caller(t, protocol, beside).get("https://api.test/").wantStatus(t, http.StatusOK)
 	}
 	r.logs.wait(t, "the reason", func(entry logEntry) bool {
@@ -77,7 +77,7 @@ func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	case got := <-answered:
 		t.Errorf("the other client's requests waited, or this one did not: %d", got.status)
 	default:
-		(<-answered).wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+		(<-answered).wantRefused(t, "default", http.StatusUnauthorized, rigRefused)
 	}
 	if took := time.Since(start); took < 2*time.Second || took > 2*revocation.DefaultOCSPTimeout {
 		t.Errorf("waited for %s", took)
@@ -130,7 +130,7 @@ func revokedAndOthers(t *testing.T, r *rig) (realm string, leaves map[string]*te
 		"stranger": r.issueBy(r.otherCA, "stranger", testpki.CommonName("billing")),
 	}
 	r.write("clients.crl", testpki.CRL(t, r.ca, 1, time.Now().Add(time.Hour), leaves["revoked"].Cert))
-	r.write("deny", []byte("thumbprint "+hashOf(leaves["denied"].Cert.Raw)+"\nthumbprint "+hashOf(leaves["sensor"].Cert.Raw)+"\n"))
+	r.write("deny", []byte("thumbprint "+testpki.HashOf(leaves["denied"].Cert.Raw)+"\nthumbprint "+testpki.HashOf(leaves["sensor"].Cert.Raw)+"\n"))
 	realm = strings.Replace(issuerRealm(""), "issuer https", "revocation {\ncrl \"@DIR@/clients.crl\"\ndeny \"@DIR@/deny\"\n}\nissuer https", 1)
 	return realm, leaves
 }
@@ -154,7 +154,7 @@ func TestC6_RevokedClientCannotRenew(t *testing.T) {
 			if answer := asJSON(t, got.body); answer["error"] != "invalid_client" || answer["access_token"] != nil {
 				t.Errorf("%s: %s", name, got.body)
 			}
-			thumbprint := hashOf(leaves[name].Cert.Raw)
+			thumbprint := testpki.HashOf(leaves[name].Cert.Raw)
 			r.logs.wait(t, "the reason of "+name, func(entry logEntry) bool {
 				return entry.str("reason") == reason && entry.str("thumbprint") == thumbprint
 			})
@@ -163,7 +163,7 @@ func TestC6_RevokedClientCannotRenew(t *testing.T) {
 	// and a connection that has got tokens before
 	c := r.caller(t, "h2", leaves["billing"])
 	r.token(t, c, "https://auth.test/connect/token", form("billing.partner"))
-	r.write("deny", []byte("thumbprint "+hashOf(leaves["billing"].Cert.Raw)+"\n"))
+	r.write("deny", []byte("thumbprint "+testpki.HashOf(leaves["billing"].Cert.Raw)+"\n"))
 	c.eventually(t, http.StatusUnauthorized)
 	c.do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).wantStatus(t, http.StatusUnauthorized)
 }
@@ -175,7 +175,7 @@ func TestE1_RevokedLooksTheSame(t *testing.T) {
 	realm, leaves := revokedAndOthers(t, r)
 	r.start(realm, oneSite+issuerSite)
 	for _, protocol := range rigProtocols {
-		want := sameness(r.caller(t, protocol, leaves["stranger"]).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, refusedWord))
+		want := sameness(r.caller(t, protocol, leaves["stranger"]).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, rigRefused))
 		tokenOf := func(name string) string {
 			got := r.caller(t, protocol, leaves[name]).do(http.MethodPost, "https://auth.test/connect/token", form("billing.partner")).wantStatus(t, http.StatusUnauthorized)
 			header := got.header.Clone()
@@ -186,7 +186,7 @@ func TestE1_RevokedLooksTheSame(t *testing.T) {
 		}
 		wantToken := tokenOf("stranger")
 		for _, name := range []string{"revoked", "denied", "sensor", "unknown"} {
-			if got := sameness(r.caller(t, protocol, leaves[name]).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, refusedWord)); got != want {
+			if got := sameness(r.caller(t, protocol, leaves[name]).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, rigRefused)); got != want {
 				t.Errorf("%s, %s is answered\n%s\nand a stranger\n%s", protocol, name, got, want)
 			}
 			if got := tokenOf(name); got != wantToken {
@@ -210,7 +210,7 @@ func TestOCSPByOpenSSL(t *testing.T) {
 	r.start(revocationRealm("ocsp "+opensslResponder(t, r.dir)), oneSite)
 	for _, protocol := range rigProtocols {
 		r.caller(t, protocol, good).eventually(t, http.StatusOK)
-		r.caller(t, protocol, revoked).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+		r.caller(t, protocol, revoked).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, rigRefused)
 	}
 	r.logs.wait(t, "the reason", func(entry logEntry) bool {
 		return entry.str("reason") == "certificate_revoked" && strings.Contains(entry.str("detail"), "an OCSP responder says it is revoked")

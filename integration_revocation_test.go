@@ -187,7 +187,7 @@ func TestC2_DenyFileOverAReload(t *testing.T) {
 	r := newRig(t)
 	r.issue("billing")
 	sensor := r.selfSigned("sensor")
-	r.write("deny", []byte("thumbprint "+hashOf(sensor.Cert.Raw)+"\n"))
+	r.write("deny", []byte("thumbprint "+testpki.HashOf(sensor.Cert.Raw)+"\n"))
 	r.start(revocationRealm(`deny "@DIR@/deny"`), oneSite)
 	r.caller(t, "h1", sensor).get("https://api.test/").wantStatus(t, http.StatusUnauthorized)
 	r.write("deny", nil)
@@ -217,7 +217,7 @@ func TestC2_DenyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rules := "thumbprint " + hashOf(sensor.Cert.Raw) + "\n"
+	rules := "thumbprint " + testpki.HashOf(sensor.Cert.Raw) + "\n"
 	write(rules)
 	pinned.eventually(t, http.StatusUnauthorized).wantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 	named.get("https://api.test/").wantStatus(t, http.StatusOK)

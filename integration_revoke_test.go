@@ -104,7 +104,10 @@ func TestR40_RevocationReachesEveryNode(t *testing.T) {
 	}
 	r.revoke(t, "h2", leaves["billing.partner"], "billing.partner", first)
 	other.revoke(t, "h2", leaves["billing.partner"], "billing.partner", second)
-	const slack = rigPatience // of a machine that does other things too
+	const (
+		revokedPoll = 5 * time.Second
+		slack       = rigPatience // of a machine that does other things too
+	)
 	for deadline := time.Now().Add(revokedPoll + slack); ; {
 		open := 0
 		for node := range nodes {

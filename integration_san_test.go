@@ -64,7 +64,7 @@ type nameKeys struct{ keyed, old, gone *testpki.Leaf }
 func startNames(t *testing.T) (*rig, nameKeys) {
 	r := newRig(t)
 	keys := nameKeys{r.selfSigned("keyed"), r.selfSigned("old"), r.selfSigned("gone")}
-	r.start(strings.NewReplacer("@KEY@", keyHash(keys.keyed), "@OLD@", hashOf(keys.old.Cert.Raw), "@GONE@", hashOf(keys.gone.Cert.Raw),
+	r.start(strings.NewReplacer("@KEY@", keyHash(keys.keyed), "@OLD@", testpki.HashOf(keys.old.Cert.Raw), "@GONE@", testpki.HashOf(keys.gone.Cert.Raw),
 		"@TOMORROW@", time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339),
 		"@YESTERDAY@", time.Now().Add(-24*time.Hour).UTC().Format(time.RFC3339)).Replace(sanRealm), sanSite)
 	return r, keys
@@ -94,7 +94,7 @@ func TestNamesAdmit(t *testing.T) {
 		{keys.keyed, "keyed", "public_key", keyHash(keys.keyed)},
 		{renewed, "keyed", "public_key", keyHash(keys.keyed)},
 		{issued, "keyed", "public_key", keyHash(keys.keyed)},
-		{keys.old, "rotating", "thumbprint", hashOf(keys.old.Cert.Raw)},
+		{keys.old, "rotating", "thumbprint", testpki.HashOf(keys.old.Cert.Raw)},
 	} {
 		for _, protocol := range rigProtocols {
 			t.Run(tc.client+"/"+protocol+"/"+tc.matched, func(t *testing.T) {
@@ -179,7 +179,7 @@ mtls {
 	trust_pool rig "@DIR@/clients-ca.pem" `+t.Name()+`
 	client sensor-7 {
 		public_key `+keyHash(old)+` until `+end+`
-		thumbprint `+hashOf(next.Cert.Raw)+`
+		thumbprint `+testpki.HashOf(next.Cert.Raw)+`
 	}
 }
 `, oneSite)

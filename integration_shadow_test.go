@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 const (
@@ -58,7 +59,7 @@ func TestShadowTrustPool(t *testing.T) {
 	moved, old := r.issueBy(r.otherCA, "moved"), r.issue("old")
 	narrow, chained := r.issueBy(r.otherCA, "narrow"), r.issue("chained")
 	pinned, stranger := r.selfSigned("pinned"), r.issue("stranger")
-	r.start(strings.NewReplacer("CLOCK", t.Name(), "OTHERCA", hashOf(r.otherCA.Cert.Raw)).Replace(shadowRealm), shadowSite)
+	r.start(strings.NewReplacer("CLOCK", t.Name(), "OTHERCA", testpki.HashOf(r.otherCA.Cert.Raw)).Replace(shadowRealm), shadowSite)
 	first := series(t, r.metrics(t), "shadowed")
 	now := func() map[string]float64 {
 		current := series(t, r.metrics(t), "shadowed")
@@ -94,7 +95,7 @@ func TestShadowTrustPool(t *testing.T) {
 		}
 		line := said[0]
 		if line.str("level") != "warn" || line.str("realm") != "shadowed" || line.str("subject") != "CN="+id || line.str("issuer") != "CN=Clients CA" ||
-			line.str("thumbprint") != hashOf(leaf.Cert.Raw) || !strings.Contains(line.str("why"), "unknown authority") {
+			line.str("thumbprint") != testpki.HashOf(leaf.Cert.Raw) || !strings.Contains(line.str("why"), "unknown authority") {
 			t.Errorf("log line %v", line)
 		}
 	}
@@ -145,7 +146,7 @@ func TestShadowTrustPoolIssuedBy(t *testing.T) {
 	r.write("next.pem", again.PEM())
 	billing := r.issue("billing")
 	r.start("mtls {\ntrust_pool file @DIR@/clients-ca.pem\nshadow_trust_pool file @DIR@/next.pem\nclient billing.partner {\nsubject CN=billing\nissued_by "+
-		hashOf(r.ca.Cert.Raw)+"\n}\n}\n", oneSite)
+		testpki.HashOf(r.ca.Cert.Raw)+"\n}\n}\n", oneSite)
 	r.caller(t, "h2", billing).get("https://api.test/").wantStatus(t, http.StatusOK)
 	line := r.logs.wait(t, "the failure", func(entry logEntry) bool { return entry.str("msg") == shadowComplaint })
 	if line.str("why") != "no certificate of the chain is in the client's issued_by" || line.str("client_id") != "billing.partner" {
@@ -164,7 +165,7 @@ func TestShadowTrustPoolThatPanics(t *testing.T) {
 	realm := poolRealm(clocked(t) + "\nshadow_trust_pool counted " + t.Name() + "\ntrust_pool_refresh 1m")
 	r.https, r.http = rigPort(t), rigPort(t)
 	err := r.load(realm, patientSite)
-	wantError(t, err, "realm 'default': shadow_trust_pool: the module 'counted' panics: out of order")
+	testtool.WantError(t, err, "realm 'default': shadow_trust_pool: the module 'counted' panics: out of order")
 	counts.fail.Store(nil)
 	r.start(realm, patientSite)
 	c := r.caller(t, "h2", billing)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // sourceFailed waits for the log line about a source of clients that failed.
@@ -22,7 +23,7 @@ func (r *rig) sourceFailed(t *testing.T, source, want string) {
 func pinsFile(members string, leaves map[string]*testpki.Leaf) []byte {
 	var records []string
 	for id, leaf := range leaves {
-		records = append(records, fmt.Sprintf(`{"client_id":%q,"x509_thumbprints":%q%s}`, id, hashOf(leaf.Cert.Raw), members))
+		records = append(records, fmt.Sprintf(`{"client_id":%q,"x509_thumbprints":%q%s}`, id, testpki.HashOf(leaf.Cert.Raw), members))
 	}
 	return []byte("[" + strings.Join(records, ",\n") + "]")
 }
@@ -167,13 +168,13 @@ func TestB4_ClientsFileAtTheStart(t *testing.T) {
 		{"missing", "realm 'default': clients from file:" + r.dir + "/partners.json: stat "},
 		{"", "it is no JSON array"},
 		{"[{]", "record 1, at or after line 1"},
-		{`[{"client_id":"billing.partner","x509_thumbprints":"` + someSHA256 + `"}]`, "client 'billing.partner' is in config and in file:"},
+		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and in file:"},
 		{`[{"client_id":"a"}]`, "client 'a': no credential"},
 	} {
 		if broken.content != "missing" {
 			r.write("partners.json", []byte(broken.content))
 		}
-		wantError(t, r.load(realm, oneSite), broken.want)
+		testtool.WantError(t, r.load(realm, oneSite), broken.want)
 		r.caller(t, "h1", billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
 	}
 }

@@ -173,7 +173,7 @@ func TestE3_TextOfCertificatesInLogs(t *testing.T) {
 			t.Run(name+"/"+protocol, func(t *testing.T) {
 				leaf := testpki.MustIssue(t, r.ca, hostileSubject(t, text))
 				r.leaves = append(r.leaves, leaf)
-				got := r.caller(t, protocol, leaf).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, refusedWord)
+				got := r.caller(t, protocol, leaf).get("https://api.test/").wantRefused(t, "default", http.StatusUnauthorized, rigRefused)
 				entry := r.logs.withErrorID(t, "client refused", got.errorID)
 				for _, field := range []string{"subject", "issuer", "hint", "detail", "register", "client_id"} {
 					value := entry.str(field)

@@ -11,6 +11,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // reused tells whether a request went over a connection that was open already.
@@ -252,7 +253,7 @@ func TestC3_SessionOfAnotherSite(t *testing.T) {
 // Early data can be replayed by anybody who recorded it, so what comes in it is
 // to be sent again. Only sites that ask for no certificate take any.
 func TestD5_EarlyData(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
 	}
 	r := newRig(t)

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -40,14 +38,14 @@ func (r *rig) replace(name string, content []byte) {
 	}
 }
 
-// current is what the default realm of the running configuration decides by.
-func (r *rig) current() *snapshot {
-	r.t.Helper()
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return module.(*App).Realms[defaultRealm].current.Load()
+// poolSwaps counts how often a trust pool of the realm was replaced.
+func (r *rig) poolSwaps() int { return len(r.said(poolChanged)) }
+
+// poolLastSuccess is when the trust pool was last read without an error, by the
+// metric. It needs adminOn.
+func (r *rig) poolLastSuccess(t *testing.T) float64 {
+	t.Helper()
+	return series(t, r.metrics(t), "default")[`source_last_success_timestamp_seconds{source="trust_pool"}`]
 }
 
 // until moves the clock until the condition holds.
@@ -70,6 +68,7 @@ func (r *rig) said(message string, texts ...string) []logEntry {
 
 const (
 	poolComplaint = "a trust pool cannot be loaded again; the CAs it had stay in force"
+	poolChanged   = "the trust pool has changed"
 	poolMended    = "the trust pool can be loaded again"
 )
 
@@ -155,9 +154,6 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 	r.start(poolRealm("trust_pool file @DIR@/pool.pem @DIR@/signal.pem\nshadow_trust_pool rig @DIR@/other-ca.pem "+t.Name()), oneSite)
 	c := r.caller(t, "h2", billing)
 	c.get("https://api.test/").wantStatus(t, http.StatusOK)
-	lastSuccess := func() float64 {
-		return series(t, r.metrics(t), "default")[`source_last_success_timestamp_seconds{source="trust_pool"}`]
-	}
 	damagedAt := 1 + bytes.Count(r.otherCA.PEM(), []byte("\n"))
 	for _, test := range []struct {
 		name    string
@@ -173,7 +169,7 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 		{"missing", nil, []string{"pool.pem", "no such file"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			snapshot, complaints, mended := r.current(), len(r.said(poolComplaint)), len(r.said(poolMended))
+			swaps, complaints, mended := r.poolSwaps(), len(r.said(poolComplaint)), len(r.said(poolMended))
 			if test.content == nil {
 				if err := os.Remove(filepath.Join(r.dir, "pool.pem")); err != nil {
 					t.Fatal(err)
@@ -192,18 +188,18 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 				t.Errorf("log line %v", said)
 			}
 			c.get("https://api.test/").wantStatus(t, http.StatusOK)
-			if r.current() != snapshot {
+			if r.poolSwaps() != swaps {
 				t.Error("something was swapped")
 			}
 			// the broken file is looked at again and again, and holds up no other
-			stuck := lastSuccess()
+			stuck := r.poolLastSuccess(t)
 			for range 2 {
-				before := r.current()
+				before := r.poolSwaps()
 				signal = append(signal, testpki.MustCA(t).PEM()...)
 				r.write("signal.pem", signal)
-				r.until(clock, "another file to count", func() bool { return r.current() != before })
+				r.until(clock, "another file to count", func() bool { return r.poolSwaps() != before })
 			}
-			if now := lastSuccess(); now != stuck {
+			if now := r.poolLastSuccess(t); now != stuck {
 				t.Errorf("the last success moved by %v s", now-stuck)
 			}
 			if said := r.said(poolComplaint)[complaints:]; len(said) != 1 {
@@ -211,19 +207,19 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 			}
 			c.get("https://api.test/").wantStatus(t, http.StatusOK)
 
-			snapshot = r.current()
+			swaps = r.poolSwaps()
 			r.replace("pool.pem", r.otherCA.PEM())
 			r.until(clock, "the end of the trouble", func() bool { return len(r.said(poolMended)) > mended })
-			r.until(clock, "a success", func() bool { return lastSuccess() > stuck })
-			if r.current() != snapshot {
+			r.until(clock, "a success", func() bool { return r.poolLastSuccess(t) > stuck })
+			if r.poolSwaps() != swaps {
 				t.Error("the pool is the same as before, but something was swapped")
 			}
 		})
 	}
-	complaints, snapshot := len(r.said(poolComplaint)), r.current()
+	complaints, swaps := len(r.said(poolComplaint)), r.poolSwaps()
 	r.write("pool.pem", []byte("garbage again\n"))
 	r.until(clock, "a complaint", func() bool { return len(r.said(poolComplaint)) > complaints })
 	r.write("pool.pem", r.serverCA.PEM())
-	r.until(clock, "the mended file to count", func() bool { return r.current() != snapshot })
+	r.until(clock, "the mended file to count", func() bool { return r.poolSwaps() != swaps })
 	r.wantReason(t, c.get("https://api.test/"), "certificate_untrusted")
 }

@@ -68,7 +68,7 @@ func TestA9_VerifierAndProxies(t *testing.T) {
 		hop := f.caller(t, protocol, f.stranger)
 		hop.get("https://api.test/", byRFC9440.send(f.billing)).wantStatus(t, http.StatusOK).wantClient(t, "billing.partner").wantGone(t)
 		f.wantRefusal(t, hop.get("https://api.test/"), "default", "certificate_missing")
-		if got, err := f.caller(t, protocol, presenting(f.selfSigned("other"), f.stranger.Cert)).try(http.MethodGet, "https://api.test/"); err == nil {
+		if got, err := f.caller(t, protocol, testpki.Presenting(f.selfSigned("other"), f.stranger.Cert)).try(http.MethodGet, "https://api.test/"); err == nil {
 			t.Errorf("the proxy's certificate without its key is answered with %d", got.status)
 		}
 	}

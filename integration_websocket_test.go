@@ -133,7 +133,7 @@ func TestD6_WebSocketOverHTTP3(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		word := refusedWord
+		word := rigRefused
 		if leaf == nil {
 			word = "certificate_missing"
 		}

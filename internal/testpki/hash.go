@@ -47,3 +47,11 @@ func KeyPEM(tb TB, key crypto.Signer) []byte {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(tb, der, err)})
 }
+
+// Presenting returns the leaf with these certificates presented after its own,
+// instead of those of its chain.
+func Presenting(leaf *Leaf, more ...*x509.Certificate) *Leaf {
+	changed := *leaf
+	changed.Chain = more
+	return &changed
+}
