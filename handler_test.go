@@ -105,31 +105,3 @@ func TestE2_PanicIsNoWayThrough(t *testing.T) {
 		}
 	}
 }
-
-// TestE2_PanicOverTheWire: of a request over which authentication panics the
-// caller gets an end without an answer, or an error, and the API nothing.
-func TestE2_PanicOverTheWire(t *testing.T) {
-	r, clock := newRig(t), newRigClock(t)
-	billing, sensor := r.issue("billing"), r.selfSigned("sensor")
-	realm := strings.Replace(billingAndSensor, `file "@DIR@/clients-ca.pem"`, `rig "@DIR@/clients-ca.pem" `+t.Name(), 1)
-	r.start(realm, oneSite+strings.NewReplacer("api.test", "public.test", "mtls_auth", "mtls_auth {\n\toptional\n}").Replace(oneSite))
-	for _, protocol := range rigProtocols {
-		t.Run(protocol, func(t *testing.T) {
-			clock.broken.Store(true)
-			before := r.upstream.hits.Load()
-			for _, url := range []string{"https://api.test/", "https://public.test/"} {
-				for _, leaf := range []*testpki.Leaf{billing, sensor} {
-					got, err := r.caller(t, protocol, leaf).try(http.MethodPost, url, with("X-Client-Id", "billing.partner"))
-					if err == nil && got.status < 500 {
-						t.Errorf("%s is answered %d %.200q", url, got.status, got.body)
-					}
-				}
-			}
-			if n := r.upstream.hits.Load() - before; n > 0 {
-				t.Errorf("%d requests reached the API", n)
-			}
-			clock.broken.Store(false)
-			r.caller(t, protocol, billing).get("https://api.test/").wantStatus(t, http.StatusOK).wantClient(t, "billing.partner")
-		})
-	}
-}

@@ -1,0 +1,356 @@
+package rig
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// upgrade tells which identity came with a protocol upgrade and then echoes
+// lines.
+func (u *Upstream) upgrade(w http.ResponseWriter, r *http.Request) {
+	conn, stream, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nhello %q\n",
+		r.Header.Get("Upgrade"), r.Header.Values("X-Client-ID"))
+	_ = stream.Flush()
+	for {
+		line, err := stream.ReadString('\n')
+		if err != nil {
+			return
+		}
+		_, _ = stream.WriteString("echo " + line)
+		_ = stream.Flush()
+	}
+}
+
+// Caller is an HTTP client with a certificate, or with none.
+type Caller struct {
+	T        *testing.T
+	Protocol string
+	Tls      *tls.Config
+	Rt       http.RoundTripper
+	Network  string // what is dialled instead of the host of the URL
+	Address  string
+	Early    bool // sends early data where the server takes it
+	Patience time.Duration
+	Always   []func(*http.Request)
+}
+
+// Caller returns a client that speaks one version of HTTP. It connects to
+// Caddy whatever the host of the URL, trusts the server's CA and presents
+// leaf, which may be nil, however little the server asks for it.
+func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller {
+	t.Helper()
+	c := &Caller{T: t, Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS, Patience: Patience}
+	if protocol == "h3" {
+		transport := &http3.Transport{
+			TLSClientConfig:    c.Tls,
+			DisableCompression: true,
+			Dial: func(ctx context.Context, _ string, tlsConfig *tls.Config, config *quic.Config) (*quic.Conn, error) {
+				if c.Early {
+					return quic.DialAddrEarly(ctx, c.Address, tlsConfig, config)
+				}
+				return quic.DialAddr(ctx, c.Address, tlsConfig, config)
+			},
+		}
+		t.Cleanup(func() { _ = transport.Close() })
+		c.Rt = transport
+		return c
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(protocol == "h1")
+	protocols.SetHTTP2(protocol == "h2")
+	transport := &http.Transport{
+		TLSClientConfig:    c.Tls,
+		Protocols:          protocols,
+		DisableCompression: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, c.Network, c.Address)
+		},
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	c.Rt = transport
+	return c
+}
+
+// Plain returns an HTTP/1.1 client without TLS.
+func (r *Rig) Plain(t *testing.T) *Caller {
+	t.Helper()
+	c := r.Caller(t, "h1", nil)
+	c.Address = "127.0.0.1:" + r.HTTP
+	return c
+}
+
+// Close closes the caller's connections before the test ends.
+func (c *Caller) Close() {
+	switch transport := c.Rt.(type) {
+	case *http3.Transport:
+		_ = transport.Close()
+	case *http.Transport:
+		transport.CloseIdleConnections()
+	}
+}
+
+func (r *Rig) TLSConfig(leaf *testpki.Leaf) *tls.Config {
+	config := &tls.Config{RootCAs: r.ServerCA.Pool(), MinVersion: tls.VersionTLS12}
+	if leaf != nil {
+		certificate := leaf.TLS()
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &certificate, nil
+		}
+	}
+	return config
+}
+
+// Reply is a response, read to its end.
+type Reply struct {
+	Status  int
+	Header  http.Header
+	Body    string
+	Seen    *SeenRequest // nil when the API behind did not answer
+	ErrorID string
+}
+
+// With sets a header of a request, in the given spelling.
+func With(name string, values ...string) func(*http.Request) {
+	return func(r *http.Request) { r.Header[name] = values }
+}
+
+// WithBody gives the request a body.
+func WithBody(contentType, body string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader(body))
+		r.ContentLength = int64(len(body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
+		if contentType != "" {
+			r.Header.Set("Content-Type", contentType)
+		}
+	}
+}
+
+func (c *Caller) Get(url string, options ...func(*http.Request)) Reply {
+	c.T.Helper()
+	return c.Do(http.MethodGet, url, options...)
+}
+
+func (c *Caller) Do(method, url string, options ...func(*http.Request)) Reply {
+	c.T.Helper()
+	got, err := c.Try(method, url, options...)
+	if err != nil {
+		c.T.Fatalf("%s %s over %s: %v", method, url, c.Protocol, err)
+	}
+	return got
+}
+
+// Try is do for a request that may fail without a response.
+func (c *Caller) Try(method, url string, options ...func(*http.Request)) (Reply, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return Reply{}, err
+	}
+	for _, option := range slices.Concat(c.Always, options) {
+		option(request)
+	}
+	response, err := c.Rt.RoundTrip(request)
+	if err != nil {
+		return Reply{}, err
+	}
+	defer response.Body.Close()
+	if want := int(c.Protocol[1] - '0'); response.ProtoMajor != want {
+		return Reply{}, fmt.Errorf("the response is %s", response.Proto)
+	}
+	return ReadReply(response)
+}
+
+func ReadReply(response *http.Response) (Reply, error) {
+	body, err := io.ReadAll(response.Body)
+	got := Reply{Status: response.StatusCode, Header: response.Header, Body: string(body)}
+	if err != nil {
+		return got, err
+	}
+	if response.Header.Get("X-Upstream") != "" {
+		got.Seen = new(SeenRequest)
+		if err := json.Unmarshal(body, got.Seen); err != nil {
+			return got, err
+		}
+	}
+	_, rest, _ := strings.Cut(response.Header.Get("WWW-Authenticate"), `error_id="`)
+	got.ErrorID, _, _ = strings.Cut(rest, `"`)
+	if _, rest, found := strings.Cut(got.Body, "(error id: "); found {
+		got.ErrorID, _, _ = strings.Cut(rest, ")")
+	}
+	return got, nil
+}
+
+// WantStatus fails the test unless the response has the status.
+func (got Reply) WantStatus(t *testing.T, status int) Reply {
+	t.Helper()
+	if got.Status != status {
+		t.Errorf("status %d, want %d; body %.300q, WWW-Authenticate %q", got.Status, status, got.Body, got.Header.Get("WWW-Authenticate"))
+	}
+	return got
+}
+
+// WantClient fails the test unless the API behind was told this client, once,
+// and nobody when id is "".
+func (got Reply) WantClient(t *testing.T, id string) Reply {
+	t.Helper()
+	if got.Seen == nil {
+		t.Fatalf("the request did not reach the API: %d %.300q", got.Status, got.Body)
+	}
+	told := got.Seen.Header["X-Client-Id"]
+	if id == "" && len(told) == 0 || len(told) == 1 && told[0] == id && id != "" {
+		return got
+	}
+	t.Errorf("the API was told client %q, want %q", told, id)
+	return got
+}
+
+// WantRefused fails the test unless mtls_auth refused the request as it should.
+func (got Reply) WantRefused(t *testing.T, realm string, status int, word string) Reply {
+	t.Helper()
+	got.WantStatus(t, status)
+	if got.Seen != nil {
+		t.Errorf("the request reached the API with %v", got.Seen.Header)
+	}
+	challenge := got.Header.Values("WWW-Authenticate")
+	if status == http.StatusForbidden {
+		if len(challenge) > 0 {
+			t.Errorf("a 403 has the challenge %q", challenge)
+		}
+		return got
+	}
+	want := fmt.Sprintf(`ClientCertificate realm="%s", error="%s", error_id="%s"`, realm, word, got.ErrorID)
+	if len(challenge) != 1 || challenge[0] != want || got.ErrorID == "" {
+		t.Errorf("WWW-Authenticate is %q, want %q with an error id", challenge, want)
+	}
+	return got
+}
+
+// RawTLS is an HTTP/1.1 connection on which a test writes what it likes.
+type RawTLS struct {
+	t    *testing.T
+	Conn net.Conn
+	In   *bufio.Reader
+}
+
+func (r *Rig) Raw(t *testing.T, leaf *testpki.Leaf, serverName string) *RawTLS {
+	t.Helper()
+	config := r.TLSConfig(leaf)
+	config.ServerName, config.NextProtos = serverName, []string{"http/1.1"}
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+r.HTTPS, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(Patience))
+	return &RawTLS{t: t, Conn: conn, In: bufio.NewReader(conn)}
+}
+
+// Send writes a request, \n standing for \r\n, and reads the response.
+func (c *RawTLS) Send(request string) Reply {
+	c.t.Helper()
+	c.Write(request)
+	response, err := http.ReadResponse(c.In, nil)
+	if err != nil {
+		c.t.Fatalf("reading the response to %.200q: %v", request, err)
+	}
+	defer response.Body.Close()
+	got, err := ReadReply(response)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return got
+}
+
+func (c *RawTLS) Write(text string) {
+	c.t.Helper()
+	if _, err := io.WriteString(c.Conn, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Connections counts the connections that a caller opens to a host.
+type Connections struct {
+	c    *Caller
+	host string
+	N    atomic.Int64
+}
+
+// ConnectionsTo has to be called before the caller's first request.
+func (c *Caller) ConnectionsTo(host string) *Connections {
+	counted := &Connections{c: c, host: host}
+	count := func(address string) {
+		if strings.HasPrefix(address, host+":") {
+			counted.N.Add(1)
+		}
+	}
+	switch transport := c.Rt.(type) {
+	case *http.Transport:
+		dial := transport.DialContext
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			count(address)
+			return dial(ctx, network, address)
+		}
+	case *http3.Transport:
+		dial := transport.Dial
+		transport.Dial = func(ctx context.Context, address string, tlsConfig *tls.Config, config *quic.Config) (*quic.Conn, error) {
+			count(address)
+			return dial(ctx, address, tlsConfig, config)
+		}
+	}
+	return counted
+}
+
+// WantOne fails the test unless all requests so far went over one connection.
+func (counted *Connections) WantOne(t *testing.T) {
+	t.Helper()
+	if n := counted.N.Load(); n != 1 {
+		t.Errorf("%s: %d connections to %s, so who was refused had come over another", counted.c.Protocol, n, counted.host)
+	}
+}
+
+// WantReason fails the test unless the refusal was for this reason.
+func (r *Rig) WantReason(t *testing.T, got Reply, reason string) {
+	t.Helper()
+	got.WantRefused(t, "default", http.StatusUnauthorized, Refused)
+	if entry := r.Logs.WithErrorID(t, "client refused", got.ErrorID); entry.Str("reason") != reason {
+		t.Errorf("the reason is %q (%s), want %q", entry["reason"], entry["detail"], reason)
+	}
+}
+
+// Sameness is all of a response but what differs from request to request.
+func Sameness(got Reply) string {
+	header := got.Header.Clone()
+	header.Del("Date")
+	header.Del("Alt-Svc") // which Caddy sends once HTTP/3 is up
+	var text strings.Builder
+	fmt.Fprintln(&text, got.Status)
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		fmt.Fprintln(&text, name, header[name])
+	}
+	text.WriteString(got.Body)
+	return strings.ReplaceAll(text.String(), got.ErrorID, "ID")
+}

@@ -1,0 +1,95 @@
+package rig
+
+import (
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// clocks are the clocks that [pool] puts into the app, by name.
+var clocks sync.Map
+
+// Clock is the system's clock, moved. With a transport, the app fetches what
+// has to come over https through it.
+type Clock struct {
+	Ahead     atomic.Int64
+	Broken    atomic.Bool // panics when a handler asks for the time
+	apps      sync.Map    // that it has been put into
+	Transport http.RoundTripper
+}
+
+// NewClock returns a clock that `trust_pool rig <pem-file> <name>` puts into
+// the app, where name is that of the test.
+func NewClock(t *testing.T) *Clock {
+	clock := new(Clock)
+	clocks.Store(t.Name(), clock)
+	t.Cleanup(func() { clocks.Delete(t.Name()) })
+	return clock
+}
+
+// pool is a trust pool whose provisioning replaces the clock of the app that
+// loads it, before anything has read the clock.
+type pool struct {
+	File  string `json:"file,omitempty"`
+	Clock string `json:"clock,omitempty"`
+
+	pool  *x509.CertPool
+	certs []*x509.Certificate
+}
+
+func (*pool) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "tls.ca_pool.source.rig", New: func() caddy.Module { return new(pool) }}
+}
+
+func (p *pool) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if !d.Args(&p.File, &p.Clock) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func (p *pool) Provision(ctx caddy.Context) error {
+	text, err := os.ReadFile(p.File)
+	if err != nil {
+		return err
+	}
+	if p.certs, err = CertificatesOf(text); err != nil {
+		return err
+	}
+	p.pool = x509.NewCertPool()
+	for _, cert := range p.certs {
+		p.pool.AddCert(cert)
+	}
+	known, ok := clocks.Load(p.Clock)
+	if !ok {
+		return errors.New("there is no clock '" + p.Clock + "'")
+	}
+	app, err := ctx.AppIfConfigured("mtls")
+	if err != nil {
+		return err
+	}
+	// an app that is running loads its trust pools again
+	clock := known.(*Clock)
+	if _, again := clock.apps.LoadOrStore(app, true); !again {
+		app.(*mtlsauth.App).Now = clock.Now
+		if clock.Transport != nil {
+			app.(*mtlsauth.App).Fetch = source.NewSecureFetcher(clock.Transport).Get
+		}
+	}
+	return nil
+}
+
+func (p *pool) CertPool() *x509.CertPool { return p.pool }
+
+func (p *pool) Certificates() []*x509.Certificate { return p.certs }

@@ -1,0 +1,187 @@
+package rig
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// Patience is how long a test waits for what must come.
+const Patience = 10 * time.Second
+
+// logSink holds everything that one Caddy logs, at any level.
+type logSink struct {
+	name string
+
+	mu      sync.Mutex
+	text    bytes.Buffer
+	entries []LogEntry
+	changed chan struct{}
+}
+
+type LogEntry map[string]any
+
+func (e LogEntry) Str(field string) string {
+	text, _ := e[field].(string)
+	return text
+}
+
+var (
+	logSinks      = make(map[string]*logSink)
+	logSinksCount int
+	logSinksMu    sync.Mutex
+)
+
+// newLogSink makes a sink with a name of its own: Caddy goes on with the writer
+// it has when the name is one that it knows.
+func newLogSink() *logSink {
+	logSinksMu.Lock()
+	defer logSinksMu.Unlock()
+	logSinksCount++
+	sink := &logSink{name: strconv.Itoa(logSinksCount), changed: make(chan struct{})}
+	logSinks[sink.name] = sink
+	return sink
+}
+
+// Write takes one line, as zap writes it.
+func (s *logSink) Write(p []byte) (int, error) {
+	var entry LogEntry
+	_ = json.Unmarshal(p, &entry)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Write(p)
+	s.entries = append(s.entries, entry)
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return len(p), nil
+}
+
+func (s *logSink) Close() error { return nil }
+
+// All returns the entries so far that match.
+func (s *logSink) All(match func(LogEntry) bool) []LogEntry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.matching(match)
+}
+
+func (s *logSink) matching(match func(LogEntry) bool) []LogEntry {
+	var found []LogEntry
+	for _, entry := range s.entries {
+		if match(entry) {
+			found = append(found, entry)
+		}
+	}
+	return found
+}
+
+// Wait returns the first entry that matches, when there is one.
+func (s *logSink) Wait(t *testing.T, what string, match func(LogEntry) bool) LogEntry {
+	t.Helper()
+	timeout := time.After(Patience)
+	for {
+		s.mu.Lock()
+		found, changed := s.matching(match), s.changed
+		s.mu.Unlock()
+		if len(found) > 0 {
+			return found[0]
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("no log line for %s within %v", what, Patience)
+		}
+	}
+}
+
+// WithErrorID returns the one line about a refusal that quotes the id.
+func (s *logSink) WithErrorID(t *testing.T, message, id string) LogEntry {
+	t.Helper()
+	if id == "" {
+		t.Fatalf("the response has no error id to find the log line %q by", message)
+	}
+	match := func(e LogEntry) bool { return e.Str("msg") == message && e.Str("error_id") == id }
+	entry := s.Wait(t, message+" "+id, match)
+	if n := len(s.All(match)); n != 1 {
+		t.Errorf("%d log lines %q have the error id %s, want one", n, message, id)
+	}
+	return entry
+}
+
+// Access returns the access log line of the request with this URI.
+func (s *logSink) Access(t *testing.T, uri string) LogEntry {
+	t.Helper()
+	return s.Wait(t, "access to "+uri, func(e LogEntry) bool {
+		request, _ := e["request"].(map[string]any)
+		return e.Str("msg") == "handled request" && request["uri"] == uri
+	})
+}
+
+// checkLogs fails the test when a log has what no log may have: PEM, a
+// certificate as such, a private key, a token.
+func (r *Rig) checkLogs() {
+	r.T.Helper()
+	r.Logs.mu.Lock()
+	text := r.Logs.text.String()
+	r.Logs.mu.Unlock()
+	secrets := append([]string{"-----BEGIN", "PRIVATE KEY-----"}, r.Secrets...)
+	for _, leaf := range r.Leaves {
+		secrets = append(secrets, DerFragments(leaf)...)
+	}
+	for _, secret := range secrets {
+		if at := strings.Index(text, secret); at >= 0 {
+			r.T.Errorf("the log holds %.40q…: %s", secret, text[max(0, at-300):min(len(text), at+300)])
+		}
+	}
+}
+
+// DerFragments are pieces from the middle of a certificate and of its key, in
+// the spellings in which they could be logged.
+func DerFragments(leaf *testpki.Leaf) []string {
+	var fragments []string
+	for _, pem := range [][]byte{leaf.PEM(), leaf.KeyPEM()} {
+		lines := strings.Split(string(pem), "\n")
+		fragments = append(fragments, lines[2])
+	}
+	// a multiple of three, so that the base64 of the piece is a piece of the base64
+	piece := leaf.Cert.Raw[90:150]
+	return append(fragments, base64.StdEncoding.EncodeToString(piece), base64.RawURLEncoding.EncodeToString(piece))
+}
+
+// logs is the log writer `output rig <sink>`.
+type logs struct {
+	Sink string `json:"sink,omitempty"`
+}
+
+func (*logs) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.logging.writers.rig", New: func() caddy.Module { return new(logs) }}
+}
+
+func (l *logs) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if !d.Args(&l.Sink) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func (l *logs) String() string { return "rig " + l.Sink }
+
+func (l *logs) WriterKey() string { return "rig:" + l.Sink }
+
+func (l *logs) OpenWriter() (io.WriteCloser, error) {
+	logSinksMu.Lock()
+	defer logSinksMu.Unlock()
+	return logSinks[l.Sink], nil
+}

@@ -1,0 +1,84 @@
+package rig
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// The environment of a process that is another Caddy of a cluster: its
+// configuration, and the sink of its logs.
+const (
+	nodeConfig = "MTLS_TEST_NODE_CONFIG"
+	nodeSink   = "MTLS_TEST_NODE_SINK"
+)
+
+// Main runs the tests or, in a process that [Rig.Node] started, a Caddy.
+func Main(m *testing.M) {
+	if file := os.Getenv(nodeConfig); file != "" {
+		os.Exit(runNode(file))
+	}
+	os.Exit(m.Run())
+}
+
+// runNode runs a Caddy until its standard input ends.
+func runNode(file string) int {
+	logSinks[os.Getenv(nodeSink)] = newLogSink()
+	config, err := os.ReadFile(file)
+	if err == nil {
+		err = caddy.Load(config, true)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	if err := caddy.Stop(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// Node runs another Caddy, in a process of its own, with the same storage and
+// certificates and with ports of its own. What is returned sends requests to it;
+// its logs are lost.
+func (r *Rig) Node(t *testing.T, global, sites string) *Rig {
+	t.Helper()
+	other := *r
+	other.T, other.HTTPS, other.HTTP, other.Admin = t, FreePort(t), FreePort(t), FreePort(t)
+	config, err := other.Adapt(global, sites)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(os.Args[0])
+	command.Env = append(os.Environ(), nodeConfig+"="+r.Write("node.json", config), nodeSink+"="+r.Logs.name)
+	command.Stderr = os.Stderr
+	input, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = input.Close()
+		if err := command.Wait(); err != nil {
+			t.Errorf("the other Caddy ended with %v", err)
+		}
+	})
+	if line, err := bufio.NewReader(output).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the other Caddy did not start: %q, %v", line, err)
+	}
+	return &other
+}

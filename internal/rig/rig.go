@@ -1,0 +1,407 @@
+// Package rig runs the plugin in a real Caddy of the test process, over real
+// connections on the loopback interface, with certificates made for the test.
+//
+// A process has one Caddy, so tests that use a rig must not be parallel.
+package rig
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func init() {
+	caddy.RegisterModule(new(logs))
+	caddy.RegisterModule(new(pool))
+}
+
+// Protocols are the versions of HTTP that Caddy speaks over TLS.
+var Protocols = []string{"h1", "h2", "h3"}
+
+// Refused is the word of all refusals but for a missing certificate.
+const Refused = "certificate_refused"
+
+// Hosts are the names that the server's certificate is good for.
+var Hosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "generation.test", "localhost"}
+
+// Rig is a running Caddy, the API behind it, and the certificates of the test.
+type Rig struct {
+	T        *testing.T
+	Dir      string
+	CA       *testpki.CA // of the clients, trusted by the realms
+	OtherCA  *testpki.CA // of nobody that is trusted
+	ServerCA *testpki.CA
+	Upstream *Upstream
+	Logs     *logSink
+
+	HTTPS, HTTP, Admin string // ports
+	AdminOn            bool
+	Caddyfile          string               // what runs
+	Change             func(map[string]any) // changes the adapted JSON, unless nil
+	generation         int                  // of the configuration, from 1
+	Grace              string               // what is under way has to end after a reload
+	Leaves             []*testpki.Leaf
+	Secrets            []string // what no log may hold, beside the leaves
+}
+
+// prelude is what every configuration has. A test never touches the machine
+// it runs on: no trust store, no ACME, no autosave, its own storage. The logger
+// of events is left out because with it Caddy reads its TLS app in handshakes
+// that may come while that app is still being started, which is a data race.
+const prelude = `{
+	admin @ADMIN@
+	persist_config off
+	auto_https off
+	skip_install_trust
+	storage_check off
+	storage_clean_interval off
+	storage file_system "@DIR@/storage"
+	grace_period @GRACE@
+	http_port @HTTP@
+	https_port @HTTPS@
+	log {
+		output rig @SINK@
+		format json
+		level DEBUG
+		exclude events
+	}
+	@GLOBAL@
+}
+
+(mtls) {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+}
+
+(plain) {
+	bind 127.0.0.1
+}
+
+(tls_without_client_auth) {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key"
+}
+
+https://generation.test:@HTTPS@ {
+	import tls_without_client_auth
+	respond "generation @GENERATION@"
+}
+
+`
+
+// New makes certificates and starts the API behind. Caddy is not running
+// yet: see [Rig.Start].
+func New(t *testing.T) *Rig {
+	t.Helper()
+	r := &Rig{
+		T: t, Dir: filepath.ToSlash(t.TempDir()),
+		CA:       testpki.MustCA(t, testpki.CommonName("Clients CA")),
+		OtherCA:  testpki.MustCA(t, testpki.CommonName("Other CA")),
+		ServerCA: testpki.MustCA(t, testpki.CommonName("Server CA")),
+		Logs:     newLogSink(),
+		Grace:    "1s",
+	}
+	r.Write("clients-ca.pem", r.CA.PEM())
+	r.Write("other-ca.pem", r.OtherCA.PEM())
+	r.Write("server-ca.pem", r.ServerCA.PEM())
+	server := testpki.MustIssue(t, r.ServerCA, testpki.CommonName("server"), testpki.DNSNames(Hosts...),
+		testpki.IPs(net.IPv4(127, 0, 0, 1)), testpki.EKU(x509.ExtKeyUsageServerAuth))
+	r.writeLeaf("server", server)
+	r.Upstream = newUpstream(t)
+	return r
+}
+
+// Write puts a file into the folder of the test, which is @DIR@ in a
+// configuration, and returns its path.
+func (r *Rig) Write(name string, content []byte) string {
+	r.T.Helper()
+	path := filepath.Join(r.Dir, name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		r.T.Fatal(err)
+	}
+	return path
+}
+
+func (r *Rig) writeLeaf(name string, leaf *testpki.Leaf) {
+	r.T.Helper()
+	if _, _, err := leaf.WriteFiles(r.Dir, name); err != nil {
+		r.T.Fatal(err)
+	}
+	r.Leaves = append(r.Leaves, leaf)
+}
+
+// Issue makes a client certificate under the trusted CA, with the files
+// <name>.pem and <name>.key and the common name <name> unless an option says
+// otherwise.
+func (r *Rig) Issue(name string, opts ...testpki.Option) *testpki.Leaf {
+	r.T.Helper()
+	return r.IssueBy(r.CA, name, opts...)
+}
+
+func (r *Rig) IssueBy(ca *testpki.CA, name string, opts ...testpki.Option) *testpki.Leaf {
+	r.T.Helper()
+	leaf := testpki.MustIssue(r.T, ca, append([]testpki.Option{testpki.CommonName(name)}, opts...)...)
+	r.writeLeaf(name, leaf)
+	return leaf
+}
+
+// SelfSigned makes a client certificate of no CA, with files as [Rig.Issue].
+func (r *Rig) SelfSigned(name string, opts ...testpki.Option) *testpki.Leaf {
+	r.T.Helper()
+	leaf := testpki.MustSelfSigned(r.T, append([]testpki.Option{testpki.CommonName(name)}, opts...)...)
+	r.writeLeaf(name, leaf)
+	return leaf
+}
+
+// Start runs Caddy on free ports until the test ends. In the text @DIR@ is the
+// folder of the test, @HTTPS@, @HTTP@ and @ADMIN@ are ports, and reverse_proxy
+// @UP@ leads to the API behind, or @STREAM@ without reading the body ahead.
+// Reading ahead is the rule here because else Caddy and Go's client have a data
+// race over the trailers of a GET of HTTP/3, whose end takes more than 200 ms to
+// come on a busy machine.
+func (r *Rig) Start(global, sites string) {
+	r.T.Helper()
+	r.T.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			r.T.Errorf("stopping Caddy: %v", err)
+		}
+		r.checkLogs()
+	})
+	// another process may take a port between the asking and the using
+	for attempt := 0; ; attempt++ {
+		r.HTTPS, r.HTTP, r.Admin = FreePort(r.T), FreePort(r.T), FreePort(r.T)
+		err := r.Load(global, sites)
+		if err == nil {
+			return
+		}
+		if attempt == 5 || !errors.Is(err, syscall.EADDRINUSE) && !strings.Contains(err.Error(), "address already in use") {
+			r.T.Fatalf("loading the configuration: %v\n%s", err, r.Caddyfile)
+		}
+	}
+}
+
+// Reload replaces the configuration. Ports stay. Caddy says that it is done a
+// moment before the old configuration takes no more connections, so reload
+// waits until new ones are answered by the new one only.
+func (r *Rig) Reload(global, sites string) {
+	r.T.Helper()
+	if err := r.Load(global, sites); err != nil {
+		r.T.Fatalf("reloading the configuration: %v\n%s", err, r.Caddyfile)
+	}
+	want := fmt.Sprintf("generation %d", r.generation)
+	deadline := time.Now().Add(Patience)
+	for _, protocol := range Protocols {
+		for streak := 0; streak < 3; {
+			c := r.Caller(r.T, protocol, nil)
+			got, err := c.Try(http.MethodGet, "https://generation.test/")
+			c.Close()
+			if err == nil && got.Body == want && caddy.ListenerUsage("tcp", "127.0.0.1:"+r.HTTPS) == 1 {
+				streak++
+				continue
+			}
+			streak = 0
+			if time.Now().After(deadline) {
+				r.T.Fatalf("after a reload %s is answered %q %v, want %q", protocol, got.Body, err, want)
+			}
+		}
+	}
+}
+
+// Load adapts and loads a configuration, and returns the error of either.
+func (r *Rig) Load(global, sites string) error {
+	config, err := r.Adapt(global, sites)
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+func (r *Rig) Adapt(global, sites string) ([]byte, error) {
+	r.generation++
+	r.Caddyfile = r.Fill(strings.Replace(prelude, "@GLOBAL@", global, 1) + sites)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(r.Caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil || r.Change == nil {
+		return config, err
+	}
+	object := JSON(r.T, string(config))
+	r.Change(object)
+	return json.Marshal(object)
+}
+
+func (r *Rig) Fill(text string) string {
+	admin := "off"
+	if r.AdminOn {
+		admin = "127.0.0.1:" + r.Admin
+	}
+	const ahead = " {\n\trequest_buffers 1MiB\n"
+	return strings.NewReplacer("reverse_proxy @UP@ {\n", "reverse_proxy "+r.Upstream.Address+ahead, "reverse_proxy @UP@", "reverse_proxy "+r.Upstream.Address+ahead+"}",
+		"@STREAM@", r.Upstream.Address, "@DIR@", r.Dir, "@HTTPS@", r.HTTPS, "@HTTP@", r.HTTP, "@ADMIN@", admin,
+		"@SINK@", r.Logs.name, "@GENERATION@", strconv.Itoa(r.generation), "@GRACE@", r.Grace).Replace(text)
+}
+
+// FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses.
+func FreePort(t *testing.T) string {
+	t.Helper()
+	for range 20 {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		_, port, _ := net.SplitHostPort(tcp.Addr().String())
+		_ = tcp.Close()
+		if err == nil {
+			_ = udp.Close()
+			return port
+		}
+	}
+	t.Fatal("found no port that is free for TCP and UDP")
+	return ""
+}
+
+func (c *Clock) Now() time.Time {
+	if c.Broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
+		panic("out of order")
+	}
+	return time.Now().Add(time.Duration(c.Ahead.Load()))
+}
+
+func (c *Clock) Advance(d time.Duration) { c.Ahead.Add(int64(d)) }
+
+// CertificatesOf parses the certificates of a PEM file.
+func CertificatesOf(text []byte) (certs []*x509.Certificate, err error) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+// Member descends into a JSON object.
+func Member(t *testing.T, object map[string]any, path ...string) map[string]any {
+	t.Helper()
+	for _, name := range path {
+		inner, ok := object[name].(map[string]any)
+		if !ok {
+			t.Fatalf("there is no object %q in %v", name, object)
+		}
+		object = inner
+	}
+	return object
+}
+
+// JSON parses a JSON object.
+func JSON(t *testing.T, text string) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
+		t.Fatalf("%v in %.300q", err, text)
+	}
+	return object
+}
+
+// Ask sends a request to the admin endpoint.
+func (r *Rig) Ask(t *testing.T, method, path, body string) (status int, answer string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+r.Admin+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// Metrics returns what Caddy's admin endpoint tells a Prometheus server.
+func (r *Rig) Metrics(t *testing.T) string {
+	t.Helper()
+	response, err := http.Get("http://127.0.0.1:" + r.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s %v", response.Status, err)
+	}
+	return string(body)
+}
+
+// CRL makes a CRL of the rig's CA with a number and these certificates on it.
+func (r *Rig) CRL(number int64, revoked ...*testpki.Leaf) []byte {
+	r.T.Helper()
+	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
+	for _, leaf := range revoked {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: leaf.Cert.SerialNumber, RevocationTime: time.Now().Add(-time.Minute),
+		})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, r.CA.Cert, r.CA.Key)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	return der
+}
+
+func (r *Rig) Revoke(t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string, parameters ...string) {
+	t.Helper()
+	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/revocation", Query(clientID, token, parameters...)).WantStatus(t, http.StatusOK)
+	if got.Body != "" || got.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("a revocation is answered %q with %v", got.Body, got.Header)
+	}
+}
+
+// Until moves the clock until the condition holds.
+func (r *Rig) Until(clock *Clock, what string, condition func() bool) {
+	r.T.Helper()
+	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.T.Fatalf("%s: not within %v", what, Patience)
+		}
+		clock.Advance(4 * time.Second)
+	}
+}
+
+// Said returns the log lines with this message and, in their error, the texts.
+func (r *Rig) Said(message string, texts ...string) []LogEntry {
+	return r.Logs.All(func(entry LogEntry) bool {
+		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })
+	})
+}

@@ -1,0 +1,67 @@
+package rig
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Upstream is the API behind Caddy. It knows nothing of certificates and
+// answers with what it was told.
+type Upstream struct {
+	Address string
+	Hits    atomic.Int64
+	Blocked chan string   // a request to /block has arrived
+	Release chan struct{} // lets one request to /block go on
+
+	Mu   sync.Mutex
+	Told []string // every X-Client-ID that the API was ever told
+}
+
+// SeenRequest is a request as it reached the API.
+type SeenRequest struct {
+	Method, URI, Host, Proto, Body string
+	Header, Trailer                http.Header
+}
+
+func newUpstream(t *testing.T) *Upstream {
+	u := &Upstream{Blocked: make(chan string, 100), Release: make(chan struct{})}
+	server := httptest.NewServer(u)
+	t.Cleanup(server.Close)
+	u.Address = server.Listener.Addr().String()
+	return u
+}
+
+func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.Hits.Add(1)
+	u.Mu.Lock()
+	u.Told = append(u.Told, r.Header.Values("X-Client-Id")...)
+	u.Mu.Unlock()
+	switch r.URL.Path {
+	case "/upgrade":
+		u.upgrade(w, r)
+		return
+	case "/block":
+		u.Blocked <- r.Header.Get("X-Client-ID")
+		select {
+		case <-u.Release:
+		case <-time.After(Patience):
+		}
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Upstream", "1")
+	_ = json.NewEncoder(w).Encode(SeenRequest{
+		Method: r.Method, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
+		Body: string(body), Header: r.Header, Trailer: r.Trailer,
+	})
+}

@@ -1,0 +1,59 @@
+package mtlsauth
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestJWKSIsNotFetchedAtProvisioning: `caddy validate` asks nobody, and until
+// the first fetch the client has no certificate.
+func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
+	var fetches atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetches.Add(1) }))
+	defer server.Close()
+	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks_uri":"`+server.URL+`/jwks.json"}]}`)
+	realm := app.Realms[defaultRealm]
+	if got := fetches.Load(); got != 0 || realm.directory.Unfetched() != 1 {
+		t.Errorf("%d fetches", got)
+	}
+	registry := realm.current.Load().parts.registry
+	if a := registry.Client("a"); a == nil || len(registry.Listed(a)) != 0 || registry.HasPins() || a.Credentials[0].Kind != clients.KindJWKS {
+		t.Errorf("client %+v", a)
+	}
+}
+
+// TestNearMissOfAJWKS: a renewed certificate that is not in the JWKS yet has a
+// hint in the log, and explain tells more.
+func TestNearMissOfAJWKS(t *testing.T) {
+	key := testpki.MustKey(t, testpki.P256)
+	listed, renewed := testpki.MustSelfSigned(t, testpki.Key(key)), testpki.MustSelfSigned(t, testpki.Key(key))
+	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks":`+string(testpki.JWKS(t, listed))+`},{"client_id":"b","jwks_uri":"https://b.example/jwks.json"}]}`)
+	realm := app.Realms[defaultRealm]
+	current := realm.current.Load()
+	id, refusal, _ := current.Authenticate(t.Context(), listed.Presented(), "")
+	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != testpki.HashOf(listed.Cert.Raw) {
+		t.Fatalf("%+v, %v", id, refusal)
+	}
+	_, refusal, _ = current.Authenticate(t.Context(), renewed.Presented(), "")
+	if refusal == nil || !strings.Contains(refusal.Hint, "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
+		t.Fatalf("refusal %+v", refusal)
+	}
+	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")
+	for _, want := range []string{"the JWKS of client 'a' lists another certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + testpki.HashOf(listed.Cert.Raw) + "'"} {
+		if !strings.Contains(told, want) {
+			t.Errorf("explained as %s, want %s", told, want)
+		}
+	}
+	explanation, err := explainer{app}.Explain(command.Question{At: time.Now()}, renewed.Presented())
+	if err != nil || explanation.Refusal == nil || explanation.UnfetchedJWKS != 1 {
+		t.Errorf("explanation %+v, %v", explanation, err)
+	}
+}

@@ -1,0 +1,76 @@
+package auth_test
+
+import (
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// rawURI is an alternative name of exactly these octets.
+func rawURI(t *testing.T, uri string) testpki.Option {
+	t.Helper()
+	der, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der})
+}
+
+// TestA7_TextOfNamesInHeaders: under a wildcard a certificate chooses a part of
+// what the API is told as {http.mtls.matched}. Whatever stands in it, that is
+// one header with one value of printable ASCII, and names no other client.
+func TestA7_TextOfNamesInHeaders(t *testing.T) {
+	r := rig.New(t)
+	const bots, literal = "https://bots.example/", "https://exact.example/a%2Cb?c=%22d%22;e,f"
+	r.Start(`
+mtls {
+	trust_pool file "@DIR@/clients-ca.pem"
+	client bots {
+		san_uri `+bots+`**
+	}
+	client exact {
+		san_uri `+literal+`
+	}
+}
+`, `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Matched   {http.mtls.matched}
+		header_up X-Subject   {http.mtls.subject}
+		header_up X-Several   "{http.mtls.matched} {http.mtls.client_id}"
+	}
+	reverse_proxy @UP@
+}
+`)
+	for uri, client := range map[string]string{
+		// what a URI may have is told as it is
+		bots + "a,b": "bots", bots + "a;id=admin": "bots", bots + "a=b": "bots", bots + "a,X-Client-ID:admin": "bots", bots + "a;b,c=d/e;f": "bots",
+		bots + "{http.mtls.realm}": "", bots + "'$(env)'": "bots", literal: "exact",
+		// in a pattern nothing counts that may stand for something else, and what no URI has nowhere
+		bots + "%0d%0aX-Client-ID:%20admin": "", bots + "%2c": "", bots + "a%22": "", bots + "a?b=c": "", bots + "a#b": "",
+		bots + `a"b`: "", bots + "a b": "",
+		strings.ReplaceAll(literal, "%2C", ","): "", strings.ReplaceAll(literal, "%2C", "%2c"): "", literal + "%00": "",
+	} {
+		leaf := r.Issue("x", rawURI(t, uri))
+		for _, protocol := range rig.Protocols {
+			t.Run(uri+"/"+protocol, func(t *testing.T) {
+				got := r.Caller(t, protocol, leaf).Get("https://api.test/")
+				if client == "" {
+					r.WantReason(t, got, "certificate_unknown")
+					return
+				}
+				got.WantStatus(t, http.StatusOK).WantClient(t, client)
+				wantHeader(t, got, "X-Matched", uri)
+				wantHeader(t, got, "X-Subject", "CN=x")
+				wantHeader(t, got, "X-Several", uri+" "+client) // a URI has no space
+			})
+		}
+	}
+}

@@ -1,0 +1,46 @@
+package auth_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+)
+
+// TestMatcherForPresenceIsSafe: the matcher that the reference gives for "has an
+// identity" is false where no mtls_auth has run, so that a mistake in the order
+// or the matcher of a directive admits nobody.
+func TestMatcherForPresenceIsSafe(t *testing.T) {
+	const recipe = "vars_regexp {http.mtls.client_id} ."
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.BillingAndSensor, `
+https://api.test:@HTTPS@ {
+	import mtls
+	@client `+recipe+`
+	header @client X-Before client
+	mtls_auth /guarded/* {
+		optional
+	}
+	handle @client {
+		respond "client"
+	}
+	handle {
+		respond "nobody"
+	}
+}
+`)
+	for _, protocol := range rig.Protocols {
+		for path, want := range map[string]string{"/guarded/x": "client", "/x": "nobody"} {
+			got := r.Caller(t, protocol, billing).Get("https://api.test"+path).WantStatus(t, http.StatusOK)
+			if got.Body != want || got.Header.Get("X-Before") != "" {
+				t.Errorf("%s with a certificate: %q, header %q; want %q", path, got.Body, got.Header.Get("X-Before"), want)
+			}
+			got = r.Caller(t, protocol, nil).Get("https://api.test"+path).WantStatus(t, http.StatusOK)
+			if got.Body != "nobody" || got.Header.Get("X-Before") != "" {
+				t.Errorf("%s without a certificate: %q", path, got.Body)
+			}
+		}
+	}
+}

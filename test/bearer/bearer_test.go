@@ -1,0 +1,263 @@
+package bearer_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+func TestR11_R34_TokenReachesTheAPI(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
+	r.Start(rig.IssuerRealm(""), rig.BearerSites)
+	tokens := map[*testpki.Leaf]string{billing: r.AccessToken(t, billing, "billing.partner"), sensor: r.AccessToken(t, sensor, "sensor-7")}
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			for range 2 { // at first sight, and remembered
+				got := r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(tokens[billing])).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+				want := map[string]string{
+					"X-Client-Scope": "invoices.read invoices.write", "X-Client-Tenant": "partner 7", "Authorization": "Bearer " + tokens[billing],
+					"X-Client-Other": "default token " + thumbprintOf(billing) + " CN=billing " + billing.Cert.NotAfter.UTC().Format(time.RFC3339) + " https://auth.test",
+				}
+				for name, value := range want {
+					if seen := got.Seen.Header[name]; len(seen) != 1 || seen[0] != value {
+						t.Errorf("%s is %q, want %q", name, seen, value)
+					}
+				}
+				got = r.Caller(t, protocol, sensor).Get("https://api.test/", rig.Bearer(tokens[sensor])).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+				if tenant := got.Seen.Header["X-Client-Tenant"]; tenant != nil {
+					t.Errorf("a client without the claim is told as of tenant %q", tenant)
+				}
+			}
+			// scheme without regard to case, and runs of spaces
+			for _, value := range []string{"bearer ", "BEARER  "} {
+				r.Caller(t, protocol, sensor).Get("https://api.test/", rig.With("Authorization", value+tokens[sensor])).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+			}
+		})
+	}
+	if entry := r.Logs.Access(t, "/"); entry.Str("user_id") != "billing.partner" {
+		t.Errorf("the user id in the access log is %q", entry["user_id"])
+	}
+}
+
+func thumbprintOf(leaf *testpki.Leaf) string {
+	sum, _ := hex.DecodeString(testpki.HashOf(leaf.Cert.Raw))
+	return base64.RawURLEncoding.EncodeToString(sum)
+}
+
+// TestR11_R20_WrongCertificate: a token is worth nothing without the certificate it
+// is bound to, be the other one that of the same client.
+func TestR11_R20_WrongCertificate(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
+	renewed, stranger := r.Issue("billing"), r.SelfSigned("stranger")
+	r.Start(rig.IssuerRealm(""), rig.BearerSites)
+	token := r.AccessToken(t, billing, "billing.partner")
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+			for leaf, reason := range map[*testpki.Leaf]string{
+				renewed: "token_certificate", sensor: "token_certificate", stranger: "token_certificate", nil: "certificate_missing",
+			} {
+				got := r.WantBearer(t, r.Caller(t, protocol, leaf).Get("https://api.test/", rig.Bearer(token)), reason)
+				if got.Body != "401 invalid_token "+reason {
+					t.Errorf("the error route was told %q", got.Body)
+				}
+			}
+			// the certificate that counts is the first one
+			both := testpki.Presenting(sensor, billing.Cert)
+			r.WantBearer(t, r.Caller(t, protocol, both).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
+			r.Caller(t, protocol, renewed).Get("https://api.test/", rig.Bearer(r.AccessToken(t, renewed, "billing.partner"))).WantStatus(t, http.StatusOK)
+		})
+	}
+}
+
+// TestR46_OnlyInTheHeader: a token counts in one Authorization header and
+// nowhere else.
+func TestR46_OnlyInTheHeader(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	// Caddy itself logs a request as it came, to which the logs of this test are
+	// not to be held
+	r.Change = func(config map[string]any) {
+		rig.Member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
+	}
+	r.Start(rig.IssuerRealm(""), rig.BearerSites)
+	token := r.AccessToken(t, billing, "billing.partner")
+	for _, protocol := range rig.Protocols {
+		c := r.Caller(t, protocol, billing)
+		for name, test := range map[string]struct {
+			url    string
+			send   func(*http.Request)
+			reason string
+		}{
+			"nothing":         {"https://api.test/", rig.With("X-None"), "token_missing"},
+			"query":           {"https://api.test/?access_token=" + token, rig.With("X-None"), "token_missing"},
+			"body":            {"https://api.test/", rig.WithBody("application/x-www-form-urlencoded", "access_token="+token), "token_missing"},
+			"another header":  {"https://api.test/", rig.With("X-Authorization", "Bearer "+token), "token_missing"},
+			"with underscore": {"https://api.test/", rig.With("Authorization_", "Bearer "+token), "token_missing"},
+			"Basic":           {"https://api.test/", rig.With("Authorization", "Basic "+token), "token_missing"},
+			"no scheme":       {"https://api.test/", rig.With("Authorization", token), "token_missing"},
+			"another scheme":  {"https://api.test/", rig.With("Authorization", "BearerX "+token), "token_missing"},
+			"empty":           {"https://api.test/", rig.With("Authorization", ""), "token_missing"},
+			"no token":        {"https://api.test/", rig.With("Authorization", "Bearer"), "authorization_malformed"},
+			"two tokens":      {"https://api.test/", rig.With("Authorization", "Bearer "+token+" "+token), "authorization_malformed"},
+			"two in a list":   {"https://api.test/", rig.With("Authorization", "Bearer "+token+", Bearer "+token), "authorization_malformed"},
+			"in quotes":       {"https://api.test/", rig.With("Authorization", `Bearer "`+token+`"`), "authorization_malformed"},
+			"two headers":     {"https://api.test/", rig.With("Authorization", "Bearer "+token, "Bearer "+token), "authorization_malformed"},
+			"Basic as well":   {"https://api.test/", rig.With("Authorization", "Bearer "+token, "Basic dTpw"), "authorization_malformed"},
+			"empty as well":   {"https://api.test/", rig.With("Authorization", "", "Bearer "+token), "authorization_malformed"},
+			"no JWT":          {"https://api.test/", rig.Bearer("abc~+/=="), "token_malformed"},
+			"too large":       {"https://api.test/", rig.Bearer(strings.Repeat("A", 17<<10)), "token_malformed"},
+			"cut off":         {"https://api.test/", rig.Bearer(token[:len(token)-2]), "token_signature"},
+		} {
+			t.Run(protocol+"/"+name, func(t *testing.T) {
+				if protocol != "h1" && name == "too large" {
+					t.Skip("the header is larger than this server takes")
+				}
+				r.WantBearer(t, c.Get(test.url, test.send), test.reason)
+			})
+		}
+	}
+}
+
+// TestR34_InsufficientScope is RFC 6750 §3.1.
+func TestR34_InsufficientScope(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
+	r.Start(strings.Replace(rig.IssuerRealm(""), "scopes      telemetry", "scopes telemetry invoices.read", 1), rig.BearerSites)
+	got := r.Caller(t, "h2", billing).Get("https://other.test/", rig.Bearer(r.AccessToken(t, billing, "billing.partner")))
+	r.WantBearer(t, got, "scope_missing")
+	want := `Bearer error="insufficient_scope", scope="invoices.read telemetry", error_id="` + got.ErrorID + `"`
+	if challenge := got.Header.Get("WWW-Authenticate"); challenge != want {
+		t.Errorf("WWW-Authenticate is %q, want %q", challenge, want)
+	}
+	r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(r.AccessToken(t, sensor, "sensor-7"))).WantStatus(t, http.StatusOK)
+	// the token's scopes count, not those of the client
+	answer, _, _ := r.Token(t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7", "scope", "telemetry"))
+	r.WantBearer(t, r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(answer["access_token"].(string))), "scope_missing")
+}
+
+// TestR34_Audience: a token for one API is none for another.
+func TestR34_Audience(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	const two = rig.IssuerSite + `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		audience https://api.test
+	}
+	reverse_proxy @UP@
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		audience https://other.test urn:other
+	}
+	reverse_proxy @UP@
+}
+`
+	r.Start(rig.IssuerRealm("resource https://api.test {\nscopes invoices.read\n}\nresource urn:other {\nscopes invoices.write\n}"), two)
+	for scope, hosts := range map[string][2]string{"invoices.read": {"api.test", "other.test"}, "invoices.write": {"other.test", "api.test"}} {
+		answer, _, _ := r.Token(t, r.Caller(t, "h2", billing), "https://auth.test/connect/token", rig.Form("billing.partner", "scope", scope))
+		c, token := r.Caller(t, "h2", billing), answer["access_token"].(string)
+		c.Get("https://"+hosts[0]+"/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+		r.WantBearer(t, c.Get("https://"+hosts[1]+"/", rig.Bearer(token)), "token_audience")
+	}
+}
+
+// TestC1_TokenEndsOnALiveConnection: the end of a token and that of its
+// certificate count on every request, though both are remembered.
+func TestC1_TokenEndsOnALiveConnection(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	billing := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Minute)))
+	r.SelfSigned("sensor")
+	r.Start(rig.ClockRealmOf(t), rig.BearerSites)
+	token := r.AccessToken(t, billing, "billing.partner") // for an hour
+	callers := make(map[string]*rig.Caller)
+	each := func(check func(c *rig.Caller)) {
+		for _, protocol := range rig.Protocols {
+			if callers[protocol] == nil {
+				callers[protocol] = r.Caller(t, protocol, billing)
+			}
+			check(callers[protocol])
+		}
+	}
+	good := func(c *rig.Caller) {
+		c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+	}
+	each(good)
+	clock.Advance(59 * time.Minute)
+	each(good)
+	clock.Advance(time.Minute)
+	each(func(c *rig.Caller) { r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired") })
+	clock.Advance(-2 * time.Hour) // the token is of the future
+	other := r.Caller(t, "h2", billing)
+	clock.Advance(60*time.Minute - 5*time.Second)
+	other.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+	clock.Advance(95 * time.Minute)
+	each(func(c *rig.Caller) { r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired") })
+}
+
+// TestC2_TokenOfAClientThatIsGone: whoever is disabled, removed, or has another
+// certificate now is refused on open connections, whatever its token says.
+func TestC2_TokenOfAClientThatIsGone(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
+	realm := rig.IssuerRealm("")
+	r.Start(realm, rig.BearerSites)
+	tokens := map[string]string{"billing": r.AccessToken(t, billing, "billing.partner"), "sensor": r.AccessToken(t, sensor, "sensor-7")}
+	for _, protocol := range rig.Protocols {
+		b, s := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor)
+		ask := func(c *rig.Caller, token, reason string) {
+			t.Helper()
+			got := c.Get("https://api.test/", rig.Bearer(tokens[token]))
+			if reason == "" {
+				got.WantStatus(t, http.StatusOK)
+				return
+			}
+			r.WantBearer(t, got, reason)
+		}
+		ask(b, "billing", "")
+		ask(s, "sensor", "")
+		r.Reload(strings.Replace(realm, "claim   tenant", "disabled\nclaim   tenant", 1), rig.BearerSites)
+		ask(b, "billing", "client_disabled")
+		ask(s, "sensor", "")
+		r.Reload(strings.Replace(realm, "client billing.partner", "client billing.renamed", 1), rig.BearerSites)
+		ask(b, "billing", "client_mismatch")
+		r.Reload(strings.Replace(realm, `certificate "@DIR@/sensor.pem"`, "thumbprint "+testpki.SomeSHA256, 1), rig.BearerSites)
+		ask(b, "billing", "")
+		ask(s, "sensor", "certificate_untrusted")
+		r.Reload(realm, rig.BearerSites)
+		ask(b, "billing", "")
+		ask(s, "sensor", "")
+	}
+}
+
+// TestC2_TokenOfADeniedCertificate needs no reload.
+func TestC2_TokenOfADeniedCertificate(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	file := r.Write("deny.txt", []byte("# nobody\n"))
+	realm := strings.Replace(rig.IssuerRealm(""), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient billing.partner", 1)
+	r.Start(realm, rig.BearerSites)
+	token := r.AccessToken(t, billing, "billing.partner")
+	c := r.Caller(t, "h1", billing)
+	c.Always = []func(*http.Request){rig.Bearer(token)}
+	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	if err := os.WriteFile(file, []byte("thumbprint "+testpki.HashOf(billing.Cert.Raw)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.WantBearer(t, c.Eventually(t, http.StatusUnauthorized), "certificate_revoked")
+}

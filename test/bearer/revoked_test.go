@@ -1,0 +1,25 @@
+package bearer_test
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+)
+
+// TestC2_RevokedToken: a token that its client revokes is refused on the next
+// request of a connection that is open, and a later one is good.
+func TestC2_RevokedToken(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.IssuerRealm(""), rig.BearerSites)
+	for _, protocol := range rig.Protocols {
+		c := r.Caller(t, protocol, billing)
+		token := r.AccessToken(t, billing, "billing.partner")
+		c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+		c.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("billing.partner", token)).WantStatus(t, http.StatusOK)
+		r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_revoked")
+		c.Get("https://api.test/", rig.Bearer(r.AccessToken(t, billing, "billing.partner"))).WantStatus(t, http.StatusOK)
+	}
+}

@@ -1,0 +1,400 @@
+package bearer_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// otherServer is an authorization server that signs what a test tells it to.
+type otherServer struct {
+	*httptest.Server
+	t     *testing.T
+	clock *rig.Clock
+
+	mu      sync.Mutex
+	keys    map[string]*ecdsa.PrivateKey // that are published
+	down    bool
+	fetches int // of the keys
+}
+
+// newOtherServer starts one whose certificate is other-server.pem.
+func newOtherServer(t *testing.T, r *rig.Rig, clock *rig.Clock) *otherServer {
+	s := &otherServer{t: t, clock: clock, keys: make(map[string]*ecdsa.PrivateKey)}
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	r.Write("other-server.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+	s.publish("k1")
+	return s
+}
+
+func (s *otherServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.down:
+		http.Error(w, "down", http.StatusServiceUnavailable)
+	case r.URL.Path == "/.well-known/openid-configuration":
+		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": s.URL, "jwks_uri": s.URL + "/keys"})
+	case r.URL.Path == "/keys":
+		s.fetches++
+		var set jose.JSONWebKeySet
+		for kid, key := range s.keys {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: "ES256", Use: "sig"})
+		}
+		_ = json.NewEncoder(w).Encode(set)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// publish makes new keys with these names the only ones.
+func (s *otherServer) publish(kids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.keys)
+	for _, kid := range kids {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.keys[kid] = key
+	}
+}
+
+func (s *otherServer) setDown(down bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = down
+}
+
+func (s *otherServer) fetched() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetches
+}
+
+// token signs a good token for an hour, with changes of its claims; nil takes
+// one away, and "typ" is of the header.
+func (s *otherServer) token(leaf *testpki.Leaf, kid string, changes map[string]any) string {
+	s.t.Helper()
+	s.mu.Lock()
+	key := s.keys[kid]
+	s.mu.Unlock()
+	now := s.clock.Now().Unix()
+	claims := jwt.MapClaims{
+		"iss": s.URL, "sub": "job", "client_id": "job", "aud": "https://api.test", "iat": now, "exp": now + 3600, "jti": "1",
+		"scope": "read", "cnf": map[string]string{"x5t#S256": thumbprintOf(leaf)}, "tenant": "acme", "level": []int{1, 2},
+	}
+	maps.Copy(claims, changes)
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
+	token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
+	if typ, ok := claims["typ"]; ok {
+		token.Header["typ"] = typ
+	}
+	maps.DeleteFunc(claims, func(name string, value any) bool { return value == nil || name == "typ" })
+	signed, err := token.SignedString(key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return signed
+}
+
+// foreignSites trust the other server: alone, with every setting, and beside a
+// realm.
+const foreignSites = `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer OTHER {
+			audience   https://api.test
+			trust_pool file "@DIR@/other-server.pem"
+		}
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Client-Other "{http.mtls.realm}|{http.mtls.scope}|{http.mtls.credential}|{http.mtls.thumbprint}|{http.mtls.subject}|{http.mtls.claim.tenant}|{http.mtls.claim.level}|{http.mtls.claim.none}"
+	}
+	reverse_proxy @UP@
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		realm default
+		trust_issuer OTHER {
+			jwks_uri   OTHER/keys
+			audience   https://other.test https://api.test
+			id_prefix  other/
+			algorithms ES256 RS256
+			trust_pool file "@DIR@/other-server.pem"
+		}
+		require_scope read
+	}
+	reverse_proxy @UP@
+}
+https://alias.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer OTHER {
+			audience   https://api.test
+			type       JWT
+			id_claim   sub
+			allow_unbound
+			trust_pool file "@DIR@/other-server.pem"
+		}
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Client-Other "{http.mtls.thumbprint}{http.mtls.subject}{http.mtls.not_after}"
+	}
+	reverse_proxy @UP@
+}
+` + rig.IssuerSite
+
+// startForeign runs foreignSites and waits until the keys have been fetched.
+func startForeign(t *testing.T) (*rig.Rig, *otherServer, *rig.Clock, *testpki.Leaf) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	other := newOtherServer(t, r, clock)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	job := r.SelfSigned("job") // known to nobody but the other server
+	r.Write("deny.txt", []byte("# nobody\n"))
+	r.Start(foreignRealm(t), strings.ReplaceAll(foreignSites, "OTHER", other.URL))
+	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK) // now the realm has a key
+	for _, host := range []string{"api", "other", "alias"} {
+		untilToken(r, t, r.Caller(t, "h2", job), "https://"+host+".test/", other.token(job, "k1", nil), http.StatusOK)
+	}
+	return r, other, clock, job
+}
+
+func foreignRealm(t *testing.T) string {
+	return strings.Replace(rig.ClockRealmOf(t), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient other/billing {\nthumbprint "+testpki.SomeSHA256+"\n}\nclient billing.partner", 1)
+}
+
+// untilToken asks over one open connection until the answer is what it should be.
+func untilToken(r *rig.Rig, t *testing.T, c *rig.Caller, url, token string, status int) rig.Reply {
+	t.Helper()
+	var got rig.Reply
+	for deadline := time.Now().Add(2 * rig.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if got = c.Get(url, rig.Bearer(token)); got.Status == status {
+			return got
+		}
+	}
+	t.Fatalf("still %d, want %d", got.Status, status)
+	return got
+}
+
+// TestR19_R34_TokensOfAnotherServer: possession of the certificate is all that
+// is asked of its clients, beside what the token says.
+func TestR19_R34_TokensOfAnotherServer(t *testing.T) {
+	r, other, clock, job := startForeign(t)
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			c := r.Caller(t, protocol, job)
+			got := c.Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "job")
+			if seen, want := got.Seen.Header.Get("X-Client-Other"), "|read|token|"+thumbprintOf(job)+"|CN=job|acme|[1,2]|"; seen != want {
+				t.Errorf("the API is told %q, want %q", seen, want)
+			}
+			c.Get("https://other.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "other/job")
+			for name, test := range map[string]struct {
+				host    string
+				changes map[string]any
+				reason  string
+			}{
+				"of another issuer":     {"api", map[string]any{"iss": "https://x.test"}, "token_issuer"},
+				"of another, beside":    {"other", map[string]any{"iss": "https://x.test"}, "token_issuer"},
+				"as of the realm":       {"other", map[string]any{"iss": "https://auth.test"}, "token_key_unknown"},
+				"for another API":       {"api", map[string]any{"aud": "https://other.test"}, "token_audience"},
+				"without a scope":       {"other", map[string]any{"scope": "write"}, "scope_missing"},
+				"JWT":                   {"api", map[string]any{"typ": "JWT"}, "token_type"},
+				"gateway+jwt":           {"api", map[string]any{"typ": "gateway+jwt"}, "token_type"},
+				"gateway+jwt, not JWT":  {"alias", map[string]any{"typ": "gateway+jwt"}, "token_type"},
+				"unbound":               {"api", map[string]any{"cnf": nil}, "token_unbound"},
+				"bound to a key":        {"alias", map[string]any{"cnf": map[string]string{"jkt": thumbprintOf(job)}}, "token_confirmation"},
+				"bound to another":      {"alias", map[string]any{"cnf": map[string]string{"x5t#S256": strings.Repeat("A", 43)}}, "token_certificate"},
+				"named as one of ours":  {"other", map[string]any{"client_id": "billing"}, "token_client"},
+				"with a header in it":   {"api", map[string]any{"client_id": "a\r\nX-Admin: 1"}, "token_malformed"},
+				"expired":               {"api", map[string]any{"exp": clock.Now().Unix()}, "token_expired"},
+				"of a minute in future": {"api", map[string]any{"nbf": clock.Now().Unix() + 60}, "token_not_yet_valid"},
+			} {
+				t.Run(name, func(t *testing.T) {
+					r.WantBearer(t, c.Get("https://"+test.host+".test/", rig.Bearer(other.token(job, "k1", test.changes))), test.reason)
+				})
+			}
+			// what the settings of the third site admit
+			got = c.Get("https://alias.test/", rig.Bearer(other.token(job, "k1", map[string]any{"typ": "JWT", "sub": "by-sub", "client_id": nil})))
+			got.WantStatus(t, http.StatusOK).WantClient(t, "by-sub")
+			for _, leaf := range []*testpki.Leaf{nil, job} {
+				got = r.Caller(t, protocol, leaf).Get("https://alias.test/", rig.Bearer(other.token(job, "k1", map[string]any{"cnf": nil})))
+				if got.WantStatus(t, http.StatusOK).WantClient(t, "job"); got.Seen.Header["X-Client-Other"] != nil {
+					t.Errorf("of a token that is not bound the API is told %q", got.Seen.Header["X-Client-Other"])
+				}
+			}
+			r.WantBearer(t, r.Caller(t, protocol, nil).Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))), "certificate_missing")
+		})
+	}
+}
+
+// TestC1_C2_TheCertificateOfAnotherServersToken: its validity and the realm's
+// deny file count on every request.
+func TestC1_C2_TheCertificateOfAnotherServersToken(t *testing.T) {
+	r, other, clock, _ := startForeign(t)
+	job := r.SelfSigned("short", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(30*time.Minute)))
+	token := other.token(job, "k1", nil)
+	for _, protocol := range rig.Protocols {
+		c := r.Caller(t, protocol, job)
+		for _, host := range []string{"api", "other"} {
+			c.Get("https://"+host+".test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+			clock.Advance(31 * time.Minute)
+			r.WantBearer(t, c.Get("https://"+host+".test/", rig.Bearer(token)), "certificate_expired")
+			clock.Advance(-31 * time.Minute)
+		}
+	}
+	c := r.Caller(t, "h1", job)
+	c.Get("https://other.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+	if err := os.WriteFile(r.Dir+"/deny.txt", []byte("thumbprint "+testpki.HashOf(job.Cert.Raw)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.WantBearer(t, untilToken(r, t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
+	// where no realm is named there is no deny file
+	c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+}
+
+// TestForeignKeys: new keys are fetched once, whoever asks how often; withdrawn
+// ones end the tokens they signed; a server that is down changes nothing, and a
+// reload neither.
+func TestForeignKeys(t *testing.T) {
+	r, other, clock, job := startForeign(t)
+	c := r.Caller(t, "h1", job)
+	sites := strings.ReplaceAll(foreignSites, "OTHER", other.URL)
+	old := other.token(job, "k1", nil)
+	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK)
+
+	other.publish("k2")
+	other.setDown(true)
+	clock.Advance(time.Minute) // since somebody asked for keys
+	fetched := other.fetched()
+	fresh := other.token(job, "k2", nil)
+	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(fresh)), "token_key_unknown")
+	r.Logs.Wait(t, "keys that cannot be fetched", func(e rig.LogEntry) bool {
+		return e.Str("msg") == "fetching the keys of an issuer failed; those that are known stay in use" && e.Str("issuer") == other.URL
+	})
+	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK)
+	r.Reload(foreignRealm(t), sites)
+	c = r.Caller(t, "h1", job)
+	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK) // the keys were taken over
+
+	other.setDown(false)
+	clock.Advance(time.Minute)
+	untilToken(r, t, c, "https://api.test/", fresh, http.StatusOK)
+	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(old)), "token_key_unknown")
+	after := other.fetched()
+	if after == fetched {
+		t.Error("no keys were fetched")
+	}
+	clock.Advance(time.Minute)
+	signed := make([]string, 300)
+	for i := range signed { // by keys that are never published
+		kid := "flood" + strconv.Itoa(i)
+		other.publish(kid)
+		signed[i] = other.token(job, kid, nil)
+	}
+	other.publish("k3")
+	for _, token := range signed {
+		got := c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+		if got.Seen != nil {
+			t.Fatal("a token that nobody vouches for is admitted")
+		}
+	}
+	untilToken(r, t, c, "https://api.test/", other.token(job, "k3", nil), http.StatusOK)
+	if n := other.fetched() - after; n != 1 {
+		t.Errorf("%d fetches for a flood, want one", n)
+	}
+}
+
+// TestR41_KeyRolloverOfAnotherCaddy: a realm of a Caddy is the other server. Its
+// keys come over the network, and its CA is a private one.
+func TestR41_KeyRolloverOfAnotherCaddy(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	for _, name := range []string{"one.pem", "two.pem"} {
+		r.Write(name, testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
+	}
+	global := func(key string) string {
+		return strings.Replace(rig.ClockRealmOf(t), "issuer https://auth.test {", "issuer https://localhost:@HTTPS@/as {\nsigning_key \"@DIR@/"+key+"\"", 1)
+	}
+	const sites = `
+https://localhost:@HTTPS@ {
+	import mtls
+	mtls_issuer
+}
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer https://localhost:@HTTPS@/as {
+			audience   https://localhost:@HTTPS@/as
+			id_prefix  as/
+			trust_pool file "@DIR@/server-ca.pem"
+		}
+	}
+	reverse_proxy @UP@
+}
+`
+	r.Start(global("one.pem"), sites)
+	mint := func() string {
+		answer, _, _ := r.Token(t, r.Caller(t, "h2", billing), "https://localhost:"+r.HTTPS+"/as/connect/token", rig.Form("billing.partner"))
+		return answer["access_token"].(string)
+	}
+	first := mint()
+	untilToken(r, t, r.Caller(t, "h2", billing), "https://api.test/", first, http.StatusOK).WantClient(t, "as/billing.partner")
+
+	clock.Advance(time.Minute)
+	r.Reload(global("two.pem"), sites)
+	second, c := mint(), r.Caller(t, "h2", billing)
+	c.Get("https://api.test/", rig.Bearer(first)).WantStatus(t, http.StatusOK) // by the keys that were taken over
+	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(second)), "token_key_unknown")
+	untilToken(r, t, c, "https://api.test/", second, http.StatusOK).WantClient(t, "as/billing.partner")
+	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(first)), "token_key_unknown")
+}
+
+// TestKeysOfAServerThatIsDown: until they have been read, the caller is told to
+// come back, and not that its token is wrong.
+func TestKeysOfAServerThatIsDown(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	other := newOtherServer(t, r, clock)
+	other.setDown(true)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	job := r.SelfSigned("job")
+	r.Write("deny.txt", nil)
+	r.Start(foreignRealm(t), strings.ReplaceAll(foreignSites, "OTHER", other.URL))
+	c := r.Caller(t, "h1", job)
+	got := c.Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusServiceUnavailable)
+	if got.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	r.Logs.Wait(t, "keys that are not there", func(e rig.LogEntry) bool {
+		return e.Str("msg") == "token refused" && e.Str("reason") == "token_keys_unavailable"
+	})
+	other.setDown(false)
+	clock.Advance(time.Hour)
+	untilToken(r, t, c, "https://api.test/", other.token(job, "k1", nil), http.StatusOK)
+}

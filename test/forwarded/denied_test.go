@@ -1,0 +1,64 @@
+package forwarded_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+)
+
+// TestA9_C2_DeniedProxy: who has a stolen key of a proxy could be anybody, so
+// the deny file ends its trust, on open connections too.
+func TestA9_C2_DeniedProxy(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	f.Write("deny", []byte("# nobody\n"))
+	realm := rig.ForwardingRealm("edge", "rfc9440", "peer_key "+rig.KeyHash(f.Stranger)+" "+rig.KeyHash(f.Proxy))
+	run(f, strings.Replace(realm, "\n\tclient billing.partner", "\n\trevocation {\n\t\tdeny \"@DIR@/deny\"\n\t}\n\tclient billing.partner", 1), "edge")
+	const guarded = "https://api.test/edge/guarded"
+	open, counted := map[string]*rig.Caller{}, map[string]*rig.Connections{}
+	for _, protocol := range rig.Protocols {
+		open[protocol] = f.Caller(t, protocol, f.Stranger)
+		counted[protocol] = open[protocol].ConnectionsTo("api.test")
+		open[protocol].Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+	}
+	f.Write("deny", []byte("public_key "+rig.KeyHash(f.Stranger)+"\n"))
+	for _, protocol := range rig.Protocols {
+		got := open[protocol].Get(guarded, rig.ByRFC9440.Send(f.Billing))
+		for deadline := time.Now().Add(rig.Patience); got.Status == http.StatusOK && time.Now().Before(deadline); {
+			time.Sleep(20 * time.Millisecond)
+			got = open[protocol].Get(guarded, rig.ByRFC9440.Send(f.Billing))
+		}
+		f.WantRefusal(t, got, "edge", "certificate_revoked")
+		counted[protocol].WantOne(t)
+		f.WantNoToken(t, rig.AskToken(open[protocol], "https://auth.test/edge", "billing.partner", rig.ByRFC9440.Send(f.Billing)), "certificate_revoked")
+		f.Caller(t, protocol, f.Proxy).Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+	}
+}
+
+// TestA9_D4_IncludedRequest: a request that a page includes comes from the
+// loopback address, with the headers of whoever asked for the page.
+func TestA9_D4_IncludedRequest(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	paths := forwardingPaths("edge")
+	f.Start(rig.ForwardingRealm("edge", "rfc9440", "from 127.0.0.1"), `
+https://api.test:@HTTPS@ {
+	import mtls
+	handle /page {
+		header Content-Type text/html
+		templates
+		respond `+"`included: {{httpInclude \"/edge/guarded\"}}`"+`
+	}
+`+paths+"}\n")
+	for _, protocol := range rig.Protocols {
+		f.CallerFrom(t, protocol, nil, "127.0.0.1").Get("https://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+		got := f.CallerFrom(t, protocol, nil, "127.0.0.3").Get("https://api.test/page", rig.ByRFC9440.Send(f.Billing))
+		if strings.Contains(got.Body, "billing.partner") || got.Status == http.StatusOK {
+			t.Errorf("%s: %d %.500s", protocol, got.Status, got.Body)
+		}
+	}
+	f.Logs.Wait(t, "the refusal of what was included", func(entry rig.LogEntry) bool {
+		return entry.Str("uri") == "/edge/guarded" && entry.Str("remote_ip") == "127.0.0.1" && entry.Str("reason") == "certificate_missing"
+	})
+}

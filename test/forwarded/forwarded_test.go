@@ -1,0 +1,195 @@
+package forwarded_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// realm is the name of the realm that expects this kind of proxy.
+func realm(f rig.Forwarder) string { return strings.ReplaceAll(f.Format, "_", "-") }
+
+// malformed are values that are near to one that the proxy would send.
+func malformed(f rig.Forwarder, leaf *testpki.Leaf) []string {
+	value := f.Value(leaf)
+	values := []string{"garbage", "null", "-", value[:len(value)/2]}
+	if f.Format == "envoy" { // a list, in which there may be words that are not known
+		return append(values, value+",", "Cert="+rig.Base64DER(leaf), "Subject=\"CN=billing\"")
+	}
+	return append(values, value[1:], value+"x", value+",x")
+}
+
+// forwardingPaths guard /<realm>/guarded, and /<realm>/optional where callers
+// may come without a certificate.
+func forwardingPaths(realms ...string) string {
+	var text strings.Builder
+	for _, realm := range realms {
+		text.WriteString(`
+	handle /` + realm + `/guarded {
+		mtls_auth {
+			realm ` + realm + `
+		}
+		reverse_proxy @UP@
+	}
+	handle /` + realm + `/optional {
+		mtls_auth {
+			realm ` + realm + `
+			optional
+		}
+		reverse_proxy @UP@
+	}
+	handle /` + realm + `/report {
+		mtls_auth {
+			realm ` + realm + `
+			report_only
+		}
+		reverse_proxy @UP@
+	}
+	mtls_issuer {
+		realm ` + realm + `
+	}
+`)
+	}
+	return text.String()
+}
+
+func forwardingSites(realms ...string) string {
+	paths := forwardingPaths(realms...)
+	return "https://api.test:@HTTPS@, https://auth.test:@HTTPS@ {\n\timport mtls\n" + paths + "}\n" +
+		"http://api.test:@HTTP@, http://auth.test:@HTTP@ {\n\timport plain\n" + paths + "}\n"
+}
+
+// startForwarding runs a realm for each kind of proxy. trusted_proxies says
+// that Caddy itself believes what anybody says of the caller's address.
+func startForwarding(t *testing.T, options string) *rig.ForwardingRig {
+	f := rig.NewForwardingRig(t)
+	global, realms := "servers {\n\ttrusted_proxies static 127.0.0.0/8\n}\n", []string(nil)
+	for _, proxy := range rig.Forwarders {
+		global += rig.ForwardingRealm(realm(proxy), proxy.Format, options)
+		realms = append(realms, realm(proxy))
+	}
+	run(f, global, realms...)
+	return f
+}
+
+// run starts Caddy and waits for the signing keys, which are made in the
+// background.
+func run(f *rig.ForwardingRig, global string, realms ...string) {
+	f.Start(global, forwardingSites(realms...))
+	c := f.Caller(f.T, "h2", nil)
+	for _, realm := range realms {
+		c.Get("https://auth.test/"+realm+"/.well-known/openid-configuration/jwks").WantStatus(f.T, http.StatusOK)
+	}
+}
+
+func TestA9_R21_ForwardedByATrustedProxy(t *testing.T) {
+	f := startForwarding(t, "from 127.0.0.1")
+	expired := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
+	for _, proxy := range rig.Forwarders {
+		for _, protocol := range rig.Protocols {
+			// the proxy itself may have a certificate, even a client's
+			for name, own := range map[string]*testpki.Leaf{"hop without a certificate": nil, "hop with one": f.Proxy} {
+				t.Run(proxy.Format+"/"+protocol+"/"+name, func(t *testing.T) {
+					hop := f.Caller(t, protocol, own)
+					guarded, optional := "https://api.test/"+realm(proxy)+"/guarded", "https://api.test/"+realm(proxy)+"/optional"
+					auth := "https://auth.test/" + realm(proxy)
+					for _, url := range []string{guarded, optional} {
+						hop.Get(url, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
+						hop.Get(url, proxy.Send(f.Sensor)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+						if entry := f.WantRefusal(t, hop.Get(url, proxy.Send(f.Stranger)), realm(proxy), "certificate_unknown"); entry["forwarded"] != true {
+							t.Errorf("the log line does not say that the certificate was forwarded: %v", entry)
+						}
+						f.WantRefusal(t, hop.Get(url, proxy.Send(expired)), realm(proxy), "certificate_expired")
+						for _, malformed := range malformed(proxy, f.Billing) {
+							f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, malformed)), realm(proxy), "certificate_unsuitable")
+						}
+						f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, proxy.Value(f.Billing), proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
+						f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, "", proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
+					}
+					for _, none := range []func(*http.Request){rig.With("X-Other", "1"), rig.With(proxy.Header, ""), rig.With(proxy.Header, " \t ")} {
+						f.WantRefusal(t, hop.Get(guarded, none), realm(proxy), "certificate_missing")
+						hop.Get(optional, none).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+						f.WantNoToken(t, rig.AskToken(hop, auth, "the-proxy", none), "certificate_missing")
+					}
+					report := "https://api.test/" + realm(proxy) + "/report"
+					hop.Get(report, rig.With(proxy.Header, "garbage")).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+					hop.Get(report).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+					hop.Get(report, proxy.Send(f.Sensor)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+
+					f.WantToken(t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(f.Billing)), "billing.partner", f.Billing)
+					f.WantToken(t, rig.AskToken(hop, auth, "sensor-7", proxy.Send(f.Sensor)), "sensor-7", f.Sensor)
+					f.WantNoToken(t, rig.AskToken(hop, auth, "the-proxy", proxy.Send(f.Sensor)), "client_mismatch")
+					f.WantNoToken(t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(expired)), "certificate_expired")
+					f.WantNoToken(t, rig.AskToken(hop, auth, "billing.partner", rig.With(proxy.Header, "garbage")), "certificate_unsuitable")
+				})
+			}
+		}
+	}
+}
+
+// spoofedAddresses are what callers may say of where they come from.
+var spoofedAddresses = map[string]string{
+	"none": "", "X-Forwarded-For": "127.0.0.2", "X-Real-Ip": "127.0.0.2", "Forwarded": "for=127.0.0.2",
+	"X-Client-Ip": "127.0.0.2", "Cf-Connecting-Ip": "127.0.0.2", "True-Client-Ip": "127.0.0.2",
+}
+
+func TestA9_ForwardedByAnybodyElse(t *testing.T) {
+	f := startForwarding(t, "from 127.0.0.2 127.1.0.0/16 ::1")
+	for _, proxy := range rig.Forwarders {
+		for _, protocol := range rig.Protocols {
+			t.Run(proxy.Format+"/"+protocol, func(t *testing.T) {
+				guarded, optional := "https://api.test/"+realm(proxy)+"/guarded", "https://api.test/"+realm(proxy)+"/optional"
+				auth := "https://auth.test/" + realm(proxy)
+				nobody, sensor := f.Caller(t, protocol, nil), f.Caller(t, protocol, f.Sensor)
+				for header, address := range spoofedAddresses {
+					spoof := rig.With(header, address)
+					f.WantRefusal(t, nobody.Get(guarded, spoof, proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
+					nobody.Get(optional, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+					sensor.Get(guarded, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+				}
+				// of no consequence, however bad it is
+				for _, value := range []string{"", "garbage"} {
+					sensor.Get(guarded, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+					nobody.Get(optional, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+				}
+				f.WantNoToken(t, rig.AskToken(nobody, auth, "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
+				f.WantNoToken(t, rig.AskToken(sensor, auth, "billing.partner", proxy.Send(f.Billing)), "client_mismatch")
+				f.WantToken(t, rig.AskToken(sensor, auth, "sensor-7", proxy.Send(f.Billing)), "sensor-7", f.Sensor)
+			})
+		}
+		t.Run(proxy.Format+"/plain HTTP", func(t *testing.T) {
+			nobody := f.Plain(t)
+			f.WantRefusal(t, nobody.Get("http://api.test/"+realm(proxy)+"/guarded", rig.With("X-Forwarded-For", "127.0.0.2"), rig.With("X-Forwarded-Proto", "https"), proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
+			nobody.Get("http://api.test/"+realm(proxy)+"/optional", proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
+			f.WantNoToken(t, rig.AskToken(nobody, "http://auth.test/"+realm(proxy), "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
+		})
+	}
+}
+
+// TestA9_OneAddressOfTwo: on one listener, what counts is where the connection
+// comes from.
+func TestA9_OneAddressOfTwo(t *testing.T) {
+	f := startForwarding(t, "from 127.0.0.2")
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			hop, direct := f.CallerFrom(t, protocol, f.Proxy, "127.0.0.2"), f.CallerFrom(t, protocol, f.Proxy, "127.0.0.3")
+			for _, proxy := range rig.Forwarders {
+				url := "https://api.test/" + realm(proxy) + "/guarded"
+				for header := range spoofedAddresses {
+					spoof := rig.With(header, "127.0.0.3")
+					got := hop.Get(url, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
+					if got.Seen.Header.Get("X-Forwarded-For") == "" {
+						t.Error("reverse_proxy does not tell where the request comes from")
+					}
+				}
+				f.WantRefusal(t, hop.Get(url), realm(proxy), "certificate_missing")
+				direct.Get(url, rig.With("X-Forwarded-For", "127.0.0.2"), proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "the-proxy").WantGone(t)
+				direct.Get(url).WantStatus(t, http.StatusOK).WantClient(t, "the-proxy")
+			}
+		})
+	}
+}

@@ -1,0 +1,319 @@
+package issuer_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+)
+
+// TestR30_R47_SigningAlgorithms: a token of every algorithm verifies with the
+// published keys alone.
+func TestR30_R47_SigningAlgorithms(t *testing.T) {
+	shared := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
+	for _, algorithm := range keyring.Algorithms() {
+		t.Run(string(algorithm), func(t *testing.T) {
+			r := rig.New(t)
+			sensor := r.SelfSigned("sensor")
+			r.Issue("billing")
+			options := "signing_algorithm " + string(algorithm)
+			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != keyring.PS256 {
+				options += "\nsigning_key " + r.SigningKeyPEM(t, "rsa.pem", shared) // PS256 makes one of its own
+			}
+			r.Start(rig.IssuerRealm(options), rig.IssuerSite)
+			for _, protocol := range rig.Protocols {
+				if header := r.VerifiedToken(t, protocol, sensor, "https://auth.test"); header["alg"] != string(algorithm) {
+					t.Errorf("alg is %v", header["alg"])
+				}
+			}
+		})
+	}
+}
+
+// TestR45_R47_ProfileAtWork: with profile fapi2, clients get their tokens, and a
+// certificate with a weak key gets none.
+func TestR45_R47_ProfileAtWork(t *testing.T) {
+	r := rig.New(t)
+	key, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	billing, weak := r.Issue("billing"), r.Issue("weak", testpki.CommonName("billing"), testpki.Key(key))
+	sensor := r.SelfSigned("sensor")
+	for _, profile := range []string{"", "profile fapi2\n"} {
+		if profile == "" {
+			r.Start(rig.IssuerRealm("signing_algorithm PS256"), rig.IssuerSite)
+		} else {
+			r.Reload(rig.IssuerRealm(profile+"signing_algorithm PS256"), rig.IssuerSite)
+		}
+		for _, protocol := range rig.Protocols {
+			r.Token(t, r.Caller(t, protocol, billing), "https://auth.test/connect/token", rig.Form("billing.partner"))
+			header := r.VerifiedToken(t, protocol, sensor, "https://auth.test")
+			got := r.Caller(t, protocol, weak).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			if profile == "" {
+				got.WantStatus(t, http.StatusOK)
+				continue
+			}
+			if header["alg"] != "PS256" {
+				t.Errorf("the header is %v", header)
+			}
+			got.WantStatus(t, http.StatusUnauthorized)
+			if entry := r.Logs.WithErrorID(t, "client refused", got.ErrorID); entry.Str("reason") != "certificate_unsuitable" || !strings.Contains(entry.Str("detail"), "1024 bits") {
+				t.Errorf("the log line is %v", entry)
+			}
+		}
+	}
+}
+
+// The profile has to wait while a key signs that it does not allow.
+func TestProfileWaitsForTheNextKey(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	r.Start(rig.IssuerRealm("signing_algorithm ES384"), rig.IssuerSite)
+	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	err := r.Load(rig.IssuerRealm("profile fapi2"), rig.IssuerSite)
+	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile when a key of signing_algorithm has taken its place") {
+		t.Errorf("the configuration loads: %v", err)
+	}
+	if again := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+		t.Errorf("the kid is %v, was %v", again, kid)
+	}
+}
+
+func TestSigningKeyFile(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	keys := map[string]testpki.KeyType{"ES256": testpki.P256, "ES384": testpki.P384, "ES512": testpki.P521, "EdDSA": testpki.Ed25519, "RS256": testpki.RSA2048}
+	kids := make(map[string]bool)
+	started := false
+	for algorithm, kind := range keys {
+		options := rig.IssuerRealm("signing_key " + r.SigningKeyPEM(t, algorithm+".pem", testpki.MustKey(t, kind)))
+		if !started {
+			r.Start(options, rig.IssuerSite)
+			started = true
+		} else {
+			r.Reload(options, rig.IssuerSite)
+		}
+		header := r.VerifiedToken(t, "h2", sensor, "https://auth.test")
+		kid, _ := header["kid"].(string)
+		if header["alg"] != algorithm || kid == "" || kids[kid] {
+			t.Errorf("a %s key signs with header %v", algorithm, header)
+		}
+		kids[kid] = true
+	}
+	if entries, err := os.ReadDir(filepath.Join(r.Dir, "storage", "mtls")); err == nil && len(entries) > 0 {
+		t.Errorf("with a key file, keys were put into storage: %v", entries)
+	}
+	// a key that does not fit the algorithm, and one key for two realms
+	ed := "signing_key @DIR@/EdDSA.pem"
+	if err := r.Load(rig.IssuerRealm("signing_algorithm ES256\n"+ed), rig.IssuerSite); err == nil || !strings.Contains(err.Error(), "EdDSA.pem") {
+		t.Errorf("a key of another algorithm: %v", err)
+	}
+	second := "\nmtls second {\nclient sensor-7 {\ncertificate @DIR@/sensor.pem\n}\nissuer https://alias.test {\n" + ed + "\n}\n}\n"
+	if err := r.Load(rig.IssuerRealm(ed)+second, rig.IssuerSite); err == nil || !strings.Contains(err.Error(), "signing_key") {
+		t.Errorf("two realms share a signing key: %v", err)
+	}
+}
+
+func TestManagedKeySurvivesARestart(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	sites := rig.IssuerSite + `
+https://alias.test:@HTTPS@ {
+	import mtls
+	mtls_issuer {
+		realm second
+	}
+}
+`
+	options := rig.IssuerRealm("") + `
+mtls second {
+	client sensor-7 {
+		certificate "@DIR@/sensor.pem"
+	}
+	issuer https://alias.test
+}
+`
+	r.Start(options, sites)
+	first := r.VerifiedToken(t, "h1", sensor, "https://auth.test")["kid"]
+	second := r.VerifiedToken(t, "h1", sensor, "https://alias.test")["kid"]
+	if first == second {
+		t.Error("two realms sign with the same key")
+	}
+	for name, restart := range map[string]func(){
+		"reload":  func() { r.Reload(options+"\n# changed", sites) },
+		"restart": func() { _ = caddy.Stop(); r.Reload(options, sites) },
+	} {
+		restart()
+		for _, protocol := range rig.Protocols {
+			if kid := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; kid != first {
+				t.Errorf("%s: the kid is %v, was %v", name, kid, first)
+			}
+			if kid := r.VerifiedToken(t, protocol, sensor, "https://alias.test")["kid"]; kid != second {
+				t.Errorf("%s: the other realm's kid is %v, was %v", name, kid, second)
+			}
+		}
+	}
+	for _, realm := range []string{"default", "second"} {
+		files, err := filepath.Glob(filepath.Join(r.Dir, "storage", "mtls", realm, "keys", "*.json"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("realm %s has the keys %q in storage", realm, files)
+		}
+		info, err := os.Stat(files[0])
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("the stored key has mode %v", info.Mode())
+		}
+	}
+
+	// the algorithm changes: a key of it is announced, and nothing else signs
+	r.Reload(strings.Replace(options, "issuer https://auth.test {", "issuer https://auth.test {\nsigning_algorithm ES384", 1), sites)
+	if kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; kid != first {
+		t.Error("a key signs that was never announced")
+	}
+	metadata := r.Caller(t, "h2", nil)
+	r.Await(t, "the new algorithm is in the metadata", func() bool {
+		return strings.Contains(metadata.Get("https://auth.test/.well-known/openid-configuration").Body, `"id_token_signing_alg_values_supported":["ES256","ES384"]`)
+	})
+	jwks := r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").Body
+	if !strings.Contains(jwks, first.(string)) || strings.Count(jwks, `"kid"`) != 2 || strings.Contains(jwks, `"d":`) {
+		t.Errorf("the keys are %s, want the old one among them and nothing private", jwks)
+	}
+}
+
+// A regular file stands where the storage folder should be: that stops even
+// root, which file permissions would not.
+func TestStorageUnusableAtFirstStart(t *testing.T) {
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			r, clock := rig.New(t), rig.NewClock(t)
+			billing, _ := r.Issue("billing"), r.SelfSigned("sensor")
+			blocker := r.Write("storage", nil)
+			r.Start(rig.ClockRealmOf(t), rig.IssuerSite+rig.OneSite)
+			c := r.Caller(t, protocol, billing)
+			jwksPlace := "https://auth.test/.well-known/openid-configuration/jwks"
+
+			for range 2 {
+				c.Get("https://auth.test/.well-known/openid-configuration").WantStatus(t, http.StatusOK)
+				c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+				for _, got := range []rig.Reply{c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")), c.Get(jwksPlace)} {
+					got.WantStatus(t, http.StatusServiceUnavailable)
+					if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" || got.Header.Get("Cache-Control") != "no-store" {
+						t.Errorf("without keys: %q %v", got.Body, got.Header)
+					}
+					if strings.Contains(got.Body, r.Dir) {
+						t.Errorf("the answer tells where storage is: %q", got.Body)
+					}
+					entry := r.Logs.WithErrorID(t, "token request refused", got.ErrorID)
+					if entry.Str("reason") != "temporarily_unavailable" || !strings.Contains(entry.Str("detail"), "storage") {
+						t.Errorf("the log line is %v", entry)
+					}
+				}
+			}
+			// who is not authenticated does not learn of it
+			stranger := r.Caller(t, protocol, nil).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			stranger.WantStatus(t, http.StatusUnauthorized)
+
+			if err := os.Remove(blocker); err != nil {
+				t.Fatal(err)
+			}
+			clock.Advance(time.Minute) // past the pause between two attempts
+			r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			c.Get(jwksPlace).WantStatus(t, http.StatusOK)
+		})
+	}
+}
+
+// Storage that goes away later stops nobody who has the keys.
+func TestStorageLostAtRunTime(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	r.Start(rig.IssuerRealm(""), rig.IssuerSite)
+	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	if err := os.RemoveAll(filepath.Join(r.Dir, "storage")); err != nil {
+		t.Fatal(err)
+	}
+	r.Write("storage", nil)
+	for _, protocol := range rig.Protocols {
+		if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
+			t.Errorf("the kid is %v, was %v", again, kid)
+		}
+	}
+	r.Reload(rig.IssuerRealm("")+"\n# changed", rig.IssuerSite)
+	for _, protocol := range rig.Protocols {
+		c := r.Caller(t, protocol, sensor)
+		got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7"))
+		if got.Status != http.StatusOK {
+			t.Errorf("after a reload without storage: %d %q", got.Status, got.Body)
+		}
+	}
+}
+
+// A realm may keep its keys somewhere else.
+func TestStorageOfARealm(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	realm := strings.Replace(rig.IssuerRealm(""), "issuer https", "storage file_system \"@DIR@/elsewhere\"\nissuer https", 1)
+	r.Start(realm, rig.IssuerSite)
+	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	files, err := filepath.Glob(filepath.Join(r.Dir, "elsewhere", "mtls", "default", "keys", "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Errorf("the storage of the realm has %v, %v", files, err)
+	}
+	if _, err := os.Stat(filepath.Join(r.Dir, "storage", "mtls")); !os.IsNotExist(err) {
+		t.Errorf("Caddy's storage has keys: %v", err)
+	}
+
+	// another one gets the keys in use
+	r.Reload(strings.Replace(realm, "elsewhere", "moved", 1), rig.IssuerSite)
+	r.Await(t, "the keys are in the new storage", func() bool {
+		files, err := filepath.Glob(filepath.Join(r.Dir, "moved", "mtls", "default", "keys", "*.json"))
+		return err == nil && len(files) == 1
+	})
+	if again := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+		t.Errorf("the kid is %v, was %v", again, kid)
+	}
+}
+
+// The tokens of a server that is being replaced are accepted by whoever reads
+// the published keys, and by mtls_bearer.
+func TestKeysOfAServerThatIsReplaced(t *testing.T) {
+	r := rig.New(t)
+	sensor := r.SelfSigned("sensor")
+	r.Issue("billing")
+	old := rig.MustSigner(t)
+	r.SigningKeyPEM(t, "old.pem", old)
+	r.Start(rig.IssuerRealm(`signing_key "@DIR@/old.pem"`), rig.BearerSites)
+	answer, header, _ := r.Token(t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7"))
+	public, err := x509.MarshalPKIXPublicKey(old.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Write("old.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
+	r.Reload(rig.IssuerRealm(`verify_key "@DIR@/old.pub"`), rig.BearerSites)
+	for _, protocol := range rig.Protocols {
+		if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again == header["kid"] {
+			t.Error("the key of the old server signs")
+		}
+		if _, err := rig.Verify(t, r.Caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
+			t.Errorf("a token of the old server is refused: %v", err)
+		}
+		r.Caller(t, protocol, sensor).Get("https://api.test/", rig.Bearer(answer["access_token"].(string))).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+	}
+}

@@ -1,0 +1,204 @@
+package issuer_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// TestE3_R39_R40_Revocation: revoked is revoked, for all who ask, across reloads
+// and restarts; and only the owner can do it.
+func TestE3_R39_R40_Revocation(t *testing.T) {
+	r, leaves := startIntrospection(t, "")
+	active := func(token string) bool {
+		t.Helper()
+		owner := introspect(r, t, "h1", leaves["billing.partner"], "billing.partner", token)
+		api := introspect(r, t, "h3", leaves["invoices.api"], "invoices.api", token)
+		if owner != api {
+			t.Errorf("the owner is told %s, the API %s", owner, api)
+		}
+		return owner != rig.Inactive
+	}
+	var revoked []string
+	kept, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+	for _, protocol := range rig.Protocols {
+		token, claims := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+		for _, id := range []string{"invoices.api", "ship.api"} { // neither owns it
+			r.Revoke(t, protocol, leaves[id], id, token)
+			r.Logs.Wait(t, "a revocation by "+id, func(e rig.LogEntry) bool {
+				return e.Str("msg") == "no token revoked" && e.Str("client_id") == id && e.Str("reason") == "token_of_other"
+			})
+		}
+		for _, nonsense := range []string{"nonsense", token + "x", token[:len(token)-1]} {
+			r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", nonsense)
+		}
+		if !active(token) {
+			t.Fatal("the token was revoked by somebody else")
+		}
+		r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", token, "token_type_hint", map[string]string{"h1": "access_token", "h2": "refresh_token", "h3": "x"}[protocol])
+		entry := r.Logs.Wait(t, "the revocation", func(e rig.LogEntry) bool { return e.Str("msg") == "token revoked" && e["jti"] == claims["jti"] })
+		if entry.Str("client_id") != "billing.partner" || entry.Str("realm") != "default" {
+			t.Errorf("the log line is %v", entry)
+		}
+		r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", token) // again
+		revoked = append(revoked, token)
+	}
+	check := func(when string) {
+		t.Helper()
+		for n, token := range revoked {
+			if active(token) {
+				t.Errorf("%s, token %d is active", when, n)
+			}
+		}
+		if !active(kept) {
+			t.Errorf("%s, the token that nobody revoked is inactive", when)
+		}
+	}
+	check("at once")
+	r.Reload(introspectRealmWith("")+"\n# changed", rig.IssuerSite)
+	check("after a reload")
+	_ = caddy.Stop()
+	r.Reload(introspectRealmWith(""), rig.IssuerSite)
+	check("after a restart")
+	files, err := filepath.Glob(filepath.Join(r.Dir, "storage", "mtls", "default", "revocations", "*.json"))
+	if err != nil || len(files) != len(revoked) {
+		t.Fatalf("storage has %q", files)
+	}
+	for _, file := range files { // what an operator reads there is no token
+		text, err := os.ReadFile(file)
+		if err != nil || rig.JSON(t, string(text))["client_id"] != "billing.partner" || strings.Contains(string(text), "eyJ") {
+			t.Errorf("%s holds %q, %v", file, text, err)
+		}
+	}
+}
+
+// TestR40_RevocationReachesEveryNode: another Caddy on the same storage learns
+// of it in both directions.
+func TestR40_RevocationReachesEveryNode(t *testing.T) {
+	r, leaves := startIntrospection(t, "")
+	first, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+	second, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+	other := r.Node(t, introspectRealmWith(""), rig.IssuerSite)
+	nodes := map[*rig.Rig]string{r: "this Caddy", other: "the other Caddy"}
+	for node, name := range nodes {
+		for _, token := range []string{first, second} {
+			if got := introspect(node, t, "h2", leaves["billing.partner"], "billing.partner", token); got == rig.Inactive {
+				t.Fatalf("%s knows of a revocation that was not", name)
+			}
+		}
+	}
+	r.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", first)
+	other.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", second)
+	const (
+		revokedPoll = 5 * time.Second
+		slack       = rig.Patience // of a machine that does other things too
+	)
+	for deadline := time.Now().Add(revokedPoll + slack); ; {
+		open := 0
+		for node := range nodes {
+			for _, token := range []string{first, second} {
+				if introspect(node, t, "h2", leaves["invoices.api"], "invoices.api", token) != rig.Inactive {
+					open++
+				}
+			}
+		}
+		if open == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v and some, %d of 4 answers are still active", revokedPoll, open)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// TestR39_RevocationWithoutStorage: what could not be revoked is not said to be.
+func TestR39_RevocationWithoutStorageAnswers503(t *testing.T) {
+	r, leaves := startIntrospection(t, "")
+	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+	gone, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+	r.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", gone)
+	storage := filepath.Join(r.Dir, "storage")
+	if err := os.Rename(storage, storage+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r.Write("storage", nil)
+	for n, protocol := range rig.Protocols {
+		got := r.Caller(t, protocol, leaves["billing.partner"]).Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("billing.partner", token)).WantStatus(t, http.StatusServiceUnavailable)
+		rig.CheckTokenHeaders(t, got)
+		if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" || strings.Contains(got.Body, r.Dir) {
+			t.Errorf("answered %q with %v", got.Body, got.Header)
+		}
+		if entry := r.Logs.WithErrorID(t, "token request refused", got.ErrorID); !strings.Contains(entry.Str("detail"), "storage") || entry.Str("client_id") != "billing.partner" || entry.Str("uri") != "/connect/revocation" {
+			t.Errorf("the log line is %v", entry)
+		}
+		// nothing else suffers, across a reload too
+		if got := introspect(r, t, protocol, leaves["invoices.api"], "invoices.api", token); got == rig.Inactive {
+			t.Error("a token counts as revoked that is not")
+		}
+		if got := introspect(r, t, protocol, leaves["invoices.api"], "invoices.api", gone); got != rig.Inactive {
+			t.Error("a revoked token is active")
+		}
+		r.Reload(introspectRealmWith("")+strings.Repeat("\n# changed", n+1), rig.IssuerSite)
+	}
+	r.Logs.Wait(t, "the failure", func(e rig.LogEntry) bool {
+		return e.Str("level") == "error" && e.Str("msg") == "reading the revoked tokens from storage; what is known of them stays in force"
+	})
+	if err := os.Remove(storage); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(storage+".away", storage); err != nil {
+		t.Fatal(err)
+	}
+	r.Revoke(t, "h1", leaves["billing.partner"], "billing.partner", token)
+	if got := introspect(r, t, "h1", leaves["invoices.api"], "invoices.api", token); got != rig.Inactive {
+		t.Error("the token was not revoked when storage was back")
+	}
+}
+
+// TestStartWithoutRevocations: a start during which storage is away must not
+// bring revoked tokens back, though the key is in a file.
+func TestStartWithoutRevocations(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.Issue("invoices")
+	r.SelfSigned("sensor")
+	options := "signing_key " + r.SigningKeyPEM(t, "signing.pem", testpki.MustKey(t, testpki.P256))
+	blocker := r.Write("storage", nil)
+	r.Start(introspectRealmWith(options), rig.IssuerSite+`
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		audience https://invoices.test
+	}
+	reverse_proxy @UP@
+}
+`)
+	token, _ := tokenFor(r, t, billing, "scope", "invoices.read")
+	for _, protocol := range rig.Protocols {
+		r.WantBearer(t, r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)), "token_revoked")
+		got := r.Caller(t, protocol, billing).Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("billing.partner", token)).WantStatus(t, http.StatusServiceUnavailable)
+		if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" {
+			t.Errorf("answered %q with %v", got.Body, got.Header)
+		}
+	}
+	r.Logs.Wait(t, "the failure", func(e rig.LogEntry) bool {
+		return e.Str("level") == "error" && e.Str("msg") == "reading the revoked tokens from storage; until that works every token counts as revoked"
+	})
+	if err := os.Remove(blocker); err != nil {
+		t.Fatal(err)
+	}
+	r.Logs.Wait(t, "the recovery", func(e rig.LogEntry) bool { return e.Str("msg") == "the revoked tokens can be read from storage again" })
+	if got := introspect(r, t, "h2", billing, "billing.partner", token); rig.JSON(t, got)["active"] != true {
+		t.Errorf("got %s", got)
+	}
+	r.Caller(t, "h2", billing).Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+}

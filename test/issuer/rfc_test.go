@@ -1,0 +1,65 @@
+package issuer_test
+
+import (
+	"crypto/tls"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// TestR1_OnlyTheHandshakeProvesPossession: a certificate that is told in a
+// header, by whoever is connected, gets no token.
+func TestR1_OnlyTheHandshakeProvesPossession(t *testing.T) {
+	r, leaves := startToken(t)
+	billing := leaves["billing"].Cert
+	headers := map[string]string{
+		"Client-Cert":             validators.ClientCert(billing),
+		"X-Ssl-Client-Cert":       url.QueryEscape(string(leaves["billing"].PEM())),
+		"X-Forwarded-Client-Cert": `Hash=00;Cert="` + url.QueryEscape(string(leaves["billing"].PEM())) + `"`,
+		"X-Client-Id":             "billing.partner",
+	}
+	for _, protocol := range rig.Protocols {
+		for _, who := range []string{"", "stranger", "sensor"} {
+			c := r.Caller(t, protocol, leaves[who])
+			for name, value := range headers {
+				request := rig.Form("billing.partner")
+				got := c.Do(http.MethodPost, "https://auth.test/connect/token", func(r *http.Request) {
+					request(r)
+					r.Header[name] = []string{value}
+				}).WantStatus(t, http.StatusUnauthorized)
+				if rig.JSON(t, got.Body)["error"] != "invalid_client" {
+					t.Errorf("%s with %s: the answer is %q", who, name, got.Body)
+				}
+			}
+		}
+	}
+}
+
+// TestR25_VersionsOfTLS: TLS 1.3, which hides the certificate from who listens,
+// is what a caller gets that can speak it, and nothing below 1.2 is spoken.
+func TestR25_VersionsOfTLS(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.BillingAndSensor, rig.OneSite)
+	for _, tc := range []struct {
+		most, want uint16
+	}{{tls.VersionTLS13, tls.VersionTLS13}, {tls.VersionTLS12, tls.VersionTLS12}, {tls.VersionTLS11, 0}} {
+		config := r.TLSConfig(billing)
+		config.ServerName, config.MinVersion, config.MaxVersion = "api.test", tls.VersionTLS10, tc.most
+		conn, err := tls.Dial("tcp", "127.0.0.1:"+r.HTTPS, config)
+		if err != nil {
+			if tc.want != 0 {
+				t.Errorf("up to %s: %v", tls.VersionName(tc.most), err)
+			}
+			continue
+		}
+		if got := conn.ConnectionState().Version; got != tc.want {
+			t.Errorf("up to %s, the connection is %s", tls.VersionName(tc.most), tls.VersionName(got))
+		}
+		conn.Close()
+	}
+}

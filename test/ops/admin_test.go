@@ -1,0 +1,180 @@
+package ops_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// signingKeys is what the admin endpoint answers about the keys of a realm.
+type signingKeys struct {
+	Rotated string `json:"rotated"`
+	Keys    []struct {
+		ID        string     `json:"kid"`
+		Algorithm string     `json:"alg"`
+		State     string     `json:"state"`
+		Created   *time.Time `json:"created"`
+		SignsFrom *time.Time `json:"signs_from"`
+		LeavesAt  *time.Time `json:"leaves_at"`
+	} `json:"keys"`
+	LastRead *time.Time `json:"last_read"`
+}
+
+// keyring asks about the keys of a realm.
+func keyring(r *rig.Rig, t *testing.T, method, path, body string) (ring signingKeys) {
+	t.Helper()
+	status, text := r.Ask(t, method, path, body)
+	if status != http.StatusOK {
+		t.Fatalf("%s %s is answered %d %q", method, path, status, text)
+	}
+	if err := json.Unmarshal([]byte(text), &ring); err != nil {
+		t.Fatal(err)
+	}
+	for _, never := range []string{`"d"`, "PRIVATE", "private"} {
+		if strings.Contains(text, never) {
+			t.Errorf("the answer is %s", text)
+		}
+	}
+	return ring
+}
+
+const keysPath = "/mtls/realms/default/keys"
+
+func TestKeysOnTheAdminEndpoint(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	billing, _ := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))), r.SelfSigned("sensor")
+	r.AdminOn = true
+	r.Start(rig.ClockRealmOf(t), rig.IssuerSite)
+	c := r.Caller(t, "h2", billing)
+	place := "https://auth.test/.well-known/openid-configuration/jwks"
+	kid := func() string {
+		_, header, _ := r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+		return header["kid"].(string)
+	}
+	gauges := func(active, next, past float64) {
+		t.Helper()
+		rig.CheckGauges(t, rig.Series(t, r.Metrics(t), "default"), map[string]float64{
+			`signing_keys{state="active"}`: active, `signing_keys{state="next"}`: next, `signing_keys{state="past"}`: past, `signing_keys{state="verify"}`: 0,
+		})
+	}
+	first := kid()
+	ring := keyring(r, t, http.MethodGet, keysPath, "")
+	if len(ring.Keys) != 1 || ring.Keys[0].ID != first || ring.Keys[0].State != "active" || ring.Keys[0].Algorithm != "ES256" ||
+		ring.Keys[0].Created == nil || ring.Keys[0].SignsFrom == nil || ring.Keys[0].LeavesAt != nil || ring.LastRead == nil {
+		t.Fatalf("the keys are %+v", ring)
+	}
+	gauges(1, 0, 0)
+	if read := rig.Series(t, r.Metrics(t), "default")[`source_last_success_timestamp_seconds{source="keys"}`]; read != float64(ring.LastRead.Unix()) {
+		t.Errorf("the keys were last read at %v, want %v", read, ring.LastRead.Unix())
+	}
+
+	// announced, signing, gone
+	ring = keyring(r, t, http.MethodPost, keysPath+"/rotate", "")
+	second := ring.Rotated
+	if len(ring.Keys) != 2 || ring.Keys[0].ID != first || ring.Keys[1].ID != second || ring.Keys[1].State != "next" || ring.Keys[0].LeavesAt == nil {
+		t.Fatalf("the keys are %+v", ring)
+	}
+	if wait := ring.Keys[1].SignsFrom.Sub(clock.Now()); wait < 23*time.Hour || wait > 25*time.Hour {
+		t.Errorf("the next key signs in %v", wait)
+	}
+	gauges(1, 1, 0)
+	if jwks := c.Get(place).Body; kid() != first || !strings.Contains(jwks, second) {
+		t.Errorf("a key signs that is only announced, or is not published: %s", jwks)
+	}
+	clock.Ahead.Store(int64(time.Until(*ring.Keys[1].SignsFrom) + time.Second))
+	if jwks := c.Get(place).Body; kid() != second || !strings.Contains(jwks, first) {
+		t.Errorf("the next key does not sign when its time has come, or the past one is gone: %s", jwks)
+	}
+	gauges(1, 0, 1)
+	clock.Ahead.Store(int64(time.Until(*ring.Keys[0].LeavesAt) + time.Second))
+	if jwks := c.Get(place).Body; kid() != second || strings.Contains(jwks, first) {
+		t.Errorf("the past key does not leave: %s", jwks)
+	}
+
+	// the emergency
+	ring = keyring(r, t, http.MethodPost, keysPath+"/rotate", ` { "retire" : "now" } `)
+	third := ring.Rotated
+	if jwks := c.Get(place).Body; kid() != third || strings.Contains(jwks, second) || len(ring.Keys) != 1 {
+		t.Errorf("after the emergency the keys are %+v, %s", ring, jwks)
+	}
+	gauges(1, 0, 0)
+	r.Logs.Wait(t, "the rotation", func(entry rig.LogEntry) bool {
+		return entry.Str("msg") == "signing keys rotated by an operator" && entry.Str("kid") == third && entry.Str("realm") == "default"
+	})
+
+	// a reload keeps them
+	r.Reload(rig.ClockRealmOf(t)+"\n# changed", rig.IssuerSite)
+	if kid() != third {
+		t.Error("a reload brings back a retired key")
+	}
+}
+
+func TestAdminRequestsThatAreRefused(t *testing.T) {
+	r := rig.New(t)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.AdminOn = true
+	r.Start(rig.IssuerRealm("")+`
+mtls bare {
+	client sensor-7 {
+		certificate "@DIR@/sensor.pem"
+	}
+}
+`, rig.IssuerSite)
+	r.Await(t, "there is a key", func() bool { return len(keyring(r, t, http.MethodGet, keysPath, "").Keys) == 1 })
+	before := keyring(r, t, http.MethodGet, keysPath, "")
+	for _, tc := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{http.MethodGet, "/mtls/realms/nowhere/keys", "", 404, `unknown realm \"nowhere\"; declared are: bare, default`},
+		{http.MethodPost, "/mtls/realms/nowhere/keys/rotate", "", 404, `unknown realm`},
+		{http.MethodGet, "/mtls/realms/bare/keys", "", 404, "realm 'bare' has no issuer, so it has no signing keys; add 'issuer"},
+		{http.MethodPost, "/mtls/realms/bare/keys/rotate", "", 404, "realm 'bare' has no issuer"},
+		{http.MethodGet, keysPath + "/rotate", "", 405, ""},
+		{http.MethodDelete, keysPath, "", 405, ""},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"Now"}`, 400, `retire is \"Now\"; the only value is \"now\"`},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":true}`, 400, `retire is true; the only value is`},
+		{http.MethodPost, keysPath + "/rotate", `{"Retire":"now"}`, 400, `unknown member \"Retire\"; the only one is \"retire\"`},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now","retire":"now"}`, 400, `member \"retire\" stands twice`},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"} {}`, 400, "there is something after it"},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"`, 400, "the body is no object such as"},
+		{http.MethodPost, keysPath + "/rotate", `["retire"]`, 400, "it does not begin with {"},
+		{http.MethodPost, keysPath + "/rotate", "retire=now", 400, "it does not begin with {"},
+		{http.MethodPost, keysPath + "/rotate", strings.Repeat(" ", 4<<10+1), 413, "the body has more than 4096 bytes"},
+	} {
+		status, text := r.Ask(t, tc.method, tc.path, tc.body)
+		if status != tc.status || !strings.Contains(text, tc.want) {
+			t.Errorf("%s %s %.40q is answered %d %q, want %d %q", tc.method, tc.path, tc.body, status, text, tc.status, tc.want)
+		}
+	}
+	if after := keyring(r, t, http.MethodGet, keysPath, ""); len(after.Keys) != len(before.Keys) {
+		t.Errorf("a refused request made a key: %+v", after)
+	}
+
+	// a configuration that does not load leaves the one that runs
+	if err := r.Load("mtls other {\nissuer http://auth.test\n}", ""); err == nil {
+		t.Fatal("a wrong configuration loads")
+	}
+	keyring(r, t, http.MethodGet, keysPath, "")
+
+	// neither a key file nor a configuration without realms
+	r.SigningKeyPEM(t, "key.pem", rig.MustSigner(t))
+	r.Reload(rig.IssuerRealm(`signing_key "@DIR@/key.pem"`), rig.IssuerSite)
+	if status, text := r.Ask(t, http.MethodPost, keysPath+"/rotate", ""); status != 409 || !strings.Contains(text, "realm 'default' signs with the file in signing_key, which is not rotated here; replace the file and reload") {
+		t.Errorf("with a key file the answer is %d %q", status, text)
+	}
+	if ring := keyring(r, t, http.MethodGet, keysPath, ""); len(ring.Keys) != 1 || ring.Keys[0].State != "active" || ring.LastRead != nil {
+		t.Errorf("the keys are %+v", ring)
+	}
+	r.Reload("", "")
+	if status, text := r.Ask(t, http.MethodGet, keysPath, ""); status != 404 || !strings.Contains(text, "the running configuration has no realm") {
+		t.Errorf("without realms the answer is %d %q", status, text)
+	}
+}

@@ -1,0 +1,385 @@
+package ops_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// processConfig is the configuration of one node of a cluster. A key is
+// announced for eight seconds, and the nodes read storage five times as often.
+const processConfig = `{
+	admin 127.0.0.1:@ADMIN@
+	persist_config off
+	auto_https off
+	skip_install_trust
+	storage_check off
+	storage_clean_interval off
+	storage file_system "@DIR@/storage"
+	grace_period 1s
+	http_port @HTTP@
+	https_port @HTTPS@
+	mtls {
+		client sensor-7 {
+			certificate "@DIR@/sensor.pem"
+		}
+		issuer https://auth.test {
+			announce_for 8s
+		}
+	}
+}
+
+https://auth.test:@HTTPS@ {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_issuer
+}
+
+https://api.test:@HTTPS@ {
+	bind 127.0.0.1
+	tls "@DIR@/server.pem" "@DIR@/server.key" {
+		client_auth {
+			mode request
+		}
+	}
+	mtls_bearer
+	respond "hello {http.mtls.client_id}"
+}
+`
+
+// process is a Caddy of its own.
+type process struct {
+	name, config, admin string
+	cmd                 *exec.Cmd
+	exited              chan struct{}
+	client              *rig.Caller
+}
+
+// processes are Caddys on one storage.
+type processes struct {
+	*rig.Rig
+	binary string
+	nodes  []*process
+	tokens map[string]string // one of each key that is not retired, by kid
+	public map[string]string // what was ever published, by kid
+}
+
+// startProcesses builds Caddy and runs it several times.
+func startProcesses(t *testing.T, count int) *processes {
+	t.Helper()
+	c := &processes{Rig: rig.New(t), tokens: make(map[string]string), public: make(map[string]string)}
+	sensor := c.SelfSigned("sensor")
+	c.binary = filepath.Join(c.Dir, "caddy")
+	if out, err := exec.Command("go", "build", "-o", c.binary, "github.com/caddymtls/caddy-mtls-auth/cmd/caddy").CombinedOutput(); err != nil {
+		t.Fatalf("building Caddy: %v\n%s", err, out)
+	}
+	for n := range count {
+		c.start(t, n, sensor)
+	}
+	return c
+}
+
+// start configures a node and runs it.
+func (c *processes) start(t *testing.T, n int, leaf *testpki.Leaf) {
+	t.Helper()
+	c.HTTPS, c.HTTP, c.Admin = rig.FreePort(t), rig.FreePort(t), rig.FreePort(t)
+	node := &process{name: fmt.Sprintf("node%d", n), admin: c.Admin, client: c.Caller(t, "h2", leaf)}
+	text := strings.ReplaceAll(processConfig, "@ADMIN@", c.Admin)
+	node.config = c.Write(node.name+".caddyfile", []byte(c.Fill(text)))
+	c.nodes = append(c.nodes, node)
+	c.run(t, node)
+	t.Cleanup(func() {
+		node.kill()
+		if t.Failed() {
+			logged, _ := os.ReadFile(filepath.Join(c.Dir, node.name+".log"))
+			t.Logf("%s logged:\n%s", node.name, logged)
+		}
+	})
+}
+
+// run runs a node until it serves.
+func (c *processes) run(t *testing.T, node *process) {
+	t.Helper()
+	log, err := os.OpenFile(filepath.Join(c.Dir, node.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	node.cmd = exec.Command(c.binary, "run", "--config", node.config, "--adapter", "caddyfile")
+	node.cmd.Env = append(os.Environ(), "HOME="+c.Dir, "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
+	node.cmd.Stdout, node.cmd.Stderr = log, log
+	if err := node.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	node.exited = make(chan struct{})
+	go func() { _ = node.cmd.Wait(); close(node.exited) }()
+	c.Await(t, node.name+" serves", func() bool {
+		_, err := node.client.Try(http.MethodGet, "https://auth.test/.well-known/openid-configuration")
+		return err == nil
+	})
+}
+
+// kill ends a node as a power failure would.
+func (node *process) kill() {
+	_ = node.cmd.Process.Kill()
+	<-node.exited
+	node.client.Close()
+}
+
+// ask sends a request to the admin endpoint of a node.
+func (node *process) ask(method, path, body string) (status int, answer string, err error) {
+	request, err := http.NewRequest(method, "http://127.0.0.1:"+node.admin+path, strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := (&http.Client{Timeout: rig.Patience}).Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(text), err
+}
+
+// keyring returns what a node says of its keys.
+func (node *process) keyring(t *testing.T) (ring signingKeys) {
+	t.Helper()
+	status, text, err := node.ask(http.MethodGet, "/mtls/realms/default/keys", "")
+	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil {
+		t.Fatalf("%s answers %d %q, %v", node.name, status, text, err)
+	}
+	return ring
+}
+
+// has returns the ids of a node's keys in a state.
+func (ring signingKeys) has(state string) (kids []string) {
+	for _, key := range ring.Keys {
+		if key.State == state {
+			kids = append(kids, key.ID)
+		}
+	}
+	return kids
+}
+
+// rotate has a node make a key, and returns its id.
+func (node *process) rotate(t *testing.T, body string) string {
+	t.Helper()
+	status, text, err := node.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", body)
+	var ring signingKeys
+	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil || ring.Rotated == "" {
+		t.Fatalf("%s answers %d %q, %v", node.name, status, text, err)
+	}
+	return ring.Rotated
+}
+
+// check has every node that runs issue a token, and every one verify, by what
+// it publishes and at its own API, a token of every key that is not retired.
+func (c *processes) check(t *testing.T, nodes ...*process) {
+	t.Helper()
+	for _, node := range nodes {
+		answer := node.client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
+		token, _ := rig.JSON(t, answer.Body)["access_token"].(string)
+		unverified, _, err := jwt.NewParser().ParseUnverified(token, jwt.MapClaims{})
+		if err != nil {
+			t.Fatalf("%s issues %q: %v", node.name, token, err)
+		}
+		c.tokens[unverified.Header["kid"].(string)] = token
+	}
+	for _, node := range nodes {
+		keys := c.published(t, node)
+		for kid, token := range c.tokens {
+			_, err := jwt.Parse(token, func(*jwt.Token) (any, error) {
+				found := keys.Key(kid)
+				if len(found) != 1 {
+					return nil, fmt.Errorf("%d keys have this kid", len(found))
+				}
+				return found[0].Key, nil
+			}, jwt.WithValidMethods([]string{"ES256"}))
+			if err != nil {
+				t.Fatalf("%s does not verify a token of key %s: %v; it has %+v", node.name, kid, err, node.keyring(t))
+			}
+			if got := node.client.Get("https://api.test/", rig.Bearer(token)); got.Status != http.StatusOK || got.Body != "hello sensor-7" {
+				t.Fatalf("%s answers a token of key %s with %d %q; it has %+v", node.name, kid, got.Status, got.Body, node.keyring(t))
+			}
+		}
+	}
+}
+
+// published returns the JWKS of a node. A kid is that of one key, everywhere
+// and for ever.
+func (c *processes) published(t *testing.T, node *process) (keys jose.JSONWebKeySet) {
+	t.Helper()
+	body := node.client.Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK).Body
+	if err := json.Unmarshal([]byte(body), &keys); err != nil {
+		t.Fatal(err)
+	}
+	for n, key := range keys.Keys {
+		text, err := key.MarshalJSON()
+		if err != nil || !key.IsPublic() {
+			t.Fatalf("%s publishes %s, %v", node.name, text, err)
+		}
+		if other, known := c.public[key.KeyID]; known && other != string(text) {
+			t.Fatalf("two keys have the kid %s: %s and %s", key.KeyID, other, text)
+		}
+		c.public[key.KeyID] = string(text)
+		if slices.ContainsFunc(keys.Keys[:n], func(k jose.JSONWebKey) bool { return k.KeyID == key.KeyID }) {
+			t.Fatalf("%s publishes %s twice", node.name, key.KeyID)
+		}
+	}
+	return keys
+}
+
+// until checks on and on, until something has come about on every node.
+func (c *processes) until(t *testing.T, what string, holds func(*process) bool, nodes ...*process) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * rig.Patience); ; {
+		c.check(t, nodes...)
+		if !slices.ContainsFunc(nodes, func(node *process) bool { return !holds(node) }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, node := range nodes {
+				t.Logf("%s: %+v", node.name, node.keyring(t))
+			}
+			t.Fatalf("it never comes about that %s", what)
+		}
+	}
+}
+
+// signs says that a node signs with a key.
+func signs(t *testing.T, kid string) func(*process) bool {
+	return func(node *process) bool { return slices.Equal(node.keyring(t).has("active"), []string{kid}) }
+}
+
+// revoke has one node revoke a token. All others refuse it within the time of a
+// few looks at storage, and go on doing so when they have been killed.
+func (c *processes) revoke(t *testing.T) {
+	t.Helper()
+	a, b := c.nodes[0], c.nodes[1]
+	answer := a.client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
+	token, _ := rig.JSON(t, answer.Body)["access_token"].(string)
+	for _, node := range c.nodes { // every one remembers it
+		node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+	}
+	a.client.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK)
+	a.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+	for _, node := range c.nodes {
+		c.Await(t, node.name+" refuses the revoked token", func() bool {
+			return node.client.Get("https://api.test/", rig.Bearer(token)).Status == http.StatusUnauthorized
+		})
+	}
+	b.kill()
+	c.run(t, b)
+	b.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+	c.check(t, c.nodes...)
+}
+
+// TestClusterRotates: three Caddys on one storage rotate, are killed, and lose
+// storage, while no token of a key that is not retired is ever refused.
+func TestClusterRotates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds Caddy and runs it for the better part of a minute")
+	}
+	c := startProcesses(t, 3)
+	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
+	first := a.keyring(t).has("active")
+	if len(first) != 1 {
+		t.Fatalf("the keys are %+v", a.keyring(t))
+	}
+	c.until(t, "all sign with one key", signs(t, first[0]), c.nodes...)
+
+	// a rotation, and each node is killed in the course of the next
+	second := a.rotate(t, "")
+	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", ""); err != nil || status != http.StatusConflict || !strings.Contains(text, second) {
+		t.Errorf("a second announcement is answered %d %q, %v", status, text, err)
+	}
+	c.until(t, "all sign with the second key", signs(t, second), c.nodes...)
+	third := b.rotate(t, "{}")
+	for n, node := range c.nodes {
+		node.kill()
+		others := slices.Delete(slices.Clone(c.nodes), n, n+1)
+		c.check(t, others...)
+		c.run(t, node)
+		c.check(t, c.nodes...)
+	}
+	c.until(t, "all sign with the third key", signs(t, third), c.nodes...)
+
+	// storage goes away while a key is announced
+	fourth := d.rotate(t, "")
+	c.until(t, "all publish the fourth key", func(node *process) bool {
+		return slices.Contains(node.keyring(t).has("next"), fourth)
+	}, c.nodes...)
+	storage, away := filepath.Join(c.Dir, "storage"), filepath.Join(c.Dir, "away")
+	if err := os.Rename(storage, away); err != nil {
+		t.Fatal(err)
+	}
+	c.Write("storage", nil)
+	c.until(t, "all sign with the fourth key", signs(t, fourth), c.nodes...)
+	if out, err := exec.Command(c.binary, "reload", "--force", "--config", a.config, "--adapter", "caddyfile", "--address", "127.0.0.1:"+a.admin).CombinedOutput(); err != nil {
+		t.Fatalf("reloading: %v\n%s", err, out)
+	}
+	c.until(t, "all still sign with it", signs(t, fourth), c.nodes...)
+	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("an emergency without storage is answered %d %q, %v", status, text, err)
+	}
+	if err := os.Remove(storage); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(away, storage); err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range c.nodes {
+		c.Await(t, node.name+" says that storage is back", func() bool {
+			logged, err := os.ReadFile(filepath.Join(c.Dir, node.name+".log"))
+			return err == nil && bytes.Contains(logged, []byte(`"keys_readable"`))
+		})
+	}
+	c.check(t, c.nodes...)
+
+	c.revoke(t)
+
+	// the emergency: the old keys are gone everywhere within moments
+	fifth := d.rotate(t, `{"retire":"now"}`)
+	if got := d.keyring(t); len(got.Keys) != 1 || got.Keys[0].ID != fifth {
+		t.Errorf("after the emergency the keys are %+v", got)
+	}
+	for _, node := range c.nodes {
+		c.Await(t, node.name+" has the fifth key alone", func() bool {
+			keys := c.published(t, node).Keys
+			return len(keys) == 1 && keys[0].KeyID == fifth
+		})
+	}
+	for kid, token := range c.tokens {
+		for _, node := range c.nodes {
+			node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+			body := node.client.Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK).Body
+			if body != rig.Inactive {
+				t.Errorf("%s says %s of a token of the retired key %s", node.name, body, kid)
+			}
+		}
+	}
+	clear(c.tokens)
+	c.check(t, c.nodes...)
+	d.kill()
+	c.run(t, d)
+	c.until(t, "all sign with the fifth key", signs(t, fifth), c.nodes...)
+}

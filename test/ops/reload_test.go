@@ -1,0 +1,155 @@
+package ops_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// Requests go on, on several connections of each kind, while the configuration
+// is replaced again and again; none may fail, and each is told who it is. Only a
+// connection that is being opened may fail: when Caddy closes the old socket,
+// the operating system resets those that wait in its queue, and Go's server
+// closes those that it has just accepted. A client opens another, and likewise
+// where a handshake over UDP was not done in time.
+func TestReloadUnderTraffic(t *testing.T) {
+	r := rig.New(t)
+	clients := map[string]*testpki.Leaf{"billing.partner": r.Issue("billing"), "sensor-7": r.SelfSigned("sensor")}
+	// what is under way when a configuration is given up has a second to end,
+	// which is little where other processes have the machine too
+	r.Grace = "20s"
+	r.Start(rig.IssuerRealm(""), rig.PatientSite+rig.IssuerSite)
+	var (
+		stop      = make(chan struct{})
+		warm      sync.WaitGroup
+		workers   sync.WaitGroup
+		completed atomic.Int64
+		reopened  atomic.Int64
+	)
+	work := func(c *rig.Caller, id string) {
+		defer workers.Done()
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			var open bool
+			got, err := c.Try(http.MethodGet, fmt.Sprintf("https://api.test/%d", n), rig.With("X-Client-Id", "forged"), rig.Reused(&open))
+			var rejected *http3.Error // HTTP/3 says by itself that the request may be sent again
+			var handshake *quic.HandshakeTimeoutError
+			again := !open && c.Protocol != "h3" || errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected || errors.As(err, &handshake)
+			if err != nil && again && reopened.Add(1) < 20 {
+				n--
+				continue
+			}
+			if err != nil || got.Status != http.StatusOK || got.Seen == nil || got.Seen.Header.Get("X-Client-Id") != id {
+				t.Errorf("%s, request %d of %s, on an open connection: %v %d %.200q", c.Protocol, n, id, err, got.Status, got.Body)
+				if n == 0 {
+					warm.Done()
+				}
+				return
+			}
+			if n == 0 {
+				warm.Done()
+			}
+			completed.Add(1)
+		}
+	}
+	for _, protocol := range rig.Protocols {
+		for id, leaf := range clients {
+			for range 2 {
+				workers.Add(1)
+				warm.Add(1)
+				c := r.Caller(t, protocol, leaf)
+				c.Patience = time.Minute
+				if transport, ok := c.Rt.(*http3.Transport); ok {
+					transport.QUICConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: time.Minute}
+				}
+				go work(c, id)
+			}
+		}
+	}
+	warm.Wait()
+	for n := range 6 {
+		before := completed.Load()
+		r.Reload(fmt.Sprintf("%s\n# change %d", rig.IssuerRealm(""), n), rig.PatientSite+rig.IssuerSite)
+		for completed.Load() < before+50 && !t.Failed() { // traffic flows in between
+			r.Caller(t, "h1", nil).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+		}
+	}
+	close(stop)
+	workers.Wait()
+	t.Logf("%d requests over 7 configurations; %d times a connection had to be opened again", completed.Load(), reopened.Load())
+}
+
+// A request that is under way when the configuration changes ends under the
+// configuration that it began with.
+func TestReloadUnderARequest(t *testing.T) {
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			r := rig.New(t)
+			billing := r.Issue("billing")
+			r.SelfSigned("sensor")
+			r.Start(rig.BillingAndSensor, rig.OneSite)
+			const requests = 4
+			answers := make(chan rig.Reply, requests)
+			for range requests {
+				go func() {
+					got, err := r.Caller(t, protocol, billing).Try(http.MethodGet, "https://api.test/block")
+					if err != nil {
+						t.Error(err)
+					}
+					answers <- got
+				}()
+			}
+			for range requests {
+				<-r.Upstream.Blocked
+			}
+			r.Reload(rig.BillingAndSensor+"\n# changed", rig.OneSite)
+			for range requests {
+				r.Upstream.Release <- struct{}{}
+				(<-answers).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+			}
+		})
+	}
+}
+
+// A configuration that does not load leaves everything as it was.
+func TestFailedReload(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
+	r.Start(rig.IssuerRealm(""), rig.OneSite+rig.IssuerSite)
+	callers := make(map[string]*rig.Caller)
+	for _, protocol := range rig.Protocols {
+		callers[protocol] = r.Caller(t, protocol, billing)
+	}
+	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	for _, broken := range []string{
+		rig.IssuerRealm("audience {env.NO_SUCH_VARIABLE_AT_ALL}"),
+		rig.BillingAndSensor + "mtls other {\nclient x {\nsubject CN=x\n}\n}\n",
+		rig.BillingAndSensor + "mtls other {\nclient x {\nthumbprint abc\n}\n}\n",
+		"",
+	} {
+		if err := r.Load(broken, rig.OneSite+rig.IssuerSite); err == nil {
+			t.Fatalf("it loads: %s", broken)
+		}
+		for _, protocol := range rig.Protocols {
+			callers[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+			r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+			if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
+				t.Errorf("the kid is %v, was %v", again, kid)
+			}
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package trust_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+)
+
+// TestC4_CRLFromAURL: a CRL is fetched in the background, is kept across a
+// reload of the configuration and while its server is down, and is fetched
+// again before it is stale; until the first fetch nobody knows, so nobody with
+// a chain is admitted.
+func TestC4_CRLFromAURL(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	var content atomic.Pointer[[]byte]
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		crl := content.Load()
+		if crl == nil {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(*crl)
+	}))
+	defer server.Close()
+	realm := strings.Replace(rig.ClockRealmOf(t), "\n\tclient billing.partner", "\n\trevocation {\n\t\tcrl "+server.URL+"/clients.crl\n\t}\n\tclient billing.partner", 1)
+	r.Start(realm, rig.OneSite)
+	r.Logs.Wait(t, "the first attempt", func(entry rig.LogEntry) bool {
+		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && strings.Contains(entry.Str("error"), "503")
+	})
+	c := r.Caller(t, "h2", billing)
+	c.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool { return entry.Str("reason") == "revocation_unavailable" })
+
+	first := r.CRL(1)
+	content.Store(&first)
+	clock.Advance(2 * time.Minute) // a failed fetch is tried again after a minute
+	c.Eventually(t, http.StatusOK)
+	content.Store(nil)
+	r.Reload(realm, rig.OneSite)
+	c = r.Caller(t, "h2", billing)
+	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
+
+	before := asked.Load()
+	second := r.CRL(2, billing)
+	content.Store(&second)
+	clock.Advance(54 * time.Minute)
+	c.Eventually(t, http.StatusUnauthorized)
+	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool { return entry.Str("reason") == "certificate_revoked" })
+	if got := asked.Load() - before; got > 2 {
+		t.Errorf("the server was asked %d times for one CRL", got)
+	}
+}

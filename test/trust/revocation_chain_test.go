@@ -1,0 +1,258 @@
+package trust_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
+)
+
+// TestC4_RevokedIntermediate: whom a CA has issued that is revoked is refused,
+// on an open connection too, and nobody else.
+func TestC4_RevokedIntermediate(t *testing.T) {
+	r := rig.New(t)
+	sub := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Sub"))
+	below, beside := r.IssueBy(sub, "below", testpki.CommonName("billing")), r.Issue("beside", testpki.CommonName("billing"))
+	r.SelfSigned("sensor")
+	tomorrow := time.Now().Add(24 * time.Hour)
+	file := r.Write("root.crl", testpki.CRL(t, r.CA, 1, tomorrow))
+	r.Write("sub.crl", testpki.CRL(t, sub, 1, tomorrow))
+	r.Start(revocationRealm(`crl "@DIR@/root.crl" "@DIR@/sub.crl"`), rig.OneSite)
+	open := map[string]*rig.Caller{}
+	for _, protocol := range rig.Protocols {
+		open[protocol] = r.Caller(t, protocol, below)
+		open[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK)
+	}
+	if err := os.WriteFile(file, testpki.CRL(t, r.CA, 2, tomorrow, sub.Cert), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, protocol := range rig.Protocols {
+		open[protocol].Eventually(t, http.StatusUnauthorized).WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
+		r.Caller(t, protocol, beside).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	}
+	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool {
+		return entry.Str("reason") == "certificate_revoked" && strings.Contains(entry.Str("detail"), fmt.Sprintf("certificate number %x of CN=Clients CA: a CRL", sub.Cert.SerialNumber))
+	})
+}
+
+// TestOCSPThatHangsHoldsUpNobodyElse: the first request of a certificate waits
+// for three seconds at most, the next one not at all, and others never.
+func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
+	r := rig.New(t)
+	slow, other := r.Issue("billing"), r.Issue("second", testpki.CommonName("billing"))
+	r.SelfSigned("sensor")
+	asked, end := make(chan struct{}, 100), make(chan struct{})
+	responder := ocspResponder(r, func(question *ocsp.Request) int {
+		if question.SerialNumber.Cmp(slow.Cert.SerialNumber) == 0 {
+			asked <- struct{}{}
+			<-end
+		}
+		return ocsp.Good
+	})
+	defer close(end)
+	r.Start(revocationRealm("ocsp "+responder.URL), rig.OneSite)
+	held, free := r.Caller(t, "h2", slow), r.Caller(t, "h2", other)
+	answered := make(chan rig.Reply)
+	start := time.Now()
+	go func() { answered <- held.Get("https://api.test/") }()
+	<-asked
+	free.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	free.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	select {
+	case got := <-answered:
+		t.Errorf("the other client's requests waited, or this one did not: %d", got.Status)
+	default:
+		(<-answered).WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
+	}
+	if took := time.Since(start); took < 2*time.Second || took > 2*revocation.DefaultOCSPTimeout {
+		t.Errorf("waited for %s", took)
+	}
+	start = time.Now()
+	held.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+	if took := time.Since(start); took > revocation.DefaultOCSPTimeout/2 {
+		t.Errorf("then waited for %s", took)
+	}
+	failure := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == "no OCSP responder gives a usable answer" })
+	if want := fmt.Sprintf("number %x of CN=Clients CA", slow.Cert.SerialNumber); failure.Str("certificate") != want || failure.Str("level") != "error" {
+		t.Errorf("%v, want %s", failure, want)
+	}
+}
+
+// TestOCSPAnswersOverAReload: the next configuration knows the answers.
+func TestOCSPAnswersOverAReload(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	var asked atomic.Int64
+	responder := ocspResponder(r, func(*ocsp.Request) int {
+		if asked.Add(1) > 1 {
+			return -1
+		}
+		return ocsp.Good
+	})
+	realm := revocationRealm("ocsp " + responder.URL)
+	r.Start(realm, rig.OneSite)
+	r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	for n := range 2 {
+		r.Reload(fmt.Sprintf("%s\n# change %d", realm, n), rig.OneSite)
+		r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	}
+	if got := asked.Load(); got != 1 {
+		t.Errorf("%d questions", got)
+	}
+}
+
+// revokedAndOthers is a realm whose clients are refused for all that has to do
+// with revocation, by the name of their certificate.
+func revokedAndOthers(t *testing.T, r *rig.Rig) (realm string, leaves map[string]*testpki.Leaf) {
+	silent := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Has no CRL"))
+	leaves = map[string]*testpki.Leaf{
+		"billing":  r.Issue("billing"),
+		"revoked":  r.Issue("revoked", testpki.CommonName("billing")),
+		"unknown":  r.IssueBy(silent, "unknown", testpki.CommonName("billing")),
+		"denied":   r.Issue("denied", testpki.CommonName("billing")),
+		"sensor":   r.SelfSigned("sensor"),
+		"stranger": r.IssueBy(r.OtherCA, "stranger", testpki.CommonName("billing")),
+	}
+	r.Write("clients.crl", testpki.CRL(t, r.CA, 1, time.Now().Add(time.Hour), leaves["revoked"].Cert))
+	r.Write("deny", []byte("thumbprint "+testpki.HashOf(leaves["denied"].Cert.Raw)+"\nthumbprint "+testpki.HashOf(leaves["sensor"].Cert.Raw)+"\n"))
+	realm = strings.Replace(rig.IssuerRealm(""), "issuer https", "revocation {\ncrl \"@DIR@/clients.crl\"\ndeny \"@DIR@/deny\"\n}\nissuer https", 1)
+	return realm, leaves
+}
+
+// TestC6_RevokedClientCannotRenew: no token for who is revoked or denied, or of
+// whom nobody knows, however the client is known.
+func TestC6_RevokedClientCannotRenew(t *testing.T) {
+	r := rig.New(t)
+	realm, leaves := revokedAndOthers(t, r)
+	r.Start(realm, rig.OneSite+rig.IssuerSite)
+	for _, protocol := range rig.Protocols {
+		r.Token(t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
+		for name, reason := range map[string]string{
+			"revoked": "certificate_revoked", "denied": "certificate_revoked", "sensor": "certificate_revoked", "unknown": "revocation_unavailable",
+		} {
+			client := "billing.partner"
+			if name == "sensor" {
+				client = "sensor-7"
+			}
+			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(client)).WantStatus(t, http.StatusUnauthorized)
+			if answer := rig.JSON(t, got.Body); answer["error"] != "invalid_client" || answer["access_token"] != nil {
+				t.Errorf("%s: %s", name, got.Body)
+			}
+			thumbprint := testpki.HashOf(leaves[name].Cert.Raw)
+			r.Logs.Wait(t, "the reason of "+name, func(entry rig.LogEntry) bool {
+				return entry.Str("reason") == reason && entry.Str("thumbprint") == thumbprint
+			})
+		}
+	}
+	// and a connection that has got tokens before
+	c := r.Caller(t, "h2", leaves["billing"])
+	r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+	r.Write("deny", []byte("thumbprint "+testpki.HashOf(leaves["billing"].Cert.Raw)+"\n"))
+	c.Eventually(t, http.StatusUnauthorized)
+	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
+}
+
+// TestE1_RevokedLooksTheSame: a caller does not learn that its certificate is
+// revoked, or that nobody knows.
+func TestE1_RevokedLooksTheSame(t *testing.T) {
+	r := rig.New(t)
+	realm, leaves := revokedAndOthers(t, r)
+	r.Start(realm, rig.OneSite+rig.IssuerSite)
+	for _, protocol := range rig.Protocols {
+		want := rig.Sameness(r.Caller(t, protocol, leaves["stranger"]).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused))
+		tokenOf := func(name string) string {
+			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
+			header := got.Header.Clone()
+			header.Del("Date")
+			header.Del("Alt-Svc")
+			before, _, _ := strings.Cut(got.Body, "error_id") // of which each request has its own
+			return fmt.Sprint(header, before[:min(len(before), 60)], len(got.Body))
+		}
+		wantToken := tokenOf("stranger")
+		for _, name := range []string{"revoked", "denied", "sensor", "unknown"} {
+			if got := rig.Sameness(r.Caller(t, protocol, leaves[name]).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)); got != want {
+				t.Errorf("%s, %s is answered\n%s\nand a stranger\n%s", protocol, name, got, want)
+			}
+			if got := tokenOf(name); got != wantToken {
+				t.Errorf("%s, at the token endpoint %s is answered\n%s\nand a stranger\n%s", protocol, name, got, wantToken)
+			}
+		}
+	}
+}
+
+// TestOCSPByOpenSSL: a responder that others have written.
+func TestOCSPByOpenSSL(t *testing.T) {
+	testtool.Path(t, "openssl")
+	r := rig.New(t)
+	good, revoked := r.Issue("billing"), r.Issue("second", testpki.CommonName("billing"))
+	r.SelfSigned("sensor")
+	r.Write("clients-ca.key", r.CA.KeyPEM())
+	end := time.Now().Add(24 * time.Hour).UTC().Format("060102150405Z")
+	past := time.Now().Add(-time.Hour).UTC().Format("060102150405Z")
+	r.Write("index.txt", fmt.Appendf(nil, "V\t%s\t\t%s\tunknown\t/CN=billing\nR\t%s\t%s\t%s\tunknown\t/CN=billing\n",
+		end, serialHex(good), end, past, serialHex(revoked)))
+	r.Start(revocationRealm("ocsp "+opensslResponder(t, r.Dir)), rig.OneSite)
+	for _, protocol := range rig.Protocols {
+		r.Caller(t, protocol, good).Eventually(t, http.StatusOK)
+		r.Caller(t, protocol, revoked).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
+	}
+	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool {
+		return entry.Str("reason") == "certificate_revoked" && strings.Contains(entry.Str("detail"), "an OCSP responder says it is revoked")
+	})
+}
+
+// serialHex is a serial number as openssl's index has it.
+func serialHex(leaf *testpki.Leaf) string {
+	return strings.ToUpper(fmt.Sprintf("%x", leaf.Cert.SerialNumber.Bytes()))
+}
+
+// opensslResponder starts "openssl ocsp", which prints the port it has found.
+func opensslResponder(t *testing.T, dir string) (url string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	command := exec.CommandContext(ctx, "openssl", "ocsp", "-index", "index.txt", "-CA", "clients-ca.pem", "-rsigner", "clients-ca.pem", "-rkey", "clients-ca.key", "-nmin", "5", "-port", "0")
+	command.Dir = filepath.FromSlash(dir)
+	output, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command.Stderr = command.Stdout
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = command.Wait()
+	})
+	var said []string
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		said = append(said, lines.Text())
+		fields := strings.Fields(lines.Text()) // ACCEPT [::]:40123 PID=7
+		if len(fields) < 2 || fields[0] != "ACCEPT" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(fields[1]); err == nil {
+			go func() { _, _ = io.Copy(io.Discard, output) }() // or it would block on a full pipe
+			return "http://localhost:" + port
+		}
+	}
+	t.Skipf("openssl ocsp does not say where it listens, as versions before 3 do not: %q", said)
+	return ""
+}

@@ -1,0 +1,187 @@
+package trust_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
+)
+
+const (
+	shadowComplaint = "client would fail under the shadow trust pool"
+	shadowOK        = `shadow_trust_total{result="ok"}`
+	shadowFails     = `shadow_trust_total{result="fail"}`
+	shadowFailing   = "shadow_trust_failing_clients"
+)
+
+// shadowRealm is a realm with a shadow trust pool, and with clients that are
+// known in every way that a chain counts, and in one that it does not.
+const shadowRealm = `
+mtls shadowed {
+	trust_pool combined {
+		source file @DIR@/pool.pem
+		source rig @DIR@/clients-ca.pem CLOCK
+	}
+	shadow_trust_pool file @DIR@/next.pem
+	client moved {
+		subject CN=moved
+	}
+	client old {
+		subject CN=old
+	}
+	client narrow {
+		subject CN=narrow
+		issued_by OTHERCA
+	}
+	client chained {
+		certificate @DIR@/chained.pem
+		require_chain
+	}
+	client pinned {
+		certificate @DIR@/pinned.pem
+	}
+}
+`
+
+var shadowSite = strings.Replace(rig.OneSite, "mtls_auth\n", "mtls_auth {\n\t\trealm shadowed\n\t}\n", 1)
+
+// TestShadowTrustPool: who would fail under the next CA bundle is logged once
+// and counted, and nothing else happens to him.
+func TestShadowTrustPool(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	r.AdminOn = true
+	r.Write("pool.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
+	r.Write("next.pem", r.OtherCA.PEM())
+	moved, old := r.IssueBy(r.OtherCA, "moved"), r.Issue("old")
+	narrow, chained := r.IssueBy(r.OtherCA, "narrow"), r.Issue("chained")
+	pinned, stranger := r.SelfSigned("pinned"), r.Issue("stranger")
+	r.Start(strings.NewReplacer("CLOCK", t.Name(), "OTHERCA", testpki.HashOf(r.OtherCA.Cert.Raw)).Replace(shadowRealm), shadowSite)
+	first := rig.Series(t, r.Metrics(t), "shadowed")
+	now := func() map[string]float64 {
+		current := rig.Series(t, r.Metrics(t), "shadowed")
+		current[shadowOK] -= first[shadowOK]
+		current[shadowFails] -= first[shadowFails]
+		return current
+	}
+	reach := func(ok, fails, failing float64) {
+		t.Helper()
+		r.Until(clock, fmt.Sprintf("%v ok, %v fail, %v failing (it is %v)", ok, fails, failing, now()), func() bool {
+			got := now()
+			return got[shadowOK] == ok && got[shadowFails] == fails && got[shadowFailing] == failing
+		})
+	}
+	if _, there := first[shadowFails]; !there || first[shadowFailing] != 0 {
+		t.Errorf("before anybody came the series are %v", first)
+	}
+	if first[`source_last_success_timestamp_seconds{source="shadow_trust_pool"}`] == 0 {
+		t.Error("there is no last success of the shadow trust pool")
+	}
+
+	callers := make(map[string]*rig.Caller)
+	for id, leaf := range map[string]*testpki.Leaf{"moved": moved, "old": old, "narrow": narrow, "chained": chained, "pinned": pinned} {
+		callers[id] = r.Caller(t, "h2", leaf)
+		callers[id].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, id)
+	}
+	r.Caller(t, "h1", stranger).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+	reach(2, 2, 2)
+	for id, leaf := range map[string]*testpki.Leaf{"old": old, "chained": chained} {
+		said := r.Logs.All(func(entry rig.LogEntry) bool {
+			return entry.Str("msg") == shadowComplaint && entry.Str("client_id") == id
+		})
+		if len(said) != 1 {
+			t.Fatalf("%d lines about %s", len(said), id)
+		}
+		line := said[0]
+		if line.Str("level") != "warn" || line.Str("realm") != "shadowed" || line.Str("subject") != "CN="+id || line.Str("issuer") != "CN=Clients CA" ||
+			line.Str("thumbprint") != testpki.HashOf(leaf.Cert.Raw) || !strings.Contains(line.Str("why"), "unknown authority") {
+			t.Errorf("log line %v", line)
+		}
+	}
+
+	// a certificate that is remembered costs nothing, on any protocol
+	for _, protocol := range rig.Protocols {
+		r.Caller(t, protocol, old).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	}
+	reach(2, 2, 2)
+
+	// a bundle that has both CAs would do; then everybody is looked at again
+	r.Write("next.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
+	reach(2, 2, 0)
+	for id, c := range callers {
+		c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, id)
+	}
+	reach(6, 2, 0)
+
+	// one with neither would not, but for him who is pinned
+	r.Write("next.pem", r.ServerCA.PEM())
+	r.Until(clock, "the next pool", func() bool {
+		return len(r.Logs.All(func(entry rig.LogEntry) bool {
+			return entry.Str("msg") == "the trust pool has changed" && entry.Str("pool") == "shadow_trust_pool"
+		})) == 2
+	})
+	for id, c := range callers {
+		c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, id)
+	}
+	reach(6, 6, 4)
+
+	// a broken one changes nothing
+	r.Write("next.pem", []byte("garbage"))
+	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint, "next.pem' holds no PEM certificate")) == 1 })
+	callers["old"].Get("https://api.test/").WantStatus(t, http.StatusOK)
+	reach(6, 6, 4)
+
+	// a certificate that has expired fails anyway
+	clock.Advance(25 * time.Hour)
+	reach(6, 6, 0)
+}
+
+// TestShadowTrustPoolIssuedBy: the chain must satisfy the client's issued_by
+// under the shadow pool too.
+func TestShadowTrustPoolIssuedBy(t *testing.T) {
+	r := rig.New(t)
+	// the same key under another certificate: the chain verifies, but has not the CA
+	again := testpki.MustCA(t, testpki.CommonName("Clients CA"), testpki.Key(r.CA.Key))
+	r.Write("next.pem", again.PEM())
+	billing := r.Issue("billing")
+	r.Start("mtls {\ntrust_pool file @DIR@/clients-ca.pem\nshadow_trust_pool file @DIR@/next.pem\nclient billing.partner {\nsubject CN=billing\nissued_by "+
+		testpki.HashOf(r.CA.Cert.Raw)+"\n}\n}\n", rig.OneSite)
+	r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	line := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == shadowComplaint })
+	if line.Str("why") != "no certificate of the chain is in the client's issued_by" || line.Str("client_id") != "billing.partner" {
+		t.Errorf("log line %v", line)
+	}
+}
+
+// TestShadowTrustPoolThatPanics: a shadow pool of a module that goes wrong
+// decides nothing either.
+func TestShadowTrustPoolThatPanics(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	counts := newPoolCounts(t, r.OtherCA)
+	billing := r.Issue("billing")
+	panics := func() error { panic("out of order") }
+	counts.fail.Store(&panics)
+	realm := poolRealm(clocked(t) + "\nshadow_trust_pool counted " + t.Name() + "\ntrust_pool_refresh 1m")
+	r.HTTPS, r.HTTP = rig.FreePort(t), rig.FreePort(t)
+	err := r.Load(realm, rig.PatientSite)
+	testtool.WantError(t, err, "realm 'default': shadow_trust_pool: the module 'counted' panics: out of order")
+	counts.fail.Store(nil)
+	r.Start(realm, rig.PatientSite)
+	c := r.Caller(t, "h2", billing)
+	c.Patience = time.Minute
+	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == shadowComplaint })
+	counts.fail.Store(&panics)
+	r.Until(clock, "the panic", func() bool { return len(r.Said(poolComplaint, "panics: out of order")) == 1 })
+	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	counts.fail.Store(nil)
+	gate := make(chan struct{})
+	counts.gate.Store(&gate)
+	r.Until(clock, "a load that hangs", func() bool { return counts.loading.Load() == 1 })
+	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	close(gate)
+}

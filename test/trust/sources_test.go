@@ -1,0 +1,181 @@
+package trust_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
+)
+
+// sourceFailed waits for the log line about a source of clients that failed.
+func sourceFailed(r *rig.Rig, t *testing.T, source, want string) {
+	t.Helper()
+	r.Logs.Wait(t, "what failed: "+want, func(entry rig.LogEntry) bool {
+		return strings.HasPrefix(entry.Str("msg"), "a source of clients failed") && strings.Contains(entry.Str("source"), source) && strings.Contains(entry.Str("error"), want)
+	})
+}
+
+// pinsFile is a clients file of clients that are known by their thumbprints.
+func pinsFile(members string, leaves map[string]*testpki.Leaf) []byte {
+	var records []string
+	for id, leaf := range leaves {
+		records = append(records, fmt.Sprintf(`{"client_id":%q,"x509_thumbprints":%q%s}`, id, testpki.HashOf(leaf.Cert.Raw), members))
+	}
+	return []byte("[" + strings.Join(records, ",\n") + "]")
+}
+
+// TestC2_ClientsFile: what a clients file says counts on the next request, on
+// connections that are open too, whether it is replaced or written anew.
+func TestC2_ClientsFile(t *testing.T) {
+	r := rig.New(t)
+	billing, partner, device := r.Issue("billing"), r.SelfSigned("partner"), r.SelfSigned("device")
+	r.SelfSigned("sensor")
+	both := map[string]*testpki.Leaf{"partner": partner, "device": device}
+	r.Write("partners.json", pinsFile(`,"scope":"api1"`, both))
+	r.Write("more.json", []byte("[]"))
+	r.AdminOn = true
+	r.Start(strings.Replace(rig.IssuerRealm(""), "client billing.partner", "clients_from file \"@DIR@/partners.json\" \"@DIR@/more.json\"\nclient billing.partner", 1), rig.OneSite+rig.IssuerSite)
+	open, others := map[string]*rig.Caller{}, map[string]*rig.Caller{}
+	ofPartner, ofDevice := map[string]*rig.Connections{}, map[string]*rig.Connections{}
+	for _, protocol := range rig.Protocols {
+		open[protocol], others[protocol] = r.Caller(t, protocol, partner), r.Caller(t, protocol, device)
+		ofPartner[protocol], ofDevice[protocol] = open[protocol].ConnectionsTo("api.test"), others[protocol].ConnectionsTo("api.test")
+	}
+	want := func(partnerStatus, deviceStatus int) {
+		t.Helper()
+		for _, protocol := range rig.Protocols {
+			got := open[protocol].Eventually(t, partnerStatus)
+			if partnerStatus == http.StatusOK {
+				got.WantClient(t, "partner")
+			} else {
+				got.WantRefused(t, "default", partnerStatus, "certificate_refused")
+			}
+			others[protocol].Eventually(t, deviceStatus)
+			ofPartner[protocol].WantOne(t)
+			ofDevice[protocol].WantOne(t)
+			r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+		}
+	}
+	want(http.StatusOK, http.StatusOK)
+	if _, _, claims := r.Token(t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
+		t.Errorf("claims %v", claims)
+	}
+	replace(r, "partners.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
+	want(http.StatusUnauthorized, http.StatusOK)
+	open["h1"].Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("partner")).WantStatus(t, http.StatusUnauthorized)
+	r.Write("partners.json", pinsFile("", both)) // in place
+	want(http.StatusOK, http.StatusOK)
+	replace(r, "partners.json", pinsFile(`,"disabled":true`, map[string]*testpki.Leaf{"partner": partner}))
+	want(http.StatusUnauthorized, http.StatusUnauthorized)
+	replace(r, "more.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
+	want(http.StatusUnauthorized, http.StatusOK)
+
+	before := rig.Series(t, r.Metrics(t), "default")
+	for _, source := range []struct {
+		file  string
+		count float64
+	}{{"partners.json", 1}, {"more.json", 1}} {
+		if got := before[fmt.Sprintf(`clients{source="file:%s/%s"}`, r.Dir, source.file)]; got != source.count {
+			t.Errorf("%v clients of %s in %v", got, source.file, before)
+		}
+		if before[fmt.Sprintf(`source_last_success_timestamp_seconds{source="clients:%s/%s"}`, r.Dir, source.file)] == 0 {
+			t.Errorf("no success of %s in %v", source.file, before)
+		}
+	}
+	if before[`clients{source="config"}`] != 2 {
+		t.Errorf("clients of the configuration in %v", before)
+	}
+
+	// B4: what is broken, gone, or not good with the rest changes nothing
+	for _, broken := range []struct{ content, want string }{
+		{"", "no JSON array"},
+		{string(pinsFile("", both))[:100], "record 1"},
+		{`[{"client_id":"partner","disabled":false,"Disabled":true}]`, "unknown member"},
+		{string(pinsFile("", map[string]*testpki.Leaf{"billing.partner": partner})), "client 'billing.partner' is in config and in file:"},
+		{string(pinsFile("", map[string]*testpki.Leaf{"partner": device})), "is a credential of client"},
+		{`[{"client_id":"a","tls_client_auth_subject_dn":"CN={env.HOME}","claims":{"sub":"x"}}]`, "claim 'sub' is reserved"},
+	} {
+		replace(r, "partners.json", []byte(broken.content))
+		sourceFailed(r, t, "clients:", broken.want)
+		want(http.StatusUnauthorized, http.StatusOK)
+	}
+	if err := os.Remove(r.Dir + "/partners.json"); err != nil {
+		t.Fatal(err)
+	}
+	sourceFailed(r, t, "clients:", "no such file")
+	want(http.StatusUnauthorized, http.StatusOK)
+	replace(r, "partners.json", pinsFile("", map[string]*testpki.Leaf{"partner": partner}))
+	want(http.StatusOK, http.StatusOK)
+}
+
+// TestClientsFileExpandsNothing: who writes a clients file does not get at the
+// environment of the server.
+func TestClientsFileExpandsNothing(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	t.Setenv("MTLS_TEST_SECRET", "secret")
+	r.Write("partners.json", []byte(`[{"client_id":"billing","tls_client_auth_subject_dn":"CN=billing","claims":{"tenant":"{env.MTLS_TEST_SECRET}"}}]`))
+	r.Start(`mtls {
+	trust_pool file "@DIR@/clients-ca.pem"
+	clients_from file "@DIR@/partners.json"
+}`, strings.Replace(rig.OneSite, "mtls_auth", "mtls_auth {\n\theader_up X-Tenant {http.mtls.claim.tenant}\n}", 1))
+	got := r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	if tenant := got.Seen.Header.Get("X-Tenant"); tenant != "{env.MTLS_TEST_SECRET}" {
+		t.Errorf("the API is told %q", tenant)
+	}
+}
+
+// TestC2_CertificateFile: the certificate file of a client is watched.
+func TestC2_CertificateFile(t *testing.T) {
+	r := rig.New(t)
+	billing, old := r.Issue("billing"), r.SelfSigned("sensor")
+	next := testpki.MustSelfSigned(t, testpki.CommonName("next"))
+	r.Leaves = append(r.Leaves, next)
+	r.Start(rig.BillingAndSensor, rig.OneSite)
+	open, counted := map[string]*rig.Caller{}, map[string]*rig.Connections{}
+	for _, protocol := range rig.Protocols {
+		open[protocol] = r.Caller(t, protocol, old)
+		counted[protocol] = open[protocol].ConnectionsTo("api.test")
+		open[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+	}
+	replace(r, "sensor.pem", []byte("no certificate"))
+	sourceFailed(r, t, "certificate:", "holds no PEM certificate")
+	open["h1"].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+	replace(r, "sensor.pem", next.PEM())
+	for _, protocol := range rig.Protocols {
+		open[protocol].Eventually(t, http.StatusUnauthorized)
+		counted[protocol].WantOne(t)
+		r.Caller(t, protocol, next).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+		r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+	}
+	got := r.Caller(t, "h1", old).Get("https://api.test/")
+	r.WantReason(t, got, "certificate_untrusted")
+}
+
+// TestB4_ClientsFileAtTheStart: a file that is missing, empty or broken stops
+// the load, and the running configuration goes on.
+func TestB4_ClientsFileAtTheStart(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.BillingAndSensor, rig.OneSite)
+	realm := strings.Replace(rig.BillingAndSensor, "client billing.partner", "clients_from file \"@DIR@/partners.json\"\nclient billing.partner", 1)
+	for _, broken := range []struct{ content, want string }{
+		{"missing", "realm 'default': clients from file:" + r.Dir + "/partners.json: stat "},
+		{"", "it is no JSON array"},
+		{"[{]", "record 1, at or after line 1"},
+		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and in file:"},
+		{`[{"client_id":"a"}]`, "client 'a': no credential"},
+	} {
+		if broken.content != "missing" {
+			r.Write("partners.json", []byte(broken.content))
+		}
+		testtool.WantError(t, r.Load(realm, rig.OneSite), broken.want)
+		r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+	}
+}
