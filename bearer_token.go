@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -132,7 +132,10 @@ func (b *bearerIdentity) text(name string) string {
 		return b.token.Thumbprint
 	}
 	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
-		return claimText(b.token.Claims[claim])
+		if value := b.token.Claims[claim]; string(value) != "null" {
+			return syntax.ClaimText(value)
+		}
+		return ""
 	}
 	if b.leaf == nil {
 		return ""
@@ -144,19 +147,6 @@ func (b *bearerIdentity) text(name string) string {
 		return b.leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	return ""
-}
-
-// claimText is a string as it is, and any other value as JSON.
-func claimText(raw json.RawMessage) string {
-	var text string
-	if len(raw) == 0 || json.Unmarshal(raw, &text) == nil {
-		return text
-	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, raw); err != nil {
-		return ""
-	}
-	return compact.String()
 }
 
 const (

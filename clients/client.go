@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -171,20 +170,12 @@ func (c *Client) setResources(r Record) error {
 
 func (c *Client) setClaims(r Record) error {
 	c.claimText = make(map[string]string, len(r.Claims))
-	for name, raw := range r.Claims {
-		var text string
-		if json.Unmarshal(raw, &text) == nil && !bytes.Equal(raw, []byte("null")) {
-			if text == "" {
-				return fmt.Errorf("claim %s is empty; remove it or give it a value", name)
-			}
-			c.claimText[name] = text
-			continue
+	for name, value := range r.Claims {
+		text := syntax.ClaimText(value)
+		if text == "" {
+			return fmt.Errorf("claim %s is empty; remove it or give it a value", name)
 		}
-		var compact bytes.Buffer
-		if err := json.Compact(&compact, raw); err != nil {
-			return fmt.Errorf("claim %s: %w", name, err)
-		}
-		c.claimText[name] = compact.String()
+		c.claimText[name] = text
 	}
 	return nil
 }
