@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
@@ -171,9 +172,9 @@ func parseRotate(r *http.Request) (retire bool, err error) {
 	case len(bytes.TrimSpace(body)) == 0:
 		return false, nil
 	}
-	members, err := strictObject(body)
+	members, err := strictjson.Object(body, maxAdminBody)
 	if err != nil {
-		return false, adminError(http.StatusBadRequest, `the body is no object such as {"retire":"now"}: %w`, err)
+		return false, adminError(http.StatusBadRequest, `the body is not an object such as {"retire":"now"}: %w`, err)
 	}
 	for name, value := range members {
 		if name != "retire" {
@@ -185,37 +186,6 @@ func parseRotate(r *http.Request) (retire bool, err error) {
 		retire = true
 	}
 	return retire, nil
-}
-
-// strictObject reads one JSON object, whose members must differ.
-func strictObject(text []byte) (map[string]json.RawMessage, error) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
-		return nil, errors.New("it does not begin with {")
-	}
-	members := make(map[string]json.RawMessage)
-	for decoder.More() {
-		token, err := decoder.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, _ := token.(string) // inside an object there is nothing else here
-		if _, twice := members[name]; twice {
-			return nil, fmt.Errorf("member %.100q stands twice", name)
-		}
-		var value json.RawMessage
-		if err := decoder.Decode(&value); err != nil {
-			return nil, err
-		}
-		members[name] = value
-	}
-	if _, err := decoder.Token(); err != nil {
-		return nil, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after it")
-	}
-	return members, nil
 }
 
 // Interface guards

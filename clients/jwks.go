@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
 
 const (
@@ -36,7 +37,7 @@ func ParseJWKS(content []byte) (certificates []*x509.Certificate, warnings []str
 	if len(content) > MaxJWKSBytes {
 		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxJWKSBytes)
 	}
-	if err := checkMembers(content, MaxJWKSBytes); err != nil {
+	if err := strictjson.Check(content, MaxJWKSBytes); err != nil {
 		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxJWKSText))
 	}
 	keys, err := jwks.Keys(content)

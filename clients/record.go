@@ -11,7 +11,11 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
+
+const maxRecordBytes = 256 << 10
 
 // Record is one registered client, as client metadata in the sense of RFC 7591
 // with the members of RFC 8705 §2.1.2 where they exist. Member names are
@@ -151,11 +155,8 @@ var recordMembers = func() []string {
 // UnmarshalJSON reads a record strictly: a member that is unknown, written in
 // another case, or given twice is an error that names it.
 func (r *Record) UnmarshalJSON(raw []byte) error {
-	if err := checkMembers(raw, maxRecordBytes); err != nil {
-		return fmt.Errorf("client record: %w", err)
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil {
+	members, err := strictjson.Object(raw, maxRecordBytes)
+	if err != nil {
 		return fmt.Errorf("client record: %w", err)
 	}
 	for name := range members {

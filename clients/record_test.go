@@ -27,7 +27,7 @@ func TestRecordMembers(t *testing.T) {
 		{"null resources", `{"client_id":"a","resources":null}`, "neither a string nor an array"},
 		{"no resources", `{"client_id":"a","resources":[]}`, "an empty array"},
 		{"null that may introspect", `{"client_id":"a","introspect":[null]}`, "null in an array"},
-		{"array", `["a"]`, "cannot unmarshal"},
+		{"array", `["a"]`, "not a JSON object"},
 		{"deep", `{"client_id":"a","claims":{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`, "nested deeper"},
 		{"long", `{"client_id":"` + strings.Repeat("a", maxRecordBytes) + `"}`, "larger than"},
 	} {
@@ -45,9 +45,9 @@ func TestRecordMembers(t *testing.T) {
 }
 
 // encoding/json checks syntax before it calls UnmarshalJSON, so text after the
-// value reaches checkMembers only when it is called by itself.
-func TestCheckMembersTrailingText(t *testing.T) {
-	if err := checkMembers([]byte(`{} {}`), maxRecordBytes); err == nil || !strings.Contains(err.Error(), "after the JSON value") {
+// value reaches that only when it is called by itself.
+func TestRecordWithTrailingText(t *testing.T) {
+	if err := new(Record).UnmarshalJSON([]byte(`{} {}`)); err == nil || !strings.Contains(err.Error(), "after the JSON value") {
 		t.Fatal(err)
 	}
 }

@@ -344,17 +344,7 @@ func object(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("not UTF-8")
 	}
-	if err := strictjson.Check(raw, MaxTokenSize); err != nil {
-		return nil, err
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return nil, errors.New("not a JSON object")
-	}
-	if members == nil {
-		return nil, errors.New("not a JSON object")
-	}
-	return members, nil
+	return strictjson.Object(raw, MaxTokenSize)
 }
 
 // text returns a member that must be a string, "" if it is absent.

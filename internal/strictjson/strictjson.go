@@ -29,6 +29,20 @@ func Check(raw []byte, maxBytes int) error {
 	return nil
 }
 
+// Object decodes one JSON object of at most maxBytes bytes into its members. It
+// returns the errors of [Check], and one for any other JSON value. Unlike the
+// fields of a struct, members are told apart by case.
+func Object(raw []byte, maxBytes int) (map[string]json.RawMessage, error) {
+	if err := Check(raw, maxBytes); err != nil {
+		return nil, err
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &members); err != nil || members == nil {
+		return nil, errors.New("not a JSON object")
+	}
+	return members, nil
+}
+
 func checkValue(dec *json.Decoder, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("nested deeper than %d levels", maxDepth)
@@ -48,7 +62,7 @@ func checkValue(dec *json.Decoder, depth int) error {
 			// inside an object the decoder only yields strings here
 			member, _ := name.(string)
 			if _, twice := seen[member]; twice {
-				return fmt.Errorf("duplicate member %q; keep one of the two", member)
+				return fmt.Errorf("duplicate member %.100q; keep one of the two", member)
 			}
 			seen[member] = struct{}{}
 			if err := checkValue(dec, depth+1); err != nil {

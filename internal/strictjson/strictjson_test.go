@@ -29,3 +29,30 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestObject(t *testing.T) {
+	for text, want := range map[string]string{
+		`{}`:                  "",
+		`{"a":1,"A":[2]}`:     "",
+		`{"a":1,"a":1}`:       "duplicate member",
+		`{"b":{"a":1,"a":1}}`: "duplicate member",
+		`{"a":1} {}`:          "text after",
+		`["a"]`:               "not a JSON object",
+		`null`:                "not a JSON object",
+		`"a"`:                 "not a JSON object",
+		`a=1`:                 "invalid character",
+		`{"a":"0123456789abcdefghijklmnopqrstuvwxyz"}`: "larger than 40 bytes",
+	} {
+		members, err := Object([]byte(text), 40)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+		if err == nil && members == nil {
+			t.Errorf("%s: no members", text)
+		}
+	}
+	members, err := Object([]byte(`{"a":1,"A":[2]}`), 40)
+	if err != nil || len(members) != 2 || string(members["a"]) != "1" || string(members["A"]) != "[2]" {
+		t.Errorf("%s, %v", members, err)
+	}
+}

@@ -142,11 +142,11 @@ mtls bare {
 		{http.MethodPost, keysPath + "/rotate", `{"retire":"Now"}`, 400, `retire is \"Now\"; the only value is \"now\"`},
 		{http.MethodPost, keysPath + "/rotate", `{"retire":true}`, 400, `retire is true; the only value is`},
 		{http.MethodPost, keysPath + "/rotate", `{"Retire":"now"}`, 400, `unknown member \"Retire\"; the only one is \"retire\"`},
-		{http.MethodPost, keysPath + "/rotate", `{"retire":"now","retire":"now"}`, 400, `member \"retire\" stands twice`},
-		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"} {}`, 400, "there is something after it"},
-		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"`, 400, "the body is no object such as"},
-		{http.MethodPost, keysPath + "/rotate", `["retire"]`, 400, "it does not begin with {"},
-		{http.MethodPost, keysPath + "/rotate", "retire=now", 400, "it does not begin with {"},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now","retire":"now"}`, 400, `duplicate member \"retire\"`},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"} {}`, 400, "text after the JSON value"},
+		{http.MethodPost, keysPath + "/rotate", `{"retire":"now"`, 400, "the body is not an object such as"},
+		{http.MethodPost, keysPath + "/rotate", `["retire"]`, 400, "not a JSON object"},
+		{http.MethodPost, keysPath + "/rotate", "retire=now", 400, "invalid character"},
 		{http.MethodPost, keysPath + "/rotate", strings.Repeat(" ", 4<<10+1), 413, "the body has more than 4096 bytes"},
 	} {
 		status, text := r.Ask(t, tc.method, tc.path, tc.body)
