@@ -92,6 +92,16 @@ func TestAdmitsAny(t *testing.T) {
 	}
 }
 
+// octets makes a character of each octet, so that what works on characters works
+// on octets.
+func octets(text string) string {
+	runes := make([]rune, 0, len(text))
+	for _, octet := range []byte(text) {
+		runes = append(runes, rune(octet))
+	}
+	return string(runes)
+}
+
 // FuzzWildcard compares with a regular expression.
 func FuzzWildcard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, id string) {

@@ -169,7 +169,7 @@ func (h *BearerHandler) check() error {
 func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	state := stateOf(h.app, r)
 	h.strip(state, r)
-	onlyAuthorization.stripHop(r)
+	onlyAuthorization.StripHop(r)
 	state.clear()
 
 	if err := h.app.refuseTunnel(w, r); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -74,7 +75,7 @@ func bearerOutcome(reason validators.Reason) bearerAnswer {
 
 // onlyAuthorization keeps Connection and trailers from removing or adding an
 // Authorization header.
-var onlyAuthorization = protectedNames{names: newHeaderNames("Authorization"), keep: newHeaderNames()}
+var onlyAuthorization = headerguard.Only("Authorization")
 
 // bearerToken returns the token of the Authorization header (RFC 6750 §2.1).
 // Another scheme is no token: the caller may not know that one is wanted.
@@ -142,7 +143,7 @@ func (b *bearerIdentity) text(name string) string {
 	}
 	switch name {
 	case "subject":
-		return certificateText(validators.FormatDN(b.leaf.RawSubject))
+		return headerguard.EscapeNonASCII(validators.FormatDN(b.leaf.RawSubject))
 	case "not_after":
 		return b.leaf.NotAfter.UTC().Format(time.RFC3339)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
@@ -74,7 +75,7 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "header_up":
 			err = parseHeaderUp(d, &h.HeaderUp)
 		case "keep_header":
-			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
+			err = parseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
 		default:
 			err = d.Errf("unrecognized subdirective '%s'", word)
 		}

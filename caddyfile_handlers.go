@@ -7,6 +7,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 )
 
 // parseHandler reads the mtls_auth directive. Syntax:
@@ -61,7 +63,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "header_up":
 			err = parseHeaderUp(d, &h.HeaderUp)
 		case "keep_header":
-			err = parseList(d, &h.KeepHeader, func(name string) error { return checkKeptName(name, nil) })
+			err = parseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
 		case "forward_certificate":
 			err = parseFlag(d, &h.ForwardCertificate)
 		case "forward_token":
@@ -89,7 +91,7 @@ func parseHeaderUp(d *caddyfile.Dispenser, headers *map[string]string) error {
 	if !d.Args(&name, &value) || d.NextArg() {
 		return d.ArgErr()
 	}
-	if err := checkHeaderName(name); err != nil {
+	if err := headerguard.CheckName(name); err != nil {
 		return d.WrapErr(err)
 	}
 	if value == "" {

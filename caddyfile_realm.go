@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -80,7 +81,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 		case "peer_key":
 			err = parseList(d, &c.PeerKeys, clients.CheckIssuedBy)
 		case "header":
-			err = parseOnce(d, &c.Header, checkHeaderName)
+			err = parseOnce(d, &c.Header, headerguard.CheckName)
 		default:
 			err = d.Errf("unrecognized forwarded_certificate option '%s'", word)
 		}

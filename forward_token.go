@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -69,7 +70,7 @@ func (f *ForwardToken) header() string {
 func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		f.Header = d.Val()
-		if err := checkHeaderName(f.Header); err != nil {
+		if err := headerguard.CheckName(f.Header); err != nil {
 			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
 		}
 	}
@@ -105,7 +106,7 @@ func checkGatewayLifetime(d caddy.Duration) error {
 // check reports what is wrong with the words alone.
 func (f *ForwardToken) check() error {
 	if f.Header != "" {
-		if err := checkHeaderName(f.Header); err != nil {
+		if err := headerguard.CheckName(f.Header); err != nil {
 			return err
 		}
 	}
@@ -200,7 +201,7 @@ func (h *Handler) checkForwarded(set []string) ([]string, error) {
 		}
 	}
 	for _, name := range h.forwardedNames() {
-		if i := slices.IndexFunc(set, newHeaderNames(name).contains); i >= 0 {
+		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
 			return nil, fmt.Errorf("header '%s' is that of forward_certificate or forward_token, and it is set as '%s' already; choose another name for one of the two", name, set[i])
 		}
 		set = append(set, name)

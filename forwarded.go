@@ -10,6 +10,7 @@ import (
 	"net/textproto"
 	"slices"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -83,7 +84,7 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 		f.peerKeys[sum] = struct{}{}
 	}
 	if c.Header != "" {
-		if err := checkHeaderName(c.Header); err != nil {
+		if err := headerguard.CheckName(c.Header); err != nil {
 			return nil, fmt.Errorf("header: %w", err)
 		}
 		f.header = textproto.CanonicalMIMEHeaderKey(c.Header)

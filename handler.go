@@ -5,18 +5,25 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const refusedWord = "certificate_refused"
+
+// connectAllow are the methods that a caller may use who tried CONNECT.
+const connectAllow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+var errTunnel = errors.New("connect_refused")
 
 // Handler admits requests that come with the certificate of a registered
 // client, and tells the API behind who that client is.
@@ -247,6 +254,117 @@ func outcome(reason validators.Reason) (status int, word string) {
 		return http.StatusForbidden, string(reason)
 	}
 	return http.StatusUnauthorized, refusedWord
+}
+
+// pass hands the request to the next handler, and hides from caches outside that
+// the response depends on headers which only the upstream sees.
+func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !h.ForwardCertificate && h.ForwardToken == nil {
+		return next.ServeHTTP(w, r)
+	}
+	within := h.own.VaryWriter(w)
+	err := next.ServeHTTP(within, r)
+	within.Hide() // the header may not have been sent yet
+	if err != nil {
+		// error routes answer without the writer above, so they are told neither
+		// the certificate nor the token
+		for _, name := range h.forwardedNames() {
+			delete(r.Header, name)
+		}
+	}
+	return err
+}
+
+// refuseTunnel refuses CONNECT, whoever comes with it, unless it asks for a
+// WebSocket (RFC 8441, RFC 9220), which reverse_proxy makes a GET. Of any other
+// it writes the body to the API as it is: to an API that takes CONNECT for a
+// request without a body, that is the caller's next request, with any headers.
+// The body goes, for an error route may proxy the request too.
+func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodConnect || headerguard.OpensWebSocket(r) {
+		return nil
+	}
+	r.Body, r.ContentLength, r.Trailer = http.NoBody, 0, nil
+	failure := caddyhttp.Error(http.StatusMethodNotAllowed, errTunnel)
+	a.logger.Warn("tunnel refused", zap.String("remote_ip", remoteIP(r)), zap.String("host", r.Host), zap.String("error_id", failure.ID))
+	w.Header().Set("Allow", connectAllow)
+	return failure
+}
+
+// allowList is a compiled `allow` option; without entries it admits every client.
+type allowList struct {
+	exact     map[string]struct{}
+	wildcards []wildcard
+}
+
+// wildcard is a pattern cut at its asterisks, each of which stands for any run
+// of characters.
+type wildcard []string
+
+func newAllowList(patterns []string) allowList {
+	list := allowList{exact: make(map[string]struct{})}
+	for _, pattern := range patterns {
+		if parts := strings.Split(pattern, "*"); len(parts) > 1 {
+			list.wildcards = append(list.wildcards, parts)
+		} else {
+			list.exact[pattern] = struct{}{}
+		}
+	}
+	return list
+}
+
+func (l allowList) admits(id string) bool {
+	if len(l.exact) == 0 && len(l.wildcards) == 0 {
+		return true
+	}
+	if _, ok := l.exact[id]; ok {
+		return true
+	}
+	return slices.ContainsFunc(l.wildcards, func(w wildcard) bool { return w.matches(id) })
+}
+
+func (l allowList) admitsAny(registry *clients.Registry) bool {
+	for id := range l.exact {
+		if registry.Client(id) != nil {
+			return true
+		}
+	}
+	if len(l.wildcards) == 0 {
+		return false
+	}
+	for client := range registry.All() {
+		if l.admits(client.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w wildcard) matches(id string) bool {
+	first, last := w[0], w[len(w)-1]
+	if len(id) < len(first)+len(last) || !strings.HasPrefix(id, first) || !strings.HasSuffix(id, last) {
+		return false
+	}
+	id = id[len(first) : len(id)-len(last)]
+	for _, part := range w[1 : len(w)-1] {
+		i := strings.Index(id, part)
+		if i < 0 {
+			return false
+		}
+		id = id[i+len(part):]
+	}
+	return true
+}
+
+func checkAllow(pattern string) error {
+	plain := strings.ReplaceAll(pattern, "*", "")
+	if plain == "" && pattern != "" {
+		return nil
+	}
+	if err := clients.CheckID(plain); err != nil {
+		return fmt.Errorf("allow '%s': %w", pattern, err)
+	}
+	return nil
 }
 
 // Interface guards

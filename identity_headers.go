@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 )
 
 const (
@@ -18,11 +20,11 @@ const (
 // the client is, and those that callers may not send to it.
 type identityHeaders struct {
 	headers []headerTemplate
-	own     protectedNames // what the directive sets or reads
+	own     headerguard.Guard // what the directive sets or reads
 	// protected returns own, what any directive of the configuration sets, and
 	// what other gateways set. It is compiled at the first request, because only
 	// then have all directives been provisioned.
-	protected func() protectedNames
+	protected func() headerguard.Guard
 }
 
 type headerTemplate struct{ name, value string }
@@ -40,13 +42,13 @@ func checkIdentityHeaders(headerUp map[string]string, keep []string) error {
 // that are set.
 func checkHeaderUp(headerUp map[string]string) (set []string, err error) {
 	for name, value := range headerUp {
-		if err := checkHeaderName(name); err != nil {
+		if err := headerguard.CheckName(name); err != nil {
 			return nil, fmt.Errorf("header_up: %w", err)
 		}
 		if value == "" {
 			return nil, fmt.Errorf("header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
 		}
-		if i := slices.IndexFunc(set, newHeaderNames(name).contains); i >= 0 {
+		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
 			return nil, fmt.Errorf("header_up sets '%s' and '%s', which are one name to many servers; keep one", set[i], name)
 		}
 		set = append(set, name)
@@ -61,7 +63,7 @@ func checkHeaderUp(headerUp map[string]string) (set []string, err error) {
 // are set.
 func checkKeptNames(keep, set []string) error {
 	for _, name := range keep {
-		if err := checkKeptName(name, set); err != nil {
+		if err := headerguard.CheckKept(name, set); err != nil {
 			return fmt.Errorf("keep_header: %w", err)
 		}
 	}
@@ -72,7 +74,7 @@ func checkKeptNames(keep, set []string) error {
 // from.
 func checkForwardedKept(realm *Realm, keep []string) error {
 	for _, name := range realm.forwarded.headers() {
-		if newHeaderNames(keep...).contains(name) {
+		if headerguard.NewNames(keep...).Contains(name) {
 			return fmt.Errorf("keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", name)
 		}
 	}
@@ -92,19 +94,21 @@ func (h *identityHeaders) compile(declared *declarations, headerUp map[string]st
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
 	}
 	own := slices.Concat(set, forwarded, read)
-	h.own = protectedNames{names: newHeaderNames(own...)}
+	h.own = headerguard.Only(own...)
 	declared.addHeaders(slices.Concat(set, forwarded))
-	h.protected = sync.OnceValue(func() protectedNames { return protect(own, append(declared.allHeaders(), defaultIdentityHeader), keep) })
+	h.protected = sync.OnceValue(func() headerguard.Guard {
+		return headerguard.New(own, append(declared.allHeaders(), defaultIdentityHeader), keep)
+	})
 }
 
 // strip removes what a caller may not send. It comes before anything can fail,
 // so that no error route sees a forged name.
 func (h *identityHeaders) strip(state *requestState, r *http.Request) {
 	if state.stripped {
-		h.own.strip(r)
+		h.own.Strip(r)
 		return
 	}
-	h.protected().strip(r)
+	h.protected().Strip(r)
 	state.stripped = true
 }
 
@@ -113,7 +117,7 @@ func (h *identityHeaders) set(state *requestState, r *http.Request) {
 	for _, header := range h.headers {
 		value := state.clientID()
 		if header.value != clientIDPlaceholder {
-			value = strings.TrimSpace(headerText(state.repl.ReplaceAll(header.value, "")))
+			value = strings.TrimSpace(headerguard.EscapeControl(state.repl.ReplaceAll(header.value, "")))
 		}
 		if value == "" {
 			delete(r.Header, header.name)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -151,11 +152,11 @@ func (s *requestState) text(name string) string {
 	case "credential":
 		return string(s.identity.Credential.Kind)
 	case "matched":
-		return certificateText(s.identity.Matched)
+		return headerguard.EscapeNonASCII(s.identity.Matched)
 	case "thumbprint":
 		return s.identity.Thumbprint
 	case "subject":
-		return certificateText(validators.FormatDN(s.identity.Leaf.RawSubject))
+		return headerguard.EscapeNonASCII(validators.FormatDN(s.identity.Leaf.RawSubject))
 	case "not_after":
 		return s.identity.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	}

@@ -1,4 +1,4 @@
-package mtlsauth
+package headerguard
 
 import (
 	"net/http"
@@ -24,7 +24,7 @@ var (
 	// the protected names once more, by other means
 	protectedPattern = regexp.MustCompile(`(?i:^(` +
 		`x-client-id|client-cert|client-cert-chain|x-forwarded-client-cert|x-forwarded-tls-client-cert.*|` +
-		`x-ssl-.*|ssl-client-.*|x-client-cert.*|x-amzn-mtls-.*|cf-client-cert.*|x-consumer-.*)$)`)
+		`x-ssl-.*|ssl-client-.*|x-client-cert.*|x-arr-clientcert|x-amzn-mtls-.*|cf-client-cert.*|x-consumer-.*)$)`)
 )
 
 func mustBeProtected(name string) bool {
@@ -36,7 +36,7 @@ func mustBeProtected(name string) bool {
 func FuzzProtectedNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		r := &http.Request{Header: http.Header{name: {"admin"}, "Accept": {"*/*"}}}
-		protectDefault.strip(r)
+		defaultGuard.Strip(r)
 		_, left := r.Header[name]
 		if left == mustBeProtected(name) && name != "Accept" {
 			t.Errorf("%q is left: %t", name, left)
@@ -66,7 +66,7 @@ func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second string) {
 		values := []string{first, "Upgrade", second}
 		r := &http.Request{Header: http.Header{"Connection": slices.Clone(values), "Upgrade": {"websocket"}}}
-		protectDefault.strip(r)
+		defaultGuard.Strip(r)
 		want := slices.DeleteFunc(connectionTokens(values), mustBeProtected)
 		if got := connectionTokens(r.Header["Connection"]); !slices.Equal(got, want) {
 			t.Errorf("Connection %q became %q, want the tokens %q", values, r.Header["Connection"], want)

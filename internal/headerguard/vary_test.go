@@ -1,4 +1,4 @@
-package mtlsauth
+package headerguard
 
 import (
 	"io"
@@ -6,30 +6,28 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // TestE4_VaryOfCopiedBodies: Vary is hidden in each way that a handler can send
 // a header in, reading the body from elsewhere included.
 func TestE4_VaryOfCopiedBodies(t *testing.T) {
-	names := newHeaderNames("Client-Cert")
-	for name, send := range map[string]func(w *varyWriter) error{
-		"ReadFrom": func(w *varyWriter) error {
+	guard := Only("Client-Cert")
+	for name, send := range map[string]func(w *VaryWriter) error{
+		"ReadFrom": func(w *VaryWriter) error {
 			_, err := w.ReadFrom(strings.NewReader("body"))
 			return err
 		},
-		"io.Copy": func(w *varyWriter) error {
+		"io.Copy": func(w *VaryWriter) error {
 			_, err := io.Copy(w, struct{ io.Reader }{strings.NewReader("body")})
 			return err
 		},
-		"Write":       func(w *varyWriter) error { _, err := io.WriteString(w, "body"); return err },
-		"WriteHeader": func(w *varyWriter) error { w.WriteHeader(http.StatusOK); return nil },
-		"FlushError":  func(w *varyWriter) error { return http.NewResponseController(w).Flush() },
+		"Write":       func(w *VaryWriter) error { _, err := io.WriteString(w, "body"); return err },
+		"WriteHeader": func(w *VaryWriter) error { w.WriteHeader(http.StatusOK); return nil },
+		"FlushError":  func(w *VaryWriter) error { return http.NewResponseController(w).Flush() },
 	} {
 		for vary, want := range map[string]string{"Client-Cert": "*", "Accept, client-cert": "*", "Accept": "Accept"} {
 			recorder := httptest.NewRecorder()
-			w := &varyWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}, names: names}
+			w := guard.VaryWriter(recorder)
 			w.Header().Set("Vary", vary)
 			if err := send(w); err != nil {
 				t.Fatal(name, err)
