@@ -110,7 +110,7 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 					zap.String("source", source), zap.String("place", place), zap.Error(err))
 				return
 			}
-			logger.Info("a source of clients has changed and is in force", zap.String("source", source), zap.String("place", place))
+			logger.Info("a source of clients is in force", zap.String("source", source), zap.String("place", place))
 		},
 		Warn: func(text string) { logger.Warn(text) },
 		Ignored: func(c clients.Conflict) {

@@ -116,17 +116,39 @@ type entry struct {
 	documents []*document
 }
 
-// status tells how reading went. It is guarded by the directory's mu.
+// status is how a source or a document fares. It is guarded by the directory's
+// mu.
 type status struct {
+	// success is when its content was last found to be in force
 	success time.Time
-	// failure is that of the last reading, broken that of the last content,
-	// which stays until there is another
-	failure, broken string
-	// doubt is what has been wrong with a file since then, which is told if it
-	// stays so: the file may still be being written
-	doubt string
-	since time.Time
-	told  bool
+	// reading is why it cannot be read, once that has been reported, and applying
+	// why the content that was read cannot be put in force
+	reading, applying error
+	// health is that of the looks at a file
+	health source.Health
+}
+
+func (s *status) inForce(now time.Time) { s.success, s.reading, s.applying = now, nil, nil }
+
+// note notes how a look or a fetch went that has brought nothing new, and reports
+// whether a failure has ended by that.
+func (s *status) note(now time.Time, err error) (mended bool) {
+	mended = err == nil && s.reading != nil && s.applying == nil
+	s.reading = err
+	if err == nil && s.applying == nil {
+		s.success = now
+	}
+	return mended
+}
+
+func (s *status) failure() string {
+	switch {
+	case s.reading != nil:
+		return s.reading.Error()
+	case s.applying != nil:
+		return s.applying.Error()
+	}
+	return ""
 }
 
 // SourceState tells of something that clients are read from.
@@ -230,7 +252,7 @@ func (d *Directory) States(limit int) []SourceState {
 	var states []SourceState
 	for _, o := range d.origins {
 		if o.source != nil {
-			states = append(states, SourceState{o.label(), o.success, o.failure})
+			states = append(states, SourceState{o.label(), o.success, o.failure()})
 		}
 	}
 	limit += len(states)
@@ -243,7 +265,7 @@ func (d *Directory) States(limit int) []SourceState {
 			if len(states) == limit {
 				return states
 			}
-			states = append(states, SourceState{label, document.success, document.failure})
+			states = append(states, SourceState{label, document.success, document.failure()})
 		}
 	}
 	return states

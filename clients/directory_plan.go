@@ -104,12 +104,12 @@ func (c change) report(d *Directory, err error) {
 
 // fails notes that a change cannot be put in force, and reports it once.
 func (c change) fails(d *Directory, err error) {
-	s, text := c.status(), err.Error()
 	d.mu.Lock()
-	told := s.broken == text
-	s.failure, s.broken = text, text
+	s := c.status()
+	reported := s.applying != nil && s.applying.Error() == err.Error()
+	s.reading, s.applying = nil, err
 	d.mu.Unlock()
-	if !told {
+	if !reported {
 		c.report(d, err)
 	}
 }
@@ -306,7 +306,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	}
 	warnings := p.warnings
 	for _, c := range p.changes {
-		*c.status() = status{success: now}
+		c.status().inForce(now)
 		if c.document != nil {
 			c.document.contents, c.document.saved = *c.contents, time.Time{}
 			warnings = append(warnings, c.document.tell()...)

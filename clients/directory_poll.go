@@ -4,8 +4,6 @@ import (
 	"context"
 	"slices"
 	"time"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // Poll looks at the files, fetches the JWKS that are due, in the background,
@@ -61,7 +59,7 @@ func (d *Directory) look(now time.Time) []change {
 			changes = append(changes, c)
 		}
 		if ended && (fetched == nil || err != nil) {
-			d.read(&document.status, now, err, func(err error) { d.reportDocument(document, err) })
+			d.fetched(document, now, err)
 		}
 	}
 	return changes
@@ -89,24 +87,15 @@ func (d *Directory) looked(c change, changed bool, err error, now time.Time) boo
 	}
 	d.mu.Lock()
 	s := c.status()
+	report := s.health.Note(now, changed, err) && err != nil
 	if changed && err != nil {
-		s.broken = ""
+		s.applying = nil
 	}
-	switch {
-	case err == nil:
-		s.doubt, s.told = "", false
-		if s.failure = s.broken; s.broken == "" && !changed {
-			s.success = now
-		}
-	case changed || s.doubt != err.Error():
-		s.doubt, s.since, s.told = err.Error(), now, false
-	}
-	tell := err != nil && !s.told && now.Sub(s.since).Abs() >= source.QuietTime
-	if tell {
-		s.failure, s.told = s.doubt, true
+	if report || err == nil && !changed {
+		report = s.note(now, err) || report
 	}
 	d.mu.Unlock()
-	if tell {
+	if report {
 		c.report(d, err)
 	}
 	return changed && err == nil
@@ -123,7 +112,7 @@ func (d *Directory) unchanged(c change, now time.Time) bool {
 	d.mu.Lock()
 	told := slices.Equal(c.document.warnings, c.contents.warnings)
 	c.document.warnings, c.document.at = c.contents.warnings, c.contents.at
-	*c.status() = status{success: now}
+	c.status().inForce(now)
 	d.mu.Unlock()
 	if !told {
 		d.warn(c.document.tell())
@@ -132,23 +121,15 @@ func (d *Directory) unchanged(c change, now time.Time) bool {
 	return true
 }
 
-// read notes how a fetch went that has brought nothing new, and reports an error
-// that is another than the last.
-func (d *Directory) read(s *status, now time.Time, err error, report func(error)) {
+// fetched notes how a fetch went that has brought nothing new. It reports an
+// error that differs from the last, and the end of one.
+func (d *Directory) fetched(document *document, now time.Time, err error) {
 	d.mu.Lock()
-	before := s.failure
-	switch {
-	case err != nil:
-		s.failure = err.Error()
-	default:
-		if s.failure = s.broken; s.broken == "" {
-			s.success = now
-		}
-	}
-	tell := err != nil && s.failure != before
+	before := document.failure()
+	report := document.note(now, err) || err != nil && err.Error() != before
 	d.mu.Unlock()
-	if tell {
-		report(err)
+	if report {
+		d.reportDocument(document, err)
 	}
 }
 

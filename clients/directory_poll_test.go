@@ -1,10 +1,13 @@
 package clients
 
 import (
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // TestFilesThatAreBeingWritten: what is wrong for a moment is not told, and is no
@@ -26,6 +29,42 @@ func TestFilesThatAreBeingWritten(t *testing.T) {
 	w.poll(time.Second)
 	w.wantClients("b")
 	w.saw("clients:a.json, file:a.json: <nil>")
+}
+
+// TestFailuresAreReportedOnce: so is their end, also if nothing has changed.
+func TestFailuresAreReportedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.records("a.json", pinned("a"))
+		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.config.Records = []Record{{ClientID: "b", JWKSURI: urlB}}
+		w.web[urlB] = testpki.JWKS(t, testpki.MustSelfSigned(t))
+		w.mustLoad()
+		w.poll(0)
+		w.saw("jwks:b, " + urlB + ": <nil>")
+		web := w.web
+		w.web = nil
+		if err := os.Rename(w.path("a.json"), w.path("away")); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			w.poll(time.Hour)
+		}
+		w.saw("jwks:b, "+urlB+": nothing there", "clients:a.json, file:a.json: stat")
+		w.web = web
+		if err := os.Rename(w.path("away"), w.path("a.json")); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			w.poll(time.Hour)
+		}
+		w.saw("clients:a.json, file:a.json: <nil>", "jwks:b, "+urlB+": <nil>")
+		for _, state := range w.States(10) {
+			if state.Failure != "" || !state.Success.Equal(w.now) {
+				t.Errorf("%+v", state)
+			}
+		}
+	})
 }
 
 // TestThreeFilesAtOnce: what cannot be put in force because of others is, once
