@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,8 +69,8 @@ func serve(r *http.Request, handlers ...*Handler) (reached *http.Request, err er
 		reached = r
 		return nil
 	})
-	for i := len(handlers) - 1; i >= 0; i-- {
-		handler, after := handlers[i], next
+	for _, handler := range slices.Backward(handlers) {
+		after := next
 		next = func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, after) }
 	}
 	err = next(httptest.NewRecorder(), r)

@@ -128,7 +128,7 @@ func (c *Client) checkMetadata(r Record) error {
 
 func (c *Client) setScopes(r Record) error {
 	c.scopeSet = make(map[string]struct{})
-	for _, scope := range strings.Fields(r.Scope) {
+	for scope := range strings.FieldsSeq(r.Scope) {
 		if err := syntax.CheckScope(scope); err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func (c *Client) setScopes(r Record) error {
 		c.scopeSet[scope] = struct{}{}
 		c.Scopes = append(c.Scopes, scope)
 	}
-	for _, scope := range strings.Fields(r.DefaultScope) {
+	for scope := range strings.FieldsSeq(r.DefaultScope) {
 		if !c.HasScope(scope) {
 			return fmt.Errorf("default scope '%s' is not one of the client's scopes; add it to them", scope)
 		}

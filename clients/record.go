@@ -144,8 +144,8 @@ type Record struct {
 var recordMembers = func() []string {
 	var names []string
 	t := reflect.TypeFor[Record]()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	for field := range t.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 	}
 	sort.Strings(names)

@@ -1,7 +1,7 @@
 package clients
 
 import (
-	"crypto/sha1" //nolint:gosec // a thumbprint that may be declared
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -59,7 +59,7 @@ func TestB10_JWKSStealsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, old := sha256.Sum256(victim.Cert.Raw), sha1.Sum(victim.Cert.Raw) //nolint:gosec // see above
+	sum, old := sha256.Sum256(victim.Cert.Raw), sha1.Sum(victim.Cert.Raw)
 	key := sha256.Sum256(victim.Cert.RawSubjectPublicKeyInfo)
 	for kind, holder := range map[Kind]Record{
 		KindThumbprint:        {Thumbprints: Strings{hex.EncodeToString(sum[:])}},

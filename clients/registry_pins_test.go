@@ -57,7 +57,7 @@ func TestPinWithAndWithoutAnEnd(t *testing.T) {
 	certificate, key := sha256.Sum256(leaf.Cert.Raw), sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)
 	const ends, later = " until 2050-01-01T00:00:00Z", " until 2060-01-01T00:00:00Z"
 	after := time.Date(2055, 1, 1, 0, 0, 0, 0, time.UTC)
-	for name, make := range map[string]func(pins ...string) Record{
+	for name, declare := range map[string]func(pins ...string) Record{
 		"public_key": func(pins ...string) Record { return Record{ClientID: "a", PublicKeys: pins} },
 		"thumbprint": func(pins ...string) Record { return Record{ClientID: "a", Thumbprints: pins} },
 	} {
@@ -75,7 +75,7 @@ func TestPinWithAndWithoutAnEnd(t *testing.T) {
 			{[]string{hash + ends, hash + ends}, 1, 0},
 			{[]string{hash, hash + ends, hash}, 2, 1},
 		} {
-			registry, err := NewRegistry([]*Client{mustClient(t, make(test.pins...))})
+			registry, err := NewRegistry([]*Client{mustClient(t, declare(test.pins...))})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,7 +2,7 @@ package clients
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // see the registry
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"

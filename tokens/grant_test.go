@@ -9,7 +9,7 @@ import (
 )
 
 func TestReservedClaims(t *testing.T) {
-	for _, name := range strings.Fields("iss sub aud exp nbf iat jti client_id azp scope scp cnf typ act may_act nonce auth_time acr amr sid events " +
+	for name := range strings.FieldsSeq("iss sub aud exp nbf iat jti client_id azp scope scp cnf typ act may_act nonce auth_time acr amr sid events " +
 		"Sub SUB Client_ID CNF") {
 		if !ReservedClaim(name) {
 			t.Errorf("%s is free", name)

@@ -54,7 +54,7 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 	verified, err := i.verifier.Verify(token)
 	switch {
 	case err != nil:
-		return Introspection{Cause: err}, nil
+		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is no error (RFC 7662 §2.2)
 	case !caller.maySee(verified):
 		return Introspection{Cause: ErrTokenOfOther}, nil
 	case i.registered != nil && !i.registered(verified.ClientID):
@@ -94,7 +94,7 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	verified, err := i.verifier.Verify(token)
 	switch {
 	case err != nil:
-		return RevokeResult{Cause: err}, nil
+		return RevokeResult{Cause: err}, nil //nolint:nilerr // revoking such a token succeeds (RFC 7009 §2.2)
 	case verified.ClientID != clientID:
 		return RevokeResult{Cause: ErrTokenOfOther}, nil
 	}

@@ -173,7 +173,7 @@ func decodeBMP(octets []byte) (text string, valid bool) {
 }
 
 func isASCII(s string) bool {
-	for i := 0; i < len(s); i++ {
+	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false
 		}
@@ -201,7 +201,7 @@ func appendFolded(buf []byte, text string) []byte {
 		text = norm.NFC.String(strings.Map(foldRune, norm.NFD.String(text)))
 	}
 	start, space := len(buf), false
-	for i := 0; i < len(text); i++ {
+	for i := range len(text) {
 		c := text[i]
 		if c == ' ' {
 			space = true

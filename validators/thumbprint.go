@@ -30,7 +30,7 @@ func ThumbprintOf(der []byte) Thumbprint {
 // SHA1ThumbprintOf returns the SHA-1 thumbprint of a DER encoded certificate.
 func SHA1ThumbprintOf(der []byte) Thumbprint {
 	t := Thumbprint{size: sha1.Size}
-	sum := sha1.Sum(der)
+	sum := sha1.Sum(der) //nolint:gosec // see the import
 	copy(t.sum[:], sum[:])
 	return t
 }
@@ -84,7 +84,7 @@ func X5tS256(sum [sha256.Size]byte) string {
 // file or an unset variable.
 var (
 	emptySHA256 = sha256.Sum256(nil)
-	emptySHA1   = sha1.Sum(nil)
+	emptySHA1   = sha1.Sum(nil) //nolint:gosec // see the import
 )
 
 func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
@@ -184,7 +184,7 @@ func decodeHash(text string) ([]byte, error) {
 // joinHexGroups takes out the separators between groups of hexadecimal digits.
 // Text without separators comes back as it is.
 func joinHexGroups(text string) (string, error) {
-	separator := ""
+	var separator string
 	switch colons, spaces := strings.Contains(text, ":"), strings.Contains(text, " "); {
 	case strings.Contains(strings.TrimRight(text, "="), "="):
 		return "", errors.New("it has more than the hash: write the part after '=' alone")

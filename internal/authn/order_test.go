@@ -2,7 +2,7 @@ package authn
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // thumbprints of this kind are accepted for migration
+	"crypto/sha1"
 	"crypto/x509"
 	"encoding/hex"
 	"strings"
@@ -114,7 +114,7 @@ func TestLeafChecksComeBeforePins(t *testing.T) {
 // client_id decides.
 func TestOneClient(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
-	legacy := sha1.Sum(leaf.Cert.Raw) //nolint:gosec // see above
+	legacy := sha1.Sum(leaf.Cert.Raw)
 	client := func(id string, disabled bool) clients.Record {
 		record := pinned(id, leaf)
 		record.SharedCredential, record.Disabled = true, disabled

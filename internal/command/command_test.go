@@ -87,7 +87,7 @@ func hashOf(der []byte) string {
 func TestCommandArguments(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"", "name a command; see 'mtls --help'"},
-		{"insepct", "unknown command"},
+		{"insepct", "unknown command"}, //nolint:misspell // a misspelt command
 		{"inspect", "accepts 1 arg(s), received 0"},
 		{"inspect a b", "accepts 1 arg(s), received 2"},
 		{"inspect --password a --password-file b c", "none of the others can be"},

@@ -191,6 +191,7 @@ func (d *demo) startEcho() (io.Closer, error) {
 		ReadHeaderTimeout: 5 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			//nolint:gosec // the answer is plain text, and the headers come from Caddy
 			fmt.Fprintf(w, "hello %s, your scopes are: %s\n", r.Header.Get("X-Client-ID"), r.Header.Get("X-Client-Scope"))
 		}),
 	}

@@ -79,8 +79,8 @@ func newExplaining(t *testing.T) *explaining {
 	return x
 }
 
-func (x *explaining) write(name string, leaf *testpki.Leaf) string {
-	return writeFile(x.t, x.dir, name+".pem", leaf.ChainPEM())
+func (x *explaining) write(name string, leaf *testpki.Leaf) {
+	writeFile(x.t, x.dir, name+".pem", leaf.ChainPEM())
 }
 
 func (x *explaining) ask(certificate string, args ...string) (string, error) {

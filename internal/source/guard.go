@@ -2,8 +2,8 @@ package source
 
 import "fmt"
 
-// Recover, deferred, turns a panic into an error that begins with what has
-// panicked. Calls into guest modules, and whatever reads what a server has sent,
+// Recover turns a panic into an error, which begins with the name of what has
+// panicked, where it is deferred. Calls into guest modules, and whatever reads what a server has sent,
 // need it where they run outside of any request: a panic would end the process.
 func Recover(what string, err *error) {
 	if fault := recover(); fault != nil {

@@ -14,8 +14,9 @@ const (
 	// DefaultRefresh is how often a document is fetched whose server does not
 	// say how long it may be kept.
 	DefaultRefresh = time.Hour
-	// DefaultMinRefresh and DefaultMaxRefresh bound what a server says.
+	// DefaultMinRefresh is the shortest time that a server can ask for.
 	DefaultMinRefresh = time.Minute
+	// DefaultMaxRefresh is the longest time that a server can ask for.
 	DefaultMaxRefresh = 24 * time.Hour
 	// DefaultMaxBytes is the size of the largest document.
 	DefaultMaxBytes = 1 << 20

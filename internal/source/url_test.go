@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -30,9 +31,7 @@ func newPage(t *testing.T, change func(*URLConfig)) *page {
 	p := &page{t: t, now: start, body: "one", header: http.Header{}}
 	s, transport := server(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p.fetched++
-		for name, values := range p.header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), p.header)
 		if p.status != 0 {
 			w.WriteHeader(p.status)
 		}

@@ -131,8 +131,8 @@ func TestRecordMembersAreDocumented(t *testing.T) {
 		}
 	}
 	record := reflect.TypeFor[clients.Record]()
-	for i := range record.NumField() {
-		name, _, _ := strings.Cut(record.Field(i).Tag.Get("json"), ",")
+	for field := range record.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		members = append(members, name)
 	}
 	same(t, "members of a client record", members, documented)

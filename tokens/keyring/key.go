@@ -33,6 +33,7 @@ type Key struct {
 // TokenType is what a token is, which its `typ` says (RFC 8725 §3.11).
 type TokenType int
 
+// The types of tokens.
 const (
 	AccessToken  TokenType = iota // RFC 9068 §2.1
 	GatewayToken                  // see tokens.GatewayToken

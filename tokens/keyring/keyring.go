@@ -151,6 +151,7 @@ type Document struct {
 	ETag string
 }
 
+// NewDocument returns a document with an entity tag that is the hash of the body.
 func NewDocument(body []byte) Document {
 	sum := sha256.Sum256(body)
 	return Document{Body: body, ETag: `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`}

@@ -19,7 +19,8 @@ import (
 
 const (
 	maxVerifyKeys = 1 << 20 // bytes of a file
-	MaxKeyID      = 256     // bytes
+	// MaxKeyID bounds the length of a key ID, in bytes.
+	MaxKeyID = 256
 	// MaxRSABits bounds what one signature costs to check.
 	MaxRSABits = 8192
 )

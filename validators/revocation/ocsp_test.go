@@ -2,7 +2,7 @@ package revocation
 
 import (
 	"crypto"
-	"crypto/sha1" //nolint:gosec // What OCSP names an issuer by.
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
