@@ -159,8 +159,8 @@ func (r *certificateRevocation) collect(gauge func(desc *prometheus.Desc, at tim
 		return
 	}
 	for _, state := range r.crls.States() {
-		gauge(sourceDesc, state.Loaded, "crl:"+state.Place)
-		gauge(nextUpdateDesc, state.NextUpdate, "crl:"+state.Place)
+		gauge(sourceDesc, state.Loaded, "crl:"+state.Location)
+		gauge(nextUpdateDesc, state.NextUpdate, "crl:"+state.Location)
 	}
 }
 

@@ -139,10 +139,10 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 	})
 	if len(crls) > 0 {
 		r.crls, err = revocation.NewCRLSource(revocation.CRLConfig{
-			Places:  crls,
-			Refresh: time.Duration(config.Refresh),
-			Now:     realm.app.Now,
-			Report:  func(place string, err error) { realm.reportSource("crl", place, err) },
+			Locations: crls,
+			Refresh:   time.Duration(config.Refresh),
+			Now:       realm.app.Now,
+			Report:    func(place string, err error) { realm.reportSource("crl", place, err) },
 			Warn: func(place, warning string) {
 				realm.app.logger.Warn(warning, zap.String("realm", realm.name), zap.String("source", "crl"), zap.String("place", place))
 			},
@@ -157,8 +157,8 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 		if err := r.crls.LoadFiles(); err != nil {
 			return err
 		}
-		r.checker.SetCRLs(r.crls.Set())
-		r.crls.Watch(realm.trustedCAs())
+		r.checker.SetCRLs(r.crls.CRLs())
+		r.crls.WarnOfProblems(realm.trustedCAs())
 	}
 	if config.Deny != "" {
 		path, err := expand(config.Deny)
@@ -242,5 +242,5 @@ func (realm *Realm) pollCRLs(ctx context.Context) {
 		// a server that hangs must not hold up the files
 		go crls.Refresh(ctx)
 	}
-	crls.Watch(realm.trustedCAs())
+	crls.WarnOfProblems(realm.trustedCAs())
 }

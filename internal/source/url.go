@@ -23,10 +23,12 @@ const (
 	// DefaultTimeout is how long a fetch may take.
 	DefaultTimeout = 30 * time.Second
 
+	// DefaultMaxRetry is the longest pause after a fetch that failed.
+	DefaultMaxRetry = 15 * time.Minute
+
 	// firstRetry is the pause after a fetch that failed; it doubles with each
-	// that fails after it, up to maxRetry.
+	// that fails after it.
 	firstRetry = 5 * time.Second
-	maxRetry   = 15 * time.Minute
 	// askAgain is how long [URL.AskSoon] does nothing after it did something.
 	askAgain = 30 * time.Second
 )
@@ -35,6 +37,8 @@ const (
 type URLConfig struct {
 	// Address is the https URL of the document. Required.
 	Address string
+	// AllowHTTP allows an http URL, for a document that is signed.
+	AllowHTTP bool
 	// MaxBytes bounds its size. Default: [DefaultMaxBytes].
 	MaxBytes int64
 	// Refresh is how often it is fetched if the server does not say how long it
@@ -43,6 +47,9 @@ type URLConfig struct {
 	// MinRefresh and MaxRefresh bound how often it is fetched, whatever the
 	// server says. Default: [DefaultMinRefresh] and [DefaultMaxRefresh].
 	MinRefresh, MaxRefresh time.Duration
+	// MaxRetry is the longest pause after a fetch that failed. Default:
+	// [DefaultMaxRetry].
+	MaxRetry time.Duration
 	// Timeout bounds a fetch. Default: [DefaultTimeout].
 	Timeout time.Duration
 	// Accept, if set, is given what was fetched if it is another document than
@@ -50,6 +57,9 @@ type URLConfig struct {
 	// a fetch that failed. It is called by one goroutine at a time and must not
 	// call the URL.
 	Accept func(content []byte) error
+	// Expires, if set, returns when the accepted document expires. It is fetched
+	// again after nine tenths of the time until then, if that is sooner.
+	Expires func() time.Time
 	// Fetch gets the document. Default: the Get of [NewSecureFetcher].
 	Fetch func(ctx context.Context, address string, limit int64) (Document, error)
 	// Now is the clock. Default: [time.Now].
@@ -91,7 +101,11 @@ type flight struct {
 
 // NewURL returns a URL of which nothing has been fetched yet, so that it is due.
 func NewURL(config URLConfig) (*URL, error) {
-	if err := CheckSecureURL(config.Address); err != nil {
+	check := CheckSecureURL
+	if config.AllowHTTP {
+		check = CheckURL
+	}
+	if err := check(config.Address); err != nil {
 		return nil, err
 	}
 	parsed, err := url.Parse(config.Address)
@@ -102,6 +116,7 @@ func NewURL(config URLConfig) (*URL, error) {
 	orDefault(&config.Refresh, DefaultRefresh)
 	orDefault(&config.MinRefresh, DefaultMinRefresh)
 	orDefault(&config.MaxRefresh, DefaultMaxRefresh)
+	orDefault(&config.MaxRetry, DefaultMaxRetry)
 	orDefault(&config.Timeout, DefaultTimeout)
 	if config.Fetch == nil {
 		config.Fetch = NewSecureFetcher(nil).Get
@@ -184,6 +199,10 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	fetched, changed, err := u.take(ctx, before, known)
 
 	now := u.config.Now()
+	var next time.Duration
+	if err == nil {
+		next = u.interval(fetched, now) // calls Expires, so not under the lock
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if changed {
@@ -191,7 +210,7 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	}
 	if err == nil {
 		u.success, u.failure, u.failures = now, "", 0
-		u.due = now.Add(u.interval(fetched))
+		u.due = now.Add(next)
 	} else {
 		u.failure = err.Error()
 		u.due = now.Add(u.pause())
@@ -229,17 +248,20 @@ func (u *URL) fetch(ctx context.Context) (Document, error) {
 }
 
 // interval is how long a document is kept before it is fetched again.
-func (u *URL) interval(fetched Document) time.Duration {
+func (u *URL) interval(fetched Document, now time.Time) time.Duration {
 	wait := u.config.Refresh
 	if fetched.HasFresh {
 		wait = fetched.Fresh
+	}
+	if u.config.Expires != nil {
+		wait = min(wait, u.config.Expires().Sub(now)/10*9)
 	}
 	return max(u.earlier(min(wait, u.config.MaxRefresh)), u.config.MinRefresh)
 }
 
 // pause is how long to wait after a failure.
 func (u *URL) pause() time.Duration {
-	return u.earlier(min(firstRetry<<min(u.failures, 16), maxRetry, u.config.MaxRefresh))
+	return u.earlier(min(firstRetry<<min(u.failures, 16), u.config.MaxRetry, u.config.MaxRefresh))
 }
 
 func (u *URL) earlier(wait time.Duration) time.Duration {
@@ -305,5 +327,8 @@ func (u *URL) TakeOver(old *URL) bool {
 	defer u.mu.Unlock()
 	u.content, u.known, u.due, u.success = content, true, due, success
 	u.failure, u.failures = failure, failures
+	if end := success.Add(u.config.MaxRefresh); end.Before(due) { // a shorter one than before
+		u.due = end
+	}
 	return true
 }

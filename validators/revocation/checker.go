@@ -40,7 +40,8 @@ type Config struct {
 	// Timeout is how long a request waits for OCSP answers at most. Default:
 	// [DefaultOCSPTimeout].
 	Timeout time.Duration
-	// Ask puts a question to a responder. Default: [Fetcher.OCSP].
+	// Ask puts a question to a responder. Default: a POST
+	// request.
 	Ask func(ctx context.Context, url string, question []byte) ([]byte, error)
 	// Memory remembers OCSP answers. Default: a new one.
 	Memory *OCSPMemory
@@ -75,7 +76,7 @@ func NewChecker(config Config) *Checker {
 		config.Timeout = DefaultOCSPTimeout
 	}
 	if config.Ask == nil {
-		config.Ask = NewFetcher(nil).OCSP
+		config.Ask = askResponder
 	}
 	if config.Memory == nil {
 		config.Memory = NewOCSPMemory()

@@ -2,63 +2,99 @@ package revocation
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// crlPlace is a file or a URL.
-type crlPlace struct {
-	address string
-	name    string // the address without a password
-	isURL   bool
-
+// crlLocation is a file or a URL, and the CRLs that it has provided.
+type crlLocation struct {
+	name string          // the path, or the URL without a password
 	file *source.Watched // nil for a URL
+	url  *source.URL     // nil for a file
 
-	// busy is held by who fetches from a URL, the fields below it are only for
-	// one.
-	busy sync.Mutex
-	due  time.Time
-	// busyUntil is when a fetch that is under way will have ended, zero without.
-	busyUntil time.Time
-	loaded    time.Time
-	failure   error
+	// content is what was loaded last without an error, last the CRL that was.
+	content []byte
+	last    *CRL
+	// verified are CRLs whose signatures have been verified, the newest for
+	// each key. unverified are up to two others: the newest, if it is not the
+	// last one loaded, and the last.
+	verified, unverified []*CRL
 
-	// proven are CRLs whose signatures have been verified, the newest of each
-	// key. unproven are up to two others: the newest, if need be, and the last.
-	proven, unproven []*CRL
-	// last is the one that was loaded last.
-	last *CRL
-
-	// stale and foreign are the last that there was a warning about, examined
-	// is the last that was compared with the CAs.
+	// stale and foreign are the CRLs of the last warnings, examined the CRL that
+	// was last compared with the CAs.
 	stale, foreign, examined *CRL
 }
 
-// accept takes a CRL in, and reports whether what is in force has changed. One
-// that cannot be told from a forgery stands beside the others.
-func (p *crlPlace) accept(crl *CRL) (changed bool, err error) {
-	p.settle()
-	for i, old := range p.proven {
+// newLocation returns the location of a CRL, which has not been loaded yet.
+func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
+	if address == "" {
+		return nil, errors.New("the file or URL of a CRL is empty")
+	}
+	l := &crlLocation{name: address}
+	load := func(content []byte) error { return s.load(l, content) }
+	if !strings.Contains(address, "://") {
+		l.file = source.NewWatched(address, MaxCRLSize, load)
+		return l, nil
+	}
+	var err error
+	l.url, err = source.NewURL(source.URLConfig{
+		Address:    address,
+		AllowHTTP:  true,
+		MaxBytes:   MaxCRLSize,
+		Refresh:    s.config.Refresh,
+		MinRefresh: min(minCRLRefresh, s.config.Refresh),
+		MaxRefresh: s.config.Refresh,
+		MaxRetry:   minCRLRefresh,
+		Timeout:    crlFetchTimeout,
+		Now:        s.config.Now,
+		Jitter:     s.config.Jitter,
+		Accept:     load,
+		Expires: func() time.Time {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return l.last.NextUpdate()
+		},
+		Fetch: func(ctx context.Context, address string, _ int64) (source.Document, error) {
+			content, err := s.config.Fetch(ctx, address)
+			return source.Document{Content: content}, err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.name = l.url.Name()
+	return l, nil
+}
+
+// add takes a CRL in, and reports whether what is in force has changed. A CRL
+// whose signature has not been verified is kept alongside the others, because
+// it may be forged.
+func (l *crlLocation) add(crl *CRL) (changed bool, err error) {
+	l.promoteVerified()
+	for i, old := range l.verified {
 		if crl.signedBy(old.signer.Load()) != nil {
 			continue
 		}
 		if err := crl.Replaces(old); err != nil {
-			changed = p.last != old
-			p.last = old
+			changed = l.last != old
+			l.last = old
 			return changed, err
 		}
-		changed = len(p.unproven) > 0
+		changed = len(l.unverified) > 0
 		if !bytes.Equal(crl.list.Raw, old.list.Raw) {
-			p.proven[i], changed = crl, true
+			l.verified[i], changed = crl, true
 		}
-		p.last, p.unproven = p.proven[i], nil
+		l.last, l.unverified = l.verified[i], nil
 		return changed, nil
 	}
 	newest := crl
-	for _, other := range p.unproven {
+	for _, other := range l.unverified {
 		if bytes.Equal(other.list.Raw, crl.list.Raw) {
 			crl = other
 		}
@@ -69,64 +105,68 @@ func (p *crlPlace) accept(crl *CRL) (changed bool, err error) {
 			newest, err = other, e
 		}
 	}
-	changed = p.last != crl
-	p.last, p.unproven = crl, []*CRL{crl}
+	changed = l.last != crl
+	l.last, l.unverified = crl, []*CRL{crl}
 	if err != nil {
-		p.unproven = []*CRL{newest, crl}
+		l.unverified = []*CRL{newest, crl}
 	}
 	return changed, err
 }
 
-// settle moves the CRLs that have been verified meanwhile to the proven ones,
-// of which the newest of each key remains.
-func (p *crlPlace) settle() {
-	p.unproven = slices.DeleteFunc(p.unproven, func(crl *CRL) bool {
+// promoteVerified moves the CRLs whose signatures have been verified since they
+// were loaded to the verified ones, of which the newest for each key remains.
+func (l *crlLocation) promoteVerified() {
+	l.unverified = slices.DeleteFunc(l.unverified, func(crl *CRL) bool {
 		if crl.signer.Load() == nil {
 			return false
 		}
-		p.prove(crl)
+		for i, old := range l.verified {
+			if crl.signedBy(old.signer.Load()) == nil {
+				if crl.Replaces(old) == nil {
+					l.verified[i] = crl
+				}
+				return true
+			}
+		}
+		l.verified = append(l.verified, crl)
 		return true
 	})
 }
 
-func (p *crlPlace) prove(crl *CRL) {
-	for i, old := range p.proven {
-		if crl.signedBy(old.signer.Load()) == nil {
-			if crl.Replaces(old) == nil {
-				p.proven[i] = crl
-			}
-			return
-		}
+// current returns the CRL in force of the issuer that was loaded last, or nil.
+func (l *crlLocation) current() *CRL {
+	if len(l.unverified) > 0 {
+		return l.unverified[0]
 	}
-	p.proven = append(p.proven, crl)
+	return l.last
 }
 
-// speaks returns the one that is in force, of the issuer that was last loaded.
-func (p *crlPlace) speaks() *CRL {
-	if len(p.unproven) > 0 {
-		return p.unproven[0]
+// health returns when the location was last loaded, and why it could not be
+// loaded since, "" if it could.
+func (l *crlLocation) health() (loaded time.Time, failure string) {
+	if l.url != nil {
+		state := l.url.State()
+		return state.Success, state.Failure
 	}
-	return p.last
+	if err := l.file.Failure(); err != nil {
+		failure = err.Error()
+	}
+	return l.file.Success(), failure
 }
 
-// health returns when the place was last loaded, and why that failed since.
-func (p *crlPlace) health() (loaded time.Time, failure error) {
-	if p.isURL {
-		return p.loaded, p.failure
+// takeOver copies what the same location of an older source has; oldMu guards
+// the CRLs of the latter. It is as new as what is taken over of the file, and
+// not newer than what is taken over of the URL.
+func (l *crlLocation) takeOver(old *crlLocation, oldMu *sync.Mutex) {
+	if l.file != nil {
+		l.file.TakeOver(old.file)
 	}
-	return p.file.Success(), p.file.Failure()
-}
-
-func (p *crlPlace) takeOver(old *crlPlace, mu *sync.Mutex, refresh time.Duration) {
-	if !p.isURL {
-		p.file.TakeOver(old.file)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	old.settle()
-	p.proven, p.unproven, p.last = slices.Clone(old.proven), slices.Clone(old.unproven), old.last
-	p.due, p.loaded, p.failure = old.due, old.loaded, old.failure
-	if end := old.loaded.Add(refresh); !old.loaded.IsZero() && end.Before(p.due) { // refresh has become shorter
-		p.due = end
+	oldMu.Lock()
+	old.promoteVerified()
+	l.verified, l.unverified = slices.Clone(old.verified), slices.Clone(old.unverified)
+	l.last, l.content = old.last, old.content
+	oldMu.Unlock()
+	if l.url != nil {
+		l.url.TakeOver(old.url)
 	}
 }

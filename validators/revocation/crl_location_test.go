@@ -12,7 +12,7 @@ import (
 )
 
 // look looks at the files after a while, and returns the state of the first.
-func (w *crlWorld) look(after time.Duration) CRLPlaceState {
+func (w *crlWorld) look(after time.Duration) CRLState {
 	w.now = w.now.Add(after)
 	w.PollFiles()
 	return w.States()[0]
@@ -86,8 +86,8 @@ func TestCRLSourceTakesOverWhatIsProven(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 	w.web[crlURL] = forged
 	w.refresh(time.Hour, "<nil>")
-	if p := w.places[0]; len(p.proven) != 1 || len(p.unproven) != 1 {
-		t.Fatalf("%d proven, %d not", len(p.proven), len(p.unproven))
+	if p := w.locations[0]; len(p.verified) != 1 || len(p.unverified) != 1 {
+		t.Fatalf("%d proven, %d not", len(p.verified), len(p.unverified))
 	}
 	for range 2 {
 		next := w.source(nil, crlURL)
@@ -107,14 +107,10 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 		"shorter":             {10 * time.Minute, time.Minute, 9 * time.Minute},
 		"shorter, overdue":    {10 * time.Minute, 30 * time.Minute, -20 * time.Minute},
 		"longer":              {2 * time.Hour, time.Minute, 59 * time.Minute},
-		"never fetched":       {10 * time.Minute, 0, time.Minute},
-		"shorter than a miss": {time.Minute, 0, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newCRLWorld(t, nil, crlURL)
-			if test.age > 0 {
-				w.web[crlURL] = makeCRL(t, ca, now, crlDates(now, now.Add(24*time.Hour)))
-			}
+			w.web[crlURL] = makeCRL(t, ca, now, crlDates(now, now.Add(24*time.Hour)))
 			w.refresh(0, "crl: ")
 			next := w.source(func(c *CRLConfig) { c.Refresh = test.refresh }, crlURL)
 			next.TakeOver(w.CRLSource)
@@ -122,6 +118,12 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 				t.Errorf("due after %s, want %s", got, test.want)
 			}
 		})
+	}
+	w := newCRLWorld(t, nil, crlURL)
+	w.refresh(0, "404")
+	next := w.source(nil, crlURL)
+	if next.TakeOver(w.CRLSource); !next.Next().IsZero() {
+		t.Errorf("what was never fetched is due at %s, not at once", next.Next())
 	}
 }
 

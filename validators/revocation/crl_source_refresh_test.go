@@ -28,8 +28,8 @@ func TestCRLSourceNext(t *testing.T) {
 		"jitter, nextUpdate":      {20 * time.Minute, 0, 0.5, false, 18*time.Minute - 54*time.Second},
 		"nextUpdate soon":         {time.Second, 0, 0, false, time.Minute},
 		"stale":                   {-time.Hour, 0, 0, false, time.Minute},
-		"failed":                  {0, 0, 0, true, time.Minute},
-		"failed, jitter":          {0, 0, 1, true, time.Minute},
+		"failed":                  {0, 0, 0, true, 5 * time.Second},
+		"failed, jitter":          {0, 0, 1, true, 4500 * time.Millisecond},
 		"refresh, faster":         {24 * time.Hour, 5 * time.Second, 0, false, 5 * time.Second},
 		"refresh, faster, failed": {0, 5 * time.Second, 0, true, 5 * time.Second},
 	} {
@@ -52,7 +52,15 @@ func TestCRLSourceNext(t *testing.T) {
 	if next := newCRLWorld(t, nil, "a.crl").Next(); !next.IsZero() {
 		t.Errorf("files are due at %s", next)
 	}
-	w := newCRLWorld(t, nil, "http://a/", "http://b/")
+	w := newCRLWorld(t, nil, crlURL)
+	for _, pause := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
+		w.refresh(0, "404")
+		if got := w.Next().Sub(w.now); got != pause {
+			t.Errorf("next after %s, want %s", got, pause)
+		}
+		w.now = w.Next()
+	}
+	w = newCRLWorld(t, nil, "http://a/", "http://b/")
 	w.web["http://a/"] = makeCRL(t, ca, now)
 	w.web["http://b/"] = makeCRL(t, ca, now, crlDates(now, now.Add(10*time.Minute)))
 	w.refresh(0, "")
@@ -114,7 +122,7 @@ func TestCRLSourceThatHangsHoldsUpNoOther(t *testing.T) {
 		good := makeCRL(t, ca, time.Now())
 		checker := NewChecker(Config{CRLs: true})
 		source, err := NewCRLSource(CRLConfig{
-			Places: []string{"http://hangs/", "http://good/"},
+			Locations: []string{"http://hangs/", "http://good/"},
 			Fetch: func(ctx context.Context, url string) ([]byte, error) {
 				if url == "http://good/" {
 					return good, nil
@@ -138,7 +146,7 @@ func TestCRLSourceThatHangsHoldsUpNoOther(t *testing.T) {
 		start := time.Now()
 		source.Refresh(ctx) // what is being fetched is not fetched twice
 		_ = source.States()
-		other, err := NewCRLSource(CRLConfig{Places: []string{"http://hangs/", "http://good/"}})
+		other, err := NewCRLSource(CRLConfig{Locations: []string{"http://hangs/", "http://good/"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +154,7 @@ func TestCRLSourceThatHangsHoldsUpNoOther(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("took %s", took)
 		}
-		if _, err := other.Set().Status(leaf, ca.Cert, time.Now()); err != nil {
+		if _, err := other.CRLs().Status(leaf, ca.Cert, time.Now()); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(2 * time.Minute)
@@ -168,7 +176,7 @@ func TestCRLSourceIsSafeForConcurrentUse(t *testing.T) {
 				w.mu.Unlock()
 				w.Refresh(t.Context())
 				w.PollFiles()
-				_, _ = w.Set().Status(leaf, ca.Cert, now)
+				_, _ = w.CRLs().Status(leaf, ca.Cert, now)
 				_, _ = w.States(), w.Next()
 				other := w.source(func(c *CRLConfig) { c.Use = nil }, "a.crl", crlURL)
 				other.TakeOver(w.CRLSource)
@@ -176,7 +184,7 @@ func TestCRLSourceIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if status, err := w.Set().Status(leaf, ca.Cert, now); !status.Revoked {
+	if status, err := w.CRLs().Status(leaf, ca.Cert, now); !status.Revoked {
 		t.Error(err)
 	}
 }

@@ -42,7 +42,7 @@ func newCRLWorld(t *testing.T, change func(*CRLConfig), places ...string) *crlWo
 func (w *crlWorld) source(change func(*CRLConfig), places ...string) *CRLSource {
 	w.t.Helper()
 	config := CRLConfig{
-		Places: places,
+		Locations: places,
 		Fetch: func(_ context.Context, url string) ([]byte, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -63,7 +63,7 @@ func (w *crlWorld) source(change func(*CRLConfig), places ...string) *CRLSource 
 	}
 	for i, place := range places {
 		if !strings.Contains(place, "://") {
-			config.Places[i] = filepath.Join(w.dir, place)
+			config.Locations[i] = filepath.Join(w.dir, place)
 		}
 	}
 	if change != nil {
@@ -120,7 +120,7 @@ func (w *crlWorld) expect(cert, issuer *x509.Certificate, revoked, fresh bool) {
 	if len(w.used) == 0 {
 		w.t.Fatal("nothing is in force")
 	}
-	for _, set := range []*CRLSet{w.used[len(w.used)-1], w.Set()} {
+	for _, set := range []*CRLSet{w.used[len(w.used)-1], w.CRLs()} {
 		status, err := set.Status(cert, issuer, w.now)
 		if status.Revoked != revoked || w.now.Before(status.Until) != fresh {
 			w.t.Errorf("%+v (%v), want revoked %v, fresh %v", status, err, revoked, fresh)
@@ -137,11 +137,11 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 	w.refresh(0, "one.crl: <nil>\ncrl: <nil>")
 	w.expect(ofOne, one.Cert, true, true)
 	w.expect(ofTwo, two.Cert, false, true)
-	for i, want := range []CRLPlaceState{
+	for i, want := range []CRLState{
 		{filepath.Join(w.dir, "one.crl"), w.now, w.now.Add(time.Hour), 1, ""},
 		{crlURL, w.now, w.now.Add(time.Hour), 0, ""},
 	} {
-		if got := w.States()[i]; got.Place != want.Place || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != "" {
+		if got := w.States()[i]; got.Location != want.Location || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != "" {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
@@ -235,7 +235,7 @@ func TestCRLSourceB4AtTheStart(t *testing.T) {
 		t.Error("more than files were loaded")
 	}
 	for place, want := range map[string]string{"": "empty", "ldap://ca/cn=crl": "not an http or https URL", "http://": "not an http"} {
-		_, err := NewCRLSource(CRLConfig{Places: []string{place}})
+		_, err := NewCRLSource(CRLConfig{Locations: []string{place}})
 		wantError(t, err, want)
 	}
 }
@@ -243,7 +243,7 @@ func TestCRLSourceB4AtTheStart(t *testing.T) {
 // Metrics tell the places of a realm apart by their names.
 func TestCRLSourceTwice(t *testing.T) {
 	for _, places := range [][]string{{"a.crl", "b.crl", "a.crl"}, {"http://u:one@crl.test/", "http://u:two@crl.test/"}} {
-		_, err := NewCRLSource(CRLConfig{Places: places})
+		_, err := NewCRLSource(CRLConfig{Locations: places})
 		wantError(t, err, "named twice")
 	}
 }
@@ -323,13 +323,13 @@ func TestCRLSourceForgeryDisplacesNothing(t *testing.T) {
 			get(next, "")
 			w.expect(leaf, ca.Cert, true, true)
 			get(next, "<nil>")
-			if n := len(w.places[0].proven); n != 1 || len(w.places[0].unproven) != 0 {
-				t.Errorf("%d proven and %d unproven CRLs are kept", n, len(w.places[0].unproven))
+			if n := len(w.locations[0].verified); n != 1 || len(w.locations[0].unverified) != 0 {
+				t.Errorf("%d proven and %d unproven CRLs are kept", n, len(w.locations[0].unverified))
 			}
 			for i := range 20 {
 				get(makeCRL(t, testpki.MustCA(t), now, crlNumber(int64(100-i))), "")
 			}
-			if n := len(w.places[0].proven) + len(w.places[0].unproven); n > 3 {
+			if n := len(w.locations[0].verified) + len(w.locations[0].unverified); n > 3 {
 				t.Errorf("%d CRLs are kept", n)
 			}
 			w.expect(leaf, ca.Cert, true, true)

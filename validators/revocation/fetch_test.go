@@ -45,7 +45,7 @@ func TestFetcher(t *testing.T) {
 
 	for path, want := range map[string]string{"/crl": "", "/large": "more than 67108864 bytes", "/nothing": "404 instead of 200"} {
 		t.Run("CRL "+path, func(t *testing.T) {
-			content, err := NewFetcher(nil).CRL(t.Context(), server.URL+path)
+			content, err := fetchCRL(t.Context(), server.URL+path)
 			wantError(t, err, want)
 			if err == nil && !bytes.Equal(content, answer) {
 				t.Errorf("got %q", content)
@@ -54,7 +54,7 @@ func TestFetcher(t *testing.T) {
 	}
 	for path, want := range map[string]string{"/ocsp": "", "/307": "", "/found": "turns the question into another", "/large": "more than 16384 bytes", "/nothing": "404"} {
 		t.Run("OCSP "+path, func(t *testing.T) {
-			content, err := NewFetcher(nil).OCSP(t.Context(), server.URL+path, []byte("question"))
+			content, err := askResponder(t.Context(), server.URL+path, []byte("question"))
 			wantError(t, err, want)
 			if err == nil && !bytes.Equal(content, answer) {
 				t.Errorf("got %q", content)
@@ -74,10 +74,9 @@ func TestC5FetcherEndsWithItsContext(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(end)
-	fetcher := NewFetcher(nil)
 	for _, fetch := range []func(context.Context) error{
-		func(ctx context.Context) error { _, err := fetcher.CRL(ctx, server.URL); return err },
-		func(ctx context.Context) error { _, err := fetcher.OCSP(ctx, server.URL, nil); return err },
+		func(ctx context.Context) error { _, err := fetchCRL(ctx, server.URL); return err },
+		func(ctx context.Context) error { _, err := askResponder(ctx, server.URL, nil); return err },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
@@ -103,7 +102,7 @@ func TestFetcherRefusesOtherAddresses(t *testing.T) {
 		if want == "" {
 			continue
 		}
-		if _, err := NewFetcher(nil).CRL(t.Context(), address); err == nil {
+		if _, err := fetchCRL(t.Context(), address); err == nil {
 			t.Errorf("%s is fetched", address)
 		}
 	}

@@ -140,7 +140,7 @@ func TestRevocationByOpenSSLCRL(t *testing.T) {
 			checker := NewChecker(Config{CRLs: true})
 			later := time.Duration(0)
 			source, err := NewCRLSource(CRLConfig{
-				Places: []string{server.URL + "/ca.crl", ca.path("ca.crl")}, Use: checker.SetCRLs,
+				Locations: []string{server.URL + "/ca.crl", ca.path("ca.crl")}, Use: checker.SetCRLs,
 				Now: func() time.Time { return time.Now().Add(later) }, Refresh: time.Minute,
 			})
 			if err != nil {

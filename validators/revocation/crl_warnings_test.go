@@ -26,7 +26,7 @@ func TestCRLSourceWatch(t *testing.T) {
 			certs = append(certs, ca.Cert)
 		}
 		warnings = nil
-		w.Watch(certs)
+		w.WarnOfProblems(certs)
 		if n := len(warnings); want == "" && n > 0 || want != "" && n != 1 {
 			t.Fatalf("warned %q, want %q", warnings, want)
 		}

@@ -1,0 +1,66 @@
+package revocation
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// WarnOfProblems warns, once for each CRL in force, that the CRL is stale, or
+// that it has the name of one of the CAs but is signed with none of their keys:
+// then it does not cover what they have issued. It may belong to another key of
+// the CA, so it is not refused.
+func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
+	s.warning.Lock()
+	defer s.warning.Unlock()
+	others := !slices.Equal(s.cas, cas)
+	s.cas = cas
+	now := s.config.Now()
+	for _, location := range s.locations {
+		s.mu.Lock()
+		crl := location.current()
+		s.mu.Unlock()
+		if crl == nil {
+			continue
+		}
+		if location.stale != crl && !now.Before(crl.NextUpdate()) {
+			location.stale = crl
+			s.config.Warn(location.name, fmt.Sprintf("the CRL is stale since %s: what it revokes stays revoked, but of other certificates it says nothing any more", timeText(crl.NextUpdate())))
+		}
+		if location.examined == crl && !others {
+			continue
+		}
+		location.examined = crl
+		if err := crl.signedByOneOf(cas); err == nil {
+			location.foreign = nil
+		} else if location.foreign != crl {
+			location.foreign = crl
+			s.config.Warn(location.name, "the CRL has the name of a CA of the trust pool but says nothing of what that has issued: "+err.Error())
+		}
+	}
+}
+
+// signedByOneOf returns an error if some of the CAs have the CRL's name and none
+// of these has signed it.
+func (c *CRL) signedByOneOf(cas []*x509.Certificate) error {
+	var failure error
+	for _, ca := range cas {
+		if !bytes.Equal(ca.RawSubject, c.list.RawIssuer) {
+			continue
+		}
+		err := c.signedBy(ca)
+		if err == nil {
+			return nil
+		}
+		failure = fmt.Errorf("%s: %w", source.Text(validators.FormatDN(ca.RawSubject), maxQuote), err)
+	}
+	if failure == nil {
+		return nil
+	}
+	return errors.New(source.Text(failure.Error(), maxErrorText))
+}
