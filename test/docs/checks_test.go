@@ -1,12 +1,21 @@
 package docs_test
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
+
+// update has TestChecksAreListed write the tests into the page:
+//
+//	go test ./test/docs -run TestChecksAreListed -update
+var update = flag.Bool("update", false, "write the tests of every check into docs/checks.md")
+
+const checksPage = "docs/checks.md"
 
 // checkNumbers are the numbers of all checks, each letter with its last one.
 var checkNumbers = []struct {
@@ -17,56 +26,76 @@ var checkNumbers = []struct {
 // withoutTest are the checks that do not apply here. docs/checks.md says why.
 var withoutTest = []string{"R16"}
 
-// numbersOf are the checks that the name of a test begins with, as in
-// TestR12_R22_Confirmation or TestR5B7EachKindOnlyWithItsOwn.
+var (
+	testFunction = regexp.MustCompile(`(?m)^func (Test[A-Z][A-Za-z0-9_]*)\(`)
+	leadingCheck = regexp.MustCompile(`^_?([A-ER][1-9][0-9]*)`)
+	singleCheck  = regexp.MustCompile(`^[A-ER][1-9][0-9]*$`)
+	checkRow     = regexp.MustCompile(`(?m)^\| ([A-Z][0-9]+) \| (.+) \| (.*) \|$`)
+)
+
+// numbersOf returns the numbers of the checks in the name of a test. They come
+// first, as in TestR24B7WildcardsMatchNothing, or after underscores, as in
+// TestDenyListCoversProxies_A9_C2.
 func numbersOf(test string) []string {
-	begin := regexp.MustCompile(`^_?([A-ER][1-9][0-9]*)`)
 	var numbers []string
-	for rest := strings.TrimPrefix(test, "Test"); ; {
-		match := begin.FindStringSubmatch(rest)
-		if match == nil {
-			return numbers
-		}
+	rest := strings.TrimPrefix(test, "Test")
+	for match := leadingCheck.FindStringSubmatch(rest); match != nil; match = leadingCheck.FindStringSubmatch(rest) {
 		numbers = append(numbers, match[1])
 		rest = rest[len(match[0]):]
 	}
+	for _, part := range strings.Split(rest, "_") {
+		if singleCheck.MatchString(part) {
+			numbers = append(numbers, part)
+		}
+	}
+	return numbers
 }
 
-// numberedTests returns the tests of numbered checks, of every package.
-func numberedTests(t *testing.T) []string {
+// testsByCheck returns the tests of every package by the number of their check.
+func testsByCheck(t *testing.T) map[string][]string {
 	t.Helper()
-	declared := regexp.MustCompile(`(?m)^func (Test[A-ER][0-9]+[A-Za-z0-9_]*)\(`)
-	var tests []string
+	tests := make(map[string][]string)
 	for _, file := range filesOf(t, "_test.go") {
-		for _, match := range declared.FindAllStringSubmatch(read(t, file), -1) {
-			tests = append(tests, match[1])
+		for _, match := range testFunction.FindAllStringSubmatch(read(t, file), -1) {
+			for _, number := range numbersOf(match[1]) {
+				tests[number] = append(tests[number], match[1])
+			}
 		}
 	}
 	return tests
 }
 
-// TestChecksAreListed: docs/checks.md has a row for every number, and in it the
-// tests whose names have that number and no others, or why there is none.
+// TestChecksAreListed checks that docs/checks.md has a row for every number,
+// with the tests whose names have that number, or the reason why there is none.
 func TestChecksAreListed(t *testing.T) {
-	rows := make(map[string][]string)
-	reasons := make(map[string]string)
+	exist := testsByCheck(t)
+	text := read(t, checksPage)
+	if *update {
+		text = checkRow.ReplaceAllStringFunc(text, func(row string) string {
+			cells := checkRow.FindStringSubmatch(row)
+			if len(exist[cells[1]]) == 0 {
+				return row
+			}
+			return fmt.Sprintf("| %s | %s | %s |", cells[1], cells[2], listTests(exist[cells[1]]))
+		})
+		if err := os.WriteFile(checksPage, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var order []string
-	for _, row := range regexp.MustCompile(`(?m)^\| ([A-Z][0-9]+) \| (.+) \| (.*) \|$`).FindAllStringSubmatch(read(t, "docs/checks.md"), -1) {
-		number, check, tests := row[1], row[2], row[3]
-		if _, twice := rows[number]; twice || check == "" {
-			t.Errorf("the row of %s stands twice or says nothing", number)
-		}
+	for _, row := range checkRow.FindAllStringSubmatch(text, -1) {
+		number, cell := row[1], row[3]
 		order = append(order, number)
-		rows[number] = nil
-		for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(tests, -1) {
-			rows[number] = append(rows[number], name[1])
+		reason, none := strings.CutPrefix(cell, "none: ")
+		switch {
+		case none != slices.Contains(withoutTest, number) || none && len(reason) < 20:
+			t.Errorf("%s has the tests %q", number, cell)
+		case none && len(exist[number]) > 0:
+			t.Errorf("%s has the tests %s", number, listTests(exist[number]))
+		case !none && cell != listTests(exist[number]):
+			t.Errorf("%s has the tests %s, not %s; run 'go test ./test/docs -run TestChecksAreListed -update'", number, listTests(exist[number]), cell)
 		}
-		if reason, none := strings.CutPrefix(tests, "none: "); none {
-			reasons[number] = reason
-		}
-		if !slices.IsSorted(rows[number]) || len(slices.Compact(slices.Clone(rows[number]))) != len(rows[number]) {
-			t.Errorf("the tests of %s are not in order, or stand twice: %q", number, rows[number])
-		}
+		delete(exist, number)
 	}
 	var numbers []string
 	for _, kind := range checkNumbers {
@@ -77,33 +106,23 @@ func TestChecksAreListed(t *testing.T) {
 	if !slices.Equal(order, numbers) {
 		t.Errorf("the rows are %q, want %q", order, numbers)
 	}
-	exist := numberedTests(t)
-	for number, tests := range rows {
-		if slices.Contains(withoutTest, number) != (len(tests) == 0) || (len(tests) == 0) != (len(reasons[number]) > 20) {
-			t.Errorf("%s has the tests %q and the reason %q", number, tests, reasons[number])
-		}
-		for _, test := range tests {
-			if !slices.Contains(exist, test) {
-				t.Errorf("%s has %s, which does not exist", number, test)
-			}
-			if !slices.Contains(numbersOf(test), number) {
-				t.Errorf("%s has %s, whose name has not the number", number, test)
-			}
-		}
+	for number, tests := range exist {
+		t.Errorf("%s has the number %s, which has no row", listTests(tests), number)
 	}
-	for _, test := range exist {
-		for _, number := range numbersOf(test) {
-			if !slices.Contains(rows[number], test) {
-				t.Errorf("%s does not stand beside %s", test, number)
-			}
-		}
+}
+
+func listTests(tests []string) string {
+	if len(tests) == 0 {
+		return ""
 	}
+	return "`" + strings.Join(slices.Compact(slices.Sorted(slices.Values(tests))), "`, `") + "`"
 }
 
 func TestNumbersOf(t *testing.T) {
 	for name, want := range map[string]string{
 		"TestR12_R22_Confirmation": "R12 R22", "TestR24B7WildcardsOfACertificateMatchNothing": "R24 B7", "TestB12SVID": "B12",
 		"TestR24SHA1Signature": "R24", "TestA1_ExactName": "A1", "TestDNOfOpenSSL": "", "TestR12_ThumbprintOfRFC8705": "R12",
+		"TestDenyListCoversProxies_A9_C2": "A9 C2", "TestX5tS256OfTheExample_R12": "R12", "TestPageOfA4_Paper": "",
 	} {
 		if got := strings.Join(numbersOf(name), " "); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
