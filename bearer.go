@@ -190,7 +190,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	state.reason = refusal.Reason
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, errors.New(answer.word))
-	h.realm.logRefusal("token refused", r, presented, identity{}, refusal, failure.ID, bearer.logFields()...)
+	logRefusal(h.realm, r, refusedRequest{message: "token refused", refusal: refusal, presented: presented, errorID: failure.ID, more: bearer.logFields()})
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:

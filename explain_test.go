@@ -21,7 +21,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	var hint string
-	for _, field := range realm.certificateFields(presented, refusal) {
+	for _, field := range (&refusedRequest{realm: realm, presented: presented, refusal: refusal}).hintFields() {
 		if field.Key == "hint" {
 			hint = field.String
 		}

@@ -13,7 +13,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
@@ -225,24 +224,23 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 	h.realm.metrics.decided("")
 	h.realm.metrics.tokenError(failure)
 	state.reason = validators.Reason(failure.Code)
-	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
-	fields := []zap.Field{
-		zap.String("realm", h.realm.name),
-		zap.String("reason", failure.Code),
-		zap.String("detail", failure.Error()),
-		zap.String("client_id", id.Client().ID),
-		zap.String("remote_ip", remoteIP(r)),
-		zap.String("host", r.Host),
-		zap.String("uri", r.URL.Path),
-	}
+	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.clientID()}
 	if h.ReportOnly {
-		h.app.logger.Error("request goes on without an identity, for its token cannot be made", fields...)
+		line.message = "request goes on without an identity, for its token cannot be made"
+		logRefusal(h.realm, r, line)
 		return h.pass(w, r, next)
 	}
-	h.app.logger.Error("request refused, for its token cannot be made", append(fields, zap.String("error_id", refused.ID))...)
+	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
+	line.message, line.errorID = "request refused, for its token cannot be made", refused.ID
+	logRefusal(h.realm, r, line)
 	w.Header().Set("Cache-Control", "no-store")
 	maps.Copy(w.Header(), failure.Header) // Retry-After
 	return refused
+}
+
+// tokenFailure is a failure of the issuer as a refusal.
+func tokenFailure(failure *tokens.Error) *validators.Refusal {
+	return &validators.Refusal{Reason: validators.Reason(failure.Code), Detail: failure.Error()}
 }
 
 // Interface guards

@@ -211,14 +211,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.realm.metrics.decided(refusal.Reason)
 	state.reason = refusal.Reason
 	if h.ReportOnly {
-		h.realm.logRefusal("client would be refused", r, state.presented, id, refusal, "")
+		logRefusal(h.realm, r, refusedRequest{message: "client would be refused", refusal: refusal, presented: state.presented, clientID: id.clientID()})
 		return h.pass(w, r, next)
 	}
 	status, word := outcome(refusal.Reason)
 	// the error says no more than the caller's word: {http.error.message}
 	// often ends up in a body
 	failure := caddyhttp.Error(status, errors.New(word))
-	h.realm.logRefusal("client refused", r, state.presented, id, refusal, failure.ID)
+	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: state.presented, clientID: id.clientID(), errorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`ClientCertificate realm="%s", error="%s", error_id="%s"`, h.realm.name, word, failure.ID))

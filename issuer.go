@@ -11,7 +11,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -190,7 +189,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
 	h.realm.metrics.tokenError(failure)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	h.realm.logRefusal("client refused", r, presented, id, refusal, errorID)
+	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, clientID: id.clientID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
 
@@ -199,18 +198,9 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clientID string, failure *tokens.Error) {
 	h.realm.metrics.tokenError(failure)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	if entry := h.app.logger.Check(zap.WarnLevel, "token request refused"); entry != nil {
-		entry.Write(
-			zap.String("realm", h.realm.name),
-			zap.String("reason", failure.Code),
-			zap.String("detail", failure.Error()),
-			zap.String("client_id", fmt.Sprintf("%.200s", clientID)),
-			zap.String("remote_ip", remoteIP(r)),
-			zap.String("host", r.Host),
-			zap.String("uri", r.URL.Path),
-			zap.String("error_id", errorID),
-		)
-	}
+	logRefusal(h.realm, r, refusedRequest{
+		message: "token request refused", refusal: tokenFailure(failure), clientID: fmt.Sprintf("%.200s", clientID), errorID: errorID,
+	})
 	tokens.WriteError(w, failure, errorID)
 }
 

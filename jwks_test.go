@@ -43,7 +43,7 @@ func TestNearMissOfAJWKS(t *testing.T) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
 	_, refusal, _ = current.Authenticate(t.Context(), renewed.Presented(), "")
-	if refusal == nil || !strings.Contains(refusal.Hint, "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
+	if refusal == nil || !strings.Contains(current.Hint(renewed.Presented(), refusal), "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
 		t.Fatalf("refusal %+v", refusal)
 	}
 	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")

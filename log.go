@@ -1,54 +1,97 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// maxLoggedNames is how many alternative names of a certificate are logged.
-const maxLoggedNames = 8
+const (
+	// maxLoggedNames is how many alternative names of a certificate are logged.
+	maxLoggedNames = 8
+	// maxQueuedRefusals is how many refusals may wait for their log line.
+	maxQueuedRefusals = 1024
+)
 
-// logRefusal writes the one line that lets an operator mend a refusal. Text
-// from the certificate is escaped: a stranger chose it.
-func (realm *Realm) logRefusal(message string, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal, errorID string, more ...zap.Field) {
-	entry := realm.app.logger.Check(zap.WarnLevel, message)
+// refusedRequest is what the log line of a refused request is made of.
+type refusedRequest struct {
+	message string
+	refusal *validators.Refusal
+	// failed makes it an ERROR instead of a WARN: the caller is not to blame.
+	failed bool
+	// presented are the certificates that decided, nil for none.
+	presented []*x509.Certificate
+	// clientID and errorID are "" if there is none.
+	clientID, errorID string
+	more              []zap.Field
+
+	realm               *Realm
+	at                  time.Time
+	remoteIP, host, uri string
+	forwarded           bool
+}
+
+// logRefusal queues the one line that lets an operator mend a refusal. r is nil
+// for a refusal in the handshake.
+func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
+	refused.realm, refused.at = realm, time.Now()
+	if r != nil {
+		refused.remoteIP, refused.host, refused.uri = remoteIP(r), r.Host, r.URL.Path
+		refused.forwarded = realm.forwarded.trusts(r)
+	}
+	realm.app.refusals.add(refused)
+}
+
+// log writes the line. Text from a certificate is escaped: a stranger chose it.
+func (refused *refusedRequest) log(withHint bool) {
+	level := zap.WarnLevel
+	if refused.failed {
+		level = zap.ErrorLevel
+	}
+	entry := refused.realm.app.logger.Check(level, refused.message)
 	if entry == nil {
 		return
 	}
+	entry.Time = refused.at
 	fields := []zap.Field{
-		zap.String("realm", realm.name),
-		zap.String("reason", string(refusal.Reason)),
-		zap.String("detail", refusal.Detail),
-		zap.String("remote_ip", remoteIP(r)),
-		zap.String("host", r.Host),
-		zap.String("uri", r.URL.Path),
+		zap.String("realm", refused.realm.name),
+		zap.String("reason", string(refused.refusal.Reason)),
+		zap.String("detail", refused.refusal.Detail),
 	}
-	if realm.forwarded.trusts(r) {
+	if refused.remoteIP != "" {
+		fields = append(fields, zap.String("remote_ip", refused.remoteIP), zap.String("host", refused.host), zap.String("uri", refused.uri))
+	}
+	if refused.forwarded {
 		fields = append(fields, zap.Bool("forwarded", true)) // and remote_ip is the proxy's
 	}
-	if errorID != "" {
-		fields = append(fields, zap.String("error_id", errorID))
+	if refused.errorID != "" {
+		fields = append(fields, zap.String("error_id", refused.errorID))
 	}
-	if client := id.Client(); client != nil {
-		fields = append(fields, zap.String("client_id", client.ID))
+	if refused.clientID != "" {
+		fields = append(fields, zap.String("client_id", refused.clientID))
 	}
-	if len(presented) > 0 {
-		fields = append(fields, realm.certificateFields(presented, refusal)...)
+	if len(refused.presented) > 0 {
+		fields = append(fields, certificateFields(refused.presented[0])...)
+		if withHint {
+			fields = append(fields, refused.hintFields()...)
+		}
 	}
-	entry.Write(append(fields, more...)...)
+	entry.Write(append(fields, refused.more...)...)
 }
 
-// certificateFields describe a refused certificate, the first of those presented.
-func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *validators.Refusal) []zap.Field {
-	leaf := presented[0]
+// certificateFields describe a refused certificate.
+func certificateFields(leaf *x509.Certificate) []zap.Field {
 	sum := sha256.Sum256(leaf.Raw)
 	fields := []zap.Field{
 		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
@@ -59,12 +102,22 @@ func (realm *Realm) certificateFields(presented []*x509.Certificate, refusal *va
 	if names := loggedNames(leaf); len(names) > 0 {
 		fields = append(fields, zap.Strings("names", names))
 	}
-	if refusal.Hint != "" {
-		fields = append(fields, zap.String("hint", refusal.Hint))
+	return fields
+}
+
+// hintFields are what the certificate comes close to, and the client block that
+// would admit it where that would help. The block has nothing of the certificate
+// but its hash, because an operator may paste it.
+func (refused *refusedRequest) hintFields() (fields []zap.Field) {
+	current := refused.realm.current.Load()
+	if current == nil {
+		return nil // mtls_bearer takes only tokens of other servers, which have the clients
 	}
-	// mtls_bearer may take tokens of other servers alone, who have the clients
-	if current := realm.current.Load(); current != nil && current.Registrable(leaf, refusal.Reason) {
-		fields = append(fields, zap.String("register", registration(sum)))
+	if hint := current.Hint(refused.presented, refused.refusal); hint != "" {
+		fields = append(fields, zap.String("hint", hint))
+	}
+	if leaf := refused.presented[0]; current.Registrable(leaf, refused.refusal.Reason) {
+		fields = append(fields, zap.String("register", fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))))
 	}
 	return fields
 }
@@ -88,16 +141,69 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 	return names
 }
 
-// registration is the client block that would admit a certificate. It names
-// nothing from the certificate but its hash, for an operator may paste it.
-func registration(sum [sha256.Size]byte) string {
-	return fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", hex.EncodeToString(sum[:]))
+// refusalLog writes the log lines of refused requests off the request path: a
+// hint takes time, and how much depends on which clients are registered, which
+// is not for a stranger to measure.
+type refusalLog struct {
+	queue   chan refusedRequest
+	dropped atomic.Int64
+	done    chan struct{} // closed when the queue has been worked off
+
+	mu     sync.RWMutex
+	closed bool // and nothing is queued any more
 }
 
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
+func newRefusalLog() *refusalLog {
+	return &refusalLog{queue: make(chan refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
+}
+
+// add queues a line. It waits for nothing: if the queue is full, the line is
+// dropped and counted. After close it writes the line at once, without a hint.
+func (l *refusalLog) add(refused refusedRequest) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		refused.log(false)
+		return
 	}
-	return host
+	select {
+	case l.queue <- refused:
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// run writes what is queued until the queue is closed and empty.
+func (l *refusalLog) run(logger *zap.Logger) {
+	defer close(l.done)
+	for refused := range l.queue {
+		if err := refused.logSafely(); err != nil {
+			logger.Error("refusal could not be logged", zap.String("error_id", refused.errorID), zap.Error(err))
+		}
+		if len(l.queue) == 0 {
+			if dropped := l.dropped.Swap(0); dropped > 0 {
+				logger.Warn("too many refusals at once; some were not logged", zap.Int64("dropped", dropped))
+			}
+		}
+	}
+}
+
+// logSafely is log for a certificate that makes the hint panic: outside of a
+// request, that would end the process.
+func (refused *refusedRequest) logSafely() (err error) {
+	defer source.Recover("the log line", &err)
+	refused.log(true)
+	return nil
+}
+
+// close lets the worker end, and waits for it until the context is done.
+func (l *refusalLog) close(ctx context.Context) {
+	l.mu.Lock()
+	l.closed = true
+	close(l.queue)
+	l.mu.Unlock()
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+	}
 }

@@ -1,13 +1,19 @@
 package mtlsauth
 
 import (
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // TestE3_LoggedNames: the alternative names in a log line are as they would be
@@ -27,5 +33,84 @@ func TestE3_LoggedNames(t *testing.T) {
 		if got := strings.Join(loggedNames(leaf.Cert), "|"); got != want {
 			t.Errorf("logged are %q, want %q", got, want)
 		}
+	}
+}
+
+// refusing is a realm whose log lines can be read, and a refusal in it that has
+// a hint.
+func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
+	t.Helper()
+	app := provisionRealm(t, `{"clients":[{"client_id":"a","x509_thumbprints":"`+testpki.SomeSHA256+`"}]}`)
+	core, logs := observer.New(zap.WarnLevel)
+	app.logger = zap.New(core)
+	refusal := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: "nobody"}
+	return app.Realms[defaultRealm], logs, refusedRequest{message: "client refused", refusal: refusal, presented: testpki.MustSelfSigned(t).Presented(), errorID: "x"}
+}
+
+// TestRefusalLogNeverWaits checks that a refusal finds no room in the queue
+// without anybody waiting, and that the log says how many were dropped.
+func TestRefusalLogNeverWaits(t *testing.T) {
+	realm, logs, refused := refusing(t)
+	r, _ := newRequest(nil)
+	start := time.Now()
+	for range maxQueuedRefusals + 5 {
+		logRefusal(realm, r, refused)
+	}
+	if logs.Len() > 0 {
+		t.Fatal("the request path has written a line")
+	}
+	end := time.Now()
+	go realm.app.refusals.run(realm.app.logger)
+	realm.app.refusals.close(t.Context())
+	if n := logs.FilterMessage("client refused").Len(); n != maxQueuedRefusals {
+		t.Errorf("%d refusals are logged, want %d", n, maxQueuedRefusals)
+	}
+	dropped := logs.FilterMessage("too many refusals at once; some were not logged").All()
+	if len(dropped) != 1 || dropped[0].ContextMap()["dropped"] != int64(5) {
+		t.Errorf("dropped: %v", dropped)
+	}
+	for _, line := range logs.FilterMessage("client refused").All() {
+		if line.Time.Before(start) || line.Time.After(end) {
+			t.Fatalf("the line is of %s, the refusals are of %s to %s", line.Time, start, end)
+		}
+	}
+}
+
+// TestRefusalLogAfterStop checks that what is queued is written when the log is
+// closed, and that a later refusal has its line at once, without a hint.
+func TestRefusalLogAfterStop(t *testing.T) {
+	realm, logs, refused := refusing(t)
+	go realm.app.refusals.run(realm.app.logger)
+	logRefusal(realm, nil, refused)
+	realm.app.refusals.close(t.Context())
+	logRefusal(realm, nil, refused)
+	lines := logs.FilterMessage("client refused").All()
+	if len(lines) != 2 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for i, want := range []bool{true, false} {
+		fields := lines[i].ContextMap()
+		if _, got := fields["register"]; got != want || fields["error_id"] != "x" || fields["realm"] != "default" || fields["thumbprint"] == "" {
+			t.Errorf("line %d: %v", i, fields)
+		}
+	}
+	logRefusal(realm, nil, refusedRequest{message: "request refused", refusal: refused.refusal, failed: true})
+	if line := logs.FilterMessage("request refused").All(); len(line) != 1 || line[0].Level != zap.ErrorLevel {
+		t.Errorf("logged: %v", line)
+	}
+}
+
+// TestE2_RefusalLogPanic checks that a certificate over which the hint panics
+// ends neither the process nor the lines of others.
+func TestE2_RefusalLogPanic(t *testing.T) {
+	realm, logs, refused := refusing(t)
+	broken := refused
+	broken.presented = []*x509.Certificate{nil}
+	go realm.app.refusals.run(realm.app.logger)
+	logRefusal(realm, nil, broken)
+	logRefusal(realm, nil, refused)
+	realm.app.refusals.close(t.Context())
+	if logs.FilterMessage("refusal could not be logged").Len() != 1 || logs.FilterMessage("client refused").Len() != 1 {
+		t.Errorf("logged: %v", logs.All())
 	}
 }

@@ -79,9 +79,10 @@ type App struct {
 	// so that what clients say of an issuer's resources cannot be checked
 	withoutIssuers bool
 
-	logger *zap.Logger
-	ctx    caddy.Context
-	stop   context.CancelFunc
+	logger   *zap.Logger
+	refusals *refusalLog
+	ctx      caddy.Context
+	stop     context.CancelFunc
 }
 
 // CaddyModule returns the Caddy module information.
@@ -94,7 +95,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger = ctx, ctx.Logger(a)
+	a.ctx, a.logger, a.refusals = ctx, ctx.Logger(a), newRefusalLog()
 	if a.Now == nil {
 		a.Now = time.Now
 	}
@@ -121,6 +122,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) Start() error {
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
+	go a.refusals.run(a.logger)
 	for _, realm := range a.Realms {
 		realm.startUpkeep(ctx)
 	}
@@ -130,12 +132,14 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends the upkeep. It waits for a key that is being stored, but not for a
-// storage that hangs.
+// Stop ends the upkeep. It waits for queued log lines and for a key that is being
+// stored, but not for a storage that hangs. Requests that end later write their
+// log lines themselves.
 func (a *App) Stop() error {
 	a.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	a.refusals.close(ctx)
 	for _, realm := range a.Realms {
 		if realm.authority != nil {
 			realm.authority.keys.Wait(ctx)

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"crypto/x509"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -28,6 +29,14 @@ type identity struct {
 	// decidedBy is what the realm decided by; what else it says of the client is
 	// in there, and not in one that has taken its place meanwhile
 	decidedBy *snapshot
+}
+
+// clientID returns the client's identifier, or "" for nobody.
+func (id identity) clientID() string {
+	if client := id.Client(); client != nil {
+		return client.ID
+	}
+	return ""
 }
 
 // requestState is what our directives know of one request. Several of them may
@@ -115,10 +124,16 @@ func (s *requestState) clientID() string {
 	if s.bearer != nil {
 		return s.bearer.clientID
 	}
-	if client := s.identity.Client(); client != nil {
-		return client.ID
+	return s.identity.clientID()
+}
+
+// remoteIP returns the address of the immediate peer, without the port.
+func remoteIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
 	}
-	return ""
+	return host
 }
 
 // placeholder answers every {http.mtls.*} name, with "" where there is nothing

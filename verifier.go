@@ -89,13 +89,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		return nil
 	}
 	v.realm.metrics.decided(refusal.Reason)
-	if entry := v.realm.app.logger.Check(zap.WarnLevel, "client refused in the handshake"); entry != nil {
-		entry.Write(append([]zap.Field{
-			zap.String("realm", v.realm.name),
-			zap.String("reason", string(refusal.Reason)),
-			zap.String("detail", refusal.Detail),
-		}, v.realm.certificateFields(presented, refusal)...)...)
-	}
+	logRefusal(v.realm, nil, refusedRequest{message: "client refused in the handshake", refusal: refusal, presented: presented})
 	return errors.New(refusedWord)
 }
 

@@ -1,14 +1,9 @@
 package clients
 
-import (
-	"crypto/sha256"
-
-	"github.com/caddymtls/caddy-mtls-auth/validators"
-)
+import "crypto/sha256"
 
 // The look-ups of this file authenticate nobody. They tell an operator what a
-// refused certificate comes close to, and cost the same whether or not there
-// is anything to tell, for a stranger could measure the difference.
+// refused certificate comes close to.
 
 // DeclaredHash returns the first credential that declares the hash as the
 // thumbprint of a certificate, and the first that declares it as that of a
@@ -20,17 +15,6 @@ func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *
 // CertificateWithKey returns the first credential that is a certificate file, or
 // a certificate of a JWKS, with a public key of that hash, or nil.
 func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential { return r.fileKeys[sum] }
-
-// DeclaredName returns the first credential that declares the name, or a DNS
-// wildcard that fits it; nil for none. It does not look for URI patterns: that
-// would take the longer, the more of the name is declared.
-func (r *Registry) DeclaredName(name validators.Name) *Credential {
-	declared, pattern := r.nearNames[name], r.nearNames[name.Wildcard()]
-	if declared == nil {
-		return pattern
-	}
-	return declared
-}
 
 // HasNames reports whether any client declares an alternative name.
 func (r *Registry) HasNames() bool { return r.hasNames }

@@ -49,13 +49,11 @@ var Reasons = []Reason{
 	ClientMismatch, ClientDisabled, ClientNotAllowed, ScopeMissing,
 }
 
-// Refusal is the error of a failed authentication: the reason for machines,
-// and for the operator's log the detail and, where there is one, a hint at a
-// near miss. Detail and hint are never shown to the caller.
+// Refusal is the error of a failed authentication: the reason for machines, and
+// the detail for the operator's log, which is never shown to the caller.
 type Refusal struct {
 	Reason Reason
 	Detail string
-	Hint   string
 }
 
 // Error returns the reason followed by the detail.

@@ -5,7 +5,6 @@ import (
 	"iter"
 	"net/netip"
 	"strconv"
-	"strings"
 )
 
 // All yields the names that a declared name could fit, in the order of the
@@ -22,16 +21,6 @@ func (p PresentedNames) All() iter.Seq[Name] {
 
 // Len is the number of names that a declared name could fit.
 func (p PresentedNames) Len() int { return len(p.names) }
-
-// Wildcard returns the declared name with "*." that fits a presented DNS name,
-// and for any other name the zero value.
-func (n Name) Wildcard() Name {
-	_, parent, found := strings.Cut(n.text, ".")
-	if n.kind != NameDNS || !found {
-		return Name{}
-	}
-	return Name{kind: NameDNS, text: "*." + parent}
-}
 
 // maxShownText bounds the text of a [ShownName] in bytes, before it is escaped.
 const maxShownText = 300

@@ -70,7 +70,6 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	leaf := presented[0]
 	var chains chainResult
 	refused := func(refusal *validators.Refusal) *verdict {
-		refusal.Hint = a.Hint(presented, refusal)
 		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until)}
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {

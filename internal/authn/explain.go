@@ -8,14 +8,16 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Explain is [Authenticator.nearMisses] for an operator who asks about a
-// certificate. He is no stranger, so it may tell what takes time: which client
-// a certificate would be but for its validity or its usages, the patterns that
-// a name fits, and what the client declares that was asked for.
+// maxExplained bounds what is said about one certificate.
+const maxExplained = 16
+
+// Explain returns what a refused certificate comes close to, for an operator who
+// asks about it. It says more than [Authenticator.Hint]: which client the
+// certificate would be but for its validity or its usages, the CAs of its chain,
+// and what the client declares that was asked for.
 func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, refusal *validators.Refusal, now time.Time) []string {
 	misses := a.nearMisses(presented, refusal, now)
 	if len(presented) == 0 {
@@ -28,12 +30,6 @@ func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, 
 	case validators.CertificateUnsuitable:
 		misses = append(misses, a.ifSuitable(leaf, now)...)
 	case validators.CertificateUntrusted:
-		names, _ := a.registry.Names(leaf)
-		for _, name := range names {
-			if name.Kind == clients.KindSANURI && name.Matched != name.Value {
-				misses = append(misses, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", name.Kind, maxNearName, name.Matched, maxNearName, name.Value, name.Client.ID, onlyWithChain))
-			}
-		}
 		misses = append(misses, a.chainHas(presented, now)...)
 	}
 	if clientID != "" {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,66 +17,45 @@ const (
 	maxHintBytes = 4 << 10
 	// maxNearName is how much of an alternative name is shown.
 	maxNearName = 200
-	// maxPresentedPins is how many presented certificates are held against the
+	// maxPresentedPins is how many presented certificates are compared with the
 	// pins.
 	maxPresentedPins = 8
-	// maxNearPins is how many pins that fit and do not count are told of.
+	// maxNearPins is how many pins that match but do not count are reported.
 	maxNearPins = 4
-	// maxExplained bounds what is said of one certificate.
-	maxExplained = 16
+	// maxNearNames is how many alternative names are reported.
+	maxNearNames = 4
 
 	onlyWithChain = "', but it counts only with a chain that verifies and meets issued_by"
 )
 
-// nobody stands in where no credential was found, so that the sentence is
-// written all the same.
-var nobody = &clients.Credential{Client: &clients.Client{ID: "nobody-in-particular"}, Kind: clients.KindThumbprint}
-
-// Hint returns the near misses of a refusal in one text for its log line, or "".
+// Hint returns what a refused certificate comes close to, as one text of at most
+// 4 KiB for the log line, or "". It is not for the request path: how long it
+// takes depends on which names are registered.
 func (a *Authenticator) Hint(presented []*x509.Certificate, refusal *validators.Refusal) string {
 	misses := a.nearMisses(presented, refusal, a.now())
-	if len(misses) == 0 {
-		return ""
+	size, fit := 0, 0
+	for ; fit < len(misses) && size+len(misses[fit])+2 <= maxHintBytes+2; fit++ {
+		size += len(misses[fit]) + 2
 	}
-	var text strings.Builder
-	text.Grow(maxHintBytes) // in every case, so that it takes the same
-	for i, miss := range misses {
-		if text.Len()+len(miss)+2 > maxHintBytes {
-			break
-		}
-		if i > 0 {
-			text.WriteString("; ")
-		}
-		text.WriteString(miss)
-	}
-	return text.String()
+	return strings.Join(misses[:fit], "; ")
 }
 
-// nearMisses are sentences about what a refused certificate comes close to.
-//
-// A stranger who presents any name and any CA certificate he likes waits for
-// this. So of what is compared with the names and with the certificates that
-// follow the leaf, the sentence is written whether or not there is a client to
-// name in it. What is compared with the leaf's hash and key only somebody can
-// try who has that key.
+// nearMisses returns sentences about what a refused certificate comes close to.
 func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *validators.Refusal, now time.Time) []string {
 	if len(presented) == 0 || refusal.Reason != validators.CertificateUnknown && refusal.Reason != validators.CertificateUntrusted {
 		return nil
 	}
-	misses := make([]string, 0, 16)
-	itsOwnIssuer := refusal.Reason == validators.CertificateUntrusted && selfIssued(presented[0])
-	if a.registry.HasPins() {
-		misses = a.nearPins(misses, presented[0], refusal, now)
-		itsOwnIssuer = itsOwnIssuer && len(misses) == 0
-		if len(presented) > 1 {
-			misses = a.nearPresented(misses, presented)
-		}
+	leaf := presented[0]
+	misses := a.nearPins(leaf, refusal, now)
+	itsOwnIssuer := refusal.Reason == validators.CertificateUntrusted && selfIssued(leaf) && len(misses) == 0
+	if miss := a.nearPresented(presented); miss != "" {
+		misses = append(misses, miss)
 	}
 	if a.registry.HasPKI() {
-		misses = a.nearNames(misses, presented[0])
-	}
-	if itsOwnIssuer && a.registry.HasPKI() {
-		misses = append(misses, "it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name")
+		misses = append(misses, a.nearNames(leaf)...)
+		if itsOwnIssuer {
+			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name")
+		}
 	}
 	return misses
 }
@@ -93,9 +71,9 @@ func (a *Authenticator) Registrable(leaf *x509.Certificate, reason validators.Re
 		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
 }
 
-// nearPins compares the leaf with the pins: those that fit and do not count,
-// and those that are the hash of something else of it.
-func (a *Authenticator) nearPins(misses []string, leaf *x509.Certificate, refusal *validators.Refusal, now time.Time) []string {
+// nearPins compares the leaf with the pins: those that match but do not count,
+// and those that are the hash of another part of it.
+func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Refusal, now time.Time) (misses []string) {
 	certificate, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	for _, pin := range a.registry.Pins(leaf, certificate) {
 		// the detail says it already where nothing else stood in the way
@@ -130,87 +108,73 @@ func (a *Authenticator) nearPins(misses []string, leaf *x509.Certificate, refusa
 }
 
 // nearPresented looks for a pin of a certificate that was sent after the leaf.
-func (a *Authenticator) nearPresented(misses []string, presented []*x509.Certificate) []string {
-	var found *clients.Credential
-	position := 0
-	for i, cert := range presented {
-		if i == 0 || i > maxPresentedPins || bytes.Equal(cert.Raw, presented[0].Raw) {
+func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
+	for i, cert := range presented[:min(len(presented), 1+maxPresentedPins)] {
+		if bytes.Equal(cert.Raw, presented[0].Raw) {
 			continue
 		}
-		byCertificate, _ := a.registry.DeclaredHash(sha256.Sum256(cert.Raw))
-		_, byKey := a.registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
-		if byCertificate == nil {
-			byCertificate = byKey
+		pin, _ := a.registry.DeclaredHash(sha256.Sum256(cert.Raw))
+		if pin == nil {
+			_, pin = a.registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 		}
-		if found == nil {
-			found, position = byCertificate, i+1
+		if pin != nil {
+			return fmt.Sprintf("the %s of client '%s' is that of certificate %d of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool",
+				pin.Kind, pin.Client.ID, i+1)
 		}
 	}
-	cred := found
-	if cred == nil {
-		cred, position = nobody, 0
-	}
-	text := "the " + string(cred.Kind) + " of client '" + cred.Client.ID + "' is that of certificate " + strconv.Itoa(position) +
-		" of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"
-	if found == nil {
-		return misses
-	}
-	return append(misses, text)
+	return ""
 }
 
 // nearNames compares the names of the leaf with those declared, as if the chain
 // did not matter.
-func (a *Authenticator) nearNames(misses []string, leaf *x509.Certificate) []string {
+func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 	var names validators.PresentedNames
 	var namesErr error
 	if a.registry.HasNames() {
 		names, namesErr = validators.NamesOf(leaf)
 	}
-	var declared *clients.Credential
-	var name validators.Name
-	for presented := range names.All() {
-		cred := a.registry.DeclaredName(presented)
-		if declared == nil {
-			declared, name = cred, presented
+	var declared []string
+	matches, notSVID := a.registry.Names(leaf)
+	for _, match := range matches {
+		switch {
+		case match.Kind == clients.KindSubject || len(declared) == maxNearNames:
+		case match.Kind == clients.KindSANURI && match.Matched != match.Value:
+			declared = append(declared, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", match.Kind, maxNearName, match.Matched, maxNearName, match.Value, match.Client.ID, onlyWithChain))
+		default:
+			declared = append(declared, fmt.Sprintf("the %s '%.*s' is that of client '%s%s", match.Kind, maxNearName, match.Matched, match.Client.ID, onlyWithChain))
 		}
 	}
-	byName, shown := declared, name.String()
-	if byName == nil {
-		byName = nobody
+	if notSVID != nil {
+		declared = append(declared, "a client declares its SPIFFE ID, but "+notSVID.Detail)
 	}
-	nameText := "the " + string(byName.Kind) + " '" + shown[:min(len(shown), maxNearName)] + "' is that of client '" + byName.Client.ID + onlyWithChain
 
-	subjectText, known := a.nearSubject(leaf)
+	subject, known := a.nearSubject(leaf)
 	nameless := names.Len() == 0
-	if known || declared == nil && (nameless || len(leaf.Subject.Names) > 0) {
-		misses = append(misses, subjectText)
+	if known || len(declared) == 0 && (nameless || len(leaf.Subject.Names) > 0) {
+		misses = append(misses, subject)
 	}
-	switch {
-	case declared != nil:
-		misses = append(misses, nameText)
-	case !known && !nameless:
-		misses = append(misses, "no client declares one of the certificate's alternative names literally")
+	if len(declared) == 0 && !known && !nameless {
+		misses = append(misses, "no client declares any of the certificate's alternative names")
 	}
+	misses = append(misses, declared...)
 	if namesErr != nil {
 		misses = append(misses, "the alternative names can match no client: "+namesErr.Error())
 	}
 	return misses
 }
 
-// nearSubject tells which client declares the subject, in this order or in
+// nearSubject reports which client declares the subject, in this order or in
 // reverse, or that none does.
 func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known bool) {
 	dn, err := validators.DNFromRaw(leaf.RawSubject)
 	if err != nil {
 		return "the subject can match no client: " + err.Error(), false
 	}
-	same, reversed := a.registry.Subject(dn.Key()), a.registry.Subject(dn.ReversedKey())
-	// written out, and joined to one other text, in every case
-	subject := validators.FormatDN(leaf.RawSubject)
-	switch {
-	case len(same) > 0:
+	if same := a.registry.Subject(dn.Key()); len(same) > 0 {
 		return "the subject is that of client '" + same[0].Client.ID + onlyWithChain, true
-	case len(reversed) > 0:
+	}
+	subject := validators.FormatDN(leaf.RawSubject)
+	if reversed := a.registry.Subject(dn.ReversedKey()); len(reversed) > 0 {
 		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
 	return "no client declares the subject '" + subject + "', neither in this order nor in reverse", false

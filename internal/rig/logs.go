@@ -89,18 +89,24 @@ func (s *logSink) matching(match func(LogEntry) bool) []LogEntry {
 // Wait returns the first entry that matches, when there is one.
 func (s *logSink) Wait(t *testing.T, what string, match func(LogEntry) bool) LogEntry {
 	t.Helper()
+	return s.WaitFor(t, 1, what, match)[0]
+}
+
+// WaitFor returns the entries that match, when there are n of them.
+func (s *logSink) WaitFor(t *testing.T, n int, what string, match func(LogEntry) bool) []LogEntry {
+	t.Helper()
 	timeout := time.After(Patience)
 	for {
 		s.mu.Lock()
 		found, changed := s.matching(match), s.changed
 		s.mu.Unlock()
-		if len(found) > 0 {
-			return found[0]
+		if len(found) >= n {
+			return found
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			t.Fatalf("no log line for %s within %v", what, Patience)
+			t.Fatalf("%d log lines for %s within %v, want %d", len(found), what, Patience, n)
 		}
 	}
 }

@@ -164,7 +164,7 @@ func TestReportOnlyTellsWhatWouldBeRefused(t *testing.T) {
 				if got.Header.Get("WWW-Authenticate") != "" {
 					t.Error("an admitted request has a challenge")
 				}
-				entries := r.Logs.All(already)
+				entries := r.Logs.WaitFor(t, before+1, "what would be refused", already)
 				if len(entries) != before+1 {
 					t.Fatalf("%d log lines, want one more than %d", len(entries), before)
 				}

@@ -286,7 +286,7 @@ func TestE3_RefusedForwardedCertificatesAreNotLogged(t *testing.T) {
 			rig.AskToken(hop, "https://auth.test/"+realm(proxy), "billing.partner", rig.With(proxy.Header, sent)).WantStatus(t, http.StatusUnauthorized)
 		}
 	}
-	lines := f.Logs.All(func(e rig.LogEntry) bool { return e.Str("msg") == "client refused" })
+	lines := f.Logs.WaitFor(t, len(rig.Forwarders)*8, "refusals", func(e rig.LogEntry) bool { return e.Str("msg") == "client refused" })
 	if len(lines) != len(rig.Forwarders)*8 {
 		t.Fatalf("%d refusals are logged", len(lines))
 	}
