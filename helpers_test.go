@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,17 +193,6 @@ func wantError(t *testing.T, err error, texts ...string) {
 			t.Errorf("the error lacks %q: %v", text, err)
 		}
 	}
-}
-
-// freePort returns a port of the loopback interface that nothing listens on.
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	return port, err
 }
 
 // named is a client with a subject.

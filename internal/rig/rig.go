@@ -267,7 +267,7 @@ func (r *Rig) Fill(text string) string {
 }
 
 // FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses.
-func FreePort(t *testing.T) string {
+func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 20 {
 		tcp, err := net.Listen("tcp", "127.0.0.1:0")

@@ -1,6 +1,6 @@
 //go:build unix
 
-package mtlsauth
+package bench_test
 
 import (
 	"crypto"
@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -155,10 +156,7 @@ func post(client *http.Client, address, want string) error {
 // startBenchIssuer starts a server with so many clients, and returns an HTTP
 // client with the certificate of one of them.
 func startBenchIssuer(b *testing.B, size int) (*http.Client, string, benchProcess) {
-	port, err := freePort()
-	if err != nil {
-		b.Fatal(err)
-	}
+	port := rig.FreePort(b)
 	site := benchIssuer{Dir: filepath.ToSlash(b.TempDir()), Port: port, Answer: strings.Repeat("x", 760)}
 	for i := range size - 1 {
 		var sum [32]byte

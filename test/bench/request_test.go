@@ -1,6 +1,6 @@
 //go:build unix
 
-package mtlsauth
+package bench_test
 
 import (
 	"bufio"
@@ -22,8 +22,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
@@ -307,10 +307,7 @@ func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer
 
 	sites := benchSites{Dir: filepath.ToSlash(b.TempDir()), Upstream: strings.TrimPrefix(upstream.URL, "http://")}
 	for _, port := range []*string{&sites.MTLSAuth, &sites.HeaderUp, &sites.Verify, &sites.Proxy, &sites.ForwardToken, &sites.ForwardCertificate, &sites.LongHeader} {
-		var err error
-		if *port, err = freePort(); err != nil {
-			b.Fatal(err)
-		}
+		*port = rig.FreePort(b)
 	}
 	root := testpki.MustCA(b)
 	leaf := testpki.MustIssue(b, testpki.MustIntermediate(b, root), testpki.Subject(pkix.Name{
