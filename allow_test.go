@@ -5,7 +5,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
@@ -73,18 +72,11 @@ func TestCheckAllow(t *testing.T) {
 
 // TestAdmitsAny: which entries of a list do something.
 func TestAdmitsAny(t *testing.T) {
-	var list []*clients.Client
+	var records []clients.Record
 	for i, id := range []string{"a", "sensor-7"} {
-		client, _, err := clients.New(clients.Record{ClientID: id, Thumbprints: clients.Strings{hashOf(fmt.Append(nil, i))}}, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, client)
+		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{hashOf(fmt.Append(nil, i))}})
 	}
-	registry, err := clients.NewRegistry(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	registry := registryOf(t, records...)
 	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false} {
 		if got := newAllowList([]string{pattern}).admitsAny(registry); got != want {
 			t.Errorf("%s: %t, want %t", pattern, got, want)

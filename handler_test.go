@@ -59,14 +59,8 @@ func TestC3_ResumedSession(t *testing.T) {
 	}
 	// who is disabled is refused on the session that admitted it
 	changed := handler.realm.current.Load().parts
-	client, _, err := clients.New(clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(leaf.Cert.Raw)}, Disabled: true}, now)
-	if err == nil {
-		changed.registry, err = clients.NewRegistry([]*clients.Client{client})
-	}
-	if err == nil {
-		err = handler.realm.change(func(p *parts) { *p = changed })
-	}
-	if err != nil {
+	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(leaf.Cert.Raw)}, Disabled: true})
+	if err := handler.realm.change(func(p *parts) { *p = changed }); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(leaf); got != refusedWord {

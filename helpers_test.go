@@ -61,6 +61,16 @@ func setClock(realm *Realm, now func() time.Time) {
 // hashOf returns the SHA-256 hash of DER as a thumbprint is declared.
 func hashOf(der []byte) string { return testpki.HashOf(der) }
 
+// registryOf is the registry of some clients.
+func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
+	t.Helper()
+	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory.Registry()
+}
+
 // pinned is a client with the thumbprints of these certificates.
 func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	record := clients.Record{ClientID: id}

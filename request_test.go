@@ -16,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -192,14 +191,7 @@ func TestPlaceholderFamily(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{CommonName: "Zoë\r\nX: y", Organization: []string{"a,b"}}))
 	record := pinned("a", leaf)
 	record.Scope, record.Claims = "api1 api2", map[string]json.RawMessage{"tenant": []byte(`"acme"`), "n": []byte(`[1, 2]`)}
-	client, _, err := clients.New(record, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	registry, err := clients.NewRegistry([]*clients.Client{client})
-	if err != nil {
-		t.Fatal(err)
-	}
+	registry := registryOf(t, record)
 	id, refusal, _ := authn.New(authn.Config{Registry: registry, Now: time.Now}).Authenticate(t.Context(), leaf.Presented(), "")
 	if refusal != nil {
 		t.Fatal(refusal)

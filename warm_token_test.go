@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -53,15 +52,7 @@ func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
 	record.Scope = "read write"
-	client, _, err := clients.New(record, r.clock.Now())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	registry, err := clients.NewRegistry([]*clients.Client{client})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	built, err := r.realm.build(parts{registry: registry, trust: new(trust)})
+	built, err := r.realm.build(parts{registry: registryOf(r.t, record), trust: new(trust)})
 	if err != nil {
 		r.t.Fatal(err)
 	}

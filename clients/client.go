@@ -57,26 +57,9 @@ func (c *Client) HasPKI() bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return !cred.Kind.Pinned() })
 }
 
-// HasPins reports whether the client has a credential that needs no chain.
-func (c *Client) HasPins() bool {
-	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return cred.Kind.Pinned() })
-}
-
-// New makes the client of a record and reads the files it names, but gets
-// nothing from a URL: see [Directory] for clients whose files are watched and
-// whose JWKS are fetched. The warnings are for the operator's log; now tells
-// which pins have ended. The record's placeholders must have been expanded.
-func New(r Record, now time.Time) (client *Client, warnings []string, err error) {
-	files := newDocuments(nil, now)
-	client, warnings, err = newClient(r, now, files)
-	for _, d := range files.opened {
-		for _, warning := range d.warnings {
-			warnings = append(warnings, fmt.Sprintf("%s '%s': %s", d.kind, d.name, warning))
-		}
-	}
-	return client, warnings, err
-}
-
+// newClient makes the client of a record, with the documents that it names. The
+// warnings are for the operator's log; now tells which pins have ended. The
+// record's placeholders must have been expanded.
 func newClient(r Record, now time.Time, files reader) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err

@@ -456,7 +456,7 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 		t.Errorf("%d are stored, %v", kept.stored, err)
 	}
 	found := copies.load(t.Context(), []string{urlA, urlB})
-	again, _, err := ParseJWKS(found[urlA].KeySet)
+	again, _, err := parseKeySet(found[urlA].KeySet)
 	if err != nil || len(found) != 1 || !sameCertificates(again, certificates) {
 		t.Errorf("%d of %d, %v", len(again), len(certificates), err)
 	}

@@ -197,7 +197,7 @@ func (c *Client) setJWKS(r Record, files reader) (err error) {
 		place = r.JWKSFile
 		c.keySet, err = files.keySet(r.JWKSFile)
 	default:
-		c.keySet, c.keyWarnings, err = ParseJWKS(r.JWKS)
+		c.keySet, c.keyWarnings, err = parseKeySet(r.JWKS)
 	}
 	if err != nil {
 		return fmt.Errorf("jwks '%s': %w", place, err)

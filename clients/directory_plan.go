@@ -151,7 +151,7 @@ func (d *Directory) plan(changes []change) (*plan, error) {
 		return nil, err
 	}
 	var err error
-	p.registry, err = NewRegistry(list)
+	p.registry, err = newRegistry(list)
 	return p, err
 }
 

@@ -62,7 +62,7 @@ type documentKey struct {
 
 func (d *document) parse(content []byte) (*contents, error) {
 	if d.kind == KindJWKS {
-		certificates, warnings, err := ParseJWKS(content)
+		certificates, warnings, err := parseKeySet(content)
 		if err != nil {
 			return nil, err
 		}

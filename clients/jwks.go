@@ -27,13 +27,13 @@ const (
 	maxJWKSText = 200
 )
 
-// ParseJWKS returns the certificates of a JWK Set (RFC 7517 §5) by which its
+// parseKeySet returns the certificates of a JWK Set (RFC 7517 §5) by which its
 // owner authenticates: of each key the first of `x5c`, which has to have the
 // key of the JWK (RFC 8705 §2.2.2). A key without one, with another `use` than
 // `sig`, with a private part, or that does not parse is ignored and told of in
 // a warning. The error says why the set is of no use at all: it is too large,
 // is no JWK Set, has more than [MaxJWKSKeys] keys, or none that counts.
-func ParseJWKS(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
+func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
 	if len(content) > MaxJWKSBytes {
 		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxJWKSBytes)
 	}

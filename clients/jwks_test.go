@@ -24,7 +24,7 @@ func TestR9_JWKS(t *testing.T) {
 	chain := func(key *jose.JSONWebKey) { key.Certificates = append(key.Certificates, ca.Cert) }
 	set := testpki.KeySet(t, testpki.JWK(t, ec), testpki.JWK(t, rsa), testpki.JWK(t, ed), testpki.JWK(t, other, chain),
 		testpki.JWK(t, ec, func(key *jose.JSONWebKey) { key.Use, key.KeyID = "", "again" }))
-	certificates, warnings, err := ParseJWKS(set)
+	certificates, warnings, err := parseKeySet(set)
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
@@ -37,7 +37,7 @@ func TestR9_JWKS(t *testing.T) {
 			t.Errorf("certificate %d is another", i)
 		}
 	}
-	if _, _, err := ParseJWKS(append([]byte(`{"extension":[{}],`), set[1:]...)); err != nil {
+	if _, _, err := parseKeySet(append([]byte(`{"extension":[{}],`), set[1:]...)); err != nil {
 		t.Errorf("an unknown member: %v", err)
 	}
 }
@@ -87,14 +87,14 @@ func TestR9_KeysThatAreIgnored(t *testing.T) {
 		"null":                {json.RawMessage(`null`), "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certificates, warnings, err := ParseJWKS(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
+			certificates, warnings, err := parseKeySet(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
 			if err != nil || len(certificates) != 1 || !bytes.Equal(certificates[0].Raw, good.Cert.Raw) {
 				t.Fatalf("%d certificates, %v", len(certificates), err)
 			}
 			if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "key 1") || !strings.Contains(warnings[0], test.want) || len(warnings[0]) > 1000 {
 				t.Errorf("warnings %q, want %q", warnings, test.want)
 			}
-			_, _, err = ParseJWKS(testpki.KeySet(t, test.key))
+			_, _, err = parseKeySet(testpki.KeySet(t, test.key))
 			if err == nil || !strings.Contains(err.Error(), "none of its keys can be used") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("alone: %v", err)
 			}
@@ -137,20 +137,20 @@ func TestB4_JWKS(t *testing.T) {
 		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), MaxJWKSBytes)...), "larger than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certificates, _, err := ParseJWKS(test.content)
+			certificates, _, err := parseKeySet(test.content)
 			if err == nil || certificates != nil || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 1000 {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 		})
 	}
-	if certificates, _, err := ParseJWKS(testpki.KeySet(t, many[:MaxJWKSKeys]...)); err != nil || len(certificates) != 1 {
+	if certificates, _, err := parseKeySet(testpki.KeySet(t, many[:MaxJWKSKeys]...)); err != nil || len(certificates) != 1 {
 		t.Error(err)
 	}
 	bad := make([]json.RawMessage, 20)
 	for i := range bad {
 		bad[i] = json.RawMessage("7")
 	}
-	_, warnings, err := ParseJWKS(testpki.KeySet(t, append(bad, good)...))
+	_, warnings, err := parseKeySet(testpki.KeySet(t, append(bad, good)...))
 	if err != nil || len(warnings) != maxJWKSWarnings+1 || warnings[maxJWKSWarnings] != "15 more keys are ignored" {
 		t.Error(err, warnings)
 	}
@@ -165,7 +165,7 @@ func FuzzParseJWKS(f *testing.F) {
 	f.Add(testpki.KeySet(f))
 	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		certificates, warnings, err := ParseJWKS(content)
+		certificates, warnings, err := parseKeySet(content)
 		if (err == nil) != (len(certificates) > 0) || len(certificates) > MaxJWKSKeys || len(warnings) > maxJWKSWarnings+1 {
 			t.Fatalf("%d certificates, %d warnings, %v", len(certificates), len(warnings), err)
 		}

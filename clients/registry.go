@@ -35,12 +35,12 @@ type Registry struct {
 	scopes      []string
 }
 
-// NewRegistry indexes the clients. It fails when a client_id appears twice, or
+// newRegistry indexes the clients. It fails when a client_id appears twice, or
 // when two clients declare one credential and do not both have SharedCredential.
 // A certificate of a JWKS that another client declares is ignored (see
 // [Registry.Conflicts]). One in the JWKS of several clients is a credential of
 // each of them (see [Registry.Ambiguities]).
-func NewRegistry(list []*Client) (*Registry, error) {
+func newRegistry(list []*Client) (*Registry, error) {
 	r := &Registry{
 		clients:  make(map[string]*Client, len(list)),
 		sha256:   make(map[[sha256.Size]byte][]*Credential),

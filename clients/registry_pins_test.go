@@ -26,7 +26,7 @@ func TestB10_TwoClientsOneKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			one, two := pins[0], pins[1]
 			one.ClientID, two.ClientID = "one", "two"
-			_, err := NewRegistry([]*Client{mustClient(t, one), mustClient(t, two)})
+			_, err := newRegistry([]*Client{mustClient(t, one), mustClient(t, two)})
 			if err == nil {
 				t.Fatal("it loads")
 			}
@@ -36,7 +36,7 @@ func TestB10_TwoClientsOneKey(t *testing.T) {
 				}
 			}
 			one.SharedCredential, two.SharedCredential = true, true
-			if _, err := NewRegistry([]*Client{mustClient(t, one), mustClient(t, two)}); err != nil {
+			if _, err := newRegistry([]*Client{mustClient(t, one), mustClient(t, two)}); err != nil {
 				t.Errorf("shared: %v", err)
 			}
 		})
@@ -44,7 +44,7 @@ func TestB10_TwoClientsOneKey(t *testing.T) {
 	// a thumbprint and a key of the same octets are two things
 	thumbprint := mustClient(t, Record{ClientID: "one", Thumbprints: Strings{sha256Hex}})
 	key := mustClient(t, Record{ClientID: "two", PublicKeys: Strings{sha256Hex}})
-	if _, err := NewRegistry([]*Client{thumbprint, key}); err != nil {
+	if _, err := newRegistry([]*Client{thumbprint, key}); err != nil {
 		t.Error(err)
 	}
 }
@@ -75,7 +75,7 @@ func TestPinWithAndWithoutAnEnd(t *testing.T) {
 			{[]string{hash + ends, hash + ends}, 1, 0},
 			{[]string{hash, hash + ends, hash}, 2, 1},
 		} {
-			registry, err := NewRegistry([]*Client{mustClient(t, declare(test.pins...))})
+			registry, err := newRegistry([]*Client{mustClient(t, declare(test.pins...))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +101,7 @@ func TestR9_EveryPrivateMember(t *testing.T) {
 	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} { // RFC 7518 §6
 		for _, value := range []string{`"AQAB"`, `""`, `null`, `[{"r":"AQAB","d":"AQAB","t":"AQAB"}]`} {
 			key := append(bytes.TrimSuffix(bytes.Clone(testpki.JWK(t, rsa)), []byte("}")), (`,"` + member + `":` + value + "}")...)
-			certificates, warnings, err := ParseJWKS(testpki.KeySet(t, json.RawMessage(key), testpki.JWK(t, good)))
+			certificates, warnings, err := parseKeySet(testpki.KeySet(t, json.RawMessage(key), testpki.JWK(t, good)))
 			if err != nil || len(certificates) != 1 || !bytes.Equal(certificates[0].Raw, good.Cert.Raw) {
 				t.Fatalf("%s %s: %d certificates, %v", member, value, len(certificates), err)
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -24,9 +25,14 @@ const (
 	sha1Hex   = "bca0d040847f843c5ee0fa6eb494837470155868"
 )
 
+// makeClient is the client of a record, with what there is to warn of.
+func makeClient(record Record) (*Client, []string, error) {
+	return newClient(record, time.Now(), newDocuments(nil, time.Now()))
+}
+
 func mustClient(t testing.TB, record Record) *Client {
 	t.Helper()
-	client, _, err := New(record, time.Now())
+	client, _, err := makeClient(record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +67,7 @@ func TestNewClientErrors(t *testing.T) {
 		{"lifetime", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, TokenLifetime: caddy.Duration(-1)}, "too short"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, _, err := New(test.record, time.Now())
+			_, _, err := makeClient(test.record)
 			if err == nil || !strings.Contains(err.Error(), test.wantErr) {
 				t.Fatalf("error %v, want %q", err, test.wantErr)
 			}
@@ -72,7 +78,7 @@ func TestNewClientErrors(t *testing.T) {
 // TestR15_EveryTokenIsBound: a client cannot be registered for unbound tokens.
 func TestR15_EveryTokenIsBound(t *testing.T) {
 	for _, bound := range []bool{true, false} {
-		_, _, err := New(Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, CertificateBound: &bound}, time.Now())
+		_, _, err := makeClient(Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, CertificateBound: &bound})
 		if bound != (err == nil) {
 			t.Errorf("tls_client_certificate_bound_access_tokens %t: error %v", bound, err)
 		}
@@ -80,7 +86,7 @@ func TestR15_EveryTokenIsBound(t *testing.T) {
 }
 
 func TestSHA1ThumbprintWarns(t *testing.T) {
-	_, warnings, err := New(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}}, time.Now())
+	_, warnings, err := makeClient(Record{ClientID: "a", Thumbprints: Strings{sha1Hex, sha256Hex}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +124,7 @@ func TestCertificateFile(t *testing.T) {
 		return file
 	}
 	client := mustClient(t, Record{ClientID: "a", CertificateFiles: Strings{write("good.pem", leaf.PEM())}})
-	registry, err := NewRegistry([]*Client{client})
+	registry, err := newRegistry([]*Client{client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +143,7 @@ func TestCertificateFile(t *testing.T) {
 		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
 		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
 	} {
-		if _, _, err := New(Record{ClientID: "a", CertificateFiles: Strings{test.file}}, time.Now()); err == nil || !strings.Contains(err.Error(), test.wantErr) {
+		if _, _, err := makeClient(Record{ClientID: "a", CertificateFiles: Strings{test.file}}); err == nil || !strings.Contains(err.Error(), test.wantErr) {
 			t.Errorf("%s: error %v, want %q", name, err, test.wantErr)
 		}
 	}
@@ -160,7 +166,7 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			test.a.ClientID, test.b.ClientID = "a", "b"
 			test.a.SharedCredential, test.b.SharedCredential = test.shared, test.shared
-			_, err := NewRegistry([]*Client{mustClient(t, test.a), mustClient(t, test.b)})
+			_, err := newRegistry([]*Client{mustClient(t, test.a), mustClient(t, test.b)})
 			if test.ok != (err == nil) {
 				t.Fatal(err)
 			}
@@ -171,10 +177,10 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 	}
 	one := mustClient(t, Record{ClientID: "a", SharedCredential: true, SubjectDN: Strings{"CN=x"}})
 	other := mustClient(t, Record{ClientID: "b", SubjectDN: Strings{"CN=x"}})
-	if _, err := NewRegistry([]*Client{one, other}); err == nil {
+	if _, err := newRegistry([]*Client{one, other}); err == nil {
 		t.Fatal("one shared_credential is not enough")
 	}
-	if _, err := NewRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "declared twice") {
+	if _, err := newRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "declared twice") {
 		t.Fatal(err)
 	}
 }
@@ -190,7 +196,7 @@ func TestReversedSubjectWarns(t *testing.T) {
 		"OU=a,OU=b":                         "",
 		"CN=a,CN=b":                         "",
 	} {
-		_, warnings, err := New(Record{ClientID: "a", SubjectDN: Strings{subject}}, time.Now())
+		_, warnings, err := makeClient(Record{ClientID: "a", SubjectDN: Strings{subject}})
 		if err != nil || (want == "") != (len(warnings) == 0) || len(warnings) > 0 && !strings.Contains(warnings[0], want) {
 			t.Errorf("%s: %q, %v", subject, warnings, err)
 		}
@@ -217,14 +223,14 @@ func TestB10_OneCertificateInSeveralWays(t *testing.T) {
 			b.ClientID, b.SharedCredential = "b", shared
 			one, two := mustClient(t, a), mustClient(t, b)
 			for _, list := range [][]*Client{{one, two}, {two, one}} {
-				_, err := NewRegistry(list)
+				_, err := newRegistry(list)
 				if (err == nil) != shared || err != nil && (!strings.Contains(err.Error(), "client 'a'") || !strings.Contains(err.Error(), "client 'b'")) {
 					t.Errorf("%s, shared %t: %v", name, shared, err)
 				}
 			}
 		}
 		record.ClientID, record.CertificateFiles = "a", Strings{file}
-		if _, err := NewRegistry([]*Client{mustClient(t, record)}); err != nil {
+		if _, err := newRegistry([]*Client{mustClient(t, record)}); err != nil {
 			t.Errorf("%s, of the same client: %v", name, err)
 		}
 	}
@@ -252,7 +258,7 @@ func TestB10_ManyClientsOneCredential(t *testing.T) {
 					list = append(list, mustClient(t, r))
 				}
 			}
-			_, err := NewRegistry(list)
+			_, err := newRegistry(list)
 			if id := fmt.Sprintf("'client-%d'", unshared); (err == nil) != (unshared == 4) || err != nil && !strings.Contains(err.Error(), id) {
 				t.Errorf("%s, without shared_credential in %s: %v", name, id, err)
 			}
@@ -268,7 +274,7 @@ func TestRegistryLookups(t *testing.T) {
 	sum := sha256.Sum256(leaf.Cert.Raw)
 	pinned := mustClient(t, Record{ClientID: "pinned", Thumbprints: Strings{hex.EncodeToString(sum[:])}, Scope: "b a"})
 	named := mustClient(t, Record{ClientID: "named", SubjectDN: Strings{"CN=a"}, Scope: "b c"})
-	registry, err := NewRegistry([]*Client{pinned, named})
+	registry, err := newRegistry([]*Client{pinned, named})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,5 +293,54 @@ func TestRegistryLookups(t *testing.T) {
 	}
 	if registry.Len() != 2 || registry.Client("named") != named || registry.Client("x") != nil || !registry.HasPKI() || !registry.HasPins() {
 		t.Error("the registry does not hold what was put in")
+	}
+}
+
+// TestB10_OverlappingNames: patterns that one certificate could fit are an
+// error at load that names both clients, and two trust domains are one.
+func TestB10_OverlappingNames(t *testing.T) {
+	record := func(id string, shared bool, name string) *Client {
+		r := Record{ClientID: id, SANURI: Strings{name}, SharedCredential: shared}
+		if !strings.Contains(name, "://") {
+			r.SANURI, r.SANDNS = nil, Strings{name}
+		}
+		return mustClient(t, r)
+	}
+	const foreign = "another SPIFFE trust domain"
+	for _, test := range []struct{ a, b, want string }{
+		{"spiffe://prod.example/ns/*/sa/x", "spiffe://prod.example/ns/billing/**", "overlaps with"},
+		{"spiffe://prod.example/ns/a", "spiffe://prod.example/ns/a", "is a credential of client"},
+		{"spiffe://prod.example/ns/a", "spiffe://test.example/ns/a", foreign},
+		{"spiffe://prod.example/ns/*/x", "spiffe://prod.example/ns/*/y", ""},
+		{"https://prod.example/*", "https://prod.example/a", "overlaps with"},
+		{"*.devices.example.com", "unit7.devices.example.com", "overlaps with"},
+		{"unit7.Devices.example.com", "UNIT7.devices.example.com", "is a credential of client"},
+		{"*.devices.example.com", "*.Devices.example.com", "is a credential of client"},
+		{"*.devices.example.com", "a.b.devices.example.com", ""},
+		{"*.devices.example.com", "devices.example.com", ""},
+	} {
+		// in either order, because it does not matter which is found first
+		for _, names := range [][2]string{{test.a, test.b}, {test.b, test.a}} {
+			_, err := newRegistry([]*Client{record("a", false, names[0]), record("b", false, names[1])})
+			if test.want == "" {
+				if err != nil {
+					t.Errorf("%q: error %v", names, err)
+				}
+				continue
+			}
+			wants := []string{test.want, "client 'a'", "client 'b'"}
+			if test.want == foreign { // which is the realm's, not another client's
+				wants = []string{foreign, "client 'b'"}
+			}
+			testtool.WantError(t, err, wants...)
+		}
+		if test.want != "" && test.want != foreign {
+			if _, err := newRegistry([]*Client{record("a", true, test.a), record("b", true, test.b)}); err != nil {
+				t.Errorf("%s and %s, shared: %v", test.a, test.b, err)
+			}
+		}
+	}
+	if _, err := newRegistry([]*Client{record("a", true, "spiffe://prod.example/**"), record("b", true, "spiffe://prod.example/x")}); err != nil {
+		t.Error(err)
 	}
 }

@@ -53,14 +53,14 @@ func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err er
 	case !changed:
 		return nil, false, s.broken
 	}
-	records, s.broken = ParseRecords(content)
+	records, s.broken = parseRecords(content)
 	return records, true, s.broken
 }
 
-// ParseRecords reads a JSON array of client records (see [Record]). It is as
+// parseRecords reads a JSON array of client records (see [Record]). It is as
 // strict as the configuration: an unknown or repeated member is an error. The
 // error names the record and its line.
-func ParseRecords(content []byte) ([]Record, error) {
+func parseRecords(content []byte) ([]Record, error) {
 	dec := json.NewDecoder(bytes.NewReader(content))
 	first, err := dec.Token()
 	if err != nil || first != json.Delim('[') {

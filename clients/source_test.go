@@ -11,16 +11,16 @@ import (
 
 func TestParseRecords(t *testing.T) {
 	pin := `"x509_thumbprints":"` + sha256Hex + `"`
-	records, err := ParseRecords([]byte("[\n{\"client_id\":\"a\"," + pin + "},\n{\"client_id\":\"b\"," + pin + "}\n]\n"))
+	records, err := parseRecords([]byte("[\n{\"client_id\":\"a\"," + pin + "},\n{\"client_id\":\"b\"," + pin + "}\n]\n"))
 	if err != nil || len(records) != 2 || records[0].ClientID != "a" || records[1].ClientID != "b" {
 		t.Errorf("%v, %v", records, err)
 	}
-	if records, err := ParseRecords([]byte(" [ ] ")); err != nil || records == nil || len(records) != 0 {
+	if records, err := parseRecords([]byte(" [ ] ")); err != nil || records == nil || len(records) != 0 {
 		t.Errorf("%v, %v", records, err)
 	}
 	// a record is bounded, the file is not by that
 	large := `{"client_id":"a","client_name":"` + strings.Repeat("x", maxRecordBytes-1000) + `"}`
-	if _, err := ParseRecords([]byte("[" + large + "," + large + "]")); err != nil {
+	if _, err := parseRecords([]byte("[" + large + "," + large + "]")); err != nil {
 		t.Error(err)
 	}
 	for text, want := range map[string]string{
@@ -39,7 +39,7 @@ func TestParseRecords(t *testing.T) {
 		`["a"]`:                                "record 1",
 		`[{"client_name":"` + strings.Repeat("x", maxRecordBytes) + `"}]`: "larger than 262144 bytes",
 	} {
-		if records, err := ParseRecords([]byte(text)); err == nil || records != nil || !strings.Contains(err.Error(), want) {
+		if records, err := parseRecords([]byte(text)); err == nil || records != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.50q: %v, want %q", text, err, want)
 		}
 	}
@@ -52,7 +52,7 @@ func FuzzParseRecords(f *testing.F) {
 	f.Add([]byte(`[]`))
 	f.Add([]byte(`[{"disabled":true,"Disabled":false}]`))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		records, err := ParseRecords(content)
+		records, err := parseRecords(content)
 		if err != nil {
 			if records != nil || len(err.Error()) > 4*maxRecordBytes {
 				t.Errorf("%d records, %v", len(records), err)
@@ -62,7 +62,7 @@ func FuzzParseRecords(f *testing.F) {
 		for _, record := range records {
 			// must not panic, nor open what a fuzzer names
 			record.CertificateFiles, record.JWKSFile = nil, ""
-			if client, _, err := New(record, time.Now()); err == nil && (client.ID == "" || len(client.Credentials) == 0) {
+			if client, _, err := makeClient(record); err == nil && (client.ID == "" || len(client.Credentials) == 0) {
 				t.Errorf("client %+v", client)
 			}
 		}

@@ -21,18 +21,6 @@ import (
 // that has no trust pool.
 func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, records ...clients.Record) *Authenticator {
 	t.Helper()
-	list := make([]*clients.Client, len(records))
-	for i, record := range records {
-		client, _, err := clients.New(record, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		list[i] = client
-	}
-	registry, err := clients.NewRegistry(list)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var trust *validators.TrustPool
 	if len(cas) > 0 {
 		pool := x509.NewCertPool()
@@ -41,7 +29,16 @@ func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, rec
 		}
 		trust = validators.NewTrustPool(pool)
 	}
-	return New(Config{Registry: registry, Trust: trust, Now: clock.Now})
+	return New(Config{Registry: registryOf(t, records...), Trust: trust, Now: clock.Now})
+}
+
+func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
+	t.Helper()
+	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return directory.Registry()
 }
 
 // pinned is a client with the thumbprints of these certificates.

@@ -30,7 +30,7 @@ func newBenchRealm(b *testing.B, size int) *benchRealm {
 	root := testpki.MustCA(b)
 	ca := testpki.MustIntermediate(b, root)
 	realm := &benchRealm{roots: root.Pool()}
-	list := make([]*clients.Client, 0, size)
+	records := make([]clients.Record, 0, size)
 	for i := range size / 2 {
 		name := fmt.Sprintf("client %d", i)
 		var sum [32]byte
@@ -41,22 +41,11 @@ func newBenchRealm(b *testing.B, size int) *benchRealm {
 			realm.pki = append(realm.pki, testpki.MustIssue(b, ca, testpki.CommonName(name)).Presented())
 			sum, _ = validators.ThumbprintOf(pinned.Cert.Raw).SHA256()
 		}
-		for _, record := range []clients.Record{
-			{ClientID: fmt.Sprintf("pinned-%d", i), Scope: "api1", Thumbprints: clients.Strings{hex.EncodeToString(sum[:])}},
-			{ClientID: fmt.Sprintf("pki-%d", i), Scope: "api1", SubjectDN: clients.Strings{"CN=" + name}},
-		} {
-			client, _, err := clients.New(record, time.Now())
-			if err != nil {
-				b.Fatal(err)
-			}
-			list = append(list, client)
-		}
+		records = append(records,
+			clients.Record{ClientID: fmt.Sprintf("pinned-%d", i), Scope: "api1", Thumbprints: clients.Strings{hex.EncodeToString(sum[:])}},
+			clients.Record{ClientID: fmt.Sprintf("pki-%d", i), Scope: "api1", SubjectDN: clients.Strings{"CN=" + name}})
 	}
-	registry, err := clients.NewRegistry(list)
-	if err != nil {
-		b.Fatal(err)
-	}
-	realm.auth = New(Config{Registry: registry, Trust: validators.NewTrustPool(realm.roots), Now: time.Now})
+	realm.auth = New(Config{Registry: registryOf(b, records...), Trust: validators.NewTrustPool(realm.roots), Now: time.Now})
 	return realm
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestAuthenticateNames: each kind of alternative name admits, by its own kind
@@ -109,58 +108,5 @@ func TestPinEnds(t *testing.T) {
 	_, refusal, _ := auth.Authenticate(context.Background(), old.Presented(), "")
 	if !strings.Contains(refusal.Detail, "the thumbprint of client 'a' ended at ") {
 		t.Fatal(refusal.Detail)
-	}
-}
-
-// TestB10_OverlappingNames: patterns that one certificate could fit are an
-// error at load that names both clients, and two trust domains are one.
-func TestB10_OverlappingNames(t *testing.T) {
-	record := func(id string, shared bool, name string) *clients.Client {
-		r := clients.Record{ClientID: id, SANURI: clients.Strings{name}, SharedCredential: shared}
-		if !strings.Contains(name, "://") {
-			r.SANURI, r.SANDNS = nil, clients.Strings{name}
-		}
-		client, _, err := clients.New(r, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return client
-	}
-	const foreign = "another SPIFFE trust domain"
-	for _, test := range []struct{ a, b, want string }{
-		{"spiffe://prod.example/ns/*/sa/x", "spiffe://prod.example/ns/billing/**", "overlaps with"},
-		{"spiffe://prod.example/ns/a", "spiffe://prod.example/ns/a", "is a credential of client"},
-		{"spiffe://prod.example/ns/a", "spiffe://test.example/ns/a", foreign},
-		{"spiffe://prod.example/ns/*/x", "spiffe://prod.example/ns/*/y", ""},
-		{"https://prod.example/*", "https://prod.example/a", "overlaps with"},
-		{"*.devices.example.com", "unit7.devices.example.com", "overlaps with"},
-		{"unit7.Devices.example.com", "UNIT7.devices.example.com", "is a credential of client"},
-		{"*.devices.example.com", "*.Devices.example.com", "is a credential of client"},
-		{"*.devices.example.com", "a.b.devices.example.com", ""},
-		{"*.devices.example.com", "devices.example.com", ""},
-	} {
-		// in either order, for which of the two is found first is no matter
-		for _, names := range [][2]string{{test.a, test.b}, {test.b, test.a}} {
-			_, err := clients.NewRegistry([]*clients.Client{record("a", false, names[0]), record("b", false, names[1])})
-			if test.want == "" {
-				if err != nil {
-					t.Errorf("%q: error %v", names, err)
-				}
-				continue
-			}
-			wants := []string{test.want, "client 'a'", "client 'b'"}
-			if test.want == foreign { // it is of the realm, and not of another client
-				wants = []string{foreign, "client 'b'"}
-			}
-			testtool.WantError(t, err, wants...)
-		}
-		if test.want != "" && test.want != foreign {
-			if _, err := clients.NewRegistry([]*clients.Client{record("a", true, test.a), record("b", true, test.b)}); err != nil {
-				t.Errorf("%s and %s, shared: %v", test.a, test.b, err)
-			}
-		}
-	}
-	if _, err := clients.NewRegistry([]*clients.Client{record("a", true, "spiffe://prod.example/**"), record("b", true, "spiffe://prod.example/x")}); err != nil {
-		t.Error(err)
 	}
 }
