@@ -1,14 +1,16 @@
 package rig
 
 import (
+	"io"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// Series parses the series of ours that are about one realm: name, and what
-// labels there are beside the realm, to value.
+// Series parses the plugin's series of one realm. A key is the name with the
+// labels other than the realm.
 func Series(t *testing.T, text, realm string) map[string]float64 {
 	t.Helper()
 	found := make(map[string]float64)
@@ -31,6 +33,7 @@ func Series(t *testing.T, text, realm string) map[string]float64 {
 	return found
 }
 
+// CheckGauges fails the test unless every wanted series has its value.
 func CheckGauges(t *testing.T, got, want map[string]float64) {
 	t.Helper()
 	for name, value := range want {
@@ -38,4 +41,38 @@ func CheckGauges(t *testing.T, got, want map[string]float64) {
 			t.Errorf("%s is %v (%v), want %v", name, is, ok, value)
 		}
 	}
+}
+
+// Ask sends a request to the admin endpoint. It needs AdminOn.
+func (r *Rig) Ask(t *testing.T, method, path, body string) (status int, answer string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+r.Admin+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// Metrics scrapes the admin endpoint. It needs AdminOn.
+func (r *Rig) Metrics(t *testing.T) string {
+	t.Helper()
+	response, err := http.Get("http://127.0.0.1:" + r.Admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s %v", response.Status, err)
+	}
+	return string(body)
 }

@@ -22,27 +22,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// upgrade tells which identity came with a protocol upgrade and then echoes
-// lines.
-func (u *Upstream) upgrade(w http.ResponseWriter, r *http.Request) {
-	conn, stream, err := w.(http.Hijacker).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	fmt.Fprintf(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nhello %q\n",
-		r.Header.Get("Upgrade"), r.Header.Values("X-Client-ID"))
-	_ = stream.Flush()
-	for {
-		line, err := stream.ReadString('\n')
-		if err != nil {
-			return
-		}
-		_, _ = stream.WriteString("echo " + line)
-		_ = stream.Flush()
-	}
-}
-
 // Caller is an HTTP client with a certificate, or with none.
 type Caller struct {
 	T        *testing.T
@@ -111,6 +90,7 @@ func (c *Caller) Close() {
 	}
 }
 
+// TLSConfig trusts the server and presents the leaf, unless it is nil.
 func (r *Rig) TLSConfig(leaf *testpki.Leaf) *tls.Config {
 	config := &tls.Config{RootCAs: r.ServerCA.Pool(), MinVersion: tls.VersionTLS12}
 	if leaf != nil {
@@ -148,11 +128,13 @@ func WithBody(contentType, body string) func(*http.Request) {
 	}
 }
 
+// Get sends a GET request; the test ends if there is no answer.
 func (c *Caller) Get(url string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	return c.Do(http.MethodGet, url, options...)
 }
 
+// Do sends a request; the test ends if there is no answer.
 func (c *Caller) Do(method, url string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	got, err := c.Try(method, url, options...)
@@ -184,6 +166,7 @@ func (c *Caller) Try(method, url string, options ...func(*http.Request)) (Reply,
 	return ReadReply(response)
 }
 
+// ReadReply reads a response to its end.
 func ReadReply(response *http.Response) (Reply, error) {
 	body, err := io.ReadAll(response.Body)
 	got := Reply{Status: response.StatusCode, Header: response.Header, Body: string(body)}
@@ -256,6 +239,7 @@ type RawTLS struct {
 	In   *bufio.Reader
 }
 
+// Raw opens a TLS connection for requests that no HTTP client would send.
 func (r *Rig) Raw(t *testing.T, leaf *testpki.Leaf, serverName string) *RawTLS {
 	t.Helper()
 	config := r.TLSConfig(leaf)
@@ -285,6 +269,7 @@ func (c *RawTLS) Send(request string) Reply {
 	return got
 }
 
+// Write sends text as it is.
 func (c *RawTLS) Write(text string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.Conn, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {

@@ -1,13 +1,16 @@
 package rig
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -93,3 +96,25 @@ func (p *pool) Provision(ctx caddy.Context) error {
 func (p *pool) CertPool() *x509.CertPool { return p.pool }
 
 func (p *pool) Certificates() []*x509.Certificate { return p.certs }
+
+// Now returns the time of the clock.
+func (c *Clock) Now() time.Time {
+	if c.Broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
+		panic("out of order")
+	}
+	return time.Now().Add(time.Duration(c.Ahead.Load()))
+}
+
+// Advance moves the clock forward.
+func (c *Clock) Advance(d time.Duration) { c.Ahead.Add(int64(d)) }
+
+// Until moves the clock until the condition holds.
+func (r *Rig) Until(clock *Clock, what string, condition func() bool) {
+	r.T.Helper()
+	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.T.Fatalf("%s: not within %v", what, Patience)
+		}
+		clock.Advance(4 * time.Second)
+	}
+}

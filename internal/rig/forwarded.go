@@ -21,6 +21,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// KeyHash is the SHA-256 hash of the leaf's public key in hex.
 func KeyHash(leaf *testpki.Leaf) string {
 	sum := sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
@@ -36,10 +37,12 @@ type Forwarder struct {
 // Send makes the request one that the proxy forwards for the client.
 func (f Forwarder) Send(leaf *testpki.Leaf) func(*http.Request) { return With(f.Header, f.Value(leaf)) }
 
+// EscapedPEM is how nginx writes a certificate.
 func EscapedPEM(leaf *testpki.Leaf) string {
 	return strings.ReplaceAll(url.QueryEscape(string(leaf.PEM())), "+", "%20")
 }
 
+// Base64DER is how HAProxy writes a certificate.
 func Base64DER(leaf *testpki.Leaf) string { return base64.StdEncoding.EncodeToString(leaf.Cert.Raw) }
 
 var (
@@ -89,6 +92,8 @@ type ForwardingRig struct {
 	Billing, Sensor, Stranger, Proxy *testpki.Leaf
 }
 
+// NewForwardingRig returns a rig with a client and a proxy; Caddy is not
+// running yet.
 func NewForwardingRig(t *testing.T) *ForwardingRig {
 	r := New(t)
 	f := &ForwardingRig{r, r.Issue("billing"), r.SelfSigned("sensor"), r.Issue("stranger"), r.SelfSigned("proxy")}
@@ -183,6 +188,7 @@ func (r *Rig) WantRefusal(t *testing.T, got Reply, realm, reason string) LogEntr
 	return entry
 }
 
+// AskToken asks for an access token of the client.
 func AskToken(c *Caller, url, clientID string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	options = append(options, WithBody("application/x-www-form-urlencoded", "grant_type=client_credentials&client_id="+clientID))
@@ -218,6 +224,8 @@ func (r *Rig) WantToken(t *testing.T, got Reply, clientID string, leaf *testpki.
 	}
 }
 
+// WantNoToken fails the test unless the token endpoint refused the client, with
+// this reason in the log.
 func (r *Rig) WantNoToken(t *testing.T, got Reply, reason string) {
 	t.Helper()
 	got.WantStatus(t, http.StatusUnauthorized)

@@ -140,3 +140,12 @@ func (r *Rig) Await(t *testing.T, what string, holds func() bool) {
 		}
 	}
 }
+
+// Revoke revokes a token as the client.
+func (r *Rig) Revoke(t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string, parameters ...string) {
+	t.Helper()
+	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/revocation", Query(clientID, token, parameters...)).WantStatus(t, http.StatusOK)
+	if got.Body != "" || got.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("a revocation is answered %q with %v", got.Body, got.Header)
+	}
+}

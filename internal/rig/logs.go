@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type logSink struct {
 
 type LogEntry map[string]any
 
+// Str returns a field that is a string, "" if there is none.
 func (e LogEntry) Str(field string) string {
 	text, _ := e[field].(string)
 	return text
@@ -190,4 +192,11 @@ func (l *logs) OpenWriter() (io.WriteCloser, error) {
 	logSinksMu.Lock()
 	defer logSinksMu.Unlock()
 	return logSinks[l.Sink], nil
+}
+
+// Said returns the log lines with this message and, in their error, the texts.
+func (r *Rig) Said(message string, texts ...string) []LogEntry {
+	return r.Logs.All(func(entry LogEntry) bool {
+		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })
+	})
 }

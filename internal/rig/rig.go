@@ -5,21 +5,15 @@
 package rig
 
 import (
-	"bytes"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -165,6 +159,7 @@ func (r *Rig) Issue(name string, opts ...testpki.Option) *testpki.Leaf {
 	return r.IssueBy(r.CA, name, opts...)
 }
 
+// IssueBy is [Rig.Issue] under another CA.
 func (r *Rig) IssueBy(ca *testpki.CA, name string, opts ...testpki.Option) *testpki.Leaf {
 	r.T.Helper()
 	leaf := testpki.MustIssue(r.T, ca, append([]testpki.Option{testpki.CommonName(name)}, opts...)...)
@@ -243,6 +238,7 @@ func (r *Rig) Load(global, sites string) error {
 	return caddy.Load(config, true)
 }
 
+// Adapt turns the Caddyfile into JSON, with the names in @…@ filled in.
 func (r *Rig) Adapt(global, sites string) ([]byte, error) {
 	r.generation++
 	r.Caddyfile = r.Fill(strings.Replace(prelude, "@GLOBAL@", global, 1) + sites)
@@ -255,6 +251,7 @@ func (r *Rig) Adapt(global, sites string) ([]byte, error) {
 	return json.Marshal(object)
 }
 
+// Fill replaces the names in @…@; see [Rig.Start].
 func (r *Rig) Fill(text string) string {
 	admin := "off"
 	if r.AdminOn {
@@ -285,15 +282,6 @@ func FreePort(t testing.TB) string {
 	t.Fatal("found no port that is free for TCP and UDP")
 	return ""
 }
-
-func (c *Clock) Now() time.Time {
-	if c.Broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
-		panic("out of order")
-	}
-	return time.Now().Add(time.Duration(c.Ahead.Load()))
-}
-
-func (c *Clock) Advance(d time.Duration) { c.Ahead.Add(int64(d)) }
 
 // CertificatesOf parses the certificates of a PEM file.
 func CertificatesOf(text []byte) (certs []*x509.Certificate, err error) {
@@ -328,80 +316,4 @@ func JSON(t *testing.T, text string) map[string]any {
 		t.Fatalf("%v in %.300q", err, text)
 	}
 	return object
-}
-
-// Ask sends a request to the admin endpoint.
-func (r *Rig) Ask(t *testing.T, method, path, body string) (status int, answer string) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+r.Admin+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(text)
-}
-
-// Metrics returns what Caddy's admin endpoint tells a Prometheus server.
-func (r *Rig) Metrics(t *testing.T) string {
-	t.Helper()
-	response, err := http.Get("http://127.0.0.1:" + r.Admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s %v", response.Status, err)
-	}
-	return string(body)
-}
-
-// CRL makes a CRL of the rig's CA with a number and these certificates on it.
-func (r *Rig) CRL(number int64, revoked ...*testpki.Leaf) []byte {
-	r.T.Helper()
-	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
-	for _, leaf := range revoked {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
-			SerialNumber: leaf.Cert.SerialNumber, RevocationTime: time.Now().Add(-time.Minute),
-		})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, r.CA.Cert, r.CA.Key)
-	if err != nil {
-		r.T.Fatal(err)
-	}
-	return der
-}
-
-func (r *Rig) Revoke(t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string, parameters ...string) {
-	t.Helper()
-	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/revocation", Query(clientID, token, parameters...)).WantStatus(t, http.StatusOK)
-	if got.Body != "" || got.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("a revocation is answered %q with %v", got.Body, got.Header)
-	}
-}
-
-// Until moves the clock until the condition holds.
-func (r *Rig) Until(clock *Clock, what string, condition func() bool) {
-	r.T.Helper()
-	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.T.Fatalf("%s: not within %v", what, Patience)
-		}
-		clock.Advance(4 * time.Second)
-	}
-}
-
-// Said returns the log lines with this message and, in their error, the texts.
-func (r *Rig) Said(message string, texts ...string) []LogEntry {
-	return r.Logs.All(func(entry LogEntry) bool {
-		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })
-	})
 }

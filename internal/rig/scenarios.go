@@ -76,6 +76,8 @@ mtls {
 }
 `
 
+// ClockRealmOf is a realm like [BillingAndSensor] with an issuer and the clock
+// of the test.
 func ClockRealmOf(t *testing.T) string { return strings.Replace(clockRealm, "CLOCK", t.Name(), 1) }
 
 // OneSession offers the session of any server to every server.

@@ -1,8 +1,13 @@
 package rig
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // Eventually asks over one open connection until the answer is what it should be.
@@ -16,4 +21,20 @@ func (c *Caller) Eventually(t *testing.T, status int) Reply {
 	}
 	t.Fatalf("still %d, want %d", got.Status, status)
 	return got
+}
+
+// CRL makes a CRL of the rig's CA with a number and these certificates on it.
+func (r *Rig) CRL(number int64, revoked ...*testpki.Leaf) []byte {
+	r.T.Helper()
+	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
+	for _, leaf := range revoked {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
+			SerialNumber: leaf.Cert.SerialNumber, RevocationTime: time.Now().Add(-time.Minute),
+		})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, r.CA.Cert, r.CA.Key)
+	if err != nil {
+		r.T.Fatal(err)
+	}
+	return der
 }

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -64,4 +65,25 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Method: r.Method, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
 		Body: string(body), Header: r.Header, Trailer: r.Trailer,
 	})
+}
+
+// upgrade tells which identity came with a protocol upgrade and then echoes
+// lines.
+func (u *Upstream) upgrade(w http.ResponseWriter, r *http.Request) {
+	conn, stream, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	fmt.Fprintf(stream, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\nhello %q\n",
+		r.Header.Get("Upgrade"), r.Header.Values("X-Client-ID"))
+	_ = stream.Flush()
+	for {
+		line, err := stream.ReadString('\n')
+		if err != nil {
+			return
+		}
+		_, _ = stream.WriteString("echo " + line)
+		_ = stream.Flush()
+	}
 }
