@@ -1,11 +1,10 @@
 package mtlsauth
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -75,17 +74,21 @@ func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys
 		}
 		return keyring.Fixed(ring), key.ID(), nil
 	}
-	keys = keyring.Managed(&keyring.Store{
+	keys, err = keyring.Managed(keyring.Config{
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
 		Now: realm.app.Now, Report: realm.reportKeys,
 	}, realm.runningKeys())
+	if err != nil {
+		return nil, "", err
+	}
 	// storage that fails is reported, and asked again by the upkeep
 	_, _ = keys.Load(realm.app.ctx)
-	for _, key := range verify {
-		if info := keys.Info(key.ID); info.State != keyring.StateVerify {
-			return nil, "", fmt.Errorf("verify_key: the key '%s' is one of this issuer's own keys; remove it", key.ID)
+	for _, info := range keys.Infos() {
+		own := info.State != keyring.StateVerify
+		if own && slices.ContainsFunc(verify, func(key *keyring.VerifyKey) bool { return key.ID == info.ID }) {
+			return nil, "", fmt.Errorf("verify_key: the key '%s' is one of this issuer's own keys; remove it", info.ID)
 		}
 	}
 	return keys, "", nil
@@ -140,15 +143,6 @@ func (realm *Realm) reportKeys(event, key string, err error) {
 	default:
 		realm.app.logger.Error("signing key in storage", append(fields, zap.Error(err))...)
 	}
-}
-
-// keepKeys is the upkeep of managed keys: it makes the first one if storage has
-// none, and reads storage and does what is due from then on.
-func (realm *Realm) keepKeys(ctx context.Context) {
-	keys := realm.authority.keys
-	ticker := time.NewTicker(cmp.Or(keys.RefreshInterval(), time.Hour))
-	defer ticker.Stop()
-	keys.Keep(ctx, ticker.C)
 }
 
 // countKeys returns how many keys there are of each state.

@@ -13,7 +13,7 @@ const upkeepInterval = 250 * time.Millisecond
 // kind must not hold up another, so each has its own turn.
 func (realm *Realm) startUpkeep(ctx context.Context) {
 	if realm.authority != nil {
-		go realm.keepKeys(ctx)
+		go realm.authority.keys.Keep(ctx)
 		go realm.keepRevocations(ctx)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {

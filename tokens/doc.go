@@ -7,7 +7,8 @@
 // A server needs three things: keys, an [Issuer] over them, and for each token
 // request a [Grant] that says what the authenticated client may have.
 //
-//	keys := keyring.Managed(&keyring.Store{Storage: storage, Realm: "default", Issuer: url}, nil)
+//	keys, err := keyring.Managed(keyring.Config{Storage: storage, Realm: "default", Issuer: url}, nil)
+//	...
 //	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Scopes: []string{"api1"}}, keys)
 //	...
 //	req, oauthErr := tokens.ParseTokenRequest(r)

@@ -17,12 +17,15 @@ import (
 // certificates, and lookUp says which client a certificate belongs to.
 func Example() {
 	const url = "https://auth.example.com"
-	store := &keyring.Store{
+	keys, err := keyring.Managed(keyring.Config{
 		Storage: &certmagic.FileStorage{Path: "/var/lib/auth"},
 		Realm:   "default",
 		Issuer:  url,
+	}, nil)
+	if err != nil {
+		log.Fatal(err)
 	}
-	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Audience: []string{"api"}}, keyring.Managed(store, nil))
+	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Audience: []string{"api"}}, keys)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func TestMintGatewayBounds(t *testing.T) {
 func TestMintGatewayWithoutKeys(t *testing.T) {
 	storage := newStorage(t)
 	storage.OnList = func(context.Context, string) error { return errors.New("down") }
-	keys := managedKeys(storage, testenv.NewClock())
+	keys := managedKeys(t, storage, testenv.NewClock())
 	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: testenv.NewClock().Now}, keys)
 	if err != nil {
 		t.Fatal(err)

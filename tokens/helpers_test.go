@@ -74,8 +74,13 @@ func exampleKey(t testing.TB) testKey {
 func fixedKeys(key testKey) *keyring.Source { return keyring.Fixed(keyring.New(key.Key)) }
 
 // managedKeys is a source of the keys in a storage.
-func managedKeys(storage certmagic.Storage, clock *testenv.Clock) *keyring.Source {
-	return keyring.Managed(&keyring.Store{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, nil)
+func managedKeys(t testing.TB, storage certmagic.Storage, clock *testenv.Clock) *keyring.Source {
+	t.Helper()
+	keys, err := keyring.Managed(keyring.Config{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
 }
 
 func newStorage(t testing.TB) *testenv.Storage { return testenv.NewStorage(t.TempDir()) }

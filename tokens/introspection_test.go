@@ -248,7 +248,7 @@ func TestWhileNothingIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	noKeys := managedKeys(broken, x.clock)
+	noKeys := managedKeys(t, broken, x.clock)
 	for name, tc := range map[string]struct {
 		keys        *keyring.Source
 		revocations *Revocations

@@ -37,7 +37,7 @@ func newManagedIssuer(t *testing.T, cfg IssuerConfig, storage certmagic.Storage)
 	t.Helper()
 	clock := testenv.NewClock()
 	cfg.URL, cfg.Now = testURL, clock.Now
-	issuer, err := NewIssuer(cfg, managedKeys(storage, clock))
+	issuer, err := NewIssuer(cfg, managedKeys(t, storage, clock))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,13 +67,21 @@ func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
 
 func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
 	clock := testenv.NewClock()
-	store := &keyring.Store{Storage: newStorage(t), Realm: "default", Issuer: testURL, Now: clock.Now, AnnounceFor: 10 * time.Minute}
-	keys := keyring.Managed(store, nil)
-	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: clock.Now}, keys)
+	cfg := keyring.Config{Storage: newStorage(t), Realm: "default", Issuer: testURL, Now: clock.Now, AnnounceFor: 10 * time.Minute}
+	before, err := keyring.Managed(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := keys.Ensure(t.Context()); err != nil {
+	if _, err := before.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Algorithm = keyring.EdDSA
+	keys, err := keyring.Managed(cfg, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: clock.Now}, keys)
+	if err != nil {
 		t.Fatal(err)
 	}
 	want := func(algs string) {
@@ -83,7 +91,6 @@ func TestMetadataNamesEveryPublishedAlgorithm(t *testing.T) {
 		}
 	}
 	want(`"ES256"`)
-	store.Algorithm = keyring.EdDSA
 	if _, err := keys.Rotate(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,11 @@ func TestR26_AuthMethods(t *testing.T) {
 
 func TestMetadataNamesTheAlgorithm(t *testing.T) {
 	for _, alg := range keyring.Algorithms() {
-		issuer, err := NewIssuer(IssuerConfig{URL: testURL}, keyring.Managed(&keyring.Store{Algorithm: alg}, nil))
+		keys, err := keyring.Managed(keyring.Config{Storage: newStorage(t), Realm: "default", Issuer: testURL, Algorithm: alg}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		issuer, err := NewIssuer(IssuerConfig{URL: testURL}, keys)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -367,7 +367,7 @@ func TestKeysNotRead(t *testing.T) {
 	v := newVerifierTest(t)
 	storage := newStorage(t)
 	storage.OnList = func(context.Context, string) error { return errors.New("down") }
-	v.config.Keys = managedKeys(storage, v.clock)
+	v.config.Keys = managedKeys(t, storage, v.clock)
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeysUnavailable)
 	v.config.Keys = fixedKeys(mustKey(t, keyring.ES256))
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeyUnknown)

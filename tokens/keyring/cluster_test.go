@@ -66,15 +66,15 @@ func newCluster(t *testing.T, skews ...time.Duration) *cluster {
 
 // start starts a node anew, or reloads it if running is its source.
 func (c *cluster) start(n *node, running *Source) {
-	store, log := newStore(c.t, n.storage)
+	store, log := newTestStore(c.t, n.storage)
 	store.RotateEvery, store.AnnounceFor = MinRotateEvery, 10*time.Minute
 	store.Now = func() time.Time { return c.clock.Now().Add(n.skew) }
-	n.Source, n.log = Managed(store, running), log
+	n.Source, n.log = mustManaged(c.t, store, running), log
 }
 
 // refresh lets a node read storage, as it does at each interval.
 func (n *node) refresh() error {
-	a := n.begin(n.upkeep)
+	a, _ := n.attempt(n.upkeep)
 	<-a.done
 	n.behind = a.err != nil
 	return a.err
@@ -88,7 +88,7 @@ func (c *cluster) mint(by int) {
 		return
 	}
 	lifetime := time.Duration(n.LimitLifetime(ring, int64(time.Hour/time.Second))) * time.Second
-	c.tokens[signed{ring.Signing().ID(), by}] = n.store.now().Add(lifetime)
+	c.tokens[signed{ring.Signing().ID(), by}] = n.store.Now().Add(lifetime)
 	c.kids[ring.Signing().ID()] = true
 }
 
@@ -102,7 +102,7 @@ func (c *cluster) check() {
 			continue
 		}
 		for token, exp := range c.tokens {
-			if !exp.After(n.store.now()) {
+			if !exp.After(n.store.Now()) {
 				continue
 			}
 			if _, known := ring.PublicKey(token.kid); !known {
@@ -229,7 +229,7 @@ func TestKeysAreDeletedInTheEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		names, err := c.nodes[0].storage.List(t.Context(), c.nodes[0].store.prefix(), false)
+		names, err := c.nodes[0].storage.List(t.Context(), c.nodes[0].store.folder(), false)
 		if err != nil || len(names) > 40 {
 			t.Fatalf("%d objects in storage, %v", len(names), err)
 		}

@@ -100,9 +100,6 @@ func (k *Key) ID() string { return k.id }
 // Algorithm returns the algorithm the key signs with.
 func (k *Key) Algorithm() Algorithm { return k.algorithm }
 
-// Created returns when the key was made; zero if that is not known.
-func (k *Key) Created() time.Time { return k.created }
-
 // Public returns the public half as it is published (RFC 7517 §4), with `use`,
 // `alg` and `kid`.
 func (k *Key) Public() jose.JSONWebKey { return k.public }

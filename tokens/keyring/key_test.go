@@ -49,8 +49,8 @@ func TestGenerateFitsItsAlgorithm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if key.Algorithm() != alg || !key.Created().Equal(testenv.Now) {
-			t.Errorf("%s: got algorithm %s, created %v", alg, key.Algorithm(), key.Created())
+		if key.Algorithm() != alg || !key.created.Equal(testenv.Now) {
+			t.Errorf("%s: got algorithm %s, created %v", alg, key.Algorithm(), key.created)
 		}
 	}
 	if _, err := Generate("HS256"); err == nil {

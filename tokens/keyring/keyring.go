@@ -25,9 +25,10 @@ type Keyring struct {
 	infos  []Info
 	jwks   Document
 
-	// life is what the snapshot was derived from, nil unless keys are managed
-	life lifeline
-	// until is when life gives another snapshot, zero for never
+	// schedule is what the snapshot was derived from, empty unless the keys are
+	// managed
+	schedule schedule
+	// until is when schedule gives another snapshot, zero for never
 	until time.Time
 	// longest is the lifetime that no token of the signing key may exceed,
 	// zero for any
@@ -119,10 +120,6 @@ func (r *Keyring) publish() {
 
 // Signing returns the key that signs.
 func (r *Keyring) Signing() *Key { return r.keys[0] }
-
-// Keys returns all published keys that sign, have signed or will, the signing
-// key first.
-func (r *Keyring) Keys() []*Key { return slices.Clone(r.keys) }
 
 // Infos describes every published key, the signing key first.
 func (r *Keyring) Infos() []Info { return slices.Clone(r.infos) }

@@ -32,20 +32,3 @@ func findVerifyKey(keys []*VerifyKey, kid string) (PublicKey, bool) {
 	}
 	return PublicKey{}, false
 }
-
-// PublicKey returns the key of the current keyring with that `kid`. If there is
-// none, storage is read soon, in the background: see [Source.RefreshSoon].
-func (s *Source) PublicKey(kid string) (key PublicKey, known bool) {
-	if ring := s.Current(); ring != nil {
-		key, known = ring.PublicKey(kid)
-	} else {
-		key, known = findVerifyKey(s.store.VerifyKeys, kid)
-	}
-	if !known {
-		s.RefreshSoon()
-	}
-	return key, known
-}
-
-// Ready reports whether there is a keyring.
-func (s *Source) Ready() bool { return s.Current() != nil }

@@ -118,8 +118,8 @@ func TestEmergency(t *testing.T) {
 	if err := b.refresh(); err != nil {
 		t.Fatal(err)
 	}
-	files, _ := a.storage.List(t.Context(), a.store.prefix(), false)
-	if slices.Contains(files, a.store.path(first)) || !slices.Contains(files, a.store.retirementPath(first)) {
+	files, _ := a.storage.List(t.Context(), a.store.folder(), false)
+	if slices.Contains(files, a.store.keyPath(first)) || !slices.Contains(files, a.store.retirementPath(first)) {
 		t.Errorf("storage has %v", files)
 	}
 	if err := a.refresh(); err != nil {
@@ -129,7 +129,7 @@ func TestEmergency(t *testing.T) {
 	if err := b.refresh(); err != nil {
 		t.Fatal(err)
 	}
-	files, _ = a.storage.List(t.Context(), a.store.prefix(), false)
+	files, _ = a.storage.List(t.Context(), a.store.folder(), false)
 	if slices.ContainsFunc(files, func(name string) bool { return strings.HasSuffix(name, retirementSuffix) }) {
 		t.Errorf("storage has %v", files)
 	}

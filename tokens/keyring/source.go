@@ -20,112 +20,108 @@ const (
 	attemptTimeout = 30 * time.Second
 	// retryPause is how long after a failure no request makes a new attempt.
 	retryPause = 2 * time.Second
-	// askPause is how often those who do not know a key can have storage read.
+	// askPause is how often an unknown `kid` can have storage read.
 	askPause = 5 * time.Second
 )
 
-// Source hands out the keyring at run time: a fixed one, or one that is
-// managed in storage and may not be there yet. It is safe for concurrent use.
+// ErrNoKey means that storage could be read and holds no key of this issuer.
+var ErrNoKey = errors.New("there is no signing key in storage")
+
+// Source hands out the keyring at run time: a fixed one, or one that is managed
+// in storage and may not be there yet. It is safe for concurrent use.
 type Source struct {
 	current atomic.Pointer[Keyring]
-	store   *Store // nil if fixed
+	store   *store // nil if fixed
 	wait    time.Duration
 
 	read  atomic.Int64 // when storage was last read, Unix seconds
 	asked atomic.Int64 // when storage may be asked again, Unix nanoseconds
 
-	mu      sync.Mutex
-	running *attempt
-	failure error // of the last attempt
-	retryAt time.Time
-	down    bool // it has been reported that storage fails
+	attempts attempts
+	mu       sync.Mutex
+	failure  error // of the last attempt
+	retryAt  time.Time
 }
 
-// attempt is one run of storage that several callers wait for.
-type attempt struct {
-	began time.Time
-	done  chan struct{}
-	ring  *Keyring
-	kid   string // of the key that was made on demand
-	err   error
-}
-
-// Fixed is the source of a keyring that never changes, such as that of a
-// key file.
+// Fixed is the source of a keyring that never changes, such as that of a key
+// file.
 func Fixed(ring *Keyring) *Source {
 	s := &Source{}
 	s.current.Store(ring)
 	return s
 }
 
-// Managed is the source of the keys in store. It reads nothing yet. running
-// is the source that it takes the place of, or nil: its keys are used at once,
-// so that a server that reloads its configuration while storage is away goes
-// on signing and publishes what it did. Keys of another issuer and fixed ones
-// are not taken over.
-func Managed(store *Store, running *Source) *Source {
+// Managed is the source of the keys in a storage. It reads nothing yet. running
+// is the source that it replaces, or nil: its keys are used at once, so that a
+// server that reloads its configuration while storage is away goes on signing
+// and publishes what it did. Keys of another issuer and fixed ones are not taken
+// over. Errors name the setting that is wrong and the remedy.
+func Managed(cfg Config, running *Source) (*Source, error) {
+	store, err := newStore(cfg)
+	if err != nil {
+		return nil, err
+	}
 	s := &Source{store: store, wait: ensureWait}
 	if running == nil || running.store == nil || running.store.Issuer != store.Issuer {
-		return s
+		return s, nil
 	}
-	store.rememberAll(running.store)
 	if ring := running.current.Load(); ring != nil {
-		s.current.Store(ring.life.ring(store.now(), store.VerifyKeys))
+		s.current.Store(ring.schedule.ring(store.Now(), store.VerifyKeys))
 		s.read.Store(running.read.Load())
 	}
-	return s
+	return s, nil
 }
 
 // Current returns the keyring, or nil if there is none yet. It never blocks. A
-// key whose time has come signs from that moment on, whether or not storage
-// can be reached.
+// key whose time has come signs from that moment on, whether or not storage can
+// be reached.
 func (s *Source) Current() *Keyring {
 	ring := s.current.Load()
 	if ring == nil || ring.until.IsZero() {
 		return ring
 	}
-	now := s.store.now()
+	now := s.store.Now()
 	if now.Before(ring.until) {
 		return ring
 	}
-	return s.swap(ring, ring.life.ring(now, s.store.VerifyKeys))
+	return s.swap(ring, ring.schedule.ring(now, s.store.VerifyKeys))
 }
 
-// swap puts a keyring in the place of another, and returns the current one.
+// swap replaces one keyring by another, and returns the current one.
 func (s *Source) swap(old, ring *Keyring) *Keyring {
 	if !s.current.CompareAndSwap(old, ring) {
 		return s.current.Load()
 	}
 	if old != nil && old.Signing().id != ring.Signing().id {
-		s.store.report(EventActive, s.store.path(ring.Signing().id), nil)
+		s.store.Report(EventActive, s.store.keyPath(ring.Signing().id), nil)
 	}
 	return ring
 }
 
 // use makes the keys the current ones, unless there are none.
-func (s *Source) use(keys lifeline) *Keyring {
-	ring := keys.ring(s.store.now(), s.store.VerifyKeys)
+func (s *Source) use(keys schedule) *Keyring {
+	ring := keys.ring(s.store.Now(), s.store.VerifyKeys)
 	if ring == nil {
 		return s.Current()
 	}
 	for old := s.current.Load(); s.swap(old, ring) != ring; {
-		old = s.current.Load() // a request has just derived one from the keys of before
+		old = s.current.Load() // a request has just replaced the previous keyring
 	}
 	return ring
 }
 
-// held are the keys that this node has.
-func (s *Source) held() lifeline {
+// localKeys are the keys that this node has.
+func (s *Source) localKeys() schedule {
 	if ring := s.current.Load(); ring != nil {
-		return ring.life
+		return ring.schedule
 	}
-	return nil
+	return schedule{}
 }
 
-// Algorithm returns what new keys sign with.
+// Algorithm returns the algorithm that new keys sign with.
 func (s *Source) Algorithm() Algorithm {
 	if s.store != nil {
-		return s.store.algorithm()
+		return s.store.Algorithm
 	}
 	return s.Current().Signing().Algorithm()
 }
@@ -151,16 +147,23 @@ func (s *Source) Infos() []Info {
 	return infos
 }
 
-// Info describes the published key with that `kid`; it is zero if there is
-// none.
-func (s *Source) Info(kid string) Info {
-	for _, info := range s.Infos() {
-		if info.ID == kid {
-			return info
-		}
+// PublicKey returns the key of the current keyring with that `kid`. If there is
+// none, another node may have made it, so storage is read soon, in the
+// background.
+func (s *Source) PublicKey(kid string) (key PublicKey, known bool) {
+	if ring := s.Current(); ring != nil {
+		key, known = ring.PublicKey(kid)
+	} else {
+		key, known = findVerifyKey(s.store.VerifyKeys, kid)
 	}
-	return Info{}
+	if !known {
+		s.refreshSoon()
+	}
+	return key, known
 }
+
+// Ready reports whether there is a keyring.
+func (s *Source) Ready() bool { return s.Current() != nil }
 
 // MaxAge is how long the JWKS may be cached: 5 minutes, or less where keys are
 // announced for less than 25.
@@ -169,6 +172,20 @@ func (s *Source) MaxAge() time.Duration {
 		return maxJWKSAge
 	}
 	return s.store.maxAge()
+}
+
+// LimitLifetime returns the lifetime of a token of that keyring, in seconds: as
+// asked for, but never longer than storage says tokens of the signing key last,
+// because the key is published no longer than that. A longer lifetime is
+// recorded in the background, for later tokens.
+func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
+	longest := int64(ring.longest / time.Second)
+	if longest == 0 || seconds <= longest {
+		return seconds
+	}
+	s.store.extendLifetime(time.Duration(min(seconds, int64(maxLongestToken/time.Second))) * time.Second)
+	s.refreshSoon()
+	return longest
 }
 
 // LastRead returns when storage was last read without an error; zero if never,
@@ -182,17 +199,17 @@ func (s *Source) LastRead() time.Time {
 
 // Load reads the keyring from storage, without changing anything there, and
 // makes it the current one. It waits 5 s at most. If it fails the current one
-// stays. It returns the errors of [Store.Load].
+// stays. The error is [ErrNoKey] if there is no key, or that of storage.
 func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	if s.store == nil {
 		return s.Current(), nil
 	}
-	a, err := s.await(ctx, func(ctx context.Context, a *attempt) (lifeline, error) {
-		found, err := s.store.look(ctx, s.held())
-		if err == nil && len(found.keys) == 0 {
+	a, err := s.runAlone(ctx, func(ctx context.Context) (schedule, error) {
+		_, keys, err := s.store.load(ctx, s.localKeys())
+		if err == nil && len(keys.keys) == 0 {
 			err = ErrNoKey
 		}
-		return found.keys, err
+		return keys, err
 	})
 	if err != nil {
 		return nil, err
@@ -200,25 +217,22 @@ func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	return a.ring, a.err
 }
 
-// Ensure returns the keyring and, if there is none yet, loads or creates it.
-// Any number of callers share one attempt; each waits for it until its ctx
-// ends, 5 s at most. For 2 s after an attempt has failed its error is returned
-// at once, so that requests do not hammer a storage that is down.
+// Ensure returns the keyring and, if there is none yet, loads or creates it. Any
+// number of callers share one attempt; each waits for it until its ctx ends, 5 s
+// at most. For 2 s after an attempt has failed its error is returned at once, so
+// that requests do not hammer a storage that is down.
 func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 	if ring := s.Current(); ring != nil {
 		return ring, nil
 	}
 	s.mu.Lock()
-	failure := s.failure
-	if s.running != nil || !s.store.now().Before(s.retryAt) {
-		failure = nil
-	}
+	failure, retryAt := s.failure, s.retryAt
 	s.mu.Unlock()
-	if failure != nil {
+	if failure != nil && s.store.Now().Before(retryAt) {
 		return nil, failure
 	}
-	a, err := s.waitFor(ctx, s.begin(s.upkeep))
-	if err != nil {
+	a, _ := s.attempt(s.upkeep)
+	if err := s.waitFor(ctx, a); err != nil {
 		return nil, err
 	}
 	if a.ring == nil {
@@ -227,109 +241,111 @@ func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 	return a.ring, nil
 }
 
-// upkeep reads storage and does what is due there.
-func (s *Source) upkeep(ctx context.Context, _ *attempt) (lifeline, error) {
-	return s.store.maintain(ctx, s.held())
+// Keep reads storage at once and then every 30 s, or five times while a key is
+// announced if that is more often, and does what is due there, until ctx is
+// done. A storage that hangs is asked nothing more until it answers; that is
+// reported like any failure. With fixed keys it returns at once.
+func (s *Source) Keep(ctx context.Context) {
+	if s.store == nil {
+		return
+	}
+	source.Poll(ctx, s.store.refreshInterval(), func(context.Context) error {
+		a, _ := s.attempt(s.upkeep)
+		if waited := s.store.Now().Sub(a.began); waited >= attemptTimeout {
+			s.note(fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
+		}
+		return nil
+	}, nil)
 }
 
-// await runs work once nothing else runs.
-func (s *Source) await(ctx context.Context, work func(context.Context, *attempt) (lifeline, error)) (*attempt, error) {
+// refreshSoon asks for storage to be read in the background. It costs next to
+// nothing and does something every 5 s at most, because anybody can invent a
+// `kid`.
+func (s *Source) refreshSoon() {
+	if s.store == nil {
+		return
+	}
+	now := s.store.Now().UnixNano()
+	next := s.asked.Load()
+	if now < next || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
+		return
+	}
+	go s.attempt(s.upkeep)
+}
+
+// Wait returns when no attempt to read or change keys is running, or when ctx is
+// done. Whoever shuts down calls it, so that no key is half written.
+func (s *Source) Wait(ctx context.Context) { s.attempts.wait(ctx) }
+
+// upkeep reads storage and does what is due there.
+func (s *Source) upkeep(ctx context.Context) (schedule, error) {
+	return s.store.maintain(ctx, s.localKeys())
+}
+
+// runAlone does some work on storage once no other is running.
+func (s *Source) runAlone(ctx context.Context, work func(context.Context) (schedule, error)) (*attempt, error) {
 	for {
-		a, mine := s.start(work)
-		if _, err := s.waitFor(ctx, a); err != nil {
+		a, started := s.attempt(work)
+		if err := s.waitFor(ctx, a); err != nil {
 			return nil, err
 		}
-		if mine {
+		if started {
 			return a, nil
 		}
 	}
 }
 
 // waitFor waits for an attempt, for as long as a request may.
-func (s *Source) waitFor(ctx context.Context, a *attempt) (*attempt, error) {
+func (s *Source) waitFor(ctx context.Context, a *attempt) error {
 	timeout := time.NewTimer(s.wait)
 	defer timeout.Stop()
 	select {
 	case <-a.done:
-		return a, nil
+		return nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the signing keys: %w", ctx.Err())
+		return fmt.Errorf("waiting for the signing keys: %w", ctx.Err())
 	case <-timeout.C:
-		return nil, fmt.Errorf("storage did not answer about the signing keys within %v", s.wait)
+		return fmt.Errorf("storage did not answer about the signing keys within %v", s.wait)
 	}
 }
 
-// begin returns the running attempt, or starts one with that work.
-func (s *Source) begin(work func(context.Context, *attempt) (lifeline, error)) *attempt {
-	a, _ := s.start(work)
-	return a
-}
-
-func (s *Source) start(work func(context.Context, *attempt) (lifeline, error)) (a *attempt, mine bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.running != nil {
-		return s.running, false
-	}
-	a = &attempt{began: s.store.now(), done: make(chan struct{})}
-	s.running = a
-	go s.run(a, work)
-	return a, true
-}
-
-// run carries out one attempt. It belongs to no single request, so it ends
-// with none.
-func (s *Source) run(a *attempt, work func(context.Context, *attempt) (lifeline, error)) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
-	defer cancel()
-	keys, err := guard(ctx, a, work)
-	a.ring, a.err = s.use(keys), err
-
-	s.finished(a.err)
-	close(a.done)
-}
-
-// finished notes how an attempt ended, and reports it if storage worked before
-// and does not any more, or the other way round. That there is no key yet, or
-// a next one already, is no failure.
-func (s *Source) finished(err error) {
-	if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
-		err = nil
-	}
-	if err == nil {
-		s.read.Store(s.store.now().Unix())
-	}
-	s.mu.Lock()
-	s.running = nil
-	s.failure, s.retryAt = err, s.store.now().Add(retryPause)
-	changed := s.down != (err != nil)
-	s.down = err != nil
-	s.mu.Unlock()
-	switch {
-	case changed && err != nil:
-		s.store.report(EventUnavailable, s.store.prefix(), err)
-	case changed:
-		s.store.report(EventReadable, s.store.prefix(), nil)
-	}
+// attempt joins the running attempt, or starts one that does that work and uses
+// the keys that come out.
+func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attempt, started bool) {
+	return s.attempts.join(s.store.Now(), func() (*Keyring, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+		defer cancel()
+		keys, err := guard(ctx, work)
+		ring := s.use(keys)
+		if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
+			s.note(nil) // storage has answered
+		} else {
+			s.note(err)
+		}
+		return ring, err
+	})
 }
 
 // guard is work whose panic is an error.
-func guard(ctx context.Context, a *attempt, work func(context.Context, *attempt) (lifeline, error)) (keys lifeline, err error) {
+func guard(ctx context.Context, work func(context.Context) (schedule, error)) (keys schedule, err error) {
 	defer source.Recover("storage", &err)
-	return work(ctx, a)
+	return work(ctx)
 }
 
-// Wait returns when no attempt to read or change keys is running, or when ctx
-// is done. Whoever shuts down calls it, so that no key is half written.
-func (s *Source) Wait(ctx context.Context) {
+// note remembers the outcome of an attempt, and reports it if storage worked
+// before and does not any more, or the other way round.
+func (s *Source) note(err error) {
 	s.mu.Lock()
-	a := s.running
+	changed := (s.failure != nil) != (err != nil)
+	s.failure, s.retryAt = err, s.store.Now().Add(retryPause)
 	s.mu.Unlock()
-	if a == nil {
-		return
+	if err == nil {
+		s.read.Store(s.store.Now().Unix())
 	}
-	select {
-	case <-a.done:
-	case <-ctx.Done():
+	switch {
+	case changed && err != nil:
+		s.store.Report(EventUnavailable, s.store.folder(), err)
+	case changed:
+		s.store.Report(EventReadable, s.store.folder(), nil)
 	}
 }

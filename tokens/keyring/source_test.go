@@ -27,8 +27,8 @@ func TestFixedKeys(t *testing.T) {
 
 func TestManagedKeys(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	source := Managed(store, nil)
+	store, _ := newTestStore(t, storage)
+	source := mustManaged(t, store, nil)
 	if source.Current() != nil || source.Algorithm() != ES256 || len(storage.Calls()) != 0 {
 		t.Error("a new source has keys, or touched storage")
 	}
@@ -43,7 +43,7 @@ func TestManagedKeys(t *testing.T) {
 	if again, err := source.Ensure(t.Context()); err != nil || again != ring || len(storage.Calls()) != calls {
 		t.Error("storage is asked again although there are keys")
 	}
-	restarted := Managed(store, nil)
+	restarted := mustManaged(t, store, nil)
 	loaded, err := restarted.Load(t.Context())
 	if err != nil || loaded.Signing().ID() != ring.Signing().ID() || restarted.Current() != loaded {
 		t.Errorf("a restart does not load the key: %v", err)
@@ -52,14 +52,14 @@ func TestManagedKeys(t *testing.T) {
 
 func TestKeysSurviveAReloadWithoutStorage(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	running := Managed(store, nil)
+	store, _ := newTestStore(t, storage)
+	running := mustManaged(t, store, nil)
 	before, err := running.Ensure(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	storage.OnList = func(context.Context, string) error { return errors.New("down") }
-	source := Managed(store, running)
+	source := mustManaged(t, store, running)
 	if _, err := source.Load(t.Context()); err == nil {
 		t.Error("loading hides that storage is down")
 	}
@@ -71,14 +71,14 @@ func TestKeysSurviveAReloadWithoutStorage(t *testing.T) {
 func TestCallersShareOneAttempt(t *testing.T) {
 	const callers = 16
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	entered, release := make(chan struct{}), make(chan struct{})
 	storage.OnLock = func(context.Context, string) error {
 		close(entered)
 		<-release
 		return nil
 	}
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	rings := make([]*Keyring, callers)
 	var wg sync.WaitGroup
 	for n := range callers {
@@ -97,14 +97,14 @@ func TestCallersShareOneAttempt(t *testing.T) {
 
 func TestCallerStopsWaitingWithItsContext(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	entered, release := make(chan struct{}), make(chan struct{})
 	storage.OnLock = func(context.Context, string) error {
 		close(entered)
 		<-release
 		return nil
 	}
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-entered
@@ -123,14 +123,14 @@ func TestCallerStopsWaitingWithItsContext(t *testing.T) {
 
 func TestCallerWaitsNoLongerThanTheLimit(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	release := make(chan struct{})
 	defer close(release)
 	storage.OnList = func(context.Context, string) error { // deaf to its context
 		<-release
 		return errors.New("too late")
 	}
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	source.wait = time.Millisecond
 	if _, err := source.Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "within 1ms") {
 		t.Errorf("error is %v", err)
@@ -141,10 +141,10 @@ func TestFailureIsRememberedForAMoment(t *testing.T) {
 	down := errors.New("down")
 	now := testenv.NewClock()
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	store.Now = now.Now
 	storage.OnList = func(context.Context, string) error { return down }
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	for range 3 {
 		if _, err := source.Ensure(t.Context()); !errors.Is(err, down) {
 			t.Errorf("error is %v", err)
@@ -162,17 +162,17 @@ func TestFailureIsRememberedForAMoment(t *testing.T) {
 
 func TestPanickingStorageIsAnError(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	storage.OnLoad = func(context.Context, string) error { panic("boom") }
 	put(t, store, mustKey(t, ES256, testenv.Now), testURL)
-	if _, err := Managed(store, nil).Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "boom") {
+	if _, err := mustManaged(t, store, nil).Ensure(t.Context()); err == nil || !strings.Contains(err.Error(), "boom") {
 		t.Errorf("error is %v", err)
 	}
 }
 
 func TestWaitForTheKeyThatIsBeingStored(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	asked, release := make(chan struct{}), make(chan struct{})
 	storage.OnList = func(context.Context, string) error {
 		close(asked)
@@ -180,7 +180,7 @@ func TestWaitForTheKeyThatIsBeingStored(t *testing.T) {
 		storage.OnList = nil
 		return nil
 	}
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	source.Wait(t.Context()) // nothing is running
 	impatient, cancel := context.WithCancel(t.Context())
 	go func() { _, _ = source.Ensure(impatient) }()

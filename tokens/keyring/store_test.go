@@ -29,19 +29,53 @@ func (e *events) report(event, _ string, err error) {
 	e.err = append(e.err, err)
 }
 
-func newStore(t testing.TB, storage certmagic.Storage) (*Store, *events) {
+func newTestStore(t testing.TB, storage certmagic.Storage) (*store, *events) {
 	t.Helper()
 	log := &events{}
-	return &Store{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now, Report: log.report}, log
+	s, err := newStore(Config{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now, Report: log.report})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, log
+}
+
+// mustManaged makes a source of the keys in a store.
+func mustManaged(t testing.TB, s *store, running *Source) *Source {
+	t.Helper()
+	source, err := Managed(s.Config, running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source
+}
+
+// loadRing reads the keyring and changes nothing.
+func loadRing(ctx context.Context, s *store) (*Keyring, error) {
+	_, keys, err := s.load(ctx, schedule{})
+	return ringOf(s, keys, err)
+}
+
+// loadOrCreate reads the keyring and does what is due.
+func loadOrCreate(ctx context.Context, s *store) (*Keyring, error) {
+	keys, err := s.maintain(ctx, schedule{})
+	return ringOf(s, keys, err)
+}
+
+func ringOf(s *store, keys schedule, err error) (*Keyring, error) {
+	ring := keys.ring(s.Now(), s.VerifyKeys)
+	if ring == nil && err == nil {
+		err = ErrNoKey
+	}
+	return ring, err
 }
 
 // put stores a key as another node of the same or another issuer would have.
-func put(t testing.TB, s *Store, key *Key, issuer string) string {
+func put(t testing.TB, s *store, key *Key, issuer string) string {
 	t.Helper()
-	return putManaged(t, s, newManagedKey(key, key.created, time.Hour), issuer)
+	return putManaged(t, s, scheduledKey{key, key.created, time.Hour}, issuer)
 }
 
-func putManaged(t testing.TB, s *Store, key managedKey, issuer string) string {
+func putManaged(t testing.TB, s *store, key scheduledKey, issuer string) string {
 	t.Helper()
 	data, err := encodeStoredKey(key, issuer)
 	if err != nil {
@@ -50,18 +84,18 @@ func putManaged(t testing.TB, s *Store, key managedKey, issuer string) string {
 	return putRaw(t, s, key.ID(), data)
 }
 
-func putRaw(t testing.TB, s *Store, kid string, data []byte) string {
+func putRaw(t testing.TB, s *store, kid string, data []byte) string {
 	t.Helper()
-	name := s.path(kid)
+	name := s.keyPath(kid)
 	if err := s.Storage.Store(t.Context(), name, data); err != nil {
 		t.Fatal(err)
 	}
 	return name
 }
 
-func signingID(t testing.TB, s *Store) string {
+func signingID(t testing.TB, s *store) string {
 	t.Helper()
-	ring, err := s.Load(t.Context())
+	ring, err := loadRing(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +104,8 @@ func signingID(t testing.TB, s *Store) string {
 
 func TestLoadOnlyReads(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) {
+	store, _ := newTestStore(t, storage)
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) {
 		t.Errorf("error is %v, want ErrNoKey", err)
 	}
 	if storage.Count("lock")+storage.Count("store") != 0 {
@@ -85,13 +119,13 @@ func TestLoadOnlyReads(t *testing.T) {
 
 func TestRestartUsesTheSameKey(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	first, err := store.LoadOrCreate(t.Context())
+	store, _ := newTestStore(t, storage)
+	first, err := loadOrCreate(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	restarted, log := newStore(t, storage)
-	second, err := restarted.LoadOrCreate(t.Context())
+	restarted, log := newTestStore(t, storage)
+	second, err := loadOrCreate(t.Context(), restarted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +145,9 @@ func TestNodesThatStartTogetherMakeOneKey(t *testing.T) {
 	start := make(chan struct{})
 	for n := range nodes {
 		wg.Go(func() {
-			store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
+			store, _ := newTestStore(t, &certmagic.FileStorage{Path: folder})
 			<-start
-			ring, err := store.LoadOrCreate(t.Context())
+			ring, err := loadOrCreate(t.Context(), store)
 			if err != nil {
 				t.Error(err)
 				return
@@ -134,13 +168,14 @@ func TestNodesThatStartTogetherMakeOneKey(t *testing.T) {
 
 func TestKeyThatAppearsWhileWaitingForTheLockIsUsed(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
+	others, _ := newTestStore(t, storage.Storage)
 	other := mustKey(t, ES256, testenv.Now)
 	storage.OnLock = func(context.Context, string) error {
-		put(t, &Store{Storage: storage.Storage, Realm: "default"}, other, testURL)
+		put(t, others, other, testURL)
 		return nil
 	}
-	ring, err := store.LoadOrCreate(t.Context())
+	ring, err := loadOrCreate(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,18 +186,18 @@ func TestKeyThatAppearsWhileWaitingForTheLockIsUsed(t *testing.T) {
 
 func TestIssuersThatShareAFolderHaveTheirOwnKeys(t *testing.T) {
 	storage := newStorage(t)
-	mine, _ := newStore(t, storage)
-	theirs, log := newStore(t, storage)
+	mine, _ := newTestStore(t, storage)
+	theirs, log := newTestStore(t, storage)
 	theirs.Issuer = "https://other.example.com"
-	a, err := mine.LoadOrCreate(t.Context())
+	a, err := loadOrCreate(t.Context(), mine)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := theirs.LoadOrCreate(t.Context())
+	b, err := loadOrCreate(t.Context(), theirs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Signing().ID() == b.Signing().ID() || len(b.Keys()) != 1 {
+	if a.Signing().ID() == b.Signing().ID() || len(b.keys) != 1 {
 		t.Error("an issuer uses the key of another")
 	}
 	if !slices.Equal(log.all, []string{EventForeign, EventCreated}) {
@@ -183,9 +218,9 @@ func TestStorageErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
-			store, _ := newStore(t, storage)
+			store, _ := newTestStore(t, storage)
 			broken(storage)
-			if ring, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || ring != nil {
+			if ring, err := loadOrCreate(t.Context(), store); !errors.Is(err, down) || ring != nil {
 				t.Errorf("got %v, %v", ring, err)
 			}
 			if locks, unlocks := storage.Count("lock"), storage.Count("unlock"); name == "store" && locks != unlocks {
@@ -198,7 +233,7 @@ func TestStorageErrors(t *testing.T) {
 func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
 	down := errors.New("permission denied")
 	storage := newStorage(t)
-	store, log := newStore(t, storage)
+	store, log := newTestStore(t, storage)
 	hidden, open := mustKey(t, ES256, testenv.Now), mustKey(t, ES256, testenv.Now.Add(-time.Hour))
 	hiddenName := put(t, store, hidden, testURL)
 	storage.OnLoad = func(_ context.Context, key string) error {
@@ -207,11 +242,11 @@ func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := store.LoadOrCreate(t.Context()); !errors.Is(err, down) || storage.Count("store") != 1 {
+	if _, err := loadOrCreate(t.Context(), store); !errors.Is(err, down) || storage.Count("store") != 1 {
 		t.Errorf("error is %v, calls %v", err, storage.Calls())
 	}
 	put(t, store, open, testURL)
-	if ring, err := store.Load(t.Context()); !errors.Is(err, down) || ring.Signing().ID() != open.ID() {
+	if ring, err := loadRing(t.Context(), store); !errors.Is(err, down) || ring.Signing().ID() != open.ID() {
 		t.Errorf("the key that can be read does not sign: %v", err)
 	}
 	if !slices.Equal(log.all, []string{EventUnreadable}) {
@@ -221,11 +256,11 @@ func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
 
 func TestUnlockOutlivesTheContext(t *testing.T) {
 	storage := newStorage(t)
-	store, log := newStore(t, storage)
+	store, log := newTestStore(t, storage)
 	ctx, cancel := context.WithCancel(t.Context())
 	storage.OnStore = func(context.Context, string) error { cancel(); return ctx.Err() }
 	storage.OnUnlock = func(ctx context.Context, _ string) error { return ctx.Err() }
-	if _, err := store.LoadOrCreate(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := loadOrCreate(ctx, store); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v", err)
 	}
 	if len(log.all) != 0 || storage.Count("unlock") != 1 {
@@ -235,9 +270,9 @@ func TestUnlockOutlivesTheContext(t *testing.T) {
 
 func TestFailedUnlockIsReported(t *testing.T) {
 	storage := newStorage(t)
-	store, log := newStore(t, storage)
+	store, log := newTestStore(t, storage)
 	storage.OnUnlock = func(context.Context, string) error { return errors.New("gone") }
-	if _, err := store.LoadOrCreate(t.Context()); err != nil {
+	if _, err := loadOrCreate(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(log.all, []string{EventCreated, EventUnlockFailed}) {
@@ -247,28 +282,28 @@ func TestFailedUnlockIsReported(t *testing.T) {
 
 func TestCancelledLoadIsAnError(t *testing.T) {
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	put(t, store, mustKey(t, ES256, testenv.Now), testURL)
 	ctx, cancel := context.WithCancel(t.Context())
 	storage.OnLoad = func(context.Context, string) error { cancel(); return nil }
-	if ring, err := store.Load(ctx); !errors.Is(err, context.Canceled) || ring != nil {
+	if ring, err := loadRing(ctx, store); !errors.Is(err, context.Canceled) || ring != nil {
 		t.Errorf("got %v, %v", ring, err)
 	}
 }
 
-func TestKeyStoreSettings(t *testing.T) {
-	for name, change := range map[string]func(*Store){
-		"no storage":        func(s *Store) { s.Storage = nil },
-		"no realm":          func(s *Store) { s.Realm = "" },
-		"a realm of dots":   func(s *Store) { s.Realm = "." },
-		"no issuer":         func(s *Store) { s.Issuer = "" },
-		"rotation":          func(s *Store) { s.RotateEvery = time.Second },
-		"announcement":      func(s *Store) { s.AnnounceFor = DefaultRotateEvery },
-		"unknown algorithm": func(s *Store) { s.Algorithm = "HS256" },
+func TestSettingsOfManagedKeys(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no storage":        func(c *Config) { c.Storage = nil },
+		"no realm":          func(c *Config) { c.Realm = "" },
+		"a realm of dots":   func(c *Config) { c.Realm = "." },
+		"no issuer":         func(c *Config) { c.Issuer = "" },
+		"rotation":          func(c *Config) { c.RotateEvery = time.Second },
+		"announcement":      func(c *Config) { c.AnnounceFor = DefaultRotateEvery },
+		"unknown algorithm": func(c *Config) { c.Algorithm = "HS256" },
 	} {
-		store, _ := newStore(t, newStorage(t))
-		change(store)
-		if _, err := store.LoadOrCreate(t.Context()); err == nil || errors.Is(err, ErrNoKey) {
+		cfg := Config{Storage: newStorage(t), Realm: "default", Issuer: testURL}
+		change(&cfg)
+		if source, err := Managed(cfg, nil); err == nil || source != nil {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}

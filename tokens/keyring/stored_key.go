@@ -11,22 +11,22 @@ import (
 const (
 	storedKeyVersion = 2
 	maxStoredKey     = 64 << 10 // bytes
+	maxRetirement    = 4 << 10  // bytes
 )
 
-// storedKey is the JSON object of one key. Version 1 has neither signs_from nor
-// longest_token: such a key signs from its creation.
+// storedKey is the JSON object of one key.
 type storedKey struct {
-	Version      int        `json:"version"`
-	Issuer       string     `json:"issuer"`
-	Algorithm    Algorithm  `json:"algorithm"`
-	KeyID        string     `json:"kid"`
-	Created      time.Time  `json:"created"`                 // RFC 3339
-	SignsFrom    *time.Time `json:"signs_from,omitempty"`    // RFC 3339
-	LongestToken int64      `json:"longest_token,omitempty"` // seconds
-	PrivateKey   string     `json:"private_key"`             // PKCS#8 PEM
+	Version      int       `json:"version"`
+	Issuer       string    `json:"issuer"`
+	Algorithm    Algorithm `json:"algorithm"`
+	KeyID        string    `json:"kid"`
+	Created      time.Time `json:"created"`       // RFC 3339
+	SignsFrom    time.Time `json:"signs_from"`    // RFC 3339
+	LongestToken int64     `json:"longest_token"` // seconds
+	PrivateKey   string    `json:"private_key"`   // PKCS#8 PEM
 }
 
-func encodeStoredKey(key managedKey, issuer string) ([]byte, error) {
+func encodeStoredKey(key scheduledKey, issuer string) ([]byte, error) {
 	private, err := encodePrivateKeyPEM(key.private)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func encodeStoredKey(key managedKey, issuer string) ([]byte, error) {
 		Algorithm:    key.algorithm,
 		KeyID:        key.id,
 		Created:      key.created,
-		SignsFrom:    &key.signsFrom,
+		SignsFrom:    key.signsFrom,
 		LongestToken: int64((key.longest + time.Second - 1) / time.Second),
 		PrivateKey:   string(private),
 	}, "", "\t")
@@ -45,8 +45,8 @@ func encodeStoredKey(key managedKey, issuer string) ([]byte, error) {
 
 // decodeStoredKey returns the key of a stored object, or why it is not used,
 // as an event and an error that never contains key material.
-func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
-	none := managedKey{}
+func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
+	none := scheduledKey{}
 	if len(data) > maxStoredKey {
 		return none, EventUnreadable, fmt.Errorf("the object has %d bytes, more than any key", len(data))
 	}
@@ -57,8 +57,8 @@ func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return none, EventUnreadable, fmt.Errorf("the object does not parse: %v", err)
 	}
-	if head.Version < 1 || head.Version > storedKeyVersion {
-		return none, EventVersionUnknown, fmt.Errorf("the object has version %d, this release reads versions 1 to %d", head.Version, storedKeyVersion)
+	if head.Version != storedKeyVersion {
+		return none, EventVersionUnknown, fmt.Errorf("the object has version %d; this release reads version %d", head.Version, storedKeyVersion)
 	}
 	if head.Issuer != issuer {
 		return none, EventForeign, fmt.Errorf("the key belongs to issuer '%s', not to '%s'", head.Issuer, issuer)
@@ -71,7 +71,7 @@ func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
 	if err := decoder.Decode(&stored); err != nil {
 		return none, EventUnreadable, fmt.Errorf("the object does not parse: %v", err)
 	}
-	if err := stored.complete(); err != nil {
+	if err := stored.check(); err != nil {
 		return none, EventUnreadable, err
 	}
 	alg, err := ParseAlgorithm(string(stored.Algorithm))
@@ -85,26 +85,39 @@ func decodeStoredKey(data []byte, issuer string) (managedKey, string, error) {
 	if key.id != stored.KeyID {
 		return none, EventUnreadable, fmt.Errorf("the object says kid '%s', its key has '%s'", stored.KeyID, key.id)
 	}
-	return newManagedKey(key, *stored.SignsFrom, time.Duration(stored.LongestToken)*time.Second), "", nil
+	return scheduledKey{key, stored.SignsFrom, time.Duration(stored.LongestToken) * time.Second}, "", nil
 }
 
-// complete checks the members that say how a key lives, and fills in what
-// version 1 does not say.
-func (s *storedKey) complete() error {
-	if s.Created.IsZero() {
+// check returns an error if a member is missing that says how the key lives.
+func (s *storedKey) check() error {
+	switch {
+	case s.Created.IsZero():
 		return errors.New("the object does not say when the key was created")
-	}
-	if s.Version == 1 {
-		if s.SignsFrom != nil || s.LongestToken != 0 {
-			return errors.New("the object has members that version 1 has not")
-		}
-		s.SignsFrom, s.LongestToken = &s.Created, int64(oldLongestToken/time.Second)
-	}
-	if s.SignsFrom == nil || s.SignsFrom.IsZero() {
+	case s.SignsFrom.IsZero():
 		return errors.New("the object does not say from when the key signs")
-	}
-	if s.LongestToken < 1 || s.LongestToken > int64(maxLongestToken/time.Second) {
+	case s.LongestToken < 1 || s.LongestToken > int64(maxLongestToken/time.Second):
 		return errors.New("the object does not say how long the tokens of the key last")
 	}
 	return nil
+}
+
+// storedRetirement is the JSON object that retires a key.
+type storedRetirement struct {
+	KeyID   string    `json:"kid"`
+	Retired time.Time `json:"retired"` // RFC 3339
+}
+
+// decodeRetirement returns when a key was retired.
+func decodeRetirement(data []byte) (time.Time, error) {
+	var stored storedRetirement
+	if len(data) > maxRetirement {
+		return time.Time{}, fmt.Errorf("the object has %d bytes, more than any retirement", len(data))
+	}
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return time.Time{}, err
+	}
+	if stored.Retired.IsZero() {
+		return time.Time{}, errors.New("the object does not say when the key was retired")
+	}
+	return stored.Retired, nil
 }

@@ -15,8 +15,8 @@ import (
 
 func TestStoredKeyFormat(t *testing.T) {
 	storage := newStorage(t)
-	store, log := newStore(t, storage)
-	ring, err := store.LoadOrCreate(t.Context())
+	store, log := newTestStore(t, storage)
+	ring, err := loadOrCreate(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 	good := mustKey(t, ES256, testenv.Now)
 	other := mustKey(t, ES256, testenv.Now)
 	object := func(change func(map[string]any)) []byte {
-		data, err := encodeStoredKey(newManagedKey(good, testenv.Now, time.Hour), testURL)
+		data, err := encodeStoredKey(scheduledKey{good, testenv.Now, time.Hour}, testURL)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 		"something after it":   {append(set("version", 2), "{}"...), EventUnreadable},
 		"too large":            {bytes.Repeat([]byte(" "), maxStoredKey+1), EventUnreadable},
 		"version 3":            {set("version", 3), EventVersionUnknown},
-		"members of version 2": {set("version", 1), EventUnreadable},
+		"version 1":            {set("version", 1), EventVersionUnknown},
 		"no start":             {without("signs_from"), EventUnreadable},
 		"a start of zero":      {set("signs_from", "0001-01-01T00:00:00Z"), EventUnreadable},
 		"no lifetime":          {without("longest_token"), EventUnreadable},
@@ -108,14 +108,14 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
-			store, log := newStore(t, storage)
+			store, log := newTestStore(t, storage)
 			object := putRaw(t, store, good.ID(), tc.data)
 
-			ring, err := store.LoadOrCreate(t.Context())
+			ring, err := loadOrCreate(t.Context(), store)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(ring.Keys()) != 1 || ring.Signing().ID() == good.ID() {
+			if len(ring.keys) != 1 || ring.Signing().ID() == good.ID() {
 				t.Error("the object was used")
 			}
 			if !slices.Equal(log.all, []string{tc.event, EventCreated}) {
@@ -132,27 +132,27 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 }
 
 func TestObjectUnderAnotherNameIsSkipped(t *testing.T) {
-	store, log := newStore(t, newStorage(t))
+	store, log := newTestStore(t, newStorage(t))
 	key := mustKey(t, ES256, testenv.Now)
-	data, err := encodeStoredKey(newManagedKey(key, testenv.Now, time.Hour), testURL)
+	data, err := encodeStoredKey(scheduledKey{key, testenv.Now, time.Hour}, testURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	putRaw(t, store, "backup", data)
-	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{EventUnreadable}) {
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{EventUnreadable}) {
 		t.Errorf("error %v, reported %v", err, log.all)
 	}
 }
 
 func TestOtherFilesAreIgnored(t *testing.T) {
 	storage := newStorage(t)
-	store, log := newStore(t, storage)
+	store, log := newTestStore(t, storage)
 	for _, name := range []string{"README", "x.json.tmp", "folder/x.json"} {
-		if err := storage.Store(t.Context(), store.prefix()+"/"+name, []byte("x")); err != nil {
+		if err := storage.Store(t.Context(), store.folder()+"/"+name, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoKey) || len(log.all) != 0 {
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) || len(log.all) != 0 {
 		t.Errorf("error %v, reported %v", err, log.all)
 	}
 }

@@ -7,9 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -17,66 +16,69 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-func TestKeepReadsAtEachTick(t *testing.T) {
-	storage := newStorage(t)
-	store, _ := newStore(t, storage)
-	lists := make(chan struct{})
-	storage.OnList = func(context.Context, string) error { lists <- struct{}{}; return nil }
-	source := Managed(store, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	ticks, done := make(chan time.Time), make(chan struct{})
-	go func() { source.Keep(ctx, ticks); close(done) }()
-	<-lists // at once
-	<-lists // again, under the lock
-	source.Wait(t.Context())
-	for range 3 {
-		ticks <- time.Time{}
-		<-lists
-		source.Wait(t.Context())
-	}
-	cancel()
-	<-done
-	Fixed(New(exampleKey(t))).Keep(t.Context(), nil) // returns
+func TestKeepReadsAtEachInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		storage := newStorage(t)
+		store, _ := newTestStore(t, storage)
+		source := mustManaged(t, store, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { source.Keep(ctx); close(done) }()
+		synctest.Wait()
+		// at once, and again under the lock
+		for want := 2; want < 6; want++ {
+			if got := storage.Count("list"); got != want {
+				t.Errorf("storage was read %d times, want %d", got, want)
+			}
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+		}
+		cancel()
+		<-done
+	})
+	Fixed(New(exampleKey(t))).Keep(t.Context()) // returns
 }
 
 // A storage that hangs, deaf to its context, is asked once, reported once, and
 // stops nobody from signing, even with a key whose time comes meanwhile.
 func TestStorageThatHangs(t *testing.T) {
-	c, a, _ := newPair(t)
-	kid, err := a.Rotate(t.Context(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entered, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	a.storage.OnList = func(context.Context, string) error {
-		once.Do(func() { close(entered) })
-		<-release
-		return nil
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ticks, done := make(chan time.Time), make(chan struct{})
-	go func() { a.Keep(ctx, ticks); close(done) }()
-	<-entered
-	for range 4 {
-		c.clock.Advance(3 * time.Minute)
-		ticks <- time.Time{}
-	}
-	if n := a.log.count(EventUnavailable); n != 1 || a.Current().Signing().ID() != kid {
-		t.Errorf("reported %d times; states are %q", n, states(a.Current()))
-	}
-	impatient, stop := context.WithCancel(t.Context())
-	stop()
-	if _, err := a.Rotate(impatient, true); !errors.Is(err, context.Canceled) {
-		t.Errorf("rotating waits for storage: %v", err)
-	}
-	close(release)
-	a.Wait(t.Context())
-	if a.log.count(EventReadable) != 1 {
-		t.Errorf("reported %v", a.log.all)
-	}
-	cancel()
-	<-done
+	synctest.Test(t, func(t *testing.T) {
+		c, a, _ := newPair(t)
+		kid, err := a.Rotate(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := make(chan struct{})
+		a.storage.OnList = func(context.Context, string) error {
+			<-release
+			return nil
+		}
+		a.storage.Forget()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { a.Keep(ctx); close(done) }()
+		for range 4 {
+			synctest.Wait()
+			c.clock.Advance(3 * time.Minute)
+			time.Sleep(30 * time.Second)
+		}
+		if n := a.log.count(EventUnavailable); n != 1 || a.storage.Count("list") != 1 || a.Current().Signing().ID() != kid {
+			t.Errorf("asked %d times, reported %d times; states are %q", a.storage.Count("list"), n, states(a.Current()))
+		}
+		impatient, stop := context.WithCancel(t.Context())
+		stop()
+		if _, err := a.Rotate(impatient, true); !errors.Is(err, context.Canceled) {
+			t.Errorf("rotating waits for storage: %v", err)
+		}
+		close(release)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if a.log.count(EventReadable) != 1 {
+			t.Errorf("reported %v", a.log.all)
+		}
+		cancel()
+		<-done
+	})
 }
 
 func (e *events) count(event string) int {
@@ -146,7 +148,7 @@ func TestKeyInUseOutlivesItsObject(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, a, b := newPair(t)
 			kid := a.Current().Signing().ID()
-			object := a.store.path(kid)
+			object := a.store.keyPath(kid)
 			before, err := a.storage.Load(t.Context(), object)
 			if err != nil {
 				t.Fatal(err)
@@ -183,13 +185,13 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 		}
 		return nil
 	}
-	fresh, log := newStore(t, a.storage)
-	ring, err := fresh.LoadOrCreate(t.Context())
+	fresh, log := newTestStore(t, a.storage)
+	ring, err := loadOrCreate(t.Context(), fresh)
 	if err != nil || ring.Signing().ID() != a.Current().Signing().ID() || len(log.all) != 0 {
 		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
 	}
 	a.storage.OnList = func(context.Context, string) error { return fs.ErrNotExist }
-	if ring, err := fresh.LoadOrCreate(t.Context()); ring != nil || !errors.Is(err, fs.ErrNotExist) {
+	if ring, err := loadOrCreate(t.Context(), fresh); ring != nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a folder that is there and cannot be listed: %v, %v", ring, err)
 	}
 }
@@ -197,16 +199,16 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 // A node that died with the lock stops the others only until the lock is stale.
 func TestLockOfADeadNode(t *testing.T) {
 	folder := t.TempDir()
-	store, _ := newStore(t, &certmagic.FileStorage{Path: folder})
+	store, _ := newTestStore(t, &certmagic.FileStorage{Path: folder})
 	locks := filepath.Join(folder, "locks")
 	if err := os.MkdirAll(locks, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	lock := filepath.Join(locks, certmagic.StorageKeys.Safe(store.prefix())+".lock")
+	lock := filepath.Join(locks, certmagic.StorageKeys.Safe(store.folder())+".lock")
 	if err := os.WriteFile(lock, []byte(`{"created":"2020-01-01T00:00:00Z","updated":"2020-01-01T00:00:00Z"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.LoadOrCreate(t.Context()); err != nil {
+	if _, err := loadOrCreate(t.Context(), store); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(lock); !errors.Is(err, fs.ErrNotExist) {
@@ -320,24 +322,6 @@ func TestChangedAlgorithmIsAnnounced(t *testing.T) {
 	}
 }
 
-func TestKeysOfTheReleaseBefore(t *testing.T) {
-	store, log := newStore(t, newStorage(t))
-	key := mustKey(t, ES256, testenv.Now)
-	private, err := encodePrivateKeyPEM(key.private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	putRaw(t, store, key.ID(), []byte(`{"version": 1, "issuer": "`+testURL+`", "algorithm": "ES256", "kid": "`+key.ID()+`",
-		"created": "2030-01-02T03:04:05Z", "private_key": "`+strings.ReplaceAll(string(private), "\n", `\n`)+`"}`))
-	ring, err := store.LoadOrCreate(t.Context())
-	if err != nil || ring.Signing().ID() != key.ID() || len(log.all) != 0 || ring.longest != oldLongestToken {
-		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
-	}
-	if info := ring.Infos()[0]; !info.SignsFrom.Equal(key.created.Truncate(time.Second)) {
-		t.Errorf("it signs from %v", info.SignsFrom)
-	}
-}
-
 func TestReloadTakesOverTheKeys(t *testing.T) {
 	_, a, _ := newPair(t)
 	if _, err := a.Rotate(t.Context(), false); err != nil {
@@ -345,8 +329,8 @@ func TestReloadTakesOverTheKeys(t *testing.T) {
 	}
 	a.down = true
 	before := a.Current()
-	store, _ := newStore(t, a.storage)
-	after := Managed(store, a.Source)
+	store, _ := newTestStore(t, a.storage)
+	after := mustManaged(t, store, a.Source)
 	if _, err := after.Load(t.Context()); err == nil {
 		t.Error("storage is not down")
 	}
@@ -354,10 +338,10 @@ func TestReloadTakesOverTheKeys(t *testing.T) {
 		t.Errorf("states are %q, were %q", states(after.Current()), states(before))
 	}
 	// not those of another issuer, nor those of a file
-	other, _ := newStore(t, a.storage)
+	other, _ := newTestStore(t, a.storage)
 	other.Issuer = "https://other.example.com"
 	fixed := Fixed(New(exampleKey(t)))
-	if Managed(other, a.Source).Current() != nil || Managed(store, fixed).Current() != nil {
+	if mustManaged(t, other, a.Source).Current() != nil || mustManaged(t, store, fixed).Current() != nil {
 		t.Error("keys of others were taken over")
 	}
 	if !slices.Contains(a.log.all, EventAnnounced) {

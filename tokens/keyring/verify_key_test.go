@@ -189,7 +189,7 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := states(ring); got != own.id+" active, "+old.id+" verify" || ring.Signing() != own || len(ring.Keys()) != 1 {
+	if got := states(ring); got != own.id+" active, "+old.id+" verify" || ring.Signing() != own || len(ring.keys) != 1 {
 		t.Errorf("states are %q", got)
 	}
 	if want := `{"keys":[` + string(own.publicDoc) + `,` + string(old.publicDoc) + `]}`; string(ring.JWKS().Body) != want {
@@ -209,9 +209,9 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 	old := exampleKey(t)
 	storage := newStorage(t)
-	store, _ := newStore(t, storage)
+	store, _ := newTestStore(t, storage)
 	store.VerifyKeys = mustVerifyKeys(t, publicPEM(t, old.private.Public()))
-	source := Managed(store, nil)
+	source := mustManaged(t, store, nil)
 	if _, known := source.PublicKey(old.id); !known || len(source.Infos()) != 1 {
 		t.Error("without managed keys the others are not accepted")
 	}
