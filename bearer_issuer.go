@@ -9,15 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
@@ -246,9 +245,12 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 	if remote := a.declared.remoteIssuer(key); remote != nil {
 		return remote, nil
 	}
-	pool, err := trusted.loadPool(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("trust_pool: %w", err)
+	var pool *x509.CertPool // nil for the CAs of the system
+	if trusted.TrustPoolRaw != nil {
+		var err error
+		if pool, err = trustpool.LoadOnce(ctx, trusted.TrustPoolRaw); err != nil {
+			return nil, fmt.Errorf("trust_pool: %w", err)
+		}
 	}
 	remote, err := tokens.NewRemoteIssuer(tokens.RemoteIssuerConfig{
 		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.Now,
@@ -263,41 +265,6 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 	}
 	a.declared.addRemoteIssuer(key, remote)
 	return remote, nil
-}
-
-// loadPool loads the CAs that the server's certificate must lead to, nil for
-// those of the system.
-func (i *TrustedIssuer) loadPool(ctx caddy.Context) (*x509.CertPool, error) {
-	if i.TrustPoolRaw == nil {
-		return nil, nil
-	}
-	var source struct {
-		Provider string `json:"provider"`
-	}
-	if err := json.Unmarshal(i.TrustPoolRaw, &source); err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(source.Provider, "pki_") {
-		// these modules ask for the pki app only where it has been loaded
-		if _, err := ctx.App("pki"); err != nil {
-			return nil, err
-		}
-	}
-	raw := slices.Clone(i.TrustPoolRaw)
-	module, err := ctx.LoadModule(i, "TrustPoolRaw")
-	i.TrustPoolRaw = raw // loading clears it
-	if err != nil {
-		return nil, err
-	}
-	ca, ok := module.(caddytls.CA)
-	if !ok {
-		return nil, fmt.Errorf("module %T is no pool of CA certificates", module)
-	}
-	pool := ca.CertPool()
-	if pool == nil || pool.Equal(x509.NewCertPool()) {
-		return nil, errors.New("it has no CA certificate, so no server could ever be trusted; add one or remove trust_pool")
-	}
-	return pool, nil
 }
 
 // remoteTransport makes direct connections, one for each question, so that one

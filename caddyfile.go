@@ -8,6 +8,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 )
 
 // parseGlobalOption reads the mtls option. It may be repeated: blocks of one
@@ -84,7 +86,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			realm.TrustPoolRaw = raw
 		case "trust_pool_refresh":
-			if err := parseDuration(d, &realm.TrustPoolRefresh, checkPoolRefresh); err != nil {
+			if err := parseDuration(d, &realm.TrustPoolRefresh, trustpool.CheckRefresh); err != nil {
 				return err
 			}
 		case "shadow_trust_pool":

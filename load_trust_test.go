@@ -109,7 +109,7 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 		{"nothing inline", `{"provider":"inline","trusted_ca_certs":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate"}},
 		{"combined without sources", `{"provider":"combined"}`, []string{"realm 'partners': trust_pool: combined: it has no source; add one"}},
 		{"combined with a word that is none", `{"provider":"combined","sources":[{"provider":"file","pem_files":["DIR/ca.pem"]}],"refresh":1}`, []string{"realm 'partners': trust_pool: combined: ", `unknown field "refresh"`}},
-		{"combined with the system's", `{"provider":"combined","sources":[{"provider":"system"},{"provider":"file","pem_files":["DIR/ca.pem"]}]}`, []string{"realm 'partners': trust_pool: combined: module *caddytls.SystemCAPool does not tell its certificates; it can only be used alone"}},
+		{"combined with the system's", `{"provider":"combined","sources":[{"provider":"system"},{"provider":"file","pem_files":["DIR/ca.pem"]}]}`, []string{"realm 'partners': trust_pool: combined: module *caddytls.SystemCAPool does not disclose its certificates; it can only be used alone"}},
 		{"null", `null`, []string{"realm 'partners': trust_pool: "}},
 		{"a module that is no pool", `{"provider":"file","pem_files":["DIR/ca.pem"],"pem_file":"x"}`, []string{"realm 'partners': trust_pool: ", `unknown field "pem_file"`}},
 	})

@@ -130,7 +130,7 @@ func (a *App) Collect(metrics chan<- prometheus.Metric) {
 			})
 		}
 		for _, pool := range realm.trustPools {
-			gauge(sourceDesc, float64(pool.lastSuccess().Unix()), name, pool.word)
+			gauge(sourceDesc, float64(pool.LastSuccess().Unix()), name, pool.Word())
 		}
 		if realm.shadow != nil {
 			gauge(shadowFailingDesc, float64(realm.shadow.Failing(realm.current.Load().parts.registry, a.Now())), name)

@@ -156,7 +156,7 @@ func (a *App) Cleanup() error {
 			continue
 		}
 		for _, pool := range realm.trustPools {
-			pool.close()
+			pool.Close()
 		}
 	}
 	return nil

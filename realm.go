@@ -14,14 +14,22 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const defaultRealm = "default"
+
+// The words of the trust pools of a realm.
+const (
+	wordTrustPool  = "trust_pool"
+	wordShadowPool = "shadow_trust_pool"
+)
 
 var errEarlyData = errors.New("too_early")
 
@@ -71,7 +79,7 @@ type Realm struct {
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
 	// trustPools are the sources of what is trusted, and of what is to be
-	trustPools []*trustPool
+	trustPools []*trustpool.Pool
 	// shadow is nil without a shadow trust pool
 	shadow *authn.Shadow
 	// revocation is nil where nothing is configured
@@ -126,7 +134,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	if realm.Revocation != nil {
-		if err := realm.provisionRevocation(anchors.pool != nil); err != nil {
+		if err := realm.provisionRevocation(anchors.Pool != nil); err != nil {
 			return fmt.Errorf("revocation: %w", err)
 		}
 		if realm.forwarded != nil {
@@ -143,10 +151,58 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	if realm.shadow != nil {
-		realm.shadow.Use(shadow.pool)
+		realm.shadow.Use(shadow.Pool)
 	}
 	realm.current.Store(first)
 	return nil
+}
+
+// provisionTrust loads the trust pools. Without one, nobody is trusted.
+func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err error) {
+	if realm.TrustPoolRefresh != 0 {
+		if err := trustpool.CheckRefresh(realm.TrustPoolRefresh); err != nil {
+			return nil, nil, fmt.Errorf("trust_pool_refresh '%s': %w", time.Duration(realm.TrustPoolRefresh), err)
+		}
+	}
+	anchors = new(trustpool.Trust)
+	if realm.TrustPoolRaw != nil {
+		anchors, err = realm.loadTrust(wordTrustPool, realm.TrustPoolRaw, func(p *parts, t *trustpool.Trust) { p.trust = t })
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	if realm.ShadowTrustPoolRaw != nil {
+		if realm.TrustPoolRaw == nil {
+			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool that it could take the place of; add one, or make it the trust_pool")
+		}
+		shadow, err = realm.loadTrust(wordShadowPool, realm.ShadowTrustPoolRaw, func(p *parts, t *trustpool.Trust) { p.shadow = t })
+		if err != nil {
+			return nil, nil, err
+		}
+		realm.shadow = newShadow(realm)
+	}
+	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustpool.Pool).Refreshes) {
+		return nil, nil, errors.New("trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it")
+	}
+	return anchors, shadow, nil
+}
+
+func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*parts, *trustpool.Trust)) (*trustpool.Trust, error) {
+	app := realm.app
+	pool, err := trustpool.Load(trustpool.Config{
+		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
+		// a function, because tests replace the clock later on
+		Now:    func() time.Time { return app.Now() },
+		Logger: app.logger.With(zap.String("realm", realm.name)),
+		Use: func(t *trustpool.Trust) error {
+			return realm.change(func(p *parts) { set(p, t) })
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", word, err)
+	}
+	realm.trustPools = append(realm.trustPools, pool)
+	return pool.Trust(), nil
 }
 
 // checkClaimName reports why a client cannot have a claim of that name.

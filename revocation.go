@@ -211,10 +211,8 @@ func (realm *Realm) reportSource(kind, place string, err error) {
 // trustedCAs are the CAs of the trust pool, as far as its modules tell them.
 func (realm *Realm) trustedCAs() []*x509.Certificate {
 	for _, pool := range realm.trustPools {
-		if pool.word == wordTrustPool {
-			pool.mu.Lock()
-			defer pool.mu.Unlock()
-			return pool.now.certs
+		if pool.Word() == wordTrustPool {
+			return pool.Trust().Certificates
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -19,8 +20,8 @@ const maxWarnedClients = 20
 // while the realm is in use.
 type parts struct {
 	registry *clients.Registry
-	trust    *trust // without a trust pool, its pool is nil
-	shadow   *trust // nil without a shadow trust pool
+	trust    *trustpool.Trust // without a trust pool, it is the zero Trust
+	shadow   *trustpool.Trust // nil without a shadow trust pool
 }
 
 // snapshot is all that a realm decides by at one moment. It never changes: when
@@ -46,7 +47,7 @@ func (realm *Realm) change(update func(*parts)) error {
 		return err
 	}
 	if realm.shadow != nil {
-		realm.shadow.Use(next.shadow.pool)
+		realm.shadow.Use(next.shadow.Pool)
 	}
 	realm.current.Store(built)
 	return nil
@@ -67,11 +68,11 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	config := authn.Config{
-		Registry: p.registry, Trust: p.trust.pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
+		Registry: p.registry, Trust: p.trust.Pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
 		StrongKeys: realm.fapi2(), Now: realm.app.Now,
 	}
 	if p.shadow != nil {
-		config.ShadowTrust = p.shadow.pool
+		config.ShadowTrust = p.shadow.Pool
 	}
 	if realm.revocation != nil {
 		config.Revocation = realm.revocation.checker
@@ -106,26 +107,26 @@ func (realm *Realm) build(p parts) (*snapshot, error) {
 
 // checkTrust holds the clients against a trust pool. warned is whether there has
 // been a warning about the pool.
-func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trust, word string, warned bool) error {
+func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trustpool.Trust, word string, warned bool) error {
 	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
 	var loose []string // clients that any CA of the pool could name
 	for _, client := range slices.SortedFunc(registry.All(), byID) {
 		switch {
-		case anchors.pool == nil && client.HasPKI():
+		case anchors.Pool == nil && client.HasPKI():
 			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
 			cred := client.Credentials[i]
 			return fmt.Errorf("client '%s': %s '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, cred.Kind, cred.Value)
-		case anchors.pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
+		case anchors.Pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
 			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
-		case anchors.system && client.HasPKI() && len(client.IssuedBy) == 0:
+		case anchors.System && client.HasPKI() && len(client.IssuedBy) == 0:
 			return fmt.Errorf("client '%s': under %s system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID, word)
-		case anchors.cas > 1 && client.HasPKI() && len(client.IssuedBy) == 0:
+		case len(anchors.Certificates) > 1 && client.HasPKI() && len(client.IssuedBy) == 0:
 			loose = append(loose, client.ID)
 		}
 	}
 	if len(loose) > 0 && !warned {
 		realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them",
-			zap.String("realm", realm.name), zap.Int("cas", anchors.cas), zap.Int("clients", len(loose)),
+			zap.String("realm", realm.name), zap.Int("cas", len(anchors.Certificates)), zap.Int("clients", len(loose)),
 			zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
 	}
 	return nil

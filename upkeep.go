@@ -25,11 +25,7 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 	go keep(ctx, realm.directory.Poll)
 	go realm.keepCopies(ctx)
 	for _, pool := range realm.trustPools {
-		for _, source := range pool.sources {
-			if !source.fixed() {
-				go keep(ctx, func(context.Context) { pool.poll(source) })
-			}
-		}
+		pool.Watch(ctx)
 	}
 	if realm.shadow != nil {
 		go realm.shadow.Run(ctx)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -52,7 +53,7 @@ func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
 	record.Scope = "read write"
-	built, err := r.realm.build(parts{registry: registryOf(r.t, record), trust: new(trust)})
+	built, err := r.realm.build(parts{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -16,6 +16,10 @@ import (
 // soon after each other may leave the same.
 const QuietTime = 2 * time.Second
 
+// LookInterval is how often watched files are looked at, at the cost of one
+// system call each.
+const LookInterval = 250 * time.Millisecond
+
 // File is a file that is watched: it notices that the file has changed by its
 // size, its times and by its being another file under the same name. Looking at
 // one that has not changed costs one system call. A File starts nothing, keeps no

@@ -1,4 +1,4 @@
-package mtlsauth
+package trustpool
 
 import (
 	"crypto/x509"

@@ -1,0 +1,146 @@
+package trustpool
+
+import (
+	"crypto/x509"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// poll looks after one source, which has a goroutine of its own.
+func (p *Pool) poll(s *poolSource) {
+	now := p.config.Now()
+	switch {
+	case s.watched():
+		p.lookAtFiles(s, now)
+	case !now.Before(s.due):
+		p.loadAgain(s, now)
+	}
+}
+
+// lookAtFiles takes what the files of the source say if they have changed.
+func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
+	changed, broken := false, false
+	for _, file := range s.files {
+		complained := file.complaint
+		other, err := file.look(now)
+		changed = changed || other
+		broken = broken || file.broken() != nil
+		switch {
+		case err != nil:
+			p.report(s, err)
+		case complained && file.broken() == nil:
+			p.recovered(s)
+		}
+	}
+	if changed || s.failure != "" && !now.Before(s.due) {
+		next, err := p.readFiles(s)
+		if err == nil {
+			err = p.take(s, next)
+		}
+		s.due = now.Add(retryInterval)
+		p.outcome(s, err)
+	}
+	if !broken && s.failure == "" {
+		p.succeeded(s, now)
+	}
+}
+
+// loadAgain loads a source again that cannot be watched.
+func (p *Pool) loadAgain(s *poolSource, now time.Time) {
+	next, err := p.load(s)
+	if err == nil {
+		err = p.take(s, next)
+	}
+	p.outcome(s, err)
+	if err != nil {
+		s.due = now.Add(min(p.config.Refresh, retryInterval))
+		return
+	}
+	s.due = now.Add(p.config.Refresh)
+	p.succeeded(s, now)
+}
+
+// outcome logs a failure that is another than the last one, and the end of one.
+func (p *Pool) outcome(s *poolSource, err error) {
+	switch {
+	case err != nil && err.Error() != s.failure:
+		s.failure = err.Error()
+		p.report(s, err)
+	case err == nil && s.failure != "":
+		s.failure = ""
+		p.recovered(s)
+	}
+}
+
+// take puts what a source says now in the place of what it said. If the pool is
+// the same as before, everything that is remembered stays; if the realm cannot
+// be with the new one, the old one stays.
+func (p *Pool) take(s *poolSource, next loaded) error {
+	unused, err := p.swap(s, next)
+	unused.cancel() // without the lock, for it may take its time
+	return err
+}
+
+// swap returns what is of no more use.
+func (p *Pool) swap(s *poolSource, next loaded) (unused loaded, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return next, nil
+	}
+	before := s.loaded
+	s.loaded = next
+	trust := p.combine()
+	if trust.roots.Equal(p.trust.roots) {
+		return before, nil
+	}
+	if err := p.config.Use(trust); err != nil {
+		s.loaded = before
+		return next, err
+	}
+	p.trust = trust
+	p.config.Logger.Info("the trust pool has changed",
+		zap.String("source", s.Provider), zap.Int("cas", len(trust.Certificates)),
+		zap.Strings("added", subjectsWithout(next.certs, before.certs)), zap.Strings("removed", subjectsWithout(before.certs, next.certs)))
+	return before, nil
+}
+
+// subjectsWithout are the subjects of certificates that are not among others, of
+// the first few.
+func subjectsWithout(certs, others []*x509.Certificate) []string {
+	const most = 10
+	known := make(map[string]struct{}, len(others))
+	for _, cert := range others {
+		known[string(cert.Raw)] = struct{}{}
+	}
+	var subjects []string
+	for _, cert := range certs {
+		if _, ok := known[string(cert.Raw)]; ok {
+			continue
+		}
+		if len(subjects) == most {
+			return append(subjects, "…")
+		}
+		subjects = append(subjects, validators.FormatDN(cert.RawSubject))
+	}
+	return subjects
+}
+
+func (p *Pool) succeeded(s *poolSource, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.success = now
+}
+
+func (p *Pool) report(s *poolSource, err error) {
+	p.config.Logger.Error("a trust pool cannot be loaded again; the CAs it had stay in force",
+		zap.String("source", s.Provider), zap.Error(err))
+}
+
+func (p *Pool) recovered(s *poolSource) {
+	p.config.Logger.Info("the trust pool can be loaded again",
+		zap.String("source", s.Provider))
+}

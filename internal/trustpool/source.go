@@ -1,0 +1,205 @@
+package trustpool
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+)
+
+// poolSource is one module that CA certificates come from. Module `combined` is
+// none: each of its sources is loaded again on its own, so that one that is slow
+// or broken holds up no other.
+type poolSource struct {
+	Provider string   `json:"provider"`
+	PEMFiles []string `json:"pem_files"`
+
+	raw   json.RawMessage
+	files []*caFile
+
+	// what follows is guarded by the mutex of the pool
+	loaded  loaded
+	success time.Time
+	// due and failure belong to the goroutine that loads the source
+	due     time.Time
+	failure string
+}
+
+// loaded is the CA certificates of a source, with the module instance that they
+// came from.
+type loaded struct {
+	pool *x509.CertPool
+	// certs are nil if the module does not disclose them.
+	certs []*x509.Certificate
+	// cancel ends the module instance.
+	cancel context.CancelFunc
+}
+
+// fixed reports whether the source cannot change.
+func (s *poolSource) fixed() bool { return s.Provider == "inline" }
+
+// watched reports whether the source is files, which are looked at all the time.
+func (s *poolSource) watched() bool { return s.Provider == "file" }
+
+// guest lets Caddy load a module from a copy of its configuration.
+type guest struct {
+	Raw json.RawMessage `caddy:"namespace=tls.ca_pool.source inline_key=provider"`
+}
+
+// loadPKI loads Caddy's pki app for the modules that use it only if it has been
+// loaded already: apps load in any order. The app lives as long as ctx.
+func loadPKI(ctx caddy.Context, provider string) error {
+	if !strings.HasPrefix(provider, "pki_") {
+		return nil
+	}
+	_, err := ctx.App("pki")
+	return err
+}
+
+// loadModule makes an instance of a tls.ca_pool.source module.
+func loadModule(ctx caddy.Context, raw json.RawMessage) (caddytls.CA, error) {
+	module, err := ctx.LoadModule(&guest{Raw: slices.Clone(raw)}, "Raw")
+	if err != nil {
+		return nil, err
+	}
+	ca, ok := module.(caddytls.CA)
+	if !ok {
+		return nil, fmt.Errorf("module %T is not a pool of CA certificates", module)
+	}
+	return ca, nil
+}
+
+// LoadOnce loads a pool that does not change until the context ends. An empty
+// pool is an error.
+func LoadOnce(ctx caddy.Context, raw json.RawMessage) (*x509.CertPool, error) {
+	var s poolSource
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return nil, err
+	}
+	if err := loadPKI(ctx, s.Provider); err != nil {
+		return nil, err
+	}
+	ca, err := loadModule(ctx, raw)
+	if err != nil {
+		return nil, err
+	}
+	pool := ca.CertPool()
+	if isEmpty(pool) {
+		return nil, errors.New("it has no CA certificate, so no chain could ever verify; add one or remove trust_pool")
+	}
+	return pool, nil
+}
+
+func isEmpty(pool *x509.CertPool) bool { return pool == nil || pool.Equal(x509.NewCertPool()) }
+
+func (p *Pool) loadFirst(s *poolSource) error {
+	if err := loadPKI(p.config.Context, s.Provider); err != nil {
+		return err
+	}
+	if s.watched() {
+		for _, path := range s.PEMFiles {
+			file, err := openCAFile(path, p.config.Now())
+			if err != nil {
+				return err
+			}
+			s.files = append(s.files, file)
+		}
+	}
+	first, err := p.load(s)
+	if err != nil {
+		return err
+	}
+	if s.watched() {
+		// what counts is what was checked, not what the module read after that
+		first.cancel()
+		if first, err = p.readFiles(s); err != nil {
+			return err
+		}
+	}
+	now := p.config.Now()
+	s.loaded, s.success, s.due = first, now, now.Add(p.config.Refresh)
+	return nil
+}
+
+// load makes an instance of the module and takes its certificates. The instance
+// lives in a context of its own: the app's would keep every instance until the
+// configuration ends, and is not made for several goroutines.
+func (p *Pool) load(s *poolSource) (l loaded, err error) {
+	parent := p.config.Context
+	inner, stop := context.WithCancel(parent.Context)
+	parent.Context = inner
+	child, unload := caddy.NewContext(parent)
+	l.cancel = func() {
+		defer func() {
+			if fault := recover(); fault != nil {
+				p.report(s, fmt.Errorf("the module '%s' panics when it ends: %v", s.Provider, fault))
+			}
+		}()
+		unload()
+		stop()
+	}
+	patience := time.AfterFunc(p.timeout, stop)
+	defer func() {
+		late := !patience.Stop()
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("the module '%s' panics: %v", s.Provider, fault)
+		}
+		if late && err == nil { // but its context has ended
+			err = context.Canceled
+		}
+		if late {
+			err = fmt.Errorf("the module '%s' was not loaded within %s: %w", s.Provider, p.timeout, err)
+		}
+		if err != nil {
+			l.cancel()
+		}
+	}()
+	ca, err := loadModule(child, s.raw)
+	if err != nil {
+		return l, err
+	}
+	l.pool = ca.CertPool()
+	if provider, ok := ca.(caddytls.CertificateProvider); ok {
+		l.certs = slices.Concat([]*x509.Certificate{}, provider.Certificates())
+		if slices.Contains(l.certs, nil) {
+			return l, fmt.Errorf("module %T has a certificate that is nil", ca)
+		}
+	} else if len(p.sources) > 1 {
+		return l, fmt.Errorf("combined: module %T does not disclose its certificates; it can only be used alone", ca)
+	}
+	return l, p.check(l)
+}
+
+// readFiles returns the certificates of the files of the source.
+func (p *Pool) readFiles(s *poolSource) (loaded, error) {
+	l := loaded{pool: x509.NewCertPool(), certs: []*x509.Certificate{}, cancel: func() {}}
+	for _, file := range s.files {
+		l.certs = append(l.certs, file.certs...)
+	}
+	for _, cert := range l.certs {
+		l.pool.AddCert(cert)
+	}
+	return l, p.check(l)
+}
+
+// check refuses what would lock everyone out.
+func (p *Pool) check(l loaded) error {
+	if isEmpty(l.pool) || l.certs != nil && len(l.certs) == 0 {
+		return fmt.Errorf("it has no CA certificate, so no chain could ever verify; add one or remove %s", p.config.Word)
+	}
+	if l.certs != nil && !slices.ContainsFunc(l.certs, mayBeCA) {
+		return errors.New("it has no CA certificate, only those of end entities, so no chain could ever verify; add the CA that issued them, or pin them as 'certificate' of a client")
+	}
+	return nil
+}
+
+// mayBeCA reports whether a certificate is not one of an end entity. One of X.509
+// version 1 does not say.
+func mayBeCA(cert *x509.Certificate) bool { return cert.IsCA || cert.Version < 3 }

@@ -1,0 +1,48 @@
+package mtlsauth
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// TestTrustPoolThatDoesNotFit: a realm refuses a trust pool that its clients
+// cannot be with, and goes on as it was.
+func TestTrustPoolThatDoesNotFit(t *testing.T) {
+	ca, other := testpki.MustCA(t), testpki.MustCA(t)
+	realm := shadowedRealm(t, ca)
+	before := realm.current.Load()
+	use := func(system bool) error {
+		return realm.change(func(p *parts) {
+			p.trust = &trustpool.Trust{Pool: validators.NewTrustPool(other.Pool()), System: system}
+		})
+	}
+	wantError(t, use(true), "client 'a': under trust_pool system any public CA could issue its name; add issued_by")
+	if realm.current.Load() != before {
+		t.Error("the realm has changed")
+	}
+	if err := use(false); err != nil || realm.current.Load() == before {
+		t.Error(err)
+	}
+	leaf := testpki.MustIssue(t, other, testpki.CommonName("a"))
+	if _, refusal, _ := realm.current.Load().Authenticate(t.Context(), leaf.Presented(), ""); refusal != nil {
+		t.Error(refusal)
+	}
+}
+
+// shadowedRealm is a realm with this CA as its trust pool and its shadow, whose
+// background work has not begun.
+func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
+	t.Helper()
+	file, err := json.Marshal(writeTemp(t, t.TempDir(), "ca.pem", ca.PEM()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := `{"provider":"file","pem_files":[` + string(file) + `]}`
+	app := provisionRealm(t, `{"trust_pool":`+pool+`,"shadow_trust_pool":`+pool+`,"clients":[
+		{"client_id":"a","tls_client_auth_subject_dn":"CN=a"},{"client_id":"b","tls_client_auth_subject_dn":"CN=b"}]}`)
+	return app.Realms[defaultRealm]
+}
