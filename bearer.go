@@ -100,10 +100,10 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.findRealm(ctx); err != nil {
 		return err
 	}
-	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
+	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
-	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.forwarded.headers())
+	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.proxyCertificates.headerNames())
 	if err := h.acceptIssuers(ctx); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
@@ -178,7 +178,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	if earlyData(r) {
 		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}
-	presented, refusal := h.realm.presented(state, r)
+	presented, refusal := state.certificates(h.realm, r)
 	bearer, refusal := h.admit(state, r, presented, refusal)
 	if refusal == nil {
 		h.metrics.decided("")

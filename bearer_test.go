@@ -200,7 +200,7 @@ func TestRememberedTokenAllocatesLittle(t *testing.T) {
 	r, _ := newRequest(leaf)
 	r.Header["Authorization"] = []string{"Bearer " + token}
 	state := stateOf(h.app, r)
-	presented := presentedCertificates(r)
+	presented := r.TLS.PeerCertificates
 	if allocs := testing.AllocsPerRun(100, func() {
 		if _, refusal := h.admit(state, r, presented, nil); refusal != nil {
 			t.Fatal(refusal)

@@ -48,7 +48,7 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 	}
 	ctx := context.Background()
 	current := realm.current.Load().WithClock(func() time.Time { return q.At })
-	id, refusal, _ := current.Authenticate(ctx, presented, q.ClientID)
+	id, refusal, _ := current.Decide(ctx, presented, q.ClientID)
 	explanation := &command.Explanation{Realm: name, Credential: id.Credential, Matched: id.Matched, Refusal: refusal}
 	if refusal != nil {
 		explanation.NearMisses = current.Explain(presented, q.ClientID, refusal, q.At)

@@ -178,46 +178,6 @@ func (a *App) checkGatewayAudience(audience string) error {
 	return a.declared.reserveAudience(audience, usedByForwardToken)
 }
 
-// forwardedNames are the headers in which the API behind gets certificate and
-// token.
-func (h *Handler) forwardedNames() []string {
-	var names []string
-	if h.ForwardCertificate {
-		names = append(names, clientCertHeader, clientCertChainHeader)
-	}
-	if h.ForwardToken != nil {
-		names = append(names, h.ForwardToken.header())
-	}
-	return names
-}
-
-// checkForwarded adds to the headers that are set those of certificate and
-// token, unless one would be set twice.
-func (h *Handler) checkForwarded(set []string) ([]string, error) {
-	if h.ForwardToken != nil {
-		if err := h.ForwardToken.check(); err != nil {
-			return nil, fmt.Errorf("forward_token: %w", err)
-		}
-	}
-	for _, name := range h.forwardedNames() {
-		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
-			return nil, fmt.Errorf("header '%s' is that of forward_certificate or forward_token, and it is set as '%s' already; choose another name for one of the two", name, set[i])
-		}
-		set = append(set, name)
-	}
-	return set, nil
-}
-
-// forward tells the API behind what it gets beside the headers of header_up.
-func (h *Handler) forward(header http.Header, id identity, token string) {
-	if h.ForwardCertificate {
-		setCertificate(header, id)
-	}
-	if h.minter != nil {
-		header[h.minter.header] = []string{token}
-	}
-}
-
 // withoutToken ends a request whose token cannot be made. Where nothing is
 // refused, it goes on without an identity.
 func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {

@@ -135,10 +135,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.ForwardCertificate {
 		h.realm.certificateHeaders.Want()
 	}
-	if err := checkForwardedKept(h.realm, h.KeepHeader); err != nil {
+	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
 	}
-	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, h.forwardedNames(), h.realm.forwarded.headers())
+	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, h.upstreamHeaders(), h.realm.proxyCertificates.headerNames())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }
@@ -154,7 +154,7 @@ func (h *Handler) Validate() error {
 	}
 	set, err := checkHeaderUp(h.HeaderUp)
 	if err == nil {
-		set, err = h.checkForwarded(set)
+		set, err = h.checkUpstreamHeaders(set)
 	}
 	if err == nil {
 		err = checkKeptNames(h.KeepHeader, set)
@@ -187,7 +187,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if earlyData(r) {
 		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}
-	id, refusal := state.authenticate(h.realm, r)
+	id, refusal := state.identify(h.realm, r)
 	if refusal == nil {
 		refusal = h.permit(id.Client())
 	}
@@ -202,7 +202,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.realm.metrics.decided("")
 		state.admit(h.realm, id)
 		h.set(state, r)
-		h.forward(r.Header, id, token)
+		h.setUpstreamHeaders(r.Header, id, token)
 		return h.pass(w, r, next)
 	}
 	if h.Optional && refusal.Reason == validators.CertificateMissing {
@@ -268,7 +268,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if err != nil {
 		// error routes answer without the writer above, so they are told neither
 		// the certificate nor the token
-		for _, name := range h.forwardedNames() {
+		for _, name := range h.upstreamHeaders() {
 			delete(r.Header, name)
 		}
 	}

@@ -70,10 +70,10 @@ func checkKeptNames(keep, set []string) error {
 	return nil
 }
 
-// checkForwardedKept refuses to keep a header that the realm takes certificates
+// checkProxyHeadersKept refuses to keep a header that the realm takes certificates
 // from.
-func checkForwardedKept(realm *Realm, keep []string) error {
-	for _, name := range realm.forwarded.headers() {
+func checkProxyHeadersKept(realm *Realm, keep []string) error {
+	for _, name := range realm.proxyCertificates.headerNames() {
 		if headerguard.NewNames(keep...).Contains(name) {
 			return fmt.Errorf("keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", name)
 		}

@@ -124,7 +124,7 @@ func (h *IssuerHandler) authenticateCaller(w http.ResponseWriter, r *http.Reques
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(tokenBodyTimeout))
 	state := stateOf(h.app, r)
-	presented, refusal := h.realm.presented(state, r)
+	presented, refusal := state.certificates(h.realm, r)
 	if refusal == nil && len(presented) == 0 {
 		_, refusal = h.realm.authenticate(r.Context(), nil, "")
 	}

@@ -38,11 +38,11 @@ func TestNearMissOfAJWKS(t *testing.T) {
 	app := provisionRealm(t, `{"clients":[{"client_id":"a","jwks":`+string(testpki.JWKS(t, listed))+`},{"client_id":"b","jwks_uri":"https://b.example/jwks.json"}]}`)
 	realm := app.Realms[defaultRealm]
 	current := realm.current.Load()
-	id, refusal, _ := current.Authenticate(t.Context(), listed.Presented(), "")
+	id, refusal, _ := current.Decide(t.Context(), listed.Presented(), "")
 	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != testpki.HashOf(listed.Cert.Raw) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
-	_, refusal, _ = current.Authenticate(t.Context(), renewed.Presented(), "")
+	_, refusal, _ = current.Decide(t.Context(), renewed.Presented(), "")
 	if refusal == nil || !strings.Contains(current.Hint(renewed.Presented(), refusal), "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
 		t.Fatalf("refusal %+v", refusal)
 	}

@@ -48,7 +48,7 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	refused.realm, refused.at = realm, time.Now()
 	if r != nil {
 		refused.remoteIP, refused.host, refused.uri = remoteIP(r), r.Host, r.URL.Path
-		refused.forwarded = realm.forwarded.trusts(r)
+		refused.forwarded = realm.proxyCertificates.trusts(r)
 	}
 	realm.app.refusals.add(refused)
 }

@@ -253,8 +253,9 @@ func (m *realmMetrics) tokenError(err *tokens.Error) {
 	m.tokenErrors.WithLabelValues(strings.ToValidUTF8(err.Code, "")).Inc()
 }
 
-// presented notes when the certificate of a client expires, at its first sight.
-func (m *realmMetrics) presented(clientID string, notAfter time.Time) {
+// observeExpiry notes when the certificate of a client expires, at its first
+// sight.
+func (m *realmMetrics) observeExpiry(clientID string, notAfter time.Time) {
 	if _, known := m.expiry.Load(clientID); !known {
 		m.expirySeries.Lock()
 		defer m.expirySeries.Unlock()

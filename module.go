@@ -62,9 +62,9 @@ type App struct {
 	// none use `default`.
 	Realms map[string]*Realm `json:"realms,omitempty"`
 
-	// forwardHeaders are the headers that proxies of any realm forward
+	// proxyHeaders are the headers that proxies of any realm forward
 	// certificates in, canonical
-	forwardHeaders []string
+	proxyHeaders []string
 
 	// declared is what directives add while they are provisioned
 	declared declarations
@@ -186,7 +186,7 @@ func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) 
 // certificate.
 func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || realm.forwarded != nil {
+	if !ok || realm.proxyCertificates != nil {
 		return
 	}
 	for _, policy := range server.TLSConnPolicies {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -86,8 +85,8 @@ type Realm struct {
 	revocation *certificateRevocation
 	// certificateHeaders are what handlers forward certificates in
 	certificateHeaders authn.CertificateHeaderCache
-	// forwarded is nil where no proxy may forward certificates
-	forwarded *forwarding
+	// proxyCertificates is nil where no proxy may forward certificates
+	proxyCertificates *proxyCertificates
 	// authority is nil where no issuer is configured
 	authority *authority
 }
@@ -124,12 +123,12 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	if realm.ForwardedCertificate != nil {
-		if realm.forwarded, err = realm.ForwardedCertificate.compile(); err != nil {
+		if realm.proxyCertificates, err = realm.ForwardedCertificate.compile(); err != nil {
 			return fmt.Errorf("forwarded_certificate: %w", err)
 		}
-		for _, name := range realm.forwarded.headers() {
-			if !slices.Contains(app.forwardHeaders, name) {
-				app.forwardHeaders = append(app.forwardHeaders, name)
+		for _, name := range realm.proxyCertificates.headerNames() {
+			if !slices.Contains(app.proxyHeaders, name) {
+				app.proxyHeaders = append(app.proxyHeaders, name)
 			}
 		}
 	}
@@ -137,8 +136,8 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		if err := realm.provisionRevocation(anchors.Pool != nil); err != nil {
 			return fmt.Errorf("revocation: %w", err)
 		}
-		if realm.forwarded != nil {
-			realm.forwarded.denied = realm.revocation.checker.CheckDenied
+		if realm.proxyCertificates != nil {
+			realm.proxyCertificates.denied = realm.revocation.checker.CheckDenied
 		}
 	}
 	if realm.Issuer != nil {
@@ -226,26 +225,12 @@ func expand(value string) (string, error) {
 	return expanded, nil
 }
 
-// presentedCertificates are the certificates of the peer, leaf first.
-func presentedCertificates(r *http.Request) []*x509.Certificate {
-	if r.TLS == nil {
-		return nil
-	}
-	return r.TLS.PeerCertificates
-}
-
-// earlyData reports whether the request was sent before the handshake proved
-// that the peer holds its key (RFC 8470).
-func earlyData(r *http.Request) bool {
-	return r.TLS != nil && !r.TLS.HandshakeComplete
-}
-
 // authenticate finds out which client has the certificates. clientID is who it
 // says it is, "" when it does not say.
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
 	current := realm.current.Load()
-	found, refusal, remembered := current.Authenticate(ctx, presented, clientID)
+	found, refusal, remembered := current.Decide(ctx, presented, clientID)
 	id := identity{Identity: found, decidedBy: current}
 	realm.metrics.duration.Observe(time.Since(start).Seconds())
 	switch {
@@ -253,7 +238,7 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 		realm.metrics.hit.Inc()
 	case id.Leaf != nil:
 		realm.metrics.miss.Inc()
-		realm.metrics.presented(id.Client().ID, id.Leaf.NotAfter)
+		realm.metrics.observeExpiry(id.Client().ID, id.Leaf.NotAfter)
 	case refusal.Reason != validators.CertificateMissing:
 		realm.metrics.miss.Inc()
 	}

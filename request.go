@@ -53,9 +53,9 @@ type requestState struct {
 	// authorization is what the caller sent in the header of that name
 	authorization []string
 
-	// forwarded are the headers that a proxy may send certificates in, as they
+	// proxyHeaders are the headers that a proxy may send certificates in, as they
 	// were before any directive removed them
-	forwarded http.Header
+	proxyHeaders http.Header
 
 	// the outcome of authentication in the realm that was asked last
 	asked     *Realm
@@ -74,23 +74,42 @@ func stateOf(app *App, r *http.Request) *requestState {
 	}
 	state := &requestState{repl: ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer), authorization: r.Header["Authorization"]}
 	state.repl.Map(state.placeholder)
-	for _, name := range app.forwardHeaders {
+	for _, name := range app.proxyHeaders {
 		if values, ok := r.Header[name]; ok {
-			if state.forwarded == nil {
-				state.forwarded = make(http.Header)
+			if state.proxyHeaders == nil {
+				state.proxyHeaders = make(http.Header)
 			}
-			state.forwarded[name] = values
+			state.proxyHeaders[name] = values
 		}
 	}
 	caddyhttp.SetVar(ctx, requestVar, state)
 	return state
 }
 
-// authenticate asks the realm who the caller is, once a request.
-func (s *requestState) authenticate(realm *Realm, r *http.Request) (identity, *validators.Refusal) {
+// certificates returns the certificates that identify the caller in a realm, leaf
+// first: those of the connection or, where a proxy that the realm trusts has ended
+// TLS, those in its headers alone.
+func (s *requestState) certificates(realm *Realm, r *http.Request) ([]*x509.Certificate, *validators.Refusal) {
+	switch {
+	case realm.proxyCertificates.trusts(r):
+		return realm.proxyCertificates.parse(s.proxyHeaders)
+	case r.TLS == nil:
+		return nil, nil
+	}
+	return r.TLS.PeerCertificates, nil
+}
+
+// earlyData reports whether the request was sent before the handshake proved
+// that the peer holds its key (RFC 8470).
+func earlyData(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete
+}
+
+// identify asks the realm who the caller is, once a request.
+func (s *requestState) identify(realm *Realm, r *http.Request) (identity, *validators.Refusal) {
 	if s.asked != realm {
 		s.asked, s.found = realm, identity{}
-		if s.presented, s.refusal = realm.presented(s, r); s.refusal == nil {
+		if s.presented, s.refusal = s.certificates(realm, r); s.refusal == nil {
 			s.found, s.refusal = realm.authenticate(r.Context(), s.presented, "")
 		}
 	}

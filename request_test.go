@@ -192,7 +192,7 @@ func TestPlaceholderFamily(t *testing.T) {
 	record := pinned("a", leaf)
 	record.Scope, record.Claims = "api1 api2", map[string]json.RawMessage{"tenant": []byte(`"acme"`), "n": []byte(`[1, 2]`)}
 	registry := registryOf(t, record)
-	id, refusal, _ := authn.New(authn.Config{Registry: registry, Now: time.Now}).Authenticate(t.Context(), leaf.Presented(), "")
+	id, refusal, _ := authn.New(authn.Config{Registry: registry, Now: time.Now}).Decide(t.Context(), leaf.Presented(), "")
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -282,14 +282,14 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-func TestPresentedCertificates(t *testing.T) {
+func TestCertificatesOfARequest(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://api.example.com/", nil)
-	if got := presentedCertificates(r); got != nil || earlyData(r) {
+	if got, _ := new(requestState).certificates(new(Realm), r); got != nil || earlyData(r) {
 		t.Errorf("plain HTTP: %v", got)
 	}
 	leaf := testpki.MustSelfSigned(t)
 	r.TLS = &tls.ConnectionState{PeerCertificates: leaf.Presented(), VerifiedChains: [][]*x509.Certificate{{testpki.MustSelfSigned(t).Cert}}}
-	if got := presentedCertificates(r); len(got) != 1 || got[0] != leaf.Cert || !earlyData(r) {
+	if got, _ := new(requestState).certificates(new(Realm), r); len(got) != 1 || got[0] != leaf.Cert || !earlyData(r) {
 		t.Errorf("before the handshake has ended: %v", got)
 	}
 	r.TLS.HandshakeComplete = true

@@ -28,7 +28,7 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 		t.Error(err)
 	}
 	leaf := testpki.MustIssue(t, other, testpki.CommonName("a"))
-	if _, refusal, _ := realm.current.Load().Authenticate(t.Context(), leaf.Presented(), ""); refusal != nil {
+	if _, refusal, _ := realm.current.Load().Decide(t.Context(), leaf.Presented(), ""); refusal != nil {
 		t.Error(refusal)
 	}
 }

@@ -41,7 +41,7 @@ func (v *Verifier) Provision(ctx caddy.Context) error {
 	if _, v.realm, err = findRealm(ctx, "verifier mtls", v.Realm); err != nil {
 		return err
 	}
-	if v.realm.forwarded != nil && len(v.realm.forwarded.from) > 0 {
+	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {
 		v.realm.app.logger.Warn("a verifier sees no addresses, so it refuses the own certificate of proxies that are known by 'from' alone; add their peer_key, or let them connect without one",
 			zap.String("realm", v.realm.name))
 	}
@@ -80,7 +80,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 			return errors.New(refusedWord)
 		}
 	}
-	if v.realm.forwarded.knows(presented[0]) {
+	if v.realm.proxyCertificates.trustsKey(presented[0]) {
 		return nil // its own certificate is nobody's identity
 	}
 	_, refusal := v.realm.authenticate(context.Background(), presented, "")

@@ -102,12 +102,12 @@ func (a *Authenticator) WithClock(now func() time.Time) *Authenticator {
 	return &next
 }
 
-// Authenticate finds the client of the certificates that the peer presented,
+// Decide finds the client of the certificates that the peer presented,
 // leaf first. The TLS handshake must have proven that the peer holds the key of
 // the leaf. clientID is the client that the request names, or "". A certificate
 // that is seen for the first time may have to be asked about, which ends with
 // the context. remembered reports whether the verdict was known.
-func (a *Authenticator) Authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (id Identity, refusal *validators.Refusal, remembered bool) {
+func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificate, clientID string) (id Identity, refusal *validators.Refusal, remembered bool) {
 	if len(presented) == 0 {
 		return Identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
 	}

@@ -69,7 +69,7 @@ func thousandNames() []string {
 
 // ask returns the client, or the reason in brackets.
 func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) string {
-	id, refusal, _ := a.Authenticate(context.Background(), presented, clientID)
+	id, refusal, _ := a.Decide(context.Background(), presented, clientID)
 	switch {
 	case refusal == nil:
 		return id.Client().ID
@@ -202,7 +202,7 @@ func TestIdentity(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "cn=CLIENT, o=Company"))
 	for range 2 {
-		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		switch {
 		case refusal != nil:
 			t.Fatal(refusal)
@@ -235,7 +235,7 @@ func TestRefusalDetails(t *testing.T) {
 		{testpki.MustIssue(t, ca, company("x")).Presented(), "", "certificate_unknown: no client of the realm has a credential that fits"},
 		{testpki.MustSelfSigned(t, company("client")).Presented(), "", "certificate_untrusted: x509: certificate signed by unknown authority"},
 	} {
-		_, refusal, _ := auth.Authenticate(context.Background(), test.presented, test.clientID)
+		_, refusal, _ := auth.Decide(context.Background(), test.presented, test.clientID)
 		if refusal == nil || !strings.HasPrefix(refusal.Error(), test.want) || len(refusal.Detail) > 600 {
 			t.Errorf("refusal %v, want %q", refusal, test.want)
 		}

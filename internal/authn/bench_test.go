@@ -58,7 +58,7 @@ func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certi
 			v.until = time.Time{}
 		}
 	}
-	_, refusal, remembered := realm.auth.Authenticate(b.Context(), presented, "")
+	_, refusal, remembered := realm.auth.Decide(b.Context(), presented, "")
 	if refusal != nil || remembered != remember {
 		b.Fatalf("refusal %v, remembered %t", refusal, remembered)
 	}

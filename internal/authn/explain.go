@@ -132,7 +132,7 @@ func (a *Authenticator) UnderShadow(ctx context.Context, presented []*x509.Certi
 		return ""
 	}
 	next := New(Config{Registry: a.registry, Trust: a.shadowPool, Revocation: a.revocation, Now: a.now})
-	id, refusal, _ := next.Authenticate(ctx, presented, clientID)
+	id, refusal, _ := next.Decide(ctx, presented, clientID)
 	if refusal != nil {
 		return fmt.Sprintf("refused: %s: %s", refusal.Reason, refusal.Detail)
 	}

@@ -37,7 +37,7 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 	var first Identity
 	for i := range 2 {
 		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
-			got, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), id)
+			got, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), id)
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
@@ -64,8 +64,8 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 
 	// another certificate of the same CA shares the text of the chain
 	other := testpki.MustIssue(t, &testpki.CA{Cert: one.Cert, Key: one.Key}, company("client"))
-	third, refusal, _ := auth.Authenticate(context.Background(), other.Presented(), "a")
-	fourth, _, _ := auth.Authenticate(context.Background(), testpki.MustIssue(t, one, company("client")).Presented(), "a")
+	third, refusal, _ := auth.Decide(context.Background(), other.Presented(), "a")
+	fourth, _, _ := auth.Decide(context.Background(), testpki.MustIssue(t, one, company("client")).Presented(), "a")
 	if refusal != nil || third.Headers.Chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
 		t.Fatalf("%v %q", refusal, third.Headers.Chain)
 	}
@@ -82,7 +82,7 @@ func TestForwardedTextsOnDemand(t *testing.T) {
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	for _, texts := range []*CertificateHeaderCache{nil, new(CertificateHeaderCache)} {
 		auth.headers = texts
-		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers != nil {
 			t.Errorf("%v %v", refusal, id.Headers)
 		}
@@ -105,7 +105,7 @@ func TestPinnedWithAndWithoutChain(t *testing.T) {
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
 		auth.headers = new(CertificateHeaderCache)
 		auth.headers.Want()
-		id, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers.Chain != want || id.Headers.Cert != validators.ClientCert(leaf.Cert) {
 			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.Headers.Chain)
 		}

@@ -52,7 +52,7 @@ func TestAuthenticateNames(t *testing.T) {
 			if got := auth.ask(leaf.Presented(), ""); got != test.want {
 				t.Fatalf("got %s, want %s", got, test.want)
 			}
-			id, _, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+			id, _, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 			if id.Matched != test.matched {
 				t.Fatalf("matched %q, want %q", id.Matched, test.matched)
 			}
@@ -105,7 +105,7 @@ func TestPinEnds(t *testing.T) {
 	ask("a")
 	clock.Add(2 * time.Hour)
 	ask("[certificate_unknown]")
-	_, refusal, _ := auth.Authenticate(context.Background(), old.Presented(), "")
+	_, refusal, _ := auth.Decide(context.Background(), old.Presented(), "")
 	if !strings.Contains(refusal.Detail, "the thumbprint of client 'a' ended at ") {
 		t.Fatal(refusal.Detail)
 	}

@@ -38,7 +38,7 @@ func TestHintAtItsBound(t *testing.T) {
 		}
 		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, records...)
 		presented := append(leaf.Presented(), after.Cert)
-		_, refusal, _ := auth.Authenticate(context.Background(), presented, "")
+		_, refusal, _ := auth.Decide(context.Background(), presented, "")
 		if refusal == nil {
 			t.Fatal("admitted")
 		}

@@ -20,7 +20,7 @@ import (
 
 // explained is what explain says, after a first line with the reason.
 func (a *Authenticator) explained(presented []*x509.Certificate, clientID string) string {
-	_, refusal, _ := a.Authenticate(context.Background(), presented, clientID)
+	_, refusal, _ := a.Decide(context.Background(), presented, clientID)
 	if refusal == nil {
 		return "accepted"
 	}
@@ -138,7 +138,7 @@ func TestHintIsJoined(t *testing.T) {
 	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pattern)
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
-	_, refusal, _ := auth.Authenticate(context.Background(), leaf.Presented(), "")
+	_, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
 	if got, want := auth.Hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 4 {
 		t.Errorf("hint %q, want %q", got, want)
@@ -168,11 +168,11 @@ func TestE1_SameWorkForEveryPresentedName(t *testing.T) {
 		return append(leaf.Presented(), extra.Cert)
 	}
 	work := func(presented []*x509.Certificate) (float64, string) {
-		_, refusal, remembered := auth.Authenticate(context.Background(), presented, "")
+		_, refusal, remembered := auth.Decide(context.Background(), presented, "")
 		if refusal == nil || refusal.Reason != validators.CertificateUntrusted || remembered {
 			t.Fatalf("refusal %v, remembered %t", refusal, remembered)
 		}
-		return testing.AllocsPerRun(200, func() { auth.Authenticate(context.Background(), presented, "") }), auth.Hint(presented, refusal)
+		return testing.AllocsPerRun(200, func() { auth.Decide(context.Background(), presented, "") }), auth.Hint(presented, refusal)
 	}
 	want, hint := work(present("nobody", "other.example.com", "other", otherCA))
 	if strings.Contains(hint, "'a'") {
@@ -218,7 +218,7 @@ func TestE3_HintIsBoundedAndPrintable(t *testing.T) {
 		for range 20 {
 			presented = append(presented, leaf.Cert)
 		}
-		_, refusal, _ := auth.Authenticate(context.Background(), presented, "")
+		_, refusal, _ := auth.Decide(context.Background(), presented, "")
 		hint := auth.Hint(presented, refusal)
 		if hint == "" || len(hint) > maxHintBytes {
 			t.Errorf("%s: a hint of %d bytes", name, len(hint))

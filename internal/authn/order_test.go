@@ -169,7 +169,7 @@ func TestRememberedChoice(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	auth := newTestAuthenticator(t, newTestClock(), nil, a, b)
 	for i, clientID := range []string{"a", "b", "", "c", "a"} {
-		if _, _, remembered := auth.Authenticate(context.Background(), leaf.Presented(), clientID); remembered != (i > 0) {
+		if _, _, remembered := auth.Decide(context.Background(), leaf.Presented(), clientID); remembered != (i > 0) {
 			t.Errorf("request %d: remembered is %t", i, remembered)
 		}
 	}
@@ -265,7 +265,7 @@ func TestRequireChain(t *testing.T) {
 				t.Errorf("%s: %s leaf: %s, want %s", name, leaf, got, test.want)
 			}
 		}
-		_, refusal, _ := auth.Authenticate(context.Background(), foreign.Presented(), "")
+		_, refusal, _ := auth.Decide(context.Background(), foreign.Presented(), "")
 		want := "client '" + record.ClientID + "' fits by its thumbprint, but it has require_chain or issued_by and the chain does not verify: x509: certificate signed by unknown authority"
 		if refusal == nil || !strings.HasPrefix(refusal.Detail, want) { // and then what is missing
 			t.Errorf("%s: refusal %v, want %q", name, refusal, want)

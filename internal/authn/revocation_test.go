@@ -111,7 +111,7 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 		auth.revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, until, revoked.Cert)))
 		want := func(leaf *testpki.Leaf, want string, remembered bool) {
 			t.Helper()
-			before, _, was := auth.Authenticate(context.Background(), leaf.Presented(), "")
+			before, _, was := auth.Decide(context.Background(), leaf.Presented(), "")
 			got := auth.ask(leaf.Presented(), "")
 			if got != want || was != remembered {
 				t.Errorf("allow %v: %s, remembered %v; want %s, %v (%v)", allow, got, was, want, remembered, before.Matched)
@@ -176,7 +176,7 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 		})
 		want := func(want string, remembered bool, questions int64) {
 			t.Helper()
-			_, _, was := auth.Authenticate(context.Background(), leaf.Presented(), "")
+			_, _, was := auth.Decide(context.Background(), leaf.Presented(), "")
 			synctest.Wait()
 			if got := auth.ask(leaf.Presented(), ""); got != want || was != remembered || asked.Load() != questions {
 				t.Errorf("%s, remembered %v, %d questions; want %s, %v, %d", got, was, asked.Load(), want, remembered, questions)

@@ -54,7 +54,7 @@ func TestShadowQueue(t *testing.T) {
 	known := testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented()
 	ask := func(presented []*x509.Certificate) {
 		t.Helper()
-		if id, refusal, _ := current.Authenticate(context.Background(), presented, ""); refusal != nil || id.Client().ID != "a" {
+		if id, refusal, _ := current.Decide(context.Background(), presented, ""); refusal != nil || id.Client().ID != "a" {
 			t.Fatalf("refused: %v", refusal)
 		}
 	}
@@ -134,7 +134,7 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 func TestShadowPanic(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth, counted := shadowed(t, ca)
-	if id, refusal, _ := auth.Authenticate(context.Background(), testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {
+	if id, refusal, _ := auth.Decide(context.Background(), testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {
 		t.Fatalf("%v %v", id, refusal)
 	}
 	sight := <-auth.shadow.queue

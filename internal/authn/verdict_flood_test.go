@@ -106,7 +106,7 @@ func TestFloodWithLargeChains(t *testing.T) {
 	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || refused[0].presented != nil {
 		t.Errorf("%d accepted and %d refused are remembered, want none and one hash", accepted, len(refused))
 	}
-	if _, _, remembered := auth.Authenticate(context.Background(), chain[:len(chain)-1], ""); remembered {
+	if _, _, remembered := auth.Decide(context.Background(), chain[:len(chain)-1], ""); remembered {
 		t.Error("another chain is taken for a remembered one")
 	}
 }

@@ -134,7 +134,7 @@ func TestRefusalsAreForgotten(t *testing.T) {
 			remembered bool
 		}{{0, false}, {0, true}, {59 * time.Second, true}, {time.Second, false}, {0, true}} {
 			clock.Add(step.ahead)
-			if _, refusal, remembered := auth.Authenticate(context.Background(), leaf.Presented(), ""); refusal == nil || remembered != step.remembered {
+			if _, refusal, remembered := auth.Decide(context.Background(), leaf.Presented(), ""); refusal == nil || remembered != step.remembered {
 				t.Errorf("%s, %s later: remembered is %t (%v)", name, step.ahead, remembered, refusal)
 			}
 		}
@@ -168,7 +168,7 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 				t.Fatal(got)
 			}
 			clock.Add(time.Until(hour) - time.Minute)
-			if _, _, remembered := auth.Authenticate(context.Background(), leaf.Presented(), ""); !remembered {
+			if _, _, remembered := auth.Decide(context.Background(), leaf.Presented(), ""); !remembered {
 				t.Error("forgotten too early")
 			}
 			clock.Add(2 * time.Minute)

@@ -31,7 +31,7 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 			t.Fatalf("%s, want %s", got, name)
 		}
 		if allocs := testing.AllocsPerRun(100, func() {
-			if _, _, remembered := auth.Authenticate(context.Background(), presented, ""); !remembered {
+			if _, _, remembered := auth.Decide(context.Background(), presented, ""); !remembered {
 				t.Error("not remembered")
 			}
 		}); allocs != 0 {
@@ -81,8 +81,8 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 					t.Fatalf("%s: %s", cn, got)
 				}
 				counted[cn] = work{
-					examined:   testing.AllocsPerRun(200, func() { forgetful.Authenticate(context.Background(), presented, "") }),
-					remembered: testing.AllocsPerRun(200, func() { auth.Authenticate(context.Background(), presented, "") }),
+					examined:   testing.AllocsPerRun(200, func() { forgetful.Decide(context.Background(), presented, "") }),
+					remembered: testing.AllocsPerRun(200, func() { auth.Decide(context.Background(), presented, "") }),
 				}
 				hints[cn] = auth.Hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})
 			}

@@ -38,18 +38,19 @@ type ForwardedCertificate struct {
 
 var errAnybodyForwards = errors.New("nothing says which proxies may forward, so anybody could; add 'from <cidr>' or 'peer_key <hash>'")
 
-// forwarding is the compiled form of ForwardedCertificate.
-type forwarding struct {
+// proxyCertificates is the compiled form of [ForwardedCertificate]: which proxies
+// may forward certificates, and how. It is nil where none may.
+type proxyCertificates struct {
 	format      validators.ForwardFormat
 	from        []netip.Prefix
 	peerKeys    map[[sha256.Size]byte]struct{}
 	header      string
 	chainHeader string
-	// denied tells why a certificate is denied; nil where nothing can be
+	// denied reports why a certificate is denied; nil where nothing can be
 	denied func(...*x509.Certificate) *validators.Refusal
 }
 
-func (c *ForwardedCertificate) compile() (*forwarding, error) {
+func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 	format, err := validators.ParseForwardFormat(c.Format)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 	if len(c.From)+len(c.PeerKeys) == 0 {
 		return nil, errAnybodyForwards
 	}
-	f := &forwarding{
+	p := &proxyCertificates{
 		format: format, peerKeys: make(map[[sha256.Size]byte]struct{}),
 		// as they are keys of a request's headers
 		header:      textproto.CanonicalMIMEHeaderKey(format.Header()),
@@ -71,7 +72,7 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("from '%s': %w", text, err)
 		}
-		f.from = append(f.from, prefix)
+		p.from = append(p.from, prefix)
 	}
 	for _, text := range c.PeerKeys {
 		if text, err = expand(text); err != nil {
@@ -81,18 +82,18 @@ func (c *ForwardedCertificate) compile() (*forwarding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("peer_key '%s': %w", text, err)
 		}
-		f.peerKeys[sum] = struct{}{}
+		p.peerKeys[sum] = struct{}{}
 	}
 	if c.Header != "" {
 		if err := headerguard.CheckName(c.Header); err != nil {
 			return nil, fmt.Errorf("header: %w", err)
 		}
-		f.header = textproto.CanonicalMIMEHeaderKey(c.Header)
-		if f.header == f.chainHeader {
+		p.header = textproto.CanonicalMIMEHeaderKey(c.Header)
+		if p.header == p.chainHeader {
 			return nil, fmt.Errorf("header '%s' is the one that the chain is in; name the one of the client's own certificate", c.Header)
 		}
 	}
-	return f, nil
+	return p, nil
 }
 
 func parseFrom(text string) (netip.Prefix, error) {
@@ -118,21 +119,21 @@ func parseFrom(text string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// headers are the names that carry certificates.
-func (f *forwarding) headers() []string {
-	if f == nil {
+// headerNames returns the headers that carry certificates.
+func (p *proxyCertificates) headerNames() []string {
+	if p == nil {
 		return nil
 	}
-	if f.chainHeader == "" {
-		return []string{f.header}
+	if p.chainHeader == "" {
+		return []string{p.header}
 	}
-	return []string{f.header, f.chainHeader}
+	return []string{p.header, p.chainHeader}
 }
 
 // trusts reports whether the other end of the connection may forward. It looks
 // at the socket and never at what a header says of it.
-func (f *forwarding) trusts(r *http.Request) bool {
-	if f == nil {
+func (p *proxyCertificates) trusts(r *http.Request) bool {
+	if p == nil {
 		return false
 	}
 	if r.Context().Value(http.LocalAddrContextKey) == nil {
@@ -142,40 +143,36 @@ func (f *forwarding) trusts(r *http.Request) bool {
 	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		address := peer.Addr().Unmap().WithZone("")
-		if slices.ContainsFunc(f.from, func(prefix netip.Prefix) bool { return prefix.Contains(address) }) {
+		if slices.ContainsFunc(p.from, func(prefix netip.Prefix) bool { return prefix.Contains(address) }) {
 			return true
 		}
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || earlyData(r) {
 		return false
 	}
-	return f.knows(r.TLS.PeerCertificates[0])
+	return p.trustsKey(r.TLS.PeerCertificates[0])
 }
 
-// knows reports whether a peer's own certificate makes it one that may forward.
-func (f *forwarding) knows(own *x509.Certificate) bool {
-	if f == nil || len(f.peerKeys) == 0 {
+// trustsKey reports whether a peer may forward because of its own certificate.
+func (p *proxyCertificates) trustsKey(own *x509.Certificate) bool {
+	if p == nil || len(p.peerKeys) == 0 {
 		return false
 	}
-	_, known := f.peerKeys[sha256.Sum256(own.RawSubjectPublicKeyInfo)]
-	return known && (f.denied == nil || f.denied(own) == nil)
+	_, known := p.peerKeys[sha256.Sum256(own.RawSubjectPublicKeyInfo)]
+	return known && (p.denied == nil || p.denied(own) == nil)
 }
 
-// presented returns the certificates of the client, leaf first: from the
-// connection, or, where a trusted proxy ended it, from the header alone.
-func (realm *Realm) presented(state *requestState, r *http.Request) ([]*x509.Certificate, *validators.Refusal) {
-	if !realm.forwarded.trusts(r) {
-		return presentedCertificates(r), nil
-	}
-	certificates, err := realm.forwarded.format.Parse(state.forwarded[realm.forwarded.header], state.forwarded[realm.forwarded.chainHeader])
+// parse returns the certificates in the headers of a trusted proxy, leaf first.
+func (p *proxyCertificates) parse(headers http.Header) ([]*x509.Certificate, *validators.Refusal) {
+	certificates, err := p.format.Parse(headers[p.header], headers[p.chainHeader])
 	switch {
 	case err == nil:
 		return certificates, nil
 	case errors.Is(err, validators.ErrNoForwardedCertificate):
-		return nil, &validators.Refusal{Reason: validators.CertificateMissing, Detail: fmt.Sprintf("the proxy forwarded no certificate in %s", realm.forwarded.header)}
+		return nil, &validators.Refusal{Reason: validators.CertificateMissing, Detail: fmt.Sprintf("the proxy forwarded no certificate in %s", p.header)}
 	}
 	return nil, &validators.Refusal{
 		Reason: validators.CertificateUnsuitable,
-		Detail: fmt.Sprintf("what the proxy forwarded in %s cannot be read as %s: %v", realm.forwarded.header, realm.forwarded.format, err),
+		Detail: fmt.Sprintf("what the proxy forwarded in %s cannot be read as %s: %v", p.header, p.format, err),
 	}
 }
