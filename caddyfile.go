@@ -2,6 +2,8 @@ package mtlsauth
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -9,7 +11,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // parseGlobalOption reads the mtls option. It may be repeated: blocks of one
@@ -75,41 +82,28 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		declared[client.ClientID] = struct{}{}
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
+		var err error
+		switch option := d.Val(); option {
 		case "trust_pool":
 			if realm.TrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one trust pool, use 'trust_pool combined' for several sources", word)
+				return d.Errf("duplicate mtls option '%s'; a realm has one trust pool, use 'trust_pool combined' for several sources", option)
 			}
-			raw, err := parseTrustPool(d)
-			if err != nil {
-				return err
-			}
-			realm.TrustPoolRaw = raw
+			realm.TrustPoolRaw, err = parseTrustPool(d)
 		case "trust_pool_refresh":
-			if err := parseDuration(d, &realm.TrustPoolRefresh, trustpool.CheckRefresh); err != nil {
-				return err
-			}
+			err = caddyfileutil.ParseDuration(d, &realm.TrustPoolRefresh, trustpool.CheckRefresh)
 		case "shadow_trust_pool":
 			if realm.ShadowTrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one, use 'shadow_trust_pool combined' for several sources", word)
+				return d.Errf("duplicate mtls option '%s'; a realm has one, use 'shadow_trust_pool combined' for several sources", option)
 			}
-			raw, err := parseTrustPool(d)
-			if err != nil {
-				return err
-			}
-			realm.ShadowTrustPoolRaw = raw
+			realm.ShadowTrustPoolRaw, err = parseTrustPool(d)
 		case "storage":
 			if realm.StorageRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one storage", word)
+				return d.Errf("duplicate mtls option '%s'; a realm has one storage", option)
 			}
-			raw, err := parseStorage(d)
-			if err != nil {
-				return err
-			}
-			realm.StorageRaw = raw
+			realm.StorageRaw, err = caddyfileutil.ParseModule[caddy.StorageConverter](d, "caddy.storage", "module", "storage")
 		case "client":
-			record, err := parseClient(d)
-			if err != nil {
+			var record clients.Record
+			if record, err = parseClient(d); err != nil {
 				return err
 			}
 			if _, twice := declared[record.ClientID]; twice {
@@ -118,90 +112,122 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			declared[record.ClientID] = struct{}{}
 			realm.Clients = append(realm.Clients, record)
 		case "clients_from":
-			raw, err := parseClientsFrom(d)
-			if err != nil {
-				return err
-			}
+			var raw json.RawMessage
+			raw, err = caddyfileutil.ParseModule[ClientSource](d, "mtls.clients", "source", "source of clients")
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 		case "revocation":
 			if realm.Revocation != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one, name all sources in it", word)
+				return d.Errf("duplicate mtls option '%s'; a realm has one, name all sources in it", option)
 			}
-			revocation := new(Revocation)
-			if err := revocation.UnmarshalCaddyfile(d); err != nil {
-				return err
-			}
-			realm.Revocation = revocation
+			realm.Revocation = new(Revocation)
+			err = realm.Revocation.UnmarshalCaddyfile(d)
 		case "forwarded_certificate":
 			if realm.ForwardedCertificate != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm takes certificates from one kind of proxy", word)
+				return d.Errf("duplicate mtls option '%s'; a realm takes certificates from one kind of proxy", option)
 			}
-			forwarded := new(ForwardedCertificate)
-			if err := forwarded.UnmarshalCaddyfile(d); err != nil {
-				return err
-			}
-			realm.ForwardedCertificate = forwarded
+			realm.ForwardedCertificate = new(ForwardedCertificate)
+			err = realm.ForwardedCertificate.UnmarshalCaddyfile(d)
 		case "issuer":
 			if realm.Issuer != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", word)
+				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", option)
 			}
-			issuer := new(Issuer)
-			if err := issuer.UnmarshalCaddyfile(d); err != nil {
-				return err
-			}
-			realm.Issuer = issuer
+			realm.Issuer = new(Issuer)
+			err = realm.Issuer.UnmarshalCaddyfile(d)
 		default:
-			return d.Errf("unrecognized mtls option '%s'", word)
+			err = d.Errf("unrecognized mtls option '%s'", option)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	word := d.Val()
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, "tls.ca_pool.source."+name)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := module.(caddytls.CA); !ok {
-		return nil, d.Errf("%s module '%s' is no pool of CA certificates", word, name)
-	}
-	return caddyconfig.JSONModuleObject(module, "provider", name, nil), nil
+	return caddyfileutil.ParseModule[caddytls.CA](d, "tls.ca_pool.source", "provider", "pool of CA certificates")
 }
 
-func parseStorage(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.ArgErr()
+// UnmarshalCaddyfile reads where revocations are known. Syntax:
+//
+//	revocation {
+//		crl            <file-or-url>...
+//		refresh        <duration>
+//		ocsp           <url>...
+//		on_unavailable refuse|allow
+//		deny           <file>
+//	}
+func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
 	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, "caddy.storage."+name)
-	if err != nil {
-		return nil, err
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "crl":
+			err = caddyfileutil.ParseList(d, &c.CRL, func(place string) error {
+				if !strings.Contains(place, "://") {
+					return nil
+				}
+				return source.CheckURL(place)
+			})
+		case "refresh":
+			err = caddyfileutil.ParseDuration(d, &c.Refresh, checkRefresh)
+		case "ocsp":
+			err = caddyfileutil.ParseList(d, &c.OCSP, source.CheckURL)
+		case "on_unavailable":
+			err = caddyfileutil.ParseString(d, &c.OnUnavailable, checkOnUnavailable)
+		case "deny":
+			err = caddyfileutil.ParseString(d, &c.Deny, nil)
+		default:
+			err = d.Errf("unrecognized revocation option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if _, ok := module.(caddy.StorageConverter); !ok {
-		return nil, d.Errf("storage module '%s' is no storage", name)
+	if err := c.check(); err != nil {
+		return d.WrapErr(fmt.Errorf("revocation: %w", err))
 	}
-	return caddyconfig.JSONModuleObject(module, "module", name, nil), nil
+	return nil
 }
 
-// parseClientsFrom reads a module that has more clients.
-func parseClientsFrom(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, "mtls.clients."+name)
+// UnmarshalCaddyfile reads where TLS may end before Caddy. Syntax:
+//
+//	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb {
+//		from     <cidr>...
+//		peer_key <hash>...
+//		header   <name>
+//	}
+func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	err := caddyfileutil.ParseString(d, &c.Format, func(format string) error {
+		_, err := validators.ParseForwardFormat(format)
+		return err
+	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if _, ok := module.(ClientSource); !ok {
-		return nil, d.Errf("clients_from module '%s' is no source of clients", name)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "from":
+			err = caddyfileutil.ParseList(d, &c.From, func(from string) error {
+				_, err := parseFrom(from)
+				return err
+			})
+		case "peer_key":
+			err = caddyfileutil.ParseList(d, &c.PeerKeys, clients.CheckIssuedBy)
+		case "header":
+			err = caddyfileutil.ParseString(d, &c.Header, headerguard.CheckName)
+		default:
+			err = d.Errf("unrecognized forwarded_certificate option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return caddyconfig.JSONModuleObject(module, "source", name, nil), nil
+	if len(c.From)+len(c.PeerKeys) == 0 {
+		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errAnybodyForwards))
+	}
+	return nil
 }
 
 // declaredRealm returns the realm that a directive refers to, so that an

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 )
 
 // parseClient reads one client. Syntax:
@@ -66,25 +67,25 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		case "jwks":
 			err = parseJWKS(d, &record)
 		case "issued_by":
-			err = parseList(d, &record.IssuedBy, clients.CheckIssuedBy)
+			err = caddyfileutil.ParseList(d, &record.IssuedBy, clients.CheckIssuedBy)
 		case "require_chain":
-			err = parseFlag(d, &record.RequireChain)
+			err = caddyfileutil.ParseFlag(d, &record.RequireChain)
 		case "shared_credential":
-			err = parseFlag(d, &record.SharedCredential)
+			err = caddyfileutil.ParseFlag(d, &record.SharedCredential)
 		case "scopes":
-			err = parseScopes(d, &scopes)
+			err = caddyfileutil.ParseScopes(d, &scopes)
 		case "default_scopes":
-			err = parseScopes(d, &defaults)
+			err = caddyfileutil.ParseScopes(d, &defaults)
 		case "resources":
-			err = parseList(d, &record.Resources, nil)
+			err = caddyfileutil.ParseList(d, &record.Resources, nil)
 		case "introspect":
-			err = parseList(d, &record.Introspect, nil)
+			err = caddyfileutil.ParseList(d, &record.Introspect, nil)
 		case "claim":
 			err = parseClaim(d, &record)
 		case "token_lifetime":
-			err = parseDuration(d, &record.TokenLifetime, checkTokenLifetime)
+			err = caddyfileutil.ParseDuration(d, &record.TokenLifetime, checkTokenLifetime)
 		case "disabled":
-			err = parseFlag(d, &record.Disabled)
+			err = caddyfileutil.ParseFlag(d, &record.Disabled)
 		default:
 			err = d.Errf("unrecognized client option '%s'", word)
 		}
@@ -112,7 +113,7 @@ func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(s
 	if d.CountRemainingArgs() != 1 {
 		return d.ArgErr()
 	}
-	return parseList(d, list, check)
+	return caddyfileutil.ParseList(d, list, check)
 }
 
 // parsePin reads a hash that may have an end: <hash> [until <time>].
@@ -125,7 +126,7 @@ func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) 
 	if len(args) == 3 && args[1] != "until" {
 		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", word, args[1], word)
 	}
-	return appendValue(d, list, word, strings.Join(args, " "), check)
+	return caddyfileutil.AppendValue(d, list, word, strings.Join(args, " "), check)
 }
 
 // parseJWKS reads where the client's JWK Set is. There is one, for a set has as
@@ -135,7 +136,7 @@ func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 		return d.Errf("duplicate option '%s'", d.Val())
 	}
 	var place string
-	if err := parseOnce(d, &place, nil); err != nil {
+	if err := caddyfileutil.ParseString(d, &place, nil); err != nil {
 		return err
 	}
 	if !strings.Contains(place, "://") {

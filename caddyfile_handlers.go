@@ -2,13 +2,17 @@ package mtlsauth
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // parseHandler reads the mtls_auth directive. Syntax:
@@ -51,21 +55,21 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		var err error
 		switch word := d.Val(); word {
 		case "realm":
-			err = parseOnce(d, &h.Realm, checkRealmName)
+			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
 		case "allow":
-			err = parseList(d, &h.Allow, checkAllow)
+			err = caddyfileutil.ParseList(d, &h.Allow, checkAllow)
 		case "require_scope":
-			err = parseScopes(d, &h.RequireScope)
+			err = caddyfileutil.ParseScopes(d, &h.RequireScope)
 		case "optional":
-			err = parseFlag(d, &h.Optional)
+			err = caddyfileutil.ParseFlag(d, &h.Optional)
 		case "report_only":
-			err = parseFlag(d, &h.ReportOnly)
+			err = caddyfileutil.ParseFlag(d, &h.ReportOnly)
 		case "header_up":
 			err = parseHeaderUp(d, &h.HeaderUp)
 		case "keep_header":
-			err = parseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
+			err = caddyfileutil.ParseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
 		case "forward_certificate":
-			err = parseFlag(d, &h.ForwardCertificate)
+			err = caddyfileutil.ParseFlag(d, &h.ForwardCertificate)
 		case "forward_token":
 			if h.ForwardToken != nil {
 				return d.Errf("duplicate option '%s'", word)
@@ -81,6 +85,42 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if err := h.Validate(); err != nil {
 		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the token for the API behind. Syntax:
+//
+//	forward_token [<header>] {
+//		audience <aud>
+//		scopes   <scope>...
+//		lifetime <duration>
+//	}
+func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		f.Header = d.Val()
+		if err := headerguard.CheckName(f.Header); err != nil {
+			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
+		}
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "audience":
+			err = caddyfileutil.ParseString(d, &f.Audience, nil)
+		case "scopes":
+			err = caddyfileutil.ParseScopes(d, &f.Scopes)
+		case "lifetime":
+			err = caddyfileutil.ParseDuration(d, &f.Lifetime, checkGatewayLifetime)
+		default:
+			err = d.Errf("unrecognized forward_token option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -139,7 +179,7 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch word := d.Val(); word {
 		case "realm":
-			if err := parseOnce(d, &h.Realm, checkRealmName); err != nil {
+			if err := caddyfileutil.ParseString(d, &h.Realm, checkRealmName); err != nil {
 				return err
 			}
 		default:
@@ -148,3 +188,129 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return nil
 }
+
+// parseBearerHandler reads the mtls_bearer directive. Syntax:
+//
+//	mtls_bearer [<matcher>] {
+//		realm         <name>
+//		trust_issuer  <https-url> {
+//			jwks_uri      <https-url>
+//			audience      <aud>...
+//			id_prefix     <text>
+//			algorithms    <alg>...
+//			type          at+jwt|JWT
+//			id_claim      <name>
+//			allow_unbound
+//			trust_pool    <module> ...
+//		}
+//		audience      <aud>...
+//		require_scope <scope>...
+//		header_up     <name> <value>
+//		keep_header   <name>...
+//	}
+func parseBearerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(BearerHandler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if !handler.namesRealm() {
+		return handler, nil
+	}
+	realm, err := declaredRealm(h, handler.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if realm.Issuer == nil && len(handler.TrustIssuers) == 0 {
+		return nil, h.Errf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", cmp.Or(handler.Realm, defaultRealm))
+	}
+	if issuer := realm.Issuer; issuer != nil && len(issuer.Resources) > 0 && len(issuer.Audience)+len(handler.Audience) == 0 {
+		return nil, h.WrapErr(errSeveralAPIs(cmp.Or(handler.Realm, defaultRealm)))
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile reads the mtls_bearer directive; parseBearerHandler has the
+// syntax.
+func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "realm":
+			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
+		case "trust_issuer":
+			trusted := new(TrustedIssuer)
+			err = trusted.UnmarshalCaddyfile(d)
+			h.TrustIssuers = append(h.TrustIssuers, trusted)
+		case "audience":
+			err = caddyfileutil.ParseList(d, &h.Audience, nil)
+		case "require_scope":
+			err = caddyfileutil.ParseScopes(d, &h.RequireScope)
+		case "header_up":
+			err = parseHeaderUp(d, &h.HeaderUp)
+		case "keep_header":
+			err = caddyfileutil.ParseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
+		default:
+			err = d.Errf("unrecognized subdirective '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := h.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile reads the block of another authorization server.
+func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := caddyfileutil.ParseString(d, &i.Issuer, tokens.CheckIssuerURL); err != nil {
+		return err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var err error
+		switch word := d.Val(); word {
+		case "jwks_uri":
+			err = caddyfileutil.ParseString(d, &i.JWKSURI, tokens.CheckJWKSURI)
+		case "audience":
+			err = caddyfileutil.ParseList(d, &i.Audience, nil)
+		case "id_prefix":
+			err = caddyfileutil.ParseString(d, &i.IDPrefix, checkIDPrefix)
+		case "algorithms":
+			err = caddyfileutil.ParseList(d, &i.Algorithms, func(name string) error {
+				_, err := keyring.ParseAlgorithm(name)
+				return err
+			})
+		case "type":
+			err = caddyfileutil.ParseString(d, &i.Type, tokens.CheckTokenType)
+		case "id_claim":
+			err = caddyfileutil.ParseString(d, &i.IDClaim, nil)
+		case "allow_unbound":
+			err = caddyfileutil.ParseFlag(d, &i.AllowUnbound)
+		case "trust_pool":
+			if i.TrustPoolRaw != nil {
+				return d.Errf("duplicate option '%s'", word)
+			}
+			i.TrustPoolRaw, err = parseTrustPool(d)
+		default:
+			err = d.Errf("unrecognized trust_issuer option '%s'", word)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler = (*ForwardToken)(nil)
+	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
+	_ caddyfile.Unmarshaler = (*BearerHandler)(nil)
+	_ caddyfile.Unmarshaler = (*TrustedIssuer)(nil)
+)

@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
@@ -30,34 +31,34 @@ import (
 //		scope_claim       string|array
 //	}
 func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := parseOnce(d, &i.URL, tokens.CheckIssuerURL); err != nil {
+	if err := caddyfileutil.ParseString(d, &i.URL, tokens.CheckIssuerURL); err != nil {
 		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch word := d.Val(); word {
 		case "token_lifetime":
-			err = parseDuration(d, &i.TokenLifetime, checkTokenLifetime)
+			err = caddyfileutil.ParseDuration(d, &i.TokenLifetime, checkTokenLifetime)
 		case "signing_algorithm":
-			err = parseOnce(d, &i.SigningAlgorithm, checkAlgorithm)
+			err = caddyfileutil.ParseString(d, &i.SigningAlgorithm, checkAlgorithm)
 		case "signing_key":
-			err = parseOnce(d, &i.SigningKey, nil)
+			err = caddyfileutil.ParseString(d, &i.SigningKey, nil)
 		case "verify_key":
-			err = parseList(d, &i.VerifyKeys, nil)
+			err = caddyfileutil.ParseList(d, &i.VerifyKeys, nil)
 		case "rotate_every":
-			err = parseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(every)) })
+			err = caddyfileutil.ParseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(every)) })
 		case "announce_for":
-			err = parseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) })
+			err = caddyfileutil.ParseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) })
 		case "mtls_alias":
-			err = parseOnce(d, &i.MTLSAlias, tokens.CheckIssuerURL)
+			err = caddyfileutil.ParseString(d, &i.MTLSAlias, tokens.CheckIssuerURL)
 		case "audience":
-			err = parseList(d, &i.Audience, nil)
+			err = caddyfileutil.ParseList(d, &i.Audience, nil)
 		case "resource":
 			err = i.parseResource(d)
 		case "profile":
-			err = parseOnce(d, &i.Profile, checkProfileName)
+			err = caddyfileutil.ParseString(d, &i.Profile, checkProfileName)
 		case "scope_claim":
-			err = parseOnce(d, &i.ScopeClaim, tokens.CheckScopeClaim)
+			err = caddyfileutil.ParseString(d, &i.ScopeClaim, tokens.CheckScopeClaim)
 		default:
 			err = d.Errf("unrecognized issuer option '%s'", word)
 		}
@@ -69,7 +70,7 @@ func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(fmt.Errorf("issuer: %w", err))
 	}
 	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
-		return checkValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(keyring.Algorithm(name)) })
+		return caddyfileutil.CheckValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(keyring.Algorithm(name)) })
 	}
 	return nil
 }
@@ -90,7 +91,7 @@ func (i *Issuer) parseResource(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch word := d.Val(); word {
 		case "scopes":
-			if err := parseScopes(d, &resource.Scopes); err != nil {
+			if err := caddyfileutil.ParseScopes(d, &resource.Scopes); err != nil {
 				return err
 			}
 		default:

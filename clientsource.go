@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -70,7 +71,7 @@ func (f *ClientFiles) Provision(caddy.Context) error {
 //	clients_from file <json-file>...
 func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
-	if err := parseList(d, &f.Files, nil); err != nil {
+	if err := caddyfileutil.ParseList(d, &f.Files, nil); err != nil {
 		return err
 	}
 	if d.NextBlock(0) {

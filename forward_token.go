@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
@@ -57,42 +56,6 @@ type ForwardToken struct {
 // header is the canonical name of the header.
 func (f *ForwardToken) header() string {
 	return textproto.CanonicalMIMEHeaderKey(cmp.Or(f.Header, defaultTokenHeader))
-}
-
-// UnmarshalCaddyfile reads the token for the API behind. Syntax:
-//
-//	forward_token [<header>] {
-//		audience <aud>
-//		scopes   <scope>...
-//		lifetime <duration>
-//	}
-func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		f.Header = d.Val()
-		if err := headerguard.CheckName(f.Header); err != nil {
-			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
-		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch word := d.Val(); word {
-		case "audience":
-			err = parseOnce(d, &f.Audience, nil)
-		case "scopes":
-			err = parseScopes(d, &f.Scopes)
-		case "lifetime":
-			err = parseDuration(d, &f.Lifetime, checkGatewayLifetime)
-		default:
-			err = d.Errf("unrecognized forward_token option '%s'", word)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func checkGatewayLifetime(d caddy.Duration) error {
@@ -202,6 +165,3 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 func tokenFailure(failure *tokens.Error) *validators.Refusal {
 	return &validators.Refusal{Reason: validators.Reason(failure.Code), Detail: failure.Error()}
 }
-
-// Interface guards
-var _ caddyfile.Unmarshaler = (*ForwardToken)(nil)

@@ -1,0 +1,134 @@
+// Package caddyfileutil reads the values of Caddyfile options: each checked, none
+// empty, none given twice.
+package caddyfileutil
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
+)
+
+// ParseString reads the one argument of an option that may be given once.
+func ParseString(d *caddyfile.Dispenser, field *string, check func(string) error) error {
+	option := d.Val()
+	if *field != "" {
+		return d.Errf("duplicate option '%s'", option)
+	}
+	if !d.AllArgs(field) {
+		return d.ArgErr()
+	}
+	if *field == "" {
+		return d.Errf("%s is empty; give it a value or remove the line", option)
+	}
+	return CheckValue(d, option, *field, check)
+}
+
+// ParseList reads the arguments of an option that may be given several times.
+func ParseList[S ~[]string](d *caddyfile.Dispenser, list *S, check func(string) error) error {
+	option := d.Val()
+	values := d.RemainingArgs()
+	if len(values) == 0 {
+		return d.ArgErr()
+	}
+	for _, value := range values {
+		if err := AppendValue(d, list, option, value, check); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AppendValue appends a value of an option to the list, unless the list has it.
+func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value string, check func(string) error) error {
+	if value == "" {
+		return d.Errf("%s is empty; give it a value or remove it", option)
+	}
+	if slices.Contains(*list, value) {
+		return d.Errf("duplicate %s '%s'", option, value)
+	}
+	*list = append(*list, value)
+	return CheckValue(d, option, value, check)
+}
+
+// ParseScopes reads scopes. A brace is a legal character in a scope, and no
+// placeholder is expanded there, so braces are refused: they would be taken
+// literally without a word.
+func ParseScopes(d *caddyfile.Dispenser, list *[]string) error {
+	first := len(*list)
+	if err := ParseList(d, list, syntax.CheckScope); err != nil {
+		return err
+	}
+	for _, scope := range (*list)[first:] {
+		if strings.ContainsAny(scope, "{}") {
+			return d.Errf("scope '%s': placeholders are not expanded in scopes; write {$NAME} for an environment variable", scope)
+		}
+	}
+	return nil
+}
+
+// ParseFlag reads an option without arguments.
+func ParseFlag(d *caddyfile.Dispenser, flag *bool) error {
+	if *flag {
+		return d.Errf("duplicate option '%s'", d.Val())
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	*flag = true
+	return nil
+}
+
+// ParseDuration reads the one argument of an option that may be given once.
+func ParseDuration(d *caddyfile.Dispenser, field *caddy.Duration, check func(caddy.Duration) error) error {
+	option, text := d.Val(), ""
+	if *field != 0 {
+		return d.Errf("duplicate option '%s'", option)
+	}
+	if !d.AllArgs(&text) {
+		return d.ArgErr()
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil {
+		return d.Errf("parsing %s '%s': %v", option, text, err)
+	}
+	*field = caddy.Duration(duration)
+	return CheckValue(d, option, text, func(string) error { return check(*field) })
+}
+
+// CheckValue applies check to a literal value. A value with a placeholder is
+// checked at provisioning, when the placeholder is expanded.
+func CheckValue(d *caddyfile.Dispenser, option, value string, check func(string) error) error {
+	if check == nil || strings.Contains(value, "{") {
+		return nil
+	}
+	if err := check(value); err != nil {
+		return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
+	}
+	return nil
+}
+
+// ParseModule reads the guest module of an option, whose first argument is the
+// module's name in namespace. The module must implement T, which kind describes
+// in errors. The name becomes the member inlineKey of the JSON.
+func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind string) (json.RawMessage, error) {
+	option := d.Val()
+	if !d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(T); !ok {
+		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
+	}
+	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+}
