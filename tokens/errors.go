@@ -12,8 +12,6 @@ import (
 const (
 	CodeInvalidRequest       = "invalid_request"        // RFC 6749 §5.2
 	CodeInvalidClient        = "invalid_client"         // RFC 6749 §5.2
-	CodeInvalidGrant         = "invalid_grant"          // RFC 6749 §5.2
-	CodeUnauthorizedClient   = "unauthorized_client"    // RFC 6749 §5.2
 	CodeUnsupportedGrantType = "unsupported_grant_type" // RFC 6749 §5.2
 	CodeInvalidScope         = "invalid_scope"          // RFC 6749 §5.2
 	CodeInvalidTarget        = "invalid_target"         // RFC 8707 §2

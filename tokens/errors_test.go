@@ -13,8 +13,6 @@ func TestNewErrorStatus(t *testing.T) {
 	for code, status := range map[string]int{
 		CodeInvalidRequest:         400,
 		CodeInvalidClient:          401,
-		CodeInvalidGrant:           400,
-		CodeUnauthorizedClient:     400,
 		CodeUnsupportedGrantType:   400,
 		CodeInvalidScope:           400,
 		CodeInvalidTarget:          400,

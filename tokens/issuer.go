@@ -48,9 +48,6 @@ type IssuerConfig struct {
 	URL string
 	// Lifetime is how long a token lives, at least a second. Default: 1h.
 	Lifetime time.Duration
-	// Algorithm is the signing algorithm. Default: that of the key source;
-	// any other is an error.
-	Algorithm keyring.Algorithm
 	// Audience is the `aud` of tokens that belong to no resource. Default:
 	// the issuer URL if there are no Resources, else nothing.
 	Audience []string
@@ -112,7 +109,7 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 			return nil, fmt.Errorf("mtls_alias '%s': %w", cfg.MTLSAlias, err)
 		}
 	}
-	if err := cfg.check(keys.Algorithm()); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	owner, err := scopeOwners(cfg.Resources)
@@ -159,12 +156,9 @@ func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 }
 
 // check finds what is wrong with the settings that are no URL.
-func (cfg *IssuerConfig) check(keyAlgorithm keyring.Algorithm) error {
+func (cfg *IssuerConfig) check() error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
 		return fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
-	}
-	if cfg.Algorithm != "" && cfg.Algorithm != keyAlgorithm {
-		return fmt.Errorf("signing algorithm %s is not that of the signing key, %s: use one or the other", cfg.Algorithm, keyAlgorithm)
 	}
 	for n, aud := range cfg.Audience {
 		switch {

@@ -87,11 +87,10 @@ type digest [sha256.Size / 2]byte
 
 // revocationList is the list at one moment. It never changes.
 type revocationList struct {
-	known      bool // it has been read
-	generation uint64
-	tokens     map[digest]revokedToken
-	cutoffs    map[digest]cutoff
-	counts     map[digest]int // tokens of a client
+	known   bool // it has been read
+	tokens  map[digest]revokedToken
+	cutoffs map[digest]cutoff
+	counts  map[digest]int // tokens of a client
 	// soonest is when the first entry can be forgotten, in Unix seconds
 	soonest int64
 }
@@ -105,10 +104,6 @@ type revokedToken struct {
 type cutoff struct {
 	until, expires int64 // Unix seconds
 }
-
-// generations counts the lists of all [Revocations] of the process, so that no
-// two of them have the same number.
-var generations atomic.Uint64
 
 // NewRevocations makes a list of which nothing has been read yet. It takes over
 // what before has in memory, if that is of the same realm and issuer; before
@@ -129,7 +124,7 @@ func NewRevocations(cfg RevocationsConfig, before *Revocations) (*Revocations, e
 		cfg.Report = func(string, string, error) {}
 	}
 	r := &Revocations{cfg: cfg, writers: make(chan struct{}, maxRevoking)}
-	r.current.Store(&revocationList{generation: generations.Add(1)})
+	r.current.Store(new(revocationList))
 	if before != nil && before.cfg.Realm == cfg.Realm && before.cfg.Issuer == cfg.Issuer {
 		r.current.Store(before.current.Load())
 		r.read.Store(before.read.Load())
@@ -159,15 +154,6 @@ func (l *revocationList) has(issuer, clientID, tokenID string, issuedAt time.Tim
 	}
 	limit, ok := l.cutoffs[clientDigest(issuer, clientID)]
 	return ok && issuedAt.Unix() <= limit.until
-}
-
-// Generation is another number whenever something was revoked or learned, and
-// differs between any two lists. It takes no lock.
-func (r *Revocations) Generation() uint64 {
-	if r == nil {
-		return 0
-	}
-	return r.current.Load().generation
 }
 
 // Known reports whether the list has been read, now or by the list that this
@@ -288,13 +274,7 @@ func (r *Revocations) learn(records []storedRevocation, read bool) {
 	if len(news) == 0 && !stale && (before.known || !read) {
 		return
 	}
-	next := &revocationList{
-		known: before.known || read, generation: before.generation,
-		tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs),
-	}
-	if len(news) > 0 || next.known != before.known {
-		next.generation = generations.Add(1)
-	}
+	next := &revocationList{known: before.known || read, tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs)}
 	next.add(news)
 	next.settle(limit)
 	r.current.Store(next)
