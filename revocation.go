@@ -51,7 +51,7 @@ type Revocation struct {
 // certificateRevocation is a realm's revocation at work.
 type certificateRevocation struct {
 	checker *revocation.Checker
-	memory  *revocation.OCSPMemory
+	cache   *revocation.OCSPCache
 	crls    *revocation.CRLSource // nil without CRLs
 	deny    *revocation.DenyFile  // nil without a deny file
 }
@@ -113,16 +113,16 @@ func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
 			return fmt.Errorf("ocsp '%s': %w", url, err)
 		}
 	}
-	r := &certificateRevocation{memory: revocation.NewOCSPMemory()}
+	r := &certificateRevocation{cache: revocation.NewOCSPCache()}
 	running := realm.running()
 	if running != nil && running.revocation != nil {
-		r.memory = running.revocation.memory
+		r.cache = running.revocation.cache
 	}
 	r.checker = revocation.NewChecker(revocation.Config{
 		CRLs:             len(crls) > 0,
 		OCSP:             responders,
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
-		Memory:           r.memory,
+		Cache:            r.cache,
 		Now:              realm.app.Now,
 		ReportOCSP: func(url string, err error) {
 			realm.app.logger.Debug("an OCSP responder was asked",

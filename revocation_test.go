@@ -48,7 +48,7 @@ func TestB4_CRLFileAtTheStart(t *testing.T) {
 		"missing":   {nil, "no such file"},
 		"empty":     {[]byte{}, "the CRL is empty"},
 		"garbage":   {[]byte("garbage\n"), "neither in DER nor in PEM"},
-		"truncated": {der[:len(der)/2], "does not parse"},
+		"truncated": {der[:len(der)/2], "invalid CRL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(dir, name+".crl")

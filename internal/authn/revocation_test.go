@@ -3,6 +3,9 @@ package authn
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,15 +20,27 @@ import (
 
 func crlSet(t *testing.T, ders ...[]byte) *revocation.CRLSet {
 	t.Helper()
-	var lists []*revocation.CRL
-	for _, der := range ders {
-		crl, err := revocation.ParseCRL(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lists = append(lists, crl)
+	var config revocation.CRLConfig
+	for i, der := range ders {
+		config.Locations = append(config.Locations, writeFile(t, fmt.Sprintf("%d.crl", i), der))
 	}
-	return revocation.NewCRLSet(lists...)
+	crls, err := revocation.NewCRLSource(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := crls.LoadFiles(); err != nil {
+		t.Fatal(err)
+	}
+	return crls.CRLs()
+}
+
+func writeFile(t *testing.T, name string, content []byte) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // twoChains is a leaf with two chains: its CA is certified by two roots.
@@ -231,11 +246,12 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, change := range map[string]func(*revocation.Checker, *testpki.Leaf){
 		"deny list": func(c *revocation.Checker, leaf *testpki.Leaf) {
-			list, err := revocation.ParseDenyList([]byte("thumbprint " + testpki.HashOf(leaf.Cert.Raw)))
+			file, err := revocation.OpenDenyFile(writeFile(t, "deny", []byte("thumbprint "+testpki.HashOf(leaf.Cert.Raw))), time.Now())
 			if err != nil {
 				t.Error(err)
+				return
 			}
-			c.SetDenyList(list)
+			c.SetDenyList(file.List())
 		},
 		"CRL": func(c *revocation.Checker, leaf *testpki.Leaf) {
 			c.SetCRLs(crlSet(t, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour), leaf.Cert)))

@@ -54,7 +54,7 @@ func TestC4_CRL(t *testing.T) {
 		r.Caller(t, protocol, sensor).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 	}
 	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool {
-		return entry.Str("reason") == "certificate_revoked" && strings.Contains(entry.Str("detail"), "a CRL says it is revoked")
+		return entry.Str("reason") == "certificate_revoked" && strings.Contains(entry.Str("detail"), "according to a CRL")
 	})
 	replace([]byte("no CRL"))
 	r.Logs.Wait(t, "the broken CRL", func(entry rig.LogEntry) bool {
@@ -62,7 +62,7 @@ func TestC4_CRL(t *testing.T) {
 	})
 	replace(r.CRL(1))
 	r.Logs.Wait(t, "the old CRL", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && strings.Contains(entry.Str("error"), "the number of the CRL goes back from 2 to 1")
+		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && strings.Contains(entry.Str("error"), "its number goes back from 2 to 1")
 	})
 	open["h1"].Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,8 +16,8 @@ import (
 const (
 	// DefaultOCSPTimeout is how long a request waits for OCSP answers.
 	DefaultOCSPTimeout = 3 * time.Second
-	// unavailableMemory is how long a verdict counts that lacks an answer.
-	unavailableMemory = 5 * time.Second
+	// unavailableFor is how long a verdict counts that lacks an answer.
+	unavailableFor = 5 * time.Second
 	// maxDetail bounds the detail of a refusal, maxErrorText the text of an
 	// error, maxQuote what is quoted in it; in bytes.
 	maxDetail    = 1024
@@ -26,41 +25,41 @@ const (
 	maxQuote     = 200
 )
 
-// Config says what a [Checker] asks.
+// Config configures a [Checker].
 type Config struct {
-	// CRLs says that CRLs are a source, which [Checker.SetCRLs]
-	// provides, later perhaps.
+	// CRLs says that [Checker.SetCRLs] provides CRLs, now or later. Until it has,
+	// no CRL vouches for any certificate.
 	CRLs bool
-	// OCSP is the addresses of the responders. All are asked about every
-	// certificate.
+	// OCSP are the URLs of the responders. All are asked about every certificate.
 	OCSP []string
-	// AllowUnavailable admits a chain when no source has a fresh answer on
-	// some certificate of it. The default is to refuse.
+	// AllowUnavailable admits a chain when no source has a fresh answer about one
+	// of its certificates. The default is to refuse it.
 	AllowUnavailable bool
-	// Timeout is how long a request waits for OCSP answers at most. Default:
+	// Timeout is how long a request waits for OCSP answers. Default:
 	// [DefaultOCSPTimeout].
 	Timeout time.Duration
-	// Ask puts a question to a responder. Default: a POST
-	// request.
+	// Ask sends an OCSP request to a responder and returns its response. Default:
+	// a POST request (RFC 6960 appendix A).
 	Ask func(ctx context.Context, url string, question []byte) ([]byte, error)
-	// Memory remembers OCSP answers. Default: a new one.
-	Memory *OCSPMemory
+	// Cache holds OCSP answers. Default: a new one.
+	Cache *OCSPCache
 	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
-	// ReportOCSP, if set, is told how every question to a responder ended, also
-	// where another responder has answered. It is called from several
-	// goroutines, and often when a responder is down.
+	// ReportOCSP, if set, is called with the outcome of every request to a
+	// responder, by several goroutines at once, and often when a responder is
+	// down.
 	ReportOCSP func(url string, err error)
-	// ReportFailure, if set, is told of every certificate, by its number and its
-	// issuer, that no responder gave a usable answer on. It is called likewise.
+	// ReportFailure, if set, is called likewise with every certificate, described
+	// by its serial number and issuer, about which no responder gave a usable
+	// answer.
 	ReportFailure func(certificate string, err error)
-	// ReportAdmitted, if set, is told of a chain that AllowUnavailable admits.
+	// ReportAdmitted, if set, is called when AllowUnavailable admits a chain.
 	ReportAdmitted func(detail string)
 }
 
-// Checker decides whether a certificate of a chain has been revoked
-// (RFC 5280 §6.3, RFC 6960): by a deny list, by CRLs and by OCSP. It may be
-// used by several goroutines at once.
+// Checker decides whether a certificate of a chain has been revoked (RFC 5280
+// §6.3, RFC 6960): by a deny list, by CRLs and by OCSP. It may be used by several
+// goroutines at once.
 type Checker struct {
 	config Config
 	ocsp   *ocspClient
@@ -70,7 +69,7 @@ type Checker struct {
 	generation atomic.Uint64
 }
 
-// NewChecker returns a checker without CRLs and deny list as yet.
+// NewChecker returns a checker that has no CRLs and no deny list yet.
 func NewChecker(config Config) *Checker {
 	if config.Timeout <= 0 {
 		config.Timeout = DefaultOCSPTimeout
@@ -78,8 +77,8 @@ func NewChecker(config Config) *Checker {
 	if config.Ask == nil {
 		config.Ask = askResponder
 	}
-	if config.Memory == nil {
-		config.Memory = NewOCSPMemory()
+	if config.Cache == nil {
+		config.Cache = NewOCSPCache()
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -95,16 +94,10 @@ func NewChecker(config Config) *Checker {
 	}
 	c := &Checker{config: config}
 	c.ocsp = &ocspClient{
-		urls:     config.OCSP,
-		timeout:  config.Timeout,
-		ask:      config.Ask,
-		now:      config.Now,
-		report:   config.ReportOCSP,
-		failed:   config.ReportFailure,
-		turned:   func() { c.generation.Add(1) },
-		memory:   config.Memory,
-		underWay: make(map[ocspKey]chan struct{}),
-		failures: make(map[ocspKey]ocspFailure),
+		config:    config,
+		onRevoked: func() { c.generation.Add(1) },
+		inFlight:  make(map[ocspKey]chan struct{}),
+		failures:  make(map[ocspKey]ocspFailure),
 	}
 	return c
 }
@@ -121,40 +114,39 @@ func (c *Checker) SetDenyList(deny *DenyList) {
 	c.generation.Add(1)
 }
 
-// Generation is another number whenever a verdict may no longer hold, whatever
-// its time: when CRLs or deny list are others, or when OCSP says of a
-// certificate that was good that it is revoked. A verdict is to be kept with
-// the number from before [Checker.Check] was called.
+// Generation returns a number that changes when a verdict may no longer hold,
+// whatever its time: when other CRLs or another deny list are in force, or when
+// OCSP reports that a certificate which was good is revoked. Keep a verdict
+// together with the number from before the call of [Checker.Check].
 func (c *Checker) Generation() uint64 { return c.generation.Load() }
 
-// CheckDenied checks a leaf that is admitted without a chain, or a chain,
-// against the deny list alone.
+// CheckDenied checks the deny list alone: for a chain, or for a leaf that is
+// admitted without one.
 func (c *Checker) CheckDenied(chain ...*x509.Certificate) *validators.Refusal {
-	if detail, denied := c.deny.Load().Denies(chain); denied {
+	if detail, denied := c.deny.Load().match(chain); denied {
 		return &validators.Refusal{Reason: validators.CertificateRevoked, Detail: source.Text(detail, maxDetail)}
 	}
 	return nil
 }
 
-// Check checks a chain that has verified, leaf first and anchor last: every
-// certificate but the anchor, with the one above it as its issuer (RFC 5280
-// §6.3). Revoked by any source is revoked; a fresh answer of any source is
-// enough otherwise.
+// Check checks a verified chain, leaf first and anchor last: every certificate
+// but the anchor, whose issuer is the one above it (RFC 5280 §6.3). A certificate
+// is revoked if any source says so; otherwise a fresh answer of one source is
+// enough.
 //
-// Only OCSP makes it wait: when a certificate is seen for the first time, or
-// again after its answer has expired unasked for, until there is an answer, the
-// context is done or the timeout is over, whichever comes first. All
-// certificates of the chain are asked about at once, and nobody waits for a
-// certificate that a question has failed about within the last minute. Who
-// checks several chains of one leaf gives them a context with one deadline.
+// Check waits only for OCSP: when a certificate is new, or its answer has expired
+// and nobody has renewed it, until there is an answer, ctx is done or the timeout
+// is over. It asks about all certificates of the chain at once, and does not wait
+// for a certificate about which a question has failed within the last minute. To
+// check several chains of one leaf, use one ctx with one deadline.
 //
-// The verdict holds until the time returned, or until [Checker]'s
-// Generation is another; the zero time is no limit. For an OCSP answer that is
-// before its nextUpdate, so that it is renewed while it still holds; where an
-// answer is missing, it is after five seconds.
+// The verdict holds until the time returned, or until [Checker.Generation]
+// changes; the zero time is no limit. An OCSP answer holds until shortly before
+// its nextUpdate, so that it is renewed while it is fresh. Where an answer is
+// missing, the verdict holds for five seconds.
 func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time.Time) (*validators.Refusal, time.Time) {
 	if len(chain) < 2 {
-		return &validators.Refusal{Reason: validators.RevocationUnavailable, Detail: "there is no verified chain, so nobody can be asked about it"}, now
+		return &validators.Refusal{Reason: validators.RevocationUnavailable, Detail: "there is no verified chain, so no source can be asked about it"}, now
 	}
 	if refusal := c.CheckDenied(chain...); refusal != nil {
 		return refusal, time.Time{}
@@ -167,7 +159,7 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	for i := range links {
 		links[i] = link{cert: chain[i], issuer: chain[i+1]}
 		if c.config.CRLs {
-			links[i].crl, links[i].crlErr = c.crls.Load().Status(chain[i], chain[i+1], now)
+			links[i].crl, links[i].crlErr = c.crls.Load().statusOf(chain[i], chain[i+1], now)
 		}
 		if links[i].crl.Revoked {
 			return links[i].revoked("a CRL", links[i].crl, now)
@@ -181,13 +173,13 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	unknown := false
 	for _, l := range links {
 		if l.ocsp.Revoked {
-			return l.revoked("an OCSP responder", l.ocsp.Status, now)
+			return l.revoked("an OCSP responder", l.ocsp.certStatus, now)
 		}
-		end := l.until(now)
+		end := l.validUntil(now)
 		if end.IsZero() {
-			missing = append(missing, l.missing())
-			unknown = unknown || errors.Is(l.ocspErr, ErrOCSPUnknown)
-			end = now.Add(unavailableMemory)
+			missing = append(missing, l.problem())
+			unknown = unknown || errors.Is(l.ocspErr, errOCSPUnknown)
+			end = now.Add(unavailableFor)
 		}
 		if until.IsZero() || end.Before(until) {
 			until = end
@@ -196,9 +188,9 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	if missing == nil {
 		return nil, until
 	}
-	detail := source.Text("no source says whether the certificates are revoked: "+strings.Join(missing, "; "), maxDetail)
+	detail := source.Text("revocation status unavailable: "+strings.Join(missing, "; "), maxDetail)
 	if errors.Is(ctx.Err(), context.Canceled) {
-		// Who hangs up must not have a verdict that patience would have changed.
+		// The caller hung up: no verdict that waiting would have changed may last.
 		return &validators.Refusal{Reason: validators.RevocationUnavailable, Detail: detail}, now
 	}
 	if c.config.AllowUnavailable && !unknown {
@@ -208,14 +200,14 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	return &validators.Refusal{Reason: validators.RevocationUnavailable, Detail: detail}, until
 }
 
-// askOCSP looks up the certificates, and waits once for the answers on those
-// that nothing is known of.
+// askOCSP looks up the certificates, and waits once for the answers about those
+// that nothing is known about.
 func (c *Checker) askOCSP(ctx context.Context, links []link, now time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
 	waits := make([]<-chan struct{}, len(links))
 	for i := range links {
-		waits[i] = c.lookOCSP(&links[i], now)
+		waits[i] = c.lookUpOCSP(&links[i], now)
 	}
 	for i, wait := range waits {
 		if wait == nil {
@@ -225,51 +217,51 @@ func (c *Checker) askOCSP(ctx context.Context, links []link, now time.Time) {
 		case <-wait:
 		case <-ctx.Done():
 		}
-		if c.lookOCSP(&links[i], now) != nil {
+		if c.lookUpOCSP(&links[i], now) != nil {
 			links[i].ocspErr = errors.New("no responder has answered in time")
 		}
 	}
 }
 
-// lookOCSP looks up one certificate. A good answer that was signed by a
-// certificate which is itself revoked is none (RFC 6960 §4.2.2.2.1).
-func (c *Checker) lookOCSP(l *link, now time.Time) (wait <-chan struct{}) {
-	l.ocsp, wait, l.ocspErr = c.ocsp.look(l.cert, l.issuer, now)
+// lookUpOCSP looks up one certificate. It ignores an answer of good if the
+// certificate that signed it is itself revoked (RFC 6960 §4.2.2.2.1).
+func (c *Checker) lookUpOCSP(l *link, now time.Time) (wait <-chan struct{}) {
+	l.ocsp, wait, l.ocspErr = c.ocsp.lookUp(l.cert, l.issuer, now)
 	signer := l.ocsp.Signer
 	if signer == nil || l.ocsp.Revoked {
 		return wait
 	}
-	status, _ := c.crls.Load().Status(signer, l.issuer, now)
-	if status.Revoked || c.deny.Load().fits(signer) != "" {
-		l.ocsp, l.ocspErr = ocspAnswer{}, errors.New("the certificate that signed the answer is revoked")
+	status, _ := c.crls.Load().statusOf(signer, l.issuer, now)
+	if status.Revoked || c.deny.Load().matchingRule(signer) != "" {
+		l.ocsp, l.ocspErr = ocspAnswer{}, errors.New("the certificate that signed the response is revoked")
 	}
 	return wait
 }
 
-// link is a certificate of a chain, its issuer, and what is known of it.
+// link is a certificate of a chain, its issuer, and what the sources say.
 type link struct {
 	cert, issuer    *x509.Certificate
-	crl             Status
+	crl             certStatus
 	ocsp            ocspAnswer
 	crlErr, ocspErr error
 }
 
-func (l link) name() string {
+func (l link) String() string {
 	return fmt.Sprintf("number %s of %s", source.Text(l.cert.SerialNumber.Text(16), 64), source.Text(validators.FormatDN(l.cert.RawIssuer), maxQuote))
 }
 
-func (l link) revoked(by string, status Status, now time.Time) (*validators.Refusal, time.Time) {
+func (l link) revoked(by string, status certStatus, now time.Time) (*validators.Refusal, time.Time) {
 	until := status.Until
 	if !until.After(now) {
-		until = now.Add(unavailableMemory)
+		until = now.Add(unavailableFor)
 	}
-	detail := fmt.Sprintf("certificate %s: %s says it is revoked since %s", l.name(), by, timeText(status.RevokedAt))
+	detail := fmt.Sprintf("certificate %s: revoked since %s according to %s", l, timeText(status.RevokedAt), by)
 	return &validators.Refusal{Reason: validators.CertificateRevoked, Detail: source.Text(detail, maxDetail)}, until
 }
 
-// until is how long the answers on the certificate hold, or zero if there is
-// none that is fresh.
-func (l link) until(now time.Time) time.Time {
+// validUntil returns how long the answers about the certificate hold, or zero if
+// none is fresh.
+func (l link) validUntil(now time.Time) time.Time {
 	var ends []time.Time
 	if now.Before(l.crl.Until) {
 		ends = append(ends, l.crl.Until)
@@ -278,18 +270,19 @@ func (l link) until(now time.Time) time.Time {
 	case now.Before(l.ocsp.renew):
 		ends = append(ends, l.ocsp.renew)
 	case now.Before(l.ocsp.Until):
-		ends = append(ends, l.ocsp.Until, now.Add(unavailableMemory))
+		ends = append(ends, l.ocsp.Until, now.Add(unavailableFor))
 	case l.ocspErr != nil && ends != nil:
-		ends = append(ends, now.Add(unavailableMemory)) // the other source may know more
+		ends = append(ends, now.Add(unavailableFor)) // the responders may answer soon
 	}
 	if ends == nil {
 		return time.Time{}
 	}
-	return slices.MinFunc(ends, time.Time.Compare)
+	return earliest(ends...)
 }
 
-func (l link) missing() string {
-	text := "certificate " + l.name()
+// problem describes why there is no fresh answer.
+func (l link) problem() string {
+	text := "certificate " + l.String()
 	if l.crlErr != nil {
 		text += ", CRL: " + l.crlErr.Error()
 	}

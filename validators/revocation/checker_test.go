@@ -22,7 +22,7 @@ func TestRevocationSources(t *testing.T) {
 	crlRevoked := func(p *pki) *CRLSet { return p.crls(crlRevokes(1, p.leaf.Cert)) }
 	crlGood := func(p *pki) *CRLSet { return p.crls() }
 	crlStale := func(p *pki) *CRLSet {
-		return NewCRLSet(mustCRL(p.t, p.root, time.Now()), mustCRL(p.t, p.sub, time.Now().Add(-2*time.Hour)))
+		return crlSetOf(mustCRL(p.t, p.root, time.Now()), mustCRL(p.t, p.sub, time.Now().Add(-2*time.Hour)))
 	}
 	crlNone := func(*pki) *CRLSet { return nil }
 	nothing := func(*pki) {}
@@ -47,16 +47,16 @@ func TestRevocationSources(t *testing.T) {
 	}{
 		"no source":                  {nil, nil, "", "", ""},
 		"CRL good":                   {crlGood, nil, "", "", ""},
-		"CRL revoked":                {crlRevoked, nil, validators.CertificateRevoked, validators.CertificateRevoked, "a CRL says it is revoked since 1999-12-31T23:59:00Z"},
+		"CRL revoked":                {crlRevoked, nil, validators.CertificateRevoked, validators.CertificateRevoked, "revoked since 1999-12-31T23:59:00Z according to a CRL"},
 		"C4 CRL stale":               {crlStale, nil, validators.RevocationUnavailable, "", "CRL: the CRL is stale since 1999-12-31T23:00:00Z"},
 		"C4 CRL none yet":            {crlNone, nil, validators.RevocationUnavailable, "", "no CRL of the issuer"},
 		"OCSP good":                  {nil, good, "", "", ""},
-		"OCSP revoked":               {nil, revoked, validators.CertificateRevoked, validators.CertificateRevoked, "an OCSP responder says it is revoked"},
+		"OCSP revoked":               {nil, revoked, validators.CertificateRevoked, validators.CertificateRevoked, "according to an OCSP responder"},
 		"OCSP unknown":               {nil, unknown, validators.RevocationUnavailable, validators.RevocationUnavailable, "does not know the certificate"},
 		"OCSP down":                  {nil, down, validators.RevocationUnavailable, "", "OCSP: connection refused"},
-		"OCSP stale":                 {nil, stale, validators.RevocationUnavailable, "", "the answer is stale"},
-		"OCSP future":                {nil, future, validators.RevocationUnavailable, "", "the answer is of the future"},
-		"OCSP lies":                  {nil, lies, validators.RevocationUnavailable, "", "not for OCSPSigning"},
+		"OCSP stale":                 {nil, stale, validators.RevocationUnavailable, "", "the response is stale"},
+		"OCSP future":                {nil, future, validators.RevocationUnavailable, "", "the response is dated in the future"},
+		"OCSP lies":                  {nil, lies, validators.RevocationUnavailable, "", "without the extended key usage OCSPSigning"},
 		"CRL good, OCSP good":        {crlGood, good, "", "", ""},
 		"CRL good, OCSP revoked":     {crlGood, revoked, validators.CertificateRevoked, validators.CertificateRevoked, "OCSP"},
 		"CRL good, OCSP unknown":     {crlGood, unknown, "", "", ""},
@@ -78,9 +78,9 @@ func TestRevocationSources(t *testing.T) {
 		"OCSP on hold": {nil, func(p *pki) {
 			p.says(a, p.leaf.Cert, ocspState(ocsp.Revoked), func(o *ocspTemplate) { o.RevocationReason = ocsp.CertificateHold })
 		}, validators.CertificateRevoked, validators.CertificateRevoked, ""},
-		"C4 CRL good, not the CA's": {func(p *pki) *CRLSet { return NewCRLSet(mustCRL(p.t, p.sub, time.Now())) }, nil, validators.RevocationUnavailable, "", "of CN=Root, CRL: there is no CRL of the issuer"},
+		"C4 CRL good, not the CA's": {func(p *pki) *CRLSet { return crlSetOf(mustCRL(p.t, p.sub, time.Now())) }, nil, validators.RevocationUnavailable, "", "of CN=Root, CRL: there is no CRL of the issuer"},
 		"CRL revokes the CA": {func(p *pki) *CRLSet {
-			return NewCRLSet(mustCRL(p.t, p.root, time.Now(), crlRevokes(2, p.sub.Cert)), mustCRL(p.t, p.sub, time.Now()))
+			return crlSetOf(mustCRL(p.t, p.root, time.Now(), crlRevokes(2, p.sub.Cert)), mustCRL(p.t, p.sub, time.Now()))
 		}, nil, validators.CertificateRevoked, validators.CertificateRevoked, "of CN=Root"},
 		"OCSP says the CA is revoked": {nil, func(p *pki) { p.says(a, p.sub.Cert, ocspState(ocsp.Revoked)) }, validators.CertificateRevoked, validators.CertificateRevoked, "of CN=Root"},
 		"OCSP does not know the CA":   {nil, func(p *pki) { p.says(a, p.sub.Cert, ocspState(ocsp.Unknown)) }, validators.RevocationUnavailable, validators.RevocationUnavailable, "of CN=Root"},
@@ -110,7 +110,7 @@ func TestRevocationSources(t *testing.T) {
 						if took != 0 {
 							t.Errorf("took %s", took)
 						}
-						if holds > time.Hour || test.refuse == validators.RevocationUnavailable && holds != unavailableMemory {
+						if holds > time.Hour || test.refuse == validators.RevocationUnavailable && holds != unavailableFor {
 							t.Errorf("holds for %s", holds)
 						}
 					}
@@ -196,7 +196,7 @@ func TestRevocationVerdictHoldsUntilTheEarliestNextUpdate(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		c := p.checker(Config{CRLs: true})
 		before := c.Generation()
-		c.SetCRLs(NewCRLSet(mustCRL(t, p.root, time.Now(), crlDates(time.Now(), time.Now().Add(20*time.Minute))), mustCRL(t, p.sub, time.Now())))
+		c.SetCRLs(crlSetOf(mustCRL(t, p.root, time.Now(), crlDates(time.Now(), time.Now().Add(20*time.Minute))), mustCRL(t, p.sub, time.Now())))
 		if c.Generation() == before {
 			t.Error("what is remembered still counts")
 		}
@@ -213,7 +213,7 @@ func TestRevocationVerdictHoldsUntilTheEarliestNextUpdate(t *testing.T) {
 			t.Errorf("holds for %s, want until the OCSP answer is renewed", holds)
 		}
 		p.down("a")
-		if _, holds := p.mustCheck(both, p.chainOf(p.issue().Cert), "", ""); holds != unavailableMemory {
+		if _, holds := p.mustCheck(both, p.chainOf(p.issue().Cert), "", ""); holds != unavailableFor {
 			t.Errorf("holds for %s, though OCSP may soon know more", holds)
 		}
 	})
@@ -229,7 +229,7 @@ func TestRevocationDetailIsFitForALog(t *testing.T) {
 		c := p.checker(Config{CRLs: true, OCSP: []string{"a"}})
 		p.mustCheck(c, p.chainOf(leaf.Cert), validators.RevocationUnavailable, "no CRL of the issuer")
 		c.SetCRLs(p.crls(crlRevokes(1, leaf.Cert)))
-		p.mustCheck(c, p.chainOf(leaf.Cert), validators.CertificateRevoked, "a CRL says")
+		p.mustCheck(c, p.chainOf(leaf.Cert), validators.CertificateRevoked, "according to a CRL")
 		c.SetDenyList(mustDeny(t, "public_key "+digest(p.sub.Cert.RawSubjectPublicKeyInfo)))
 		p.mustCheck(c, p.chainOf(leaf.Cert), validators.CertificateRevoked, "the deny file")
 	})

@@ -15,26 +15,26 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// CRL is a certificate revocation list (RFC 5280 §5), indexed by serial number.
-// Its signature is checked when it is used, with the key of the CA that issued
-// the certificate in question: until then it is only what somebody says.
-type CRL struct {
+// parsedCRL is a certificate revocation list (RFC 5280 §5), indexed by serial
+// number. Its signature is verified when the CRL is used, with the key of the CA
+// in the chain; until then the CRL may be forged.
+type parsedCRL struct {
 	list *x509.RevocationList // without its entries
-	// revoked is when certificates were, in Unix time by serialKey.
+	// revoked has the dates of the revocations, in Unix time by serialKey.
 	revoked map[string]int64
-	// points are the distribution points that the CRL is confined to; none
-	// means that it covers every certificate of its issuer.
+	// points are the distribution points that the CRL is limited to; without any
+	// it covers every certificate of its issuer.
 	points []string
 
 	mu sync.Mutex
-	// outcomes are those of the signature's check with the keys of CA
-	// certificates, by the SHA-256 of what was signed of the latter.
+	// outcomes are the results of verifying the signature, by the SHA-256 of the
+	// TBSCertificate of the CA.
 	outcomes map[[sha256.Size]byte]error
 	// signer is a CA certificate that the signature has been verified with.
 	signer atomic.Pointer[x509.Certificate]
 }
 
-// serialKey is a map key for a serial number. The octets of a positive one
+// serialKey returns a map key for a serial number. The octets of a positive one
 // never begin with a zero.
 func serialKey(serial *big.Int) string {
 	if serial.Sign() < 0 {
@@ -43,45 +43,40 @@ func serialKey(serial *big.Int) string {
 	return string(serial.Bytes())
 }
 
-// NextUpdate is when the CRL is no longer fresh.
-func (c *CRL) NextUpdate() time.Time { return c.list.NextUpdate }
-
-// Len is the number of revoked certificates.
-func (c *CRL) Len() int { return len(c.revoked) }
-
-// Replaces reports why the CRL must not take the place of an older one: its
-// number (RFC 5280 §5.2.3) goes back or, where that does not decide, its date.
-func (c *CRL) Replaces(old *CRL) error {
+// checkReplaces returns an error if the CRL must not replace an older one: its
+// number (RFC 5280 §5.2.3) goes back or, if the numbers are equal or one is
+// missing, its date.
+func (c *parsedCRL) checkReplaces(old *parsedCRL) error {
 	number, before := c.list.Number, old.list.Number
 	if number != nil && before != nil {
 		switch number.Cmp(before) {
 		case -1:
-			return fmt.Errorf("the number of the CRL goes back from %s to %s: it is an old one", before, number)
+			return fmt.Errorf("outdated CRL: its number goes back from %s to %s", before, number)
 		case 1:
 			return nil
 		}
 	}
 	if c.list.ThisUpdate.Before(old.list.ThisUpdate) {
-		return fmt.Errorf("the date of the CRL goes back from %s to %s: it is an old one", timeText(old.list.ThisUpdate), timeText(c.list.ThisUpdate))
+		return fmt.Errorf("outdated CRL: its date goes back from %s to %s", timeText(old.list.ThisUpdate), timeText(c.list.ThisUpdate))
 	}
 	return nil
 }
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// covers reports whether the CRL speaks for the certificate, issued by who
-// issued the CRL (RFC 5280 §6.3.3 (b)(2)(i)).
-func (c *CRL) covers(cert *x509.Certificate) bool {
+// covers reports whether the CRL covers a certificate of its issuer (RFC 5280
+// §6.3.3 (b)(2)(i)).
+func (c *parsedCRL) covers(cert *x509.Certificate) bool {
 	return len(c.points) == 0 || slices.ContainsFunc(cert.CRLDistributionPoints, func(point string) bool {
 		return slices.Contains(c.points, point)
 	})
 }
 
-// signedBy checks the CRL's name and signature with a CA certificate (RFC 5280
-// §6.3.3 (f), (g)), once for each of them. A certificate is known by what was
-// signed of it: of one, anybody can make many by encoding its own signature in
-// another way.
-func (c *CRL) signedBy(ca *x509.Certificate) error {
+// checkSignedBy checks the CRL's issuer name and signature against a CA
+// certificate (RFC 5280 §6.3.3 (f), (g)), once for each CA. It identifies the CA
+// by its TBSCertificate, because anybody can make many certificates from one by
+// re-encoding its signature.
+func (c *parsedCRL) checkSignedBy(ca *x509.Certificate) error {
 	key := sha256.Sum256(ca.RawTBSCertificate)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,7 +86,7 @@ func (c *CRL) signedBy(ca *x509.Certificate) error {
 	}
 	switch {
 	case !bytes.Equal(c.list.RawIssuer, ca.RawSubject):
-		return errors.New("it is of another CA") // costs nothing, so it is not remembered
+		return errors.New("it belongs to another CA") // costs nothing, so it is not remembered
 	case validators.LacksKeyUsage(ca, x509.KeyUsageCRLSign):
 		err = errors.New("the CA's key usage lacks cRLSign")
 	case c.list.CheckSignatureFrom(ca) != nil:

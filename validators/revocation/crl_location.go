@@ -20,15 +20,15 @@ type crlLocation struct {
 
 	// content is what was loaded last without an error, last the CRL that was.
 	content []byte
-	last    *CRL
+	last    *parsedCRL
 	// verified are CRLs whose signatures have been verified, the newest for
 	// each key. unverified are up to two others: the newest, if it is not the
 	// last one loaded, and the last.
-	verified, unverified []*CRL
+	verified, unverified []*parsedCRL
 
 	// stale and foreign are the CRLs of the last warnings, examined the CRL that
 	// was last compared with the CAs.
-	stale, foreign, examined *CRL
+	stale, foreign, examined *parsedCRL
 }
 
 // newLocation returns the location of a CRL, which has not been loaded yet.
@@ -39,14 +39,14 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 	l := &crlLocation{name: address}
 	load := func(content []byte) error { return s.load(l, content) }
 	if !strings.Contains(address, "://") {
-		l.file = source.NewWatched(address, MaxCRLSize, load)
+		l.file = source.NewWatched(address, maxCRLSize, load)
 		return l, nil
 	}
 	var err error
 	l.url, err = source.NewURL(source.URLConfig{
 		Address:    address,
 		AllowHTTP:  true,
-		MaxBytes:   MaxCRLSize,
+		MaxBytes:   maxCRLSize,
 		Refresh:    s.config.Refresh,
 		MinRefresh: min(minCRLRefresh, s.config.Refresh),
 		MaxRefresh: s.config.Refresh,
@@ -58,7 +58,7 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 		Expires: func() time.Time {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return l.last.NextUpdate()
+			return l.last.list.NextUpdate
 		},
 		Fetch: func(ctx context.Context, address string, _ int64) (source.Document, error) {
 			content, err := s.config.Fetch(ctx, address)
@@ -75,13 +75,13 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 // add takes a CRL in, and reports whether what is in force has changed. A CRL
 // whose signature has not been verified is kept alongside the others, because
 // it may be forged.
-func (l *crlLocation) add(crl *CRL) (changed bool, err error) {
+func (l *crlLocation) add(crl *parsedCRL) (changed bool, err error) {
 	l.promoteVerified()
 	for i, old := range l.verified {
-		if crl.signedBy(old.signer.Load()) != nil {
+		if crl.checkSignedBy(old.signer.Load()) != nil {
 			continue
 		}
-		if err := crl.Replaces(old); err != nil {
+		if err := crl.checkReplaces(old); err != nil {
 			changed = l.last != old
 			l.last = old
 			return changed, err
@@ -101,14 +101,14 @@ func (l *crlLocation) add(crl *CRL) (changed bool, err error) {
 		if !bytes.Equal(other.list.RawIssuer, crl.list.RawIssuer) {
 			continue
 		}
-		if e := newest.Replaces(other); e != nil {
+		if e := newest.checkReplaces(other); e != nil {
 			newest, err = other, e
 		}
 	}
 	changed = l.last != crl
-	l.last, l.unverified = crl, []*CRL{crl}
+	l.last, l.unverified = crl, []*parsedCRL{crl}
 	if err != nil {
-		l.unverified = []*CRL{newest, crl}
+		l.unverified = []*parsedCRL{newest, crl}
 	}
 	return changed, err
 }
@@ -116,13 +116,13 @@ func (l *crlLocation) add(crl *CRL) (changed bool, err error) {
 // promoteVerified moves the CRLs whose signatures have been verified since they
 // were loaded to the verified ones, of which the newest for each key remains.
 func (l *crlLocation) promoteVerified() {
-	l.unverified = slices.DeleteFunc(l.unverified, func(crl *CRL) bool {
+	l.unverified = slices.DeleteFunc(l.unverified, func(crl *parsedCRL) bool {
 		if crl.signer.Load() == nil {
 			return false
 		}
 		for i, old := range l.verified {
-			if crl.signedBy(old.signer.Load()) == nil {
-				if crl.Replaces(old) == nil {
+			if crl.checkSignedBy(old.signer.Load()) == nil {
+				if crl.checkReplaces(old) == nil {
 					l.verified[i] = crl
 				}
 				return true
@@ -134,7 +134,7 @@ func (l *crlLocation) promoteVerified() {
 }
 
 // current returns the CRL in force of the issuer that was loaded last, or nil.
-func (l *crlLocation) current() *CRL {
+func (l *crlLocation) current() *parsedCRL {
 	if len(l.unverified) > 0 {
 		return l.unverified[0]
 	}

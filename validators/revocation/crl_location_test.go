@@ -53,7 +53,7 @@ func TestCRLSourceFileIsWritten(t *testing.T) {
 	// broken for good, gone, and back
 	w.write("a.crl", good[:40])
 	w.look(0)
-	w.quiet("does not parse")
+	w.quiet("invalid CRL")
 	path := filepath.Join(w.dir, "a.crl")
 	for _, content := range [][]byte{good[:40], next} {
 		w.write("a.crl", content)
@@ -104,9 +104,9 @@ func TestCRLSourceTakesOverWhatIsProven(t *testing.T) {
 func TestCRLSourceShorterRefresh(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, test := range map[string]struct{ refresh, age, want time.Duration }{
-		"shorter":             {10 * time.Minute, time.Minute, 9 * time.Minute},
-		"shorter, overdue":    {10 * time.Minute, 30 * time.Minute, -20 * time.Minute},
-		"longer":              {2 * time.Hour, time.Minute, 59 * time.Minute},
+		"shorter":          {10 * time.Minute, time.Minute, 9 * time.Minute},
+		"shorter, overdue": {10 * time.Minute, 30 * time.Minute, -20 * time.Minute},
+		"longer":           {2 * time.Hour, time.Minute, 59 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newCRLWorld(t, nil, crlURL)

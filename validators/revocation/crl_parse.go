@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// MaxCRLSize is the largest certificate revocation list, in bytes.
-	MaxCRLSize = 64 << 20
-	// maxCRLNumber is how many octets a CRL number has at most (RFC 5280
+	// maxCRLSize is the size of the largest CRL, in bytes.
+	maxCRLSize = 64 << 20
+	// maxCRLNumber is the length of the largest CRL number, in octets (RFC 5280
 	// §5.2.3).
 	maxCRLNumber = 20
-	// removeFromCRL is the reason of an entry in a delta CRL, which takes a
-	// certificate off hold (RFC 5280 §5.3.1).
+	// removeFromCRL is the reason code with which a delta CRL takes a certificate
+	// off hold (RFC 5280 §5.3.1).
 	removeFromCRL = 8
 )
 
@@ -36,37 +36,36 @@ var (
 	oidReasonCode               = asn1.ObjectIdentifier{2, 5, 29, 21}
 )
 
-var errIndirectCRL = errors.New("the CRL is an indirect one, which is not supported; use the CRL of the CA itself")
+var errIndirectCRL = errors.New("indirect CRLs are not supported; use the CRL of the CA itself")
 
-// ParseCRL reads a CRL in DER or PEM. A CRL that speaks for less than all
-// certificates or reasons of its issuer (RFC 5280 §5.2.4, §5.2.5), or for those
-// of another issuer, or that has critical extensions which are not understood
-// (§5.2, §5.3), is an error: it cannot say that a certificate is good. One with
-// the name of a distribution point (§5.2.5) speaks for the certificates that
-// name it too.
-func ParseCRL(data []byte) (*CRL, error) {
-	if len(data) > MaxCRLSize {
-		return nil, fmt.Errorf("the CRL is larger than %d bytes", MaxCRLSize)
+// parseCRL parses a CRL in DER or PEM. It returns an error for a CRL that covers
+// only some certificates or reasons of its issuer (RFC 5280 §5.2.4, §5.2.5), or
+// those of another issuer, or that has critical extensions which are not
+// understood (§5.2, §5.3): such a CRL cannot vouch for a certificate. A CRL that
+// names a distribution point (§5.2.5) covers the certificates that name it too.
+func parseCRL(data []byte) (*parsedCRL, error) {
+	if len(data) > maxCRLSize {
+		return nil, fmt.Errorf("the CRL is larger than %d bytes", maxCRLSize)
 	}
 	der, err := crlDER(data)
 	if err != nil {
 		return nil, err
 	}
-	list, entries, err := parseCRL(der)
+	list, entries, err := parseWithoutEntries(der)
 	if err != nil {
-		return nil, fmt.Errorf("the CRL does not parse: %s", source.Text(err.Error(), maxErrorText))
+		return nil, fmt.Errorf("invalid CRL: %s", source.Text(err.Error(), maxErrorText))
 	}
-	crl := &CRL{list: list, outcomes: make(map[[sha256.Size]byte]error)}
+	crl := &parsedCRL{list: list, outcomes: make(map[[sha256.Size]byte]error)}
 	if err := crl.readExtensions(); err != nil {
 		return nil, err
 	}
 	switch {
 	case insecureSignature(list.SignatureAlgorithm):
-		return nil, errors.New("the CRL is signed with SHA-1 or MD5, with which signatures can be forged; have the CA use SHA-256")
+		return nil, errors.New("the CRL is signed with SHA-1 or MD5, which can be forged; have the CA use SHA-256")
 	case list.NextUpdate.IsZero():
-		return nil, errors.New("the CRL does not say when the next one comes (nextUpdate), so it could be of any age")
+		return nil, errors.New("the CRL has no nextUpdate, so it could be of any age")
 	case list.Number != nil && (list.Number.Sign() < 0 || list.Number.BitLen() > 8*maxCRLNumber):
-		return nil, fmt.Errorf("the number of the CRL is negative or longer than %d octets", maxCRLNumber)
+		return nil, fmt.Errorf("the CRL number is negative or longer than %d octets", maxCRLNumber)
 	}
 	if err := crl.readEntries(entries); err != nil {
 		return nil, err
@@ -74,10 +73,11 @@ func ParseCRL(data []byte) (*CRL, error) {
 	return crl, nil
 }
 
-// parseCRL parses all but the entries, of which there may be millions: x509
-// takes fifty times the memory for them, before anybody has looked at the
-// signature. It is given a copy of the CRL without them (RFC 5280 §5.1).
-func parseCRL(der []byte) (*x509.RevocationList, cryptobyte.String, error) {
+// parseWithoutEntries parses a CRL (RFC 5280 §5.1) except its entries, which it
+// returns unparsed. There may be millions of them, and x509 would take fifty
+// times the memory for them before the signature is verified, so x509 is given
+// a copy of the CRL without them.
+func parseWithoutEntries(der []byte) (*x509.RevocationList, cryptobyte.String, error) {
 	var crl, signed, tbs, entries, extensions, algorithm, signature cryptobyte.String
 	var hasEntries, hasExtensions bool
 	var at time.Time
@@ -124,7 +124,7 @@ func parseCRL(der []byte) (*x509.RevocationList, cryptobyte.String, error) {
 	return list, entries, nil
 }
 
-// crlDER takes the CRL out of PEM.
+// crlDER returns the DER encoding of a CRL in DER or PEM.
 func crlDER(data []byte) ([]byte, error) {
 	if len(data) == 0 {
 		return nil, errors.New("the CRL is empty")
@@ -139,14 +139,14 @@ func crlDER(data []byte) ([]byte, error) {
 		case err != nil:
 			return nil, err
 		case block.Type != "X509 CRL":
-			return nil, fmt.Errorf("line %d: this is no CRL but a PEM block '%s'; give the CRL a file of its own", block.Line, source.Text(block.Type, maxQuote))
+			return nil, fmt.Errorf("line %d: PEM block '%s' is not a CRL; give the CRL a file of its own", block.Line, source.Text(block.Type, maxQuote))
 		case found:
 			return nil, fmt.Errorf("line %d: there are several CRLs; give each a file of its own", block.Line)
 		}
 		der, found = block.Bytes, true
 	}
 	if !found {
-		return nil, errors.New("this is no CRL, neither in DER nor in PEM")
+		return nil, errors.New("the content is not a CRL in DER or PEM")
 	}
 	return der, nil
 }
@@ -159,11 +159,11 @@ func insecureSignature(algorithm x509.SignatureAlgorithm) bool {
 	return false
 }
 
-func (c *CRL) readExtensions() error {
+func (c *parsedCRL) readExtensions() error {
 	for _, extension := range c.list.Extensions {
 		switch {
 		case extension.Id.Equal(oidDeltaCRLIndicator):
-			return errors.New("the CRL is a delta CRL, which is not supported; use the complete one")
+			return errors.New("delta CRLs are not supported; use the complete CRL")
 		case extension.Id.Equal(oidIssuingDistributionPoint):
 			points, err := readDistributionPoint(extension.Value)
 			if err != nil {
@@ -171,16 +171,16 @@ func (c *CRL) readExtensions() error {
 			}
 			c.points = append(c.points, points...)
 		case extension.Critical && !extension.Id.Equal(oidCRLNumber) && !extension.Id.Equal(oidAuthorityKeyIdentifier):
-			return fmt.Errorf("the CRL has a critical extension that is not understood: %s", source.Text(extension.Id.String(), maxQuote))
+			return fmt.Errorf("the CRL has an unknown critical extension: %s", source.Text(extension.Id.String(), maxQuote))
 		}
 	}
 	return nil
 }
 
-// readEntries indexes the revoked certificates.
-func (c *CRL) readEntries(entries cryptobyte.String) error {
+// readEntries parses the entries and indexes the revoked certificates.
+func (c *parsedCRL) readEntries(entries cryptobyte.String) error {
 	c.revoked = make(map[string]int64)
-	malformed := errors.New("the CRL does not parse: an entry is malformed")
+	malformed := errors.New("invalid CRL: an entry is malformed")
 	var serial big.Int
 	for !entries.Empty() {
 		var entry, extensions cryptobyte.String
@@ -208,10 +208,10 @@ func (c *CRL) readEntries(entries cryptobyte.String) error {
 					return malformed
 				}
 			case critical:
-				return fmt.Errorf("an entry of the CRL has a critical extension that is not understood: %s", source.Text(id.String(), maxQuote))
+				return fmt.Errorf("an entry of the CRL has an unknown critical extension: %s", source.Text(id.String(), maxQuote))
 			}
 			if reason == removeFromCRL {
-				return errors.New("the CRL takes certificates off hold, as only a delta CRL does; use the complete one")
+				return errors.New("the CRL takes certificates off hold, as only delta CRLs do; use the complete CRL")
 			}
 		}
 		c.revoked[serialKey(&serial)] = at.Unix()
@@ -226,11 +226,11 @@ func readTime(s *cryptobyte.String, t *time.Time) bool {
 	return s.ReadASN1GeneralizedTime(t)
 }
 
-// readDistributionPoint reads the extension IssuingDistributionPoint (RFC 5280
-// §5.2.5), element by element: encoding/asn1 would overlook the fields of a
+// readDistributionPoint parses the extension IssuingDistributionPoint (RFC 5280
+// §5.2.5), element by element, because encoding/asn1 overlooks fields of a
 // SEQUENCE that are out of order.
 func readDistributionPoint(der []byte) (points []string, err error) {
-	unreadable := errors.New("the CRL's issuing distribution point cannot be read")
+	unreadable := errors.New("the CRL has an invalid issuing distribution point")
 	var point asn1.RawValue
 	rest, err := asn1.Unmarshal(der, &point)
 	if err != nil || len(rest) > 0 || point.Class != asn1.ClassUniversal || point.Tag != asn1.TagSequence {
@@ -249,10 +249,10 @@ func readDistributionPoint(der []byte) (points []string, err error) {
 			}
 		case 1, 2, 5: // onlyContainsUserCerts, onlyContainsCACerts, onlyContainsAttributeCerts
 			if !isFalse {
-				return nil, errors.New("the CRL covers only some kinds of certificates, so it cannot say of the others that they are good; use the complete one")
+				return nil, errors.New("the CRL covers only some kinds of certificates; use the complete CRL")
 			}
 		case 3: // onlySomeReasons
-			return nil, errors.New("the CRL covers only some reasons of revocation, so it cannot say that a certificate is good; use the complete one")
+			return nil, errors.New("the CRL covers only some reasons for revocation; use the complete CRL")
 		case 4: // indirectCRL
 			if !isFalse {
 				return nil, errIndirectCRL
@@ -264,10 +264,9 @@ func readDistributionPoint(der []byte) (points []string, err error) {
 	return points, nil
 }
 
-// readPointName reads the addresses of a DistributionPointName (RFC 5280
-// §4.2.1.13).
+// readPointName returns the URIs in a DistributionPointName (RFC 5280 §4.2.1.13).
 func readPointName(der []byte) (points []string, err error) {
-	other := errors.New("the CRL names its distribution point in another way than by an address, which is not supported")
+	other := errors.New("the CRL does not name its distribution point by a URI, which is not supported")
 	var name asn1.RawValue
 	rest, err := asn1.Unmarshal(der, &name)
 	if err != nil || len(rest) > 0 || name.Class != asn1.ClassContextSpecific || name.Tag != 0 {

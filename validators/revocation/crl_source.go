@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// DefaultCRLRefresh is how often CRLs are fetched.
-	DefaultCRLRefresh = time.Hour
+	// defaultCRLRefresh is how often CRLs are fetched.
+	defaultCRLRefresh = time.Hour
 	// minCRLRefresh is the shortest time between two fetches, unless Refresh is
 	// shorter, and the longest pause after one that has failed.
 	minCRLRefresh = time.Minute
@@ -25,7 +25,7 @@ type CRLConfig struct {
 	Locations []string
 	// Refresh is how often URLs are fetched. A CRL is fetched earlier when its
 	// nextUpdate is earlier, so that it is replaced while it is fresh, and within
-	// a minute after a fetch has failed. Default: [DefaultCRLRefresh].
+	// a minute after a fetch has failed. Default: [defaultCRLRefresh].
 	Refresh time.Duration
 	// Fetch gets a CRL from a URL. Default: a GET request within a minute.
 	Fetch func(ctx context.Context, url string) ([]byte, error)
@@ -85,7 +85,7 @@ type CRLState struct {
 // for an address that is empty, not http or https, or named twice.
 func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	if config.Refresh <= 0 {
-		config.Refresh = DefaultCRLRefresh
+		config.Refresh = defaultCRLRefresh
 	}
 	if config.Fetch == nil {
 		config.Fetch = fetchCRL
@@ -188,7 +188,7 @@ func (s *CRLSource) load(location *crlLocation, content []byte) error {
 	if known {
 		return nil
 	}
-	crl, err := ParseCRL(content)
+	crl, err := parseCRL(content)
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (s *CRLSource) Next() time.Time {
 	if due == nil {
 		return time.Time{}
 	}
-	return slices.MinFunc(due, time.Time.Compare)
+	return earliest(due...)
 }
 
 // CRLs returns the CRLs in force.
@@ -239,7 +239,7 @@ func (s *CRLSource) CRLs() *CRLSet {
 }
 
 func (s *CRLSource) crlSet() *CRLSet {
-	var locations [][]*CRL
+	var locations [][]*parsedCRL
 	for _, location := range s.locations {
 		locations = append(locations, slices.Concat(location.verified, location.unverified))
 	}
@@ -255,11 +255,11 @@ func (s *CRLSource) States() []CRLState {
 		states[i] = CRLState{Location: location.name}
 		states[i].Loaded, states[i].Failure = location.health()
 		if crl := location.current(); crl != nil {
-			states[i].NextUpdate, states[i].Entries = crl.NextUpdate(), crl.Len()
+			states[i].NextUpdate, states[i].Entries = crl.list.NextUpdate, len(crl.revoked)
 		}
 		location.promoteVerified()
 		for j, crl := range location.verified { // an unverified CRL may be forged
-			if end := crl.NextUpdate(); j == 0 || end.Before(states[i].NextUpdate) {
+			if end := crl.list.NextUpdate; j == 0 || end.Before(states[i].NextUpdate) {
 				states[i].NextUpdate = end
 			}
 		}

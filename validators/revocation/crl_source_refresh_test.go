@@ -154,7 +154,7 @@ func TestCRLSourceThatHangsHoldsUpNoOther(t *testing.T) {
 		if took := time.Since(start); took != 0 {
 			t.Errorf("took %s", took)
 		}
-		if _, err := other.CRLs().Status(leaf, ca.Cert, time.Now()); err != nil {
+		if _, err := other.CRLs().statusOf(leaf, ca.Cert, time.Now()); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(2 * time.Minute)
@@ -176,7 +176,7 @@ func TestCRLSourceIsSafeForConcurrentUse(t *testing.T) {
 				w.mu.Unlock()
 				w.Refresh(t.Context())
 				w.PollFiles()
-				_, _ = w.CRLs().Status(leaf, ca.Cert, now)
+				_, _ = w.CRLs().statusOf(leaf, ca.Cert, now)
 				_, _ = w.States(), w.Next()
 				other := w.source(func(c *CRLConfig) { c.Use = nil }, "a.crl", crlURL)
 				other.TakeOver(w.CRLSource)
@@ -184,7 +184,7 @@ func TestCRLSourceIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if status, err := w.CRLs().Status(leaf, ca.Cert, now); !status.Revoked {
+	if status, err := w.CRLs().statusOf(leaf, ca.Cert, now); !status.Revoked {
 		t.Error(err)
 	}
 }

@@ -121,7 +121,7 @@ func (w *crlWorld) expect(cert, issuer *x509.Certificate, revoked, fresh bool) {
 		w.t.Fatal("nothing is in force")
 	}
 	for _, set := range []*CRLSet{w.used[len(w.used)-1], w.CRLs()} {
-		status, err := set.Status(cert, issuer, w.now)
+		status, err := set.statusOf(cert, issuer, w.now)
 		if status.Revoked != revoked || w.now.Before(status.Until) != fresh {
 			w.t.Errorf("%+v (%v), want revoked %v, fresh %v", status, err, revoked, fresh)
 		}
@@ -186,7 +186,7 @@ func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
 		content []byte
 		want    string
 	}{
-		{nil, "empty"}, {good[:len(good)/2], "does not parse"}, {ca.PEM(), "PEM block"}, {[]byte("<html>"), "no CRL"},
+		{nil, "empty"}, {good[:len(good)/2], "invalid CRL"}, {ca.PEM(), "PEM block"}, {[]byte("<html>"), "not a CRL"},
 		{makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1})), "delta"},
 	} {
 		w.write("a.crl", broken.content)

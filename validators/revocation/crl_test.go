@@ -47,36 +47,36 @@ func TestParseCRL(t *testing.T) {
 		"PEM":                    {block, ""},
 		"PEM after text":         {append([]byte("Certificate Revocation List (CRL):\n"), block...), ""},
 		"B4 empty":               {nil, "empty"},
-		"B4 garbage":             {[]byte("garbage"), "neither in DER nor in PEM"},
-		"B4 half of DER":         {der[:len(der)/2], "does not parse"},
+		"B4 garbage":             {[]byte("garbage"), "not a CRL in DER or PEM"},
+		"B4 half of DER":         {der[:len(der)/2], "invalid CRL"},
 		"B4 half of PEM":         {block[:len(block)/2], "line 1: a PEM block is damaged"},
-		"B4 PEM of another kind": {ca.PEM(), `line 1: this is no CRL but a PEM block 'CERTIFICATE'`},
-		"B4 no PEM":              {[]byte("-- no CRL --\n"), "neither in DER nor in PEM"},
+		"B4 PEM of another kind": {ca.PEM(), `line 1: PEM block 'CERTIFICATE' is not a CRL`},
+		"B4 no PEM":              {[]byte("-- no CRL --\n"), "not a CRL in DER or PEM"},
 		"several":                {append(bytes.Clone(block), block...), "several"},
-		"with a certificate":     {append(bytes.Clone(block), ca.PEM()...), `a PEM block 'CERTIFICATE'; give the CRL a file of its own`},
+		"with a certificate":     {append(bytes.Clone(block), ca.PEM()...), `PEM block 'CERTIFICATE' is not a CRL; give the CRL a file of its own`},
 		"B4 damaged before":      {append(bytes.Replace(block, []byte("-----END"), []byte("----END"), 1), block...), "line 1: a PEM block is damaged"},
 		"B4 damaged behind":      {append(bytes.Clone(block), block[:len(block)/2]...), "a PEM block is damaged"},
 		"B4 without a begin":     {append(bytes.Clone(block), "Zm9v\n-----END X509 CRL-----\n"...), "a PEM block is damaged"},
 
-		"octets behind":                {append(bytes.Clone(der), 5, 0), "does not parse: malformed CRL"},
-		"octets behind the signature":  {trailing(t, der), "does not parse: malformed CRL"},
-		"octets behind the extensions": {trailingTBS(t, ca, now), "does not parse: malformed CRL"},
-		"too large":                    {make([]byte, MaxCRLSize+1), "larger than"},
+		"octets behind":                {append(bytes.Clone(der), 5, 0), "invalid CRL: malformed CRL"},
+		"octets behind the signature":  {trailing(t, der), "invalid CRL: malformed CRL"},
+		"octets behind the extensions": {trailingTBS(t, ca, now), "invalid CRL: malformed CRL"},
+		"too large":                    {make([]byte, maxCRLSize+1), "larger than"},
 
 		"C4 delta":                         {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1})), "delta"},
 		"C4 delta that hides it":           {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, false, []byte{2, 1, 1})), "delta"},
 		"C4 entry of a delta":              {makeCRL(t, ca, now, crlRevokes(removeFromCRL, leaf)), "delta"},
-		"unknown critical extension":       {makeCRL(t, ca, now, crlExtension(unknownExtension, true, []byte{5, 0})), "critical extension that is not understood: " + unknownExtension.String()},
+		"unknown critical extension":       {makeCRL(t, ca, now, crlExtension(unknownExtension, true, []byte{5, 0})), "unknown critical extension: " + unknownExtension.String()},
 		"unknown extension":                {makeCRL(t, ca, now, crlExtension(unknownExtension, false, []byte{5, 0})), ""},
-		"unknown critical entry extension": {entry(pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}), "entry of the CRL has a critical extension"},
+		"unknown critical entry extension": {entry(pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}), "entry of the CRL has an unknown critical extension"},
 		"unknown entry extension":          {entry(pkix.Extension{Id: unknownExtension, Value: []byte{5, 0}}), ""},
 		"entry of another issuer":          {entry(pkix.Extension{Id: oidCertificateIssuer, Critical: true, Value: sequence(t)}), "indirect"},
 		"entry of another issuer, hidden":  {entry(pkix.Extension{Id: oidCertificateIssuer, Value: sequence(t)}), "indirect"},
 		"full scope":                       {point(), ""},
 		"full scope, said at length":       {point(contextual(t, 1, false, no), contextual(t, 2, false, no), contextual(t, 4, false, no), contextual(t, 5, false, no)), ""},
 		"distribution point":               {point(name(6, "http://ca.example/crl")), ""},
-		"distribution point, no address":   {point(name(2, "ca.example")), "in another way than by an address"},
-		"distribution point, relative":     {point(contextual(t, 0, true, contextual(t, 1, true, nil))), "in another way than by an address"},
+		"distribution point, no address":   {point(name(2, "ca.example")), "does not name its distribution point by a URI"},
+		"distribution point, relative":     {point(contextual(t, 0, true, contextual(t, 1, true, nil))), "does not name its distribution point by a URI"},
 		"only user certificates":           {point(contextual(t, 1, false, yes)), "only some kinds"},
 		"only CA certificates":             {point(contextual(t, 2, false, yes)), "only some kinds"},
 		"only some reasons":                {point(contextual(t, 3, false, []byte{6, 0x40})), "only some reasons"},
@@ -84,9 +84,9 @@ func TestParseCRL(t *testing.T) {
 		"indirect":                         {point(contextual(t, 4, false, yes)), "indirect"},
 		"only attribute certificates":      {point(contextual(t, 5, false, yes)), "only some kinds"},
 		"out of order":                     {unsorted, "only some kinds"},
-		"unknown scope":                    {point(contextual(t, 6, false, yes)), "cannot be read"},
-		"unreadable scope":                 {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, true, []byte{5, 0})), "cannot be read"},
-		"unreadable scope, not critical":   {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, false, []byte("x"))), "cannot be read"},
+		"unknown scope":                    {point(contextual(t, 6, false, yes)), "invalid issuing distribution point"},
+		"unreadable scope":                 {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, true, []byte{5, 0})), "invalid issuing distribution point"},
+		"unreadable scope, not critical":   {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, false, []byte("x"))), "invalid issuing distribution point"},
 		"number too long":                  {makeCRL(t, ca, now, crlExtension(oidCRLNumber, false, marshal(t, huge))), "longer than 20 octets"},
 		"negative number":                  {makeCRL(t, ca, now, crlExtension(oidCRLNumber, false, marshal(t, big.NewInt(-1)))), "negative"},
 		"without number":                   {raw.sign(t, ca, false), ""},
@@ -94,15 +94,15 @@ func TestParseCRL(t *testing.T) {
 		"signed with SHA-1":                {raw.sign(t, ca, true), "SHA-1"},
 	} {
 		t.Run(title, func(t *testing.T) {
-			crl, err := ParseCRL(test.data)
+			crl, err := parseCRL(test.data)
 			wantError(t, err, test.want)
 			if (crl == nil) != (test.want != "") {
 				t.Errorf("CRL %v with error %v", crl, err)
 			}
 		})
 	}
-	if crl := mustCRL(t, ca, now, crlRevokes(1, leaf)); crl.Len() != 1 || crl.NextUpdate().Before(now) {
-		t.Errorf("%d entries until %s", crl.Len(), crl.NextUpdate())
+	if crl := mustCRL(t, ca, now, crlRevokes(1, leaf)); len(crl.revoked) != 1 || crl.list.NextUpdate.Before(now) {
+		t.Errorf("%d entries until %s", len(crl.revoked), crl.list.NextUpdate)
 	}
 }
 
@@ -146,42 +146,42 @@ func TestC4CRLStatus(t *testing.T) {
 	pointing := testpki.MustIssue(t, ca, testpki.Template(func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://a", "http://b"} })).Cert
 
 	for title, test := range map[string]struct {
-		lists   []*CRL
+		lists   []*parsedCRL
 		cert    *x509.Certificate
 		revoked bool
 		problem string
 	}{
-		"good":                             {[]*CRL{mustCRL(t, ca, now)}, leaf, false, ""},
-		"others are revoked":               {[]*CRL{mustCRL(t, ca, now, crlRevokes(1, other))}, leaf, false, ""},
-		"revoked":                          {[]*CRL{mustCRL(t, ca, now, crlRevokes(1, leaf))}, leaf, true, ""},
-		"revoked without a reason":         {[]*CRL{mustCRL(t, ca, now, crlRevokes(0, leaf))}, leaf, true, ""},
-		"on hold":                          {[]*CRL{mustCRL(t, ca, now, crlRevokes(6, leaf))}, leaf, true, ""},
-		"revoked by a stale list":          {[]*CRL{mustCRL(t, ca, past, crlRevokes(1, leaf))}, leaf, true, ""},
-		"revoked by one of several":        {[]*CRL{mustCRL(t, ca, now), mustCRL(t, ca, now, crlRevokes(1, leaf))}, leaf, true, ""},
-		"revoked by the first of several":  {[]*CRL{mustCRL(t, ca, now, crlRevokes(1, leaf)), mustCRL(t, ca, now)}, leaf, true, ""},
+		"good":                             {[]*parsedCRL{mustCRL(t, ca, now)}, leaf, false, ""},
+		"others are revoked":               {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(1, other))}, leaf, false, ""},
+		"revoked":                          {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(1, leaf))}, leaf, true, ""},
+		"revoked without a reason":         {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(0, leaf))}, leaf, true, ""},
+		"on hold":                          {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(6, leaf))}, leaf, true, ""},
+		"revoked by a stale list":          {[]*parsedCRL{mustCRL(t, ca, past, crlRevokes(1, leaf))}, leaf, true, ""},
+		"revoked by one of several":        {[]*parsedCRL{mustCRL(t, ca, now), mustCRL(t, ca, now, crlRevokes(1, leaf))}, leaf, true, ""},
+		"revoked by the first of several":  {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(1, leaf)), mustCRL(t, ca, now)}, leaf, true, ""},
 		"none":                             {nil, leaf, false, "no CRL of the issuer"},
-		"missing for this CA":              {[]*CRL{mustCRL(t, stranger, now, crlRevokes(1, leaf))}, leaf, false, "no CRL of the issuer"},
-		"wrong signer":                     {[]*CRL{mustCRL(t, namesake, now)}, leaf, false, "not signed with the key"},
-		"wrong signer revokes nobody":      {[]*CRL{mustCRL(t, namesake, now, crlRevokes(1, leaf))}, leaf, false, "not signed with the key"},
-		"wrong signer beside the right":    {[]*CRL{mustCRL(t, namesake, now), mustCRL(t, ca, now)}, leaf, false, ""},
-		"stale":                            {[]*CRL{mustCRL(t, ca, past)}, leaf, false, "stale since"},
-		"stale beside a fresh one":         {[]*CRL{mustCRL(t, ca, past), mustCRL(t, ca, now)}, leaf, false, ""},
-		"of the future":                    {[]*CRL{mustCRL(t, ca, future)}, leaf, false, "of the future"},
-		"of a clock that is ahead":         {[]*CRL{mustCRL(t, ca, now.Add(90*time.Second))}, leaf, false, ""},
-		"of no distribution point of it":   {[]*CRL{mustCRL(t, ca, now, pointed("http://a"))}, leaf, false, "distribution point"},
-		"of another distribution point":    {[]*CRL{mustCRL(t, ca, now, pointed("http://c"))}, pointing, false, "distribution point"},
-		"of its distribution point":        {[]*CRL{mustCRL(t, ca, now, pointed("http://b"))}, pointing, false, ""},
-		"revoked at a distribution point":  {[]*CRL{mustCRL(t, ca, now, pointed("http://c"), crlRevokes(1, leaf))}, leaf, true, ""},
-		"shards, of which one speaks":      {[]*CRL{mustCRL(t, ca, now, pointed("http://c")), mustCRL(t, ca, now, pointed("http://a"))}, pointing, false, ""},
-		"several fresh ones, different":    {[]*CRL{mustCRL(t, ca, now, crlDates(now, now.Add(3*time.Hour))), mustCRL(t, ca, now)}, leaf, false, ""},
-		"the same number of another CA":    {[]*CRL{mustCRL(t, stranger, now, crlRevokes(1, leaf)), mustCRL(t, ca, now)}, leaf, false, ""},
-		"revoked on a date in the future":  {[]*CRL{mustCRL(t, ca, now, crlDates(now.Add(time.Minute/2), future), crlRevokes(1, leaf))}, leaf, true, ""},
-		"revoked by a list of the future":  {[]*CRL{mustCRL(t, ca, future, crlRevokes(1, leaf))}, leaf, true, ""},
-		"revoked with every known reason":  {[]*CRL{mustCRL(t, ca, now, crlRevokes(10, leaf))}, leaf, true, ""},
-		"revoked on hold, and the problem": {[]*CRL{mustCRL(t, namesake, now), mustCRL(t, ca, now, crlRevokes(6, leaf))}, leaf, true, ""},
+		"missing for this CA":              {[]*parsedCRL{mustCRL(t, stranger, now, crlRevokes(1, leaf))}, leaf, false, "no CRL of the issuer"},
+		"wrong signer":                     {[]*parsedCRL{mustCRL(t, namesake, now)}, leaf, false, "not signed with the key"},
+		"wrong signer revokes nobody":      {[]*parsedCRL{mustCRL(t, namesake, now, crlRevokes(1, leaf))}, leaf, false, "not signed with the key"},
+		"wrong signer beside the right":    {[]*parsedCRL{mustCRL(t, namesake, now), mustCRL(t, ca, now)}, leaf, false, ""},
+		"stale":                            {[]*parsedCRL{mustCRL(t, ca, past)}, leaf, false, "stale since"},
+		"stale beside a fresh one":         {[]*parsedCRL{mustCRL(t, ca, past), mustCRL(t, ca, now)}, leaf, false, ""},
+		"of the future":                    {[]*parsedCRL{mustCRL(t, ca, future)}, leaf, false, "dated in the future"},
+		"of a clock that is ahead":         {[]*parsedCRL{mustCRL(t, ca, now.Add(90*time.Second))}, leaf, false, ""},
+		"of no distribution point of it":   {[]*parsedCRL{mustCRL(t, ca, now, pointed("http://a"))}, leaf, false, "distribution point"},
+		"of another distribution point":    {[]*parsedCRL{mustCRL(t, ca, now, pointed("http://c"))}, pointing, false, "distribution point"},
+		"of its distribution point":        {[]*parsedCRL{mustCRL(t, ca, now, pointed("http://b"))}, pointing, false, ""},
+		"revoked at a distribution point":  {[]*parsedCRL{mustCRL(t, ca, now, pointed("http://c"), crlRevokes(1, leaf))}, leaf, true, ""},
+		"shards, of which one speaks":      {[]*parsedCRL{mustCRL(t, ca, now, pointed("http://c")), mustCRL(t, ca, now, pointed("http://a"))}, pointing, false, ""},
+		"several fresh ones, different":    {[]*parsedCRL{mustCRL(t, ca, now, crlDates(now, now.Add(3*time.Hour))), mustCRL(t, ca, now)}, leaf, false, ""},
+		"the same number of another CA":    {[]*parsedCRL{mustCRL(t, stranger, now, crlRevokes(1, leaf)), mustCRL(t, ca, now)}, leaf, false, ""},
+		"revoked on a date in the future":  {[]*parsedCRL{mustCRL(t, ca, now, crlDates(now.Add(time.Minute/2), future), crlRevokes(1, leaf))}, leaf, true, ""},
+		"revoked by a list of the future":  {[]*parsedCRL{mustCRL(t, ca, future, crlRevokes(1, leaf))}, leaf, true, ""},
+		"revoked with every known reason":  {[]*parsedCRL{mustCRL(t, ca, now, crlRevokes(10, leaf))}, leaf, true, ""},
+		"revoked on hold, and the problem": {[]*parsedCRL{mustCRL(t, namesake, now), mustCRL(t, ca, now, crlRevokes(6, leaf))}, leaf, true, ""},
 	} {
 		t.Run(title, func(t *testing.T) {
-			status, err := NewCRLSet(test.lists...).Status(test.cert, ca.Cert, now)
+			status, err := crlSetOf(test.lists...).statusOf(test.cert, ca.Cert, now)
 			wantError(t, err, test.problem)
 			if status.Revoked != test.revoked || status.Until.IsZero() != (test.problem != "") {
 				t.Errorf("%+v", status)
@@ -192,7 +192,7 @@ func TestC4CRLStatus(t *testing.T) {
 		})
 	}
 	var none *CRLSet
-	if status, err := none.Status(leaf, ca.Cert, now); err == nil || status != (Status{}) {
+	if status, err := none.statusOf(leaf, ca.Cert, now); err == nil || status != (certStatus{}) {
 		t.Errorf("no set says %+v", status)
 	}
 }
@@ -215,7 +215,7 @@ func TestC4CRLNeedsCRLSign(t *testing.T) {
 			}
 			ca := testpki.MustCA(t, opts...)
 			leaf := testpki.MustIssue(t, ca).Cert
-			status, err := NewCRLSet(mustCRL(t, ca, now, crlRevokes(1, leaf))).Status(leaf, ca.Cert, now)
+			status, err := crlSetOf(mustCRL(t, ca, now, crlRevokes(1, leaf))).statusOf(leaf, ca.Cert, now)
 			wantError(t, err, test.want)
 			if status.Revoked != (test.want == "") {
 				t.Errorf("revoked %v", status.Revoked)
@@ -229,11 +229,11 @@ func TestC4CRLOfTheKeyThatVerifiedTheChain(t *testing.T) {
 	one, two := testpki.MustCA(t), testpki.MustCA(t)
 	ofOne := testpki.MustIssue(t, one, testpki.Serial(big.NewInt(7))).Cert
 	ofTwo := testpki.MustIssue(t, two, testpki.Serial(big.NewInt(7))).Cert
-	set := NewCRLSet(mustCRL(t, one, now, crlRevokes(1, ofOne)), mustCRL(t, two, now))
-	if status, _ := set.Status(ofOne, one.Cert, now); !status.Revoked {
+	set := crlSetOf(mustCRL(t, one, now, crlRevokes(1, ofOne)), mustCRL(t, two, now))
+	if status, _ := set.statusOf(ofOne, one.Cert, now); !status.Revoked {
 		t.Error("not revoked by the list of its CA")
 	}
-	if status, err := set.Status(ofTwo, two.Cert, now); status.Revoked || err != nil {
+	if status, err := set.statusOf(ofTwo, two.Cert, now); status.Revoked || err != nil {
 		t.Errorf("revoked by the list of another key: %+v, %v", status, err)
 	}
 }
@@ -245,9 +245,9 @@ func TestCRLSignatureIsCheckedOnce(t *testing.T) {
 	sub := testpki.MustIntermediate(t, root)
 	leaf := testpki.MustIssue(t, sub).Cert
 	crl := mustCRL(t, sub, now)
-	set := NewCRLSet(crl)
+	set := crlSetOf(crl)
 	for _, variant := range testpki.Reencoded(t, sub.Cert) {
-		if _, err := set.Status(leaf, variant, now); err != nil {
+		if _, err := set.statusOf(leaf, variant, now); err != nil {
 			t.Error(err)
 		}
 	}
@@ -269,8 +269,8 @@ func TestSerialKey(t *testing.T) {
 
 func TestCRLReplaces(t *testing.T) {
 	ca := testpki.MustCA(t)
-	numberless := func(at time.Time) *CRL {
-		crl, err := ParseCRL(rawCRL{ThisUpdate: at.UTC(), NextUpdate: at.UTC().Add(time.Hour)}.sign(t, ca, false))
+	numberless := func(at time.Time) *parsedCRL {
+		crl, err := parseCRL(rawCRL{ThisUpdate: at.UTC(), NextUpdate: at.UTC().Add(time.Hour)}.sign(t, ca, false))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,21 +278,21 @@ func TestCRLReplaces(t *testing.T) {
 	}
 	earlier := now.Add(-time.Hour)
 	for title, test := range map[string]struct {
-		next, old *CRL
+		next, old *parsedCRL
 		want      string
 	}{
 		"higher":               {mustCRL(t, ca, now, crlNumber(3)), mustCRL(t, ca, now, crlNumber(2)), ""},
 		"higher, earlier date": {mustCRL(t, ca, earlier, crlNumber(3)), mustCRL(t, ca, now, crlNumber(2)), ""},
 		"the same":             {mustCRL(t, ca, now), mustCRL(t, ca, now), ""},
 		"the same, later":      {mustCRL(t, ca, now), mustCRL(t, ca, earlier), ""},
-		"the same, earlier":    {mustCRL(t, ca, earlier), mustCRL(t, ca, now), "date of the CRL goes back"},
+		"the same, earlier":    {mustCRL(t, ca, earlier), mustCRL(t, ca, now), "its date goes back"},
 		"lower":                {mustCRL(t, ca, now, crlNumber(2)), mustCRL(t, ca, earlier, crlNumber(3)), "goes back from 3 to 2"},
 		"no numbers, later":    {numberless(now), numberless(earlier), ""},
-		"no numbers, earlier":  {numberless(earlier), numberless(now), "date of the CRL goes back"},
+		"no numbers, earlier":  {numberless(earlier), numberless(now), "its date goes back"},
 		"number lost, later":   {numberless(now), mustCRL(t, ca, earlier), ""},
-		"number lost, earlier": {numberless(earlier), mustCRL(t, ca, now), "date of the CRL goes back"},
+		"number lost, earlier": {numberless(earlier), mustCRL(t, ca, now), "its date goes back"},
 	} {
-		t.Run(title, func(t *testing.T) { wantError(t, test.next.Replaces(test.old), test.want) })
+		t.Run(title, func(t *testing.T) { wantError(t, test.next.checkReplaces(test.old), test.want) })
 	}
 }
 
@@ -301,20 +301,20 @@ func BenchmarkCRLStatus(b *testing.B) {
 	ca := testpki.MustCA(b)
 	leaf := testpki.MustIssue(b, ca).Cert
 	for _, n := range []int{1, 100, 100_000} {
-		set := NewCRLSet(mustCRL(b, ca, now, func(l *x509.RevocationList) {
+		set := crlSetOf(mustCRL(b, ca, now, func(l *x509.RevocationList) {
 			for i := range n {
 				l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{
 					SerialNumber: big.NewInt(int64(i + 1)), RevocationTime: now,
 				})
 			}
 		}))
-		if _, err := set.Status(leaf, ca.Cert, now); err != nil { // checks the signature
+		if _, err := set.statusOf(leaf, ca.Cert, now); err != nil { // checks the signature
 			b.Fatal(err)
 		}
 		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if status, _ := set.Status(leaf, ca.Cert, now); status.Revoked {
+				if status, _ := set.statusOf(leaf, ca.Cert, now); status.Revoked {
 					b.Fatal("revoked")
 				}
 			}

@@ -28,9 +28,9 @@ func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
 		if crl == nil {
 			continue
 		}
-		if location.stale != crl && !now.Before(crl.NextUpdate()) {
+		if location.stale != crl && !now.Before(crl.list.NextUpdate) {
 			location.stale = crl
-			s.config.Warn(location.name, fmt.Sprintf("the CRL is stale since %s: what it revokes stays revoked, but of other certificates it says nothing any more", timeText(crl.NextUpdate())))
+			s.config.Warn(location.name, fmt.Sprintf("the CRL is stale since %s and no longer vouches for any certificate", timeText(crl.list.NextUpdate)))
 		}
 		if location.examined == crl && !others {
 			continue
@@ -40,20 +40,20 @@ func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
 			location.foreign = nil
 		} else if location.foreign != crl {
 			location.foreign = crl
-			s.config.Warn(location.name, "the CRL has the name of a CA of the trust pool but says nothing of what that has issued: "+err.Error())
+			s.config.Warn(location.name, "the CRL has the name of a CA in the trust pool but does not cover its certificates: "+err.Error())
 		}
 	}
 }
 
 // signedByOneOf returns an error if some of the CAs have the CRL's name and none
 // of these has signed it.
-func (c *CRL) signedByOneOf(cas []*x509.Certificate) error {
+func (c *parsedCRL) signedByOneOf(cas []*x509.Certificate) error {
 	var failure error
 	for _, ca := range cas {
 		if !bytes.Equal(ca.RawSubject, c.list.RawIssuer) {
 			continue
 		}
-		err := c.signedBy(ca)
+		err := c.checkSignedBy(ca)
 		if err == nil {
 			return nil
 		}

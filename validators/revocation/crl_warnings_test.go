@@ -54,7 +54,7 @@ func TestCRLSourceWatch(t *testing.T) {
 	w.refresh(0, "<nil>")
 	watch("", ca)
 
-	const foreign = "crl: the CRL has the name of a CA of the trust pool but says nothing of what that has issued: "
+	const foreign = "crl: the CRL has the name of a CA in the trust pool but does not cover its certificates: "
 	w.web[crlURL] = makeCRL(t, renewed, w.now, crlNumber(5), crlDates(w.now, w.now.Add(1000*time.Hour)))
 	w.refresh(2*time.Hour, "<nil>")
 	watch(foreign+"CN=Test Root CA: it is not signed with the key", ca)

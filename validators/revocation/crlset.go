@@ -7,49 +7,41 @@ import (
 	"time"
 )
 
-// revocationSkew is how far ahead the clock of a CA or of a responder may be.
-const revocationSkew = time.Minute
+// clockSkew is how far ahead the clock of a CA or a responder may be.
+const clockSkew = time.Minute
 
-// Status is what a source says of one certificate. The zero value
-// says nothing.
-type Status struct {
-	// Revoked counts whether or not the status is fresh: who has been revoked
-	// stays so until a fresh answer says otherwise.
+// certStatus is what a source says about one certificate. The zero value says
+// nothing.
+type certStatus struct {
+	// Revoked counts whether or not the status is fresh: a revoked certificate
+	// stays revoked until a fresh answer says otherwise.
 	Revoked bool
-	// RevokedAt is when the certificate was revoked, which is now and not then.
+	// RevokedAt is the date of the revocation. It is not compared with the time.
 	RevokedAt time.Time
-	// ThisUpdate is as of when the source speaks.
+	// ThisUpdate is when the status was known to be correct.
 	ThisUpdate time.Time
 	// Until is when the status is no longer fresh; the zero value is the past.
 	Until time.Time
-	// Signer is the certificate that signed an OCSP answer in the issuer's
-	// place, and nil if the issuer did.
+	// Signer is the certificate that signed an OCSP response on behalf of the
+	// issuer, nil if the issuer did.
 	Signer *x509.Certificate
 }
 
-// CRLSet is the CRLs that are in force, by issuer. It is immutable. A nil set
-// is empty.
+// CRLSet is an immutable set of CRLs by issuer. A nil set is empty.
 type CRLSet struct {
-	byIssuer map[string][][]*CRL
+	byIssuer map[string][][]*parsedCRL
 }
 
-// NewCRLSet makes a set of CRLs. Those of one issuer are all asked.
-func NewCRLSet(lists ...*CRL) *CRLSet {
-	versions := make([][]*CRL, len(lists))
-	for i, crl := range lists {
-		versions[i] = []*CRL{crl}
-	}
-	return newCRLSet(versions)
-}
-
-// newCRLSet makes a set of what several places have: of all the versions that a
-// place has, the newest with a good signature speaks.
-func newCRLSet(places [][]*CRL) *CRLSet {
-	set := &CRLSet{byIssuer: make(map[string][][]*CRL)}
-	for _, versions := range places {
-		byIssuer := make(map[string][]*CRL)
+// newCRLSet returns the set of the CRLs that several locations have provided. All
+// locations count; of the versions of one location, the newest that has a valid
+// signature does.
+func newCRLSet(locations [][]*parsedCRL) *CRLSet {
+	set := &CRLSet{byIssuer: make(map[string][][]*parsedCRL)}
+	for _, versions := range locations {
+		byIssuer := make(map[string][]*parsedCRL)
 		for _, crl := range versions {
-			byIssuer[string(crl.list.RawIssuer)] = append(byIssuer[string(crl.list.RawIssuer)], crl)
+			issuer := string(crl.list.RawIssuer)
+			byIssuer[issuer] = append(byIssuer[issuer], crl)
 		}
 		for issuer, versions := range byIssuer {
 			set.byIssuer[issuer] = append(set.byIssuer[issuer], versions)
@@ -58,12 +50,12 @@ func newCRLSet(places [][]*CRL) *CRLSet {
 	return set
 }
 
-// Status says what the CRLs know of a certificate, its issuer being the
-// certificate above it in a chain that has verified (RFC 5280 §6.3.3). It says
-// nothing when no CRL that is fresh, and signed with that issuer's key, covers
-// the certificate; the error is then why, for the log.
-func (s *CRLSet) Status(cert, issuer *x509.Certificate, now time.Time) (Status, error) {
-	var status Status
+// statusOf returns what the CRLs say about a certificate (RFC 5280 §6.3.3); the
+// issuer is the certificate above it in a verified chain. The status is empty
+// unless a fresh CRL, signed with the issuer's key, covers the certificate; the
+// error then says why, for the log.
+func (s *CRLSet) statusOf(cert, issuer *x509.Certificate, now time.Time) (certStatus, error) {
+	var status certStatus
 	problem := errors.New("there is no CRL of the issuer")
 	if s == nil {
 		return status, problem
@@ -72,18 +64,18 @@ func (s *CRLSet) Status(cert, issuer *x509.Certificate, now time.Time) (Status, 
 	for _, versions := range s.byIssuer[string(cert.RawIssuer)] {
 		crl, err := newestSignedBy(versions, issuer)
 		if err != nil {
-			problem = fmt.Errorf("the CRL of the issuer's name: %w", err)
+			problem = fmt.Errorf("the CRL with the issuer's name: %w", err)
 			continue
 		}
 		thisUpdate, nextUpdate := crl.list.ThisUpdate, crl.list.NextUpdate
 		if at, listed := crl.revoked[serial]; listed {
-			return Status{Revoked: true, RevokedAt: time.Unix(at, 0), ThisUpdate: thisUpdate, Until: nextUpdate}, nil
+			return certStatus{Revoked: true, RevokedAt: time.Unix(at, 0), ThisUpdate: thisUpdate, Until: nextUpdate}, nil
 		}
 		switch {
 		case !crl.covers(cert):
-			problem = errors.New("the CRL is that of a distribution point which the certificate does not name")
-		case thisUpdate.After(now.Add(revocationSkew)):
-			problem = fmt.Errorf("the CRL is of the future: %s", timeText(thisUpdate))
+			problem = errors.New("the CRL belongs to a distribution point that the certificate does not name")
+		case thisUpdate.After(now.Add(clockSkew)):
+			problem = fmt.Errorf("the CRL is dated in the future: %s", timeText(thisUpdate))
 		case !now.Before(nextUpdate):
 			problem = fmt.Errorf("the CRL is stale since %s", timeText(nextUpdate))
 		case status.Until.IsZero() || nextUpdate.Before(status.Until):
@@ -96,15 +88,14 @@ func (s *CRLSet) Status(cert, issuer *x509.Certificate, now time.Time) (Status, 
 	return status, problem
 }
 
-// newestSignedBy returns the newest version with a good signature. The number
-// of a version with a bad one counts for nothing.
-func newestSignedBy(versions []*CRL, issuer *x509.Certificate) (newest *CRL, err error) {
+// newestSignedBy returns the newest version that the issuer has signed.
+func newestSignedBy(versions []*parsedCRL, issuer *x509.Certificate) (newest *parsedCRL, err error) {
 	for _, crl := range versions {
-		if e := crl.signedBy(issuer); e != nil {
+		if e := crl.checkSignedBy(issuer); e != nil {
 			err = e
 			continue
 		}
-		if newest == nil || crl.Replaces(newest) == nil {
+		if newest == nil || crl.checkReplaces(newest) == nil {
 			newest = crl
 		}
 	}

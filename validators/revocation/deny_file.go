@@ -20,11 +20,12 @@ type DenyFile struct {
 	next *DenyList
 }
 
-// OpenDenyFile reads a deny file (see [ParseDenyList]) for the first time.
+// OpenDenyFile reads a deny file for the first time. It returns an error for a
+// file that is missing or broken. [parseDenyList] has the syntax.
 func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 	f := new(DenyFile)
 	f.list.Store(newDenyList())
-	f.file = source.NewWatched(path, MaxDenyFile, f.use)
+	f.file = source.NewWatched(path, maxDenyFile, f.addRules)
 	if _, err := f.file.Poll(now); err != nil {
 		return nil, fmt.Errorf("deny file %s: %w", path, err)
 	}
@@ -32,10 +33,10 @@ func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 	return f, nil
 }
 
-// use adds the rules of the file to those in force.
-func (f *DenyFile) use(content []byte) error {
+// addRules adds the rules of the file to those in force.
+func (f *DenyFile) addRules(content []byte) error {
 	f.next = nil
-	list, err := ParseDenyList(content)
+	list, err := parseDenyList(content)
 	if err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func TestDenyFileB4AtTheStart(t *testing.T) {
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				return err
 			}
-			return os.Truncate(path, MaxDenyFile+1)
+			return os.Truncate(path, maxDenyFile+1)
 		}, "larger than"},
 	} {
 		path := filepath.Join(dir, title)

@@ -20,7 +20,7 @@ import (
 
 func mustDeny(tb testing.TB, lines ...string) *DenyList {
 	tb.Helper()
-	list, err := ParseDenyList([]byte(strings.Join(lines, "\n")))
+	list, err := parseDenyList([]byte(strings.Join(lines, "\n")))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -51,26 +51,26 @@ func TestParseDenyList(t *testing.T) {
 		"short hash":                 {"tbs " + hash[:40], 0, "line 1: tbs: "},
 		"hash of nothing":            {"public_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, "hash of nothing"},
 		"comment behind":             {"thumbprint " + hash + " # stolen", 0, "line 1: thumbprint: "},
-		"comment behind a name":      {"# a\nserial 0A1B CN=CA,O=company # stolen", 0, "line 2: serial: there is a comment"},
-		"comment behind, tab":        {"serial 0A1B CN=CA\t#stolen", 0, "line 1: serial: there is a comment"},
+		"comment behind a name":      {"# a\nserial 0A1B CN=CA,O=company # stolen", 0, "line 2: serial: comment after"},
+		"comment behind, tab":        {"serial 0A1B CN=CA\t#stolen", 0, "line 1: serial: comment after"},
 		"comment for a name":         {"serial 0A1B # CN=CA", 0, "line 1: serial: "},
 		"as openssl prints it":       {"# stolen on Monday\nserial 1C8F02A94D C = DE, O = company, CN = Clients CA\n", 1, ""},
 		"number sign in a name":      {`serial 0A1B CN=CA \#1,OU=C#,O=a#`, 1, ""},
 		"name in hexadecimal digits": {"serial 0A1B CN = #0c024341", 1, ""},
-		"comment, CR alone":          {"# stolen\rthumbprint " + hash + "\r", 0, "line 1: there is a carriage return"},
-		"CR alone behind CRLF":       {"# stolen\r\nthumbprint " + hash + "\rtbs " + hash, 0, "line 2: there is a carriage return"},
+		"comment, CR alone":          {"# stolen\rthumbprint " + hash + "\r", 0, "line 1: carriage return"},
+		"CR alone behind CRLF":       {"# stolen\r\nthumbprint " + hash + "\rtbs " + hash, 0, "line 2: carriage return"},
 
 		"no issuer":    {"serial 0A1B", 0, "and then the issuer's name"},
 		"no number":    {"serial CN=CA", 0, "and then the issuer's name"},
 		"empty number": {"serial : CN=CA", 0, "and then the issuer's name"},
-		"decimal":      {"serial 0x12 CN=CA", 0, "no number in hexadecimal digits"},
+		"decimal":      {"serial 0x12 CN=CA", 0, "not a number in hexadecimal digits"},
 		"long number":  {"serial " + strings.Repeat("a", maxSerialHex+1) + " CN=CA", 0, "and then the issuer's name"},
 		"bad issuer":   {"serial 0A /CN=CA", 0, "line 1: serial: issuer: "},
 		"hostile":      {strings.Repeat("\u202e", 1<<20), 0, "line 1: unknown rule"},
-		"too large":    {strings.Repeat("#", MaxDenyFile+1), 0, "larger than"},
+		"too large":    {strings.Repeat("#", maxDenyFile+1), 0, "larger than"},
 	} {
 		t.Run(title, func(t *testing.T) {
-			list, err := ParseDenyList([]byte(test.text))
+			list, err := parseDenyList([]byte(test.text))
 			wantError(t, err, test.want)
 			if list.Len() != test.rules || (list == nil) != (err != nil) {
 				t.Errorf("%d rules, want %d", list.Len(), test.rules)
@@ -117,7 +117,7 @@ func TestDenies(t *testing.T) {
 		"one kind of hash as another":        {"tbs " + digest(leaf.Cert.Raw), ""},
 	} {
 		t.Run(title, func(t *testing.T) {
-			detail, denied := mustDeny(t, test.rule).Denies(chain)
+			detail, denied := mustDeny(t, test.rule).match(chain)
 			if denied != (test.want != "") || !strings.Contains(detail, test.want) {
 				t.Errorf("%v, %q, want %q", denied, detail, test.want)
 			}
@@ -125,16 +125,16 @@ func TestDenies(t *testing.T) {
 	}
 
 	// A pin comes without a chain.
-	if _, denied := mustDeny(t, "public_key "+digest(leaf.Cert.RawSubjectPublicKeyInfo)).Denies(chain[:1]); !denied {
+	if _, denied := mustDeny(t, "public_key "+digest(leaf.Cert.RawSubjectPublicKeyInfo)).match(chain[:1]); !denied {
 		t.Error("a pinned certificate is not denied")
 	}
 	var none *DenyList
 	for _, list := range []*DenyList{none, mustDeny(t)} {
-		if _, denied := list.Denies(chain); denied || list.Len() != 0 {
+		if _, denied := list.match(chain); denied || list.Len() != 0 {
 			t.Error("a list without rules denies")
 		}
 	}
-	if _, denied := mustDeny(t, "tbs "+digest(leaf.Cert.Raw)).Denies(nil); denied {
+	if _, denied := mustDeny(t, "tbs "+digest(leaf.Cert.Raw)).match(nil); denied {
 		t.Error("nothing is denied")
 	}
 }
@@ -199,15 +199,15 @@ func TestDenyCatchesTheECDSATwin(t *testing.T) {
 				for _, sum := range []string{digest(leaf.Cert.Raw), hex.EncodeToString(sha1Sum[:])} {
 					list := mustDeny(t, "thumbprint "+sum)
 					for _, cert := range []*x509.Certificate{leaf.Cert, twin} {
-						if _, denied := list.Denies([]*x509.Certificate{cert}); !denied {
+						if _, denied := list.match([]*x509.Certificate{cert}); !denied {
 							t.Errorf("%s is not denied by %s", digest(cert.Raw), sum)
 						}
 					}
 				}
-				if _, denied := mustDeny(t, "thumbprint "+digest(twin.Raw)).Denies([]*x509.Certificate{leaf.Cert}); !denied {
+				if _, denied := mustDeny(t, "thumbprint "+digest(twin.Raw)).match([]*x509.Certificate{leaf.Cert}); !denied {
 					t.Error("the certificate is not denied by the thumbprint of its twin")
 				}
-				if _, denied := mustDeny(t, "thumbprint "+digest(ca.Cert.Raw)).Denies([]*x509.Certificate{twin}); denied {
+				if _, denied := mustDeny(t, "thumbprint "+digest(ca.Cert.Raw)).match([]*x509.Certificate{twin}); denied {
 					t.Error("denied by another thumbprint")
 				}
 			}
@@ -220,7 +220,7 @@ func TestDenyCatchesReencodedCertificates(t *testing.T) {
 		leaf := testpki.MustIssue(t, testpki.MustCA(t, testpki.WithKeyType(key)))
 		list := mustDeny(t, "thumbprint "+digest(leaf.Cert.Raw))
 		for name, variant := range testpki.Reencoded(t, leaf.Cert) {
-			if _, denied := list.Denies([]*x509.Certificate{variant}); !denied {
+			if _, denied := list.match([]*x509.Certificate{variant}); !denied {
 				t.Errorf("key type %d: %s is not denied", key, name)
 			}
 		}

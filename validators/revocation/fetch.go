@@ -17,7 +17,7 @@ const crlFetchTimeout = time.Minute
 var fetcher = source.NewFetcher(nil)
 
 func fetchCRL(ctx context.Context, address string) ([]byte, error) {
-	document, err := fetcher.Get(ctx, address, MaxCRLSize)
+	document, err := fetcher.Get(ctx, address, maxCRLSize)
 	return document.Content, err
 }
 
@@ -30,6 +30,6 @@ func askResponder(ctx context.Context, address string, question []byte) ([]byte,
 	}
 	request.Header.Set("Content-Type", "application/ocsp-request")
 	request.Header.Set("Accept", "application/ocsp-response")
-	document, err := fetcher.Do(request, MaxOCSPSize)
+	document, err := fetcher.Do(request, maxOCSPSize)
 	return document.Content, err
 }

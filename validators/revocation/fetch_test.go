@@ -32,7 +32,7 @@ func TestFetcher(t *testing.T) {
 	})
 	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) {
 		chunk := make([]byte, 1<<20)
-		for range MaxCRLSize/len(chunk) + 2 {
+		for range maxCRLSize/len(chunk) + 2 {
 			if _, err := w.Write(chunk); err != nil {
 				return
 			}

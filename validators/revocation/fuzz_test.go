@@ -59,29 +59,29 @@ func checkErrorText(t *testing.T, err error) {
 // Nothing makes a CRL say anything but the signature of the CA.
 func FuzzParseCRL(f *testing.F) {
 	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
-	genuine := make(map[[sha256.Size]byte]Status)
+	genuine := make(map[[sha256.Size]byte]certStatus)
 	for _, name := range []string{"good", "revoking", "distribution_point", "stale"} {
-		crl, err := ParseCRL(fuzzSeed(f, "FuzzParseCRL", name))
+		crl, err := parseCRL(fuzzSeed(f, "FuzzParseCRL", name))
 		if err != nil {
 			f.Fatalf("%s: %v", name, err)
 		}
-		status, err := NewCRLSet(crl).Status(leaf, ca, fuzzNow)
-		if says := status != (Status{}); says == (err != nil) || says != (name == "good" || name == "revoking") || status.Revoked != (name == "revoking") {
+		status, err := crlSetOf(crl).statusOf(leaf, ca, fuzzNow)
+		if says := status != (certStatus{}); says == (err != nil) || says != (name == "good" || name == "revoking") || status.Revoked != (name == "revoking") {
 			f.Fatalf("%s: %+v, %v", name, status, err)
 		}
 		genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] = status
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		crl, err := ParseCRL(data)
+		crl, err := parseCRL(data)
 		if err != nil {
 			checkErrorText(t, err)
 			return
 		}
-		if crl.NextUpdate().IsZero() || crl.Len() > len(data) {
-			t.Fatalf("%d entries until %s", crl.Len(), crl.NextUpdate())
+		if crl.list.NextUpdate.IsZero() || len(crl.revoked) > len(data) {
+			t.Fatalf("%d entries until %s", len(crl.revoked), crl.list.NextUpdate)
 		}
 		whole, err := x509.ParseRevocationList(crl.list.Raw)
-		if err != nil || len(whole.RevokedCertificateEntries) < crl.Len() || !bytes.Equal(whole.RawTBSRevocationList, crl.list.RawTBSRevocationList) {
+		if err != nil || len(whole.RevokedCertificateEntries) < len(crl.revoked) || !bytes.Equal(whole.RawTBSRevocationList, crl.list.RawTBSRevocationList) {
 			t.Fatalf("x509 reads it otherwise: %v", err)
 		}
 		for _, entry := range whole.RevokedCertificateEntries {
@@ -89,15 +89,15 @@ func FuzzParseCRL(f *testing.F) {
 				t.Fatalf("%s is not revoked", entry.SerialNumber)
 			}
 		}
-		again, err := ParseCRL(crl.list.Raw)
-		if err != nil || again.Len() != crl.Len() || again.Replaces(crl) != nil || crl.Replaces(again) != nil {
+		again, err := parseCRL(crl.list.Raw)
+		if err != nil || len(again.revoked) != len(crl.revoked) || again.checkReplaces(crl) != nil || crl.checkReplaces(again) != nil {
 			t.Fatalf("read again: %v", err)
 		}
-		status, err := NewCRLSet(crl).Status(leaf, ca, fuzzNow)
+		status, err := crlSetOf(crl).statusOf(leaf, ca, fuzzNow)
 		if err != nil {
 			checkErrorText(t, err)
 		}
-		if status != (Status{}) && status != genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] {
+		if status != (certStatus{}) && status != genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] {
 			t.Fatalf("says %+v, %v", status, err)
 		}
 	})
@@ -109,7 +109,7 @@ func FuzzParseOCSP(f *testing.F) {
 	genuine := make(map[[sha256.Size]byte]bool)
 	for _, name := range []string{"good", "by_delegate", "revoked", "unknown"} {
 		seed := fuzzSeed(f, "FuzzParseOCSP", name)
-		status, err := ParseOCSP(seed, leaf, ca, fuzzNow)
+		status, err := parseOCSP(seed, leaf, ca, fuzzNow)
 		if (err != nil) != (name == "unknown") || status.Revoked != (name == "revoked") || (status.Signer != nil) != (name == "by_delegate") {
 			f.Fatalf("%s: %+v, %v", name, status, err)
 		}
@@ -120,13 +120,13 @@ func FuzzParseOCSP(f *testing.F) {
 		genuine[sha256.Sum256(response.TBSResponseData)] = true
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		status, err := ParseOCSP(data, leaf, ca, fuzzNow)
+		status, err := parseOCSP(data, leaf, ca, fuzzNow)
 		if err != nil {
 			checkErrorText(t, err)
-			if status != (Status{}) {
+			if status != (certStatus{}) {
 				t.Fatalf("%+v with %v", status, err)
 			}
-			if !errors.Is(err, ErrOCSPUnknown) {
+			if !errors.Is(err, errOCSPUnknown) {
 				return
 			}
 		} else if !fuzzNow.Before(status.Until) {
@@ -143,7 +143,7 @@ func FuzzParseDenyList(f *testing.F) {
 	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
 	chain := []*x509.Certificate{leaf, ca}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := ParseDenyList(text)
+		list, err := parseDenyList(text)
 		if err != nil {
 			checkErrorText(t, err)
 			if list != nil {
@@ -155,16 +155,16 @@ func FuzzParseDenyList(f *testing.F) {
 		if list.Len() > lines {
 			t.Fatalf("%d rules in %d lines", list.Len(), lines)
 		}
-		detail, denied := list.Denies(chain)
+		detail, denied := list.match(chain)
 		if denied != (detail != "") || denied && list.Len() == 0 || !printable(detail) {
 			t.Fatalf("%v: %q", denied, detail)
 		}
 		// More rules deny more.
-		more, err := ParseDenyList(append(append([]byte{}, text...), "\ntbs "+digest(leaf.RawTBSCertificate)...))
+		more, err := parseDenyList(append(append([]byte{}, text...), "\ntbs "+digest(leaf.RawTBSCertificate)...))
 		if err != nil || more.Len() < list.Len() {
 			t.Fatal(err)
 		}
-		if _, denied := more.Denies(chain); !denied {
+		if _, denied := more.match(chain); !denied {
 			t.Fatal("a rule does not count")
 		}
 		both := list.union(more)

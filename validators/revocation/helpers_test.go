@@ -69,13 +69,22 @@ func makeCRL(tb testing.TB, ca *testpki.CA, at time.Time, opts ...crlOption) []b
 	return der
 }
 
-func mustCRL(tb testing.TB, ca *testpki.CA, at time.Time, opts ...crlOption) *CRL {
+func mustCRL(tb testing.TB, ca *testpki.CA, at time.Time, opts ...crlOption) *parsedCRL {
 	tb.Helper()
-	crl, err := ParseCRL(makeCRL(tb, ca, at, opts...))
+	crl, err := parseCRL(makeCRL(tb, ca, at, opts...))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return crl
+}
+
+// crlSetOf returns the set of the CRLs of as many locations.
+func crlSetOf(lists ...*parsedCRL) *CRLSet {
+	locations := make([][]*parsedCRL, len(lists))
+	for i, crl := range lists {
+		locations[i] = []*parsedCRL{crl}
+	}
+	return newCRLSet(locations)
 }
 
 // rawCRL is a CRL as x509 would not make it (RFC 5280 §5.1).

@@ -78,24 +78,24 @@ func TestOCSPReportsWhatNobodyAnswers(t *testing.T) {
 // An answer as of the same moment as the one that says revoked undoes it as
 // little as an older one does, and is told of.
 func TestOCSPAnswerOfTheSameMoment(t *testing.T) {
-	memory := NewOCSPMemory()
+	cache := NewOCSPCache()
 	at := now.Truncate(time.Second)
-	put := func(revoked bool, thisUpdate time.Time, turned, works bool) {
+	put := func(revoked bool, thisUpdate time.Time, onRevoked, works bool) {
 		t.Helper()
-		got, err := memory.put(ocspKey{}, Status{Revoked: revoked, ThisUpdate: thisUpdate, Until: at.Add(time.Hour)}, at)
-		if got != turned || (err == nil) != works {
-			t.Errorf("turned %v, %v", got, err)
+		got, err := cache.store(ocspKey{}, certStatus{Revoked: revoked, ThisUpdate: thisUpdate, Until: at.Add(time.Hour)}, at)
+		if got != onRevoked || (err == nil) != works {
+			t.Errorf("onRevoked %v, %v", got, err)
 		}
 	}
 	put(false, at, false, true)
 	put(true, at, true, true)
 	put(false, at, false, false)
 	put(false, at.Add(-time.Second), false, false)
-	if !memory.get(ocspKey{}).Revoked {
+	if !cache.answer(ocspKey{}).Revoked {
 		t.Error("no longer revoked")
 	}
 	put(false, at.Add(time.Second), false, true)
-	if memory.get(ocspKey{}).Revoked {
+	if cache.answer(ocspKey{}).Revoked {
 		t.Error("revoked for ever")
 	}
 }

@@ -42,9 +42,9 @@ func TestOCSPSignerWithAHugeKey(t *testing.T) {
 		kind := marshal(t, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1})
 		return sequence(t, marshal(t, asn1.Enumerated(0)), contextual(t, 0, true, sequence(t, kind, marshal(t, basic))))
 	}
-	_, err := ParseOCSP(answer(24<<10), leaf, ca.Cert, now)
-	wantError(t, err, "too large to check a signature with")
-	_, err = ParseOCSP(answer(4<<10), leaf, ca.Cert, now)
+	_, err := parseOCSP(answer(24<<10), leaf, ca.Cert, now)
+	wantError(t, err, "RSA key of more than 16384 bits")
+	_, err = parseOCSP(answer(4<<10), leaf, ca.Cert, now)
 	wantError(t, err, "cannot be used: ")
 }
 
@@ -97,19 +97,19 @@ func TestParseOCSP(t *testing.T) {
 		"B4 empty":                  {nil, "cannot be used"},
 		"B4 garbage":                {[]byte("<html>Please log in</html>"), "cannot be used"},
 		"trailing garbage":          {append(good(ca), 0), "cannot be used"},
-		"too large":                 {append(good(ca), make([]byte, MaxOCSPSize)...), "larger than"},
+		"too large":                 {append(good(ca), make([]byte, maxOCSPSize)...), "larger than"},
 		"signature wrong":           {tampered, "not signed with the issuer's key"},
 		"signed with SHA-1":         {good(ca, signedWith(x509.ECDSAWithSHA1)), "SHA-1"},
 		"delegate signs with SHA-1": {good(delegate, signedWith(x509.ECDSAWithSHA1)), "SHA-1"},
 
-		"signer: another leaf of the CA":        {by(), "not for OCSPSigning"},
-		"signer: the certificate in question":   {by(seven), "not for OCSPSigning"},
-		"signer: any usage":                     {by(testpki.EKU(x509.ExtKeyUsageAny)), "not for OCSPSigning"},
-		"signer: no usages":                     {by(testpki.NoEKU()), "not for OCSPSigning"},
+		"signer: another leaf of the CA":        {by(), "without the extended key usage OCSPSigning"},
+		"signer: the certificate in question":   {by(seven), "without the extended key usage OCSPSigning"},
+		"signer: any usage":                     {by(testpki.EKU(x509.ExtKeyUsageAny)), "without the extended key usage OCSPSigning"},
+		"signer: no usages":                     {by(testpki.NoEKU()), "without the extended key usage OCSPSigning"},
 		"signer: a CA below":                    {good(testpki.MustIntermediate(t, ca, eku)), "a CA below"},
 		"signer: expired":                       {by(eku, testpki.Validity(past, now.Add(-time.Hour))), "expired or is not yet valid"},
 		"signer: not yet valid":                 {by(eku, testpki.Validity(soon, now.Add(2*time.Hour))), "expired or is not yet valid"},
-		"signer: not for signatures":            {by(eku, testpki.KeyUsage(x509.KeyUsageKeyEncipherment)), "key usage is not for signatures"},
+		"signer: not for signatures":            {by(eku, testpki.KeyUsage(x509.KeyUsageKeyEncipherment)), "key usage lacks digitalSignature"},
 		"signer: unknown critical extension":    {by(eku, testpki.Extension(critical)), "critical extension"},
 		"signer: delegate of a namesake":        {good(testpki.MustIssue(t, namesake, eku)), "the issuer did not issue"},
 		"signer: delegate of a stranger":        {good(testpki.MustIssue(t, stranger, eku)), "the issuer did not issue"},
@@ -135,17 +135,17 @@ func TestParseOCSP(t *testing.T) {
 		"stale":                      {good(ca, ocspDates(past, now)), "stale since"},
 		"C4 stale, years ago":        {good(ca, ocspDates(now.AddDate(-3, 0, 0), now.AddDate(-2, 0, 0))), "stale since"},
 		"stale, undated":             {good(ca, ocspDates(past, time.Time{})), "stale since"},
-		"of the future":              {good(ca, ocspDates(now.Add(2*time.Minute), soon)), "of the future"},
+		"of the future":              {good(ca, ocspDates(now.Add(2*time.Minute), soon)), "dated in the future"},
 		"nextUpdate before it is":    {good(ca, ocspDates(now, past)), "stale since"},
-		"of the future, by delegate": {good(delegate, ocspDates(now.Add(2*time.Minute), soon)), "of the future"},
+		"of the future, by delegate": {good(delegate, ocspDates(now.Add(2*time.Minute), soon)), "dated in the future"},
 	} {
 		t.Run(title, func(t *testing.T) {
-			status, err := ParseOCSP(test.data, leaf, ca.Cert, now)
+			status, err := parseOCSP(test.data, leaf, ca.Cert, now)
 			wantError(t, err, test.want)
 			if status.Revoked || status.Until.IsZero() != (test.want != "") {
 				t.Errorf("%+v", status)
 			}
-			if errors.Is(err, ErrOCSPUnknown) != (len(title) >= 7 && title[:7] == "unknown") {
+			if errors.Is(err, errOCSPUnknown) != (len(title) >= 7 && title[:7] == "unknown") {
 				t.Errorf("taken for an answer of a responder that does not know the certificate: %v", err)
 			}
 		})
@@ -176,7 +176,7 @@ func TestParseOCSPRevoked(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca).Cert
 	for _, reason := range []int{ocsp.Unspecified, ocsp.KeyCompromise, ocsp.CertificateHold} {
 		data := makeOCSP(t, ca, leaf, ca, now, ocspState(ocsp.Revoked), func(o *ocspTemplate) { o.RevocationReason = reason })
-		status, err := ParseOCSP(data, leaf, ca.Cert, now)
+		status, err := parseOCSP(data, leaf, ca.Cert, now)
 		if err != nil || !status.Revoked || status.RevokedAt.IsZero() || !status.Until.After(now) {
 			t.Errorf("reason %d: %+v, %v", reason, status, err)
 		}
@@ -198,7 +198,7 @@ func TestParseOCSPUntil(t *testing.T) {
 		"without nextUpdate":          {makeOCSP(t, ca, leaf, ca, now, ocspDates(at, time.Time{})), now.Add(undatedOCSP)},
 		"without nextUpdate, and old": {makeOCSP(t, ca, leaf, ca, now, ocspDates(at.Add(-58*time.Minute), time.Time{})), at.Add(2 * time.Minute)},
 	} {
-		status, err := ParseOCSP(test.data, leaf, ca.Cert, now)
+		status, err := parseOCSP(test.data, leaf, ca.Cert, now)
 		if err != nil || !status.Until.Equal(test.until) {
 			t.Errorf("%s: until %s, want %s: %v", title, status.Until, test.until, err)
 		}
@@ -211,7 +211,7 @@ func TestParseOCSPUntil(t *testing.T) {
 func TestOCSPRequest(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
-	data, err := OCSPRequest(leaf, ca.Cert)
+	data, err := newOCSPRequest(leaf, ca.Cert)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -250,9 +250,9 @@ func TestRevocationByOpenSSLResponder(t *testing.T) {
 				{"a delegate answers", []string{"-rsigner", "responder.pem", "-rkey", "responder.key", "-nmin", "5"}, all, ""},
 				{"a delegate answers, by key", []string{"-rsigner", "responder.pem", "-rkey", "responder.key", "-nmin", "5", "-resp_key_id"}, all, ""},
 				{"without nextUpdate", []string{"-rsigner", "responder.pem", "-rkey", "responder.key"}, all, ""},
-				{"a client answers", []string{"-rsigner", "good.pem", "-rkey", "good.key", "-nmin", "5"}, none, "not for OCSPSigning"},
+				{"a client answers", []string{"-rsigner", "good.pem", "-rkey", "good.key", "-nmin", "5"}, none, "without the extended key usage OCSPSigning"},
 				{"signed with SHA-1", []string{"-rsigner", "responder.pem", "-rkey", "responder.key", "-nmin", "5", "-rmd", "sha1"}, none, "SHA-1"},
-				{"unknown", []string{"-rsigner", "ca.pem", "-rkey", "ca.key", "-nmin", "5", "-index", "empty.txt"}, none, ErrOCSPUnknown.Error()},
+				{"unknown", []string{"-rsigner", "ca.pem", "-rkey", "ca.key", "-nmin", "5", "-index", "empty.txt"}, none, errOCSPUnknown.Error()},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					local := *ca

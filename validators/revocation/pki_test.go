@@ -129,7 +129,7 @@ func (p *pki) checker(config Config) *Checker {
 
 // crls are good CRLs of both CAs, but for the options of the sub-CA's.
 func (p *pki) crls(opts ...crlOption) *CRLSet {
-	return NewCRLSet(mustCRL(p.t, p.root, time.Now()), mustCRL(p.t, p.sub, time.Now(), opts...))
+	return crlSetOf(mustCRL(p.t, p.root, time.Now()), mustCRL(p.t, p.sub, time.Now(), opts...))
 }
 
 // mustCheck checks, and returns how long it took and how long the verdict holds.

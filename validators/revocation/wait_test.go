@@ -31,7 +31,7 @@ func TestOCSPThatHangs(t *testing.T) {
 		for range 5 {
 			all.Go(func() {
 				took, holds := p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "OCSP: ")
-				if took != patience || holds != unavailableMemory {
+				if took != patience || holds != unavailableFor {
 					t.Errorf("took %s, holds for %s", took, holds)
 				}
 			})
@@ -51,7 +51,7 @@ func TestOCSPThatHangs(t *testing.T) {
 
 		// Once is enough: from now on nobody waits, and it is asked again
 		// without anybody waiting.
-		for i, pause := range []time.Duration{0, time.Second, unavailableMemory, unavailableMemory, 20 * time.Second} {
+		for i, pause := range []time.Duration{0, time.Second, unavailableFor, unavailableFor, 20 * time.Second} {
 			time.Sleep(pause)
 			if took, _ := p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "in time"); took != 0 {
 				t.Errorf("request %d waits for %s", i, took)
@@ -87,7 +87,7 @@ func TestOCSPWaitsAgainAfterAWhile(t *testing.T) {
 		}
 		c.ocsp.mu.Lock()
 		defer c.ocsp.mu.Unlock()
-		if n := len(c.ocsp.failures) + len(c.ocsp.underWay); n != 0 {
+		if n := len(c.ocsp.failures) + len(c.ocsp.inFlight); n != 0 {
 			t.Errorf("%d failures and questions left", n)
 		}
 	})
@@ -215,14 +215,14 @@ func TestOCSPAnswerIsRenewedWithoutWaiting(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		took, holds := p.mustCheck(c, p.chain(), "", "")
-		if took != 0 || holds != unavailableMemory {
+		if took != 0 || holds != unavailableFor {
 			t.Errorf("took %s, holds for %s", took, holds)
 		}
 		synctest.Wait()
 		if n := p.questions(p.leaf.Cert); n != 2 {
 			t.Errorf("%d questions", n)
 		}
-		// It goes on failing until the answer is stale.
+		// It goes on failing until the response is stale.
 		p.down("a")
 		for range 3 {
 			time.Sleep(4 * time.Minute)
@@ -266,7 +266,7 @@ func TestOCSPTurnsFromGoodToRevokedAndBack(t *testing.T) {
 			says()
 			for range 3 {
 				time.Sleep(2 * time.Hour)
-				if _, holds := p.mustCheck(c, p.chain(), validators.CertificateRevoked, "OCSP"); holds != unavailableMemory {
+				if _, holds := p.mustCheck(c, p.chain(), validators.CertificateRevoked, "OCSP"); holds != unavailableFor {
 					t.Errorf("holds for %s", holds)
 				}
 			}
@@ -291,22 +291,22 @@ func TestOCSPAnswerOfARevokedSigner(t *testing.T) {
 		c := p.checker(Config{OCSP: []string{"a"}})
 		p.mustCheck(c, p.chain(), "", "")
 		c.SetCRLs(p.crls(crlRevokes(1, delegate.Cert)))
-		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "signed the answer is revoked")
+		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "signed the response is revoked")
 		c.SetCRLs(p.crls())
 		p.mustCheck(c, p.chain(), "", "")
 		c.SetDenyList(mustDeny(t, "public_key "+digest(delegate.Cert.RawSubjectPublicKeyInfo)))
-		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "signed the answer is revoked")
+		p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "signed the response is revoked")
 		state = ocsp.Revoked
 		p.mustCheck(c, p.chainOf(p.issue().Cert), validators.CertificateRevoked, "")
 	})
 }
 
-func TestOCSPMemoryOutlivesTheChecker(t *testing.T) {
+func TestOCSPCacheOutlivesTheChecker(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
-		memory := NewOCSPMemory()
-		p.mustCheck(p.checker(Config{OCSP: []string{"a"}, Memory: memory}), p.chain(), "", "")
+		cache := NewOCSPCache()
+		p.mustCheck(p.checker(Config{OCSP: []string{"a"}, Cache: cache}), p.chain(), "", "")
 		p.down("b")
-		p.mustCheck(p.checker(Config{OCSP: []string{"b"}, Memory: memory}), p.chain(), "", "")
+		p.mustCheck(p.checker(Config{OCSP: []string{"b"}, Cache: cache}), p.chain(), "", "")
 		p.mustCheck(p.checker(Config{OCSP: []string{"b"}}), p.chain(), validators.RevocationUnavailable, "")
 	})
 }
@@ -341,7 +341,7 @@ func TestOCSPReportsEveryQuestion(t *testing.T) {
 		p.mustCheck(c, p.chain()[1:], "", "")
 		synctest.Wait()
 		slices.Sort(told)
-		if want := "[a <nil> b connection refused c " + ErrOCSPUnknown.Error() + " d context deadline exceeded]"; fmt.Sprint(told) != want {
+		if want := "[a <nil> b connection refused c " + errOCSPUnknown.Error() + " d context deadline exceeded]"; fmt.Sprint(told) != want {
 			t.Errorf("told %v, want %s", told, want)
 		}
 	})

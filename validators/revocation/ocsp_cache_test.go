@@ -16,13 +16,13 @@ func TestOCSPQuestionsAreBounded(t *testing.T) {
 		p.hangs("a", nil)
 		c := p.checker(Config{OCSP: []string{"a"}})
 		for i := range maxOCSPQuestions {
-			c.ocsp.underWay[ocspKey{byte(i), byte(i >> 8), 1}] = make(chan struct{})
+			c.ocsp.inFlight[ocspKey{byte(i), byte(i >> 8), 1}] = make(chan struct{})
 		}
 		took, holds := p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "too many")
-		if took != 0 || holds != unavailableMemory {
+		if took != 0 || holds != unavailableFor {
 			t.Errorf("took %s, holds for %s", took, holds)
 		}
-		clear(c.ocsp.underWay)
+		clear(c.ocsp.inFlight)
 		if took, _ := p.mustCheck(c, p.chain(), validators.RevocationUnavailable, ""); took != patience {
 			t.Errorf("took %s", took)
 		}
@@ -31,11 +31,11 @@ func TestOCSPQuestionsAreBounded(t *testing.T) {
 
 // The clock that Go measures with stands still while a machine is suspended.
 func TestOCSPAnswersEndByTheTimeOfDay(t *testing.T) {
-	memory, at := NewOCSPMemory(), time.Now()
-	if _, err := memory.put(ocspKey{}, Status{Until: at.Add(time.Hour)}, at); err != nil {
+	cache, at := NewOCSPCache(), time.Now()
+	if _, err := cache.store(ocspKey{}, certStatus{Until: at.Add(time.Hour)}, at); err != nil {
 		t.Fatal(err)
 	}
-	answer := memory.get(ocspKey{})
+	answer := cache.answer(ocspKey{})
 	for name, end := range map[string]time.Time{"renew": answer.renew, "until": answer.Until} {
 		if end != end.Round(0) {
 			t.Errorf("%s is %s", name, end)
@@ -43,51 +43,51 @@ func TestOCSPAnswersEndByTheTimeOfDay(t *testing.T) {
 	}
 }
 
-func TestOCSPMemoryIsBounded(t *testing.T) {
-	memory := NewOCSPMemory()
+func TestOCSPCacheIsBounded(t *testing.T) {
+	cache := NewOCSPCache()
 	delegate := testpki.MustSelfSigned(t).Cert
 	for _, variant := range testpki.Reencoded(t, delegate) {
-		if _, err := memory.put(ocspKey{0xff, 0xff, 0xff}, Status{Until: now.Add(time.Hour), Signer: variant}, now); err != nil {
+		if _, err := cache.store(ocspKey{0xff, 0xff, 0xff}, certStatus{Until: now.Add(time.Hour), Signer: variant}, now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(memory.signers) != 1 {
-		t.Errorf("%d signers", len(memory.signers))
+	if len(cache.signers) != 1 {
+		t.Errorf("%d signers", len(cache.signers))
 	}
 	for i := range 2 * maxOCSPSigners {
-		memory.signer(&x509.Certificate{RawTBSCertificate: []byte{byte(i), byte(i >> 8)}})
+		cache.sharedSigner(&x509.Certificate{RawTBSCertificate: []byte{byte(i), byte(i >> 8)}})
 	}
-	if len(memory.signers) > maxOCSPSigners {
-		t.Errorf("%d signers", len(memory.signers))
+	if len(cache.signers) > maxOCSPSigners {
+		t.Errorf("%d signers", len(cache.signers))
 	}
 	key := func(i int) ocspKey { return ocspKey{byte(i), byte(i >> 8), byte(i >> 16)} }
 	for i := range maxOCSPAnswers + 100 {
-		status := Status{Until: now.Add(time.Hour), Revoked: i < 1000}
-		if _, err := memory.put(key(i), status, now); err != nil {
+		status := certStatus{Until: now.Add(time.Hour), Revoked: i < 1000}
+		if _, err := cache.store(key(i), status, now); err != nil {
 			t.Fatal(err)
 		}
 	}
 	kept := 0
 	for i := range 1000 {
-		if memory.get(key(i)).Revoked {
+		if cache.answer(key(i)).Revoked {
 			kept++
 		}
 	}
-	if len(memory.answers) != maxOCSPAnswers || kept < 990 {
-		t.Errorf("%d answers, of them %d revoked", len(memory.answers), kept)
+	if len(cache.answers) != maxOCSPAnswers || kept < 990 {
+		t.Errorf("%d answers, of them %d revoked", len(cache.answers), kept)
 	}
 
-	c := &ocspClient{failures: make(map[ocspKey]ocspFailure), now: func() time.Time { return now }}
+	c := &ocspClient{failures: make(map[ocspKey]ocspFailure), config: Config{Now: func() time.Time { return now }}}
 	for i := range maxOCSPAnswers + 100 {
-		c.tidy()
+		c.dropOldFailures()
 		c.failures[key(i)] = ocspFailure{now, errors.New("x")}
 	}
 	if len(c.failures) > maxOCSPAnswers {
 		t.Errorf("%d failures", len(c.failures))
 	}
 	for range 100_000 {
-		c.now = func() time.Time { return now.Add(ocspForget) }
-		c.tidy()
+		c.config.Now = func() time.Time { return now.Add(ocspForget) }
+		c.dropOldFailures()
 	}
 	if len(c.failures) != 0 {
 		t.Errorf("%d old failures", len(c.failures))
