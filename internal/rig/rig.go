@@ -263,7 +263,9 @@ func (r *Rig) Fill(text string) string {
 		"@SINK@", r.Logs.name, "@GENERATION@", strconv.Itoa(r.generation), "@GRACE@", r.Grace).Replace(text)
 }
 
-// FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses.
+// FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses. The
+// port is reserved until the test ends: Caddy shares the ports that it listens on,
+// so the Caddy of another package's tests could otherwise take connections there.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 20 {
@@ -271,11 +273,18 @@ func FreePort(t testing.TB) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
 		_, port, _ := net.SplitHostPort(tcp.Addr().String())
-		_ = tcp.Close()
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
 		if err == nil {
 			_ = udp.Close()
+		}
+		// whoever listens on the second address has reserved the port
+		reservation, taken := net.Listen("tcp", "127.0.0.2:"+port)
+		_ = tcp.Close()
+		if taken == nil {
+			t.Cleanup(func() { _ = reservation.Close() })
+		}
+		if err == nil && !errors.Is(taken, syscall.EADDRINUSE) {
 			return port
 		}
 	}
