@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -79,7 +80,7 @@ type BearerHandler struct {
 	realm   *Realm
 	issuers []*acceptedIssuer
 	known   cache.Table[knownToken]
-	metrics *bearerMetrics
+	results metrics.Results
 	identityHeaders
 }
 
@@ -108,7 +109,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
 	h.known = cache.New[knownToken](knownTokens)
-	h.metrics = newBearerMetrics(h.realm.name)
+	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_bearer")
 	return nil
 }
@@ -181,12 +182,12 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	presented, refusal := state.certificates(h.realm, r)
 	bearer, refusal := h.admit(state, r, presented, refusal)
 	if refusal == nil {
-		h.metrics.decided("")
+		h.results.Count("")
 		state.admitBearer(h.realm, bearer)
 		h.set(state, r)
 		return next.ServeHTTP(w, r)
 	}
-	h.metrics.decided(refusal.Reason)
+	h.results.Count(refusal.Reason)
 	state.reason = refusal.Reason
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, errors.New(answer.word))

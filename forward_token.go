@@ -144,8 +144,8 @@ func (a *App) checkGatewayAudience(audience string) error {
 // withoutToken ends a request whose token cannot be made. Where nothing is
 // refused, it goes on without an identity.
 func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {
-	h.realm.metrics.decided("")
-	h.realm.metrics.tokenError(failure)
+	h.realm.metrics.Certificates.Count("")
+	h.realm.metrics.CountTokenError(failure.Code)
 	state.reason = validators.Reason(failure.Code)
 	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.clientID()}
 	if h.ReportOnly {

@@ -199,7 +199,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if refusal == nil {
-		h.realm.metrics.decided("")
+		h.realm.metrics.Certificates.Count("")
 		state.admit(h.realm, id)
 		h.set(state, r)
 		h.setUpstreamHeaders(r.Header, id, token)
@@ -208,7 +208,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.Optional && refusal.Reason == validators.CertificateMissing {
 		return h.pass(w, r, next)
 	}
-	h.realm.metrics.decided(refusal.Reason)
+	h.realm.metrics.Certificates.Count(refusal.Reason)
 	state.reason = refusal.Reason
 	if h.ReportOnly {
 		logRefusal(h.realm, r, refusedRequest{message: "client would be refused", refusal: refusal, presented: state.presented, clientID: id.clientID()})

@@ -36,9 +36,9 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 		return
 	}
 	if answer.Token != nil {
-		h.realm.metrics.active.Inc()
+		h.realm.metrics.Active.Inc()
 	} else {
-		h.realm.metrics.inactive.Inc()
+		h.realm.metrics.Inactive.Inc()
 		h.logToken(r, "token inactive", client.ID, "", answer.Cause)
 	}
 	tokens.WriteIntrospection(w, answer)
@@ -57,10 +57,10 @@ func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) 
 		return
 	}
 	if result.Cause == nil {
-		h.realm.metrics.revoked.Inc()
+		h.realm.metrics.Revoked.Inc()
 		h.logToken(r, "token revoked", client.ID, result.TokenID, nil)
 	} else {
-		h.realm.metrics.notRevoked.Inc()
+		h.realm.metrics.RevocationIgnored.Inc()
 		h.logToken(r, "no token revoked", client.ID, "", result.Cause)
 	}
 	tokens.WriteRevoked(w)

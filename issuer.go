@@ -145,7 +145,7 @@ func (h *IssuerHandler) authenticateCaller(w http.ResponseWriter, r *http.Reques
 		h.refuseClient(w, r, presented, id, refusal)
 		return from, false
 	}
-	h.realm.metrics.decided("")
+	h.realm.metrics.Certificates.Count("")
 	state.repl.Set(userIDPlaceholder, id.Client().ID)
 	return tokenCaller{identity: id, presented: presented}, true
 }
@@ -177,7 +177,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request.ClientID, failure)
 		return
 	}
-	h.realm.metrics.issued.Inc()
+	h.realm.metrics.TokensIssued.Inc()
 	tokens.WriteToken(w, token)
 }
 
@@ -185,9 +185,9 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 // for every reason, without a challenge, which OAuth libraries would take for
 // another protocol.
 func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal) {
-	h.realm.metrics.decided(refusal.Reason)
+	h.realm.metrics.Certificates.Count(refusal.Reason)
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
-	h.realm.metrics.tokenError(failure)
+	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, clientID: id.clientID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
@@ -196,7 +196,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 // refuseToken answers a request that fails for another reason than the
 // client's authentication, and writes the line that says why.
 func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clientID string, failure *tokens.Error) {
-	h.realm.metrics.tokenError(failure)
+	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	logRefusal(h.realm, r, refusedRequest{
 		message: "token request refused", refusal: tokenFailure(failure), clientID: fmt.Sprintf("%.200s", clientID), errorID: errorID,

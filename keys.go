@@ -14,9 +14,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// keysSource is the label of the signing keys among the sources in metrics.
-const keysSource = "keys"
-
 // provisionStorage loads the storage of the realm, or takes Caddy's.
 func (realm *Realm) provisionStorage(ctx caddy.Context) error {
 	if realm.StorageRaw == nil {

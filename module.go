@@ -26,6 +26,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -114,7 +115,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.checkIssuers(); err != nil {
 		return err
 	}
-	return a.registerMetrics(ctx.GetMetricsRegistry())
+	return metrics.Register(ctx.GetMetricsRegistry(), a)
 }
 
 // Start begins the upkeep in the background: signing keys that do not exist

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -70,7 +71,7 @@ type Realm struct {
 
 	name    string
 	app     *App
-	metrics *realmMetrics
+	metrics *metrics.Realm
 	// directory keeps the clients
 	directory *clients.Directory
 	storage   certmagic.Storage
@@ -111,7 +112,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err := checkRealmName(name); err != nil {
 		return err
 	}
-	realm.name, realm.app, realm.metrics = name, app, newRealmMetrics(name)
+	realm.name, realm.app, realm.metrics = name, app, metrics.NewRealm(name)
 	if err := realm.provisionStorage(ctx); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
@@ -178,7 +179,11 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		if err != nil {
 			return nil, nil, err
 		}
-		realm.shadow = newShadow(realm)
+		realm.metrics.AddShadow(realm.name)
+		realm.shadow = authn.NewShadow(authn.ShadowConfig{
+			Logger: realm.app.logger.With(zap.String("realm", realm.name)),
+			OK:     realm.metrics.ShadowOK, Fail: realm.metrics.ShadowFail, Dropped: realm.metrics.ShadowDropped,
+		})
 	}
 	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustpool.Pool).Refreshes) {
 		return nil, nil, errors.New("trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it")
@@ -232,15 +237,15 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 	current := realm.current.Load()
 	found, refusal, remembered := current.Decide(ctx, presented, clientID)
 	id := identity{Identity: found, decidedBy: current}
-	realm.metrics.duration.Observe(time.Since(start).Seconds())
+	realm.metrics.Duration.Observe(time.Since(start).Seconds())
 	switch {
 	case remembered:
-		realm.metrics.hit.Inc()
+		realm.metrics.CacheHit.Inc()
 	case id.Leaf != nil:
-		realm.metrics.miss.Inc()
-		realm.metrics.observeExpiry(id.Client().ID, id.Leaf.NotAfter)
+		realm.metrics.CacheMiss.Inc()
+		realm.metrics.ObserveExpiry(id.Client().ID, id.Leaf.NotAfter)
 	case refusal.Reason != validators.CertificateMissing:
-		realm.metrics.miss.Inc()
+		realm.metrics.CacheMiss.Inc()
 	}
 	return id, refusal
 }

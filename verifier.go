@@ -88,7 +88,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		// which of its clients it is can still be said over HTTP
 		return nil
 	}
-	v.realm.metrics.decided(refusal.Reason)
+	v.realm.metrics.Certificates.Count(refusal.Reason)
 	logRefusal(v.realm, nil, refusedRequest{message: "client refused in the handshake", refusal: refusal, presented: presented})
 	return errors.New(refusedWord)
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -37,7 +38,7 @@ func newKeyring(t *testing.T) *keyring.Keyring {
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
 	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
-	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: newRealmMetrics("default")}
+	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: metrics.NewRealm("default")}
 	keys := keyring.Fixed(newKeyring(t))
 	realm.authority = &authority{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
 	r := &minterRig{
