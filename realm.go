@@ -134,7 +134,11 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	if realm.Revocation != nil {
-		if err := realm.provisionRevocation(anchors.Pool != nil); err != nil {
+		var trustPool *trustpool.Pool
+		if realm.TrustPoolRaw != nil {
+			trustPool = realm.trustPools[0]
+		}
+		if realm.revocation, err = newCertificateRevocation(realm, trustPool); err != nil {
 			return fmt.Errorf("revocation: %w", err)
 		}
 		if realm.proxyCertificates != nil {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
@@ -54,6 +55,11 @@ type certificateRevocation struct {
 	cache   *revocation.OCSPCache
 	crls    *revocation.CRLSource // nil without CRLs
 	deny    *revocation.DenyFile  // nil without a deny file
+
+	denyPath  string          // as it is configured
+	trustPool *trustpool.Pool // nil without a trust pool
+	logger    *zap.Logger
+	now       func() time.Time
 }
 
 func checkOnUnavailable(value string) error {
@@ -89,92 +95,92 @@ func checkRefresh(d caddy.Duration) error {
 	return nil
 }
 
-// provisionRevocation reads the files. URLs are fetched after the start, for a
-// configuration may be provisioned only to validate it; what the running
-// configuration has of them is taken over.
-func (realm *Realm) provisionRevocation(hasTrustPool bool) error {
+// newCertificateRevocation reads the files of a realm's sources. URLs are fetched
+// after the start, because a configuration may be provisioned only to validate it;
+// what the running configuration has of them is taken over.
+func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certificateRevocation, error) {
 	config := realm.Revocation
 	if err := config.check(); err != nil {
-		return err
+		return nil, err
 	}
-	if !hasTrustPool && len(config.CRL)+len(config.OCSP) > 0 {
-		return errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
+	if trustPool == nil && len(config.CRL)+len(config.OCSP) > 0 {
+		return nil, errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
 	}
 	crls, err := expandAll("crl", config.CRL)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	responders, err := expandAll("ocsp", config.OCSP)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, url := range responders {
 		if err := source.CheckURL(url); err != nil {
-			return fmt.Errorf("ocsp '%s': %w", url, err)
+			return nil, fmt.Errorf("ocsp '%s': %w", url, err)
 		}
 	}
-	r := &certificateRevocation{cache: revocation.NewOCSPCache()}
-	running := realm.running()
-	if running != nil && running.revocation != nil {
-		r.cache = running.revocation.cache
+	r := &certificateRevocation{
+		cache: revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
+		logger: realm.app.logger.With(zap.String("realm", realm.name)), now: realm.app.Now,
+	}
+	var running *certificateRevocation
+	if before := realm.running(); before != nil && before.revocation != nil {
+		running = before.revocation
+		r.cache = running.cache
 	}
 	r.checker = revocation.NewChecker(revocation.Config{
 		CRLs:             len(crls) > 0,
 		OCSP:             responders,
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
 		Cache:            r.cache,
-		Now:              realm.app.Now,
+		Now:              r.now,
 		ReportOCSP: func(url string, err error) {
-			realm.app.logger.Debug("an OCSP responder was asked",
-				zap.String("realm", realm.name), zap.String("place", url), zap.Error(err))
+			r.logger.Debug("an OCSP responder was asked", zap.String("place", url), zap.Error(err))
 		},
 		ReportFailure: func(certificate string, err error) {
-			realm.app.logger.Error("no OCSP responder gives a usable answer",
-				zap.String("realm", realm.name), zap.String("certificate", certificate), zap.Error(err))
+			r.logger.Error("no OCSP responder gives a usable answer", zap.String("certificate", certificate), zap.Error(err))
 		},
 		ReportAdmitted: func(detail string) {
-			realm.app.logger.Warn("client admitted although nobody says whether it is revoked",
-				zap.String("realm", realm.name), zap.String("detail", detail))
+			r.logger.Warn("client admitted although nobody says whether it is revoked", zap.String("detail", detail))
 		},
 	})
 	if len(crls) > 0 {
 		r.crls, err = revocation.NewCRLSource(revocation.CRLConfig{
 			Locations: crls,
 			Refresh:   time.Duration(config.Refresh),
-			Now:       realm.app.Now,
-			Report:    func(place string, err error) { realm.reportSource("crl", place, err) },
+			Now:       r.now,
+			Report:    func(place string, err error) { r.report("crl", place, err) },
 			Warn: func(place, warning string) {
-				realm.app.logger.Warn(warning, zap.String("realm", realm.name), zap.String("source", "crl"), zap.String("place", place))
+				r.logger.Warn(warning, zap.String("source", "crl"), zap.String("place", place))
 			},
 			Use: r.checker.SetCRLs,
 		})
 		if err != nil {
-			return fmt.Errorf("crl: %w", err)
+			return nil, fmt.Errorf("crl: %w", err)
 		}
-		if running != nil && running.revocation != nil && running.revocation.crls != nil {
-			r.crls.TakeOver(running.revocation.crls)
+		if running != nil && running.crls != nil {
+			r.crls.TakeOver(running.crls)
 		}
 		if err := r.crls.LoadFiles(); err != nil {
-			return err
+			return nil, err
 		}
 		r.checker.SetCRLs(r.crls.CRLs())
-		r.crls.WarnOfProblems(realm.trustedCAs())
+		r.crls.WarnOfProblems(r.trustedCAs())
 	}
 	if config.Deny != "" {
 		path, err := expand(config.Deny)
 		if err != nil {
-			return fmt.Errorf("deny '%s': %w", config.Deny, err)
+			return nil, fmt.Errorf("deny '%s': %w", config.Deny, err)
 		}
-		if r.deny, err = revocation.OpenDenyFile(path, realm.app.Now()); err != nil {
-			return err
+		if r.deny, err = revocation.OpenDenyFile(path, r.now()); err != nil {
+			return nil, err
 		}
-		if running != nil && running.revocation != nil && running.revocation.deny != nil {
-			r.deny.TakeOver(running.revocation.deny)
+		if running != nil && running.deny != nil {
+			r.deny.TakeOver(running.deny)
 		}
 		r.checker.SetDenyList(r.deny.List())
 	}
-	realm.revocation = r
-	return nil
+	return r, nil
 }
 
 func expandAll(word string, values []string) ([]string, error) {
@@ -198,47 +204,44 @@ func (realm *Realm) running() *Realm {
 	return module.(*App).Realms[realm.name]
 }
 
-func (realm *Realm) reportSource(kind, place string, err error) {
+// report logs what became of reading a source.
+func (r *certificateRevocation) report(kind, place string, err error) {
 	if err != nil {
-		realm.app.logger.Error("a source of revocations failed; what it said before, if anything, stays in force",
-			zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place), zap.Error(err))
+		r.logger.Error("a source of revocations failed; what it said before, if anything, stays in force",
+			zap.String("source", kind), zap.String("place", place), zap.Error(err))
 		return
 	}
-	realm.app.logger.Debug("a source of revocations was read",
-		zap.String("realm", realm.name), zap.String("source", kind), zap.String("place", place))
+	r.logger.Debug("a source of revocations was read",
+		zap.String("source", kind), zap.String("place", place))
 }
 
-// trustedCAs are the CAs of the trust pool, as far as its modules tell them.
-func (realm *Realm) trustedCAs() []*x509.Certificate {
-	for _, pool := range realm.trustPools {
-		if pool.Word() == wordTrustPool {
-			return pool.Trust().Certificates
-		}
+// trustedCAs returns the CAs of the trust pool, as far as its modules tell them.
+func (r *certificateRevocation) trustedCAs() []*x509.Certificate {
+	if r.trustPool == nil {
+		return nil
 	}
-	return nil
+	return r.trustPool.Trust().Certificates
 }
 
 // pollDenyFile looks at the deny file, which must not wait for CRLs: they may
 // be large.
-func (realm *Realm) pollDenyFile(context.Context) {
-	r := realm.revocation
-	changed, report, err := r.deny.Poll(realm.app.Now())
+func (r *certificateRevocation) pollDenyFile(context.Context) {
+	changed, report, err := r.deny.Poll(r.now())
 	if changed {
 		r.checker.SetDenyList(r.deny.List())
-		realm.app.logger.Info("the deny file is in force", zap.String("realm", realm.name), zap.Int("rules", r.deny.List().Len()))
+		r.logger.Info("the deny file is in force", zap.Int("rules", r.deny.List().Len()))
 	}
 	if report {
-		realm.reportSource("deny", realm.Revocation.Deny, err)
+		r.report("deny", r.denyPath, err)
 	}
 }
 
 // pollCRLs looks at the files and fetches what is due.
-func (realm *Realm) pollCRLs(ctx context.Context) {
-	crls := realm.revocation.crls
-	crls.PollFiles()
-	if crls.URLs() > 0 && !realm.app.Now().Before(crls.Next()) {
+func (r *certificateRevocation) pollCRLs(ctx context.Context) {
+	r.crls.PollFiles()
+	if r.crls.URLs() > 0 && !r.now().Before(r.crls.Next()) {
 		// a server that hangs must not hold up the files
-		go crls.Refresh(ctx)
+		go r.crls.Refresh(ctx)
 	}
-	crls.WarnOfProblems(realm.trustedCAs())
+	r.crls.WarnOfProblems(r.trustedCAs())
 }

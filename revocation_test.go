@@ -106,7 +106,8 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	reading, denied, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	isRead, isDenied := sync.OnceFunc(func() { close(reading) }), sync.OnceFunc(func() { close(denied) })
 	core, _ := observer.New(zapcore.DebugLevel)
-	app.logger = zap.New(zapcore.RegisterHooks(core, func(entry zapcore.Entry) error {
+	realm := app.Realms[defaultRealm]
+	realm.revocation.logger = zap.New(zapcore.RegisterHooks(core, func(entry zapcore.Entry) error {
 		switch entry.Message {
 		case "a source of revocations was read":
 			isRead()
@@ -119,7 +120,6 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	defer close(end)
-	realm := app.Realms[defaultRealm]
 	if err := os.WriteFile(crl, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour)), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,10 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 		go realm.keepRevocations(ctx)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {
-		go keep(ctx, realm.pollDenyFile)
+		go keep(ctx, r.pollDenyFile)
 	}
 	if r := realm.revocation; r != nil && r.crls != nil {
-		go keep(ctx, realm.pollCRLs)
+		go keep(ctx, r.pollCRLs)
 	}
 	go keep(ctx, realm.directory.Poll)
 	go realm.keepCopies(ctx)
