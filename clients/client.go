@@ -60,7 +60,7 @@ func (c *Client) HasPKI() bool {
 // newClient makes the client of a record, with the documents that it names. The
 // warnings are for the operator's log; now tells which pins have ended. The
 // record's placeholders must have been expanded.
-func newClient(r Record, now time.Time, files reader) (client *Client, warnings []string, err error) {
+func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
@@ -68,7 +68,7 @@ func newClient(r Record, now time.Time, files reader) (client *Client, warnings 
 		ID: r.ClientID, Name: r.ClientName, Claims: r.Claims, TokenLifetime: time.Duration(r.TokenLifetime),
 		Disabled: r.Disabled, RequireChain: r.RequireChain, SharedCredential: r.SharedCredential,
 	}
-	credentials := func(r Record) error { return c.setCredentials(r, files) }
+	credentials := func(r Record) error { return c.setCredentials(r, documents) }
 	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setResources, c.setClaims, c.setIssuedBy, credentials} {
 		if err := step(r); err != nil {
 			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)

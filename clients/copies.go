@@ -195,11 +195,11 @@ func (d *Directory) SaveCopies(ctx context.Context) (failed error) {
 	return failed
 }
 
-func (d *Directory) unsavedKeySets() map[*document]contents {
+func (d *Directory) unsavedKeySets() map[*watchedDocument]contents {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	unsaved := make(map[*document]contents)
-	for _, document := range d.urls {
+	unsaved := make(map[*watchedDocument]contents)
+	for _, document := range d.documents.urls {
 		if document.at.Sub(document.saved) >= copyRenewal {
 			unsaved[document] = document.contents
 		}

@@ -484,10 +484,10 @@ func TestCopyThatPanics(t *testing.T) {
 func TestReloadParsesNoJWKS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, _, _ := copied(t)
-		one := w.open[documentKey{KindJWKS, urlA, true}].certificates[0]
+		one := w.documents.byKey[documentKey{KindJWKS, urlA, true}].certificates[0]
 		w.config.Before = w.Directory
 		w.mustLoad()
-		if w.open[documentKey{KindJWKS, urlA, true}].certificates[0] != one {
+		if w.documents.byKey[documentKey{KindJWKS, urlA, true}].certificates[0] != one {
 			t.Error("it was parsed again")
 		}
 	})

@@ -110,13 +110,13 @@ func parsePin(text string) (hash string, until time.Time, err error) {
 	return hash, until, nil
 }
 
-func (c *Client) setCredentials(r Record, files reader) error {
+func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
 	for _, text := range r.SubjectDN {
 		dn, err := parseSubject(text)
 		if err != nil {
 			return fmt.Errorf("subject '%s': %w", text, err)
 		}
-		c.add(&Credential{Kind: KindSubject, Value: dn.String(), dn: dn})
+		c.addCredential(&Credential{Kind: KindSubject, Value: dn.String(), dn: dn})
 	}
 	for _, list := range []struct {
 		kind   validators.NameKind
@@ -127,7 +127,7 @@ func (c *Client) setCredentials(r Record, files reader) error {
 			if err != nil {
 				return fmt.Errorf("%s '%s': %w", list.kind, text, err)
 			}
-			c.add(&Credential{Kind: Kind(list.kind), Value: name.String(), name: name})
+			c.addCredential(&Credential{Kind: Kind(list.kind), Value: name.String(), name: name})
 		}
 	}
 	for _, text := range r.Thumbprints {
@@ -139,7 +139,7 @@ func (c *Client) setCredentials(r Record, files reader) error {
 		if err != nil {
 			return fmt.Errorf("thumbprint '%s': %w", text, err)
 		}
-		c.add(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), Until: until, thumbprint: thumbprint})
+		c.addCredential(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), Until: until, thumbprint: thumbprint})
 	}
 	for _, text := range r.PublicKeys {
 		hash, until, err := parsePin(text)
@@ -150,19 +150,19 @@ func (c *Client) setCredentials(r Record, files reader) error {
 		if err != nil {
 			return fmt.Errorf("public_key '%s': %w", text, err)
 		}
-		c.add(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
+		c.addCredential(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
 	}
 	for _, file := range r.CertificateFiles {
-		cert, err := files.certificate(file)
+		cert, err := documents.certificate(file)
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
 		cred := certificateCredential(KindCertificate, cert)
 		cred.sha1 = sha1.Sum(cert.Raw) //nolint:gosec // see the registry
-		c.add(cred)
+		c.addCredential(cred)
 	}
 	if r.hasJWKS() {
-		if err := c.setJWKS(r, files); err != nil {
+		if err := c.setJWKS(r, documents); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
 
 // setJWKS notes which certificates the client's JWKS lists. Which of them count
 // is for the registry to say, as other clients may have them.
-func (c *Client) setJWKS(r Record, files reader) (err error) {
+func (c *Client) setJWKS(r Record, documents *plannedDocuments) (err error) {
 	if r.JWKSURI != "" && (r.JWKS != nil || r.JWKSFile != "") || r.JWKS != nil && r.JWKSFile != "" {
 		return errors.New("jwks, jwks_uri and jwks_file say the same in three ways; keep one (RFC 7591 §2)")
 	}
@@ -192,34 +192,23 @@ func (c *Client) setJWKS(r Record, files reader) (err error) {
 		if err := CheckJWKSURI(r.JWKSURI); err != nil {
 			return fmt.Errorf("jwks_uri: %w", err)
 		}
-		place, c.keySet, err = files.keySetAt(r.JWKSURI)
+		place, c.keySet, err = documents.keySetAt(r.JWKSURI)
 	case r.JWKSFile != "":
 		place = r.JWKSFile
-		c.keySet, err = files.keySet(r.JWKSFile)
+		c.keySet, err = documents.keySet(r.JWKSFile)
 	default:
 		c.keySet, c.keyWarnings, err = parseKeySet(r.JWKS)
 	}
 	if err != nil {
 		return fmt.Errorf("jwks '%s': %w", place, err)
 	}
-	c.add(&Credential{Kind: KindJWKS, Value: place})
+	c.addCredential(&Credential{Kind: KindJWKS, Value: place})
 	return nil
 }
 
-func (c *Client) add(cred *Credential) {
+func (c *Client) addCredential(cred *Credential) {
 	cred.Client = c
 	c.Credentials = append(c.Credentials, cred)
-}
-
-// reader gets what a record names and does not hold.
-type reader interface {
-	// certificate returns the certificate of a PEM file.
-	certificate(file string) (*x509.Certificate, error)
-	// keySet returns the certificates of a file with a JWK Set.
-	keySet(file string) ([]*x509.Certificate, error)
-	// keySetAt returns those of a JWK Set behind a URL, as far as it has been
-	// fetched, and the URL without a password.
-	keySetAt(address string) (name string, certificates []*x509.Certificate, err error)
 }
 
 // parseCertificate reads the one certificate of a PEM file.

@@ -182,7 +182,7 @@ func TestDirectoryRestsBetweenJWKS(t *testing.T) {
 		w.poll(0)
 		w.wantPin(one, "a by jwks")
 		w.web["https://a.example/"] = testpki.JWKS(t, two)
-		w.urls[0].url.AskSoon()
+		w.documents.urls[0].url.AskSoon()
 		time.Sleep(9 * time.Minute)
 		w.poll(0)
 		w.wantPin(one, "a by jwks")

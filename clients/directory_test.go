@@ -140,7 +140,7 @@ func (w *world) poll(after time.Duration) {
 	w.mu.Unlock()
 	w.Poll(w.t.Context())
 	wait := func() {
-		if len(w.urls) > 0 {
+		if len(w.documents.urls) > 0 {
 			synctest.Wait()
 		}
 	}

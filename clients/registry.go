@@ -63,7 +63,7 @@ func newRegistry(list []*Client) (*Registry, error) {
 			scopes[scope] = struct{}{}
 		}
 		for _, cred := range client.Credentials {
-			if err := r.add(cred); err != nil {
+			if err := r.addCredential(cred); err != nil {
 				return nil, err
 			}
 		}
@@ -76,7 +76,7 @@ func newRegistry(list []*Client) (*Registry, error) {
 	return r, nil
 }
 
-func (r *Registry) add(cred *Credential) error {
+func (r *Registry) addCredential(cred *Credential) error {
 	switch cred.Kind {
 	case KindSubject:
 		return insert(r.subjects, cred.dn.Key(), cred)
@@ -106,7 +106,7 @@ func (r *Registry) checkFiles(list []*Client) error {
 				continue
 			}
 			for _, other := range slices.Concat(r.keys[cred.publicKey], r.sha1[cred.sha1]) {
-				if err := conflict(cred, other, true); err != nil {
+				if err := checkShared(cred, other, true); err != nil {
 					return err
 				}
 			}
@@ -125,12 +125,12 @@ func (r *Registry) addName(cred *Credential) error {
 	// what overlaps with a name that is known already was held against the first
 	// client that has it
 	if first, known := r.nearNames[cred.name]; known {
-		if err := conflict(cred, first, true); err != nil {
+		if err := checkShared(cred, first, true); err != nil {
 			return err
 		}
 	} else {
 		for _, other := range r.names.Overlapping(cred.name) {
-			if err := conflict(cred, other, false); err != nil {
+			if err := checkShared(cred, other, false); err != nil {
 				return err
 			}
 		}
@@ -155,7 +155,7 @@ func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) er
 		}
 	}
 	if len(list) > 0 {
-		if err := conflict(cred, list[0], true); err != nil {
+		if err := checkShared(cred, list[0], true); err != nil {
 			return err
 		}
 	}
@@ -163,9 +163,9 @@ func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) er
 	return nil
 }
 
-// conflict reports that one certificate could be two clients, by the same
+// checkShared returns an error if one certificate could be two clients, by the same
 // credential or by two that overlap.
-func conflict(cred, other *Credential, same bool) error {
+func checkShared(cred, other *Credential, same bool) error {
 	switch {
 	case other.Client == cred.Client, other.Client.SharedCredential && cred.Client.SharedCredential:
 		return nil

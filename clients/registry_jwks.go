@@ -6,31 +6,8 @@ import (
 	"slices"
 )
 
-// Conflict is a certificate in the JWKS of a client that does not count, because
-// it fits a credential that an operator declared for another client. A JWKS lists
-// whatever its owner likes.
-type Conflict struct {
-	Client *Client
-	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
-	Thumbprint string
-	// Holder is the credential of the other client.
-	Holder *Credential
-}
-
-// Ambiguity is a certificate in the JWKS of several clients that do not all have
-// SharedCredential. It authenticates none of them by itself.
-type Ambiguity struct {
-	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
-	Thumbprint string
-	// ClientIDs are the identifiers of the clients, sorted.
-	ClientIDs []string
-}
-
 // Conflicts returns the certificates in JWKS that do not count.
 func (r *Registry) Conflicts() []Conflict { return r.conflicts }
-
-// Ambiguities returns the certificates that are in several JWKS.
-func (r *Registry) Ambiguities() []Ambiguity { return r.ambiguities }
 
 // Listed returns a credential for each certificate in the client's JWKS that
 // counts.

@@ -27,7 +27,7 @@ const (
 
 // makeClient is the client of a record, with what there is to warn of.
 func makeClient(record Record) (*Client, []string, error) {
-	return newClient(record, time.Now(), newDocuments(nil, time.Now()))
+	return newClient(record, time.Now(), newPlannedDocuments(nil, &urlOpener{now: time.Now}, time.Now()))
 }
 
 func mustClient(t testing.TB, record Record) *Client {

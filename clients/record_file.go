@@ -28,33 +28,20 @@ type Source interface {
 	Load(now time.Time) (records []Record, changed bool, err error)
 }
 
-// FileSource is a watched JSON file that holds an array of client records.
-type FileSource struct {
-	file *source.File
-	// broken is why the file as it is cannot be read.
-	broken error
-}
+// FileSource is a watched JSON file that contains an array of client records.
+type FileSource struct{ file parsedFile[[]Record] }
 
-// NewFileSource returns the source of a file, which is not read yet.
+// NewFileSource returns the source of a file, which has not been read yet.
 func NewFileSource(path string) *FileSource {
-	return &FileSource{file: source.NewFile(path, MaxClientsFile)}
+	return &FileSource{parsedFile[[]Record]{File: source.NewFile(path, MaxClientsFile), parse: parseRecords}}
 }
 
-// Name is "file:" and the path.
+// Name returns "file:" and the path.
 func (s *FileSource) Name() string { return "file:" + s.file.Path() }
 
-// Load implements [Source], at the cost of one system call for a file that has
-// not changed.
+// Load implements [Source]. It costs one system call if the file has not changed.
 func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err error) {
-	content, changed, err := s.file.Look(now)
-	switch {
-	case err != nil:
-		return nil, false, err
-	case !changed:
-		return nil, false, s.broken
-	}
-	records, s.broken = parseRecords(content)
-	return records, true, s.broken
+	return s.file.look(now)
 }
 
 // parseRecords reads a JSON array of client records (see [Record]). It is as

@@ -1,0 +1,56 @@
+package clients
+
+import "slices"
+
+// Conflict is a certificate in the JWKS of a client that does not count, because
+// it fits a credential that an operator declared for another client. A JWKS lists
+// whatever its owner likes.
+type Conflict struct {
+	Client *Client
+	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
+	Thumbprint string
+	// Holder is the credential of the other client.
+	Holder *Credential
+}
+
+// Ambiguity is a certificate in the JWKS of several clients that do not all have
+// SharedCredential. It authenticates none of them by itself.
+type Ambiguity struct {
+	// Thumbprint is the SHA-256 thumbprint of the certificate, in hex.
+	Thumbprint string
+	// ClientIDs are the identifiers of the clients, sorted.
+	ClientIDs []string
+}
+
+// reportedConflicts are the conflicts and ambiguities that have been reported.
+type reportedConflicts struct {
+	conflicts   map[conflictKey]struct{}
+	ambiguities map[string]Ambiguity // by thumbprint
+}
+
+type conflictKey struct{ thumbprint, clientID, holderID string }
+
+// update reports the conflicts and ambiguities of a registry that are new, and the
+// ambiguities that are over.
+func (r *reportedConflicts) update(config DirectoryConfig, registry *Registry) {
+	before := *r
+	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity)}
+	for _, c := range registry.conflicts {
+		key := conflictKey{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
+		r.conflicts[key] = struct{}{}
+		if _, reported := before.conflicts[key]; !reported {
+			config.Ignored(c)
+		}
+	}
+	for _, a := range registry.ambiguities {
+		r.ambiguities[a.Thumbprint] = a
+		if !slices.Equal(before.ambiguities[a.Thumbprint].ClientIDs, a.ClientIDs) {
+			config.Ambiguous(a)
+		}
+	}
+	for thumbprint, a := range before.ambiguities {
+		if _, still := r.ambiguities[thumbprint]; !still {
+			config.Unambiguous(a)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package clients
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// watchedDocument is a certificate file, or a JWK Set in a file or behind a URL,
+// that clients name.
+type watchedDocument struct {
+	documentKey
+	name string                 // the place without a password
+	file *parsedFile[*contents] // nil for a URL
+	url  *source.URL            // nil for a file
+
+	contents // in force
+	status
+
+	// users are the identifiers of the clients that name it
+	users []string
+	// saved is when the JWK Set was fetched that storage has a copy of, zero if
+	// that is not the one in force. It is guarded by the directory's mu
+	saved time.Time
+
+	mu sync.Mutex // guards what a fetch leaves
+	// accepted is what was accepted last, and parsed what is in it
+	accepted []byte
+	parsed   *contents
+	// fetched is what has been fetched but not taken, nil if nothing
+	fetched *contents
+	ended   bool  // a fetch has ended
+	failed  error // with this outcome
+}
+
+// contents are the certificates of a document.
+type contents struct {
+	// at is when they were last fetched, zero for a file
+	at           time.Time
+	certificates []*x509.Certificate
+	// warnings are about other keys of a JWK Set
+	warnings []string
+}
+
+type documentKey struct {
+	kind  Kind // KindCertificate or KindJWKS
+	place string
+	isURL bool
+}
+
+func (k documentKey) parse(content []byte) (*contents, error) {
+	if k.kind == KindJWKS {
+		certificates, warnings, err := parseKeySet(content)
+		if err != nil {
+			return nil, err
+		}
+		return &contents{certificates: certificates, warnings: warnings}, nil
+	}
+	certificate, err := parseCertificate(content)
+	if err != nil {
+		return nil, err
+	}
+	return &contents{certificates: []*x509.Certificate{certificate}}, nil
+}
+
+// parsedFile is a watched file whose content is parsed.
+type parsedFile[T any] struct {
+	*source.File
+	parse  func(content []byte) (T, error)
+	broken error // why the content that was read last cannot be parsed
+}
+
+// look returns the content of the file if it has changed since the last look. The
+// error is returned by each look until the file is mended.
+func (f *parsedFile[T]) look(now time.Time) (parsed T, changed bool, err error) {
+	content, changed, err := f.Look(now)
+	if err != nil {
+		return parsed, false, err
+	}
+	if changed {
+		parsed, f.broken = f.parse(content)
+	}
+	return parsed, changed, f.broken
+}
+
+// acceptFetched parses what was fetched and keeps it for takeFetched. It is called
+// when the content has changed.
+func (d *watchedDocument) acceptFetched(content []byte) error {
+	d.mu.Lock()
+	parsed := d.parsed
+	if parsed != nil && !bytes.Equal(d.accepted, content) {
+		parsed = nil
+	}
+	d.mu.Unlock()
+	if parsed == nil {
+		var err error
+		if parsed, err = d.parse(content); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.accepted, d.parsed, d.fetched = content, parsed, parsed
+	return nil
+}
+
+// takeFetched returns what has been fetched since the last call, nil if nothing
+// new, and whether and how a fetch has ended.
+func (d *watchedDocument) takeFetched() (fetched *contents, ended bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fetched, ended, err = d.fetched, d.ended, d.failed
+	d.fetched, d.ended, d.failed = nil, false, nil
+	return fetched, ended, err
+}
+
+// beginWith begins with a copy, if it can be used.
+func (d *watchedDocument) beginWith(kept keySetCopy) bool {
+	return d.url.Begin(kept.KeySet, kept.Fetched) && d.begin()
+}
+
+// takeOver begins with what another document of the same URL has, and has parsed.
+func (d *watchedDocument) takeOver(old *watchedDocument) bool {
+	old.mu.Lock()
+	d.accepted, d.parsed = old.accepted, old.parsed
+	old.mu.Unlock()
+	return d.url.TakeOver(old.url) && d.begin()
+}
+
+// begin puts in force what the URL begins with.
+func (d *watchedDocument) begin() bool {
+	fetched, _, _ := d.takeFetched()
+	d.contents = *fetched
+	d.at = d.url.State().Success
+	return true
+}
+
+// warningTexts returns the warnings with the name of the document.
+func (d *watchedDocument) warningTexts() []string {
+	list := make([]string, len(d.warnings))
+	for i, warning := range d.warnings {
+		list[i] = fmt.Sprintf("%s '%s': %s", d.kind, d.name, warning)
+	}
+	return list
+}
+
+// sameCertificates reports whether two documents have the same certificates, in
+// any order.
+func sameCertificates(a, b []*x509.Certificate) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(one *x509.Certificate) bool {
+		return !slices.ContainsFunc(b, one.Equal)
+	})
+}

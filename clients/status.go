@@ -1,0 +1,117 @@
+package clients
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+const (
+	// SourceConfig is the name of the configuration as a source of clients.
+	SourceConfig = "config"
+
+	// maxWarnings is how many warnings are reported one by one.
+	maxWarnings = 20
+)
+
+// SourceSize is how many clients a source has.
+type SourceSize struct {
+	// Source is [SourceConfig] or the name of a source.
+	Source  string
+	Clients int
+}
+
+// SourceState is the state of something that clients are read from.
+type SourceState struct {
+	// Source is "clients:" and the name of a source, "certificate:" and a file, or
+	// "jwks:" and a client_id.
+	Source string
+	// Success is when it was last read without an error, zero if never.
+	Success time.Time
+	// Failure is why it could not be used, "" if it could.
+	Failure string
+}
+
+// status is how a source or a document fares. It is guarded by the directory's mu.
+type status struct {
+	// success is when the content was last found to be in force
+	success time.Time
+	// reading is why it cannot be read, once that has been reported, and applying
+	// why its content cannot be put in force
+	reading, applying error
+	// health is that of looks at a file or source
+	health source.Health
+}
+
+// setInForce notes that the content is in force.
+func (s *status) setInForce(now time.Time) { s.success, s.reading, s.applying = now, nil, nil }
+
+// noteReading notes the outcome of a look or fetch that has brought nothing new,
+// and returns whether it has ended a failure.
+func (s *status) noteReading(now time.Time, err error) (mended bool) {
+	mended = err == nil && s.reading != nil && s.applying == nil
+	s.reading = err
+	if err == nil && s.applying == nil {
+		s.success = now
+	}
+	return mended
+}
+
+func (s *status) failure() string {
+	switch {
+	case s.reading != nil:
+		return s.reading.Error()
+	case s.applying != nil:
+		return s.applying.Error()
+	}
+	return ""
+}
+
+// label is what a source is called in a [SourceState].
+func (s *recordSource) label() string { return "clients:" + strings.TrimPrefix(s.name, "file:") }
+
+// wrap adds the name of the source to an error.
+func (s *recordSource) wrap(err error) error {
+	if s.source == nil {
+		return err
+	}
+	return fmt.Errorf("clients from %s: %w", s.name, err)
+}
+
+// labels are what a document is called in a [SourceState], once for each client.
+func (d *watchedDocument) labels() []string {
+	if d.kind == KindCertificate {
+		return []string{"certificate:" + d.name}
+	}
+	labels := make([]string, len(d.users))
+	for i, user := range d.users {
+		labels[i] = "jwks:" + user
+	}
+	return labels
+}
+
+// report reports a change that is in force, or why it cannot be.
+func (c *DirectoryConfig) report(of change, err error) {
+	if of.source != nil {
+		c.Report(of.source.label(), of.source.name, err)
+		return
+	}
+	label := string(of.document.kind)
+	if labels := of.document.labels(); len(labels) > 0 {
+		label = labels[0]
+	}
+	c.Report(label, of.document.name, err)
+}
+
+// warnAll reports warnings, the first few one by one.
+func (c *DirectoryConfig) warnAll(warnings []string) {
+	for i, warning := range warnings {
+		if i == maxWarnings {
+			c.Warn(fmt.Sprintf("%d more warnings", len(warnings)-maxWarnings))
+			break
+		}
+		c.Warn(warning)
+	}
+}
