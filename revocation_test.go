@@ -47,7 +47,7 @@ func TestB4_CRLFileAtTheStart(t *testing.T) {
 	}{
 		"missing":   {nil, "no such file"},
 		"empty":     {[]byte{}, "the CRL is empty"},
-		"garbage":   {[]byte("garbage\n"), "neither in DER nor in PEM"},
+		"garbage":   {[]byte("garbage\n"), "not a CRL in DER or PEM"},
 		"truncated": {der[:len(der)/2], "invalid CRL"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestCRLWarningsAtTheStart(t *testing.T) {
 	}{
 		"good":           {testpki.CRL(t, ca, 1, tomorrow), ""},
 		"stale":          {testpki.CRL(t, ca, 1, yesterday), "the CRL is stale since "},
-		"of another key": {testpki.CRL(t, renewed, 1, tomorrow), "the CRL has the name of a CA of the trust pool"},
+		"of another key": {testpki.CRL(t, renewed, 1, tomorrow), "the CRL has the name of a CA in the trust pool"},
 		"of another CA":  {testpki.CRL(t, testpki.MustCA(t, testpki.CommonName("Other")), 1, tomorrow), ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -89,7 +89,7 @@ func TestRevocationMetrics(t *testing.T) {
 		for _, source := range []string{"deny", "crl"} {
 			text := map[string]string{"broken": "unknown rule", "missing": "no such file"}[state]
 			if state == "broken" && source == "crl" {
-				text = "neither in DER nor in PEM"
+				text = "not a CRL in DER or PEM"
 			}
 			clock.Advance(time.Minute)
 			r.Logs.Wait(t, state+" "+source, func(entry rig.LogEntry) bool {
