@@ -112,7 +112,7 @@ func parsePin(text string) (hash string, until time.Time, err error) {
 
 func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
 	for _, text := range r.SubjectDN {
-		dn, err := parseSubject(text)
+		dn, err := validators.ParseDN(text)
 		if err != nil {
 			return fmt.Errorf("subject '%s': %w", text, err)
 		}

@@ -31,16 +31,8 @@ func CheckID(id string) error {
 
 // CheckSubject reports why dn cannot be a declared subject.
 func CheckSubject(dn string) error {
-	_, err := parseSubject(dn)
+	_, err := validators.ParseDN(dn)
 	return err
-}
-
-func parseSubject(text string) (validators.DN, error) {
-	dn, err := validators.ParseDN(text)
-	if err == nil && !dn.TextOnly() {
-		err = errors.New("a value after # is no text, as it is in no certificate that can be read here; write the text")
-	}
-	return dn, err
 }
 
 // CheckName returns the check of a declared subject alternative name.

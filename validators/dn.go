@@ -107,14 +107,6 @@ func (d DN) ReversedKey() string {
 	return nameKey(reversed)
 }
 
-// TextOnly reports whether every value of the name is text. Go's X.509 parser
-// takes no certificate whose subject has another.
-func (d DN) TextOnly() bool {
-	return !slices.ContainsFunc(d.rdns, func(r rdn) bool {
-		return slices.ContainsFunc(r, func(a attribute) bool { return a.opaque })
-	})
-}
-
 // LooksReversed reports whether the name, as RFC 4514 writes it, begins with a
 // country, an organization or a domain and ends with a common name, as OpenSSL
 // prints names: most certificates have it the other way round.

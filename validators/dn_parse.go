@@ -33,37 +33,7 @@ func ParseDN(s string) (DN, error) {
 	if err != nil {
 		return DN{}, err
 	}
-	if size := shortestEncoding(rdns); size > maxNameBytes {
-		return DN{}, fmt.Errorf("it is too long: in a certificate it has at least %d bytes, and no name of more than %d is compared", size, maxNameBytes)
-	}
 	return newDN(rdns)
-}
-
-// shortestEncoding is how many bytes a name has at least in a certificate, where
-// text may be in one byte a character (T61String) or in two (BMPString).
-func shortestEncoding(rdns []rdn) (size int) {
-	for _, r := range rdns {
-		size += 2 // its header
-		for _, a := range r {
-			size += 5 // its header, and the shortest type
-			if a.opaque {
-				size += len(a.value)
-				continue
-			}
-			size += 2 // the header of the value
-			for _, c := range a.value {
-				switch {
-				case c <= 0xff:
-					size++
-				case c <= 0xffff:
-					size += 2
-				default:
-					size += 4
-				}
-			}
-		}
-	}
-	return size
 }
 
 // parseRDNs returns the RDNs in encoded order.

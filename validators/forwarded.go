@@ -46,17 +46,9 @@ var forwardFormats = []ForwardFormat{ForwardRFC9440, ForwardNginx, ForwardHAProx
 // at, together.
 const maxForwardedBytes = 64 << 10
 
-// Two ways of a proxy to say that its client presented no certificate. All
-// other errors of [ForwardFormat.Parse] mean that the fields are malformed.
-var (
-	// ErrNoForwardedCertificate means that there is no certificate: the field
-	// is absent or empty.
-	ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
-	// ErrEmptyForwardedCertificate means that the field is there and empty, as
-	// HAProxy's set-header leaves it for a client without a certificate. It is
-	// an [ErrNoForwardedCertificate] too.
-	ErrEmptyForwardedCertificate = fmt.Errorf("%w: the header is empty", ErrNoForwardedCertificate)
-)
+// ErrNoForwardedCertificate means that the field is absent or empty. Any other
+// error of [ForwardFormat.Parse] means that it is malformed.
+var ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
 
 // ParseForwardFormat reads the name of a format.
 func ParseForwardFormat(s string) (ForwardFormat, error) {
@@ -140,8 +132,8 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 	if f == ForwardHAProxy && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value = value[1 : len(value)-1]
 	}
-	if value == "" {
-		return nil, ErrEmptyForwardedCertificate
+	if value == "" { // as HAProxy's set-header leaves it without a certificate
+		return nil, fmt.Errorf("%w: the header is empty", ErrNoForwardedCertificate)
 	}
 	switch f {
 	case ForwardRFC9440:

@@ -21,7 +21,7 @@ const QuietTime = 2 * time.Second
 const LookInterval = 250 * time.Millisecond
 
 // File is a file that is watched: it notices that the file has changed by its
-// size, its times and by its being another file under the same name. Looking at
+// size, its time and its being another file under the same name. Looking at
 // one that has not changed costs one system call. A File starts nothing, keeps no
 // content, and is used by one goroutine at a time.
 type File struct {
@@ -91,10 +91,9 @@ func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 	return content, true, nil
 }
 
-// sameFile reports whether a file is as it was. Who writes it can set its
-// modification time, as rsync does, but not when it was changed.
+// sameFile reports whether a file is as it was.
 func sameFile(a, b os.FileInfo) bool {
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && changeTime(a) == changeTime(b)
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // Quiet reports whether the file had not changed for [QuietTime] at the last
