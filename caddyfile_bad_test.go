@@ -26,6 +26,8 @@ const (
 	aroundIssuerHandler = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_issuer {\nBLOCK\n\t}\n}\n"
 	aroundBearer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_bearer {\nBLOCK\n\t}\n}\n"
 	aroundTrusted       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_bearer {\n\t\ttrust_issuer https://login.example.net {\n\t\t\taudience a\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundBareSite      = "{\n\tmtls\n}\n\n:443 {\nBLOCK\n}\n"
+	aroundResources     = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\n\t\t\tresource https://api.example.com {\n\t\t\t\tscopes read\n\t\t\t}\n\t\t}\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
 	aroundSite          = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
 )
 
@@ -64,11 +66,16 @@ func TestBadRealm(t *testing.T) {
 		{"mtls a b {\n}", 1, wrongCount("b")},
 		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
 		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate mtls option 'issuer'; a realm has one issuer, declare another realm for another"},
+		{"mtls {\ntrust_pool file a.pem\n}\nmtls {\ntrust_pool file a.pem\n}", 5, "duplicate mtls option 'trust_pool'; a realm has one trust pool, use 'trust_pool combined' for several sources"},
+		{"mtls {\nshadow_trust_pool file b.pem\n}\nmtls {\nshadow_trust_pool file b.pem\n}", 5, "duplicate mtls option 'shadow_trust_pool'; a realm has one, use 'shadow_trust_pool combined' for several sources"},
+		{"mtls {\nstorage file_system a\n}\nmtls {\nstorage file_system a\n}", 5, "duplicate mtls option 'storage'; a realm has one storage"},
+		{"mtls {\nissuer https://a.example\nissuer https://b.example\n}", 3, "duplicate mtls option 'issuer'; a realm has one issuer, declare another realm for another"},
 	})
 	checkBadBlocks(t, aroundBareRealm, []badBlock{
 		{"trust_pool", 1, wrongCount("trust_pool")},
 		{"trust_pool file", 1, "no certificates specified"},
 		{"trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
+		{"trust_pool files ca.pem", 1, "getting module named 'tls.ca_pool.source.files': module not registered: tls.ca_pool.source.files"},
 		{"trust_pool_refresh", 1, wrongCount("trust_pool_refresh")},
 		{"trust_pool_refresh {$MTLS_TEST_UNSET}", 1, wrongCount("trust_pool_refresh")},
 		{"trust_pool_refresh 1h 2h", 1, wrongCount("1h")},
@@ -84,6 +91,8 @@ func TestBadRealm(t *testing.T) {
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"trust_pool file b.pem", 1, "duplicate mtls option 'trust_pool'; a realm has one trust pool, use 'trust_pool combined' for several sources"},
 		{"Issuer https://auth.example.com", 1, "unrecognized mtls option 'Issuer'"},
+		{"storage", 1, wrongCount("storage")},
+		{"storage nowhere", 1, "module not registered: caddy.storage.nowhere"},
 		{"clients_from", 1, wrongCount("clients_from")},
 		{"clients_from nowhere a.json", 1, "module not registered: mtls.clients.nowhere"},
 		{"clients_from file", 1, wrongCount("file")},
@@ -95,6 +104,7 @@ func TestBadRealm(t *testing.T) {
 		{`issuer "{$MTLS_TEST_UNSET}"`, 1, "issuer is empty; give it a value or remove the line"},
 		{"issuer http://auth.example.com", 1, "issuer 'http://auth.example.com': not an https URL: use one like https://auth.example.com"},
 		{"issuer https://auth.example.com/#a", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
+		{"issuer https://auth.example.com/?a=b", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
 		{"client {\nsubject CN=a\n}", 1, wrongCount("client")},
 		{"client a b {\nsubject CN=a\n}", 1, wrongCount("a")},
 		{"client \"{$MTLS_TEST_UNSET}\" {\nsubject CN=a\n}", 1, "client_id is empty; name the client"},
@@ -103,6 +113,8 @@ func TestBadRealm(t *testing.T) {
 		{"client " + strings.Repeat("a", 201) + " {\nsubject CN=a\n}", 1, "has 201 characters; at most 200 are allowed"},
 		{"client a", 1, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"},
 		{"client a {\n}", 2, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"},
+		{"client a {\nscopes api1\n}", 3, "client 'a' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks"},
+		{"client a {\nsubject CN=a\n}\nclient a {\nsubject CN=b\n}", 6, "client 'a' is declared twice; give each client one block"},
 	})
 }
 
@@ -131,8 +143,12 @@ func TestBadClient(t *testing.T) {
 		{"subject {$MTLS_TEST_UNSET}", 1, wrongCount("subject")},
 		{"subject CN=client, OU=production", 1, `a subject with spaces needs quotes: subject "CN=client, OU=production"`},
 		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'"},
+		{`subject "CN={$MTLS_TEST_UNSET},O=company"`, 1, "the value of CN is empty: write one or leave the attribute out; if it comes from a variable, that is not set"},
+		{`subject "/O=company/CN=client"`, 1, `it is as OpenSSL prints it: write "CN=client,O=company", as RFC 4514 does`},
+		{`subject "CN=client\00.example"`, 1, "holds the control, invisible or private character U+0000: remove it"},
 		{"subject \"CN=cli\u200bent\"", 1, "holds the control, invisible or private character U+200B: remove it"},
 		{"thumbprint bca0d040", 1, `has 8 hexadecimal digits: expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
+		{"thumbprint e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1, "is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding"},
 		{`thumbprint "{$MTLS_TEST_UNSET}"`, 1, "thumbprint is empty; give it a value or remove it"},
 		{"thumbprint SHA256 SHA1", 1, wrongCount("thumbprint")},
 		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'"},
@@ -154,6 +170,7 @@ func TestBadClient(t *testing.T) {
 		{"san_email billing", 1, "san_email 'billing': the e-mail address has no '@': write local-part@domain"},
 		{"certificate", 1, wrongCount("certificate")},
 		{"certificate a.pem b.pem", 1, wrongCount("certificate")},
+		{`certificate "{$MTLS_TEST_UNSET}"`, 1, "certificate is empty; give it a value or remove it"},
 		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'"},
 		{"jwks", 1, wrongCount("jwks")},
 		{"jwks a.json b.json", 1, wrongCount("a.json")},
@@ -164,13 +181,18 @@ func TestBadClient(t *testing.T) {
 		{"issued_by", 1, wrongCount("issued_by")},
 		{`issued_by "{$MTLS_TEST_UNSET}"`, 1, "issued_by is empty; give it a value or remove it"},
 		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'"},
+		{"issued_by SHA1", 1, "issued_by 'SHA1': it is a SHA-1 hash, which does not serve here: expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
 		{"require_chain\nrequire_chain", 2, "duplicate option 'require_chain'"},
+		{"require_chain yes", 1, wrongCount("yes")},
 		{"shared_credential\nshared_credential", 2, "duplicate option 'shared_credential'"},
+		{"shared_credential b", 1, wrongCount("b")},
 		{"scopes", 1, wrongCount("scopes")},
 		{`scopes api1 "{$MTLS_TEST_UNSET}"`, 1, "scopes is empty; give it a value or remove it"},
 		{"scopes api1\nscopes api1", 2, "duplicate scopes 'api1'"},
+		{`scopes api1 "a b"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
 		{"scopes {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"default_scopes", 1, wrongCount("default_scopes")},
+		{`default_scopes "a\"b"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
 		{"scopes a\ndefault_scopes a a", 2, "duplicate default_scopes 'a'"},
 		{"scopes a\ndefault_scopes b\ndisabled", 4, "client 'a': default scope 'b' is not one of its scopes; add it to them"},
 		{"resources", 1, wrongCount("resources")},
@@ -183,14 +205,17 @@ func TestBadClient(t *testing.T) {
 		{"claim tenant acme corp", 1, wrongCount("acme")},
 		{`claim "ten ant" acme`, 1, "claim 'ten ant': use only A-Z a-z 0-9 _ . - in its name"},
 		{"claim CNF acme", 1, "claim 'CNF' is reserved for the token itself; choose another name"},
+		{"claim sub somebody", 1, "claim 'sub' is reserved for the token itself; choose another name"},
 		{`claim tenant "{$MTLS_TEST_UNSET}"`, 1, "claim tenant is empty; give it a value or remove the line"},
 		{"claim tenant acme\nclaim tenant other", 2, "duplicate claim 'tenant'"},
 		{"token_lifetime", 1, wrongCount("token_lifetime")},
 		{"token_lifetime fortnight", 1, `parsing token_lifetime 'fortnight': time: invalid duration "fortnight"`},
 		{"token_lifetime 0", 1, "token_lifetime 0s is too short; use at least 1s"},
+		{"token_lifetime 500ms", 1, "token_lifetime 500ms is too short; use at least 1s"},
 		{"token_lifetime {env.LIFETIME}", 1, `parsing token_lifetime '{env.LIFETIME}': time: invalid duration "{env.LIFETIME}"`},
 		{"token_lifetime 1m\ntoken_lifetime 1m", 2, "duplicate option 'token_lifetime'"},
 		{"disabled\ndisabled", 2, "duplicate option 'disabled'"},
+		{"disabled false", 1, wrongCount("false")},
 	})
 }
 
@@ -198,24 +223,34 @@ func TestBadIssuer(t *testing.T) {
 	checkBadBlocks(t, aroundIssuer, []badBlock{
 		{"token_lifetime", 1, wrongCount("token_lifetime")},
 		{"token_lifetime -1s", 1, "token_lifetime -1s is too short; use at least 1s"},
+		{"token_lifetime 1x", 1, `parsing token_lifetime '1x': time: unknown unit "x" in duration "1x"`},
 		{"token_lifetime 1h\ntoken_lifetime 1h", 2, "duplicate option 'token_lifetime'"},
 		{"signing_algorithm", 1, wrongCount("signing_algorithm")},
 		{"signing_algorithm none", 1, "signing algorithm 'none' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
+		{"signing_algorithm HS256", 1, "signing algorithm 'HS256' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
 		{"signing_algorithm ES256\nsigning_algorithm ES256", 2, "duplicate option 'signing_algorithm'"},
 		{"signing_key", 1, wrongCount("signing_key")},
+		{`signing_key "{$MTLS_TEST_UNSET}"`, 1, "signing_key is empty; give it a value or remove the line"},
 		{"signing_key a.pem\nsigning_key b.pem", 2, "duplicate option 'signing_key'"},
 		{"verify_key", 1, wrongCount("verify_key")},
+		{`verify_key old.pem "{$MTLS_TEST_UNSET}"`, 1, "verify_key is empty; give it a value or remove it"},
 		{"verify_key a.pem\nverify_key b.pem a.pem", 2, "duplicate verify_key 'a.pem'"},
 		{"rotate_every", 1, wrongCount("rotate_every")},
 		{"rotate_every often", 1, `parsing rotate_every 'often': time: invalid duration "often"`},
+		{"rotate_every 30m", 1, "rotate_every '30m': rotate_every 30m0s is too short; use at least 1h0m0s"},
+		{"rotate_every 24h", 2, "issuer: announce_for 24h0m0s is not shorter than rotate_every 24h0m0s: a key would be replaced before it signs; make announce_for shorter or rotate_every longer"},
+		{"signing_key key.pem\nrotate_every 90d", 3, "issuer: rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key"},
 		{"rotate_every 90d\nrotate_every 90d", 2, "duplicate option 'rotate_every'"},
 		{"announce_for", 1, wrongCount("announce_for")},
 		{"announce_for -1h", 1, "announce_for '-1h': announce_for -1h0m0s is too short; use at least 5s"},
+		{"announce_for 1s", 1, "announce_for '1s': announce_for 1s is too short; use at least 5s"},
 		{"announce_for 1h\nannounce_for 1h", 2, "duplicate option 'announce_for'"},
 		{"mtls_alias https://a.example https://b.example", 1, wrongCount("https://a.example")},
+		{"mtls_alias mtls.example.com", 1, "mtls_alias 'mtls.example.com': not an https URL: use one like https://auth.example.com"},
 		{"mtls_alias https://a.example\nmtls_alias https://b.example", 2, "duplicate option 'mtls_alias'"},
 		{"mtls_alias https://a.example?x", 1, "the URL has a query or fragment: remove it (RFC 8414 §2)"},
 		{"audience", 1, wrongCount("audience")},
+		{"audience a a", 1, "duplicate audience 'a'"},
 		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
 		{"scope_claim", 1, wrongCount("scope_claim")},
 		{"scope_claim string array", 1, wrongCount("string")},
@@ -226,6 +261,7 @@ func TestBadIssuer(t *testing.T) {
 		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "a resource has no name; give it the URL of the API"},
 		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'"},
 		{"resource a {\nscopes\n}", 2, wrongCount("scopes")},
+		{"resource a {\nscopes \"a b\"\n}", 2, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
 		{"resource a {\nscopes a a\n}", 2, "duplicate scopes 'a'"},
 		{"resource a {\nscopes {env.SCOPE}\n}", 2, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"resource a {\nscopes x\n}\nresource a {\nscopes y\n}", 6, "resource 'a' is declared twice; merge the two"},
@@ -239,6 +275,13 @@ func TestBadIssuer(t *testing.T) {
 }
 
 func TestBadHandler(t *testing.T) {
+	checkBadBlocks(t, "{\n\tadmin off\n}\n\n:443 {\nBLOCK\n}\n", []badBlock{
+		{"mtls_auth", 1, "no realm is declared; add 'mtls { … }' to the global options"},
+	})
+	checkBadBlocks(t, aroundBareSite, []badBlock{
+		{"mtls_issuer {\nrealm default\n}", 3, "realm 'default' has no issuer; add 'issuer <https-url>' to it"},
+		{"mtls_bearer", 1, "realm 'default' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here"},
+	})
 	checkBadBlocks(t, aroundSite, []badBlock{
 		{"mtls_auth partners", 1, wrongCount("partners")},
 		{"mtls_issuer https://auth.example.com", 1, wrongCount("https://auth.example.com")},
@@ -247,31 +290,39 @@ func TestBadHandler(t *testing.T) {
 		{"realm", 1, wrongCount("realm")},
 		{"realm Default", 1, `realm 'Default': realm name "Default" holds 'D'; use a-z, 0-9 and hyphens`},
 		{"realm {env.REALM}", 2, "unknown realm '{env.REALM}'; declare it with 'mtls {env.REALM} { … }' in the global options"},
+		{"realm partners", 2, "unknown realm 'partners'; declare it with 'mtls partners { … }' in the global options"},
 		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
 		{"allow", 1, wrongCount("allow")},
 		{`allow "{$MTLS_TEST_UNSET}"`, 1, "allow is empty; give it a value or remove it"},
 		{"allow a\nallow a", 2, "duplicate allow 'a'"},
+		{`allow "a b"`, 1, `allow 'a b': client_id "a b" holds ' '; use letters, digits and ._~:@/+-,`},
 		{"allow {env.CLIENT}", 2, `client_id "{env.CLIENT}" holds '{'; use letters, digits and ._~:@/+-,`},
 		{"require_scope", 1, wrongCount("require_scope")},
 		{"require_scope a a", 1, "duplicate require_scope 'a'"},
+		{`require_scope "api1 api2"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
 		{"require_scope {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"optional\noptional", 2, "duplicate option 'optional'"},
+		{"optional true", 1, wrongCount("true")},
 		{"report_only\nreport_only", 2, "duplicate option 'report_only'"},
+		{"report_only on", 1, wrongCount("on")},
 		{"header_up X-Client", 1, wrongCount("X-Client")},
 		{"header_up X-Client a b", 1, wrongCount("b")},
 		{`header_up "X Client" a`, 1, `"X Client" is no header name; use letters, digits and hyphens`},
 		{"header_up Connection a", 1, "header 'Connection' belongs to the connection; choose another name"},
 		{`header_up X-Client "{$MTLS_TEST_UNSET}"`, 1, "header_up X-Client has no value; remove the line or name a placeholder such as {http.mtls.client_id}"},
 		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'"},
+		{"header_up X-Client a\nheader_up X_Client b", 3, "which are one name to many servers; keep one"},
 		{"keep_header", 1, wrongCount("keep_header")},
 		{`keep_header "X Y"`, 1, `"X Y" is no header name; use letters, digits and hyphens`},
 		{"keep_header *", 1, "the header name is empty"},
+		{"keep_header X-Client-*", 2, "header 'X-Client-ID' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"},
 		{"keep_header Client-Cert Client-Cert", 1, "duplicate keep_header 'Client-Cert'"},
 		{"optional {\nx\n}", 1, "unrecognized subdirective '{'"},
 		{"forward_certificate on", 1, wrongCount("on")},
 		{"forward_certificate\nforward_certificate", 2, "duplicate option 'forward_certificate'"},
 		{"forward_certificate\nheader_up Client-Cert a", 3, "header 'Client-Cert' is that of forward_certificate or forward_token, and it is set as 'Client-Cert' already; choose another name for one of the two"},
+		{"forward_certificate\nheader_up client_cert {http.mtls.subject}", 3, "header 'Client-Cert' is that of forward_certificate or forward_token, and it is set as 'client_cert' already; choose another name for one of the two"},
 		{"forward_certificate\nkeep_header client-cert-chain", 3, "header 'Client-Cert-Chain' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two"},
 		{"forward_token", 2, "forward_token: it has no audience; name the API behind, by a name that nothing else uses"},
 		{"forward_token X-Token Y", 1, wrongCount("Y")},
@@ -296,6 +347,7 @@ func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, aroundIssuerHandler, []badBlock{
 		{"issuer a", 1, "unrecognized subdirective 'issuer'"},
 		{"realm", 1, wrongCount("realm")},
+		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
 		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
 	})
 }
@@ -304,11 +356,19 @@ func TestBadBearer(t *testing.T) {
 	checkBadBlocks(t, aroundSite, []badBlock{
 		{"mtls_bearer partners", 1, wrongCount("partners")},
 		{"mtls_bearer {\ntrust_issuer\n}", 2, wrongCount("trust_issuer")},
+		{"mtls_bearer {\ntrust_issuer https://login.example.net {\naudience a\n}\naudience b\n}", 6, "audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm"},
+		{"mtls_bearer {\ntrust_issuer http://login.example.net {\naudience a\n}\n}", 2, "trust_issuer 'http://login.example.net': not an https URL: use one like https://auth.example.com"},
+		{"mtls_bearer {\ntrust_issuer https://login.example.net\n}", 3, "trust_issuer 'https://login.example.net': nothing says which of its tokens are for this API; add audience"},
+		{"mtls_bearer {\nrealm default\ntrust_issuer https://login.example.net {\naudience a\n}\n}", 6, "trust_issuer 'https://login.example.net': beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix"},
+	})
+	checkBadBlocks(t, aroundResources, []badBlock{
+		{"mtls_bearer {\nrequire_scope read\n}", 3, "the issuer of realm 'default' has resources, so tokens are for several APIs; say with 'audience' which one this is"},
 	})
 	checkBadBlocks(t, aroundBearer, []badBlock{
 		{"realm", 1, wrongCount("realm")},
 		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
+		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
 		{"audience", 1, wrongCount("audience")},
 		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
 		{"audience a\naudience a", 2, "duplicate audience 'a'"},
@@ -329,6 +389,7 @@ func TestBadBearer(t *testing.T) {
 	checkBadBlocks(t, aroundTrusted, []badBlock{
 		{"jwks_uri", 1, wrongCount("jwks_uri")},
 		{"jwks_uri a", 1, "jwks_uri 'a': not an https URL: use one like https://auth.example.com/keys"},
+		{"jwks_uri http://login.example.net/keys", 1, "jwks_uri 'http://login.example.net/keys': not an https URL: use one like https://auth.example.com/keys"},
 		{`jwks_uri "{$MTLS_TEST_UNSET}"`, 1, "jwks_uri is empty; give it a value or remove the line"},
 		{"jwks_uri https://a.example\njwks_uri https://a.example", 2, "duplicate option 'jwks_uri'"},
 		{"audience a", 1, "duplicate audience 'a'"},
@@ -339,9 +400,11 @@ func TestBadBearer(t *testing.T) {
 		{"id_prefix a\nid_prefix b", 2, "duplicate option 'id_prefix'"},
 		{"algorithms", 1, wrongCount("algorithms")},
 		{"algorithms HS256", 1, "algorithms 'HS256': signing algorithm 'HS256' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
+		{"algorithms none", 1, "signing algorithm 'none' is not supported: use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
 		{"algorithms ES256 ES256", 1, "duplicate algorithms 'ES256'"},
 		{"type at+jwt\ntype JWT", 2, "duplicate option 'type'"},
 		{"type jwt", 1, "token type 'jwt' is not supported: use at+jwt or JWT"},
+		{"type id_token", 1, "token type 'id_token' is not supported: use at+jwt or JWT"},
 		{"id_claim a b", 1, wrongCount("a")},
 		{`id_claim "{$MTLS_TEST_UNSET}"`, 1, "id_claim is empty; give it a value or remove the line"},
 		{"allow_unbound yes", 1, wrongCount("yes")},
@@ -349,6 +412,7 @@ func TestBadBearer(t *testing.T) {
 		{"trust_pool", 1, wrongCount("trust_pool")},
 		{"trust_pool nonsense", 0, "nonsense"},
 		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'"},
+		{"secret x", 1, "unrecognized trust_issuer option 'secret'"},
 		{"scopes a", 1, "unrecognized trust_issuer option 'scopes'"},
 	})
 }
@@ -364,13 +428,13 @@ func TestUnknownWords(t *testing.T) {
 		}
 		return tests
 	}
-	checkBadBlocks(t, aroundRealm, unknown("realm a,clients a",
+	checkBadBlocks(t, aroundRealm, unknown("realm a,clients a,clientz a",
 		"unrecognized mtls option '%s'"))
-	checkBadBlocks(t, aroundClient, unknown("jwks_uri https://a.example/jwks,until 2030-01-01T00:00:00Z,scope a,secret x",
+	checkBadBlocks(t, aroundClient, unknown("subjekt CN=a,jwks_uri https://a.example/jwks,until 2030-01-01T00:00:00Z,scope a,secret x",
 		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundIssuer, unknown("scopes a",
+	checkBadBlocks(t, aroundIssuer, unknown("scopes a,lifetime 1h",
 		"unrecognized issuer option '%s'"))
-	checkBadBlocks(t, aroundHandler, unknown("deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
+	checkBadBlocks(t, aroundHandler, unknown("alow a,deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
 	checkBadBlocks(t, aroundBearer, unknown("optional,report_only,allow a,issuer https://a.example,trust_pool file a.pem,forward_token", "unrecognized subdirective '%s'"))
 	for _, directive := range []string{"mtls_status"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))

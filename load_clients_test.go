@@ -70,7 +70,7 @@ func TestLoadRegistry(t *testing.T) {
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{
 		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is declared twice; give each client one block"}},
 		{"no client_id", `{"x509_thumbprints":"SHA256"}`, []string{"realm 'partners': client_id is empty; name the client"}},
-		{"null for a client", `null`, []string{"realm 'partners': client_id is empty; name the client"}},
+		{"null for a client", `null`, []string{"client record: not a JSON object"}},
 		{
 			"one thumbprint in two spellings", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"b","x509_thumbprints":"vKDQQIR_hDxe4PputJSDdHAVWGi8oNBAhH-EPF7g-m4"}`,
 			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is a credential of client 'a' too; remove it from one of them, or say shared_credential in both"},
@@ -116,7 +116,7 @@ func TestLoadRealm(t *testing.T) {
 		{"unknown member", `"partners":{"client":[]}`, []string{`unknown field "client"`}},
 		{"revocation without a source", `"partners":{"revocation":{}}`, []string{"realm 'partners': revocation: it names no source; add crl, ocsp or deny"}},
 		{"CRL without a trust pool", `"partners":{"revocation":{"crl":["a.crl"]}}`, []string{"realm 'partners': revocation: crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone"}},
-		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file: ", "no such file"}},
+		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file /nonexistent/deny: ", "no such file"}},
 		{"unset deny file", `"partners":{"revocation":{"deny":"{env.MTLS_TEST_UNSET}"}}`, []string{"realm 'partners': revocation: deny '{env.MTLS_TEST_UNSET}': "}},
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},
