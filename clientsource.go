@@ -15,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
 // ClientSource is a module of the namespace `mtls.clients`: it has clients of a
@@ -157,6 +158,17 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 	}
 	if realm.directory.Registry().Len() == 0 {
 		logger.Warn("the realm has no clients, so everyone is refused; declare one")
+	}
+	return nil
+}
+
+// checkClaimName reports why a client cannot have a claim of that name.
+func checkClaimName(name string) error {
+	switch {
+	case !tokens.ValidClaimName(name):
+		return fmt.Errorf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
+	case tokens.ReservedClaim(name):
+		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
 	}
 	return nil
 }

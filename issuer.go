@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -179,6 +180,77 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	h.realm.metrics.TokensIssued.Inc()
 	tokens.WriteToken(w, token)
+}
+
+// serveIntrospection answers what a token is worth (RFC 7662 §2).
+func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Request) {
+	query, from, ok := h.tokenQuery(w, r)
+	if !ok {
+		return
+	}
+	client := from.Client()
+	answer, failure := from.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
+	if failure != nil {
+		h.refuseToken(w, r, client.ID, failure)
+		return
+	}
+	if answer.Token != nil {
+		h.realm.metrics.Active.Inc()
+	} else {
+		h.realm.metrics.Inactive.Inc()
+		h.logToken(r, "token inactive", client.ID, "", answer.Cause)
+	}
+	tokens.WriteIntrospection(w, answer)
+}
+
+// serveRevocation revokes a token of the client (RFC 7009 §2).
+func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) {
+	query, from, ok := h.tokenQuery(w, r)
+	if !ok {
+		return
+	}
+	client := from.Client()
+	result, failure := from.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
+	if failure != nil {
+		h.refuseToken(w, r, client.ID, failure)
+		return
+	}
+	if result.Cause == nil {
+		h.realm.metrics.Revoked.Inc()
+		h.logToken(r, "token revoked", client.ID, result.TokenID, nil)
+	} else {
+		h.realm.metrics.RevocationIgnored.Inc()
+		h.logToken(r, "no token revoked", client.ID, "", result.Cause)
+	}
+	tokens.WriteRevoked(w)
+}
+
+// tokenQuery reads a request about a token and authenticates who sends it. If
+// that fails it answers, and ok is false.
+func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (query tokens.TokenQuery, from tokenCaller, ok bool) {
+	from, ok = h.authenticateCaller(w, r, func() (string, *tokens.Error) {
+		var failure *tokens.Error
+		query, failure = tokens.ParseTokenQuery(r)
+		return query.ClientID, failure
+	})
+	return query, from, ok
+}
+
+// logToken writes what became of a token that a client asked about. The line
+// never holds the token.
+func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID string, cause error) {
+	entry := h.app.logger.Check(zap.InfoLevel, message)
+	if entry == nil {
+		return
+	}
+	fields := []zap.Field{zap.String("realm", h.realm.name), zap.String("client_id", clientID), zap.String("remote_ip", remoteIP(r)), zap.String("uri", r.URL.Path)}
+	if tokenID != "" {
+		fields = append(fields, zap.String("jti", tokenID))
+	}
+	if refusal := new(tokens.TokenError); errors.As(cause, &refusal) {
+		fields = append(fields, zap.String("reason", string(refusal.Reason)), zap.String("detail", refusal.Detail))
+	}
+	entry.Write(fields...)
 }
 
 // refuseClient answers a request whose client is not authenticated: the same

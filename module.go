@@ -8,21 +8,16 @@
 package mtlsauth
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
@@ -181,62 +176,6 @@ func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) 
 		return nil, nil, fmt.Errorf("%s: unknown realm '%s'; declared are: %s", directive, name, strings.Join(slices.Sorted(maps.Keys(app.Realms)), ", "))
 	}
 	return app, realm, nil
-}
-
-// warnWithoutClientAuth warns at load of a server that asks nobody for a
-// certificate.
-func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || realm.proxyCertificates != nil {
-		return
-	}
-	for _, policy := range server.TLSConnPolicies {
-		if policy.ClientAuthentication != nil && policy.ClientAuthentication.Active() {
-			return
-		}
-	}
-	realm.app.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
-		zap.String("directive", directive), zap.Strings("listen", server.Listen))
-}
-
-// listensAt reports whether the server that a handler belongs to has the port of
-// a URL.
-func listensAt(ctx caddy.Context, place string) bool {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	parsed, err := url.Parse(place)
-	if !ok || err != nil {
-		return false
-	}
-	port, err := strconv.ParseUint(cmp.Or(parsed.Port(), "443"), 10, 16)
-	return err == nil && slices.ContainsFunc(server.Listen, func(listen string) bool {
-		address, err := caddy.ParseNetworkAddress(listen)
-		return err == nil && !address.IsUnixNetwork() && uint64(address.StartPort) <= port && port <= uint64(address.EndPort)
-	})
-}
-
-// warnCertificateRequired warns at load of an issuer whose host turns away
-// those who only read its metadata and keys.
-func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer string) {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
-		return
-	}
-	parsed, err := url.Parse(issuer)
-	if err != nil {
-		return
-	}
-	for _, policy := range server.TLSConnPolicies {
-		var names []string
-		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, parsed.Hostname()) {
-			continue
-		}
-		// without a mode, Caddy requires a certificate
-		if auth := policy.ClientAuthentication; auth != nil && auth.Active() && (auth.Mode == "" || strings.HasPrefix(auth.Mode, "require")) {
-			logger.Warn("the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own",
-				zap.String("issuer", issuer), zap.String("mode", auth.Mode))
-		}
-		return // the first policy that fits is the one that counts
-	}
 }
 
 // Interface guards

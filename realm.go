@@ -19,7 +19,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -161,6 +160,24 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	return nil
 }
 
+// provisionStorage loads the storage of the realm, or takes Caddy's.
+func (realm *Realm) provisionStorage(ctx caddy.Context) error {
+	if realm.StorageRaw == nil {
+		realm.storage = ctx.Storage()
+		return nil
+	}
+	module, err := ctx.LoadModule(realm, "StorageRaw")
+	if err != nil {
+		return err
+	}
+	converter, ok := module.(caddy.StorageConverter)
+	if !ok {
+		return fmt.Errorf("module %T is not a storage", module)
+	}
+	realm.storage, err = converter.CertMagicStorage()
+	return err
+}
+
 // provisionTrust loads the trust pools. Without one, nobody is trusted.
 func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err error) {
 	if realm.TrustPoolRefresh != 0 {
@@ -213,27 +230,6 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*parts,
 	return pool.Trust(), nil
 }
 
-// checkClaimName reports why a client cannot have a claim of that name.
-func checkClaimName(name string) error {
-	switch {
-	case !tokens.ValidClaimName(name):
-		return fmt.Errorf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
-	case tokens.ReservedClaim(name):
-		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
-	}
-	return nil
-}
-
-// expand resolves {env.*} and {file.*} once. What is unset or empty is an
-// error: it must never widen anything.
-func expand(value string) (string, error) {
-	expanded, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
-	if err != nil {
-		return "", fmt.Errorf("%w; set it, or write the value itself", err)
-	}
-	return expanded, nil
-}
-
 // authenticate finds out which client has the certificates. clientID is who it
 // says it is, "" when it does not say.
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
@@ -252,4 +248,14 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 		realm.metrics.CacheMiss.Inc()
 	}
 	return id, refusal
+}
+
+// running returns the realm of this name in the configuration that is about to
+// be replaced, or nil.
+func (realm *Realm) running() *Realm {
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		return nil
+	}
+	return module.(*App).Realms[realm.name]
 }

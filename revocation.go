@@ -183,27 +183,6 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	return r, nil
 }
 
-func expandAll(word string, values []string) ([]string, error) {
-	expanded := make([]string, len(values))
-	for i, value := range values {
-		var err error
-		if expanded[i], err = expand(value); err != nil {
-			return nil, fmt.Errorf("%s '%s': %w", word, value, err)
-		}
-	}
-	return expanded, nil
-}
-
-// running returns the realm of this name in the configuration that is about to
-// be replaced, or nil.
-func (realm *Realm) running() *Realm {
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		return nil
-	}
-	return module.(*App).Realms[realm.name]
-}
-
 // report logs what became of reading a source.
 func (r *certificateRevocation) report(kind, place string, err error) {
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -83,70 +81,6 @@ type Resource struct {
 	Scopes []string `json:"scopes,omitempty"`
 }
 
-// authority is a realm's issuer at work: what stays the same while clients come
-// and go.
-type authority struct {
-	url    string
-	config tokens.IssuerConfig
-	keys   *keyring.Source
-	// fixed is the id of the key in signing_key, "" for managed keys.
-	fixed string
-	// revocations are the tokens that were revoked
-	revocations *tokens.Revocations
-}
-
-func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
-	config, err := realm.Issuer.expand()
-	if err != nil {
-		return err
-	}
-	if err := tokens.CheckIssuerURL(config.URL); err != nil {
-		return fmt.Errorf("issuer '%s': %w", config.URL, err)
-	}
-	a := &authority{url: config.URL}
-	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
-		return err
-	}
-	if err := config.checkProfile(a.keys); err != nil {
-		return err
-	}
-	if a.revocations, err = realm.loadRevocations(config.URL); err != nil {
-		return err
-	}
-	a.config = tokens.IssuerConfig{
-		URL:         config.URL,
-		Lifetime:    time.Duration(config.TokenLifetime),
-		MTLSAlias:   config.MTLSAlias,
-		Audience:    config.Audience,
-		ScopeClaim:  config.ScopeClaim,
-		Revocations: a.revocations,
-		Now:         realm.app.Now,
-	}
-	for _, resource := range config.Resources {
-		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
-	}
-	realm.authority = a
-	return nil
-}
-
-// issuer returns the authorization server of these clients: what they can have,
-// and how they can authenticate, is in its metadata.
-func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
-	config := a.config
-	config.Scopes = registry.Scopes()
-	config.Registered = func(id string) bool {
-		client := registry.Client(id)
-		return client != nil && !client.Disabled
-	}
-	if registry.HasPKI() {
-		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)
-	}
-	if registry.HasPins() {
-		config.AuthMethods = append(config.AuthMethods, tokens.SelfSignedTLSClientAuth)
-	}
-	return tokens.NewIssuer(config, a.keys)
-}
-
 // expand resolves the placeholders of the issuer's own values.
 func (i Issuer) expand() (Issuer, error) {
 	i.Audience = slices.Clone(i.Audience)
@@ -172,54 +106,112 @@ func (i Issuer) expand() (Issuer, error) {
 	return i, nil
 }
 
-// prepareGrants makes of each client what a token can say of it, so that a
-// request has little left to encode. before is what has been prepared already.
-func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens.Grant) (map[*clients.Client]tokens.Grant, error) {
-	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
-	for client := range registry.All() {
-		if grant, known := before[client]; known {
-			grants[client] = grant
-			continue
-		}
-		claims := make(map[string]any, len(client.Claims))
-		for name, value := range client.Claims {
-			claims[name] = value
-		}
-		prepared, err := tokens.PrepareClaims(claims)
-		if err != nil {
-			return nil, fmt.Errorf("client '%s': %w", client.ID, err)
-		}
-		grants[client] = tokens.Grant{
-			ClientID:      client.ID,
-			Scopes:        client.Scopes,
-			DefaultScopes: client.DefaultScopes,
-			Resources:     client.Resources,
-			Claims:        prepared,
-			Lifetime:      client.TokenLifetime,
-		}
+// profileFAPI2 is the FAPI 2.0 Security Profile. What it asks of a server whose
+// clients have certificates is mostly what happens anyway: clients authenticate
+// by certificate, every token is bound to it, metadata is published, no key is
+// weak, and Caddy offers no TLS below 1.2. The checks here are what is left.
+const profileFAPI2 = "fapi2"
+
+// fapiAlgorithms are those of §5.4.1.
+var fapiAlgorithms = []keyring.Algorithm{keyring.ES256, keyring.PS256, keyring.EdDSA}
+
+func checkProfileName(name string) error {
+	if name != profileFAPI2 {
+		return fmt.Errorf("there is no such profile; the only one is %s", profileFAPI2)
 	}
-	return grants, nil
+	return nil
 }
 
-// checkIssuers refuses what two realms may not share: tokens of one would pass
-// for tokens of the other.
-func (a *App) checkIssuers() error {
-	urls, keys := make(map[string]string), make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		authority := a.Realms[name].authority
-		if authority == nil {
+func checkFAPIAlgorithm(algorithm keyring.Algorithm) error {
+	if !slices.Contains(fapiAlgorithms, algorithm) {
+		return fmt.Errorf("profile %s: signing algorithm '%s' is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits", profileFAPI2, algorithm)
+	}
+	return nil
+}
+
+// checkProfile holds the issuer's settings and keys against its profile. A past
+// key may be of any kind: its tokens end.
+func (i *Issuer) checkProfile(keys *keyring.Source) error {
+	if i.Profile == "" {
+		return nil
+	}
+	if err := checkProfileName(i.Profile); err != nil {
+		return fmt.Errorf("profile '%s': %w", i.Profile, err)
+	}
+	if err := checkFAPIAlgorithm(keys.Algorithm()); err != nil {
+		return err
+	}
+	for _, info := range keys.Infos() {
+		remedy := "add the profile when a key of signing_algorithm has taken its place"
+		switch {
+		case slices.Contains(fapiAlgorithms, info.Algorithm) || info.State == keyring.StatePast:
+			continue
+		case info.State == keyring.StateVerify:
+			remedy = "remove it from verify_key"
+		}
+		return fmt.Errorf("profile %s: the %s key '%s' is for %s, which is not allowed; %s", profileFAPI2, info.State, info.ID, info.Algorithm, remedy)
+	}
+	return nil
+}
+
+// fapi2 reports whether the realm's issuer has that profile.
+func (realm *Realm) fapi2() bool { return realm.Issuer != nil && realm.Issuer.Profile == profileFAPI2 }
+
+// checkProfile holds the clients against the profile of the issuer: a hash that
+// can be forged makes no sender-constrained token.
+func (realm *Realm) checkProfile(registry *clients.Registry) error {
+	if !realm.fapi2() {
+		return nil
+	}
+	weak := ""
+	for client := range registry.All() {
+		for _, cred := range client.Credentials {
+			text := fmt.Sprintf("client '%s': thumbprint '%s'", client.ID, cred.Value)
+			if cred.IsSHA1() && (weak == "" || text < weak) {
+				weak = text
+			}
+		}
+	}
+	if weak != "" {
+		return fmt.Errorf("%s is SHA-1, which profile %s does not allow; replace it by the SHA-256 thumbprint", weak, profileFAPI2)
+	}
+	return nil
+}
+
+// checkResources holds what the clients say of resources against the issuer,
+// which is nil if the realm has none. Of several errors it returns the one of
+// the first client.
+func checkResources(registry *clients.Registry, issuer *tokens.Issuer) error {
+	var first *clients.Client
+	var wrong error
+	for client := range registry.All() {
+		if len(client.Resources)+len(client.Introspect) == 0 || first != nil && first.ID < client.ID {
 			continue
 		}
-		// libraries and people take one for the other
-		url := strings.TrimSuffix(strings.ToLower(authority.url), "/")
-		if other, twice := urls[url]; twice {
-			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, authority.url, other)
+		if err := checkResourcesOf(client, issuer); err != nil {
+			first, wrong = client, fmt.Errorf("client '%s': %w", client.ID, err)
 		}
-		urls[url] = name
-		if other, twice := keys[authority.fixed]; twice && authority.fixed != "" {
-			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
+	}
+	return wrong
+}
+
+func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
+	const noIssuer = "%s '%s': the realm has no issuer, so there are no tokens; add one or remove the word"
+	switch {
+	case issuer == nil && len(client.Introspect) > 0:
+		return fmt.Errorf(noIssuer, "introspect", client.Introspect[0])
+	case issuer == nil:
+		return fmt.Errorf(noIssuer, "resources", client.Resources[0])
+	}
+	for _, resource := range client.Resources {
+		if !issuer.IsResource(resource) {
+			return fmt.Errorf("resources '%s': the issuer has no such resource; declare it with 'resource %s { … }', or correct the name", resource, resource)
 		}
-		keys[authority.fixed] = name
+	}
+	for _, audience := range client.Introspect {
+		if !issuer.IsAudience(audience) {
+			return fmt.Errorf("introspect '%s': no token of the issuer is for it; declare it as a resource or audience, or correct the name", audience)
+		}
 	}
 	return nil
 }

@@ -7,30 +7,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
-
-// provisionStorage loads the storage of the realm, or takes Caddy's.
-func (realm *Realm) provisionStorage(ctx caddy.Context) error {
-	if realm.StorageRaw == nil {
-		realm.storage = ctx.Storage()
-		return nil
-	}
-	module, err := ctx.LoadModule(realm, "StorageRaw")
-	if err != nil {
-		return err
-	}
-	converter, ok := module.(caddy.StorageConverter)
-	if !ok {
-		return fmt.Errorf("module %T is no storage", module)
-	}
-	realm.storage, err = converter.CertMagicStorage()
-	return err
-}
 
 // checkRotation reports what is wrong with how keys rotate.
 func (i *Issuer) checkRotation() error {

@@ -1,0 +1,29 @@
+package mtlsauth
+
+import (
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// expand resolves {env.*} and {file.*} once. What is unset or empty is an
+// error: it must never widen anything.
+func expand(value string) (string, error) {
+	expanded, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%w; set it, or write the value itself", err)
+	}
+	return expanded, nil
+}
+
+// expandAll resolves the values of a word.
+func expandAll(word string, values []string) ([]string, error) {
+	expanded := make([]string, len(values))
+	for i, value := range values {
+		var err error
+		if expanded[i], err = expand(value); err != nil {
+			return nil, fmt.Errorf("%s '%s': %w", word, value, err)
+		}
+	}
+	return expanded, nil
+}

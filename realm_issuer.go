@@ -1,0 +1,129 @@
+package mtlsauth
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+)
+
+// authority is a realm's issuer at work: what stays the same while clients come
+// and go.
+type authority struct {
+	url    string
+	config tokens.IssuerConfig
+	keys   *keyring.Source
+	// fixed is the id of the key in signing_key, "" for managed keys.
+	fixed string
+	// revocations are the tokens that were revoked
+	revocations *tokens.Revocations
+}
+
+func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
+	config, err := realm.Issuer.expand()
+	if err != nil {
+		return err
+	}
+	if err := tokens.CheckIssuerURL(config.URL); err != nil {
+		return fmt.Errorf("issuer '%s': %w", config.URL, err)
+	}
+	a := &authority{url: config.URL}
+	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
+		return err
+	}
+	if err := config.checkProfile(a.keys); err != nil {
+		return err
+	}
+	if a.revocations, err = realm.loadRevocations(config.URL); err != nil {
+		return err
+	}
+	a.config = tokens.IssuerConfig{
+		URL:         config.URL,
+		Lifetime:    time.Duration(config.TokenLifetime),
+		MTLSAlias:   config.MTLSAlias,
+		Audience:    config.Audience,
+		ScopeClaim:  config.ScopeClaim,
+		Revocations: a.revocations,
+		Now:         realm.app.Now,
+	}
+	for _, resource := range config.Resources {
+		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
+	}
+	realm.authority = a
+	return nil
+}
+
+// issuer returns the authorization server of these clients: what they can have,
+// and how they can authenticate, is in its metadata.
+func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
+	config := a.config
+	config.Scopes = registry.Scopes()
+	config.Registered = func(id string) bool {
+		client := registry.Client(id)
+		return client != nil && !client.Disabled
+	}
+	if registry.HasPKI() {
+		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)
+	}
+	if registry.HasPins() {
+		config.AuthMethods = append(config.AuthMethods, tokens.SelfSignedTLSClientAuth)
+	}
+	return tokens.NewIssuer(config, a.keys)
+}
+
+// prepareGrants makes of each client what a token can say of it, so that a
+// request has little left to encode. before is what has been prepared already.
+func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens.Grant) (map[*clients.Client]tokens.Grant, error) {
+	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
+	for client := range registry.All() {
+		if grant, known := before[client]; known {
+			grants[client] = grant
+			continue
+		}
+		claims := make(map[string]any, len(client.Claims))
+		for name, value := range client.Claims {
+			claims[name] = value
+		}
+		prepared, err := tokens.PrepareClaims(claims)
+		if err != nil {
+			return nil, fmt.Errorf("client '%s': %w", client.ID, err)
+		}
+		grants[client] = tokens.Grant{
+			ClientID:      client.ID,
+			Scopes:        client.Scopes,
+			DefaultScopes: client.DefaultScopes,
+			Resources:     client.Resources,
+			Claims:        prepared,
+			Lifetime:      client.TokenLifetime,
+		}
+	}
+	return grants, nil
+}
+
+// checkIssuers refuses what two realms may not share: tokens of one would pass
+// for tokens of the other.
+func (a *App) checkIssuers() error {
+	urls, keys := make(map[string]string), make(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		authority := a.Realms[name].authority
+		if authority == nil {
+			continue
+		}
+		// libraries and people take one for the other
+		url := strings.TrimSuffix(strings.ToLower(authority.url), "/")
+		if other, twice := urls[url]; twice {
+			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, authority.url, other)
+		}
+		urls[url] = name
+		if other, twice := keys[authority.fixed]; twice && authority.fixed != "" {
+			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
+		}
+		keys[authority.fixed] = name
+	}
+	return nil
+}

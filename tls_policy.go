@@ -1,0 +1,105 @@
+package mtlsauth
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
+)
+
+// listensAt reports whether the server that a handler belongs to has the port of
+// a URL.
+func listensAt(ctx caddy.Context, place string) bool {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	parsed, err := url.Parse(place)
+	if !ok || err != nil {
+		return false
+	}
+	port, err := strconv.ParseUint(cmp.Or(parsed.Port(), "443"), 10, 16)
+	return err == nil && slices.ContainsFunc(server.Listen, func(listen string) bool {
+		address, err := caddy.ParseNetworkAddress(listen)
+		return err == nil && !address.IsUnixNetwork() && uint64(address.StartPort) <= port && port <= uint64(address.EndPort)
+	})
+}
+
+// tlsPolicyFor returns the TLS connection policy that a server uses for a host:
+// the first one that fits. It is nil if there is none.
+func tlsPolicyFor(server *caddyhttp.Server, host string) *caddytls.ConnectionPolicy {
+	for _, policy := range server.TLSConnPolicies {
+		var names []string
+		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, host) {
+			continue
+		}
+		return policy
+	}
+	return nil
+}
+
+// warnWithoutClientAuth warns at load of a server that asks nobody for a
+// certificate.
+func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || realm.proxyCertificates != nil {
+		return
+	}
+	for _, policy := range server.TLSConnPolicies {
+		if policy.ClientAuthentication != nil && policy.ClientAuthentication.Active() {
+			return
+		}
+	}
+	realm.app.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
+		zap.String("directive", directive), zap.Strings("listen", server.Listen))
+}
+
+// warnCertificateRequired warns at load of an issuer whose host turns away
+// callers that only read its metadata and keys.
+func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer string) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	parsed, err := url.Parse(issuer)
+	if !ok || err != nil {
+		return
+	}
+	policy := tlsPolicyFor(server, parsed.Hostname())
+	if policy == nil || policy.ClientAuthentication == nil {
+		return
+	}
+	// without a mode, Caddy requires a certificate
+	if auth := policy.ClientAuthentication; auth.Active() && (auth.Mode == "" || strings.HasPrefix(auth.Mode, "require")) {
+		logger.Warn("the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own",
+			zap.String("issuer", issuer), zap.String("mode", auth.Mode))
+	}
+}
+
+// checkProfileTLS refuses cipher suites of TLS 1.2 on the sites of the issuer
+// that the profile does not allow (§5.2.2, BCP 195). Caddy offers none of them
+// unless it is told to.
+func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || !realm.fapi2() {
+		return nil
+	}
+	for _, place := range []string{realm.authority.url, realm.authority.config.MTLSAlias} {
+		parsed, err := url.Parse(place)
+		if err != nil || place == "" {
+			continue
+		}
+		policy := tlsPolicyFor(server, parsed.Hostname())
+		if policy == nil {
+			continue
+		}
+		for _, suite := range policy.CipherSuites {
+			if !strings.Contains(suite, "_GCM_") && !strings.Contains(suite, "_CHACHA20_") {
+				return fmt.Errorf("profile %s: cipher suite '%s' of the site of '%s' is not allowed; remove it from 'ciphers' in the site's tls", profileFAPI2, suite, place)
+			}
+		}
+	}
+	return nil
+}
