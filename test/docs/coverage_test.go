@@ -217,3 +217,35 @@ func TestModulePath(t *testing.T) {
 		t.Errorf("README.md has no command %q", want)
 	}
 }
+
+// TestPlaceholdersAreDocumented checks that placeholders.md has the placeholders
+// of the module documentation, and no other.
+func TestPlaceholdersAreDocumented(t *testing.T) {
+	row := regexp.MustCompile("(?m)^(?://|\\|) `\\{http\\.mtls\\.([a-z_.]+)[*<]?[^`]*\\}` \\|")
+	names := func(text string) (list []string) {
+		for _, match := range row.FindAllStringSubmatch(text, -1) {
+			list = append(list, match[1])
+		}
+		return list
+	}
+	var code []string
+	for _, source := range sourcesOf(t) {
+		code = append(code, names(source)...)
+	}
+	same(t, "placeholders", code, names(page(t, "placeholders.md")))
+}
+
+// TestJSONMembersAreDocumented checks that every member of the JSON
+// configuration has the name of a subdirective, or is on the page about JSON.
+func TestJSONMembersAreDocumented(t *testing.T) {
+	known := []string{}
+	for _, words := range configurationWords(t) {
+		known = append(known, words...)
+	}
+	for _, match := range regexp.MustCompile("[a-z_]+").FindAllString(page(t, "json.md"), -1) {
+		known = append(known, match)
+	}
+	if list := missing(configurationMembers(t), known); len(list) > 0 {
+		t.Errorf("members not documented: %q", list)
+	}
+}

@@ -158,3 +158,34 @@ func lastOf(list []string) string {
 	}
 	return list[len(list)-1]
 }
+
+// configurationMembers returns the JSON members of the exported types of the
+// root package, which are the configuration.
+func configurationMembers(t *testing.T) (members []string) {
+	t.Helper()
+	tag := regexp.MustCompile(`json:"([a-z_]+)`)
+	for _, file := range parse(t) {
+		if file.Name.Name != "mtlsauth" {
+			continue
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			declared, ok := node.(*ast.TypeSpec)
+			if !ok || !declared.Name.IsExported() {
+				return true
+			}
+			ast.Inspect(declared, func(node ast.Node) bool {
+				if field, ok := node.(*ast.Field); ok && field.Tag != nil {
+					if match := tag.FindStringSubmatch(field.Tag.Value); match != nil {
+						members = append(members, match[1])
+					}
+				}
+				return true
+			})
+			return false
+		})
+	}
+	if len(members) < 20 {
+		t.Errorf("found only the members %q", members)
+	}
+	return members
+}
