@@ -113,7 +113,7 @@ func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	if now.Before(token.issued) || !now.Before(token.expires) {
 		return false
 	}
-	_, published := m.realm.authority.keys.PublicKey(token.keyID)
+	_, published := m.realm.authority.keys.PublicKey(token.keyID, "")
 	return published
 }
 

@@ -70,20 +70,10 @@ func CheckJWKSURI(address string) error {
 	return nil
 }
 
-// PublicKey returns the key with that `kid`, if it is good for one algorithm
-// alone. It neither blocks nor does any I/O.
-func (i *RemoteIssuer) PublicKey(kid string) (keyring.PublicKey, bool) {
-	if keys := i.keys.Load(); keys != nil && len(keys.byID[kid]) == 1 && len(keys.byID[kid][0].algorithms) == 1 {
-		return i.PublicKeyFor(kid, keys.byID[kid][0].algorithms[0])
-	}
-	i.url.AskSoon()
-	return keyring.PublicKey{}, false
-}
-
-// PublicKeyFor returns the one key with that `kid` that alg can be verified
+// PublicKey returns the one key with that `kid` that alg can be verified
 // with; without a `kid`, the one key that alg can be verified with at all. A
 // key that is not there makes the keys due, at most once in 30 seconds.
-func (i *RemoteIssuer) PublicKeyFor(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
+func (i *RemoteIssuer) PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	if keys := i.keys.Load(); keys != nil {
 		if key, ok := keys.find(kid, alg); ok {
 			return key, true
@@ -201,8 +191,6 @@ func remoteObject(content []byte) (map[string]json.RawMessage, error) {
 
 // Interface guards
 var (
-	_ KeySet        = (*RemoteIssuer)(nil)
-	_ algorithmKeys = (*RemoteIssuer)(nil)
-	_ readyKeys     = (*RemoteIssuer)(nil)
-	_ readyKeys     = (*keyring.Source)(nil)
+	_ KeySet = (*RemoteIssuer)(nil)
+	_ KeySet = (*keyring.Source)(nil)
 )

@@ -112,7 +112,7 @@ func TestR41_RemoteMetadata(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			_, found := issuer.PublicKey(key.ID())
+			_, found := issuer.PublicKey(key.ID(), key.Algorithm())
 			if ok := err == nil; changed != ok || issuer.Ready() != ok || found != ok || issuer.LastSuccess().IsZero() == ok {
 				t.Errorf("changed %t, ready %t, key %t, last success %s", changed, issuer.Ready(), found, issuer.LastSuccess())
 			}
@@ -157,32 +157,32 @@ func TestRemoteKeys(t *testing.T) {
 		kid  string
 		want string // the algorithms that a key is found for
 	}{
-		"with alg":                      {[]any{jwk(ec.Public().Key, "ES256", "sig")}, "k", "[ES256]"},
-		"without alg":                   {[]any{jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
-		"RSA with alg":                  {[]any{jwk(big.Public().Key, "PS256", "")}, "k", "[PS256]"},
-		"RSA without alg":               {[]any{jwk(big.Public().Key, "", "sig")}, "k", rsaAlgorithms},
+		"with alg":                      {[]any{jwk(ec.private.Public(), "ES256", "sig")}, "k", "[ES256]"},
+		"without alg":                   {[]any{jwk(ec.private.Public(), "", "")}, "k", "[ES256]"},
+		"RSA with alg":                  {[]any{jwk(big.private.Public(), "PS256", "")}, "k", "[PS256]"},
+		"RSA without alg":               {[]any{jwk(big.private.Public(), "", "sig")}, "k", rsaAlgorithms},
 		"R47 RSA below 2048":            {[]any{jwk(&weak.PublicKey, "", "")}, "k", "[]"},
-		"for encryption":                {[]any{jwk(big.Public().Key, "", "enc")}, "k", "[]"},
-		"alg of encryption":             {[]any{jwk(big.Public().Key, "RSA-OAEP", "")}, "k", "[]"},
-		"alg of another type":           {[]any{jwk(ec.Public().Key, "RS256", "")}, "k", "[]"},
-		"alg of another curve":          {[]any{jwk(ec.Public().Key, "ES384", "")}, "k", "[]"},
-		"key_ops":                       {[]any{with(jwk(ec.Public().Key, "", ""), "key_ops", []string{"verify"})}, "k", "[ES256]"},
-		"key_ops without verify":        {[]any{with(jwk(ec.Public().Key, "", ""), "key_ops", []string{"encrypt"})}, "k", "[]"},
+		"for encryption":                {[]any{jwk(big.private.Public(), "", "enc")}, "k", "[]"},
+		"alg of encryption":             {[]any{jwk(big.private.Public(), "RSA-OAEP", "")}, "k", "[]"},
+		"alg of another type":           {[]any{jwk(ec.private.Public(), "RS256", "")}, "k", "[]"},
+		"alg of another curve":          {[]any{jwk(ec.private.Public(), "ES384", "")}, "k", "[]"},
+		"key_ops":                       {[]any{with(jwk(ec.private.Public(), "", ""), "key_ops", []string{"verify"})}, "k", "[ES256]"},
+		"key_ops without verify":        {[]any{with(jwk(ec.private.Public(), "", ""), "key_ops", []string{"encrypt"})}, "k", "[]"},
 		"symmetric":                     {[]any{jwk([]byte("secret"), "HS256", "")}, "k", "[]"},
 		"symmetric, of another alg":     {[]any{jwk([]byte("secret"), "", "")}, "k", "[]"},
 		"private":                       {[]any{jwk(ec.private, "", "")}, "k", "[]"},
-		"point not on the curve":        {[]any{with(jwk(ec.Public().Key, "", ""), "x", jwk(mustKey(t, keyring.ES256).Public().Key, "", "")["x"])}, "k", "[]"},
-		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.Public().Key, "", "")}, "k", "[EdDSA]"},
-		"another kid":                   {[]any{jwk(ec.Public().Key, "", "")}, "other", "[]"},
-		"no kid asked for, one fits":    {[]any{jwk(ec.Public().Key, "", ""), jwk(big.Public().Key, "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},
-		"no kid asked for, two fit":     {[]any{jwk(ec.Public().Key, "", ""), with(jwk(mustKey(t, keyring.ES256).Public().Key, "", ""), "kid", "l")}, "", "[]"},
-		"no kid given":                  {[]any{with(jwk(ec.Public().Key, "", ""), "kid", "")}, "", "[ES256]"},
-		"the same twice":                {[]any{jwk(ec.Public().Key, "", ""), jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
-		"the same twice, alg once":      {[]any{jwk(ec.Public().Key, "ES256", ""), jwk(ec.Public().Key, "", "")}, "k", "[ES256]"},
-		"one kid, two types":            {[]any{jwk(ec.Public().Key, "", ""), jwk(ed.Public().Key, "", "")}, "k", "[ES256 EdDSA]"},
-		"one kid, two keys of one type": {[]any{jwk(ec.Public().Key, "", ""), jwk(mustKey(t, keyring.ES256).Public().Key, "", "")}, "k", "[]"},
-		"one key for two algorithms":    {[]any{jwk(big.Public().Key, "RS256", ""), jwk(big.Public().Key, "PS256", "")}, "k", "[RS256 PS256]"},
-		"kid without end":               {[]any{with(jwk(ec.Public().Key, "", ""), "kid", strings.Repeat("k", 600))}, strings.Repeat("k", 600), "[]"},
+		"point not on the curve":        {[]any{with(jwk(ec.private.Public(), "", ""), "x", jwk(mustKey(t, keyring.ES256).private.Public(), "", "")["x"])}, "k", "[]"},
+		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.private.Public(), "", "")}, "k", "[EdDSA]"},
+		"another kid":                   {[]any{jwk(ec.private.Public(), "", "")}, "other", "[]"},
+		"no kid asked for, one fits":    {[]any{jwk(ec.private.Public(), "", ""), jwk(big.private.Public(), "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},
+		"no kid asked for, two fit":     {[]any{jwk(ec.private.Public(), "", ""), with(jwk(mustKey(t, keyring.ES256).private.Public(), "", ""), "kid", "l")}, "", "[]"},
+		"no kid given":                  {[]any{with(jwk(ec.private.Public(), "", ""), "kid", "")}, "", "[ES256]"},
+		"the same twice":                {[]any{jwk(ec.private.Public(), "", ""), jwk(ec.private.Public(), "", "")}, "k", "[ES256]"},
+		"the same twice, alg once":      {[]any{jwk(ec.private.Public(), "ES256", ""), jwk(ec.private.Public(), "", "")}, "k", "[ES256]"},
+		"one kid, two types":            {[]any{jwk(ec.private.Public(), "", ""), jwk(ed.private.Public(), "", "")}, "k", "[ES256 EdDSA]"},
+		"one kid, two keys of one type": {[]any{jwk(ec.private.Public(), "", ""), jwk(mustKey(t, keyring.ES256).private.Public(), "", "")}, "k", "[]"},
+		"one key for two algorithms":    {[]any{jwk(big.private.Public(), "RS256", ""), jwk(big.private.Public(), "PS256", "")}, "k", "[RS256 PS256]"},
+		"kid without end":               {[]any{with(jwk(ec.private.Public(), "", ""), "kid", strings.Repeat("k", 600))}, strings.Repeat("k", 600), "[]"},
 		"no key at all":                 {[]any{}, "k", "[]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -318,7 +318,7 @@ func FuzzRemoteKeys(f *testing.F) {
 					t.Fatalf("%T is good for %s", key.key, alg)
 				}
 			}
-			if public, ok := key.key.(*rsa.PublicKey); ok && public.N.BitLen() < keyring.MinRSABits {
+			if public, ok := key.key.(*rsa.PublicKey); ok && public.N.BitLen() < 2048 {
 				t.Fatalf("an RSA key of %d bits", public.N.BitLen())
 			}
 			if _, private := key.key.(crypto.Signer); private {

@@ -2,9 +2,6 @@ package tokens
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/json"
 	"slices"
 
@@ -63,13 +60,7 @@ func parseRemoteKey(raw []byte) (remoteKey, bool) {
 	case operations.Names != nil && !slices.Contains(operations.Names, "verify"):
 		return key, false
 	}
-	switch public := jwk.Key.(type) {
-	case *rsa.PublicKey:
-		if public.N.BitLen() < keyring.MinRSABits || public.N.BitLen() > keyring.MaxRSABits {
-			return key, false
-		}
-	case *ecdsa.PublicKey, ed25519.PublicKey:
-	default: // symmetric or private: whoever publishes it has lost it
+	if keyring.CheckPublicKey(jwk.Key) != nil { // as for a private key: whoever publishes it has lost it
 		return key, false
 	}
 	for _, alg := range keyring.Algorithms() {

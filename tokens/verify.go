@@ -92,22 +92,16 @@ type Verifier struct {
 	parser *jwt.Parser
 }
 
-// KeySet finds the public key of a token.
+// KeySet finds the keys that the tokens of an issuer are verified with. Its
+// methods neither block nor do any I/O.
 type KeySet interface {
-	// PublicKey returns the key with that `kid`. It neither blocks nor does
-	// any I/O.
-	PublicKey(kid string) (keyring.PublicKey, bool)
+	// PublicKey returns the key with that `kid`. Where keys do not say which
+	// algorithm they are for, it is the only one that alg can be verified with,
+	// and the `kid` may be empty.
+	PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool)
+	// Ready reports whether the keys have been read.
+	Ready() bool
 }
-
-// algorithmKeys is a [KeySet] whose keys may not say what they are good for.
-type algorithmKeys interface {
-	// PublicKeyFor returns the one key with that `kid` that alg can be verified
-	// with; without a `kid`, the one key that alg can be verified with at all.
-	PublicKeyFor(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool)
-}
-
-// readyKeys is a [KeySet] that may not have been read yet.
-type readyKeys interface{ Ready() bool }
 
 // NewVerifier makes a verifier. Errors name the value that is wrong and the
 // remedy.
@@ -188,7 +182,7 @@ func (v *Verifier) Recheck(token *VerifiedToken) error {
 	if err := v.expired(token); err != nil {
 		return err
 	}
-	key, ok := v.find(token.KeyID, token.algorithm)
+	key, ok := v.config.Keys.PublicKey(token.KeyID, token.algorithm)
 	if !ok || !sameKey(key.Key, token.key) {
 		return refuseToken(TokenKeyUnknown, "the key %q that signed it has been withdrawn", token.KeyID)
 	}
@@ -313,9 +307,9 @@ func isMediaType(value, want string) bool {
 
 // key finds the key that the token says it is signed with.
 func (v *Verifier) key(header joseHeader) (keyring.PublicKey, error) {
-	key, ok := v.find(header.KeyID, header.Algorithm)
+	key, ok := v.config.Keys.PublicKey(header.KeyID, header.Algorithm)
 	if !ok {
-		if keys, can := v.config.Keys.(readyKeys); can && !keys.Ready() {
+		if !v.config.Keys.Ready() {
 			return key, refuseToken(TokenKeysUnavailable, "the keys of issuer %s have not been read yet", v.config.Issuer)
 		}
 		if header.KeyID == "" {
@@ -327,16 +321,6 @@ func (v *Verifier) key(header joseHeader) (keyring.PublicKey, error) {
 		return key, refuseToken(TokenAlgorithm, "it is signed with %s, but the key %.80q is for %s", header.Algorithm, header.KeyID, key.Algorithm)
 	}
 	return key, nil
-}
-
-func (v *Verifier) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
-	if keys, ok := v.config.Keys.(algorithmKeys); ok {
-		return keys.PublicKeyFor(kid, alg)
-	}
-	if kid == "" {
-		return keyring.PublicKey{}, false
-	}
-	return v.config.Keys.PublicKey(kid)
 }
 
 // object decodes a JSON object whose members are all there once, in UTF-8.

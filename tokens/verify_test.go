@@ -27,13 +27,15 @@ type members map[string]any
 // testKeys are keys by their kid.
 type testKeys map[string]keyring.PublicKey
 
-func (k testKeys) PublicKey(kid string) (keyring.PublicKey, bool) {
+func (k testKeys) PublicKey(kid string, _ keyring.Algorithm) (keyring.PublicKey, bool) {
 	key, ok := k[kid]
 	return key, ok
 }
 
+func (k testKeys) Ready() bool { return true }
+
 func (k testKey) publicKey() keyring.PublicKey {
-	return keyring.PublicKey{ID: k.ID(), Algorithm: k.Algorithm(), Key: k.Public().Key}
+	return keyring.PublicKey{ID: k.ID(), Algorithm: k.Algorithm(), Key: k.private.Public()}
 }
 
 // verifierTest signs tokens and verifies them.
@@ -294,7 +296,7 @@ func TestR34_AlgorithmConfusion(t *testing.T) {
 	// and a key that says it is for an algorithm of another kind is for none
 	p384 := mustKey(t, keyring.ES384)
 	for alg, key := range map[keyring.Algorithm]crypto.PublicKey{
-		keyring.ES256: p384.Public().Key, keyring.RS256: p384.Public().Key, keyring.EdDSA: rs.Public().Key, keyring.PS256: "x",
+		keyring.ES256: p384.private.Public(), keyring.RS256: p384.private.Public(), keyring.EdDSA: rs.private.Public(), keyring.PS256: "x",
 	} {
 		v.config.Keys = testKeys{"kid": {ID: "kid", Algorithm: alg, Key: key}}
 		v.want(t, v.sign(t, v.header(members{"kid": "kid", "alg": string(alg)}), v.claims(nil)), TokenAlgorithm)
@@ -320,7 +322,7 @@ func TestRecheck(t *testing.T) {
 	}
 	v.clock.Advance(-time.Minute)
 	key := keys[v.key.ID()]
-	keys[v.key.ID()] = keyring.PublicKey{ID: v.key.ID(), Algorithm: keyring.ES256, Key: mustKey(t, keyring.ES256).Public().Key}
+	keys[v.key.ID()] = keyring.PublicKey{ID: v.key.ID(), Algorithm: keyring.ES256, Key: mustKey(t, keyring.ES256).private.Public()}
 	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
 		t.Errorf("with another key: %q", got)
 	}

@@ -35,12 +35,6 @@ const (
 // DefaultAlgorithm is what a managed keyring signs with unless told otherwise.
 const DefaultAlgorithm = ES256
 
-// MinRSABits is the smallest RSA key that is accepted (RFC 7518 §3.3) and the
-// size of a generated one: these keys sign tokens that live for an hour, and
-// each bit more is paid for with every signature. A bigger key can be given as
-// a file.
-const MinRSABits = 2048
-
 // Algorithms returns every algorithm that [ParseAlgorithm] accepts.
 func Algorithms() []Algorithm {
 	return []Algorithm{ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA}
@@ -70,7 +64,7 @@ func Generate(alg Algorithm) (crypto.Signer, error) {
 	case ES512:
 		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case RS256, RS384, RS512, PS256, PS384, PS512:
-		return rsa.GenerateKey(rand.Reader, MinRSABits)
+		return rsa.GenerateKey(rand.Reader, minRSABits)
 	case EdDSA:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
@@ -79,7 +73,7 @@ func Generate(alg Algorithm) (crypto.Signer, error) {
 	return nil, err
 }
 
-// keyType names the keys that alg signs with, in the words of describeKey.
+// keyType names the keys that alg signs with, in the words of describePublicKey.
 func (alg Algorithm) keyType() string {
 	switch alg {
 	case ES256:
@@ -96,33 +90,13 @@ func (alg Algorithm) keyType() string {
 
 // VerifiesWith reports whether the key is of the type that alg needs.
 func (alg Algorithm) VerifiesWith(key crypto.PublicKey) bool {
-	switch key := key.(type) {
-	case *ecdsa.PublicKey:
-		return key.Curve.Params().Name == alg.keyType()
-	case *rsa.PublicKey:
-		return alg.keyType() == "RSA"
-	case ed25519.PublicKey:
-		return alg == EdDSA
-	}
-	return false
+	kind, natural := describePublicKey(key)
+	return natural != "" && kind == alg.keyType()
 }
 
-// describeKey names the kind of a private key and the algorithm it signs with
-// by default, which is empty for a key no JWS algorithm can use.
-func describeKey(key any) (kind string, natural Algorithm) {
-	switch key := key.(type) {
-	case *ecdsa.PrivateKey:
-		return describePublicKey(&key.PublicKey)
-	case *rsa.PrivateKey:
-		return describePublicKey(&key.PublicKey)
-	case ed25519.PrivateKey:
-		return describePublicKey(key.Public())
-	}
-	return fmt.Sprintf("%T", key), ""
-}
-
-// describePublicKey does the same for a public key. For RSA the algorithm is
-// RS256, the one every resource server has to support (RFC 9068 §4).
+// describePublicKey names the type of a key and the algorithm it is for by
+// default, which is empty for a key no JWS algorithm can use. For RSA that is
+// RS256, which every resource server has to support (RFC 9068 §4).
 func describePublicKey(key any) (kind string, natural Algorithm) {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:

@@ -105,7 +105,7 @@ func (c *cluster) check() {
 			if !exp.After(n.store.Now()) {
 				continue
 			}
-			if _, known := ring.PublicKey(token.kid); !known {
+			if _, known := ring.publicKey(token.kid); !known {
 				c.t.Fatalf("after %v: node %d (%v) does not publish %s, with which node %d signed until %v; it has %s",
 					c.clock.Now().Sub(testenv.Now), i, n.skew, token.kid, token.by, exp.Sub(testenv.Now), states(ring))
 			}

@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"crypto"
-	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
 )
 
@@ -24,7 +22,7 @@ type Key struct {
 	algorithm Algorithm
 	created   time.Time
 	private   crypto.Signer
-	public    jose.JSONWebKey
+	public    PublicKey
 	publicDoc []byte
 	method    jwt.SigningMethod
 	headers   [len(typeNames)]string // the encoded JOSE headers, each with its dot
@@ -44,47 +42,24 @@ var typeNames = [...]string{AccessToken: "at+jwt", GatewayToken: "gateway+jwt"}
 // NewKey makes a signing key of an *ecdsa.PrivateKey, *rsa.PrivateKey or
 // ed25519.PrivateKey. An empty alg means the natural one of the key: ES256,
 // ES384, ES512 or EdDSA by its curve, RS256 for RSA. A key that does not fit
-// alg, or an RSA key below 2048 bits, is an error. created may be zero if it
+// alg, or that [CheckPublicKey] refuses, is an error. created may be zero if it
 // is not known.
 func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, error) {
-	kind, natural := describeKey(private)
-	if natural == "" {
-		return nil, fmt.Errorf("keys of type %s cannot sign tokens: use P-256, P-384, P-521, RSA or Ed25519", kind)
-	}
-	if alg == "" {
-		alg = natural
-	}
-	if _, err := ParseAlgorithm(string(alg)); err != nil {
+	public, doc, err := newPublicKey(private.Public(), alg, "")
+	if err != nil {
 		return nil, err
 	}
-	if kind != alg.keyType() {
-		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s: change one of them", alg, alg.keyType(), kind)
-	}
-	if key, ok := private.(*rsa.PrivateKey); ok && key.N.BitLen() < MinRSABits {
-		return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", key.N.BitLen(), MinRSABits)
-	}
-
-	public := jose.JSONWebKey{Key: private.Public(), Algorithm: string(alg), Use: "sig"}
-	thumbprint, err := public.Thumbprint(crypto.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("computing the key id: %v", err)
-	}
-	public.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
-	doc, err := public.MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("encoding the public key: %v", err)
-	}
 	key := &Key{
-		id:        public.KeyID,
-		algorithm: alg,
+		id:        public.ID,
+		algorithm: public.Algorithm,
 		created:   created,
 		private:   private,
 		public:    public,
 		publicDoc: doc,
-		method:    jwt.GetSigningMethod(string(alg)),
+		method:    jwt.GetSigningMethod(string(public.Algorithm)),
 	}
 	for typ, name := range typeNames {
-		header, err := json.Marshal(map[string]string{"typ": name, "alg": string(alg), "kid": public.KeyID})
+		header, err := json.Marshal(map[string]string{"typ": name, "alg": string(public.Algorithm), "kid": public.ID})
 		if err != nil {
 			return nil, fmt.Errorf("encoding the token header: %v", err)
 		}
@@ -99,10 +74,6 @@ func (k *Key) ID() string { return k.id }
 
 // Algorithm returns the algorithm the key signs with.
 func (k *Key) Algorithm() Algorithm { return k.algorithm }
-
-// Public returns the public half as it is published (RFC 7517 §4), with `use`,
-// `alg` and `kid`.
-func (k *Key) Public() jose.JSONWebKey { return k.public }
 
 // Sign returns the token with the given claims, a JSON object. It is
 // jwt.Token.SignedString, but the header is encoded once per key and the claims

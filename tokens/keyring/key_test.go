@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -71,9 +72,8 @@ func TestKeyIDIsTheRFC7638Thumbprint(t *testing.T) {
 	if want := "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; key.ID() != want {
 		t.Errorf("kid is %s, want %s", key.ID(), want)
 	}
-	public := key.Public()
-	if public.KeyID != key.ID() || public.Use != "sig" || public.Algorithm != "EdDSA" || !public.IsPublic() {
-		t.Errorf("published as %+v", public)
+	if want := (PublicKey{ID: key.id, Algorithm: EdDSA, Key: key.private.Public()}); !reflect.DeepEqual(key.public, want) {
+		t.Errorf("published as %+v", key.public)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestParsePrivateKeyPEM(t *testing.T) {
 			if key.Algorithm() != tc.want {
 				t.Errorf("algorithm %s, want %s", key.Algorithm(), tc.want)
 			}
-			if !tc.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public().Key) {
+			if !tc.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(key.private.Public()) {
 				t.Error("another key came out")
 			}
 		})
@@ -176,9 +176,9 @@ func TestParsePrivateKeyPEMRefuses(t *testing.T) {
 		"cut off":             {cutOff, "", "damaged or cut off"},
 		"second one cut off":  {pkcs8(t, p384) + cutOff, "", "damaged or cut off"},
 		"first one cut off":   {cutOff + "\n" + pkcs8(t, p384), "", "damaged or cut off"},
-		"P-224":               {pkcs8(t, p224), "", "keys of type P-224 cannot sign tokens"},
+		"P-224":               {pkcs8(t, p224), "", "keys of type P-224 cannot be used for tokens"},
 		"X25519":              {pkcs8(t, x25519), "", "cannot sign tokens"},
-		"RSA 1024":            {pkcs8(t, small), "", "has 1024 bits: use one of at least 2048"},
+		"RSA 1024":            {pkcs8(t, small), "", "has 1024 bits; use one of at least 2048"},
 		"ES256 with P-384":    {pkcs8(t, p384), ES256, "signing algorithm ES256 is for P-256 keys, this key is P-384"},
 		"EdDSA with P-256":    {pkcs8(t, p256), EdDSA, "signing algorithm EdDSA is for Ed25519 keys, this key is P-256"},
 		"PS256 with P-256":    {pkcs8(t, p256), PS256, "signing algorithm PS256 is for RSA keys, this key is P-256"},

@@ -97,7 +97,7 @@ func errOwnKey(kid string) error {
 func (r *Keyring) addVerifyKeys(keys []*VerifyKey) {
 	r.verify, r.infos = slices.Clone(r.verify), slices.Clone(r.infos)
 	for _, key := range keys {
-		if _, taken := r.PublicKey(key.ID); taken {
+		if _, taken := r.publicKey(key.ID); taken {
 			continue
 		}
 		r.verify = append(r.verify, key)

@@ -1,6 +1,24 @@
 package keyring
 
-import "crypto"
+import (
+	"crypto"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+const (
+	// minRSABits is the smallest RSA key that is accepted (RFC 7518 §3.3) and the
+	// size of a generated one: these keys sign tokens that live for an hour, and
+	// each bit more is paid for with every signature. A bigger key can be given
+	// as a file.
+	minRSABits = 2048
+	// maxRSABits bounds what one signature costs to check.
+	maxRSABits = 8192
+)
 
 // PublicKey is a key that the signatures of tokens are checked with, and the
 // one algorithm that it is good for.
@@ -14,11 +32,65 @@ type PublicKey struct {
 	Key crypto.PublicKey
 }
 
-// PublicKey returns the published key with that `kid`, whether or not it signs.
-func (r *Keyring) PublicKey(kid string) (PublicKey, bool) {
+// CheckPublicKey returns why no token can or should be verified with a key: it is
+// not an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey of a supported
+// curve, or it is an RSA key below 2048 or above 8192 bits.
+func CheckPublicKey(key crypto.PublicKey) error {
+	if kind, natural := describePublicKey(key); natural == "" {
+		return fmt.Errorf("keys of type %s cannot be used for tokens; use P-256, P-384, P-521, RSA or Ed25519", kind)
+	}
+	public, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return nil
+	}
+	switch bits := public.N.BitLen(); {
+	case bits < minRSABits:
+		return fmt.Errorf("the RSA key has %d bits; use one of at least %d (RFC 7518 §3.3)", bits, minRSABits)
+	case bits > maxRSABits:
+		return fmt.Errorf("the RSA key has %d bits; use one of at most %d", bits, maxRSABits)
+	case public.E < 3 || public.E%2 == 0:
+		return errors.New("the RSA key has a bad exponent; check where the file comes from")
+	}
+	return nil
+}
+
+// newPublicKey returns a key as it is used, and its JWK as it is published (RFC
+// 7517 §4). An empty alg means the natural one of the key, an empty kid its RFC
+// 7638 thumbprint.
+func newPublicKey(key crypto.PublicKey, alg Algorithm, kid string) (PublicKey, []byte, error) {
+	if err := CheckPublicKey(key); err != nil {
+		return PublicKey{}, nil, err
+	}
+	kind, natural := describePublicKey(key)
+	if alg == "" {
+		alg = natural
+	}
+	if _, err := ParseAlgorithm(string(alg)); err != nil {
+		return PublicKey{}, nil, err
+	}
+	if kind != alg.keyType() {
+		return PublicKey{}, nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s; change one of them", alg, alg.keyType(), kind)
+	}
+	jwk := jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: string(alg), Use: "sig"}
+	if kid == "" {
+		thumbprint, err := jwk.Thumbprint(crypto.SHA256)
+		if err != nil {
+			return PublicKey{}, nil, fmt.Errorf("computing the key id: %v", err)
+		}
+		jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
+	}
+	doc, err := jwk.MarshalJSON()
+	if err != nil {
+		return PublicKey{}, nil, fmt.Errorf("encoding the public key: %v", err)
+	}
+	return PublicKey{ID: jwk.KeyID, Algorithm: alg, Key: key}, doc, nil
+}
+
+// publicKey returns the published key with that `kid`, whether or not it signs.
+func (r *Keyring) publicKey(kid string) (PublicKey, bool) {
 	for _, key := range r.keys {
 		if key.id == kid {
-			return PublicKey{ID: key.id, Algorithm: key.algorithm, Key: key.public.Key}, true
+			return key.public, true
 		}
 	}
 	return findVerifyKey(r.verify, kid)

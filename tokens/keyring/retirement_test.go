@@ -102,7 +102,7 @@ func TestEmergency(t *testing.T) {
 			t.Errorf("%s has %q", name, got)
 		}
 		for _, old := range []string{first, next} {
-			if _, known := n.PublicKey(old); known {
+			if _, known := n.PublicKey(old, ES256); known {
 				t.Errorf("%s accepts a retired key", name)
 			}
 		}

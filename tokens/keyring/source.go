@@ -147,12 +147,12 @@ func (s *Source) Infos() []Info {
 	return infos
 }
 
-// PublicKey returns the key of the current keyring with that `kid`. If there is
-// none, another node may have made it, so storage is read soon, in the
-// background.
-func (s *Source) PublicKey(kid string) (key PublicKey, known bool) {
+// PublicKey returns the key of the current keyring with that `kid`; each has its
+// own algorithm, whichever is asked for. If there is none, another node may have
+// made it, so storage is read soon, in the background.
+func (s *Source) PublicKey(kid string, _ Algorithm) (key PublicKey, known bool) {
 	if ring := s.Current(); ring != nil {
-		key, known = ring.PublicKey(kid)
+		key, known = ring.publicKey(kid)
 	} else {
 		key, known = findVerifyKey(s.store.VerifyKeys, kid)
 	}

@@ -226,9 +226,9 @@ func TestRefreshSoon(t *testing.T) {
 	asked := make(chan struct{})
 	a.storage.OnList = func(context.Context, string) error { <-asked; return nil }
 	for range 100 {
-		a.PublicKey("made up")
+		a.PublicKey("made up", ES256)
 	}
-	if _, known := a.PublicKey(kid); known {
+	if _, known := a.PublicKey(kid, ES256); known {
 		t.Error("the key is known before storage was read")
 	}
 	close(asked)
@@ -236,19 +236,19 @@ func TestRefreshSoon(t *testing.T) {
 	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times", n)
 	}
-	a.PublicKey("made up")
-	a.PublicKey("made up")
+	a.PublicKey("made up", ES256)
+	a.PublicKey("made up", ES256)
 	a.Wait(t.Context())
 	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times within the pause", n)
 	}
 	c.clock.Advance(askPause)
-	a.PublicKey(kid) // known: no reason to read
+	a.PublicKey(kid, ES256) // known: no reason to read
 	a.Wait(t.Context())
 	if n := a.storage.Count("list"); n != 1 {
 		t.Errorf("storage was read %d times although the key is known", n)
 	}
-	Fixed(New(exampleKey(t))).PublicKey("made up") // nothing to read
+	Fixed(New(exampleKey(t))).PublicKey("made up", ES256) // nothing to read
 }
 
 // awaitRead waits until a node publishes a key.
@@ -256,7 +256,7 @@ func awaitRead(t *testing.T, n *node, kid string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		n.Wait(t.Context())
-		if _, known := n.Current().PublicKey(kid); known {
+		if _, known := n.Current().publicKey(kid); known {
 			return
 		}
 		if time.Now().After(deadline) {

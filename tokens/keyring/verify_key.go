@@ -3,9 +3,7 @@ package keyring
 import (
 	"bytes"
 	"crypto"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -18,11 +16,10 @@ import (
 )
 
 const (
-	maxVerifyKeys = 1 << 20 // bytes of a file
-	// MaxKeyID bounds the length of a key ID, in bytes.
+	// MaxKeyID is the longest `kid` that is accepted, in bytes.
 	MaxKeyID = 256
-	// MaxRSABits bounds what one signature costs to check.
-	MaxRSABits = 8192
+
+	maxVerifyKeys = 1 << 20 // bytes of a file
 )
 
 // VerifyKey is a public key that is published and accepted, but never signs:
@@ -36,49 +33,15 @@ func (k *VerifyKey) info() Info {
 	return Info{ID: k.ID, Algorithm: k.Algorithm, State: StateVerify}
 }
 
-// newVerifyKey makes a key of an *ecdsa.PublicKey, *rsa.PublicKey or
-// ed25519.PublicKey. An empty alg means the natural one of the key, an empty
-// kid its RFC 7638 thumbprint.
 func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKey, error) {
-	kind, natural := describePublicKey(public)
-	if natural == "" {
-		return nil, fmt.Errorf("keys of type %s cannot verify tokens: use P-256, P-384, P-521, RSA or Ed25519", kind)
+	if len(kid) > MaxKeyID {
+		return nil, fmt.Errorf("the kid has %d bytes; use at most %d", len(kid), MaxKeyID)
 	}
-	if alg == "" {
-		alg = natural
-	}
-	if _, err := ParseAlgorithm(string(alg)); err != nil {
+	key, doc, err := newPublicKey(public, alg, kid)
+	if err != nil {
 		return nil, err
 	}
-	if kind != alg.keyType() {
-		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s: change one of them", alg, alg.keyType(), kind)
-	}
-	if key, ok := public.(*rsa.PublicKey); ok {
-		switch bits := key.N.BitLen(); {
-		case bits < MinRSABits:
-			return nil, fmt.Errorf("the RSA key has %d bits: use one of at least %d (RFC 7518 §3.3)", bits, MinRSABits)
-		case bits > MaxRSABits:
-			return nil, fmt.Errorf("the RSA key has %d bits: use one of at most %d", bits, MaxRSABits)
-		case key.E < 3 || key.E%2 == 0:
-			return nil, errors.New("the RSA key has a bad exponent: check where the file comes from")
-		}
-	}
-	jwk := jose.JSONWebKey{Key: public, KeyID: kid, Algorithm: string(alg), Use: "sig"}
-	if kid == "" {
-		thumbprint, err := jwk.Thumbprint(crypto.SHA256)
-		if err != nil {
-			return nil, fmt.Errorf("computing the key id: %v", err)
-		}
-		jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
-	}
-	if len(jwk.KeyID) > MaxKeyID {
-		return nil, fmt.Errorf("the kid has %d bytes: use at most %d", len(jwk.KeyID), MaxKeyID)
-	}
-	doc, err := jwk.MarshalJSON()
-	if err != nil {
-		return nil, fmt.Errorf("encoding the public key: %v", err)
-	}
-	return &VerifyKey{PublicKey{ID: jwk.KeyID, Algorithm: alg, Key: public}, doc}, nil
+	return &VerifyKey{key, doc}, nil
 }
 
 // ParseVerifyKeys reads public keys: one in PEM ("PUBLIC KEY",

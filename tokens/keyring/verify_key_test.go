@@ -139,10 +139,10 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		"a chain":             {append(certificatePEM(t, p256), certificatePEM(t, ed)...), "there are several PEM blocks: keep only the key that has signed"},
 		"a key and half one":  {append(publicPEM(t, p256.private.Public()), "-----BEGIN PUBLIC KEY-----\n"...), "there are several PEM blocks"},
 		"half one and a key":  {append([]byte("-----BEGIN PUBLIC KEY-----\n"), publicPEM(t, p256.private.Public())...), "there "},
-		"RSA of 1024 bits":    {publicPEM(t, &weak.PublicKey), "the RSA key has 1024 bits: use one of at least 2048"},
-		"RSA of 9000 bits":    {publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBit(new(big.Int), 8999, 1), E: 65537}), "the RSA key has 9000 bits: use one of at most 8192"},
+		"RSA of 1024 bits":    {publicPEM(t, &weak.PublicKey), "the RSA key has 1024 bits; use one of at least 2048"},
+		"RSA of 9000 bits":    {publicPEM(t, &rsa.PublicKey{N: new(big.Int).SetBit(new(big.Int), 8999, 1), E: 65537}), "the RSA key has 9000 bits; use one of at most 8192"},
 		"an exponent of 1":    {[]byte(`{"kty":"RSA","e":"AQ","n":"` + jwkN(t, strong) + `"}`), "the RSA key has a bad exponent"},
-		"P-224":               {publicPEM(t, &p224.PublicKey), "keys of type P-224 cannot verify tokens: use P-256"},
+		"P-224":               {publicPEM(t, &p224.PublicKey), "keys of type P-224 cannot be used for tokens; use P-256"},
 		"too large":           {make([]byte, maxVerifyKeys+1), "more than any set of keys"},
 		"broken JSON":         {[]byte("{"), "key 1: not a JSON object"},
 		"no JWK":              {[]byte("{}"), "key 1: the JWK does not parse"},
@@ -155,7 +155,7 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		"HS256":               {with("alg", "HS256"), "key 1: signing algorithm 'HS256' is not supported"},
 		"another algorithm":   {with("alg", "ES384"), "key 1: signing algorithm ES384 is for P-384 keys, this key is P-256"},
 		"a point off curve":   {with("x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), "key 1: the JWK does not parse"},
-		"a long kid":          {with("kid", strings.Repeat("k", 257)), "key 1: the kid has 257 bytes: use at most 256"},
+		"a long kid":          {with("kid", strings.Repeat("k", 257)), "key 1: the kid has 257 bytes; use at most 256"},
 		"the second of a set": {set(ed.publicDoc, with("alg", "none")), "key 2: signing algorithm 'none' is not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	if want := `{"keys":[` + string(own.publicDoc) + `,` + string(old.publicDoc) + `]}`; string(ring.JWKS().Body) != want {
 		t.Errorf("the JWKS is %s, want %s", ring.JWKS().Body, want)
 	}
-	if key, known := Fixed(ring).PublicKey(old.id); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
+	if key, known := Fixed(ring).PublicKey(old.id, ES256); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
 		t.Errorf("the key is %v, %v", key, known)
 	}
 	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys: remove it from verify_key") {
@@ -212,7 +212,7 @@ func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 	store, _ := newTestStore(t, storage)
 	store.VerifyKeys = mustVerifyKeys(t, publicPEM(t, old.private.Public()))
 	source := mustManaged(t, store, nil)
-	if _, known := source.PublicKey(old.id); !known || len(source.Infos()) != 1 {
+	if _, known := source.PublicKey(old.id, ES256); !known || len(source.Infos()) != 1 {
 		t.Error("without managed keys the others are not accepted")
 	}
 	source.Wait(t.Context())
