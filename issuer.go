@@ -106,59 +106,57 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 	return nil
 }
 
-// tokenCaller is a client that has authenticated at an endpoint of the issuer.
-type tokenCaller struct {
-	identity
-	presented []*x509.Certificate
-}
-
-// authenticateCaller authenticates who sends a request whose body parse reads
-// (RFC 8705 §2). If that fails it answers, and ok is false.
-func (h *IssuerHandler) authenticateCaller(w http.ResponseWriter, r *http.Request, parse func() (clientID string, failure *tokens.Error)) (from tokenCaller, ok bool) {
+// identifyCaller returns the certificates of a request, before its body is read.
+// If there is nothing to authenticate, it answers and ok is false.
+func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (presented []*x509.Certificate, ok bool) {
 	if earlyData(r) {
 		h.refuseToken(w, r, "", &tokens.Error{
 			Status: http.StatusTooEarly, Code: tokens.CodeInvalidRequest, Description: "the request came before the end of the TLS handshake; send it again",
 		})
-		return from, false
+		return nil, false
 	}
 	// HTTP/1.1 answers no earlier than the body ends, so this bounds a refusal too
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(tokenBodyTimeout))
-	state := stateOf(h.app, r)
-	presented, refusal := state.certificates(h.realm, r)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tokenBodyTimeout))
+	presented, refusal := stateOf(h.app, r).certificates(h.realm, r)
 	if refusal == nil && len(presented) == 0 {
 		_, refusal = h.realm.authenticate(r.Context(), nil, "")
 	}
+	// a stranger could send the body of a POST for ever; any other method is
+	// refused as such
 	if refusal != nil && r.Method == http.MethodPost {
-		// before the body, which a stranger could send for ever
 		h.refuseClient(w, r, presented, identity{}, refusal)
-		return from, false
+		return nil, false
 	}
-	clientID, failure := parse()
-	if failure != nil {
-		h.refuseToken(w, r, clientID, failure)
-		return from, false
-	}
+	return presented, true
+}
+
+// chooseClient authenticates the client that the body of a request names
+// (RFC 8705 §2). If that fails, it answers and ok is false.
+func (h *IssuerHandler) chooseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, clientID string) (id identity, ok bool) {
 	// the body is here, and what follows may take its time
-	_ = control.SetReadDeadline(time.Time{})
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	id, refusal := h.realm.authenticate(r.Context(), presented, clientID)
 	if refusal != nil {
 		h.refuseClient(w, r, presented, id, refusal)
-		return from, false
+		return id, false
 	}
 	h.realm.metrics.Certificates.Count("")
-	state.repl.Set(userIDPlaceholder, id.Client().ID)
-	return tokenCaller{identity: id, presented: presented}, true
+	stateOf(h.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
+	return id, true
 }
 
 // serveToken answers a token request (RFC 6749 §4.4.2, RFC 8705 §2).
 func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
-	var request tokens.TokenRequest
-	from, ok := h.authenticateCaller(w, r, func() (string, *tokens.Error) {
-		var failure *tokens.Error
-		request, failure = tokens.ParseTokenRequest(r)
-		return request.ClientID, failure
-	})
+	presented, ok := h.identifyCaller(w, r)
+	if !ok {
+		return
+	}
+	request, failure := tokens.ParseTokenRequest(r)
+	if failure != nil {
+		h.refuseToken(w, r, request.ClientID, failure)
+		return
+	}
+	id, ok := h.chooseClient(w, r, presented, request.ClientID)
 	if !ok {
 		return
 	}
@@ -166,13 +164,13 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseToken(w, r, request.ClientID, failure)
 		return
 	}
-	grant := from.decidedBy.grants[from.Client()]
-	grant.Thumbprint, grant.NotAfter = from.Thumbprint, from.Leaf.NotAfter
-	token, failure := from.decidedBy.issuer.Mint(r.Context(), &grant, request)
+	grant := id.decidedBy.grants[id.Client()]
+	grant.Thumbprint, grant.NotAfter = id.Thumbprint, id.Leaf.NotAfter
+	token, failure := id.decidedBy.issuer.Mint(r.Context(), &grant, request)
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):
-		h.refuseClient(w, r, from.presented, from.identity, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
+		h.refuseClient(w, r, presented, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
 		return
 	default:
 		h.refuseToken(w, r, request.ClientID, failure)
@@ -184,12 +182,12 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 
 // serveIntrospection answers what a token is worth (RFC 7662 §2).
 func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Request) {
-	query, from, ok := h.tokenQuery(w, r)
+	query, id, ok := h.tokenQuery(w, r)
 	if !ok {
 		return
 	}
-	client := from.Client()
-	answer, failure := from.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
+	client := id.Client()
+	answer, failure := id.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
 	if failure != nil {
 		h.refuseToken(w, r, client.ID, failure)
 		return
@@ -205,12 +203,12 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 
 // serveRevocation revokes a token of the client (RFC 7009 §2).
 func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) {
-	query, from, ok := h.tokenQuery(w, r)
+	query, id, ok := h.tokenQuery(w, r)
 	if !ok {
 		return
 	}
-	client := from.Client()
-	result, failure := from.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
+	client := id.Client()
+	result, failure := id.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
 	if failure != nil {
 		h.refuseToken(w, r, client.ID, failure)
 		return
@@ -225,15 +223,20 @@ func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) 
 	tokens.WriteRevoked(w)
 }
 
-// tokenQuery reads a request about a token and authenticates who sends it. If
-// that fails it answers, and ok is false.
-func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (query tokens.TokenQuery, from tokenCaller, ok bool) {
-	from, ok = h.authenticateCaller(w, r, func() (string, *tokens.Error) {
-		var failure *tokens.Error
-		query, failure = tokens.ParseTokenQuery(r)
-		return query.ClientID, failure
-	})
-	return query, from, ok
+// tokenQuery reads a request about a token and authenticates its sender. If that
+// fails, it answers and ok is false.
+func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (query tokens.TokenQuery, id identity, ok bool) {
+	presented, ok := h.identifyCaller(w, r)
+	if !ok {
+		return query, id, false
+	}
+	query, failure := tokens.ParseTokenQuery(r)
+	if failure != nil {
+		h.refuseToken(w, r, query.ClientID, failure)
+		return query, id, false
+	}
+	id, ok = h.chooseClient(w, r, presented, query.ClientID)
+	return query, id, ok
 }
 
 // logToken writes what became of a token that a client asked about. The line
