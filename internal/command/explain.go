@@ -24,9 +24,9 @@ import (
 // appID is the ID of the mtls app in Caddy's configuration.
 const appID = "mtls"
 
-// LoadFunc provisions the realms in the JSON configuration of the mtls app,
-// without their issuers and with the context of a configuration that has only
-// the storage, and the pki app if a realm needs it.
+// LoadFunc provisions the realms in the JSON configuration of the mtls app, without
+// their issuers. The context is that of a configuration with only the storage and
+// Caddy's pki app.
 type LoadFunc func(ctx caddy.Context, app json.RawMessage) (Explainer, error)
 
 // Explainer tells what the realms of a configuration decide about a certificate.
@@ -174,13 +174,14 @@ func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
 		return nil, errors.New("the configuration declares no realm; add 'mtls { … }' to the global options")
 	}
 	config := &caddy.Config{StorageRaw: whole.Storage, AppsRaw: make(caddy.ModuleMap), Logging: quiet}
-	// a trust pool may be that of one of Caddy's own CAs
-	if pki := whole.Apps["pki"]; pki != nil && strings.Contains(string(app), `"pki_`) {
-		config.AppsRaw["pki"] = pki
-	}
 	ctx, err := caddy.ProvisionContext(config)
 	if err != nil {
 		return nil, err
+	}
+	// Caddy loads an app that is added now only when a trust pool asks for it,
+	// as Caddy's pki app would create a CA
+	if pki := whole.Apps["pki"]; pki != nil {
+		config.AppsRaw["pki"] = pki
 	}
 	return load(ctx, app)
 }

@@ -17,6 +17,14 @@ const explainedConfig = `{
 	log {
 		output file "DIR/caddy.log"
 	}
+	pki {
+		ca local {
+			root {
+				cert "DIR/ca.pem"
+				key "DIR/ca.key"
+			}
+		}
+	}
 	mtls {
 		trust_pool file "DIR/ca.pem"
 		client billing.partner {
@@ -70,6 +78,7 @@ type explaining struct {
 func newExplaining(t *testing.T) *explaining {
 	x := &explaining{t: t, dir: filepath.ToSlash(t.TempDir()), ca: testpki.MustCA(t)}
 	writeFile(t, x.dir, "ca.pem", x.ca.PEM())
+	writeFile(t, x.dir, "ca.key", x.ca.KeyPEM())
 	x.sensor = testpki.MustSelfSigned(t, testpki.CommonName("sensor"))
 	x.write("sensor", x.sensor)
 	x.until = testpki.MustSelfSigned(t, testpki.CommonName("until"), testpki.Validity(time.Now().Add(-time.Hour), time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)))
@@ -258,6 +267,18 @@ func TestExplainJWKSBehindAURL(t *testing.T) {
 	x.config = writeFile(t, x.dir, "jwks.json", []byte(`{"apps": {"mtls": {"realms": {"default": {"clients": [{"client_id": "a", "jwks_uri": "https://a.example/jwks.json"}]}}}}}`))
 	got, err := x.ask("sensor")
 	if err == nil || !strings.Contains(got, "\nnot known         what the JWKS of clients say that are behind URLs (1): they are not fetched here\n") {
+		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// TestExplainCaddyCA: a trust pool may be that of one of Caddy's own CAs, which are
+// then loaded.
+func TestExplainCaddyCA(t *testing.T) {
+	x := newExplaining(t)
+	text := strings.Replace(readFile(t, x.config), `trust_pool file "`+x.dir+`/ca.pem"`, "trust_pool pki_root local", 1)
+	x.config = writeFile(t, x.dir, "Caddyfile", []byte(text))
+	x.write("billing", testpki.MustIssue(t, x.ca, partner("billing")))
+	if got, err := x.ask("billing"); err != nil || !strings.Contains(got, "\nclient            billing.partner\n") {
 		t.Errorf("%v\n%s", err, got)
 	}
 }
