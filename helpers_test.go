@@ -3,7 +3,6 @@ package mtlsauth
 import (
 	"bytes"
 	"context"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -93,75 +92,6 @@ func writeTemp(t testing.TB, dir, name string, parts ...[]byte) string {
 	return file
 }
 
-// adaptText adapts a Caddyfile. file is the name that errors show, and where
-// relative imports start.
-func adaptText(file, text string) ([]byte, []caddyconfig.Warning, error) {
-	return caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": file})
-}
-
-// loggedLine is one line of Caddy's log.
-type loggedLine map[string]any
-
-// loaded is what became of a configuration that was provisioned, as
-// `caddy validate` does, but not started.
-type loaded struct {
-	err     error
-	lines   []loggedLine
-	storage string
-}
-
-// loadCaddyfile adapts and provisions a Caddyfile.
-func loadCaddyfile(t *testing.T, text string) loaded {
-	t.Helper()
-	config, _, err := adaptText("Caddyfile", text)
-	if err != nil {
-		t.Fatalf("adapting: %v", err)
-	}
-	return loadJSON(t, string(config))
-}
-
-// loadJSON provisions a configuration with a log file and an empty storage of
-// its own, and without an admin endpoint.
-func loadJSON(t *testing.T, text string) loaded {
-	t.Helper()
-	dir := t.TempDir()
-	logFile, storage := filepath.Join(dir, "caddy.log"), filepath.Join(dir, "storage")
-	// the parts stay as they are written: decoding would drop a member that
-	// stands twice
-	raw := make(map[string]json.RawMessage)
-	if err := json.Unmarshal([]byte(text), &raw); err != nil {
-		t.Fatal(err)
-	}
-	raw["admin"] = json.RawMessage(`{"disabled":true,"config":{"persist":false}}`)
-	raw["storage"] = caddyconfig.JSON(map[string]any{"module": "file_system", "root": storage}, nil)
-	raw["logging"] = caddyconfig.JSON(map[string]any{"logs": map[string]any{"default": map[string]any{
-		"level":   "DEBUG",
-		"encoder": map[string]any{"format": "json"},
-		"writer":  map[string]any{"output": "file", "filename": logFile, "roll": false},
-	}}}, nil)
-	var config *caddy.Config
-	if err := caddy.StrictUnmarshalJSON(caddyconfig.JSON(raw, nil), &config); err != nil {
-		t.Fatal(err)
-	}
-	result := loaded{storage: storage, err: caddy.Validate(config)}
-	// the log file belongs to this load alone
-	if err := caddy.Validate(new(caddy.Config)); err != nil {
-		t.Fatal(err)
-	}
-	logged, err := os.ReadFile(logFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range bytes.Lines(logged) {
-		var fields loggedLine
-		if err := json.Unmarshal(line, &fields); err != nil {
-			t.Fatalf("%v in log line %s", err, line)
-		}
-		result.lines = append(result.lines, fields)
-	}
-	return result
-}
-
 // provisionRealm provisions an app with one realm, the default one, outside of
 // a configuration, and so without storage.
 func provisionRealm(t testing.TB, text string) *App {
@@ -181,17 +111,6 @@ func provisionRealm(t testing.TB, text string) *App {
 	return app
 }
 
-// warnings are the messages at WARN of the mtls app.
-func (l loaded) warnings() []string {
-	var messages []string
-	for _, line := range l.lines {
-		if line["level"] == "warn" && line["logger"] == "mtls" {
-			messages = append(messages, line["msg"].(string))
-		}
-	}
-	return messages
-}
-
 // wantError fails the test unless err has every one of the texts.
 func wantError(t *testing.T, err error, texts ...string) {
 	t.Helper()
@@ -203,13 +122,4 @@ func wantError(t *testing.T, err error, texts ...string) {
 			t.Errorf("the error lacks %q: %v", text, err)
 		}
 	}
-}
-
-// named is a client with a subject.
-func named(id, subject string) clients.Record {
-	return clients.Record{ClientID: id, SubjectDN: clients.Strings{subject}}
-}
-
-func company(name string) testpki.Option {
-	return testpki.Subject(pkix.Name{CommonName: name, Organization: []string{"company"}})
 }

@@ -49,6 +49,11 @@ func provisionHandlers(t *testing.T, realm, other string, directives ...string) 
 	return handlers
 }
 
+// oneServer is the http app with one server and these handlers.
+func oneServer(handler string) string {
+	return `"http":{"servers":{"api":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[{"handle":[` + handler + `]}]}}}`
+}
+
 // newRequest is a request as Caddy hands it to a directive; a nil leaf is a
 // caller without a certificate.
 func newRequest(leaf *testpki.Leaf) (*http.Request, *caddy.Replacer) {

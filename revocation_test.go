@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,69 +27,6 @@ func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]a
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-func loadRealm(t *testing.T, realm string) loaded {
-	t.Helper()
-	return loadJSON(t, `{"apps":{"mtls":{"realms":{"default":`+realm+`}}}}`)
-}
-
-// TestB4_CRLFileAtTheStart: a CRL file that is missing or no CRL stops the load,
-// which is all that is said of it.
-func TestB4_CRLFileAtTheStart(t *testing.T) {
-	dir, ca := t.TempDir(), testpki.MustCA(t)
-	der := testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))
-	for name, test := range map[string]struct {
-		content []byte // nil: there is no file
-		want    string
-	}{
-		"missing":   {nil, "no such file"},
-		"empty":     {[]byte{}, "the CRL is empty"},
-		"garbage":   {[]byte("garbage\n"), "not a CRL in DER or PEM"},
-		"truncated": {der[:len(der)/2], "invalid CRL"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(dir, name+".crl")
-			if test.content != nil {
-				writeTemp(t, dir, name+".crl", test.content)
-			}
-			got := loadRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{file}}))
-			wantError(t, got.err, "realm 'default': revocation: CRL "+file+": ", test.want)
-			for _, line := range got.lines {
-				if line["logger"] == "mtls" && line["level"] != "debug" {
-					t.Errorf("logged beside the error: %v", line)
-				}
-			}
-		})
-	}
-}
-
-// TestCRLWarningsAtTheStart: a CRL that has ended, or is of another key than the
-// CA of its name, is told of when it is loaded.
-func TestCRLWarningsAtTheStart(t *testing.T) {
-	dir, ca, renewed := t.TempDir(), testpki.MustCA(t), testpki.MustCA(t)
-	tomorrow, yesterday := time.Now().Add(24*time.Hour), time.Now().Add(-24*time.Hour)
-	for name, test := range map[string]struct {
-		crl  []byte
-		want string // part of the only warning
-	}{
-		"good":           {testpki.CRL(t, ca, 1, tomorrow), ""},
-		"stale":          {testpki.CRL(t, ca, 1, yesterday), "the CRL is stale since "},
-		"of another key": {testpki.CRL(t, renewed, 1, tomorrow), "the CRL has the name of a CA in the trust pool"},
-		"of another CA":  {testpki.CRL(t, testpki.MustCA(t, testpki.CommonName("Other")), 1, tomorrow), ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			file := writeTemp(t, dir, name+".crl", test.crl)
-			got := loadRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{file}}))
-			if got.err != nil {
-				t.Fatal(got.err)
-			}
-			warned := got.warnings()
-			if test.want == "" && len(warned) > 0 || test.want != "" && (len(warned) != 1 || !strings.HasPrefix(warned[0], test.want)) {
-				t.Errorf("warned %q, want %q", warned, test.want)
-			}
-		})
-	}
 }
 
 // TestDenyFileDoesNotWaitForACRL: the deny file counts while a large CRL is

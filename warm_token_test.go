@@ -237,7 +237,7 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 // caller sends in the header of the token is removed, in any spelling.
 func TestA10_AuthorizationIsRemoved(t *testing.T) {
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
-	key := writeTemp(t, t.TempDir(), "key.pem", keyPEM(t, testpki.MustKey(t, testpki.P256)))
+	key := writeTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	for _, test := range []struct {
 		name, directive, header string
 		leaf                    *testpki.Leaf

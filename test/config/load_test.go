@@ -1,14 +1,18 @@
-package mtlsauth
+package config_test
 
 import (
 	"bytes"
+	"crypto/x509/pkix"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // loadTest is a configuration that must not load. DIR stands for the folder of
@@ -57,7 +61,7 @@ func loadFiles(t *testing.T) string {
 		"clients.json": {[]byte("[]")},
 		"subject.txt":  {[]byte("CN=from file,O=company\n")},
 	} {
-		writeTemp(t, dir, name, parts...)
+		testtool.WriteTemp(t, dir, name, parts...)
 	}
 	return dir
 }
@@ -78,7 +82,7 @@ func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap fu
 			for i, text := range test.want {
 				want[i] = fillLoadTest(dir, text)
 			}
-			wantError(t, result.err, want...)
+			testtool.WantError(t, result.err, want...)
 			if _, err := os.Stat(result.storage); !os.IsNotExist(err) {
 				t.Errorf("storage was written to (%v)", err)
 			}
@@ -188,31 +192,53 @@ func TestLoadPlaceholders(t *testing.T) {
 	})
 }
 
-// TestLoadResolvesPlaceholders: the values that are there arrive.
+// TestLoadResolvesPlaceholders checks that the values of placeholders arrive.
 func TestLoadResolvesPlaceholders(t *testing.T) {
-	dir := loadFiles(t)
-	t.Setenv("MTLS_TEST_THUMBPRINT", someSHA256)
-	t.Setenv("MTLS_TEST_FOLDER", dir)
+	r := rig.New(t)
+	job := r.Issue("job", testpki.Subject(pkix.Name{CommonName: "from file", Organization: []string{"company"}}))
+	pinned, filed := r.SelfSigned("pinned"), r.SelfSigned("filed")
+	r.Write("subject.txt", []byte("CN=from file,O=company\n"))
+	t.Setenv("MTLS_TEST_THUMBPRINT", testpki.HashOf(pinned.Cert.Raw))
+	t.Setenv("MTLS_TEST_FOLDER", r.Dir)
 	t.Setenv("MTLS_TEST_TENANT", "acme {not a placeholder}")
-	app := provisionRealm(t, `{
-		"trust_pool": {"provider": "file", "pem_files": ["`+filepath.ToSlash(dir)+`/ca.pem"]},
-		"clients": [
-			{"client_id": "a", "tls_client_auth_subject_dn": "{file.`+filepath.ToSlash(dir)+`/subject.txt}", "claims": {"tenant": "{env.MTLS_TEST_TENANT}", "n": 7, "list": ["{env.MTLS_TEST_TENANT}"]}},
-			{"client_id": "b", "x509_thumbprints": ["{env.MTLS_TEST_THUMBPRINT}"], "x509_certificate_files": "{env.MTLS_TEST_FOLDER}/client.pem"}
-		]
-	}`)
-	registry := app.Realms[defaultRealm].current.Load().parts.registry
-	a, b := registry.Client("a"), registry.Client("b")
-	if got := a.Credentials[0].Value; got != "CN=from file,O=company" {
-		t.Errorf("subject %q", got)
-	}
-	for name, want := range map[string]string{"tenant": "acme {not a placeholder}", "n": "7", "list": `["{env.MTLS_TEST_TENANT}"]`} {
-		if got := a.ClaimText(name); got != want {
-			t.Errorf("claim %s: %q, want %q", name, got, want)
+	r.Change = func(config map[string]any) {
+		for _, client := range rig.Member(t, config, "apps", "mtls", "realms", "default")["clients"].([]any) {
+			if claims, ok := client.(map[string]any)["claims"].(map[string]any); ok {
+				claims["n"], claims["list"] = 7, []string{"{env.MTLS_TEST_TENANT}"}
+			}
 		}
 	}
-	if len(b.Credentials) != 2 || b.Credentials[0].Value != someSHA256 {
-		t.Errorf("credentials %v", b.Credentials)
+	r.Start(`mtls {
+		trust_pool file @DIR@/clients-ca.pem
+		client a {
+			subject {file.@DIR@/subject.txt}
+			claim tenant {env.MTLS_TEST_TENANT}
+		}
+		client b {
+			thumbprint {env.MTLS_TEST_THUMBPRINT}
+			certificate {env.MTLS_TEST_FOLDER}/filed.pem
+		}
+	}
+	`, `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Tenant    {http.mtls.claim.tenant}
+		header_up X-N         {http.mtls.claim.n}
+		header_up X-List      {http.mtls.claim.list}
+	}
+	reverse_proxy @UP@
+}
+`)
+	got := r.Caller(t, "h2", job).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "a")
+	for name, want := range map[string]string{"X-Tenant": "acme {not a placeholder}", "X-N": "7", "X-List": `["{env.MTLS_TEST_TENANT}"]`} {
+		if value := got.Seen.Header.Get(name); value != want {
+			t.Errorf("%s: %q, want %q", name, value, want)
+		}
+	}
+	for _, leaf := range []*testpki.Leaf{pinned, filed} {
+		r.Caller(t, "h2", leaf).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "b")
 	}
 }
 

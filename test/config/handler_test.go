@@ -1,4 +1,4 @@
-package mtlsauth
+package config_test
 
 import (
 	"path/filepath"
@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // fillKeys puts the folder of keyFiles into a text.
@@ -59,7 +60,7 @@ func TestLoadHandler(t *testing.T) {
 
 // TestLoadForward: what the API behind is told by certificate and token.
 func TestLoadForward(t *testing.T) {
-	key := writeTemp(t, t.TempDir(), "key.pem", keyPEM(t, testpki.MustKey(t, testpki.P256)))
+	key := testtool.WriteTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	t.Setenv("MTLS_TEST_AUDIENCE", "urn:resource")
 	issued := func(members string) string {
 		return `{"apps":{"mtls":{"realms":{"other":{"issuer":{"url":"https://other.example"}},"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}],"issuer":{"url":"https://auth.example","audience":["urn:api"],"signing_key":"` +

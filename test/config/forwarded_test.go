@@ -1,8 +1,10 @@
-package mtlsauth
+package config_test
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 const aroundForwarded = "{\n\tmtls {\n\t\tforwarded_certificate nginx {\n\t\t\tfrom 192.0.2.99\nBLOCK\n\t\t}\n\t}\n}\n"
@@ -124,7 +126,7 @@ func TestA9_TheForwardedHeaderCannotBeKept(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, result.err, "mtls_auth: keep_header: the realm takes certificates from header '"+test.header+"', so it cannot be kept; remove one of the two")
+			testtool.WantError(t, result.err, "mtls_auth: keep_header: the realm takes certificates from header '"+test.header+"', so it cannot be kept; remove one of the two")
 		})
 	}
 }

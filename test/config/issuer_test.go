@@ -1,7 +1,6 @@
-package mtlsauth
+package config_test
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -11,17 +10,9 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
-
-func keyPEM(t *testing.T, key crypto.Signer) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-}
 
 // keyFiles makes a folder of signing keys, good and bad.
 func keyFiles(t *testing.T) string {
@@ -41,23 +32,23 @@ func keyFiles(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p256, rsa2048 := keyPEM(t, testpki.MustKey(t, testpki.P256)), keyPEM(t, testpki.MustKey(t, testpki.RSA2048))
+	p256, rsa2048 := testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)), testpki.KeyPEM(t, testpki.MustKey(t, testpki.RSA2048))
 	for name, parts := range map[string][][]byte{
 		"p256.pem":      {p256},
 		"again.pem":     {[]byte("the same key, in another file\n"), p256},
-		"p384.pem":      {keyPEM(t, p384)},
+		"p384.pem":      {testpki.KeyPEM(t, p384)},
 		"p384.pub":      {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})},
 		"p384.json":     {keyring.New(key).JWKS().Body},
-		"ed25519.pem":   {keyPEM(t, testpki.MustKey(t, testpki.Ed25519))},
+		"ed25519.pem":   {testpki.KeyPEM(t, testpki.MustKey(t, testpki.Ed25519))},
 		"rsa2048.pem":   {rsa2048},
-		"rsa1024.pem":   {keyPEM(t, weak)},
+		"rsa1024.pem":   {testpki.KeyPEM(t, weak)},
 		"two.pem":       {p256, rsa2048},
 		"empty.pem":     nil,
 		"cut.pem":       {p256[:100]},
 		"cert.pem":      {testpki.MustCA(t).PEM()},
 		"encrypted.pem": {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}})},
 	} {
-		writeTemp(t, dir, name, parts...)
+		testtool.WriteTemp(t, dir, name, parts...)
 	}
 	return dir
 }
@@ -135,12 +126,12 @@ func TestR45_R47_Profile(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, result.err, test.want)
+			testtool.WantError(t, result.err, test.want)
 		})
 	}
 	for algorithm := range strings.SplitSeq("RS256 RS384 RS512 PS384 PS512 ES384 ES512", " ") {
 		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}],"issuer":{"url":"https://auth.example.com","profile":"fapi2","signing_algorithm":"`+algorithm+`"}}}}}}`))
-		wantError(t, result.err, "realm 'partners': issuer: profile fapi2: signing algorithm '"+algorithm+"' "+remedy)
+		testtool.WantError(t, result.err, "realm 'partners': issuer: profile fapi2: signing algorithm '"+algorithm+"' "+remedy)
 	}
 }
 
@@ -166,7 +157,7 @@ func TestR44_ProfileCipherSuites(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, result.err, test.want)
+			testtool.WantError(t, result.err, test.want)
 		})
 	}
 }
@@ -198,7 +189,7 @@ func TestLoadTwoIssuers(t *testing.T) {
 				}
 				return
 			}
-			wantError(t, result.err, test.want)
+			testtool.WantError(t, result.err, test.want)
 		})
 	}
 }

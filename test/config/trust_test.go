@@ -1,8 +1,10 @@
-package mtlsauth
+package config_test
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestLoadWithoutTrustPool: names prove nothing without a CA.
@@ -44,7 +46,7 @@ https://localhost {
 	mtls_auth
 }
 `))
-	wantError(t, result.err, "realm 'default': client 'a': subject 'CN=a': the realm has no trust_pool")
+	testtool.WantError(t, result.err, "realm 'default': client 'a': subject 'CN=a': the realm has no trust_pool")
 }
 
 // TestLoadSystemPool: under the CAs of the world, a name alone is nobody's.

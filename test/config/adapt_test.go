@@ -1,4 +1,4 @@
-package mtlsauth
+package config_test
 
 import (
 	"bytes"
@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 var updateGolden = flag.Bool("update-golden", false, "write the JSON that the golden Caddyfiles adapt to")
@@ -71,34 +74,34 @@ func TestImportFolder(t *testing.T) {
 	const text = "{\n\tmtls {\n\t\ttrust_pool file ca.pem\n\t\timport clients/*.caddy\n\t}\n}\n"
 	dir := t.TempDir()
 	file := filepath.Join(dir, "Caddyfile")
-	writeTemp(t, dir, "clients/a.caddy", []byte("client a {\n\tsubject CN=a\n}\nclient a2 {\n\tsubject CN=a2\n}\n"))
-	writeTemp(t, dir, "clients/b.caddy", []byte("client b {\n\tsubject CN=b\n\tscopes api1\n}\n"))
+	testtool.WriteTemp(t, dir, "clients/a.caddy", []byte("client a {\n\tsubject CN=a\n}\nclient a2 {\n\tsubject CN=a2\n}\n"))
+	testtool.WriteTemp(t, dir, "clients/b.caddy", []byte("client b {\n\tsubject CN=b\n\tscopes api1\n}\n"))
 	config, _, err := adaptText(file, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var adapted struct {
 		Apps struct {
-			MTLS App `json:"mtls"`
+			MTLS mtlsauth.App `json:"mtls"`
 		} `json:"apps"`
 	}
 	if err := json.Unmarshal(config, &adapted); err != nil {
 		t.Fatal(err)
 	}
 	var ids []string
-	for _, record := range adapted.Apps.MTLS.Realms[defaultRealm].Clients {
+	for _, record := range adapted.Apps.MTLS.Realms["default"].Clients {
 		ids = append(ids, record.ClientID)
 	}
 	if got := strings.Join(ids, " "); got != "a a2 b" {
 		t.Errorf("clients %q, want those of both files", got)
 	}
 
-	bad := writeTemp(t, dir, "clients/c.caddy", []byte("client c {\n\tsubject CN=c\n\tsubjekt CN=d\n}\n"))
+	bad := testtool.WriteTemp(t, dir, "clients/c.caddy", []byte("client c {\n\tsubject CN=c\n\tsubjekt CN=d\n}\n"))
 	_, _, err = adaptText(file, text)
-	wantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import)']")
-	writeTemp(t, dir, "clients/c.caddy", []byte("\nclient b {\n\tsubject CN=c\n}\n"))
+	testtool.WantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import)']")
+	testtool.WriteTemp(t, dir, "clients/c.caddy", []byte("\nclient b {\n\tsubject CN=c\n}\n"))
 	_, _, err = adaptText(file, text)
-	wantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")
+	testtool.WantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")
 }
 
 // TestAdaptingReadsNoFile: what the files of a configuration hold is for the
@@ -108,7 +111,7 @@ func TestAdaptingReadsNoFile(t *testing.T) {
 		"\t\tissuer https://auth.example.com {\n\t\t\tsigning_key DIR/key.pem\n\t\t}\n\t}\n}\n"
 	missing, garbage := t.TempDir(), t.TempDir()
 	for _, name := range []string{"ca.pem", "client.pem", "tenant", "key.pem"} {
-		writeTemp(t, garbage, name, []byte("garbage"))
+		testtool.WriteTemp(t, garbage, name, []byte("garbage"))
 	}
 	var outcomes []string
 	for _, dir := range []string{missing, garbage} {

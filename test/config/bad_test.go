@@ -1,10 +1,12 @@
-package mtlsauth
+package config_test
 
 import (
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // badBlock is lines of a Caddyfile, and what the adapter says of them. SHA256
@@ -50,10 +52,10 @@ func checkBadBlocks(t *testing.T, around string, tests []badBlock) {
 		t.Run(test.block, func(t *testing.T) {
 			_, _, err := adaptText("Caddyfile", strings.Replace(around, "BLOCK", hashes.Replace(test.block), 1))
 			if test.line == 0 {
-				wantError(t, err, hashes.Replace(test.want), "Caddyfile:")
+				testtool.WantError(t, err, hashes.Replace(test.want), "Caddyfile:")
 				return
 			}
-			wantError(t, err, hashes.Replace(test.want)+fmt.Sprintf(", at Caddyfile:%d", firstLine+test.line-1))
+			testtool.WantError(t, err, hashes.Replace(test.want)+fmt.Sprintf(", at Caddyfile:%d", firstLine+test.line-1))
 		})
 	}
 }
@@ -438,6 +440,6 @@ func TestUnknownWords(t *testing.T) {
 	checkBadBlocks(t, aroundBearer, unknown("optional,report_only,allow a,issuer https://a.example,trust_pool file a.pem,forward_token", "unrecognized subdirective '%s'"))
 	for _, directive := range []string{"mtls_status"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
-		wantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)
+		testtool.WantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)
 	}
 }

@@ -1,4 +1,4 @@
-package mtlsauth
+package config_test
 
 import (
 	"strings"
