@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -178,9 +179,9 @@ func TestCopiesAreRenewed(t *testing.T) {
 func TestCopiesAreReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kept, a, b := copied(t)
-		asked := 0
+		var asked atomic.Int32
 		kept.before = func(what, _ string) error {
-			if asked++; what != "load" {
+			if asked.Add(1); what != "load" {
 				t.Errorf("loading does '%s'", what)
 			}
 			return nil
@@ -188,13 +189,13 @@ func TestCopiesAreReadOnce(t *testing.T) {
 		w.config.Before = w.Directory
 		w.mustLoad()
 		w.wantBoth(a, b, true)
-		if asked != 0 {
-			t.Errorf("a reload asks storage %d times", asked)
+		if got := asked.Load(); got != 0 {
+			t.Errorf("a reload asks storage %d times", got)
 		}
 		w.config.Before = nil
 		w.mustLoad()
-		if asked != 2 {
-			t.Errorf("a start asks storage %d times", asked)
+		if got := asked.Load(); got != 2 {
+			t.Errorf("a start asks storage %d times", got)
 		}
 		kept.before = nil
 		w.wantStored(kept, 0)
@@ -444,7 +445,7 @@ func TestWhatCopiesHold(t *testing.T) {
 func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	w := newWorld(t)
 	kept := w.keepCopies()
-	certificates := make([]*x509.Certificate, MaxJWKSKeys)
+	certificates := make([]*x509.Certificate, jwks.MaxKeys)
 	for i := range certificates {
 		certificates[i] = testpki.MustSelfSigned(t).Cert
 	}

@@ -97,17 +97,18 @@ type Match struct {
 	Matched string
 }
 
-// parsePin cuts the end of a pin, as in "<hash> until 2027-01-01T00:00:00Z".
-func parsePin(text string) (hash string, until time.Time, err error) {
-	hash, end, found := strings.Cut(text, " until ")
-	if !found {
-		return text, time.Time{}, nil
+// parsePin parses the hash of a pin, and its end if it has one, as in "<hash> until
+// 2027-01-01T00:00:00Z".
+func parsePin[T any](text string, parse func(string) (T, error)) (hash T, until time.Time, err error) {
+	declared, end, found := strings.Cut(text, " until ")
+	if found {
+		end = strings.TrimSpace(end)
+		if until, err = time.Parse(time.RFC3339, end); err != nil {
+			return hash, until, fmt.Errorf("until '%s' is not a time; write it as 2027-01-31T12:00:00Z", end)
+		}
 	}
-	until, err = time.Parse(time.RFC3339, strings.TrimSpace(end))
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("until '%s' is no time; write it as 2027-01-31T12:00:00Z", strings.TrimSpace(end))
-	}
-	return hash, until, nil
+	hash, err = parse(declared)
+	return hash, until, err
 }
 
 func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
@@ -131,22 +132,14 @@ func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
 		}
 	}
 	for _, text := range r.Thumbprints {
-		hash, until, err := parsePin(text)
-		if err != nil {
-			return fmt.Errorf("thumbprint '%s': %w", text, err)
-		}
-		thumbprint, err := validators.ParseThumbprint(hash)
+		thumbprint, until, err := parsePin(text, validators.ParseThumbprint)
 		if err != nil {
 			return fmt.Errorf("thumbprint '%s': %w", text, err)
 		}
 		c.addCredential(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), Until: until, thumbprint: thumbprint})
 	}
 	for _, text := range r.PublicKeys {
-		hash, until, err := parsePin(text)
-		if err != nil {
-			return fmt.Errorf("public_key '%s': %w", text, err)
-		}
-		sum, err := validators.ParseSHA256(hash)
+		sum, until, err := parsePin(text, validators.ParseSHA256)
 		if err != nil {
 			return fmt.Errorf("public_key '%s': %w", text, err)
 		}

@@ -124,7 +124,7 @@ func (o *urlOpener) open(key documentKey) (*watchedDocument, error) {
 	opened := &watchedDocument{documentKey: key}
 	var err error
 	opened.url, err = source.NewURL(source.URLConfig{
-		Address: key.place, MaxBytes: MaxJWKSBytes, Accept: opened.acceptFetched, Fetch: o.fetch, Now: o.now,
+		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.acceptFetched, Fetch: o.fetch, Now: o.now,
 	})
 	if err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func (ds *plannedDocuments) certificate(file string) (*x509.Certificate, error) 
 
 // keySet returns the certificates of a JWK Set in a file.
 func (ds *plannedDocuments) keySet(file string) ([]*x509.Certificate, error) {
-	return ds.inFile(KindJWKS, file, MaxJWKSBytes)
+	return ds.inFile(KindJWKS, file, maxKeySetBytes)
 }
 
 // keySetAt returns the certificates of a JWK Set behind a URL, nil if it has not

@@ -16,15 +16,13 @@ import (
 )
 
 const (
-	// MaxJWKSBytes is the size of the largest JWK Set, in bytes.
-	MaxJWKSBytes = 1 << 20
-	// MaxJWKSKeys is how many keys a JWK Set may have.
-	MaxJWKSKeys = jwks.MaxKeys
+	// maxKeySetBytes is the size of the largest JWK Set, in bytes.
+	maxKeySetBytes = 1 << 20
 
-	// maxJWKSWarnings is how many keys that are ignored are told one by one.
-	maxJWKSWarnings = 5
-	// maxJWKSText bounds what a warning quotes of a JWK Set.
-	maxJWKSText = 200
+	// maxKeyWarnings is how many keys that are ignored are told one by one.
+	maxKeyWarnings = 5
+	// maxKeyText bounds what a warning quotes of a JWK Set.
+	maxKeyText = 200
 )
 
 // parseKeySet returns the certificates of a JWK Set (RFC 7517 §5) by which its
@@ -32,13 +30,13 @@ const (
 // key of the JWK (RFC 8705 §2.2.2). A key without one, with another `use` than
 // `sig`, with a private part, or that does not parse is ignored and told of in
 // a warning. The error says why the set is of no use at all: it is too large,
-// is no JWK Set, has more than [MaxJWKSKeys] keys, or none that counts.
+// is no JWK Set, has more than [jwks.MaxKeys] keys, or none that counts.
 func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
-	if len(content) > MaxJWKSBytes {
-		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxJWKSBytes)
+	if len(content) > maxKeySetBytes {
+		return nil, nil, fmt.Errorf("it is larger than %d bytes", maxKeySetBytes)
 	}
-	if err := strictjson.Check(content, MaxJWKSBytes); err != nil {
-		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxJWKSText))
+	if err := strictjson.Check(content, maxKeySetBytes); err != nil {
+		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxKeyText))
 	}
 	keys, err := jwks.Keys(content)
 	if err != nil {
@@ -49,7 +47,7 @@ func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []s
 	for i, raw := range keys {
 		certificate, name, err := parseJWK(raw)
 		if err != nil {
-			if ignored++; ignored <= maxJWKSWarnings {
+			if ignored++; ignored <= maxKeyWarnings {
 				warnings = append(warnings, fmt.Sprintf("key %d%s is ignored: %s", i+1, name, err))
 			}
 			continue
@@ -60,7 +58,7 @@ func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []s
 			certificates = append(certificates, certificate)
 		}
 	}
-	if more := ignored - maxJWKSWarnings; more > 0 {
+	if more := ignored - maxKeyWarnings; more > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d more keys are ignored", more))
 	}
 	if len(certificates) == 0 {
@@ -81,7 +79,7 @@ func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, 
 	}
 	var kid string
 	if json.Unmarshal(members["kid"], &kid) == nil && kid != "" {
-		name = " (kid '" + source.Text(kid, maxJWKSText) + "')"
+		name = " (kid '" + source.Text(kid, maxKeyText) + "')"
 	}
 	if private {
 		return nil, name, errors.New("it holds PRIVATE key material, so whoever can read the JWK Set can pass for the client; replace the key, and publish its public part only")
@@ -91,11 +89,11 @@ func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, 
 	}
 	var key jose.JSONWebKey
 	if err := json.Unmarshal(raw, &key); err != nil {
-		return nil, name, errors.New(source.Text(err.Error(), maxJWKSText))
+		return nil, name, errors.New(source.Text(err.Error(), maxKeyText))
 	}
 	switch {
 	case key.Use != "" && key.Use != "sig":
-		return nil, name, fmt.Errorf("its use is '%s', not sig", source.Text(key.Use, maxJWKSText))
+		return nil, name, fmt.Errorf("its use is '%s', not sig", source.Text(key.Use, maxKeyText))
 	case len(key.Certificates) == 0:
 		return nil, name, errors.New("its x5c is empty, so no certificate goes with it (RFC 8705 §2.2.2)")
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -110,7 +111,7 @@ func TestR9_KeysThatAreIgnored(t *testing.T) {
 // never a set without keys.
 func TestB4_JWKS(t *testing.T) {
 	good := testpki.JWK(t, testpki.MustSelfSigned(t))
-	many := make([]json.RawMessage, MaxJWKSKeys+1)
+	many := make([]json.RawMessage, jwks.MaxKeys+1)
 	for i := range many {
 		many[i] = good
 	}
@@ -134,7 +135,7 @@ func TestB4_JWKS(t *testing.T) {
 		"HTML":           {[]byte("<html>\u202e" + strings.Repeat("x", 5000)), "not a JWK Set"},
 		"empty":          {testpki.KeySet(t), "it has no keys"},
 		"too many":       {testpki.KeySet(t, many...), "it has 101 keys; at most 100 are read"},
-		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), MaxJWKSBytes)...), "larger than 1048576 bytes"},
+		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), maxKeySetBytes)...), "larger than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			certificates, _, err := parseKeySet(test.content)
@@ -143,7 +144,7 @@ func TestB4_JWKS(t *testing.T) {
 			}
 		})
 	}
-	if certificates, _, err := parseKeySet(testpki.KeySet(t, many[:MaxJWKSKeys]...)); err != nil || len(certificates) != 1 {
+	if certificates, _, err := parseKeySet(testpki.KeySet(t, many[:jwks.MaxKeys]...)); err != nil || len(certificates) != 1 {
 		t.Error(err)
 	}
 	bad := make([]json.RawMessage, 20)
@@ -151,7 +152,7 @@ func TestB4_JWKS(t *testing.T) {
 		bad[i] = json.RawMessage("7")
 	}
 	_, warnings, err := parseKeySet(testpki.KeySet(t, append(bad, good)...))
-	if err != nil || len(warnings) != maxJWKSWarnings+1 || warnings[maxJWKSWarnings] != "15 more keys are ignored" {
+	if err != nil || len(warnings) != maxKeyWarnings+1 || warnings[maxKeyWarnings] != "15 more keys are ignored" {
 		t.Error(err, warnings)
 	}
 }
@@ -166,7 +167,7 @@ func FuzzParseJWKS(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		certificates, warnings, err := parseKeySet(content)
-		if (err == nil) != (len(certificates) > 0) || len(certificates) > MaxJWKSKeys || len(warnings) > maxJWKSWarnings+1 {
+		if (err == nil) != (len(certificates) > 0) || len(certificates) > jwks.MaxKeys || len(warnings) > maxKeyWarnings+1 {
 			t.Fatalf("%d certificates, %d warnings, %v", len(certificates), len(warnings), err)
 		}
 		for _, warning := range warnings {

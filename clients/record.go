@@ -167,9 +167,7 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 	// the alias has no methods, so this does not recurse
 	type plain Record
 	var p plain
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&p); err != nil {
+	if err := json.Unmarshal(raw, &p); err != nil {
 		return fmt.Errorf("client record: %w", err)
 	}
 	*r = Record(p)

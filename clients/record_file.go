@@ -11,8 +11,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// MaxClientsFile is the size of the largest file of client records, in bytes.
-const MaxClientsFile = 64 << 20
+// maxRecordsFile is the size of the largest file of client records, in bytes.
+const maxRecordsFile = 64 << 20
 
 // Source is where client records come from beside the configuration. It is used
 // by one goroutine at a time.
@@ -33,7 +33,7 @@ type FileSource struct{ file parsedFile[[]Record] }
 
 // NewFileSource returns the source of a file, which has not been read yet.
 func NewFileSource(path string) *FileSource {
-	return &FileSource{parsedFile[[]Record]{File: source.NewFile(path, MaxClientsFile), parse: parseRecords}}
+	return &FileSource{parsedFile[[]Record]{File: source.NewFile(path, maxRecordsFile), parse: parseRecords}}
 }
 
 // Name returns "file:" and the path.

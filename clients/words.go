@@ -43,22 +43,16 @@ func CheckName(kind Kind) func(string) error {
 	}
 }
 
-// CheckThumbprint reports why pin cannot be a declared thumbprint, which may
-// have an end: "<hash> until <RFC 3339 time>".
+// CheckThumbprint returns why pin is not a valid thumbprint, which may have an end:
+// "<hash> until <RFC 3339 time>".
 func CheckThumbprint(pin string) error {
-	hash, _, err := parsePin(pin)
-	if err == nil {
-		_, err = validators.ParseThumbprint(hash)
-	}
+	_, _, err := parsePin(pin, validators.ParseThumbprint)
 	return err
 }
 
 // CheckPublicKey is [CheckThumbprint] for the SHA-256 hash of a public key.
 func CheckPublicKey(pin string) error {
-	hash, _, err := parsePin(pin)
-	if err == nil {
-		_, err = validators.ParseSHA256(hash)
-	}
+	_, _, err := parsePin(pin, validators.ParseSHA256)
 	return err
 }
 
