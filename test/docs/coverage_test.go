@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -248,4 +249,26 @@ func TestJSONMembersAreDocumented(t *testing.T) {
 	if list := missing(configurationMembers(t), known); len(list) > 0 {
 		t.Errorf("members not documented: %q", list)
 	}
+}
+
+// TestCodeMapIsComplete checks that the code map has every folder with Go
+// files, and no other.
+func TestCodeMapIsComplete(t *testing.T) {
+	var folders, mapped []string
+	for _, file := range filesOf(t, ".go") {
+		folder := filepath.Dir(file) + "/"
+		if strings.HasPrefix(folder, "test/") || strings.HasPrefix(folder, "examples/") {
+			folder = strings.SplitAfter(folder, "/")[0] // their folders are subjects and languages
+		}
+		folders = append(folders, folder)
+	}
+	_, table, found := strings.Cut(read(t, "CONTRIBUTING.md"), "\n## Code map\n")
+	if !found {
+		t.Fatal("CONTRIBUTING.md has no code map")
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9/.]+/)` \\|").FindAllStringSubmatch(table, -1) {
+		mapped = append(mapped, match[1])
+	}
+	same(t, "folders of the code map", folders, mapped)
 }
