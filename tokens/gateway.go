@@ -40,42 +40,28 @@ type GatewayToken struct {
 //     token cannot be signed
 func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*GatewayToken, *Error) {
 	switch {
-	case len(g.Thumbprint) != thumbprintLength:
-		return nil, mintFailed(fmt.Errorf("'%s' is no SHA-256 thumbprint", g.Thumbprint))
 	case audience == "":
-		return nil, mintFailed(errors.New("there is no audience"))
+		return nil, mintFailed(errors.New("the audience is missing"))
 	case g.Lifetime < time.Second:
 		return nil, mintFailed(fmt.Errorf("lifetime '%v' is less than a second", g.Lifetime))
 	}
-	ring, err := i.keys.Ensure(ctx)
-	if err != nil {
-		return nil, unavailable(err)
+	t, e := i.sign(ctx, keyring.GatewayToken, g, func(issuedAt, expires int64) any {
+		return gatewayClaims{
+			Issuer:     i.url,
+			Subject:    g.ClientID,
+			Audience:   audience,
+			Expires:    expires,
+			IssuedAt:   issuedAt,
+			ID:         newTokenID(),
+			ClientID:   g.ClientID,
+			Scope:      strings.Join(g.Scopes, " "),
+			Thumbprint: g.Thumbprint,
+		}
+	})
+	if e != nil {
+		return nil, e
 	}
-	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
-	if expires <= issuedAt {
-		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
-	}
-	encoded, err := encodeClaims(gatewayClaims{
-		Issuer:     i.url,
-		Subject:    g.ClientID,
-		Audience:   audience,
-		Expires:    expires,
-		IssuedAt:   issuedAt,
-		ID:         newTokenID(),
-		ClientID:   g.ClientID,
-		Scope:      strings.Join(g.Scopes, " "),
-		Thumbprint: g.Thumbprint,
-	}, g.Claims)
-	if err != nil {
-		return nil, mintFailed(err)
-	}
-	key := ring.Signing()
-	token, err := key.Sign(keyring.GatewayToken, encoded)
-	if err != nil {
-		return nil, mintFailed(err)
-	}
-	return &GatewayToken{Token: token, KeyID: key.ID(), IssuedAt: time.Unix(issuedAt, 0), Expires: time.Unix(expires, 0)}, nil
+	return &GatewayToken{Token: t.text, KeyID: t.keyID, IssuedAt: time.Unix(t.issuedAt, 0), Expires: time.Unix(t.expires, 0)}, nil
 }
 
 // gatewayClaims is the claims set of a gateway token.

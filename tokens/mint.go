@@ -56,50 +56,68 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	if e := req.CheckGrant(); e != nil {
 		return nil, e
 	}
-	if len(g.Thumbprint) != thumbprintLength {
-		return nil, mintFailed(fmt.Errorf("'%s' is no SHA-256 thumbprint to bind the token to", g.Thumbprint))
-	}
 	scopes, audience, e := i.terms(g, req)
 	if e != nil {
 		return nil, e
 	}
+	id := newTokenID()
+	t, e := i.sign(ctx, keyring.AccessToken, g, func(issuedAt, expires int64) any {
+		return &accessToken{
+			Issuer:       i.url,
+			Subject:      g.ClientID,
+			Audience:     audience,
+			Expires:      expires,
+			IssuedAt:     issuedAt,
+			ID:           id,
+			ClientID:     g.ClientID,
+			Scope:        scopeClaim{scopes, i.scopeArray},
+			Confirmation: confirmation{Thumbprint: g.Thumbprint},
+		}
+	})
+	if e != nil {
+		return nil, e
+	}
+	return &TokenResponse{
+		AccessToken: t.text,
+		TokenType:   "Bearer",
+		ExpiresIn:   t.expires - t.issuedAt,
+		Scope:       strings.Join(scopes, " "),
+		ID:          id,
+		Audience:    audience,
+	}, nil
+}
+
+// signed is a token and its times in Unix seconds.
+type signed struct {
+	text, keyID       string
+	issuedAt, expires int64
+}
+
+// sign signs a token for the certificate of g with the claims that claims
+// returns and those of the client.
+func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, claims func(issuedAt, expires int64) any) (signed, *Error) {
+	if len(g.Thumbprint) != thumbprintLength {
+		return signed{}, mintFailed(fmt.Errorf("'%s' is not a SHA-256 thumbprint", g.Thumbprint))
+	}
 	ring, err := i.keys.Ensure(ctx)
 	if err != nil {
-		return nil, unavailable(err)
+		return signed{}, unavailable(err)
 	}
-
 	issuedAt := i.now().Unix()
 	expires := min(issuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
 	if expires <= issuedAt {
-		return nil, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
+		return signed{}, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
-	claims := &accessToken{
-		Issuer:       i.url,
-		Subject:      g.ClientID,
-		Audience:     audience,
-		Expires:      expires,
-		IssuedAt:     issuedAt,
-		ID:           newTokenID(),
-		ClientID:     g.ClientID,
-		Scope:        scopeClaim{scopes, i.scopeArray},
-		Confirmation: confirmation{Thumbprint: g.Thumbprint},
-	}
-	encoded, err := encodeClaims(claims, g.Claims)
+	encoded, err := encodeClaims(claims(issuedAt, expires), g.Claims)
 	if err != nil {
-		return nil, mintFailed(err)
+		return signed{}, mintFailed(err)
 	}
-	token, err := ring.Signing().Sign(keyring.AccessToken, encoded)
+	key := ring.Signing()
+	text, err := key.Sign(typ, encoded)
 	if err != nil {
-		return nil, mintFailed(err)
+		return signed{}, mintFailed(err)
 	}
-	return &TokenResponse{
-		AccessToken: token,
-		TokenType:   "Bearer",
-		ExpiresIn:   expires - issuedAt,
-		Scope:       strings.Join(scopes, " "),
-		ID:          claims.ID,
-		Audience:    audience,
-	}, nil
+	return signed{text, key.ID(), issuedAt, expires}, nil
 }
 
 func mintFailed(cause error) *Error {
