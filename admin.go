@@ -76,10 +76,10 @@ func adminKeys(r *http.Request) (*Realm, *keyring.Source, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if realm.authority == nil {
+	if realm.issuer == nil {
 		return nil, nil, adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
 	}
-	return realm, realm.authority.keys, nil
+	return realm, realm.issuer.keys, nil
 }
 
 // adminKey is a signing key as operators see it.

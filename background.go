@@ -12,8 +12,8 @@ const upkeepInterval = 250 * time.Millisecond
 // startUpkeep begins what a realm does in the background. What is slow of one
 // kind must not hold up another, so each has its own turn.
 func (realm *Realm) startUpkeep(ctx context.Context) {
-	if realm.authority != nil {
-		go realm.authority.keys.Keep(ctx)
+	if realm.issuer != nil {
+		go realm.issuer.keys.Keep(ctx)
 		go realm.keepRevocations(ctx)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {

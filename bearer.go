@@ -77,10 +77,10 @@ type BearerHandler struct {
 
 	app *App
 	// realm has no name and decides nothing where none is meant
-	realm   *Realm
-	issuers []*acceptedIssuer
-	known   cache.Table[knownToken]
-	results metrics.Results
+	realm     *Realm
+	verifiers []*trustedVerifier
+	cached    cache.Table[cachedToken]
+	results   metrics.Results
 	identityHeaders
 }
 
@@ -108,7 +108,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.acceptIssuers(ctx); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
-	h.known = cache.New[knownToken](knownTokens)
+	h.cached = cache.New[cachedToken](tokenCacheSize)
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_bearer")
 	return nil
@@ -221,7 +221,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	if len(presented) > 0 {
 		leaf = presented[0]
 	}
-	known, refusal := h.verified(token, leaf, noCertificate)
+	known, refusal := h.verifyCached(token, leaf, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -232,7 +232,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 }
 
 // permit decides what can change from one request to the next.
-func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
+func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
 	if known.token.Thumbprint != "" {
 		if refusal := validators.CheckValidity(presented[0], h.app.Now()); refusal != nil {
 			return refusal
@@ -244,7 +244,7 @@ func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*
 		if _, refusal := h.realm.authenticate(r.Context(), presented, known.token.ClientID); refusal != nil {
 			return refusal
 		}
-		if h.realm.authority.revocations.Revoked(known.token.ClientID, known.token.ID, known.token.IssuedAt) {
+		if h.realm.issuer.revokedTokens.Revoked(known.token.ClientID, known.token.ID, known.token.IssuedAt) {
 			return refuseBearer(tokenRevoked, "token %q of client '%s' has been revoked", known.token.ID, known.token.ClientID)
 		}
 	} else if refusal := h.permitForeign(known); refusal != nil {
@@ -260,8 +260,8 @@ func (h *BearerHandler) permit(known *knownToken, r *http.Request, presented []*
 
 // permitForeign asks of the client of another server that it has not the name of
 // one of ours; nothing more is known of it here.
-func (h *BearerHandler) permitForeign(known *knownToken) *validators.Refusal {
-	if current := h.realm.current.Load(); current != nil && current.parts.registry.Client(known.identity.clientID) != nil {
+func (h *BearerHandler) permitForeign(known *cachedToken) *validators.Refusal {
+	if current := h.realm.current.Load(); current != nil && current.registry.Client(known.identity.clientID) != nil {
 		return refuseBearer(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
 			known.token.ClientID, known.by.issuer, h.realm.name)
 	}

@@ -26,7 +26,7 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	return func(int) {
 		if forget {
-			h.known = cache.New[knownToken](cache.Ways)
+			h.cached = cache.New[cachedToken](cache.Ways)
 		}
 		if err := h.ServeHTTP(w, r, next); err != nil {
 			b.Fatal(err)

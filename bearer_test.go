@@ -43,7 +43,7 @@ func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) 
 	}
 	h := app.(*caddyhttp.App).Servers["api"].Routes[0].Handlers[0].(*BearerHandler)
 	current := h.realm.current.Load()
-	grant := current.grants[current.parts.registry.Client("a")]
+	grant := current.grants[current.registry.Client("a")]
 	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
 	minted, failure := current.issuer.Mint(context.Background(), &grant, tokens.TokenRequest{ClientID: "a", GrantType: "client_credentials"})
 	if failure != nil {
@@ -82,12 +82,12 @@ func TestRevokedTokens(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
 	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
-		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.authority.url,
+		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.issuer.url,
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.realm.authority.revocations = list
+	h.realm.issuer.revokedTokens = list
 	authorization := "Bearer " + token
 	if got := h.ask(t, leaf, authorization); got != "token_revoked" {
 		t.Errorf("before the list was read: %q", got)
@@ -98,7 +98,7 @@ func TestRevokedTokens(t *testing.T) {
 	if got := h.ask(t, leaf, authorization); got != "" {
 		t.Fatal(got)
 	}
-	verified, err := h.issuers[0].verifier.Verify(token)
+	verified, err := h.verifiers[0].verifier.Verify(token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestRevokedTokens(t *testing.T) {
 func TestKnownTokens(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	known := func() []*knownToken { return slices.Collect(h.known.All()) }
+	known := func() []*cachedToken { return slices.Collect(h.cached.All()) }
 	for _, step := range []struct {
 		leaf  *testpki.Leaf
 		token string
@@ -154,7 +154,7 @@ func TestKnownTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.issuers[0].verifier = verifier
+	h.verifiers[0].verifier = verifier
 	if got := h.ask(t, leaf, "Bearer "+token); got != "token_key_unknown" {
 		t.Errorf("got %q", got)
 	}
@@ -166,7 +166,7 @@ func TestKnownTokensAreBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, _ := provisionBearer(t, leaf)
 	current := h.realm.current.Load()
-	grant := current.grants[current.parts.registry.Client("a")]
+	grant := current.grants[current.registry.Client("a")]
 	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
 	var err error
 	if grant.Claims, err = tokens.PrepareClaims(map[string]any{"x": strings.Repeat("x", 7<<10)}); err != nil {
@@ -181,7 +181,7 @@ func TestKnownTokensAreBounded(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	for range h.known.All() {
+	for range h.cached.All() {
 		t.Fatal("it is remembered")
 	}
 }

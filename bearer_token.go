@@ -151,14 +151,14 @@ func (b *bearerIdentity) text(name string) string {
 }
 
 const (
-	knownTokens = 1 << 12
-	// maxKnownBytes bounds a token and its certificate that are remembered.
-	maxKnownBytes = 8 << 10
+	tokenCacheSize = 1 << 12
+	// maxCachedBytes bounds a token and its certificate that are remembered.
+	maxCachedBytes = 8 << 10
 )
 
-// knownToken is a token that has been verified with a certificate.
-type knownToken struct {
-	by       *acceptedIssuer
+// cachedToken is a token that has been verified with a certificate.
+type cachedToken struct {
+	by       *trustedVerifier
 	token    *tokens.VerifiedToken
 	identity bearerIdentity
 	// generation is the one of the revocation sources that the certificate was
@@ -176,22 +176,22 @@ func hashToken(token string, leaf []byte) uint64 {
 }
 
 // isFor compares the token and the certificate; the hash only finds the place.
-func (k *knownToken) isFor(token string, leaf []byte) bool {
+func (k *cachedToken) isFor(token string, leaf []byte) bool {
 	return k.text == token && bytes.Equal(k.leaf, leaf)
 }
 
-// verified verifies a token, and that it is bound to this certificate. What was
+// verifyCached verifies a token, and that it is bound to this certificate. What was
 // verified before is remembered: then the token and the certificate are compared
 // in octets, the token must not have expired, and its key not have been
 // withdrawn.
-func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*knownToken, *validators.Refusal) {
+func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
 	var raw []byte
 	if leaf != nil {
 		raw = leaf.Raw
 	}
 	hash, generation := hashToken(token, raw), h.realm.revocationGeneration()
-	is := func(k *knownToken) bool { return k.hash == hash && k.isFor(token, raw) }
-	if known := h.known.Find(hash, is); known != nil && known.generation == generation {
+	is := func(k *cachedToken) bool { return k.hash == hash && k.isFor(token, raw) }
+	if known := h.cached.Find(hash, is); known != nil && known.generation == generation {
 		if err := known.by.verifier.Recheck(known.token); err != nil {
 			return nil, tokenRefusal(err)
 		}
@@ -202,16 +202,16 @@ func (h *BearerHandler) verified(token string, leaf *x509.Certificate, noCertifi
 		return nil, refusal
 	}
 	known.hash, known.generation = hash, generation
-	if len(token)+len(raw) <= maxKnownBytes {
+	if len(token)+len(raw) <= maxCachedBytes {
 		known.text, known.leaf = strings.Clone(token), bytes.Clone(raw)
 		now := h.app.Now()
-		h.known.Replace(hash, known, func(old *knownToken) bool { return is(old) || !now.Before(old.token.Expires) })
+		h.cached.Replace(hash, known, func(old *cachedToken) bool { return is(old) || !now.Before(old.token.Expires) })
 	}
 	return known, nil
 }
 
 // verify verifies a token at first sight.
-func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*knownToken, *validators.Refusal) {
+func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
 	by, err := h.issuerOf(token)
 	if err != nil {
 		return nil, tokenRefusal(err)
@@ -225,7 +225,7 @@ func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertifica
 	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
 		return nil, refusal
 	}
-	known := &knownToken{by: by, token: verified}
+	known := &cachedToken{by: by, token: verified}
 	known.identity = bearerIdentity{
 		clientID: by.prefix + verified.ClientID, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
 	}
@@ -263,19 +263,19 @@ func (realm *Realm) revocationGeneration() uint64 {
 }
 
 // issuerOf finds who can verify a token.
-func (h *BearerHandler) issuerOf(token string) (*acceptedIssuer, error) {
-	if len(h.issuers) == 1 {
-		return h.issuers[0], nil
+func (h *BearerHandler) issuerOf(token string) (*trustedVerifier, error) {
+	if len(h.verifiers) == 1 {
+		return h.verifiers[0], nil
 	}
 	name, err := tokens.IssuerOf(token)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(h.issuers, func(i *acceptedIssuer) bool { return i.issuer == name })
+	i := slices.IndexFunc(h.verifiers, func(i *trustedVerifier) bool { return i.issuer == name })
 	if i < 0 {
 		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("it is from issuer %.200q, which is not trusted", name)}
 	}
-	return h.issuers[i], nil
+	return h.verifiers[i], nil
 }
 
 func tokenRefusal(err error) *validators.Refusal {

@@ -131,7 +131,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if realm.Issuer != nil {
 				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", option)
 			}
-			realm.Issuer = new(Issuer)
+			realm.Issuer = new(IssuerConfig)
 			err = realm.Issuer.UnmarshalCaddyfile(d)
 		default:
 			err = d.Errf("unrecognized mtls option '%s'", option)
@@ -256,5 +256,5 @@ var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
 	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
 	_ caddyfile.Unmarshaler = (*Realm)(nil)
-	_ caddyfile.Unmarshaler = (*Issuer)(nil)
+	_ caddyfile.Unmarshaler = (*IssuerConfig)(nil)
 )

@@ -30,7 +30,7 @@ import (
 //		profile           fapi2
 //		scope_claim       string|array
 //	}
-func (i *Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := caddyfileutil.ParseString(d, &i.URL, tokens.CheckIssuerURL); err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func checkAlgorithm(name string) error {
 	return err
 }
 
-func (i *Issuer) parseResource(d *caddyfile.Dispenser) error {
+func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 	var resource Resource
 	if !d.AllArgs(&resource.Name) {
 		return d.ArgErr()

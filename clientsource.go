@@ -104,7 +104,7 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 			return app.Fetch(ctx, address, limit)
 		},
 		Use: func(registry *clients.Registry) error {
-			return realm.change(func(p *parts) { p.registry = registry })
+			return realm.change(func(c *components) { c.registry = registry })
 		},
 		Report: func(source, place string, err error) {
 			if err != nil {

@@ -93,7 +93,7 @@ func (f *ForwardToken) check() error {
 
 // provision makes the minter of a directive's tokens.
 func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error) {
-	if realm.authority == nil {
+	if realm.issuer == nil {
 		return nil, fmt.Errorf("realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", realm.name)
 	}
 	if f.Audience == "" { // check tells, but Validate comes later
@@ -121,17 +121,17 @@ func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error)
 // that takes those would take these.
 func (a *App) checkGatewayAudience(audience string) error {
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		authority := a.Realms[name].authority
-		if authority == nil {
+		issuer := a.Realms[name].issuer
+		if issuer == nil {
 			continue
 		}
 		taken := ""
 		switch {
-		case audience == authority.url:
+		case audience == issuer.url:
 			taken = "the issuer"
-		case slices.Contains(authority.config.Audience, audience):
+		case slices.Contains(issuer.config.Audience, audience):
 			taken = "an audience of the issuer"
-		case slices.ContainsFunc(authority.config.Resources, func(r tokens.Resource) bool { return r.Name == audience }):
+		case slices.ContainsFunc(issuer.config.Resources, func(r tokens.Resource) bool { return r.Name == audience }):
 			taken = "a resource"
 		}
 		if taken != "" {

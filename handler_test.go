@@ -58,9 +58,9 @@ func TestC3_ResumedSession(t *testing.T) {
 		}
 	}
 	// who is disabled is refused on the session that admitted it
-	changed := handler.realm.current.Load().parts
+	changed := handler.realm.current.Load().components
 	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(leaf.Cert.Raw)}, Disabled: true})
-	if err := handler.realm.change(func(p *parts) { *p = changed }); err != nil {
+	if err := handler.realm.change(func(c *components) { *c = changed }); err != nil {
 		t.Fatal(err)
 	}
 	if got := ask(leaf); got != refusedWord {

@@ -51,17 +51,17 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if h.app, h.realm, err = findRealm(ctx, "mtls_issuer", h.Realm); err != nil {
 		return err
 	}
-	if h.realm.authority == nil {
+	if h.realm.issuer == nil {
 		return fmt.Errorf("mtls_issuer: realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
 	}
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return fmt.Errorf("mtls_issuer: %w", err)
 	}
 	// with an alias elsewhere, certificates are another site's business
-	if alias := h.realm.authority.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
+	if alias := h.realm.issuer.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
 		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	}
-	warnCertificateRequired(ctx, h.app.logger, h.realm.authority.url)
+	warnCertificateRequired(ctx, h.app.logger, h.realm.issuer.url)
 	return nil
 }
 
@@ -100,7 +100,7 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 		return caddyhttp.Error(http.StatusMethodNotAllowed, errors.New("method_not_allowed"))
 	}
 	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.authority.keys.MaxAge().Seconds())))
+	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.issuer.keys.MaxAge().Seconds())))
 	header.Set("Etag", document.ETag)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document.Body))
 	return nil

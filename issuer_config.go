@@ -12,9 +12,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// Issuer is a realm's token authority: an OAuth 2.0 authorization server
+// IssuerConfig configures a realm's token authority: an OAuth 2.0 authorization server
 // (RFC 6749) whose clients authenticate by certificate (RFC 8705).
-type Issuer struct {
+type IssuerConfig struct {
 	// The issuer identifier: an https URL without query and fragment
 	// (RFC 8414 §2). All endpoints lie below it.
 	URL string `json:"url"`
@@ -82,7 +82,7 @@ type Resource struct {
 }
 
 // expand resolves the placeholders of the issuer's own values.
-func (i Issuer) expand() (Issuer, error) {
+func (i IssuerConfig) expand() (IssuerConfig, error) {
 	i.Audience = slices.Clone(i.Audience)
 	i.Resources = slices.Clone(i.Resources)
 	i.VerifyKeys = slices.Clone(i.VerifyKeys)
@@ -131,7 +131,7 @@ func checkFAPIAlgorithm(algorithm keyring.Algorithm) error {
 
 // checkProfile holds the issuer's settings and keys against its profile. A past
 // key may be of any kind: its tokens end.
-func (i *Issuer) checkProfile(keys *keyring.Source) error {
+func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 	if i.Profile == "" {
 		return nil
 	}

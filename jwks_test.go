@@ -24,7 +24,7 @@ func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
 	if got := fetches.Load(); got != 0 || realm.directory.Unfetched() != 1 {
 		t.Errorf("%d fetches", got)
 	}
-	registry := realm.current.Load().parts.registry
+	registry := realm.current.Load().registry
 	if a := registry.Client("a"); a == nil || len(registry.Listed(a)) != 0 || registry.HasPins() || a.Credentials[0].Kind != clients.KindJWKS {
 		t.Errorf("client %+v", a)
 	}

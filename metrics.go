@@ -66,15 +66,15 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 			instant(metrics.SourceLastSuccess, pool.LastSuccess(), name, pool.Word())
 		}
 		if realm.shadow != nil {
-			number(metrics.ShadowFailingClients, realm.shadow.Failing(realm.current.Load().parts.registry, a.Now()), name)
+			number(metrics.ShadowFailingClients, realm.shadow.Failing(realm.current.Load().registry, a.Now()), name)
 		}
-		if realm.authority == nil {
+		if realm.issuer == nil {
 			continue
 		}
-		for state, count := range realm.authority.countKeys() {
+		for state, count := range realm.issuer.countKeys() {
 			number(metrics.SigningKeys, count, name, state)
 		}
-		instant(metrics.SourceLastSuccess, realm.authority.keys.LastRead(), name, sourceSigningKeys)
-		instant(metrics.SourceLastSuccess, realm.authority.revocations.LastRead(), name, sourceRevokedTokens)
+		instant(metrics.SourceLastSuccess, realm.issuer.keys.LastRead(), name, sourceSigningKeys)
+		instant(metrics.SourceLastSuccess, realm.issuer.revokedTokens.LastRead(), name, sourceRevokedTokens)
 	}
 }

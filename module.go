@@ -137,8 +137,8 @@ func (a *App) Stop() error {
 	defer cancel()
 	a.refusals.close(ctx)
 	for _, realm := range a.Realms {
-		if realm.authority != nil {
-			realm.authority.keys.Wait(ctx)
+		if realm.issuer != nil {
+			realm.issuer.keys.Wait(ctx)
 		}
 	}
 	return nil

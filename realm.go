@@ -66,7 +66,7 @@ type Realm struct {
 	ForwardedCertificate *ForwardedCertificate `json:"forwarded_certificate,omitempty"`
 
 	// The realm's token issuer, for the `mtls_issuer` handler.
-	Issuer *Issuer `json:"issuer,omitempty"`
+	Issuer *IssuerConfig `json:"issuer,omitempty"`
 
 	name    string
 	app     *App
@@ -87,8 +87,8 @@ type Realm struct {
 	certificateHeaders authn.CertificateHeaderCache
 	// proxyCertificates is nil where no proxy may forward certificates
 	proxyCertificates *proxyCertificates
-	// authority is nil where no issuer is configured
-	authority *authority
+	// issuer is nil where no issuer is configured
+	issuer *realmIssuer
 }
 
 // checkRealmName reports why name cannot be the name of a realm. It becomes
@@ -149,7 +149,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
-	first, err := realm.build(parts{registry: realm.directory.Registry(), trust: anchors, shadow: shadow})
+	first, err := realm.build(components{registry: realm.directory.Registry(), trust: anchors, shadow: shadow})
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 	}
 	anchors = new(trustpool.Trust)
 	if realm.TrustPoolRaw != nil {
-		anchors, err = realm.loadTrust(wordTrustPool, realm.TrustPoolRaw, func(p *parts, t *trustpool.Trust) { p.trust = t })
+		anchors, err = realm.loadTrust(wordTrustPool, realm.TrustPoolRaw, func(c *components, t *trustpool.Trust) { c.trust = t })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -196,7 +196,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		if realm.TrustPoolRaw == nil {
 			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool that it could take the place of; add one, or make it the trust_pool")
 		}
-		shadow, err = realm.loadTrust(wordShadowPool, realm.ShadowTrustPoolRaw, func(p *parts, t *trustpool.Trust) { p.shadow = t })
+		shadow, err = realm.loadTrust(wordShadowPool, realm.ShadowTrustPoolRaw, func(c *components, t *trustpool.Trust) { c.shadow = t })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -212,7 +212,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 	return anchors, shadow, nil
 }
 
-func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*parts, *trustpool.Trust)) (*trustpool.Trust, error) {
+func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*components, *trustpool.Trust)) (*trustpool.Trust, error) {
 	app := realm.app
 	pool, err := trustpool.Load(trustpool.Config{
 		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
@@ -220,7 +220,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*parts,
 		Now:    func() time.Time { return app.Now() },
 		Logger: app.logger.With(zap.String("realm", realm.name)),
 		Use: func(t *trustpool.Trust) error {
-			return realm.change(func(p *parts) { set(p, t) })
+			return realm.change(func(c *components) { set(c, t) })
 		},
 	})
 	if err != nil {

@@ -12,16 +12,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// authority is a realm's issuer at work: what stays the same while clients come
+// realmIssuer is a realm's issuer at work: what stays the same while clients come
 // and go.
-type authority struct {
+type realmIssuer struct {
 	url    string
 	config tokens.IssuerConfig
 	keys   *keyring.Source
 	// fixed is the id of the key in signing_key, "" for managed keys.
 	fixed string
-	// revocations are the tokens that were revoked
-	revocations *tokens.Revocations
+	// revokedTokens are the tokens that have been revoked
+	revokedTokens *tokens.Revocations
 }
 
 func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
@@ -32,14 +32,14 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 	if err := tokens.CheckIssuerURL(config.URL); err != nil {
 		return fmt.Errorf("issuer '%s': %w", config.URL, err)
 	}
-	a := &authority{url: config.URL}
+	a := &realmIssuer{url: config.URL}
 	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
 		return err
 	}
 	if err := config.checkProfile(a.keys); err != nil {
 		return err
 	}
-	if a.revocations, err = realm.loadRevocations(config.URL); err != nil {
+	if a.revokedTokens, err = realm.loadRevocations(config.URL); err != nil {
 		return err
 	}
 	a.config = tokens.IssuerConfig{
@@ -48,19 +48,19 @@ func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
 		MTLSAlias:   config.MTLSAlias,
 		Audience:    config.Audience,
 		ScopeClaim:  config.ScopeClaim,
-		Revocations: a.revocations,
+		Revocations: a.revokedTokens,
 		Now:         realm.app.Now,
 	}
 	for _, resource := range config.Resources {
 		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
 	}
-	realm.authority = a
+	realm.issuer = a
 	return nil
 }
 
 // issuer returns the authorization server of these clients: what they can have,
 // and how they can authenticate, is in its metadata.
-func (a *authority) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
+func (a *realmIssuer) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
 	config := a.config
 	config.Scopes = registry.Scopes()
 	config.Registered = func(id string) bool {
@@ -110,20 +110,20 @@ func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens
 func (a *App) checkIssuers() error {
 	urls, keys := make(map[string]string), make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		authority := a.Realms[name].authority
-		if authority == nil {
+		issuer := a.Realms[name].issuer
+		if issuer == nil {
 			continue
 		}
 		// libraries and people take one for the other
-		url := strings.TrimSuffix(strings.ToLower(authority.url), "/")
+		url := strings.TrimSuffix(strings.ToLower(issuer.url), "/")
 		if other, twice := urls[url]; twice {
-			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, authority.url, other)
+			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, issuer.url, other)
 		}
 		urls[url] = name
-		if other, twice := keys[authority.fixed]; twice && authority.fixed != "" {
+		if other, twice := keys[issuer.fixed]; twice && issuer.fixed != "" {
 			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
 		}
-		keys[authority.fixed] = name
+		keys[issuer.fixed] = name
 	}
 	return nil
 }

@@ -24,8 +24,8 @@ const (
 func (realm *Realm) loadRevocations(issuer string) (*tokens.Revocations, error) {
 	logger := realm.app.logger
 	var before *tokens.Revocations
-	if running := realm.running(); running != nil && running.authority != nil {
-		before = running.authority.revocations
+	if running := realm.running(); running != nil && running.issuer != nil {
+		before = running.issuer.revokedTokens
 	}
 	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
 		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
@@ -55,7 +55,7 @@ func (realm *Realm) reportRevocations(list *tokens.Revocations, err error) {
 // keepRevocations learns of the tokens that other nodes have revoked, and
 // removes from storage what has expired. A failure is logged when it begins.
 func (realm *Realm) keepRevocations(ctx context.Context) {
-	list := realm.authority.revocations
+	list := realm.issuer.revokedTokens
 	ticker := time.NewTicker(revokedPoll)
 	defer ticker.Stop()
 	failing := false

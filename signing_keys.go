@@ -14,7 +14,7 @@ import (
 )
 
 // checkRotation reports what is wrong with how keys rotate.
-func (i *Issuer) checkRotation() error {
+func (i *IssuerConfig) checkRotation() error {
 	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
 		return errors.New("rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key")
 	}
@@ -23,7 +23,7 @@ func (i *Issuer) checkRotation() error {
 
 // signingKeys reads the configured key, or what storage holds. Keys are not
 // made here, for a configuration may be provisioned only to validate it.
-func (realm *Realm) signingKeys(config Issuer, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
+func (realm *Realm) signingKeys(config IssuerConfig, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
 	var algorithm keyring.Algorithm
 	if config.SigningAlgorithm != "" {
 		if algorithm, err = keyring.ParseAlgorithm(config.SigningAlgorithm); err != nil {
@@ -92,7 +92,7 @@ func readVerifyKeys(files []string) ([]*keyring.VerifyKey, error) {
 }
 
 // longestToken is the longest lifetime that a token of the realm can have.
-func longestToken(config Issuer, registry *clients.Registry) time.Duration {
+func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration {
 	longest := time.Duration(config.TokenLifetime)
 	for client := range registry.All() {
 		longest = max(longest, client.TokenLifetime)
@@ -103,8 +103,8 @@ func longestToken(config Issuer, registry *clients.Registry) time.Duration {
 // runningKeys are the keys of the configuration that is about to be replaced,
 // or nil.
 func (realm *Realm) runningKeys() *keyring.Source {
-	if running := realm.running(); running != nil && running.authority != nil {
-		return running.authority.keys
+	if running := realm.running(); running != nil && running.issuer != nil {
+		return running.issuer.keys
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (realm *Realm) reportKeys(event, key string, err error) {
 }
 
 // countKeys returns how many keys there are of each state.
-func (a *authority) countKeys() map[string]int {
+func (a *realmIssuer) countKeys() map[string]int {
 	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
 	for _, info := range a.keys.Infos() {
 		count[info.State]++

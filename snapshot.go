@@ -16,9 +16,9 @@ import (
 // maxWarnedClients is how many clients a warning names.
 const maxWarnedClients = 20
 
-// parts are what a realm's decisions are made of. Each of them can change
+// components are what a realm's decisions are made of. Each of them can change
 // while the realm is in use.
-type parts struct {
+type components struct {
 	registry *clients.Registry
 	trust    *trustpool.Trust // without a trust pool, it is the zero Trust
 	shadow   *trustpool.Trust // nil without a shadow trust pool
@@ -29,7 +29,7 @@ type parts struct {
 // that the next request of every connection is decided by it.
 type snapshot struct {
 	*authn.Authenticator
-	parts parts
+	components
 	// issuer is nil where none is configured
 	issuer *tokens.Issuer
 	grants map[*clients.Client]tokens.Grant
@@ -37,10 +37,10 @@ type snapshot struct {
 
 // change replaces parts of what the realm decides by. If the new parts do not
 // fit together, everything stays as it is and the error says why.
-func (realm *Realm) change(update func(*parts)) error {
+func (realm *Realm) change(update func(*components)) error {
 	realm.changing.Lock()
 	defer realm.changing.Unlock()
-	next := realm.current.Load().parts
+	next := realm.current.Load().components
 	update(&next)
 	built, err := realm.build(next)
 	if err != nil {
@@ -54,52 +54,52 @@ func (realm *Realm) change(update func(*parts)) error {
 }
 
 // build makes a snapshot of parts that fit together.
-func (realm *Realm) build(p parts) (*snapshot, error) {
+func (realm *Realm) build(c components) (*snapshot, error) {
 	before := realm.current.Load()
-	if err := realm.checkTrust(p.registry, p.trust, wordTrustPool, before != nil && before.parts.trust == p.trust); err != nil {
+	if err := realm.checkTrust(c.registry, c.trust, wordTrustPool, before != nil && before.trust == c.trust); err != nil {
 		return nil, err
 	}
-	if p.shadow != nil {
-		if err := realm.checkTrust(p.registry, p.shadow, wordShadowPool, true); err != nil {
+	if c.shadow != nil {
+		if err := realm.checkTrust(c.registry, c.shadow, wordShadowPool, true); err != nil {
 			return nil, err
 		}
 	}
-	if err := realm.checkProfile(p.registry); err != nil {
+	if err := realm.checkProfile(c.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	config := authn.Config{
-		Registry: p.registry, Trust: p.trust.Pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
+		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
 		StrongKeys: realm.fapi2(), Now: realm.app.Now,
 	}
-	if p.shadow != nil {
-		config.ShadowTrust = p.shadow.Pool
+	if c.shadow != nil {
+		config.ShadowTrust = c.shadow.Pool
 	}
 	if realm.revocation != nil {
 		config.Revocation = realm.revocation.checker
 	}
-	s := &snapshot{Authenticator: authn.New(config), parts: p}
+	s := &snapshot{Authenticator: authn.New(config), components: c}
 	switch {
 	case realm.app.withoutIssuers:
 		return s, nil
-	case realm.authority == nil:
-		return s, checkResources(p.registry, nil)
+	case realm.issuer == nil:
+		return s, checkResources(c.registry, nil)
 	}
 	var prepared map[*clients.Client]tokens.Grant
 	if before != nil {
 		prepared = before.grants
 	}
-	if before != nil && before.parts.registry == p.registry {
+	if before != nil && before.registry == c.registry {
 		s.issuer, s.grants = before.issuer, before.grants
 		return s, nil
 	}
 	var err error
-	if s.issuer, err = realm.authority.issuer(p.registry); err != nil {
+	if s.issuer, err = realm.issuer.issuer(c.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	if err = checkResources(p.registry, s.issuer); err != nil {
+	if err = checkResources(c.registry, s.issuer); err != nil {
 		return nil, err
 	}
-	if s.grants, err = prepareGrants(p.registry, prepared); err != nil {
+	if s.grants, err = prepareGrants(c.registry, prepared); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	return s, nil

@@ -16,8 +16,8 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 	realm := shadowedRealm(t, ca)
 	before := realm.current.Load()
 	use := func(system bool) error {
-		return realm.change(func(p *parts) {
-			p.trust = &trustpool.Trust{Pool: validators.NewTrustPool(other.Pool()), System: system}
+		return realm.change(func(c *components) {
+			c.trust = &trustpool.Trust{Pool: validators.NewTrustPool(other.Pool()), System: system}
 		})
 	}
 	wantError(t, use(true), "client 'a': under trust_pool system any public CA could issue its name; add issued_by")

@@ -86,7 +86,7 @@ func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
 	if !ok || !realm.fapi2() {
 		return nil
 	}
-	for _, place := range []string{realm.authority.url, realm.authority.config.MTLSAlias} {
+	for _, place := range []string{realm.issuer.url, realm.issuer.config.MTLSAlias} {
 		parsed, err := url.Parse(place)
 		if err != nil || place == "" {
 			continue

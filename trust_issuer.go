@@ -74,8 +74,8 @@ type TrustedIssuer struct {
 	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 }
 
-// acceptedIssuer is who can verify a token.
-type acceptedIssuer struct {
+// trustedVerifier is who can verify a token.
+type trustedVerifier struct {
 	issuer   string
 	prefix   string
 	verifier *tokens.Verifier
@@ -152,18 +152,18 @@ func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 
 // acceptIssuers makes the verifiers of all issuers whose tokens are admitted.
 func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
-	authority := h.realm.authority
+	issuer := h.realm.issuer
 	switch {
-	case authority == nil && len(h.TrustIssuers) == 0:
+	case issuer == nil && len(h.TrustIssuers) == 0:
 		return fmt.Errorf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
-	case authority == nil && len(h.Audience) > 0:
+	case issuer == nil && len(h.Audience) > 0:
 		return fmt.Errorf("audience is about the tokens of realm '%s', which has no issuer; put it into trust_issuer", h.realm.name)
-	case authority != nil:
+	case issuer != nil:
 		audience, err := h.ownAudience()
 		if err != nil {
 			return err
 		}
-		err = h.accept(&acceptedIssuer{issuer: authority.url, own: true}, tokens.VerifierConfig{Keys: authority.keys, Audiences: audience})
+		err = h.accept(&trustedVerifier{issuer: issuer.url, own: true}, tokens.VerifierConfig{Keys: issuer.keys, Audiences: audience})
 		if err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 
 // ownAudience is the audience of the realm's tokens.
 func (h *BearerHandler) ownAudience() ([]string, error) {
-	config := h.realm.authority.config
+	config := h.realm.issuer.config
 	switch {
 	case len(h.Audience) > 0:
 		return expandAll("audience", h.Audience)
@@ -194,7 +194,7 @@ func errSeveralAPIs(realm string) error {
 	return fmt.Errorf("the issuer of realm '%s' has resources, so tokens are for several APIs; say with 'audience' which one this is", realm)
 }
 
-func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierConfig) error {
+func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierConfig) error {
 	for _, audience := range config.Audiences {
 		if err := h.app.declared.reserveAudience(audience, "mtls_bearer"); err != nil {
 			return err
@@ -205,7 +205,7 @@ func (h *BearerHandler) accept(issuer *acceptedIssuer, config tokens.VerifierCon
 	if issuer.verifier, err = tokens.NewVerifier(config); err != nil {
 		return err
 	}
-	h.issuers = append(h.issuers, issuer)
+	h.verifiers = append(h.verifiers, issuer)
 	return nil
 }
 
@@ -214,7 +214,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range h.issuers {
+	for _, other := range h.verifiers {
 		if other.issuer == config.Issuer {
 			return errors.New("it is the issuer of the realm, or named twice; remove one")
 		}
@@ -232,7 +232,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	if config.AllowUnbound {
 		h.app.logger.Warn("allow_unbound admits tokens that work for whoever steals them", zap.String("issuer", config.Issuer))
 	}
-	return h.accept(&acceptedIssuer{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
+	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }
 
 // remoteKey tells whose keys are the same.

@@ -36,7 +36,7 @@ type gatewayMinter struct {
 // warmTokens are the tokens of what the realm decides by at one moment. They
 // are lost with it.
 type warmTokens struct {
-	found *snapshot
+	decidedBy *snapshot
 	cache.Table[warmToken]
 }
 
@@ -52,9 +52,9 @@ type warmToken struct {
 	refreshing               atomic.Bool
 }
 
-func newWarmTokens(found *snapshot) *warmTokens {
-	size := min(max(minWarmTokens, 2*found.parts.registry.Len()), maxWarmTokens)
-	return &warmTokens{found: found, Table: cache.New[warmToken](size)}
+func newWarmTokens(decidedBy *snapshot) *warmTokens {
+	size := min(max(minWarmTokens, 2*decidedBy.registry.Len()), maxWarmTokens)
+	return &warmTokens{decidedBy: decidedBy, Table: cache.New[warmToken](size)}
 }
 
 func hashThumbprint(thumbprint string) uint64 { return maphash.String(cache.Seed, thumbprint) }
@@ -81,7 +81,7 @@ func (t *warmTokens) put(token *warmToken) {
 // nothing to sign with.
 func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *validators.Refusal, *tokens.Error) {
 	client, now := id.Client(), m.now()
-	warm := m.warmIn(id.decidedBy)
+	warm := m.warmFor(id.decidedBy)
 	var token *warmToken
 	if warm != nil {
 		token = warm.get(client, id.Thumbprint)
@@ -113,21 +113,21 @@ func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	if now.Before(token.issued) || !now.Before(token.expires) {
 		return false
 	}
-	_, published := m.realm.authority.keys.PublicKey(token.keyID, "")
+	_, published := m.realm.issuer.keys.PublicKey(token.keyID, "")
 	return published
 }
 
-// warmIn returns the tokens of what the request was decided by, or nil where
+// warmFor returns the tokens of what the request was decided by, or nil where
 // that is no longer what the realm decides by.
-func (m *gatewayMinter) warmIn(found *snapshot) *warmTokens {
+func (m *gatewayMinter) warmFor(decidedBy *snapshot) *warmTokens {
 	warm := m.warm.Load()
-	if warm != nil && warm.found == found {
+	if warm != nil && warm.decidedBy == decidedBy {
 		return warm
 	}
-	if m.realm.current.Load() != found {
+	if m.realm.current.Load() != decidedBy {
 		return nil
 	}
-	next := newWarmTokens(found)
+	next := newWarmTokens(decidedBy)
 	if m.warm.CompareAndSwap(warm, next) {
 		return next
 	}

@@ -40,7 +40,7 @@ func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) 
 	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
 	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: metrics.NewRealm("default")}
 	keys := keyring.Fixed(newKeyring(t))
-	realm.authority = &authority{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
+	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
 	r := &minterRig{
 		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
 		t:             t, clock: clock, leaf: leaf,
@@ -54,7 +54,7 @@ func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
 	record.Scope = "read write"
-	built, err := r.realm.build(parts{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
+	built, err := r.realm.build(components{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
 		t.Errorf("%v %v", refusal, failure)
 	}
-	if r.warm.Load().found == old.decidedBy || r.ask() != second {
+	if r.warm.Load().decidedBy == old.decidedBy || r.ask() != second {
 		t.Error("the tokens of what was replaced are back")
 	}
 }
@@ -130,7 +130,7 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 func TestWarmTokenOfARetiredKey(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
-	r.realm.authority.keys = keyring.Fixed(newKeyring(t))
+	r.realm.issuer.keys = keyring.Fixed(newKeyring(t))
 	if r.ask() == first {
 		t.Error("a token of a retired key is used")
 	}

@@ -74,7 +74,7 @@ func benchHandler(b *testing.B, leaf *testpki.Leaf, h *mtlsauth.Handler) *mtlsau
 		Clients: []clients.Record{{
 			ClientID: "client", Thumbprints: clients.Strings{validators.ThumbprintOf(leaf.Cert.Raw).String()},
 		}},
-		Issuer: &mtlsauth.Issuer{URL: "https://auth.example.com", SigningKey: key},
+		Issuer: &mtlsauth.IssuerConfig{URL: "https://auth.example.com", SigningKey: key},
 	}}}
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		Admin:   &caddy.AdminConfig{Disabled: true},
