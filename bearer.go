@@ -104,7 +104,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
-	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.proxyCertificates.headerNames())
+	h.compileHeaders(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.proxyCertificates.headerNames())
 	if err := h.acceptIssuers(ctx); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
@@ -169,7 +169,7 @@ func (h *BearerHandler) check() error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	state := stateOf(h.app, r)
-	h.strip(state, r)
+	h.stripProtected(state, r)
 	onlyAuthorization.StripHop(r)
 	state.clear()
 
@@ -184,7 +184,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	if refusal == nil {
 		h.results.Count("")
 		state.admitBearer(h.realm, bearer)
-		h.set(state, r)
+		h.setIdentity(state, r)
 		return next.ServeHTTP(w, r)
 	}
 	h.results.Count(refusal.Reason)

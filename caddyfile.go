@@ -162,7 +162,7 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "crl":
 			err = caddyfileutil.ParseList(d, &c.CRL, func(place string) error {
 				if !strings.Contains(place, "://") {
@@ -179,7 +179,7 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "deny":
 			err = caddyfileutil.ParseString(d, &c.Deny, nil)
 		default:
-			err = d.Errf("unrecognized revocation option '%s'", word)
+			err = d.Errf("unrecognized revocation option '%s'", option)
 		}
 		if err != nil {
 			return err
@@ -207,7 +207,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "from":
 			err = caddyfileutil.ParseList(d, &c.From, func(from string) error {
 				_, err := parseFrom(from)
@@ -218,7 +218,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 		case "header":
 			err = caddyfileutil.ParseString(d, &c.Header, headerguard.CheckName)
 		default:
-			err = d.Errf("unrecognized forwarded_certificate option '%s'", word)
+			err = d.Errf("unrecognized forwarded_certificate option '%s'", option)
 		}
 		if err != nil {
 			return err

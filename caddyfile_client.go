@@ -47,7 +47,7 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	var scopes, defaults []string
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "subject":
 			err = parseCredential(d, &record.SubjectDN, clients.CheckSubject)
 		case "san_dns":
@@ -87,7 +87,7 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		case "disabled":
 			err = caddyfileutil.ParseFlag(d, &record.Disabled)
 		default:
-			err = d.Errf("unrecognized client option '%s'", word)
+			err = d.Errf("unrecognized client option '%s'", option)
 		}
 		if err != nil {
 			return record, err
@@ -107,8 +107,8 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 
 // parseCredential reads a word that has one argument and may stand several times.
 func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
-	if word := d.Val(); word == "subject" && d.CountRemainingArgs() > 1 {
-		return d.Errf("a subject with spaces needs quotes: %s \"%s\"", word, strings.Join(d.RemainingArgs(), " "))
+	if option := d.Val(); option == "subject" && d.CountRemainingArgs() > 1 {
+		return d.Errf("a subject with spaces needs quotes: %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
 	}
 	if d.CountRemainingArgs() != 1 {
 		return d.ArgErr()
@@ -118,15 +118,15 @@ func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(s
 
 // parsePin reads a hash that may have an end: <hash> [until <time>].
 func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
-	word := d.Val()
+	option := d.Val()
 	if count := d.CountRemainingArgs(); count != 1 && count != 3 {
 		return d.ArgErr()
 	}
 	args := d.RemainingArgs()
 	if len(args) == 3 && args[1] != "until" {
-		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", word, args[1], word)
+		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", option, args[1], option)
 	}
-	return caddyfileutil.AppendValue(d, list, word, strings.Join(args, " "), check)
+	return caddyfileutil.AppendValue(d, list, option, strings.Join(args, " "), check)
 }
 
 // parseJWKS reads where the client's JWK Set is. There is one, for a set has as

@@ -53,7 +53,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "realm":
 			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
 		case "allow":
@@ -72,12 +72,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = caddyfileutil.ParseFlag(d, &h.ForwardCertificate)
 		case "forward_token":
 			if h.ForwardToken != nil {
-				return d.Errf("duplicate option '%s'", word)
+				return d.Errf("duplicate option '%s'", option)
 			}
 			h.ForwardToken = new(ForwardToken)
 			err = h.ForwardToken.UnmarshalCaddyfile(d)
 		default:
-			err = d.Errf("unrecognized subdirective '%s'", word)
+			err = d.Errf("unrecognized subdirective '%s'", option)
 		}
 		if err != nil {
 			return err
@@ -108,7 +108,7 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "audience":
 			err = caddyfileutil.ParseString(d, &f.Audience, nil)
 		case "scopes":
@@ -116,7 +116,7 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "lifetime":
 			err = caddyfileutil.ParseDuration(d, &f.Lifetime, checkGatewayLifetime)
 		default:
-			err = d.Errf("unrecognized forward_token option '%s'", word)
+			err = d.Errf("unrecognized forward_token option '%s'", option)
 		}
 		if err != nil {
 			return err
@@ -177,13 +177,13 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "realm":
 			if err := caddyfileutil.ParseString(d, &h.Realm, checkRealmName); err != nil {
 				return err
 			}
 		default:
-			return d.Errf("unrecognized subdirective '%s'", word)
+			return d.Errf("unrecognized subdirective '%s'", option)
 		}
 	}
 	return nil
@@ -238,7 +238,7 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "realm":
 			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
 		case "trust_issuer":
@@ -254,7 +254,7 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "keep_header":
 			err = caddyfileutil.ParseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
 		default:
-			err = d.Errf("unrecognized subdirective '%s'", word)
+			err = d.Errf("unrecognized subdirective '%s'", option)
 		}
 		if err != nil {
 			return err
@@ -273,7 +273,7 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "jwks_uri":
 			err = caddyfileutil.ParseString(d, &i.JWKSURI, tokens.CheckJWKSURI)
 		case "audience":
@@ -293,11 +293,11 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = caddyfileutil.ParseFlag(d, &i.AllowUnbound)
 		case "trust_pool":
 			if i.TrustPoolRaw != nil {
-				return d.Errf("duplicate option '%s'", word)
+				return d.Errf("duplicate option '%s'", option)
 			}
 			i.TrustPoolRaw, err = parseTrustPool(d)
 		default:
-			err = d.Errf("unrecognized trust_issuer option '%s'", word)
+			err = d.Errf("unrecognized trust_issuer option '%s'", option)
 		}
 		if err != nil {
 			return err

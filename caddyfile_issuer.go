@@ -36,7 +36,7 @@ func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "token_lifetime":
 			err = caddyfileutil.ParseDuration(d, &i.TokenLifetime, checkTokenLifetime)
 		case "signing_algorithm":
@@ -60,7 +60,7 @@ func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "scope_claim":
 			err = caddyfileutil.ParseString(d, &i.ScopeClaim, tokens.CheckScopeClaim)
 		default:
-			err = d.Errf("unrecognized issuer option '%s'", word)
+			err = d.Errf("unrecognized issuer option '%s'", option)
 		}
 		if err != nil {
 			return err
@@ -89,13 +89,13 @@ func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 		return d.Err("a resource has no name; give it the URL of the API")
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
+		switch option := d.Val(); option {
 		case "scopes":
 			if err := caddyfileutil.ParseScopes(d, &resource.Scopes); err != nil {
 				return err
 			}
 		default:
-			return d.Errf("unrecognized resource option '%s'", word)
+			return d.Errf("unrecognized resource option '%s'", option)
 		}
 	}
 	for _, other := range i.Resources {

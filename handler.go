@@ -138,7 +138,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
 	}
-	h.compile(&h.app.declared, h.HeaderUp, h.KeepHeader, h.upstreamHeaders(), h.realm.proxyCertificates.headerNames())
+	h.compileHeaders(&h.app.declared, h.HeaderUp, h.KeepHeader, h.upstreamHeaders(), h.realm.proxyCertificates.headerNames())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }
@@ -157,7 +157,7 @@ func (h *Handler) Validate() error {
 		set, err = h.checkUpstreamHeaders(set)
 	}
 	if err == nil {
-		err = checkKeptNames(h.KeepHeader, set)
+		err = checkKeepHeader(h.KeepHeader, set)
 	}
 	if err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)
@@ -178,7 +178,7 @@ func (h *Handler) Validate() error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	state := stateOf(h.app, r)
-	h.strip(state, r)
+	h.stripProtected(state, r)
 	state.clear()
 
 	if err := h.app.refuseTunnel(w, r); err != nil {
@@ -201,7 +201,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal == nil {
 		h.realm.metrics.Certificates.Count("")
 		state.admit(h.realm, id)
-		h.set(state, r)
+		h.setIdentity(state, r)
 		h.setUpstreamHeaders(r.Header, id, token)
 		return h.pass(w, r, next)
 	}

@@ -16,6 +16,12 @@ const (
 	clientIDPlaceholder   = "{http.mtls.client_id}"
 )
 
+// The headers in which the upstream gets the certificate (RFC 9440 §2).
+const (
+	clientCertHeader      = "Client-Cert"
+	clientCertChainHeader = "Client-Cert-Chain"
+)
+
 // identityHeaders are the headers in which a directive tells the API behind who
 // the client is, and those that callers may not send to it.
 type identityHeaders struct {
@@ -35,7 +41,7 @@ func checkIdentityHeaders(headerUp map[string]string, keep []string) error {
 	if err != nil {
 		return err
 	}
-	return checkKeptNames(keep, set)
+	return checkKeepHeader(keep, set)
 }
 
 // checkHeaderUp reports what is wrong with header_up, and returns the headers
@@ -59,9 +65,9 @@ func checkHeaderUp(headerUp map[string]string) (set []string, err error) {
 	return set, nil
 }
 
-// checkKeptNames reports what is wrong with keep_header beside the headers that
+// checkKeepHeader reports what is wrong with keep_header beside the headers that
 // are set.
-func checkKeptNames(keep, set []string) error {
+func checkKeepHeader(keep, set []string) error {
 	for _, name := range keep {
 		if err := headerguard.CheckKept(name, set); err != nil {
 			return fmt.Errorf("keep_header: %w", err)
@@ -81,10 +87,10 @@ func checkProxyHeadersKept(realm *Realm, keep []string) error {
 	return nil
 }
 
-// compile prepares header_up and keep_header. The directive also sets the
+// compileHeaders prepares header_up and keep_header. The directive also sets the
 // headers in forwarded, and the realm reads those in read. X-Client-ID is
 // protected in any case: an upstream may read it although nothing sets it.
-func (h *identityHeaders) compile(declared *declarations, headerUp map[string]string, keep, forwarded, read []string) {
+func (h *identityHeaders) compileHeaders(declared *declarations, headerUp map[string]string, keep, forwarded, read []string) {
 	if len(headerUp) == 0 {
 		headerUp = map[string]string{defaultIdentityHeader: clientIDPlaceholder}
 	}
@@ -101,9 +107,9 @@ func (h *identityHeaders) compile(declared *declarations, headerUp map[string]st
 	})
 }
 
-// strip removes what a caller may not send. It comes before anything can fail,
+// stripProtected removes what a caller may not send. It comes before anything can fail,
 // so that no error route sees a forged name.
-func (h *identityHeaders) strip(state *requestState, r *http.Request) {
+func (h *identityHeaders) stripProtected(state *requestState, r *http.Request) {
 	if state.stripped {
 		h.own.Strip(r)
 		return
@@ -112,8 +118,8 @@ func (h *identityHeaders) strip(state *requestState, r *http.Request) {
 	state.stripped = true
 }
 
-// set tells the API behind whom the state has admitted.
-func (h *identityHeaders) set(state *requestState, r *http.Request) {
+// setIdentity tells the API behind whom the state has admitted.
+func (h *identityHeaders) setIdentity(state *requestState, r *http.Request) {
 	for _, header := range h.headers {
 		value := state.clientID()
 		if header.value != clientIDPlaceholder {
@@ -124,5 +130,50 @@ func (h *identityHeaders) set(state *requestState, r *http.Request) {
 		} else {
 			r.Header[header.name] = []string{value}
 		}
+	}
+}
+
+// upstreamHeaders returns the headers in which the upstream gets certificate and
+// token.
+func (h *Handler) upstreamHeaders() []string {
+	var names []string
+	if h.ForwardCertificate {
+		names = append(names, clientCertHeader, clientCertChainHeader)
+	}
+	if h.ForwardToken != nil {
+		names = append(names, h.ForwardToken.header())
+	}
+	return names
+}
+
+// checkUpstreamHeaders adds to the headers that are set those of certificate and
+// token, unless one would be set twice.
+func (h *Handler) checkUpstreamHeaders(set []string) ([]string, error) {
+	if h.ForwardToken != nil {
+		if err := h.ForwardToken.check(); err != nil {
+			return nil, fmt.Errorf("forward_token: %w", err)
+		}
+	}
+	for _, name := range h.upstreamHeaders() {
+		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
+			return nil, fmt.Errorf("header '%s' is that of forward_certificate or forward_token, and it is set as '%s' already; choose another name for one of the two", name, set[i])
+		}
+		set = append(set, name)
+	}
+	return set, nil
+}
+
+// setUpstreamHeaders tells the upstream the certificate and the token of an
+// admitted client.
+func (h *Handler) setUpstreamHeaders(header http.Header, id identity, token string) {
+	if h.ForwardCertificate {
+		values := []string{id.Headers.Cert, id.Headers.Chain}
+		header[clientCertHeader] = values[:1:1]
+		if id.Headers.Chain != "" {
+			header[clientCertChainHeader] = values[1:]
+		}
+	}
+	if h.minter != nil {
+		header[h.minter.header] = []string{token}
 	}
 }
