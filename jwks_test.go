@@ -43,11 +43,11 @@ func TestNearMissOfAJWKS(t *testing.T) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
 	_, refusal, _ = current.Decide(t.Context(), renewed.Presented(), "")
-	if refusal == nil || !strings.Contains(current.Hint(renewed.Presented(), refusal), "the JWKS of client 'a' lists another certificate of the same key, as before a renewal") {
+	if refusal == nil || !strings.Contains(current.Hint(renewed.Presented(), refusal), "the JWKS of client 'a' lists a different certificate with the same key, as before a renewal") {
 		t.Fatalf("refusal %+v", refusal)
 	}
 	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")
-	for _, want := range []string{"the JWKS of client 'a' lists another certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + testpki.HashOf(listed.Cert.Raw) + "'"} {
+	for _, want := range []string{"the JWKS of client 'a' lists a different certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + testpki.HashOf(listed.Cert.Raw) + "'"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("explained as %s, want %s", told, want)
 		}

@@ -230,9 +230,9 @@ func TestRefusalDetails(t *testing.T) {
 		want      string
 	}{
 		{nil, "", "certificate_missing: no certificate was presented"},
-		{shared.Presented(), "", "certificate_ambiguous: the certificate fits client 'a' and client 'b'; the request must name one"},
+		{shared.Presented(), "", "certificate_ambiguous: the certificate matches client 'a' and client 'b'; the request must name one"},
 		{shared.Presented(), "x\ny" + strings.Repeat("z", 500), `client_mismatch: the certificate belongs to client 'a', the request names "x\nyzzz`},
-		{testpki.MustIssue(t, ca, company("x")).Presented(), "", "certificate_unknown: no client of the realm has a credential that fits"},
+		{testpki.MustIssue(t, ca, company("x")).Presented(), "", "certificate_unknown: no client of the realm has a matching credential"},
 		{testpki.MustSelfSigned(t, company("client")).Presented(), "", "certificate_untrusted: x509: certificate signed by unknown authority"},
 	} {
 		_, refusal, _ := auth.Decide(context.Background(), test.presented, test.clientID)

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	refusalMemory      = 60 * time.Second
-	hintWrongIssuer    = "client '%s' fits by its %s, but no certificate of the chain is in its issued_by"
-	hintChainRequired  = "client '%s' fits by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
-	detailNoCredential = "no client of the realm has a credential that fits"
+	refusalMemory       = 60 * time.Second
+	detailWrongIssuer   = "client '%s' matches by its %s, but no certificate of the chain is in its issued_by"
+	detailChainRequired = "client '%s' matches by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
+	detailNoMatch       = "no client of the realm has a matching credential"
 )
 
 // choose decides between the clients that match. Only the client_id of the
@@ -36,7 +36,7 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 		case chosen.Client != m.Client:
 			return admission{}, &validators.Refusal{
 				Reason: validators.CertificateAmbiguous,
-				Detail: fmt.Sprintf("the certificate fits client '%s' and client '%s'; the request must name one", chosen.Client.ID, m.Client.ID),
+				Detail: fmt.Sprintf("the certificate matches client '%s' and client '%s'; the request must name one", chosen.Client.ID, m.Client.ID),
 			}
 		}
 	}
@@ -51,7 +51,7 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 			Detail: fmt.Sprintf("the certificate belongs to client '%s', the request names %.200q", matches[0].Client.ID, clientID),
 		}
 	}
-	return admission{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
+	return admission{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
 }
 
 func disabledClient(matches []admission, clientID string) string {
@@ -130,7 +130,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 // examineNames adds to the verdict what fits a certificate that no pin admits,
 // or returns why nothing does.
 func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
-	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoCredential}
+	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
 	if !a.registry.HasPKI() {
 		return unknown
 	}
@@ -240,9 +240,9 @@ func (c *chainResult) admit(client *clients.Client, v *verdict) []*x509.Certific
 func (c *chainResult) whyNot(cred *clients.Credential) *validators.Refusal {
 	switch {
 	case c.refusal == nil:
-		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(hintWrongIssuer, cred.Client.ID, cred.Kind)}
+		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(detailWrongIssuer, cred.Client.ID, cred.Kind)}
 	case c.refusal.Reason == validators.CertificateUntrusted:
-		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(hintChainRequired, cred.Client.ID, cred.Kind, c.refusal.Detail)}
+		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(detailChainRequired, cred.Client.ID, cred.Kind, c.refusal.Detail)}
 	}
 	return c.refusal
 }

@@ -71,17 +71,17 @@ func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string
 		at = leaf.NotAfter
 	}
 	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
-		return []string{"the certificate ends before it begins, so it is never valid"}
+		return []string{"its notAfter is before its notBefore, so it is never valid"}
 	}
 	v := a.examine(context.Background(), presented, at)
 	refusal := v.refusal
 	if refusal == nil {
 		var match admission
 		if match, refusal = choose(v.matches, clientID); refusal == nil {
-			return []string{fmt.Sprintf("within its validity it is client '%s', by the %s '%s'", match.Client.ID, match.Kind, match.Matched)}
+			return []string{fmt.Sprintf("within its validity period it would be client '%s', by the %s '%s'", match.Client.ID, match.Kind, match.Matched)}
 		}
 	}
-	text := "within its validity it would be refused too: " + refusal.Error()
+	text := "within its validity period it would still be refused: " + refusal.Error()
 	return append([]string{text}, a.Explain(presented, "", refusal, at)...)
 }
 
@@ -94,17 +94,17 @@ func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 			texts = append(texts, endedText(pin))
 			continue
 		}
-		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
+		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
 	}
 	names, noSVID := a.registry.Names(leaf)
 	for _, name := range names {
-		texts = append(texts, fmt.Sprintf("but for that it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
+		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
 	}
 	if len(texts) == 0 && noSVID != nil {
-		texts = append(texts, "but for that a client declares its SPIFFE ID")
+		texts = append(texts, "otherwise a client declares its SPIFFE ID")
 	}
 	if len(texts) == 0 {
-		texts = append(texts, "but for that it would be no client either")
+		texts = append(texts, "otherwise it would still match no client")
 	}
 	return texts
 }

@@ -25,7 +25,7 @@ const (
 	// maxNearNames is how many alternative names are reported.
 	maxNearNames = 4
 
-	onlyWithChain = "', but it counts only with a chain that verifies and meets issued_by"
+	onlyWithChain = "', but it counts only with a verified chain that meets issued_by"
 )
 
 // Hint returns what a refused certificate comes close to, as one text of at most
@@ -54,7 +54,7 @@ func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 	if a.registry.HasPKI() {
 		misses = append(misses, a.nearNames(leaf)...)
 		if itsOwnIssuer {
-			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name")
+			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name")
 		}
 	}
 	return misses
@@ -84,7 +84,7 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 			text = endedText(pin)
 			said = text
 		case needsChain(pin):
-			said = fmt.Sprintf("client '%s' fits by its %s, ", pin.Client.ID, pin.Kind)
+			said = fmt.Sprintf("client '%s' matches by its %s, ", pin.Client.ID, pin.Kind)
 			text = said + "but it has require_chain or issued_by, which the chain does not meet"
 		}
 		if text != "" && !strings.HasPrefix(refusal.Detail, said) {
@@ -98,9 +98,9 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 		misses = append(misses, fmt.Sprintf("the public_key that client '%s' declares is the thumbprint of this certificate; declare it as thumbprint", cred.Client.ID))
 	}
 	if cred := a.registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
-		text := "the certificate file of client '%s' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"%x\""
+		text := "the certificate file of client '%s' has the same key but a different certificate, as after a renewal; name the new file, or declare public_key \"%x\""
 		if cred.Kind == clients.KindJWKS {
-			text = "the JWKS of client '%s' lists another certificate of the same key, as before a renewal; its owner adds the new one to it, or declare public_key \"%x\""
+			text = "the JWKS of client '%s' lists a different certificate with the same key, as before a renewal; have its owner add the new one, or declare public_key \"%x\""
 		}
 		misses = append(misses, fmt.Sprintf(text, cred.Client.ID, key))
 	}
@@ -118,7 +118,7 @@ func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
 			_, pin = a.registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 		}
 		if pin != nil {
-			return fmt.Sprintf("the %s of client '%s' is that of certificate %d of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool",
+			return fmt.Sprintf("the %s of client '%s' is that of certificate %d in the presented chain, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool",
 				pin.Kind, pin.Client.ID, i+1)
 		}
 	}
@@ -141,7 +141,7 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 		case match.Kind == clients.KindSANURI && match.Matched != match.Value:
 			declared = append(declared, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", match.Kind, maxNearName, match.Matched, maxNearName, match.Value, match.Client.ID, onlyWithChain))
 		default:
-			declared = append(declared, fmt.Sprintf("the %s '%.*s' is that of client '%s%s", match.Kind, maxNearName, match.Matched, match.Client.ID, onlyWithChain))
+			declared = append(declared, fmt.Sprintf("the %s '%.*s' is declared by client '%s%s", match.Kind, maxNearName, match.Matched, match.Client.ID, onlyWithChain))
 		}
 	}
 	if notSVID != nil {
@@ -158,7 +158,7 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 	}
 	misses = append(misses, declared...)
 	if namesErr != nil {
-		misses = append(misses, "the alternative names can match no client: "+namesErr.Error())
+		misses = append(misses, "the alternative names cannot match any client: "+namesErr.Error())
 	}
 	return misses
 }
@@ -168,14 +168,14 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known bool) {
 	dn, err := validators.DNFromRaw(leaf.RawSubject)
 	if err != nil {
-		return "the subject can match no client: " + err.Error(), false
+		return "the subject cannot match any client: " + err.Error(), false
 	}
 	if same := a.registry.Subject(dn.Key()); len(same) > 0 {
-		return "the subject is that of client '" + same[0].Client.ID + onlyWithChain, true
+		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain, true
 	}
 	subject := validators.FormatDN(leaf.RawSubject)
 	if reversed := a.registry.Subject(dn.ReversedKey()); len(reversed) > 0 {
-		return "the subject is that of client '" + reversed[0].Client.ID + "' in reverse order; declare it as '" + subject + "' if this is the client", true
+		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
-	return "no client declares the subject '" + subject + "', neither in this order nor in reverse", false
+	return "no client declares the subject '" + subject + "', in this order or in reverse", false
 }

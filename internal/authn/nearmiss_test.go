@@ -70,8 +70,8 @@ func TestNearMisses(t *testing.T) {
 		leaf.Chain = nil
 		return leaf
 	}
-	const untrusted = "', but it counts only with a chain that verifies and meets issued_by"
-	const own = "\nit names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name"
+	const untrusted = "', but it counts only with a verified chain that meets issued_by"
+	const own = "\nit names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name"
 	for _, tc := range []struct {
 		name     string
 		records  []clients.Record
@@ -79,38 +79,38 @@ func TestNearMisses(t *testing.T) {
 		clientID string
 		want     string // lines: the reason, then every sentence
 	}{
-		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
-		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
-		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted +
+		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nclient 'a' declares the subject in reverse order; declare it as 'O=company,CN=client' if this is the client"},
+		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted},
+		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted +
 			"\nthe chain verifies, with the CA 'CN=Test Root CA': issued_by \"" + testpki.HashOf(ca.Cert.RawSubjectPublicKeyInfo) + "\""},
-		{"subject, no intermediate", []clients.Record{client}, alone(testpki.MustIssue(t, sub, company("client"))), "", "certificate_untrusted\nthe subject is that of client 'a" + untrusted},
-		{"two SPIFFE IDs", []clients.Record{uri}, issue(testpki.URIs("spiffe://prod.example/ns/billing/one", "spiffe://prod.example/ns/billing/two")), "", "certificate_unsuitable\nbut for that a client declares its SPIFFE ID"},
-		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', neither in this order nor in reverse"},
-		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is that of client 'a" + untrusted + own},
-		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is that of client 'a" + untrusted + own},
+		{"subject, no intermediate", []clients.Record{client}, alone(testpki.MustIssue(t, sub, company("client"))), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted},
+		{"two SPIFFE IDs", []clients.Record{uri}, issue(testpki.URIs("spiffe://prod.example/ns/billing/one", "spiffe://prod.example/ns/billing/two")), "", "certificate_unsuitable\notherwise a client declares its SPIFFE ID"},
+		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', in this order or in reverse"},
+		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is declared by client 'a" + untrusted + own},
+		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is declared by client 'a" + untrusted + own},
 		{"URI pattern", []clients.Record{uri}, sans(workload), "", "certificate_untrusted\nthe san_uri 'spiffe://prod.example/ns/billing/one' fits 'spiffe://prod.example/ns/billing/*' of client 'a" + untrusted + own},
-		{"unknown names and subject", []clients.Record{dns}, selfSigned(testpki.DNSNames("x.example")), "", "certificate_untrusted\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nno client declares any of the certificate's alternative names" + own},
-		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is that of client 'b" + untrusted + "\nthe san_dns 'one.example.com' is that of client 'a" + untrusted + own},
+		{"unknown names and subject", []clients.Record{dns}, selfSigned(testpki.DNSNames("x.example")), "", "certificate_untrusted\nno client declares the subject 'O=company,CN=client', in this order or in reverse\nno client declares any of the certificate's alternative names" + own},
+		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is declared by client 'b" + untrusted + "\nthe san_dns 'one.example.com' is declared by client 'a" + untrusted + own},
 		{"pin that ended, pins only", []clients.Record{untilEnded}, keyLeaf, "", "certificate_unknown"}, // the detail says it
-		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
-		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' fits by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', neither in this order nor in reverse"},
+		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', in this order or in reverse"},
+		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' matches by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', in this order or in reverse"},
 		{"key declared as thumbprint", []clients.Record{{ClientID: "a", Thumbprints: clients.Strings{keyHash}}}, keyLeaf, "", "certificate_unknown\nthe thumbprint that client 'a' declares is the hash of this certificate's public key; declare it as public_key"},
 		{"thumbprint declared as key", []clients.Record{{ClientID: "a", PublicKeys: clients.Strings{testpki.HashOf(keyLeaf.Cert.Raw)}}}, keyLeaf, "", "certificate_unknown\nthe public_key that client 'a' declares is the thumbprint of this certificate; declare it as thumbprint"},
-		{"renewed", []clients.Record{certificateFile}, renewed, "", "certificate_unknown\nthe certificate file of client 'a' has the same key but is another certificate, as after a renewal; name the new file, or declare public_key \"" + keyHash + "\""},
-		{"pin of a CA", []clients.Record{caPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe thumbprint of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
-		{"pin of a CA's key", []clients.Record{caKeyPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe public_key of client 'a' is that of certificate 2 of those presented, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
-		{"expired", []clients.Record{client}, issue(past), "", "certificate_expired\nwithin its validity it is client 'a', by the subject 'CN=client,O=company'"},
-		{"not yet valid", []clients.Record{client}, issue(future), "", "certificate_expired\nwithin its validity it is client 'a', by the subject 'CN=client,O=company'"},
-		{"expired and disabled", []clients.Record{disabled}, issue(past), "", "certificate_expired\nwithin its validity it would be refused too: client_disabled: client 'a' is disabled"},
-		{"expired and in reverse", []clients.Record{client}, issue(past, reversed), "", "certificate_expired\nwithin its validity it would be refused too: certificate_unknown: no client of the realm has a credential that fits\nthe subject is that of client 'a' in reverse order; declare it as 'O=company,CN=client' if this is the client"},
-		{"never valid", []clients.Record{client}, issue(testpki.Validity(now.Add(-time.Hour), now.Add(-2*time.Hour))), "", "certificate_expired\nthe certificate ends before it begins, so it is never valid"},
-		{"no clientAuth", []clients.Record{client}, issue(testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
-		{"no clientAuth, unknown", []clients.Record{client}, issue(company("stranger"), testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\nbut for that it would be no client either"},
-		{"CA as leaf", []clients.Record{client}, issue(testpki.IsCA(true)), "", "certificate_unsuitable\nbut for that it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
+		{"renewed", []clients.Record{certificateFile}, renewed, "", "certificate_unknown\nthe certificate file of client 'a' has the same key but a different certificate, as after a renewal; name the new file, or declare public_key \"" + keyHash + "\""},
+		{"pin of a CA", []clients.Record{caPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe thumbprint of client 'a' is that of certificate 2 in the presented chain, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
+		{"pin of a CA's key", []clients.Record{caKeyPin}, testpki.MustIssue(t, sub), "", "certificate_unknown\nthe public_key of client 'a' is that of certificate 2 in the presented chain, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool"},
+		{"expired", []clients.Record{client}, issue(past), "", "certificate_expired\nwithin its validity period it would be client 'a', by the subject 'CN=client,O=company'"},
+		{"not yet valid", []clients.Record{client}, issue(future), "", "certificate_expired\nwithin its validity period it would be client 'a', by the subject 'CN=client,O=company'"},
+		{"expired and disabled", []clients.Record{disabled}, issue(past), "", "certificate_expired\nwithin its validity period it would still be refused: client_disabled: client 'a' is disabled"},
+		{"expired and in reverse", []clients.Record{client}, issue(past, reversed), "", "certificate_expired\nwithin its validity period it would still be refused: certificate_unknown: no client of the realm has a matching credential\nclient 'a' declares the subject in reverse order; declare it as 'O=company,CN=client' if this is the client"},
+		{"never valid", []clients.Record{client}, issue(testpki.Validity(now.Add(-time.Hour), now.Add(-2*time.Hour))), "", "certificate_expired\nits notAfter is before its notBefore, so it is never valid"},
+		{"no clientAuth", []clients.Record{client}, issue(testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\notherwise it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
+		{"no clientAuth, unknown", []clients.Record{client}, issue(company("stranger"), testpki.EKU(x509.ExtKeyUsageServerAuth)), "", "certificate_unsuitable\notherwise it would still match no client"},
+		{"CA as leaf", []clients.Record{client}, issue(testpki.IsCA(true)), "", "certificate_unsuitable\notherwise it would be client 'a', by the subject 'CN=client,O=company', if its chain verifies"},
 		{"another client asked for", []clients.Record{client, named("b", "CN=b")}, issue(), "b", "client_mismatch\nclient 'b' declares the subject 'CN=b', of which the certificate lacks CN=b, and has CN=client,O=company instead"},
-		{"part of a subject", []clients.Record{named("b", "CN=client,OU=production,O=company")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nclient 'b' declares the subject 'CN=client,OU=production,O=company', of which the certificate lacks OU=production"},
-		{"more than a subject", []clients.Record{named("b", "CN=client")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', neither in this order nor in reverse\nclient 'b' declares the subject 'CN=client', beside which the certificate has O=company"},
-		{"another order asked for", []clients.Record{named("b", "O=company,CN=client")}, issue(), "b", "certificate_unknown\nthe subject is that of client 'b' in reverse order; declare it as 'CN=client,O=company' if this is the client\nclient 'b' declares the subject 'O=company,CN=client', which the certificate has in another order"},
+		{"part of a subject", []clients.Record{named("b", "CN=client,OU=production,O=company")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', in this order or in reverse\nclient 'b' declares the subject 'CN=client,OU=production,O=company', of which the certificate lacks OU=production"},
+		{"more than a subject", []clients.Record{named("b", "CN=client")}, issue(), "b", "certificate_unknown\nno client declares the subject 'O=company,CN=client', in this order or in reverse\nclient 'b' declares the subject 'CN=client', beside which the certificate has O=company"},
+		{"another order asked for", []clients.Record{named("b", "O=company,CN=client")}, issue(), "b", "certificate_unknown\nclient 'b' declares the subject in reverse order; declare it as 'CN=client,O=company' if this is the client\nclient 'b' declares the subject 'O=company,CN=client', which the certificate has in another order"},
 		{"a client asked for that is none", []clients.Record{client}, issue(), "x\x1b", "client_mismatch\nthe realm has no client \"x\\x1b\""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestNearMisses(t *testing.T) {
 			auth := newTestAuthenticator(t, clock, cas, tc.records...)
 			// the subjects are compared as they are printed
 			want := strings.ReplaceAll(tc.want, "'O=company,CN=stranger'", "'"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"'")
-			want = strings.ReplaceAll(want, "subject 'O=company,CN=client', neither", "subject '"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"', neither")
+			want = strings.ReplaceAll(want, "subject 'O=company,CN=client', in", "subject '"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"', in")
 			if got := auth.explained(tc.leaf.Presented(), tc.clientID); got != want {
 				t.Errorf("explained:\n%s\nwant:\n%s", got, want)
 			}

@@ -107,7 +107,7 @@ func (w *Shadow) Run(ctx context.Context) {
 func (w *Shadow) judge(sight shadowSight) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			w.config.Logger.Error("shadow trust could not be worked out", zap.Any("fault", fault))
+			w.config.Logger.Error("checking the shadow trust pool failed", zap.Any("fault", fault))
 		}
 	}()
 	var chains [][]*x509.Certificate
@@ -162,7 +162,7 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 	if len(w.failures) >= maxShadowFailures {
 		if !w.full {
 			w.full = true
-			w.config.Logger.Warn("more certificates would fail under the shadow trust pool than are remembered; further ones are only counted",
+			w.config.Logger.Warn("too many certificates would fail under the shadow trust pool; further ones are only counted",
 				zap.Int("remembered", maxShadowFailures))
 		}
 		return

@@ -92,12 +92,12 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 				}
 			}
 			for cn, want := range map[string]string{
-				"registered": "the subject is that of client 'a', but it counts only with a chain that verifies and meets issued_by",
-				"turned-rev": "the subject is that of client 'b' in reverse order; declare it as 'serialNumber=1,CN=turned-rev,O=" + strings.Repeat("o", padding) + "' if this is the client",
-				"unknown-cn": "no client declares the subject 'serialNumber=1,CN=unknown-cn,O=" + strings.Repeat("o", padding) + "', neither in this order nor in reverse",
+				"registered": "the subject is declared by client 'a', but it counts only with a verified chain that meets issued_by",
+				"turned-rev": "client 'b' declares the subject in reverse order; declare it as 'serialNumber=1,CN=turned-rev,O=" + strings.Repeat("o", padding) + "' if this is the client",
+				"unknown-cn": "no client declares the subject 'serialNumber=1,CN=unknown-cn,O=" + strings.Repeat("o", padding) + "', in this order or in reverse",
 			} {
 				if name == "self-signed" {
-					want += "; it names itself as its issuer, as self-signed certificates do; such a client is registered by thumbprint, not by name"
+					want += "; it names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name"
 				}
 				if hints[cn] != want {
 					t.Errorf("hint %q, want %q", hints[cn], want)
@@ -123,7 +123,7 @@ func TestHint(t *testing.T) {
 		}
 	}
 	unmatchable := testpki.MustSelfSigned(t, company("cli\u200bent"))
-	if got := withPKI.Hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject can match no client: ") || strings.Contains(got, "\u200b") {
+	if got := withPKI.Hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject cannot match any client: ") || strings.Contains(got, "\u200b") {
 		t.Errorf("hint %q", got)
 	}
 }

@@ -161,7 +161,7 @@ func TestExplainRefused(t *testing.T) {
 	sensor := hashOf(x.sensor.Cert.Raw)
 	if want := `         certificate_untrusted
 
-near miss         the subject is that of client 'billing.partner', but it counts only with a chain that verifies and meets issued_by
+near miss         the subject is declared by client 'billing.partner', but it counts only with a verified chain that meets issued_by
 near miss         client 'sensor' declares the certificate '` + sensor + `'
 `; strings.Join(lines, "\n") != want {
 		t.Errorf("explain prints\n%s\nwant\n%s", strings.Join(lines, "\n"), want)
@@ -175,7 +175,7 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 		{"stranger", "", "certificate_unknown", "to register it    see 'caddy mtls inspect'\n"},
 		{"off", "", "client_disabled", "client 'off' is disabled"},
 		{"billing", "--client-id sensor", "client_mismatch", "near miss         client 'sensor' declares the certificate"},
-		{"billing", "--at 2100-01-31T12:00:00Z", "certificate_expired", "near miss         within its validity it is client 'billing.partner'"},
+		{"billing", "--at 2100-01-31T12:00:00Z", "certificate_expired", "near miss         within its validity period it would be client 'billing.partner'"},
 		{"billing", "--at 2001-01-31T12:00:00Z", "certificate_expired", "not yet valid"},
 		{"until", "--at 2150-01-31T12:00:00Z", "certificate_untrusted", "near miss         the thumbprint of client 'until' ended at 2101-01-01T00:00:00Z\n"},
 		{"billing", "--realm other", "certificate_unknown", ""},
