@@ -15,9 +15,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 )
 
-// loadExplainer provisions the realms of the app's configuration without their
-// issuers and storage, so that the signing keys are needed neither to read nor
-// to write.
+// loadExplainer provisions the realms of the app's configuration without their issuers
+// and storage, so that it neither needs nor creates signing keys.
 func loadExplainer(ctx caddy.Context, raw json.RawMessage) (command.Explainer, error) {
 	app := &App{withoutIssuers: true}
 	if err := caddy.StrictUnmarshalJSON(raw, app); err != nil {

@@ -17,16 +17,16 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// maxCertificateFile bounds what the commands read.
+// maxCertificateFile bounds the size of a certificate file, in bytes.
 const maxCertificateFile = 1 << 20
 
-// passwordFlags are those of commands that read PKCS #12.
+// passwordFlags are the flags of commands that read PKCS #12 files.
 type passwordFlags struct{ password, file string }
 
 func addPasswordFlags(cmd *cobra.Command) *passwordFlags {
 	p := new(passwordFlags)
-	cmd.Flags().StringVar(&p.password, "password", "", "The password of a PKCS #12 file; other users of the machine can see it")
-	cmd.Flags().StringVar(&p.file, "password-file", "", "A file whose first line is the password of a PKCS #12 file")
+	cmd.Flags().StringVar(&p.password, "password", "", "Password of the PKCS #12 file; other users of this machine can see it")
+	cmd.Flags().StringVar(&p.file, "password-file", "", "File whose first line is the password of the PKCS #12 file")
 	cmd.MarkFlagsMutuallyExclusive("password", "password-file")
 	return p
 }
@@ -43,12 +43,12 @@ func (p *passwordFlags) read() (string, error) {
 	return strings.TrimSuffix(line, "\r"), nil
 }
 
-// readCertificates reads the certificate file that a command names, the
-// client's own first. "-" is the standard input.
+// readCertificates reads a certificate file, in which the client's own certificate
+// comes first. "-" reads standard input.
 func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.Certificate, error) {
 	name := file
 	if file == "-" {
-		name = "the standard input"
+		name = "standard input"
 	} else {
 		opened, err := os.Open(file)
 		if err != nil {
@@ -62,11 +62,11 @@ func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(text) > maxCertificateFile {
-		return nil, fmt.Errorf("%s has more than %d bytes; give the certificate alone", name, maxCertificateFile)
+		return nil, fmt.Errorf("%s has more than %d bytes; pass the certificate alone", name, maxCertificateFile)
 	}
 	password, err := flags.read()
 	if err != nil {
-		return nil, fmt.Errorf("the password: %w", err)
+		return nil, fmt.Errorf("reading the password: %w", err)
 	}
 	certificates, err := parseCertificates(text, password)
 	if err != nil {
@@ -75,14 +75,14 @@ func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.
 	return certificates, nil
 }
 
-// parseCertificates reads PEM, DER or PKCS #12.
+// parseCertificates parses PEM, DER or PKCS #12.
 func parseCertificates(text []byte, password string) ([]*x509.Certificate, error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
-		return nil, errors.New("it is empty")
+		return nil, errors.New("the file is empty")
 	case bytes.HasPrefix(text, []byte{0xff, 0xfe}), bytes.HasPrefix(text, []byte{0xfe, 0xff}):
-		return nil, errors.New("it is UTF-16 text, as PowerShell writes it; save it as ASCII")
+		return nil, errors.New("the file is UTF-16 text, which PowerShell writes by default; save it as ASCII")
 	case bytes.Contains(text, []byte("-----BEGIN ")):
 		return parsePEM(text)
 	}
@@ -93,11 +93,11 @@ func parseCertificates(text []byte, password string) ([]*x509.Certificate, error
 	if isPKCS12(text) {
 		return parsePKCS12(text, password)
 	}
-	return nil, whatDER(text, err)
+	return nil, explainDER(text, err)
 }
 
-// parsePEM returns the certificates of a PEM file. Other blocks beside them,
-// such as the private key, are passed over.
+// parsePEM returns the certificates of a PEM file. It skips other blocks, such as a
+// private key.
 func parsePEM(text []byte) ([]*x509.Certificate, error) {
 	var certificates []*x509.Certificate
 	other, begun := "", bytes.Count(text, []byte("-----BEGIN CERTIFICATE-----"))
@@ -123,41 +123,41 @@ func parsePEM(text []byte) ([]*x509.Certificate, error) {
 	}
 	switch {
 	case begun > len(certificates):
-		return nil, errors.New("a PEM block is damaged or cut off; copy the file again")
+		return nil, errors.New("a PEM block is damaged or truncated; copy the file again")
 	case len(certificates) > 0:
 		return certificates, nil
 	}
-	return nil, whatPEM(other)
+	return nil, explainPEM(other)
 }
 
 var (
-	errIsKey     = errors.New("it holds a private key and no certificate; give the certificate that belongs to it")
-	errIsRequest = errors.New("it is a certificate request, which no CA has signed yet; give the certificate that the CA made of it")
-	errIsPKCS7   = errors.New("it is PKCS #7; convert it with 'openssl pkcs7 -print_certs', with '-inform der' unless it is PEM")
+	errIsKey     = errors.New("the file has a private key but no certificate; pass the certificate of that key")
+	errIsRequest = errors.New("the file is a certificate request, which no CA has signed yet; pass the certificate that the CA issued for it")
+	errIsPKCS7   = errors.New("the file is PKCS #7; convert it with 'openssl pkcs7 -print_certs', adding '-inform der' unless it is PEM")
 )
 
-// whatPEM is the error of a file whose first block is no certificate.
-func whatPEM(blockType string) error {
+// explainPEM returns the error for a PEM file without a certificate, whose first block
+// has the given type.
+func explainPEM(blockType string) error {
 	switch {
 	case blockType == "":
-		return errors.New("a PEM block is damaged or cut off; copy the file again")
+		return errors.New("a PEM block is damaged or truncated; copy the file again")
 	case strings.HasSuffix(blockType, "PRIVATE KEY"), blockType == "EC PARAMETERS": // as openssl writes it before the key
 		return errIsKey
 	case strings.HasSuffix(blockType, "CERTIFICATE REQUEST"):
 		return errIsRequest
 	case blockType == "PUBLIC KEY", blockType == "RSA PUBLIC KEY":
-		return errors.New("it holds a public key and no certificate; give the certificate")
+		return errors.New("the file has a public key but no certificate; pass the certificate")
 	case blockType == "TRUSTED CERTIFICATE":
-		return errors.New("it is OpenSSL's own form of a trusted certificate; convert it with 'openssl x509'")
+		return errors.New("the file has a trusted certificate in OpenSSL's own format; convert it with 'openssl x509'")
 	case blockType == "PKCS7", blockType == "CMS":
 		return errIsPKCS7
 	}
-	return fmt.Errorf("it holds a PEM block %.80q and no certificate", blockType)
+	return fmt.Errorf("the file has a PEM block %.80q but no certificate", blockType)
 }
 
-// whatDER is the error of a file that is not PEM, and no certificate because
-// of the given one.
-func whatDER(der []byte, notCertificate error) error {
+// explainDER returns the error for a file that is neither PEM nor a DER certificate.
+func explainDER(der []byte, notCertificate error) error {
 	var contentInfo struct {
 		Type asn1.ObjectIdentifier
 		Rest asn1.RawValue `asn1:"optional"`
@@ -177,7 +177,7 @@ func whatDER(der []byte, notCertificate error) error {
 	if _, err := asn1.Unmarshal(der, &contentInfo); err == nil && contentInfo.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}) {
 		return errIsPKCS7
 	}
-	return fmt.Errorf("it is no certificate in PEM, DER or PKCS #12: %w", notCertificate)
+	return fmt.Errorf("the file is not a certificate in PEM, DER or PKCS #12: %w", notCertificate)
 }
 
 // isPKCS12 reports whether the file begins like a PFX (RFC 7292 §4).
@@ -191,20 +191,20 @@ func isPKCS12(der []byte) bool {
 	return err == nil && pfx.Version == 3 && pfx.AuthSafe.Tag == asn1.TagSequence
 }
 
-// parsePKCS12 returns the certificate of the file's key and then the others.
-// The key goes nowhere.
+// parsePKCS12 returns the certificates of the file, the one of its private key first.
+// It discards the key.
 func parsePKCS12(der []byte, password string) ([]*x509.Certificate, error) {
 	key, leaf, others, err := pkcs12.DecodeChain(der, password)
 	switch {
 	case errors.Is(err, pkcs12.ErrIncorrectPassword) && password == "":
-		return nil, errors.New("it is a PKCS #12 file with a password; give it with --password-file")
+		return nil, errors.New("the PKCS #12 file has a password; pass it with --password-file")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return nil, errors.New("the password of the PKCS #12 file is another")
+		return nil, errors.New("wrong password for PKCS #12 file")
 	case err != nil:
 		if certificates, storeErr := pkcs12.DecodeTrustStore(der, password); storeErr == nil && len(certificates) > 0 {
 			return certificates, nil
 		}
-		return nil, fmt.Errorf("%w; convert the file with 'openssl pkcs12 -nokeys', with '-legacy' if it is old", err)
+		return nil, fmt.Errorf("%w; convert the file with 'openssl pkcs12 -nokeys', adding '-legacy' if it is old", err)
 	}
 	certificates := append([]*x509.Certificate{leaf}, others...)
 	if signer, ok := key.(crypto.Signer); ok {

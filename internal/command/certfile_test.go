@@ -94,15 +94,15 @@ func TestParseCertificatesErrors(t *testing.T) {
 		password string
 		want     string
 	}{
-		"empty":               {nil, "", "it is empty"},
-		"white space":         {[]byte(" \n"), "", "it is empty"},
-		"text":                {[]byte("hello"), "", "it is no certificate in PEM, DER or PKCS #12"},
+		"empty":               {nil, "", "the file is empty"},
+		"white space":         {[]byte(" \n"), "", "the file is empty"},
+		"text":                {[]byte("hello"), "", "the file is not a certificate in PEM, DER or PKCS #12"},
 		"UTF-16":              {[]byte("\xff\xfe-\x00"), "", "UTF-16"},
-		"key":                 {leaf.KeyPEM(), "", "a private key and no certificate"},
-		"key of openssl":      {append(pemBlock("EC PARAMETERS", []byte{6, 1, 0}), leaf.KeyPEM()...), "", "a private key and no certificate"},
-		"encrypted key":       {encryptedKey, "", "a private key and no certificate"},
-		"DER key":             {pkcs8.Bytes, "", "a private key and no certificate"},
-		"public key":          {pemBlock("PUBLIC KEY", public), "", "a public key and no certificate"},
+		"key":                 {leaf.KeyPEM(), "", "a private key but no certificate"},
+		"key of openssl":      {append(pemBlock("EC PARAMETERS", []byte{6, 1, 0}), leaf.KeyPEM()...), "", "a private key but no certificate"},
+		"encrypted key":       {encryptedKey, "", "a private key but no certificate"},
+		"DER key":             {pkcs8.Bytes, "", "a private key but no certificate"},
+		"public key":          {pemBlock("PUBLIC KEY", public), "", "a public key but no certificate"},
 		"request":             {pemBlock("CERTIFICATE REQUEST", request), "", "a certificate request, which no CA has signed yet"},
 		"old request":         {pemBlock("NEW CERTIFICATE REQUEST", request), "", "a certificate request"},
 		"DER request":         {request, "", "a certificate request"},
@@ -111,12 +111,12 @@ func TestParseCertificatesErrors(t *testing.T) {
 		"DER PKCS #7":         {signedData, "", "openssl pkcs7 -print_certs"},
 		"trusted certificate": {pemBlock("TRUSTED CERTIFICATE", leaf.Cert.Raw), "", "openssl x509"},
 		"other block":         {pemBlock("X509 CRL", nil), "", `a PEM block "X509 CRL"`},
-		"cut off":             {leaf.PEM()[:200], "", "damaged or cut off"},
-		"second damaged":      {append(leaf.PEM(), bytes.Replace(leaf.PEM(), []byte("MI"), []byte("~~"), 1)...), "", "damaged or cut off"},
+		"cut off":             {leaf.PEM()[:200], "", "damaged or truncated"},
+		"second damaged":      {append(leaf.PEM(), bytes.Replace(leaf.PEM(), []byte("MI"), []byte("~~"), 1)...), "", "damaged or truncated"},
 		"no certificate":      {pemBlock("CERTIFICATE", []byte("x")), "", "certificate 1: "},
-		"damaged DER":         {leaf.Cert.Raw[:100], "", "it is no certificate"},
-		"no password":         {p12, "", "a PKCS #12 file with a password; give it with --password-file"},
-		"wrong password":      {p12, "other", "the password of the PKCS #12 file is another"},
+		"damaged DER":         {leaf.Cert.Raw[:100], "", "the file is not a certificate"},
+		"no password":         {p12, "", "the PKCS #12 file has a password; pass it with --password-file"},
+		"wrong password":      {p12, "other", "wrong password for PKCS #12 file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parseCertificates(tc.text, tc.password)

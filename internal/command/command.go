@@ -1,4 +1,5 @@
-// Package command holds the commands of `caddy mtls`: inspect, explain and demo.
+// Package command implements the commands of `caddy mtls`: inspect, explain and
+// demo.
 package command
 
 import (
@@ -9,25 +10,26 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Register registers the commands with Caddy. The explain command asks the
-// Explainer that load returns.
+// Register registers the commands with Caddy. The explain command asks the Explainer
+// that load returns.
 func Register(load LoadFunc) {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "mtls",
 		Usage: "<command>",
-		Short: "Works with clients that authenticate by TLS certificate",
+		Short: "Commands for clients that authenticate with TLS certificates",
 		Long: `
-Commands for the mtls app, which authenticates machines by their TLS client
-certificate. See 'caddy mtls <command> --help'.`,
+Commands for the mtls app, which authenticates clients by their TLS certificates.
+
+See 'caddy mtls <command> --help' for details and examples.`,
 		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, load) },
 	})
 }
 
 func addCommands(cmd *cobra.Command, load LoadFunc) {
-	// without these a misspelt command would print help and succeed
+	// without these, a misspelt command would print the help and exit with status 0
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return fmt.Errorf("name a command; see '%s --help'", cmd.CommandPath())
+		return fmt.Errorf("missing command; see '%s --help'", cmd.CommandPath())
 	}
 	cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load))
 }
@@ -35,18 +37,18 @@ func addCommands(cmd *cobra.Command, load LoadFunc) {
 func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo [--once]",
-		Short: "Shows client certificates becoming identities and tokens, on this machine",
+		Short: "Demonstrates certificate authentication and access tokens on this machine",
 		Long: `
-Makes a throwaway CA and client certificates in a temporary folder, starts this
-Caddy on free ports of the loopback interface, with an API behind mtls_auth and
-a token issuer, and then acts as the clients. It prints what happened and the
-curl commands to repeat it, and stays up until Ctrl-C.
+Creates a CA and client certificates in a temporary folder, starts Caddy on free
+ports of the loopback interface with an API behind mtls_auth and a token issuer,
+and calls both as the clients. Prints each result and the curl command to repeat
+it, and keeps running until Ctrl-C.
 
-Nothing outside the temporary folder is touched: no trust store, no
-configuration, no storage of another Caddy.`,
+Changes nothing outside the temporary folder: no trust store, no configuration
+and no storage of another Caddy instance.`,
 		Args: cobra.NoArgs,
 	}
-	once := cmd.Flags().Bool("once", false, "Exit when the story is told, with a failure if any step did not go as it should")
+	once := cmd.Flags().Bool("once", false, "Exit after the demo; nonzero if a step failed")
 	cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
 		if err := runDemo(cmd.Context(), cmd.OutOrStdout(), *once); err != nil {
 			return caddy.ExitCodeFailedStartup, err

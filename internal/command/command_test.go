@@ -18,7 +18,7 @@ import (
 	_ "github.com/caddymtls/caddy-mtls-auth"
 )
 
-// newCommand returns `caddy mtls <args>`, which writes to out.
+// newCommand returns the command `caddy mtls <args>`.
 func newCommand(in io.Reader, out io.Writer, args ...string) *cobra.Command {
 	root := &cobra.Command{Use: "mtls", SilenceUsage: true, SilenceErrors: true}
 	caddycmd.Commands()["mtls"].CobraFunc(root)
@@ -86,15 +86,15 @@ func hashOf(der []byte) string {
 
 func TestCommandArguments(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
-		{"", "name a command; see 'mtls --help'"},
+		{"", "missing command; see 'mtls --help'"},
 		{"insepct", "unknown command"}, //nolint:misspell // a misspelt command
 		{"inspect", "accepts 1 arg(s), received 0"},
 		{"inspect a b", "accepts 1 arg(s), received 2"},
 		{"inspect --password a --password-file b c", "none of the others can be"},
 		{"inspect --nonsense c", "unknown flag"},
 		{"explain", "accepts 1 arg(s), received 0"},
-		{"explain --at tomorrow a.pem", "--at \"tomorrow\" is no time; write it as 2027-01-31T12:00:00Z"},
-		{"explain --config - -", "only one of configuration and certificate can be the standard input"},
+		{"explain --at tomorrow a.pem", "invalid time \"tomorrow\" in --at; write it as 2027-01-31T12:00:00Z"},
+		{"explain --config - -", "the configuration and the certificate cannot both be read from standard input"},
 		{"explain --config Caddyfile no-such-file.pem", "no-such-file.pem"},
 	} {
 		out, err := run(t, strings.NewReader(""), strings.Fields(tc.args)...)
@@ -104,7 +104,7 @@ func TestCommandArguments(t *testing.T) {
 	}
 }
 
-// TestCommandHelp: every command has worked examples, which are commands.
+// TestCommandHelp checks that the help has examples and the shared flags.
 func TestCommandHelp(t *testing.T) {
 	for _, name := range []string{"inspect", "explain"} {
 		out := mustRun(t, name, "--help")

@@ -24,21 +24,21 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// demo is a Caddy with its clients, all of it in one temporary folder.
+// demo is a Caddy instance and its clients. All files are in one temporary folder.
 type demo struct {
 	out  io.Writer
 	Dir  string
 	API  string // host:port of the guarded API
 	Auth string // host:port of the issuer
-	Echo string // host:port of the API behind
+	Echo string // host:port of the upstream API
 
 	clients  map[string]*testpki.Leaf
 	roots    *x509.CertPool
 	failures []string
 }
 
-// demoCaddyfile is what the demo runs with. The folder's name comes from the
-// operating system, so it is quoted.
+// demoCaddyfile is the configuration of the demo. The name of the folder comes from
+// the operating system, so it is quoted.
 var demoCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
 	admin off
 	persist_config off
@@ -95,8 +95,8 @@ https://{{.API}} {
 }
 `))
 
-// runDemo tells the whole story on out. It fails when a step did not go as it
-// should; without once it then waits for Ctrl-C.
+// runDemo runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
+// It returns an error if a step failed.
 func runDemo(ctx context.Context, out io.Writer, once bool) error {
 	if ctx == nil {
 		ctx = context.Background()
@@ -123,23 +123,22 @@ func runDemo(ctx context.Context, out io.Writer, once bool) error {
 	}
 	defer func() { _ = caddy.Stop() }()
 
-	d.tell(ctx)
+	d.run(ctx)
 	if len(d.failures) > 0 {
-		return fmt.Errorf("the demo did not go as it should: %s", strings.Join(d.failures, "; "))
+		return fmt.Errorf("demo failed: %s", strings.Join(d.failures, "; "))
 	}
 	if once {
 		return nil
 	}
-	d.say("\nCaddy stays up until Ctrl-C; then the folder %s is removed.\n", d.Dir)
+	d.say("\nCaddy runs until Ctrl-C, then removes the folder %s.\n", d.Dir)
 	<-ctx.Done()
 	return nil
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
 
-// makeCertificates makes a CA and one client of it, a client with a
-// self-signed certificate, and somebody who has the first client's name from
-// another CA.
+// makeCertificates makes a CA with one client, a client with a self-signed
+// certificate, and an impostor with the subject of the first client and another CA.
 func (d *demo) makeCertificates() error {
 	var failure error
 	leaf := func(leaf *testpki.Leaf, err error) *testpki.Leaf {
@@ -179,8 +178,8 @@ func (d *demo) makeCertificates() error {
 	return failure
 }
 
-// startEcho starts the API behind Caddy, which knows nothing of certificates
-// and tells what it was told about the caller.
+// startEcho starts the upstream API, which answers with the identity headers that it
+// receives.
 func (d *demo) startEcho() (io.Closer, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -199,8 +198,8 @@ func (d *demo) startEcho() (io.Closer, error) {
 	return server, nil
 }
 
-// startCaddy starts this very Caddy on free ports. Another process may take a
-// port between the asking and the using, so it tries again.
+// startCaddy starts Caddy on free ports. It retries, because another process may take
+// a port before Caddy listens on it.
 func (d *demo) startCaddy() error {
 	for attempt := 0; ; attempt++ {
 		api, err := freePort()

@@ -11,11 +11,11 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// patience is how long a test waits for what takes moments.
+// patience bounds how long a test waits for what takes moments.
 const patience = 10 * time.Second
 
-// demoTemp makes the folder that temporary folders are made in, and fails the
-// test if anything is left in it.
+// demoTemp sets the folder of temporary folders and fails the test if the demo leaves
+// anything in it.
 func demoTemp(t *testing.T) {
 	t.Helper()
 	temp := t.TempDir()
@@ -50,20 +50,20 @@ func TestDemo(t *testing.T) {
 			t.Errorf("the demo shows %q", never)
 		}
 	}
-	// twice, for what the first run leaves in the process
+	// a second run must not be disturbed by what the first one leaves in the process
 	if err := newCommand(nil, new(bytes.Buffer), "demo", "--once").Execute(); err != nil {
 		t.Errorf("the second time: %v", err)
 	}
 }
 
-// lockedWriter tells when a text has been written.
-type lockedWriter struct {
+// watchedWriter closes found when a text has been written.
+type watchedWriter struct {
 	want  string
 	found chan struct{}
 	text  strings.Builder
 }
 
-func (w *lockedWriter) Write(p []byte) (int, error) {
+func (w *watchedWriter) Write(p []byte) (int, error) {
 	before := strings.Contains(w.text.String(), w.want)
 	w.text.Write(p)
 	if !before && strings.Contains(w.text.String(), w.want) {
@@ -72,12 +72,13 @@ func (w *lockedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Without --once the demo stays until it is interrupted, and then cleans up.
+// TestDemoStaysUntilInterrupted checks that without --once the demo runs until it is
+// interrupted, and then cleans up.
 func TestDemoStaysUntilInterrupted(t *testing.T) {
 	demoTemp(t)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	told := &lockedWriter{want: "Ctrl-C; then the folder", found: make(chan struct{})}
+	told := &watchedWriter{want: "Caddy runs until Ctrl-C", found: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() { done <- newCommand(nil, told, "demo").ExecuteContext(ctx) }()
 	select {

@@ -29,90 +29,90 @@ const appID = "mtls"
 // Caddy's pki app.
 type LoadFunc func(ctx caddy.Context, app json.RawMessage) (Explainer, error)
 
-// Explainer tells what the realms of a configuration decide about a certificate.
+// Explainer reports what the realms of a configuration decide about a certificate.
 // The mtls app implements it.
 type Explainer interface {
-	// Explain authenticates the certificates, which are presented leaf first, as
-	// a request would. It returns an error if the realm does not exist.
+	// Explain authenticates the presented certificates, leaf first, as a request
+	// would. It returns an error if the realm does not exist.
 	Explain(q Question, presented []*x509.Certificate) (*Explanation, error)
 }
 
-// Question is what an operator asks about a certificate.
+// Question describes a request with the certificate.
 type Question struct {
 	Realm    string
 	ClientID string    // the client that the request names, "" for none
-	At       time.Time // the time that the certificate is presented
+	At       time.Time // the time of the request
 }
 
-// Explanation is what a realm decides about a certificate. Either Credential or
+// Explanation is the decision of a realm about a certificate. Either Credential or
 // Refusal is set.
 type Explanation struct {
 	Realm      string
-	Credential *clients.Credential // admits the certificate
-	Matched    string              // what of the certificate the credential matches
+	Credential *clients.Credential // the credential that admits the certificate
+	Matched    string              // the value in the certificate that the credential matches
 	Refusal    *validators.Refusal
-	NearMisses []string // sentences about what a refused certificate comes close to
-	// Registrable reports whether registering the certificate would help.
+	NearMisses []string // sentences about credentials that almost match
+	// Registrable reports whether registering the certificate would admit it.
 	Registrable bool
-	// UnfetchedJWKS and UnfetchedCRLs are the numbers of documents behind URLs
-	// that a server would have fetched and that could change the decision.
+	// UnfetchedJWKS and UnfetchedCRLs count the documents that a server would have
+	// fetched from URLs and that could change the decision.
 	UnfetchedJWKS, UnfetchedCRLs int
-	// Shadow says what would be decided under the shadow trust pool, "" if the
-	// realm has none.
+	// Shadow is the decision under the shadow trust pool, "" if the realm has none.
 	Shadow string
 }
 
-// errRefused makes the process exit with status 1. What there is to say has
-// been printed.
+// errRefused makes the process exit with status 1 after the explanation has been
+// printed.
 var errRefused = errors.New("the certificate is refused")
 
 func explainCommand(load LoadFunc) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain --config <file> [--realm <name>] [--client-id <id>] <certificate>",
-		Short: "Tells which client a certificate is, or why it is none",
+		Short: "Explains which client a certificate identifies, or why it is refused",
 		Long: `
-Reads a configuration and asks it about a certificate, as a request with that
-certificate would: which client it is and by which credential, or the reason
-why it is refused and everything it comes close to. No server is started, the
-issuer's keys are neither read nor made, and a JWKS or a CRL behind a URL is not
-fetched. OCSP responders are asked as the server would ask them.
+Loads a configuration and authenticates a certificate as a request would. Prints
+the client and the credential that matches, or the reason why the certificate is
+refused and the credentials that almost match.
 
-The certificate may be PEM, DER or PKCS #12; "-" is the standard input. If the
-file holds several certificates, they are what the client presents, its own
-first. The configuration is adapted by its name, as 'caddy validate' does it.
+No server is started, the issuer's keys are neither read nor created, and JWKS and
+CRLs are not fetched from URLs. OCSP responders are queried as the server would.
 
-The exit status is 0 if the certificate is a client's, and 1 if it is refused or
-the question could not be answered, which then says an error.
+The certificate file may be PEM, DER or PKCS #12; "-" reads standard input. If it
+has several certificates, the client presents all of them, its own first. The
+config adapter is chosen as in 'caddy validate'.
 
-Which client is this?
+The exit status is 0 if the certificate is accepted, and 1 if it is refused or an
+error occurs.
+
+Show which client a certificate identifies:
 
 	$ caddy mtls explain --config Caddyfile client.pem
 
-Why is this one refused, that should be billing.partner?
+Show why a certificate is refused that should be billing.partner:
 
 	$ caddy mtls explain --config Caddyfile --client-id billing.partner client.pem
 
-Will it still be accepted next year?
+Show whether a certificate will be accepted on a date:
 
 	$ caddy mtls explain --config Caddyfile --at 2027-01-31T12:00:00Z client.pem`,
 		Args: cobra.ExactArgs(1),
 	}
 	var file, adapter string
 	var q Question
-	cmd.Flags().StringVarP(&file, "config", "c", "", "Configuration file. Default: Caddyfile in the current directory")
-	cmd.Flags().StringVarP(&adapter, "adapter", "a", "", "Name of the config adapter, if the file's name does not tell")
-	cmd.Flags().StringVar(&q.Realm, "realm", "default", "The realm that is asked")
-	cmd.Flags().StringVar(&q.ClientID, "client-id", "", "The client that the request names, or that it should be")
-	at := cmd.Flags().String("at", "", "The time that it would be, as 2027-01-31T12:00:00Z. Default: now")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "Configuration file (default: Caddyfile in the current directory)")
+	cmd.Flags().StringVarP(&adapter, "adapter", "a", "", "Name of the config adapter to apply")
+	cmd.Flags().StringVar(&q.Realm, "realm", "default", "Name of the realm")
+	cmd.Flags().StringVar(&q.ClientID, "client-id", "", "Client that the request names, or that the certificate should identify")
+	at := cmd.Flags().String("at", "", "Time of the request, such as 2027-01-31T12:00:00Z (default: now)")
 	flags := addPasswordFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file == "-" && args[0] == "-" {
-			return errors.New("only one of configuration and certificate can be the standard input")
+			return errors.New("the configuration and the certificate cannot both be read from standard input")
 		}
 		if *at != "" {
 			var err error
 			if q.At, err = time.Parse(time.RFC3339, *at); err != nil {
-				return fmt.Errorf("--at %q is no time; write it as 2027-01-31T12:00:00Z", *at)
+				return fmt.Errorf("invalid time %q in --at; write it as 2027-01-31T12:00:00Z", *at)
 			}
 		} else {
 			q.At = time.Now()
@@ -139,8 +139,7 @@ Will it still be accepted next year?
 	return cmd
 }
 
-// loadConfig provisions the realms of a configuration file and nothing else of
-// it.
+// loadConfig provisions only the realms of a configuration file.
 func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
 	quiet := &caddy.Logging{Logs: map[string]*caddy.CustomLog{
 		caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{
@@ -148,13 +147,13 @@ func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
 			WriterRaw: caddyconfig.JSONModuleObject(caddy.StderrWriter{}, "output", "stderr", nil),
 		}},
 	}}
-	// reading the file logs too, so this comes first
+	// adapting the file logs, so this comes first
 	if _, err := caddy.ProvisionContext(&caddy.Config{Logging: quiet}); err != nil {
 		return nil, err
 	}
 	if file == "" {
 		if _, err := os.Stat("Caddyfile"); err != nil {
-			return nil, errors.New("there is no Caddyfile here; name a configuration with --config")
+			return nil, errors.New("no Caddyfile in the current directory; name a configuration with --config")
 		}
 		file = "Caddyfile"
 	}
@@ -171,15 +170,15 @@ func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
 	}
 	app := whole.Apps[appID]
 	if app == nil {
-		return nil, errors.New("the configuration declares no realm; add 'mtls { … }' to the global options")
+		return nil, errors.New("the configuration has no realm; add 'mtls { … }' to the global options")
 	}
 	config := &caddy.Config{StorageRaw: whole.Storage, AppsRaw: make(caddy.ModuleMap), Logging: quiet}
 	ctx, err := caddy.ProvisionContext(config)
 	if err != nil {
 		return nil, err
 	}
-	// Caddy loads an app that is added now only when a trust pool asks for it,
-	// as Caddy's pki app would create a CA
+	// an app that is added after provisioning is loaded only when a trust pool
+	// asks for it; the pki app may create a CA
 	if pki := whole.Apps["pki"]; pki != nil {
 		config.AppsRaw["pki"] = pki
 	}
@@ -203,10 +202,10 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 		}
 	}
 	if e.UnfetchedJWKS > 0 {
-		f.print("not known", "what the JWKS of clients say that are behind URLs (%d): they are not fetched here", e.UnfetchedJWKS)
+		f.print("not known", "the JWKS behind URLs (%d), which are not fetched here", e.UnfetchedJWKS)
 	}
 	if e.UnfetchedCRLs > 0 {
-		f.print("not known", "what the CRLs say that are behind URLs (%d): they are not fetched here", e.UnfetchedCRLs)
+		f.print("not known", "the CRLs behind URLs (%d), which are not fetched here", e.UnfetchedCRLs)
 	}
 	if e.Registrable {
 		f.print("to register it", "see 'caddy mtls inspect'")

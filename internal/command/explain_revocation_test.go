@@ -16,7 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// with puts a revocation block into the configuration.
+// with adds a revocation block to the configuration.
 func (x *explaining) with(lines string) {
 	x.t.Helper()
 	pool := `trust_pool file "` + x.dir + `/ca.pem"`
@@ -24,10 +24,10 @@ func (x *explaining) with(lines string) {
 	x.config = writeFile(x.t, x.dir, "Caddyfile.revocation", []byte(text))
 }
 
-// TestExplainCRLBehindAURL: who is refused, or admitted, without what the
-// server has fetched is told so.
+// TestExplainCRLBehindAURL checks that the explanation mentions the CRLs that the
+// server would have fetched, wherever they could change the decision.
 func TestExplainCRLBehindAURL(t *testing.T) {
-	const want = "\nnot known         what the CRLs say that are behind URLs (2): they are not fetched here\n"
+	const want = "\nnot known         the CRLs behind URLs (2), which are not fetched here\n"
 	const urls = "crl http://crl.test/a http://crl.test/b"
 	for name, test := range map[string]struct {
 		lines, certificate string
@@ -58,7 +58,7 @@ func TestExplainCRLBehindAURL(t *testing.T) {
 	}
 }
 
-// TestExplainAsksOCSP: responders are asked, as the help says.
+// TestExplainAsksOCSP checks that responders are queried, as the help says.
 func TestExplainAsksOCSP(t *testing.T) {
 	x := newExplaining(t)
 	leaf := testpki.MustIssue(t, x.ca, partner("billing"))
@@ -82,7 +82,7 @@ func TestExplainAsksOCSP(t *testing.T) {
 	if err == nil || !strings.Contains(got, "\nrefused           certificate_revoked\n") || asked.Load() != 1 {
 		t.Errorf("%d questions, %v\n%s", asked.Load(), err, got)
 	}
-	if help := mustRun(t, "explain", "--help"); !strings.Contains(help, "OCSP responders are asked") {
+	if help := mustRun(t, "explain", "--help"); !strings.Contains(help, "OCSP responders are queried") {
 		t.Error(help)
 	}
 }

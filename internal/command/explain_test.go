@@ -65,7 +65,7 @@ https://auth.example.com {
 }
 `
 
-// explaining is a folder with a configuration and certificates.
+// explaining is a folder with a configuration and certificates to ask about.
 type explaining struct {
 	t      *testing.T
 	dir    string
@@ -197,10 +197,10 @@ func TestExplainErrors(t *testing.T) {
 	sensor := filepath.Join(x.dir, "sensor.pem")
 	t.Chdir(t.TempDir())
 	for name, tc := range map[string]struct{ config, realm, want string }{
-		"no configuration": {"", "default", "there is no Caddyfile here; name a configuration with --config"},
+		"no configuration": {"", "default", "no Caddyfile in the current directory; name a configuration with --config"},
 		"no file":          {x.dir + "/none", "default", "none"},
 		"unknown realm":    {x.config, "x\x1b", `unknown realm "x\x1b"; declared are: default, other`},
-		"no realm":         {config("a.caddyfile", "{\n\tadmin off\n}\n"), "default", "the configuration declares no realm"},
+		"no realm":         {config("a.caddyfile", "{\n\tadmin off\n}\n"), "default", "the configuration has no realm"},
 		"not a Caddyfile":  {config("b.caddyfile", "{\n\tmtls {\n\t\tnonsense\n\t}\n}\n"), "default", "unrecognized mtls option 'nonsense'"},
 		"bad realm":        {config("c.caddyfile", "{\n\tmtls {\n\t\tclient a {\n\t\t\tsubject CN=a\n\t\t}\n\t}\n}\n"), "default", "the realm has no trust_pool"},
 		"not JSON":         {config("d.json", "{"), "default", "config is not valid JSON"},
@@ -220,7 +220,7 @@ func TestExplainErrors(t *testing.T) {
 			}
 		})
 	}
-	// JSON, a Caddyfile by its place, and a certificate on the standard input
+	// JSON, the Caddyfile of the current directory, and a certificate on standard input
 	file := config("h.json", `{"apps": {"mtls": {"realms": {"default": {"clients": [{"client_id": "a", "x509_certificate_files": "`+x.dir+`/sensor.pem"}]}}}}}`)
 	if out, err := run(t, strings.NewReader(readFile(t, sensor)), "explain", "--config", file, "-"); err != nil || !strings.Contains(out, "\nclient            a\n") {
 		t.Errorf("%v\n%s", err, out)
@@ -231,8 +231,7 @@ func TestExplainErrors(t *testing.T) {
 	}
 }
 
-// TestExplainShadow: where there is a shadow trust pool, it is told what would
-// be decided under it.
+// TestExplainShadow checks that the decision under a shadow trust pool is shown.
 func TestExplainShadow(t *testing.T) {
 	x := newExplaining(t)
 	next := testpki.MustCA(t, testpki.CommonName("Next CA"))
@@ -260,19 +259,19 @@ func TestExplainShadow(t *testing.T) {
 	}
 }
 
-// TestExplainJWKSBehindAURL: what the server would have fetched is missing here,
-// and a refusal says so.
+// TestExplainJWKSBehindAURL checks that a refusal mentions the JWKS that the server
+// would have fetched.
 func TestExplainJWKSBehindAURL(t *testing.T) {
 	x := newExplaining(t)
 	x.config = writeFile(t, x.dir, "jwks.json", []byte(`{"apps": {"mtls": {"realms": {"default": {"clients": [{"client_id": "a", "jwks_uri": "https://a.example/jwks.json"}]}}}}}`))
 	got, err := x.ask("sensor")
-	if err == nil || !strings.Contains(got, "\nnot known         what the JWKS of clients say that are behind URLs (1): they are not fetched here\n") {
+	if err == nil || !strings.Contains(got, "\nnot known         the JWKS behind URLs (1), which are not fetched here\n") {
 		t.Errorf("%v\n%s", err, got)
 	}
 }
 
-// TestExplainCaddyCA: a trust pool may be that of one of Caddy's own CAs, which are
-// then loaded.
+// TestExplainCaddyCA checks that Caddy's pki app is loaded for a trust pool of one of
+// its CAs.
 func TestExplainCaddyCA(t *testing.T) {
 	x := newExplaining(t)
 	text := strings.Replace(readFile(t, x.config), `trust_pool file "`+x.dir+`/ca.pem"`, "trust_pool pki_root local", 1)

@@ -21,31 +21,31 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// maxShownNames is how many alternative names are printed.
+// maxShownNames bounds how many alternative names are printed.
 const maxShownNames = 32
 
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect [--password <text> | --password-file <file>] <certificate>",
-		Short: "Shows a certificate, and the client block that would register it",
+		Short: "Shows a certificate and the client block that registers it",
 		Long: `
-Prints what this plugin compares of a client certificate: its names, its
-validity and its hashes, and the client block that would register it, ready to
-be pasted into the mtls global option. Nothing is sent anywhere.
+Prints the names, validity and hashes of a client certificate, and a client block
+that registers it, ready to be pasted into the mtls global option. Nothing is sent
+over the network.
 
-The file may be PEM, DER or PKCS #12; "-" is the standard input. If it holds
-several certificates, the first one is the client's own. A private key beside
-them is never printed.
+The file may be PEM, DER or PKCS #12; "-" reads standard input. If it has several
+certificates, the first one is the client's own. A private key in the file is never
+printed.
 
-A certificate file:
+Inspect a certificate file:
 
 	$ caddy mtls inspect client.pem
 
-A PKCS #12 file:
+Inspect a PKCS #12 file:
 
 	$ caddy mtls inspect --password-file secret.txt client.p12
 
-What another program prints:
+Inspect the output of another program:
 
 	$ openssl pkcs12 -in client.p12 -nokeys | caddy mtls inspect -`,
 		Args: cobra.ExactArgs(1),
@@ -62,7 +62,7 @@ What another program prints:
 	return cmd
 }
 
-// facts prints one fact a line. What a certificate says must come escaped.
+// facts prints one fact per line. The caller escapes text from certificates.
 type facts struct{ out io.Writer }
 
 func (f facts) print(label, format string, args ...any) {
@@ -80,7 +80,7 @@ func printInspection(out io.Writer, certificates []*x509.Certificate, now time.T
 		if i == 0 {
 			f.notes(certificate, now)
 			if certificate.IsCA && len(certificates) > 1 {
-				f.print("note", "it is a CA's; if the client's own is among those that follow, put that first")
+				f.print("note", "this is a CA certificate; if the client's own certificate follows, put it first")
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func (f facts) certificate(c *x509.Certificate, now time.Time) {
 	f.names(c)
 	f.print("issuer", "%s", orNone(validators.FormatDN(c.RawIssuer)))
 	if selfSigned(c) {
-		f.print("", "which is itself: it is self-signed")
+		f.print("", "(the certificate is self-signed)")
 	}
 	f.print("serial", "%s", validators.FormatSerial(c.SerialNumber))
 	f.print("valid from", "%s", c.NotBefore.UTC().Format(time.RFC3339))
@@ -124,16 +124,17 @@ func (f facts) names(c *x509.Certificate) {
 			f.print("more names", "%d", len(names)-i)
 			return
 		case name.Kind == "":
-			f.print("other name", "of a kind that is not compared")
+			f.print("other name", "of a kind that cannot be declared")
 		case name.Name == validators.Name{}:
-			f.print(string(name.Kind), "%s (can match no client)", name.Text)
+			f.print(string(name.Kind), "%s (cannot match a client)", name.Text)
 		default:
 			f.print(string(name.Kind), "%s", name.Text)
 		}
 	}
 }
 
-// notes are why the certificate would be refused whoever it belongs to.
+// notes prints why the certificate would be refused, or count in part only, whichever
+// client it belongs to.
 func (f facts) notes(c *x509.Certificate, now time.Time) {
 	for _, refusal := range []*validators.Refusal{validators.CheckValidity(c, now), validators.CheckLeaf(c)} {
 		if refusal != nil {
@@ -141,10 +142,10 @@ func (f facts) notes(c *x509.Certificate, now time.Time) {
 		}
 	}
 	if refusal := validators.CheckPKILeaf(c); refusal != nil && !selfSigned(c) {
-		f.print("note", "it counts only pinned: %s", refusal.Detail)
+		f.print("note", "it can only be pinned: %s", refusal.Detail)
 	}
 	if _, refusal := validators.IsSVID(c); refusal != nil && isWorkload(c) {
-		f.print("note", "its SPIFFE ID does not count: %s", refusal.Detail)
+		f.print("note", "its SPIFFE ID is ignored: %s", refusal.Detail)
 	}
 }
 
@@ -174,7 +175,7 @@ func keyText(c *x509.Certificate) string {
 func validityText(c *x509.Certificate, now time.Time) string {
 	switch {
 	case now.Before(c.NotBefore):
-		return "not valid before " + spanText(c.NotBefore.Sub(now)) + " from now"
+		return "not valid for another " + spanText(c.NotBefore.Sub(now))
 	case now.After(c.NotAfter):
 		return "expired " + spanText(now.Sub(c.NotAfter)) + " ago"
 	}
@@ -193,9 +194,10 @@ func spanText(d time.Duration) string {
 	return fmt.Sprintf("%d seconds", d/time.Second)
 }
 
-// clientBlock is the block that registers a certificate, with the other ways to
-// declare it as comments. A stranger chose the names in it, so each is quoted,
-// and none holds what a Caddyfile or a placeholder would give a meaning.
+// clientBlock returns the block that registers the first certificate. Comments in it
+// show the other ways to declare the client. The names may come from an attacker, so
+// each is quoted, and names with characters that have a meaning in a Caddyfile or in
+// placeholders are escaped or left out.
 func clientBlock(certificates []*x509.Certificate) string {
 	leaf := certificates[0]
 	thumbprint, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
@@ -209,16 +211,16 @@ func clientBlock(certificates []*x509.Certificate) string {
 	line := func(prefix, text string) { fmt.Fprintf(&b, "\t%s%s\n", prefix, text) }
 	if len(names) == 0 {
 		line("", pin)
-		line("# ", "or, so that a renewed certificate with the same key is accepted too:")
+		line("# ", "or, to accept renewed certificates with the same key too:")
 		line("# ", publicKey)
 	} else {
 		line("", names[0])
-		line("# ", "the CA must be in trust_pool; a renewed certificate is accepted too")
+		line("# ", "the CA must be in trust_pool; renewed certificates are accepted too")
 		if ca := issuerAmong(certificates); ca != nil {
-			line("# ", "if other CAs are there as well, name the one that issues it:")
+			line("# ", "if trust_pool has other CAs, name the one that issues the certificate:")
 			line("# ", fmt.Sprintf(`issued_by "%x"`, sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
 		}
-		line("# ", "other ways to recognise it, each enough by itself:")
+		line("# ", "other ways to identify the client, each sufficient by itself:")
 		for _, name := range names[1:] {
 			line("# ", name)
 		}
@@ -229,9 +231,9 @@ func clientBlock(certificates []*x509.Certificate) string {
 	return b.String()
 }
 
-// nameLines are the lines that declare the subject and the alternative names
-// of a certificate, as far as they can be declared. Of a SPIFFE workload it is
-// the SPIFFE ID alone, for others may have the rest too.
+// nameLines returns the lines that declare the subject and the alternative names of a
+// certificate, as far as these can be declared. For a SPIFFE workload it returns the
+// SPIFFE ID alone, because other workloads may share the other names.
 func nameLines(leaf *x509.Certificate) []string {
 	const most = 8
 	var lines []string
@@ -267,9 +269,8 @@ func isWorkload(leaf *x509.Certificate) bool {
 	return slices.ContainsFunc(leaf.URIs, func(uri *url.URL) bool { return uri.Scheme == "spiffe" })
 }
 
-// configText writes, inside the text of a distinguished name, what ends a
-// quoted word of a Caddyfile and what begins a placeholder as RFC 4514 §2.4
-// writes octets.
+// configText escapes characters of a distinguished name that would end a quoted word
+// of a Caddyfile or begin a placeholder, as octets (RFC 4514 §2.4).
 var configText = strings.NewReplacer(`\"`, `\22`, `\\`, `\5C`, "{", `\7B`, "}", `\7D`)
 
 // issuerAmong returns the presented certificate that issued the first one.

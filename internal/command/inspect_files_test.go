@@ -19,7 +19,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// pastedTexts are what a stranger may have put into his certificate.
+// pastedTexts are names that an attacker may have put into a certificate.
 var pastedTexts = map[string]string{
 	"plain":       "client",
 	"quotes":      `a"b`,
@@ -46,9 +46,9 @@ var pastedTexts = map[string]string{
 
 var declaringLine = regexp.MustCompile(`(?m)^\t# ((subject|san_\w+|thumbprint|public_key|issued_by) ".*")$`)
 
-// TestPastedBlock: whatever a certificate says, the block that inspect prints
-// is printable, adapts as it is and with every comment made a line, and then
-// registers that certificate.
+// TestPastedBlock checks that the block of inspect registers the certificate whatever
+// its names are, both as printed and with every commented line enabled, and that it is
+// printable.
 func TestPastedBlock(t *testing.T) {
 	dir := filepath.ToSlash(t.TempDir())
 	ca := testpki.MustCA(t)
@@ -95,7 +95,7 @@ func ascii(text string) bool {
 	return strings.IndexFunc(text, func(r rune) bool { return r > 0x7f }) < 0
 }
 
-// TestInspectPrintsNoKey: a file with both is common.
+// TestInspectPrintsNoKey checks that a private key in the same file stays secret.
 func TestInspectPrintsNoKey(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	file := writeFile(t, t.TempDir(), "both.pem", append(leaf.KeyPEM(), leaf.PEM()...))
@@ -109,7 +109,7 @@ func TestInspectPrintsNoKey(t *testing.T) {
 	}
 }
 
-// openssl runs OpenSSL in a folder, or skips the test.
+// openssl runs OpenSSL in a folder, or skips the test without it.
 func openssl(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	path := testtool.Path(t, "openssl")
@@ -120,7 +120,7 @@ func openssl(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// TestOpenSSLFiles: what people have at hand.
+// TestOpenSSLFiles checks the kinds of files that OpenSSL writes.
 func TestOpenSSLFiles(t *testing.T) {
 	dir := t.TempDir()
 	openssl(t, dir, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=Partner/CN=billing", "-addext", "subjectAltName=DNS:api.example.com,IP:192.0.2.7",
@@ -135,7 +135,7 @@ func TestOpenSSLFiles(t *testing.T) {
 	want := mustRun(t, "inspect", path("a.pem"))
 	for _, line := range []string{
 		"subject           CN=billing,O=Partner", "san_dns           api.example.com", "san_ip            192.0.2.7",
-		"key               RSA 2048", "CA                true", "                  which is itself: it is self-signed",
+		"key               RSA 2048", "CA                true", "                  (the certificate is self-signed)",
 	} {
 		if !strings.Contains(want, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, want)
@@ -154,7 +154,7 @@ func TestOpenSSLFiles(t *testing.T) {
 		t.Errorf("from the standard input: %v\n%s", err, got)
 	}
 	_, err = run(t, strings.NewReader(""), "inspect", path("a.p7b"))
-	wantError(t, err, path("a.p7b")+": it is PKCS #7")
+	wantError(t, err, path("a.p7b")+": the file is PKCS #7")
 	_, err = run(t, strings.NewReader(""), "inspect", path("a.p12"))
 	wantError(t, err, "--password-file")
 }

@@ -19,8 +19,8 @@ import (
 
 func base64Of(sum []byte) string { return base64.RawURLEncoding.EncodeToString(sum) }
 
-// TestInspectHugeKey ends only if no signature is checked with keys of the size
-// that fits into the largest file.
+// TestInspectHugeKey finishes in time only if no signature is checked with the largest
+// key that fits into a file.
 func TestInspectHugeKey(t *testing.T) {
 	huge, leaf := testpki.MustHugeRSA(t, 3<<20), testpki.MustSelfSigned(t).Cert
 	for _, certificates := range [][]*x509.Certificate{{huge}, {leaf, huge}} {
@@ -55,7 +55,7 @@ public key        SHA-256 hex        %x
 	}
 	want := `subject           CN=client,OU=production,O=company
 san_dns           API.example.com
-san_dns           *.example.com (can match no client)
+san_dns           *.example.com (cannot match a client)
 san_email         ops@Example.com
 san_ip            2001:db8::1
 san_uri           https://prod.example/billing
@@ -81,10 +81,10 @@ To register it, paste this into the mtls global option:
 
 client "CHANGE-ME" {
 	subject "CN=client,OU=production,O=company"
-	# the CA must be in trust_pool; a renewed certificate is accepted too
-	# if other CAs are there as well, name the one that issues it:
+	# the CA must be in trust_pool; renewed certificates are accepted too
+	# if trust_pool has other CAs, name the one that issues the certificate:
 	# issued_by "` + hashOf(sub.Cert.RawSubjectPublicKeyInfo) + `"
-	# other ways to recognise it, each enough by itself:
+	# other ways to identify the client, each sufficient by itself:
 	# san_dns "api.example.com"
 	# san_email "ops@example.com"
 	# san_ip "2001:db8::1"
@@ -105,20 +105,20 @@ func TestInspectNotes(t *testing.T) {
 		leaf *testpki.Leaf
 		want []string
 	}{
-		"self-signed":   {testpki.MustSelfSigned(t), []string{"which is itself: it is self-signed\n", "\n\tthumbprint \"", "# public_key \""}},
+		"self-signed":   {testpki.MustSelfSigned(t), []string{"(the certificate is self-signed)\n", "\n\tthumbprint \"", "# public_key \""}},
 		"expired":       {testpki.MustIssue(t, ca, testpki.Validity(now.Add(-4*24*time.Hour), now.Add(-3*24*time.Hour))), []string{"(expired 3 days ago)", "it would be refused: the certificate is expired", "subject \"CN=client\""}},
-		"future":        {testpki.MustIssue(t, ca, testpki.Validity(now.Add(5*time.Hour+time.Minute), now.Add(24*time.Hour))), []string{"(not valid before 5 hours from now)", "not yet valid"}},
+		"future":        {testpki.MustIssue(t, ca, testpki.Validity(now.Add(5*time.Hour+time.Minute), now.Add(24*time.Hour))), []string{"(not valid for another 5 hours)", "not yet valid"}},
 		"server":        {testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth)), []string{"it would be refused: the certificate's extended key usages are serverAuth"}},
-		"CA":            {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it counts only pinned: the certificate is a CA's", "\n\tthumbprint \""}},
+		"CA":            {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it can only be pinned: the certificate is a CA's", "\n\tthumbprint \""}},
 		"no subject":    {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{}), testpki.DNSNames("a.example")), []string{"subject           (empty)\n", "\n\tsan_dns \"a.example\"\n"}},
 		"workload":      {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a"), testpki.DNSNames("a.example")), []string{"{\n\tsan_uri \"spiffe://prod.example/ns/a\"\n", "by itself:\n\t# public_key"}},
-		"two workloads": {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a", "spiffe://prod.example/ns/b")), []string{"its SPIFFE ID does not count: ", "{\n\tthumbprint \""}},
+		"two workloads": {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a", "spiffe://prod.example/ns/b")), []string{"its SPIFFE ID is ignored: ", "{\n\tthumbprint \""}},
 		"no names":      {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{})), []string{"\n\tthumbprint \""}},
 		"RSA":           {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048)), []string{"key               RSA 2048\n"}},
 		"Ed25519":       {testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.Ed25519)), []string{"key               Ed25519\n"}},
 		"300 names":     {testpki.MustIssue(t, ca, testpki.DNSNames(numberedNames(300)...)), []string{"more than 256 subject alternative names"}},
 		"40 names":      {testpki.MustIssue(t, ca, testpki.DNSNames(numberedNames(40)...)), []string{"san_dns           n31.example\nmore names        8\n"}},
-		"other name":    {testpki.MustIssue(t, ca, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x88, 2, 0x2a, 3}})), []string{"other name        of a kind that is not compared\n"}},
+		"other name":    {testpki.MustIssue(t, ca, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x88, 2, 0x2a, 3}})), []string{"other name        of a kind that cannot be declared\n"}},
 		"broken names":  {testpki.MustIssue(t, ca, company("x"), testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x8f, 2, 0x2a, 3}})), []string{"the subject alternative names cannot be read", "subject \"CN=x,O=company\""}},
 	} {
 		t.Run(name, func(t *testing.T) {

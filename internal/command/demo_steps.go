@@ -22,25 +22,25 @@ import (
 
 const demoTimeout = 10 * time.Second
 
-// tell acts as the clients, one after the other, and says what came of it.
-func (d *demo) tell(ctx context.Context) {
-	d.say(`Caddy is up with two sites:
+// run calls the API and the issuer as each of the clients and prints the results.
+func (d *demo) run(ctx context.Context) {
+	d.say(`Caddy is running with two sites:
 
   https://%s   an API behind mtls_auth and reverse_proxy
   https://%s   mtls_issuer, which issues access tokens
 
-and two registered clients: billing.partner, by the subject of a certificate
-from its CA, and sensor-7, by a self-signed certificate that is pinned.
-To repeat the commands below, first go where the certificates are:
+and two registered clients: billing.partner by the subject of a certificate from
+the trusted CA, and sensor-7 by a pinned self-signed certificate. To repeat the
+commands below, change to the folder with the certificates first:
 
    $ cd %s
 `, d.API, d.Auth, shellQuote(filepath.FromSlash(d.Dir)))
 
 	d.call(ctx, "A client with a certificate from the trusted CA", "billing", nil, http.StatusOK, "hello billing.partner, your scopes are: invoices.read invoices.write")
 	d.call(ctx, "A client with a pinned self-signed certificate", "sensor", nil, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
-	d.call(ctx, "The same client says that it is another; the header is removed", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
+	d.call(ctx, "The same client claims to be another; mtls_auth replaces the header", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
 	d.call(ctx, "No certificate", "", nil, http.StatusUnauthorized, "certificate_missing")
-	d.call(ctx, "An unregistered certificate: the right subject, from some other CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused")
+	d.call(ctx, "An unregistered certificate: the right subject from the wrong CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused")
 	d.showRefusal("certificate_untrusted")
 	d.token(ctx)
 }
@@ -55,7 +55,7 @@ func (d *demo) client(certificate string) *http.Client {
 	return &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 }
 
-// curl is the command that does what the demo does.
+// curl returns the curl command for a request of the demo.
 func (d *demo) curl(certificate string, args ...string) string {
 	words := []string{"curl", "--cacert", "server-ca.pem"}
 	if certificate != "" {
@@ -71,7 +71,7 @@ func shellQuote(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// call makes one request to the API and compares what came back.
+// call makes one request to the API and checks the response.
 func (d *demo) call(ctx context.Context, title, certificate string, header http.Header, wantStatus int, want string) {
 	target := "https://" + d.API + "/"
 	args := []string{"-i"}
@@ -97,17 +97,17 @@ func (d *demo) call(ctx context.Context, title, certificate string, header http.
 		d.fail(title, err)
 		return
 	}
-	told := strings.TrimSpace(string(body))
+	answer := strings.TrimSpace(string(body))
 	if response.StatusCode != http.StatusOK {
-		told = response.Header.Get("WWW-Authenticate")
+		answer = response.Header.Get("WWW-Authenticate")
 	}
-	d.say("   %d  %s\n", response.StatusCode, told)
-	if response.StatusCode != wantStatus || !strings.Contains(told, want) {
-		d.fail(title, fmt.Errorf("got %d %q, want %d %q", response.StatusCode, told, wantStatus, want))
+	d.say("   %d  %s\n", response.StatusCode, answer)
+	if response.StatusCode != wantStatus || !strings.Contains(answer, want) {
+		d.fail(title, fmt.Errorf("got %d %q, want %d %q", response.StatusCode, answer, wantStatus, want))
 	}
 }
 
-// showRefusal shows what the operator reads about the last refusal.
+// showRefusal prints the operator's log line about the last refusal.
 func (d *demo) showRefusal(wantReason string) {
 	const title = "the operator's log line"
 	text, err := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
@@ -122,7 +122,7 @@ func (d *demo) showRefusal(wantReason string) {
 			last = entry
 		}
 	}
-	d.say("   The caller learns no more than that. The operator's log has the rest:\n")
+	d.say("   The caller learns no more than that. The log line for the operator has the details:\n")
 	for _, field := range []string{"error_id", "reason", "detail", "subject", "issuer", "hint"} {
 		if last[field] != nil {
 			d.say("     %-9s %v\n", field, last[field])
@@ -133,7 +133,7 @@ func (d *demo) showRefusal(wantReason string) {
 	}
 }
 
-// token gets an access token, checks it as an API would, and shows it.
+// token gets an access token, verifies it as an API would, and prints it.
 func (d *demo) token(ctx context.Context) {
 	const title = "An access token, bound to the certificate"
 	target := "https://" + d.Auth + "/connect/token"
@@ -169,7 +169,7 @@ func (d *demo) token(ctx context.Context) {
 	}
 	d.show("header", token.Header)
 	d.show("claims", claims)
-	d.say("   The signature fits the issuer's JWKS, and cnf is the hash of the certificate:\n   the token is worth nothing to whoever steals it without the certificate's key.\n")
+	d.say("   The signature verifies with the issuer's JWKS, and cnf is the hash of the certificate:\n   without the certificate's private key, a stolen token is useless.\n")
 
 	sum := sha256.Sum256(d.clients["billing"].Cert.Raw)
 	confirmation, _ := claims["cnf"].(map[string]any)
@@ -190,7 +190,7 @@ func (d *demo) show(name string, value any) {
 	d.say("   %s %s\n", name, text)
 }
 
-// fetch makes a request and decodes the JSON it is answered with.
+// fetch makes a request and decodes the JSON response.
 func (d *demo) fetch(ctx context.Context, certificate, method, target string, form url.Values, into any) error {
 	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
 	if err != nil {
