@@ -153,8 +153,8 @@ func rotateKeys(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return adminError(http.StatusServiceUnavailable, "no key was announced: %w", err)
 	}
-	realm.app.logger.Warn("signing keys rotated by an operator",
-		zap.String("realm", realm.name), zap.String("kid", kid), zap.Bool("others_retired", retire))
+	realm.logger.Warn("signing keys rotated by an operator",
+		zap.String("kid", kid), zap.Bool("others_retired", retire))
 	return writeKeys(w, keys, kid)
 }
 

@@ -2,28 +2,25 @@ package mtlsauth
 
 import (
 	"context"
-	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// upkeepInterval is how often watched files are looked at, at the cost of one
-// system call each.
-const upkeepInterval = 250 * time.Millisecond
-
-// startUpkeep begins what a realm does in the background. What is slow of one
-// kind must not hold up another, so each has its own turn.
-func (realm *Realm) startUpkeep(ctx context.Context) {
+// startBackground begins what a realm does in the background. Each kind of work
+// has a goroutine of its own, so that one that is slow holds up no other.
+func (realm *Realm) startBackground(ctx context.Context) {
 	if realm.issuer != nil {
 		go realm.issuer.keys.Keep(ctx)
-		go realm.keepRevocations(ctx)
+		go keepRevokedTokens(ctx, realm.logger, realm.issuer.revokedTokens)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {
-		go keep(ctx, r.pollDenyFile)
+		go look(ctx, r.pollDenyFile)
 	}
 	if r := realm.revocation; r != nil && r.crls != nil {
-		go keep(ctx, r.pollCRLs)
+		go look(ctx, r.pollCRLs)
 	}
-	go keep(ctx, realm.directory.Poll)
-	go realm.keepCopies(ctx)
+	go look(ctx, realm.directory.Poll)
+	go keepCopies(ctx, realm)
 	for _, pool := range realm.trustPools {
 		pool.Watch(ctx)
 	}
@@ -32,16 +29,7 @@ func (realm *Realm) startUpkeep(ctx context.Context) {
 	}
 }
 
-// keep calls poll now and then until the context is done.
-func keep(ctx context.Context, poll func(context.Context)) {
-	ticker := time.NewTicker(upkeepInterval)
-	defer ticker.Stop()
-	for {
-		poll(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
+// look calls poll as often as watched files are looked at, until ctx is done.
+func look(ctx context.Context, poll func(context.Context)) {
+	source.Poll(ctx, source.LookInterval, func(ctx context.Context) error { poll(ctx); return nil }, nil)
 }

@@ -128,7 +128,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 		return fmt.Errorf("mtls_bearer: %w", err)
 	}
 	h.app = module.(*App)
-	h.realm = &Realm{app: h.app}
+	h.realm = &Realm{app: h.app, logger: h.app.logger.With(zap.String("realm", ""))}
 	return nil
 }
 

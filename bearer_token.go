@@ -189,7 +189,7 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	if leaf != nil {
 		raw = leaf.Raw
 	}
-	hash, generation := hashToken(token, raw), h.realm.revocationGeneration()
+	hash, generation := hashToken(token, raw), h.realm.revocation.generation()
 	is := func(k *cachedToken) bool { return k.hash == hash && k.isFor(token, raw) }
 	if known := h.cached.Find(hash, is); known != nil && known.generation == generation {
 		if err := known.by.verifier.Recheck(known.token); err != nil {
@@ -251,15 +251,6 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 		return h.realm.revocation.checker.CheckDenied(leaf)
 	}
 	return nil
-}
-
-// revocationGeneration is another number whenever CRLs, OCSP or the deny file
-// say something new.
-func (realm *Realm) revocationGeneration() uint64 {
-	if realm.revocation == nil {
-		return 0
-	}
-	return realm.revocation.checker.Generation()
 }
 
 // issuerOf finds who can verify a token.

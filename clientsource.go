@@ -93,11 +93,11 @@ func (f *ClientFiles) ClientSources() []clients.Source {
 // loadClients reads the clients of the configuration and of the sources. What
 // the running configuration has of their JWKS is taken over; others are fetched
 // after the start.
-func (realm *Realm) loadClients(ctx caddy.Context) error {
-	app, logger := realm.app, realm.app.logger.With(zap.String("realm", realm.name))
+func loadClients(ctx caddy.Context, realm *Realm) error {
+	app, logger := realm.app, realm.logger
 	config := clients.DirectoryConfig{
 		Check:  checkClaimNames,
-		Copies: realm.keySetCopies(),
+		Copies: keySetCopies(realm),
 		// a function, for tests replace the clock later on
 		Now: func() time.Time { return app.Now() },
 		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
@@ -149,7 +149,7 @@ func (realm *Realm) loadClients(ctx caddy.Context) error {
 			config.Sources = append(config.Sources, from.ClientSources()...)
 		}
 	}
-	if running := realm.running(); running != nil {
+	if running := realm.running(); running.directory != nil {
 		config.Before = running.directory
 	}
 	var err error

@@ -117,14 +117,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
 		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().registry) {
-			h.app.logger.Warn("allow names no client of the realm, so it admits nobody; check the spelling",
-				zap.String("realm", h.realm.name), zap.String("allow", pattern))
+			h.realm.logger.Warn("allow names no client of the realm, so it admits nobody; check the spelling",
+				zap.String("allow", pattern))
 		}
 	}
 	for _, scope := range h.RequireScope {
 		if _, known := slices.BinarySearch(h.realm.current.Load().registry.Scopes(), scope); !known {
-			h.app.logger.Warn("require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling",
-				zap.String("realm", h.realm.name), zap.String("require_scope", scope))
+			h.realm.logger.Warn("require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling",
+				zap.String("require_scope", scope))
 		}
 	}
 	if h.ForwardToken != nil {

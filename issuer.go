@@ -242,11 +242,11 @@ func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (quer
 // logToken writes what became of a token that a client asked about. The line
 // never holds the token.
 func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID string, cause error) {
-	entry := h.app.logger.Check(zap.InfoLevel, message)
+	entry := h.realm.logger.Check(zap.InfoLevel, message)
 	if entry == nil {
 		return
 	}
-	fields := []zap.Field{zap.String("realm", h.realm.name), zap.String("client_id", clientID), zap.String("remote_ip", remoteIP(r)), zap.String("uri", r.URL.Path)}
+	fields := []zap.Field{zap.String("client_id", clientID), zap.String("remote_ip", remoteIP(r)), zap.String("uri", r.URL.Path)}
 	if tokenID != "" {
 		fields = append(fields, zap.String("jti", tokenID))
 	}

@@ -154,15 +154,12 @@ func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 	return nil
 }
 
-// fapi2 reports whether the realm's issuer has that profile.
-func (realm *Realm) fapi2() bool { return realm.Issuer != nil && realm.Issuer.Profile == profileFAPI2 }
+// isFAPI2 reports whether there is an issuer, of that profile.
+func (i *IssuerConfig) isFAPI2() bool { return i != nil && i.Profile == profileFAPI2 }
 
-// checkProfile holds the clients against the profile of the issuer: a hash that
+// checkProfileClients holds the clients against the profile of the issuer: a hash that
 // can be forged makes no sender-constrained token.
-func (realm *Realm) checkProfile(registry *clients.Registry) error {
-	if !realm.fapi2() {
-		return nil
-	}
+func checkProfileClients(registry *clients.Registry) error {
 	weak := ""
 	for client := range registry.All() {
 		for _, cred := range client.Credentials {

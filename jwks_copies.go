@@ -15,24 +15,22 @@ const copiesPoll = 5 * time.Second
 
 // keySetCopies returns the copies of JWK Sets in storage, nil where storage may
 // not be needed.
-func (realm *Realm) keySetCopies() *clients.KeySetCopies {
+func keySetCopies(realm *Realm) *clients.KeySetCopies {
 	if realm.app.withoutIssuers {
 		return nil
 	}
 	return &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name, Report: func(err error) {
-		realm.app.logger.Error("JWKS copies cannot be read from storage; clients are refused until their JWKS have been fetched",
-			zap.String("realm", realm.name), zap.Error(err))
+		realm.logger.Error("JWKS copies cannot be read from storage; clients are refused until their JWKS have been fetched", zap.Error(err))
 	}}
 }
 
 // keepCopies keeps copies of JWKS in storage until the context is done.
-func (realm *Realm) keepCopies(ctx context.Context) {
-	logger := realm.app.logger.With(zap.String("realm", realm.name))
+func keepCopies(ctx context.Context, realm *Realm) {
 	source.Poll(ctx, copiesPoll, realm.directory.SaveCopies, func(err error) {
 		if err != nil {
-			logger.Error("JWKS copies cannot be stored; after a restart, clients are refused until their JWKS have been fetched", zap.Error(err))
+			realm.logger.Error("JWKS copies cannot be stored; after a restart, clients are refused until their JWKS have been fetched", zap.Error(err))
 			return
 		}
-		logger.Info("JWKS copies can be stored again")
+		realm.logger.Info("JWKS copies can be stored again")
 	})
 }

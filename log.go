@@ -59,13 +59,12 @@ func (refused *refusedRequest) log(withHint bool) {
 	if refused.failed {
 		level = zap.ErrorLevel
 	}
-	entry := refused.realm.app.logger.Check(level, refused.message)
+	entry := refused.realm.logger.Check(level, refused.message)
 	if entry == nil {
 		return
 	}
 	entry.Time = refused.at
 	fields := []zap.Field{
-		zap.String("realm", refused.realm.name),
 		zap.String("reason", string(refused.refusal.Reason)),
 		zap.String("detail", refused.refusal.Detail),
 	}

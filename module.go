@@ -113,14 +113,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return metrics.Register(ctx.GetMetricsRegistry(), a)
 }
 
-// Start begins the upkeep in the background: signing keys that do not exist
+// Start begins the work in the background: signing keys that do not exist
 // yet are made now, not while a configuration is merely validated.
 func (a *App) Start() error {
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
 	go a.refusals.run(a.logger)
 	for _, realm := range a.Realms {
-		realm.startUpkeep(ctx)
+		realm.startBackground(ctx)
 	}
 	for key, remote := range a.declared.remoteIssuers() {
 		go a.keepRemote(ctx, key, remote)
@@ -128,7 +128,7 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends the upkeep. It waits for queued log lines and for a key that is being
+// Stop ends the work in the background. It waits for queued log lines and for a key that is being
 // stored, but not for a storage that hangs. Requests that end later write their
 // log lines themselves.
 func (a *App) Stop() error {
@@ -156,6 +156,15 @@ func (a *App) Cleanup() error {
 		}
 	}
 	return nil
+}
+
+// runningApp returns the app of the configuration that runs now, or an empty one.
+func runningApp() *App {
+	module, err := caddy.ActiveContext().AppIfConfigured(appID)
+	if err != nil {
+		return new(App)
+	}
+	return module.(*App)
 }
 
 // findRealm returns the realm that a handler refers to.

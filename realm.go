@@ -70,6 +70,7 @@ type Realm struct {
 
 	name    string
 	app     *App
+	logger  *zap.Logger // names the realm
 	metrics *metrics.Realm
 	// directory keeps the clients
 	directory *clients.Directory
@@ -112,10 +113,11 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	realm.name, realm.app, realm.metrics = name, app, metrics.NewRealm(name)
+	realm.logger = app.logger.With(zap.String("realm", name))
 	if err := realm.provisionStorage(ctx); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	if err := realm.loadClients(ctx); err != nil {
+	if err := loadClients(ctx, realm); err != nil {
 		return err
 	}
 	anchors, shadow, err := realm.provisionTrust()
@@ -145,7 +147,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	if realm.Issuer != nil {
-		if err := realm.provisionIssuer(realm.directory.Registry()); err != nil {
+		if realm.issuer, err = newRealmIssuer(realm, realm.directory.Registry()); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
@@ -202,7 +204,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		}
 		realm.metrics.AddShadow(realm.name)
 		realm.shadow = authn.NewShadow(authn.ShadowConfig{
-			Logger: realm.app.logger.With(zap.String("realm", realm.name)),
+			Logger: realm.logger,
 			OK:     realm.metrics.ShadowOK, Fail: realm.metrics.ShadowFail, Dropped: realm.metrics.ShadowDropped,
 		})
 	}
@@ -218,7 +220,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
 		// a function, because tests replace the clock later on
 		Now:    func() time.Time { return app.Now() },
-		Logger: app.logger.With(zap.String("realm", realm.name)),
+		Logger: realm.logger,
 		Use: func(t *trustpool.Trust) error {
 			return realm.change(func(c *components) { set(c, t) })
 		},
@@ -251,11 +253,10 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 }
 
 // running returns the realm of this name in the configuration that is about to
-// be replaced, or nil.
+// be replaced, or one that has nothing.
 func (realm *Realm) running() *Realm {
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
-		return nil
+	if running := runningApp().Realms[realm.name]; running != nil {
+		return running
 	}
-	return module.(*App).Realms[realm.name]
+	return new(Realm)
 }

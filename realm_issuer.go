@@ -24,44 +24,43 @@ type realmIssuer struct {
 	revokedTokens *tokens.Revocations
 }
 
-func (realm *Realm) provisionIssuer(registry *clients.Registry) error {
+func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, error) {
 	config, err := realm.Issuer.expand()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := tokens.CheckIssuerURL(config.URL); err != nil {
-		return fmt.Errorf("issuer '%s': %w", config.URL, err)
+		return nil, fmt.Errorf("issuer '%s': %w", config.URL, err)
 	}
-	a := &realmIssuer{url: config.URL}
-	if a.keys, a.fixed, err = realm.signingKeys(config, registry); err != nil {
-		return err
+	i := &realmIssuer{url: config.URL}
+	if i.keys, i.fixed, err = signingKeys(realm, config, registry); err != nil {
+		return nil, err
 	}
-	if err := config.checkProfile(a.keys); err != nil {
-		return err
+	if err := config.checkProfile(i.keys); err != nil {
+		return nil, err
 	}
-	if a.revokedTokens, err = realm.loadRevocations(config.URL); err != nil {
-		return err
+	if i.revokedTokens, err = loadRevokedTokens(realm, config.URL); err != nil {
+		return nil, err
 	}
-	a.config = tokens.IssuerConfig{
+	i.config = tokens.IssuerConfig{
 		URL:         config.URL,
 		Lifetime:    time.Duration(config.TokenLifetime),
 		MTLSAlias:   config.MTLSAlias,
 		Audience:    config.Audience,
 		ScopeClaim:  config.ScopeClaim,
-		Revocations: a.revokedTokens,
+		Revocations: i.revokedTokens,
 		Now:         realm.app.Now,
 	}
 	for _, resource := range config.Resources {
-		a.config.Resources = append(a.config.Resources, tokens.Resource(resource))
+		i.config.Resources = append(i.config.Resources, tokens.Resource(resource))
 	}
-	realm.issuer = a
-	return nil
+	return i, nil
 }
 
-// issuer returns the authorization server of these clients: what they can have,
+// serverFor returns the authorization server of these clients: what they can have,
 // and how they can authenticate, is in its metadata.
-func (a *realmIssuer) issuer(registry *clients.Registry) (*tokens.Issuer, error) {
-	config := a.config
+func (i *realmIssuer) serverFor(registry *clients.Registry) (*tokens.Issuer, error) {
+	config := i.config
 	config.Scopes = registry.Scopes()
 	config.Registered = func(id string) bool {
 		client := registry.Client(id)
@@ -73,7 +72,7 @@ func (a *realmIssuer) issuer(registry *clients.Registry) (*tokens.Issuer, error)
 	if registry.HasPins() {
 		config.AuthMethods = append(config.AuthMethods, tokens.SelfSignedTLSClientAuth)
 	}
-	return tokens.NewIssuer(config, a.keys)
+	return tokens.NewIssuer(config, i.keys)
 }
 
 // prepareGrants makes of each client what a token can say of it, so that a

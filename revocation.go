@@ -121,10 +121,10 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	}
 	r := &certificateRevocation{
 		cache: revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
-		logger: realm.app.logger.With(zap.String("realm", realm.name)), now: realm.app.Now,
+		logger: realm.logger, now: realm.app.Now,
 	}
 	var running *certificateRevocation
-	if before := realm.running(); before != nil && before.revocation != nil {
+	if before := realm.running(); before.revocation != nil {
 		running = before.revocation
 		r.cache = running.cache
 	}
@@ -181,6 +181,14 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		r.checker.SetDenyList(r.deny.List())
 	}
 	return r, nil
+}
+
+// generation changes whenever CRLs, OCSP or the deny file say something new.
+func (r *certificateRevocation) generation() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.checker.Generation()
 }
 
 // report logs what became of reading a source.

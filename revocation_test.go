@@ -58,7 +58,7 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	if err := os.WriteFile(crl, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	realm.startUpkeep(ctx)
+	realm.startBackground(ctx)
 	wait := func(what string, happened chan struct{}) {
 		t.Helper()
 		select {

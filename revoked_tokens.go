@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -19,18 +20,17 @@ const (
 	revokedFirst = 10 * time.Second
 )
 
-// loadRevocations reads which tokens have been revoked, without changing
+// loadRevokedTokens reads which tokens have been revoked, without changing
 // anything: a configuration may be provisioned only to validate it.
-func (realm *Realm) loadRevocations(issuer string) (*tokens.Revocations, error) {
-	logger := realm.app.logger
+func loadRevokedTokens(realm *Realm, issuer string) (*tokens.Revocations, error) {
 	var before *tokens.Revocations
-	if running := realm.running(); running != nil && running.issuer != nil {
+	if running := realm.running(); running.issuer != nil {
 		before = running.issuer.revokedTokens
 	}
 	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
 		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
 		Report: func(event, key string, err error) {
-			logger.Error("revoked token in storage", zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key), zap.Error(err))
+			realm.logger.Error("revoked token in storage", zap.String("event", event), zap.String("key", key), zap.Error(err))
 		},
 	}, before)
 	if err != nil {
@@ -39,43 +39,31 @@ func (realm *Realm) loadRevocations(issuer string) (*tokens.Revocations, error) 
 	within, cancel := context.WithTimeout(realm.app.ctx, revokedFirst)
 	defer cancel()
 	if err := list.Load(within); err != nil {
-		realm.reportRevocations(list, err)
+		reportRevokedTokens(realm.logger, list, err)
 	}
 	return list, nil
 }
 
-func (realm *Realm) reportRevocations(list *tokens.Revocations, err error) {
+func reportRevokedTokens(logger *zap.Logger, list *tokens.Revocations, err error) {
 	consequence := "what is known of them stays in force"
 	if !list.Known() {
 		consequence = "until that works every token counts as revoked"
 	}
-	realm.app.logger.Error("reading the revoked tokens from storage; "+consequence, zap.String("realm", realm.name), zap.Error(err))
+	logger.Error("reading the revoked tokens from storage; "+consequence, zap.Error(err))
 }
 
-// keepRevocations learns of the tokens that other nodes have revoked, and
-// removes from storage what has expired. A failure is logged when it begins.
-func (realm *Realm) keepRevocations(ctx context.Context) {
-	list := realm.issuer.revokedTokens
-	ticker := time.NewTicker(revokedPoll)
-	defer ticker.Stop()
-	failing := false
-	for {
-		within, cancel := context.WithTimeout(ctx, revokedTimeout)
-		err := list.Refresh(within)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
+// keepRevokedTokens learns of the tokens that other nodes have revoked, and
+// removes from storage what has expired.
+func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.Revocations) {
+	source.Poll(ctx, revokedPoll, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, revokedTimeout)
+		defer cancel()
+		return list.Refresh(ctx)
+	}, func(err error) {
+		if err != nil {
+			reportRevokedTokens(logger, list, err)
 			return
-		case err != nil && !failing:
-			realm.reportRevocations(list, err)
-		case err == nil && failing:
-			realm.app.logger.Info("the revoked tokens can be read from storage again", zap.String("realm", realm.name))
 		}
-		failing = err != nil
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
+		logger.Info("the revoked tokens can be read from storage again")
+	})
 }

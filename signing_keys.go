@@ -23,7 +23,7 @@ func (i *IssuerConfig) checkRotation() error {
 
 // signingKeys reads the configured key, or what storage holds. Keys are not
 // made here, for a configuration may be provisioned only to validate it.
-func (realm *Realm) signingKeys(config IssuerConfig, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
+func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
 	var algorithm keyring.Algorithm
 	if config.SigningAlgorithm != "" {
 		if algorithm, err = keyring.ParseAlgorithm(config.SigningAlgorithm); err != nil {
@@ -56,8 +56,8 @@ func (realm *Realm) signingKeys(config IssuerConfig, registry *clients.Registry)
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
-		Now: realm.app.Now, Report: realm.reportKeys,
-	}, realm.runningKeys())
+		Now: realm.app.Now, Report: func(event, key string, err error) { reportKeys(realm.logger, event, key, err) },
+	}, runningKeys(realm))
 	if err != nil {
 		return nil, "", err
 	}
@@ -102,31 +102,31 @@ func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration
 
 // runningKeys are the keys of the configuration that is about to be replaced,
 // or nil.
-func (realm *Realm) runningKeys() *keyring.Source {
-	if running := realm.running(); running != nil && running.issuer != nil {
+func runningKeys(realm *Realm) *keyring.Source {
+	if running := realm.running(); running.issuer != nil {
 		return running.issuer.keys
 	}
 	return nil
 }
 
 // reportKeys logs what happens to the signing keys in storage.
-func (realm *Realm) reportKeys(event, key string, err error) {
-	fields := []zap.Field{zap.String("realm", realm.name), zap.String("event", event), zap.String("key", key)}
+func reportKeys(logger *zap.Logger, event, key string, err error) {
+	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
 	switch {
 	case err == nil:
-		realm.app.logger.Info("signing key", fields...)
+		logger.Info("signing key", fields...)
 	case event == keyring.EventUnavailable:
-		realm.app.logger.Error("the signing keys cannot be read from storage or changed there; those in memory stay in use, and without any no token can be issued",
+		logger.Error("the signing keys cannot be read from storage or changed there; those in memory stay in use, and without any no token can be issued",
 			append(fields, zap.Error(err))...)
 	default:
-		realm.app.logger.Error("signing key in storage", append(fields, zap.Error(err))...)
+		logger.Error("signing key in storage", append(fields, zap.Error(err))...)
 	}
 }
 
 // countKeys returns how many keys there are of each state.
-func (a *realmIssuer) countKeys() map[string]int {
+func (i *realmIssuer) countKeys() map[string]int {
 	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
-	for _, info := range a.keys.Infos() {
+	for _, info := range i.keys.Infos() {
 		count[info.State]++
 	}
 	return count

@@ -64,12 +64,14 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 			return nil, err
 		}
 	}
-	if err := realm.checkProfile(c.registry); err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
+	if realm.Issuer.isFAPI2() {
+		if err := checkProfileClients(c.registry); err != nil {
+			return nil, fmt.Errorf("issuer: %w", err)
+		}
 	}
 	config := authn.Config{
 		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
-		StrongKeys: realm.fapi2(), Now: realm.app.Now,
+		StrongKeys: realm.Issuer.isFAPI2(), Now: realm.app.Now,
 	}
 	if c.shadow != nil {
 		config.ShadowTrust = c.shadow.Pool
@@ -93,7 +95,7 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 		return s, nil
 	}
 	var err error
-	if s.issuer, err = realm.issuer.issuer(c.registry); err != nil {
+	if s.issuer, err = realm.issuer.serverFor(c.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	if err = checkResources(c.registry, s.issuer); err != nil {
@@ -125,8 +127,8 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trustpool.Tr
 		}
 	}
 	if len(loose) > 0 && !warned {
-		realm.app.logger.Warn("the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them",
-			zap.String("realm", realm.name), zap.Int("cas", len(anchors.Certificates)), zap.Int("clients", len(loose)),
+		realm.logger.Warn("the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them",
+			zap.Int("cas", len(anchors.Certificates)), zap.Int("clients", len(loose)),
 			zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
 	}
 	return nil

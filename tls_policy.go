@@ -55,7 +55,7 @@ func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 			return
 		}
 	}
-	realm.app.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
+	realm.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
 		zap.String("directive", directive), zap.Strings("listen", server.Listen))
 }
 
@@ -83,7 +83,7 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 // unless it is told to.
 func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || !realm.fapi2() {
+	if !ok || !realm.Issuer.isFAPI2() {
 		return nil
 	}
 	for _, place := range []string{realm.issuer.url, realm.issuer.config.MTLSAlias} {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -22,8 +21,6 @@ import (
 )
 
 const (
-	// remotePoll is how often it is looked whether keys are to be fetched.
-	remotePoll = 250 * time.Millisecond
 	// maxRemoteHeader is the largest header of an answer, in bytes.
 	maxRemoteHeader = 64 << 10
 )
@@ -258,10 +255,8 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 	if err != nil {
 		return nil, err
 	}
-	if module, err := caddy.ActiveContext().AppIfConfigured(appID); err == nil {
-		if running := module.(*App).declared.remoteIssuer(key); running != nil {
-			remote.TakeOver(running)
-		}
+	if running := runningApp().declared.remoteIssuer(key); running != nil {
+		remote.TakeOver(running)
 	}
 	a.declared.addRemoteIssuer(key, remote)
 	return remote, nil
@@ -281,28 +276,20 @@ func remoteTransport(pool *x509.CertPool) http.RoundTripper {
 	}
 }
 
-// keepRemote is the upkeep of another server's keys.
+// keepRemote fetches another server's keys when they are due, until ctx is done.
 func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.RemoteIssuer) {
-	place := cmp.Or(key.jwksURI, key.issuer)
-	ticker := time.NewTicker(remotePoll)
-	defer ticker.Stop()
-	for {
-		if !a.Now().Before(remote.Due()) {
-			changed, err := remote.Refresh(ctx)
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil:
-				a.logger.Error("fetching the keys of an issuer failed; those that are known stay in use",
-					zap.String("issuer", key.issuer), zap.String("place", place), zap.Error(err))
-			case changed:
-				a.logger.Info("the keys of an issuer are in use", zap.String("issuer", key.issuer), zap.String("place", place))
-			}
-		}
-		select {
-		case <-ctx.Done():
+	logger := a.logger.With(zap.String("issuer", key.issuer), zap.String("place", cmp.Or(key.jwksURI, key.issuer)))
+	look(ctx, func(ctx context.Context) {
+		if a.Now().Before(remote.Due()) {
 			return
-		case <-ticker.C:
 		}
-	}
+		changed, err := remote.Refresh(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			logger.Error("fetching the keys of an issuer failed; those that are known stay in use", zap.Error(err))
+		case changed:
+			logger.Info("the keys of an issuer are in use")
+		}
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -42,8 +41,7 @@ func (v *Verifier) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {
-		v.realm.app.logger.Warn("a verifier sees no addresses, so it refuses the own certificate of proxies that are known by 'from' alone; add their peer_key, or let them connect without one",
-			zap.String("realm", v.realm.name))
+		v.realm.logger.Warn("a verifier sees no addresses, so it refuses the own certificate of proxies that are known by 'from' alone; add their peer_key, or let them connect without one")
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
@@ -38,7 +40,7 @@ func newKeyring(t *testing.T) *keyring.Keyring {
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
 	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
-	realm := &Realm{name: "default", app: &App{Now: clock.Now}, metrics: metrics.NewRealm("default")}
+	realm := &Realm{name: "default", app: &App{Now: clock.Now}, logger: zap.NewNop(), metrics: metrics.NewRealm("default")}
 	keys := keyring.Fixed(newKeyring(t))
 	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
 	r := &minterRig{
