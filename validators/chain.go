@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// maxIntermediates is how many of the presented certificates are looked at.
+	// maxIntermediates is how many of the presented certificates are considered.
 	maxIntermediates = 8
 	// maxKnownCAs is how many verified intermediates a pool remembers.
 	maxKnownCAs = 64
-	// maxChainErrorText bounds the text of a failed verification.
+	// maxChainErrorText bounds the error of a failed verification, in bytes.
 	maxChainErrorText = 512
 )
 
@@ -31,22 +31,22 @@ var (
 )
 
 // TrustPool verifies client certificates against a fixed set of trust anchors
-// (RFC 5280 §6). It may be used by several goroutines at once. A nil TrustPool
-// and the zero value trust nobody.
+// (RFC 5280 §6). It may be used by several goroutines at once. A nil TrustPool and
+// the zero value trust nobody.
 type TrustPool struct {
 	roots  *x509.CertPool
 	verify func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
 
-	// known are the intermediates that have verified under roots, and until
-	// when, by SHA-256 of what their issuer signed: of one certificate anybody
-	// can make many others by encoding the signature in another way. It is
-	// never written to, only replaced: mu is for those who replace it.
+	// known are the intermediates that have verified under roots, and until when,
+	// by the SHA-256 of their TBSCertificate, because anybody can make many
+	// certificates from one by re-encoding its signature. The map is never written
+	// to, only replaced, under mu.
 	known atomic.Pointer[map[[sha256.Size]byte]time.Time]
 	mu    sync.Mutex
 }
 
-// NewTrustPool returns a TrustPool of the anchors in the pool as they are now.
-// A nil pool has no anchors; it never means the system's.
+// NewTrustPool returns a TrustPool of the anchors that are in the pool now. A nil
+// pool has no anchors; it does not stand for the system's.
 func NewTrustPool(pool *x509.CertPool) *TrustPool {
 	p := &TrustPool{verify: (*x509.Certificate).Verify}
 	if pool != nil {
@@ -55,25 +55,24 @@ func NewTrustPool(pool *x509.CertPool) *TrustPool {
 	return p
 }
 
-// Verify returns every chain, leaf first and anchor last, that verifies for
-// client authentication at the given time (RFC 5280 §6.1), of two certificates
-// or more: a leaf that is an anchor itself has no chain. The presented
-// certificates are what the peer sent after its leaf, in any order.
+// Verify returns every chain, leaf first and anchor last, that verifies for client
+// authentication at the given time (RFC 5280 §6.1). A chain has at least two
+// certificates: a leaf that is itself an anchor has no chain. The presented
+// certificates are those that the peer sent after its leaf, in any order.
 //
-// The first eight presented certificates are considered, and a signature is
-// only ever checked with the key of an anchor or of a CA that has itself
-// verified, so what a stranger presents cannot make verification expensive. A
-// CA with constraints that [x509.Certificate.Verify] would leave unenforced is
-// refused.
+// Verify considers the first eight presented certificates, and verifies signatures
+// only with keys of anchors and of CAs that have themselves verified, so that a
+// stranger cannot make it expensive. It refuses a CA with constraints that
+// [x509.Certificate.Verify] does not enforce.
 //
-// The error is for the log: one line of bounded length, with the text that
-// comes from certificates escaped.
+// The error is for the log: one line of bounded length, in which text from
+// certificates is escaped.
 func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate, now time.Time) ([][]*x509.Certificate, error) {
 	if p == nil || p.roots == nil {
 		return nil, errors.New("there is no trust pool")
 	}
 	if now.IsZero() {
-		return nil, errors.New("verification needs a time") // Go would take the system's.
+		return nil, errors.New("verification needs a time") // Go would take the current one
 	}
 
 	intermediates, unusable := p.grow(presented, now)
@@ -83,14 +82,14 @@ func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate
 		if len(chains) > 0 {
 			return chains, nil
 		}
-		err = errors.New("the certificate is itself in the trust pool, which is for the CAs that issue client certificates: declare it as a pinned credential")
+		err = errors.New("the certificate is itself in the trust pool, which is for the CAs that issue client certificates; declare it as a pinned credential")
 	}
 	return nil, chainError(withoutIssuer(err, leaf, presented), unusable, len(presented))
 }
 
-// IssuedBy reports whether a certificate above the leaf, the anchor included,
-// is one of the pins: the SHA-256 of its DER encoding or of its
-// SubjectPublicKeyInfo. Without pins any chain will do.
+// IssuedBy reports whether a certificate above the leaf, the anchor included, has
+// one of the pins: the SHA-256 of its DER encoding or of its SubjectPublicKeyInfo.
+// Without pins, IssuedBy returns true.
 func IssuedBy(chain []*x509.Certificate, pins [][sha256.Size]byte) bool {
 	if len(pins) == 0 {
 		return true
@@ -103,7 +102,7 @@ func IssuedBy(chain []*x509.Certificate, pins [][sha256.Size]byte) bool {
 	return false
 }
 
-// ChainExpiry returns the earliest notAfter of the chain, after which it no
+// ChainExpiry returns the earliest notAfter of the chain, after which the chain no
 // longer verifies.
 func ChainExpiry(chain []*x509.Certificate) time.Time {
 	var earliest time.Time
@@ -115,8 +114,8 @@ func ChainExpiry(chain []*x509.Certificate) time.Time {
 	return earliest
 }
 
-// chains verifies one certificate, and drops the chains with a CA whose
-// constraints were not enforced.
+// chains verifies one certificate. It drops the chains with a CA whose constraints
+// were not enforced.
 func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool, usages []x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
 	chains, err := p.verify(cert, x509.VerifyOptions{
 		Roots:         p.roots,
@@ -146,15 +145,15 @@ func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool,
 type intermediate struct {
 	cert *x509.Certificate
 	tbs  [sha256.Size]byte
-	// seen is how many CAs had verified when it was last tried.
+	// seen is how many CAs had verified at the last try.
 	seen int
-	// err is the outcome of that try, nil before the first.
+	// err is the outcome of the last try, nil before the first.
 	err error
-	// final is set when no other try can have another outcome.
+	// final is set when another try cannot have a different outcome.
 	final bool
 }
 
-// due reports whether a try can have another outcome than the last one.
+// due reports whether another try can have a different outcome.
 func (c *intermediate) due(verified []*x509.Certificate) bool {
 	if c.final {
 		return false
@@ -164,14 +163,14 @@ func (c *intermediate) due(verified []*x509.Certificate) bool {
 	})
 }
 
-// grow returns those of the presented certificates that verify under the pool,
-// and the others with the reason. It proceeds from the anchors downwards: a
-// certificate is tried once, and again when a CA of its issuer's name has
-// verified meanwhile. As one that verifies is not tried again, that is at most
-// 8 + 7 + … + 1 = 36 tries. A failing one checks one signature for each anchor
-// and each verified CA of the issuer's name; a stranger, who has no CA under
-// the pool, causes no other, but for the true intermediates he can also
-// present. [x509.Certificate.Verify] ends any try after 100 signatures.
+// grow returns the presented certificates that verify under the pool, and the
+// others with the reasons. It proceeds from the anchors downwards: it tries a
+// certificate once, and again when a CA with the name of its issuer has verified
+// in the meantime. A certificate that has verified is not tried again, so there
+// are at most 8 + 7 + … + 1 = 36 tries. A try that fails verifies one signature
+// for each anchor and each verified CA with the issuer's name; a stranger, who has
+// no CA under the pool, causes no other try except for genuine intermediates that
+// they also present. [x509.Certificate.Verify] stops after 100 signatures.
 func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.CertPool, []intermediate) {
 	if len(presented) == 0 {
 		return nil, nil
@@ -202,7 +201,7 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 
 	for again := true; again; {
 		again = false
-		// From the last, because a CA is usually sent after what it issued.
+		// Last first, because a CA is usually sent after what it has issued.
 		for i := len(pending) - 1; i >= 0; i-- {
 			c := &pending[i]
 			if !c.due(verified) {
@@ -214,13 +213,13 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 				c.err = err
 				continue
 			}
-			// Not before, for a stranger's constraints may be as long as he likes.
+			// Not earlier, because a stranger chooses how long constraints are.
 			if err := checkNameConstraints(c.cert); err != nil {
 				c.err, c.final = err, true
 				continue
 			}
-			// Nothing is above a self-issued anchor; as an intermediate it
-			// would only be checked a second time.
+			// Nothing is above a self-issued anchor. As an intermediate it would
+			// only be verified twice.
 			if len(chains[0]) > 1 || !bytes.Equal(c.cert.RawIssuer, c.cert.RawSubject) {
 				admit(c.cert)
 				p.remember(c.tbs, chains)
@@ -232,10 +231,10 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 	return usable, pending
 }
 
-// remember keeps a verified intermediate from being verified again for the
-// next certificate it issued. Nothing depends on it but time: a peer must still
-// present it, and the leaf's own verification checks it, signature included.
-// Only what a trusted CA signed gets here, so a stranger adds nothing of his.
+// remember keeps a verified intermediate from being verified again for the next
+// certificate that it has issued. Only time depends on it: a peer must still
+// present the intermediate, and verifying the leaf verifies it again, signature
+// included. A stranger adds nothing, because a trusted CA has signed it.
 func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate) {
 	var until time.Time
 	for _, chain := range chains {
@@ -260,8 +259,8 @@ func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate
 	p.known.Store(&known)
 }
 
-// withoutIssuer says where Go found no CA at all that could have issued the
-// leaf, which is what happens to clients that send no intermediates.
+// withoutIssuer adds to the error that no CA could have issued the leaf, which
+// happens to clients that send no intermediates.
 func withoutIssuer(err error, leaf *x509.Certificate, presented []*x509.Certificate) error {
 	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown || err.Error() != (x509.UnknownAuthorityError{}).Error() ||
 		bytes.Equal(leaf.RawIssuer, leaf.RawSubject) ||
@@ -271,8 +270,8 @@ func withoutIssuer(err error, leaf *x509.Certificate, presented []*x509.Certific
 	return fmt.Errorf("%w; its issuer is not in the trust pool, nor among the %d certificates that were sent after it", err, len(presented))
 }
 
-// chainError adds why presented certificates were of no use, and makes all of
-// it fit for a log line.
+// chainError adds why presented certificates could not be used, and makes the text
+// fit for a log line.
 func chainError(err error, unusable []intermediate, presented int) error {
 	var text strings.Builder
 	text.WriteString(err.Error())

@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of distinguished names: far above any real one, and low enough to
-// bound what a hostile one costs.
+// Limits of distinguished names: far above any real name, and low enough to bound
+// the cost of a hostile one.
 const (
 	maxNameBytes      = 4 << 10 // DER of a presented name
 	maxDeclaredBytes  = 8 << 10 // text of a declared name
@@ -23,21 +23,20 @@ const (
 	maxFormattedBytes = 1024 // text of a name in a log
 )
 
-// ErrUnmatchableName is the error of a presented name that equals no declared
-// name, whatever that may be: because it is malformed, or because it is empty,
-// ambiguous or made to look like another name.
+// ErrUnmatchableName means that a presented name cannot match any declared name,
+// because it is malformed, empty, ambiguous, or made to look like another name.
 var ErrUnmatchableName = errors.New("name can never match")
 
-// DN is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order.
-// The zero value is the empty name.
+// DN is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order. The
+// zero value is the empty name.
 //
-// Two names are the same name if they have the same RDNs in the same order.
-// Two RDNs are the same if they have the same attributes in any order. Two
-// values are the same if their text is, whatever the ASN.1 string type, the
-// case of letters and the number of spaces; other values, if their DER is.
-// That is the distinguishedNameMatch of RFC 4517 §4.2.15 with caseIgnoreMatch
-// (§4.2.11) for every string, except that characters which only look alike
-// are not mapped to each other (RFC 4518 §2.2 and §2.3 would do so).
+// Two names are equal if they have equal RDNs in the same order. Two RDNs are equal
+// if they have equal attributes in any order. Two values are equal if their text
+// is, regardless of ASN.1 string type, case, and number of spaces; values that are
+// not text are equal if their DER is. This is the distinguishedNameMatch of RFC
+// 4517 §4.2.15 with caseIgnoreMatch (§4.2.11) for every string, except that
+// characters which only look alike are not mapped to each other (as RFC 4518 §2.2
+// and §2.3 do).
 type DN struct {
 	rdns []rdn
 	key  string
@@ -51,7 +50,7 @@ var (
 	wideTypes = []asn1.ObjectIdentifier{{2, 5, 4, 6}, {2, 5, 4, 10}, {0, 9, 2342, 19200300, 100, 1, 25}}
 )
 
-// attribute has the text of its value or, if opaque, its DER.
+// attribute is an attribute type, and the text of its value or, if opaque, its DER.
 type attribute struct {
 	oid    asn1.ObjectIdentifier
 	value  string
@@ -62,15 +61,15 @@ type attribute struct {
 type encodedAttribute struct {
 	Type  asn1.ObjectIdentifier
 	Value asn1.RawValue
-	// encoding/asn1 ignores what follows the last field of a SEQUENCE.
+	// Surplus is what follows, which encoding/asn1 would ignore.
 	Surplus asn1.RawValue `asn1:"optional"`
 }
 
-// encodedRDNSET is a SET OF because encoding/asn1 goes by the name's suffix.
+// encodedRDNSET is a SET OF, because encoding/asn1 looks at the suffix of its name.
 type encodedRDNSET []encodedAttribute
 
-// DNFromRaw decodes the DER of a Name (RFC 5280 §4.1.2.4), such as the
-// RawSubject of a certificate. The error wraps ErrUnmatchableName.
+// DNFromRaw parses the DER encoding of a Name (RFC 5280 §4.1.2.4), such as the
+// RawSubject of a certificate. The error wraps [ErrUnmatchableName].
 func DNFromRaw(raw []byte) (DN, error) {
 	encoded, err := decodeName(raw)
 	if err != nil {
@@ -92,24 +91,24 @@ func DNFromRaw(raw []byte) (DN, error) {
 	return dn, nil
 }
 
-// Key returns a string that two names have in common if and only if they are
-// the same name (RFC 4517 §4.2.15, see DN). It is not made for reading.
+// Key returns a string that is the same for two names if and only if they are equal
+// (RFC 4517 §4.2.15, see [DN]). It is not printable.
 func (d DN) Key() string {
 	return d.key
 }
 
-// ReversedKey returns the Key of the name with its RDNs in reverse order: the
-// name that an operator declared who wrote the RDNs in encoded order, which
-// RFC 4514 §2.1 reverses.
+// ReversedKey returns the Key of the name with its RDNs in reverse order: that of a
+// declared name whose RDNs were written in encoded order, which RFC 4514 §2.1
+// reverses.
 func (d DN) ReversedKey() string {
 	reversed := slices.Clone(d.rdns)
 	slices.Reverse(reversed)
 	return nameKey(reversed)
 }
 
-// LooksReversed reports whether the name, as RFC 4514 writes it, begins with a
+// LooksReversed reports whether the RFC 4514 text of the name begins with a
 // country, an organization or a domain and ends with a common name, as OpenSSL
-// prints names: most certificates have it the other way round.
+// prints names. In most certificates it is the other way round.
 func (d DN) LooksReversed() bool {
 	if len(d.rdns) < 2 {
 		return false
@@ -118,15 +117,14 @@ func (d DN) LooksReversed() bool {
 	return last[0].oid.Equal(oidCommonName) && slices.ContainsFunc(wideTypes, first[0].oid.Equal)
 }
 
-// Reversed is the name with its RDNs in reverse order, as RFC 4514 writes it.
+// Reversed returns the RFC 4514 text of the name with its RDNs in reverse order.
 func (d DN) Reversed() string {
 	rdns := slices.Clone(d.rdns)
 	slices.Reverse(rdns)
 	return DN{rdns: rdns}.String()
 }
 
-// Without returns the RDNs of the name that another has not, as RFC 4514 §2
-// writes them, for somebody to read.
+// Without returns the RFC 4514 text of the RDNs that another name lacks.
 func (d DN) Without(other DN) string {
 	var rest []rdn
 	for _, own := range d.rdns {
@@ -138,22 +136,22 @@ func (d DN) Without(other DN) string {
 	return string(appendName(nil, rest, maxFormattedBytes))
 }
 
-// String returns the name as RFC 4514 §2 writes it. ParseDN reads it back as
-// the same name, unless a value is empty or the text is longer than ParseDN
-// takes. Characters that are not printable are escaped.
+// String returns the RFC 4514 text of the name, in which characters that are not
+// printable are escaped. [ParseDN] parses it to an equal name, unless a value is
+// empty or the text too long.
 func (d DN) String() string {
 	return string(appendName(nil, d.rdns, math.MaxInt))
 }
 
-// FormatSerial returns the serial number of a certificate in hexadecimal digits
-// for a log. It shows the first 20 octets: RFC 5280 §4.1.2.2 allows no more, but
-// a hostile certificate may have more.
+// FormatSerial returns the serial number of a certificate in hexadecimal digits,
+// for a log: its first 20 octets, which is the limit of RFC 5280 §4.1.2.2 but not
+// that of a hostile certificate.
 func FormatSerial(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
 
-// FormatDN returns the RFC 4514 text of a DER-encoded Name for a log: always,
-// even for a name that DNFromRaw refuses, at most 1024 bytes of it, and as one
-// line of printable characters. What is no Name comes as '#' and hexadecimal
-// digits (RFC 4514 §2.4).
+// FormatDN returns the RFC 4514 text of a DER-encoded Name for a log: one line of
+// printable characters, at most 1024 bytes, even for a name that [DNFromRaw]
+// refuses. Bytes that are not a Name become '#' and hexadecimal digits (RFC 4514
+// §2.4).
 func FormatDN(raw []byte) string {
 	if len(raw) == 0 {
 		return ""
@@ -177,7 +175,7 @@ func FormatDN(raw []byte) string {
 
 func decodeName(raw []byte) ([]encodedRDNSET, error) {
 	if len(raw) > maxNameBytes {
-		return nil, fmt.Errorf("%d bytes are more than the %d that a name may have", len(raw), maxNameBytes)
+		return nil, fmt.Errorf("the name has %d bytes; at most %d are allowed", len(raw), maxNameBytes)
 	}
 	var encoded []encodedRDNSET
 	rest, err := asn1.Unmarshal(raw, &encoded)
@@ -209,7 +207,7 @@ func newAttribute(oid asn1.ObjectIdentifier, value asn1.RawValue) (attribute, er
 	return attribute{oid: oid, value: text}, nil
 }
 
-// newDN makes a name of RDNs in encoded order, if it is one that can match.
+// newDN returns a name of RDNs in encoded order, or an error if it can never match.
 func newDN(rdns []rdn) (DN, error) {
 	if len(rdns) == 0 {
 		return DN{}, errors.New("the name is empty")
@@ -219,17 +217,17 @@ func newDN(rdns []rdn) (DN, error) {
 		attributes += len(r)
 	}
 	if attributes > maxNameAttributes {
-		return DN{}, fmt.Errorf("%d attributes are more than the %d that a name may have", attributes, maxNameAttributes)
+		return DN{}, fmt.Errorf("the name has %d attributes; at most %d are allowed", attributes, maxNameAttributes)
 	}
 	for _, r := range rdns {
-		if err := r.check(); err != nil {
+		if err := r.validate(); err != nil {
 			return DN{}, err
 		}
 	}
 	return DN{rdns: rdns, key: nameKey(rdns)}, nil
 }
 
-func (r rdn) check() error {
+func (r rdn) validate() error {
 	if len(r) == 0 {
 		return errors.New("an RDN is empty")
 	}
@@ -237,7 +235,7 @@ func (r rdn) check() error {
 		for _, earlier := range r[:i] {
 			if a.oid.Equal(earlier.oid) {
 				name, _ := attributeName(a.oid)
-				return fmt.Errorf("one RDN has %s twice: join attributes with \"+\" only if their types differ", excerpt(name))
+				return fmt.Errorf("one RDN has %s twice; join attributes with \"+\" only if their types differ", excerpt(name))
 			}
 		}
 		if a.opaque {
@@ -246,7 +244,7 @@ func (r rdn) check() error {
 		for _, c := range a.value {
 			if forbidden(c) {
 				name, _ := attributeName(a.oid)
-				return fmt.Errorf("the value %q of %s holds the control, invisible or private character %U: remove it",
+				return fmt.Errorf("the value %q of %s has the control, invisible or private character %U; remove it",
 					excerpt(a.value), excerpt(name), c)
 			}
 		}
@@ -254,8 +252,8 @@ func (r rdn) check() error {
 	return nil
 }
 
-// nameKey is unambiguous because everything in it is preceded by its length
-// or number.
+// nameKey returns the Key of a name with these RDNs. It is unambiguous because
+// everything in it follows its length or number.
 func nameKey(rdns []rdn) string {
 	key := make([]byte, 0, 128)
 	for _, r := range rdns {
@@ -296,8 +294,8 @@ func (a attribute) appendKey(key []byte) []byte {
 	return key
 }
 
-// appendName appends RFC 4514 text: last RDN first. It stops not far beyond
-// limit, so that the log of a hostile name is cheap.
+// appendName appends RFC 4514 text, last RDN first. It stops soon after limit, so
+// that logging a hostile name is cheap.
 func appendName(buf []byte, rdns []rdn, limit int) []byte {
 	for i, r := range slices.Backward(rdns) {
 		for j, a := range r {
@@ -324,15 +322,15 @@ func (a attribute) appendText(buf []byte, limit int) []byte {
 	}
 	der := []byte(a.value)
 	if !a.opaque {
-		// RFC 4514 §2.4 wants the BER of the value after a dotted OID. The
-		// string type does not count, so UTF8String stands for all of them.
+		// RFC 4514 §2.4 requires the BER of the value after a dotted OID. The string
+		// type does not count, so UTF8String stands for all of them.
 		der, _ = asn1.Marshal(asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: der})
 	}
 	return hex.AppendEncode(append(buf, '#'), der)
 }
 
-// appendEscaped escapes what RFC 4514 §2.4 says must be escaped, and all that
-// is not printable.
+// appendEscaped appends text. It escapes what RFC 4514 §2.4 requires, and all
+// characters that are not printable.
 func appendEscaped(buf []byte, text string, limit int) []byte {
 	for i, r := range text {
 		if len(buf) > limit {
@@ -354,7 +352,7 @@ func appendEscaped(buf []byte, text string, limit int) []byte {
 	return buf
 }
 
-// truncate cuts text to at most limit bytes, the mark of the cut included.
+// truncate cuts text to at most limit bytes, including the mark of the cut.
 func truncate(text string, limit int) string {
 	const mark = "…"
 	if len(text) <= limit {
@@ -367,7 +365,7 @@ func truncate(text string, limit int) string {
 	return text[:end] + mark
 }
 
-// excerpt is as much of a text as fits in an error message.
+// excerpt returns as much of a text as fits in an error message.
 func excerpt(text string) string {
 	return truncate(text, 200)
 }

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// attributeTypes holds, for each attribute type, the name that DN.String
-// prints and then the other names that ParseDN understands. The sources are
-// RFC 4514 §3, RFC 4519 §2, OpenSSL's object table and the keys of .NET's
-// X500DistinguishedName; SN is the surname in all of them.
+// attributeTypes has, for each attribute type, the name that [DN.String] prints and
+// then the other names that [ParseDN] accepts. The sources are RFC 4514 §3, RFC
+// 4519 §2, OpenSSL's object table and the keys of .NET's X500DistinguishedName. SN
+// is the surname in all of them.
 var attributeTypes = []struct{ oid, names string }{
 	{"2.5.4.3", "CN commonName"},
 	{"2.5.4.4", "SN surname"},
@@ -80,10 +80,10 @@ func attributeName(oid asn1.ObjectIdentifier) (name string, known bool) {
 	return dotted, false
 }
 
-// parseAttributeType reads a declared attribute type: a name in any case, a
-// dotted OID (RFC 4514 §3), or a dotted OID after "OID." (RFC 2253 §4).
+// parseAttributeType parses a declared attribute type: a name in any case, a dotted
+// OID (RFC 4514 §3), or a dotted OID after "OID." (RFC 2253 §4).
 func parseAttributeType(name string) (asn1.ObjectIdentifier, error) {
-	// strings.ToLower makes an 'i' of 'İ'.
+	// strings.ToLower turns 'İ' into 'i'.
 	if oid, known := attributeOIDs[strings.ToLower(name)]; known && isASCII(name) {
 		return oid, nil
 	}
@@ -94,7 +94,7 @@ func parseAttributeType(name string) (asn1.ObjectIdentifier, error) {
 	if dotted != "" && '0' <= dotted[0] && dotted[0] <= '9' {
 		return parseOID(dotted)
 	}
-	return nil, fmt.Errorf("unknown attribute %q: write its dotted OID instead, as in 2.5.4.3=value for CN", excerpt(name))
+	return nil, fmt.Errorf("unknown attribute %q; write its dotted OID instead, as in 2.5.4.3=value for CN", excerpt(name))
 }
 
 func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
@@ -103,24 +103,23 @@ func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
 	for _, arc := range arcs {
 		number, err := strconv.ParseUint(arc, 10, 31)
 		if err != nil || (len(arc) > 1 && arc[0] == '0') {
-			return nil, fmt.Errorf("%q is not an object identifier: write numbers separated by dots, as in 2.5.4.3", excerpt(dotted))
+			return nil, fmt.Errorf("%q is not an object identifier; write numbers separated by dots, as in 2.5.4.3", excerpt(dotted))
 		}
 		oid = append(oid, int(number))
 	}
 	if len(oid) < 2 || oid[0] > 2 || (oid[0] < 2 && oid[1] > 39) {
-		return nil, fmt.Errorf("%q is not an object identifier: the first number is 0, 1 or 2 and the second at most 39 after 0 or 1", excerpt(dotted))
+		return nil, fmt.Errorf("%q is not an object identifier; the first number is 0, 1 or 2 and the second at most 39 after 0 or 1", excerpt(dotted))
 	}
 	return oid, nil
 }
 
-// tagVisibleString is the one string type here that encoding/asn1 has no name
-// for.
+// tagVisibleString is the tag of VisibleString, which encoding/asn1 does not name.
 const tagVisibleString = 26
 
 var errInvalidString = errors.New("is not a valid encoding of its string type")
 
-// decodeString returns the text of an attribute value of a string type.
-// Values of other types have no text (isString is false).
+// decodeString returns the text of an attribute value. isString is false for a
+// value whose type is not a string type.
 func decodeString(value asn1.RawValue) (text string, isString bool, err error) {
 	if value.Class != asn1.ClassUniversal {
 		return "", false, nil
@@ -130,8 +129,8 @@ func decodeString(value asn1.RawValue) (text string, isString bool, err error) {
 	case asn1.TagUTF8String:
 		text, valid = string(value.Bytes), utf8.Valid(value.Bytes)
 	case asn1.TagPrintableString, asn1.TagIA5String, asn1.TagNumericString, tagVisibleString:
-		// A PrintableString with '@' or '_' in it is a common slip of CAs, and
-		// still unambiguous.
+		// A PrintableString with '@' or '_' is a common mistake of CAs, and still
+		// unambiguous.
 		text = string(value.Bytes)
 		valid = isASCII(text)
 	case asn1.TagT61String:
@@ -147,7 +146,7 @@ func decodeString(value asn1.RawValue) (text string, isString bool, err error) {
 	return text, true, nil
 }
 
-// decodeLatin1 reads a TeletexString the way CAs write it: nobody uses T.61.
+// decodeLatin1 decodes a TeletexString as Latin-1, as CAs write it.
 func decodeLatin1(octets []byte) string {
 	var text strings.Builder
 	for _, octet := range octets {
@@ -156,7 +155,7 @@ func decodeLatin1(octets []byte) string {
 	return text.String()
 }
 
-// decodeBMP reads UCS-2, which has no surrogates.
+// decodeBMP decodes UCS-2, which has no surrogates.
 func decodeBMP(octets []byte) (text string, valid bool) {
 	if len(octets)%2 != 0 {
 		return "", false
@@ -181,9 +180,9 @@ func isASCII(s string) bool {
 	return true
 }
 
-// forbidden reports whether a character must not be in a name: those that
-// nobody sees or that change what is seen, and those that RFC 4518 §2.4
-// prohibits (private use, non-characters, the replacement character).
+// forbidden reports whether a character must not be in a name: one that is
+// invisible or changes how others are displayed, or that RFC 4518 §2.4 prohibits
+// (private use, non-characters, the replacement character).
 func forbidden(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r < ' ' || r == 0x7f
@@ -192,11 +191,11 @@ func forbidden(r rune) bool {
 		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Noncharacter_Code_Point)
 }
 
-// appendFolded appends the form in which values are compared: letters
-// without case, runs of spaces as one, none at the ends (RFC 4518 §2.6.1).
+// appendFolded appends the form in which values are compared: letters without case,
+// runs of spaces as one, and no spaces at the ends (RFC 4518 §2.6.1).
 func appendFolded(buf []byte, text string) []byte {
 	if !isASCII(text) {
-		// Folding between NFD and NFC treats a letter with an accent alike
+		// Folding between NFD and NFC treats a letter with an accent the same
 		// whether or not Unicode has one character for it (J + caron, ǰ).
 		text = norm.NFC.String(strings.Map(foldRune, norm.NFD.String(text)))
 	}
@@ -219,9 +218,9 @@ func appendFolded(buf []byte, text string) []byte {
 	return buf
 }
 
-// foldRune returns one representative of all cases of a letter. Compatibility
-// characters stay themselves, or 'ſ' would be 's'; so do marks, or the letter
-// iota would become a mark (U+0345) and merge with the letter before it.
+// foldRune returns one representative for all cases of a letter. It does not change
+// compatibility characters, or 'ſ' would be 's', nor marks, or the letter iota
+// would become a mark (U+0345) and merge with the letter before it.
 func foldRune(r rune) rune {
 	if r < utf8.RuneSelf {
 		return unicode.ToLower(r)

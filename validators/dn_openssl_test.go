@@ -45,7 +45,7 @@ func TestDNOfOpenSSL(t *testing.T) {
 				t.Errorf("%s (%s) is taken as a name", text, option)
 				continue
 			}
-			_, advice, found := strings.Cut(err.Error(), "OpenSSL prints it: write ")
+			_, advice, found := strings.Cut(err.Error(), "OpenSSL prints; write ")
 			quoted, quoteErr := strconv.QuotedPrefix(advice)
 			if !found || quoteErr != nil {
 				t.Errorf("%s (%s): no advice in %q", text, option, err)

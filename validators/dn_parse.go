@@ -10,21 +10,21 @@ import (
 	"unicode/utf8"
 )
 
-// ParseDN reads a declared name: an RFC 4514 string, whose first RDN is the
-// last one of the encoded name, such as CN=client,OU=production,O=company.
-// It also understands spaces around "," "+" and "=", the semicolon, quoted
-// values and "OID." of RFC 2253 §4, and the attribute names and quotes ("" for
-// a quote in quotes) of .NET and OpenSSL.
+// ParseDN parses a declared name: an RFC 4514 string, whose first RDN is the last
+// one of the encoded name, such as CN=client,OU=production,O=company. It also
+// accepts spaces around "," "+" and "=", the semicolon, quoted values and "OID." of
+// RFC 2253 §4, and the attribute names and quotes ("" for a quote in quotes) of
+// .NET and OpenSSL.
 //
-// A name that could never match is an error: see DNFromRaw. So is an empty
-// value, which is what an unset variable leaves behind. The error says what is
-// wrong with the name without repeating it.
+// It returns an error for a name that could never match, see [DNFromRaw], and for
+// an empty value, which is what an unset variable leaves. The error does not
+// repeat the name.
 func ParseDN(s string) (DN, error) {
 	if len(s) > maxDeclaredBytes {
 		return DN{}, fmt.Errorf("it is too long: %d bytes, at most %d are allowed", len(s), maxDeclaredBytes)
 	}
 	if strings.Trim(s, " ") == "" {
-		return DN{}, errors.New("it is empty: write a name such as CN=client,O=company, or set the variable it comes from")
+		return DN{}, errors.New("it is empty; write a name such as CN=client,O=company, or set the variable it comes from")
 	}
 	if err := checkOpenSSLForm(s); err != nil {
 		return DN{}, err
@@ -74,7 +74,7 @@ func (p *nameParser) skipSpaces() {
 	p.rest = strings.TrimLeft(p.rest, " ")
 }
 
-// separator consumes what stands between two attributes; 0 is the end.
+// separator consumes the separator between two attributes; 0 is the end.
 func (p *nameParser) separator() (byte, error) {
 	p.skipSpaces()
 	if p.rest == "" {
@@ -82,7 +82,7 @@ func (p *nameParser) separator() (byte, error) {
 	}
 	c := p.rest[0]
 	if strings.IndexByte(separators, c) < 0 {
-		return 0, fmt.Errorf("%q follows a complete value: put a comma between them, or a backslash before a quote that belongs to the value", excerpt(p.rest))
+		return 0, fmt.Errorf("unexpected %q after a complete value; put a comma between them, or a backslash before a quote that belongs to the value", excerpt(p.rest))
 	}
 	p.rest = p.rest[1:]
 	return c, nil
@@ -96,9 +96,9 @@ func (p *nameParser) attribute() (attribute, error) {
 	name := strings.Trim(p.rest[:end], " ")
 	if end == len(p.rest) || p.rest[end] != '=' {
 		if name == "" {
-			return attribute{}, errors.New("an attribute is missing next to a comma, semicolon or plus sign: remove the separator")
+			return attribute{}, errors.New("an attribute is missing next to a comma, semicolon or plus sign; remove the separator")
 		}
-		return attribute{}, fmt.Errorf(`%q is no attribute, for it has no "=": if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`, excerpt(name))
+		return attribute{}, fmt.Errorf(`%q is not an attribute, because it has no "="; if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`, excerpt(name))
 	}
 	oid, err := parseAttributeType(name)
 	if err != nil {
@@ -124,16 +124,16 @@ func (p *nameParser) attribute() (attribute, error) {
 
 func declaredAttribute(oid asn1.ObjectIdentifier, name, text string) (attribute, error) {
 	if strings.Trim(text, " ") == "" {
-		return attribute{}, fmt.Errorf("the value of %s is empty: write one or leave the attribute out; if it comes from a variable, that is not set", name)
+		return attribute{}, fmt.Errorf("the value of %s is empty; write one, leave the attribute out, or set the variable it comes from", name)
 	}
 	if !utf8.ValidString(text) {
-		return attribute{}, fmt.Errorf(`the value %q of %s is not UTF-8: write each character as its UTF-8 octets, as in \C3\A4 for ä`, excerpt(text), name)
+		return attribute{}, fmt.Errorf(`the value %q of %s is not UTF-8; write each character as its UTF-8 octets, as in \C3\A4 for ä`, excerpt(text), name)
 	}
 	return attribute{oid: oid, value: text}, nil
 }
 
-// plainText consumes an unquoted value (RFC 4514 §3, string). Spaces at its
-// ends do not belong to it, unless escaped.
+// plainText consumes an unquoted value (RFC 4514 §3, string). Spaces at its ends
+// belong to it only if they are escaped.
 func (p *nameParser) plainText() (string, error) {
 	var text []byte
 	i, kept := 0, 0
@@ -148,7 +148,7 @@ func (p *nameParser) plainText() (string, error) {
 			kept = len(text)
 			i += length
 		case '"', '<', '>':
-			return "", fmt.Errorf(`has an unescaped %q: write a backslash before it, or put the whole value in double quotes`, c)
+			return "", fmt.Errorf(`has an unescaped %q; write a backslash before it, or put the whole value in double quotes`, c)
 		default:
 			text = append(text, c)
 			if c != ' ' {
@@ -161,8 +161,8 @@ func (p *nameParser) plainText() (string, error) {
 	return string(text[:kept]), nil
 }
 
-// quotedText consumes a value in double quotes. A quote in it is \" in
-// RFC 2253 §3 and "" in .NET.
+// quotedText consumes a value in double quotes. A quote in it is \" in RFC 2253 §3
+// and "" in .NET.
 func (p *nameParser) quotedText() (string, error) {
 	var text []byte
 	for i := 1; i < len(p.rest); {
@@ -185,10 +185,11 @@ func (p *nameParser) quotedText() (string, error) {
 			return string(text), nil
 		}
 	}
-	return "", errors.New(`begins with a double quote that is not closed: add the closing quote, or write "\"" for a quote that belongs to the value`)
+	return "", errors.New(`begins with a double quote that is not closed; add the closing quote, or write "\"" for a quote that belongs to the value`)
 }
 
-// unescape reads a pair of RFC 4514 §3 and returns its length in the text.
+// unescape returns the octet that a pair of RFC 4514 §3 stands for, and the length
+// of the pair.
 func unescape(s string) (octet byte, length int, err error) {
 	if len(s) >= 2 && strings.IndexByte(` "#+,;<=>\`, s[1]) >= 0 {
 		return s[1], 2, nil
@@ -198,12 +199,12 @@ func unescape(s string) (octet byte, length int, err error) {
 			return decoded[0], 3, nil
 		}
 	}
-	return 0, 0, fmt.Errorf(`has a backslash before something that needs none, in %q: write "\\" for a backslash, "\," for a comma, or two hexadecimal digits for an octet`,
+	return 0, 0, fmt.Errorf(`has an unnecessary backslash in %q; write "\\" for a backslash, "\," for a comma, or two hexadecimal digits for an octet`,
 		excerpt(s))
 }
 
-// hexValue consumes '#' and the BER of a value in hexadecimal digits
-// (RFC 4514 §2.4). A string in it is compared as a string.
+// hexValue consumes '#' and the BER of a value in hexadecimal digits (RFC 4514
+// §2.4). A string in it is compared as a string.
 func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute, error) {
 	end := strings.IndexAny(p.rest, separators)
 	if end < 0 {
@@ -215,15 +216,15 @@ func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute
 	const remedy = `write the DER of the value in hexadecimal digits, or "\#" if the value is to begin with that character`
 	der, err := hex.DecodeString(digits)
 	if err != nil {
-		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal: %s", excerpt("#"+digits), name, remedy)
+		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal; %s", excerpt("#"+digits), name, remedy)
 	}
 	var value asn1.RawValue
 	if rest, err := asn1.Unmarshal(der, &value); err != nil || len(rest) > 0 {
-		return attribute{}, fmt.Errorf("the value %q of %s is not one DER value: %s", excerpt("#"+digits), name, remedy)
+		return attribute{}, fmt.Errorf("the value %q of %s is not one DER value; %s", excerpt("#"+digits), name, remedy)
 	}
 	a, err := newAttribute(oid, value)
 	if err != nil {
-		return attribute{}, fmt.Errorf("%w: %s", err, remedy)
+		return attribute{}, fmt.Errorf("%w; %s", err, remedy)
 	}
 	if a.opaque {
 		return a, nil
@@ -231,8 +232,8 @@ func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute
 	return declaredAttribute(oid, name, a.value)
 }
 
-// checkOpenSSLForm refuses what OpenSSL prints unless told to use RFC 2253:
-// it has the RDNs in encoded order, so reading it would turn the name around.
+// checkOpenSSLForm returns an error for the form that OpenSSL prints by default. It
+// has the RDNs in encoded order, so parsing it would reverse the name.
 func checkOpenSSLForm(s string) error {
 	printed, labelled := cutOpenSSLLabel(strings.Trim(s, " "))
 	slashes := strings.HasPrefix(printed, "/")
@@ -240,9 +241,9 @@ func checkOpenSSLForm(s string) error {
 		return nil
 	}
 	if suggestion, ok := rewriteOpenSSL(printed, slashes); ok {
-		return fmt.Errorf("it is as OpenSSL prints it: write %q, as RFC 4514 does", truncate(suggestion, maxFormattedBytes))
+		return fmt.Errorf("it is in the form that OpenSSL prints; write %q (RFC 4514)", truncate(suggestion, maxFormattedBytes))
 	}
-	return errors.New(`it is as OpenSSL prints it: write it as RFC 4514 does, such as CN=client,OU=production,O=company, which is what follows "subject=" in the output of "openssl x509 -noout -subject -nameopt RFC2253"`)
+	return errors.New(`it is in the form that OpenSSL prints; write it as in CN=client,OU=production,O=company (RFC 4514), which is what follows "subject=" in the output of "openssl x509 -noout -subject -nameopt RFC2253"`)
 }
 
 // cutOpenSSLLabel removes "subject=" and the like.
@@ -259,7 +260,7 @@ func cutOpenSSLLabel(s string) (rest string, found bool) {
 	return s, false
 }
 
-// rewriteOpenSSL turns what OpenSSL printed into RFC 4514, as well as it can.
+// rewriteOpenSSL converts what OpenSSL printed into RFC 4514 text, if it can.
 func rewriteOpenSSL(printed string, slashes bool) (string, bool) {
 	if slashes {
 		printed = slashesToCommas(printed)
@@ -268,8 +269,8 @@ func rewriteOpenSSL(printed string, slashes bool) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	// -nameopt RFC2253 alone puts no space after a comma, and only it already
-	// has the order of RFC 4514.
+	// Only -nameopt RFC2253 puts no space after a comma, and it already has the
+	// order of RFC 4514.
 	if slashes || strings.Contains(strings.ReplaceAll(printed, `\,`, ""), ", ") {
 		slices.Reverse(rdns)
 	}
@@ -277,8 +278,8 @@ func rewriteOpenSSL(printed string, slashes bool) (string, bool) {
 	return dn.String(), err == nil
 }
 
-// slashesToCommas turns /C=US/O=x into C=US,O=x. A slash or plus sign belongs
-// to a value unless an attribute type and "=" follow it.
+// slashesToCommas converts /C=US/O=x into C=US,O=x. A slash or plus sign belongs to
+// a value unless an attribute type and "=" follow it.
 func slashesToCommas(s string) string {
 	s = strings.NewReplacer(`\/`, `\2F`, `\x`, `\`).Replace(s[1:])
 	var text strings.Builder

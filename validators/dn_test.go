@@ -178,7 +178,7 @@ func TestDNDeclaredErrors(t *testing.T) {
 		`O=a "b"`:                                {`unescaped '"'`, "backslash"},
 		"CN=<client>":                            {`unescaped '<'`},
 		`CN="x`:                                  {"not closed"},
-		`CN="x" y`:                               {`"y" follows`},
+		`CN="x" y`:                               {`unexpected "y"`},
 		`CN=DOMAIN\user`:                         {`"\\user"`, "backslash"},
 		`CN=x\`:                                  {"backslash"},
 		`CN=\C3`:                                 {"not UTF-8", "octets"},

@@ -11,12 +11,12 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// ForwardFormat names how a proxy that ends TLS in front of a server forwards
-// the certificate of its client: in which header fields, and how encoded.
+// ForwardFormat is how a proxy that terminates TLS forwards the certificate of its
+// client: in which header fields, and in which encoding.
 //
-// A format says nothing about trust. Anyone can write these fields, so they
-// may be read only in requests from a proxy that is known to replace what its
-// own client sent (RFC 9440 §4).
+// A format says nothing about trust. Anyone can write these fields, so read them
+// only in requests from a proxy that is known to replace what its own client sent
+// (RFC 9440 §4).
 type ForwardFormat string
 
 const (
@@ -31,26 +31,25 @@ const (
 	// the log format flag +Q says so.
 	ForwardHAProxy ForwardFormat = "haproxy"
 	// ForwardEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
-	// manipulation", of which only the last element counts.
+	// manipulation". Only its last element counts.
 	ForwardEnvoy ForwardFormat = "envoy"
-	// ForwardAWSALB is what Application Load Balancers send according to
-	// "HTTP headers and mutual TLS": URL-encoded PEM in which +, = and / may
-	// stand for themselves. It is the whole chain, leaf first, in passthrough
-	// mode, and the leaf alone in verify mode.
+	// ForwardAWSALB is what Application Load Balancers send according to "HTTP
+	// headers and mutual TLS": URL-encoded PEM, in which +, = and / may be
+	// unescaped. It is the whole chain, leaf first, in passthrough mode, and the
+	// leaf alone in verify mode.
 	ForwardAWSALB ForwardFormat = "aws_alb"
 )
 
 var forwardFormats = []ForwardFormat{ForwardRFC9440, ForwardNginx, ForwardHAProxy, ForwardEnvoy, ForwardAWSALB}
 
-// maxForwardedBytes bounds all the field values of a request that are looked
-// at, together.
+// maxForwardedBytes bounds the total size of the field values of a request.
 const maxForwardedBytes = 64 << 10
 
 // ErrNoForwardedCertificate means that the field is absent or empty. Any other
 // error of [ForwardFormat.Parse] means that it is malformed.
 var ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
 
-// ParseForwardFormat reads the name of a format.
+// ParseForwardFormat returns the format with a name.
 func ParseForwardFormat(s string) (ForwardFormat, error) {
 	var names []string
 	for _, format := range forwardFormats {
@@ -59,18 +58,16 @@ func ParseForwardFormat(s string) (ForwardFormat, error) {
 		}
 		names = append(names, string(format))
 	}
-	return "", fmt.Errorf("unknown format %q of a forwarded certificate: use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
+	return "", fmt.Errorf("unknown format %q of a forwarded certificate; use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
 }
 
-// Header returns the name of the header field that the format is usually found
-// in.
+// Header returns the name of the header field that usually has the format.
 //
-// RFC 9440, Envoy and the passthrough mode of Application Load Balancers
-// define it; their verify mode has X-Amzn-Mtls-Clientcert-Leaf. nginx and
-// HAProxy leave it to the configuration: X-SSL-Client-Cert is the usual choice
-// for nginx's variable, continues the X-SSL-Client-* names of HAProxy's own
-// examples, and is what HAProxy Ingress sends. OpenShift's router sends
-// X-SSL-Client-Der.
+// RFC 9440, Envoy and the passthrough mode of Application Load Balancers define
+// it; the verify mode of the latter uses X-Amzn-Mtls-Clientcert-Leaf. nginx and
+// HAProxy leave it to the configuration: X-SSL-Client-Cert is the usual choice for
+// nginx, matches the X-SSL-Client-* names in HAProxy's examples, and is what
+// HAProxy Ingress sends.
 func (f ForwardFormat) Header() string {
 	switch f {
 	case ForwardRFC9440:
@@ -85,9 +82,9 @@ func (f ForwardFormat) Header() string {
 	return ""
 }
 
-// ChainHeader returns the name of the header field that has the certificates
-// above the client's, if the format has one. Envoy and Application Load
-// Balancers put them into the same field.
+// ChainHeader returns the name of the header field with the certificates above the
+// client's, or "" for a format without one. Envoy and Application Load Balancers
+// put them into the same field.
 func (f ForwardFormat) ChainHeader() string {
 	if f == ForwardRFC9440 {
 		return "Client-Cert-Chain"
@@ -95,22 +92,21 @@ func (f ForwardFormat) ChainHeader() string {
 	return ""
 }
 
-// Parse reads the certificates from the values of the two header fields: one
-// string a field line, the values of [ForwardFormat.ChainHeader] being ignored
-// by formats without one. The first certificate is the client's own and the
-// only one to identify it; the others, at most eight, are what the proxy sent
-// to verify it with, and are as untrusted as a TLS peer's.
+// Parse parses the certificates in the values of the two header fields, one string
+// for each field line. Formats without a [ForwardFormat.ChainHeader] ignore
+// chainValues. The first certificate is the client's own, and the only one that
+// identifies it. The others, at most eight, are for verifying the first, and no
+// more trusted than those of a TLS peer.
 //
-// The reading is strict, and stricter than RFC 8941 §4.2.7 recommends: padding
-// is required and unused bits are zero, parameters are refused, and nothing
-// may follow. So a certificate has one encoding, but for the choice of
-// characters that are URL-encoded and the line breaks of PEM. A second field
-// line, where it is not a list's, is an error: one of the two may be the
-// client's.
+// Parse is stricter than RFC 8941 §4.2.7 recommends: padding is required, unused
+// bits are zero, and parameters and trailing data are errors. So a certificate has
+// one encoding, except for the choice of URL-encoded characters and line breaks in
+// PEM. A second field line is an error unless it continues a list, because one of
+// the two may be the client's.
 //
-// The error is [ErrNoForwardedCertificate] for a field that is absent or
-// empty. It is for the log: one line, of bounded length, that shows the first
-// few characters of a value at most.
+// The error is [ErrNoForwardedCertificate] for a field that is absent or empty. It
+// is for the log: one line of bounded length, with at most the first few
+// characters of a value.
 func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
 	if f.Header() == "" {
 		return nil, fmt.Errorf("unknown format %q of a forwarded certificate", firstBytes(string(f), 32))
@@ -125,7 +121,7 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 		return nil, err
 	}
 	if len(values) > 1 {
-		return nil, fmt.Errorf("the header was sent %d times: have the proxy replace it, not add to it", len(values))
+		return nil, fmt.Errorf("the header was sent %d times; have the proxy replace it, not add to it", len(values))
 	}
 
 	value := trimSpace(values[0])
@@ -161,12 +157,12 @@ func checkForwardedSize(values, chainValues []string) error {
 		}
 	}
 	if size > maxForwardedBytes {
-		return fmt.Errorf("the forwarded certificate is %d bytes long, and more than %d are not read", size, maxForwardedBytes)
+		return fmt.Errorf("the forwarded certificate has %d bytes; at most %d are allowed", size, maxForwardedBytes)
 	}
 	return nil
 }
 
-// parseClientCert reads the two fields of RFC 9440 §2.
+// parseClientCert parses the two fields of RFC 9440 §2.
 func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, error) {
 	leaf, err := parseByteSequence(value)
 	if err != nil {
@@ -174,7 +170,7 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 	}
 	certs := []*x509.Certificate{leaf}
 	if len(chainValues) == 0 || len(chainValues) == 1 && trimSpace(chainValues[0]) == "" {
-		return certs, nil // An empty List (RFC 8941 §4.2).
+		return certs, nil // an empty List (RFC 8941 §4.2)
 	}
 
 	members := 0
@@ -182,7 +178,7 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 		members += 1 + strings.Count(line, ",")
 	}
 	if members > maxIntermediates {
-		return nil, fmt.Errorf("the chain has %d certificates, and more than %d are not read", members, maxIntermediates)
+		return nil, fmt.Errorf("the chain has %d certificates; at most %d are allowed", members, maxIntermediates)
 	}
 	// Several lines are one List (RFC 8941 §4.2), and no member has a comma.
 	for _, line := range chainValues {
@@ -197,19 +193,18 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 	return certs, nil
 }
 
-// parseByteSequence reads a Byte Sequence without parameters (RFC 8941
-// §3.3.5).
+// parseByteSequence parses a Byte Sequence without parameters (RFC 8941 §3.3.5).
 func parseByteSequence(text string) (*x509.Certificate, error) {
 	content, found := strings.CutPrefix(text, ":")
 	if !found {
-		return nil, fmt.Errorf("%q… does not begin with a colon: base64 between two colons is expected", firstBytes(text, 16))
+		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", firstBytes(text, 16))
 	}
 	content, rest, found := strings.Cut(content, ":")
 	if !found {
-		return nil, errors.New("the closing colon is missing: base64 between two colons is expected")
+		return nil, errors.New("the closing colon is missing; expected base64 between two colons")
 	}
 	if rest != "" {
-		return nil, fmt.Errorf("%q… follows the closing colon, where nothing may", firstBytes(rest, 16))
+		return nil, fmt.Errorf("unexpected %q… after the closing colon", firstBytes(rest, 16))
 	}
 	return decodeCertificate(content)
 }
@@ -219,10 +214,10 @@ const (
 	pemCertificateEnd   = "-----END CERTIFICATE-----"
 )
 
-// parseEscapedPEM reads URL-encoded PEM that holds certificates, from one to
-// the given number, and nothing else but white space. A plus sign stands for
-// itself. It does not use encoding/pem, which skips what it cannot read and
-// would take a later certificate for the first.
+// parseEscapedPEM parses URL-encoded PEM with one or more certificates, up to the
+// given number, and nothing else but white space. A plus sign is not a space. It
+// does not use encoding/pem, which skips what it cannot parse, so that a later
+// certificate would be taken for the first.
 func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 	text, err := url.PathUnescape(escaped)
 	if err != nil {
@@ -234,13 +229,13 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 	for rest != "" {
 		body, found := strings.CutPrefix(rest, pemCertificateBegin)
 		if !found {
-			return nil, fmt.Errorf("%q… is found where the line BEGIN CERTIFICATE is expected", firstBytes(rest, 27))
+			return nil, fmt.Errorf("unexpected %q…; expected the line BEGIN CERTIFICATE", firstBytes(rest, 27))
 		}
 		if body, rest, found = strings.Cut(body, pemCertificateEnd); !found {
-			return nil, errors.New("the value is cut off: the line END CERTIFICATE is missing")
+			return nil, errors.New("the value is truncated: the line END CERTIFICATE is missing")
 		}
 		if len(certs) == most {
-			return nil, fmt.Errorf("there are more certificates than the format has room for: %d", most)
+			return nil, fmt.Errorf("more than %d certificates", most)
 		}
 		cert, err := decodeCertificate(withoutLineBreaks.Replace(body))
 		if err != nil {
@@ -250,32 +245,31 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 		rest = trimLines(rest)
 	}
 	if len(certs) == 0 {
-		return nil, errors.New("the value is white space: a certificate is expected")
+		return nil, errors.New("the value is white space; expected a certificate")
 	}
 	return certs, nil
 }
 
 var withoutLineBreaks = strings.NewReplacer("\n", "", "\r", "")
 
-// decodeCertificate reads a certificate from its DER encoding in base64 of the
+// decodeCertificate parses the DER encoding of a certificate in base64 with the
 // standard alphabet, with padding (RFC 4648 §4) and without line breaks.
 func decodeCertificate(text string) (*x509.Certificate, error) {
 	if strings.ContainsAny(text, "\r\n") {
-		return nil, errors.New("the base64 has line breaks") // The decoder would skip them.
+		return nil, errors.New("the base64 has line breaks") // the decoder would skip them
 	}
 	der, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate is not base64 of the standard alphabet with padding: %w", err)
+		return nil, fmt.Errorf("the certificate is not base64 with the standard alphabet and padding: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate does not parse: %s", source.Text(err.Error(), 96))
+		return nil, fmt.Errorf("invalid certificate: %s", source.Text(err.Error(), 96))
 	}
 	return cert, nil
 }
 
-// trimSpace takes off the white space that may surround a field value (RFC
-// 9110 §5.5).
+// trimSpace removes the white space around a field value (RFC 9110 §5.5).
 func trimSpace(s string) string { return strings.Trim(s, " \t") }
 
 func trimLines(s string) string { return strings.Trim(s, " \t\r\n") }

@@ -12,31 +12,30 @@ import (
 	"strings"
 )
 
-// maxXFCCElements bounds the proxies that a value may have come through.
+// maxXFCCElements is how many proxies a value may have passed.
 const maxXFCCElements = 16
 
-// xfccElement is what one proxy added about its client: those of its values
-// that are read.
+// xfccElement is what one proxy has added about its client.
 type xfccElement struct {
 	cert, chain, hash *string
-	// named is set when there are values that may hold a name of the
+	// named is set when there are values that may contain a name of the
 	// certificate without quotes.
 	named bool
 }
 
-// parseXFCC reads x-forwarded-client-cert as Envoy's "HTTP header
-// manipulation" has it: elements separated by commas, of pairs separated by
-// semicolons, of a key without regard to case, an equals sign and a value that
-// may be in double quotes.
+// parseXFCC parses x-forwarded-client-cert as described in Envoy's "HTTP header
+// manipulation": elements separated by commas; in an element, pairs separated by
+// semicolons; in a pair, a key in any case, an equals sign, and a value that may be
+// in double quotes.
 //
-// A proxy appends its element to what its client sent, so the last one alone
-// is the proxy's own. It must have Cert; a Chain must begin with the same
-// certificate, and a Hash be its SHA-256.
+// A proxy appends its element to what its client sent, so only the last element is
+// the proxy's own. It must have Cert. A Chain must begin with the same certificate,
+// and a Hash must be its SHA-256.
 //
-// Envoy does not quote the names in URI and DNS, whatever its manual says. A
-// certificate whose name has a comma can therefore add an element behind the
-// proxy's, and name someone else in it. The proxy's own, with the certificate
-// that does so, is then among the others: every element with names is checked
+// Contrary to its manual, Envoy does not quote the names in URI and DNS. A
+// certificate with a comma in a name can therefore add an element after the
+// proxy's, and name someone else in it. The proxy's element, with the certificate
+// that does so, is then one of the others, so every element with names is checked
 // against its certificate.
 func parseXFCC(value string) ([]*x509.Certificate, error) {
 	elements, err := splitXFCC(value)
@@ -46,7 +45,7 @@ func parseXFCC(value string) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	for i, element := range elements {
 		if certs, err = element.certificates(); err == nil && len(certs) == 0 && i == len(elements)-1 {
-			err = errors.New("it has no Cert: set cert in set_current_client_cert_details of the proxy")
+			err = errors.New("it has no Cert; set cert in set_current_client_cert_details of the proxy")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("element %d of %d: %w", i+1, len(elements), err)
@@ -55,12 +54,12 @@ func parseXFCC(value string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// certificates returns the client's certificate and those above it, or none
-// for an element that has neither a certificate nor names.
+// certificates returns the client's certificate and those above it, or none for an
+// element without a certificate and names.
 func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 	if e.cert == nil {
 		if e.named || e.chain != nil {
-			return nil, errors.New("it describes a certificate without having it in Cert, so that what the certificate's names add to the header cannot be told from what the proxy does: set forward_client_cert_details to SANITIZE_SET, and cert in set_current_client_cert_details")
+			return nil, errors.New("it describes a certificate but has no Cert, so names in the certificate could add elements to the header; set forward_client_cert_details to SANITIZE_SET, and cert in set_current_client_cert_details")
 		}
 		return nil, nil
 	}
@@ -89,9 +88,9 @@ func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// hasSeparatorInNames looks at the octets of the names, because those of a
-// parsed certificate are decoded further. It looks at all kinds of them that
-// are text.
+// hasSeparatorInNames reports whether a subject alternative name that is text has a
+// separator of the header in it. It looks at the octets of the names, because
+// those of a parsed certificate are decoded further.
 func hasSeparatorInNames(cert *x509.Certificate) bool {
 	const rfc822Name, dNSName, uniformResourceIdentifier = 1, 2, 6
 	der := extension(cert, oidSubjectAltName)
@@ -120,7 +119,7 @@ func splitXFCC(value string) ([]xfccElement, error) {
 		if key, text, separator, rest, err = nextXFCCPair(rest); err != nil {
 			return nil, err
 		}
-		if err := current.set(key, text); err != nil {
+		if err := current.addPair(key, text); err != nil {
 			return nil, err
 		}
 		if separator == ';' {
@@ -135,9 +134,9 @@ func splitXFCC(value string) ([]xfccElement, error) {
 	return elements, nil
 }
 
-// set takes a pair in. A second Cert, Chain or Hash is an error: one of the
-// two is not the proxy's. Keys that are not known may hold names.
-func (e *xfccElement) set(key, value string) error {
+// addPair adds a pair. A second Cert, Chain or Hash is an error, because one of the
+// two is not the proxy's. Unknown keys may contain names.
+func (e *xfccElement) addPair(key, value string) error {
 	var field **string
 	switch strings.ToLower(key) {
 	case "cert":
@@ -146,21 +145,21 @@ func (e *xfccElement) set(key, value string) error {
 		field = &e.chain
 	case "hash":
 		field = &e.hash
-	case "by", "subject": // The proxy's own certificate, and always quoted.
+	case "by", "subject": // the proxy's own certificate, and always quoted
 		return nil
 	default:
 		e.named = true
 		return nil
 	}
 	if *field != nil {
-		return fmt.Errorf("an element has %s twice", strings.ToLower(key))
+		return fmt.Errorf("duplicate %s in an element", strings.ToLower(key))
 	}
 	*field = &value
 	return nil
 }
 
-// nextXFCCPair takes the first pair off the text, and the separator after it,
-// which is 0 at the end.
+// nextXFCCPair cuts the first pair and the separator after it, which is 0 at the
+// end, from the text.
 func nextXFCCPair(s string) (key, value string, separator byte, rest string, err error) {
 	key, rest, found := strings.Cut(strings.TrimLeft(s, " \t"), "=")
 	if !found || !isXFCCKey(key) {
@@ -190,7 +189,7 @@ func nextXFCCPair(s string) (key, value string, separator byte, rest string, err
 	case rest[0] == ',', rest[0] == ';':
 		return key, value, rest[0], rest[1:], nil
 	}
-	return "", "", 0, "", fmt.Errorf("in %s: %q… follows the closing quote", key, firstBytes(rest, 16))
+	return "", "", 0, "", fmt.Errorf("in %s: unexpected %q… after the closing quote", key, firstBytes(rest, 16))
 }
 
 func isXFCCKey(key string) bool {
@@ -202,10 +201,10 @@ func isXFCCKey(key string) bool {
 	return key != "" && len(key) <= 32
 }
 
-// closingXFCCQuote finds the end of a value in double quotes. By Envoy's
-// manual a backslash escapes a quote and nothing else; in its Subject, which
-// is written by RFC 2253, it escapes a backslash too. Where the two differ on
-// which quote closes, neither is right for certain.
+// closingXFCCQuote returns the index of the quote that closes a value. According to
+// Envoy's manual a backslash escapes only a quote; in Subject, which follows RFC
+// 2253, it also escapes a backslash. Where the two disagree on which quote closes,
+// it returns an error.
 func closingXFCCQuote(s string) (int, error) {
 	backslashes := 0
 	for i := range len(s) {
@@ -216,7 +215,7 @@ func closingXFCCQuote(s string) (int, error) {
 		case s[i] == '"' && backslashes == 0:
 			return i, nil
 		case s[i] == '"' && backslashes%2 == 0:
-			return 0, errors.New("backslashes before a double quote that can be read in two ways")
+			return 0, errors.New("ambiguous backslashes before a double quote")
 		}
 		backslashes = 0
 	}

@@ -176,7 +176,7 @@ func TestForwardBounds(t *testing.T) {
 		values, chainValues := forward(f, leaf)
 		mustNotForward(t, f, append(values, values[0]), chainValues, "sent 2 times")
 		mustNotForward(t, f, append(values, ""), chainValues, "sent 2 times")
-		mustNotForward(t, f, []string{values[0] + strings.Repeat(" ", maxForwardedBytes)}, nil, "more than 65536 are not read")
+		mustNotForward(t, f, []string{values[0] + strings.Repeat(" ", maxForwardedBytes)}, nil, "at most 65536 are allowed")
 		mustNotForward(t, f, []string{strings.Repeat("A", maxForwardedBytes)}, nil, "")
 		mustNotForward(t, f, []string{strings.Repeat(",", maxForwardedBytes)}, nil, "")
 		for _, more := range []string{"\x00", "é", "\n"} {
@@ -189,7 +189,7 @@ func TestForwardBounds(t *testing.T) {
 		}
 		mustNotForward(t, f, []string{values[0][:len(values[0])/2]}, nil, "")
 	}
-	mustNotForward(t, ForwardRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "not read")
+	mustNotForward(t, ForwardRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
 	// Large certificates are none of this package's business.
 	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
 	for _, f := range forwardFormats {
@@ -206,10 +206,10 @@ func TestForwardCertificateItself(t *testing.T) {
 	}{
 		"trailing data":    {append(slices.Clone(leaf.Raw), 0), "trailing data"},
 		"two certificates": {append(slices.Clone(leaf.Raw), leaf.Raw...), "trailing data"},
-		"cut off":          {leaf.Raw[:len(leaf.Raw)-1], "does not parse"},
-		"nothing":          {nil, "does not parse"},
-		"a key":            {leaf.RawSubjectPublicKeyInfo, "does not parse"},
-		"garbage":          {bytes.Repeat([]byte{0xff}, 300), "does not parse"},
+		"truncated":        {leaf.Raw[:len(leaf.Raw)-1], "invalid certificate"},
+		"nothing":          {nil, "invalid certificate"},
+		"a key":            {leaf.RawSubjectPublicKeyInfo, "invalid certificate"},
+		"garbage":          {bytes.Repeat([]byte{0xff}, 300), "invalid certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			forged := &x509.Certificate{Raw: test.der}
@@ -231,10 +231,10 @@ func TestForwardRFC9440Malformed(t *testing.T) {
 		{toBase64(chain[0]), "does not begin with a colon"},
 		{strings.TrimSuffix(leaf, ":"), "closing colon is missing"},
 		{":", "closing colon is missing"},
-		{"::", "does not parse"},
-		{leaf + ";a=1", "follows the closing colon"},
-		{leaf + ", " + leaf, "follows the closing colon"},
-		{leaf + leaf, "follows the closing colon"},
+		{"::", "invalid certificate"},
+		{leaf + ";a=1", "after the closing colon"},
+		{leaf + ", " + leaf, "after the closing colon"},
+		{leaf + leaf, "after the closing colon"},
 		{`"` + leaf + `"`, "does not begin with a colon"},
 		{strings.Replace(leaf, "M", "\nM", 1), "line breaks"},
 		{strings.Replace(leaf, "M", " M", 1), "not base64"},
@@ -278,8 +278,8 @@ func TestForwardRFC9440Chain(t *testing.T) {
 		{[]string{one + ",," + two}, "does not begin with a colon"},
 		{[]string{one, ""}, "certificate 2 of the chain"},
 		{[]string{"", ""}, "certificate 1 of the chain"},
-		{[]string{one + " " + two}, "follows the closing colon"},
-		{[]string{one + ";q=1, " + two}, "follows the closing colon"},
+		{[]string{one + " " + two}, "after the closing colon"},
+		{[]string{one + ";q=1, " + two}, "after the closing colon"},
 		{[]string{"(" + one + ")"}, "does not begin with a colon"},
 		{append(slices.Clone(most), two), "the chain has 9 certificates"},
 		{[]string{strings.Join(most, ","), two}, "the chain has 9 certificates"},
@@ -316,17 +316,17 @@ func TestForwardPEMMalformed(t *testing.T) {
 	text := toPEM(chain[0])
 	other := toPEM(chain[1])
 	for _, test := range []struct{ text, why string }{
-		{"x" + text, "is found where"},
-		{text + "x", "is found where"},
-		{"subject=CN=client\n" + text, "is found where"},
-		{strings.TrimSuffix(text, pemCertificateEnd+"\n"), "cut off"},
-		{strings.Replace(text, "-----END CERTIFICATE-----", "-----END CERTIFICATE----", 1), "cut off"},
-		{strings.ReplaceAll(text, "CERTIFICATE", "PRIVATE KEY"), "is found where"},
-		{strings.ReplaceAll(text, "CERTIFICATE", "TRUSTED CERTIFICATE"), "is found where"},
+		{"x" + text, "expected the line BEGIN"},
+		{text + "x", "expected the line BEGIN"},
+		{"subject=CN=client\n" + text, "expected the line BEGIN"},
+		{strings.TrimSuffix(text, pemCertificateEnd+"\n"), "truncated: "},
+		{strings.Replace(text, "-----END CERTIFICATE-----", "-----END CERTIFICATE----", 1), "truncated: "},
+		{strings.ReplaceAll(text, "CERTIFICATE", "PRIVATE KEY"), "expected the line BEGIN"},
+		{strings.ReplaceAll(text, "CERTIFICATE", "TRUSTED CERTIFICATE"), "expected the line BEGIN"},
 		{strings.Replace(text, "E-----\n", "E-----\nProc-Type: 4,ENCRYPTED\n\n", 1), "not base64"},
 		{strings.Replace(text, "M", "*", 1), "not base64"},
 		{strings.Replace(text, "\n", "\n ", 1), "not base64"},
-		{pemCertificateBegin + pemCertificateEnd, "does not parse"},
+		{pemCertificateBegin + pemCertificateEnd, "invalid certificate"},
 		{" \r\n", "white space"},
 		// encoding/pem would skip the first and answer with the second.
 		{pemCertificateBegin + "\n!!!!\n" + pemCertificateEnd + "\n" + text, "not base64"},
@@ -341,10 +341,10 @@ func TestForwardPEMMalformed(t *testing.T) {
 		mustNotForward(t, f, []string{"%"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%2"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%zz"}, nil, "not URL-encoded")
-		mustNotForward(t, f, []string{nginxEscape(nginxEscape(text))}, nil, "is found where")
-		mustNotForward(t, f, []string{url.QueryEscape(text)}, nil, "is found where") // A plus is not a space.
-		mustNotForward(t, f, []string{toBase64(chain[0])}, nil, "is found where")
-		mustNotForward(t, f, []string{nginxEscape(text) + "," + nginxEscape(text)}, nil, "is found where")
+		mustNotForward(t, f, []string{nginxEscape(nginxEscape(text))}, nil, "expected the line BEGIN")
+		mustNotForward(t, f, []string{url.QueryEscape(text)}, nil, "expected the line BEGIN") // A plus is not a space.
+		mustNotForward(t, f, []string{toBase64(chain[0])}, nil, "expected the line BEGIN")
+		mustNotForward(t, f, []string{nginxEscape(text) + "," + nginxEscape(text)}, nil, "expected the line BEGIN")
 		// Line ends of either kind, and none.
 		for _, replaced := range []string{"\r\n", ""} {
 			body := strings.ReplaceAll(text, "\n", replaced)
@@ -353,12 +353,12 @@ func TestForwardPEMMalformed(t *testing.T) {
 		// A proxy that puts a tab after line breaks, as $ssl_client_cert has it.
 		mustNotForward(t, f, []string{strings.ReplaceAll(text, "\n", "\n\t")}, nil, "not base64")
 	}
-	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + other)}, nil, "more certificates than the format has room for: 1")
-	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + text)}, nil, "more certificates than the format has room for: 1")
+	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + other)}, nil, "more than 1 certificates")
+	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + text)}, nil, "more than 1 certificates")
 
 	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
 	mustForward(t, ForwardAWSALB, []string{awsEscape(toPEM(most...))}, nil, most...)
-	mustNotForward(t, ForwardAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "room for: 9")
+	mustNotForward(t, ForwardAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "more than 9 certificates")
 }
 
 func TestForwardPEMPlusIsPlus(t *testing.T) {
@@ -385,5 +385,5 @@ func TestB5OnlyTheFirstForwardedCertificateIsTheClients(t *testing.T) {
 		mustForward(t, f, values, chainValues, own, victim)
 	}
 	values, _ := forward(ForwardNginx, own, victim)
-	mustNotForward(t, ForwardNginx, values, nil, "more certificates")
+	mustNotForward(t, ForwardNginx, values, nil, "more than 1 certificates")
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// MaxSANs is how many subject alternative names a client certificate may have,
-// of all kinds together. Each of them costs a look-up.
+// MaxSANs is how many subject alternative names a client certificate may have, of
+// all kinds together. Each of them costs a look-up.
 const MaxSANs = 256
 
 var (
@@ -20,10 +20,10 @@ var (
 	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 )
 
-// CheckValidity refuses a certificate outside its validity period, both ends
-// of which belong to it (RFC 5280 §4.1.2.5). It does not allocate unless it
-// refuses, and is meant to be called for every request: a connection can
-// outlive the certificate it was opened with.
+// CheckValidity refuses a certificate outside its validity period, which includes
+// both ends (RFC 5280 §4.1.2.5). Call it for every request, because a connection
+// can outlive the certificate it was opened with. It allocates only when it
+// refuses.
 func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
 	var state string
 	switch {
@@ -38,22 +38,21 @@ func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
 		leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 }
 
-// CheckLeaf refuses a certificate that is not made for client authentication,
-// whatever kind of credential it is compared with: one whose extended key
-// usages (RFC 5280 §4.2.1.12) are others, one with a critical extension that
-// is not understood (§4.2), and one with more than [MaxSANs] names. A
-// certificate without extended key usages is good for any. It also refuses a
-// certificate that has been re-encoded (§4.1) and so has another thumbprint
-// than the one that was issued.
+// CheckLeaf refuses a certificate that is not suitable for client authentication,
+// whatever kind of credential it is compared with: one whose extended key usages
+// (RFC 5280 §4.2.1.12) lack it, one with an unknown critical extension (§4.2),
+// and one with more than [MaxSANs] names. A certificate without extended key
+// usages is suitable. CheckLeaf also refuses a certificate that has been
+// re-encoded (§4.1) and so has a thumbprint other than the issued one.
 func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	if !encodedOnce(leaf) {
-		return refuse(CertificateUnsuitable, "the certificate is not encoded as DER prescribes, so it is a modified copy of the one that was issued: present that one")
+		return refuse(CertificateUnsuitable, "the certificate is not valid DER, so it is a modified copy of the one that was issued; present that one")
 	}
 	if !allowsClientAuth(leaf) {
-		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth: issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
+		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth; issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
 	}
 	if unhandled := leaf.UnhandledCriticalExtensions; len(unhandled) > 0 {
-		return refuse(CertificateUnsuitable, "the certificate has a critical extension that is not understood: %s", oidText(unhandled[0]))
+		return refuse(CertificateUnsuitable, "the certificate has an unknown critical extension: %s", oidText(unhandled[0]))
 	}
 	if tooManySANs(leaf) {
 		return refuse(CertificateUnsuitable, "the certificate has more than %d subject alternative names", MaxSANs)
@@ -62,22 +61,22 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 }
 
 // CheckKeyStrength refuses a certificate with an RSA key of less than 2048 bits
-// (FAPI 2.0 §5.4.1). Keys of elliptic curves that Go knows are long enough.
+// (FAPI 2.0 §5.4.1). All elliptic curves that Go supports are strong enough.
 func CheckKeyStrength(leaf *x509.Certificate) *Refusal {
 	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
-		return refuse(CertificateUnsuitable, "the certificate's RSA key has %d bits, the profile of the realm asks for 2048: issue the client one with a longer key", key.N.BitLen())
+		return refuse(CertificateUnsuitable, "the certificate's RSA key has %d bits, and the profile of the realm requires 2048; issue the client one with a longer key", key.N.BitLen())
 	}
 	return nil
 }
 
-// CheckPKILeaf refuses a certificate that names no end entity and therefore
-// cannot be recognised by its names: a CA (RFC 5280 §4.2.1.9), and one whose
-// key usage (§4.2.1.3) lacks digitalSignature or has keyCertSign. A pinned
-// certificate is not subject to it.
+// CheckPKILeaf refuses a certificate that does not name an end entity and so
+// cannot be recognized by its names: a CA (RFC 5280 §4.2.1.9), and one whose key
+// usage (§4.2.1.3) lacks digitalSignature or has keyCertSign. Do not call it for a
+// pinned certificate.
 func CheckPKILeaf(leaf *x509.Certificate) *Refusal {
 	switch {
 	case leaf.IsCA:
-		return refuse(CertificateUnsuitable, "the certificate is a CA's (basic constraints CA:TRUE): issue the client an end-entity certificate")
+		return refuse(CertificateUnsuitable, "the certificate belongs to a CA (basic constraints CA:TRUE); issue the client an end-entity certificate")
 	case leaf.KeyUsage&x509.KeyUsageCertSign != 0:
 		return refuse(CertificateUnsuitable, "the certificate's key usage has keyCertSign, which is for CAs")
 	case LacksKeyUsage(leaf, x509.KeyUsageDigitalSignature):
@@ -92,9 +91,9 @@ func LacksKeyUsage(cert *x509.Certificate, usages x509.KeyUsage) bool {
 	return cert.KeyUsage&usages == 0 && extension(cert, oidKeyUsage) != nil
 }
 
-// encodedOnce reports whether the signature is followed by nothing and has no
-// unused bits. Go overlooks both, so that anybody could make of his certificate
-// others that verify as well, but have thumbprints nobody has denied.
+// encodedOnce reports whether nothing follows the signature and it has no unused
+// bits. Go overlooks both, so anybody could turn their certificate into others
+// that verify too, but have thumbprints that nobody has denied.
 func encodedOnce(cert *x509.Certificate) bool {
 	var element asn1.RawValue
 	if _, err := asn1.Unmarshal(cert.Raw, &element); err != nil {
@@ -121,8 +120,7 @@ func allowsClientAuth(leaf *x509.Certificate) bool {
 	return len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
 }
 
-// usageNames lists the first few, for there may be as many as the presenter of
-// the certificate likes.
+// usageNames lists the first four, because a client chooses how many there are.
 func usageNames(leaf *x509.Certificate) string {
 	const most = 4
 	var names []string
@@ -144,11 +142,11 @@ func usageNames(leaf *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// tooManySANs counts in the extension, because a parsed certificate drops the
-// kinds of names that Go does not know.
+// tooManySANs counts the names in the extension, because a parsed certificate
+// lacks the kinds that Go does not know.
 func tooManySANs(cert *x509.Certificate) bool {
 	names := extension(cert, oidSubjectAltName)
-	// A name takes two bytes at least, so nearly every certificate ends here.
+	// A name takes at least two bytes, so nearly every certificate ends here.
 	if len(names) <= 2*MaxSANs {
 		return false
 	}
@@ -167,12 +165,12 @@ func tooManySANs(cert *x509.Certificate) bool {
 	return false
 }
 
-// maxRSABits is the largest RSA key that is used before it is known whose it
-// is: what an operation takes grows faster than the square of the size.
+// maxRSABits is the size of the largest RSA key that is used before its owner is
+// known. The cost of an operation grows faster than the square of the size.
 const maxRSABits = 16 << 10
 
-// HasHugeKey reports whether the certificate has a key so large that nobody
-// should check a signature with it who does not know the certificate.
+// HasHugeKey reports whether the certificate has a key of more than 16384 bits,
+// which is too expensive to verify a signature of a stranger with.
 func HasHugeKey(cert *x509.Certificate) bool {
 	key, isRSA := cert.PublicKey.(*rsa.PublicKey)
 	return isRSA && key.N.BitLen() > maxRSABits
@@ -187,8 +185,8 @@ func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier) []byte {
 	return nil
 }
 
-// oidText is bounded, for an object identifier may be as long as the presenter
-// of the certificate likes.
+// oidText returns the first 64 characters of an object identifier, whose length a
+// client chooses.
 func oidText(oid asn1.ObjectIdentifier) string {
 	return firstBytes(oid.String(), 64)
 }

@@ -1,18 +1,18 @@
 package validators
 
-// Reason says, in one word of a closed list, why a client was refused. It is
-// what logs, metrics and the {http.mtls.error} placeholder carry.
+// Reason is why a client was refused, one word of a closed list, as in logs,
+// metrics and the {http.mtls.error} placeholder.
 type Reason string
 
 // The closed list of refusal reasons.
 const (
-	// CertificateMissing means that the peer presented no certificate, or
-	// that the connection is not a TLS connection.
+	// CertificateMissing means that the peer presented no certificate, or that
+	// the connection is not a TLS connection.
 	CertificateMissing Reason = "certificate_missing"
-	// CertificateExpired means that the certificate is outside its validity
-	// period (RFC 5280 §4.1.2.5).
+	// CertificateExpired means that the certificate is outside its validity period
+	// (RFC 5280 §4.1.2.5).
 	CertificateExpired Reason = "certificate_expired"
-	// CertificateUnknown means that no registered credential fits.
+	// CertificateUnknown means that no registered credential matches.
 	CertificateUnknown Reason = "certificate_unknown"
 	// CertificateUntrusted means that no pin admits the certificate and its
 	// chain does not verify, or that issued_by or require_chain is not met.
@@ -20,19 +20,19 @@ const (
 	// CertificateRevoked means that the deny file, a CRL or an OCSP responder
 	// says that a certificate of the chain has been revoked (RFC 5280 §3.3).
 	CertificateRevoked Reason = "certificate_revoked"
-	// RevocationUnavailable means that no source can say whether a certificate
-	// of the chain has been revoked.
+	// RevocationUnavailable means that no source can tell whether a certificate of
+	// the chain has been revoked.
 	RevocationUnavailable Reason = "revocation_unavailable"
-	// CertificateUnsuitable means that the certificate is not made for client
+	// CertificateUnsuitable means that the certificate is not suitable for client
 	// authentication (RFC 5280 §4.2.1.3, §4.2.1.9, §4.2.1.12).
 	CertificateUnsuitable Reason = "certificate_unsuitable"
-	// CertificateAmbiguous means that several clients match and nothing
-	// decides between them.
+	// CertificateAmbiguous means that several clients match and nothing decides
+	// between them.
 	CertificateAmbiguous Reason = "certificate_ambiguous"
-	// ClientMismatch means that the request names a client which the
-	// certificate does not belong to (RFC 8705 §2).
+	// ClientMismatch means that the certificate does not belong to the client that
+	// the request names (RFC 8705 §2).
 	ClientMismatch Reason = "client_mismatch"
-	// ClientDisabled means that the client is registered but switched off.
+	// ClientDisabled means that the client is registered but disabled.
 	ClientDisabled Reason = "client_disabled"
 	// ClientNotAllowed means that the client is authenticated but not in the
 	// directive's allow list.
@@ -42,7 +42,7 @@ const (
 	ScopeMissing Reason = "scope_missing"
 )
 
-// Reasons is the closed list in a fixed order, for metrics and documentation.
+// Reasons are all reasons in a fixed order, for metrics and documentation.
 var Reasons = []Reason{
 	CertificateMissing, CertificateExpired, CertificateUnknown, CertificateUntrusted,
 	CertificateRevoked, RevocationUnavailable, CertificateUnsuitable, CertificateAmbiguous,

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// NameKind is a kind of subject alternative name (RFC 5280 §4.2.1.6) that a
-// client can be registered by (RFC 8705 §2.1.2). A declared name fits
-// presented names of its own kind only, however alike others are spelt.
+// NameKind is a kind of subject alternative name (RFC 5280 §4.2.1.6) that a client
+// can be registered by (RFC 8705 §2.1.2). A declared name matches presented names
+// of its own kind only, even if others are spelled the same.
 type NameKind string
 
 // The kinds of subject alternative name.
@@ -23,8 +23,8 @@ const (
 	NameEmail NameKind = "san_email"
 )
 
-// Limits of subject alternative names. A URI may be as long as a SPIFFE ID, an
-// e-mail address as RFC 5321 §4.5.3.1 lets it be.
+// Limits of subject alternative names. A URI may be as long as a SPIFFE ID; those of
+// email addresses are in RFC 5321 §4.5.3.1.
 const (
 	maxURIBytes   = 2048
 	maxHostBytes  = 253
@@ -33,24 +33,23 @@ const (
 	maxLocalBytes = 64
 )
 
-// Name is a subject alternative name in its canonical spelling: a declared
-// one, which may have wildcards, or a presented one, which has none. It is
-// comparable: equal names are the same name. The zero value is no name, and
-// fits none.
+// Name is a subject alternative name in its canonical spelling: a declared name,
+// which may have wildcards, or a presented name, which has none. It is comparable.
+// The zero value matches no name.
 type Name struct {
 	kind NameKind
 	text string
 }
 
-// Kind returns the kind that was declared.
+// Kind returns the kind of the name.
 func (n Name) Kind() NameKind { return n.kind }
 
-// String returns the canonical spelling, which is ASCII and which [ParseName]
-// reads back as the same name.
+// String returns the canonical spelling, which is ASCII and which [ParseName] parses
+// to the same name.
 func (n Name) String() string { return n.text }
 
-// TrustDomain returns the trust domain of a spiffe: URI (SPIFFE-ID §2.1), and
-// nothing for any other name.
+// TrustDomain returns the trust domain of a spiffe: URI (SPIFFE-ID §2.1), and "" for
+// any other name.
 func (n Name) TrustDomain() string {
 	id, isSPIFFE := strings.CutPrefix(n.text, spiffePrefix)
 	if n.kind != NameURI || !isSPIFFE {
@@ -60,34 +59,33 @@ func (n Name) TrustDomain() string {
 	return domain
 }
 
-// ParseName reads a declared subject alternative name. White space around it
-// does not count.
+// ParseName parses a declared subject alternative name. It ignores white space
+// around the name.
 //
-//   - A DNS name is compared without regard to case (RFC 5280 §7.2). U-labels
-//     become A-labels. A leading "*." stands for one label above at least two
-//     more.
-//   - A URI is compared byte for byte, except for the case of its scheme and
-//     host (RFC 5280 §7.4). In the path of a URI that has a host, "*" stands
-//     for one whole segment and a final "**" for one or more. A spiffe: URI
-//     must be the SPIFFE ID of a workload.
-//   - An IP address is compared by its octets (RFC 8705 §2.1.2), so it does not
-//     matter how it is abbreviated. An IPv4 address has 4 octets in a
-//     certificate (RFC 5280 §4.2.1.6), so its IPv6 notation is refused.
-//   - An e-mail address is compared with regard to case in the local part, and
-//     without in the domain (RFC 5280 §7.5).
+//   - A DNS name is compared regardless of case (RFC 5280 §7.2). U-labels become
+//     A-labels. A leading "*." stands for one label above at least two more.
+//   - A URI is compared byte for byte, except for the case of its scheme and host
+//     (RFC 5280 §7.4). In the path of a URI with a host, "*" stands for one whole
+//     segment and a final "**" for one or more. A spiffe: URI must be the SPIFFE
+//     ID of a workload.
+//   - An IP address is compared by its octets (RFC 8705 §2.1.2), so abbreviations
+//     do not matter. An IPv4 address has 4 octets in a certificate (RFC 5280
+//     §4.2.1.6), so its IPv6 notation is an error.
+//   - The local part of an email address is case-sensitive, the domain is not (RFC
+//     5280 §7.5).
 //
-// What no certificate could match is an error, which names the remedy.
+// A name that no certificate could match is an error that includes the remedy.
 func ParseName(kind NameKind, s string) (Name, error) {
 	s = strings.Trim(s, " \t\r\n")
 	if s == "" {
-		return Name{}, errors.New("the name is empty: write one, or remove the declaration")
+		return Name{}, errors.New("the name is empty; write one, or remove the declaration")
 	}
 	if len(s) > maxURIBytes {
-		return Name{}, fmt.Errorf("the name has %d bytes: declare one of at most %d", len(s), maxURIBytes)
+		return Name{}, fmt.Errorf("the name has %d bytes; declare one of at most %d", len(s), maxURIBytes)
 	}
 	for i, r := range s {
 		if r == ' ' || forbidden(r) {
-			return Name{}, fmt.Errorf("the name has the space, control or invisible character %U at byte %d: delete it", r, i)
+			return Name{}, fmt.Errorf("the name has the space, control or invisible character %U at byte %d; delete it", r, i)
 		}
 	}
 	var text string
@@ -102,7 +100,7 @@ func ParseName(kind NameKind, s string) (Name, error) {
 	case NameEmail:
 		text, err = parseEmail(s)
 	default:
-		err = fmt.Errorf("%q is no kind of subject alternative name: use %s, %s, %s or %s", excerpt(string(kind)), NameDNS, NameURI, NameIP, NameEmail)
+		err = fmt.Errorf("%q is not a kind of subject alternative name; use %s, %s, %s or %s", excerpt(string(kind)), NameDNS, NameURI, NameIP, NameEmail)
 	}
 	if err != nil {
 		return Name{}, err
@@ -111,20 +109,20 @@ func ParseName(kind NameKind, s string) (Name, error) {
 }
 
 func parseDNS(s string) (string, error) {
-	// A wildcard in front of octets would fit addresses only.
+	// A wildcard before octets would match only addresses.
 	if _, err := netip.ParseAddr(strings.Replace(s, "*", "1", 1)); err == nil {
-		return "", errors.New("an IP address is no DNS name: declare each address as san_ip")
+		return "", errors.New("an IP address is not a DNS name; declare each address as san_ip")
 	}
 	host, wildcard := strings.CutPrefix(s, "*.")
 	switch {
 	case strings.Contains(host, "*"):
-		return "", errors.New("'*' stands for one whole label at the front, as in *.example.com: declare each name instead")
+		return "", errors.New("'*' stands for one whole label at the front, as in *.example.com; declare each name instead")
 	case strings.HasPrefix(host, "."):
-		return "", errors.New("the name begins with a dot: write *.example.com for every name one label above example.com")
+		return "", errors.New("the name begins with a dot; write *.example.com for every name one label above example.com")
 	case strings.Contains(host, "@"):
-		return "", errors.New("an e-mail address is no DNS name: declare it as san_email")
+		return "", errors.New("an email address is not a DNS name; declare it as san_email")
 	case strings.ContainsAny(host, ":/"):
-		return "", errors.New("the name has more than a host: write it without scheme, port and path, or declare a URI as san_uri")
+		return "", errors.New("the name has more than a host; write it without scheme, port and path, or declare a URI as san_uri")
 	}
 	host, err := parseHost(host)
 	if err != nil {
@@ -134,44 +132,45 @@ func parseDNS(s string) (string, error) {
 		return host, nil
 	}
 	if !strings.Contains(host, ".") {
-		return "", errors.New("'*.' must be above at least two labels, as in *.example.com: declare each name instead")
+		return "", errors.New("'*.' must be above at least two labels, as in *.example.com; declare each name instead")
 	}
 	if host = "*." + host; len(host) > maxHostBytes {
-		return "", fmt.Errorf("every name that fits has more than %d bytes, which no DNS name has: shorten it", maxHostBytes)
+		return "", fmt.Errorf("every name that matches has more than %d bytes, which no DNS name has; shorten it", maxHostBytes)
 	}
 	return host, nil
 }
 
-// parseHost reads a declared host name: the preferred name syntax of RFC 1034
-// §3.5, with underscores, in lower case.
+// parseHost parses a declared host name: the preferred name syntax of RFC 1034 §3.5,
+// with underscores. It returns the name in lower case.
 func parseHost(host string) (string, error) {
 	if strings.HasSuffix(host, ".") {
-		return "", errors.New("the name ends with a dot, which a name in a certificate does not (RFC 5280 §4.2.1.6): delete the dot")
+		return "", errors.New("the name ends with a dot, which a name in a certificate does not (RFC 5280 §4.2.1.6); delete the dot")
 	}
 	labels := strings.Split(host, ".")
 	for i, label := range labels {
 		if label == "" {
-			return "", errors.New("the name has an empty label: write exactly one dot between labels")
+			return "", errors.New("the name has an empty label; write exactly one dot between labels")
 		}
 		ascii, err := toALabel(label)
 		if err != nil {
 			return "", err
 		}
 		if !validLabel(ascii) {
-			return "", fmt.Errorf("label %q: a label has 1 to %d letters, digits, hyphens and underscores, and no hyphen at either end: correct it", excerpt(label), maxLabelBytes)
+			return "", fmt.Errorf("invalid label %q; write 1 to %d letters, digits, hyphens and underscores, without a hyphen at either end", excerpt(label), maxLabelBytes)
 		}
 		labels[i] = ascii
 	}
 	if host = strings.Join(labels, "."); len(host) > maxHostBytes {
-		return "", fmt.Errorf("the name has %d bytes, a DNS name has at most %d: shorten it", len(host), maxHostBytes)
+		return "", fmt.Errorf("the name has %d bytes; a DNS name has at most %d", len(host), maxHostBytes)
 	}
 	return host, nil
 }
 
-// toALabel returns the label in lower case, a U-label as A-label (RFC 5890
-// §2.3.2.1). Of the mappings that lookups may do (RFC 5891 §5.2, RFC 5895),
-// that of case and that to NFC are done; a label which others would change is
-// an error, because what is seen there is not what is compared.
+// toALabel returns a label in lower case, and a U-label as A-label (RFC 5890
+// §2.3.2.1). Of the mappings that look-ups may apply (RFC 5891 §5.2, RFC 5895), it
+// applies those of case and to NFC. It returns an error for a label that other
+// mappings would change, because what an operator sees there is not what is
+// compared.
 func toALabel(label string) (string, error) {
 	if isASCII(label) {
 		return strings.ToLower(label), nil
@@ -183,24 +182,24 @@ func toALabel(label string) (string, error) {
 			return mapped, nil
 		}
 	}
-	return "", fmt.Errorf("label %q is not an internationalized label as it stands (RFC 5891 §4.2): write the label of the certificate, beginning with xn--", excerpt(label))
+	return "", fmt.Errorf("label %q is not a valid internationalized label (RFC 5891 §4.2); write the label of the certificate, beginning with xn--", excerpt(label))
 }
 
 func parseIP(s string) (string, error) {
 	if strings.Contains(s, "/") {
-		return "", errors.New("a range of addresses is no name in a client certificate: declare each address")
+		return "", errors.New("a client certificate cannot have a range of addresses; declare each address")
 	}
 	if strings.Contains(s, "*") {
-		return "", errors.New("an IP address has no wildcards: declare each address")
+		return "", errors.New("an IP address has no wildcards; declare each address")
 	}
 	addr, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%q is not an IP address: write it like 192.0.2.1 or 2001:db8::1, without brackets, port and leading zeros", excerpt(s))
+		return "", fmt.Errorf("%q is not an IP address; write it like 192.0.2.1 or 2001:db8::1, without brackets, port and leading zeros", excerpt(s))
 	case addr.Zone() != "":
-		return "", errors.New("the address has a zone, which a certificate cannot hold: delete '%' and what follows")
+		return "", errors.New("the address has a zone, which a certificate cannot have; delete '%' and what follows")
 	case addr.Is4In6():
-		return "", fmt.Errorf("this is an IPv4 address in IPv6 notation, which in a certificate has 4 octets: write %s", addr.Unmap())
+		return "", fmt.Errorf("this is an IPv4 address in IPv6 notation, which in a certificate has 4 octets; write %s", addr.Unmap())
 	}
 	return addr.String(), nil
 }
@@ -208,30 +207,30 @@ func parseIP(s string) (string, error) {
 func parseEmail(s string) (string, error) {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return "", errors.New("the e-mail address has no '@': write local-part@domain")
+		return "", errors.New("the email address has no '@'; write local-part@domain")
 	}
 	local := s[:at]
 	switch {
 	case strings.Contains(s, "*"):
-		return "", errors.New("an e-mail address has no wildcards: declare each address")
+		return "", errors.New("an email address has no wildcards; declare each address")
 	case strings.ContainsAny(s, "<>\","):
-		return "", errors.New("the value has more than one bare e-mail address: write local-part@domain without display name, brackets and quotes")
+		return "", errors.New("the value has more than a bare email address; write local-part@domain without display name, brackets and quotes")
 	case !isASCII(local):
-		return "", errors.New("the local part is not ASCII, as that of an rfc822Name is (RFC 5280 §4.2.1.6): register the client by another credential")
+		return "", errors.New("the local part is not ASCII, as an rfc822Name must be (RFC 5280 §4.2.1.6); register the client by another credential")
 	case !validLocalPart(local):
-		return "", fmt.Errorf("local part %q: it has 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-: correct it, and leave out any mailto: before it", excerpt(local), maxLocalBytes)
+		return "", fmt.Errorf("invalid local part %q; write 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-, without mailto: before it", excerpt(local), maxLocalBytes)
 	}
 	domain, err := parseHost(s[at+1:])
 	if err != nil {
 		return "", fmt.Errorf("domain: %w", err)
 	}
 	if s = local + "@" + domain; len(s) > maxEmailBytes {
-		return "", fmt.Errorf("the e-mail address has %d bytes, of at most %d: shorten it", len(s), maxEmailBytes)
+		return "", fmt.Errorf("the email address has %d bytes; at most %d are allowed", len(s), maxEmailBytes)
 	}
 	return s, nil
 }
 
-// validHost reports whether the name is one that parseHost returns.
+// validHost reports whether parseHost can return this name.
 func validHost(host string) bool {
 	if len(host) > maxHostBytes {
 		return false
@@ -256,8 +255,8 @@ func validLabel(label string) bool {
 	return true
 }
 
-// validLocalPart reports whether it is a Dot-string (RFC 5321 §4.1.2) without
-// '*'. Nobody has a Quoted-string for an address.
+// validLocalPart reports whether a local part is a Dot-string (RFC 5321 §4.1.2)
+// without '*'. Nobody has a Quoted-string in their address.
 func validLocalPart(local string) bool {
 	if local == "" || len(local) > maxLocalBytes {
 		return false

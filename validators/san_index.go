@@ -5,15 +5,14 @@ import (
 	"strings"
 )
 
-// NameIndex leads from the names of a certificate to the values of the
-// declared names that fit them. It is built once, with Add, and may then be
-// used by several goroutines at once. The zero value is an empty index.
+// NameIndex maps the names of a certificate to the values of the declared names that
+// match them. Build it with [NameIndex.Add]; then it may be used by several
+// goroutines at once. The zero value is an empty index.
 //
-// It is a tree of declared names, taken apart into what wildcards can stand
-// for. A look-up follows one edge by its text and one for '*', and meets "**"
-// on the way, so what it costs depends on the presented name and on how many
-// declared patterns agree with its beginning, and not on how many names are
-// declared.
+// It is a tree of declared names, split into the segments that wildcards can stand
+// for. A look-up follows one edge by its text and one for '*', and meets "**" on the
+// way, so its cost depends on the presented name and on how many declared patterns
+// share its beginning, and not on how many names are declared.
 type NameIndex[V any] struct {
 	nodes []indexNode[V]
 	edges map[indexEdge]int32
@@ -25,11 +24,10 @@ type indexEdge struct {
 	segment string
 }
 
-// indexNode is where the names end that have the segments from the root to it.
-// Nodes are numbers; zero, which is the root of no kind and nobody's child,
-// stands for none.
+// indexNode has the names whose segments lead from the root to it. Nodes are
+// numbers; zero is the root of no kind and nobody's child, and stands for none.
 type indexNode[V any] struct {
-	// first is a child by text, next another one of the same parent.
+	// first is a child by text, next another child of the same parent.
 	first, next int32
 	// anySegment and anyPath are the children by wildcard.
 	anySegment, anyPath int32
@@ -42,8 +40,7 @@ type indexEntry[V any] struct {
 	value V
 }
 
-// Add puts the value of a declared name into the index. A name may have
-// several.
+// Add adds the value of a declared name. A name may have several values.
 func (ix *NameIndex[V]) Add(n Name, v V) {
 	if ix.edges == nil {
 		ix.nodes = make([]indexNode[V], indexRoots)
@@ -56,13 +53,12 @@ func (ix *NameIndex[V]) Add(n Name, v V) {
 	ix.nodes[at].entries = append(ix.nodes[at].entries, indexEntry[V]{name: n, value: v})
 }
 
-// Lookup yields every value whose declared name fits a presented one, together
-// with the presented name that it fits: in canonical spelling, which is
-// printable ASCII without spaces. A value that several presented names lead to
-// comes as often.
+// Lookup yields every value whose declared name matches a presented one, after the
+// presented name in its canonical spelling, which is printable ASCII without
+// spaces. It yields a value once for each presented name that matches.
 //
-// A declared spiffe: URI that fits is not enough: the certificate must also be
-// an X.509-SVID, see [IsSVID].
+// For a declared spiffe: URI, the certificate must also be an X.509-SVID, see
+// [IsSVID].
 func (ix *NameIndex[V]) Lookup(p PresentedNames) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
 		if len(ix.nodes) == 0 {
@@ -76,10 +72,9 @@ func (ix *NameIndex[V]) Lookup(p PresentedNames) iter.Seq2[string, V] {
 	}
 }
 
-// Overlapping yields every declared name that some presented name could fit
-// together with n, with its value: the same name, and those that share a name
-// with it by way of wildcards. Where both names have texts, only equal texts
-// are followed.
+// Overlapping yields every declared name, with its value, for which some presented
+// name could match both it and n: the same name, and names that overlap with it
+// because of wildcards.
 func (ix *NameIndex[V]) Overlapping(n Name) iter.Seq2[Name, V] {
 	return func(yield func(Name, V) bool) {
 		if len(ix.nodes) > 0 {
@@ -88,11 +83,10 @@ func (ix *NameIndex[V]) Overlapping(n Name) iter.Seq2[Name, V] {
 	}
 }
 
-// indexRoots is how many nodes are roots: one for each kind of name, and one
-// for none.
+// indexRoots is the number of roots: one for each kind of name, and one for none.
 const indexRoots = 5
 
-// root returns the node below which names of the kind are.
+// root returns the root of the names of this kind.
 func (n Name) root() int32 {
 	switch n.kind {
 	case NameDNS:
@@ -107,8 +101,8 @@ func (n Name) root() int32 {
 	return 0
 }
 
-// path returns what is compared one by one. In a DNS name, a wildcard stands
-// for the label before the first dot.
+// path returns the segments that are compared one by one. In a DNS name, a wildcard
+// stands for the label before the first dot.
 func (n Name) path() []string {
 	switch n.kind {
 	case NameDNS:
@@ -120,7 +114,7 @@ func (n Name) path() []string {
 	return []string{n.text}
 }
 
-// child returns the child of a node, which it makes if there is none.
+// child returns the child of a node, and creates it if there is none.
 func (ix *NameIndex[V]) child(of int32, segment string) int32 {
 	parent, added := &ix.nodes[of], int32(len(ix.nodes))
 	var node indexNode[V]
@@ -147,9 +141,9 @@ func (ix *NameIndex[V]) child(of int32, segment string) int32 {
 	return added
 }
 
-// walk yields the entries below a node that share a name with the segments,
-// which may be wildcards, and reports whether it went to the end. It meets an
-// entry once, for the way to it is the only one.
+// walk yields the entries below a node that overlap with the segments, which may be
+// wildcards, and reports whether it reached the end. Only one path leads to each
+// entry, so it yields each entry once.
 func (ix *NameIndex[V]) walk(at int32, segments []string, yield func(*indexEntry[V]) bool) bool {
 	node := &ix.nodes[at]
 	if len(segments) == 0 {

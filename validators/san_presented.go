@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// The tags of a GeneralName (RFC 5280 §4.2.1.6) that are compared, and the last
-// one.
+// The tags of a GeneralName (RFC 5280 §4.2.1.6) that are compared, and the last tag.
 const (
 	rfc822Name                = 1
 	dNSName                   = 2
@@ -18,20 +17,19 @@ const (
 	registeredID              = 8
 )
 
-// PresentedNames are the subject alternative names of a certificate, as far as
-// a declared name could fit them. The zero value has none.
+// PresentedNames are the subject alternative names of a certificate that a declared
+// name could match. The zero value has none.
 type PresentedNames struct {
 	names []Name
 }
 
-// NamesOf reads the subject alternative names of a certificate from the octets
-// of the extension (RFC 5280 §4.2.1.6). Names of other kinds are left out, and
-// so is every name that no declared name fits: one with octets that are not
-// IA5 characters, with NUL, white space or another control character, with
-// '*', or of a syntax that its kind does not have.
+// NamesOf returns the subject alternative names of a certificate, from the octets of
+// the extension (RFC 5280 §4.2.1.6). It omits names of other kinds, and names that
+// no declared name matches: with octets that are not IA5 characters, with NUL,
+// white space or another control character, with '*', or with invalid syntax.
 //
-// An extension that is not what RFC 5280 describes, or has more than [MaxSANs]
-// names, is an error that wraps [ErrUnmatchableName]: then no name fits.
+// It returns an error that wraps [ErrUnmatchableName] for an extension that violates
+// RFC 5280 or has more than [MaxSANs] names; then no name matches.
 func NamesOf(leaf *x509.Certificate) (PresentedNames, error) {
 	general, err := generalNames(leaf)
 	if err != nil {
@@ -47,19 +45,19 @@ func NamesOf(leaf *x509.Certificate) (PresentedNames, error) {
 }
 
 // IsSVID returns the trust domain of a certificate that is the X.509-SVID of a
-// workload, and refuses any other: its one URI is a SPIFFE ID with a path, and
-// it is no signing certificate (X509-SVID §2, §3.1, §4 and §5.2). It says
-// nothing about who issued the certificate.
+// workload, and refuses any other: its only URI is a SPIFFE ID with a path, and it
+// is not a signing certificate (X509-SVID §2, §3.1, §4 and §5.2). IsSVID does not
+// check who issued the certificate.
 func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 	switch {
 	case leaf.IsCA:
-		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but is a CA's (basic constraints CA:TRUE): issue the workload a leaf certificate")
+		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but belongs to a CA (basic constraints CA:TRUE); issue the workload a leaf certificate")
 	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but a key usage with keyCertSign or cRLSign, which are for CAs")
 	}
 	general, err := generalNames(leaf)
 	if err != nil {
-		return "", refuse(CertificateUnsuitable, "the certificate is no X.509-SVID: %v", err)
+		return "", refuse(CertificateUnsuitable, "the certificate is not an X.509-SVID: %v", err)
 	}
 	id, uris := "", 0
 	for _, name := range general {
@@ -68,16 +66,16 @@ func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 		}
 	}
 	if uris != 1 {
-		return "", refuse(CertificateUnsuitable, "the certificate has %d URIs among its names, an X.509-SVID has exactly one", uris)
+		return "", refuse(CertificateUnsuitable, "the certificate has %d URIs among its names; an X.509-SVID has exactly one", uris)
 	}
 	if err := checkSPIFFE(id, false); err != nil {
-		return "", refuse(CertificateUnsuitable, "the certificate is no X.509-SVID: %v", err)
+		return "", refuse(CertificateUnsuitable, "the certificate is not an X.509-SVID: %v", err)
 	}
 	return Name{kind: NameURI, text: id}.TrustDomain(), nil
 }
 
-// generalNames returns the names of the extension, of any kind and unread, but
-// no more than MaxSANs.
+// generalNames returns the names of the extension, of any kind and unparsed, up to
+// MaxSANs.
 func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	der := extension(leaf, oidSubjectAltName)
 	if der == nil {
@@ -86,13 +84,13 @@ func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	var sequence asn1.RawValue
 	rest, err := asn1.Unmarshal(der, &sequence)
 	if err != nil || len(rest) > 0 || sequence.Class != asn1.ClassUniversal || sequence.Tag != asn1.TagSequence || !sequence.IsCompound {
-		return nil, unmatchable("the subject alternative names cannot be read")
+		return nil, unmatchable("the subject alternative names are invalid")
 	}
 	var names []asn1.RawValue
 	for der = sequence.Bytes; len(der) > 0; {
 		var name asn1.RawValue
 		if der, err = asn1.Unmarshal(der, &name); err != nil || name.Class != asn1.ClassContextSpecific || name.Tag > registeredID {
-			return nil, unmatchable("the subject alternative names cannot be read")
+			return nil, unmatchable("the subject alternative names are invalid")
 		}
 		if name.IsCompound && isCompared(name.Tag) {
 			return nil, unmatchable("a subject alternative name is encoded in parts, which DER forbids")
@@ -113,11 +111,11 @@ func isCompared(tag int) bool {
 	return tag == rfc822Name || tag == dNSName || tag == uniformResourceIdentifier || tag == iPAddress
 }
 
-// presentedName returns the canonical spelling of a name, which is printable
-// ASCII, if a declared name could fit it.
+// presentedName returns a name in its canonical spelling, which is printable ASCII,
+// if a declared name could match it.
 func presentedName(general asn1.RawValue) (Name, bool) {
 	if general.Tag == iPAddress {
-		// The octets count, not the address: one of 16 never fits one of 4.
+		// The octets count: an address with 16 never matches one with 4.
 		addr, ok := netip.AddrFromSlice(general.Bytes)
 		return Name{kind: NameIP, text: addr.String()}, ok
 	}

@@ -229,7 +229,7 @@ func TestB12SVID(t *testing.T) {
 		"workload":      {[]testpki.Option{testpki.URIs(id)}, ""},
 		"other kinds":   {[]testpki.Option{testpki.URIs(id), testpki.DNSNames("a.example.com", "b.example.com")}, ""},
 		"no key usage":  {[]testpki.Option{testpki.URIs(id), testpki.KeyUsage(0)}, ""},
-		"no name":       {nil, "0 URIs"},
+		";":             {nil, "0 URIs"},
 		"no URI":        {[]testpki.Option{testpki.DNSNames("a.example.com")}, "0 URIs"},
 		"two IDs":       {[]testpki.Option{testpki.URIs(id, "spiffe://prod.example/b")}, "2 URIs"},
 		"ID twice":      {[]testpki.Option{testpki.URIs(id, id)}, "2 URIs"},
@@ -264,7 +264,7 @@ func TestB12SVID(t *testing.T) {
 		if domain != "" {
 			t.Errorf("%q is in trust domain %q", octets, domain)
 		}
-		wantRefusal(t, refusal, CertificateUnsuitable, "no X.509-SVID")
+		wantRefusal(t, refusal, CertificateUnsuitable, "not an X.509-SVID")
 	}
 	_, refusal := IsSVID(sanLeaf(t, san(NameURI, id), general(6, true, []byte{})))
 	wantRefusal(t, refusal, CertificateUnsuitable, "in parts")

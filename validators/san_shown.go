@@ -7,8 +7,7 @@ import (
 	"strconv"
 )
 
-// All yields the names that a declared name could fit, in the order of the
-// certificate.
+// All yields the names in the order of the certificate.
 func (p PresentedNames) All() iter.Seq[Name] {
 	return func(yield func(Name) bool) {
 		for _, n := range p.names {
@@ -19,25 +18,25 @@ func (p PresentedNames) All() iter.Seq[Name] {
 	}
 }
 
-// Len is the number of names that a declared name could fit.
+// Len returns the number of names.
 func (p PresentedNames) Len() int { return len(p.names) }
 
 // maxShownText bounds the text of a [ShownName] in bytes, before it is escaped.
 const maxShownText = 300
 
-// ShownName is a subject alternative name for somebody to read.
+// ShownName is a subject alternative name for display.
 type ShownName struct {
 	// Kind is empty for a kind that cannot be declared.
 	Kind NameKind
 	// Text is what the certificate says, escaped to printable characters and cut
 	// at 300 bytes.
 	Text string
-	// Name is the zero value if no declared name fits it.
+	// Name is the zero value if no declared name matches it.
 	Name Name
 }
 
-// ShowNames returns every subject alternative name of a certificate, those that
-// fit no declared name too. What [NamesOf] finds wrong is an error here as well.
+// ShowNames returns every subject alternative name of a certificate, including those
+// that match no declared name. It returns the same errors as [NamesOf].
 func ShowNames(cert *x509.Certificate) ([]ShownName, error) {
 	general, err := generalNames(cert)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 	"unicode"
 )
 
-// maxHashText bounds what is read as a hash. The longest accepted spelling,
+// maxHashText bounds what is parsed as a hash. The longest accepted spelling,
 // 64 hexadecimal digits with separators, has 95 characters.
 const maxHashText = 256
 
-// Thumbprint is the SHA-256 or SHA-1 hash of a certificate's DER encoding. It
-// is comparable; the zero value is the thumbprint of no certificate.
+// Thumbprint is the SHA-256 or SHA-1 hash of a certificate's DER encoding. It is
+// comparable. The zero value matches no certificate.
 type Thumbprint struct {
 	sum  [sha256.Size]byte
 	size uint8
@@ -35,18 +35,17 @@ func SHA1ThumbprintOf(der []byte) Thumbprint {
 	return t
 }
 
-// ParseThumbprint reads the SHA-256 or SHA-1 hash of a certificate's DER
-// encoding: hexadecimal digits of either case, with or without colons or
-// spaces between them, or base64url with or without padding, as in the
-// x5t#S256 member of RFC 8705 §3.1. It refuses hashes that are no
-// certificate's, such as that of empty input. The error says what is wrong with
-// the hash without repeating it.
+// ParseThumbprint parses the SHA-256 or SHA-1 hash of a certificate's DER
+// encoding: hexadecimal digits of either case, with or without colons or spaces
+// between them, or base64url with or without padding, as in the x5t#S256 member
+// of RFC 8705 §3.1. It returns an error for a hash that no certificate has, such
+// as that of empty input. The error does not repeat the hash.
 func ParseThumbprint(s string) (Thumbprint, error) {
 	return parseHash(s, true)
 }
 
-// ParseSHA256 reads a SHA-256 hash, of a certificate or of a public key, in
-// the spellings of [ParseThumbprint].
+// ParseSHA256 parses the SHA-256 hash of a certificate or a public key, in the
+// spellings of [ParseThumbprint].
 func ParseSHA256(s string) ([sha256.Size]byte, error) {
 	t, err := parseHash(s, false)
 	return t.sum, err
@@ -55,7 +54,7 @@ func ParseSHA256(s string) ([sha256.Size]byte, error) {
 // IsSHA1 reports whether t is a SHA-1 thumbprint.
 func (t Thumbprint) IsSHA1() bool { return t.size == sha1.Size }
 
-// SHA256 returns the hash if it is a SHA-256 one.
+// SHA256 returns the hash if it is SHA-256.
 func (t Thumbprint) SHA256() ([sha256.Size]byte, bool) {
 	if t.size != sha256.Size {
 		return [sha256.Size]byte{}, false
@@ -63,7 +62,7 @@ func (t Thumbprint) SHA256() ([sha256.Size]byte, bool) {
 	return t.sum, true
 }
 
-// SHA1 returns the hash if it is a SHA-1 one.
+// SHA1 returns the hash if it is SHA-1.
 func (t Thumbprint) SHA1() ([sha1.Size]byte, bool) {
 	if t.size != sha1.Size {
 		return [sha1.Size]byte{}, false
@@ -80,8 +79,8 @@ func X5tS256(sum [sha256.Size]byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// The hashes of empty input: what a script produces that hashes a missing
-// file or an unset variable.
+// The hashes of empty input, which a script produces that hashes a missing file
+// or an unset variable.
 var (
 	emptySHA256 = sha256.Sum256(nil)
 	emptySHA1   = sha1.Sum(nil) //nolint:gosec // see the import
@@ -95,10 +94,10 @@ func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 
 	text := strings.Trim(s, " \t\r\n")
 	if text == "" {
-		return Thumbprint{}, errors.New("the hash is empty: " + want)
+		return Thumbprint{}, errors.New("the hash is empty; " + want)
 	}
 	if len(text) > maxHashText {
-		return Thumbprint{}, fmt.Errorf("it is %d bytes long: %s", len(text), want)
+		return Thumbprint{}, fmt.Errorf("it is %d bytes long; %s", len(text), want)
 	}
 	if err := checkHashCharacters(text); err != nil {
 		return Thumbprint{}, err
@@ -106,39 +105,39 @@ func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 
 	sum, err := decodeHash(text)
 	if err != nil {
-		return Thumbprint{}, fmt.Errorf("%w: %s", err, want)
+		return Thumbprint{}, fmt.Errorf("%w; %s", err, want)
 	}
 
 	t := Thumbprint{size: uint8(len(sum))}
 	copy(t.sum[:], sum)
 	switch {
 	case t.sum == emptySHA256, t.IsSHA1() && [sha1.Size]byte(sum) == emptySHA1:
-		return Thumbprint{}, errors.New("it is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding")
+		return Thumbprint{}, errors.New("it is the hash of empty input; hash the certificate's DER encoding")
 	case t.sum == [sha256.Size]byte{}:
-		return Thumbprint{}, errors.New("it is all zeros and no certificate's hash: replace the placeholder")
+		return Thumbprint{}, errors.New("it is all zeros; replace the placeholder")
 	case t.IsSHA1() && !allowSHA1:
-		return Thumbprint{}, fmt.Errorf("it is a SHA-1 hash, which does not serve here: %s", want)
+		return Thumbprint{}, fmt.Errorf("it is a SHA-1 hash, which is not accepted here; %s", want)
 	}
 	return t, nil
 }
 
-// checkHashCharacters points at what cannot be seen: Windows' certificate
-// dialog copies a left-to-right mark along with the thumbprint.
+// checkHashCharacters points out characters that nobody sees: Windows'
+// certificate dialog copies a left-to-right mark along with the thumbprint.
 func checkHashCharacters(text string) error {
 	for i, r := range text {
 		switch {
 		case unicode.Is(unicode.Cf, r):
-			return fmt.Errorf("it has the invisible character %U at byte %d, as copying from the certificate dialog of Windows leaves it: delete it, or type the neighbouring digits again", r, i)
+			return fmt.Errorf("it has the invisible character %U at byte %d, as copied from the certificate dialog of Windows; delete it, or type the neighboring digits again", r, i)
 		case r < ' ' || r == unicode.MaxASCII:
-			return fmt.Errorf("it has the control character %U at byte %d: write the hash on one line, without it", r, i)
+			return fmt.Errorf("it has the control character %U at byte %d; write the hash on one line, without it", r, i)
 		case r > unicode.MaxASCII:
-			return fmt.Errorf("it has the character %U at byte %d, which no hash contains: delete it", r, i)
+			return fmt.Errorf("it has the character %U at byte %d, which no hash contains; delete it", r, i)
 		}
 	}
 	return nil
 }
 
-// decodeHash returns 20 or 32 bytes.
+// decodeHash returns the 20 or 32 bytes of a hash.
 func decodeHash(text string) ([]byte, error) {
 	digits, err := joinHexGroups(text)
 	if err != nil {
@@ -156,40 +155,40 @@ func decodeHash(text string) ([]byte, error) {
 	}
 
 	if strings.Contains(text, ".") {
-		return nil, errors.New("it has a '.', as the name of a file: write the hash of the certificate in it")
+		return nil, errors.New("it looks like a file name; write the hash of the certificate in that file")
 	}
 	if strings.ContainsAny(text, "+/") {
-		return nil, errors.New("it is base64, not base64url: write - for + and _ for /")
+		return nil, errors.New("it is base64, not base64url; write - for + and _ for /")
 	}
 	encoding, unpadded := base64.RawURLEncoding, strings.TrimRight(text, "=")
 	switch len(unpadded) {
 	case encoding.EncodedLen(sha1.Size), encoding.EncodedLen(sha256.Size):
 	case hex.EncodedLen(sha1.Size), hex.EncodedLen(sha256.Size):
-		return nil, errors.New("it ends with '=', which hexadecimal digits do not: delete it")
+		return nil, errors.New("it ends with '=', which hexadecimal digits do not; delete it")
 	default:
 		return nil, wrongHashLength(unpadded)
 	}
 	if unpadded != text {
 		encoding = base64.URLEncoding
 	}
-	// Strict, for otherwise several spellings that differ in unused bits would
-	// be the same hash.
+	// Strict, because otherwise spellings that differ in unused bits would be the
+	// same hash.
 	sum, err := encoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, errors.New("it has as many characters as a hash in base64url, but is not valid base64url: copy it again")
+		return nil, errors.New("it has as many characters as a hash in base64url, but is not valid base64url; copy it again")
 	}
 	return sum, nil
 }
 
-// joinHexGroups takes out the separators between groups of hexadecimal digits.
-// Text without separators comes back as it is.
+// joinHexGroups removes the separators between groups of hexadecimal digits. It
+// returns text without separators unchanged.
 func joinHexGroups(text string) (string, error) {
 	var separator string
 	switch colons, spaces := strings.Contains(text, ":"), strings.Contains(text, " "); {
 	case strings.Contains(strings.TrimRight(text, "="), "="):
-		return "", errors.New("it has more than the hash: write the part after '=' alone")
+		return "", errors.New("it has more than the hash; write only the part after '='")
 	case colons && spaces:
-		return "", errors.New("it has both colons and spaces: separate the digits by one or the other")
+		return "", errors.New("it has both colons and spaces; separate the digits by one or the other")
 	case colons:
 		separator = ":"
 	case spaces:
@@ -200,13 +199,14 @@ func joinHexGroups(text string) (string, error) {
 	groups := strings.Split(text, separator)
 	for _, group := range groups {
 		if group == "" || len(group)%2 != 0 || !isHex(group) {
-			return "", fmt.Errorf("it has the part %q: between separators there must be pairs of hexadecimal digits", group)
+			return "", fmt.Errorf("it has the part %q; write pairs of hexadecimal digits between separators", group)
 		}
 	}
 	return strings.Join(groups, ""), nil
 }
 
-// wrongHashLength names the hash that has this many characters, if one has.
+// wrongHashLength returns an error that names the hash with this many characters,
+// if there is one.
 func wrongHashLength(characters string) error {
 	n := len(characters)
 	if isHex(characters) {

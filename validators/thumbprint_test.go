@@ -77,8 +77,8 @@ func TestB11ParseSHA256(t *testing.T) {
 
 func TestB11HashOfNothing(t *testing.T) {
 	for _, test := range []struct{ digits, why string }{
-		{"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "hash of nothing"},
-		{"da39a3ee5e6b4b0d3255bfef95601890afd80709", "hash of nothing"},
+		{"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "hash of empty input"},
+		{"da39a3ee5e6b4b0d3255bfef95601890afd80709", "hash of empty input"},
 		{strings.Repeat("0", 64), "all zeros"},
 		{strings.Repeat("0", 40), "all zeros"},
 	} {
@@ -98,7 +98,7 @@ func TestB11WrongThumbprint(t *testing.T) {
 	for name, test := range map[string]struct{ text, why string }{
 		"empty":                  {"", "empty"},
 		"blank":                  {" \n", "empty"},
-		"short":                  {sha256Hex[:63], "63 hexadecimal digits: expected"},
+		"short":                  {sha256Hex[:63], "63 hexadecimal digits; expected"},
 		"long":                   {sha256Hex + "a", "65 hexadecimal digits"},
 		"MD5":                    {hex.EncodeToString(md[:]), "32 hexadecimal digits, so it is an MD5 hash"},
 		"SHA-384":                {hex.EncodeToString(s384[:]), "SHA-384"},

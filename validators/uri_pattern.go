@@ -9,48 +9,47 @@ import (
 
 const (
 	spiffePrefix = "spiffe://"
-	// maxTrustDomain is that of SPIFFE-ID §2.3.
+	// maxTrustDomain is the limit of SPIFFE-ID §2.3.
 	maxTrustDomain = 255
 	// maxPathSegments bounds the paths that wildcards are compared with.
 	maxPathSegments = 64
 
-	// anySegment stands for one path segment of a URI, or one label of a DNS
-	// name.
+	// anySegment stands for one path segment of a URI, or one label of a DNS name.
 	anySegment = "*"
-	// anyPath stands for one path segment or more, and is the last.
+	// anyPath stands for one or more path segments, at the end.
 	anyPath = "**"
 )
 
-// parseURI reads a declared URI.
+// parseURI parses a declared URI.
 func parseURI(s string) (string, error) {
 	if !isASCII(s) {
-		return "", errors.New("the URI is not ASCII, as it is in a certificate (RFC 5280 §7.4): write the labels of its host as xn--… and percent-encode the rest")
+		return "", errors.New("the URI is not ASCII, as it must be in a certificate (RFC 5280 §7.4); write the labels of its host as xn--… and percent-encode the rest")
 	}
 	for i := range len(s) {
 		if !isURICharacter(s[i]) {
-			return "", fmt.Errorf("the URI has the character %q, which no URI has (RFC 3986 §2): correct it", s[i])
+			return "", fmt.Errorf("the URI has the character %q, which no URI has (RFC 3986 §2)", s[i])
 		}
 	}
 	text, root, ok := canonicalURI(s)
 	if !ok {
-		return "", errors.New("the URI has no scheme: write an absolute one, as in spiffe://example.com/billing or urn:example:billing (RFC 5280 §4.2.1.6)")
+		return "", errors.New("the URI has no scheme; write an absolute one, as in spiffe://example.com/billing or urn:example:billing (RFC 5280 §4.2.1.6)")
 	}
-	// What Go cannot parse, it does not accept in a certificate either.
+	// Go does not accept a URI in a certificate that it cannot parse.
 	parsed, err := url.Parse(text)
 	if err != nil {
 		if syntax := (*url.Error)(nil); errors.As(err, &syntax) {
 			err = syntax.Err
 		}
-		return "", fmt.Errorf("the URI cannot be read (%w): correct it", err)
+		return "", fmt.Errorf("invalid URI: %w", err)
 	}
 	host := parsed.Hostname()
 	switch {
 	case parsed.Opaque == "" && parsed.Path == "" && root == 0:
-		return "", errors.New("the URI has nothing after its scheme: write it in full")
+		return "", errors.New("the URI has nothing after its scheme; write it in full")
 	case root > 0 && host == "":
-		return "", errors.New("the URI has no host after '//' (RFC 5280 §4.2.1.6): write it in full")
+		return "", errors.New("the URI has no host after '//' (RFC 5280 §4.2.1.6); write it in full")
 	case strings.HasPrefix(host, "."), strings.HasSuffix(host, "."), strings.Contains(host, ".."):
-		return "", fmt.Errorf("host %q has an empty label, which a certificate cannot have: write exactly one dot between labels, and none at the end", excerpt(host))
+		return "", fmt.Errorf("host %q has an empty label, which a certificate cannot have; write exactly one dot between labels, and none at the end", excerpt(host))
 	case strings.Contains(text, "*"):
 		err = checkPattern(text, root)
 	}
@@ -60,67 +59,67 @@ func parseURI(s string) (string, error) {
 	return text, err
 }
 
-// checkPattern refuses '*' where it has no meaning, and patterns of which each
-// part would fit but which never match as a whole.
+// checkPattern returns an error for a '*' without meaning, and for a pattern that
+// can never match.
 func checkPattern(text string, root int) error {
 	if root == 0 {
-		return errors.New("'*' stands for a segment of the path after a host, and this URI has no host: declare each URI instead")
+		return errors.New("'*' stands for a segment of the path after a host, and this URI has no host; declare each URI instead")
 	}
 	if strings.Contains(text[:root], "*") {
-		return errors.New("'*' stands for a segment of the path, never for a host or a part of one: declare each host instead")
+		return errors.New("'*' stands for a segment of the path, never for a host or part of it; declare each host instead")
 	}
 	if strings.ContainsAny(text, "?#%") || hasMoreThanHost(text[:root]) {
-		return errors.New("a URI with user information, port, query, fragment or '%' fits no wildcard: declare each URI instead, or write the wildcard without them")
+		return errors.New("a URI with user information, port, query, fragment or '%' matches no wildcard; declare each URI instead, or write the wildcard without them")
 	}
 	segments := strings.Split(text[root:], "/")[1:]
 	if len(segments) > maxPathSegments {
-		return fmt.Errorf("the path has %d segments, and with a wildcard may have %d: shorten it", len(segments), maxPathSegments)
+		return fmt.Errorf("the path has %d segments; with a wildcard at most %d are allowed", len(segments), maxPathSegments)
 	}
 	for i, segment := range segments {
 		switch {
 		case segment == "", segment == ".", segment == "..":
-			return errors.New("a URI with an empty, '.' or '..' segment, or with '/' at its end, fits no wildcard: write the path without it")
+			return errors.New("a URI with an empty, '.' or '..' segment, or with '/' at its end, matches no wildcard; write the path without it")
 		case segment == anyPath && i < len(segments)-1:
-			return errors.New("'**' stands for the rest of the path and can only be its end: write '*' for each segment before the last")
+			return errors.New("'**' stands for the rest of the path and can only be its end; write '*' for each segment before the last")
 		case segment != anySegment && segment != anyPath && strings.Contains(segment, "*"):
-			return fmt.Errorf("segment %q: '*' stands for a whole segment: declare each URI instead, or write '*' alone between slashes", excerpt(segment))
+			return fmt.Errorf("segment %q: '*' stands for a whole segment; declare each URI instead, or write '*' alone between slashes", excerpt(segment))
 		}
 	}
 	return nil
 }
 
-// checkSPIFFE refuses what is no SPIFFE ID of a workload (SPIFFE-ID §2,
-// X509-SVID §3.1). A declared one may have whole segments of wildcards.
+// checkSPIFFE returns an error if text is not the SPIFFE ID of a workload (SPIFFE-ID
+// §2, X509-SVID §3.1). Whole segments of a declared one may be wildcards.
 func checkSPIFFE(text string, declared bool) error {
 	id, found := strings.CutPrefix(text, spiffePrefix)
 	if !found {
-		return errors.New("a SPIFFE ID begins with spiffe:// in lower case: correct it")
+		return errors.New("a SPIFFE ID begins with spiffe:// in lower case")
 	}
 	if len(text) > maxURIBytes {
-		return fmt.Errorf("the SPIFFE ID has %d bytes: use one of at most %d", len(text), maxURIBytes)
+		return fmt.Errorf("the SPIFFE ID has %d bytes; at most %d are allowed", len(text), maxURIBytes)
 	}
 	domain, path, _ := strings.Cut(id, "/")
 	if domain == "" || len(domain) > maxTrustDomain || strings.ContainsFunc(domain, func(r rune) bool { return !isTrustDomainRune(r) }) {
-		return fmt.Errorf("trust domain %q: it has 1 to %d of the characters a-z 0-9 . - _, and no port: correct it", firstBytes(domain, 64), maxTrustDomain)
+		return fmt.Errorf("invalid trust domain %q; use 1 to %d of the characters a-z 0-9 . - _, and no port", firstBytes(domain, 64), maxTrustDomain)
 	}
 	if path == "" {
-		return errors.New("the SPIFFE ID has no path, so it is that of a trust domain: use the one of a workload, as in spiffe://example.com/billing")
+		return errors.New("the SPIFFE ID has no path, so it belongs to a trust domain; use that of a workload, as in spiffe://example.com/billing")
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		switch {
 		case declared && (segment == anySegment || segment == anyPath):
 		case segment == "", segment == ".", segment == "..":
-			return errors.New("the SPIFFE ID has an empty, '.' or '..' segment, or '/' at its end: use one without")
+			return errors.New("the SPIFFE ID has an empty, '.' or '..' segment, or '/' at its end; use one without")
 		case strings.ContainsFunc(segment, func(r rune) bool { return !isTrustDomainRune(r) && !('A' <= r && r <= 'Z') }):
-			return fmt.Errorf("segment %q: in a SPIFFE ID it has only the characters a-z A-Z 0-9 . - _: correct it", firstBytes(segment, 64))
+			return fmt.Errorf("invalid segment %q; in a SPIFFE ID it has only the characters a-z A-Z 0-9 . - _", firstBytes(segment, 64))
 		}
 	}
 	return nil
 }
 
-// canonicalURI returns an absolute URI with its scheme and host in lower case
-// (RFC 3986 §6.2.2.1), and how many bytes "scheme://authority" takes: zero for
-// a URI without authority.
+// canonicalURI returns an absolute URI with its scheme and host in lower case (RFC
+// 3986 §6.2.2.1), and the length of "scheme://authority", which is zero for a URI
+// without authority.
 func canonicalURI(s string) (text string, root int, ok bool) {
 	colon := strings.IndexByte(s, ':')
 	if colon < 1 || !isAlphanumeric(s[0]) || isDigit(s[0]) {
@@ -143,9 +142,9 @@ func canonicalURI(s string) (text string, root int, ok bool) {
 	return scheme + rest[:host] + strings.ToLower(rest[host:root]) + rest[root:], len(scheme) + root, true
 }
 
-// uriPath returns what an index compares one by one in a canonical URI:
-// "scheme://host" and the segments of the path. A URI that fits no wildcard is
-// compared as a whole.
+// uriPath returns the parts of a canonical URI that an index compares one by one:
+// "scheme://host" and the segments of the path. A URI that matches no wildcard is
+// one part.
 func uriPath(text string) []string {
 	_, root, _ := canonicalURI(text)
 	path := text[root:]
@@ -162,8 +161,8 @@ func uriPath(text string) []string {
 	return segments
 }
 
-// hasMoreThanHost reports whether "scheme://authority" has no host, or also
-// user information or a port, be it an empty one.
+// hasMoreThanHost reports whether "scheme://authority" has no host, or has user
+// information or a port, even an empty one.
 func hasMoreThanHost(root string) bool {
 	_, authority, _ := strings.Cut(root, "://")
 	if strings.HasPrefix(authority, "[") {
@@ -172,12 +171,12 @@ func hasMoreThanHost(root string) bool {
 	return authority == "" || strings.ContainsAny(authority, "@:")
 }
 
-// isURICharacter reports whether it is one of those that RFC 3986 §2 lists.
+// isURICharacter reports whether RFC 3986 §2 allows a character.
 func isURICharacter(c byte) bool {
 	return isAlphanumeric(c) || strings.IndexByte("-._~:/?#[]@!$&'()*+,;=%", c) >= 0
 }
 
-// isTrustDomainRune reports whether the character may be in a trust domain.
+// isTrustDomainRune reports whether a trust domain may have a character.
 func isTrustDomainRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '.' || r == '-' || r == '_'
 }

@@ -109,7 +109,7 @@ func TestInspectNotes(t *testing.T) {
 		"expired":       {testpki.MustIssue(t, ca, testpki.Validity(now.Add(-4*24*time.Hour), now.Add(-3*24*time.Hour))), []string{"(expired 3 days ago)", "it would be refused: the certificate is expired", "subject \"CN=client\""}},
 		"future":        {testpki.MustIssue(t, ca, testpki.Validity(now.Add(5*time.Hour+time.Minute), now.Add(24*time.Hour))), []string{"(not valid for another 5 hours)", "not yet valid"}},
 		"server":        {testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageServerAuth)), []string{"it would be refused: the certificate's extended key usages are serverAuth"}},
-		"CA":            {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it can only be pinned: the certificate is a CA's", "\n\tthumbprint \""}},
+		"CA":            {testpki.MustIssue(t, ca, testpki.IsCA(true)), []string{"it can only be pinned: the certificate belongs to a CA", "\n\tthumbprint \""}},
 		"no subject":    {testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{}), testpki.DNSNames("a.example")), []string{"subject           (empty)\n", "\n\tsan_dns \"a.example\"\n"}},
 		"workload":      {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a"), testpki.DNSNames("a.example")), []string{"{\n\tsan_uri \"spiffe://prod.example/ns/a\"\n", "by itself:\n\t# public_key"}},
 		"two workloads": {testpki.MustIssue(t, ca, company("SPIRE"), testpki.URIs("spiffe://prod.example/ns/a", "spiffe://prod.example/ns/b")), []string{"its SPIFFE ID is ignored: ", "{\n\tthumbprint \""}},
@@ -119,7 +119,7 @@ func TestInspectNotes(t *testing.T) {
 		"300 names":     {testpki.MustIssue(t, ca, testpki.DNSNames(numberedNames(300)...)), []string{"more than 256 subject alternative names"}},
 		"40 names":      {testpki.MustIssue(t, ca, testpki.DNSNames(numberedNames(40)...)), []string{"san_dns           n31.example\nmore names        8\n"}},
 		"other name":    {testpki.MustIssue(t, ca, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x88, 2, 0x2a, 3}})), []string{"other name        of a kind that cannot be declared\n"}},
-		"broken names":  {testpki.MustIssue(t, ca, company("x"), testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x8f, 2, 0x2a, 3}})), []string{"the subject alternative names cannot be read", "subject \"CN=x,O=company\""}},
+		"broken names":  {testpki.MustIssue(t, ca, company("x"), testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 4, 0x8f, 2, 0x2a, 3}})), []string{"the subject alternative names are invalid", "subject \"CN=x,O=company\""}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder

@@ -15,38 +15,37 @@ import (
 
 const (
 	maxRedirects = 3
-	// maxHeader is the largest header of an answer, in bytes.
+	// maxHeader is the size of the largest header of a response, in bytes.
 	maxHeader = 64 << 10
-	// maxErrorText bounds the text of an error, which a server may choose.
+	// maxErrorText bounds the text of an error, which a server may influence.
 	maxErrorText = 512
-	// maxURLText is how much of a URL an error shows.
+	// maxURLText bounds the URL in an error.
 	maxURLText = 200
 )
 
 // Fetcher gets documents over HTTP or HTTPS from addresses that an operator has
-// configured. It makes direct connections, one for each question, takes no
-// proxy from the environment, follows a few redirects but none away from
-// https, keeps nothing and sends no cookies. What it returns is bounded in
-// size; the context of a question bounds its time.
+// configured. It makes direct connections, one for each request, ignores proxies in
+// the environment, follows a few redirects but none away from https, keeps nothing
+// and sends no cookies. Documents are bounded in size; the context of a request
+// bounds its time. A Fetcher may be used by several goroutines at once.
 type Fetcher struct {
 	client *http.Client
 	check  func(*url.URL) error
 }
 
-// NewFetcher returns a Fetcher for what proves itself, as a CRL does by its
-// signature: http and https. A transport other than nil takes the place of the
-// direct connections.
+// NewFetcher returns a Fetcher for http and https, for documents that are signed, such
+// as CRLs. A transport, unless nil, replaces the direct connections.
 func NewFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(transport, checkURL) }
 
-// NewSecureFetcher returns a Fetcher for what is trusted because of where it
-// comes from: https alone, the first address and every redirect.
+// NewSecureFetcher returns a Fetcher for https alone, redirects included, for documents
+// that are trusted because of where they come from.
 func NewSecureFetcher(transport http.RoundTripper) *Fetcher {
 	return newFetcher(transport, checkSecureURL)
 }
 
 func newFetcher(transport http.RoundTripper, check func(*url.URL) error) *Fetcher {
 	if transport == nil {
-		// A connection that hangs then holds up nothing but its own question.
+		// A connection that hangs then delays only its own request.
 		protocols := new(http.Protocols)
 		protocols.SetHTTP1(true)
 		transport = &http.Transport{
@@ -61,14 +60,14 @@ func newFetcher(transport http.RoundTripper, check func(*url.URL) error) *Fetche
 	return f
 }
 
-// checkRedirect follows a few redirects, but not from https to http, to another
-// scheme, or in a way that would lose the question.
+// checkRedirect allows a few redirects, but not from https to http, to another scheme,
+// or with a status that drops the body of the request.
 func (f *Fetcher) checkRedirect(request *http.Request, via []*http.Request) error {
 	switch {
 	case len(via) > maxRedirects:
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	case request.Method != via[0].Method:
-		return errors.New("the redirect turns the question into another; only 307 and 308 do not")
+		return errors.New("the redirect changes the method; redirect with status 307 or 308")
 	case request.URL.Scheme != "https" && via[len(via)-1].URL.Scheme == "https":
 		return errors.New("the redirect leads away from https")
 	}
@@ -89,12 +88,10 @@ func checkSecureURL(u *url.URL) error {
 	return nil
 }
 
-// CheckURL reports why an address is not one that [NewFetcher] can get
-// something from.
+// CheckURL returns an error for an address that is not an http or https URL.
 func CheckURL(address string) error { return checkAddress(address, checkURL) }
 
-// CheckSecureURL reports why an address is not one that [NewSecureFetcher] can
-// get something from.
+// CheckSecureURL returns an error for an address that is not an https URL.
 func CheckSecureURL(address string) error { return checkAddress(address, checkSecureURL) }
 
 func checkAddress(address string, check func(*url.URL) error) error {
@@ -105,8 +102,8 @@ func checkAddress(address string, check func(*url.URL) error) error {
 	return check(u)
 }
 
-// shown is a URL as an error shows it: without what may be a user and a
-// password, wherever a mistake has put them.
+// shown returns a URL for an error: without anything that may be a user name and a
+// password, even in the wrong place.
 func shown(u *url.URL) string {
 	bare := *u
 	bare.User = nil
@@ -117,11 +114,11 @@ func shown(u *url.URL) string {
 	return Text(text, maxURLText)
 }
 
-// Document is what a server answers.
+// Document is the body of a response.
 type Document struct {
 	Content []byte
-	// Fresh is how long the server says that the document may be kept, and
-	// HasFresh whether it says so: see [Freshness].
+	// Fresh is how long the document may be kept according to the server, and
+	// HasFresh whether the server says so; see [Freshness].
 	Fresh    time.Duration
 	HasFresh bool
 }
@@ -135,9 +132,9 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) (Documen
 	return f.Do(request, limit)
 }
 
-// Do puts a question and returns the answer if its status is 200 and it has at
-// most limit bytes. The errors are fit for a log: they are bounded, what is
-// not printable in them is escaped, and they show no password of the URL.
+// Do sends a request and returns the body of the response if its status is 200 and it
+// has at most limit bytes. Errors are fit for a log: bounded, with characters that are
+// not printable escaped, and without the password in the URL.
 func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 	if err := f.check(request.URL); err != nil {
 		return Document{}, err
@@ -162,25 +159,25 @@ func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 	return document, nil
 }
 
-// quoted is what the cause of an error quotes of a URL.
+// quoted matches what the cause of an error quotes from a URL.
 var quoted = regexp.MustCompile(` ?"(\\.|[^"\\])*"`)
 
-// failure makes an error fit for a log. The cause is not to be cut off by a long
-// URL before it. A URL that does not parse is not shown at all, for nobody can
-// tell where its password is.
+// failure makes an error fit for a log. A long URL must not cut off the cause after it.
+// An invalid URL is not shown at all, because nobody can tell where its password is.
 func failure(err error) error {
 	if wrapped := new(url.Error); errors.As(err, &wrapped) {
 		u, parsing := url.Parse(wrapped.URL)
 		if parsing != nil {
-			return fmt.Errorf("the URL does not parse: %s", Text(quoted.ReplaceAllString(wrapped.Err.Error(), ""), maxErrorText))
+			return fmt.Errorf("invalid URL: %s", Text(quoted.ReplaceAllString(wrapped.Err.Error(), ""), maxErrorText))
 		}
 		wrapped.URL = shown(u)
 	}
 	return errors.New(Text(err.Error(), maxErrorText))
 }
 
-// Text makes a text that a stranger may have chosen fit for a log line: what is
-// not printable is escaped, and it is cut to about the given number of bytes.
+// Text makes text that a stranger may have chosen fit for a log line: it escapes
+// characters that are not printable, and cuts the text to about the given number of
+// bytes.
 func Text(s string, most int) string {
 	var out strings.Builder
 	for _, r := range s {

@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// QuietTime is how long a file must not have changed before it is believed to
-// be complete, and before a look at its size and time is enough: two changes
-// soon after each other may leave the same.
+// QuietTime is how long a file must not have changed before it counts as complete,
+// and before looking at its size and time is enough: two changes in quick
+// succession may leave both the same.
 const QuietTime = 2 * time.Second
 
 // LookInterval is how often watched files are looked at, at the cost of one
 // system call each.
 const LookInterval = 250 * time.Millisecond
 
-// File is a file that is watched: it notices that the file has changed by its
-// size, its time and its being another file under the same name. Looking at
-// one that has not changed costs one system call. A File starts nothing, keeps no
-// content, and is used by one goroutine at a time.
+// File is a watched file. It notices a change by the size, the modification time and
+// the identity of the file. Looking at a file that has not changed costs one system
+// call. A File starts nothing, keeps no content, and is used by one goroutine at a
+// time.
 type File struct {
 	path  string
 	limit int64
 
 	seen os.FileInfo
-	// since is when the file was first seen as it is.
+	// since is when the file was first seen in its current state.
 	since time.Time
 	// settled is set when the file was read after it had been quiet.
 	settled bool
@@ -37,14 +37,14 @@ type File struct {
 	sum     [sha256.Size]byte
 }
 
-// NewFile returns the file of that path, of at most limit bytes, which has not
-// been looked at yet.
+// NewFile returns a File for the path, of at most limit bytes, that has not been
+// looked at yet.
 func NewFile(path string, limit int64) *File { return &File{path: path, limit: limit} }
 
-// Path returns the path that the File was made with.
+// Path returns the path of the file.
 func (f *File) Path() string { return f.path }
 
-// TakeOver goes on from what another File has seen of the same path.
+// TakeOver continues from what another File has seen of the same path.
 func (f *File) TakeOver(old *File) {
 	if f.path != old.path {
 		return
@@ -54,8 +54,8 @@ func (f *File) TakeOver(old *File) {
 	f.limit = limit
 }
 
-// Look returns the content of the file if it is another than at the last look.
-// An error is that of a file that is missing, no regular file, larger than its
+// Look returns the content of the file if it differs from that at the last look. It
+// returns an error if the file is missing, not a regular file, larger than its
 // limit, or cannot be read; the next look reads it again.
 func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 	info, err := os.Stat(f.path)
@@ -86,7 +86,7 @@ func (f *File) Look(now time.Time) (content []byte, changed bool, err error) {
 	}
 	f.known, f.sum = true, sum
 	if !f.since.Equal(now) {
-		f.since, f.settled = now, false // changed without another time
+		f.since, f.settled = now, false // changed, but not its time
 	}
 	return content, true, nil
 }
@@ -96,14 +96,13 @@ func sameFile(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// Quiet reports whether the file had not changed for [QuietTime] at the last
-// look.
+// Quiet reports whether, at the last look, the file had not changed for [QuietTime].
 func (f *File) Quiet(now time.Time) bool {
 	return now.Sub(f.since) >= QuietTime
 }
 
 func (f *File) read() ([]byte, error) {
-	// whatever has taken its place since, to open it must not wait for a writer
+	// Opening a pipe that has taken the place of the file must not wait for a writer.
 	file, err := os.OpenFile(f.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

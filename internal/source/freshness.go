@@ -7,14 +7,12 @@ import (
 	"time"
 )
 
-// maxFreshness bounds what a server may claim (RFC 9111 §1.2.2).
+// maxFreshness is the longest time that a server can claim (RFC 9111 §1.2.2).
 const maxFreshness = (1 << 31) * time.Second
 
-// Freshness returns how long an answer may still be kept, and whether its
-// header says so (RFC 9111 §4.2): by max-age of Cache-Control, less Age, or
-// else by Expires, less Date. An answer not to be stored, or not to be used
-// unasked (no-store, no-cache), and a value that is no number or no date is
-// fresh for no time. It is never negative.
+// Freshness returns how long a response may still be kept, and whether its header
+// says so (RFC 9111 §4.2): max-age of Cache-Control minus Age, or else Expires minus
+// Date. It is zero, and never negative, for no-store, no-cache and invalid values.
 func Freshness(header http.Header) (fresh time.Duration, said bool) {
 	var expires, date time.Time
 	for _, line := range header["Cache-Control"] {
@@ -49,7 +47,7 @@ func Freshness(header http.Header) (fresh time.Duration, said bool) {
 	return min(max(0, expires.Sub(date)-seconds(header.Get("Age"))), maxFreshness), true
 }
 
-// seconds reads delta-seconds; what is no number is zero.
+// seconds parses delta-seconds. Anything but a number is zero.
 func seconds(text string) time.Duration {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0

@@ -8,19 +8,19 @@ import (
 	"regexp"
 )
 
-// PEMBlock is a block of a PEM text (RFC 7468), and the line where it begins.
+// PEMBlock is a block of PEM text (RFC 7468), and the line where it begins.
 type PEMBlock struct {
 	*pem.Block
 	Line int
 }
 
-// pemMark finds the lines where a PEM block means to begin or end, also such
-// that are damaged or do not begin their line.
+// pemMark matches lines where a PEM block is meant to begin or end, including damaged
+// and indented ones.
 var pemMark = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*--+[ \t]*(?:BEGIN|END)[ -]`)
 
-// PEMBlocks yields the blocks of a PEM text. [pem.Decode] passes over what it
-// cannot read, so that another block would be taken for it; here that is an
-// error, which ends it and names the line.
+// PEMBlocks yields the blocks of PEM text. Where [pem.Decode] skips what it cannot
+// parse, so that another block would be taken for it, PEMBlocks yields an error that
+// names the line, and stops.
 func PEMBlocks(text []byte) iter.Seq2[PEMBlock, error] {
 	return func(yield func(PEMBlock, error) bool) {
 		for rest := text; ; {

@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// DefaultRefresh is how often a document is fetched whose server does not
-	// say how long it may be kept.
+	// DefaultRefresh is how often a document is fetched if the server does not say
+	// how long it may be kept.
 	DefaultRefresh = time.Hour
 	// DefaultMinRefresh is the shortest time that a server can ask for.
 	DefaultMinRefresh = time.Minute
 	// DefaultMaxRefresh is the longest time that a server can ask for.
 	DefaultMaxRefresh = 24 * time.Hour
-	// DefaultMaxBytes is the size of the largest document.
+	// DefaultMaxBytes is the size of the largest document, in bytes.
 	DefaultMaxBytes = 1 << 20
 	// DefaultTimeout is how long a fetch may take.
 	DefaultTimeout = 30 * time.Second
 
-	// DefaultMaxRetry is the longest pause after a fetch that failed.
+	// DefaultMaxRetry is the longest pause after a failed fetch.
 	DefaultMaxRetry = 15 * time.Minute
 
-	// firstRetry is the pause after a fetch that failed; it doubles with each
-	// that fails after it.
+	// firstRetry is the pause after a failed fetch; it doubles with each further
+	// failure.
 	firstRetry = 5 * time.Second
-	// askAgain is how long [URL.AskSoon] does nothing after it did something.
+	// askAgain is the shortest time between two effects of [URL.AskSoon].
 	askAgain = 30 * time.Second
 )
 
-// URLConfig says which document is kept, and how.
+// URLConfig configures a [URL].
 type URLConfig struct {
 	// Address is the https URL of the document. Required.
 	Address string
@@ -41,44 +41,44 @@ type URLConfig struct {
 	AllowHTTP bool
 	// MaxBytes bounds its size. Default: [DefaultMaxBytes].
 	MaxBytes int64
-	// Refresh is how often it is fetched if the server does not say how long it
-	// may be kept. Default: [DefaultRefresh].
+	// Refresh is how often the document is fetched if the server does not say how
+	// long it may be kept. Default: [DefaultRefresh].
 	Refresh time.Duration
-	// MinRefresh and MaxRefresh bound how often it is fetched, whatever the
+	// MinRefresh and MaxRefresh bound the time between two fetches, whatever the
 	// server says. Default: [DefaultMinRefresh] and [DefaultMaxRefresh].
 	MinRefresh, MaxRefresh time.Duration
-	// MaxRetry is the longest pause after a fetch that failed. Default:
+	// MaxRetry is the longest pause after a failed fetch. Default:
 	// [DefaultMaxRetry].
 	MaxRetry time.Duration
 	// Timeout bounds a fetch. Default: [DefaultTimeout].
 	Timeout time.Duration
-	// Accept, if set, is given what was fetched if it is another document than
-	// the one that is kept. An error refuses it: the old one is kept, as after
-	// a fetch that failed. It is called by one goroutine at a time and must not
-	// call the URL.
+	// Accept, if set, is called with a fetched document that differs from the kept
+	// one. An error refuses it: the kept document stays, as after a failed fetch.
+	// Accept is called by one goroutine at a time and must not call the URL.
 	Accept func(content []byte) error
-	// Expires, if set, returns when the accepted document expires. It is fetched
-	// again after nine tenths of the time until then, if that is sooner.
+	// Expires, if set, returns when the accepted document expires. The document is
+	// fetched after nine tenths of the time until then, if that is earlier.
 	Expires func() time.Time
 	// Fetch gets the document. Default: the Get of [NewSecureFetcher].
 	Fetch func(ctx context.Context, address string, limit int64) (Document, error)
 	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
-	// Jitter returns a number from 0 to 1, by a tenth of which a fetch comes
-	// earlier, so that servers do not all fetch at once. Default: a random one.
+	// Jitter returns a number from 0 to 1. A fetch comes earlier by that many tenths
+	// of the interval, so that servers do not all fetch at once. Default: a random
+	// number.
 	Jitter func() float64
 }
 
-// URL is the copy of a document behind an https URL that is kept fresh. When
-// the document cannot be fetched, or is refused, the copy stays as it was. A
-// URL starts nothing of its own: who has it calls [URL.Refresh] when it is
-// [URL.Due]. It may be used by several goroutines.
+// URL is a copy of the document at an https URL, kept fresh. While the document cannot
+// be fetched or is refused, the copy stays as it was. A URL starts nothing on its own:
+// call [URL.Refresh] when it is [URL.Due]. It may be used by several goroutines at
+// once.
 type URL struct {
 	config URLConfig
 	name   string // the address without a password
 
-	// asked is when AskSoon did something last, in Unix nanoseconds, and soon
-	// whether that is still to be done
+	// asked is when AskSoon last had an effect, in Unix nanoseconds, and soon whether
+	// the fetch that it asked for is still to begin.
 	asked atomic.Int64
 	soon  atomic.Bool
 
@@ -99,7 +99,8 @@ type flight struct {
 	err  error
 }
 
-// NewURL returns a URL of which nothing has been fetched yet, so that it is due.
+// NewURL returns a URL that has fetched nothing yet, so that it is due. It returns an
+// error for an address that is not an https URL, or http if that is allowed.
 func NewURL(config URLConfig) (*URL, error) {
 	check := CheckSecureURL
 	if config.AllowHTTP {
@@ -139,15 +140,15 @@ func orDefault[T int64 | time.Duration](value *T, otherwise T) {
 // Name returns the address without a password, for logs.
 func (u *URL) Name() string { return u.name }
 
-// Content returns the copy. known is false as long as there is none.
+// Content returns the copy. known is false while there is none.
 func (u *URL) Content() (content []byte, known bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.content, u.known
 }
 
-// Due returns when the document is to be fetched: the zero time if at once.
-// While a fetch is under way, it is when that has to have ended.
+// Due returns when to fetch the document, the zero time for at once. During a fetch,
+// it returns when that will have timed out.
 func (u *URL) Due() time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -160,9 +161,9 @@ func (u *URL) Due() time.Time {
 	return u.due
 }
 
-// AskSoon is called when something was asked for that is not in the document,
-// but may be in a newer one. It makes the document due at once, at most once in
-// 30 seconds, and reports whether it did. It waits for nothing.
+// AskSoon makes the document due at once, at most once in 30 seconds, and reports
+// whether it did. Call it when the document lacks something that a newer version may
+// have. It does not block.
 func (u *URL) AskSoon() bool {
 	now := u.config.Now().UnixNano()
 	last := u.asked.Load()
@@ -173,10 +174,10 @@ func (u *URL) AskSoon() bool {
 	return true
 }
 
-// Refresh fetches the document, whether or not it is due, and returns the copy
-// that is kept then. changed tells whether this call has brought another. While
-// a fetch is under way, another call waits for its outcome. After an error the
-// copy is the old one, nil if there has never been one.
+// Refresh fetches the document, whether or not it is due, and returns the copy after
+// that: with an error the old one, nil if there has never been one. changed reports
+// whether this call has changed the copy. A call during another one waits for its
+// outcome.
 func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err error) {
 	u.mu.Lock()
 	if other := u.flight; other != nil {
@@ -222,7 +223,7 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	return u.content, changed, err
 }
 
-// take fetches the document and has it accepted if it is another.
+// take fetches the document, and has it accepted if it differs.
 func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Document, changed bool, err error) {
 	fetched, err = Guard(func() (Document, error) { return u.fetch(ctx) })
 	if err != nil || known && bytes.Equal(before, fetched.Content) {
@@ -232,7 +233,7 @@ func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Docu
 	return fetched, err == nil, err
 }
 
-// accept is Accept, if there is one, guarded.
+// accept calls Accept, if it is set.
 func (u *URL) accept(content []byte) error {
 	if u.config.Accept == nil {
 		return nil
@@ -247,7 +248,7 @@ func (u *URL) fetch(ctx context.Context) (Document, error) {
 	return u.config.Fetch(ctx, u.config.Address, u.config.MaxBytes)
 }
 
-// interval is how long a document is kept before it is fetched again.
+// interval returns how long to keep a document before it is fetched again.
 func (u *URL) interval(fetched Document, now time.Time) time.Duration {
 	wait := u.config.Refresh
 	if fetched.HasFresh {
@@ -259,7 +260,7 @@ func (u *URL) interval(fetched Document, now time.Time) time.Duration {
 	return max(u.earlier(min(wait, u.config.MaxRefresh)), u.config.MinRefresh)
 }
 
-// pause is how long to wait after a failure.
+// pause returns how long to wait after a failure.
 func (u *URL) pause() time.Duration {
 	return u.earlier(min(firstRetry<<min(u.failures, 16), u.config.MaxRetry, u.config.MaxRefresh))
 }
@@ -268,21 +269,21 @@ func (u *URL) earlier(wait time.Duration) time.Duration {
 	return wait - time.Duration(u.config.Jitter()*float64(wait)/10)
 }
 
-// URLState tells of a document, for those who operate it.
+// URLState describes a [URL].
 type URLState struct {
 	// Name is the address without a password.
 	Name string
-	// Success is when it was last fetched and not refused, zero if never.
+	// Success is when the document was last fetched and not refused, zero if never.
 	Success time.Time
 	// Failure is why the last attempt failed, "" if it did not.
 	Failure string
 	// Failures is how many attempts in a row have failed.
 	Failures int
-	// Due is when it will be fetched again.
+	// Due is as of [URL.Due].
 	Due time.Time
 }
 
-// State tells of the document.
+// State describes the document.
 func (u *URL) State() URLState {
 	due := u.Due()
 	u.mu.Lock()
@@ -290,10 +291,9 @@ func (u *URL) State() URLState {
 	return URLState{Name: u.name, Success: u.success, Failure: u.failure, Failures: u.failures, Due: due}
 }
 
-// Begin begins with a copy that was fetched earlier, by another process: the
-// document is due at once all the same. What is not accepted is not used; it
-// reports whether it was. It is not called while a fetch may begin, and does
-// nothing once one has.
+// Begin begins with a copy that another process fetched earlier, and reports whether
+// Accept has accepted it. The document stays due. Begin must not be called while a
+// fetch may begin, and does nothing after one has.
 func (u *URL) Begin(content []byte, fetched time.Time) bool {
 	u.mu.Lock()
 	begun := u.known || u.flight != nil
@@ -307,10 +307,9 @@ func (u *URL) Begin(content []byte, fetched time.Time) bool {
 	return true
 }
 
-// TakeOver goes on with the copy of another URL of the same address, so that a
-// new configuration begins with what the old one has. What the other has
-// accepted must be accepted here too, else nothing is taken over; it reports
-// whether it was. It is called before anything is fetched.
+// TakeOver continues with the copy of another URL of the same address, so that a new
+// configuration begins with what the old one has. It reports whether Accept has
+// accepted the copy; otherwise it does nothing. Call it before anything is fetched.
 func (u *URL) TakeOver(old *URL) bool {
 	if old == nil || old.config.Address != u.config.Address {
 		return false

@@ -1,5 +1,5 @@
-// Package storage reads what several nodes write at the same time, and bounds
-// what a storage module that panics or hangs can do.
+// Package storage reads storage that several nodes write to at the same time, and
+// guards against storage modules that hang.
 package storage
 
 import (
@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// listAttempts is how often storage is listed: that of files fails when one
-	// vanishes meanwhile, as happens whenever another node writes. The pause
-	// before the next attempt is listPause longer each time: 0.2 s together.
+	// listAttempts is how often listing is tried. File storage fails when a file
+	// vanishes during it, as happens when another node writes. The pause after each
+	// attempt is listPause longer than the one before: 0.2 s together.
 	listAttempts = 20
 	listPause    = time.Millisecond
 )
 
-// List returns the names of the objects in a folder of storage. A folder that is
-// not there is an empty one.
+// List returns the names of the objects in a folder of storage, none if the folder
+// does not exist.
 func List(ctx context.Context, storage certmagic.Storage, folder string) ([]string, error) {
 	var err error
 	for attempt := range listAttempts {

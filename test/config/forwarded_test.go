@@ -16,8 +16,8 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"forwarded_certificate nginx envoy {\nfrom 10.0.0.1\n}", 1, wrongCount("nginx")},
 		{"forwarded_certificate {\nfrom 10.0.0.1\n}", 1, wrongCount("forwarded_certificate")},
 		{`forwarded_certificate "{$MTLS_TEST_UNSET}"`, 1, "forwarded_certificate is empty; give it a value or remove the line"},
-		{"forwarded_certificate NGINX {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'NGINX': unknown format "NGINX" of a forwarded certificate: use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
-		{"forwarded_certificate traefik {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'traefik': unknown format "traefik" of a forwarded certificate: use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
+		{"forwarded_certificate NGINX {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'NGINX': unknown format "NGINX" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
+		{"forwarded_certificate traefik {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'traefik': unknown format "traefik" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
 		{"forwarded_certificate nginx", 1, nobody},
 		{"forwarded_certificate nginx {\n}", 2, nobody},
 		{"forwarded_certificate nginx {\nheader X-Cert\n}", 3, nobody},
@@ -43,9 +43,9 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"from 192.0.2.99", 1, "duplicate from '192.0.2.99'"},
 		{"peer_key", 1, wrongCount("peer_key")},
 		{`peer_key "{$MTLS_TEST_UNSET}"`, 1, "peer_key is empty; give it a value or remove it"},
-		{"peer_key SHA1", 1, "peer_key 'SHA1': it is a SHA-1 hash, which does not serve here: expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
-		{"peer_key bca0d040", 1, "peer_key 'bca0d040': it has 8 hexadecimal digits: expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
-		{"peer_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1, "it is the hash of nothing: what was hashed was empty, hash the certificate's DER encoding"},
+		{"peer_key SHA1", 1, "peer_key 'SHA1': it is a SHA-1 hash, which is not accepted here; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
+		{"peer_key bca0d040", 1, "peer_key 'bca0d040': it has 8 hexadecimal digits; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
+		{"peer_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1, "it is the hash of empty input; hash the certificate's DER encoding"},
 		{"peer_key SHA256 SHA256", 1, "duplicate peer_key 'SHA256'"},
 		{"header", 1, wrongCount("header")},
 		{"header A B", 1, wrongCount("A")},
@@ -74,7 +74,7 @@ func forwardedConfig(members, handler string) string {
 func TestLoadForwardedCertificate(t *testing.T) {
 	const from = `"from":["10.0.0.0/8"]`
 	checkLoadErrors(t, loadJSON, inForwarded, []loadTest{
-		{"no format", from, []string{`realm 'partners': forwarded_certificate: unknown format "" of a forwarded certificate: use one of rfc9440, nginx`}},
+		{"no format", from, []string{`realm 'partners': forwarded_certificate: unknown format "" of a forwarded certificate; use one of rfc9440, nginx`}},
 		{"unknown format", `"format":"traefik",` + from, []string{`realm 'partners': forwarded_certificate: unknown format "traefik"`}},
 		{"format in capitals", `"format":"Envoy",` + from, []string{`unknown format "Envoy"`}},
 		{"format that is a placeholder", `"format":"{env.MTLS_TEST_UNSET}",` + from, []string{`unknown format "{env.MTLS_TEST_UNSET}"`}},

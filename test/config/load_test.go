@@ -103,7 +103,7 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"variable of spaces in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject \"CN={env.MTLS_TEST_BLANK},O=company\"\n}",
-			[]string{"realm 'partners': client 'a': subject 'CN=  ,O=company': ", "the value of CN is empty: write one or leave the attribute out; if it comes from a variable, that is not set"},
+			[]string{"realm 'partners': client 'a': subject 'CN=  ,O=company': ", "the value of CN is empty; write one, leave the attribute out, or set the variable it comes from"},
 		},
 		{
 			"empty variable in a thumbprint", "client a {\nthumbprint {env.MTLS_TEST_EMPTY}\n}",
@@ -183,7 +183,7 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"value that does not fit", "client a {\nthumbprint {file.DIR/subject.txt}\n}",
-			[]string{"realm 'partners': client 'a': thumbprint 'CN=from file,O=company': ", "write the part after '=' alone"},
+			[]string{"realm 'partners': client 'a': thumbprint 'CN=from file,O=company': ", "write only the part after '='"},
 		},
 		{
 			"trust pool modules that expand nothing", "trust_pool file {env.MTLS_TEST_UNSET}\nclient a {\nsubject CN=a\n}",

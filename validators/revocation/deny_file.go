@@ -27,7 +27,7 @@ func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 	f.list.Store(newDenyList())
 	f.file = source.NewWatched(path, maxDenyFile, f.addRules)
 	if _, err := f.file.Poll(now); err != nil {
-		return nil, fmt.Errorf("deny file %s: %w", path, err)
+		return nil, fmt.Errorf("deny file: %w", err)
 	}
 	f.next = nil
 	return f, nil
@@ -38,7 +38,7 @@ func (f *DenyFile) addRules(content []byte) error {
 	f.next = nil
 	list, err := parseDenyList(content)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", f.file.Path(), err)
 	}
 	f.next = list
 	f.list.Store(list.union(f.List()))

@@ -49,7 +49,7 @@ func TestParseDenyList(t *testing.T) {
 		"no value":                   {"thumbprint", 0, "line 1: thumbprint: the hash is empty"},
 		"half a line":                {"thumbprint " + hash[:63], 0, "line 1: thumbprint: "},
 		"short hash":                 {"tbs " + hash[:40], 0, "line 1: tbs: "},
-		"hash of nothing":            {"public_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, "hash of nothing"},
+		"hash of nothing":            {"public_key e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0, "hash of empty input"},
 		"comment behind":             {"thumbprint " + hash + " # stolen", 0, "line 1: thumbprint: "},
 		"comment behind a name":      {"# a\nserial 0A1B CN=CA,O=company # stolen", 0, "line 2: serial: comment after"},
 		"comment behind, tab":        {"serial 0A1B CN=CA\t#stolen", 0, "line 1: serial: comment after"},

@@ -52,7 +52,7 @@ func TestFetcher(t *testing.T) {
 			}
 		})
 	}
-	for path, want := range map[string]string{"/ocsp": "", "/307": "", "/found": "turns the question into another", "/large": "more than 16384 bytes", "/nothing": "404"} {
+	for path, want := range map[string]string{"/ocsp": "", "/307": "", "/found": "the redirect changes the method", "/large": "more than 16384 bytes", "/nothing": "404"} {
 		t.Run("OCSP "+path, func(t *testing.T) {
 			content, err := askResponder(t.Context(), server.URL+path, []byte("question"))
 			wantError(t, err, want)
