@@ -43,7 +43,7 @@ func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
 	app := provisionRealm(t, `{"clients":[{"client_id":"a","x509_thumbprints":"`+testpki.SomeSHA256+`"}]}`)
 	core, logs := observer.New(zap.WarnLevel)
 	app.logger = zap.New(core)
-	app.Realms[defaultRealm].logger = app.logger
+	app.Realms[defaultRealm].logger = app.logger.With(zap.String("realm", defaultRealm))
 	refusal := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: "nobody"}
 	return app.Realms[defaultRealm], logs, refusedRequest{message: "client refused", refusal: refusal, presented: testpki.MustSelfSigned(t).Presented(), errorID: "x"}
 }
