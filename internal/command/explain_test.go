@@ -179,7 +179,7 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 		{"billing", "--at 2001-01-31T12:00:00Z", "certificate_expired", "not yet valid"},
 		{"until", "--at 2150-01-31T12:00:00Z", "certificate_untrusted", "near miss         the thumbprint of client 'until' ended at 2101-01-01T00:00:00Z\n"},
 		{"billing", "--realm other", "certificate_unknown", ""},
-		{"hostile", "", "certificate_unknown", `the subject can match no client`},
+		{"hostile", "", "certificate_unknown", `the subject cannot match any client`},
 	} {
 		got, err := x.ask(tc.certificate, strings.Fields(tc.args)...)
 		if err == nil || !strings.Contains(got, "\nrefused           "+tc.reason+"\n") || !strings.Contains(got, tc.text) {
