@@ -14,9 +14,12 @@ import (
 )
 
 const (
+	// acceptedSlots is the minimum number of slots for accepted certificates. There
+	// are two per client, up to maxAcceptedSlots.
 	acceptedSlots    = 1 << 12
 	maxAcceptedSlots = 1 << 16
 	refusedSlots     = 1 << 10
+	// maxAcceptedBytes is the maximum size of an accepted chain in the cache.
 	maxAcceptedBytes = 8 << 10
 )
 
@@ -24,13 +27,13 @@ const (
 type Identity struct {
 	// Credential is the one that matched.
 	Credential *clients.Credential
-	// Matched is what of the certificate matched.
+	// Matched is the part of the certificate that matched.
 	Matched string
 	// Leaf is the client's own certificate.
 	Leaf *x509.Certificate
 	// Thumbprint is the leaf's x5t#S256.
 	Thumbprint string
-	// Headers are nil where nobody forwards certificates.
+	// Headers is nil if no handler forwards certificates.
 	Headers *CertificateHeaders
 }
 
@@ -45,26 +48,28 @@ func (id Identity) Client() *clients.Client {
 // ByChain reports whether the credential counts only with a verified chain.
 func (id Identity) ByChain() bool { return countsByChain(id.Credential) }
 
-// Config is what an [Authenticator] decides by.
+// Config configures an [Authenticator].
 type Config struct {
 	Registry *clients.Registry
 	// Trust is nil without a trust pool.
 	Trust *validators.TrustPool
-	// Revocation is nil where nothing is configured.
+	// Revocation is nil if no source of revocations is configured.
 	Revocation *revocation.Checker
-	// StrongKeys refuses certificates with weak keys, as a profile asks.
+	// StrongKeys refuses certificates with weak keys, as the issuer's profile may
+	// require.
 	StrongKeys bool
-	// ShadowTrust is nil without a shadow trust pool; Shadow compares admitted
-	// certificates with it.
+	// ShadowTrust is nil without a shadow trust pool. Shadow verifies admitted
+	// certificates under it.
 	ShadowTrust *validators.TrustPool
 	Shadow      *Shadow
-	// Headers is nil where nobody forwards certificates.
+	// Headers is nil if no handler can forward certificates.
 	Headers *CertificateHeaderCache
-	Now     func() time.Time
+	// Now is the clock.
+	Now func() time.Time
 }
 
-// Authenticator decides which client a presented chain belongs to. It is
-// immutable but for what it remembers.
+// Authenticator decides which client a presented chain belongs to. Except for its
+// caches, it is immutable. It is safe for concurrent use.
 type Authenticator struct {
 	registry   *clients.Registry
 	trust      *validators.TrustPool
@@ -78,7 +83,7 @@ type Authenticator struct {
 	refused    *verdictCache
 }
 
-// New returns an authenticator that remembers nothing yet.
+// New returns an authenticator with empty caches.
 func New(config Config) *Authenticator {
 	return &Authenticator{
 		registry:   config.Registry,
@@ -94,19 +99,18 @@ func New(config Config) *Authenticator {
 	}
 }
 
-// WithClock returns an authenticator with another clock. It shares what this one
-// remembers.
+// WithClock returns a copy with another clock. Both share their caches.
 func (a *Authenticator) WithClock(now func() time.Time) *Authenticator {
 	next := *a
 	next.now = now
 	return &next
 }
 
-// Decide finds the client of the certificates that the peer presented,
-// leaf first. The TLS handshake must have proven that the peer holds the key of
-// the leaf. clientID is the client that the request names, or "". A certificate
-// that is seen for the first time may have to be asked about, which ends with
-// the context. remembered reports whether the verdict was known.
+// Decide finds the client of the certificates that the peer presented, leaf first.
+// The TLS handshake must have proven that the peer holds the key of the leaf.
+// clientID is the client that the request names, or "". For a certificate that is
+// seen for the first time, Decide may ask OCSP responders, until the context is
+// done. remembered reports whether the verdict came from a cache.
 func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificate, clientID string) (id Identity, refusal *validators.Refusal, remembered bool) {
 	if len(presented) == 0 {
 		return Identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
@@ -121,7 +125,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if v == nil {
 		v = a.refused.get(hash, presented, now)
 	}
-	// read before anything is asked, so that a verdict is never newer than it says
+	// read before examining, so that a verdict never claims to be newer than it is
 	generation := a.generation()
 	remembered = v != nil && v.generation == generation
 	if !remembered {
@@ -148,8 +152,8 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	return Identity{Credential: match.Credential, Matched: match.Matched, Leaf: leaf, Thumbprint: v.thumbprint, Headers: match.headers}, nil, remembered
 }
 
-// generation is another number whenever CRLs, OCSP or the deny file say
-// something new.
+// generation returns a number that changes whenever CRLs, OCSP answers or the deny
+// file change.
 func (a *Authenticator) generation() uint64 {
 	if a.revocation == nil {
 		return 0

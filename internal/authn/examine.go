@@ -20,8 +20,8 @@ const (
 	detailNoMatch       = "no client of the realm has a matching credential"
 )
 
-// choose decides between the clients that match. Only the client_id of the
-// request can decide between several; a disabled client never counts.
+// choose picks one of the matching clients. Only the client_id of the request can
+// decide between several; a disabled client never counts.
 func choose(matches []admission, clientID string) (admission, *validators.Refusal) {
 	var chosen admission
 	disabled, mismatch := false, false
@@ -54,6 +54,8 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 	return admission{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
 }
 
+// disabledClient returns the first disabled client among those that the request may
+// mean.
 func disabledClient(matches []admission, clientID string) string {
 	for _, match := range matches {
 		if match.Client.Disabled && (clientID == "" || match.Client.ID == clientID) {
@@ -63,9 +65,9 @@ func disabledClient(matches []admission, clientID string) string {
 	return ""
 }
 
-// examine works out the verdict on a chain at first sight: pins, then the
-// chain, then names, so that time does not tell a stranger which names are
-// registered.
+// examine reaches a verdict on a chain that is in no cache: pins first, then the
+// chain, then names. In this order, the time it takes does not reveal to a stranger
+// which names are registered.
 func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certificate, now time.Time) *verdict {
 	leaf := presented[0]
 	var chains chainResult
@@ -88,7 +90,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	sum := sha256.Sum256(leaf.Raw)
 	v := &verdict{thumbprint: validators.X5tS256(sum), until: leaf.NotAfter}
 
-	// pinRefusal is why a pin that fits does not admit
+	// pinRefusal is why a matching pin does not admit
 	var pinRefusal *validators.Refusal
 	for _, pin := range a.registry.Pins(leaf, sum) {
 		switch {
@@ -127,8 +129,8 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	return refused(refusal)
 }
 
-// examineNames adds to the verdict what fits a certificate that no pin admits,
-// or returns why nothing does.
+// examineNames adds to the verdict the clients whose names match a certificate that
+// no pin admits. The refusal says why there are none.
 func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
 	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
 	if !a.registry.HasPKI() {
@@ -164,27 +166,29 @@ func needsChain(pin *clients.Credential) bool {
 	return pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
 }
 
+// endedText says that the `until` of a pin has passed.
 func endedText(pin *clients.Credential) string {
 	return fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339))
 }
 
-// chainResult is the outcome of verifying a chain and of asking whether a
-// certificate of it has been revoked, worked out when first asked for.
+// chainResult is the outcome of verifying the chains of a leaf and checking them for
+// revoked certificates; see [chainResult.verifyOnce].
 type chainResult struct {
 	done   bool
 	chains []goodChain
-	// refusal is why there is no chain; it holds until then
+	// refusal is why there is no good chain. It holds until the given time.
 	refusal *validators.Refusal
 	until   time.Time
 }
 
-// goodChain has verified, and nothing of it has been revoked. That holds until
-// then.
+// goodChain is a verified chain without a revoked certificate. It stays one until
+// the given time.
 type goodChain struct {
 	certificates []*x509.Certificate
 	until        time.Time
 }
 
+// verifyOnce verifies the chains when it is called for the first time.
 func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presented []*x509.Certificate, now time.Time) *chainResult {
 	if c.done {
 		return c
@@ -195,7 +199,7 @@ func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presente
 		c.refusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: err.Error()}
 		return c
 	}
-	// several chains of one leaf share the time there is to ask
+	// all chains of a leaf share one deadline
 	ctx, cancel := context.WithTimeout(ctx, revocation.DefaultOCSPTimeout)
 	defer cancel()
 	for _, chain := range verified {
@@ -216,7 +220,7 @@ func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presente
 	return c
 }
 
-// earlier returns the earlier of two times, of which zero is none.
+// earlier returns the earlier of two times. The zero time counts as never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -224,8 +228,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// admit returns the first good chain that satisfies the client's issued_by, nil
-// if none does, and shortens the verdict to the life of that chain.
+// admit returns the first good chain that meets the client's issued_by, or nil, and
+// shortens the verdict to the life of that chain.
 func (c *chainResult) admit(client *clients.Client, v *verdict) []*x509.Certificate {
 	for _, chain := range c.chains {
 		if validators.IssuedBy(chain.certificates, client.IssuedBy) {
@@ -236,7 +240,7 @@ func (c *chainResult) admit(client *clients.Client, v *verdict) []*x509.Certific
 	return nil
 }
 
-// whyNot is why a credential that fits does not admit.
+// whyNot returns why a matching credential does not admit.
 func (c *chainResult) whyNot(cred *clients.Credential) *validators.Refusal {
 	switch {
 	case c.refusal == nil:

@@ -16,8 +16,8 @@ const maxExplained = 16
 
 // Explain returns what a refused certificate comes close to, for an operator who
 // asks about it. It says more than [Authenticator.Hint]: which client the
-// certificate would be but for its validity or its usages, the CAs of its chain,
-// and what the client declares that was asked for.
+// certificate would identify if it were valid and suitable, the CAs of its chain,
+// and what the client named by clientID declares.
 func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, refusal *validators.Refusal, now time.Time) []string {
 	misses := a.nearMisses(presented, refusal, now)
 	if len(presented) == 0 {
@@ -35,7 +35,7 @@ func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, 
 	if clientID != "" {
 		misses = append(misses, a.declares(leaf, clientID)...)
 	}
-	// one certificate can lead to a client in several ways
+	// a certificate can lead to a client in several ways
 	var distinct []string
 	for _, miss := range misses {
 		if !slices.Contains(distinct, miss) && len(distinct) < maxExplained {
@@ -45,7 +45,7 @@ func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, 
 	return distinct
 }
 
-// chainHas tells of a chain that verifies what could stand in issued_by for it.
+// chainHas returns what issued_by could name if the chain verifies.
 func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (texts []string) {
 	if a.trust == nil {
 		return nil
@@ -60,8 +60,8 @@ func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (
 	return texts
 }
 
-// whenValid tells what a certificate is within its validity period, on the day
-// that is nearest to now.
+// whenValid describes the outcome within the certificate's validity period, at the
+// time closest to now.
 func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string, now time.Time) []string {
 	leaf, at := presented[0], now
 	switch {
@@ -85,8 +85,8 @@ func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string
 	return append([]string{text}, a.Explain(presented, "", refusal, at)...)
 }
 
-// ifSuitable tells which clients a certificate would be that is not made for
-// client authentication.
+// ifSuitable describes which clients a certificate would identify if it were suitable
+// for client authentication.
 func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []string {
 	var texts []string
 	for _, pin := range a.registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
@@ -109,7 +109,7 @@ func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 	return texts
 }
 
-// declares tells how the client would be recognised that was asked for.
+// declares describes how the client would be recognized.
 func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []string {
 	client := a.registry.Client(clientID)
 	if client == nil {
@@ -125,8 +125,8 @@ func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []stri
 	return texts
 }
 
-// UnderShadow says what would be decided about a certificate if the shadow pool
-// were the trust pool. It returns "" without a shadow pool.
+// UnderShadow describes the outcome if the shadow pool were the trust pool. It
+// returns "" without a shadow pool.
 func (a *Authenticator) UnderShadow(ctx context.Context, presented []*x509.Certificate, clientID string) string {
 	if a.shadowPool == nil {
 		return ""

@@ -9,17 +9,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// maxChainTexts is how many chains are kept as text. Only CAs that a trusted
-// one has vouched for are in them.
+// maxChainTexts is how many chains are kept as text. They contain only CAs that have
+// verified.
 const maxChainTexts = 64
 
 // CertificateHeaders are the values of Client-Cert and Client-Cert-Chain
 // (RFC 9440). Chain is "" for a pin that counts without a chain.
 type CertificateHeaders struct{ Cert, Chain string }
 
-// CertificateHeaderCache makes the headers of RFC 9440 of an accepted certificate at
-// its first sight; they are kept with the verdict, so that no later request
-// encodes anything. The text of a chain is shared by all clients of its CA.
+// CertificateHeaderCache encodes the headers of an accepted certificate (RFC 9440)
+// when it is seen for the first time. They are kept with the verdict, so that no
+// later request encodes anything. All clients of a CA share the text of its chain.
 type CertificateHeaderCache struct {
 	wanted atomic.Bool
 
@@ -27,10 +27,10 @@ type CertificateHeaderCache struct {
 	chains map[[sha256.Size]byte]string
 }
 
-// Want makes headers from now on: a handler forwards certificates.
+// Want turns encoding on, because a handler forwards certificates.
 func (t *CertificateHeaderCache) Want() { t.wanted.Store(true) }
 
-// encode puts the headers into a new verdict, if a handler wants them.
+// encode adds the headers to a new verdict if a handler wants them.
 func (t *CertificateHeaderCache) encode(v *verdict, leaf *x509.Certificate) {
 	cert := ""
 	if t != nil && t.wanted.Load() {
@@ -48,7 +48,8 @@ func (t *CertificateHeaderCache) encode(v *verdict, leaf *x509.Certificate) {
 	}
 }
 
-// chain is the text of what is above the leaf, the trust anchor included.
+// chain returns the text of the certificates above the leaf, including the trust
+// anchor.
 func (t *CertificateHeaderCache) chain(above []*x509.Certificate) string {
 	key := digestPresented(above)
 	t.mu.Lock()

@@ -20,7 +20,7 @@ const (
 	// maxPresentedPins is how many presented certificates are compared with the
 	// pins.
 	maxPresentedPins = 8
-	// maxNearPins is how many pins that match but do not count are reported.
+	// maxNearPins is how many matching pins that do not count are reported.
 	maxNearPins = 4
 	// maxNearNames is how many alternative names are reported.
 	maxNearNames = 4
@@ -29,8 +29,8 @@ const (
 )
 
 // Hint returns what a refused certificate comes close to, as one text of at most
-// 4 KiB for the log line, or "". It is not for the request path: how long it
-// takes depends on which names are registered.
+// 4 KiB for the log line, or "". It does not belong on the request path, because
+// the time it takes depends on which names are registered.
 func (a *Authenticator) Hint(presented []*x509.Certificate, refusal *validators.Refusal) string {
 	misses := a.nearMisses(presented, refusal, a.now())
 	size, fit := 0, 0
@@ -60,12 +60,12 @@ func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 	return misses
 }
 
-// selfIssued reports whether a certificate names itself as its issuer. That of a
-// client is then self-signed, unless its CA has the same name.
+// selfIssued reports whether a certificate names itself as its issuer. A client's
+// certificate is then self-signed, unless its CA has the same name.
 func selfIssued(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
 
-// Registrable reports whether to register a refused certificate by its
-// thumbprint would help.
+// Registrable reports whether registering a refused certificate by its thumbprint
+// would help.
 func (a *Authenticator) Registrable(leaf *x509.Certificate, reason validators.Reason) bool {
 	return reason == validators.CertificateUnknown ||
 		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0

@@ -16,39 +16,39 @@ import (
 )
 
 const (
-	// shadowQueue is how many certificates may wait to be held against the
-	// shadow pool.
+	// shadowQueue is how many certificates may wait to be verified under the shadow
+	// pool.
 	shadowQueue = 256
-	// maxShadowFailures bounds the certificates that are known to fail.
+	// maxShadowFailures is how many failing certificates are remembered.
 	maxShadowFailures = 10000
 )
 
 // Counter counts outcomes.
 type Counter interface{ Inc() }
 
-// ShadowConfig is where a [Shadow] reports what it finds.
+// ShadowConfig configures a [Shadow].
 type ShadowConfig struct {
 	Logger *zap.Logger
-	// OK and Fail count certificates by what the shadow pool says, Dropped those
-	// that were not compared because too many waited; their next request tries
-	// again.
+	// OK and Fail count certificates by whether they verify under the shadow pool.
+	// Dropped counts those that were not checked because too many were waiting; they
+	// are tried again on their next request.
 	OK, Fail, Dropped Counter
 }
 
-// Shadow finds out, in the background, which admitted clients would fail if the
-// shadow pool were the trust pool. Nothing waits for it.
+// Shadow finds out in the background which admitted clients would be refused if the
+// shadow pool were the trust pool. No request waits for it.
 type Shadow struct {
 	config ShadowConfig
 	queue  chan shadowSight
 
 	mu sync.Mutex
-	// pool is the one that failures are about.
+	// pool is the one that failures belong to.
 	pool     *validators.TrustPool
-	failures map[shadowKey]time.Time // to the end of the certificate
-	full     bool                    // and somebody has been told
+	failures map[shadowKey]time.Time // to the certificate's notAfter
+	full     bool                    // and that has been logged
 }
 
-// shadowSight is the first sight of a certificate that was admitted.
+// shadowSight is an admitted certificate that was seen for the first time.
 type shadowSight struct {
 	pool      *validators.TrustPool
 	presented []*x509.Certificate
@@ -66,7 +66,8 @@ func NewShadow(config ShadowConfig) *Shadow {
 	return &Shadow{config: config, queue: make(chan shadowSight, shadowQueue), failures: make(map[shadowKey]time.Time)}
 }
 
-// Use makes failures be about this pool from now on.
+// Use sets the shadow pool. If it differs from the previous one, all failures are
+// forgotten.
 func (w *Shadow) Use(pool *validators.TrustPool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -76,8 +77,7 @@ func (w *Shadow) Use(pool *validators.TrustPool) {
 	}
 }
 
-// see queues a certificate that has just been admitted, unless that has been
-// done since the verdict was worked out. It waits for nothing.
+// see queues an admitted certificate, once for each verdict. It never blocks.
 func (w *Shadow) see(pool *validators.TrustPool, presented []*x509.Certificate, v *verdict, now time.Time) {
 	if !v.unseen.Load() || !v.unseen.CompareAndSwap(true, false) {
 		return
@@ -90,7 +90,7 @@ func (w *Shadow) see(pool *validators.TrustPool, presented []*x509.Certificate, 
 	}
 }
 
-// Run works through the queue.
+// Run verifies queued certificates until the context is done.
 func (w *Shadow) Run(ctx context.Context) {
 	for {
 		select {
@@ -102,8 +102,8 @@ func (w *Shadow) Run(ctx context.Context) {
 	}
 }
 
-// judge holds a certificate against the shadow pool, for each client that it
-// is by its chain.
+// judge verifies a certificate under the shadow pool, for each client that it
+// identifies by its chain.
 func (w *Shadow) judge(sight shadowSight) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -125,7 +125,7 @@ func (w *Shadow) judge(sight shadowSight) {
 	}
 }
 
-// shadowRefusal is why the client would not be admitted by these chains, or "".
+// shadowRefusal returns why the client would be refused with these chains, or "".
 func shadowRefusal(chains [][]*x509.Certificate, err error, client *clients.Client) string {
 	if err != nil {
 		return err.Error()
@@ -138,14 +138,14 @@ func shadowRefusal(chains [][]*x509.Certificate, err error, client *clients.Clie
 	return "no certificate of the chain is in the client's issued_by"
 }
 
-// note counts an outcome, and logs a failure that is not known yet.
+// note counts an outcome and logs a new failure.
 func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 	leaf := sight.presented[0]
 	key := shadowKey{sha256.Sum256(leaf.Raw), client.ID}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.pool != sight.pool {
-		return // it is seen again, and held against the pool that took its place
+		return // it will be seen again and verified under the current pool
 	}
 	if why == "" {
 		w.config.OK.Inc()
@@ -178,8 +178,8 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 		zap.String("why", why))
 }
 
-// Failing is the number of registered clients that have presented a certificate
-// which would fail and has not expired.
+// Failing returns the number of registered clients with an unexpired certificate
+// that would fail.
 func (w *Shadow) Failing(registry *clients.Registry, now time.Time) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -14,18 +14,18 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// verdict is what is remembered of a presented chain: the credentials it fits,
-// or why it fits none. Which client it is, and whether now, is decided anew on
+// verdict is what is remembered about a presented chain: the matching credentials,
+// or why there are none. Validity and the choice of a client are decided anew on
 // every request.
 type verdict struct {
 	matches    []admission
 	refusal    *validators.Refusal
 	thumbprint string
-	// until is when the verdict must be worked out again.
+	// until is when the verdict expires.
 	until time.Time
-	// generation is the one of the revocation sources that it was worked out with.
+	// generation is that of the revocation sources when the verdict was reached.
 	generation uint64
-	// unseen tells that the shadow trust pool has not been asked yet.
+	// unseen is true until the chain is queued for the shadow trust pool.
 	unseen atomic.Bool
 
 	hash      uint64
@@ -34,11 +34,11 @@ type verdict struct {
 	digest    [sha256.Size]byte
 }
 
-// admission is a credential that counts for a certificate.
+// admission is a credential that admits a certificate.
 type admission struct {
 	clients.Match
-	// chain is the one that made it count, nil for a pin that needs none. It is
-	// gone once the headers have been made of it.
+	// chain is the one that made it count, or nil for a pin that needs none. It is
+	// dropped when the headers have been made.
 	chain   []*x509.Certificate
 	headers *CertificateHeaders
 }
@@ -46,6 +46,7 @@ type admission struct {
 // byChain reports whether the credential counts only with a verified chain.
 func (m admission) byChain() bool { return countsByChain(m.Credential) }
 
+// countsByChain is byChain for a credential.
 func countsByChain(cred *clients.Credential) bool { return !cred.Kind.Pinned() || needsChain(cred) }
 
 // verdictCache is a bounded, lock-free store of verdicts.
@@ -54,10 +55,10 @@ type verdictCache struct {
 	maxBytes int
 }
 
-// newVerdictCache makes a verdictCache of at least size verdicts, each for at most
-// maxBytes of presented certificates, which it keeps because to compare is
-// faster than to hash; larger ones are not remembered. With zero it keeps the
-// SHA-256 hash of what was presented, however large that is.
+// newVerdictCache returns a cache for at least size verdicts. It keeps up to
+// maxBytes of presented certificates with each, because comparing is faster than
+// hashing, and does not remember larger chains. If maxBytes is zero, it keeps the
+// SHA-256 hash of the chain instead, whatever its size.
 func newVerdictCache(size, maxBytes int) *verdictCache {
 	return &verdictCache{Table: cache.New[verdict](size), maxBytes: maxBytes}
 }
@@ -77,8 +78,8 @@ func (m *verdictCache) get(hash uint64, presented []*x509.Certificate, now time.
 	})
 }
 
-// same tells whether the verdict is on these certificates: the hash only finds
-// the place.
+// same reports whether the verdict is on these certificates; the hash only finds
+// the slot.
 func (m *verdictCache) same(v *verdict, presented []*x509.Certificate) bool {
 	if m.maxBytes == 0 {
 		return v.digest == digestPresented(presented)
@@ -86,8 +87,8 @@ func (m *verdictCache) same(v *verdict, presented []*x509.Certificate) bool {
 	return v.isFor(presented)
 }
 
-// digestPresented hashes the certificates one after the other; as DER says
-// where each ends, no other certificates have the same octets.
+// digestPresented hashes the certificates one after the other. DER has lengths, so
+// no other certificates have the same octets.
 func digestPresented(presented []*x509.Certificate) (digest [sha256.Size]byte) {
 	hash := sha256.New()
 	for _, cert := range presented {
@@ -97,6 +98,7 @@ func digestPresented(presented []*x509.Certificate) (digest [sha256.Size]byte) {
 	return digest
 }
 
+// isFor compares the certificates octet by octet.
 func (v *verdict) isFor(presented []*x509.Certificate) bool {
 	if v.count != len(presented) {
 		return false
@@ -111,8 +113,8 @@ func (v *verdict) isFor(presented []*x509.Certificate) bool {
 	return len(rest) == 0
 }
 
-// put remembers v for these certificates, in an empty or expired slot if there
-// is one, else in the place of another verdict.
+// put remembers the verdict on these certificates, in an empty or expired slot if
+// there is one, otherwise in the place of another verdict.
 func (m *verdictCache) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
 	size := 0
 	for _, cert := range presented {
