@@ -2,9 +2,7 @@ package mtlsauth
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"sync"
@@ -13,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -81,27 +80,15 @@ func (refused *refusedRequest) log(withHint bool) {
 		fields = append(fields, zap.String("client_id", refused.clientID))
 	}
 	if len(refused.presented) > 0 {
-		fields = append(fields, certificateFields(refused.presented[0])...)
+		fields = append(fields, authn.CertificateFields(refused.presented[0])...)
+		if names := loggedNames(refused.presented[0]); len(names) > 0 {
+			fields = append(fields, zap.Strings("names", names))
+		}
 		if withHint {
 			fields = append(fields, refused.hintFields()...)
 		}
 	}
 	entry.Write(append(fields, refused.more...)...)
-}
-
-// certificateFields describe a refused certificate.
-func certificateFields(leaf *x509.Certificate) []zap.Field {
-	sum := sha256.Sum256(leaf.Raw)
-	fields := []zap.Field{
-		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
-		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-		zap.String("serial", validators.FormatSerial(leaf.SerialNumber)),
-		zap.String("thumbprint", hex.EncodeToString(sum[:])),
-	}
-	if names := loggedNames(leaf); len(names) > 0 {
-		fields = append(fields, zap.Strings("names", names))
-	}
-	return fields
 }
 
 // hintFields are what the certificate comes close to, and the client block that

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"maps"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -97,21 +97,19 @@ func (w *Shadow) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case sight := <-w.queue:
-			w.judge(sight)
+			if err := w.judge(sight); err != nil {
+				w.config.Logger.Error("checking the shadow trust pool failed", zap.Error(err))
+			}
 		}
 	}
 }
 
 // judge verifies a certificate under the shadow pool, for each client that it
 // identifies by its chain.
-func (w *Shadow) judge(sight shadowSight) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			w.config.Logger.Error("checking the shadow trust pool failed", zap.Any("fault", fault))
-		}
-	}()
+func (w *Shadow) judge(sight shadowSight) (err error) {
+	defer source.Recover("the shadow trust pool", &err)
 	var chains [][]*x509.Certificate
-	var err error
+	var failure error
 	verified := false
 	for _, match := range sight.matches {
 		if match.Client.Disabled || !match.byChain() {
@@ -119,10 +117,11 @@ func (w *Shadow) judge(sight shadowSight) {
 		}
 		if !verified {
 			verified = true
-			chains, err = sight.pool.Verify(sight.presented[0], sight.presented[1:], sight.now)
+			chains, failure = sight.pool.Verify(sight.presented[0], sight.presented[1:], sight.now)
 		}
-		w.note(sight, match.Client, shadowRefusal(chains, err, match.Client))
+		w.note(sight, match.Client, shadowRefusal(chains, failure, match.Client))
 	}
+	return nil
 }
 
 // shadowRefusal returns why the client would be refused with these chains, or "".
@@ -168,14 +167,8 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 		return
 	}
 	w.failures[key] = leaf.NotAfter
-	w.config.Logger.Warn("client would fail under the shadow trust pool",
-		zap.String("client_id", client.ID),
-		zap.String("subject", validators.FormatDN(leaf.RawSubject)),
-		zap.String("issuer", validators.FormatDN(leaf.RawIssuer)),
-		zap.String("serial", validators.FormatSerial(leaf.SerialNumber)),
-		zap.String("thumbprint", hex.EncodeToString(key.thumbprint[:])),
-		zap.Time("not_after", leaf.NotAfter),
-		zap.String("why", why))
+	w.config.Logger.Warn("client would fail under the shadow trust pool", append(
+		CertificateFields(leaf), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)
 }
 
 // Failing returns the number of registered clients with an unexpired certificate

@@ -44,7 +44,9 @@ func TestShadowQueue(t *testing.T) {
 		for {
 			select {
 			case sight := <-w.queue:
-				w.judge(sight)
+				if err := w.judge(sight); err != nil {
+					t.Error(err)
+				}
 				n++
 			default:
 				return n
@@ -138,9 +140,8 @@ func TestShadowPanic(t *testing.T) {
 		t.Fatalf("%v %v", id, refusal)
 	}
 	sight := <-auth.shadow.queue
-	sight.pool = nil // Verify is called on nothing
-	auth.shadow.judge(sight)
-	if *counted != (outcomes{}) {
-		t.Errorf("counted %+v", *counted)
+	sight.presented = []*x509.Certificate{nil}
+	if err := auth.shadow.judge(sight); err == nil || *counted != (outcomes{}) {
+		t.Errorf("%v, counted %+v", err, *counted)
 	}
 }
