@@ -81,7 +81,7 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 func TestRevokedTokens(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
+	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
 		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.issuer.url,
 	}, nil)
 	if err != nil {
@@ -102,7 +102,7 @@ func TestRevokedTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revocation := tokens.Revocation{ClientID: "a", TokenID: "another", IssuedAt: verified.IssuedAt, Expires: verified.Expires}
+	revocation := tokens.RevokedToken{ClientID: "a", TokenID: "another", IssuedAt: verified.IssuedAt, Expires: verified.Expires}
 	for _, tc := range []struct{ id, want string }{{"another", ""}, {verified.ID, "token_revoked"}} {
 		revocation.TokenID = tc.id
 		if err := list.Revoke(t.Context(), revocation); err != nil {

@@ -20,7 +20,7 @@ const usedByForwardToken = "forward_token"
 type declarations struct {
 	mu        sync.Mutex
 	audiences map[string]string
-	remotes   map[remoteKey]*tokens.RemoteIssuer
+	remotes   map[remoteKey]*tokens.TrustedKeys
 	headers   []string
 }
 
@@ -44,23 +44,23 @@ func (d *declarations) reserveAudience(audience, use string) error {
 }
 
 // remoteIssuer returns the keys that were added under this key, or nil.
-func (d *declarations) remoteIssuer(key remoteKey) *tokens.RemoteIssuer {
+func (d *declarations) remoteIssuer(key remoteKey) *tokens.TrustedKeys {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.remotes[key]
 }
 
-func (d *declarations) addRemoteIssuer(key remoteKey, remote *tokens.RemoteIssuer) {
+func (d *declarations) addRemoteIssuer(key remoteKey, remote *tokens.TrustedKeys) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.remotes == nil {
-		d.remotes = make(map[remoteKey]*tokens.RemoteIssuer)
+		d.remotes = make(map[remoteKey]*tokens.TrustedKeys)
 	}
 	d.remotes[key] = remote
 }
 
 // remoteIssuers returns a copy of the keys of all trusted servers.
-func (d *declarations) remoteIssuers() map[remoteKey]*tokens.RemoteIssuer {
+func (d *declarations) remoteIssuers() map[remoteKey]*tokens.TrustedKeys {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.remotes)

@@ -21,7 +21,7 @@ type realmIssuer struct {
 	// fixed is the id of the key in signing_key, "" for managed keys.
 	fixed string
 	// revokedTokens are the tokens that have been revoked
-	revokedTokens *tokens.Revocations
+	revokedTokens *tokens.RevokedTokens
 }
 
 func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, error) {
@@ -43,13 +43,13 @@ func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, err
 		return nil, err
 	}
 	i.config = tokens.IssuerConfig{
-		URL:         config.URL,
-		Lifetime:    time.Duration(config.TokenLifetime),
-		MTLSAlias:   config.MTLSAlias,
-		Audience:    config.Audience,
-		ScopeClaim:  config.ScopeClaim,
-		Revocations: i.revokedTokens,
-		Now:         realm.app.Now,
+		URL:           config.URL,
+		Lifetime:      time.Duration(config.TokenLifetime),
+		MTLSAlias:     config.MTLSAlias,
+		Audience:      config.Audience,
+		ScopeClaim:    config.ScopeClaim,
+		RevokedTokens: i.revokedTokens,
+		Now:           realm.app.Now,
 	}
 	for _, resource := range config.Resources {
 		i.config.Resources = append(i.config.Resources, tokens.Resource(resource))

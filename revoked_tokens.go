@@ -22,12 +22,12 @@ const (
 
 // loadRevokedTokens reads which tokens have been revoked, without changing
 // anything: a configuration may be provisioned only to validate it.
-func loadRevokedTokens(realm *Realm, issuer string) (*tokens.Revocations, error) {
-	var before *tokens.Revocations
+func loadRevokedTokens(realm *Realm, issuer string) (*tokens.RevokedTokens, error) {
+	var before *tokens.RevokedTokens
 	if running := realm.running(); running.issuer != nil {
 		before = running.issuer.revokedTokens
 	}
-	list, err := tokens.NewRevocations(tokens.RevocationsConfig{
+	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
 		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
 		Report: func(event, key string, err error) {
 			realm.logger.Error("revoked token in storage", zap.String("event", event), zap.String("key", key), zap.Error(err))
@@ -44,7 +44,7 @@ func loadRevokedTokens(realm *Realm, issuer string) (*tokens.Revocations, error)
 	return list, nil
 }
 
-func reportRevokedTokens(logger *zap.Logger, list *tokens.Revocations, err error) {
+func reportRevokedTokens(logger *zap.Logger, list *tokens.RevokedTokens, err error) {
 	consequence := "what is known of them stays in force"
 	if !list.Known() {
 		consequence = "until that works every token counts as revoked"
@@ -54,7 +54,7 @@ func reportRevokedTokens(logger *zap.Logger, list *tokens.Revocations, err error
 
 // keepRevokedTokens learns of the tokens that other nodes have revoked, and
 // removes from storage what has expired.
-func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.Revocations) {
+func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.RevokedTokens) {
 	source.Poll(ctx, revokedPoll, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, revokedTimeout)
 		defer cancel()

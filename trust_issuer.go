@@ -237,7 +237,7 @@ type remoteKey struct{ issuer, jwksURI, trustPool string }
 
 // remoteIssuer returns the keys of another server, which all directives share.
 // What the running configuration has of them is taken over.
-func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.RemoteIssuer, error) {
+func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
 	key := remoteKey{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
 	if remote := a.declared.remoteIssuer(key); remote != nil {
 		return remote, nil
@@ -249,7 +249,7 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 			return nil, fmt.Errorf("trust_pool: %w", err)
 		}
 	}
-	remote, err := tokens.NewRemoteIssuer(tokens.RemoteIssuerConfig{
+	remote, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{
 		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.Now,
 	})
 	if err != nil {
@@ -277,7 +277,7 @@ func remoteTransport(pool *x509.CertPool) http.RoundTripper {
 }
 
 // keepRemote fetches another server's keys when they are due, until ctx is done.
-func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.RemoteIssuer) {
+func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.TrustedKeys) {
 	logger := a.logger.With(zap.String("issuer", key.issuer), zap.String("place", cmp.Or(key.jwksURI, key.issuer)))
 	look(ctx, func(ctx context.Context) {
 		if a.Now().Before(remote.Due()) {

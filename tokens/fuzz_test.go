@@ -64,20 +64,20 @@ func FuzzParseTokenQuery(f *testing.F) {
 	})
 }
 
-// FuzzStoredRevocation reads any name of an object: it is a revocation only if
+// FuzzRevokedName reads any name of an object: it is a revocation only if
 // it is exactly the name that would be written for it.
-func FuzzStoredRevocation(f *testing.F) {
+func FuzzRevokedName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
-		record, err := parseRevocation(name)
+		record, err := parseRevokedName(name)
 		if err != nil {
 			return
 		}
 		if record.name() != name || record.expires < 0 || record.until < 0 {
 			t.Fatalf("%q was read as %+v", name, record)
 		}
-		r := newTestRevocations(t, newStorage(t))
+		r := newTestRevoked(t, newStorage(t))
 		record.expires = testenv.Now.Unix() // it is not about clocks
-		r.learn([]storedRevocation{record}, true)
+		r.learn([]revokedRecord{record}, true)
 		if list := r.current.Load(); !list.covers(record) || len(list.tokens)+len(list.cutoffs) != 1 {
 			t.Fatalf("%q has no effect", name)
 		}

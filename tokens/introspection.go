@@ -48,8 +48,8 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 	if _, err := i.keys.Ensure(ctx); err != nil {
 		return Introspection{}, unavailable(err)
 	}
-	if !i.revocations.Known() {
-		return Introspection{}, revocationsUnavailable(errors.New("the list has not been read yet"))
+	if !i.revoked.Known() {
+		return Introspection{}, revokedUnavailable(errors.New("the list has not been read yet"))
 	}
 	verified, err := i.verifier.Verify(token)
 	switch {
@@ -59,7 +59,7 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 		return Introspection{Cause: ErrTokenOfOther}, nil
 	case i.registered != nil && !i.registered(verified.ClientID):
 		return Introspection{Cause: ErrTokenClientGone}, nil
-	case i.revocations.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
+	case i.revoked.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
 		return Introspection{Cause: ErrTokenRevoked}, nil
 	}
 	return Introspection{Token: verified}, nil
@@ -85,7 +85,7 @@ type RevokeResult struct {
 // no keys to verify it with, or storage does not take the revocation. It is
 // unsupported_token_type if the issuer has no revocations.
 func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResult, *Error) {
-	if i.revocations == nil {
+	if i.revoked == nil {
 		return RevokeResult{}, NewError(CodeUnsupportedTokenType, "access tokens cannot be revoked here")
 	}
 	if _, err := i.keys.Ensure(ctx); err != nil {
@@ -98,16 +98,16 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	case verified.ClientID != clientID:
 		return RevokeResult{Cause: ErrTokenOfOther}, nil
 	}
-	err = i.revocations.Revoke(ctx, Revocation{
+	err = i.revoked.Revoke(ctx, RevokedToken{
 		ClientID: verified.ClientID, TokenID: verified.ID, IssuedAt: verified.IssuedAt, Expires: verified.Expires,
 	})
 	if err != nil {
-		return RevokeResult{}, revocationsUnavailable(err)
+		return RevokeResult{}, revokedUnavailable(err)
 	}
 	return RevokeResult{TokenID: verified.ID}, nil
 }
 
-func revocationsUnavailable(cause error) *Error {
+func revokedUnavailable(cause error) *Error {
 	return NewError(CodeTemporarilyUnavailable, "the list of revoked tokens is not available, try again later").
 		withCause(cause).withHeader("Retry-After", retryAfter)
 }

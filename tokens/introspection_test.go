@@ -38,7 +38,7 @@ func (x *introspecting) issuer(t *testing.T, cfg IssuerConfig) *Issuer {
 	t.Helper()
 	cfg.Resources, cfg.Now = apis, x.clock.Now
 	cfg.Registered = func(id string) bool { return slices.Contains(x.registered, id) }
-	cfg.Revocations = startRevocations(t, x.storage, x.clock, nil)
+	cfg.RevokedTokens = startRevoked(t, x.storage, x.clock, nil)
 	issuer, err := NewIssuer(cfg, fixedKeys(x.key))
 	if err != nil {
 		t.Fatal(err)
@@ -244,20 +244,20 @@ func TestWhileNothingIsKnown(t *testing.T) {
 	down := func(context.Context, string) error { return errors.New("storage is down") }
 	broken := newStorage(t)
 	broken.OnList, broken.OnLock = down, down
-	unread, err := NewRevocations(RevocationsConfig{Storage: broken, Realm: "default", Issuer: testURL, Now: x.clock.Now}, nil)
+	unread, err := NewRevokedTokens(RevokedTokensConfig{Storage: broken, Realm: "default", Issuer: testURL, Now: x.clock.Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	noKeys := managedKeys(t, broken, x.clock)
 	for name, tc := range map[string]struct {
 		keys        *keyring.Source
-		revocations *Revocations
+		revocations *RevokedTokens
 		revokes     bool
 	}{
-		"no keys": {noKeys, newTestRevocations(t, newStorage(t)), false},
+		"no keys": {noKeys, newTestRevoked(t, newStorage(t)), false},
 		"no list": {fixedKeys(x.key), unread, true},
 	} {
-		issuer, err := NewIssuer(IssuerConfig{URL: testURL, Revocations: tc.revocations, Now: x.clock.Now}, tc.keys)
+		issuer, err := NewIssuer(IssuerConfig{URL: testURL, RevokedTokens: tc.revocations, Now: x.clock.Now}, tc.keys)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -70,9 +70,9 @@ type IssuerConfig struct {
 	// may use its tokens; those of any other are inactive. Default: every
 	// client is.
 	Registered func(clientID string) bool
-	// Revocations are the tokens that were revoked. Default: none, and there
+	// RevokedTokens are the tokens that were revoked. Default: none, and there
 	// is no revocation endpoint.
-	Revocations *Revocations
+	RevokedTokens *RevokedTokens
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
@@ -90,10 +90,10 @@ type Issuer struct {
 	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
 
-	scopeArray  bool
-	verifier    *Verifier
-	registered  func(clientID string) bool
-	revocations *Revocations
+	scopeArray bool
+	verifier   *Verifier
+	registered func(clientID string) bool
+	revoked    *RevokedTokens
 }
 
 // NewIssuer makes an issuer that signs with the keys of keys. Errors name the
@@ -109,7 +109,7 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 			return nil, fmt.Errorf("mtls_alias '%s': %w", cfg.MTLSAlias, err)
 		}
 	}
-	if err := cfg.check(); err != nil {
+	if err := cfg.checkSettings(); err != nil {
 		return nil, err
 	}
 	owner, err := scopeOwners(cfg.Resources)
@@ -125,11 +125,11 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 		keys:      keys,
 		now:       cfg.Now,
 		config:    cfg,
-		routes:    newRoutes(issuer, alias, cfg.Revocations != nil),
+		routes:    newRoutes(issuer, alias, cfg.RevokedTokens != nil),
 
-		scopeArray:  cfg.ScopeClaim == ScopeArray,
-		registered:  cfg.Registered,
-		revocations: cfg.Revocations,
+		scopeArray: cfg.ScopeClaim == ScopeArray,
+		registered: cfg.Registered,
+		revoked:    cfg.RevokedTokens,
 	}
 	i.config.Scopes, i.config.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
 	for _, r := range cfg.Resources {
@@ -155,8 +155,8 @@ func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 	return ring.JWKS(), nil
 }
 
-// check finds what is wrong with the settings that are no URL.
-func (cfg *IssuerConfig) check() error {
+// checkSettings finds what is wrong with the settings that are no URL.
+func (cfg *IssuerConfig) checkSettings() error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
 		return fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
 	}

@@ -82,7 +82,7 @@ func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
 		MTLSEndpointAliases:      aliases,
 		IDTokenSigningAlgs:       algs,
 	}
-	if cfg.Revocations == nil {
+	if cfg.RevokedTokens == nil {
 		m.RevocationEndpoint, m.RevocationAuthMethods, m.MTLSEndpointAliases.RevocationEndpoint = "", nil, ""
 	}
 	body, _ := json.Marshal(m) // strings only: it cannot fail

@@ -27,10 +27,10 @@ func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
 // what is not so.
 func TestR42_R43_Metadata(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{
-		URL:         testURL + "/tenant1",
-		Scopes:      []string{"telemetry", "api1", "telemetry"},
-		AuthMethods: []string{TLSClientAuth},
-		Revocations: newTestRevocations(t, newStorage(t)),
+		URL:           testURL + "/tenant1",
+		Scopes:        []string{"telemetry", "api1", "telemetry"},
+		AuthMethods:   []string{TLSClientAuth},
+		RevokedTokens: newTestRevoked(t, newStorage(t)),
 	})
 	want := map[string]any{
 		"issuer":                                testURL + "/tenant1",
@@ -83,7 +83,7 @@ func TestR17_EndpointAliases(t *testing.T) {
 		{testURL, "https://mtls.example.com/", "https://mtls.example.com/connect/"},
 		{testURL + "/t", "https://mtls.example.com:8443/m", "https://mtls.example.com:8443/m/connect/"},
 	} {
-		issuer := newTestIssuer(t, IssuerConfig{URL: tc.url, MTLSAlias: tc.alias, Revocations: newTestRevocations(t, newStorage(t))})
+		issuer := newTestIssuer(t, IssuerConfig{URL: tc.url, MTLSAlias: tc.alias, RevokedTokens: newTestRevoked(t, newStorage(t))})
 		got := readMetadata(t, issuer)["mtls_endpoint_aliases"]
 		want := map[string]any{
 			"token_endpoint": tc.want + "token", "introspection_endpoint": tc.want + "introspect", "revocation_endpoint": tc.want + "revocation",
@@ -101,7 +101,7 @@ func TestR26_AuthMethods(t *testing.T) {
 		{[]string{TLSClientAuth, SelfSignedTLSClientAuth, TLSClientAuth}, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 		{nil, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 	} {
-		issuer := newTestIssuer(t, IssuerConfig{AuthMethods: tc.methods, Revocations: newTestRevocations(t, newStorage(t))})
+		issuer := newTestIssuer(t, IssuerConfig{AuthMethods: tc.methods, RevokedTokens: newTestRevoked(t, newStorage(t))})
 		metadata := readMetadata(t, issuer)
 		for _, endpoint := range []string{"token", "introspection", "revocation"} {
 			var got []string

@@ -72,8 +72,8 @@ func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
 // TestR39_EndpointsOfAnIssuerThatRevokes: without a list of revocations there is
 // no revocation endpoint.
 func TestR39_EndpointsOfAnIssuerThatRevokes(t *testing.T) {
-	revocations := newTestRevocations(t, newStorage(t))
-	checkRoutes(t, IssuerConfig{URL: testURL + "/t", Revocations: revocations, MTLSAlias: "https://mtls.example.com/m"}, []route{
+	revocations := newTestRevoked(t, newStorage(t))
+	checkRoutes(t, IssuerConfig{URL: testURL + "/t", RevokedTokens: revocations, MTLSAlias: "https://mtls.example.com/m"}, []route{
 		{"auth.example.com", "/t/connect/revocation", EndpointRevocation},
 		{"auth.example.com", "/t/connect/mtls/revocation", EndpointRevocation},
 		{"auth.example.com", "/connect/revocation", EndpointNone},

@@ -151,11 +151,11 @@ func CheckTokenType(typ string) error {
 // Verify checks a token and returns what it says. The error is a [*TokenError].
 // `jku`, `jwk`, `x5u` and `x5c` of its header are never looked at.
 func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
-	header, err := v.header(token)
+	header, err := v.readHeader(token)
 	if err != nil {
 		return nil, err
 	}
-	key, err := v.key(header)
+	key, err := v.keyOf(header)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
 	case err != nil:
 		return nil, refuseToken(TokenMalformed, "%.200q", err.Error())
 	}
-	verified, err := v.claims(claims.raw)
+	verified, err := v.checkClaims(claims.raw)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +179,7 @@ func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
 // changed. It costs no signature check, and allocates nothing while the key set stays as
 // it is. The error is a [*TokenError].
 func (v *Verifier) Recheck(token *VerifiedToken) error {
-	if err := v.expired(token); err != nil {
+	if err := v.checkExpiry(token); err != nil {
 		return err
 	}
 	key, ok := v.config.Keys.PublicKey(token.KeyID, token.algorithm)
@@ -255,8 +255,8 @@ type joseHeader struct {
 	KeyID     string
 }
 
-// header reads and checks the header of a token.
-func (v *Verifier) header(token string) (joseHeader, error) {
+// readHeader reads and checks the header of a token.
+func (v *Verifier) readHeader(token string) (joseHeader, error) {
 	var header joseHeader
 	if err := checkForm(token); err != nil {
 		return header, err
@@ -266,7 +266,7 @@ func (v *Verifier) header(token string) (joseHeader, error) {
 	if err != nil {
 		return header, refuseToken(TokenMalformed, "the header is no base64url")
 	}
-	members, err := object(raw)
+	members, err := strictMembers(raw)
 	if err != nil {
 		return header, refuseToken(TokenMalformed, "the header: %.200q", err.Error())
 	}
@@ -277,7 +277,7 @@ func (v *Verifier) header(token string) (joseHeader, error) {
 	}
 	var alg, contentType string
 	for name, into := range map[string]*string{"alg": &alg, "typ": &header.Type, "kid": &header.KeyID, "cty": &contentType} {
-		if *into, err = text(members, name); err != nil {
+		if *into, err = stringMember(members, name); err != nil {
 			return header, refuseToken(TokenMalformed, "the header: %v", err)
 		}
 	}
@@ -305,8 +305,8 @@ func isMediaType(value, want string) bool {
 	return len(value) == len(want) && strings.EqualFold(value, want)
 }
 
-// key finds the key that the token says it is signed with.
-func (v *Verifier) key(header joseHeader) (keyring.PublicKey, error) {
+// keyOf finds the key that the token says it is signed with.
+func (v *Verifier) keyOf(header joseHeader) (keyring.PublicKey, error) {
 	key, ok := v.config.Keys.PublicKey(header.KeyID, header.Algorithm)
 	if !ok {
 		if !v.config.Keys.Ready() {
@@ -323,16 +323,16 @@ func (v *Verifier) key(header joseHeader) (keyring.PublicKey, error) {
 	return key, nil
 }
 
-// object decodes a JSON object whose members are all there once, in UTF-8.
-func object(raw []byte) (map[string]json.RawMessage, error) {
+// strictMembers decodes a JSON object whose members are all there once, in UTF-8.
+func strictMembers(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("not UTF-8")
 	}
 	return strictjson.Object(raw, MaxTokenSize)
 }
 
-// text returns a member that must be a string, "" if it is absent.
-func text(members map[string]json.RawMessage, name string) (string, error) {
+// stringMember returns a member that must be a string, "" if it is absent.
+func stringMember(members map[string]json.RawMessage, name string) (string, error) {
 	raw, ok := members[name]
 	if !ok {
 		return "", nil

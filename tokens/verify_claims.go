@@ -37,14 +37,14 @@ func (c *rawClaims) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// claims checks the claims of a token whose signature is good.
-func (v *Verifier) claims(raw []byte) (*VerifiedToken, error) {
-	members, err := object(raw)
+// checkClaims checks the claims of a token whose signature is good.
+func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {
+	members, err := strictMembers(raw)
 	if err != nil {
 		return nil, refuseToken(TokenMalformed, "the claims: %.200q", err.Error())
 	}
 	t := &VerifiedToken{Claims: members}
-	if err := t.read(members, v.config.ClientIDClaim); err != nil {
+	if err := t.readClaims(members, v.config.ClientIDClaim); err != nil {
 		return nil, refuseToken(TokenMalformed, "the claims: %v", err)
 	}
 	if t.Issuer != v.config.Issuer {
@@ -54,7 +54,7 @@ func (v *Verifier) claims(raw []byte) (*VerifiedToken, error) {
 	if len(v.config.Audiences) > 0 && !slices.ContainsFunc(t.Audience, isOurs) {
 		return nil, refuseToken(TokenAudience, "it is for %.200q, want %q", strings.Join(t.Audience, " "), v.config.Audiences)
 	}
-	if err := v.expired(t); err != nil {
+	if err := v.checkExpiry(t); err != nil {
 		return nil, err
 	}
 	latest := v.config.Now().Add(v.config.Leeway)
@@ -74,7 +74,7 @@ func (v *Verifier) claims(raw []byte) (*VerifiedToken, error) {
 	return t, nil
 }
 
-func (v *Verifier) expired(t *VerifiedToken) error {
+func (v *Verifier) checkExpiry(t *VerifiedToken) error {
 	if !v.config.Now().Before(t.Expires) {
 		return refuseToken(TokenExpired, "it expired at %s", dateText(t.Expires))
 	}
@@ -88,8 +88,8 @@ func dateText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// read takes the claims into t, each of the type that it must have.
-func (t *VerifiedToken) read(members map[string]json.RawMessage, clientIDClaim string) error {
+// readClaims takes the claims into t, each of the type that it must have.
+func (t *VerifiedToken) readClaims(members map[string]json.RawMessage, clientIDClaim string) error {
 	var wrong error
 	note := func(err error) {
 		if wrong == nil {
@@ -97,7 +97,7 @@ func (t *VerifiedToken) read(members map[string]json.RawMessage, clientIDClaim s
 		}
 	}
 	textOf := func(name string) string {
-		value, err := text(members, name)
+		value, err := stringMember(members, name)
 		note(err)
 		return value
 	}
@@ -124,7 +124,7 @@ func (t *VerifiedToken) read(members map[string]json.RawMessage, clientIDClaim s
 		return errors.New("'exp' is missing")
 	}
 	var err error
-	if t.Audience, err = list(members["aud"], "aud"); err != nil {
+	if t.Audience, err = stringsIn(members["aud"], "aud"); err != nil {
 		return err
 	}
 	if len(t.Audience) == 0 {
@@ -161,8 +161,8 @@ func numericDate(members map[string]json.RawMessage, name string) (time.Time, er
 	return time.Unix(int64(whole), int64(fraction*1e9)), nil
 }
 
-// list reads a string or an array of strings.
-func list(raw json.RawMessage, name string) ([]string, error) {
+// stringsIn reads a string or an array of strings.
+func stringsIn(raw json.RawMessage, name string) ([]string, error) {
 	if len(raw) == 0 {
 		return nil, nil
 	}
@@ -192,7 +192,7 @@ func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 		name = "scp"
 	}
 	raw := members[name]
-	values, err := list(raw, name)
+	values, err := stringsIn(raw, name)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func thumbprintOf(cnf json.RawMessage) (string, error) {
 			return "", fmt.Errorf("it has the method %.80q, which is not understood", name)
 		}
 	}
-	thumbprint, err := text(members, thumbprintMethod)
+	thumbprint, err := stringMember(members, thumbprintMethod)
 	if err != nil {
 		return "", err
 	}

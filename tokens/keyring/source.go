@@ -252,7 +252,7 @@ func (s *Source) Keep(ctx context.Context) {
 	source.Poll(ctx, s.store.refreshInterval(), func(context.Context) error {
 		a, _ := s.attempt(s.upkeep)
 		if waited := s.store.Now().Sub(a.began); waited >= attemptTimeout {
-			s.note(fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
+			s.noteOutcome(fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
 		}
 		return nil
 	}, nil)
@@ -318,9 +318,9 @@ func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attem
 		keys, err := guard(ctx, work)
 		ring := s.use(keys)
 		if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
-			s.note(nil) // storage has answered
+			s.noteOutcome(nil) // storage has answered
 		} else {
-			s.note(err)
+			s.noteOutcome(err)
 		}
 		return ring, err
 	})
@@ -332,9 +332,9 @@ func guard(ctx context.Context, work func(context.Context) (schedule, error)) (k
 	return work(ctx)
 }
 
-// note remembers the outcome of an attempt, and reports it if storage worked
+// noteOutcome remembers the outcome of an attempt, and reports it if storage worked
 // before and does not any more, or the other way round.
-func (s *Source) note(err error) {
+func (s *Source) noteOutcome(err error) {
 	s.mu.Lock()
 	changed := (s.failure != nil) != (err != nil)
 	s.failure, s.retryAt = err, s.store.Now().Add(retryPause)

@@ -71,7 +71,7 @@ func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 	if err := decoder.Decode(&stored); err != nil {
 		return none, EventUnreadable, fmt.Errorf("the object does not parse: %v", err)
 	}
-	if err := stored.check(); err != nil {
+	if err := stored.checkTimes(); err != nil {
 		return none, EventUnreadable, err
 	}
 	alg, err := ParseAlgorithm(string(stored.Algorithm))
@@ -88,8 +88,8 @@ func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 	return scheduledKey{key, stored.SignsFrom, time.Duration(stored.LongestToken) * time.Second}, "", nil
 }
 
-// check returns an error if a member is missing that says how the key lives.
-func (s *storedKey) check() error {
+// checkTimes returns an error if a member is missing that says how the key lives.
+func (s *storedKey) checkTimes() error {
 	switch {
 	case s.Created.IsZero():
 		return errors.New("the object does not say when the key was created")

@@ -16,16 +16,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// newTestRevocations makes a list that has been read from storage, with the
+// newTestRevoked makes a list that has been read from storage, with the
 // clock of tests.
-func newTestRevocations(t testing.TB, storage certmagic.Storage) *Revocations {
+func newTestRevoked(t testing.TB, storage certmagic.Storage) *RevokedTokens {
 	t.Helper()
-	return startRevocations(t, storage, testenv.NewClock(), nil)
+	return startRevoked(t, storage, testenv.NewClock(), nil)
 }
 
-func startRevocations(t testing.TB, storage certmagic.Storage, clock *testenv.Clock, before *Revocations) *Revocations {
+func startRevoked(t testing.TB, storage certmagic.Storage, clock *testenv.Clock, before *RevokedTokens) *RevokedTokens {
 	t.Helper()
-	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, before)
+	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +36,11 @@ func startRevocations(t testing.TB, storage certmagic.Storage, clock *testenv.Cl
 }
 
 // anHour is the revocation of a token that lives from testenv.Now for an hour.
-func anHour(clientID, tokenID string) Revocation {
-	return Revocation{ClientID: clientID, TokenID: tokenID, IssuedAt: testenv.Now, Expires: testenv.Now.Add(time.Hour)}
+func anHour(clientID, tokenID string) RevokedToken {
+	return RevokedToken{ClientID: clientID, TokenID: tokenID, IssuedAt: testenv.Now, Expires: testenv.Now.Add(time.Hour)}
 }
 
-func mustRevoke(t testing.TB, r *Revocations, rev Revocation) {
+func mustRevoke(t testing.TB, r *RevokedTokens, rev RevokedToken) {
 	t.Helper()
 	if err := r.Revoke(t.Context(), rev); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func objects(t testing.TB, storage certmagic.Storage) []string {
 }
 
 func TestRevokedIsThatTokenOnly(t *testing.T) {
-	r := newTestRevocations(t, newStorage(t))
+	r := newTestRevoked(t, newStorage(t))
 	mustRevoke(t, r, anHour("a", "1"))
 	for _, tc := range []struct {
 		client, id string
@@ -79,7 +79,7 @@ func TestRevokedIsThatTokenOnly(t *testing.T) {
 }
 
 func TestNoRevocationsRevokeNothing(t *testing.T) {
-	var r *Revocations
+	var r *RevokedTokens
 	if r.Revoked("a", "1", testenv.Now) || !r.Known() {
 		t.Error("a list that does not exist revokes")
 	}
@@ -89,10 +89,10 @@ func TestNoRevocationsRevokeNothing(t *testing.T) {
 // everything may have been.
 func TestRevocationsFailClosed(t *testing.T) {
 	storage := newStorage(t)
-	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
+	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
 	down := errors.New("storage is down")
 	storage.OnList = func(context.Context, string) error { return down }
-	r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
+	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,13 +113,13 @@ func TestRevocationsFailClosed(t *testing.T) {
 
 func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	a, b := startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)
+	a, b := startRevoked(t, storage, clock, nil), startRevoked(t, storage, clock, nil)
 	mustRevoke(t, a, anHour("client", "of a"))
 	mustRevoke(t, b, anHour("client", "of b"))
-	var lists [3]*revocationList
+	var lists [3]*revokedList
 	for n := range lists {
 		lists[n] = b.current.Load()
-		for _, r := range []*Revocations{a, b} {
+		for _, r := range []*RevokedTokens{a, b} {
 			if err := r.Refresh(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -128,7 +128,7 @@ func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 	if lists[0] == lists[1] || lists[1] != lists[2] {
 		t.Error("the first refresh brings news, the second none")
 	}
-	for name, r := range map[string]*Revocations{"a": a, "b": b, "restarted": startRevocations(t, storage, clock, nil)} {
+	for name, r := range map[string]*RevokedTokens{"a": a, "b": b, "restarted": startRevoked(t, storage, clock, nil)} {
 		if !r.Revoked("client", "of a", testenv.Now) || !r.Revoked("client", "of b", testenv.Now) {
 			t.Errorf("%s does not know both", name)
 		}
@@ -139,7 +139,7 @@ func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 // whose storage was emptied, keeps what it has, across a reload too.
 func TestRevocationsOutliveTheirStorage(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	r := startRevocations(t, storage, clock, nil)
+	r := startRevoked(t, storage, clock, nil)
 	mustRevoke(t, r, anHour("a", "1"))
 	if err := storage.Storage.Delete(t.Context(), "mtls/default/revocations"); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func TestRevocationsOutliveTheirStorage(t *testing.T) {
 		realm, issuer string
 		want          bool
 	}{{"default", testURL, true}, {"other", testURL, false}, {"default", "https://other.example.com", false}} {
-		next, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: tc.realm, Issuer: tc.issuer, Now: clock.Now}, r)
+		next, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: tc.realm, Issuer: tc.issuer, Now: clock.Now}, r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,21 +170,21 @@ func TestRevocationsOutliveTheirStorage(t *testing.T) {
 
 func TestRevocationsOfAnotherIssuerConcernNobody(t *testing.T) {
 	storage := newStorage(t)
-	other, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: "https://other.example.com", Now: testenv.NewClock().Now}, nil)
+	other, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: "https://other.example.com", Now: testenv.NewClock().Now}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustRevoke(t, other, anHour("a", "1"))
-	if newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
+	if newTestRevoked(t, storage).Revoked("a", "1", testenv.Now) {
 		t.Error("the token of one issuer is revoked by another")
 	}
 }
 
 func TestR40_RevocationsAreKeptUntilTheTokenExpires(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	r := startRevocations(t, storage, clock, nil)
+	r := startRevoked(t, storage, clock, nil)
 	mustRevoke(t, r, anHour("a", "1"))
-	mustRevoke(t, r, Revocation{ClientID: "a", TokenID: "2", IssuedAt: testenv.Now, Expires: testenv.Now.Add(2 * time.Hour)})
+	mustRevoke(t, r, RevokedToken{ClientID: "a", TokenID: "2", IssuedAt: testenv.Now, Expires: testenv.Now.Add(2 * time.Hour)})
 	clock.Advance(time.Hour + expiredKeep - time.Minute)
 	if err := r.Refresh(t.Context()); err != nil || len(objects(t, storage)) != 2 || !r.Revoked("a", "1", testenv.Now) {
 		t.Fatalf("gone before the time: %v", err)
@@ -215,7 +215,7 @@ func TestRevocationsWithoutStorage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
-			r := newTestRevocations(t, storage)
+			r := newTestRevoked(t, storage)
 			storage.OnStore = fail
 			if err := r.Revoke(t.Context(), anHour("a", "1")); err == nil || name == "fails" && !errors.Is(err, down) {
 				t.Errorf("error is %v", err)
@@ -225,7 +225,7 @@ func TestRevocationsWithoutStorage(t *testing.T) {
 			}
 			storage.OnStore = nil
 			mustRevoke(t, r, anHour("a", "1"))
-			if !newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
+			if !newTestRevoked(t, storage).Revoked("a", "1", testenv.Now) {
 				t.Error("the second attempt was not stored")
 			}
 			storage.OnList = fail
@@ -246,7 +246,7 @@ func TestRevokeDoesNotHang(t *testing.T) {
 		<-release
 		return nil
 	}
-	r := newTestRevocations(t, storage)
+	r := newTestRevoked(t, storage)
 	ctx, cancel := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
 	for n := range maxRevoking + 1 {
@@ -272,7 +272,7 @@ func TestRevokeDoesNotHang(t *testing.T) {
 
 func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	nodes := []*Revocations{startRevocations(t, storage, clock, nil), startRevocations(t, storage, clock, nil)}
+	nodes := []*RevokedTokens{startRevoked(t, storage, clock, nil), startRevoked(t, storage, clock, nil)}
 	var writers sync.WaitGroup
 	for n, node := range nodes {
 		for m := range 8 {
@@ -294,7 +294,7 @@ func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 		})
 	}
 	writers.Wait()
-	for _, node := range append(nodes, startRevocations(t, storage, clock, nil)) {
+	for _, node := range append(nodes, startRevoked(t, storage, clock, nil)) {
 		if err := node.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -311,9 +311,9 @@ func TestConcurrentRevocationsAreAllKept(t *testing.T) {
 }
 
 func TestRevokedDoesNotAllocate(t *testing.T) {
-	r := newTestRevocations(t, newStorage(t))
+	r := newTestRevoked(t, newStorage(t))
 	mustRevoke(t, r, anHour("a", "1"))
-	r.learn([]storedRevocation{{client: clientDigest(testURL, "b"), all: true, until: 1, expires: testenv.Now.Unix()}}, true)
+	r.learn([]revokedRecord{{client: clientDigest(testURL, "b"), all: true, until: 1, expires: testenv.Now.Unix()}}, true)
 	if n := testing.AllocsPerRun(100, func() { r.Revoked("mtls.client", "AAAAAAAAAAAAAAAAAAAAAA", testenv.Now) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -321,13 +321,13 @@ func TestRevokedDoesNotAllocate(t *testing.T) {
 
 func TestBadRevocations(t *testing.T) {
 	storage := newStorage(t)
-	for want, cfg := range map[string]RevocationsConfig{
+	for want, cfg := range map[string]RevokedTokensConfig{
 		"no storage":                   {Realm: "default", Issuer: testURL},
 		"realm '..' cannot name":       {Storage: storage, Realm: "..", Issuer: testURL},
 		"realm '' cannot name":         {Storage: storage, Issuer: testURL},
 		"the revocations have no issu": {Storage: storage, Realm: "default"},
 	} {
-		if _, err := NewRevocations(cfg, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewRevokedTokens(cfg, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %s", err, want)
 		}
 	}

@@ -19,19 +19,19 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
-// The events that a [Revocations] reports.
+// The events that a [RevokedTokens] reports.
 const (
-	RevocationUnreadable = "revocation_unreadable"  // the object's name is none that this release writes
-	RevocationNotRemoved = "revocation_not_removed" // an object that is not needed any more could not be deleted
+	EventRevokedUnreadable = "revocation_unreadable"  // the object's name is none that this release writes
+	EventRevokedNotRemoved = "revocation_not_removed" // an object that is not needed any more could not be deleted
 )
 
 // maxRemovals is how many objects one refresh deletes.
 const maxRemovals = 1000
 
-// storedRevocation is a revocation as the name of its object tells it. The
+// revokedRecord is a revocation as the name of its object tells it. The
 // object's content is for people: it is never read, so that nothing in it can
 // undo a revocation, and so that a listing is all that a node has to ask for.
-type storedRevocation struct {
+type revokedRecord struct {
 	client  digest
 	expires int64 // Unix seconds
 	token   digest
@@ -41,24 +41,24 @@ type storedRevocation struct {
 	until int64
 }
 
-var revocationName = regexp.MustCompile(`^([0-9]{1,12})-([0-9a-f]{32})-(?:([0-9a-f]{32})|until-([0-9]{1,12}))\.json$`)
+var revokedName = regexp.MustCompile(`^([0-9]{1,12})-([0-9a-f]{32})-(?:([0-9a-f]{32})|until-([0-9]{1,12}))\.json$`)
 
 // name returns the object's name: <exp>-<client>-<token>.json, or
 // <exp>-<client>-until-<iat>.json, where client and token are digests.
-func (s storedRevocation) name() string {
+func (s revokedRecord) name() string {
 	if s.all {
 		return fmt.Sprintf("%d-%x-until-%d.json", s.expires, s.client, s.until)
 	}
 	return fmt.Sprintf("%d-%x-%x.json", s.expires, s.client, s.token)
 }
 
-// parseRevocation reads the name of an object.
-func parseRevocation(name string) (storedRevocation, error) {
-	part := revocationName.FindStringSubmatch(name)
+// parseRevokedName reads the name of an object.
+func parseRevokedName(name string) (revokedRecord, error) {
+	part := revokedName.FindStringSubmatch(name)
 	if part == nil {
-		return storedRevocation{}, errors.New("the object's name is none of a revocation: remove it, unless a later release wrote it")
+		return revokedRecord{}, errors.New("the object's name is none of a revocation: remove it, unless a later release wrote it")
 	}
-	var s storedRevocation
+	var s revokedRecord
 	// neither can fail after the match
 	s.expires, _ = strconv.ParseInt(part[1], 10, 64)
 	_, _ = hex.Decode(s.client[:], []byte(part[2]))
@@ -68,7 +68,7 @@ func parseRevocation(name string) (storedRevocation, error) {
 		_, _ = hex.Decode(s.token[:], []byte(part[3]))
 	}
 	if s.name() != name {
-		return storedRevocation{}, errors.New("the object's name has a number with leading zeros: remove the object")
+		return revokedRecord{}, errors.New("the object's name has a number with leading zeros: remove the object")
 	}
 	return s, nil
 }
@@ -90,8 +90,8 @@ func tokenDigest(issuer, clientID, tokenID string) digest {
 	return digest(sum[:len(digest{})])
 }
 
-// encodeRevocation returns the content of an object, for an operator.
-func encodeRevocation(issuer string, rev Revocation, now time.Time) ([]byte, error) {
+// encodeRevoked returns the content of an object, for an operator.
+func encodeRevoked(issuer string, rev RevokedToken, now time.Time) ([]byte, error) {
 	return json.Marshal(struct {
 		Issuer   string    `json:"issuer"`
 		ClientID string    `json:"client_id"`
@@ -106,37 +106,37 @@ func encodeRevocation(issuer string, rev Revocation, now time.Time) ([]byte, err
 // memory stays. Objects that are no revocations are reported once and skipped:
 // then the rest counts, but an error is returned, for one of them may be a
 // revocation. Only one Load or Refresh may run at a time.
-func (r *Revocations) Load(ctx context.Context) error {
+func (r *RevokedTokens) Load(ctx context.Context) error {
 	_, err := r.load(ctx)
 	return err
 }
 
-// Refresh is [Revocations.Load], after which it deletes the objects of tokens
+// Refresh is [RevokedTokens.Load], after which it deletes the objects of tokens
 // that expired more than 10 minutes ago, and those that a later one includes.
-func (r *Revocations) Refresh(ctx context.Context) error {
+func (r *RevokedTokens) Refresh(ctx context.Context) error {
 	removable, err := r.load(ctx)
 	r.remove(ctx, removable)
 	return err
 }
 
 // load returns the names of the objects that nobody needs any more.
-func (r *Revocations) load(ctx context.Context) (removable []string, err error) {
+func (r *RevokedTokens) load(ctx context.Context) (removable []string, err error) {
 	defer source.Recover("storage", &err)
 	names, listErr := storage.List(ctx, r.cfg.Storage, r.prefix())
-	var records []storedRevocation
+	var records []revokedRecord
 	strange := make(map[string]bool)
 	for _, name := range names {
 		if path.Ext(name) != ".json" {
 			continue // of a storage that is about to write
 		}
-		record, err := parseRevocation(path.Base(name))
+		record, err := parseRevokedName(path.Base(name))
 		if err == nil {
 			records = append(records, record)
 			continue
 		}
 		strange[name] = true
 		if !r.strange[name] {
-			r.cfg.Report(RevocationUnreadable, name, err)
+			r.cfg.Report(EventRevokedUnreadable, name, err)
 		}
 	}
 	r.learn(records, listErr == nil)
@@ -153,9 +153,9 @@ func (r *Revocations) load(ctx context.Context) (removable []string, err error) 
 
 // removable returns the objects of tokens that have long expired, and the
 // cutoffs of clients that have a later one.
-func (r *Revocations) removable(records []storedRevocation) []string {
+func (r *RevokedTokens) removable(records []revokedRecord) []string {
 	limit := r.cfg.Now().Add(-expiredKeep).Unix()
-	latest := make(map[digest]storedRevocation)
+	latest := make(map[digest]revokedRecord)
 	for _, record := range records {
 		if best, ok := latest[record.client]; record.all && (!ok || record.until > best.until || record.until == best.until && record.expires > best.expires) {
 			latest[record.client] = record
@@ -172,16 +172,16 @@ func (r *Revocations) removable(records []storedRevocation) []string {
 	return names
 }
 
-func (r *Revocations) remove(ctx context.Context, names []string) {
+func (r *RevokedTokens) remove(ctx context.Context, names []string) {
 	name, err := r.remaining(ctx, names[:min(len(names), maxRemovals)])
 	if err != nil && (r.removing == nil || r.removing.Error() != err.Error()) {
-		r.cfg.Report(RevocationNotRemoved, name, err)
+		r.cfg.Report(EventRevokedNotRemoved, name, err)
 	}
 	r.removing = err
 }
 
 // remaining deletes objects and returns the one that could not be.
-func (r *Revocations) remaining(ctx context.Context, names []string) (name string, err error) {
+func (r *RevokedTokens) remaining(ctx context.Context, names []string) (name string, err error) {
 	defer source.Recover("storage", &err)
 	for _, name = range names {
 		if err = r.cfg.Storage.Delete(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -191,10 +191,10 @@ func (r *Revocations) remaining(ctx context.Context, names []string) (name strin
 	return "", nil
 }
 
-func (r *Revocations) prefix() string {
+func (r *RevokedTokens) prefix() string {
 	return path.Join("mtls", certmagic.StorageKeys.Safe(r.cfg.Realm), "revocations")
 }
 
-func (r *Revocations) path(record storedRevocation) string {
+func (r *RevokedTokens) path(record revokedRecord) string {
 	return path.Join(r.prefix(), record.name())
 }

@@ -11,31 +11,31 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// remoteKeys are the keys of a JWKS (RFC 7517 §5) that tokens can be verified
+// trustedJWKS are the keys of a JWKS (RFC 7517 §5) that tokens can be verified
 // with. They never change.
-type remoteKeys struct {
-	byID map[string][]remoteKey
-	all  []remoteKey
+type trustedJWKS struct {
+	byID map[string][]trustedKey
+	all  []trustedKey
 }
 
-// remoteKey is good for one algorithm, or for all of its type.
-type remoteKey struct {
+// trustedKey is good for one algorithm, or for all of its type.
+type trustedKey struct {
 	id         string
 	algorithms []keyring.Algorithm
 	key        crypto.PublicKey
 }
 
-// parseRemoteKeys reads a JWKS. Of its keys those are left out that no token
+// parseTrustedJWKS reads a JWKS. Of its keys those are left out that no token
 // can be verified with, or should: for encryption, symmetric, private, of an
 // unknown type, damaged, or RSA keys below 2048 bits.
-func parseRemoteKeys(content []byte) (*remoteKeys, error) {
+func parseTrustedJWKS(content []byte) (*trustedJWKS, error) {
 	set, err := jwks.Keys(content)
 	if err != nil {
 		return nil, err
 	}
-	keys := &remoteKeys{byID: make(map[string][]remoteKey)}
+	keys := &trustedJWKS{byID: make(map[string][]trustedKey)}
 	for _, raw := range set {
-		key, ok := parseRemoteKey(raw)
+		key, ok := parseTrustedJWK(raw)
 		if !ok || slices.ContainsFunc(keys.byID[key.id], key.same) {
 			continue
 		}
@@ -45,15 +45,15 @@ func parseRemoteKeys(content []byte) (*remoteKeys, error) {
 	return keys, nil
 }
 
-func parseRemoteKey(raw []byte) (remoteKey, bool) {
+func parseTrustedJWK(raw []byte) (trustedKey, bool) {
 	var jwk jose.JSONWebKey
 	var operations struct {
 		Names []string `json:"key_ops"`
 	}
 	if json.Unmarshal(raw, &operations) != nil || json.Unmarshal(raw, &jwk) != nil {
-		return remoteKey{}, false
+		return trustedKey{}, false
 	}
-	key := remoteKey{id: jwk.KeyID, key: jwk.Key}
+	key := trustedKey{id: jwk.KeyID, key: jwk.Key}
 	switch {
 	case len(key.id) > keyring.MaxKeyID, jwk.Use != "" && jwk.Use != "sig":
 		return key, false
@@ -72,18 +72,18 @@ func parseRemoteKey(raw []byte) (remoteKey, bool) {
 }
 
 // same reports whether other says the same.
-func (k remoteKey) same(other remoteKey) bool {
+func (k trustedKey) same(other trustedKey) bool {
 	return slices.Equal(k.algorithms, other.algorithms) && sameKey(k.key, other.key)
 }
 
 // find returns the key with that `kid`, or without one any key, that alg can be
 // verified with, if it is the only one.
-func (k *remoteKeys) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
+func (k *trustedJWKS) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	candidates := k.all
 	if kid != "" {
 		candidates = k.byID[kid]
 	}
-	var found remoteKey
+	var found trustedKey
 	for _, key := range candidates {
 		if !slices.Contains(key.algorithms, alg) {
 			continue

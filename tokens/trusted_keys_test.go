@@ -21,15 +21,15 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// remoteServer is another authorization server, with any documents.
-type remoteServer struct {
+// keyServer is another authorization server, with any documents.
+type keyServer struct {
 	*httptest.Server
 	documents atomic.Pointer[map[string]string] // by path; @ is the server's URL
 	asked     atomic.Int64
 }
 
-func newRemoteServer(t *testing.T, documents map[string]string) *remoteServer {
-	s := new(remoteServer)
+func newKeyServer(t *testing.T, documents map[string]string) *keyServer {
+	s := new(keyServer)
 	s.documents.Store(&documents)
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asked.Add(1)
@@ -47,9 +47,9 @@ func newRemoteServer(t *testing.T, documents map[string]string) *remoteServer {
 	return s
 }
 
-func (s *remoteServer) issuer(t *testing.T, path, jwksURI string, now func() time.Time) *RemoteIssuer {
+func (s *keyServer) issuer(t *testing.T, path, jwksURI string, now func() time.Time) *TrustedKeys {
 	t.Helper()
-	issuer, err := NewRemoteIssuer(RemoteIssuerConfig{Issuer: s.URL + path, JWKSURI: jwksURI, Transport: s.Client().Transport, Now: now})
+	issuer, err := NewTrustedKeys(TrustedKeysConfig{Issuer: s.URL + path, JWKSURI: jwksURI, Transport: s.Client().Transport, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,12 +65,12 @@ func jwksOf(keys ...testKey) string {
 }
 
 const (
-	remoteMetadata = `{"issuer":"@","jwks_uri":"@/keys"}`
+	serverMetadata = `{"issuer":"@","jwks_uri":"@/keys"}`
 	rfc8414Path    = "/.well-known/oauth-authorization-server"
 	oidcPath       = "/.well-known/openid-configuration"
 )
 
-func TestR41_RemoteMetadata(t *testing.T) {
+func TestTrustedKeysMetadata_R41(t *testing.T) {
 	key := exampleKey(t)
 	keys := jwksOf(key)
 	good := func(path string) string { return `{"issuer":"@` + path + `","jwks_uri":"@/keys"}` }
@@ -99,11 +99,11 @@ func TestR41_RemoteMetadata(t *testing.T) {
 		"keys without an array":     {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{}`}, "not a JWK Set"},
 		"keys are null":             {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":null}`}, "not a JWK Set"},
 		"keys are no JSON":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": `x`}, "not a JWK Set"},
-		"keys without end":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": strings.Repeat(" ", maxRemoteDocument+1)}, "more than 262144 bytes"},
+		"keys without end":          {"", "", map[string]string{rfc8414Path: good(""), "/keys": strings.Repeat(" ", maxTrustedDocument+1)}, "more than 262144 bytes"},
 		"more keys than anyone has": {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":[` + strings.Repeat("1,", 100) + `1]}`}, "101 keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newRemoteServer(t, test.documents)
+			s := newKeyServer(t, test.documents)
 			issuer := s.issuer(t, test.path, strings.ReplaceAll(test.jwksURI, "@", s.URL), nil)
 			if issuer.Ready() || !issuer.Due().IsZero() {
 				t.Error("a new one is not due")
@@ -123,14 +123,14 @@ func TestR41_RemoteMetadata(t *testing.T) {
 		{"https://as.example?x", ""}:                    "query",
 		{"https://as.example", "http://as.example/key"}: "not an https URL",
 	} {
-		if _, err := NewRemoteIssuer(RemoteIssuerConfig{Issuer: address[0], JWKSURI: address[1]}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewTrustedKeys(TrustedKeysConfig{Issuer: address[0], JWKSURI: address[1]}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
 }
 
-// TestRemoteKeys: which keys of a JWKS count.
-func TestRemoteKeys(t *testing.T) {
+// TestTrustedJWKS: which keys of a JWKS count.
+func TestTrustedJWKS(t *testing.T) {
 	ec, ed, big := mustKey(t, keyring.ES256), exampleKey(t), mustKey(t, keyring.RS256)
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
@@ -190,7 +190,7 @@ func TestRemoteKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys, err := parseRemoteKeys(content)
+			keys, err := parseTrustedJWKS(content)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -210,12 +210,12 @@ func TestRemoteKeys(t *testing.T) {
 	}
 }
 
-// TestRemoteRollover: the key of a token that is not known is looked for soon,
+// TestTrustedKeysRollover: the key of a token that is not known is looked for soon,
 // however many ask, and the old keys stay when the server has none to give.
-func TestRemoteRollover(t *testing.T) {
+func TestTrustedKeysRollover(t *testing.T) {
 	v := newVerifierTest(t)
 	first, second := mustKey(t, keyring.ES256), mustKey(t, keyring.ES256)
-	s := newRemoteServer(t, map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(first)})
+	s := newKeyServer(t, map[string]string{oidcPath: serverMetadata, "/keys": jwksOf(first)})
 	issuer := s.issuer(t, "", "", v.clock.Now)
 	v.config.Keys = issuer
 	token := func(key testKey) string {
@@ -236,7 +236,7 @@ func TestRemoteRollover(t *testing.T) {
 		t.Errorf("due at %s", due)
 	}
 
-	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(second)})
+	s.documents.Store(&map[string]string{oidcPath: serverMetadata, "/keys": jwksOf(second)})
 	asked := s.asked.Load()
 	for range 1000 { // a flood of tokens that nobody has signed
 		v.want(t, token(second), TokenKeyUnknown)
@@ -255,7 +255,7 @@ func TestRemoteRollover(t *testing.T) {
 	}
 	v.clock.Advance(-10 * time.Second) // a token lives for a minute
 
-	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": "out of order"})
+	s.documents.Store(&map[string]string{oidcPath: serverMetadata, "/keys": "out of order"})
 	refresh(true)
 	v.want(t, token(second), "")
 	s.documents.Store(new(map[string]string))
@@ -272,7 +272,7 @@ func TestRemoteRollover(t *testing.T) {
 		t.Error("the keys of another issuer were taken over")
 	}
 
-	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": `{"keys":[]}`})
+	s.documents.Store(&map[string]string{oidcPath: serverMetadata, "/keys": `{"keys":[]}`})
 	if _, err := next.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -283,8 +283,8 @@ func TestRemoteRollover(t *testing.T) {
 func TestTokensWithoutKeyID(t *testing.T) {
 	v := newVerifierTest(t)
 	v.key = mustKey(t, keyring.ES256)
-	documents := map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, exampleKey(t))}
-	s := newRemoteServer(t, documents)
+	documents := map[string]string{oidcPath: serverMetadata, "/keys": jwksOf(v.key, exampleKey(t))}
+	s := newKeyServer(t, documents)
 	issuer := s.issuer(t, "", "", v.clock.Now)
 	v.config.Keys = issuer
 	if _, err := issuer.Refresh(t.Context()); err != nil {
@@ -292,17 +292,17 @@ func TestTokensWithoutKeyID(t *testing.T) {
 	}
 	token := v.sign(t, v.header(members{"kid": nil}), v.claims(nil))
 	v.want(t, token, "")
-	s.documents.Store(&map[string]string{oidcPath: remoteMetadata, "/keys": jwksOf(v.key, mustKey(t, keyring.ES256))})
+	s.documents.Store(&map[string]string{oidcPath: serverMetadata, "/keys": jwksOf(v.key, mustKey(t, keyring.ES256))})
 	if _, err := issuer.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	v.want(t, token, TokenKeyUnknown)
 }
 
-// FuzzRemoteKeys reads any JWKS: what comes out can verify, and nothing else.
-func FuzzRemoteKeys(f *testing.F) {
+// FuzzTrustedKeys reads any JWKS: what comes out can verify, and nothing else.
+func FuzzTrustedKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
-		keys, err := parseRemoteKeys(content)
+		keys, err := parseTrustedJWKS(content)
 		if err != nil {
 			if err.Error() == "" {
 				t.Fatal("the error says nothing")
@@ -325,7 +325,7 @@ func FuzzRemoteKeys(f *testing.F) {
 				t.Fatal("a private key")
 			}
 		}
-		if _, ok := keys.find("", keyring.EdDSA); ok && !slices.ContainsFunc(keys.all, func(k remoteKey) bool { return slices.Contains(k.algorithms, keyring.EdDSA) }) {
+		if _, ok := keys.find("", keyring.EdDSA); ok && !slices.ContainsFunc(keys.all, func(k trustedKey) bool { return slices.Contains(k.algorithms, keyring.EdDSA) }) {
 			t.Fatal("found a key that is not there")
 		}
 	})

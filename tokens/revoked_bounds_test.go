@@ -14,7 +14,7 @@ import (
 // all that the client was issued until then.
 func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	r := startRevocations(t, storage, clock, nil)
+	r := startRevoked(t, storage, clock, nil)
 	for n := range maxRevokedPerClient {
 		mustRevoke(t, r, anHour("a", fmt.Sprint(n)))
 	}
@@ -30,7 +30,7 @@ func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 	if names := objects(t, storage); len(names) != maxRevokedPerClient+2 {
 		t.Errorf("storage has %d objects", len(names))
 	}
-	for _, r := range []*Revocations{r, startRevocations(t, storage, clock, nil)} {
+	for _, r := range []*RevokedTokens{r, startRevoked(t, storage, clock, nil)} {
 		for _, tc := range []struct {
 			client string
 			issued time.Duration
@@ -56,11 +56,11 @@ func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 }
 
 func TestRevocationsOfAllClientsAreBounded(t *testing.T) {
-	r := newTestRevocations(t, newStorage(t))
-	records := make([]storedRevocation, maxRevoked)
+	r := newTestRevoked(t, newStorage(t))
+	records := make([]revokedRecord, maxRevoked)
 	for n := range records {
 		id := fmt.Sprint(n)
-		records[n] = storedRevocation{client: clientDigest(testURL, id), token: tokenDigest(testURL, id, id), expires: testenv.Now.Unix()}
+		records[n] = revokedRecord{client: clientDigest(testURL, id), token: tokenDigest(testURL, id, id), expires: testenv.Now.Unix()}
 	}
 	r.learn(records, true)
 	mustRevoke(t, r, anHour("a", "1"))
@@ -75,7 +75,7 @@ func TestSupersededCutoffsAreRemoved(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	client := clientDigest(testURL, "a")
 	expires := testenv.Now.Add(time.Hour).Unix()
-	for _, record := range []storedRevocation{
+	for _, record := range []revokedRecord{
 		{client: client, all: true, until: 10, expires: expires},
 		{client: client, all: true, until: 20, expires: expires},
 		{client: client, all: true, until: 5, expires: expires + 1},
@@ -85,7 +85,7 @@ func TestSupersededCutoffsAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := startRevocations(t, storage, clock, nil)
+	r := startRevoked(t, storage, clock, nil)
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -15,11 +15,11 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// maxRemoteDocument is the size of the largest metadata and JWKS, in bytes.
-const maxRemoteDocument = 256 << 10
+// maxTrustedDocument is the size of the largest metadata and JWKS, in bytes.
+const maxTrustedDocument = 256 << 10
 
-// RemoteIssuerConfig describes another authorization server.
-type RemoteIssuerConfig struct {
+// TrustedKeysConfig describes another authorization server.
+type TrustedKeysConfig struct {
 	// Issuer is its identifier (RFC 8414 §2). Mandatory.
 	Issuer string
 	// JWKSURI is the https URL of its keys. Default: `jwks_uri` of its metadata.
@@ -31,25 +31,25 @@ type RemoteIssuerConfig struct {
 	Now func() time.Time
 }
 
-// RemoteIssuer is the key set of another authorization server, kept fresh. It
+// TrustedKeys is the key set of another authorization server, kept fresh. It
 // starts nothing of its own: who has it calls Refresh when it is Due. When the
 // keys cannot be read, those that are known stay. It is safe for concurrent use.
-type RemoteIssuer struct {
-	config  RemoteIssuerConfig
+type TrustedKeys struct {
+	config  TrustedKeysConfig
 	fetcher *source.Fetcher
 	url     *source.URL
-	keys    atomic.Pointer[remoteKeys] // nil until they have been read
+	keys    atomic.Pointer[trustedJWKS] // nil until they have been read
 }
 
-// NewRemoteIssuer makes a key set that is due. Errors name the value that is
+// NewTrustedKeys makes a key set that is due. Errors name the value that is
 // wrong and the remedy.
-func NewRemoteIssuer(cfg RemoteIssuerConfig) (*RemoteIssuer, error) {
+func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 	if _, err := parseBaseURL(cfg.Issuer); err != nil {
 		return nil, fmt.Errorf("issuer '%s': %w", cfg.Issuer, err)
 	}
-	i := &RemoteIssuer{config: cfg, fetcher: source.NewSecureFetcher(cfg.Transport)}
+	i := &TrustedKeys{config: cfg, fetcher: source.NewSecureFetcher(cfg.Transport)}
 	urlConfig := source.URLConfig{
-		Address: cfg.Issuer, MaxBytes: maxRemoteDocument, Accept: i.accept, Fetch: i.fetch, Now: cfg.Now,
+		Address: cfg.Issuer, MaxBytes: maxTrustedDocument, Accept: i.useJWKS, Fetch: i.fetchJWKS, Now: cfg.Now,
 	}
 	if cfg.JWKSURI != "" {
 		if err := CheckJWKSURI(cfg.JWKSURI); err != nil {
@@ -73,7 +73,7 @@ func CheckJWKSURI(address string) error {
 // PublicKey returns the one key with that `kid` that alg can be verified
 // with; without a `kid`, the one key that alg can be verified with at all. A
 // key that is not there makes the keys due, at most once in 30 seconds.
-func (i *RemoteIssuer) PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
+func (i *TrustedKeys) PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	if keys := i.keys.Load(); keys != nil {
 		if key, ok := keys.find(kid, alg); ok {
 			return key, true
@@ -84,40 +84,40 @@ func (i *RemoteIssuer) PublicKey(kid string, alg keyring.Algorithm) (keyring.Pub
 }
 
 // Ready reports whether the keys have been read.
-func (i *RemoteIssuer) Ready() bool { return i.keys.Load() != nil }
+func (i *TrustedKeys) Ready() bool { return i.keys.Load() != nil }
 
 // Due returns when the keys are to be read: the zero time if at once.
-func (i *RemoteIssuer) Due() time.Time { return i.url.Due() }
+func (i *TrustedKeys) Due() time.Time { return i.url.Due() }
 
 // Refresh reads the keys, whether or not they are due. changed tells that there
 // are others than before. While it runs, another call waits for its outcome.
-func (i *RemoteIssuer) Refresh(ctx context.Context) (changed bool, err error) {
+func (i *TrustedKeys) Refresh(ctx context.Context) (changed bool, err error) {
 	_, changed, err = i.url.Refresh(ctx)
 	return changed, err
 }
 
 // LastSuccess returns when the keys were last read, zero if never.
-func (i *RemoteIssuer) LastSuccess() time.Time { return i.url.State().Success }
+func (i *TrustedKeys) LastSuccess() time.Time { return i.url.State().Success }
 
 // TakeOver goes on with the keys of another of the same address, so that a new
 // configuration does not begin without.
-func (i *RemoteIssuer) TakeOver(old *RemoteIssuer) {
+func (i *TrustedKeys) TakeOver(old *TrustedKeys) {
 	if i.config.Issuer == old.config.Issuer {
 		i.url.TakeOver(old.url)
 	}
 }
 
-func (i *RemoteIssuer) accept(content []byte) error {
-	keys, err := parseRemoteKeys(content)
+func (i *TrustedKeys) useJWKS(content []byte) error {
+	keys, err := parseTrustedJWKS(content)
 	if err == nil {
 		i.keys.Store(keys)
 	}
 	return err
 }
 
-// fetch gets the JWKS from where the metadata says it is. Both are asked for
+// fetchJWKS gets the JWKS from where the metadata says it is. Both are asked for
 // each time, for the server may move its keys.
-func (i *RemoteIssuer) fetch(ctx context.Context, issuer string, limit int64) (source.Document, error) {
+func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64) (source.Document, error) {
 	var errs []error
 	for _, address := range metadataURLs(issuer) {
 		document, err := i.fetcher.Get(ctx, address, limit)
@@ -157,18 +157,18 @@ func metadataURLs(issuer string) []string {
 // jwksURI returns where the keys are. The issuer is compared byte for byte
 // (RFC 8414 §3.3): another server's metadata would lead to another's keys.
 func jwksURI(content []byte, issuer string) (string, error) {
-	members, err := remoteObject(content)
+	members, err := jsonObject(content)
 	if err != nil {
 		return "", err
 	}
-	said, err := text(members, "issuer")
+	said, err := stringMember(members, "issuer")
 	if err != nil {
 		return "", err
 	}
 	if said != issuer {
 		return "", fmt.Errorf("it is the metadata of issuer %.200q", said)
 	}
-	uri, err := text(members, "jwks_uri")
+	uri, err := stringMember(members, "jwks_uri")
 	switch {
 	case err != nil:
 		return "", err
@@ -181,7 +181,7 @@ func jwksURI(content []byte, issuer string) (string, error) {
 	return uri, nil
 }
 
-func remoteObject(content []byte) (map[string]json.RawMessage, error) {
+func jsonObject(content []byte) (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(content, &members); err != nil || members == nil {
 		return nil, errors.New("it is no JSON object")
@@ -191,6 +191,6 @@ func remoteObject(content []byte) (map[string]json.RawMessage, error) {
 
 // Interface guards
 var (
-	_ KeySet = (*RemoteIssuer)(nil)
+	_ KeySet = (*TrustedKeys)(nil)
 	_ KeySet = (*keyring.Source)(nil)
 )

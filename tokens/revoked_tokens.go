@@ -39,9 +39,9 @@ const (
 	maxRevoking = 16
 )
 
-// RevocationsConfig describes where the revocations of an issuer's tokens are
+// RevokedTokensConfig describes where the revocations of an issuer's tokens are
 // kept.
-type RevocationsConfig struct {
+type RevokedTokensConfig struct {
 	// Storage holds the revocations, below mtls/<realm>/revocations/.
 	// Mandatory.
 	Storage certmagic.Storage
@@ -56,10 +56,10 @@ type RevocationsConfig struct {
 	Report func(event, key string, err error)
 }
 
-// Revocations is the list of an issuer's tokens that were revoked before they
+// RevokedTokens is the list of an issuer's tokens that were revoked before they
 // expired (RFC 7009). It is kept in a certmagic.Storage, one object a
 // revocation, so that every node that shares the storage learns of it with its
-// next [Revocations.Refresh] and none can undo what another did; and in
+// next [RevokedTokens.Refresh] and none can undo what another did; and in
 // memory, where it is looked up without a lock. What is in memory stays there
 // until the token has expired, whatever becomes of storage.
 //
@@ -67,10 +67,10 @@ type RevocationsConfig struct {
 // revokes all that the client was issued until then, with one object.
 //
 // It fails closed: as long as the list has never been read every token counts
-// as revoked. A nil *Revocations revokes nothing.
-type Revocations struct {
-	cfg     RevocationsConfig
-	current atomic.Pointer[revocationList]
+// as revoked. A nil *RevokedTokens revokes nothing.
+type RevokedTokens struct {
+	cfg     RevokedTokensConfig
+	current atomic.Pointer[revokedList]
 	read    atomic.Int64  // when the list was last read without an error, in Unix nanoseconds
 	writers chan struct{} // as many as may write at one time
 
@@ -85,17 +85,17 @@ type Revocations struct {
 // SHA-256.
 type digest [sha256.Size / 2]byte
 
-// revocationList is the list at one moment. It never changes.
-type revocationList struct {
+// revokedList is the list at one moment. It never changes.
+type revokedList struct {
 	known   bool // it has been read
-	tokens  map[digest]revokedToken
+	tokens  map[digest]revokedEntry
 	cutoffs map[digest]cutoff
 	counts  map[digest]int // tokens of a client
 	// soonest is when the first entry can be forgotten, in Unix seconds
 	soonest int64
 }
 
-type revokedToken struct {
+type revokedEntry struct {
 	client  digest
 	expires int64 // Unix seconds
 }
@@ -105,10 +105,10 @@ type cutoff struct {
 	until, expires int64 // Unix seconds
 }
 
-// NewRevocations makes a list of which nothing has been read yet. It takes over
+// NewRevokedTokens makes a list of which nothing has been read yet. It takes over
 // what before has in memory, if that is of the same realm and issuer; before
 // may be nil. The error names the value that is wrong.
-func NewRevocations(cfg RevocationsConfig, before *Revocations) (*Revocations, error) {
+func NewRevokedTokens(cfg RevokedTokensConfig, before *RevokedTokens) (*RevokedTokens, error) {
 	switch {
 	case cfg.Storage == nil:
 		return nil, errors.New("the revocations have no storage")
@@ -123,8 +123,8 @@ func NewRevocations(cfg RevocationsConfig, before *Revocations) (*Revocations, e
 	if cfg.Report == nil {
 		cfg.Report = func(string, string, error) {}
 	}
-	r := &Revocations{cfg: cfg, writers: make(chan struct{}, maxRevoking)}
-	r.current.Store(new(revocationList))
+	r := &RevokedTokens{cfg: cfg, writers: make(chan struct{}, maxRevoking)}
+	r.current.Store(new(revokedList))
 	if before != nil && before.cfg.Realm == cfg.Realm && before.cfg.Issuer == cfg.Issuer {
 		r.current.Store(before.current.Load())
 		r.read.Store(before.read.Load())
@@ -135,15 +135,15 @@ func NewRevocations(cfg RevocationsConfig, before *Revocations) (*Revocations, e
 // Revoked reports whether a token was revoked: by its `jti`, or with all that
 // its client was issued at that time. A token without an `iat`, which is the
 // zero time, counts as issued long ago. It takes no lock and does no I/O.
-func (r *Revocations) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
+func (r *RevokedTokens) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
 	if r == nil {
 		return false
 	}
 	list := r.current.Load()
-	return !list.known || list.has(r.cfg.Issuer, clientID, tokenID, issuedAt)
+	return !list.known || list.revokes(r.cfg.Issuer, clientID, tokenID, issuedAt)
 }
 
-func (l *revocationList) has(issuer, clientID, tokenID string, issuedAt time.Time) bool {
+func (l *revokedList) revokes(issuer, clientID, tokenID string, issuedAt time.Time) bool {
 	if len(l.tokens) > 0 {
 		if _, revoked := l.tokens[tokenDigest(issuer, clientID, tokenID)]; revoked {
 			return true
@@ -158,19 +158,19 @@ func (l *revocationList) has(issuer, clientID, tokenID string, issuedAt time.Tim
 
 // Known reports whether the list has been read, now or by the list that this
 // one took over from. Until then every token counts as revoked.
-func (r *Revocations) Known() bool { return r == nil || r.current.Load().known }
+func (r *RevokedTokens) Known() bool { return r == nil || r.current.Load().known }
 
 // LastRead returns when the list was last read from storage without an error;
 // the zero time if never.
-func (r *Revocations) LastRead() time.Time {
+func (r *RevokedTokens) LastRead() time.Time {
 	if nanos := r.read.Load(); nanos != 0 {
 		return time.Unix(0, nanos)
 	}
 	return time.Time{}
 }
 
-// Revocation is one token to be revoked. All members are mandatory.
-type Revocation struct {
+// RevokedToken is one token to be revoked. All members are mandatory.
+type RevokedToken struct {
 	// ClientID is the token's `client_id`.
 	ClientID string
 	// TokenID is the token's `jti`.
@@ -182,7 +182,7 @@ type Revocation struct {
 // Revoke revokes a token, for every node. It returns when storage has it, after
 // 5 s at most; an error means that the token may not be revoked. To revoke what
 // is revoked already, or has expired, does nothing.
-func (r *Revocations) Revoke(ctx context.Context, rev Revocation) error {
+func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
 	if r.done(rev) {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (r *Revocations) Revoke(ctx context.Context, rev Revocation) error {
 		defer func() { <-r.writers }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
-		stored <- r.store(ctx, rev)
+		stored <- r.writeRecord(ctx, rev)
 	}()
 	select {
 	case err := <-stored:
@@ -210,47 +210,47 @@ func (r *Revocations) Revoke(ctx context.Context, rev Revocation) error {
 }
 
 // done reports whether there is nothing left to revoke.
-func (r *Revocations) done(rev Revocation) bool {
+func (r *RevokedTokens) done(rev RevokedToken) bool {
 	list := r.current.Load()
-	return list.has(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
+	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
 }
 
-// record returns what is to be stored for a revocation, and the older cutoff
+// recordOf returns what is to be stored for a revocation, and the older cutoff
 // that it replaces, if any.
-func (l *revocationList) record(issuer string, rev Revocation) (record storedRevocation, replaces *storedRevocation) {
+func (l *revokedList) recordOf(issuer string, rev RevokedToken) (record revokedRecord, replaces *revokedRecord) {
 	client := clientDigest(issuer, rev.ClientID)
-	record = storedRevocation{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
+	record = revokedRecord{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
 	before, full := l.cutoffs[client]
 	if !full && l.counts[client] < maxRevokedPerClient && len(l.tokens) < maxRevoked {
 		return record, nil
 	}
-	record = storedRevocation{
+	record = revokedRecord{
 		client: client, all: true, until: max(0, rev.IssuedAt.Unix()),
 		expires: max(record.expires, rev.IssuedAt.Add(cutoffKeep).Unix(), before.expires),
 	}
 	if full {
-		replaces = &storedRevocation{client: client, all: true, until: before.until, expires: before.expires}
+		replaces = &revokedRecord{client: client, all: true, until: before.until, expires: before.expires}
 	}
 	return record, replaces
 }
 
-// store writes a revocation and then counts it. A panic of a storage module is
+// writeRecord writes a revocation and then counts it. A panic of a storage module is
 // an error here: outside of a request it would end the whole server.
-func (r *Revocations) store(ctx context.Context, rev Revocation) (err error) {
+func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) (err error) {
 	defer source.Recover("storage", &err)
 	if r.done(rev) { // while this one waited
 		return nil
 	}
-	record, replaces := r.current.Load().record(r.cfg.Issuer, rev)
+	record, replaces := r.current.Load().recordOf(r.cfg.Issuer, rev)
 	name := r.path(record)
-	body, err := encodeRevocation(r.cfg.Issuer, rev, r.cfg.Now())
+	body, err := encodeRevoked(r.cfg.Issuer, rev, r.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("encoding the revocation: %w", err)
 	}
 	if err := r.cfg.Storage.Store(ctx, name, body); err != nil {
 		return fmt.Errorf("writing '%s' to storage: %w", name, err)
 	}
-	r.learn([]storedRevocation{record}, false)
+	r.learn([]revokedRecord{record}, false)
 	if replaces != nil {
 		_ = r.cfg.Storage.Delete(ctx, r.path(*replaces)) // if it stays, the upkeep finds it
 	}
@@ -259,12 +259,12 @@ func (r *Revocations) store(ctx context.Context, rev Revocation) (err error) {
 
 // learn adds to the list in memory and forgets what has expired. read says that
 // the records are all that storage has.
-func (r *Revocations) learn(records []storedRevocation, read bool) {
+func (r *RevokedTokens) learn(records []revokedRecord, read bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.current.Load()
 	limit := r.cfg.Now().Add(-expiredKeep).Unix()
-	var news []storedRevocation
+	var news []revokedRecord
 	for _, record := range records {
 		if record.expires >= limit && !before.covers(record) {
 			news = append(news, record)
@@ -274,14 +274,14 @@ func (r *Revocations) learn(records []storedRevocation, read bool) {
 	if len(news) == 0 && !stale && (before.known || !read) {
 		return
 	}
-	next := &revocationList{known: before.known || read, tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs)}
-	next.add(news)
-	next.settle(limit)
+	next := &revokedList{known: before.known || read, tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs)}
+	next.addRecords(news)
+	next.forgetExpired(limit)
 	r.current.Store(next)
 }
 
 // covers reports whether the list has that record, or one that says as much.
-func (l *revocationList) covers(record storedRevocation) bool {
+func (l *revokedList) covers(record revokedRecord) bool {
 	if record.all {
 		limit, ok := l.cutoffs[record.client]
 		return ok && limit.until >= record.until && limit.expires >= record.expires
@@ -290,16 +290,16 @@ func (l *revocationList) covers(record storedRevocation) bool {
 	return ok
 }
 
-func (l *revocationList) add(records []storedRevocation) {
+func (l *revokedList) addRecords(records []revokedRecord) {
 	if l.tokens == nil {
-		l.tokens = make(map[digest]revokedToken, len(records))
+		l.tokens = make(map[digest]revokedEntry, len(records))
 	}
 	if l.cutoffs == nil {
 		l.cutoffs = make(map[digest]cutoff)
 	}
 	for _, record := range records {
 		if !record.all {
-			l.tokens[record.token] = revokedToken{client: record.client, expires: record.expires}
+			l.tokens[record.token] = revokedEntry{client: record.client, expires: record.expires}
 			continue
 		}
 		known := l.cutoffs[record.client]
@@ -307,9 +307,9 @@ func (l *revocationList) add(records []storedRevocation) {
 	}
 }
 
-// settle forgets what expired before limit, and counts the rest.
-func (l *revocationList) settle(limit int64) {
-	maps.DeleteFunc(l.tokens, func(_ digest, t revokedToken) bool { return t.expires < limit })
+// forgetExpired forgets what expired before limit, and counts the rest.
+func (l *revokedList) forgetExpired(limit int64) {
+	maps.DeleteFunc(l.tokens, func(_ digest, t revokedEntry) bool { return t.expires < limit })
 	maps.DeleteFunc(l.cutoffs, func(_ digest, c cutoff) bool { return c.expires < limit })
 	l.counts, l.soonest = make(map[digest]int), 1<<62
 	for _, token := range l.tokens {

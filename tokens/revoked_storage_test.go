@@ -17,20 +17,20 @@ import (
 const revocationsFolder = "mtls/default/revocations/"
 
 func TestNamesOfRevocations(t *testing.T) {
-	record := storedRevocation{client: clientDigest(testURL, "a"), token: tokenDigest(testURL, "a", "1"), expires: 1893553445}
+	record := revokedRecord{client: clientDigest(testURL, "a"), token: tokenDigest(testURL, "a", "1"), expires: 1893553445}
 	name := record.name()
-	if got, err := parseRevocation(name); err != nil || got != record {
+	if got, err := parseRevokedName(name); err != nil || got != record {
 		t.Errorf("%s was read as %+v, %v", name, got, err)
 	}
-	all := storedRevocation{client: record.client, all: true, until: 5, expires: 1893553445}
-	if got, err := parseRevocation(all.name()); err != nil || got != all || !strings.HasSuffix(all.name(), "-until-5.json") {
+	all := revokedRecord{client: record.client, all: true, until: 5, expires: 1893553445}
+	if got, err := parseRevokedName(all.name()); err != nil || got != all || !strings.HasSuffix(all.name(), "-until-5.json") {
 		t.Errorf("%s was read as %+v, %v", all.name(), got, err)
 	}
 	for _, bad := range []string{
 		"", ".json", "a.json", strings.ToUpper(name), name + "\n", "0" + name, "-" + name, "9999" + name, strings.Replace(name, "-", "_", 1), name[:len(name)-6] + ".json",
 		strings.Replace(all.name(), "until-5", "until--5", 1), strings.Replace(all.name(), "until-5", "until-05", 1), strings.Replace(all.name(), "until-5", "until-", 1),
 	} {
-		if got, err := parseRevocation(bad); err == nil {
+		if got, err := parseRevokedName(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, got)
 		}
 	}
@@ -40,7 +40,7 @@ func TestNamesOfRevocations(t *testing.T) {
 // nothing inside it can undo it.
 func TestDamagedRevocations(t *testing.T) {
 	storage := newStorage(t)
-	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
+	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
 	name := revocationsFolder + objects(t, storage)[0]
 	content, err := storage.Storage.Load(t.Context(), name)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestDamagedRevocations(t *testing.T) {
 		if err := storage.Storage.Store(t.Context(), name, []byte(damage)); err != nil {
 			t.Fatal(err)
 		}
-		if !newTestRevocations(t, storage).Revoked("a", "1", testenv.Now) {
+		if !newTestRevoked(t, storage).Revoked("a", "1", testenv.Now) {
 			t.Errorf("%q undoes the revocation", damage)
 		}
 	}
@@ -67,7 +67,7 @@ func TestDamagedRevocations(t *testing.T) {
 // the others count, but the list does not count as read.
 func TestStrangeObjects(t *testing.T) {
 	storage := newStorage(t)
-	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
+	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
 	put := func(name, content string) {
 		if err := storage.Storage.Store(t.Context(), revocationsFolder+name, []byte(content)); err != nil {
 			t.Fatal(err)
@@ -76,7 +76,7 @@ func TestStrangeObjects(t *testing.T) {
 	put("v2-future.json", "{}")
 	put("12345", "half a file") // certmagic's file storage, about to write
 	var reports []string
-	r, err := NewRevocations(RevocationsConfig{
+	r, err := NewRevokedTokens(RevokedTokensConfig{
 		Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now,
 		Report: func(event, key string, err error) { reports = append(reports, fmt.Sprint(event, " ", key, ": ", err)) },
 	}, nil)
@@ -109,7 +109,7 @@ func TestStrangeObjects(t *testing.T) {
 // nothing when a file vanishes while it lists a folder.
 func TestListingThatIsInterrupted(t *testing.T) {
 	storage := newStorage(t)
-	mustRevoke(t, newTestRevocations(t, storage), anHour("a", "1"))
+	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
 	for _, tc := range []struct {
 		interruptions int
 		known         bool
@@ -121,7 +121,7 @@ func TestListingThatIsInterrupted(t *testing.T) {
 			}
 			return nil
 		}
-		r, err := NewRevocations(RevocationsConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
+		r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: testenv.NewClock().Now}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func TestListingThatIsInterrupted(t *testing.T) {
 func TestLoadIsStoppedByItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	r, err := NewRevocations(RevocationsConfig{Storage: newStorage(t), Realm: "default", Issuer: testURL}, nil)
+	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: newStorage(t), Realm: "default", Issuer: testURL}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,10 +147,10 @@ func TestLoadIsStoppedByItsContext(t *testing.T) {
 // reported once.
 func TestObjectsThatCannotBeRemoved(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	mustRevoke(t, startRevocations(t, storage, clock, nil), anHour("a", "1"))
+	mustRevoke(t, startRevoked(t, storage, clock, nil), anHour("a", "1"))
 	clock.Advance(expiredKeep * 10)
 	var events []string
-	r, err := NewRevocations(RevocationsConfig{
+	r, err := NewRevokedTokens(RevokedTokensConfig{
 		Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now,
 		Report: func(event, _ string, _ error) { events = append(events, event) },
 	}, nil)
@@ -171,7 +171,7 @@ func TestObjectsThatCannotBeRemoved(t *testing.T) {
 	if err := r.Refresh(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if !slices.Equal(events, []string{RevocationNotRemoved, RevocationNotRemoved}) || path.Ext(objects(t, storage)[0]) != ".json" {
+	if !slices.Equal(events, []string{EventRevokedNotRemoved, EventRevokedNotRemoved}) || path.Ext(objects(t, storage)[0]) != ".json" {
 		t.Errorf("reported was %q", events)
 	}
 }
