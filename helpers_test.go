@@ -23,13 +23,6 @@ import (
 // allocates on its own account.
 var raceEnabled bool
 
-// Hashes of no certificate in particular.
-const (
-	someSHA256  = "bca0d040847f843c5ee0fa6eb494837470155868bca0d040847f843c5ee0fa6e"
-	otherSHA256 = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
-	someSHA1    = "bca0d040847f843c5ee0fa6eb494837470155868"
-)
-
 // testClock is a clock that stands still until it is moved.
 type testClock struct {
 	mu  sync.Mutex

@@ -27,7 +27,7 @@ func main() {
 	log.SetFlags(0)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for _, entry := range strings.Fields(os.Getenv("ISSUERS")) {
+	for entry := range strings.FieldsSeq(os.Getenv("ISSUERS")) {
 		algorithm, issuer, _ := strings.Cut(entry, "=")
 		if err := tryIssuer(ctx, issuer, algorithm); err != nil {
 			log.Fatalf("%s: %v", issuer, err)

@@ -179,7 +179,7 @@ func startForeign(t *testing.T) (*rig.Rig, *otherServer, *rig.Clock, *testpki.Le
 	r.Start(foreignRealm(t), strings.ReplaceAll(foreignSites, "OTHER", other.URL))
 	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK) // now the realm has a key
 	for _, host := range []string{"api", "other", "alias"} {
-		untilToken(r, t, r.Caller(t, "h2", job), "https://"+host+".test/", other.token(job, "k1", nil), http.StatusOK)
+		untilToken(t, r.Caller(t, "h2", job), "https://"+host+".test/", other.token(job, "k1", nil), http.StatusOK)
 	}
 	return r, other, clock, job
 }
@@ -189,7 +189,7 @@ func foreignRealm(t *testing.T) string {
 }
 
 // untilToken asks over one open connection until the answer is what it should be.
-func untilToken(r *rig.Rig, t *testing.T, c *rig.Caller, url, token string, status int) rig.Reply {
+func untilToken(t *testing.T, c *rig.Caller, url, token string, status int) rig.Reply {
 	t.Helper()
 	var got rig.Reply
 	for deadline := time.Now().Add(2 * rig.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -272,7 +272,7 @@ func TestC1_C2_TheCertificateOfAnotherServersToken(t *testing.T) {
 	if err := os.WriteFile(r.Dir+"/deny.txt", []byte("thumbprint "+testpki.HashOf(job.Cert.Raw)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.WantBearer(t, untilToken(r, t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
+	r.WantBearer(t, untilToken(t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
 	// where no realm is named there is no deny file
 	c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 }
@@ -303,7 +303,7 @@ func TestForeignKeys(t *testing.T) {
 
 	other.setDown(false)
 	clock.Advance(time.Minute)
-	untilToken(r, t, c, "https://api.test/", fresh, http.StatusOK)
+	untilToken(t, c, "https://api.test/", fresh, http.StatusOK)
 	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(old)), "token_key_unknown")
 	after := other.fetched()
 	if after == fetched {
@@ -323,7 +323,7 @@ func TestForeignKeys(t *testing.T) {
 			t.Fatal("a token that nobody vouches for is admitted")
 		}
 	}
-	untilToken(r, t, c, "https://api.test/", other.token(job, "k3", nil), http.StatusOK)
+	untilToken(t, c, "https://api.test/", other.token(job, "k3", nil), http.StatusOK)
 	if n := other.fetched() - after; n != 1 {
 		t.Errorf("%d fetches for a flood, want one", n)
 	}
@@ -364,14 +364,14 @@ https://api.test:@HTTPS@ {
 		return answer["access_token"].(string)
 	}
 	first := mint()
-	untilToken(r, t, r.Caller(t, "h2", billing), "https://api.test/", first, http.StatusOK).WantClient(t, "as/billing.partner")
+	untilToken(t, r.Caller(t, "h2", billing), "https://api.test/", first, http.StatusOK).WantClient(t, "as/billing.partner")
 
 	clock.Advance(time.Minute)
 	r.Reload(global("two.pem"), sites)
 	second, c := mint(), r.Caller(t, "h2", billing)
 	c.Get("https://api.test/", rig.Bearer(first)).WantStatus(t, http.StatusOK) // by the keys that were taken over
 	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(second)), "token_key_unknown")
-	untilToken(r, t, c, "https://api.test/", second, http.StatusOK).WantClient(t, "as/billing.partner")
+	untilToken(t, c, "https://api.test/", second, http.StatusOK).WantClient(t, "as/billing.partner")
 	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(first)), "token_key_unknown")
 }
 
@@ -396,5 +396,5 @@ func TestKeysOfAServerThatIsDown(t *testing.T) {
 	})
 	other.setDown(false)
 	clock.Advance(time.Hour)
-	untilToken(r, t, c, "https://api.test/", other.token(job, "k1", nil), http.StatusOK)
+	untilToken(t, c, "https://api.test/", other.token(job, "k1", nil), http.StatusOK)
 }

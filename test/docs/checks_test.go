@@ -43,7 +43,7 @@ func numbersOf(test string) []string {
 		numbers = append(numbers, match[1])
 		rest = rest[len(match[0]):]
 	}
-	for _, part := range strings.Split(rest, "_") {
+	for part := range strings.SplitSeq(rest, "_") {
 		if singleCheck.MatchString(part) {
 			numbers = append(numbers, part)
 		}

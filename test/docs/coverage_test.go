@@ -243,9 +243,7 @@ func TestJSONMembersAreDocumented(t *testing.T) {
 	for _, words := range configurationWords(t) {
 		known = append(known, words...)
 	}
-	for _, match := range regexp.MustCompile("[a-z_]+").FindAllString(page(t, "json.md"), -1) {
-		known = append(known, match)
-	}
+	known = append(known, regexp.MustCompile("[a-z_]+").FindAllString(page(t, "json.md"), -1)...)
 	if list := missing(configurationMembers(t), known); len(list) > 0 {
 		t.Errorf("members not documented: %q", list)
 	}

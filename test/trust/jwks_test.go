@@ -25,16 +25,14 @@ type jwksServer struct {
 	url   string
 	close func()
 
-	mu      sync.Mutex
-	answer  http.HandlerFunc
-	fetches int
+	mu     sync.Mutex
+	answer http.HandlerFunc
 }
 
 func newJWKSServer(t *testing.T, clock *rig.Clock) *jwksServer {
 	s := new(jwksServer)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		s.fetches++
 		answer := s.answer
 		s.mu.Unlock()
 		answer(w, r)
@@ -56,12 +54,6 @@ func (s *jwksServer) serve(answer http.HandlerFunc) {
 func (s *jwksServer) publish(t *testing.T, leaves ...*testpki.Leaf) {
 	set := testpki.JWKS(t, leaves...)
 	s.serve(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) })
-}
-
-func (s *jwksServer) count() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fetches
 }
 
 func jwksRealm(t *testing.T, options string) string {
