@@ -19,8 +19,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// parseGlobalOption reads the mtls option. It may be repeated: blocks of one
-// realm are merged, blocks of different realms stand side by side. Syntax:
+// parseGlobalOption reads the mtls option, which may be repeated. Blocks of one
+// realm are merged. Syntax:
 //
 //	mtls [<realm>] {
 //		trust_pool         <module> ...
@@ -74,8 +74,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	return httpcaddyfile.App{Name: appID, Value: caddyconfig.JSON(app, nil)}, nil
 }
 
-// UnmarshalCaddyfile reads the block of a realm, adding to what the realm has.
-// The name of the realm has been read.
+// UnmarshalCaddyfile reads a block of a realm, after its name, and adds it to the
+// realm.
 func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	declared := make(map[string]struct{}, len(realm.Clients))
 	for _, client := range realm.Clients {
@@ -86,14 +86,14 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		switch option := d.Val(); option {
 		case "trust_pool":
 			if realm.TrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one trust pool, use 'trust_pool combined' for several sources", option)
+				return d.Errf("duplicate mtls option '%s'; use 'trust_pool combined' for several sources", option)
 			}
 			realm.TrustPoolRaw, err = parseTrustPool(d)
 		case "trust_pool_refresh":
 			err = caddyfileutil.ParseDuration(d, &realm.TrustPoolRefresh, trustpool.CheckRefresh)
 		case "shadow_trust_pool":
 			if realm.ShadowTrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one, use 'shadow_trust_pool combined' for several sources", option)
+				return d.Errf("duplicate mtls option '%s'; use 'shadow_trust_pool combined' for several sources", option)
 			}
 			realm.ShadowTrustPoolRaw, err = parseTrustPool(d)
 		case "storage":
@@ -117,7 +117,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 		case "revocation":
 			if realm.Revocation != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one, name all sources in it", option)
+				return d.Errf("duplicate mtls option '%s'; name all sources in one block", option)
 			}
 			realm.Revocation = new(Revocation)
 			err = realm.Revocation.UnmarshalCaddyfile(d)
@@ -129,7 +129,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = realm.ForwardedCertificate.UnmarshalCaddyfile(d)
 		case "issuer":
 			if realm.Issuer != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one issuer, declare another realm for another", option)
+				return d.Errf("duplicate mtls option '%s'; declare another realm for another issuer", option)
 			}
 			realm.Issuer = new(IssuerConfig)
 			err = realm.Issuer.UnmarshalCaddyfile(d)
@@ -147,7 +147,7 @@ func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
 	return caddyfileutil.ParseModule[caddytls.CA](d, "tls.ca_pool.source", "provider", "pool of CA certificates")
 }
 
-// UnmarshalCaddyfile reads where revocations are known. Syntax:
+// UnmarshalCaddyfile reads the sources of certificate revocations. Syntax:
 //
 //	revocation {
 //		crl            <file-or-url>...
@@ -191,7 +191,8 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// UnmarshalCaddyfile reads where TLS may end before Caddy. Syntax:
+// UnmarshalCaddyfile reads which proxies may terminate TLS in front of Caddy.
+// Syntax:
 //
 //	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb {
 //		from     <cidr>...
@@ -230,8 +231,8 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 	return nil
 }
 
-// declaredRealm returns the realm that a directive refers to, so that an
-// unknown one is reported with file and line.
+// declaredRealm returns the realm that a directive refers to. It reports an
+// unknown realm with file and line.
 func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
 	option, ok := h.Option("mtls").(httpcaddyfile.App)
 	if !ok {

@@ -105,10 +105,11 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	return record, nil
 }
 
-// parseCredential reads a word that has one argument and may stand several times.
+// parseCredential reads an option that has one argument and may be given several
+// times.
 func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
 	if option := d.Val(); option == "subject" && d.CountRemainingArgs() > 1 {
-		return d.Errf("a subject with spaces needs quotes: %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
+		return d.Errf("a subject with spaces needs quotes; write %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
 	}
 	if d.CountRemainingArgs() != 1 {
 		return d.ArgErr()
@@ -116,7 +117,7 @@ func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(s
 	return caddyfileutil.ParseList(d, list, check)
 }
 
-// parsePin reads a hash that may have an end: <hash> [until <time>].
+// parsePin reads a hash, which may have an end: <hash> [until <time>].
 func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
 	option := d.Val()
 	if count := d.CountRemainingArgs(); count != 1 && count != 3 {
@@ -124,13 +125,13 @@ func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) 
 	}
 	args := d.RemainingArgs()
 	if len(args) == 3 && args[1] != "until" {
-		return d.Errf("%s: '%s' is no word here; write '%s <hash> until <time>'", option, args[1], option)
+		return d.Errf("%s: unexpected '%s'; write '%s <hash> until <time>'", option, args[1], option)
 	}
 	return caddyfileutil.AppendValue(d, list, option, strings.Join(args, " "), check)
 }
 
-// parseJWKS reads where the client's JWK Set is. There is one, for a set has as
-// many keys as its owner likes.
+// parseJWKS reads the location of the client's JWK Set. One is enough, because a
+// set can have many keys.
 func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 	if record.JWKSURI != "" || record.JWKSFile != "" {
 		return d.Errf("duplicate option '%s'", d.Val())

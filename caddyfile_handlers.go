@@ -89,7 +89,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// UnmarshalCaddyfile reads the token for the API behind. Syntax:
+// UnmarshalCaddyfile reads the token for the upstream. Syntax:
 //
 //	forward_token [<header>] {
 //		audience <aud>
@@ -125,7 +125,7 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parseHeaderUp reads a header to set, of which there may be several.
+// parseHeaderUp reads a header to set. The option may be given several times.
 func parseHeaderUp(d *caddyfile.Dispenser, headers *map[string]string) error {
 	var name, value string
 	if !d.Args(&name, &value) || d.NextArg() {
@@ -221,7 +221,7 @@ func parseBearerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 		return nil, err
 	}
 	if realm.Issuer == nil && len(handler.TrustIssuers) == 0 {
-		return nil, h.Errf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", cmp.Or(handler.Realm, defaultRealm))
+		return nil, h.Errf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", cmp.Or(handler.Realm, defaultRealm))
 	}
 	if issuer := realm.Issuer; issuer != nil && len(issuer.Resources) > 0 && len(issuer.Audience)+len(handler.Audience) == 0 {
 		return nil, h.WrapErr(errSeveralAPIs(cmp.Or(handler.Realm, defaultRealm)))

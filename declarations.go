@@ -14,9 +14,9 @@ import (
 // share.
 const usedByForwardToken = "forward_token"
 
-// declarations are what directives add to the app while they are provisioned.
-// Caddy serves the metrics of a configuration from before that, so everything
-// here is guarded, and readers get copies.
+// declarations collects what directives add to the app while they are
+// provisioned. Caddy serves the metrics of a configuration from before that, so
+// everything here is guarded, and readers get copies.
 type declarations struct {
 	mu        sync.Mutex
 	audiences map[string]string
@@ -32,7 +32,7 @@ func (d *declarations) reserveAudience(audience, use string) error {
 	defer d.mu.Unlock()
 	other, used := d.audiences[audience]
 	if used && other != use && (other == usedByForwardToken || use == usedByForwardToken) {
-		return fmt.Errorf("audience '%s' is that of %s and of %s, so tokens of one could be mistaken for the other's; choose another audience", audience, other, use)
+		return fmt.Errorf("audience '%s' is used by %s and by %s, so tokens of one could be mistaken for the other's; choose another audience", audience, other, use)
 	}
 	if d.audiences == nil {
 		d.audiences = make(map[string]string)

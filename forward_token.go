@@ -25,31 +25,31 @@ const (
 	maxGatewayLifetime     = 5 * time.Minute
 )
 
-// ForwardToken gives the API behind a signed identity instead of a header that
-// it must believe: a JWT with `typ` `gateway+jwt`, signed with the keys of the
-// realm's issuer. It has `iss`, `sub` and `client_id`, `aud`, `scope`, `iat`,
-// `exp` (never later than the certificate's), `jti`, the client's claims, and in
-// `client_cert_x5t#S256` the thumbprint of the certificate (SHA-256, base64url),
-// for audit. It is no access token and is not bound to anything.
+// ForwardToken gives the upstream a signed identity that it can verify: a JWT with
+// `typ` `gateway+jwt`, signed with the keys of the realm's issuer. Its claims are
+// `iss`, `sub` and `client_id`, `aud`, `scope`, `iat`, `exp` (never later than the
+// certificate's end), `jti`, the client's claims, and in `client_cert_x5t#S256`
+// the thumbprint of the certificate (SHA-256, base64url), for audit. It is not an
+// access token, and it is not bound to anything.
 //
-// One token serves the requests that a client makes with one certificate until
-// a third of its lifetime is left, so its `jti` does not identify a request. A
-// request that would go without its token is refused with 503.
+// The requests that a client makes with one certificate share a token until a
+// third of its lifetime is left, so its `jti` does not identify a request. If a
+// token cannot be issued, the request is refused with 503.
 type ForwardToken struct {
-	// The request header of the token. `Authorization` has it after `Bearer `,
-	// any other has the token alone. What the caller sends in this header is
-	// removed. Default: `Authorization`.
+	// The request header that carries the token. In `Authorization` the token
+	// follows `Bearer `; any other header has the token alone. The caller's value
+	// of this header is removed. Default: `Authorization`.
 	Header string `json:"header,omitempty"`
 
-	// The audience of the token (`aud`), mandatory. Nothing else may use it: no
-	// issuer, resource or `mtls_bearer` of any realm.
+	// The audience of the token (`aud`). Required. No issuer, resource or
+	// `mtls_bearer` of any realm may use the same one.
 	Audience string `json:"audience"`
 
-	// The scopes that the token may have; it has those of them that the client
-	// is registered for. Default: all that the client is registered for.
+	// The scopes that the token may have. It gets those of them that the client is
+	// registered for. Default: all scopes that the client is registered for.
 	Scopes []string `json:"scopes,omitempty"`
 
-	// How long the token lasts: `1s` to `5m`. Default: `60s`.
+	// The lifetime of the token, from `1s` to `5m`. Default: `60s`.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 }
 
@@ -65,7 +65,7 @@ func checkGatewayLifetime(d caddy.Duration) error {
 	return nil
 }
 
-// check reports what is wrong with the words alone.
+// check returns what is wrong with the configuration, as far as its text shows.
 func (f *ForwardToken) check() error {
 	if f.Header != "" {
 		if err := headerguard.CheckName(f.Header); err != nil {
@@ -73,7 +73,7 @@ func (f *ForwardToken) check() error {
 		}
 	}
 	if f.Audience == "" {
-		return errors.New("it has no audience; name the API behind, by a name that nothing else uses")
+		return errors.New("it has no audience; add one that nothing else uses")
 	}
 	if f.Scopes != nil && len(f.Scopes) == 0 {
 		return errors.New("scopes is an empty list; name a scope or leave it out")
@@ -91,12 +91,12 @@ func (f *ForwardToken) check() error {
 	return nil
 }
 
-// provision makes the minter of a directive's tokens.
+// provision returns the minter of a directive's tokens.
 func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error) {
 	if realm.issuer == nil {
 		return nil, fmt.Errorf("realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", realm.name)
 	}
-	if f.Audience == "" { // check tells, but Validate comes later
+	if f.Audience == "" { // Validate runs only later
 		return nil, f.check()
 	}
 	audience, err := expand(f.Audience)
@@ -117,8 +117,8 @@ func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error)
 	return m, nil
 }
 
-// checkGatewayAudience refuses an audience that other tokens are for: an API
-// that takes those would take these.
+// checkGatewayAudience refuses an audience of access tokens, because an API that
+// accepts those would accept gateway tokens too.
 func (a *App) checkGatewayAudience(audience string) error {
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		issuer := a.Realms[name].issuer
@@ -135,33 +135,33 @@ func (a *App) checkGatewayAudience(audience string) error {
 			taken = "a resource"
 		}
 		if taken != "" {
-			return fmt.Errorf("audience '%s' is %s of realm '%s' too, so its access tokens and these could be mistaken for each other; choose another audience", audience, taken, name)
+			return fmt.Errorf("audience '%s' is also %s of realm '%s', so its access tokens and gateway tokens could be mistaken for each other; choose another audience", audience, taken, name)
 		}
 	}
 	return a.declared.reserveAudience(audience, usedByForwardToken)
 }
 
-// withoutToken ends a request whose token cannot be made. Where nothing is
-// refused, it goes on without an identity.
+// withoutToken ends a request whose token cannot be issued. With report_only, the
+// request is passed on without an identity.
 func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
 	state.reason = validators.Reason(failure.Code)
 	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.clientID()}
 	if h.ReportOnly {
-		line.message = "request goes on without an identity, for its token cannot be made"
+		line.message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)
 		return h.pass(w, r, next)
 	}
 	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
-	line.message, line.errorID = "request refused, for its token cannot be made", refused.ID
+	line.message, line.errorID = "request refused: gateway token unavailable", refused.ID
 	logRefusal(h.realm, r, line)
 	w.Header().Set("Cache-Control", "no-store")
 	maps.Copy(w.Header(), failure.Header) // Retry-After
 	return refused
 }
 
-// tokenFailure is a failure of the issuer as a refusal.
+// tokenFailure returns a failure of the issuer as a refusal.
 func tokenFailure(failure *tokens.Error) *validators.Refusal {
 	return &validators.Refusal{Reason: validators.Reason(failure.Code), Detail: failure.Error()}
 }

@@ -36,7 +36,7 @@ type ForwardedCertificate struct {
 	Header string `json:"header,omitempty"`
 }
 
-var errAnybodyForwards = errors.New("nothing says which proxies may forward, so anybody could; add 'from <cidr>' or 'peer_key <hash>'")
+var errAnybodyForwards = errors.New("no trusted proxy is named; add 'from <cidr>' or 'peer_key <hash>'")
 
 // proxyCertificates is the compiled form of [ForwardedCertificate]: which proxies
 // may forward certificates, and how. It is nil where none may.
@@ -90,7 +90,7 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 		}
 		p.header = textproto.CanonicalMIMEHeaderKey(c.Header)
 		if p.header == p.chainHeader {
-			return nil, fmt.Errorf("header '%s' is the one that the chain is in; name the one of the client's own certificate", c.Header)
+			return nil, fmt.Errorf("header '%s' carries the chain; name the header of the client certificate", c.Header)
 		}
 	}
 	return p, nil
@@ -99,19 +99,19 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 func parseFrom(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil {
 		if address.Zone() != "" {
-			return netip.Prefix{}, errors.New("an address with a zone is any host's of that link; name an address without one, or use peer_key")
+			return netip.Prefix{}, errors.New("an address with a zone can belong to any host on the link; use an address without a zone, or peer_key")
 		}
 		return netip.PrefixFrom(address.Unmap(), address.Unmap().BitLen()), nil
 	}
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return prefix, errors.New("it is neither an address nor a range such as 10.0.0.0/8")
+		return prefix, errors.New("not an address or a range such as 10.0.0.0/8")
 	}
 	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
 	}
 	if prefix.Bits() == 0 {
-		return prefix, errors.New("it is every address there is, so anybody could be anybody; name the proxies' own")
+		return prefix, errors.New("the range covers every address; name the proxies' addresses only")
 	}
 	if masked := prefix.Masked(); masked != prefix {
 		return prefix, fmt.Errorf("the address has more bits than the range; write %s for the range, or %s for the one proxy", masked, prefix.Addr())

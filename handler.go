@@ -18,37 +18,37 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// refusedWord is what a caller learns of every refusal of a certificate.
 const refusedWord = "certificate_refused"
 
-// connectAllow are the methods that a caller may use who tried CONNECT.
+// connectAllow lists the methods that a caller of CONNECT may use instead.
 const connectAllow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 var errTunnel = errors.New("connect_refused")
 
 // Handler admits requests that come with the certificate of a registered
-// client, and tells the API behind who that client is.
+// client, and tells the upstream who that client is.
 //
 // A refused caller gets 401 `certificate_missing` or `certificate_refused`, or
 // 403 `client_not_allowed` or `scope_missing`, through Caddy's error routes.
 // The reason is in the log line `client refused`, which has the same error id
 // as the response.
 //
-// Headers that could pass for an identity are removed from every request,
-// whatever the outcome: `X-Client-ID`, every header that a directive of this
-// plugin sets anywhere in the configuration, and the ones other gateways use
-// (`Client-Cert`, `X-Forwarded-Client-Cert`, `X-SSL-*`, …). `Authorization` is
-// removed only where this directive sets it.
+// Headers that an upstream could mistake for an identity are removed from every
+// request, whatever the outcome: `X-Client-ID`, every header that a directive of
+// this plugin sets anywhere in the configuration, and the headers that other
+// gateways use (`Client-Cert`, `X-Forwarded-Client-Cert`, `X-SSL-*`, …).
+// `Authorization` is removed only where this directive sets it.
 //
-// For a client that is admitted, these placeholders are set; otherwise they
-// are empty:
+// These placeholders are set for an admitted client, and empty otherwise:
 //
 // Placeholder | Description
 // ------------|------------
 // `{http.mtls.client_id}` | The client; also in `{http.auth.user.id}`
 // `{http.mtls.realm}` | The realm
-// `{http.mtls.scope}` | The scopes it is registered for, separated by spaces
+// `{http.mtls.scope}` | The client's scopes, separated by spaces
 // `{http.mtls.credential}` | The kind of credential that matched: `subject`, `san_dns`, `san_uri`, `san_ip`, `san_email`, `thumbprint`, `public_key` or `certificate`
-// `{http.mtls.matched}` | What of the certificate matched; with a wildcard it is not what was declared
+// `{http.mtls.matched}` | The value in the certificate that matched; it differs from the declared one if that is a wildcard
 // `{http.mtls.thumbprint}` | SHA-256 of the certificate in base64url (`x5t#S256`)
 // `{http.mtls.subject}` | The certificate's subject as an RFC 4514 string, in ASCII
 // `{http.mtls.not_after}` | When the certificate expires, as RFC 3339
@@ -58,39 +58,41 @@ type Handler struct {
 	// The realm whose clients are admitted. Default: `default`.
 	Realm string `json:"realm,omitempty"`
 
-	// The clients that may pass; `*` stands for any run of characters.
+	// The clients that are admitted. `*` stands for any run of characters.
 	// Default: every client of the realm.
 	Allow []string `json:"allow,omitempty"`
 
-	// Scopes the client must be registered for, all of them.
+	// The scopes that the client must be registered for, all of them. Default:
+	// none.
 	RequireScope []string `json:"require_scope,omitempty"`
 
-	// Pass requests without a certificate on, without an identity. A
-	// certificate that is refused is still refused. Default: false.
+	// Whether requests without a certificate are passed on without an identity.
+	// A certificate that is not accepted is still refused. Default: false.
 	Optional bool `json:"optional,omitempty"`
 
-	// Refuse nothing; log and count what would have been refused. The request
-	// has an identity only where it would have been admitted. Default: false.
+	// Whether refusals are only logged and counted, and the request passed on. It
+	// has an identity only if it would have been admitted. Default: false.
 	ReportOnly bool `json:"report_only,omitempty"`
 
-	// Request headers to set for the API behind, from name to value, which may
-	// have placeholders. A header whose value comes out empty is removed.
-	// Default: `X-Client-ID` with `{http.mtls.client_id}`.
+	// The request headers to set for the upstream, from name to value. Values may
+	// contain placeholders. A header whose value is empty after expansion is
+	// removed. Default: `X-Client-ID` with `{http.mtls.client_id}`.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
-	// Protected headers that callers may send after all. A trailing `*` stands
-	// for any ending and covers only what other gateways set: `X-Client-ID`, and
-	// a header that another directive of the configuration sets, must be named in
-	// full. A header that this directive sets cannot be kept.
+	// The protected headers that callers may send nevertheless. A trailing `*`
+	// stands for any ending and covers only the headers of other gateways:
+	// `X-Client-ID`, or a header that another directive of the configuration
+	// sets, must be named in full. A header that this directive sets cannot be
+	// kept. Default: none.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
-	// Send the API the certificate of an admitted client: its own in
-	// `Client-Cert`, and in `Client-Cert-Chain` the chain that was verified, the
-	// CA of the trust pool included (RFC 9440). A pin that counts without a
-	// chain has none. Default: false.
+	// Whether the upstream gets the certificate of an admitted client (RFC 9440):
+	// its own certificate in `Client-Cert`, and the verified chain, including the
+	// CA of the trust pool, in `Client-Cert-Chain`. There is no chain if a pin
+	// admitted the client without one. Default: false.
 	ForwardCertificate bool `json:"forward_certificate,omitempty"`
 
-	// Send the API a signed token that says who the client is. Default: none.
+	// The signed token that tells the upstream who the client is. Default: none.
 	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
 
 	app     *App
@@ -117,14 +119,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
 		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().registry) {
-			h.realm.logger.Warn("allow names no client of the realm, so it admits nobody; check the spelling",
-				zap.String("allow", pattern))
+			h.realm.logger.Warn("allow matches no client", zap.String("allow", pattern))
 		}
 	}
 	for _, scope := range h.RequireScope {
 		if _, known := slices.BinarySearch(h.realm.current.Load().registry.Scopes(), scope); !known {
-			h.realm.logger.Warn("require_scope names a scope that no client of the realm is registered for, so it admits nobody; check the spelling",
-				zap.String("require_scope", scope))
+			h.realm.logger.Warn("require_scope matches no client", zap.String("require_scope", scope))
 		}
 	}
 	if h.ForwardToken != nil {
@@ -143,9 +143,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Validate refuses a configuration that could not do what it says.
+// Validate checks the configuration.
 func (h *Handler) Validate() error {
-	// an empty list from a generator must not admit everybody
+	// an empty list, as a generator may write one, must not admit everybody
 	if h.Allow != nil && len(h.Allow) == 0 {
 		return errors.New("mtls_auth: allow is an empty list; name a client, or leave it out to admit every client of the realm")
 	}
@@ -169,7 +169,7 @@ func (h *Handler) Validate() error {
 	}
 	for _, pattern := range h.Allow {
 		if err := checkAllow(pattern); err != nil {
-			return fmt.Errorf("mtls_auth: %w", err)
+			return fmt.Errorf("mtls_auth: allow '%s': %w", pattern, err)
 		}
 	}
 	return nil
@@ -215,8 +215,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.pass(w, r, next)
 	}
 	status, word := outcome(refusal.Reason)
-	// the error says no more than the caller's word: {http.error.message}
-	// often ends up in a body
+	// the error contains only the word for the caller, because
+	// {http.error.message} often ends up in a response body
 	failure := caddyhttp.Error(status, errors.New(word))
 	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: state.presented, clientID: id.clientID(), errorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
@@ -226,7 +226,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return failure
 }
 
-// permit decides whether an authenticated client may pass here.
+// permit returns why this directive does not admit an authenticated client, or
+// nil.
 func (h *Handler) permit(client *clients.Client) *validators.Refusal {
 	if !h.allowed.admits(client.ID) {
 		return &validators.Refusal{
@@ -245,7 +246,7 @@ func (h *Handler) permit(client *clients.Client) *validators.Refusal {
 	return nil
 }
 
-// outcome is the one place where a reason becomes what the caller learns.
+// outcome returns what the caller learns of a refusal. Nothing else decides that.
 func outcome(reason validators.Reason) (status int, word string) {
 	switch reason {
 	case validators.CertificateMissing:
@@ -256,8 +257,8 @@ func outcome(reason validators.Reason) (status int, word string) {
 	return http.StatusUnauthorized, refusedWord
 }
 
-// pass hands the request to the next handler, and hides from caches outside that
-// the response depends on headers which only the upstream sees.
+// pass calls the next handler, and hides from caches outside that the response
+// depends on headers which only the upstream sees.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !h.ForwardCertificate && h.ForwardToken == nil {
 		return next.ServeHTTP(w, r)
@@ -266,7 +267,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	err := next.ServeHTTP(within, r)
 	within.Hide() // the header may not have been sent yet
 	if err != nil {
-		// error routes answer without the writer above, so they are told neither
+		// error routes do not write through the writer above, so they get neither
 		// the certificate nor the token
 		for _, name := range h.upstreamHeaders() {
 			delete(r.Header, name)
@@ -275,11 +276,12 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	return err
 }
 
-// refuseTunnel refuses CONNECT, whoever comes with it, unless it asks for a
-// WebSocket (RFC 8441, RFC 9220), which reverse_proxy makes a GET. Of any other
-// it writes the body to the API as it is: to an API that takes CONNECT for a
-// request without a body, that is the caller's next request, with any headers.
-// The body goes, for an error route may proxy the request too.
+// refuseTunnel refuses CONNECT, even from admitted clients, unless it opens a
+// WebSocket (RFC 8441, RFC 9220), which reverse_proxy turns into a GET. With any
+// other CONNECT, reverse_proxy writes the body to the upstream as it is. An
+// upstream that ignores the body of a CONNECT then reads it as the caller's next
+// request, with any headers. refuseTunnel also drops the body, because an error
+// route may proxy the request too.
 func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodConnect || headerguard.OpensWebSocket(r) {
 		return nil
@@ -291,14 +293,14 @@ func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
 	return failure
 }
 
-// allowList is a compiled `allow` option; without entries it admits every client.
+// allowList is a compiled `allow` option. Without entries it admits every client.
 type allowList struct {
 	exact     map[string]struct{}
 	wildcards []wildcard
 }
 
-// wildcard is a pattern cut at its asterisks, each of which stands for any run
-// of characters.
+// wildcard is a pattern, split at its asterisks, each of which stands for any
+// run of characters.
 type wildcard []string
 
 func newAllowList(patterns []string) allowList {
@@ -313,6 +315,7 @@ func newAllowList(patterns []string) allowList {
 	return list
 }
 
+// admits reports whether the list admits the client with this id.
 func (l allowList) admits(id string) bool {
 	if len(l.exact) == 0 && len(l.wildcards) == 0 {
 		return true
@@ -323,6 +326,7 @@ func (l allowList) admits(id string) bool {
 	return slices.ContainsFunc(l.wildcards, func(w wildcard) bool { return w.matches(id) })
 }
 
+// admitsAny reports whether the list admits a client of the registry.
 func (l allowList) admitsAny(registry *clients.Registry) bool {
 	for id := range l.exact {
 		if registry.Client(id) != nil {
@@ -356,15 +360,13 @@ func (w wildcard) matches(id string) bool {
 	return true
 }
 
+// checkAllow returns why the pattern can match no client id, or nil.
 func checkAllow(pattern string) error {
 	plain := strings.ReplaceAll(pattern, "*", "")
 	if plain == "" && pattern != "" {
 		return nil
 	}
-	if err := clients.CheckID(plain); err != nil {
-		return fmt.Errorf("allow '%s': %w", pattern, err)
-	}
-	return nil
+	return clients.CheckID(plain)
 }
 
 // Interface guards

@@ -22,31 +22,32 @@ const (
 	clientCertChainHeader = "Client-Cert-Chain"
 )
 
-// identityHeaders are the headers in which a directive tells the API behind who
-// the client is, and those that callers may not send to it.
+// identityHeaders are the headers in which a directive tells the upstream who the
+// client is, and the headers that callers may not send.
 type identityHeaders struct {
 	headers []headerTemplate
 	own     headerguard.Guard // what the directive sets or reads
-	// protected returns own, what any directive of the configuration sets, and
-	// what other gateways set. It is compiled at the first request, because only
-	// then have all directives been provisioned.
+	// protected guards the headers in own, those that any directive of the
+	// configuration sets, and those of other gateways. It is compiled at the first
+	// request, because only then have all directives been provisioned.
 	protected func() headerguard.Guard
 }
 
+// headerTemplate is a header of header_up, with a value to expand.
 type headerTemplate struct{ name, value string }
 
-// checkIdentityHeaders reports what is wrong with header_up and keep_header.
+// checkIdentityHeaders returns what is wrong with header_up and keep_header.
 func checkIdentityHeaders(headerUp map[string]string, keep []string) error {
-	set, err := checkHeaderUp(headerUp)
+	names, err := checkHeaderUp(headerUp)
 	if err != nil {
 		return err
 	}
-	return checkKeepHeader(keep, set)
+	return checkKeepHeader(keep, names)
 }
 
-// checkHeaderUp reports what is wrong with header_up, and returns the headers
-// that are set.
-func checkHeaderUp(headerUp map[string]string) (set []string, err error) {
+// checkHeaderUp returns the names of the headers that header_up sets, or what is
+// wrong with it.
+func checkHeaderUp(headerUp map[string]string) (names []string, err error) {
 	for name, value := range headerUp {
 		if err := headerguard.CheckName(name); err != nil {
 			return nil, fmt.Errorf("header_up: %w", err)
@@ -54,30 +55,30 @@ func checkHeaderUp(headerUp map[string]string) (set []string, err error) {
 		if value == "" {
 			return nil, fmt.Errorf("header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
 		}
-		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
-			return nil, fmt.Errorf("header_up sets '%s' and '%s', which are one name to many servers; keep one", set[i], name)
+		if i := slices.IndexFunc(names, headerguard.NewNames(name).Contains); i >= 0 {
+			return nil, fmt.Errorf("header_up sets '%s' and '%s', which many servers treat as one header; keep one", names[i], name)
 		}
-		set = append(set, name)
+		names = append(names, name)
 	}
-	if len(set) == 0 {
-		set = []string{defaultIdentityHeader}
+	if len(names) == 0 {
+		names = []string{defaultIdentityHeader}
 	}
-	return set, nil
+	return names, nil
 }
 
-// checkKeepHeader reports what is wrong with keep_header beside the headers that
-// are set.
-func checkKeepHeader(keep, set []string) error {
+// checkKeepHeader returns what is wrong with keep_header in a directive that sets
+// the headers in own.
+func checkKeepHeader(keep, own []string) error {
 	for _, name := range keep {
-		if err := headerguard.CheckKept(name, set); err != nil {
+		if err := headerguard.CheckKept(name, own); err != nil {
 			return fmt.Errorf("keep_header: %w", err)
 		}
 	}
 	return nil
 }
 
-// checkProxyHeadersKept refuses to keep a header that the realm takes certificates
-// from.
+// checkProxyHeadersKept returns an error if keep_header names a header from which
+// the realm takes certificates.
 func checkProxyHeadersKept(realm *Realm, keep []string) error {
 	for _, name := range realm.proxyCertificates.headerNames() {
 		if headerguard.NewNames(keep...).Contains(name) {
@@ -87,10 +88,10 @@ func checkProxyHeadersKept(realm *Realm, keep []string) error {
 	return nil
 }
 
-// compileHeaders prepares header_up and keep_header. The directive also sets the
-// headers in forwarded, and the realm reads those in read. X-Client-ID is
-// protected in any case: an upstream may read it although nothing sets it.
-func (h *identityHeaders) compileHeaders(declared *declarations, headerUp map[string]string, keep, forwarded, read []string) {
+// compileHeaders compiles header_up and keep_header. The directive also sets the
+// headers in upstream, and the realm reads those in proxy. X-Client-ID is always
+// protected, because an upstream may read it although no directive sets it.
+func (h *identityHeaders) compileHeaders(declared *declarations, headerUp map[string]string, keep, upstream, proxy []string) {
 	if len(headerUp) == 0 {
 		headerUp = map[string]string{defaultIdentityHeader: clientIDPlaceholder}
 	}
@@ -99,16 +100,16 @@ func (h *identityHeaders) compileHeaders(declared *declarations, headerUp map[st
 		set = append(set, name)
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
 	}
-	own := slices.Concat(set, forwarded, read)
+	own := slices.Concat(set, upstream, proxy)
 	h.own = headerguard.Only(own...)
-	declared.addHeaders(slices.Concat(set, forwarded))
+	declared.addHeaders(slices.Concat(set, upstream))
 	h.protected = sync.OnceValue(func() headerguard.Guard {
 		return headerguard.New(own, append(declared.allHeaders(), defaultIdentityHeader), keep)
 	})
 }
 
-// stripProtected removes what a caller may not send. It comes before anything can fail,
-// so that no error route sees a forged name.
+// stripProtected removes the headers that a caller may not send. It is called
+// before anything can fail, so that no error route sees a forged header.
 func (h *identityHeaders) stripProtected(state *requestState, r *http.Request) {
 	if state.stripped {
 		h.own.Strip(r)
@@ -118,7 +119,7 @@ func (h *identityHeaders) stripProtected(state *requestState, r *http.Request) {
 	state.stripped = true
 }
 
-// setIdentity tells the API behind whom the state has admitted.
+// setIdentity sets the headers of header_up for the client that was admitted.
 func (h *identityHeaders) setIdentity(state *requestState, r *http.Request) {
 	for _, header := range h.headers {
 		value := state.clientID()
@@ -133,8 +134,8 @@ func (h *identityHeaders) setIdentity(state *requestState, r *http.Request) {
 	}
 }
 
-// upstreamHeaders returns the headers in which the upstream gets certificate and
-// token.
+// upstreamHeaders returns the names of the headers in which the upstream gets the
+// certificate and the token.
 func (h *Handler) upstreamHeaders() []string {
 	var names []string
 	if h.ForwardCertificate {
@@ -146,24 +147,25 @@ func (h *Handler) upstreamHeaders() []string {
 	return names
 }
 
-// checkUpstreamHeaders adds to the headers that are set those of certificate and
-// token, unless one would be set twice.
-func (h *Handler) checkUpstreamHeaders(set []string) ([]string, error) {
+// checkUpstreamHeaders returns the names of all headers that the directive sets:
+// names, which header_up sets, and those of the certificate and the token. None
+// may be set twice.
+func (h *Handler) checkUpstreamHeaders(names []string) ([]string, error) {
 	if h.ForwardToken != nil {
 		if err := h.ForwardToken.check(); err != nil {
 			return nil, fmt.Errorf("forward_token: %w", err)
 		}
 	}
 	for _, name := range h.upstreamHeaders() {
-		if i := slices.IndexFunc(set, headerguard.NewNames(name).Contains); i >= 0 {
-			return nil, fmt.Errorf("header '%s' is that of forward_certificate or forward_token, and it is set as '%s' already; choose another name for one of the two", name, set[i])
+		if i := slices.IndexFunc(names, headerguard.NewNames(name).Contains); i >= 0 {
+			return nil, fmt.Errorf("header '%s' of forward_certificate or forward_token is already set as '%s'; choose another name for one of the two", name, names[i])
 		}
-		set = append(set, name)
+		names = append(names, name)
 	}
-	return set, nil
+	return names, nil
 }
 
-// setUpstreamHeaders tells the upstream the certificate and the token of an
+// setUpstreamHeaders sets the headers of the certificate and the token of an
 // admitted client.
 func (h *Handler) setUpstreamHeaders(header http.Header, id identity, token string) {
 	if h.ForwardCertificate {

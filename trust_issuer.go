@@ -152,7 +152,7 @@ func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 	issuer := h.realm.issuer
 	switch {
 	case issuer == nil && len(h.TrustIssuers) == 0:
-		return fmt.Errorf("realm '%s' has no issuer, so there are no tokens of it; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
+		return fmt.Errorf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
 	case issuer == nil && len(h.Audience) > 0:
 		return fmt.Errorf("audience is about the tokens of realm '%s', which has no issuer; put it into trust_issuer", h.realm.name)
 	case issuer != nil:

@@ -104,11 +104,11 @@ func CheckName(name string) error {
 	case len(name) > maxName:
 		return fmt.Errorf("header name %.40q… is longer than %d characters", name, maxName)
 	case !httpguts.ValidHeaderFieldName(name):
-		return fmt.Errorf("%q is no header name; use letters, digits and hyphens", name)
+		return fmt.Errorf("%q is not a header name; use letters, digits and hyphens", name)
 	case connectionHeaders.Contains(name):
 		return fmt.Errorf("header '%s' belongs to the connection; choose another name", name)
 	case proxyHeaders.Contains(name):
-		return fmt.Errorf("reverse_proxy sets header '%s' to something else; choose another name", name)
+		return fmt.Errorf("reverse_proxy overwrites header '%s'; choose another name", name)
 	}
 	return nil
 }
@@ -121,11 +121,11 @@ func CheckKept(name string, set []string) error {
 		return err
 	}
 	if strings.Contains(beginning, "*") {
-		return fmt.Errorf("header '%s' has a * that is not at its end, where alone it stands for any ending; write the names out", name)
+		return fmt.Errorf("header '%s' has a * that is not at the end; write out the names", name)
 	}
 	kept := NewNames(name)
 	if i := slices.IndexFunc(set, kept.Contains); i >= 0 {
-		return fmt.Errorf("header '%s' is set for the API behind, so what the caller sends in it cannot be kept; remove one of the two", set[i])
+		return fmt.Errorf("header '%s' is set by this directive, so the caller's value cannot be kept; remove one of the two", set[i])
 	}
 	return nil
 }

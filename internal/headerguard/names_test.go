@@ -207,8 +207,8 @@ func (b *endingBody) Close() error {
 func TestCheckHeaderName(t *testing.T) {
 	for name, want := range map[string]string{
 		"X-Client-ID": "", "x": "", "X_Client": "", "X.Client": "", "X!#$%&'*+^`|~": "",
-		"": "is empty", "X Client": "is no header name", "X:Client": "is no header name", "X-Clïent": "is no header name", "X\r\nY": "is no header name", "X\x00": "is no header name",
-		"X-Forwarded-For": "reverse_proxy sets", "x_forwarded_host": "reverse_proxy sets", "X-FORWARDED-PROTO": "reverse_proxy sets",
+		"": "is empty", "X Client": "is not a header name", "X:Client": "is not a header name", "X-Clïent": "is not a header name", "X\r\nY": "is not a header name", "X\x00": "is not a header name",
+		"X-Forwarded-For": "reverse_proxy overwrites", "x_forwarded_host": "reverse_proxy overwrites", "X-FORWARDED-PROTO": "reverse_proxy overwrites",
 		"Connection": "belongs to the connection", "connection": "belongs to the connection", "Content_Length": "belongs to the connection", "TE": "belongs to the connection",
 		"Trailer": "belongs to the connection", "transfer-encoding": "belongs to the connection", "Upgrade": "belongs to the connection", "Host": "belongs to the connection",
 		"Keep-Alive": "belongs to the connection", "Proxy-Connection": "belongs to the connection", "Expect": "belongs to the connection", "Alt-Svc": "belongs to the connection",
@@ -227,7 +227,7 @@ func TestCheckKeptName(t *testing.T) {
 	for name, want := range map[string]string{
 		"Client-Cert": "", "X-Ssl-*": "", "X-Consumer-Username": "", "X-Client-ID-Old": "", "X-Ten": "", "X-Client-I": "",
 		"X-Client-ID": "header 'X-Client-ID' is set", "x_client_id": "header 'X-Client-ID' is set", "X-*": "header 'X-Client-ID' is set", "X-T*": "header 'X-Tenant' is set",
-		"*": "is empty", "**": "has a * that is not at its end", "X-*-Dn": "has a * that is not at its end", "X Y": "is no header name", "Connection": "belongs to the connection", "Connection*": "belongs to the connection",
+		"*": "is empty", "**": "has a * that is not at the end", "X-*-Dn": "has a * that is not at the end", "X Y": "is not a header name", "Connection": "belongs to the connection", "Connection*": "belongs to the connection",
 	} {
 		switch err := CheckKept(name, set); {
 		case want == "" && err != nil:

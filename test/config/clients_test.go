@@ -116,7 +116,7 @@ func TestLoadRealm(t *testing.T) {
 		{"unknown member", `"partners":{"client":[]}`, []string{`unknown field "client"`}},
 		{"revocation without a source", `"partners":{"revocation":{}}`, []string{"realm 'partners': revocation: it names no source; add crl, ocsp or deny"}},
 		{"CRL without a trust pool", `"partners":{"revocation":{"crl":["a.crl"]}}`, []string{"realm 'partners': revocation: crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone"}},
-		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file /nonexistent/deny: ", "no such file"}},
+		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file: ", "no such file"}},
 		{"unset deny file", `"partners":{"revocation":{"deny":"{env.MTLS_TEST_UNSET}"}}`, []string{"realm 'partners': revocation: deny '{env.MTLS_TEST_UNSET}': "}},
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},

@@ -320,7 +320,7 @@ func TestForwardTokenWithoutKeys(t *testing.T) {
 				if r.Upstream.Hits.Load() != hits || got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("Retry-After") == "" || strings.Contains(got.Body, "storage") {
 					t.Errorf("without keys: %q %v", got.Body, got.Header)
 				}
-				entry := r.Logs.Wait(t, "a refusal without keys", func(e rig.LogEntry) bool { return e.Str("msg") == "request refused, for its token cannot be made" })
+				entry := r.Logs.Wait(t, "a refusal without keys", func(e rig.LogEntry) bool { return e.Str("msg") == "request refused: gateway token unavailable" })
 				if entry.Str("reason") != "temporarily_unavailable" || entry.Str("client_id") != "billing.partner" || !strings.Contains(entry.Str("detail"), "storage") || entry.Str("error_id") == "" {
 					t.Errorf("the log line is %v", entry)
 				}
@@ -354,5 +354,5 @@ func TestForwardTokenIsNoAccessToken(t *testing.T) {
 		return fmt.Sprintf("https://api.test:@HTTPS@ {\n\timport mtls\n\tmtls_auth {\n\t\tforward_token {\n\t\t\taudience %s\n\t\t}\n\t}\n\treverse_proxy @UP@\n}\n", audience)
 	}
 	err := r.Load(forwardTokenRealm(t, ""), site("https://auth.test"))
-	testtool.WantError(t, err, "mtls_auth: forward_token: audience 'https://auth.test' is the issuer of realm 'default' too, so its access tokens and these could be mistaken for each other; choose another audience")
+	testtool.WantError(t, err, "mtls_auth: forward_token: audience 'https://auth.test' is also the issuer of realm 'default', so its access tokens and gateway tokens could be mistaken for each other; choose another audience")
 }
