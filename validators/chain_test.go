@@ -168,7 +168,7 @@ func TestVerifyLoops(t *testing.T) {
 	})
 }
 
-func TestB5OnlyTheLeafCounts(t *testing.T) {
+func TestOnlyTheLeafIdentifies_B5(t *testing.T) {
 	root := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, root)
 	victim := testpki.MustIssue(t, sub, testpki.CommonName("victim"))
@@ -190,7 +190,7 @@ func TestB5OnlyTheLeafCounts(t *testing.T) {
 	mustVerify(t, pool, other, victim.Cert, sub.Cert)
 }
 
-func TestB9SameSubjectFromTwoCAs(t *testing.T) {
+func TestIssuedByTellsCAsWithOneSubjectApart_B9(t *testing.T) {
 	first, second := testpki.MustCA(t, testpki.CommonName("First")), testpki.MustCA(t, testpki.CommonName("Second"))
 	sub := testpki.MustIntermediate(t, first)
 	leaf, twin := testpki.MustIssue(t, sub), testpki.MustIssue(t, second)

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// TestB8_OpaqueValuesAreNoText: a value that is no string is compared by its
+// TestOpaqueValuesAreNotText_B8: a value that is no string is compared by its
 // encoding. That can be printable too, and then a string of the same octets is
 // still another value.
-func TestB8_OpaqueValuesAreNoText(t *testing.T) {
+func TestOpaqueValuesAreNotText_B8(t *testing.T) {
 	cn := attr("CN", "x").Type
 	// its tag is the letter a, and its length the exclamation mark
 	opaque := asn1.RawValue{Class: asn1.ClassApplication, Tag: 1, IsCompound: true, Bytes: []byte(strings.Repeat("x", '!'))}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-func TestB8_DNComparedAsParsedRDNSequence(t *testing.T) {
+func TestDNIsComparedAsParsedRDNSequence_B8(t *testing.T) {
 	declared := mustDeclare(t, "CN=client,OU=production,O=company")
 	o, ou, cn := attr("O", "company"), attr("OU", "production"), attr("CN", "client")
 	for name, c := range map[string]struct {
@@ -62,7 +62,7 @@ func TestB8_DNComparedAsParsedRDNSequence(t *testing.T) {
 	}
 }
 
-func TestB8_NamesThatNeverMatch(t *testing.T) {
+func TestNamesThatNeverMatch_B8(t *testing.T) {
 	surplus := encodedRDNSET{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: attr("CN", "a").Value, Surplus: attr("CN", "b").Value}}
 	constructed := encodedRDNSET{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, IsCompound: true, Bytes: []byte("\x0c\x01a")}}}
 	many := encodedRDNSET{attr("CN", "a")}
@@ -124,7 +124,7 @@ func repeatRDN(r encodedRDNSET, n int) (rdns []encodedRDNSET) {
 }
 
 // RFC 8705 §2.1 leaves the comparison to us; it has to be predictable.
-func TestR4_SubjectComparison(t *testing.T) {
+func TestSubjectComparison_R4(t *testing.T) {
 	same := [][2]string{
 		{"Client", "cLIENT"}, {"a  b", " a b "}, {"Ärger", "ÄRGER"}, {"a\u0308", "Ä"}, {"ΣΊΣΥΦΟΣ", "Σίσυφος"}, {"Я", "я"}, {"Ⴀ", "ⴀ"}, {"ẞ", "ß"},
 		{"\u212a", "k"}, {"\u212b", "å"}, {"\u2126", "ω"}, {"J\u030c", "\u01f0"}, {"\u0399\u0308\u0301", "\u0390"}, {"\u1fd3", "\u0390"}, {"ǻ", "Å\u0301"}, {"가", "\u1100\u1161"}, {"\u0130", "i\u0307"},

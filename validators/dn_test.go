@@ -235,7 +235,7 @@ func TestDNDeclaredErrors(t *testing.T) {
 	}
 }
 
-func TestA7_FormatDNIsOnePrintableLine(t *testing.T) {
+func TestFormatDNIsOnePrintableLine_A7(t *testing.T) {
 	long := rawName(encodedRDNSET{attr("CN", "a"+strings.Repeat("ä", 1500))})
 	for name, c := range map[string]struct {
 		raw  []byte

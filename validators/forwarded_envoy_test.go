@@ -138,7 +138,7 @@ func TestForwardEnvoyMalformed(t *testing.T) {
 }
 
 // In an APPEND list the first elements are what the proxy's client sent.
-func TestA9EnvoyFirstElementIsNotTrusted(t *testing.T) {
+func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
 	for _, sent := range []string{
 		envoyElement(victim),
@@ -169,7 +169,7 @@ func TestA9EnvoyFirstElementIsNotTrusted(t *testing.T) {
 }
 
 // Two lines: a proxy that adds its own does not vouch for the other.
-func TestA9SecondHeaderIsRefused(t *testing.T) {
+func TestSecondForwardedHeaderIsRefused_A9(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
 	for _, f := range forwardFormats {
 		first, _ := forward(f, victim)
@@ -184,7 +184,7 @@ func TestA9SecondHeaderIsRefused(t *testing.T) {
 }
 
 // Envoy does not quote names, so the names of a certificate can hold elements.
-func TestA9EnvoyNamesCannotAddElements(t *testing.T) {
+func TestEnvoyNamesCannotAddElements_A9(t *testing.T) {
 	victim := testpki.MustSelfSigned(t).Cert
 	forged := `Cert=` + envoyEscape(toPEM(victim))
 	san := func(tag int, texts ...string) testpki.Option {

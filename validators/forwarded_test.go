@@ -145,7 +145,7 @@ func TestForwardRoundTrip(t *testing.T) {
 	}
 }
 
-func TestForwardNone(t *testing.T) {
+func TestNoForwardedCertificate(t *testing.T) {
 	for _, f := range forwardFormats {
 		for _, none := range [][]string{nil, {}} {
 			_, err := f.Parse(none, []string{rfc9440ClientCertChain})
@@ -170,7 +170,7 @@ func TestForwardNone(t *testing.T) {
 	}
 }
 
-func TestForwardBounds(t *testing.T) {
+func TestForwardedSizeIsBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t).Cert
 	for _, f := range forwardFormats {
 		values, chainValues := forward(f, leaf)
@@ -198,7 +198,7 @@ func TestForwardBounds(t *testing.T) {
 	}
 }
 
-func TestForwardCertificateItself(t *testing.T) {
+func TestForwardedCertificateIsParsedStrictly(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t).Cert
 	for name, test := range map[string]struct {
 		der []byte
@@ -378,7 +378,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 	}
 }
 
-func TestB5OnlyTheFirstForwardedCertificateIsTheClients(t *testing.T) {
+func TestOnlyTheFirstForwardedCertificateIsTheClients_B5(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
 	for _, f := range []ForwardFormat{ForwardRFC9440, ForwardEnvoy, ForwardAWSALB} {
 		values, chainValues := forward(f, own, victim)

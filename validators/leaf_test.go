@@ -28,7 +28,7 @@ func wantRefusal(t *testing.T, got *Refusal, reason Reason, why string) {
 	}
 }
 
-func TestB6PKILeafAndPinnedLeaf(t *testing.T) {
+func TestCAsAndServersPassOnlyAsPins_B6(t *testing.T) {
 	root := testpki.MustCA(t)
 	// What `openssl req -x509` makes: a CA without any key usage.
 	pinned := testpki.MustSelfSigned(t, testpki.IsCA(true), testpki.KeyUsage(0), testpki.NoEKU()).Cert

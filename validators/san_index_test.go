@@ -20,7 +20,7 @@ func overlaps[V any](ix *NameIndex[V], n Name) bool {
 	return len(overlapping(ix, n)) > 0
 }
 
-func TestB10OverlapsAreFound(t *testing.T) {
+func TestOverlappingNamesAreFound_B10(t *testing.T) {
 	for _, test := range []struct {
 		kind NameKind
 		a, b string

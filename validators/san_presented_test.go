@@ -83,7 +83,7 @@ func TestLookupOfARealCertificate(t *testing.T) {
 	wantLookup(t, &none, leaf)
 }
 
-func TestR5B7EachKindOnlyWithItsOwn(t *testing.T) {
+func TestNamesMatchOnlyTheirOwnKind_B7_R5(t *testing.T) {
 	kinds := []NameKind{NameDNS, NameURI, NameIP, NameEmail}
 	declared := map[NameKind]string{NameDNS: "*.example.com", NameURI: "a.example.com:x", NameIP: "65.46.98.99", NameEmail: "a@b.example.com"}
 	octets := map[NameKind]string{NameDNS: "a.example.com", NameURI: "a.example.com:x", NameIP: "A.bc", NameEmail: "a@b.example.com"}
@@ -103,7 +103,7 @@ func TestR5B7EachKindOnlyWithItsOwn(t *testing.T) {
 	}
 }
 
-func TestR24B7WildcardsOfACertificateMatchNothing(t *testing.T) {
+func TestWildcardsOfACertificateMatchNothing_B7_R24(t *testing.T) {
 	dns := indexOf(t, NameDNS, "a.example.com", "*.example.com")
 	uri := indexOf(t, NameURI, "spiffe://prod.example/ns/a", "spiffe://prod.example/ns/*", "spiffe://prod.example/**", "https://example.com/*")
 	for _, s := range []string{"*.example.com", "*", "*.com", "**.example.com", "a*.example.com", "*a.example.com"} {
@@ -115,7 +115,7 @@ func TestR24B7WildcardsOfACertificateMatchNothing(t *testing.T) {
 	wantLookup(t, indexOf(t, NameEmail, "a@example.com"), sanLeaf(t, san(NameEmail, "*@example.com")))
 }
 
-func TestR6IPComparedInBinary(t *testing.T) {
+func TestIPAddressesAreComparedInBinary_R6(t *testing.T) {
 	v4, v6 := string([]byte{192, 0, 2, 1}), "\x20\x01\x0d\xb8"+strings.Repeat("\x00", 11)+"\x01"
 	mapped := strings.Repeat("\x00", 10) + "\xff\xff" + v4
 	ix := indexOf(t, NameIP, "192.0.2.1", "2001:0DB8::0:1", "::c000:201", "0:0:0:0:0:0:0:1")
@@ -219,7 +219,7 @@ func TestNamesOfUnmatchableExtensions(t *testing.T) {
 	wantLookup(t, ix, &x509.Certificate{})
 }
 
-func TestB12SVID(t *testing.T) {
+func TestSVID_B12(t *testing.T) {
 	const id = "spiffe://prod.example/ns/billing/sa/pay"
 	ca := testpki.MustCA(t)
 	for name, test := range map[string]struct {

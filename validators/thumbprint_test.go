@@ -46,7 +46,7 @@ func spellings(t testing.TB, digits string) map[string]string {
 	}
 }
 
-func TestB11Thumbprint(t *testing.T) {
+func TestThumbprintSpellings_B11(t *testing.T) {
 	for _, digits := range []string{sha1Hex, sha256Hex} {
 		for name, text := range spellings(t, digits) {
 			got, err := ParseThumbprint(text)
@@ -61,7 +61,7 @@ func TestB11Thumbprint(t *testing.T) {
 	}
 }
 
-func TestB11ParseSHA256(t *testing.T) {
+func TestParseSHA256_B11(t *testing.T) {
 	for name, text := range spellings(t, sha256Hex) {
 		if got, err := ParseSHA256(text); err != nil || hex.EncodeToString(got[:]) != sha256Hex {
 			t.Errorf("%s: read as %x, error %v", name, got, err)
@@ -75,7 +75,7 @@ func TestB11ParseSHA256(t *testing.T) {
 	}
 }
 
-func TestB11HashOfNothing(t *testing.T) {
+func TestHashOfEmptyInputIsRefused_B11(t *testing.T) {
 	for _, test := range []struct{ digits, why string }{
 		{"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "hash of empty input"},
 		{"da39a3ee5e6b4b0d3255bfef95601890afd80709", "hash of empty input"},
@@ -93,7 +93,7 @@ func TestB11HashOfNothing(t *testing.T) {
 	}
 }
 
-func TestB11WrongThumbprint(t *testing.T) {
+func TestInvalidThumbprints_B11(t *testing.T) {
 	md, s384, s512 := md5.Sum([]byte("x")), sha512.Sum384([]byte("x")), sha512.Sum512([]byte("x"))
 	for name, test := range map[string]struct{ text, why string }{
 		"empty":                  {"", "empty"},

@@ -89,7 +89,7 @@ func TestFile(t *testing.T) {
 	w.look(0, "")
 }
 
-func TestFileThatFails(t *testing.T) {
+func TestFileErrors(t *testing.T) {
 	w := watch(t, "one")
 	w.look(0, "one")
 	w.write(strings.Repeat("x", 17))

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestFileThatBecomesAPipe: a pipe that takes the place of the file after the
+// TestFileThatBecomesAPipeIsRefused: a pipe that takes the place of the file after the
 // look at it is not waited for.
-func TestFileThatBecomesAPipe(t *testing.T) {
+func TestFileThatBecomesAPipeIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)

@@ -98,9 +98,9 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestURLHonoursTheServer: what the server says of how long the document may
+// TestURLHonorsTheServersFreshness: what the server says of how long the document may
 // be kept counts within bounds.
-func TestURLHonoursTheServer(t *testing.T) {
+func TestURLHonorsTheServersFreshness(t *testing.T) {
 	p := newPage(t, nil)
 	for said, want := range map[string]time.Duration{
 		"max-age=600": 10 * time.Minute, "max-age=1": time.Minute, "no-store": time.Minute,
@@ -123,9 +123,9 @@ func TestURLJitter(t *testing.T) {
 	p.wantDue(p.refresh("one", false, "500"), 4500*time.Millisecond)
 }
 
-// TestURLStaysAsItWas: nothing that goes wrong makes the copy go away, and the
+// TestURLKeepsItsCopyOnFailure: nothing that goes wrong makes the copy go away, and the
 // pause between two attempts grows up to a bound.
-func TestURLStaysAsItWas(t *testing.T) {
+func TestURLKeepsItsCopyOnFailure(t *testing.T) {
 	refused := ""
 	p := newPage(t, func(c *URLConfig) {
 		c.Accept = func(content []byte) error {
@@ -187,8 +187,8 @@ func TestURLAskSoon(t *testing.T) {
 	}
 }
 
-// TestURLOneFlight: however many want the document, it is fetched once.
-func TestURLOneFlight(t *testing.T) {
+// TestURLFetchesOnceAtATime: however many want the document, it is fetched once.
+func TestURLFetchesOnceAtATime(t *testing.T) {
 	synctest.Test(t, testURLOneFlight)
 }
 
@@ -239,7 +239,7 @@ func testURLOneFlight(t *testing.T) {
 	}
 }
 
-func TestURLEndsInTime(t *testing.T) {
+func TestURLFetchTimesOut(t *testing.T) {
 	s, transport := server(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
@@ -296,9 +296,9 @@ func TestNewURL(t *testing.T) {
 	}
 }
 
-// TestURLThatPanics: what a server sends ends nothing, whatever it does to those
+// TestURLFetchThatPanicsIsAFailure: what a server sends ends nothing, whatever it does to those
 // who read it, and the copy stays.
-func TestURLThatPanics(t *testing.T) {
+func TestURLFetchThatPanicsIsAFailure(t *testing.T) {
 	p := newPage(t, func(config *URLConfig) {
 		config.Accept = func(content []byte) error {
 			if string(content) == "bad" {

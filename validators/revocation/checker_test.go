@@ -17,7 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-func TestRevocationSources(t *testing.T) {
+func TestCheckerCombinesSources(t *testing.T) {
 	const a, b = "http://a", "http://b"
 	crlRevoked := func(p *pki) *CRLSet { return p.crls(crlRevokes(1, p.leaf.Cert)) }
 	crlGood := func(p *pki) *CRLSet { return p.crls() }
@@ -123,7 +123,7 @@ func TestRevocationSources(t *testing.T) {
 	}
 }
 
-func TestD8NoVerifiedChainIsRefused(t *testing.T) {
+func TestChainThatIsNotVerifiedIsRefused_D8(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		for _, config := range []Config{{}, {CRLs: true}, {OCSP: []string{"a"}}, {CRLs: true, AllowUnavailable: true}} {
 			c := p.checker(config)
@@ -139,7 +139,7 @@ func TestD8NoVerifiedChainIsRefused(t *testing.T) {
 }
 
 // No address of a certificate is asked, whether or not its chain has verified.
-func TestC5NoAddressOfACertificateIsAsked(t *testing.T) {
+func TestAddressesInCertificatesAreNotAsked_C5(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		leaf := p.issue(testpki.Template(func(c *x509.Certificate) {
 			c.OCSPServer = []string{"http://169.254.169.254/ocsp"}
@@ -192,7 +192,7 @@ func TestDenyListComesFirst(t *testing.T) {
 	})
 }
 
-func TestRevocationVerdictHoldsUntilTheEarliestNextUpdate(t *testing.T) {
+func TestVerdictHoldsUntilTheEarliestNextUpdate(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		c := p.checker(Config{CRLs: true})
 		before := c.Generation()
@@ -235,7 +235,7 @@ func TestRevocationDetailIsFitForALog(t *testing.T) {
 	})
 }
 
-func TestRevocationCheckerIsSafeForConcurrentUse(t *testing.T) {
+func TestCheckerIsSafeForConcurrentUse(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		c := p.checker(Config{CRLs: true, OCSP: []string{"a", "b"}, AllowUnavailable: true})
 		var leaves []*testpki.Leaf

@@ -20,7 +20,7 @@ func (w *crlWorld) look(after time.Duration) CRLState {
 
 // What is still being written is not shouted about, and a file that is readable
 // and has not changed is fresh.
-func TestCRLSourceFileIsWritten(t *testing.T) {
+func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 	ca := testpki.MustCA(t)
 	good, next := makeCRL(t, ca, now), makeCRL(t, ca, now, crlNumber(2))
 	w := newCRLWorld(t, nil, "a.crl")
@@ -75,7 +75,7 @@ func TestCRLSourceFileIsWritten(t *testing.T) {
 }
 
 // What has been verified, and what has not, counts in the next configuration.
-func TestCRLSourceTakesOverWhatIsProven(t *testing.T) {
+func TestCRLSourceTakesOverVerifiedAndUnverified(t *testing.T) {
 	ca, forger := testpki.MustCA(t), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
 	genuine := makeCRL(t, ca, now, crlNumber(5), crlRevokes(1, leaf), crlDates(now, now.Add(24*time.Hour)))
@@ -128,7 +128,7 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 }
 
 // The end of a CRL that anybody may have made is not what operators are told.
-func TestCRLSourceTellsTheEndOfWhatIsProven(t *testing.T) {
+func TestCRLStatesShowNextUpdateOfVerifiedCRLs(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
 	end := now.Add(24 * time.Hour).Truncate(time.Second)

@@ -95,8 +95,8 @@ func TestCRLSourceTakesOver(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 }
 
-// TestCRLSourceThatPanics: a CRL that cannot be read without a panic is none.
-func TestCRLSourceThatPanics(t *testing.T) {
+// TestCRLFetchThatPanicsIsAFailure: a CRL that cannot be read without a panic is none.
+func TestCRLFetchThatPanicsIsAFailure(t *testing.T) {
 	w := newCRLWorld(t, func(config *CRLConfig) {
 		config.Fetch = func(context.Context, string) ([]byte, error) { panic("index out of range") }
 	}, crlURL)
@@ -115,7 +115,7 @@ func TestCRLSourceHidesPasswords(t *testing.T) {
 	}
 }
 
-func TestCRLSourceThatHangsHoldsUpNoOther(t *testing.T) {
+func TestHangingCRLFetchDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := testpki.MustCA(t)
 		leaf := testpki.MustIssue(t, ca).Cert

@@ -158,7 +158,7 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 	w.expect(ofOne, one.Cert, false, true)
 }
 
-func TestCRLSourceOfNoChange(t *testing.T) {
+func TestCRLSourceUsesNothingTwice(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
 	w := newCRLWorld(t, nil, crlURL)
@@ -174,7 +174,7 @@ func TestCRLSourceOfNoChange(t *testing.T) {
 	}
 }
 
-func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
+func TestBrokenCRLKeepsThePreviousOne_B4(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
 	good := makeCRL(t, ca, now, crlRevokes(1, leaf), crlDates(now, now.Add(24*time.Hour)))
@@ -226,7 +226,7 @@ func TestCRLSourceB4BrokenKeepsTheOld(t *testing.T) {
 	}
 }
 
-func TestCRLSourceB4AtTheStart(t *testing.T) {
+func TestCRLSourceRefusesMissingFileAndBadAddress_B4(t *testing.T) {
 	w := newCRLWorld(t, nil, "missing.crl", crlURL)
 	if err := w.LoadFiles(); err == nil || !strings.Contains(err.Error(), "missing.crl") {
 		t.Errorf("%v", err)
@@ -241,7 +241,7 @@ func TestCRLSourceB4AtTheStart(t *testing.T) {
 }
 
 // Metrics tell the places of a realm apart by their names.
-func TestCRLSourceTwice(t *testing.T) {
+func TestCRLSourceRefusesDuplicateLocations(t *testing.T) {
 	for _, places := range [][]string{{"a.crl", "b.crl", "a.crl"}, {"http://u:one@crl.test/", "http://u:two@crl.test/"}} {
 		_, err := NewCRLSource(CRLConfig{Locations: places})
 		wantError(t, err, "named twice")

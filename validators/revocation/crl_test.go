@@ -133,7 +133,7 @@ func trailingTBS(t *testing.T, ca *testpki.CA, at time.Time) []byte {
 	return marshal(t, signed{asn1.RawValue{FullBytes: longer}, algorithm, signature(t, ca.Key, crypto.SHA256, longer)})
 }
 
-func TestC4CRLStatus(t *testing.T) {
+func TestCRLStatus_C4(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf, other := testpki.MustIssue(t, ca).Cert, testpki.MustIssue(t, ca).Cert
 	namesake := testpki.MustCA(t) // same name, another key
@@ -197,7 +197,7 @@ func TestC4CRLStatus(t *testing.T) {
 	}
 }
 
-func TestC4CRLNeedsCRLSign(t *testing.T) {
+func TestCRLNeedsCRLSign_C4(t *testing.T) {
 	for title, test := range map[string]struct {
 		usage x509.KeyUsage
 		opt   testpki.Option
@@ -225,7 +225,7 @@ func TestC4CRLNeedsCRLSign(t *testing.T) {
 }
 
 // The same number of two CAs of one name is two certificates.
-func TestC4CRLOfTheKeyThatVerifiedTheChain(t *testing.T) {
+func TestCRLOfTheKeyThatVerifiedTheChain_C4(t *testing.T) {
 	one, two := testpki.MustCA(t), testpki.MustCA(t)
 	ofOne := testpki.MustIssue(t, one, testpki.Serial(big.NewInt(7))).Cert
 	ofTwo := testpki.MustIssue(t, two, testpki.Serial(big.NewInt(7))).Cert
@@ -267,7 +267,7 @@ func TestSerialKey(t *testing.T) {
 	}
 }
 
-func TestCRLReplaces(t *testing.T) {
+func TestCRLCheckReplaces(t *testing.T) {
 	ca := testpki.MustCA(t)
 	numberless := func(at time.Time) *parsedCRL {
 		crl, err := parseCRL(rawCRL{ThisUpdate: at.UTC(), NextUpdate: at.UTC().Add(time.Hour)}.sign(t, ca, false))

@@ -10,7 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-func TestCRLSourceWatch(t *testing.T) {
+func TestWarnOfProblems(t *testing.T) {
 	ca, renewed := testpki.MustCA(t), testpki.MustCA(t) // of one name
 	noCRLs := testpki.MustCA(t, testpki.CommonName("No CRLs"), testpki.KeyUsage(x509.KeyUsageCertSign))
 	hostile := testpki.MustCA(t, testpki.CommonName("a\n\u202e"+strings.Repeat("x", 5000)))

@@ -62,9 +62,9 @@ func denyLines(names ...string) string {
 	return text.String()
 }
 
-// TestC2_DenyFileAcrossAReload: a new configuration that finds the file half
+// TestDenyFileAcrossAReload_C2: a new configuration that finds the file half
 // written denies whom the one before it denied.
-func TestC2_DenyFileAcrossAReload(t *testing.T) {
+func TestDenyFileAcrossAReload_C2(t *testing.T) {
 	f := openDeny(t, denyLines("a", "b"))
 	old := f.DenyFile
 	f.write(denyLines("c"))
@@ -123,7 +123,7 @@ func TestDenyFileIsWatched(t *testing.T) {
 	f.poll(0, 1, true, "")
 }
 
-func TestDenyFileB4BrokenKeepsTheOldRules(t *testing.T) {
+func TestBrokenDenyFileKeepsTheOldRules_B4(t *testing.T) {
 	f := openDeny(t, denyLines("a", "b"))
 	f.write(denyLines("a", "b", "c") + "thumbprint 12")
 	f.poll(0, 2, false, "") // it may only be half written
@@ -150,7 +150,7 @@ func TestDenyFileB4BrokenKeepsTheOldRules(t *testing.T) {
 	f.poll(time.Hour, 1, false, "line 1") // neither is the text before it in force later
 }
 
-func TestDenyFileB4AtTheStart(t *testing.T) {
+func TestOpenDenyFileRefusesBrokenFile_B4(t *testing.T) {
 	dir := t.TempDir()
 	for title, test := range map[string]struct {
 		make func(path string) error

@@ -79,7 +79,7 @@ func TestParseDenyList(t *testing.T) {
 	}
 }
 
-func TestDenies(t *testing.T) {
+func TestDenyListMatch(t *testing.T) {
 	root := testpki.MustCA(t, testpki.CommonName("Root"))
 	sub := testpki.MustIntermediate(t, root, testpki.CommonName("Sub"))
 	leaf := testpki.MustIssue(t, sub)

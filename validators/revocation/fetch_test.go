@@ -63,7 +63,7 @@ func TestFetcher(t *testing.T) {
 	}
 }
 
-func TestC5FetcherEndsWithItsContext(t *testing.T) {
+func TestFetchesEndWithTheirContext_C5(t *testing.T) {
 	asked, end := make(chan struct{}, 2), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
@@ -87,7 +87,7 @@ func TestC5FetcherEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestFetcherRefusesOtherAddresses(t *testing.T) {
+func TestFetchRefusesOtherAddresses(t *testing.T) {
 	for address, want := range map[string]string{
 		"http://ca.example/crl": "", "https://user:secret@ca.example:8443/a?b=c": "", "HTTP://ca.example": "",
 		"ldap://ca.example/cn=crl": "not an http or https URL", "file:///etc/passwd": "not an http or https URL",

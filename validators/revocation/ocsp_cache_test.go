@@ -30,7 +30,7 @@ func TestOCSPQuestionsAreBounded(t *testing.T) {
 }
 
 // The clock that Go measures with stands still while a machine is suspended.
-func TestOCSPAnswersEndByTheTimeOfDay(t *testing.T) {
+func TestOCSPAnswersExpireByTheWallClock(t *testing.T) {
 	cache, at := NewOCSPCache(), time.Now()
 	if _, err := cache.store(ocspKey{}, certStatus{Until: at.Add(time.Hour)}, at); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 
 // With a responder for each CA, every certificate is one that some of them do
 // not know. That is told only where none of them has a usable answer, and once.
-func TestOCSPReportsWhatNobodyAnswers(t *testing.T) {
+func TestOCSPReportsCertificatesWithoutAnswer(t *testing.T) {
 	const a, b, secret = "http://a", "http://b", "http://u:secret@c"
 	unknown := func(p *pki, url string) { p.says(url, nil, ocspState(ocsp.Unknown)) }
 	for name, test := range map[string]struct {
@@ -77,7 +77,7 @@ func TestOCSPReportsWhatNobodyAnswers(t *testing.T) {
 
 // An answer as of the same moment as the one that says revoked undoes it as
 // little as an older one does, and is told of.
-func TestOCSPAnswerOfTheSameMoment(t *testing.T) {
+func TestOCSPRevokedOutlastsGoodOfTheSameMoment(t *testing.T) {
 	cache := NewOCSPCache()
 	at := now.Truncate(time.Second)
 	put := func(revoked bool, thisUpdate time.Time, onRevoked, works bool) {

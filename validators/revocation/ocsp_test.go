@@ -17,9 +17,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestOCSPSignerWithAHugeKey: whoever is on the way to the responder must not
+// TestOCSPSignerWithHugeKeyIsRefused: whoever is on the way to the responder must not
 // keep the processor busy with a key that he made up.
-func TestOCSPSignerWithAHugeKey(t *testing.T) {
+func TestOCSPSignerWithHugeKeyIsRefused(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
 	answer := func(bits int) []byte {

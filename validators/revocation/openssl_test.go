@@ -273,7 +273,7 @@ func TestRevocationByOpenSSLResponder(t *testing.T) {
 
 // A responder on loopback that takes the question and never answers, and one
 // that is down.
-func TestRevocationByResponderThatHangsOrIsDown(t *testing.T) {
+func TestRevocationByHangingOrDownResponder(t *testing.T) {
 	synthetic := newPKI(t)
 	end := make(chan struct{})
 	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -22,7 +22,7 @@ const patience = DefaultOCSPTimeout - DefaultOCSPTimeout/20
 
 // The first sight of a certificate waits, once, and holds up nobody else. Time
 // is that of the bubble: it moves when everybody waits.
-func TestOCSPThatHangs(t *testing.T) {
+func TestHangingOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.hangs("a", p.leaf.Cert)
 		c := p.checker(Config{OCSP: []string{"a"}})
@@ -94,7 +94,7 @@ func TestOCSPWaitsAgainAfterAWhile(t *testing.T) {
 }
 
 // A responder that is too slow for requests to wait for is heard all the same.
-func TestOCSPThatIsSlow(t *testing.T) {
+func TestSlowOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.does("a", func(ctx context.Context, cert *x509.Certificate, ca *testpki.CA) ([]byte, error) {
 			select {
@@ -175,7 +175,7 @@ func TestOCSPAsksAllRespondersAtOnce(t *testing.T) {
 	}
 }
 
-func TestOCSPOfWhoHangsUp(t *testing.T) {
+func TestOCSPVerdictDoesNotLastWhenTheCallerHangsUp(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		for _, allow := range []bool{false, true} {
 			leaf := p.issue()
@@ -312,7 +312,7 @@ func TestOCSPCacheOutlivesTheChecker(t *testing.T) {
 }
 
 // Who encodes the signature of a certificate in another way asks nothing new.
-func TestOCSPAsksOnceAboutTwins(t *testing.T) {
+func TestOCSPAsksOnceAboutReencodedIssuers(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		c := p.checker(Config{OCSP: []string{"a"}})
 		p.mustCheck(c, p.chain(), "", "")
@@ -347,8 +347,8 @@ func TestOCSPReportsEveryQuestion(t *testing.T) {
 	})
 }
 
-// TestOCSPThatPanics: an answer that cannot be read without a panic is no answer.
-func TestOCSPThatPanics(t *testing.T) {
+// TestPanickingOCSP: an answer that cannot be read without a panic is no answer.
+func TestPanickingOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.does("a", func(context.Context, *x509.Certificate, *testpki.CA) ([]byte, error) { panic("index out of range") })
 		c := p.checker(Config{OCSP: []string{"a"}})

@@ -13,7 +13,7 @@ import (
 
 var unknownExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
 
-func TestR24BasicConstraints(t *testing.T) {
+func TestBasicConstraints_R24(t *testing.T) {
 	root := testpki.MustCA(t)
 	for name, opt := range map[string]testpki.Option{
 		"CA:FALSE":             testpki.IsCA(false),
@@ -33,7 +33,7 @@ func TestR24BasicConstraints(t *testing.T) {
 	mustNotVerify(t, NewTrustPool(noCA.Pool()), testpki.MustIssue(t, noCA), "unknown authority")
 }
 
-func TestR24ChainDepth(t *testing.T) {
+func TestChainDepth_R24(t *testing.T) {
 	for _, depth := range []int{0, 1, 2} {
 		root := testpki.MustCA(t, testpki.MaxPathLen(depth))
 		ca := root
@@ -48,7 +48,7 @@ func TestR24ChainDepth(t *testing.T) {
 	}
 }
 
-func TestR24KeyUsage(t *testing.T) {
+func TestKeyUsage_R24(t *testing.T) {
 	// digitalSignature is the first bit; nothing set is a key usage too.
 	noBits := testpki.Extension(pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{0x03, 0x01, 0x00}})
 	for name, test := range map[string]struct {
@@ -76,7 +76,7 @@ func TestR24KeyUsage(t *testing.T) {
 	}
 }
 
-func TestR24ExtendedKeyUsage(t *testing.T) {
+func TestExtendedKeyUsage_R24(t *testing.T) {
 	other := asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 2}
 	unknown := func(oids ...asn1.ObjectIdentifier) testpki.Option {
 		return testpki.Template(func(c *x509.Certificate) { c.UnknownExtKeyUsage = oids })
@@ -112,7 +112,7 @@ func TestR24ExtendedKeyUsage(t *testing.T) {
 	mustNotVerify(t, NewTrustPool(root.Pool()), leaf, "incompatible key usage", server.Cert)
 }
 
-func TestR24Validity(t *testing.T) {
+func TestValidity_R24(t *testing.T) {
 	from, until := now.Add(-time.Minute).Truncate(time.Second), now.Add(time.Minute).Truncate(time.Second)
 	root := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, root, testpki.Validity(from, until)).Cert
@@ -153,7 +153,7 @@ func TestR24Validity(t *testing.T) {
 	mustNotVerify(t, NewTrustPool(old.Pool()), testpki.MustIssue(t, old), "expired")
 }
 
-func TestR24CriticalExtensions(t *testing.T) {
+func TestCriticalExtensions_R24(t *testing.T) {
 	for _, critical := range []bool{true, false} {
 		opt := testpki.Extension(pkix.Extension{Id: unknownExtension, Critical: critical, Value: []byte{5, 0}})
 		why := ""
@@ -175,7 +175,7 @@ func TestR24CriticalExtensions(t *testing.T) {
 	}
 }
 
-func TestR24EmbeddedNUL(t *testing.T) {
+func TestEmbeddedNULInNames_R24(t *testing.T) {
 	root := testpki.MustCA(t, testpki.CommonName("Root"))
 	fake := testpki.MustCA(t, testpki.CommonName("Root\x00.evil"))
 	pool := NewTrustPool(root.Pool())
@@ -187,7 +187,7 @@ func TestR24EmbeddedNUL(t *testing.T) {
 	mustNotVerify(t, pool, testpki.MustIssue(t, misnamed), "unknown authority", honest.Cert)
 }
 
-func TestR24SHA1Signature(t *testing.T) {
+func TestSHA1SignaturesAreRefused_R24(t *testing.T) {
 	root := testpki.MustCA(t, testpki.WithKeyType(testpki.RSA2048))
 	sha1 := testpki.Template(func(c *x509.Certificate) { c.SignatureAlgorithm = x509.SHA1WithRSA })
 	mustNotVerify(t, NewTrustPool(root.Pool()), testpki.MustIssue(t, root, sha1), "insecure algorithm")
