@@ -50,7 +50,7 @@ func (*ClientFiles) CaddyModule() caddy.ModuleInfo {
 // Provision resolves the placeholders in the names of the files.
 func (f *ClientFiles) Provision(caddy.Context) error {
 	if len(f.Files) == 0 {
-		return errors.New("it names no file; add one")
+		return errors.New("no file is named; add one")
 	}
 	var err error
 	if f.paths, err = expandAll("file", f.Files); err != nil {
@@ -61,7 +61,7 @@ func (f *ClientFiles) Provision(caddy.Context) error {
 			return errors.New("the name of a file is empty; name a file")
 		}
 		if slices.Contains(f.paths[:i], path) {
-			return fmt.Errorf("it names file '%s' twice; remove one", path)
+			return fmt.Errorf("file '%s' is named twice; remove one", path)
 		}
 	}
 	return nil
@@ -108,24 +108,24 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 		},
 		Report: func(source, place string, err error) {
 			if err != nil {
-				logger.Error("a source of clients failed; what it said before stays in force",
+				logger.Error("client source failed; keeping previous clients",
 					zap.String("source", source), zap.String("place", place), zap.Error(err))
 				return
 			}
-			logger.Info("a source of clients is in force", zap.String("source", source), zap.String("place", place))
+			logger.Info("client source in force", zap.String("source", source), zap.String("place", place))
 		},
 		Warn: func(text string) { logger.Warn(text) },
 		Ignored: func(c clients.Conflict) {
-			logger.Error("a JWKS lists a certificate that is a credential of another client; it is ignored",
+			logger.Error("certificate in JWKS ignored; it fits a credential of another client",
 				zap.String("client_id", c.Client.ID), zap.String("holder", c.Holder.Client.ID),
 				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
 		},
 		Ambiguous: func(a clients.Ambiguity) {
-			logger.Error("a certificate is in the JWKS of several clients; it is refused as ambiguous unless the request names one of them",
+			logger.Error("certificate in the JWKS of several clients is ambiguous",
 				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		},
 		Unambiguous: func(a clients.Ambiguity) {
-			logger.Info("a certificate is no longer in the JWKS of several clients",
+			logger.Info("certificate no longer in the JWKS of several clients",
 				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		},
 	}
@@ -144,7 +144,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 		for _, module := range modules.([]any) {
 			from, ok := module.(ClientSource)
 			if !ok {
-				return fmt.Errorf("clients_from: module %T is no source of clients", module)
+				return fmt.Errorf("clients_from: module %T is not a source of clients", module)
 			}
 			config.Sources = append(config.Sources, from.ClientSources()...)
 		}
@@ -157,7 +157,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 		return err
 	}
 	if realm.directory.Registry().Len() == 0 {
-		logger.Warn("the realm has no clients, so everyone is refused; declare one")
+		logger.Warn("realm has no clients; everyone is refused")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func keySetCopies(realm *Realm) *clients.KeySetCopies {
 		return nil
 	}
 	return &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name, Report: func(err error) {
-		realm.logger.Error("JWKS copies cannot be read from storage; clients are refused until their JWKS have been fetched", zap.Error(err))
+		realm.logger.Error("reading JWKS copies failed; waiting for fetches", zap.Error(err))
 	}}
 }
 
@@ -28,9 +28,9 @@ func keySetCopies(realm *Realm) *clients.KeySetCopies {
 func keepCopies(ctx context.Context, realm *Realm) {
 	source.Poll(ctx, copiesPoll, realm.directory.SaveCopies, func(err error) {
 		if err != nil {
-			realm.logger.Error("JWKS copies cannot be stored; after a restart, clients are refused until their JWKS have been fetched", zap.Error(err))
+			realm.logger.Error("storing JWKS copies failed", zap.Error(err))
 			return
 		}
-		realm.logger.Info("JWKS copies can be stored again")
+		realm.logger.Info("storing JWKS copies works again")
 	})
 }

@@ -20,17 +20,17 @@ type Client struct {
 	Name             string
 	Scopes           []string
 	DefaultScopes    []string
-	Resources        []string // nil: all that have one of its scopes
+	Resources        []string // nil for all that have one of its scopes
 	Introspect       []string
 	Claims           map[string]json.RawMessage
-	TokenLifetime    time.Duration // zero: the issuer's
+	TokenLifetime    time.Duration // zero for the issuer's
 	Disabled         bool
 	RequireChain     bool
 	SharedCredential bool
 	IssuedBy         [][sha256.Size]byte
 	Credentials      []*Credential
 
-	// keySet are the certificates of the client's JWKS, nil while it is not known
+	// keySet has the certificates in the client's JWKS, nil while it is not known
 	keySet      []*x509.Certificate
 	keyWarnings []string
 
@@ -39,7 +39,7 @@ type Client struct {
 	claimText map[string]string
 }
 
-// Scope is all the client's scopes, separated by spaces.
+// Scope returns the client's scopes, separated by spaces.
 func (c *Client) Scope() string { return c.scope }
 
 // HasScope reports whether the client is registered for scope.
@@ -48,8 +48,8 @@ func (c *Client) HasScope(scope string) bool {
 	return ok
 }
 
-// ClaimText is the claim as a placeholder shows it: a string as it is, any
-// other value as JSON, "" when there is no such claim.
+// ClaimText returns the claim as a placeholder shows it: a string as it is, any
+// other value as JSON, and "" if there is no such claim.
 func (c *Client) ClaimText(name string) string { return c.claimText[name] }
 
 // HasPKI reports whether the client has a credential that needs a chain.
@@ -57,9 +57,9 @@ func (c *Client) HasPKI() bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return !cred.Kind.Pinned() })
 }
 
-// newClient makes the client of a record, with the documents that it names. The
-// warnings are for the operator's log; now tells which pins have ended. The
-// record's placeholders must have been expanded.
+// newClient makes the client of a record, whose placeholders must have been
+// expanded, with the documents that it names. The warnings are for the operator's
+// log. A warning about a pin that has ended depends on now.
 func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
@@ -79,10 +79,10 @@ func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Cl
 	}
 	for _, cred := range c.Credentials {
 		if cred.IsSHA1() {
-			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint", c.ID, cred.Value))
+			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint", c.ID, cred.Value))
 		}
 		if cred.Kind == KindSubject && cred.dn.LooksReversed() {
-			warnings = append(warnings, fmt.Sprintf("client '%s': subject '%s' looks as openssl prints names; if nobody matches, write it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()))
+			warnings = append(warnings, fmt.Sprintf("client '%s': subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()))
 		}
 		if cred.Ended(now) {
 			warnings = append(warnings, fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)))
@@ -93,7 +93,7 @@ func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Cl
 
 func (c *Client) checkMetadata(r Record) error {
 	if len(r.GrantTypes) > 0 && !slices.Contains(r.GrantTypes, "client_credentials") {
-		return fmt.Errorf("grant_types %q lack client_credentials, the only grant there is; add it or remove the member", []string(r.GrantTypes))
+		return fmt.Errorf("grant_types %q lack client_credentials, the only supported grant; add it or remove the member", []string(r.GrantTypes))
 	}
 	switch r.TokenEndpointAuthMethod {
 	case "", "tls_client_auth", "self_signed_tls_client_auth":

@@ -17,9 +17,9 @@ import (
 // Kind is the kind of a credential, as {http.mtls.credential} shows it.
 type Kind string
 
-// The kinds of credential. The subject and the alternative names are PKI
-// credentials: they count only when the chain verifies (RFC 8705 §2.1). The
-// others are pins (§2.2).
+// The kinds of credentials. The subject and the alternative names are PKI
+// credentials, which count only if the chain verifies (RFC 8705 §2.1). The others
+// are pins (§2.2).
 const (
 	KindSubject     Kind = "subject"
 	KindSANDNS      Kind = Kind(validators.NameDNS)
@@ -37,27 +37,27 @@ func (k Kind) Pinned() bool {
 	return k == KindThumbprint || k == KindPublicKey || k == KindCertificate || k == KindJWKS
 }
 
-// Credential is one declared way to recognise a client.
+// Credential is one way to recognise a client.
 type Credential struct {
 	Client *Client
 	Kind   Kind
-	// Value is the declared value in its canonical spelling. Of a JWKS it is the
-	// file or URL where the client declares it, and the SHA-256 thumbprint of
-	// the certificate where it is what a certificate fits.
+	// Value is the declared value in its canonical spelling. For a JWKS among the
+	// client's credentials, it is the file or URL. For a certificate listed in the
+	// JWKS, it is the SHA-256 thumbprint.
 	Value string
-	// Until is when a pin ends, zero if it does not.
+	// Until is when a pin ends, zero if it does not end.
 	Until time.Time
 
 	dn         validators.DN
 	name       validators.Name
 	thumbprint validators.Thumbprint
-	// publicKey is the hash of a pinned key, or of the key in a certificate file
-	// or a JWKS, and sha1 that of the certificate in a file.
+	// publicKey is the SHA-256 hash of a pinned key, or of the key of a certificate
+	// in a file or JWKS; sha1 is the hash of a certificate in a file
 	publicKey [sha256.Size]byte
 	sha1      [sha1.Size]byte
 }
 
-// Ended reports whether the credential counts no longer.
+// Ended reports whether the credential is a pin that has ended.
 func (c *Credential) Ended(now time.Time) bool {
 	return !c.Until.IsZero() && !now.Before(c.Until)
 }
@@ -66,9 +66,9 @@ func (c *Credential) Ended(now time.Time) bool {
 // forged.
 func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }
 
-// Difference tells how the subject of a certificate differs from the declared
-// one, as in ", of which the certificate lacks OU=production". It is "" for
-// other kinds of credential, and where nothing differs.
+// Difference describes how the subject of a certificate differs from the declared
+// one, as in ", but the certificate lacks OU=production". It returns "" for other
+// kinds of credentials, and if nothing differs.
 func (c *Credential) Difference(leaf *x509.Certificate) string {
 	if c.Kind != KindSubject {
 		return ""
@@ -80,20 +80,21 @@ func (c *Credential) Difference(leaf *x509.Certificate) string {
 	lacks, has := c.dn.Without(presented), presented.Without(c.dn)
 	switch {
 	case lacks != "" && has != "":
-		return ", of which the certificate lacks " + lacks + ", and has " + has + " instead"
+		return ", but the certificate lacks " + lacks + ", and has " + has + " instead"
 	case lacks != "":
-		return ", of which the certificate lacks " + lacks
+		return ", but the certificate lacks " + lacks
 	case has != "":
-		return ", beside which the certificate has " + has
+		return ", but the certificate also has " + has
 	}
-	return ", which the certificate has in another order"
+	return ", but the certificate has the parts in another order"
 }
 
 // Match is a credential that a certificate fits.
 type Match struct {
 	*Credential
-	// Matched is what of the certificate fits: with a wildcard it is not what
-	// was declared. It is ASCII for alternative names and pins.
+	// Matched is the part of the certificate that fits, which differs from the
+	// declared value if that is a wildcard. It is ASCII for alternative names and
+	// pins.
 	Matched string
 }
 
@@ -173,11 +174,11 @@ func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
 	}
 }
 
-// setJWKS notes which certificates the client's JWKS lists. Which of them count
-// is for the registry to say, as other clients may have them.
+// setJWKS notes which certificates the client's JWKS lists. The registry decides
+// which of them count, because other clients may have them too.
 func (c *Client) setJWKS(r Record, documents *plannedDocuments) (err error) {
 	if r.JWKSURI != "" && (r.JWKS != nil || r.JWKSFile != "") || r.JWKS != nil && r.JWKSFile != "" {
-		return errors.New("jwks, jwks_uri and jwks_file say the same in three ways; keep one (RFC 7591 §2)")
+		return errors.New("several of jwks, jwks_uri and jwks_file are set; keep one (RFC 7591 §2)")
 	}
 	place := "written out"
 	switch {
@@ -204,7 +205,7 @@ func (c *Client) addCredential(cred *Credential) {
 	c.Credentials = append(c.Credentials, cred)
 }
 
-// parseCertificate reads the one certificate of a PEM file.
+// parseCertificate parses a PEM file that contains one certificate.
 func parseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
 	for block, err := range source.PEMBlocks(text) {
@@ -212,16 +213,16 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 		case err != nil:
 			return nil, err
 		case block.Type != "CERTIFICATE":
-			return nil, fmt.Errorf("holds a PEM block %q; keep the certificate only", block.Type)
+			return nil, fmt.Errorf("contains PEM block %q; keep only the certificate", block.Type)
 		case found != nil:
-			return nil, errors.New("holds several certificates; keep the client's own, without its chain")
+			return nil, errors.New("contains several certificates; keep the client's own, without its chain")
 		}
 		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
 			return nil, err
 		}
 	}
 	if found == nil {
-		return nil, errors.New("holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'")
+		return nil, errors.New("contains no PEM certificate; convert a DER file with 'openssl x509 -inform der'")
 	}
 	return found, nil
 }

@@ -130,7 +130,7 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	for _, from := range config.Sources {
 		s := &recordSource{name: from.Name(), source: from}
 		if slices.ContainsFunc(d.sources, func(other *recordSource) bool { return other.name == s.name }) {
-			return nil, fmt.Errorf("clients come from %s twice; keep one", s.name)
+			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
 		}
 		records, _, err := from.Load(now)
 		if err != nil {

@@ -273,7 +273,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.wantClients("a1 b1 b4 c")
 	w.write("a.json", []byte("[]"))
 	w.poll(time.Minute)
-	w.saw("warning: clients from file:a.json: there are none", "clients:a.json, file:a.json: <nil>")
+	w.saw("warning: clients from file:a.json: source has no clients", "clients:a.json, file:a.json: <nil>")
 	w.wantClients("b4 c")
 	if state := w.state("clients:a.json"); state.Failure != "" || !state.Success.Equal(w.now) {
 		t.Errorf("%+v", state)
@@ -287,13 +287,13 @@ func TestB4_DirectoryAtTheStart(t *testing.T) {
 		want  string
 	}{
 		"missing":      {nil, false, "clients from file:a.json: stat "},
-		"empty":        {map[string]string{"a.json": ""}, false, "clients from file:a.json: it is no JSON array"},
+		"empty":        {map[string]string{"a.json": ""}, false, "clients from file:a.json: not a JSON array"},
 		"broken":       {map[string]string{"a.json": "[{}"}, false, "clients from file:a.json: after record 1"},
 		"bad client":   {map[string]string{"a.json": `[{"client_id":"a"}]`}, false, "clients from file:a.json: client 'a': no credential"},
 		"no https URL": {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"http://a.example/"}]`}, false, "client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
 		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: checked"},
 		"two ways":     {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/","jwks_file":"x"}]`}, false, "keep one (RFC 7591 §2)"},
-		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is there twice"},
+		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' appears twice"},
 		"no JWKS":      {map[string]string{"a.json": `[{"client_id":"a","jwks_file":"nowhere.json"}]`}, false, "client 'a': jwks 'nowhere.json': stat nowhere.json"},
 		"empty JWKS":   {map[string]string{"a.json": `[{"client_id":"a","jwks":{"keys":[]}}]`}, false, "client 'a': jwks 'written out': it has no keys"},
 		"in the configuration": {
@@ -354,7 +354,7 @@ func TestDirectoryWatchesCertificateFiles(t *testing.T) {
 	w.poll(time.Minute)
 	w.wantPin(two, "a by certificate")
 	w.wantPin(third, "b by certificate")
-	w.saw("is a credential of client '")
+	w.saw("is also a credential of client '")
 	w.write("b.pem", one.PEM())
 	w.poll(time.Minute)
 	w.wantPin(third, "a by certificate")
@@ -442,6 +442,6 @@ func TestDirectoryTriesAgain(t *testing.T) {
 		w.write("a.json", []byte("[]"))
 		w.poll(time.Second)
 		w.wantPin(leaf, "")
-		w.saw("warning: clients from file:a.json: there are none", "clients:a.json, file:a.json: <nil>")
+		w.saw("warning: clients from file:a.json: source has no clients", "clients:a.json, file:a.json: <nil>")
 	})
 }

@@ -1,4 +1,5 @@
-// Package clients holds the registered callers of a realm: their records
-// (RFC 7591 client metadata with the members of RFC 8705), and the registry
-// that leads from a credential to a client in constant time.
+// Package clients has the registered callers of a realm: their records (RFC 7591
+// client metadata with the members of RFC 8705), the registry, which finds the
+// client of a credential in constant time, and the directory, which keeps the
+// registry up to date with the sources that clients come from.
 package clients

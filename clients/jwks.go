@@ -19,18 +19,18 @@ const (
 	// maxKeySetBytes is the size of the largest JWK Set, in bytes.
 	maxKeySetBytes = 1 << 20
 
-	// maxKeyWarnings is how many keys that are ignored are told one by one.
+	// maxKeyWarnings is how many ignored keys have a warning each.
 	maxKeyWarnings = 5
-	// maxKeyText bounds what a warning quotes of a JWK Set.
+	// maxKeyText bounds what a warning quotes from a JWK Set, in bytes.
 	maxKeyText = 200
 )
 
-// parseKeySet returns the certificates of a JWK Set (RFC 7517 §5) by which its
-// owner authenticates: of each key the first of `x5c`, which has to have the
-// key of the JWK (RFC 8705 §2.2.2). A key without one, with another `use` than
-// `sig`, with a private part, or that does not parse is ignored and told of in
-// a warning. The error says why the set is of no use at all: it is too large,
-// is no JWK Set, has more than [jwks.MaxKeys] keys, or none that counts.
+// parseKeySet returns the certificates of a JWK Set (RFC 7517 §5) that
+// authenticate its owner: the first certificate in the `x5c` of each key, which
+// must have the key of the JWK (RFC 8705 §2.2.2). A key is ignored, with a warning,
+// if it has no certificate, another `use` than `sig`, or a private part, or if it
+// does not parse. It is an error if the content is too large, is not a JWK Set, has
+// more than [jwks.MaxKeys] keys, or has no usable key.
 func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
 	if len(content) > maxKeySetBytes {
 		return nil, nil, fmt.Errorf("it is larger than %d bytes", maxKeySetBytes)
@@ -70,8 +70,7 @@ func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []s
 	return certificates, warnings, nil
 }
 
-// parseJWK returns the certificate of one key, and the name of the key for a
-// warning.
+// parseJWK returns the certificate of a key, and the name of the key for warnings.
 func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, err error) {
 	members, private, err := jwks.Members(raw)
 	if err != nil {
@@ -82,10 +81,10 @@ func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, 
 		name = " (kid '" + source.Text(kid, maxKeyText) + "')"
 	}
 	if private {
-		return nil, name, errors.New("it holds PRIVATE key material, so whoever can read the JWK Set can pass for the client; replace the key, and publish its public part only")
+		return nil, name, errors.New("contains PRIVATE key material, so anyone who can read the JWK Set can impersonate the client; replace the key and publish only its public part")
 	}
 	if _, has := members["x5c"]; !has {
-		return nil, name, errors.New("it has no x5c, so no certificate goes with it (RFC 8705 §2.2.2)")
+		return nil, name, errors.New("has no x5c, so no certificate goes with it (RFC 8705 §2.2.2)")
 	}
 	var key jose.JSONWebKey
 	if err := json.Unmarshal(raw, &key); err != nil {
@@ -93,14 +92,14 @@ func parseJWK(raw json.RawMessage) (certificate *x509.Certificate, name string, 
 	}
 	switch {
 	case key.Use != "" && key.Use != "sig":
-		return nil, name, fmt.Errorf("its use is '%s', not sig", source.Text(key.Use, maxKeyText))
+		return nil, name, fmt.Errorf("use is '%s', not sig", source.Text(key.Use, maxKeyText))
 	case len(key.Certificates) == 0:
-		return nil, name, errors.New("its x5c is empty, so no certificate goes with it (RFC 8705 §2.2.2)")
+		return nil, name, errors.New("x5c is empty, so no certificate goes with it (RFC 8705 §2.2.2)")
 	}
 	certificate = key.Certificates[0]
 	of, ok := certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !of.Equal(key.Key) {
-		return nil, name, errors.New("the first certificate of its x5c has another key (RFC 7517 §4.7)")
+		return nil, name, errors.New("the first certificate in x5c has another key (RFC 7517 §4.7)")
 	}
 	return certificate, name, nil
 }

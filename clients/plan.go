@@ -35,7 +35,7 @@ func newPlan(d *Directory, found changes) (*plan, error) {
 		if records, ok := changed[s]; ok {
 			entries, err = p.makeEntries(records)
 			if s.source != nil && len(records) == 0 {
-				p.warnings = append(p.warnings, fmt.Sprintf("clients from %s: there are none; everyone who was there is refused", s.name))
+				p.warnings = append(p.warnings, fmt.Sprintf("clients from %s: source has no clients", s.name))
 			}
 		} else if len(p.documents.changed) > 0 {
 			entries, err = p.remakeEntries(entries)
@@ -119,7 +119,7 @@ func (p *plan) checkUniqueIDs(sources []*recordSource) error {
 			case other == nil:
 				where[e.client.ID] = s
 			case other == s:
-				return s.wrap(fmt.Errorf("client '%s' is there twice; keep one", e.client.ID))
+				return s.wrap(fmt.Errorf("client '%s' appears twice; keep one", e.client.ID))
 			default:
 				return fmt.Errorf("client '%s' is in %s and in %s; keep one", e.client.ID, other.name, s.name)
 			}

@@ -17,20 +17,19 @@ import (
 
 const maxRecordBytes = 256 << 10
 
-// Record is one registered client, as client metadata in the sense of RFC 7591
-// with the members of RFC 8705 §2.1.2 where they exist. Member names are
-// case-sensitive; an unknown or repeated member is an error, so that a
-// misspelt credential cannot vanish. Of the members that RFC 7591 defines for
-// people to read, those listed here are accepted and ignored.
+// Record is a registered client, as client metadata of RFC 7591 with the members
+// of RFC 8705 §2.1.2 where they exist. Member names are case-sensitive. An unknown
+// or repeated member is an error, so that a misspelt credential cannot vanish. The
+// informational members of RFC 7591 that are listed here are accepted and ignored.
 //
-// Each credential member takes a string or an array of strings; any one
-// credential authenticates the client.
+// Each credential member takes a string or an array of strings. Any one credential
+// authenticates the client.
 type Record struct {
 	// The client identifier: letters, digits and `._~:@/+-,`, at most 200
 	// characters. Compared exactly.
 	ClientID string `json:"client_id"`
 
-	// A name for people; it decides nothing.
+	// A human-readable name. It has no effect.
 	ClientName string `json:"client_name,omitempty"`
 
 	// The scopes the client is registered for, separated by spaces.
@@ -40,21 +39,21 @@ type Record struct {
 	DefaultScope string `json:"default_scope,omitempty"`
 
 	// The only resources of the issuer that the client gets tokens for, whether
-	// it names them or their scopes; one or an array. Default: those that one
+	// it requests them or their scopes; one or an array. Default: those that one
 	// of its scopes belongs to.
 	Resources Strings `json:"resources,omitempty"`
 
-	// The resources whose API this client is; one or an array. It may
+	// The resources that this client is the API of; one or an array. It may
 	// introspect the tokens that are for them (RFC 7662). Default: none.
 	Introspect Strings `json:"introspect,omitempty"`
 
 	// Subject distinguished names as RFC 4514 strings, e.g.
 	// `CN=client,OU=production,O=company`. A certificate with this subject
-	// authenticates the client when its chain verifies under the realm's trust pool.
+	// authenticates the client if its chain verifies under the realm's trust pool.
 	SubjectDN Strings `json:"tls_client_auth_subject_dn,omitempty"`
 
 	// DNS names. A leading `*.` stands for one label. Like the subject, a name
-	// counts when the certificate's chain verifies under the trust pool.
+	// counts if the certificate's chain verifies under the trust pool.
 	SANDNS Strings `json:"tls_client_auth_san_dns,omitempty"`
 
 	// URIs. In the path `*` stands for one segment and a final `**` for one or
@@ -67,27 +66,28 @@ type Record struct {
 	// E-mail addresses.
 	SANEmail Strings `json:"tls_client_auth_san_email,omitempty"`
 
-	// Thumbprints of pinned certificates: SHA-256 (or, for migration, SHA-1)
-	// of the DER encoding, in hex with or without colons or spaces, or in
-	// base64url. A thumbprint followed by ` until ` and an RFC 3339 time counts
+	// Thumbprints of pinned certificates: SHA-256 (or, for migration, SHA-1) of
+	// the DER encoding, in hex with or without colons or spaces, or in
+	// base64url. If ` until ` and an RFC 3339 time follow, the thumbprint counts
 	// until then.
 	Thumbprints Strings `json:"x509_thumbprints,omitempty"`
 
-	// SHA-256 hashes of pinned public keys (of the SubjectPublicKeyInfo), also
-	// with `until`. A renewed certificate with the same key keeps working.
+	// SHA-256 hashes of pinned public keys (of the SubjectPublicKeyInfo),
+	// optionally with `until`. A renewed certificate with the same key keeps
+	// working.
 	PublicKeys Strings `json:"x509_public_keys,omitempty"`
 
-	// PEM files of pinned certificates, which are watched. A relative path is
+	// PEM files of pinned certificates. They are watched. A relative path is
 	// relative to the working directory of the process.
 	CertificateFiles Strings `json:"x509_certificate_files,omitempty"`
 
-	// The https URL of a JWK Set (RFC 7517) with the client's certificates: of
-	// each key the first certificate of `x5c` authenticates the client (RFC 8705
-	// §2.2.2). It is fetched in the background, anew within an hour or as often
-	// as the server says, and counts until another takes its place, so that the
-	// client changes its certificates by itself. A certificate that fits a
-	// credential declared for another client is ignored. One in the JWK Sets of
-	// several clients is ambiguous.
+	// The https URL of a JWK Set (RFC 7517) with the client's certificates: the
+	// first certificate in the `x5c` of each key authenticates the client (RFC
+	// 8705 §2.2.2). It is fetched in the background, every hour or as often as
+	// its server says, and counts until a new one replaces it, so that the client
+	// can change its certificates itself. A certificate that fits a credential
+	// declared for another client is ignored. One in the JWK Sets of several
+	// clients is ambiguous.
 	JWKSURI string `json:"jwks_uri,omitempty"`
 
 	// A JWK Set, written out. Not together with `jwks_uri`.
@@ -96,41 +96,42 @@ type Record struct {
 	// A file with a JWK Set, instead of `jwks_uri`. It is watched.
 	JWKSFile string `json:"jwks_file,omitempty"`
 
-	// SHA-256 hashes of CA certificates or of CA public keys, one of which
-	// must stand above the leaf in the verified chain. It narrows every
-	// credential of the client, pins included.
+	// SHA-256 hashes of CA certificates or of CA public keys, one of which must
+	// be above the leaf in the verified chain. This narrows every credential of
+	// the client, including pins.
 	IssuedBy Strings `json:"issued_by,omitempty"`
 
-	// Whether pins count only when the certificate's chain verifies as well. Default: false.
+	// Whether pins count only if the certificate's chain verifies as well.
+	// Default: false.
 	RequireChain bool `json:"require_chain,omitempty"`
 
-	// Whether this client may have a credential in common with other clients
-	// that say the same. The `client_id` of a token request then decides.
-	// Default: false.
+	// Whether this client may share a credential with other clients that have
+	// this member too. The `client_id` of a token request then decides. Default:
+	// false.
 	SharedCredential bool `json:"shared_credential,omitempty"`
 
-	// Claims that go into the client's tokens and into the placeholders
-	// `{http.mtls.claim.*}`. Names are letters, digits and `_.-`; the claims
-	// that a token has by itself are reserved.
+	// Claims for the client's tokens and for the placeholders
+	// `{http.mtls.claim.*}`. Names consist of letters, digits and `_.-`. The
+	// claims that every token has are reserved.
 	Claims map[string]json.RawMessage `json:"claims,omitempty"`
 
 	// How long the client's tokens last. Default: the issuer's token_lifetime.
 	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
 
-	// Whether the client is refused although it is registered. Default: false.
+	// Whether the client is refused. Default: false.
 	Disabled bool `json:"disabled,omitempty"`
 
-	// Accepted if it contains `client_credentials`, the only grant there is.
+	// Accepted if it contains `client_credentials`, the only supported grant.
 	GrantTypes Strings `json:"grant_types,omitempty"`
 
-	// Accepted if it is `tls_client_auth` or `self_signed_tls_client_auth`.
-	// The credentials decide which of the two a client really uses.
+	// Accepted if it is `tls_client_auth` or `self_signed_tls_client_auth`. The
+	// credentials decide which of the two the client uses.
 	TokenEndpointAuthMethod string `json:"token_endpoint_auth_method,omitempty"`
 
 	// Accepted if true: every token is bound to the certificate (RFC 8705 §3.4).
 	CertificateBound *bool `json:"tls_client_certificate_bound_access_tokens,omitempty"`
 
-	// For people; ignored (RFC 7591 §2).
+	// Informational; ignored (RFC 7591 §2).
 	ClientURI       string  `json:"client_uri,omitempty"`
 	LogoURI         string  `json:"logo_uri,omitempty"`
 	Contacts        Strings `json:"contacts,omitempty"`
@@ -140,7 +141,7 @@ type Record struct {
 	SoftwareVersion string  `json:"software_version,omitempty"`
 }
 
-// recordMembers is every member name of a Record, exactly as it must be written.
+// recordMembers are the member names of a Record, exactly as they must be written.
 var recordMembers = func() []string {
 	var names []string
 	t := reflect.TypeFor[Record]()
@@ -152,7 +153,7 @@ var recordMembers = func() []string {
 	return names
 }()
 
-// UnmarshalJSON reads a record strictly: a member that is unknown, written in
+// UnmarshalJSON reads a record strictly. A member that is unknown, written in
 // another case, or given twice is an error that names it.
 func (r *Record) UnmarshalJSON(raw []byte) error {
 	members, err := strictjson.Object(raw, maxRecordBytes)
@@ -174,8 +175,7 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// Strings is a list of strings that is written in JSON as one string or as an
-// array of strings.
+// Strings is a list of strings. In JSON it is a string or an array of strings.
 type Strings []string
 
 // MarshalJSON writes a single string as it is and anything else as an array.
@@ -186,7 +186,7 @@ func (s Strings) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(s))
 }
 
-// UnmarshalJSON reads a string or an array of strings. null is an error, for
+// UnmarshalJSON reads a string or an array of strings. null is an error, because
 // it would make a credential vanish.
 func (s *Strings) UnmarshalJSON(raw []byte) error {
 	switch {
@@ -217,7 +217,7 @@ func (s *Strings) UnmarshalJSON(raw []byte) error {
 	return fmt.Errorf("%.40s is neither a string nor an array of strings", raw)
 }
 
-// credentialList is the values of one word, mostly of a credential.
+// credentialList is the values of a configuration word, mostly of a credential.
 type credentialList struct {
 	word   string
 	values *Strings
@@ -270,7 +270,7 @@ func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
 		}
 		*place = expanded
 	}
-	// whoever writes a placeholder for either writes it here
+	// the adapter cannot tell what a placeholder stands for
 	if r.JWKSURI == "" && strings.Contains(r.JWKSFile, "://") {
 		r.JWKSURI, r.JWKSFile = r.JWKSFile, ""
 	}

@@ -14,17 +14,16 @@ import (
 // maxRecordsFile is the size of the largest file of client records, in bytes.
 const maxRecordsFile = 64 << 20
 
-// Source is where client records come from beside the configuration. It is used
-// by one goroutine at a time.
+// Source is a place that client records come from, besides the configuration. It is
+// used by one goroutine at a time.
 type Source interface {
-	// Name tells the source from others in logs and metrics, as in
-	// "file:partners.json".
+	// Name identifies the source in logs and metrics, as in "file:partners.json".
 	Name() string
-	// Load returns all records of the source, and changed, if they are others
-	// than it returned last. It is called a few times a second, so what has not
-	// changed must cost next to nothing. An error is returned at every call
-	// until the source is whole again, with changed at the first if the source
-	// was read and is broken; the records it returned last count on.
+	// Load returns all records of the source if they have changed since the last
+	// call. It is called a few times a second, so it must cost next to nothing if
+	// nothing has changed. Every call returns an error until the source is mended;
+	// changed is set at the first if the source has new content that is broken. The
+	// last good records stay in force.
 	Load(now time.Time) (records []Record, changed bool, err error)
 }
 
@@ -44,14 +43,13 @@ func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err er
 	return s.file.look(now)
 }
 
-// parseRecords reads a JSON array of client records (see [Record]). It is as
-// strict as the configuration: an unknown or repeated member is an error. The
-// error names the record and its line.
+// parseRecords parses a JSON array of client records as strictly as the
+// configuration is parsed (see [Record]). The error names the record and its line.
 func parseRecords(content []byte) ([]Record, error) {
 	dec := json.NewDecoder(bytes.NewReader(content))
 	first, err := dec.Token()
 	if err != nil || first != json.Delim('[') {
-		return nil, errors.New(`it is no JSON array; write the records as [{"client_id": …}, …]`)
+		return nil, errors.New(`not a JSON array; write the records as [{"client_id": …}, …]`)
 	}
 	records := []Record{}
 	for dec.More() {

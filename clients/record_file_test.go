@@ -24,11 +24,11 @@ func TestParseRecords(t *testing.T) {
 		t.Error(err)
 	}
 	for text, want := range map[string]string{
-		"":                                     "no JSON array",
-		"null":                                 "no JSON array",
-		`{"client_id":"a"}`:                    "no JSON array",
-		`{"clients":[]}`:                       "no JSON array",
-		"client a":                             "no JSON array",
+		"":                                     "not a JSON array",
+		"null":                                 "not a JSON array",
+		`{"client_id":"a"}`:                    "not a JSON array",
+		`{"clients":[]}`:                       "not a JSON array",
+		"client a":                             "not a JSON array",
 		"[\n{}":                                "after record 1: ",
 		"[{}] {}":                              "text after the array",
 		"[{}]]":                                "text after the array",

@@ -12,34 +12,34 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Registry leads from a credential to the clients that declared it. It is
-// immutable, and every look-up costs the same however many clients there are.
+// Registry finds the clients that have a credential. It is immutable, and the cost
+// of a look-up does not depend on the number of clients.
 type Registry struct {
 	clients  map[string]*Client
 	sha256   map[[sha256.Size]byte][]*Credential
 	sha1     map[[sha1.Size]byte][]*Credential
 	keys     map[[sha256.Size]byte][]*Credential
 	subjects map[string][]*Credential
-	// near misses: of every key the first certificate that a file or a JWKS has
-	// of it, and of every alternative name the first credential that declares it
-	fileKeys  map[[sha256.Size]byte]*Credential
-	nearNames map[validators.Name]*Credential
-	names     validators.NameIndex[*Credential]
-	hasNames  bool
-	// listed are the credentials that come from JWKS
+	names    validators.NameIndex[*Credential]
+	hasNames bool
+	// firstNames has the first credential that declares each alternative name, and
+	// certificateKeys the first certificate in a file or JWKS with each key
+	firstNames      map[validators.Name]*Credential
+	certificateKeys map[[sha256.Size]byte]*Credential
+	// listed has the credentials that come from JWKS
 	listed      map[*Client][]*Credential
 	conflicts   []Conflict
 	ambiguities []Ambiguity
-	// trustDomain is the one that all spiffe: names have, "" without any
+	// trustDomain is that of all spiffe: names, "" without any
 	trustDomain string
 	scopes      []string
 }
 
-// newRegistry indexes the clients. It fails when a client_id appears twice, or
-// when two clients declare one credential and do not both have SharedCredential.
-// A certificate of a JWKS that another client declares is ignored (see
-// [Registry.Conflicts]). One in the JWKS of several clients is a credential of
-// each of them (see [Registry.Ambiguities]).
+// newRegistry indexes clients. It is an error if a client_id appears twice, or if
+// two clients declare one credential and do not both have SharedCredential. A
+// certificate in a JWKS is ignored if another client declares it (see
+// [Registry.Conflicts]). One in the JWKS of several clients is a credential of each
+// of them (see [Ambiguity]).
 func newRegistry(list []*Client) (*Registry, error) {
 	r := &Registry{
 		clients:  make(map[string]*Client, len(list)),
@@ -48,8 +48,8 @@ func newRegistry(list []*Client) (*Registry, error) {
 		keys:     make(map[[sha256.Size]byte][]*Credential),
 		subjects: make(map[string][]*Credential),
 
-		fileKeys:  make(map[[sha256.Size]byte]*Credential),
-		nearNames: make(map[validators.Name]*Credential),
+		certificateKeys: make(map[[sha256.Size]byte]*Credential),
+		firstNames:      make(map[validators.Name]*Credential),
 
 		listed: make(map[*Client][]*Credential),
 	}
@@ -85,8 +85,8 @@ func (r *Registry) addCredential(cred *Credential) error {
 	case KindJWKS:
 		return nil // what it lists is added when all else is known
 	case KindThumbprint, KindCertificate:
-		if _, known := r.fileKeys[cred.publicKey]; cred.Kind == KindCertificate && !known {
-			r.fileKeys[cred.publicKey] = cred
+		if _, known := r.certificateKeys[cred.publicKey]; cred.Kind == KindCertificate && !known {
+			r.certificateKeys[cred.publicKey] = cred
 		}
 		if sum, ok := cred.thumbprint.SHA256(); ok {
 			return insert(r.sha256, sum, cred)
@@ -97,8 +97,8 @@ func (r *Registry) addCredential(cred *Credential) error {
 	return r.addName(cred)
 }
 
-// checkFiles holds the certificates that clients declare as files against the
-// keys and the SHA-1 hashes that others do, which are indexed by something else.
+// checkFiles compares the certificates that clients declare as files with the keys
+// and SHA-1 hashes that others declare, which have indexes of their own.
 func (r *Registry) checkFiles(list []*Client) error {
 	for _, client := range list {
 		for _, cred := range client.Credentials {
@@ -118,13 +118,13 @@ func (r *Registry) checkFiles(list []*Client) error {
 func (r *Registry) addName(cred *Credential) error {
 	if domain := cred.name.TrustDomain(); domain != "" {
 		if r.trustDomain != "" && domain != r.trustDomain {
-			return fmt.Errorf("client '%s': %s '%s' is of another SPIFFE trust domain than '%s'; a realm has one, declare another realm", cred.Client.ID, cred.Kind, cred.Value, r.trustDomain)
+			return fmt.Errorf("client '%s': %s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", cred.Client.ID, cred.Kind, cred.Value, r.trustDomain)
 		}
 		r.trustDomain = domain
 	}
-	// what overlaps with a name that is known already was held against the first
-	// client that has it
-	if first, known := r.nearNames[cred.name]; known {
+	// a name that is known was compared with those that overlap when its first
+	// client was added
+	if first, known := r.firstNames[cred.name]; known {
 		if err := checkShared(cred, first, true); err != nil {
 			return err
 		}
@@ -134,16 +134,16 @@ func (r *Registry) addName(cred *Credential) error {
 				return err
 			}
 		}
-		r.nearNames[cred.name] = cred
+		r.firstNames[cred.name] = cred
 	}
 	r.names.Add(cred.name, cred)
 	r.hasNames = true
 	return nil
 }
 
-// insert adds a credential to those of the same key. These are of one client, or
-// of clients that all share them, so the first stands for the rest. Those of the
-// credential's own client are the last.
+// insert adds a credential to those with the same key. These belong to one client,
+// or to clients that all share them, so the first represents all. Those of the
+// credential's own client are last.
 func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) error {
 	list := index[key]
 	for _, other := range slices.Backward(list) {
@@ -163,22 +163,22 @@ func insert[K comparable](index map[K][]*Credential, key K, cred *Credential) er
 	return nil
 }
 
-// checkShared returns an error if one certificate could be two clients, by the same
-// credential or by two that overlap.
+// checkShared returns an error if a certificate could match two clients that do not
+// share it, by the same credential or by two that overlap.
 func checkShared(cred, other *Credential, same bool) error {
 	switch {
 	case other.Client == cred.Client, other.Client.SharedCredential && cred.Client.SharedCredential:
 		return nil
 	case !same:
-		return fmt.Errorf("client '%s': %s '%s' overlaps with '%s' of client '%s': one certificate could be both; narrow one of them, or say shared_credential in both",
+		return fmt.Errorf("client '%s': %s '%s' overlaps with '%s' of client '%s': one certificate could match both; narrow one of them, or set shared_credential in both",
 			cred.Client.ID, cred.Kind, cred.Value, other.Value, other.Client.ID)
 	}
-	return fmt.Errorf("client '%s': %s '%s' is a credential of client '%s' too; remove it from one of them, or say shared_credential in both",
+	return fmt.Errorf("client '%s': %s '%s' is also a credential of client '%s'; remove it from one of them, or set shared_credential in both",
 		cred.Client.ID, cred.Kind, cred.Value, other.Client.ID)
 }
 
-// Pins returns the pinned credentials that a certificate fits, those that have
-// ended included. sum is the SHA-256 hash of its DER encoding.
+// Pins returns the pinned credentials that a certificate fits, including those that
+// have ended. sum is the SHA-256 hash of its DER encoding.
 func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
 	found := r.sha256[sum]
 	if len(r.keys) > 0 {
@@ -190,8 +190,8 @@ func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Creden
 	return found
 }
 
-// Names returns the credentials that the subject and the alternative names of
-// a certificate fit. The refusal is why a SPIFFE ID that fits does not count.
+// Names returns the credentials that the subject and the alternative names of a
+// certificate fit. The refusal is why a SPIFFE ID that fits does not count, if any.
 func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
 	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
 		for _, cred := range r.subjects[dn.Key()] {
@@ -223,13 +223,13 @@ func (r *Registry) Subject(key string) []*Credential { return r.subjects[key] }
 // Client returns the client with the identifier, or nil.
 func (r *Registry) Client(id string) *Client { return r.clients[id] }
 
-// Len is the number of clients.
+// Len returns the number of clients.
 func (r *Registry) Len() int { return len(r.clients) }
 
 // All yields every client, in no particular order.
 func (r *Registry) All() iter.Seq[*Client] { return maps.Values(r.clients) }
 
-// Scopes is every scope that a client is registered for, sorted.
+// Scopes returns all scopes that clients are registered for, sorted.
 func (r *Registry) Scopes() []string { return r.scopes }
 
 // HasPKI reports whether any client has a credential that needs a chain.

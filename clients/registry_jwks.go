@@ -32,8 +32,8 @@ func (r *Registry) addKeySets(list []*Client) {
 			}
 			r.listed[client] = append(r.listed[client], cred)
 			r.sha256[sum] = append(r.sha256[sum], cred)
-			if _, known := r.fileKeys[cred.publicKey]; !known {
-				r.fileKeys[cred.publicKey] = cred
+			if _, known := r.certificateKeys[cred.publicKey]; !known {
+				r.certificateKeys[cred.publicKey] = cred
 			}
 		}
 	}

@@ -134,9 +134,9 @@ func TestCertificateFile(t *testing.T) {
 	for name, test := range map[string]struct {
 		file, wantErr string
 	}{
-		"empty":   {write("empty.pem"), "holds no PEM certificate"},
-		"der":     {write("der.pem", leaf.Cert.Raw), "holds no PEM certificate"},
-		"key":     {write("key.pem", leaf.KeyPEM()), "keep the certificate only"},
+		"empty":   {write("empty.pem"), "contains no PEM certificate"},
+		"der":     {write("der.pem", leaf.Cert.Raw), "contains no PEM certificate"},
+		"key":     {write("key.pem", leaf.KeyPEM()), "keep only the certificate"},
 		"damaged": {write("damaged.pem", bytes.Replace(leaf.PEM(), []byte("\n"), []byte("\n!"), 1), leaf.PEM()), "damaged, cut off or indented"},
 		"begin":   {write("begin.pem", bytes.Replace(leaf.PEM(), []byte("-----BEGIN"), []byte("----BEGIN"), 1), leaf.PEM()), "line 1: a PEM block is damaged"},
 		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
@@ -308,13 +308,13 @@ func TestB10_OverlappingNames(t *testing.T) {
 	const foreign = "another SPIFFE trust domain"
 	for _, test := range []struct{ a, b, want string }{
 		{"spiffe://prod.example/ns/*/sa/x", "spiffe://prod.example/ns/billing/**", "overlaps with"},
-		{"spiffe://prod.example/ns/a", "spiffe://prod.example/ns/a", "is a credential of client"},
+		{"spiffe://prod.example/ns/a", "spiffe://prod.example/ns/a", "is also a credential of client"},
 		{"spiffe://prod.example/ns/a", "spiffe://test.example/ns/a", foreign},
 		{"spiffe://prod.example/ns/*/x", "spiffe://prod.example/ns/*/y", ""},
 		{"https://prod.example/*", "https://prod.example/a", "overlaps with"},
 		{"*.devices.example.com", "unit7.devices.example.com", "overlaps with"},
-		{"unit7.Devices.example.com", "UNIT7.devices.example.com", "is a credential of client"},
-		{"*.devices.example.com", "*.Devices.example.com", "is a credential of client"},
+		{"unit7.Devices.example.com", "UNIT7.devices.example.com", "is also a credential of client"},
+		{"*.devices.example.com", "*.Devices.example.com", "is also a credential of client"},
 		{"*.devices.example.com", "a.b.devices.example.com", ""},
 		{"*.devices.example.com", "devices.example.com", ""},
 	} {

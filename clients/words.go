@@ -12,8 +12,8 @@ import (
 
 const maxClientIDLength = 200
 
-// CheckID reports why id cannot be a client identifier. The characters are a
-// subset of what RFC 6749 §2.2 allows, safe in headers, URLs and logs.
+// CheckID returns why id is not a valid client identifier. The allowed characters
+// are a subset of those in RFC 6749 §2.2 that is safe in headers, URLs and logs.
 func CheckID(id string) error {
 	if id == "" {
 		return errors.New("client_id is empty; name the client")
@@ -23,19 +23,19 @@ func CheckID(id string) error {
 	}
 	for i := range len(id) {
 		if !isAlphanumeric(id[i]) && strings.IndexByte("._~:@/+-,", id[i]) < 0 {
-			return fmt.Errorf("client_id %q holds %q; use letters, digits and ._~:@/+-,", id, id[i])
+			return fmt.Errorf("client_id %q contains %q; use letters, digits and ._~:@/+-,", id, id[i])
 		}
 	}
 	return nil
 }
 
-// CheckSubject reports why dn cannot be a declared subject.
+// CheckSubject returns why dn is not a valid declared subject.
 func CheckSubject(dn string) error {
 	_, err := validators.ParseDN(dn)
 	return err
 }
 
-// CheckName returns the check of a declared subject alternative name.
+// CheckName returns a function that checks subject alternative names of a kind.
 func CheckName(kind Kind) func(string) error {
 	return func(name string) error {
 		_, err := validators.ParseName(validators.NameKind(kind), name)
@@ -56,19 +56,19 @@ func CheckPublicKey(pin string) error {
 	return err
 }
 
-// CheckJWKSURI reports why address cannot be the URL of a JWK Set, which is
-// trusted because of where it comes from, so that only https will do.
+// CheckJWKSURI returns why address is not a valid URL of a JWK Set. It must be an
+// https URL, because a JWK Set is trusted for where it comes from.
 func CheckJWKSURI(address string) error { return source.CheckSecureURL(address) }
 
-// CheckIssuedBy reports why hash cannot be the SHA-256 hash of a CA
-// certificate or of its public key.
+// CheckIssuedBy returns why hash is not a valid SHA-256 hash of a CA certificate or
+// its public key.
 func CheckIssuedBy(hash string) error {
 	_, err := validators.ParseSHA256(hash)
 	return err
 }
 
-// CheckTokenLifetime reports why d cannot be the lifetime of a token. Tokens
-// count whole seconds (RFC 7519 §2).
+// CheckTokenLifetime returns why d is not a valid token lifetime. Tokens count
+// whole seconds (RFC 7519 §2).
 func CheckTokenLifetime(d time.Duration) error {
 	if d < time.Second {
 		return fmt.Errorf("token_lifetime %s is too short; use at least 1s", d)

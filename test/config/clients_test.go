@@ -22,10 +22,10 @@ func TestLoadRecord(t *testing.T) {
 		{"credential twice", pin + `,` + pin, []string{`client record: duplicate member "x509_thumbprints"; keep one of the two`}},
 		{"claim twice", pin + `,"claims":{"t":"a","t":"b"}`, []string{`client record: duplicate member "t"; keep one of the two`}},
 		{"JWKS that is not secure", `"jwks_uri":"http://a.example/jwks"`, []string{"realm 'partners': client 'a': jwks_uri: 'http://a.example/jwks' is not an https URL; use one, or a file"}},
-		{"JWKS in two ways", `"jwks_uri":"https://a.example/jwks","jwks":{"keys":[]}`, []string{"realm 'partners': client 'a': jwks, jwks_uri and jwks_file say the same in three ways; keep one (RFC 7591 §2)"}},
+		{"JWKS in two ways", `"jwks_uri":"https://a.example/jwks","jwks":{"keys":[]}`, []string{"realm 'partners': client 'a': several of jwks, jwks_uri and jwks_file are set; keep one (RFC 7591 §2)"}},
 		{"JWKS without keys", `"jwks":{"keys":[]}`, []string{"realm 'partners': client 'a': jwks 'written out': it has no keys"}},
 		{"JWKS that is null", `"jwks":null`, []string{"realm 'partners': client 'a': jwks 'written out': not a JWK Set"}},
-		{"JWKS without a certificate", `"jwks":{"keys":[{"kty":"EC"}]}`, []string{"none of its keys can be used: key 1 is ignored: it has no x5c"}},
+		{"JWKS without a certificate", `"jwks":{"keys":[{"kty":"EC"}]}`, []string{"none of its keys can be used: key 1 is ignored: has no x5c"}},
 		{"missing JWKS file", `"jwks_file":"DIR/nowhere.json"`, []string{"realm 'partners': client 'a': jwks 'DIR/nowhere.json': stat DIR/nowhere.json: no such file"}},
 		{"empty JWKS file", `"jwks_file":"DIR/empty.pem"`, []string{"realm 'partners': client 'a': jwks 'DIR/empty.pem': not a JWK Set"}},
 		{"JWKS file that is another", `"jwks_file":"DIR/client.pem"`, []string{"realm 'partners': client 'a': jwks 'DIR/client.pem': not a JWK Set"}},
@@ -55,9 +55,9 @@ func TestLoadRecord(t *testing.T) {
 		{"another grant", pin + `,"grant_types":["authorization_code"]`, []string{"realm 'partners': client 'a': grant_types", "lack client_credentials"}},
 		{"another method", pin + `,"token_endpoint_auth_method":"client_secret_basic"`, []string{"realm 'partners': client 'a': token_endpoint_auth_method 'client_secret_basic' is not supported; use tls_client_auth or self_signed_tls_client_auth"}},
 		{"missing certificate file", `"x509_certificate_files":"DIR/nowhere.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/nowhere.pem': stat DIR/nowhere.pem: no such file"}},
-		{"empty certificate file", `"x509_certificate_files":"DIR/empty.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/empty.pem': holds no PEM certificate; convert a DER file with 'openssl x509 -inform der'"}},
-		{"certificate file with a key", `"x509_certificate_files":"DIR/client.key"`, []string{"realm 'partners': client 'a': certificate 'DIR/client.key': ", "keep the certificate only"}},
-		{"certificate file with a chain", `"x509_certificate_files":"DIR/leafca.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/leafca.pem': holds several certificates; keep the client's own, without its chain"}},
+		{"empty certificate file", `"x509_certificate_files":"DIR/empty.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/empty.pem': contains no PEM certificate; convert a DER file with 'openssl x509 -inform der'"}},
+		{"certificate file with a key", `"x509_certificate_files":"DIR/client.key"`, []string{"realm 'partners': client 'a': certificate 'DIR/client.key': ", "keep only the certificate"}},
+		{"certificate file with a chain", `"x509_certificate_files":"DIR/leafca.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/leafca.pem': contains several certificates; keep the client's own, without its chain"}},
 		{"certificate that does not parse", `"x509_certificate_files":"DIR/broken.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/broken.pem': x509: "}},
 	})
 }
@@ -73,23 +73,23 @@ func TestLoadRegistry(t *testing.T) {
 		{"null for a client", `null`, []string{"client record: not a JSON object"}},
 		{
 			"one thumbprint in two spellings", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"b","x509_thumbprints":"vKDQQIR_hDxe4PputJSDdHAVWGi8oNBAhH-EPF7g-m4"}`,
-			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is a credential of client 'a' too; remove it from one of them, or say shared_credential in both"},
+			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is also a credential of client 'a'; remove it from one of them, or set shared_credential in both"},
 		},
 		{
 			"one subject in two spellings", `{"client_id":"a","tls_client_auth_subject_dn":"CN=X,O=Company"},{"client_id":"b","tls_client_auth_subject_dn":"cn=x , o=company"}`,
-			[]string{"realm 'partners': client 'b': subject 'CN=x,O=company' is a credential of client 'a' too; remove it from one of them"},
+			[]string{"realm 'partners': client 'b': subject 'CN=x,O=company' is also a credential of client 'a'; remove it from one of them"},
 		},
 		{
 			"one certificate as a file and a file", `{"client_id":"a","x509_certificate_files":"DIR/client.pem"},{"client_id":"b","x509_certificate_files":"DIR/client.pem"}`,
-			[]string{"realm 'partners': client 'b': certificate '", "' is a credential of client 'a' too; remove it from one of them"},
+			[]string{"realm 'partners': client 'b': certificate '", "' is also a credential of client 'a'; remove it from one of them"},
 		},
 		{
 			"shared by one of them only", `{"client_id":"a","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"b","x509_thumbprints":"SHA256"}`,
-			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is a credential of client 'a' too", "or say shared_credential in both"},
+			[]string{"realm 'partners': client 'b': thumbprint 'SHA256' is also a credential of client 'a'", "or set shared_credential in both"},
 		},
 		{
 			"shared by two of three", `{"client_id":"a","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"b","shared_credential":true,"x509_thumbprints":"SHA256"},{"client_id":"c","x509_thumbprints":"SHA256"}`,
-			[]string{"realm 'partners': client 'c': thumbprint 'SHA256' is a credential of client 'a' too"},
+			[]string{"realm 'partners': client 'c': thumbprint 'SHA256' is also a credential of client 'a'"},
 		},
 	})
 	for name, list := range map[string]string{
@@ -120,8 +120,8 @@ func TestLoadRealm(t *testing.T) {
 		{"unset deny file", `"partners":{"revocation":{"deny":"{env.MTLS_TEST_UNSET}"}}`, []string{"realm 'partners': revocation: deny '{env.MTLS_TEST_UNSET}': "}},
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},
-		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "it names no file; add one"}},
-		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["a","a"]}]}`, []string{"it names file 'a' twice; remove one"}},
+		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "no file is named; add one"}},
+		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["a","a"]}]}`, []string{"file 'a' is named twice; remove one"}},
 		{"unknown member of a source of clients", `"partners":{"clients_from":[{"source":"file","file":"a"}]}`, []string{`unknown field "file"`}},
 		{"storage without a module", `"partners":{"storage":{}}`, []string{"realm 'partners': storage: module name not specified"}},
 		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},

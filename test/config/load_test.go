@@ -139,15 +139,15 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"file in clients_from of another kind", "clients_from file DIR/client.pem",
-			[]string{"realm 'partners': clients from file:DIR/client.pem: it is no JSON array; write the records as ["},
+			[]string{"realm 'partners': clients from file:DIR/client.pem: not a JSON array; write the records as ["},
 		},
 		{
 			"empty file in clients_from", "clients_from file DIR/empty.pem",
-			[]string{"realm 'partners': clients from file:DIR/empty.pem: it is no JSON array"},
+			[]string{"realm 'partners': clients from file:DIR/empty.pem: not a JSON array"},
 		},
 		{
 			"one file in two clients_from", "clients_from file DIR/clients.json\nclients_from file DIR/clients.json",
-			[]string{"realm 'partners': clients come from file:DIR/clients.json twice; keep one"},
+			[]string{"realm 'partners': clients are read from file:DIR/clients.json twice; keep one"},
 		},
 		{
 			"unset variable in issued_by", "trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\nissued_by {env.MTLS_TEST_UNSET}\n}",

@@ -30,10 +30,10 @@ func wantWarnings(t *testing.T, result loaded, want ...string) {
 
 func TestLoadClientWarnings(t *testing.T) {
 	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\nthumbprint "+someSHA1+"\n}")),
-		"client 'a': thumbprint '"+someSHA1+"' is SHA-1, which can be forged; replace it by the SHA-256 thumbprint")
+		"client 'a': thumbprint '"+someSHA1+"' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint")
 	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\n}")))
 	wantWarnings(t, loadCaddyfile(t, inPartners("")),
-		"the realm has no clients, so everyone is refused; declare one")
+		"realm has no clients; everyone is refused")
 }
 
 func TestLoadAllowWarnings(t *testing.T) {

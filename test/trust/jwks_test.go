@@ -223,7 +223,7 @@ func TestB10_StolenCertificate(t *testing.T) {
 	check()
 	for id := range victims {
 		r.Logs.Wait(t, "what is ignored", func(entry rig.LogEntry) bool {
-			return strings.HasPrefix(entry.Str("msg"), "a JWKS lists a certificate that is a credential of another client") &&
+			return strings.HasPrefix(entry.Str("msg"), "certificate in JWKS ignored") &&
 				entry.Str("client_id") == "thief" && entry.Str("holder") == id
 		})
 	}
@@ -268,7 +268,7 @@ func TestB10_CertificateInTwoJWKS(t *testing.T) {
 		open[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "first")
 	}
 	replace(r, "second.json", testpki.JWKS(t, own, shared))
-	logged("error", "a certificate is in the JWKS of several clients")
+	logged("error", "certificate in the JWKS of several clients")
 	for _, protocol := range rig.Protocols {
 		got := open[protocol].Eventually(t, http.StatusUnauthorized).WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 		r.WantReason(t, got, "certificate_ambiguous")
@@ -279,7 +279,7 @@ func TestB10_CertificateInTwoJWKS(t *testing.T) {
 	}
 	// whichever of them drops it, the other has it
 	replace(r, "first.json", testpki.JWKS(t, r.SelfSigned("next")))
-	logged("info", "a certificate is no longer in the JWKS of several clients")
+	logged("info", "certificate no longer in the JWKS of several clients")
 	for _, protocol := range rig.Protocols {
 		open[protocol].Eventually(t, http.StatusOK).WantClient(t, "second")
 		r.WantNoToken(t, rig.AskToken(open[protocol], "https://auth.test", "first"), "client_mismatch")
@@ -332,7 +332,7 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 	server.publish(t, partner)
 	restart()
 	r.Logs.Wait(t, "the damage", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "JWKS copies cannot be read") && strings.Contains(entry.Str("error"), "mtls/default/jwks/")
+		return strings.HasPrefix(entry.Str("msg"), "reading JWKS copies failed") && strings.Contains(entry.Str("error"), "mtls/default/jwks/")
 	})
 	r.Caller(t, "h1", partner).Eventually(t, http.StatusOK).WantClient(t, "partner")
 }

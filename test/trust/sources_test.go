@@ -16,7 +16,7 @@ import (
 func sourceFailed(r *rig.Rig, t *testing.T, source, want string) {
 	t.Helper()
 	r.Logs.Wait(t, "what failed: "+want, func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of clients failed") && strings.Contains(entry.Str("source"), source) && strings.Contains(entry.Str("error"), want)
+		return strings.HasPrefix(entry.Str("msg"), "client source failed") && strings.Contains(entry.Str("source"), source) && strings.Contains(entry.Str("error"), want)
 	})
 }
 
@@ -93,11 +93,11 @@ func TestC2_ClientsFile(t *testing.T) {
 
 	// B4: what is broken, gone, or not good with the rest changes nothing
 	for _, broken := range []struct{ content, want string }{
-		{"", "no JSON array"},
+		{"", "not a JSON array"},
 		{string(pinsFile("", both))[:100], "record 1"},
 		{`[{"client_id":"partner","disabled":false,"Disabled":true}]`, "unknown member"},
 		{string(pinsFile("", map[string]*testpki.Leaf{"billing.partner": partner})), "client 'billing.partner' is in config and in file:"},
-		{string(pinsFile("", map[string]*testpki.Leaf{"partner": device})), "is a credential of client"},
+		{string(pinsFile("", map[string]*testpki.Leaf{"partner": device})), "is also a credential of client"},
 		{`[{"client_id":"a","tls_client_auth_subject_dn":"CN={env.HOME}","claims":{"sub":"x"}}]`, "claim 'sub' is reserved"},
 	} {
 		replace(r, "partners.json", []byte(broken.content))
@@ -144,7 +144,7 @@ func TestC2_CertificateFile(t *testing.T) {
 		open[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 	}
 	replace(r, "sensor.pem", []byte("no certificate"))
-	sourceFailed(r, t, "certificate:", "holds no PEM certificate")
+	sourceFailed(r, t, "certificate:", "contains no PEM certificate")
 	open["h1"].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 	replace(r, "sensor.pem", next.PEM())
 	for _, protocol := range rig.Protocols {
@@ -167,7 +167,7 @@ func TestB4_ClientsFileAtTheStart(t *testing.T) {
 	realm := strings.Replace(rig.BillingAndSensor, "client billing.partner", "clients_from file \"@DIR@/partners.json\"\nclient billing.partner", 1)
 	for _, broken := range []struct{ content, want string }{
 		{"missing", "realm 'default': clients from file:" + r.Dir + "/partners.json: stat "},
-		{"", "it is no JSON array"},
+		{"", "not a JSON array"},
 		{"[{]", "record 1, at or after line 1"},
 		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and in file:"},
 		{`[{"client_id":"a"}]`, "client 'a': no credential"},
