@@ -13,75 +13,46 @@ import (
 const maxCAFile = 16 << 20
 
 // caFile is a watched file of CA certificates. A CA that is added counts at
-// once. One that is gone, and a file that is broken, count only when the file
-// has not changed for a while: it may still be being written.
+// once. One that is gone counts only once the file has not changed for a while:
+// it may still be being written.
 type caFile struct {
-	file *source.File
-	// certs are what counts
-	certs []*x509.Certificate
-	// next is what the file says, unless parsing it failed
-	next      []*x509.Certificate
-	parsing   error
-	looking   error
-	since     time.Time
-	complaint bool // made, and not taken back yet
+	*source.Watched
+	// certs are in force; next is what the file held when it was last usable.
+	certs, next []*x509.Certificate
+	// reported is set while a failure has been reported but not its end.
+	reported bool
 }
 
 // openCAFile reads a file for the first time.
 func openCAFile(path string, now time.Time) (*caFile, error) {
-	f := &caFile{file: source.NewFile(path, maxCAFile)}
-	text, _, err := f.file.Look(now)
-	if err != nil {
+	f := new(caFile)
+	f.Watched = source.NewWatched(path, maxCAFile, func(text []byte) error {
+		certs, err := parseCAFile(path, text)
+		if err == nil {
+			f.next = certs
+		}
+		return err
+	})
+	if _, err := f.Poll(now); err != nil {
 		return nil, err
 	}
-	if f.certs, err = parseCAFile(path, text); err != nil {
-		return nil, err
-	}
-	f.next, f.since = f.certs, now
+	f.certs = f.next
 	return f, nil
 }
 
 // look reads the file if it has changed. It reports whether other certificates
-// count now, and, once for each change, what is wrong with the file.
-func (f *caFile) look(now time.Time) (changed bool, err error) {
-	text, other, err := f.file.Look(now)
-	switch {
-	case err != nil:
-		if f.looking == nil || f.looking.Error() != err.Error() {
-			f.since, f.complaint = now, false
-		}
-		f.looking = err
-	case other:
-		f.next, f.parsing = parseCAFile(f.file.Path(), text)
-		f.since, f.complaint = now, false
-		fallthrough
-	default:
-		f.looking = nil
+// are in force now, and whether the outcome is to be logged: an error, or nil
+// when one has ended.
+func (f *caFile) look(now time.Time) (changed, report bool, err error) {
+	report, err = f.Poll(now)
+	if report = report && (err != nil || f.reported); report {
+		f.reported = err != nil
 	}
-	if f.broken() == nil {
-		f.complaint = false
-	}
-	quiet := now.Sub(f.since) >= source.QuietTime
-	if broken := f.broken(); broken != nil {
-		if f.complaint || !quiet {
-			return false, nil
-		}
-		f.complaint = true
-		return false, broken
-	}
-	if sameCertificates(f.certs, f.next) || !quiet && !hasAll(f.next, f.certs) {
-		return false, nil
+	if err != nil || sameCertificates(f.certs, f.next) || !f.Quiet(now) && !hasAll(f.next, f.certs) {
+		return false, report, err
 	}
 	f.certs = f.next
-	return true, nil
-}
-
-// broken is what is wrong with the file, or nil.
-func (f *caFile) broken() error {
-	if f.looking != nil {
-		return f.looking
-	}
-	return f.parsing
+	return true, report, nil
 }
 
 // hasAll reports whether every one of these certificates is on the list.

@@ -44,8 +44,8 @@ func TestCAFile(t *testing.T) {
 	step := func(what string, d time.Duration, changed bool, trouble bool, count int) {
 		t.Helper()
 		now = now.Add(d)
-		got, err := f.look(now)
-		if got != changed || (err != nil) != trouble || len(f.certs) != count {
+		got, report, err := f.look(now)
+		if got != changed || (report && err != nil) != trouble || len(f.certs) != count {
 			t.Fatalf("%s: changed %v, error %v, %d CAs; want %v, %v, %d", what, got, err, len(f.certs), changed, trouble, count)
 		}
 	}
@@ -73,7 +73,7 @@ func TestCAFile(t *testing.T) {
 	write([]byte("another garbage"))
 	step("broken otherwise", tick, false, false, 3)
 	step("and quiet", source.QuietTime, false, true, 3)
-	if f.broken() == nil {
+	if f.Failure() == nil {
 		t.Error("it does not know that it is broken")
 	}
 	if err := os.Remove(path); err != nil {
@@ -84,8 +84,8 @@ func TestCAFile(t *testing.T) {
 	step("said once", source.QuietTime, false, false, 3)
 	write(first, third, second)
 	step("back as it was", tick, false, false, 3)
-	if f.broken() != nil || f.complaint {
-		t.Errorf("it is back, but: %v, %v", f.broken(), f.complaint)
+	if f.Failure() != nil || f.reported {
+		t.Errorf("it is back, but: %v, %v", f.Failure(), f.reported)
 	}
 	write(second)
 	step("less", tick, false, false, 3)

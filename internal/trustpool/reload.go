@@ -24,15 +24,10 @@ func (p *Pool) poll(s *poolSource) {
 func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 	changed, broken := false, false
 	for _, file := range s.files {
-		complained := file.complaint
-		other, err := file.look(now)
-		changed = changed || other
-		broken = broken || file.broken() != nil
-		switch {
-		case err != nil:
+		other, report, err := file.look(now)
+		changed, broken = changed || other, broken || err != nil
+		if report {
 			p.report(s, err)
-		case complained && file.broken() == nil:
-			p.recovered(s)
 		}
 	}
 	if changed || s.failure != "" && !now.Before(s.due) {
@@ -71,7 +66,7 @@ func (p *Pool) outcome(s *poolSource, err error) {
 		p.report(s, err)
 	case err == nil && s.failure != "":
 		s.failure = ""
-		p.recovered(s)
+		p.report(s, nil)
 	}
 }
 
@@ -135,12 +130,12 @@ func (p *Pool) succeeded(s *poolSource, now time.Time) {
 	s.success = now
 }
 
+// report logs a failure of a source, or with nil its end.
 func (p *Pool) report(s *poolSource, err error) {
+	if err == nil {
+		p.config.Logger.Info("the trust pool can be loaded again", zap.String("source", s.Provider))
+		return
+	}
 	p.config.Logger.Error("a trust pool cannot be loaded again; the CAs it had stay in force",
 		zap.String("source", s.Provider), zap.Error(err))
-}
-
-func (p *Pool) recovered(s *poolSource) {
-	p.config.Logger.Info("the trust pool can be loaded again",
-		zap.String("source", s.Provider))
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // poolSource is one module that CA certificates come from. Module `combined` is
@@ -136,31 +138,32 @@ func (p *Pool) load(s *poolSource) (l loaded, err error) {
 	inner, stop := context.WithCancel(parent.Context)
 	parent.Context = inner
 	child, unload := caddy.NewContext(parent)
+	module := fmt.Sprintf("the module '%s'", s.Provider)
 	l.cancel = func() {
-		defer func() {
-			if fault := recover(); fault != nil {
-				p.report(s, fmt.Errorf("the module '%s' panics when it ends: %v", s.Provider, fault))
-			}
+		defer stop()
+		err := func() (err error) {
+			defer source.Recover(module, &err)
+			unload()
+			return nil
 		}()
-		unload()
-		stop()
+		if err != nil {
+			p.report(s, err)
+		}
 	}
 	patience := time.AfterFunc(p.timeout, stop)
 	defer func() {
 		late := !patience.Stop()
-		if fault := recover(); fault != nil {
-			err = fmt.Errorf("the module '%s' panics: %v", s.Provider, fault)
-		}
 		if late && err == nil { // but its context has ended
 			err = context.Canceled
 		}
 		if late {
-			err = fmt.Errorf("the module '%s' was not loaded within %s: %w", s.Provider, p.timeout, err)
+			err = fmt.Errorf("%s was not loaded within %s: %w", module, p.timeout, err)
 		}
 		if err != nil {
 			l.cancel()
 		}
 	}()
+	defer source.Recover(module, &err)
 	ca, err := loadModule(child, s.raw)
 	if err != nil {
 		return l, err

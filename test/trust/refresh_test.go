@@ -331,7 +331,7 @@ func TestTrustPoolInstances(t *testing.T) {
 	cleaned := counts.cleaned.Load()
 	again()
 	r.Until(clock, "the panic", func() bool {
-		return len(r.Said(poolComplaint, "the module 'counted' panics: out of order")) == 1
+		return len(r.Said(poolComplaint, "the module 'counted' panicked: out of order")) == 1
 	})
 	// Caddy does not end what panicked in its Provision
 	counts.provisioned.Store(counts.cleaned.Load() + 1)
