@@ -226,7 +226,7 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 		}
 	}
 	if len(c.From)+len(c.PeerKeys) == 0 {
-		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errAnybodyForwards))
+		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errNoTrustedProxies))
 	}
 	return nil
 }

@@ -14,53 +14,54 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// ForwardedCertificate says that TLS may end before Caddy, at a proxy that
-// sends the client's certificate along in a header. The header counts only
-// from a proxy that is named here, and from such a proxy only the header
-// counts: its own certificate never becomes an identity.
+// ForwardedCertificate takes client certificates from proxies that terminate TLS
+// before Caddy and send the certificate in a header. The header counts only from the
+// proxies named here. From such a proxy only the header counts: the certificate of
+// the proxy itself never becomes an identity.
 type ForwardedCertificate struct {
-	// How the proxy writes the certificate: `rfc9440` (RFC 9440 Client-Cert),
+	// How the proxy encodes the certificate: `rfc9440` (RFC 9440 Client-Cert),
 	// `nginx` (URL-encoded PEM), `haproxy` (DER in base64), `envoy`
 	// (X-Forwarded-Client-Cert, with `Cert`) or `aws_alb`.
 	Format string `json:"format"`
 
-	// The addresses, or ranges in CIDR notation, that the proxies connect from.
+	// The addresses or CIDR ranges that the proxies connect from.
 	From []string `json:"from,omitempty"`
 
-	// SHA-256 hashes of the public keys of proxies, for those that connect
-	// with a certificate of their own. From or peer_keys must be given; a
-	// proxy that one of them names is trusted.
+	// SHA-256 hashes of the public keys of proxies that connect with a certificate
+	// of their own. `from` or `peer_keys` is required; a proxy that either of them
+	// names is trusted.
 	PeerKeys []string `json:"peer_keys,omitempty"`
 
-	// The header the certificate is in. Default: the one the format is known for.
+	// The header that carries the certificate. Default: the usual one of the format.
 	Header string `json:"header,omitempty"`
 }
 
-var errAnybodyForwards = errors.New("no trusted proxy is named; add 'from <cidr>' or 'peer_key <hash>'")
+var errNoTrustedProxies = errors.New("no trusted proxy is named; add 'from <cidr>' or 'peer_key <hash>'")
 
 // proxyCertificates is the compiled form of [ForwardedCertificate]: which proxies
-// may forward certificates, and how. It is nil where none may.
+// may forward certificates, and how. It is nil if none may.
 type proxyCertificates struct {
 	format      validators.ForwardFormat
 	from        []netip.Prefix
 	peerKeys    map[[sha256.Size]byte]struct{}
 	header      string
 	chainHeader string
-	// denied reports why a certificate is denied; nil where nothing can be
+	// denied returns why a certificate is denied. It is nil without a deny file.
 	denied func(...*x509.Certificate) *validators.Refusal
 }
 
+// compile checks the configuration.
 func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 	format, err := validators.ParseForwardFormat(c.Format)
 	if err != nil {
 		return nil, err
 	}
 	if len(c.From)+len(c.PeerKeys) == 0 {
-		return nil, errAnybodyForwards
+		return nil, errNoTrustedProxies
 	}
 	p := &proxyCertificates{
 		format: format, peerKeys: make(map[[sha256.Size]byte]struct{}),
-		// as they are keys of a request's headers
+		// in the form of the keys of http.Header
 		header:      textproto.CanonicalMIMEHeaderKey(format.Header()),
 		chainHeader: textproto.CanonicalMIMEHeaderKey(format.ChainHeader()),
 	}
@@ -96,6 +97,7 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 	return p, nil
 }
 
+// parseFrom parses an address or a range.
 func parseFrom(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil {
 		if address.Zone() != "" {
@@ -114,7 +116,7 @@ func parseFrom(text string) (netip.Prefix, error) {
 		return prefix, errors.New("the range covers every address; name the proxies' addresses only")
 	}
 	if masked := prefix.Masked(); masked != prefix {
-		return prefix, fmt.Errorf("the address has more bits than the range; write %s for the range, or %s for the one proxy", masked, prefix.Addr())
+		return prefix, fmt.Errorf("the address has bits beyond the range; write %s for the range, or %s for one proxy", masked, prefix.Addr())
 	}
 	return prefix, nil
 }
@@ -130,15 +132,15 @@ func (p *proxyCertificates) headerNames() []string {
 	return []string{p.header, p.chainHeader}
 }
 
-// trusts reports whether the other end of the connection may forward. It looks
-// at the socket and never at what a header says of it.
+// trusts reports whether the immediate peer may forward certificates. It looks at
+// the connection, never at headers.
 func (p *proxyCertificates) trusts(r *http.Request) bool {
 	if p == nil {
 		return false
 	}
 	if r.Context().Value(http.LocalAddrContextKey) == nil {
-		// it came over no connection: a handler made it, such as templates,
-		// with the headers of its own caller and a loopback address
+		// a handler such as templates made this request, with the headers of its own
+		// caller and a loopback address
 		return false
 	}
 	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {

@@ -29,10 +29,9 @@ type refusedRequest struct {
 	refusal *validators.Refusal
 	// failed makes it an ERROR instead of a WARN: the caller is not to blame.
 	failed bool
-	// presented are the certificates that decided, nil for none.
-	presented []*x509.Certificate
-	// clientID and errorID are "" if there is none.
-	clientID, errorID string
+	// presented are the certificates of the request, leaf first.
+	presented         []*x509.Certificate
+	clientID, errorID string // "" for none
 	more              []zap.Field
 
 	realm               *Realm
@@ -41,8 +40,8 @@ type refusedRequest struct {
 	forwarded           bool
 }
 
-// logRefusal queues the one line that lets an operator mend a refusal. r is nil
-// for a refusal in the handshake.
+// logRefusal queues the log line of a refusal. r is nil for a refusal in the
+// handshake.
 func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	refused.realm, refused.at = realm, time.Now()
 	if r != nil {
@@ -91,9 +90,9 @@ func (refused *refusedRequest) log(withHint bool) {
 	entry.Write(append(fields, refused.more...)...)
 }
 
-// hintFields are what the certificate comes close to, and the client block that
-// would admit it where that would help. The block has nothing of the certificate
-// but its hash, because an operator may paste it.
+// hintFields says what the certificate comes close to, and which client block would
+// admit it if that would help. The block contains nothing from the certificate but
+// its hash, because an operator may paste it.
 func (refused *refusedRequest) hintFields() (fields []zap.Field) {
 	current := refused.realm.current.Load()
 	if current == nil {
@@ -108,8 +107,8 @@ func (refused *refusedRequest) hintFields() (fields []zap.Field) {
 	return fields
 }
 
-// loggedNames are the first alternative names of a certificate, as they would be
-// declared.
+// loggedNames returns the first alternative names of a certificate, as a client would
+// declare them.
 func loggedNames(cert *x509.Certificate) (names []string) {
 	shown, err := validators.ShowNames(cert)
 	if err != nil {
@@ -127,24 +126,24 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 	return names
 }
 
-// refusalLog writes the log lines of refused requests off the request path: a
-// hint takes time, and how much depends on which clients are registered, which
-// is not for a stranger to measure.
+// refusalLog writes the log lines of refused requests off the request path: how long
+// a hint takes depends on which clients are registered, and a stranger must not be
+// able to measure that.
 type refusalLog struct {
 	queue   chan refusedRequest
 	dropped atomic.Int64
 	done    chan struct{} // closed when the queue has been worked off
 
 	mu     sync.RWMutex
-	closed bool // and nothing is queued any more
+	closed bool // then lines are written at once
 }
 
 func newRefusalLog() *refusalLog {
 	return &refusalLog{queue: make(chan refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
 }
 
-// add queues a line. It waits for nothing: if the queue is full, the line is
-// dropped and counted. After close it writes the line at once, without a hint.
+// add queues a line. It never blocks: if the queue is full, the line is dropped and
+// counted. After close, add writes the line itself, without a hint.
 func (l *refusalLog) add(refused refusedRequest) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -159,7 +158,7 @@ func (l *refusalLog) add(refused refusedRequest) {
 	}
 }
 
-// run writes what is queued until the queue is closed and empty.
+// run writes queued lines until the queue is closed and empty.
 func (l *refusalLog) run(logger *zap.Logger) {
 	defer close(l.done)
 	for refused := range l.queue {
@@ -174,15 +173,16 @@ func (l *refusalLog) run(logger *zap.Logger) {
 	}
 }
 
-// logSafely is log for a certificate that makes the hint panic: outside of a
-// request, that would end the process.
+// logSafely turns a panic over a hostile certificate into an error; outside of a
+// request, it would end the process.
 func (refused *refusedRequest) logSafely() (err error) {
 	defer source.Recover("the log line", &err)
 	refused.log(true)
 	return nil
 }
 
-// close lets the worker end, and waits for it until the context is done.
+// close ends the worker and waits until it has written all lines or the context is
+// done.
 func (l *refusalLog) close(ctx context.Context) {
 	l.mu.Lock()
 	l.closed = true

@@ -26,8 +26,8 @@ const (
 // nobody.
 type identity struct {
 	authn.Identity
-	// decidedBy is what the realm decided by; what else it says of the client is
-	// in there, and not in one that has taken its place meanwhile
+	// decidedBy is the snapshot that decided, also where a refusal came out. The
+	// client's grant is looked up there and not in a newer one.
 	decidedBy *snapshot
 }
 
@@ -39,8 +39,8 @@ func (id identity) clientID() string {
 	return ""
 }
 
-// requestState is what our directives know of one request. Several of them may
-// act on it, one after the other.
+// requestState is what the directives of this module know about a request, which may
+// pass through several of them.
 type requestState struct {
 	repl     *caddy.Replacer
 	stripped bool
@@ -48,13 +48,13 @@ type requestState struct {
 	realm    *Realm
 	reason   validators.Reason
 
-	// bearer is who was admitted by a token, nil otherwise
+	// bearer is the identity of an admitted token, or nil
 	bearer *bearerIdentity
-	// authorization is what the caller sent in the header of that name
+	// authorization is the Authorization header as the caller sent it
 	authorization []string
 
-	// proxyHeaders are the headers that a proxy may send certificates in, as they
-	// were before any directive removed them
+	// proxyHeaders are the headers in which proxies forward certificates, as they
+	// were before a directive removed them
 	proxyHeaders http.Header
 
 	// the outcome of authentication in the realm that was asked last
@@ -65,8 +65,8 @@ type requestState struct {
 	userIDIn  bool
 }
 
-// stateOf returns the request's state, which it makes at first, together with
-// the placeholders.
+// stateOf returns the request's state. The first call creates it and registers the
+// placeholders.
 func stateOf(app *App, r *http.Request) *requestState {
 	ctx := r.Context()
 	if state, ok := caddyhttp.GetVar(ctx, requestVar).(*requestState); ok {
@@ -105,7 +105,8 @@ func earlyData(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete
 }
 
-// identify asks the realm who the caller is, once a request.
+// identify authenticates the caller in a realm. If the same realm is asked again, the
+// outcome is remembered.
 func (s *requestState) identify(realm *Realm, r *http.Request) (identity, *validators.Refusal) {
 	if s.asked != realm {
 		s.asked, s.found = realm, identity{}
@@ -116,7 +117,7 @@ func (s *requestState) identify(realm *Realm, r *http.Request) (identity, *valid
 	return s.found, s.refusal
 }
 
-// clear forgets the identity that an earlier directive set.
+// clear removes the identity that an earlier directive set.
 func (s *requestState) clear() {
 	if s.userIDIn {
 		s.repl.Delete(userIDPlaceholder)
@@ -138,7 +139,7 @@ func (s *requestState) admitBearer(realm *Realm, bearer *bearerIdentity) {
 	s.repl.Set(userIDPlaceholder, bearer.clientID)
 }
 
-// clientID is who was admitted last, "" if nobody.
+// clientID returns the client that was admitted last, or "".
 func (s *requestState) clientID() string {
 	if s.bearer != nil {
 		return s.bearer.clientID
@@ -155,8 +156,8 @@ func remoteIP(r *http.Request) string {
 	return host
 }
 
-// placeholder answers every {http.mtls.*} name, with "" where there is nothing
-// to tell, so that none of them reaches an API as it is written.
+// placeholder resolves every {http.mtls.*} placeholder, to "" if it has no value, so
+// that none reaches an upstream verbatim.
 func (s *requestState) placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, placeholderPrefix)
 	if !ok {
@@ -165,6 +166,7 @@ func (s *requestState) placeholder(key string) (any, bool) {
 	return s.text(name), true
 }
 
+// text returns the value of a placeholder.
 func (s *requestState) text(name string) string {
 	if name == "error" {
 		return string(s.reason)

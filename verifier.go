@@ -12,12 +12,11 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Verifier refuses certificates that belong to no client of a realm in the TLS
-// handshake, so that strangers get no byte of HTTP. They get no reason either:
-// a client whose certificate was not renewed in time sees only an alert. It
-// does not refuse callers without a certificate, which is the business of the
-// `mode`, and it does not replace `mtls_auth`: a connection outlives the
-// decision that let it in. Proxies that `forwarded_certificate` knows by
+// Verifier refuses certificates that belong to no client of a realm during the TLS
+// handshake, before strangers can send HTTP. They learn no reason: a client with an
+// expired certificate sees only an alert. Callers without a certificate are up to the
+// `mode`. The verifier does not replace `mtls_auth`, because a connection outlives
+// the decision that admitted it. Proxies that `forwarded_certificate` trusts by
 // `peer_key` may connect.
 type Verifier struct {
 	// The realm whose clients may connect. Default: `default`.
@@ -41,7 +40,7 @@ func (v *Verifier) Provision(ctx caddy.Context) error {
 		return err
 	}
 	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {
-		v.realm.logger.Warn("a verifier sees no addresses, so it refuses the own certificate of proxies that are known by 'from' alone; add their peer_key, or let them connect without one")
+		v.realm.logger.Warn("the verifier refuses certificates of proxies that are trusted only by 'from'; add their peer_key")
 	}
 	return nil
 }
@@ -79,11 +78,11 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		}
 	}
 	if v.realm.proxyCertificates.trustsKey(presented[0]) {
-		return nil // its own certificate is nobody's identity
+		return nil // its own certificate never becomes an identity
 	}
 	_, refusal := v.realm.authenticate(context.Background(), presented, "")
 	if refusal == nil || refusal.Reason == validators.CertificateAmbiguous {
-		// which of its clients it is can still be said over HTTP
+		// a request can still name the client
 		return nil
 	}
 	v.realm.metrics.Certificates.Count(refusal.Reason)

@@ -39,7 +39,7 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	r.Start(rig.BillingAndSensor, verifierSite)
 	r.Reload(strings.Replace(rig.BillingAndSensor, "client ", "forwarded_certificate nginx {\nfrom 192.0.2.1\n}\nclient ", 1), verifierSite)
 	r.Logs.Wait(t, "the warning", func(entry rig.LogEntry) bool {
-		return entry.Str("level") == "warn" && strings.HasPrefix(entry.Str("msg"), "a verifier sees no addresses")
+		return entry.Str("level") == "warn" && strings.HasPrefix(entry.Str("msg"), "the verifier refuses certificates of proxies")
 	})
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {

@@ -31,7 +31,7 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"from 10.0.0.1/0", 1, "from '10.0.0.1/0': the range covers every address; name the proxies' addresses only"},
 		{"from ::/0", 1, "from '::/0': the range covers every address; name the proxies' addresses only"},
 		{"from ::ffff:0:0/96", 1, "from '::ffff:0:0/96': the range covers every address; name the proxies' addresses only"},
-		{"from 10.0.0.7/8", 1, "from '10.0.0.7/8': the address has more bits than the range; write 10.0.0.0/8 for the range, or 10.0.0.7 for the one proxy"},
+		{"from 10.0.0.7/8", 1, "from '10.0.0.7/8': the address has bits beyond the range; write 10.0.0.0/8 for the range, or 10.0.0.7 for one proxy"},
 		{"from fe80::1%eth0", 1, "from 'fe80::1%eth0': an address with a zone can belong to any host on the link; use an address without a zone, or peer_key"},
 		{"from 10.0.0.0/33", 1, "from '10.0.0.0/33': not an address or a range such as 10.0.0.0/8"},
 		{"from 10.0.0", 1, "from '10.0.0': not an address or a range such as 10.0.0.0/8"},
