@@ -27,6 +27,9 @@ func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 		rev.IssuedAt = testenv.Now.Add(time.Duration(n) * time.Second)
 		mustRevoke(t, r, rev)
 	}
+	if err := r.Refresh(t.Context()); err != nil { // removes the cutoffs that a later one includes
+		t.Fatal(err)
+	}
 	if names := objects(t, storage); len(names) != maxRevokedPerClient+2 {
 		t.Errorf("storage has %d objects", len(names))
 	}

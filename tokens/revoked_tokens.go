@@ -13,7 +13,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
 const (
@@ -193,20 +193,14 @@ func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
 	case <-waiting.Done():
 		return fmt.Errorf("waiting for other revocations to be stored: %w", waiting.Err())
 	}
-	stored := make(chan error, 1)
-	// It goes on when the caller does not: half a revocation is none.
-	go func() {
+	_, err := storage.Within(waiting, func(context.Context) (struct{}, error) {
 		defer func() { <-r.writers }()
+		// it goes on when the caller has left
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
-		stored <- r.writeRecord(ctx, rev)
-	}()
-	select {
-	case err := <-stored:
-		return err
-	case <-waiting.Done():
-		return fmt.Errorf("waiting for storage: %w", waiting.Err())
-	}
+		return struct{}{}, r.writeRecord(ctx, rev)
+	})
+	return err
 }
 
 // done reports whether there is nothing left to revoke.
@@ -215,33 +209,27 @@ func (r *RevokedTokens) done(rev RevokedToken) bool {
 	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
 }
 
-// recordOf returns what is to be stored for a revocation, and the older cutoff
-// that it replaces, if any.
-func (l *revokedList) recordOf(issuer string, rev RevokedToken) (record revokedRecord, replaces *revokedRecord) {
+// recordOf returns what is stored to revoke a token: the token, or a cutoff for
+// all that its client was issued until then.
+func (l *revokedList) recordOf(issuer string, rev RevokedToken) revokedRecord {
 	client := clientDigest(issuer, rev.ClientID)
-	record = revokedRecord{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
+	record := revokedRecord{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
 	before, full := l.cutoffs[client]
 	if !full && l.counts[client] < maxRevokedPerClient && len(l.tokens) < maxRevoked {
-		return record, nil
+		return record
 	}
-	record = revokedRecord{
+	return revokedRecord{
 		client: client, all: true, until: max(0, rev.IssuedAt.Unix()),
 		expires: max(record.expires, rev.IssuedAt.Add(cutoffKeep).Unix(), before.expires),
 	}
-	if full {
-		replaces = &revokedRecord{client: client, all: true, until: before.until, expires: before.expires}
-	}
-	return record, replaces
 }
 
-// writeRecord writes a revocation and then counts it. A panic of a storage module is
-// an error here: outside of a request it would end the whole server.
-func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) (err error) {
-	defer source.Recover("storage", &err)
+// writeRecord stores a revocation and then adds it to the list.
+func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) error {
 	if r.done(rev) { // while this one waited
 		return nil
 	}
-	record, replaces := r.current.Load().recordOf(r.cfg.Issuer, rev)
+	record := r.current.Load().recordOf(r.cfg.Issuer, rev)
 	name := r.path(record)
 	body, err := encodeRevoked(r.cfg.Issuer, rev, r.cfg.Now())
 	if err != nil {
@@ -251,9 +239,6 @@ func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) (err 
 		return fmt.Errorf("writing '%s' to storage: %w", name, err)
 	}
 	r.learn([]revokedRecord{record}, false)
-	if replaces != nil {
-		_ = r.cfg.Storage.Delete(ctx, r.path(*replaces)) // if it stays, the upkeep finds it
-	}
 	return nil
 }
 
