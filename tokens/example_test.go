@@ -76,5 +76,5 @@ func lookUp(string, *http.Request) bool { return false }
 func ExamplePrepareClaims() {
 	_, err := tokens.PrepareClaims(map[string]any{"sub": "admin"})
 	fmt.Println(err)
-	// Output: claim 'sub' is reserved: choose another name
+	// Output: claim 'sub' is reserved; choose another name
 }

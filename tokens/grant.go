@@ -54,7 +54,7 @@ func PrepareClaims(claims map[string]any) (Claims, error) {
 		case !ValidClaimName(name):
 			return Claims{}, fmt.Errorf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
 		case ReservedClaim(name):
-			return Claims{}, fmt.Errorf("claim '%s' is reserved: choose another name", name)
+			return Claims{}, fmt.Errorf("claim '%s' is reserved; choose another name", name)
 		}
 		encoded, err := json.Marshal(value)
 		if err != nil {
@@ -119,7 +119,7 @@ func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Er
 		switch {
 		case s == "" || slices.Contains(scopes, s):
 		case syntax.CheckScope(s) != nil:
-			return nil, true, NewError(CodeInvalidScope, "a requested scope has characters that no scope has").
+			return nil, true, NewError(CodeInvalidScope, "a requested scope has characters that are not allowed").
 				withCause(fmt.Errorf("scope %s", quote(s)))
 		case !slices.Contains(g.Scopes, s):
 			return nil, true, unregistered(s)
@@ -142,7 +142,7 @@ func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Er
 }
 
 func unregistered(scope string) *Error {
-	return NewError(CodeInvalidScope, "a requested scope is not one of this client").
+	return NewError(CodeInvalidScope, "a requested scope is not registered for this client").
 		withCause(fmt.Errorf("scope %s", quote(scope)))
 }
 
@@ -197,7 +197,7 @@ func (i *Issuer) narrow(scopes []string, named bool, resources []string) ([]stri
 		}
 	}
 	if kept == nil && scopes != nil {
-		return nil, NewError(CodeInvalidScope, "no scope that is granted by default belongs to the requested resources: name a scope")
+		return nil, NewError(CodeInvalidScope, "no scope that is granted by default belongs to the requested resources; name a scope")
 	}
 	return kept, nil
 }
@@ -214,14 +214,14 @@ func (i *Issuer) audienceOf(g *Grant, scopes []string) ([]string, *Error) {
 		case !ok:
 			unowned = true
 		case resource != "" && owner != resource:
-			return nil, NewError(CodeInvalidScope, "the scopes belong to several resources: name one with the resource parameter, or name the scopes of one only")
+			return nil, NewError(CodeInvalidScope, "the scopes belong to several resources; name one with the resource parameter, or name the scopes of one only")
 		default:
 			resource = owner
 		}
 	}
 	switch {
 	case resource != "" && unowned:
-		return nil, NewError(CodeInvalidScope, "some of the scopes belong to a resource and some to none: request them separately")
+		return nil, NewError(CodeInvalidScope, "some of the scopes belong to a resource and some to none; request them separately")
 	case resource != "" && !i.mayName(g, resource):
 		return nil, NewError(CodeInvalidScope, "a scope belongs to a resource that is not for this client").
 			withCause(fmt.Errorf("resource %s", quote(resource)))
@@ -234,5 +234,5 @@ func (i *Issuer) audienceOf(g *Grant, scopes []string) ([]string, *Error) {
 	case unowned:
 		return nil, NewError(CodeInvalidScope, "the scopes belong to no resource of this server")
 	}
-	return nil, NewError(CodeInvalidTarget, "the resource is missing: name one with the resource parameter")
+	return nil, NewError(CodeInvalidTarget, "the resource is missing; name one with the resource parameter")
 }

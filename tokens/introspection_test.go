@@ -289,7 +289,7 @@ func TestScopeClaim(t *testing.T) {
 	if _, claims := verify(t, one, mustMint(t, one, newGrant("api1"), newRequest("")).AccessToken); fmt.Sprint(claims["scope"]) != "[api1]" {
 		t.Errorf("one scope is %v", claims["scope"])
 	}
-	if _, err := NewIssuer(IssuerConfig{URL: testURL, ScopeClaim: "list"}, fixedKeys(mustKey(t, keyring.ES256))); err == nil || err.Error() != "scope_claim 'list': not a form of the claim: use string or array" {
+	if _, err := NewIssuer(IssuerConfig{URL: testURL, ScopeClaim: "list"}, fixedKeys(mustKey(t, keyring.ES256))); err == nil || err.Error() != "scope_claim 'list': not a form of the claim; use string or array" {
 		t.Errorf("error is %v", err)
 	}
 }

@@ -158,14 +158,14 @@ func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 // checkSettings finds what is wrong with the settings that are no URL.
 func (cfg *IssuerConfig) checkSettings() error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
-		return fmt.Errorf("token lifetime '%v' is too short: use at least 1s", cfg.Lifetime)
+		return fmt.Errorf("token lifetime '%v' is too short; use at least 1s", cfg.Lifetime)
 	}
 	for n, aud := range cfg.Audience {
 		switch {
 		case aud == "":
-			return fmt.Errorf("an audience of issuer '%s' is empty: remove it or give it a value", cfg.URL)
+			return fmt.Errorf("an audience of issuer '%s' is empty; remove it or give it a value", cfg.URL)
 		case slices.Contains(cfg.Audience[:n], aud):
-			return fmt.Errorf("audience '%s' is listed twice: remove one", aud)
+			return fmt.Errorf("audience '%s' is listed twice; remove one", aud)
 		}
 	}
 	for _, scope := range cfg.Scopes {
@@ -180,7 +180,7 @@ func (cfg *IssuerConfig) checkSettings() error {
 	}
 	for _, method := range cfg.AuthMethods {
 		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
-			return fmt.Errorf("client authentication method '%s' is not supported: use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
+			return fmt.Errorf("client authentication method '%s' is not supported; use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
 		}
 	}
 	return nil
@@ -189,7 +189,7 @@ func (cfg *IssuerConfig) checkSettings() error {
 // CheckScopeClaim returns why the `scope` claim cannot have that form.
 func CheckScopeClaim(form string) error {
 	if form != ScopeString && form != ScopeArray {
-		return fmt.Errorf("not a form of the claim: use %s or %s", ScopeString, ScopeArray)
+		return fmt.Errorf("not a form of the claim; use %s or %s", ScopeString, ScopeArray)
 	}
 	return nil
 }
@@ -213,9 +213,9 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 	for _, r := range resources {
 		switch {
 		case r.Name == "":
-			return nil, fmt.Errorf("a resource has an empty name: use the API's identifier")
+			return nil, fmt.Errorf("a resource has an empty name; use the API's identifier")
 		case seen[r.Name]:
-			return nil, fmt.Errorf("resource '%s' is declared twice: merge the two", r.Name)
+			return nil, fmt.Errorf("resource '%s' is declared twice; merge the two", r.Name)
 		}
 		seen[r.Name] = true
 		for _, scope := range r.Scopes {
@@ -223,7 +223,7 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 				return nil, fmt.Errorf("resource '%s': %w", r.Name, err)
 			}
 			if other, ok := owner[scope]; ok && other != r.Name {
-				return nil, fmt.Errorf("scope '%s' belongs to the resources '%s' and '%s': remove it from one", scope, other, r.Name)
+				return nil, fmt.Errorf("scope '%s' belongs to the resources '%s' and '%s'; remove it from one", scope, other, r.Name)
 			}
 			owner[scope] = r.Name
 		}
@@ -244,23 +244,23 @@ func parseBaseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case !strings.HasPrefix(raw, "https://"):
-		return nil, errors.New("not an https URL: use one like https://auth.example.com")
+		return nil, errors.New("not an https URL; use one like https://auth.example.com")
 	case err != nil:
-		return nil, errors.New("not a valid URL: use one like https://auth.example.com")
+		return nil, errors.New("not a valid URL; use one like https://auth.example.com")
 	case !validHost(u):
-		return nil, errors.New("the URL has no valid host: use one like https://auth.example.com")
+		return nil, errors.New("the URL has no valid host; use one like https://auth.example.com")
 	case u.User != nil:
-		return nil, errors.New("the URL has a user name: remove it")
+		return nil, errors.New("the URL has a user name; remove it")
 	case strings.ContainsAny(raw, "?#"):
-		return nil, errors.New("the URL has a query or fragment: remove it (RFC 8414 §2)")
+		return nil, errors.New("the URL has a query or fragment; remove it (RFC 8414 §2)")
 	case u.EscapedPath() != u.Path:
-		return nil, errors.New("the URL's path has characters that must be encoded: use only A-Z a-z 0-9 - . _ ~ and /")
+		return nil, errors.New("the URL's path has characters that must be encoded; use only A-Z a-z 0-9 - . _ ~ and /")
 	}
 	segments := strings.Split(u.Path, "/")
 	for n, segment := range segments {
 		inner := n > 0 && n < len(segments)-1
 		if segment == "." || segment == ".." || inner && segment == "" {
-			return nil, errors.New("the URL's path has an empty or dot segment: write it without")
+			return nil, errors.New("the URL's path has an empty or dot segment; write it without")
 		}
 	}
 	return u, nil

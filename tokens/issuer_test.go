@@ -105,7 +105,7 @@ func TestIssuerSettings(t *testing.T) {
 		"empty scope":           {IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{""}}}}, "resource 'a': a scope is empty"},
 		"scope in two": {
 			IssuerConfig{Resources: []Resource{{Name: "a", Scopes: []string{"x"}}, {Name: "b", Scopes: []string{"y", "x"}}}},
-			"scope 'x' belongs to the resources 'a' and 'b': remove it from one",
+			"scope 'x' belongs to the resources 'a' and 'b'; remove it from one",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

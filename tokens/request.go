@@ -120,7 +120,7 @@ func readClientForm(r *http.Request) (url.Values, *Error) {
 	}
 	for _, name := range otherAuthentication {
 		if form.Get(name) != "" {
-			return nil, NewError(CodeInvalidRequest, name+" is not supported: the client authenticates with its certificate only")
+			return nil, NewError(CodeInvalidRequest, name+" is not supported; the client authenticates with its certificate only")
 		}
 	}
 	if form.Get("client_id") == "" {
@@ -159,12 +159,12 @@ func checkAuthorization(values []string) *Error {
 	for _, value := range values {
 		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")
 		if strings.EqualFold(scheme, "Basic") {
-			return NewError(CodeInvalidClient, "HTTP Basic is not supported: the client authenticates with its certificate only").
+			return NewError(CodeInvalidClient, "HTTP Basic is not supported; the client authenticates with its certificate only").
 				withHeader("WWW-Authenticate", `Basic realm="token endpoint"`)
 		}
 	}
 	if len(values) > 0 {
-		return NewError(CodeInvalidRequest, "the Authorization header is not supported: the client authenticates with its certificate only")
+		return NewError(CodeInvalidRequest, "the Authorization header is not supported; the client authenticates with its certificate only")
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func checkContentType(values []string) *Error {
 	case mediaType == form:
 		return nil
 	case mediaType == "application/json" || strings.HasSuffix(mediaType, "+json"):
-		return NewError(CodeInvalidRequest, "the request body is JSON: send it as "+form)
+		return NewError(CodeInvalidRequest, "the request body is JSON; send it as "+form)
 	}
 	return NewError(CodeInvalidRequest, "the Content-Type must be "+form)
 }

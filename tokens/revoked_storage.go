@@ -56,7 +56,7 @@ func (s revokedRecord) name() string {
 func parseRevokedName(name string) (revokedRecord, error) {
 	part := revokedName.FindStringSubmatch(name)
 	if part == nil {
-		return revokedRecord{}, errors.New("the object's name is none of a revocation: remove it, unless a later release wrote it")
+		return revokedRecord{}, errors.New("the object's name is not that of a revocation; remove it, unless a later release wrote it")
 	}
 	var s revokedRecord
 	// neither can fail after the match
@@ -68,7 +68,7 @@ func parseRevokedName(name string) (revokedRecord, error) {
 		_, _ = hex.Decode(s.token[:], []byte(part[3]))
 	}
 	if s.name() != name {
-		return revokedRecord{}, errors.New("the object's name has a number with leading zeros: remove the object")
+		return revokedRecord{}, errors.New("the object's name has a number with leading zeros; remove the object")
 	}
 	return s, nil
 }
@@ -145,7 +145,7 @@ func (r *RevokedTokens) load(ctx context.Context) (removable []string, err error
 	}
 	r.strange = strange
 	if len(strange) > 0 {
-		return nil, fmt.Errorf("'%s' in storage holds %d objects that are no revocations", r.prefix(), len(strange))
+		return nil, fmt.Errorf("'%s' in storage holds %d objects that are not revocations", r.prefix(), len(strange))
 	}
 	r.read.Store(r.cfg.Now().UnixNano())
 	return r.removable(records), nil

@@ -84,11 +84,11 @@ func TestStrangeObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "1 objects that are no revocations") {
+		if err := r.Refresh(t.Context()); err == nil || !strings.Contains(err.Error(), "1 objects that are not revocations") {
 			t.Errorf("error is %v", err)
 		}
 	}
-	if len(reports) != 1 || !strings.HasPrefix(reports[0], "revocation_unreadable mtls/default/revocations/v2-future.json: the object's name is none of a revocation") {
+	if len(reports) != 1 || !strings.HasPrefix(reports[0], "revocation_unreadable mtls/default/revocations/v2-future.json: the object's name is not that of a revocation") {
 		t.Errorf("reported was %q", reports)
 	}
 	if !r.Known() || !r.Revoked("a", "1", testenv.Now) || r.Revoked("a", "2", testenv.Now) || !r.LastRead().IsZero() {

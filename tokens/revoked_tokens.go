@@ -111,11 +111,11 @@ type cutoff struct {
 func NewRevokedTokens(cfg RevokedTokensConfig, before *RevokedTokens) (*RevokedTokens, error) {
 	switch {
 	case cfg.Storage == nil:
-		return nil, errors.New("the revocations have no storage")
+		return nil, errors.New("revoked tokens need a storage")
 	case strings.Trim(certmagic.StorageKeys.Safe(cfg.Realm), ".") == "":
-		return nil, fmt.Errorf("the revocations' realm '%s' cannot name a folder: use letters, digits and hyphens", cfg.Realm)
+		return nil, fmt.Errorf("realm '%s' cannot name a folder in storage; use letters, digits and hyphens", cfg.Realm)
 	case cfg.Issuer == "":
-		return nil, errors.New("the revocations have no issuer")
+		return nil, errors.New("revoked tokens need an issuer")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -322,10 +322,10 @@ func TestRevokedDoesNotAllocate(t *testing.T) {
 func TestBadRevocations(t *testing.T) {
 	storage := newStorage(t)
 	for want, cfg := range map[string]RevokedTokensConfig{
-		"no storage":                   {Realm: "default", Issuer: testURL},
-		"realm '..' cannot name":       {Storage: storage, Realm: "..", Issuer: testURL},
-		"realm '' cannot name":         {Storage: storage, Issuer: testURL},
-		"the revocations have no issu": {Storage: storage, Realm: "default"},
+		"need a storage":         {Realm: "default", Issuer: testURL},
+		"realm '..' cannot name": {Storage: storage, Realm: "..", Issuer: testURL},
+		"realm '' cannot name":   {Storage: storage, Issuer: testURL},
+		"need an issu":           {Storage: storage, Realm: "default"},
 	} {
 		if _, err := NewRevokedTokens(cfg, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want %s", err, want)

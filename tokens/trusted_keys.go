@@ -65,7 +65,7 @@ func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 // CheckJWKSURI reports why keys cannot be read from an address.
 func CheckJWKSURI(address string) error {
 	if source.CheckSecureURL(address) != nil {
-		return errors.New("not an https URL: use one like https://auth.example.com/keys")
+		return errors.New("not an https URL; use one like https://auth.example.com/keys")
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func jwksURI(content []byte, issuer string) (string, error) {
 func jsonObject(content []byte) (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(content, &members); err != nil || members == nil {
-		return nil, errors.New("it is no JSON object")
+		return nil, errors.New("not a JSON object")
 	}
 	return members, nil
 }

@@ -94,7 +94,7 @@ func TestTrustedKeysMetadata_R41(t *testing.T) {
 		"jwks_uri is no string":     {"", "", map[string]string{rfc8414Path: `{"issuer":"@","jwks_uri":1}`}, "not a string"},
 		"names have case":           {"", "", map[string]string{rfc8414Path: `{"Issuer":"@","jwks_uri":"@/keys"}`}, "metadata of issuer"},
 		"no metadata":               {"", "", nil, "404"},
-		"no JSON":                   {"", "", map[string]string{rfc8414Path: "<html>"}, "no JSON object"},
+		"no JSON":                   {"", "", map[string]string{rfc8414Path: "<html>"}, "not a JSON object"},
 		"no keys":                   {"", "", map[string]string{rfc8414Path: good("")}, "jwks_uri of"},
 		"keys without an array":     {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{}`}, "not a JWK Set"},
 		"keys are null":             {"", "", map[string]string{rfc8414Path: good(""), "/keys": `{"keys":null}`}, "not a JWK Set"},

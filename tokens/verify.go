@@ -126,7 +126,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 		names[i] = string(alg)
 	}
 	if cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
-		return nil, fmt.Errorf("leeway '%v' is out of range: use 0 to %v", cfg.Leeway, maxLeeway)
+		return nil, fmt.Errorf("leeway '%v' is out of range; use 0 to %v", cfg.Leeway, maxLeeway)
 	}
 	if cfg.Leeway == 0 {
 		cfg.Leeway = DefaultLeeway
@@ -143,7 +143,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 // CheckTokenType reports why tokens of that `typ` cannot be accepted.
 func CheckTokenType(typ string) error {
 	if typ != TypeAccessToken && typ != TypeJWT {
-		return fmt.Errorf("token type '%s' is not supported: use %s or %s", typ, TypeAccessToken, TypeJWT)
+		return fmt.Errorf("token type '%s' is not supported; use %s or %s", typ, TypeAccessToken, TypeJWT)
 	}
 	return nil
 }
@@ -235,7 +235,7 @@ func checkForm(token string) error {
 			dots++
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
 		default:
-			return refuseToken(TokenMalformed, "it is no JWT: it holds %q", c)
+			return refuseToken(TokenMalformed, "not a JWT: it contains %q", c)
 		}
 	}
 	switch dots {
@@ -264,7 +264,7 @@ func (v *Verifier) readHeader(token string) (joseHeader, error) {
 	first, _, _ := strings.Cut(token, ".")
 	raw, err := v.parser.DecodeSegment(first)
 	if err != nil {
-		return header, refuseToken(TokenMalformed, "the header is no base64url")
+		return header, refuseToken(TokenMalformed, "the header is not base64url")
 	}
 	members, err := strictMembers(raw)
 	if err != nil {
@@ -313,7 +313,7 @@ func (v *Verifier) keyOf(header joseHeader) (keyring.PublicKey, error) {
 			return key, refuseToken(TokenKeysUnavailable, "the keys of issuer %s have not been read yet", v.config.Issuer)
 		}
 		if header.KeyID == "" {
-			return key, refuseToken(TokenKeyUnknown, "it names no key, and there is not exactly one that fits")
+			return key, refuseToken(TokenKeyUnknown, "it names no key, and not exactly one key fits")
 		}
 		return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q", v.config.Issuer, header.Algorithm, header.KeyID)
 	}

@@ -155,7 +155,7 @@ func numericDate(members map[string]json.RawMessage, name string) (time.Time, er
 	}
 	var seconds *float64
 	if err := json.Unmarshal(raw, &seconds); err != nil || seconds == nil || *seconds <= 0 || *seconds > maxNumericDate {
-		return time.Time{}, fmt.Errorf("'%s' is no time in seconds since 1970", name)
+		return time.Time{}, fmt.Errorf("'%s' is not a time in seconds since 1970", name)
 	}
 	whole, fraction := math.Modf(*seconds)
 	return time.Unix(int64(whole), int64(fraction*1e9)), nil
@@ -172,12 +172,12 @@ func stringsIn(raw json.RawMessage, name string) ([]string, error) {
 		raw = slices.Concat([]byte("["), raw, []byte("]"))
 	}
 	if err := json.Unmarshal(raw, &many); err != nil {
-		return nil, fmt.Errorf("'%s' is no string and no array of strings", name)
+		return nil, fmt.Errorf("'%s' is neither a string nor an array of strings", name)
 	}
 	values := make([]string, len(many))
 	for i, value := range many {
 		if value == nil {
-			return nil, fmt.Errorf("'%s' has a null", name)
+			return nil, fmt.Errorf("'%s' contains null", name)
 		}
 		values[i] = *value
 	}
@@ -201,7 +201,7 @@ func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 	}
 	for _, scope := range values {
 		if syntax.CheckScope(scope) != nil {
-			return nil, fmt.Errorf("'%s' holds %.80q, which is no scope", name, scope)
+			return nil, fmt.Errorf("'%s' contains %.80q, which is not a scope", name, scope)
 		}
 	}
 	return values, nil
@@ -217,7 +217,7 @@ func thumbprintOf(cnf json.RawMessage) (string, error) {
 	}
 	for name := range members {
 		if name != thumbprintMethod {
-			return "", fmt.Errorf("it has the method %.80q, which is not understood", name)
+			return "", fmt.Errorf("it has the method %.80q, which is not supported", name)
 		}
 	}
 	thumbprint, err := stringMember(members, thumbprintMethod)

@@ -45,7 +45,7 @@ func TestLoadBearer(t *testing.T) {
 		{"unset jwks_uri", `,"jwks_uri":"{env.MTLS_TEST_UNSET}"`, []string{"jwks_uri: ", "set it, or write the value itself"}},
 		{"algorithm none", `,"algorithms":["none"]`, []string{"algorithms: signing algorithm 'none' is not supported"}},
 		{"no algorithm", `,"algorithms":[]`, []string{"algorithms is an empty list; name one or leave it out"}},
-		{"type", `,"type":"id"`, []string{"token type 'id' is not supported: use at+jwt or JWT"}},
+		{"type", `,"type":"id"`, []string{"token type 'id' is not supported; use at+jwt or JWT"}},
 		{"unknown trust pool", `,"trust_pool":{"provider":"nonsense"}`, []string{"trust_pool: ", "nonsense"}},
 		{"missing trust pool", `,"trust_pool":{"provider":"file","pem_files":["/nonexistent/ca.pem"]}`, []string{"trust_pool: ", "/nonexistent/ca.pem"}},
 		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},

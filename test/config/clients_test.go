@@ -127,7 +127,7 @@ func TestLoadRealm(t *testing.T) {
 		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},
 		{"trust pool without a module", `"partners":{"trust_pool":{}}`, []string{"realm 'partners': trust_pool: ", "provider"}},
 		{"trust pool of another kind", `"partners":{"trust_pool":{"provider":"nobody"}}`, []string{"realm 'partners': trust_pool: ", "nobody"}},
-		{"issuer without a URL", `"partners":{"issuer":{}}`, []string{"realm 'partners': issuer: issuer '': not an https URL: use one like https://auth.example.com"}},
+		{"issuer without a URL", `"partners":{"issuer":{}}`, []string{"realm 'partners': issuer: issuer '': not an https URL; use one like https://auth.example.com"}},
 		{"unknown member of the issuer", `"partners":{"issuer":{"url":"https://a.example","lifetime":1}}`, []string{`unknown field "lifetime"`}},
 	})
 }

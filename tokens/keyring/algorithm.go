@@ -48,7 +48,7 @@ func ParseAlgorithm(s string) (Algorithm, error) {
 		for _, alg := range Algorithms() {
 			names = append(names, string(alg))
 		}
-		return "", fmt.Errorf("signing algorithm '%s' is not supported: use one of %s", s, strings.Join(names, ", "))
+		return "", fmt.Errorf("signing algorithm '%s' is not supported; use one of %s", s, strings.Join(names, ", "))
 	}
 	return Algorithm(s), nil
 }

@@ -113,7 +113,7 @@ func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, er
 			return nil, err
 		}
 		if private != nil {
-			return nil, errors.New("there are several private keys: keep only the one that signs")
+			return nil, errors.New("there are several private keys; keep only the one that signs")
 		}
 		private = signer
 	}
@@ -121,7 +121,7 @@ func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, er
 		return nil, errors.New("a PEM block is damaged or cut off")
 	}
 	if private == nil {
-		return nil, errors.New("there is no private key in PEM form: expected -----BEGIN PRIVATE KEY-----")
+		return nil, errors.New("there is no private key in PEM form; expected -----BEGIN PRIVATE KEY-----")
 	}
 	return NewKey(private, alg, created)
 }
@@ -132,7 +132,7 @@ func parsePrivateKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	var err error
 	switch {
 	case block.Type == "ENCRYPTED PRIVATE KEY" || dekInfo || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
-		return nil, errors.New("the private key is encrypted: decrypt it with openssl pkey -in <file> -out <new-file>")
+		return nil, errors.New("the private key is encrypted; decrypt it with openssl pkey -in <file> -out <new-file>")
 	case block.Type == "PRIVATE KEY":
 		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 	case block.Type == "EC PRIVATE KEY":
@@ -146,16 +146,16 @@ func parsePrivateKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	case strings.HasSuffix(block.Type, "PUBLIC KEY"):
 		return nil, errors.New("this is a public key, not a private key")
 	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("private keys of this format are not supported: convert the file to PKCS#8, -----BEGIN PRIVATE KEY-----")
+		return nil, errors.New("private keys of this format are not supported; convert the file to PKCS#8, -----BEGIN PRIVATE KEY-----")
 	default:
-		return nil, errors.New("a PEM block is no private key: expected only -----BEGIN PRIVATE KEY-----")
+		return nil, errors.New("a PEM block is not a private key; expected only -----BEGIN PRIVATE KEY-----")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the private key does not parse: %v", err)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("keys of type %T cannot sign tokens: use P-256, P-384, P-521, RSA or Ed25519", key)
+		return nil, fmt.Errorf("keys of type %T cannot sign tokens; use P-256, P-384, P-521, RSA or Ed25519", key)
 	}
 	return signer, nil
 }

@@ -170,7 +170,7 @@ func TestParsePrivateKeyPEMRefuses(t *testing.T) {
 		"encrypted PKCS#8":    {pemBlock("ENCRYPTED PRIVATE KEY", []byte("x")), "", "the private key is encrypted"},
 		"encrypted, old":      {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "", "the private key is encrypted"},
 		"OpenSSH":             {pemBlock("OPENSSH PRIVATE KEY", []byte("x")), "", "convert the file to PKCS#8"},
-		"something else":      {pemBlock("DH PARAMETERS", []byte("x")), "", "a PEM block is no private key"},
+		"something else":      {pemBlock("DH PARAMETERS", []byte("x")), "", "a PEM block is not a private key"},
 		"two keys":            {pkcs8(t, p256) + pkcs8(t, p384), "", "several private keys"},
 		"garbage":             {pemBlock("PRIVATE KEY", []byte("garbage")), "", "does not parse"},
 		"cut off":             {cutOff, "", "damaged or cut off"},

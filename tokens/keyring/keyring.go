@@ -90,7 +90,7 @@ func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 }
 
 func errOwnKey(kid string) error {
-	return fmt.Errorf("the key '%s' is one of this issuer's own keys: remove it from verify_key", kid)
+	return fmt.Errorf("the key '%s' is one of this issuer's own keys; remove it from verify_key", kid)
 }
 
 // addVerifyKeys adds the keys whose `kid` no other key has.

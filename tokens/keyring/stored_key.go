@@ -94,7 +94,7 @@ func (s *storedKey) checkTimes() error {
 	case s.Created.IsZero():
 		return errors.New("the object does not say when the key was created")
 	case s.SignsFrom.IsZero():
-		return errors.New("the object does not say from when the key signs")
+		return errors.New("the object does not say when the key begins to sign")
 	case s.LongestToken < 1 || s.LongestToken > int64(maxLongestToken/time.Second):
 		return errors.New("the object does not say how long the tokens of the key last")
 	}

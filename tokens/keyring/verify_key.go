@@ -67,10 +67,10 @@ func ParseVerifyKeys(data []byte) ([]*VerifyKey, error) {
 func parseVerifyPEM(data []byte) (*VerifyKey, error) {
 	block, rest := pem.Decode(data)
 	if block == nil {
-		return nil, errors.New("there is no public key in it: expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK")
+		return nil, errors.New("there is no public key in it; expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK")
 	}
 	if bytes.Contains(rest, []byte("-----BEGIN ")) || bytes.Count(data, []byte("-----BEGIN ")) != 1 {
-		return nil, errors.New("there are several PEM blocks: keep only the key that has signed, and put each into a file of its own")
+		return nil, errors.New("there are several PEM blocks; keep only the key that has signed, and put each into a file of its own")
 	}
 	var public any
 	var err error
@@ -85,9 +85,9 @@ func parseVerifyPEM(data []byte) (*VerifyKey, error) {
 			public = certificate.PublicKey
 		}
 	case strings.Contains(block.Type, "PRIVATE KEY"):
-		return nil, errors.New("this is a private key, which must not be here: write its public half with openssl pkey -in <file> -pubout -out <new-file>")
+		return nil, errors.New("this is a private key, which must not be here; write its public half with openssl pkey -in <file> -pubout -out <new-file>")
 	default:
-		return nil, errors.New("the PEM block is no public key: expected -----BEGIN PUBLIC KEY----- or a certificate")
+		return nil, errors.New("the PEM block is not a public key; expected -----BEGIN PUBLIC KEY----- or a certificate")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the public key does not parse: %v", err)
@@ -126,7 +126,7 @@ func parseVerifyJWK(raw []byte) (*VerifyKey, error) {
 	case err != nil:
 		return nil, err
 	case private:
-		return nil, errors.New("this is a private key, which must not be here: keep only its public members")
+		return nil, errors.New("this is a private key, which must not be here; keep only its public members")
 	}
 	var jwk jose.JSONWebKey
 	if err := jwk.UnmarshalJSON(raw); err != nil {
@@ -143,7 +143,7 @@ func CheckVerifyKeys(keys []*VerifyKey) error {
 	seen := make(map[string]bool, len(keys))
 	for _, key := range keys {
 		if seen[key.ID] {
-			return fmt.Errorf("two keys have the kid '%s': remove one", key.ID)
+			return fmt.Errorf("two keys have the kid '%s'; remove one", key.ID)
 		}
 		seen[key.ID] = true
 	}

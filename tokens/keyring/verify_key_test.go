@@ -129,14 +129,14 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		data []byte
 		want string
 	}{
-		"empty":               {nil, "there is no public key in it: expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK"},
+		"empty":               {nil, "there is no public key in it; expected -----BEGIN PUBLIC KEY-----, a certificate, or a JWK"},
 		"garbage":             {[]byte("hello"), "there is no public key in it"},
 		"cut off":             {publicPEM(t, p256.private.Public())[:60], "there is no public key in it"},
 		"broken":              {pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}}), "the public key does not parse"},
-		"a private key":       {private, "this is a private key, which must not be here: write its public half with openssl pkey -in <file> -pubout -out <new-file>"},
+		"a private key":       {private, "this is a private key, which must not be here; write its public half with openssl pkey -in <file> -pubout -out <new-file>"},
 		"an encrypted key":    {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}), "this is a private key, which must not be here"},
-		"a request":           {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}}), "the PEM block is no public key"},
-		"a chain":             {append(certificatePEM(t, p256), certificatePEM(t, ed)...), "there are several PEM blocks: keep only the key that has signed"},
+		"a request":           {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}}), "the PEM block is not a public key"},
+		"a chain":             {append(certificatePEM(t, p256), certificatePEM(t, ed)...), "there are several PEM blocks; keep only the key that has signed"},
 		"a key and half one":  {append(publicPEM(t, p256.private.Public()), "-----BEGIN PUBLIC KEY-----\n"...), "there are several PEM blocks"},
 		"half one and a key":  {append([]byte("-----BEGIN PUBLIC KEY-----\n"), publicPEM(t, p256.private.Public())...), "there "},
 		"RSA of 1024 bits":    {publicPEM(t, &weak.PublicKey), "the RSA key has 1024 bits; use one of at least 2048"},
@@ -149,7 +149,7 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		"no object":           {[]byte(`{"keys":[1]}`), "key 1: not a JSON object"},
 		"no keys":             {[]byte(`{"keys":[]}`), "there is no key for signatures in it"},
 		"for encryption":      {with("use", "enc"), "there is no key for signatures in it"},
-		"a private JWK":       {with("d", "AA"), "key 1: this is a private key, which must not be here: keep only its public members"},
+		"a private JWK":       {with("d", "AA"), "key 1: this is a private key, which must not be here; keep only its public members"},
 		"a secret":            {[]byte(`{"keys":[{"kty":"oct","k":"AAAA"}]}`), "key 1: this is a private key"},
 		"an unknown kind":     {[]byte(`{"kty":"OKP","crv":"X25519","x":"AA"}`), "key 1: the JWK does not parse"},
 		"HS256":               {with("alg", "HS256"), "key 1: signing algorithm 'HS256' is not supported"},
@@ -198,7 +198,7 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	if key, known := Fixed(ring).PublicKey(old.id, ES256); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
 		t.Errorf("the key is %v, %v", key, known)
 	}
-	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys: remove it from verify_key") {
+	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys; remove it from verify_key") {
 		t.Errorf("our own key: %v", err)
 	}
 	if _, err := New(own).WithVerifyKeys(append(verify, verify...)...); err == nil || !strings.Contains(err.Error(), "two keys have the kid") {
