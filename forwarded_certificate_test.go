@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestForwardingPeerWithAZone: the address of a peer on the same link names the
+// TestProxyAddressWithAZone: the address of a peer on the same link names the
 // network card too, which a range does not.
-func TestForwardingPeerWithAZone(t *testing.T) {
+func TestProxyAddressWithAZone(t *testing.T) {
 	config := ForwardedCertificate{Format: "nginx", From: []string{"fe80::/10", "10.0.0.7"}}
 	f, err := config.compile()
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestE3_LoggedNames: the alternative names in a log line are as they would be
+// TestLoggedNamesAreEscapedAndFew_E3: the alternative names in a log line are as they would be
 // declared, escaped and few.
-func TestE3_LoggedNames(t *testing.T) {
+func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
 	for want, options := range map[string][]testpki.Option{
 		"": nil,
 		"san_dns a.example|san_email x@a.example|san_ip 192.0.2.1|san_uri spiffe://a.example/b": {
@@ -101,9 +101,9 @@ func TestRefusalLogAfterStop(t *testing.T) {
 	}
 }
 
-// TestE2_RefusalLogPanic checks that a certificate over which the hint panics
+// TestRefusalLogSurvivesAPanic_E2 checks that a certificate over which the hint panics
 // ends neither the process nor the lines of others.
-func TestE2_RefusalLogPanic(t *testing.T) {
+func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	broken := refused
 	broken.presented = []*x509.Certificate{nil}

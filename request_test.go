@@ -87,9 +87,9 @@ func pinnedRealm(leaf *testpki.Leaf, members string) string {
 	return `{"clients":[{"client_id":"a","x509_thumbprints":"` + hashOf(leaf.Cert.Raw) + `"` + members + `}]}`
 }
 
-// TestA1_StrippedWhateverHappens: what a caller says of itself reaches neither
+// TestProtectedHeadersAreStripped_A1: what a caller says of itself reaches neither
 // the API nor an error route, whatever becomes of the request.
-func TestA1_StrippedWhateverHappens(t *testing.T) {
+func TestProtectedHeadersAreStripped_A1(t *testing.T) {
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	forged := []string{"X-Client-Id", "x-client-id", "X_Client_Id", "X.client.id", "X-Forwarded-Client-Cert", "Client-Cert", "X-Ssl-Client-S-Dn"}
 	for _, test := range []struct {
@@ -140,9 +140,9 @@ func TestA1_StrippedWhateverHappens(t *testing.T) {
 	}
 }
 
-// TestA4_HeaderWithoutAValue: a header whose value comes out empty is removed,
+// TestEmptyHeaderIsRemoved_A4: a header whose value comes out empty is removed,
 // and neither sent empty nor left as the caller wrote it.
-func TestA4_HeaderWithoutAValue(t *testing.T) {
+func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handler := provisionHandlers(t, pinnedRealm(leaf, `,"claims":{"tenant":"acme","blank":"  ","lines":"a\r\nX-Client-Id: admin"}`), noClients,
 		`"header_up":{"X-Tenant":"{http.mtls.claim.tenant}","X-Email":"{http.mtls.claim.email}","x-mixed":" {http.mtls.claim.email}/{http.mtls.claim.tenant} ","X-Blank":"{http.mtls.claim.blank}","X-Lines":"{http.mtls.claim.lines}","X-Other":"{http.request.header.X-None}"}`)[0]
@@ -171,9 +171,9 @@ func TestA4_HeaderWithoutAValue(t *testing.T) {
 	}
 }
 
-// TestPlaceholderFamily: every name of the family is known, and empty where
+// TestPlaceholdersAreKnownAndEmpty: every name of the family is known, and empty where
 // there is nothing to tell.
-func TestPlaceholderFamily(t *testing.T) {
+func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	names := []string{"client_id", "realm", "scope", "credential", "matched", "thumbprint", "subject", "not_after", "claim.tenant", "claim.", "claim", "error", "nonsense", ""}
 	r, repl := newRequest(nil)
 	if got := repl.ReplaceAll("{http.mtls.client_id}", "unknown"); got != "unknown" {
@@ -238,9 +238,9 @@ func TestPlaceholderFamily(t *testing.T) {
 	}
 }
 
-// TestAuthenticatedOnce: several directives of one realm ask for the identity
+// TestRealmIsAskedOnceARequest: several directives of one realm ask for the identity
 // once a request, and one of another realm asks anew.
-func TestAuthenticatedOnce(t *testing.T) {
+func TestRealmIsAskedOnceARequest(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), pinnedRealm(leaf, `,"claims":{"tenant":"acme"}`),
 		`"realm":"default"`, `"allow":["a"]`, `"realm":"other","header_up":{"X-Tenant":"{http.mtls.claim.tenant}"}`)
@@ -270,8 +270,8 @@ func TestAuthenticatedOnce(t *testing.T) {
 	}
 }
 
-// TestOutcome: what a caller learns of each reason.
-func TestOutcome(t *testing.T) {
+// TestOutcomeOfEachReason: what a caller learns of each reason.
+func TestOutcomeOfEachReason(t *testing.T) {
 	for _, reason := range validators.Reasons {
 		status, word := outcome(reason)
 		wantStatus, wantWord := http.StatusUnauthorized, refusedWord

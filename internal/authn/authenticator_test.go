@@ -79,9 +79,9 @@ func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) stri
 	return "[" + string(refusal.Reason) + "]"
 }
 
-// TestAuthenticateReasons: every reason that authentication can have, at first
+// TestEveryReasonAtFirstSightAndRemembered: every reason that authentication can have, at first
 // sight and then from the cache.
-func TestAuthenticateReasons(t *testing.T) {
+func TestEveryReasonAtFirstSightAndRemembered(t *testing.T) {
 	ca, stranger := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Stranger"))
 	sub := testpki.MustIntermediate(t, ca)
 	now := time.Now()
@@ -167,9 +167,9 @@ func TestAuthenticateReasons(t *testing.T) {
 	}
 }
 
-// TestAuthenticateWithoutPKI: in a realm of pins alone every other certificate
+// TestRealmOfPinsAlone: in a realm of pins alone every other certificate
 // is unknown, whoever issued it.
-func TestAuthenticateWithoutPKI(t *testing.T) {
+func TestRealmOfPinsAlone(t *testing.T) {
 	ca, leaf := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	issued := testpki.MustIssue(t, ca)
 	for _, cas := range [][]*testpki.CA{nil, {ca}} {
@@ -196,8 +196,8 @@ func TestAuthenticateWithoutPKI(t *testing.T) {
 	}
 }
 
-// TestIdentity: what is known of a client that is admitted.
-func TestIdentity(t *testing.T) {
+// TestIdentityOfAnAdmittedClient: what is known of a client that is admitted.
+func TestIdentityOfAnAdmittedClient(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "cn=CLIENT, o=Company"))
@@ -217,9 +217,9 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestRefusalDetails: the log's own words name the clients and the remedy, and
+// TestDetailsNameClientsAndRemedies: the log's own words name the clients and the remedy, and
 // what a caller chose is short and escaped in them.
-func TestRefusalDetails(t *testing.T) {
+func TestDetailsNameClientsAndRemedies(t *testing.T) {
 	ca, shared := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	sharedA, sharedB := pinned("a", shared), pinned("b", shared)
 	sharedA.SharedCredential, sharedB.SharedCredential = true, true

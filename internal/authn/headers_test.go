@@ -24,9 +24,9 @@ func crossSigned(t *testing.T) (one, two *testpki.CA, byOne, byTwo *x509.Certifi
 	return one, two, sub.Cert, again.Cert, leaf
 }
 
-// TestForwardedChainOfEachClient: one certificate may be several clients, each
+// TestCertificateHeadersOfEachClient: one certificate may be several clients, each
 // by another chain. What is told of a client is what admitted that one.
-func TestForwardedChainOfEachClient(t *testing.T) {
+func TestCertificateHeadersOfEachClient(t *testing.T) {
 	one, two, byOne, byTwo, leaf := crossSigned(t)
 	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
 	a.SharedCredential, b.SharedCredential = true, true
@@ -74,9 +74,9 @@ func TestForwardedChainOfEachClient(t *testing.T) {
 	}
 }
 
-// TestForwardedTextsOnDemand: a realm whose handlers forward nothing pays
+// TestCertificateHeadersOnDemand: a realm whose handlers forward nothing pays
 // nothing, and the texts of chains are bounded.
-func TestForwardedTextsOnDemand(t *testing.T) {
+func TestCertificateHeadersOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
@@ -96,7 +96,7 @@ func TestForwardedTextsOnDemand(t *testing.T) {
 	}
 }
 
-func TestPinnedWithAndWithoutChain(t *testing.T) {
+func TestCertificateHeadersOfAPin(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	for name, want := range map[string]string{"alone": "", "with require_chain": validators.ClientCertChain([]*x509.Certificate{ca.Cert})} {

@@ -13,9 +13,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestAuthenticateNames: each kind of alternative name admits, by its own kind
+// TestEachKindOfNameAdmits: each kind of alternative name admits, by its own kind
 // only, and the part of the certificate that fitted is known.
-func TestAuthenticateNames(t *testing.T) {
+func TestEachKindOfNameAdmits(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca},
 		clients.Record{ClientID: "dns", SANDNS: clients.Strings{"a.example.com", "*.b.example.com"}},
@@ -64,9 +64,9 @@ func TestAuthenticateNames(t *testing.T) {
 	}
 }
 
-// TestPublicKeyPin: a renewed certificate with the same key keeps working, one
+// TestPublicKeyPinSurvivesRenewal: a renewed certificate with the same key keeps working, one
 // with another key does not.
-func TestPublicKeyPin(t *testing.T) {
+func TestPublicKeyPinSurvivesRenewal(t *testing.T) {
 	key := testpki.MustKey(t, testpki.P256)
 	first := testpki.MustSelfSigned(t, testpki.Key(key))
 	renewed := testpki.MustSelfSigned(t, testpki.Key(key), testpki.CommonName("renewed"))
@@ -83,9 +83,9 @@ func TestPublicKeyPin(t *testing.T) {
 	}
 }
 
-// TestPinEnds: a pin with an end counts until then, also for a certificate that
+// TestPinEndsAtUntil: a pin with an end counts until then, also for a certificate that
 // is remembered, while the next one counts already.
-func TestPinEnds(t *testing.T) {
+func TestPinEndsAtUntil(t *testing.T) {
 	clock := newTestClock()
 	old, next := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	end := clock.Now().Add(time.Hour).Truncate(time.Second)

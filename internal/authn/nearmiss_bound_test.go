@@ -10,9 +10,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestHintAtItsBound: a hint that has everything to say ends after a whole
+// TestHintEndsWithAWholeSentence: a hint that has everything to say ends after a whole
 // sentence where the bound is, and is whole where it just fits.
-func TestHintAtItsBound(t *testing.T) {
+func TestHintEndsWithAWholeSentence(t *testing.T) {
 	ca := testpki.MustCA(t)
 	key := testpki.MustKey(t, testpki.P256)
 	long := func(c string) string { return strings.Repeat(c, 200) } // as long as the name of a client may be

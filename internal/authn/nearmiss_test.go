@@ -131,9 +131,9 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// TestHintIsJoined checks that the log has the sentences of the near misses in
+// TestHintJoinsNearMisses checks that the log has the sentences of the near misses in
 // one field.
-func TestHintIsJoined(t *testing.T) {
+func TestHintJoinsNearMisses(t *testing.T) {
 	ca := testpki.MustCA(t)
 	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pattern)
@@ -148,10 +148,10 @@ func TestHintIsJoined(t *testing.T) {
 	}
 }
 
-// TestE1_SameWorkForEveryPresentedName checks that a stranger cannot tell from
+// TestSameWorkForEveryPresentedName_E1 checks that a stranger cannot tell from
 // the work a request causes which alternative names are registered, or which
 // certificates of others are pinned, by presenting them. The hint knows.
-func TestE1_SameWorkForEveryPresentedName(t *testing.T) {
+func TestSameWorkForEveryPresentedName_E1(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
@@ -196,9 +196,9 @@ func TestE1_SameWorkForEveryPresentedName(t *testing.T) {
 	}
 }
 
-// TestE3_HintIsBoundedAndPrintable: what a stranger writes into a certificate
+// TestHintIsBoundedAndPrintable_E3: what a stranger writes into a certificate
 // neither fills the log nor leaves its line.
-func TestE3_HintIsBoundedAndPrintable(t *testing.T) {
+func TestHintIsBoundedAndPrintable_E3(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustSelfSigned(t)
 	record := pinned("p", leaf)

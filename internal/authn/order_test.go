@@ -110,9 +110,9 @@ func TestLeafChecksComeBeforePins(t *testing.T) {
 	}
 }
 
-// TestOneClient: step 5. Candidates that are disabled drop out, then only the
+// TestClientIDDecidesBetweenClients: step 5. Candidates that are disabled drop out, then only the
 // client_id decides.
-func TestOneClient(t *testing.T) {
+func TestClientIDDecidesBetweenClients(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	legacy := sha1.Sum(leaf.Cert.Raw)
 	client := func(id string, disabled bool) clients.Record {
@@ -175,9 +175,9 @@ func TestRememberedChoice(t *testing.T) {
 	}
 }
 
-// TestB9_IssuedBy: one chain must satisfy everything, the client's issuer
+// TestIssuedByNarrows_B9: one chain must satisfy everything, the client's issuer
 // included.
-func TestB9_IssuedBy(t *testing.T) {
+func TestIssuedByNarrows_B9(t *testing.T) {
 	one, two := testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
 	sub := testpki.MustIntermediate(t, one)
 	hashes := map[string]string{
@@ -296,9 +296,9 @@ func TestRequireChain(t *testing.T) {
 	}
 }
 
-// TestR7_RenewedCertificate: a new certificate with the same subject needs no
+// TestRenewedCertificateIsAdmitted_R7: a new certificate with the same subject needs no
 // change, and a new pin does.
-func TestR7_RenewedCertificate(t *testing.T) {
+func TestRenewedCertificateIsAdmitted_R7(t *testing.T) {
 	ca := testpki.MustCA(t)
 	first, second := testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca, company("client"))
 	byName := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))

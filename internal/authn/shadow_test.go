@@ -34,9 +34,9 @@ type counter int
 
 func (c *counter) Inc() { *c++ }
 
-// TestShadowQueue: where too many wait, a certificate is left out and tried
+// TestShadowQueueNeverBlocks: where too many wait, a certificate is left out and tried
 // again with its next request; nobody waits.
-func TestShadowQueue(t *testing.T) {
+func TestShadowQueueNeverBlocks(t *testing.T) {
 	ca := testpki.MustCA(t)
 	current, counted := shadowed(t, ca)
 	w := current.shadow
@@ -132,8 +132,8 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	failing(0)
 }
 
-// TestShadowPanic: what goes wrong while the shadow pool is asked ends there.
-func TestShadowPanic(t *testing.T) {
+// TestShadowSurvivesAPanic: what goes wrong while the shadow pool is asked ends there.
+func TestShadowSurvivesAPanic(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth, counted := shadowed(t, ca)
 	if id, refusal, _ := auth.Decide(context.Background(), testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {

@@ -179,9 +179,9 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 	}
 }
 
-// TestC1_ExpiryOfARememberedCertificate: validity counts on every request, to
+// TestRememberedCertificateExpires_C1: validity counts on every request, to
 // the second.
-func TestC1_ExpiryOfARememberedCertificate(t *testing.T) {
+func TestRememberedCertificateExpires_C1(t *testing.T) {
 	clock := newTestClock()
 	start := clock.Now().Truncate(time.Second)
 	leaf := testpki.MustSelfSigned(t, testpki.Validity(start.Add(-time.Minute), start.Add(time.Minute)))

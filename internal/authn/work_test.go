@@ -40,11 +40,11 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestE1_SameWorkForEverySubject: a stranger without a trusted chain cannot
+// TestSameWorkForEverySubject_E1: a stranger without a trusted chain cannot
 // tell from the work he causes whether a subject is registered, in the order of
 // the certificate or in reverse. Work is counted as allocations, at first
 // sight and from the cache. The hint in the log line knows.
-func TestE1_SameWorkForEverySubject(t *testing.T) {
+func TestSameWorkForEverySubject_E1(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
@@ -107,8 +107,8 @@ func TestE1_SameWorkForEverySubject(t *testing.T) {
 	}
 }
 
-// TestHint: only where a subject could have mattered.
-func TestHint(t *testing.T) {
+// TestHintOnlyWhereANameMatters: only where a subject could have mattered.
+func TestHintOnlyWhereANameMatters(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustSelfSigned(t, company("client"))
 	withPKI := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
