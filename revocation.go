@@ -21,35 +21,36 @@ const (
 	unavailableAllow  = "allow"
 )
 
-// Revocation says where it is known that a certificate has been revoked. Every
-// certificate of a verified chain but its anchor is checked. Revoked by any
-// source is revoked; a fresh answer of any source is enough otherwise.
+// Revocation configures how revoked certificates are recognized. Every certificate
+// of a verified chain but its anchor is checked. A certificate is revoked if any
+// source says so; otherwise a fresh answer of one source is enough.
 type Revocation struct {
 	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM, one CRL
 	// each. Files are watched, URLs are fetched in the background. A CRL that is
-	// broken, partial or indirect does not replace the one before it.
+	// broken, partial or indirect does not replace the previous one.
 	CRL []string `json:"crl,omitempty"`
 
-	// How often CRLs are fetched from URLs; sooner where their next update
-	// comes sooner. Default: `1h`.
+	// How often CRLs are fetched from URLs, at least `1m`; earlier if their next
+	// update is earlier. Default: `1h`.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
-	// URLs of OCSP responders (RFC 6960). They are asked when a certificate is
-	// seen for the first time, which may make that request wait for up to three
-	// seconds, and in the background from then on.
+	// URLs of OCSP responders (RFC 6960). They are asked when a certificate is seen
+	// for the first time, which may delay that request by up to three seconds, and
+	// in the background afterwards.
 	OCSP []string `json:"ocsp,omitempty"`
 
-	// What happens when neither a CRL nor a responder has a fresh answer:
-	// `refuse` (the default) or `allow`.
+	// What happens when neither a CRL nor a responder has a fresh answer: `refuse`
+	// (the default) or `allow`.
 	OnUnavailable string `json:"on_unavailable,omitempty"`
 
-	// A file of certificates that are refused at once, pinned ones too. One
-	// rule a line: `serial <hex> <issuer DN>`, `public_key <SHA-256>`,
-	// `tbs <SHA-256>`, `thumbprint <SHA-256 or SHA-1>`. The file is watched.
+	// A file of certificates that are refused at once, even pinned ones. One rule a
+	// line: `serial <hex> <issuer DN>`, `public_key <SHA-256>`, `tbs <SHA-256>`,
+	// `thumbprint <SHA-256 or SHA-1>`. The file is watched.
 	Deny string `json:"deny,omitempty"`
 }
 
-// certificateRevocation is a realm's revocation at work.
+// certificateRevocation checks certificates of a realm, and keeps its sources up to
+// date.
 type certificateRevocation struct {
 	checker *revocation.Checker
 	cache   *revocation.OCSPCache
@@ -69,7 +70,7 @@ func checkOnUnavailable(value string) error {
 	return nil
 }
 
-// check reports what the text alone shows to be wrong.
+// check returns the errors that need no file and no placeholder to be found.
 func (c *Revocation) check() error {
 	if len(c.CRL)+len(c.OCSP) == 0 && c.Deny == "" {
 		return errors.New("it names no source; add crl, ocsp or deny")
@@ -80,7 +81,7 @@ func (c *Revocation) check() error {
 		}
 	}
 	if c.OnUnavailable == unavailableAllow && len(c.CRL)+len(c.OCSP) == 0 {
-		return errors.New("on_unavailable allow has no effect with deny alone, for that file is always at hand; remove it, or add crl or ocsp")
+		return errors.New("on_unavailable allow has no effect with deny alone, because that file is always available; remove it, or add crl or ocsp")
 	}
 	if c.Refresh != 0 {
 		return checkRefresh(c.Refresh)
@@ -104,7 +105,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		return nil, err
 	}
 	if trustPool == nil && len(config.CRL)+len(config.OCSP) > 0 {
-		return nil, errors.New("crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone")
+		return nil, errors.New("crl and ocsp check chains, but the realm has no trust_pool; add one, or use deny alone")
 	}
 	crls, err := expandAll("crl", config.CRL)
 	if err != nil {
@@ -135,13 +136,13 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		Cache:            r.cache,
 		Now:              r.now,
 		ReportOCSP: func(url string, err error) {
-			r.logger.Debug("an OCSP responder was asked", zap.String("place", url), zap.Error(err))
+			r.logger.Debug("asked OCSP responder", zap.String("place", url), zap.Error(err))
 		},
 		ReportFailure: func(certificate string, err error) {
-			r.logger.Error("no OCSP responder gives a usable answer", zap.String("certificate", certificate), zap.Error(err))
+			r.logger.Error("no usable answer from any OCSP responder", zap.String("certificate", certificate), zap.Error(err))
 		},
 		ReportAdmitted: func(detail string) {
-			r.logger.Warn("client admitted although nobody says whether it is revoked", zap.String("detail", detail))
+			r.logger.Warn("client admitted without revocation status", zap.String("detail", detail))
 		},
 	})
 	if len(crls) > 0 {
@@ -183,7 +184,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	return r, nil
 }
 
-// generation changes whenever CRLs, OCSP or the deny file say something new.
+// generation returns a number that changes whenever a verdict may no longer hold.
 func (r *certificateRevocation) generation() uint64 {
 	if r == nil {
 		return 0
@@ -191,18 +192,16 @@ func (r *certificateRevocation) generation() uint64 {
 	return r.checker.Generation()
 }
 
-// report logs what became of reading a source.
+// report logs the outcome of reading a source.
 func (r *certificateRevocation) report(kind, place string, err error) {
 	if err != nil {
-		r.logger.Error("a source of revocations failed; what it said before, if anything, stays in force",
-			zap.String("source", kind), zap.String("place", place), zap.Error(err))
+		r.logger.Error("refreshing revocation source failed; keeping previous data", zap.String("source", kind), zap.String("place", place), zap.Error(err))
 		return
 	}
-	r.logger.Debug("a source of revocations was read",
-		zap.String("source", kind), zap.String("place", place))
+	r.logger.Debug("revocation source read", zap.String("source", kind), zap.String("place", place))
 }
 
-// trustedCAs returns the CAs of the trust pool, as far as its modules tell them.
+// trustedCAs returns the CAs of the trust pool that its modules list.
 func (r *certificateRevocation) trustedCAs() []*x509.Certificate {
 	if r.trustPool == nil {
 		return nil
@@ -210,24 +209,23 @@ func (r *certificateRevocation) trustedCAs() []*x509.Certificate {
 	return r.trustPool.Trust().Certificates
 }
 
-// pollDenyFile looks at the deny file, which must not wait for CRLs: they may
-// be large.
+// pollDenyFile looks at the deny file, which must not wait for large CRLs.
 func (r *certificateRevocation) pollDenyFile(context.Context) {
 	changed, report, err := r.deny.Poll(r.now())
 	if changed {
 		r.checker.SetDenyList(r.deny.List())
-		r.logger.Info("the deny file is in force", zap.Int("rules", r.deny.List().Len()))
+		r.logger.Info("deny file in force", zap.Int("rules", r.deny.List().Len()))
 	}
 	if report {
 		r.report("deny", r.denyPath, err)
 	}
 }
 
-// pollCRLs looks at the files and fetches what is due.
+// pollCRLs looks at the files, and fetches the URLs that are due in the background,
+// so that a server that hangs does not delay the files.
 func (r *certificateRevocation) pollCRLs(ctx context.Context) {
 	r.crls.PollFiles()
 	if r.crls.URLs() > 0 && !r.now().Before(r.crls.Next()) {
-		// a server that hangs must not hold up the files
 		go r.crls.Refresh(ctx)
 	}
 	r.crls.WarnOfProblems(r.trustedCAs())

@@ -44,10 +44,10 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	realm := app.Realms[defaultRealm]
 	realm.revocation.logger = zap.New(zapcore.RegisterHooks(core, func(entry zapcore.Entry) error {
 		switch entry.Message {
-		case "a source of revocations was read":
+		case "revocation source read":
 			isRead()
 			<-end
-		case "the deny file is in force":
+		case "deny file in force":
 			isDenied()
 		}
 		return nil

@@ -129,7 +129,7 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 		value = value[1 : len(value)-1]
 	}
 	if value == "" { // as HAProxy's set-header leaves it without a certificate
-		return nil, fmt.Errorf("%w: the header is empty", ErrNoForwardedCertificate)
+		return nil, ErrNoForwardedCertificate
 	}
 	switch f {
 	case ForwardRFC9440:

@@ -149,13 +149,13 @@ func TestNoForwardedCertificate(t *testing.T) {
 	for _, f := range forwardFormats {
 		for _, none := range [][]string{nil, {}} {
 			_, err := f.Parse(none, []string{rfc9440ClientCertChain})
-			if !errors.Is(err, ErrNoForwardedCertificate) || strings.Contains(err.Error(), "empty") {
+			if !errors.Is(err, ErrNoForwardedCertificate) {
 				t.Errorf("%s: %v", f, err)
 			}
 		}
 		for _, empty := range []string{"", " ", "\t "} {
 			_, err := f.Parse([]string{empty}, nil)
-			if !errors.Is(err, ErrNoForwardedCertificate) || !strings.Contains(err.Error(), "the header is empty") {
+			if !errors.Is(err, ErrNoForwardedCertificate) {
 				t.Errorf("%s: %q: %v", f, empty, err)
 			}
 		}

@@ -120,26 +120,17 @@ func allowsClientAuth(leaf *x509.Certificate) bool {
 	return len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
 }
 
-// usageNames lists the first four, because a client chooses how many there are.
+// usageNames returns the extended key usages, cut to 96 bytes, because a client
+// chooses how many there are.
 func usageNames(leaf *x509.Certificate) string {
-	const most = 4
 	var names []string
 	for _, usage := range leaf.ExtKeyUsage {
 		names = append(names, usage.String())
-		if len(names) == most {
-			break
-		}
 	}
 	for _, oid := range leaf.UnknownExtKeyUsage {
-		if len(names) == most {
-			break
-		}
 		names = append(names, oidText(oid))
 	}
-	if len(names) < len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) {
-		names = append(names, "…")
-	}
-	return strings.Join(names, ", ")
+	return truncate(strings.Join(names, ", "), 96)
 }
 
 // tooManySANs counts the names in the extension, because a parsed certificate

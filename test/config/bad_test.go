@@ -134,7 +134,7 @@ func TestBadRevocation(t *testing.T) {
 		{"revocation {\ndeny\n}", 2, wrongCount("deny")},
 		{"revocation {\ndeny a\ndeny b\n}", 3, "duplicate option 'deny'"},
 		{"revocation {\ndeny a\non_unavailable maybe\n}", 3, "on_unavailable 'maybe': it is neither refuse nor allow"},
-		{"revocation {\ndeny a\non_unavailable allow\n}", 4, "revocation: on_unavailable allow has no effect with deny alone, for that file is always at hand; remove it, or add crl or ocsp"},
+		{"revocation {\ndeny a\non_unavailable allow\n}", 4, "revocation: on_unavailable allow has no effect with deny alone, because that file is always available; remove it, or add crl or ocsp"},
 	})
 }
 

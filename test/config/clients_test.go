@@ -115,7 +115,7 @@ func TestLoadRealm(t *testing.T) {
 		{"long name", `"` + strings.Repeat("a", 64) + `":{}`, []string{"has 64 characters; use 1 to 63"}},
 		{"unknown member", `"partners":{"client":[]}`, []string{`unknown field "client"`}},
 		{"revocation without a source", `"partners":{"revocation":{}}`, []string{"realm 'partners': revocation: it names no source; add crl, ocsp or deny"}},
-		{"CRL without a trust pool", `"partners":{"revocation":{"crl":["a.crl"]}}`, []string{"realm 'partners': revocation: crl and ocsp are about the chains of certificates, but the realm has no trust_pool; add one, or use deny alone"}},
+		{"CRL without a trust pool", `"partners":{"revocation":{"crl":["a.crl"]}}`, []string{"realm 'partners': revocation: crl and ocsp check chains, but the realm has no trust_pool; add one, or use deny alone"}},
 		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file: ", "no such file"}},
 		{"unset deny file", `"partners":{"revocation":{"deny":"{env.MTLS_TEST_UNSET}"}}`, []string{"realm 'partners': revocation: deny '{env.MTLS_TEST_UNSET}': "}},
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},

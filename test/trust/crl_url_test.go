@@ -34,7 +34,7 @@ func TestC4_CRLFromAURL(t *testing.T) {
 	realm := strings.Replace(rig.ClockRealmOf(t), "\n\tclient billing.partner", "\n\trevocation {\n\t\tcrl "+server.URL+"/clients.crl\n\t}\n\tclient billing.partner", 1)
 	r.Start(realm, rig.OneSite)
 	r.Logs.Wait(t, "the first attempt", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && strings.Contains(entry.Str("error"), "503")
+		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed") && strings.Contains(entry.Str("error"), "503")
 	})
 	c := r.Caller(t, "h2", billing)
 	c.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)

@@ -88,7 +88,7 @@ func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	if took := time.Since(start); took > revocation.DefaultOCSPTimeout/2 {
 		t.Errorf("then waited for %s", took)
 	}
-	failure := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == "no OCSP responder gives a usable answer" })
+	failure := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == "no usable answer from any OCSP responder" })
 	if want := fmt.Sprintf("number %x of CN=Clients CA", slow.Cert.SerialNumber); failure.Str("certificate") != want || failure.Str("level") != "error" {
 		t.Errorf("%v, want %s", failure, want)
 	}

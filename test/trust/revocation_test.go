@@ -58,11 +58,11 @@ func TestC4_CRL(t *testing.T) {
 	})
 	replace([]byte("no CRL"))
 	r.Logs.Wait(t, "the broken CRL", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed")
+		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed")
 	})
 	replace(r.CRL(1))
 	r.Logs.Wait(t, "the old CRL", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && strings.Contains(entry.Str("error"), "its number goes back from 2 to 1")
+		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed") && strings.Contains(entry.Str("error"), "its number goes back from 2 to 1")
 	})
 	open["h1"].Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
@@ -168,7 +168,7 @@ func TestC2_DenyFileOverAReload(t *testing.T) {
 	}
 	// said by the new configuration alone if it had the old rules to drop
 	r.Logs.Wait(t, "the empty file", func(entry rig.LogEntry) bool {
-		return entry.Str("msg") == "the deny file is in force" && entry["rules"] == float64(0)
+		return entry.Str("msg") == "deny file in force" && entry["rules"] == float64(0)
 	})
 	r.Caller(t, "h2", sensor).Eventually(t, http.StatusOK)
 }
@@ -198,7 +198,7 @@ func TestC2_DenyFile(t *testing.T) {
 	named.Eventually(t, http.StatusUnauthorized)
 	write("nonsense\n")
 	r.Logs.Wait(t, "the broken file", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "a source of revocations failed") && entry.Str("source") == "deny"
+		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed") && entry.Str("source") == "deny"
 	})
 	pinned.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	write("# nobody any more\n")
