@@ -108,6 +108,12 @@ type recordSource struct {
 	status
 }
 
+// load loads the records of the source, which may be a guest module.
+func (s *recordSource) load(now time.Time) (records []Record, changed bool, err error) {
+	defer source.Recover(s.name, &err)
+	return s.source.Load(now)
+}
+
 // entry is a client. The record is nil unless it names documents: the client is
 // made again when one of them changes.
 type entry struct {
@@ -132,7 +138,7 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		if slices.ContainsFunc(d.sources, func(other *recordSource) bool { return other.name == s.name }) {
 			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
 		}
-		records, _, err := from.Load(now)
+		records, _, err := s.load(now)
 		if err != nil {
 			return nil, s.wrap(err)
 		}

@@ -39,7 +39,7 @@ func (d *Directory) lookAtSources(now time.Time) (found changes) {
 		if s.source == nil {
 			continue
 		}
-		records, changed, err := s.source.Load(now)
+		records, changed, err := s.load(now)
 		if c := (change{source: s, records: records}); d.noteLook(c, changed, err, now) {
 			found = append(found, c)
 		}

@@ -87,3 +87,34 @@ func TestThreeFilesAtOnce(t *testing.T) {
 	w.wantClients("c one three two")
 	w.saw("clients:2.json, file:2.json: <nil>", "clients:1.json, file:1.json: <nil>", "clients:3.json, file:3.json: client 'one' is in")
 }
+
+// brokenSource is a source that panics when broken is set.
+type brokenSource struct{ broken bool }
+
+func (*brokenSource) Name() string { return "guest" }
+
+func (s *brokenSource) Load(time.Time) ([]Record, bool, error) {
+	if s.broken {
+		panic("a bug")
+	}
+	return []Record{pinned("a")}, true, nil
+}
+
+// TestSourceThatPanics: a guest module that panics fails as a source, and ends
+// neither the start nor the process.
+func TestSourceThatPanics(t *testing.T) {
+	w := newWorld(t)
+	guest := &brokenSource{broken: true}
+	w.config.Sources = []Source{guest}
+	if err := w.load(); err == nil || err.Error() != "clients from guest: guest panicked: a bug" {
+		t.Error(err)
+	}
+	guest.broken = false
+	w.mustLoad()
+	w.said = nil
+	guest.broken = true
+	w.poll(time.Minute)
+	w.poll(time.Minute)
+	w.wantClients("a")
+	w.saw("clients:guest, guest: guest panicked: a bug")
+}

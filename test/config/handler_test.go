@@ -41,7 +41,7 @@ func TestLoadHandler(t *testing.T) {
 		{"everything kept", `"keep_header":["*"]`, []string{"mtls_auth: keep_header: the header name is empty"}},
 		{"kept default header", `"keep_header":["x_client_id"]`, []string{"mtls_auth: keep_header: header 'X-Client-ID' is set by this directive, so the caller's value cannot be kept; remove one of the two"}},
 		{"kept own header by prefix", `"header_up":{"X-Tenant":"a"},"keep_header":["Client-Cert","X-Te*"]`, []string{"mtls_auth: keep_header: header 'X-Tenant' is set by this directive"}},
-		{"allow with a space", `"allow":["a b"]`, []string{`mtls_auth: allow 'a b': client_id "a b" holds ' '; use letters, digits and`}},
+		{"allow with a space", `"allow":["a b"]`, []string{`mtls_auth: allow 'a b': client_id "a b" contains ' '; use letters, digits and`}},
 		{"empty list of clients", `"allow":[]`, []string{"mtls_auth: allow is an empty list; name a client, or leave it out"}},
 		{"empty list of scopes", `"require_scope":[]`, []string{"mtls_auth: require_scope is an empty list; name a scope or leave it out"}},
 		{"empty allow", `"allow":[""]`, []string{"mtls_auth: allow '': client_id is empty; name the client"}},

@@ -18,19 +18,18 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
-// ClientSource is a module of the namespace `mtls.clients`: it has clients of a
-// realm beside those of the configuration.
+// ClientSource is a module in the namespace `mtls.clients`. It has clients of a
+// realm, in addition to those of the configuration.
 type ClientSource interface {
-	// ClientSources returns what the clients are read from. It is called once,
-	// after provisioning.
+	// ClientSources returns the sources that clients are read from. It is called
+	// once, after provisioning.
 	ClientSources() []clients.Source
 }
 
-// ClientFiles reads clients from files. Each is a JSON array of client records,
-// as they are in the configuration, of at most 64 MiB; in these files
-// placeholders are not expanded. The files are watched: a change counts within
-// a second, as a whole, and one that is broken, or does not go together with
-// the rest, changes nothing.
+// ClientFiles reads clients from files of at most 64 MiB. Each is a JSON array of
+// client records like those of the configuration, but placeholders are not expanded.
+// The files are watched. A change takes effect within a second, as a whole; one that
+// is broken, or in conflict with other clients, changes nothing.
 type ClientFiles struct {
 	// The files. A relative path is relative to the working directory of the
 	// process.
@@ -90,15 +89,51 @@ func (f *ClientFiles) ClientSources() []clients.Source {
 	return sources
 }
 
-// loadClients reads the clients of the configuration and of the sources. What
-// the running configuration has of their JWKS is taken over; others are fetched
-// after the start.
+// copiesPoll is how soon a JWKS that has changed is stored.
+const copiesPoll = 5 * time.Second
+
+// loadClients reads the clients of the configuration and of the sources. The JWKS
+// that the running configuration has are taken over; others are fetched after the
+// start.
 func loadClients(ctx caddy.Context, realm *Realm) error {
+	config := directoryConfig(realm)
+	for _, record := range realm.Clients {
+		record, err := record.Expand(expand)
+		if err != nil {
+			return err
+		}
+		config.Records = append(config.Records, record)
+	}
+	if realm.ClientsFromRaw != nil {
+		modules, err := ctx.LoadModule(realm, "ClientsFromRaw")
+		if err != nil {
+			return fmt.Errorf("clients_from: %w", err)
+		}
+		for _, module := range modules.([]any) {
+			from, ok := module.(ClientSource)
+			if !ok {
+				return fmt.Errorf("clients_from: module %T is not a source of clients", module)
+			}
+			config.Sources = append(config.Sources, from.ClientSources()...)
+		}
+	}
+	var err error
+	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
+		return err
+	}
+	if realm.directory.Registry().Len() == 0 {
+		realm.logger.Warn("realm has no clients; everyone is refused")
+	}
+	return nil
+}
+
+// directoryConfig returns the configuration of a realm's directory, without clients.
+func directoryConfig(realm *Realm) clients.DirectoryConfig {
 	app, logger := realm.app, realm.logger
 	config := clients.DirectoryConfig{
+		Before: realm.running().directory,
 		Check:  checkClaimNames,
-		Copies: keySetCopies(realm),
-		// a function, for tests replace the clock later on
+		// these are functions because tests replace the clock later
 		Now: func() time.Time { return app.Now() },
 		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
 			return app.Fetch(ctx, address, limit)
@@ -129,40 +164,26 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		},
 	}
-	for _, record := range realm.Clients {
-		record, err := record.Expand(expand)
-		if err != nil {
-			return err
-		}
-		config.Records = append(config.Records, record)
+	if !app.withoutIssuers { // else storage may not be needed
+		config.Copies = &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name, Report: func(err error) {
+			logger.Error("reading JWKS copies failed; waiting for fetches", zap.Error(err))
+		}}
 	}
-	if realm.ClientsFromRaw != nil {
-		modules, err := ctx.LoadModule(realm, "ClientsFromRaw")
-		if err != nil {
-			return fmt.Errorf("clients_from: %w", err)
-		}
-		for _, module := range modules.([]any) {
-			from, ok := module.(ClientSource)
-			if !ok {
-				return fmt.Errorf("clients_from: module %T is not a source of clients", module)
-			}
-			config.Sources = append(config.Sources, from.ClientSources()...)
-		}
-	}
-	if running := realm.running(); running.directory != nil {
-		config.Before = running.directory
-	}
-	var err error
-	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
-		return err
-	}
-	if realm.directory.Registry().Len() == 0 {
-		logger.Warn("realm has no clients; everyone is refused")
-	}
-	return nil
+	return config
 }
 
-// checkClaimName reports why a client cannot have a claim of that name.
+// keepCopies keeps copies of JWKS in storage until ctx is done.
+func keepCopies(ctx context.Context, realm *Realm) {
+	source.Poll(ctx, copiesPoll, realm.directory.SaveCopies, func(err error) {
+		if err != nil {
+			realm.logger.Error("storing JWKS copies failed", zap.Error(err))
+			return
+		}
+		realm.logger.Info("storing JWKS copies works again")
+	})
+}
+
+// checkClaimName returns why a client cannot have a claim of that name.
 func checkClaimName(name string) error {
 	switch {
 	case !tokens.ValidClaimName(name):
