@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// octets makes a character of each octet, so that what works on characters
-// works on octets.
+// octets returns the text with each octet as a character, for functions that work
+// on characters.
 func octets(text string) string {
 	runes := make([]rune, 0, len(text))
 	for _, octet := range []byte(text) {
@@ -21,7 +21,7 @@ func octets(text string) string {
 
 var (
 	notAlphanumeric = regexp.MustCompile(`[^A-Za-z0-9]`)
-	// the protected names once more, by other means
+	// protectedPattern describes the protected names by other means
 	protectedPattern = regexp.MustCompile(`(?i:^(` +
 		`x-client-id|client-cert|client-cert-chain|x-forwarded-client-cert|x-forwarded-tls-client-cert.*|` +
 		`x-ssl-.*|ssl-client-.*|x-client-cert.*|x-arr-clientcert|x-amzn-mtls-.*|cf-client-cert.*|x-consumer-.*)$)`)
@@ -31,8 +31,8 @@ func mustBeProtected(name string) bool {
 	return protectedPattern.MatchString(notAlphanumeric.ReplaceAllString(octets(name), "-"))
 }
 
-// FuzzProtectedNames: whatever name equals a protected one, when case and
-// punctuation are left aside, is removed, and no other is.
+// FuzzProtectedNames checks that a name is removed if and only if it equals a
+// protected one regardless of case and punctuation.
 func FuzzProtectedNames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		r := &http.Request{Header: http.Header{name: {"admin"}, "Accept": {"*/*"}}}
@@ -47,29 +47,29 @@ func FuzzProtectedNames(f *testing.F) {
 	})
 }
 
-// connectionTokens are the tokens of Connection as a hop reads them.
-func connectionTokens(values []string) []string {
-	var tokens []string
+// connectionOptions returns the options in Connection as a hop reads them.
+func connectionOptions(values []string) []string {
+	var options []string
 	for _, value := range values {
-		for token := range strings.SplitSeq(value, ",") {
-			if token = textproto.TrimString(token); token != "" {
-				tokens = append(tokens, token)
+		for option := range strings.SplitSeq(value, ",") {
+			if option = textproto.TrimString(option); option != "" {
+				options = append(options, option)
 			}
 		}
 	}
-	return tokens
+	return options
 }
 
-// FuzzConnection: no protected name is left in Connection, and everything else
-// is, Upgrade included.
+// FuzzConnection checks that exactly the protected names are removed from
+// Connection, and that Upgrade stays.
 func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second string) {
 		values := []string{first, "Upgrade", second}
 		r := &http.Request{Header: http.Header{"Connection": slices.Clone(values), "Upgrade": {"websocket"}}}
 		defaultGuard.Strip(r)
-		want := slices.DeleteFunc(connectionTokens(values), mustBeProtected)
-		if got := connectionTokens(r.Header["Connection"]); !slices.Equal(got, want) {
-			t.Errorf("Connection %q became %q, want the tokens %q", values, r.Header["Connection"], want)
+		want := slices.DeleteFunc(connectionOptions(values), mustBeProtected)
+		if got := connectionOptions(r.Header["Connection"]); !slices.Equal(got, want) {
+			t.Errorf("Connection %q became %q, want the options %q", values, r.Header["Connection"], want)
 		}
 		if r.Header.Get("Upgrade") != "websocket" {
 			t.Error("Upgrade is gone")

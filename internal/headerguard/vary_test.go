@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestE4_VaryOfCopiedBodies: Vary is hidden in each way that a handler can send
-// a header in, reading the body from elsewhere included.
-func TestE4_VaryOfCopiedBodies(t *testing.T) {
+// TestVaryOfCopiedBodies_E4 checks that Vary is hidden in every way in which a
+// handler can send the header.
+func TestVaryOfCopiedBodies_E4(t *testing.T) {
 	guard := Only("Client-Cert")
 	for name, send := range map[string]func(w *VaryWriter) error{
 		"ReadFrom": func(w *VaryWriter) error {

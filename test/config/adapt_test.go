@@ -18,8 +18,8 @@ var updateGolden = flag.Bool("update-golden", false, "write the JSON that the go
 const goldenSeparator = "\n----------\n"
 
 // TestGolden adapts testdata/caddyfile/*.caddyfiletest: a Caddyfile, a line of
-// ten hyphens, and the JSON it adapts to. The rows of TestBad... have what does
-// not adapt.
+// ten hyphens, and the JSON it adapts to. The rows of the TestBad functions are
+// Caddyfiles that do not adapt.
 func TestGolden(t *testing.T) {
 	t.Setenv("MTLS_TEST_REALM", "partners")
 	t.Setenv("MTLS_TEST_SUBJECT", "CN=client,OU=production,O=company")
@@ -69,7 +69,7 @@ func checkGolden(t *testing.T, file, text, want string) {
 	}
 }
 
-// TestImportFolder: many clients, a file each, imported into a realm.
+// TestImportFolder checks that a realm can import its clients from one file each.
 func TestImportFolder(t *testing.T) {
 	const text = "{\n\tmtls {\n\t\ttrust_pool file ca.pem\n\t\timport clients/*.caddy\n\t}\n}\n"
 	dir := t.TempDir()
@@ -104,8 +104,8 @@ func TestImportFolder(t *testing.T) {
 	testtool.WantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")
 }
 
-// TestAdaptingReadsNoFile: what the files of a configuration hold is for the
-// server to find out, not for whoever adapts its Caddyfile.
+// TestAdaptingReadsNoFile checks that adapting a Caddyfile does not read the files
+// it names: they are the server's.
 func TestAdaptingReadsNoFile(t *testing.T) {
 	const text = "{\n\tmtls {\n\t\ttrust_pool file DIR/ca.pem\n\t\tclient a {\n\t\t\tcertificate DIR/client.pem\n\t\t\tclaim tenant {file.DIR/tenant}\n\t\t}\n" +
 		"\t\tissuer https://auth.example.com {\n\t\t\tsigning_key DIR/key.pem\n\t\t}\n\t}\n}\n"

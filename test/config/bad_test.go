@@ -9,18 +9,18 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// badBlock is lines of a Caddyfile, and what the adapter says of them. SHA256
+// badBlock is lines of a Caddyfile with a mistake, and the error about it. SHA256
 // and SHA1 stand for a hash.
 type badBlock struct {
 	block string
-	line  int // of the block, where the mistake is; 0 where Caddy does not say
+	line  int // of the mistake in the block; 0 if Caddy does not name it
 	want  string
 }
 
-// Caddyfiles around a block; all of them are good without it.
+// Caddyfiles around a block. They are valid without it.
 const (
 	aroundRealm = "{\n\tmtls {\n\t\ttrust_pool file other.pem\nBLOCK\n\t}\n}\n"
-	// a second trust pool would be a mistake of its own
+	// aroundBareRealm has no trust pool, because a second one is a mistake
 	aroundBareRealm     = "{\n\tmtls {\nBLOCK\n\t}\n}\n"
 	aroundClient        = "{\n\tmtls {\n\t\tclient a {\n\t\t\tthumbprint " + otherSHA256 + "\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundIssuer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\nBLOCK\n\t\t}\n\t}\n}\n"
@@ -33,7 +33,7 @@ const (
 	aroundSite          = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
 )
 
-// wrongCount is what the adapter says of missing and of surplus arguments.
+// wrongCount is the adapter's error about missing or surplus arguments.
 func wrongCount(last string) string {
 	return "wrong argument count or unexpected line ending after '" + last + "'"
 }
@@ -276,151 +276,8 @@ func TestBadIssuer(t *testing.T) {
 	})
 }
 
-func TestBadHandler(t *testing.T) {
-	checkBadBlocks(t, "{\n\tadmin off\n}\n\n:443 {\nBLOCK\n}\n", []badBlock{
-		{"mtls_auth", 1, "no realm is declared; add 'mtls { … }' to the global options"},
-	})
-	checkBadBlocks(t, aroundBareSite, []badBlock{
-		{"mtls_issuer {\nrealm default\n}", 3, "realm 'default' has no issuer; add 'issuer <https-url>' to it"},
-		{"mtls_bearer", 1, "realm 'default' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here"},
-	})
-	checkBadBlocks(t, aroundSite, []badBlock{
-		{"mtls_auth partners", 1, wrongCount("partners")},
-		{"mtls_issuer https://auth.example.com", 1, wrongCount("https://auth.example.com")},
-	})
-	checkBadBlocks(t, aroundHandler, []badBlock{
-		{"realm", 1, wrongCount("realm")},
-		{"realm Default", 1, `realm 'Default': realm name "Default" holds 'D'; use a-z, 0-9 and hyphens`},
-		{"realm {env.REALM}", 2, "unknown realm '{env.REALM}'; declare it with 'mtls {env.REALM} { … }' in the global options"},
-		{"realm partners", 2, "unknown realm 'partners'; declare it with 'mtls partners { … }' in the global options"},
-		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
-		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
-		{"allow", 1, wrongCount("allow")},
-		{`allow "{$MTLS_TEST_UNSET}"`, 1, "allow is empty; give it a value or remove it"},
-		{"allow a\nallow a", 2, "duplicate allow 'a'"},
-		{`allow "a b"`, 1, `allow 'a b': client_id "a b" contains ' '; use letters, digits and ._~:@/+-,`},
-		{"allow {env.CLIENT}", 2, `client_id "{env.CLIENT}" contains '{'; use letters, digits and ._~:@/+-,`},
-		{"require_scope", 1, wrongCount("require_scope")},
-		{"require_scope a a", 1, "duplicate require_scope 'a'"},
-		{`require_scope "api1 api2"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
-		{"require_scope {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
-		{"optional\noptional", 2, "duplicate option 'optional'"},
-		{"optional true", 1, wrongCount("true")},
-		{"report_only\nreport_only", 2, "duplicate option 'report_only'"},
-		{"report_only on", 1, wrongCount("on")},
-		{"header_up X-Client", 1, wrongCount("X-Client")},
-		{"header_up X-Client a b", 1, wrongCount("b")},
-		{`header_up "X Client" a`, 1, `"X Client" is not a header name; use letters, digits and hyphens`},
-		{"header_up Connection a", 1, "header 'Connection' belongs to the connection; choose another name"},
-		{`header_up X-Client "{$MTLS_TEST_UNSET}"`, 1, "header_up X-Client has no value; remove the line or name a placeholder such as {http.mtls.client_id}"},
-		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'"},
-		{"header_up X-Client a\nheader_up X_Client b", 3, "which many servers treat as one header; keep one"},
-		{"keep_header", 1, wrongCount("keep_header")},
-		{`keep_header "X Y"`, 1, `"X Y" is not a header name; use letters, digits and hyphens`},
-		{"keep_header *", 1, "the header name is empty"},
-		{"keep_header X-Client-*", 2, "header 'X-Client-ID' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
-		{"keep_header Client-Cert Client-Cert", 1, "duplicate keep_header 'Client-Cert'"},
-		{"optional {\nx\n}", 1, "unrecognized subdirective '{'"},
-		{"forward_certificate on", 1, wrongCount("on")},
-		{"forward_certificate\nforward_certificate", 2, "duplicate option 'forward_certificate'"},
-		{"forward_certificate\nheader_up Client-Cert a", 3, "header 'Client-Cert' of forward_certificate or forward_token is already set as 'Client-Cert'; choose another name for one of the two"},
-		{"forward_certificate\nheader_up client_cert {http.mtls.subject}", 3, "header 'Client-Cert' of forward_certificate or forward_token is already set as 'client_cert'; choose another name for one of the two"},
-		{"forward_certificate\nkeep_header client-cert-chain", 3, "header 'Client-Cert-Chain' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
-		{"forward_token", 2, "forward_token: it has no audience; add one that nothing else uses"},
-		{"forward_token X-Token Y", 1, wrongCount("Y")},
-		{"forward_token \"{$MTLS_TEST_UNSET}\" {\naudience a\n}", 1, "forward_token: the header name is empty"},
-		{"forward_token \"X Y\" {\naudience a\n}", 1, `forward_token: "X Y" is not a header name; use letters, digits and hyphens`},
-		{"forward_token Proxy-Authorization {\naudience a\n}", 1, "forward_token: header 'Proxy-Authorization' belongs to the connection; choose another name"},
-		{"forward_token {\naudience\n}", 2, wrongCount("audience")},
-		{"forward_token {\naudience a b\n}", 2, wrongCount("a")},
-		{"forward_token {\naudience a\naudience b\n}", 3, "duplicate option 'audience'"},
-		{"forward_token {\naudience \"{$MTLS_TEST_UNSET}\"\n}", 2, "audience is empty; give it a value or remove the line"},
-		{"forward_token {\naudience a\nscopes\n}", 3, wrongCount("scopes")},
-		{"forward_token {\naudience a\nscopes x x\n}", 3, "duplicate scopes 'x'"},
-		{"forward_token {\naudience a\nscopes {env.SCOPE}\n}", 3, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
-		{"forward_token {\naudience a\nlifetime 1h\n}", 3, "lifetime '1h': it is 1h0m0s; use 1s to 5m0s"},
-		{"forward_token {\naudience a\nlifetime 0\n}", 3, "lifetime '0': it is 0s; use 1s to 5m0s"},
-		{"forward_token {\naudience a\nlifetime 1m\nlifetime 1m\n}", 4, "duplicate option 'lifetime'"},
-		{"forward_token {\naudience a\nclaim b c\n}", 3, "unrecognized forward_token option 'claim'"},
-		{"forward_token {\naudience a\n}\nforward_token {\naudience a\n}", 4, "duplicate option 'forward_token'"},
-		{"forward_token {\naudience a\n}\nkeep_header Authorization", 5, "header 'Authorization' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
-		{"forward_token {\naudience a\n}", 4, "forward_token: realm 'default' has no issuer to sign it; add 'issuer <https-url>' to the realm"},
-	})
-	checkBadBlocks(t, aroundIssuerHandler, []badBlock{
-		{"issuer a", 1, "unrecognized subdirective 'issuer'"},
-		{"realm", 1, wrongCount("realm")},
-		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
-		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
-	})
-}
-
-func TestBadBearer(t *testing.T) {
-	checkBadBlocks(t, aroundSite, []badBlock{
-		{"mtls_bearer partners", 1, wrongCount("partners")},
-		{"mtls_bearer {\ntrust_issuer\n}", 2, wrongCount("trust_issuer")},
-		{"mtls_bearer {\ntrust_issuer https://login.example.net {\naudience a\n}\naudience b\n}", 6, "audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm"},
-		{"mtls_bearer {\ntrust_issuer http://login.example.net {\naudience a\n}\n}", 2, "trust_issuer 'http://login.example.net': not an https URL; use one like https://auth.example.com"},
-		{"mtls_bearer {\ntrust_issuer https://login.example.net\n}", 3, "trust_issuer 'https://login.example.net': nothing says which of its tokens are for this API; add audience"},
-		{"mtls_bearer {\nrealm default\ntrust_issuer https://login.example.net {\naudience a\n}\n}", 6, "trust_issuer 'https://login.example.net': beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix"},
-	})
-	checkBadBlocks(t, aroundResources, []badBlock{
-		{"mtls_bearer {\nrequire_scope read\n}", 3, "the issuer of realm 'default' has resources, so tokens are for several APIs; say with 'audience' which one this is"},
-	})
-	checkBadBlocks(t, aroundBearer, []badBlock{
-		{"realm", 1, wrongCount("realm")},
-		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
-		{"realm default\nrealm default", 2, "duplicate option 'realm'"},
-		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
-		{"audience", 1, wrongCount("audience")},
-		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
-		{"audience a\naudience a", 2, "duplicate audience 'a'"},
-		{"require_scope", 1, wrongCount("require_scope")},
-		{"require_scope a a", 1, "duplicate require_scope 'a'"},
-		{"require_scope {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
-		{"header_up X-Client", 1, wrongCount("X-Client")},
-		{"header_up Connection a", 1, "header 'Connection' belongs to the connection; choose another name"},
-		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'"},
-		{"keep_header", 1, wrongCount("keep_header")},
-		{"keep_header *", 1, "the header name is empty"},
-		{"keep_header X-Client-ID", 2, "header 'X-Client-ID' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
-		{"trust_issuer https://a.example?x {\naudience a\n}", 1, "trust_issuer 'https://a.example?x': the URL has a query or fragment; remove it (RFC 8414 §2)"},
-		{`trust_issuer "{$MTLS_TEST_UNSET}"`, 1, "trust_issuer is empty; give it a value or remove the line"},
-		{"trust_issuer https://a.example {\naudience a\nid_prefix a/\n}\ntrust_issuer https://a.example {\naudience a\nid_prefix b/\n}", 9, "trust_issuer 'https://a.example': it is named twice; merge the two"},
-		{"trust_issuer https://a.example {\naudience a\nid_prefix a\n}\ntrust_issuer https://b.example {\naudience a\nid_prefix ab\n}", 9, "id_prefix 'ab' and 'a' of trust_issuer 'https://a.example' begin alike, so clients of the two could have one name; choose others"},
-	})
-	checkBadBlocks(t, aroundTrusted, []badBlock{
-		{"jwks_uri", 1, wrongCount("jwks_uri")},
-		{"jwks_uri a", 1, "jwks_uri 'a': not an https URL; use one like https://auth.example.com/keys"},
-		{"jwks_uri http://login.example.net/keys", 1, "jwks_uri 'http://login.example.net/keys': not an https URL; use one like https://auth.example.com/keys"},
-		{`jwks_uri "{$MTLS_TEST_UNSET}"`, 1, "jwks_uri is empty; give it a value or remove the line"},
-		{"jwks_uri https://a.example\njwks_uri https://a.example", 2, "duplicate option 'jwks_uri'"},
-		{"audience a", 1, "duplicate audience 'a'"},
-		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
-		{"id_prefix", 1, wrongCount("id_prefix")},
-		{"id_prefix ä", 1, "id_prefix 'ä': use at most 200 letters, digits and ._~:@/+-,"},
-		{"id_prefix {env.PREFIX}", 3, "id_prefix '{env.PREFIX}': placeholders are not expanded in it; write {$NAME} for an environment variable"},
-		{"id_prefix a\nid_prefix b", 2, "duplicate option 'id_prefix'"},
-		{"algorithms", 1, wrongCount("algorithms")},
-		{"algorithms HS256", 1, "algorithms 'HS256': signing algorithm 'HS256' is not supported; use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
-		{"algorithms none", 1, "signing algorithm 'none' is not supported; use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
-		{"algorithms ES256 ES256", 1, "duplicate algorithms 'ES256'"},
-		{"type at+jwt\ntype JWT", 2, "duplicate option 'type'"},
-		{"type jwt", 1, "token type 'jwt' is not supported; use at+jwt or JWT"},
-		{"type id_token", 1, "token type 'id_token' is not supported; use at+jwt or JWT"},
-		{"id_claim a b", 1, wrongCount("a")},
-		{`id_claim "{$MTLS_TEST_UNSET}"`, 1, "id_claim is empty; give it a value or remove the line"},
-		{"allow_unbound yes", 1, wrongCount("yes")},
-		{"allow_unbound\nallow_unbound", 2, "duplicate option 'allow_unbound'"},
-		{"trust_pool", 1, wrongCount("trust_pool")},
-		{"trust_pool nonsense", 0, "nonsense"},
-		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'"},
-		{"secret x", 1, "unrecognized trust_issuer option 'secret'"},
-		{"scopes a", 1, "unrecognized trust_issuer option 'scopes'"},
-	})
-}
-
-// TestUnknownWords: a word that does not exist is an error wherever it
-// stands, for a setting that an operator believes in must not vanish.
+// TestUnknownWords checks that unknown options are errors in every block, because
+// a setting that an operator relies on must not be ignored.
 func TestUnknownWords(t *testing.T) {
 	unknown := func(words, format string) []badBlock {
 		var tests []badBlock

@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-// inRecord makes a configuration of the members of one client's record.
+// inRecord returns a configuration with the members of one client's record.
 func inRecord(members string) string {
 	return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a",` + members + `}]}}}}}`
 }
 
-// TestLoadRecord: a client in JSON is read strictly, for a member that vanishes
-// may be the one that narrows.
+// TestLoadRecord checks that a client in JSON is read strictly, because an ignored
+// member could be one that restricts the client.
 func TestLoadRecord(t *testing.T) {
 	const pin = `"x509_thumbprints":"SHA256"`
 	checkLoadErrors(t, loadJSON, inRecord, []loadTest{
@@ -62,7 +62,7 @@ func TestLoadRecord(t *testing.T) {
 	})
 }
 
-// TestLoadRegistry: what two clients may not have in common.
+// TestLoadRegistry checks what two clients must not have in common.
 func TestLoadRegistry(t *testing.T) {
 	wrap := func(list string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":{"provider":"file","pem_files":["DIR/ca.pem"]},"clients":[` + list + `]}}}}}`
@@ -105,7 +105,7 @@ func TestLoadRegistry(t *testing.T) {
 	}
 }
 
-// TestLoadRealm: realms in JSON, which no adapter has looked at.
+// TestLoadRealm checks mistakes of realms in JSON, which no adapter has seen.
 func TestLoadRealm(t *testing.T) {
 	wrap := func(realms string) string { return `{"apps":{"mtls":{"realms":{` + realms + `}}}}` }
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{

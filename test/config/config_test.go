@@ -1,4 +1,4 @@
-// Package config_test adapts and provisions configurations, good and bad.
+// Package config_test adapts and provisions valid and invalid configurations.
 package config_test
 
 import (
@@ -15,15 +15,14 @@ import (
 	_ "github.com/caddymtls/caddy-mtls-auth"
 )
 
-// Hashes of no certificate in particular.
+// Hashes that belong to no certificate.
 const (
 	someSHA256  = "bca0d040847f843c5ee0fa6eb494837470155868bca0d040847f843c5ee0fa6e"
 	otherSHA256 = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
 	someSHA1    = "bca0d040847f843c5ee0fa6eb494837470155868"
 )
 
-// adaptText adapts a Caddyfile. file is the name that errors show, and where
-// relative imports start.
+// adaptText adapts a Caddyfile. Errors name file, and imports are relative to it.
 func adaptText(file, text string) ([]byte, []caddyconfig.Warning, error) {
 	return caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": file})
 }
@@ -31,8 +30,8 @@ func adaptText(file, text string) ([]byte, []caddyconfig.Warning, error) {
 // loggedLine is one line of Caddy's log.
 type loggedLine map[string]any
 
-// loaded is what became of a configuration that was provisioned, as
-// `caddy validate` does, but not started.
+// loaded is the outcome of provisioning a configuration without starting it, as
+// `caddy validate` does.
 type loaded struct {
 	err     error
 	lines   []loggedLine
@@ -55,8 +54,7 @@ func loadJSON(t *testing.T, text string) loaded {
 	t.Helper()
 	dir := t.TempDir()
 	logFile, storage := filepath.Join(dir, "caddy.log"), filepath.Join(dir, "storage")
-	// the parts stay as they are written: decoding would drop a member that
-	// stands twice
+	// the apps are not decoded, because that would drop duplicate members
 	raw := make(map[string]json.RawMessage)
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
 		t.Fatal(err)
@@ -73,7 +71,7 @@ func loadJSON(t *testing.T, text string) loaded {
 		t.Fatal(err)
 	}
 	result := loaded{storage: storage, err: caddy.Validate(config)}
-	// the log file belongs to this load alone
+	// another configuration closes the log file
 	if err := caddy.Validate(new(caddy.Config)); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +89,7 @@ func loadJSON(t *testing.T, text string) loaded {
 	return result
 }
 
-// warnings are the messages at WARN of the mtls app.
+// warnings returns the messages that the mtls app logged at WARN.
 func (l loaded) warnings() []string {
 	var messages []string
 	for _, line := range l.lines {

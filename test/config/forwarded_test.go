@@ -62,8 +62,8 @@ func TestBadForwardedCertificate(t *testing.T) {
 	})
 }
 
-// inForwarded makes a configuration of the members of forwarded_certificate,
-// with a handler in front of the realm.
+// inForwarded returns a configuration with the members of forwarded_certificate and
+// a handler of the realm.
 func inForwarded(members string) string { return forwardedConfig(members, `"realm":"partners"`) }
 
 func forwardedConfig(members, handler string) string {
@@ -100,9 +100,9 @@ func TestLoadForwardedCertificate(t *testing.T) {
 	})
 }
 
-// TestA9_TheForwardedHeaderCannotBeKept: an API must not see what a caller
-// says of its certificate, even where an operator lets other headers pass.
-func TestA9_TheForwardedHeaderCannotBeKept(t *testing.T) {
+// TestTheForwardedHeaderCannotBeKept_A9 checks that keep_header cannot name the
+// header in which the proxies forward certificates.
+func TestTheForwardedHeaderCannotBeKept_A9(t *testing.T) {
 	for _, test := range []struct{ members, keep, header string }{
 		{`"format":"nginx"`, "X-SSL-Client-Cert", "X-Ssl-Client-Cert"},
 		{`"format":"nginx"`, "x_ssl_client_cert", "X-Ssl-Client-Cert"},
@@ -113,7 +113,7 @@ func TestA9_TheForwardedHeaderCannotBeKept(t *testing.T) {
 		{`"format":"envoy"`, "X-Forwarded-Client-Cert", "X-Forwarded-Client-Cert"},
 		{`"format":"aws_alb"`, "X-Amzn-Mtls-*", "X-Amzn-Mtls-Clientcert"},
 		{`"format":"nginx","header":"edge-certificate"`, "Edge.Certificate", "Edge-Certificate"},
-		// others may be kept
+		// other headers may be kept
 		{`"format":"nginx"`, "Client-Cert*", ""},
 		{`"format":"nginx","header":"Edge-Certificate"`, "X-SSL-*", ""},
 	} {
@@ -131,8 +131,8 @@ func TestA9_TheForwardedHeaderCannotBeKept(t *testing.T) {
 	}
 }
 
-// TestForwardedCertificateNeedsNoClientAuth: where TLS ends before Caddy, a
-// server that asks nobody for a certificate is no mistake.
+// TestForwardedCertificateNeedsNoClientAuth checks that a server behind a proxy
+// that terminates TLS need not ask for certificates.
 func TestForwardedCertificateNeedsNoClientAuth(t *testing.T) {
 	config := fillLoadTest("", inForwarded(`"format":"nginx","from":["10.0.0.1"]`))
 	if result := loadJSON(t, config); result.err != nil || len(result.warnings()) > 0 {

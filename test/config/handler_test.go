@@ -9,20 +9,20 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// fillKeys puts the folder of keyFiles into a text.
+// fillKeys replaces KEYS in the text by the folder of [keyFiles].
 func fillKeys(dir, text string) string { return strings.ReplaceAll(text, "KEYS", dir) }
 
-// withHandler is a configuration of a realm and a server with one handler.
+// withHandler returns a configuration with a realm and a server with one handler.
 func withHandler(handler string) string {
 	return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"SHA256"}]}}},` + oneServer(handler) + `}}`
 }
 
+// oneServer returns the http app with one server and these handlers.
 func oneServer(handler string) string {
 	return `"http":{"servers":{"api":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[{"handle":[` + handler + `]}]}}}`
 }
 
-// TestLoadHandler: mistakes in a directive that only JSON can bring in, for the
-// adapter has caught those of a Caddyfile.
+// TestLoadHandler checks mistakes in a directive that only JSON can contain.
 func TestLoadHandler(t *testing.T) {
 	auth := func(members string) string {
 		return withHandler(`{"handler":"mtls_auth","realm":"partners",` + members + `}`)
@@ -58,7 +58,7 @@ func TestLoadHandler(t *testing.T) {
 	})
 }
 
-// TestLoadForward: what the API behind is told by certificate and token.
+// TestLoadForward checks mistakes in forward_certificate and forward_token.
 func TestLoadForward(t *testing.T) {
 	key := testtool.WriteTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	t.Setenv("MTLS_TEST_AUDIENCE", "urn:resource")
@@ -97,21 +97,21 @@ func TestLoadForward(t *testing.T) {
 	checkLoadErrors(t, loadJSON, withHandler, []loadTest{
 		{"no issuer", `{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b"}}`, []string{"mtls_auth: forward_token: realm 'partners' has no issuer to sign it; add 'issuer <https-url>' to the realm"}},
 	})
-	// several directives may have one API behind
+	// several directives may have the same upstream
 	twice := issued(`"forward_certificate":true,"forward_token":{"audience":"urn:b"}},{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b","header":"X-Token"}`)
 	if result := loadJSON(t, fillLoadTest("", twice)); result.err != nil {
 		t.Error(result.err)
 	}
 }
 
-// TestLoadWithoutApp: a directive alone admits nobody, and says why.
+// TestLoadWithoutApp checks the errors of a directive whose realm is not there.
 func TestLoadWithoutApp(t *testing.T) {
 	alone := func(handler string) string { return `{"apps":{` + oneServer(handler) + `}}` }
 	checkLoadErrors(t, loadJSON, alone, []loadTest{
 		{"mtls_auth", `{"handler":"mtls_auth"}`, []string{"mtls_auth: no realm is declared; add 'mtls { … }' to the global options"}},
 		{"mtls_issuer", `{"handler":"mtls_issuer","realm":"a"}`, []string{"mtls_issuer: no realm is declared; add 'mtls { … }' to the global options"}},
 	})
-	// the reason is the app's, not that it is missing
+	// the error is that of the app, not that there is none
 	broken := func(handler string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a"}]}}},` + oneServer(handler) + `}}`
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// keyFiles makes a folder of signing keys, good and bad.
+// keyFiles returns a new folder with valid and invalid signing keys.
 func keyFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func keyFiles(t *testing.T) string {
 	return dir
 }
 
-// inIssuer makes a Caddyfile of the lines of an issuer.
+// inIssuer returns a Caddyfile with these lines in an issuer.
 func inIssuer(block string) string {
 	return inPartners("client a {\nthumbprint " + someSHA256 + "\nscopes api1 api2\n}\nissuer https://auth.example.com {\n" + block + "\n}")
 }
@@ -97,9 +97,9 @@ func TestLoadSigningKey(t *testing.T) {
 	}
 }
 
-// TestR45_R47_Profile: what FAPI 2.0 does not allow is refused at load, with the
-// value and the remedy.
-func TestR45_R47_Profile(t *testing.T) {
+// TestProfile_R45_R47 checks that a load refuses what FAPI 2.0 does not allow, and
+// names the value and the remedy.
+func TestProfile_R45_R47(t *testing.T) {
 	keys := keyFiles(t)
 	t.Setenv("MTLS_TEST_WEAK", someSHA1)
 	realm := func(issuer, pin string) string {
@@ -135,9 +135,9 @@ func TestR45_R47_Profile(t *testing.T) {
 	}
 }
 
-// TestR44_ProfileCipherSuites: on the issuer's sites, and on these only, what
-// BCP 195 does not recommend for TLS 1.2 is refused.
-func TestR44_ProfileCipherSuites(t *testing.T) {
+// TestProfileCipherSuites_R44 checks that cipher suites of TLS 1.2 which BCP 195
+// does not recommend are refused on the issuer's sites only.
+func TestProfileCipherSuites_R44(t *testing.T) {
 	const cbc = "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"
 	for _, test := range []struct{ name, profile, host, suites, want string }{
 		{"defaults", "fapi2", "auth.example.com", "", ""},
@@ -162,7 +162,7 @@ func TestR44_ProfileCipherSuites(t *testing.T) {
 	}
 }
 
-// TestLoadTwoIssuers: tokens of one realm must not pass for another's.
+// TestLoadTwoIssuers checks that two realms cannot share an issuer URL or a key.
 func TestLoadTwoIssuers(t *testing.T) {
 	keys := keyFiles(t)
 	t.Setenv("MTLS_TEST_ISSUER", "https://a.example")
@@ -225,8 +225,8 @@ func TestLoadIssuer(t *testing.T) {
 	})
 }
 
-// TestLoadResourcesOfClients: what a client says of resources must be of the
-// issuer.
+// TestLoadResourcesOfClients checks that the resources of a client must be the
+// issuer's.
 func TestLoadResourcesOfClients(t *testing.T) {
 	t.Setenv("MTLS_TEST_RESOURCE", "https://a.example")
 	wrap := func(members string) string {

@@ -16,15 +16,15 @@ import (
 )
 
 // loadTest is a configuration that must not load. DIR stands for the folder of
-// loadFiles, SHA256 and SHA1 for a hash.
+// [loadFiles], SHA256 and SHA1 for a hash.
 type loadTest struct {
 	name string
 	text string
 	want []string
 }
 
-// fillLoadTest puts the folder and the hashes into a text. AFTERCA is the line
-// after what ca.pem holds.
+// fillLoadTest fills the folder and the hashes into a text. AFTERCA is the number of
+// the line after those of ca.pem.
 func fillLoadTest(dir, text string) string {
 	ca, _ := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	return strings.NewReplacer(
@@ -33,7 +33,7 @@ func fillLoadTest(dir, text string) string {
 	).Replace(text)
 }
 
-// loadFiles makes a folder with good and bad files.
+// loadFiles returns a new folder with valid and invalid files.
 func loadFiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -66,7 +66,8 @@ func loadFiles(t *testing.T) string {
 	return dir
 }
 
-// checkLoadErrors provisions each text, wrapped around, and wants it refused.
+// checkLoadErrors checks that each text, in the configuration that wrap makes of it,
+// is refused.
 func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap func(string) string, tests []loadTest) {
 	t.Helper()
 	dir := loadFiles(t)
@@ -90,11 +91,11 @@ func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap fu
 	}
 }
 
-// inPartners makes a Caddyfile of the lines of a realm.
+// inPartners returns a Caddyfile with these lines in a realm.
 func inPartners(block string) string { return "{\n\tmtls partners {\n" + block + "\n\t}\n}\n" }
 
-// TestLoadPlaceholders: {env.*} and {file.*} are resolved at provisioning, and
-// a value that is not there never becomes an empty one.
+// TestLoadPlaceholders checks that {env.*} and {file.*} are expanded at
+// provisioning, and that a missing value is an error and never an empty value.
 func TestLoadPlaceholders(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{
@@ -192,7 +193,7 @@ func TestLoadPlaceholders(t *testing.T) {
 	})
 }
 
-// TestLoadResolvesPlaceholders checks that the values of placeholders arrive.
+// TestLoadResolvesPlaceholders checks that the values of placeholders are used.
 func TestLoadResolvesPlaceholders(t *testing.T) {
 	r := rig.New(t)
 	job := r.Issue("job", testpki.Subject(pkix.Name{CommonName: "from file", Organization: []string{"company"}}))
@@ -242,8 +243,8 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestValidateChangesNothing: `caddy validate` provisions, and must neither
-// make signing keys nor anything else.
+// TestValidateChangesNothing checks that provisioning, which `caddy validate` does
+// too, creates no signing keys and no files.
 func TestValidateChangesNothing(t *testing.T) {
 	dir := loadFiles(t)
 	folder := t.TempDir()

@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// revokedBy is a realm with a CA as its trust pool and this revocation block.
+// revokedBy returns a realm with a CA as its trust pool and this revocation block.
 func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]any) string {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{
@@ -30,9 +30,9 @@ func loadRealm(t *testing.T, realm string) loaded {
 	return loadJSON(t, `{"apps":{"mtls":{"realms":{"default":`+realm+`}}}}`)
 }
 
-// TestB4_CRLFileAtTheStart: a CRL file that is missing or no CRL stops the load,
-// which is all that is said of it.
-func TestB4_CRLFileAtTheStart(t *testing.T) {
+// TestCRLFileAtTheStart_B4 checks that a CRL file that is missing or invalid stops
+// the load, and that only the error reports it.
+func TestCRLFileAtTheStart_B4(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	der := testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))
 	for name, test := range map[string]struct {
@@ -60,8 +60,8 @@ func TestB4_CRLFileAtTheStart(t *testing.T) {
 	}
 }
 
-// TestCRLWarningsAtTheStart: a CRL that has ended, or is of another key than the
-// CA of its name, is told of when it is loaded.
+// TestCRLWarningsAtTheStart checks that loading a stale CRL, or one that another key
+// than that of the CA of its name has signed, is warned of.
 func TestCRLWarningsAtTheStart(t *testing.T) {
 	dir, ca, renewed := t.TempDir(), testpki.MustCA(t), testpki.MustCA(t)
 	tomorrow, yesterday := time.Now().Add(24*time.Hour), time.Now().Add(-24*time.Hour)

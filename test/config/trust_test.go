@@ -7,7 +7,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// TestLoadWithoutTrustPool: names prove nothing without a CA.
+// TestLoadWithoutTrustPool checks that PKI credentials need a trust pool.
 func TestLoadWithoutTrustPool(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{
@@ -27,7 +27,7 @@ func TestLoadWithoutTrustPool(t *testing.T) {
 			[]string{"realm 'partners': client 'a': require_chain and issued_by need a trust_pool in the realm; add one or remove them"},
 		},
 	})
-	// the trust pool of a site is none
+	// the trust pool of a site does not count
 	result := loadCaddyfile(t, fillLoadTest(loadFiles(t), `{
 	auto_https off
 	mtls {
@@ -49,7 +49,8 @@ https://localhost {
 	testtool.WantError(t, result.err, "realm 'default': client 'a': subject 'CN=a': the realm has no trust_pool")
 }
 
-// TestLoadSystemPool: under the CAs of the world, a name alone is nobody's.
+// TestLoadSystemPool checks that PKI credentials under the system's CAs need
+// issued_by.
 func TestLoadSystemPool(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{{
 		"no issued_by", "trust_pool system\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}",
@@ -68,9 +69,9 @@ func TestLoadSystemPool(t *testing.T) {
 	}
 }
 
-// TestB4_TrustPoolFiles: a trust pool that trusts nobody, or not everybody it
-// should, is found when the configuration loads.
-func TestB4_TrustPoolFiles(t *testing.T) {
+// TestTrustPoolFiles_B4 checks that files without a CA, and files that are cut off,
+// stop the load.
+func TestTrustPoolFiles_B4(t *testing.T) {
 	client := "\nclient a {\nsubject CN=a\n}"
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: stat DIR/nowhere.pem: no such file"}},
@@ -135,7 +136,7 @@ func TestB4_TrustPoolFiles(t *testing.T) {
 	}
 }
 
-// TestLoadTrustPoolRefresh: a setting that would do nothing is a mistake.
+// TestLoadTrustPoolRefresh checks that a refresh without effect is an error.
 func TestLoadTrustPoolRefresh(t *testing.T) {
 	const useless = "realm 'partners': trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it"
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
@@ -152,7 +153,8 @@ func TestLoadTrustPoolRefresh(t *testing.T) {
 	})
 }
 
-// TestLoadTrustWarnings: legal, but wider than an operator may think.
+// TestLoadTrustWarnings checks warnings about trust that is wider than an operator
+// may expect.
 func TestLoadTrustWarnings(t *testing.T) {
 	const warning = "the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them"
 	dir := loadFiles(t)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// countWarnings returns how many warnings begin like that.
+// countWarnings returns how many warnings have this beginning.
 func (l loaded) countWarnings(beginning string) int {
 	n := 0
 	for _, message := range l.warnings() {
@@ -17,7 +17,7 @@ func (l loaded) countWarnings(beginning string) int {
 	return n
 }
 
-// wantWarnings loads a configuration and wants exactly these warnings.
+// wantWarnings checks that loading succeeded with exactly these warnings.
 func wantWarnings(t *testing.T, result loaded, want ...string) {
 	t.Helper()
 	if result.err != nil {
@@ -77,8 +77,8 @@ func TestLoadScopeWarnings(t *testing.T) {
 	}
 }
 
-// TestLoadClientAuthWarning: a server that asks nobody for a certificate
-// refuses everybody.
+// TestLoadClientAuthWarning checks the warning about a server that asks nobody for
+// a certificate.
 func TestLoadClientAuthWarning(t *testing.T) {
 	const warning = "no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site"
 	policy := func(text string) string { return `"tls_connection_policies":[` + text + `],"routes"` }
@@ -105,8 +105,8 @@ func TestLoadClientAuthWarning(t *testing.T) {
 	}
 }
 
-// TestLoadAliasWarning: where certificates are another site's business, the
-// issuer's own site need not ask for them, but that site has to.
+// TestLoadAliasWarning checks that with mtls_alias only the alias's site must ask
+// for certificates.
 func TestLoadAliasWarning(t *testing.T) {
 	const warning = "no site of the server asks clients for a certificate"
 	const asks = "tls internal {\nclient_auth {\nmode request\n}\n}\n"
@@ -155,8 +155,8 @@ https://auth.example.com {
 	}
 }
 
-// TestLoadIssuerWarning: those who only read metadata and keys have no
-// certificate to show.
+// TestLoadIssuerWarning checks the warning about an issuer's site that requires a
+// certificate even to read metadata and keys.
 func TestLoadIssuerWarning(t *testing.T) {
 	const warning = "the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own"
 	dir := loadFiles(t)
