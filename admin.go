@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -62,10 +59,9 @@ func adminRealm(r *http.Request) (*Realm, error) {
 	if err != nil {
 		return nil, adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
 	}
-	realms := module.(*App).Realms
-	realm, ok := realms[r.PathValue("realm")]
-	if !ok {
-		return nil, adminError(http.StatusNotFound, "unknown realm %q; declared are: %s", fmt.Sprintf("%.63s", r.PathValue("realm")), strings.Join(slices.Sorted(maps.Keys(realms)), ", "))
+	realm, err := module.(*App).realm(r.PathValue("realm"))
+	if err != nil {
+		return nil, adminError(http.StatusNotFound, "%w", err)
 	}
 	return realm, nil
 }

@@ -1,13 +1,11 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -37,18 +35,14 @@ func loadExplainer(ctx caddy.Context, raw json.RawMessage) (command.Explainer, e
 type explainer struct{ app *App }
 
 func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*command.Explanation, error) {
-	name := q.Realm
-	if name == "" {
-		name = defaultRealm
-	}
-	realm, ok := e.app.Realms[name]
-	if !ok {
-		return nil, fmt.Errorf("unknown realm %q; declared are: %s", name, strings.Join(slices.Sorted(maps.Keys(e.app.Realms)), ", "))
+	realm, err := e.app.realm(cmp.Or(q.Realm, defaultRealm))
+	if err != nil {
+		return nil, err
 	}
 	ctx := context.Background()
 	current := realm.current.Load().WithClock(func() time.Time { return q.At })
 	id, refusal, _ := current.Decide(ctx, presented, q.ClientID)
-	explanation := &command.Explanation{Realm: name, Credential: id.Credential, Matched: id.Matched, Refusal: refusal}
+	explanation := &command.Explanation{Realm: realm.name, Credential: id.Credential, Matched: id.Matched, Refusal: refusal}
 	if refusal != nil {
 		explanation.NearMisses = current.Explain(presented, q.ClientID, refusal, q.At)
 		explanation.Registrable = current.Registrable(presented[0], refusal.Reason)

@@ -8,6 +8,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,14 +178,20 @@ func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) 
 		return nil, nil, fmt.Errorf("%s: %w", directive, err)
 	}
 	app := module.(*App)
-	if name == "" {
-		name = defaultRealm
-	}
-	realm, ok := app.Realms[name]
-	if !ok {
-		return nil, nil, fmt.Errorf("%s: unknown realm '%s'; declared are: %s", directive, name, strings.Join(slices.Sorted(maps.Keys(app.Realms)), ", "))
+	realm, err := app.realm(cmp.Or(name, defaultRealm))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", directive, err)
 	}
 	return app, realm, nil
+}
+
+// realm returns the realm of a name.
+func (a *App) realm(name string) (*Realm, error) {
+	realm, ok := a.Realms[name]
+	if !ok {
+		return nil, fmt.Errorf("unknown realm %.63q; declared are: %s", name, strings.Join(slices.Sorted(maps.Keys(a.Realms)), ", "))
+	}
+	return realm, nil
 }
 
 // Interface guards

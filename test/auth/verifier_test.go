@@ -82,7 +82,7 @@ func TestVerifierWords(t *testing.T) {
 	r.Start(rig.BillingAndSensor, verifierSite)
 	for text, want := range map[string]string{
 		"verifier mtls default": "",
-		"verifier mtls other":   "unknown realm 'other'",
+		"verifier mtls other":   `unknown realm "other"`,
 		"verifier mtls a b":     "wrong argument count",
 		"verifier mtls Upper":   `realm name "Upper" holds 'U'`,
 		"verifier mtls {\nx\n}": "unrecognized subdirective 'x'",

@@ -51,8 +51,8 @@ func TestLoadBearer(t *testing.T) {
 		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},
 	})
 	checkLoadErrors(t, loadJSON, withBearer, []loadTest{
-		{"unknown realm", `{"handler":"mtls_bearer","realm":"x"}`, []string{"mtls_bearer: unknown realm 'x'; declared are: bare, partners, proxied, several"}},
-		{"default realm that is not declared", `{"handler":"mtls_bearer"}`, []string{"mtls_bearer: unknown realm 'default'"}},
+		{"unknown realm", `{"handler":"mtls_bearer","realm":"x"}`, []string{`mtls_bearer: unknown realm "x"; declared are: bare, partners, proxied, several`}},
+		{"default realm that is not declared", `{"handler":"mtls_bearer"}`, []string{`mtls_bearer: unknown realm "default"`}},
 		{"realm without an issuer", `{"handler":"mtls_bearer","realm":"bare"}`, []string{"mtls_bearer: realm 'bare' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here"}},
 		{"audience of a realm without an issuer", `{"handler":"mtls_bearer","realm":"bare","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"],"id_prefix":"l/"}]}`, []string{"mtls_bearer: audience is about the tokens of realm 'bare', which has no issuer; put it into trust_issuer"}},
 		{"audience of no realm", `{"handler":"mtls_bearer","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]}]}`, []string{"mtls_bearer: audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm"}},

@@ -49,10 +49,10 @@ func TestLoadHandler(t *testing.T) {
 		{"empty required scope", `"require_scope":[""]`, []string{"mtls_auth: require_scope: a scope is empty; remove it or set the variable it comes from"}},
 	})
 	checkLoadErrors(t, loadJSON, withHandler, []loadTest{
-		{"unknown realm", `{"handler":"mtls_auth","realm":"x"}`, []string{"mtls_auth: unknown realm 'x'; declared are: partners"}},
-		{"default realm that is not declared", `{"handler":"mtls_auth"}`, []string{"mtls_auth: unknown realm 'default'; declared are: partners"}},
-		{"realm in another case", `{"handler":"mtls_auth","realm":"Partners"}`, []string{"mtls_auth: unknown realm 'Partners'; declared are: partners"}},
-		{"issuer of an unknown realm", `{"handler":"mtls_issuer","realm":"x"}`, []string{"mtls_issuer: unknown realm 'x'; declared are: partners"}},
+		{"unknown realm", `{"handler":"mtls_auth","realm":"x"}`, []string{`mtls_auth: unknown realm "x"; declared are: partners`}},
+		{"default realm that is not declared", `{"handler":"mtls_auth"}`, []string{`mtls_auth: unknown realm "default"; declared are: partners`}},
+		{"realm in another case", `{"handler":"mtls_auth","realm":"Partners"}`, []string{`mtls_auth: unknown realm "Partners"; declared are: partners`}},
+		{"issuer of an unknown realm", `{"handler":"mtls_issuer","realm":"x"}`, []string{`mtls_issuer: unknown realm "x"; declared are: partners`}},
 		{"issuer of a realm without one", `{"handler":"mtls_issuer","realm":"partners"}`, []string{"mtls_issuer: realm 'partners' has no issuer; add 'issuer <https-url>' to it"}},
 		{"unknown member of the issuer", `{"handler":"mtls_issuer","realm":"partners","issuer":"https://a.example"}`, []string{`unknown field "issuer"`}},
 	})
