@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestProxyAddressWithAZone: the address of a peer on the same link names the
-// network card too, which a range does not.
+// TestProxyAddressWithAZone checks that the zone of a link-local peer address is
+// ignored.
 func TestProxyAddressWithAZone(t *testing.T) {
 	config := ForwardedCertificate{Format: "nginx", From: []string{"fe80::/10", "10.0.0.7"}}
 	f, err := config.compile()

@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestLoggedNamesAreEscapedAndFew_E3: the alternative names in a log line are as they would be
-// declared, escaped and few.
+// TestLoggedNamesAreEscapedAndFew_E3 checks that logged alternative names are as a
+// client would declare them, escaped and few.
 func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
 	for want, options := range map[string][]testpki.Option{
 		"": nil,
@@ -36,8 +36,7 @@ func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
 	}
 }
 
-// refusing is a realm whose log lines can be read, and a refusal in it that has
-// a hint.
+// refusing returns a realm whose log can be read, and a refusal with a hint.
 func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
 	t.Helper()
 	app := provisionRealm(t, `{"clients":[{"client_id":"a","x509_thumbprints":"`+testpki.SomeSHA256+`"}]}`)
@@ -48,8 +47,8 @@ func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
 	return app.Realms[defaultRealm], logs, refusedRequest{message: "client refused", refusal: refusal, presented: testpki.MustSelfSigned(t).Presented(), errorID: "x"}
 }
 
-// TestRefusalLogNeverWaits checks that a refusal finds no room in the queue
-// without anybody waiting, and that the log says how many were dropped.
+// TestRefusalLogNeverWaits checks that nothing blocks while the queue is full, and
+// that the log says how many lines were dropped.
 func TestRefusalLogNeverWaits(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	r, _ := newRequest(nil)
@@ -77,8 +76,8 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 	}
 }
 
-// TestRefusalLogAfterStop checks that what is queued is written when the log is
-// closed, and that a later refusal has its line at once, without a hint.
+// TestRefusalLogAfterStop checks that close writes queued lines, and that later
+// ones are written at once, without a hint.
 func TestRefusalLogAfterStop(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	go realm.app.refusals.run(realm.app.logger)
@@ -101,8 +100,8 @@ func TestRefusalLogAfterStop(t *testing.T) {
 	}
 }
 
-// TestRefusalLogSurvivesAPanic_E2 checks that a certificate over which the hint panics
-// ends neither the process nor the lines of others.
+// TestRefusalLogSurvivesAPanic_E2 checks that a panic over a certificate ends
+// neither the process nor the log.
 func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	broken := refused

@@ -87,8 +87,8 @@ func pinnedRealm(leaf *testpki.Leaf, members string) string {
 	return `{"clients":[{"client_id":"a","x509_thumbprints":"` + hashOf(leaf.Cert.Raw) + `"` + members + `}]}`
 }
 
-// TestProtectedHeadersAreStripped_A1: what a caller says of itself reaches neither
-// the API nor an error route, whatever becomes of the request.
+// TestProtectedHeadersAreStripped_A1 checks that identity headers from a caller
+// reach neither the upstream nor an error route, whatever happens to the request.
 func TestProtectedHeadersAreStripped_A1(t *testing.T) {
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	forged := []string{"X-Client-Id", "x-client-id", "X_Client_Id", "X.client.id", "X-Forwarded-Client-Cert", "Client-Cert", "X-Ssl-Client-S-Dn"}
@@ -140,8 +140,8 @@ func TestProtectedHeadersAreStripped_A1(t *testing.T) {
 	}
 }
 
-// TestEmptyHeaderIsRemoved_A4: a header whose value comes out empty is removed,
-// and neither sent empty nor left as the caller wrote it.
+// TestEmptyHeaderIsRemoved_A4 checks that a header with an empty value is removed,
+// and neither sent empty nor left as the caller sent it.
 func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handler := provisionHandlers(t, pinnedRealm(leaf, `,"claims":{"tenant":"acme","blank":"  ","lines":"a\r\nX-Client-Id: admin"}`), noClients,
@@ -171,8 +171,8 @@ func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 	}
 }
 
-// TestPlaceholdersAreKnownAndEmpty: every name of the family is known, and empty where
-// there is nothing to tell.
+// TestPlaceholdersAreKnownAndEmpty checks that every http.mtls.* placeholder is
+// known, and empty if it has no value.
 func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	names := []string{"client_id", "realm", "scope", "credential", "matched", "thumbprint", "subject", "not_after", "claim.tenant", "claim.", "claim", "error", "nonsense", ""}
 	r, repl := newRequest(nil)
@@ -238,8 +238,8 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	}
 }
 
-// TestRealmIsAskedOnceARequest: several directives of one realm ask for the identity
-// once a request, and one of another realm asks anew.
+// TestRealmIsAskedOnceARequest checks that several directives of a realm
+// authenticate a request once, and one of another realm again.
 func TestRealmIsAskedOnceARequest(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), pinnedRealm(leaf, `,"claims":{"tenant":"acme"}`),
@@ -270,7 +270,7 @@ func TestRealmIsAskedOnceARequest(t *testing.T) {
 	}
 }
 
-// TestOutcomeOfEachReason: what a caller learns of each reason.
+// TestOutcomeOfEachReason checks what a caller learns of each reason.
 func TestOutcomeOfEachReason(t *testing.T) {
 	for _, reason := range validators.Reasons {
 		status, word := outcome(reason)

@@ -17,8 +17,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// newTestAuthenticator makes the authenticator of a realm; without a CA, of one
-// that has no trust pool.
+// newTestAuthenticator returns an authenticator. Without a CA, it has no trust
+// pool.
 func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, records ...clients.Record) *Authenticator {
 	t.Helper()
 	var trust *validators.TrustPool
@@ -41,7 +41,7 @@ func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	return directory.Registry()
 }
 
-// pinned is a client with the thumbprints of these certificates.
+// pinned returns a client with the thumbprints of these certificates.
 func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	record := clients.Record{ClientID: id}
 	for _, leaf := range leaves {
@@ -50,7 +50,7 @@ func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	return record
 }
 
-// named is a client with a subject.
+// named returns a client with a subject.
 func named(id, subject string) clients.Record {
 	return clients.Record{ClientID: id, SubjectDN: clients.Strings{subject}}
 }
@@ -79,8 +79,8 @@ func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) stri
 	return "[" + string(refusal.Reason) + "]"
 }
 
-// TestEveryReasonAtFirstSightAndRemembered: every reason that authentication can have, at first
-// sight and then from the cache.
+// TestEveryReasonAtFirstSightAndRemembered checks each reason that authentication
+// can have, at first sight and from the cache.
 func TestEveryReasonAtFirstSightAndRemembered(t *testing.T) {
 	ca, stranger := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Stranger"))
 	sub := testpki.MustIntermediate(t, ca)
@@ -167,8 +167,8 @@ func TestEveryReasonAtFirstSightAndRemembered(t *testing.T) {
 	}
 }
 
-// TestRealmOfPinsAlone: in a realm of pins alone every other certificate
-// is unknown, whoever issued it.
+// TestRealmOfPinsAlone checks that every other certificate is unknown in a realm of
+// pins, whoever issued it.
 func TestRealmOfPinsAlone(t *testing.T) {
 	ca, leaf := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	issued := testpki.MustIssue(t, ca)
@@ -196,7 +196,7 @@ func TestRealmOfPinsAlone(t *testing.T) {
 	}
 }
 
-// TestIdentityOfAnAdmittedClient: what is known of a client that is admitted.
+// TestIdentityOfAnAdmittedClient checks the fields of an identity.
 func TestIdentityOfAnAdmittedClient(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
@@ -217,8 +217,8 @@ func TestIdentityOfAnAdmittedClient(t *testing.T) {
 	}
 }
 
-// TestDetailsNameClientsAndRemedies: the log's own words name the clients and the remedy, and
-// what a caller chose is short and escaped in them.
+// TestDetailsNameClientsAndRemedies checks that details name the clients and the
+// remedy, and that text from a caller is short and escaped in them.
 func TestDetailsNameClientsAndRemedies(t *testing.T) {
 	ca, shared := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	sharedA, sharedB := pinned("a", shared), pinned("b", shared)

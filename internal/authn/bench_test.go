@@ -16,16 +16,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// benchRealm is a realm of which half the clients are pinned and half are
-// known by their subject, with certificates of some of each kind.
+// benchRealm is a realm with half of its clients pinned and the other half known by
+// subject, and certificates of both kinds.
 type benchRealm struct {
 	auth        *Authenticator
 	roots       *x509.CertPool
 	pinned, pki [][]*x509.Certificate
 }
 
-// newBenchRealm registers so many clients. Up to 64 certificates of each kind
-// are real, so that not everything stays in the processor's caches.
+// newBenchRealm registers that many clients. Up to 64 certificates of each kind are
+// real, so that not everything stays in the processor's caches.
 func newBenchRealm(b *testing.B, size int) *benchRealm {
 	root := testpki.MustCA(b)
 	ca := testpki.MustIntermediate(b, root)
@@ -49,8 +49,8 @@ func newBenchRealm(b *testing.B, size int) *benchRealm {
 	return realm
 }
 
-// authenticate finds out whose the i-th certificate is, which is at first sight
-// unless it is to be remembered.
+// authenticate decides about the i-th certificate, at first sight unless it is to
+// be remembered.
 func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certificate, i int, remember bool) {
 	presented := certificates[i%len(certificates)]
 	if !remember {
@@ -64,8 +64,7 @@ func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certi
 	}
 }
 
-// BenchmarkAuthenticate is what it costs to find out whose a certificate is, in
-// realms of several sizes.
+// BenchmarkAuthenticate measures a decision in realms of several sizes.
 func BenchmarkAuthenticate(b *testing.B) {
 	for _, size := range []int{10, 1_000, 100_000} {
 		realm := newBenchRealm(b, size)
@@ -85,8 +84,8 @@ func BenchmarkAuthenticate(b *testing.B) {
 }
 
 // BenchmarkCompareFirstSight compares the first sight of a PKI certificate with
-// the verification of the same chain by crypto/x509 alone, which like a TLS
-// server puts the presented intermediates into a pool first.
+// verifying the same chain by crypto/x509 alone, which first puts the presented
+// intermediates into a pool, as a TLS server does.
 func BenchmarkCompareFirstSight(b *testing.B) {
 	realm := newBenchRealm(b, 1000)
 	testtool.Compare(b, 20,

@@ -12,7 +12,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// crossSigned is an intermediate with certificates of two CAs, and a leaf of it
+// crossSigned returns an intermediate with certificates from two CAs, and a leaf
 // that is sent with both.
 func crossSigned(t *testing.T) (one, two *testpki.CA, byOne, byTwo *x509.Certificate, leaf *testpki.Leaf) {
 	one, two = testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
@@ -24,8 +24,9 @@ func crossSigned(t *testing.T) (one, two *testpki.CA, byOne, byTwo *x509.Certifi
 	return one, two, sub.Cert, again.Cert, leaf
 }
 
-// TestCertificateHeadersOfEachClient: one certificate may be several clients, each
-// by another chain. What is told of a client is what admitted that one.
+// TestCertificateHeadersOfEachClient checks that a certificate which identifies
+// several clients, each by a different chain, is forwarded with the chain that
+// admitted the client.
 func TestCertificateHeadersOfEachClient(t *testing.T) {
 	one, two, byOne, byTwo, leaf := crossSigned(t)
 	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
@@ -74,8 +75,8 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	}
 }
 
-// TestCertificateHeadersOnDemand: a realm whose handlers forward nothing pays
-// nothing, and the texts of chains are bounded.
+// TestCertificateHeadersOnDemand checks that nothing is encoded unless a handler
+// forwards certificates, and that the number of kept chains is bounded.
 func TestCertificateHeadersOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))

@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestEachKindOfNameAdmits: each kind of alternative name admits, by its own kind
-// only, and the part of the certificate that fitted is known.
+// TestEachKindOfNameAdmits checks that each kind of alternative name admits only by
+// its own kind, and that the identity has the part of the certificate that matched.
 func TestEachKindOfNameAdmits(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca},
@@ -64,8 +64,8 @@ func TestEachKindOfNameAdmits(t *testing.T) {
 	}
 }
 
-// TestPublicKeyPinSurvivesRenewal: a renewed certificate with the same key keeps working, one
-// with another key does not.
+// TestPublicKeyPinSurvivesRenewal checks that a renewed certificate with the same
+// key is admitted, and one with another key is not.
 func TestPublicKeyPinSurvivesRenewal(t *testing.T) {
 	key := testpki.MustKey(t, testpki.P256)
 	first := testpki.MustSelfSigned(t, testpki.Key(key))
@@ -83,8 +83,8 @@ func TestPublicKeyPinSurvivesRenewal(t *testing.T) {
 	}
 }
 
-// TestPinEndsAtUntil: a pin with an end counts until then, also for a certificate that
-// is remembered, while the next one counts already.
+// TestPinEndsAtUntil checks that a pin with an `until` counts up to then, even for
+// a remembered certificate, and that the next pin counts already.
 func TestPinEndsAtUntil(t *testing.T) {
 	clock := newTestClock()
 	old, next := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)

@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestHintEndsWithAWholeSentence: a hint that has everything to say ends after a whole
-// sentence where the bound is, and is whole where it just fits.
+// TestHintEndsWithAWholeSentence checks that a long hint is cut after a whole
+// sentence, and that one that just fits is not cut.
 func TestHintEndsWithAWholeSentence(t *testing.T) {
 	ca := testpki.MustCA(t)
 	key := testpki.MustKey(t, testpki.P256)

@@ -18,7 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// explained is what explain says, after a first line with the reason.
+// explained returns what Explain says, after a line with the reason.
 func (a *Authenticator) explained(presented []*x509.Certificate, clientID string) string {
 	_, refusal, _ := a.Decide(context.Background(), presented, clientID)
 	if refusal == nil {
@@ -131,8 +131,8 @@ func TestNearMisses(t *testing.T) {
 	}
 }
 
-// TestHintJoinsNearMisses checks that the log has the sentences of the near misses in
-// one field.
+// TestHintJoinsNearMisses checks that a hint consists of the sentences of the near
+// misses.
 func TestHintJoinsNearMisses(t *testing.T) {
 	ca := testpki.MustCA(t)
 	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
@@ -148,9 +148,9 @@ func TestHintJoinsNearMisses(t *testing.T) {
 	}
 }
 
-// TestSameWorkForEveryPresentedName_E1 checks that a stranger cannot tell from
-// the work a request causes which alternative names are registered, or which
-// certificates of others are pinned, by presenting them. The hint knows.
+// TestSameWorkForEveryPresentedName_E1 checks that the work of a decision does not
+// tell a stranger which alternative names are registered, or which certificates of
+// others are pinned, if they present them. Only the hint knows.
 func TestSameWorkForEveryPresentedName_E1(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
@@ -196,7 +196,7 @@ func TestSameWorkForEveryPresentedName_E1(t *testing.T) {
 	}
 }
 
-// TestHintIsBoundedAndPrintable_E3: what a stranger writes into a certificate
+// TestHintIsBoundedAndPrintable_E3 checks that text from a stranger's certificate
 // neither fills the log nor leaves its line.
 func TestHintIsBoundedAndPrintable_E3(t *testing.T) {
 	ca := testpki.MustCA(t)

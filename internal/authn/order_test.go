@@ -14,8 +14,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestPinsComeFirst: a certificate that a pin admits is not verified, and its
-// names count for nothing.
+// TestPinsComeFirst checks that a certificate admitted by a pin is not verified,
+// and that its names do not count.
 func TestPinsComeFirst(t *testing.T) {
 	stranger := testpki.MustCA(t, testpki.CommonName("Stranger"))
 	ca := testpki.MustCA(t, testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
@@ -39,8 +39,8 @@ func TestPinsComeFirst(t *testing.T) {
 	}
 }
 
-// TestDisabledPinHidesNobody: a client that is disabled drops out, so another
-// can be known by the name of the certificate.
+// TestDisabledPinHidesNobody checks that a disabled client drops out, so that the
+// name of the certificate can identify another one.
 func TestDisabledPinHidesNobody(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
@@ -67,8 +67,8 @@ func TestDisabledPinHidesNobody(t *testing.T) {
 	}
 }
 
-// TestChainBeforeNames: whether a name is registered is looked up, and told,
-// only when the chain has verified.
+// TestChainBeforeNames checks that names are looked up, and mentioned, only after
+// the chain has verified.
 func TestChainBeforeNames(t *testing.T) {
 	ca := testpki.MustCA(t)
 	forger := testpki.MustCA(t) // of the same name
@@ -96,7 +96,8 @@ func TestChainBeforeNames(t *testing.T) {
 	}
 }
 
-// TestLeafChecksComeBeforePins: what no certificate may have, no pin forgives.
+// TestLeafChecksComeBeforePins checks that a pin does not excuse an unsuitable or
+// expired leaf.
 func TestLeafChecksComeBeforePins(t *testing.T) {
 	clock := newTestClock()
 	leaf := testpki.MustSelfSigned(t, testpki.EKU(x509.ExtKeyUsageServerAuth))
@@ -110,8 +111,8 @@ func TestLeafChecksComeBeforePins(t *testing.T) {
 	}
 }
 
-// TestClientIDDecidesBetweenClients: step 5. Candidates that are disabled drop out, then only the
-// client_id decides.
+// TestClientIDDecidesBetweenClients checks that disabled candidates drop out, and
+// that then only the client_id decides.
 func TestClientIDDecidesBetweenClients(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	legacy := sha1.Sum(leaf.Cert.Raw)
@@ -161,8 +162,8 @@ func TestClientIDDecidesBetweenClients(t *testing.T) {
 	}
 }
 
-// TestRememberedChoice: one certificate, asked for with different client_ids,
-// is verified once.
+// TestRememberedChoice checks that a certificate is verified once, whichever
+// client_ids it comes with.
 func TestRememberedChoice(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	a, b := pinned("a", leaf), pinned("b", leaf)
@@ -175,8 +176,8 @@ func TestRememberedChoice(t *testing.T) {
 	}
 }
 
-// TestIssuedByNarrows_B9: one chain must satisfy everything, the client's issuer
-// included.
+// TestIssuedByNarrows_B9 checks that one chain must satisfy everything, including
+// the client's issued_by.
 func TestIssuedByNarrows_B9(t *testing.T) {
 	one, two := testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
 	sub := testpki.MustIntermediate(t, one)
@@ -241,8 +242,8 @@ func TestIssuedByNarrows_B9(t *testing.T) {
 	}
 }
 
-// TestRequireChain: a pin may ask for a chain as well, and issued_by asks for
-// one by itself.
+// TestRequireChain checks that a pin can require a chain as well, and that
+// issued_by requires one by itself.
 func TestRequireChain(t *testing.T) {
 	clock := newTestClock()
 	ca, other := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other"))
@@ -296,8 +297,8 @@ func TestRequireChain(t *testing.T) {
 	}
 }
 
-// TestRenewedCertificateIsAdmitted_R7: a new certificate with the same subject needs no
-// change, and a new pin does.
+// TestRenewedCertificateIsAdmitted_R7 checks that a new certificate with the same
+// subject needs no new configuration, while a pinned one does.
 func TestRenewedCertificateIsAdmitted_R7(t *testing.T) {
 	ca := testpki.MustCA(t)
 	first, second := testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca, company("client"))

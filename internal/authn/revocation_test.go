@@ -43,7 +43,7 @@ func writeFile(t *testing.T, name string, content []byte) (path string) {
 	return path
 }
 
-// twoChains is a leaf with two chains: its CA is certified by two roots.
+// twoChains is a leaf with two chains, because two roots have certified its CA.
 type twoChains struct {
 	one, two     *testpki.CA
 	ofOne, ofTwo *testpki.CA
@@ -62,8 +62,8 @@ func (x twoChains) presented() []*x509.Certificate {
 	return []*x509.Certificate{x.leaf.Cert, x.ofOne.Cert, x.ofTwo.Cert}
 }
 
-// TestOneChainSatisfiesEverything: a chain that is revoked counts for nothing,
-// not for issued_by either, and another one of the same leaf may still admit.
+// TestOneChainSatisfiesEverything checks that a revoked chain does not count, for
+// issued_by either, and that another chain of the leaf can still admit.
 func TestOneChainSatisfiesEverything(t *testing.T) {
 	x := newTwoChains(t)
 	tomorrow := time.Now().Add(24 * time.Hour)
@@ -113,8 +113,8 @@ func TestOneChainSatisfiesEverything(t *testing.T) {
 	}
 }
 
-// TestVerdictEndsWithTheCRL: what is remembered ends at nextUpdate, and in five
-// seconds where an answer is missing.
+// TestVerdictEndsWithTheCRL checks that a verdict expires at nextUpdate, and after
+// five seconds if there is no revocation status.
 func TestVerdictEndsWithTheCRL(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf, revoked := testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca, company("client"))
@@ -153,7 +153,7 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 	}
 }
 
-// ocspOf makes an answer of a CA.
+// ocspOf returns an OCSP response of a CA.
 func ocspOf(t *testing.T, ca *testpki.CA, question []byte, status int, at time.Time) []byte {
 	t.Helper()
 	request, err := ocsp.ParseRequest(question)
@@ -169,8 +169,8 @@ func ocspOf(t *testing.T, ca *testpki.CA, question []byte, status int, at time.T
 	return der
 }
 
-// TestVerdictEndsWithTheOCSPAnswer: it is worked out again while the answer is
-// still fresh, so that it is renewed, and does not outlive it.
+// TestVerdictEndsWithTheOCSPAnswer checks that a verdict expires while the OCSP
+// answer is still fresh, so that the answer is renewed, and never later.
 func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := testpki.MustCA(t)
@@ -214,8 +214,8 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 	})
 }
 
-// TestSeveralChainsShareOneDeadline: who has several chains waits no longer for
-// responders that hang than who has one.
+// TestSeveralChainsShareOneDeadline checks that several chains do not wait longer
+// for hanging responders than one.
 func TestSeveralChainsShareOneDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTwoChains(t)
@@ -240,8 +240,8 @@ func TestSeveralChainsShareOneDeadline(t *testing.T) {
 	})
 }
 
-// TestVerdictIsNoNewerThanItSays: what was worked out while the deny list or a
-// CRL changed is worked out again.
+// TestVerdictIsNoNewerThanItSays checks that a verdict is reached anew if the deny
+// list or a CRL changed meanwhile.
 func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, change := range map[string]func(*revocation.Checker, *testpki.Leaf){

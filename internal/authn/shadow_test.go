@@ -15,8 +15,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// shadowed returns an authenticator with this CA as its trust pool and its
-// shadow, whose background work has not begun.
+// shadowed returns an authenticator with this CA as its trust pool and shadow pool.
+// Its queue is not being processed.
 func shadowed(t *testing.T, ca *testpki.CA) (*Authenticator, *outcomes) {
 	t.Helper()
 	counted := new(outcomes)
@@ -27,15 +27,15 @@ func shadowed(t *testing.T, ca *testpki.CA) (*Authenticator, *outcomes) {
 	return auth, counted
 }
 
-// outcomes is what a Shadow has counted.
+// outcomes are the counters of a Shadow.
 type outcomes struct{ ok, fail, dropped counter }
 
 type counter int
 
 func (c *counter) Inc() { *c++ }
 
-// TestShadowQueueNeverBlocks: where too many wait, a certificate is left out and tried
-// again with its next request; nobody waits.
+// TestShadowQueueNeverBlocks checks that a certificate is dropped if the queue is
+// full, and tried again on its next request.
 func TestShadowQueueNeverBlocks(t *testing.T) {
 	ca := testpki.MustCA(t)
 	current, counted := shadowed(t, ca)
@@ -88,8 +88,8 @@ func TestShadowQueueNeverBlocks(t *testing.T) {
 	}
 }
 
-// TestShadowFailuresAreBounded: no more than so many certificates are
-// remembered, and those that have expired make room.
+// TestShadowFailuresAreBounded checks that the number of remembered failures is
+// bounded, and that expired ones make room.
 func TestShadowFailuresAreBounded(t *testing.T) {
 	current, counted := shadowed(t, testpki.MustCA(t))
 	w, now := current.shadow, current.now()
@@ -132,7 +132,7 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	failing(0)
 }
 
-// TestShadowSurvivesAPanic: what goes wrong while the shadow pool is asked ends there.
+// TestShadowSurvivesAPanic checks that a panic over a certificate becomes an error.
 func TestShadowSurvivesAPanic(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth, counted := shadowed(t, ca)

@@ -14,8 +14,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// copies returns certificates that differ in their octets and nothing else:
-// making that many real ones would take minutes.
+// copies returns certificates that differ only in their octets; creating that many
+// real ones would take minutes.
 func copies(leaf *testpki.Leaf, n int) [][]*x509.Certificate {
 	certs := make([][]*x509.Certificate, n)
 	for i := range certs {
@@ -26,8 +26,8 @@ func copies(leaf *testpki.Leaf, n int) [][]*x509.Certificate {
 	return certs
 }
 
-// TestFloodOfStrangers: whoever can make certificates can make any number of
-// them, and must neither fill the cache nor push a client out of it.
+// TestFloodOfStrangers checks that any number of unknown certificates neither fills
+// the caches nor evicts a client.
 func TestFloodOfStrangers(t *testing.T) {
 	t.Run("pins", func(t *testing.T) { flood(t, 100_000, "[certificate_unknown]") })
 	t.Run("trust pool", func(t *testing.T) {
@@ -80,9 +80,9 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 	}
 }
 
-// TestFloodWithLargeChains: of a client, what does not fit is not remembered;
-// of a stranger only the hash is, however much it presents, so that it cannot
-// have its chain verified again and again.
+// TestFloodWithLargeChains checks that a large accepted chain is not remembered,
+// but that a refused one is, by its hash, so that it is not verified again and
+// again.
 func TestFloodWithLargeChains(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
@@ -111,7 +111,8 @@ func TestFloodWithLargeChains(t *testing.T) {
 	}
 }
 
-// TestVerdictCacheGrowsWithTheRealm: every client has room, up to a bound.
+// TestVerdictCacheGrowsWithTheRealm checks that there is room for every client, up
+// to a bound.
 func TestVerdictCacheGrowsWithTheRealm(t *testing.T) {
 	for records, want := range map[int]int{0: acceptedSlots, 1: acceptedSlots, acceptedSlots: 2 * acceptedSlots, maxAcceptedSlots: maxAcceptedSlots} {
 		list := make([]clients.Record, records)
@@ -129,8 +130,8 @@ func TestVerdictCacheGrowsWithTheRealm(t *testing.T) {
 	}
 }
 
-// TestConcurrentAuthentication: many connections at once, and verdicts that
-// expire meanwhile, never lead to another client's identity.
+// TestConcurrentAuthentication checks that concurrent requests, with verdicts that
+// expire meanwhile, never get the identity of another client.
 func TestConcurrentAuthentication(t *testing.T) {
 	clock := newTestClock()
 	ca := testpki.MustCA(t)

@@ -14,20 +14,21 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// verdicts returns what is in the slots.
+// verdicts returns the entries.
 func (m *verdictCache) verdicts() []*verdict {
 	return slices.Collect(m.All())
 }
 
-// fakeCert is a certificate that the cache can tell from others, without the
-// price of a real one.
+// fakeCert returns a certificate that only the cache can use, without the cost of a
+// real one.
 func fakeCert(n int) *x509.Certificate {
 	raw := make([]byte, 400)
 	binary.BigEndian.PutUint64(raw, uint64(n))
 	return &x509.Certificate{Raw: raw, NotAfter: time.Now().AddDate(1, 0, 0)}
 }
 
-// TestMemoryKey: a verdict is on everything that was presented, in its order.
+// TestVerdictCacheKey checks that a verdict applies to all presented certificates
+// in their order.
 func TestVerdictCacheKey(t *testing.T) {
 	leaf, one, two := fakeCert(1), fakeCert(2), fakeCert(3)
 	joined := &x509.Certificate{Raw: append(append([]byte{}, leaf.Raw...), one.Raw...)}
@@ -79,8 +80,9 @@ func TestVerdictCacheForgets(t *testing.T) {
 	}
 }
 
-// TestMemoryReplaces: a new verdict takes the place of the old one on the same
-// certificates, then an empty or expired place, and only then another's.
+// TestVerdictCacheReplaces checks that a new verdict takes the slot of the previous
+// one on the same certificates, or else an empty or expired slot, or else that of
+// another verdict.
 func TestVerdictCacheReplaces(t *testing.T) {
 	now := time.Now()
 	m := newVerdictCache(cache.Ways, 400)
@@ -119,8 +121,9 @@ func TestVerdictCacheReplaces(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreForgotten: an operator who mends something need not wait, but
-// a stranger who comes again costs nothing for a while.
+// TestRefusalsAreForgotten checks that a refusal is remembered for a minute: a
+// stranger costs little, and an operator who fixes something does not wait for
+// long.
 func TestRefusalsAreForgotten(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, leaf := range map[string]*testpki.Leaf{
@@ -141,8 +144,8 @@ func TestRefusalsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestVerdictEndsWithTheChain: what is remembered ends with the certificate of
-// the chain that ends first.
+// TestVerdictEndsWithTheChain checks that a verdict expires with the first
+// certificate of the chain that does.
 func TestVerdictEndsWithTheChain(t *testing.T) {
 	clock := newTestClock()
 	from, hour := clock.Now().Add(-time.Hour), clock.Now().Add(time.Hour).Truncate(time.Second)
@@ -179,8 +182,8 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 	}
 }
 
-// TestRememberedCertificateExpires_C1: validity counts on every request, to
-// the second.
+// TestRememberedCertificateExpires_C1 checks that validity counts on every request,
+// to the second.
 func TestRememberedCertificateExpires_C1(t *testing.T) {
 	clock := newTestClock()
 	start := clock.Now().Truncate(time.Second)
@@ -204,8 +207,8 @@ func TestRememberedCertificateExpires_C1(t *testing.T) {
 	}
 }
 
-// TestAcceptedKeepsWhatWasPresented: the verdict on a leaf with its chain is no
-// verdict on the leaf alone.
+// TestAcceptedKeepsWhatWasPresented checks that the verdict on a leaf with its
+// chain does not apply to the leaf alone.
 func TestAcceptedKeepsWhatWasPresented(t *testing.T) {
 	root := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, root)

@@ -12,8 +12,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestRememberedAllocatesNothing: a connection that is kept open costs its
-// requests nothing but look-ups, and a stranger's likewise.
+// TestRememberedAllocatesNothing checks that a remembered certificate, also a
+// refused one, costs only lookups.
 func TestRememberedAllocatesNothing(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
@@ -40,10 +40,10 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestSameWorkForEverySubject_E1: a stranger without a trusted chain cannot
-// tell from the work he causes whether a subject is registered, in the order of
-// the certificate or in reverse. Work is counted as allocations, at first
-// sight and from the cache. The hint in the log line knows.
+// TestSameWorkForEverySubject_E1 checks that the work of a decision does not tell a
+// stranger without a trusted chain whether a subject is registered, in this order
+// or in reverse. Work is counted in allocations, at first sight and from the cache.
+// Only the hint knows.
 func TestSameWorkForEverySubject_E1(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates on its own account")
@@ -107,7 +107,8 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 	}
 }
 
-// TestHintOnlyWhereANameMatters: only where a subject could have mattered.
+// TestHintOnlyWhereANameMatters checks that only refusals as unknown or untrusted
+// have a hint.
 func TestHintOnlyWhereANameMatters(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustSelfSigned(t, company("client"))
