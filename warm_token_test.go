@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -24,7 +25,7 @@ import (
 type minterRig struct {
 	*gatewayMinter
 	t     *testing.T
-	clock *testClock
+	clock *testenv.Clock
 	leaf  *testpki.Leaf
 }
 
@@ -39,7 +40,7 @@ func newKeyring(t *testing.T) *keyring.Keyring {
 
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
-	clock, leaf := newTestClock(), testpki.MustSelfSigned(t, opts...)
+	clock, leaf := testenv.NewClockAt(time.Now()), testpki.MustSelfSigned(t, opts...)
 	realm := &Realm{name: "default", app: &App{Now: clock.Now}, logger: zap.NewNop(), metrics: metrics.NewRealm("default")}
 	keys := keyring.Fixed(newKeyring(t))
 	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
@@ -84,26 +85,26 @@ func (r *minterRig) ask() string {
 func TestWarmToken(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
-	r.clock.Add(39 * time.Second)
+	r.clock.Advance(39 * time.Second)
 	if r.ask() != first {
 		t.Error("a warm token is not reused")
 	}
-	r.clock.Add(2 * time.Second) // less than a third is left
+	r.clock.Advance(2 * time.Second) // less than a third is left
 	second := r.ask()
 	if second == first {
 		t.Error("a token that is due is not renewed")
 	}
-	r.clock.Add(10 * time.Second)
+	r.clock.Advance(10 * time.Second)
 	if r.ask() != second {
 		t.Error("the renewed token is not kept")
 	}
-	r.clock.Add(10 * time.Minute)
+	r.clock.Advance(10 * time.Minute)
 	if third := r.ask(); third == first || third == second {
 		t.Error("a token is used past its end")
 	}
 	// a clock that is set back leaves no token from the future
 	last := r.ask()
-	r.clock.Add(-time.Hour)
+	r.clock.Advance(-time.Hour)
 	if r.ask() == last {
 		t.Error("a token from the future is used")
 	}
@@ -142,7 +143,7 @@ func TestWarmTokenOfARetiredKey(t *testing.T) {
 func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first, id := r.ask(), r.identity()
-	r.clock.Add(45 * time.Second)
+	r.clock.Advance(45 * time.Second)
 	token := r.warm.Load().get(id.Client(), id.Thumbprint)
 	token.refreshing.Store(true) // as if another were about to
 	var group sync.WaitGroup
@@ -165,13 +166,13 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newMinterRig(t, time.Minute, testpki.Validity(now.Add(-time.Hour), now.Add(20*time.Second)))
-	r.clock.now = now
+	r.clock.Advance(now.Sub(r.clock.Now()))
 	first := r.ask()
-	r.clock.Add(19 * time.Second)
+	r.clock.Advance(19 * time.Second)
 	if r.ask() != first {
 		t.Error("a token is renewed that cannot last longer")
 	}
-	r.clock.Add(time.Second) // the certificate still counts for this instant
+	r.clock.Advance(time.Second) // the certificate still counts for this instant
 	_, refusal, failure := r.token(context.Background(), r.identity())
 	if failure != nil || refusal == nil || refusal.Reason != validators.CertificateExpired {
 		t.Errorf("%v %v", refusal, failure)

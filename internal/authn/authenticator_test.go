@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // newTestAuthenticator returns an authenticator. Without a CA, it has no trust
 // pool.
-func newTestAuthenticator(t testing.TB, clock *testClock, cas []*testpki.CA, records ...clients.Record) *Authenticator {
+func newTestAuthenticator(t testing.TB, clock *testenv.Clock, cas []*testpki.CA, records ...clients.Record) *Authenticator {
 	t.Helper()
 	var trust *validators.TrustPool
 	if len(cas) > 0 {
@@ -101,7 +102,7 @@ func TestEveryReasonAtFirstSightAndRemembered(t *testing.T) {
 
 	sharedA, sharedB, disabled := pinned("shared-a", shared), pinned("shared-b", shared), pinned("disabled", off)
 	sharedA.SharedCredential, sharedB.SharedCredential, disabled.Disabled = true, true, true
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca},
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca},
 		named("named", "CN=client,O=company"), named("other", "CN=other,O=company"),
 		pinned("pinned", selfSigned, pinnedCA, serverPin, foreign, old, early, manyNames, critical), sharedA, sharedB, disabled)
 
@@ -173,7 +174,7 @@ func TestRealmOfPinsAlone(t *testing.T) {
 	ca, leaf := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	issued := testpki.MustIssue(t, ca)
 	for _, cas := range [][]*testpki.CA{nil, {ca}} {
-		auth := newTestAuthenticator(t, newTestClock(), cas, pinned("a", leaf))
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), cas, pinned("a", leaf))
 		for name, test := range map[string]struct {
 			presented []*x509.Certificate
 			want      string
@@ -190,7 +191,7 @@ func TestRealmOfPinsAlone(t *testing.T) {
 			}
 		}
 	}
-	empty := newTestAuthenticator(t, newTestClock(), nil)
+	empty := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil)
 	if got := empty.ask(leaf.Presented(), ""); got != "[certificate_unknown]" {
 		t.Errorf("without clients: %s", got)
 	}
@@ -200,7 +201,7 @@ func TestRealmOfPinsAlone(t *testing.T) {
 func TestIdentityOfAnAdmittedClient(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "cn=CLIENT, o=Company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "cn=CLIENT, o=Company"))
 	for range 2 {
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		switch {
@@ -223,7 +224,7 @@ func TestDetailsNameClientsAndRemedies(t *testing.T) {
 	ca, shared := testpki.MustCA(t), testpki.MustSelfSigned(t)
 	sharedA, sharedB := pinned("a", shared), pinned("b", shared)
 	sharedA.SharedCredential, sharedB.SharedCredential = true, true
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, sharedA, sharedB, named("named", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, sharedA, sharedB, named("named", "CN=client,O=company"))
 	for _, test := range []struct {
 		presented []*x509.Certificate
 		clientID  string

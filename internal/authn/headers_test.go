@@ -5,9 +5,11 @@ import (
 	"crypto/x509"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -32,7 +34,7 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{one, two}, a, b)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
 	auth.headers = new(CertificateHeaderCache)
 	auth.headers.Want()
 	var first Identity
@@ -80,7 +82,7 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 func TestCertificateHeadersOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	for _, texts := range []*CertificateHeaderCache{nil, new(CertificateHeaderCache)} {
 		auth.headers = texts
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
@@ -103,7 +105,7 @@ func TestCertificateHeadersOfAPin(t *testing.T) {
 	for name, want := range map[string]string{"alone": "", "with require_chain": validators.ClientCertChain([]*x509.Certificate{ca.Cert})} {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
-		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
 		auth.headers = new(CertificateHeaderCache)
 		auth.headers.Want()
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -17,7 +18,7 @@ import (
 // its own kind, and that the identity has the part of the certificate that matched.
 func TestEachKindOfNameAdmits(t *testing.T) {
 	ca := testpki.MustCA(t)
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca},
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca},
 		clients.Record{ClientID: "dns", SANDNS: clients.Strings{"a.example.com", "*.b.example.com"}},
 		clients.Record{ClientID: "uri", SANURI: clients.Strings{"https://c.example.com/x"}},
 		clients.Record{ClientID: "workload", SANURI: clients.Strings{"spiffe://prod.example/ns/billing/*"}},
@@ -72,7 +73,7 @@ func TestPublicKeyPinSurvivesRenewal(t *testing.T) {
 	renewed := testpki.MustSelfSigned(t, testpki.Key(key), testpki.CommonName("renewed"))
 	other := testpki.MustSelfSigned(t)
 	sum := sha256.Sum256(first.Cert.RawSubjectPublicKeyInfo)
-	auth := newTestAuthenticator(t, newTestClock(), nil, clients.Record{ClientID: "a", PublicKeys: clients.Strings{hex.EncodeToString(sum[:])}})
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, clients.Record{ClientID: "a", PublicKeys: clients.Strings{hex.EncodeToString(sum[:])}})
 	for _, leaf := range []*testpki.Leaf{first, renewed} {
 		if got := auth.ask(leaf.Presented(), ""); got != "a" {
 			t.Fatalf("got %s", got)
@@ -86,7 +87,7 @@ func TestPublicKeyPinSurvivesRenewal(t *testing.T) {
 // TestPinEndsAtUntil checks that a pin with an `until` counts up to then, even for
 // a remembered certificate, and that the next pin counts already.
 func TestPinEndsAtUntil(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	old, next := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	end := clock.Now().Add(time.Hour).Truncate(time.Second)
 	auth := newTestAuthenticator(t, clock, nil, clients.Record{ClientID: "a", Thumbprints: clients.Strings{
@@ -103,7 +104,7 @@ func TestPinEndsAtUntil(t *testing.T) {
 	}
 	ask("a")
 	ask("a")
-	clock.Add(2 * time.Hour)
+	clock.Advance(2 * time.Hour)
 	ask("[certificate_unknown]")
 	_, refusal, _ := auth.Decide(context.Background(), old.Presented(), "")
 	if !strings.Contains(refusal.Detail, "the thumbprint of client 'a' ended at ") {

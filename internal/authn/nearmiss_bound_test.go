@@ -5,9 +5,12 @@ import (
 	"crypto/x509/pkix"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestHintEndsWithAWholeSentence checks that a long hint is cut after a whole
@@ -18,7 +21,7 @@ func TestHintEndsWithAWholeSentence(t *testing.T) {
 	long := func(c string) string { return strings.Repeat(c, 200) } // as long as the name of a client may be
 	host := strings.Repeat(strings.Repeat("h", 60)+".", 4) + "example"
 	after := testpki.MustSelfSigned(t)
-	file := writeTemp(t, "old.pem", testpki.MustSelfSigned(t, testpki.Key(key)).PEM())
+	file := testtool.WriteTemp(t, t.TempDir(), "old.pem", testpki.MustSelfSigned(t, testpki.Key(key)).PEM())
 	// joined is the hint of a certificate whose subject is so long, and what
 	// there is to say
 	joined := func(size int) (hint string, misses []string) {
@@ -36,7 +39,7 @@ func TestHintEndsWithAWholeSentence(t *testing.T) {
 		for _, id := range []string{"1", "2", "3", "4", "5"} {
 			records = append(records, clients.Record{ClientID: long(id), PublicKeys: clients.Strings{keyHash}, RequireChain: true, SharedCredential: true})
 		}
-		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, records...)
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, records...)
 		presented := append(leaf.Presented(), after.Cert)
 		_, refusal, _ := auth.Decide(context.Background(), presented, "")
 		if refusal == nil {

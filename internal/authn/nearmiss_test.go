@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -28,14 +29,14 @@ func (a *Authenticator) explained(presented []*x509.Certificate, clientID string
 }
 
 func TestNearMisses(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	now := clock.Now()
 	ca, otherCA := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other CA"))
 	sub := testpki.MustIntermediate(t, ca)
 	key := testpki.MustKey(t, testpki.P256)
 	keyLeaf := testpki.MustSelfSigned(t, testpki.Key(key))
 	renewed := testpki.MustSelfSigned(t, testpki.Key(key))
-	file := writeTemp(t, "old.pem", keyLeaf.PEM())
+	file := testtool.WriteTemp(t, t.TempDir(), "old.pem", keyLeaf.PEM())
 	keyHash := testpki.HashOf(keyLeaf.Cert.RawSubjectPublicKeyInfo)
 	ended := now.Add(-time.Hour).UTC().Format(time.RFC3339)
 	workload := testpki.URIs("spiffe://prod.example/ns/billing/one")
@@ -136,7 +137,7 @@ func TestNearMisses(t *testing.T) {
 func TestHintJoinsNearMisses(t *testing.T) {
 	ca := testpki.MustCA(t)
 	pattern := clients.Record{ClientID: "a", SubjectDN: clients.Strings{"CN=client,O=company"}, SANURI: clients.Strings{"spiffe://prod.example/ns/*"}, SANDNS: clients.Strings{"a.example"}}
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pattern)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pattern)
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
 	_, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
@@ -161,7 +162,7 @@ func TestSameWorkForEveryPresentedName_E1(t *testing.T) {
 	record.SANURI = clients.Strings{"spiffe://prod.example/known"}
 	record.Thumbprints = clients.Strings{testpki.HashOf(pinnedCA.Cert.Raw)}
 	record.PublicKeys = clients.Strings{testpki.SomeSHA256}
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
 	auth.refused = newVerdictCache(cache.Ways, 1) // less than any certificate
 	present := func(name, san, uri string, extra *testpki.CA) []*x509.Certificate {
 		leaf := testpki.MustSelfSigned(t, company(name), testpki.DNSNames(san), testpki.URIs("spiffe://prod.example/"+uri))
@@ -203,7 +204,7 @@ func TestHintIsBoundedAndPrintable_E3(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	record := pinned("p", leaf)
 	record.SubjectDN, record.SANURI = clients.Strings{"CN=client"}, clients.Strings{"spiffe://prod.example/" + strings.Repeat("a/", 900) + "z"}
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, record)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
 	var names []string
 	for i := range 250 {
 		names = append(names, fmt.Sprintf("n%d.example", i))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -21,7 +22,7 @@ func TestPinsComeFirst(t *testing.T) {
 	ca := testpki.MustCA(t, testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	foreign := testpki.MustIssue(t, stranger, company("client"))
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pinned("pinned", leaf, foreign), named("named", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pinned("pinned", leaf, foreign), named("named", "CN=client,O=company"))
 
 	for name, presented := range map[string][]*x509.Certificate{
 		"verifiable": leaf.Presented(), "not verifiable": foreign.Presented(),
@@ -47,7 +48,7 @@ func TestDisabledPinHidesNobody(t *testing.T) {
 	foreign := testpki.MustIssue(t, testpki.MustCA(t), company("client"))
 	off := pinned("off", leaf, foreign)
 	off.Disabled = true
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, off, named("new", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, off, named("new", "CN=client,O=company"))
 	for _, tc := range []struct {
 		leaf           *testpki.Leaf
 		clientID, want string
@@ -61,7 +62,7 @@ func TestDisabledPinHidesNobody(t *testing.T) {
 			}
 		}
 	}
-	other := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, off, named("b", "CN=b"))
+	other := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, off, named("b", "CN=b"))
 	if got := other.ask(leaf.Presented(), ""); got != "[client_disabled]" {
 		t.Errorf("%s where nobody has the name", got)
 	}
@@ -72,7 +73,7 @@ func TestDisabledPinHidesNobody(t *testing.T) {
 func TestChainBeforeNames(t *testing.T) {
 	ca := testpki.MustCA(t)
 	forger := testpki.MustCA(t) // of the same name
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("named", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("named", "CN=client,O=company"))
 	details := make(map[string][]string)
 	for _, name := range []string{"client", "nobody"} {
 		for _, presented := range [][]*x509.Certificate{
@@ -99,13 +100,13 @@ func TestChainBeforeNames(t *testing.T) {
 // TestLeafChecksComeBeforePins checks that a pin does not excuse an unsuitable or
 // expired leaf.
 func TestLeafChecksComeBeforePins(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	leaf := testpki.MustSelfSigned(t, testpki.EKU(x509.ExtKeyUsageServerAuth))
 	auth := newTestAuthenticator(t, clock, nil, pinned("a", leaf))
 	if got := auth.ask(leaf.Presented(), ""); got != "[certificate_unsuitable]" {
 		t.Error(got)
 	}
-	clock.Add(25 * time.Hour)
+	clock.Advance(25 * time.Hour)
 	if got := auth.ask(leaf.Presented(), ""); got != "[certificate_expired]" {
 		t.Errorf("%s: validity comes before all else", got)
 	}
@@ -146,7 +147,7 @@ func TestClientIDDecidesBetweenClients(t *testing.T) {
 		{"B10: SHA-1 of one, SHA-256 of another, named", []clients.Record{sha1Client, pinned("a", leaf)}, "legacy", "legacy"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			auth := newTestAuthenticator(t, newTestClock(), nil, test.clients...)
+			auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, test.clients...)
 			for range 2 { // what is remembered is the candidates, not the choice
 				if got := auth.ask(leaf.Presented(), test.clientID); got != test.want {
 					t.Errorf("%s, want %s", got, test.want)
@@ -157,7 +158,7 @@ func TestClientIDDecidesBetweenClients(t *testing.T) {
 	// one client by two of its credentials is one client
 	both := pinned("a", leaf)
 	both.Thumbprints = append(both.Thumbprints, hex.EncodeToString(legacy[:]))
-	if got := newTestAuthenticator(t, newTestClock(), nil, both).ask(leaf.Presented(), ""); got != "a" {
+	if got := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, both).ask(leaf.Presented(), ""); got != "a" {
 		t.Errorf("two credentials of one client: %s", got)
 	}
 }
@@ -168,7 +169,7 @@ func TestRememberedChoice(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	a, b := pinned("a", leaf), pinned("b", leaf)
 	a.SharedCredential, b.SharedCredential = true, true
-	auth := newTestAuthenticator(t, newTestClock(), nil, a, b)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, a, b)
 	for i, clientID := range []string{"a", "b", "", "c", "a"} {
 		if _, _, remembered := auth.Decide(context.Background(), leaf.Presented(), clientID); remembered != (i > 0) {
 			t.Errorf("request %d: remembered is %t", i, remembered)
@@ -214,7 +215,7 @@ func TestIssuedByNarrows_B9(t *testing.T) {
 					record.IssuedBy = append(record.IssuedBy, hashes[name])
 				}
 			}
-			auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{one, two}, record)
+			auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, record)
 			for name, leaf := range leaves {
 				want := "[certificate_untrusted]"
 				if strings.Contains(" "+test.admits+" ", " "+name+" ") {
@@ -231,7 +232,7 @@ func TestIssuedByNarrows_B9(t *testing.T) {
 	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{hashes["root one"]}, clients.Strings{hashes["root two"]}
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{one, two}, a, b)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
 	for leaf, want := range map[string]string{"one": "a", "sub": "a", "two": "b"} {
 		if got := auth.ask(leaves[leaf].Presented(), ""); got != want {
 			t.Errorf("leaf of %s: %s, want %s", leaf, got, want)
@@ -245,7 +246,7 @@ func TestIssuedByNarrows_B9(t *testing.T) {
 // TestRequireChain checks that a pin can require a chain as well, and that
 // issued_by requires one by itself.
 func TestRequireChain(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	ca, other := testpki.MustCA(t), testpki.MustCA(t, testpki.CommonName("Other"))
 	good, foreign, selfSigned := testpki.MustIssue(t, ca), testpki.MustIssue(t, other), testpki.MustSelfSigned(t)
 	sub := testpki.MustIntermediate(t, ca, testpki.Validity(clock.Now().Add(-time.Hour), clock.Now().Add(time.Hour)))
@@ -291,7 +292,7 @@ func TestRequireChain(t *testing.T) {
 	if got := auth.ask(short.Presented(), ""); got != "chained" {
 		t.Fatal(got)
 	}
-	clock.Add(2 * time.Hour)
+	clock.Advance(2 * time.Hour)
 	if got := auth.ask(short.Presented(), ""); got != "[certificate_untrusted]" {
 		t.Errorf("after the intermediate has expired: %s", got)
 	}
@@ -302,8 +303,8 @@ func TestRequireChain(t *testing.T) {
 func TestRenewedCertificateIsAdmitted_R7(t *testing.T) {
 	ca := testpki.MustCA(t)
 	first, second := testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca, company("client"))
-	byName := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-	byPin := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pinned("a", first))
+	byName := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	byPin := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pinned("a", first))
 	for _, test := range []struct {
 		auth *Authenticator
 		leaf *testpki.Leaf

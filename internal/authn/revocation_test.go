@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
@@ -99,7 +100,7 @@ func TestOneChainSatisfiesEverything(t *testing.T) {
 					if issuer != nil {
 						record.IssuedBy = clients.Strings{testpki.HashOf(issuer.Cert.Raw)}
 					}
-					auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{x.one, x.two}, record)
+					auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{x.one, x.two}, record)
 					auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true})
 					auth.revocation.SetCRLs(crlSet(t, ders...))
 					for range 2 { // at first sight, and from the cache
@@ -119,7 +120,7 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf, revoked := testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca, company("client"))
 	for _, allow := range []bool{false, true} {
-		clock := newTestClock()
+		clock := testenv.NewClockAt(time.Now())
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 		auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true, AllowUnavailable: allow})
 		until := clock.Now().Add(10 * time.Minute).Truncate(time.Second)
@@ -136,18 +137,18 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 		want(leaf, "a", true)
 		want(revoked, "[certificate_revoked]", false)
 		want(revoked, "[certificate_revoked]", true)
-		clock.Add(until.Sub(clock.Now()) - time.Nanosecond)
+		clock.Advance(until.Sub(clock.Now()) - time.Nanosecond)
 		want(leaf, "a", true)
-		clock.Add(time.Nanosecond)
+		clock.Advance(time.Nanosecond)
 		outcome := "[revocation_unavailable]"
 		if allow {
 			outcome = "a"
 		}
 		for range 3 {
 			want(leaf, outcome, false)
-			clock.Add(5*time.Second - time.Nanosecond)
+			clock.Advance(5*time.Second - time.Nanosecond)
 			want(leaf, outcome, true)
-			clock.Add(time.Nanosecond)
+			clock.Advance(time.Nanosecond)
 		}
 		want(revoked, "[certificate_revoked]", false)
 	}
@@ -177,7 +178,7 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 		leaf := testpki.MustIssue(t, ca, company("client"))
 		var down atomic.Bool
 		var asked atomic.Int64
-		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 		auth.now = time.Now
 		auth.revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
@@ -219,7 +220,7 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 func TestSeveralChainsShareOneDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTwoChains(t)
-		auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{x.one, x.two}, named("a", "CN=client,O=company"))
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{x.one, x.two}, named("a", "CN=client,O=company"))
 		var asked atomic.Int64
 		auth.revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
@@ -259,7 +260,7 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaf := testpki.MustIssue(t, ca, company("client"))
-			auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+			auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 			var checker *revocation.Checker
 			checker = revocation.NewChecker(revocation.Config{
 				CRLs: true, OCSP: []string{"http://ocsp.test"},

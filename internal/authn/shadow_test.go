@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -20,7 +21,7 @@ import (
 func shadowed(t *testing.T, ca *testpki.CA) (*Authenticator, *outcomes) {
 	t.Helper()
 	counted := new(outcomes)
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=a"), named("b", "CN=b"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=a"), named("b", "CN=b"))
 	auth.shadowPool = auth.trust
 	auth.shadow = NewShadow(ShadowConfig{Logger: zap.NewNop(), OK: &counted.ok, Fail: &counted.fail, Dropped: &counted.dropped})
 	auth.shadow.Use(auth.shadowPool)

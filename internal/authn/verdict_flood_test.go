@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -46,7 +47,7 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 	if len(cas) > 0 {
 		records = append(records, named("pki", "CN=client"))
 	}
-	auth := newTestAuthenticator(t, newTestClock(), cas, records...)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), cas, records...)
 	for i := range known {
 		if got := auth.ask(presented[i], ""); got != records[i].ClientID {
 			t.Fatalf("client %d: %s", i, got)
@@ -85,7 +86,7 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 // again.
 func TestFloodWithLargeChains(t *testing.T) {
 	ca := testpki.MustCA(t)
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	stranger := testpki.MustSelfSigned(t)
 	chain := stranger.Presented()
 	for range 100 {
@@ -120,7 +121,7 @@ func TestVerdictCacheGrowsWithTheRealm(t *testing.T) {
 			sum := testpki.HashOf(fmt.Append(nil, i))
 			list[i] = clients.Record{ClientID: sum, Thumbprints: clients.Strings{sum}}
 		}
-		auth := newTestAuthenticator(t, newTestClock(), nil, list...)
+		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, list...)
 		if got := auth.accepted.Len(); got != want {
 			t.Errorf("%d clients: %d slots, want %d", records, got, want)
 		}
@@ -133,7 +134,7 @@ func TestVerdictCacheGrowsWithTheRealm(t *testing.T) {
 // TestConcurrentAuthentication checks that concurrent requests, with verdicts that
 // expire meanwhile, never get the identity of another client.
 func TestConcurrentAuthentication(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	ca := testpki.MustCA(t)
 	type caller struct {
 		presented []*x509.Certificate
@@ -163,7 +164,7 @@ func TestConcurrentAuthentication(t *testing.T) {
 					return
 				}
 				if i%100 == 0 {
-					clock.Add(time.Minute)
+					clock.Advance(time.Minute)
 				}
 			}
 		})

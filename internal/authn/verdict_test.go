@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -130,13 +131,13 @@ func TestRefusalsAreForgotten(t *testing.T) {
 		"unknown": testpki.MustIssue(t, ca, company("x")), "untrusted": testpki.MustSelfSigned(t),
 		"unsuitable": testpki.MustSelfSigned(t, testpki.EKU(x509.ExtKeyUsageServerAuth)),
 	} {
-		clock := newTestClock()
+		clock := testenv.NewClockAt(time.Now())
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, named("a", "CN=a"))
 		for _, step := range []struct {
 			ahead      time.Duration
 			remembered bool
 		}{{0, false}, {0, true}, {59 * time.Second, true}, {time.Second, false}, {0, true}} {
-			clock.Add(step.ahead)
+			clock.Advance(step.ahead)
 			if _, refusal, remembered := auth.Decide(context.Background(), leaf.Presented(), ""); refusal == nil || remembered != step.remembered {
 				t.Errorf("%s, %s later: remembered is %t (%v)", name, step.ahead, remembered, refusal)
 			}
@@ -147,7 +148,7 @@ func TestRefusalsAreForgotten(t *testing.T) {
 // TestVerdictEndsWithTheChain checks that a verdict expires with the first
 // certificate of the chain that does.
 func TestVerdictEndsWithTheChain(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	from, hour := clock.Now().Add(-time.Hour), clock.Now().Add(time.Hour).Truncate(time.Second)
 	day := hour.AddDate(0, 0, 1)
 	soon, late := testpki.Validity(from, hour), testpki.Validity(from, day)
@@ -160,7 +161,7 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 		"root":         {soon, late, late, "[certificate_untrusted]"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			clock := newTestClock()
+			clock := testenv.NewClockAt(time.Now())
 			root := testpki.MustCA(t, test.root)
 			leaf := testpki.MustIssue(t, testpki.MustIntermediate(t, root, test.sub), test.leaf, company("client"))
 			auth := newTestAuthenticator(t, clock, []*testpki.CA{root}, named("a", "CN=client,O=company"))
@@ -170,11 +171,11 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 			if got := auth.ask(leaf.Presented(), ""); got != "a" {
 				t.Fatal(got)
 			}
-			clock.Add(time.Until(hour) - time.Minute)
+			clock.Advance(time.Until(hour) - time.Minute)
 			if _, _, remembered := auth.Decide(context.Background(), leaf.Presented(), ""); !remembered {
 				t.Error("forgotten too early")
 			}
-			clock.Add(2 * time.Minute)
+			clock.Advance(2 * time.Minute)
 			if got := auth.ask(leaf.Presented(), ""); got != test.after {
 				t.Errorf("%s, want %s", got, test.after)
 			}
@@ -185,7 +186,7 @@ func TestVerdictEndsWithTheChain(t *testing.T) {
 // TestRememberedCertificateExpires_C1 checks that validity counts on every request,
 // to the second.
 func TestRememberedCertificateExpires_C1(t *testing.T) {
-	clock := newTestClock()
+	clock := testenv.NewClockAt(time.Now())
 	start := clock.Now().Truncate(time.Second)
 	leaf := testpki.MustSelfSigned(t, testpki.Validity(start.Add(-time.Minute), start.Add(time.Minute)))
 	auth := newTestAuthenticator(t, clock, nil, pinned("a", leaf))
@@ -200,7 +201,7 @@ func TestRememberedCertificateExpires_C1(t *testing.T) {
 		{start.Add(-time.Minute - 1), "[certificate_expired]"},
 		{start, "a"},
 	} {
-		clock.Add(step.at.Sub(clock.Now()))
+		clock.Advance(step.at.Sub(clock.Now()))
 		if got := auth.ask(leaf.Presented(), ""); got != step.want {
 			t.Errorf("at %s: %s, want %s", step.at, got, step.want)
 		}
@@ -213,7 +214,7 @@ func TestAcceptedKeepsWhatWasPresented(t *testing.T) {
 	root := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, root)
 	leaf := testpki.MustIssue(t, sub, company("client"))
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{root}, named("a", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{root}, named("a", "CN=client,O=company"))
 	if got := auth.ask(leaf.Presented(), ""); got != "a" {
 		t.Fatal(got)
 	}

@@ -5,8 +5,10 @@ import (
 	"crypto/x509/pkix"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -21,7 +23,7 @@ func TestRememberedAllocatesNothing(t *testing.T) {
 	ca := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, ca)
 	pin := testpki.MustSelfSigned(t)
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, pinned("pin", pin), named("name", "CN=client,O=company"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pinned("pin", pin), named("name", "CN=client,O=company"))
 	for name, leaf := range map[string]*testpki.Leaf{
 		"pin": pin, "name": testpki.MustIssue(t, sub, company("client")), "[certificate_untrusted]": testpki.MustSelfSigned(t),
 		"[certificate_unknown]": testpki.MustIssue(t, ca),
@@ -57,7 +59,7 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 	// names of one length, so that they differ in nothing else
 	declared := "serialNumber=1,CN=%,O=" + strings.Repeat("o", padding)
 	reversed := "O=" + strings.Repeat("o", padding) + ",CN=%,serialNumber=1"
-	auth := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca},
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca},
 		named("a", strings.Replace(declared, "%", "registered", 1)), named("b", strings.Replace(reversed, "%", "turned-rev", 1)))
 	if got := auth.ask(testpki.MustIssue(t, ca, subject("registered")).Presented(), ""); got != "a" {
 		t.Fatalf("the registered subject: %s", got)
@@ -112,8 +114,8 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 func TestHintOnlyWhereANameMatters(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustSelfSigned(t, company("client"))
-	withPKI := newTestAuthenticator(t, newTestClock(), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-	pinsOnly := newTestAuthenticator(t, newTestClock(), nil, pinned("a", leaf))
+	withPKI := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	pinsOnly := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, pinned("a", leaf))
 	for _, reason := range validators.Reasons {
 		want := reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted
 		if got := withPKI.Hint(leaf.Presented(), &validators.Refusal{Reason: reason}); (got != "") != want {

@@ -10,7 +10,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// Now is the time at which every [Clock] starts.
+// Now is the time of a new [Clock].
 var Now = time.Date(2030, 1, 2, 3, 4, 5, 678, time.UTC)
 
 // Clock is a clock that only moves when told to.
@@ -20,7 +20,10 @@ type Clock struct {
 }
 
 // NewClock returns a clock that stands at [Now].
-func NewClock() *Clock { return &Clock{now: Now} }
+func NewClock() *Clock { return NewClockAt(Now) }
+
+// NewClockAt returns a clock that stands at the given time.
+func NewClockAt(now time.Time) *Clock { return &Clock{now: now} }
 
 // Now returns the clock's time.
 func (c *Clock) Now() time.Time {
