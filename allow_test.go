@@ -59,7 +59,7 @@ func TestAllow(t *testing.T) {
 func TestCheckAllow(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"a": "", "*": "", "**": "", "a*": "", "*a*b*": "", "spiffe://a/*": "", "mtls.client": "",
-		"": "client_id is empty", "a b": "holds ' '", "a?": "holds '?'", "{env.X}": "holds '{'", "a[bc]": "holds '['", "a\n": `holds '\n'`, strings.Repeat("a", 201): "at most 200",
+		"": "client_id is empty", "a b": "contains ' '", "a?": "contains '?'", "{env.X}": "contains '{'", "a[bc]": "contains '['", "a\n": `contains '\n'`, strings.Repeat("a", 201): "at most 200",
 	} {
 		switch err := checkAllow(pattern); {
 		case want == "" && err != nil:

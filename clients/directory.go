@@ -207,7 +207,7 @@ func (d *Directory) States(limit int) []SourceState {
 	for _, document := range slices.Concat(d.documents.files, d.documents.urls) {
 		if document.url != nil {
 			// a fetch may succeed though its result cannot be put in force
-			document.success = document.url.State().Success
+			document.success = document.url.Success()
 		}
 		for _, label := range document.labels() {
 			if len(states) == limit {

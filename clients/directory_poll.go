@@ -104,7 +104,7 @@ func (d *Directory) takeFetched(now time.Time) (found changes) {
 
 // noteSuccess notes when the content was fetched that is new, or that is in force.
 func (d *Directory) noteSuccess(c change) {
-	at := c.document.url.State().Success
+	at := c.document.url.Success()
 	switch {
 	case c.contents != nil:
 		c.contents.at = at

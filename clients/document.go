@@ -136,7 +136,7 @@ func (d *watchedDocument) takeOver(old *watchedDocument) bool {
 func (d *watchedDocument) begin() bool {
 	fetched, _, _ := d.takeFetched()
 	d.contents = *fetched
-	d.at = d.url.State().Success
+	d.at = d.url.Success()
 	return true
 }
 

@@ -97,7 +97,7 @@ func (i *TrustedKeys) Refresh(ctx context.Context) (changed bool, err error) {
 }
 
 // LastSuccess returns when the keys were last read, zero if never.
-func (i *TrustedKeys) LastSuccess() time.Time { return i.url.State().Success }
+func (i *TrustedKeys) LastSuccess() time.Time { return i.url.Success() }
 
 // TakeOver goes on with the keys of another of the same address, so that a new
 // configuration does not begin without.

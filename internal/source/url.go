@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -77,19 +76,23 @@ type URL struct {
 	config URLConfig
 	name   string // the address without a password
 
-	// asked is when AskSoon last had an effect, in Unix nanoseconds, and soon whether
-	// the fetch that it asked for is still to begin.
-	asked atomic.Int64
-	soon  atomic.Bool
+	mu sync.Mutex
+	urlState
+	flight *flight
+}
 
-	mu       sync.Mutex
+// urlState is what TakeOver takes over.
+type urlState struct {
 	content  []byte
 	known    bool
 	due      time.Time
 	success  time.Time
-	failure  string
-	failures int
-	flight   *flight
+	failure  error
+	failures int // in a row
+	// asked is when AskSoon last had an effect, and soon whether the fetch that it
+	// asked for is still to begin.
+	asked time.Time
+	soon  bool
 }
 
 // flight is a fetch that is under way.
@@ -155,7 +158,7 @@ func (u *URL) Due() time.Time {
 	switch {
 	case u.flight != nil:
 		return u.flight.ends
-	case u.soon.Load():
+	case u.soon:
 		return time.Time{}
 	}
 	return u.due
@@ -165,12 +168,12 @@ func (u *URL) Due() time.Time {
 // whether it did. Call it when the document lacks something that a newer version may
 // have. It does not block.
 func (u *URL) AskSoon() bool {
-	now := u.config.Now().UnixNano()
-	last := u.asked.Load()
-	if last != 0 && now >= last && now-last < int64(askAgain) || !u.asked.CompareAndSwap(last, now) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if since := u.config.Now().Sub(u.asked); since >= 0 && since < askAgain {
 		return false
 	}
-	u.soon.Store(true)
+	u.asked, u.soon = u.config.Now(), true
 	return true
 }
 
@@ -193,7 +196,7 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	}
 	mine := &flight{done: make(chan struct{}), ends: u.config.Now().Add(u.config.Timeout)}
 	u.flight = mine
-	u.soon.Store(false)
+	u.soon = false
 	before, known := u.content, u.known
 	u.mu.Unlock()
 
@@ -210,10 +213,10 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 		u.content, u.known = fetched.Content, true
 	}
 	if err == nil {
-		u.success, u.failure, u.failures = now, "", 0
+		u.success, u.failure, u.failures = now, nil, 0
 		u.due = now.Add(next)
 	} else {
-		u.failure = err.Error()
+		u.failure = err
 		u.due = now.Add(u.pause())
 		u.failures++
 	}
@@ -269,26 +272,19 @@ func (u *URL) earlier(wait time.Duration) time.Duration {
 	return wait - time.Duration(u.config.Jitter()*float64(wait)/10)
 }
 
-// URLState describes a [URL].
-type URLState struct {
-	// Name is the address without a password.
-	Name string
-	// Success is when the document was last fetched and not refused, zero if never.
-	Success time.Time
-	// Failure is why the last attempt failed, "" if it did not.
-	Failure string
-	// Failures is how many attempts in a row have failed.
-	Failures int
-	// Due is as of [URL.Due].
-	Due time.Time
-}
-
-// State describes the document.
-func (u *URL) State() URLState {
-	due := u.Due()
+// Success returns when the document was last fetched and not refused; the zero time
+// if never.
+func (u *URL) Success() time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return URLState{Name: u.name, Success: u.success, Failure: u.failure, Failures: u.failures, Due: due}
+	return u.success
+}
+
+// Failure returns why the last attempt failed, or nil.
+func (u *URL) Failure() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.failure
 }
 
 // Begin begins with a copy that another process fetched earlier, and reports whether
@@ -315,19 +311,16 @@ func (u *URL) TakeOver(old *URL) bool {
 		return false
 	}
 	old.mu.Lock()
-	content, known, due, success := old.content, old.known, old.due, old.success
-	failure, failures := old.failure, old.failures
+	state := old.urlState
 	old.mu.Unlock()
-	if !known || int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
+	if !state.known || int64(len(state.content)) > u.config.MaxBytes || u.accept(state.content) != nil {
 		return false
 	}
-	u.asked.Store(old.asked.Load())
+	if end := state.success.Add(u.config.MaxRefresh); end.Before(state.due) { // a shorter one than before
+		state.due = end
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.content, u.known, u.due, u.success = content, true, due, success
-	u.failure, u.failures = failure, failures
-	if end := success.Add(u.config.MaxRefresh); end.Before(due) { // a shorter one than before
-		u.due = end
-	}
+	u.urlState = state
 	return true
 }

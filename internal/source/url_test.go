@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,9 +66,7 @@ func (p *page) refresh(content string, changed bool, want string) time.Duration 
 	if string(got) != content || gotChanged != changed {
 		p.t.Errorf("%q, changed %v; want %q, %v", got, gotChanged, content, changed)
 	}
-	if state := p.State(); (state.Failure == "") != (want == "") || !strings.Contains(state.Failure, want) || state.Due != p.Due() {
-		p.t.Errorf("state %+v, want failure %q", state, want)
-	}
+	wantError(p.t, p.Failure(), want)
 	return p.Due().Sub(p.now)
 }
 
@@ -80,7 +79,7 @@ func (p *page) wantDue(got, want time.Duration) {
 
 func TestURL(t *testing.T) {
 	p := newPage(t, nil)
-	if content, known := p.Content(); content != nil || known || !p.Due().IsZero() || !p.State().Success.IsZero() {
+	if content, known := p.Content(); content != nil || known || !p.Due().IsZero() || !p.Success().IsZero() {
 		t.Error("something is known before the first fetch")
 	}
 	p.wantDue(p.refresh("one", true, ""), time.Hour)
@@ -88,8 +87,8 @@ func TestURL(t *testing.T) {
 	p.wantDue(p.refresh("one", false, ""), time.Hour)
 	p.body = "two"
 	p.wantDue(p.refresh("two", true, ""), time.Hour)
-	if content, known := p.Content(); string(content) != "two" || !known || !p.State().Success.Equal(p.now) {
-		t.Errorf("%q, %+v", content, p.State())
+	if content, known := p.Content(); string(content) != "two" || !known || !p.Success().Equal(p.now) {
+		t.Errorf("%q, %+v", content, p.urlState)
 	}
 	p.body = ""
 	p.refresh("", true, "")
@@ -157,7 +156,7 @@ func TestURLKeepsItsCopyOnFailure(t *testing.T) {
 		last = p.refresh("one", false, "refused")
 	}
 	p.wantDue(last, 15*time.Minute)
-	if state := p.State(); !state.Success.Equal(success) || state.Failures != 104 {
+	if state := p.urlState; !state.success.Equal(success) || state.failures != 104 {
 		t.Errorf("%+v", state)
 	}
 	p.body = "two"
@@ -263,8 +262,8 @@ func TestURLTakesOver(t *testing.T) {
 	if !next.TakeOver(p.URL) {
 		t.Error("nothing was taken over")
 	}
-	if content, known := next.Content(); string(content) != "one" || !known || next.State() != p.State() || next.AskSoon() {
-		t.Errorf("%q, %+v; want %+v", content, next.State(), p.State())
+	if content, known := next.Content(); string(content) != "one" || !known || !reflect.DeepEqual(next.urlState, p.urlState) || next.AskSoon() {
+		t.Errorf("%q, %+v; want %+v", content, next.urlState, p.urlState)
 	}
 	for name, change := range map[string]func(*URLConfig){
 		"another address": func(c *URLConfig) { c.Address += "x" },
@@ -291,7 +290,7 @@ func TestNewURL(t *testing.T) {
 		}
 	}
 	u, err := NewURL(URLConfig{Address: "https://user:secret@a.example/jwks"})
-	if err != nil || u.Name() != "https://user:xxxxx@a.example/jwks" || u.State().Name != u.Name() {
+	if err != nil || u.Name() != "https://user:xxxxx@a.example/jwks" {
 		t.Errorf("%v, %s", err, u.Name())
 	}
 }
@@ -316,7 +315,7 @@ func TestURLFetchThatPanicsIsAFailure(t *testing.T) {
 		t.Errorf("got %q, %v", content, changed)
 	}
 	wantError(t, err, `reading it panicked: index out of range\n`)
-	if state := p.State(); state.Failures != 1 || !state.Due.Equal(p.now.Add(firstRetry)) {
+	if state := p.urlState; state.failures != 1 || !state.due.Equal(p.now.Add(firstRetry)) {
 		t.Errorf("%+v", state)
 	}
 	p.body = "two"

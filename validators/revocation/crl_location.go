@@ -141,17 +141,17 @@ func (l *crlLocation) current() *parsedCRL {
 	return l.last
 }
 
-// health returns when the location was last loaded, and why it could not be
-// loaded since, "" if it could.
-func (l *crlLocation) health() (loaded time.Time, failure string) {
+// health is how a [source.Watched] or a [source.URL] fares.
+type health interface {
+	Success() time.Time
+	Failure() error
+}
+
+func (l *crlLocation) health() health {
 	if l.url != nil {
-		state := l.url.State()
-		return state.Success, state.Failure
+		return l.url
 	}
-	if err := l.file.Failure(); err != nil {
-		failure = err.Error()
-	}
-	return l.file.Success(), failure
+	return l.file
 }
 
 // takeOver copies what the same location of an older source has; oldMu guards

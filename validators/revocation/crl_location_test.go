@@ -35,7 +35,7 @@ func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 	before := w.now
 	for _, half := range [][]byte{next[:40], next[:len(next)-1]} {
 		w.write("a.crl", half)
-		if state := w.look(source.QuietTime - time.Second); !state.Loaded.Equal(before) || state.Failure == "" {
+		if state := w.look(source.QuietTime - time.Second); !state.Loaded.Equal(before) || state.Failure == nil {
 			t.Errorf("half written: %+v", state)
 		}
 		if state := w.look(source.QuietTime - time.Second); !state.Loaded.Equal(before) {
@@ -43,7 +43,7 @@ func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 		}
 	}
 	w.write("a.crl", next)
-	if state := w.look(0); !state.Loaded.Equal(w.now) || state.Failure != "" {
+	if state := w.look(0); !state.Loaded.Equal(w.now) || state.Failure != nil {
 		t.Errorf("written: %+v", state)
 	}
 	if got := strings.Join(w.reports, "\n"); got != "a.crl: <nil>" {
@@ -65,7 +65,7 @@ func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 		w.quiet("no such file")
 		w.write("a.crl", content)
 		state, fresh := w.look(time.Second), len(content) == len(next)
-		if state.Loaded.Equal(w.now) != fresh || !fresh && !state.Loaded.Equal(before) || (state.Failure == "") != fresh {
+		if state.Loaded.Equal(w.now) != fresh || !fresh && !state.Loaded.Equal(before) || (state.Failure == nil) != fresh {
 			t.Errorf("%d octets are back: %+v", len(content), state)
 		}
 	}

@@ -77,8 +77,8 @@ type CRLState struct {
 	NextUpdate time.Time
 	// Entries is the number of revoked certificates.
 	Entries int
-	// Failure is why the last attempt failed, "" if it did not.
-	Failure string
+	// Failure is why the last attempt failed, nil if it did not.
+	Failure error
 }
 
 // NewCRLSource returns a source that has loaded nothing yet. It returns an error
@@ -252,8 +252,8 @@ func (s *CRLSource) States() []CRLState {
 	defer s.mu.Unlock()
 	states := make([]CRLState, len(s.locations))
 	for i, location := range s.locations {
-		states[i] = CRLState{Location: location.name}
-		states[i].Loaded, states[i].Failure = location.health()
+		health := location.health()
+		states[i] = CRLState{Location: location.name, Loaded: health.Success(), Failure: health.Failure()}
 		if crl := location.current(); crl != nil {
 			states[i].NextUpdate, states[i].Entries = crl.list.NextUpdate, len(crl.revoked)
 		}

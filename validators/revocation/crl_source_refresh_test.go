@@ -101,7 +101,7 @@ func TestCRLFetchThatPanicsIsAFailure(t *testing.T) {
 		config.Fetch = func(context.Context, string) ([]byte, error) { panic("index out of range") }
 	}, crlURL)
 	w.Refresh(t.Context())
-	if state := w.States()[0]; !strings.Contains(state.Failure, "panicked: index out of range") {
+	if state := w.States()[0]; !strings.Contains(fmt.Sprint(state.Failure), "panicked: index out of range") {
 		t.Errorf("%+v", state)
 	}
 }

@@ -138,10 +138,10 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 	w.expect(ofOne, one.Cert, true, true)
 	w.expect(ofTwo, two.Cert, false, true)
 	for i, want := range []CRLState{
-		{filepath.Join(w.dir, "one.crl"), w.now, w.now.Add(time.Hour), 1, ""},
-		{crlURL, w.now, w.now.Add(time.Hour), 0, ""},
+		{filepath.Join(w.dir, "one.crl"), w.now, w.now.Add(time.Hour), 1, nil},
+		{crlURL, w.now, w.now.Add(time.Hour), 0, nil},
 	} {
-		if got := w.States()[i]; got.Location != want.Location || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != "" {
+		if got := w.States()[i]; got.Location != want.Location || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != nil {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
@@ -214,7 +214,7 @@ func TestBrokenCRLKeepsThePreviousOne_B4(t *testing.T) {
 	w.refresh(time.Second, silence) // a file's failure is reported once
 	w.refresh(time.Minute, "404")
 	for _, state := range w.States() {
-		if state.Failure == "" || state.Entries != 1 || !state.Loaded.Equal(now.Truncate(time.Second)) {
+		if state.Failure == nil || state.Entries != 1 || !state.Loaded.Equal(now.Truncate(time.Second)) {
 			t.Errorf("%+v", state)
 		}
 	}
@@ -274,13 +274,13 @@ func TestCRLSourceNumberDoesNotGoBack(t *testing.T) {
 					t.Errorf("reported %q", got)
 				}
 				w.expect(leaf, ca.Cert, true, true)
-				if state := w.States()[0]; !strings.Contains(state.Failure, "goes back") {
+				if state := w.States()[0]; !strings.Contains(fmt.Sprint(state.Failure), "goes back") {
 					t.Errorf("%+v", state)
 				}
 				w.now = w.now.Add(time.Minute)
 				w.Refresh(t.Context())
 				w.expect(leaf, ca.Cert, true, true)
-				if state := w.States()[0]; !strings.Contains(state.Failure, "goes back") {
+				if state := w.States()[0]; !strings.Contains(fmt.Sprint(state.Failure), "goes back") {
 					t.Errorf("%+v", state)
 				}
 				w.web[crlURL] = next
