@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 func TestAllow(t *testing.T) {
@@ -65,7 +67,7 @@ func TestCheckAllow(t *testing.T) {
 		case want == "" && err != nil:
 			t.Errorf("%q: %v", pattern, err)
 		case want != "":
-			wantError(t, err, want)
+			testtool.WantError(t, err, want)
 		}
 	}
 }
@@ -74,7 +76,7 @@ func TestCheckAllow(t *testing.T) {
 func TestAdmitsAny(t *testing.T) {
 	var records []clients.Record
 	for i, id := range []string{"a", "sensor-7"} {
-		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{hashOf(fmt.Append(nil, i))}})
+		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}})
 	}
 	registry := registryOf(t, records...)
 	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false} {

@@ -27,7 +27,7 @@ import (
 func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) {
 	t.Helper()
 	text := `{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"storage":{"module":"file_system","root":"` + t.TempDir() + `"},
-		"apps":{"mtls":{"realms":{"default":{"clients":[{"client_id":"a","scope":"x","x509_thumbprints":"` + hashOf(leaf.Cert.Raw) + `"}],"issuer":{"url":"https://auth.example.com"}}}},` +
+		"apps":{"mtls":{"realms":{"default":{"clients":[{"client_id":"a","scope":"x","x509_thumbprints":"` + testpki.HashOf(leaf.Cert.Raw) + `"}],"issuer":{"url":"https://auth.example.com"}}}},` +
 		oneServer(`{"handler":"mtls_bearer"}`) + `}}`
 	var config caddy.Config
 	if err := json.Unmarshal([]byte(text), &config); err != nil {

@@ -13,7 +13,7 @@ import (
 // what explain says.
 func TestExplainAsTheLogDoes(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.CommonName("client"))
-	app := provisionRealm(t, `{"clients": [{"client_id": "a", "x509_public_keys": "`+hashOf(leaf.Cert.Raw)+`"}]}`)
+	app := provisionRealm(t, `{"clients": [{"client_id": "a", "x509_public_keys": "`+testpki.HashOf(leaf.Cert.Raw)+`"}]}`)
 	realm := app.Realms[defaultRealm]
 	presented := leaf.Presented()
 	_, refusal := realm.authenticate(t.Context(), presented, "")

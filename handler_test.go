@@ -22,7 +22,7 @@ func TestC3_ResumedSession(t *testing.T) {
 	now := time.Now()
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	soon := testpki.MustSelfSigned(t, testpki.Validity(now.Add(-time.Hour), now.Add(time.Hour)))
-	realm := strings.Replace(pinnedRealm(leaf, ""), "}]}", `},{"client_id":"b","x509_thumbprints":"`+hashOf(soon.Cert.Raw)+`"}]}`, 1)
+	realm := strings.Replace(pinnedRealm(leaf, ""), "}]}", `},{"client_id":"b","x509_thumbprints":"`+testpki.HashOf(soon.Cert.Raw)+`"}]}`, 1)
 	handler := provisionHandlers(t, realm, noClients, `"realm":"default"`)[0]
 	ahead := time.Duration(0)
 	setClock(handler.realm, func() time.Time { return now.Add(ahead) })
@@ -59,7 +59,7 @@ func TestC3_ResumedSession(t *testing.T) {
 	}
 	// who is disabled is refused on the session that admitted it
 	changed := handler.realm.current.Load().components
-	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{hashOf(leaf.Cert.Raw)}, Disabled: true})
+	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(leaf.Cert.Raw)}, Disabled: true})
 	if err := handler.realm.change(func(c *components) { *c = changed }); err != nil {
 		t.Fatal(err)
 	}

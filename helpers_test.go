@@ -1,12 +1,8 @@
 package mtlsauth
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,9 +25,6 @@ func setClock(realm *Realm, now func() time.Time) {
 	realm.current.Store(&current)
 }
 
-// hashOf returns the SHA-256 hash of DER as a thumbprint is declared.
-func hashOf(der []byte) string { return testpki.HashOf(der) }
-
 // registryOf is the registry of some clients.
 func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	t.Helper()
@@ -46,22 +39,9 @@ func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	record := clients.Record{ClientID: id}
 	for _, leaf := range leaves {
-		record.Thumbprints = append(record.Thumbprints, hashOf(leaf.Cert.Raw))
+		record.Thumbprints = append(record.Thumbprints, testpki.HashOf(leaf.Cert.Raw))
 	}
 	return record
-}
-
-// writeTemp writes a file into a folder and returns its path.
-func writeTemp(t testing.TB, dir, name string, parts ...[]byte) string {
-	t.Helper()
-	file := filepath.Join(dir, name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, bytes.Join(parts, nil), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // provisionRealm provisions an app with one realm, the default one, outside of
@@ -81,17 +61,4 @@ func provisionRealm(t testing.TB, text string) *App {
 		t.Fatal(err)
 	}
 	return app
-}
-
-// wantError fails the test unless err has every one of the texts.
-func wantError(t *testing.T, err error, texts ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatal("no error")
-	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("the error lacks %q: %v", text, err)
-		}
-	}
 }

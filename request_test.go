@@ -84,7 +84,7 @@ func serve(r *http.Request, handlers ...*Handler) (reached *http.Request, err er
 const noClients = `{}`
 
 func pinnedRealm(leaf *testpki.Leaf, members string) string {
-	return `{"clients":[{"client_id":"a","x509_thumbprints":"` + hashOf(leaf.Cert.Raw) + `"` + members + `}]}`
+	return `{"clients":[{"client_id":"a","x509_thumbprints":"` + testpki.HashOf(leaf.Cert.Raw) + `"` + members + `}]}`
 }
 
 // TestProtectedHeadersAreStripped_A1 checks that identity headers from a caller
@@ -203,7 +203,7 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	}
 	state.admit(&Realm{name: "partners"}, identity{Identity: id})
 	want := map[string]string{
-		"client_id": "a", "realm": "partners", "scope": "api1 api2", "credential": "thumbprint", "matched": hashOf(leaf.Cert.Raw),
+		"client_id": "a", "realm": "partners", "scope": "api1 api2", "credential": "thumbprint", "matched": testpki.HashOf(leaf.Cert.Raw),
 		"thumbprint": id.Thumbprint, "subject": `CN=Zo\C3\AB\0D\0AX: y,O=a\,b`, "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
 		"claim.tenant": "acme", "claim.n": "[1,2]", "claim.none": "", "claim.": "", "claim": "", "error": "", "nonsense": "",
 	}

@@ -13,13 +13,14 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // revokedBy is a realm with a CA as its trust pool and this revocation block.
 func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]any) string {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{
-		"trust_pool": map[string]any{"provider": "file", "pem_files": []string{writeTemp(t, dir, "ca.pem", ca.PEM())}},
+		"trust_pool": map[string]any{"provider": "file", "pem_files": []string{testtool.WriteTemp(t, dir, "ca.pem", ca.PEM())}},
 		"clients":    []map[string]any{{"client_id": "a", "tls_client_auth_subject_dn": "CN=a"}},
 		"revocation": revocation,
 	})
@@ -34,7 +35,7 @@ func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]a
 func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, testpki.CommonName("a")).Cert
-	crl, deny := writeTemp(t, dir, "a.crl", testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))), writeTemp(t, dir, "deny", nil)
+	crl, deny := testtool.WriteTemp(t, dir, "a.crl", testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))), testtool.WriteTemp(t, dir, "deny", nil)
 	app := provisionRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{crl}, "deny": deny}))
 
 	// the CRL is held up where it is told of
@@ -68,7 +69,7 @@ func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 		}
 	}
 	wait("the CRL is not read", reading)
-	if err := os.WriteFile(deny, []byte("thumbprint "+hashOf(leaf.Raw)), 0o600); err != nil {
+	if err := os.WriteFile(deny, []byte("thumbprint "+testpki.HashOf(leaf.Raw)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	wait("the deny file waits for the CRL", denied)

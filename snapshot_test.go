@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -20,7 +21,7 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 			c.trust = &trustpool.Trust{Pool: validators.NewTrustPool(other.Pool()), System: system}
 		})
 	}
-	wantError(t, use(true), "client 'a': under trust_pool system any public CA could issue its name; add issued_by")
+	testtool.WantError(t, use(true), "client 'a': under trust_pool system any public CA could issue its name; add issued_by")
 	if realm.current.Load() != before {
 		t.Error("the realm has changed")
 	}
@@ -37,7 +38,7 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 // background work has not begun.
 func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
 	t.Helper()
-	file, err := json.Marshal(writeTemp(t, t.TempDir(), "ca.pem", ca.PEM()))
+	file, err := json.Marshal(testtool.WriteTemp(t, t.TempDir(), "ca.pem", ca.PEM()))
 	if err != nil {
 		t.Fatal(err)
 	}

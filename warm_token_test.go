@@ -15,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -186,7 +187,7 @@ func TestWarmTokensAreBounded(t *testing.T) {
 		t.Fatalf("%d slots", warm.Len())
 	}
 	for n := range 10 * minWarmTokens {
-		token := &warmToken{client: client, thumbprint: hashOf(fmt.Append(nil, n)), expires: r.clock.Now().Add(time.Duration(n))}
+		token := &warmToken{client: client, thumbprint: testpki.HashOf(fmt.Append(nil, n)), expires: r.clock.Now().Add(time.Duration(n))}
 		warm.put(token)
 		if warm.get(client, token.thumbprint) != token {
 			t.Fatal("the newest token is not kept")
@@ -231,7 +232,7 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 		if err := a.reserveAudience(test.audience, test.use); test.want == "" && err != nil {
 			t.Error(err)
 		} else if test.want != "" {
-			wantError(t, err, test.want)
+			testtool.WantError(t, err, test.want)
 		}
 	}
 }
@@ -240,7 +241,7 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 // caller sends in the header of the token is removed, in any spelling.
 func TestA10_AuthorizationIsRemoved(t *testing.T) {
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
-	key := writeTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
+	key := testtool.WriteTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	for _, test := range []struct {
 		name, directive, header string
 		leaf                    *testpki.Leaf
