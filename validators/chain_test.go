@@ -182,7 +182,7 @@ func TestOnlyTheLeafIdentifies_B5(t *testing.T) {
 	sameIssuer := testpki.MustSelfSigned(t, testpki.RawSubject(root.Cert.RawSubject))
 	mustNotVerify(t, pool, sameIssuer, "unknown authority", victim.Cert, sub.Cert, root.Cert)
 
-	// The victim's certificate is no CA, with whatever key it was issued.
+	// The victim's certificate is not a CA.
 	forged := testpki.MustIssue(t, &testpki.CA{Cert: victim.Cert, Key: victim.Key})
 	mustNotVerify(t, pool, forged, "not a CA", victim.Cert, sub.Cert)
 

@@ -8,8 +8,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestVerifyEnforcesConstraintsOfIntermediates: an e-mail constraint counts
-// wherever above the leaf it stands, and not for the CA that has it itself.
+// TestVerifyEnforcesConstraintsOfIntermediates tests that an email constraint counts
+// in any CA above the leaf, but not for the CA that has it.
 func TestVerifyEnforcesConstraintsOfIntermediates(t *testing.T) {
 	subject := func(name, address string) testpki.Option {
 		return testpki.Subject(pkix.Name{CommonName: name, ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidEmailAddress, Value: address}}})

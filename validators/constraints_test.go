@@ -99,7 +99,7 @@ func TestVerifyEnforcesOtherConstraints(t *testing.T) {
 		bad := testpki.MustIssue(t, ca, testpki.DNSNames("a.example.net"))
 		mustNotVerify(t, pool, bad, "not permitted", bad.Chain...)
 
-		// Go applies the e-mail constraint to alternative names only.
+		// Go applies the email constraint only to alternative names.
 		inSubject := testpki.MustIssue(t, ca, email("boss@example.net"))
 		mustNotVerify(t, pool, inSubject, "emailAddress", inSubject.Chain...)
 		inBoth := testpki.MustIssue(t, ca, email("boss@example.com"), testpki.Emails("boss@example.com"))
@@ -119,7 +119,7 @@ func FuzzNameConstraints(f *testing.F) {
 		if checkNameConstraints(ca) != nil {
 			return
 		}
-		// What is admitted parses, and has no directory name anywhere.
+		// An admitted extension parses and has no directory name.
 		var constraints nameConstraints
 		if _, err := asn1.Unmarshal(der, &constraints); err != nil {
 			t.Fatal(err)

@@ -74,7 +74,7 @@ func FuzzDNFromRaw(f *testing.F) {
 	})
 }
 
-// checkRoundTrip tests what holds for every name.
+// checkRoundTrip checks what is true for every name.
 func checkRoundTrip(t *testing.T, dn DN) {
 	t.Helper()
 	text := dn.String()
@@ -104,8 +104,8 @@ func checkRoundTrip(t *testing.T, dn DN) {
 	}
 }
 
-// checkReencoded tests that the string types which Go chooses for the same
-// values make the same name.
+// checkReencoded checks that the name is equal with the string types that Go chooses for
+// its values.
 func checkReencoded(t *testing.T, raw []byte, dn DN) {
 	t.Helper()
 	var sequence pkix.RDNSequence
@@ -129,9 +129,9 @@ func printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// independentReading lists the attributes of a name as encoding/asn1 reads it
-// for package pkix: with values as they are, and folded as coarsely as
-// Unicode can. Not ok are names with values that Go has no string for.
+// independentReading lists the attributes of a name as encoding/asn1 parses it for
+// package pkix, with their exact values and with values folded as coarsely as Unicode
+// can. ok is false for names with values that Go has no string for.
 func independentReading(raw []byte) (exact, folded []string, ok bool) {
 	var sequence pkix.RDNSequence
 	if _, err := asn1.Unmarshal(raw, &sequence); err != nil {

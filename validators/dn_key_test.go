@@ -6,12 +6,11 @@ import (
 	"testing"
 )
 
-// TestOpaqueValuesAreNotText_B8: a value that is no string is compared by its
-// encoding. That can be printable too, and then a string of the same octets is
-// still another value.
+// TestOpaqueValuesAreNotText_B8 tests that a value that is not a string is compared by
+// its encoding, and differs from a string with the same octets.
 func TestOpaqueValuesAreNotText_B8(t *testing.T) {
 	cn := attr("CN", "x").Type
-	// its tag is the letter a, and its length the exclamation mark
+	// its tag is the letter a, its length the exclamation mark
 	opaque := asn1.RawValue{Class: asn1.ClassApplication, Tag: 1, IsCompound: true, Bytes: []byte(strings.Repeat("x", '!'))}
 	text := "a!" + string(opaque.Bytes)
 	presented := mustPresent(t, rawName(encodedRDNSET{{Type: cn, Value: opaque}}))

@@ -123,7 +123,7 @@ func repeatRDN(r encodedRDNSET, n int) (rdns []encodedRDNSET) {
 	return rdns
 }
 
-// RFC 8705 §2.1 leaves the comparison to us; it has to be predictable.
+// RFC 8705 §2.1 leaves the comparison to the server; it must be predictable.
 func TestSubjectComparison_R4(t *testing.T) {
 	same := [][2]string{
 		{"Client", "cLIENT"}, {"a  b", " a b "}, {"Ärger", "ÄRGER"}, {"a\u0308", "Ä"}, {"ΣΊΣΥΦΟΣ", "Σίσυφος"}, {"Я", "я"}, {"Ⴀ", "ⴀ"}, {"ẞ", "ß"},
@@ -147,8 +147,8 @@ func TestSubjectComparison_R4(t *testing.T) {
 	}
 }
 
-// The comparison form has to be one form: folding or normalizing it again
-// changes nothing, for every character alone and with marks around it.
+// Folding or normalizing the comparison form again must change nothing, for every
+// character alone and with marks around it.
 func TestDNFoldIsStable(t *testing.T) {
 	const endOfLetters = 0x32000 // beyond are only tags, variation selectors and private use
 	for r := rune(utf8.RuneSelf); r < endOfLetters; r++ {

@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// What OpenSSL prints of the certificates it makes is either the name itself,
-// in the form of RFC 2253, or an error that tells how to write the name.
+// What OpenSSL prints is either the name, in the form of RFC 2253, or refused with an
+// error that says how to write the name.
 func TestDNOfOpenSSL(t *testing.T) {
 	testtool.Path(t, "openssl")
 	if version := openssl(t, "version"); !strings.HasPrefix(version, "OpenSSL ") || strings.HasPrefix(version, "OpenSSL 1.") {
@@ -59,8 +59,8 @@ func TestDNOfOpenSSL(t *testing.T) {
 	}
 }
 
-// opensslSubject makes a certificate and returns its RawSubject and what
-// "openssl x509 -subject" prints of it with each -nameopt.
+// opensslSubject creates a certificate, and returns its RawSubject and what "openssl
+// x509 -subject" prints with each -nameopt.
 func opensslSubject(t *testing.T, subj string) (raw []byte, printed map[string]string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "cert.pem")

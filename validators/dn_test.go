@@ -17,7 +17,7 @@ import (
 	"unicode/utf8"
 )
 
-// attr is an attribute of a UTF8String value.
+// attr returns an attribute with a UTF8String value.
 func attr(name, text string) encodedAttribute {
 	return attrOf(name, asn1.TagUTF8String, text)
 }
@@ -30,7 +30,7 @@ func attrOf(name string, tag int, octets string) encodedAttribute {
 	return encodedAttribute{Type: oid, Value: asn1.RawValue{Tag: tag, Bytes: []byte(octets)}}
 }
 
-// rawName is the DER of a name; each argument is an RDN, in encoded order.
+// rawName returns the DER of a name; each argument is an RDN, in encoded order.
 func rawName(rdns ...encodedRDNSET) []byte {
 	raw, err := asn1.Marshal(rdns)
 	if err != nil {
@@ -57,7 +57,7 @@ func mustDeclare(t testing.TB, s string) DN {
 	return dn
 }
 
-// issuedSubject is the RawSubject of a real certificate.
+// issuedSubject returns the RawSubject of a real certificate.
 func issuedSubject(t testing.TB, template *x509.Certificate) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -77,7 +77,7 @@ func issuedSubject(t testing.TB, template *x509.Certificate) []byte {
 	return cert.RawSubject
 }
 
-// threeRDNs is O, OU, CN in encoded order.
+// threeRDNs returns O, OU, CN in encoded order.
 func threeRDNs() []byte {
 	return rawName(encodedRDNSET{attr("O", "company")}, encodedRDNSET{attr("OU", "production")}, encodedRDNSET{attr("CN", "client")})
 }
@@ -100,8 +100,7 @@ func TestDNOfIdentityServerDocumentation(t *testing.T) {
 	}
 }
 
-// Every string is a way to declare the name of the first column, which is in
-// the form of String.
+// Every string declares the name in the first column, which is in the form of String.
 func TestDNDeclaredForms(t *testing.T) {
 	forms := []struct {
 		canonical string
@@ -149,7 +148,7 @@ func TestDNDeclaredForms(t *testing.T) {
 	}
 }
 
-// The error of each declared string has to have these words.
+// The error for each declared string must contain these words.
 func TestDNDeclaredErrors(t *testing.T) {
 	for s, want := range map[string][]string{
 		"":                                       {"empty", "variable"},

@@ -22,7 +22,7 @@ func envoyHash(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// envoyElement is what Envoy writes about its client, with all details.
+// envoyElement returns what Envoy writes about its client, with all details.
 func envoyElement(leaf *x509.Certificate, presented ...*x509.Certificate) string {
 	element := "By=spiffe://mesh.example/proxy;Hash=" + envoyHash(leaf) + `;Cert="` + envoyEscape(toPEM(leaf)) + `"`
 	if len(presented) > 0 {
@@ -37,7 +37,7 @@ func envoyElement(leaf *x509.Certificate, presented ...*x509.Certificate) string
 	return element
 }
 
-// sanTexts returns the URI and DNS names as they stand in the certificate.
+// sanTexts returns the URI and DNS names of a certificate, unchanged.
 func sanTexts(cert *x509.Certificate) (uris, dns []string) {
 	var names []asn1.RawValue
 	if _, err := asn1.Unmarshal(extension(cert, oidSubjectAltName), &names); err != nil {
@@ -137,7 +137,7 @@ func TestForwardEnvoyMalformed(t *testing.T) {
 	mustForward(t, ForwardEnvoy, envoy(strings.Repeat("By=a,", maxXFCCElements-1)+cert), nil, leaf)
 }
 
-// In an APPEND list the first elements are what the proxy's client sent.
+// In an APPEND list, the proxy's client sent the first elements.
 func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
 	for _, sent := range []string{
@@ -149,10 +149,10 @@ func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 		`Subject="CN=a"`,
 	} {
 		mustForward(t, ForwardEnvoy, envoy(sent, envoyElement(own)), nil, own)
-		// The proxy was not told to add the certificate.
+		// The proxy is not configured to add the certificate.
 		mustNotForward(t, ForwardEnvoy, envoy(sent, "By=b;Hash="+envoyHash(own)), nil, "has no Cert")
 	}
-	// Text that is meant to swallow what the proxy appends.
+	// Text that tries to swallow what the proxy appends.
 	for _, sent := range []string{
 		`Subject="`, `Subject="\`, `Subject="\\`, `Cert="` + envoyEscape(toPEM(victim)), `Cert="` + envoyEscape(toPEM(victim)) + `";Subject="`,
 		`Cert="` + envoyEscape(toPEM(victim)) + `";Subject=`, envoyElement(victim) + `;X="`, `"`, `X=`, `\`, ``, `X="";`,
@@ -162,13 +162,13 @@ func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 			t.Errorf("%q before the proxy's element makes another certificate the client's", sent)
 		}
 	}
-	// What cannot be read in an earlier element could be the proxy's own.
+	// An invalid earlier element could be the proxy's own.
 	for _, sent := range []string{`Cert="x"`, `Cert=;Hash=`, `URI=spiffe://mesh.example/victim`, `DNS=victim.example`, envoyElement(victim) + ";Cert="} {
 		mustNotForward(t, ForwardEnvoy, envoy(sent, envoyElement(own)), nil, "")
 	}
 }
 
-// Two lines: a proxy that adds its own does not vouch for the other.
+// A proxy that adds a second line does not vouch for the first.
 func TestSecondForwardedHeaderIsRefused_A9(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
 	for _, f := range forwardFormats {
@@ -183,7 +183,7 @@ func TestSecondForwardedHeaderIsRefused_A9(t *testing.T) {
 	}
 }
 
-// Envoy does not quote names, so the names of a certificate can hold elements.
+// Envoy does not quote names, so the names of a certificate can contain elements.
 func TestEnvoyNamesCannotAddElements_A9(t *testing.T) {
 	victim := testpki.MustSelfSigned(t).Cert
 	forged := `Cert=` + envoyEscape(toPEM(victim))
@@ -218,18 +218,18 @@ func TestEnvoyNamesCannotAddElements_A9(t *testing.T) {
 			mustNotForward(t, ForwardEnvoy, envoy(envoyElement(own, own)), nil, "")
 			mustNotForward(t, ForwardEnvoy, envoy(envoyElement(victim), envoyElement(own)), nil, "")
 
-			// A proxy that adds names and no certificate shows nothing of the
-			// certificate that does it.
+			// A proxy that adds names but no certificate hides the certificate
+			// that does so.
 			bare := envoyElement(own)
 			start, end := strings.Index(bare, ";Cert="), strings.Index(bare, ";Subject=")
 			mustNotForward(t, ForwardEnvoy, envoy(bare[:start]+bare[end:]), nil, "")
 
-			// Without names in the header, they can do nothing.
+			// Without names in the header, they have no effect.
 			mustForward(t, ForwardEnvoy, envoy(bare[:end]), nil, own)
 		})
 	}
 
-	// Nor can they in a key that Envoy may have one day.
+	// The same for a key that Envoy may add in the future.
 	own := testpki.MustSelfSigned(t, san(1, "a,"+forged)).Cert
 	mustNotForward(t, ForwardEnvoy, envoy(`Cert="`+envoyEscape(toPEM(own))+`";Email=a,`+forged), nil, "subject alternative name with a comma")
 }

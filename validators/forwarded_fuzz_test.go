@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// fuzzForward parses and checks what holds for every format.
+// fuzzForward parses, and checks what is true for every format.
 func fuzzForward(t *testing.T, f ForwardFormat, values, chainValues []string) []*x509.Certificate {
 	t.Helper()
 	certs, err := f.Parse(values, chainValues)
@@ -40,7 +40,7 @@ func without(s, cutset string) string {
 	}, s)
 }
 
-// pemContent is the base64 of PEM text, its certificates one after another.
+// pemContent returns the base64 of all certificates in PEM text.
 func pemContent(text string) string {
 	text = strings.NewReplacer(pemCertificateBegin, "", pemCertificateEnd, "").Replace(text)
 	return without(text, " \t\r\n")
@@ -54,7 +54,7 @@ func allBase64(certs []*x509.Certificate) string {
 	return out.String()
 }
 
-// addForwarded gives the fuzzer what each proxy sends.
+// addForwarded adds what each proxy sends to the corpus.
 func addForwarded(f *testing.F, add func(value string)) {
 	for _, cert := range []*x509.Certificate{
 		testpki.MustSelfSigned(f).Cert,
@@ -147,7 +147,7 @@ func FuzzForwardedEnvoy(f *testing.F) {
 	})
 	own := testpki.MustSelfSigned(f).Cert
 	f.Fuzz(func(t *testing.T, value string) {
-		// Whatever a client sends, the element after it is what counts.
+		// The element after what a client sends is the one that counts.
 		appended := value + "," + envoyElement(own)
 		if certs := fuzzForward(t, ForwardEnvoy, []string{appended}, nil); certs != nil && !certs[0].Equal(own) {
 			t.Fatalf("%q before the proxy's element makes another certificate the client's", value)
@@ -166,7 +166,7 @@ func FuzzForwardedEnvoy(f *testing.F) {
 				t.Fatalf("%q before an element without Cert: %d certificates", value, len(after))
 			}
 		}
-		// The certificates are in the value, whatever else is.
+		// The certificates are in the value.
 		text := percentEncoded.ReplaceAllStringFunc(value, func(octet string) string {
 			decoded, _ := url.PathUnescape(octet)
 			return decoded

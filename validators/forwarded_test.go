@@ -22,8 +22,8 @@ func toPEM(certs ...*x509.Certificate) string {
 	return out.String()
 }
 
-// nginxEscape escapes as nginx does for $ssl_client_escaped_cert: everything
-// but letters, digits and - . _ ~.
+// nginxEscape escapes as nginx does for $ssl_client_escaped_cert: everything except
+// letters, digits and - . _ ~.
 func nginxEscape(text string) string {
 	return strings.ReplaceAll(url.QueryEscape(text), "+", "%20")
 }
@@ -82,7 +82,7 @@ func mustNotForward(t *testing.T, f ForwardFormat, values, chainValues []string,
 	checkForwardError(t, err)
 }
 
-// checkForwardError is what any error of Parse must be like.
+// checkForwardError checks what is true for every error of Parse.
 func checkForwardError(t *testing.T, err error) {
 	t.Helper()
 	text := err.Error()
@@ -190,7 +190,7 @@ func TestForwardedSizeIsBounded(t *testing.T) {
 		mustNotForward(t, f, []string{values[0][:len(values[0])/2]}, nil, "")
 	}
 	mustNotForward(t, ForwardRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
-	// Large certificates are none of this package's business.
+	// The size of a certificate is not limited here.
 	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
 	for _, f := range forwardFormats {
 		values, chainValues := forward(f, big)
@@ -328,7 +328,7 @@ func TestForwardPEMMalformed(t *testing.T) {
 		{strings.Replace(text, "\n", "\n ", 1), "not base64"},
 		{pemCertificateBegin + pemCertificateEnd, "invalid certificate"},
 		{" \r\n", "white space"},
-		// encoding/pem would skip the first and answer with the second.
+		// encoding/pem would skip the first and return the second.
 		{pemCertificateBegin + "\n!!!!\n" + pemCertificateEnd + "\n" + text, "not base64"},
 		{pemCertificateBegin + "\n" + text, "not base64"},
 		{strings.TrimSuffix(other, "-\n") + "\n" + text, "not base64"},

@@ -11,9 +11,9 @@ import (
 )
 
 // hostileChain is what a stranger presents to make verification expensive: a
-// leaf and n CA certificates of his own, all with P-521 keys, all named like
-// the given CA and claiming to be issued by it, so that every one of them may
-// be the issuer of every other and of the leaf. From the 16th on they repeat.
+// leaf and n CA certificates of their own, all with P-521 keys, with the name of the
+// given CA, and claiming to be issued by it, so that each of them may be the issuer
+// of every other and of the leaf. They repeat after the 16th.
 func hostileChain(tb testpki.TB, ca *testpki.CA, n int) (*testpki.Leaf, []*x509.Certificate) {
 	tb.Helper()
 	named, p521 := testpki.RawSubject(ca.Cert.RawSubject), testpki.WithKeyType(testpki.P521)
@@ -29,10 +29,10 @@ func hostileChain(tb testpki.TB, ca *testpki.CA, n int) (*testpki.Leaf, []*x509.
 	return testpki.MustIssue(tb, fake, p521), presented
 }
 
-// work is what a TrustPool asked of x509.
+// work is what a TrustPool has asked x509 to do.
 type work struct {
 	calls int
-	// keys are the certificates whose keys could have checked a signature.
+	// keys are the certificates whose keys could have verified a signature.
 	keys []*x509.CertPool
 }
 
@@ -48,7 +48,7 @@ func watch(pool *TrustPool) *work {
 	return w
 }
 
-// only reports whether no key but those of the given CAs could have been used.
+// only reports whether no keys but those of the given CAs could have been used.
 func (w *work) only(cas ...*testpki.CA) bool {
 	return !slices.ContainsFunc(w.keys, func(keys *x509.CertPool) bool {
 		all := keys.Clone()
@@ -77,7 +77,7 @@ func TestVerifyHostileIntermediatesCostNothing(t *testing.T) {
 		t.Error("a stranger's certificate is remembered")
 	}
 
-	// A good chain is found if it is among the first, and only then.
+	// A good chain is found only among the first certificates.
 	sub := testpki.MustIntermediate(t, root)
 	good := testpki.MustIssue(t, sub)
 	mustVerify(t, pool, good, append(slices.Clone(presented[:7]), sub.Cert)...)
@@ -131,8 +131,8 @@ func TestVerifyReadsNoStrangersNameConstraints(t *testing.T) {
 }
 
 func TestVerifyTriesAreBounded(t *testing.T) {
-	// The worst there is: every intermediate has the name of every other's
-	// issuer, and in each round only one of them verifies.
+	// The worst case: every intermediate has the name of every other's issuer, and
+	// only one verifies in each round.
 	ca := testpki.MustCA(t)
 	root := ca
 	var presented []*x509.Certificate
@@ -176,7 +176,7 @@ func TestVerifyPlainCaseWorksOnce(t *testing.T) {
 		if work.calls != test.calls {
 			t.Errorf("%d: %d verifications, want %d", i, work.calls, test.calls)
 		}
-		// Not the root's: as an intermediate it would check sub twice.
+		// Not the root's: as an intermediate it would verify sub twice.
 		if !work.only(sub) {
 			t.Errorf("%d: another key than that of the intermediate was at hand", i)
 		}
@@ -209,8 +209,8 @@ func TestVerifyRemembersNoVariants(t *testing.T) {
 		t.Errorf("%d intermediates remembered, want one", n)
 	}
 
-	// One with a signature that is not its issuer's does not stand in for the
-	// known one, whether it comes first or alone.
+	// One with an invalid signature does not replace the known one, whether it comes
+	// first or alone.
 	tampered := slices.Clone(sub.Cert.Raw)
 	tampered[len(tampered)-1] ^= 1
 	forged, err := x509.ParseCertificate(tampered)

@@ -30,7 +30,7 @@ func wantRefusal(t *testing.T, got *Refusal, reason Reason, why string) {
 
 func TestCAsAndServersPassOnlyAsPins_B6(t *testing.T) {
 	root := testpki.MustCA(t)
-	// What `openssl req -x509` makes: a CA without any key usage.
+	// `openssl req -x509` creates a CA without key usage.
 	pinned := testpki.MustSelfSigned(t, testpki.IsCA(true), testpki.KeyUsage(0), testpki.NoEKU()).Cert
 	wantRefusal(t, CheckLeaf(pinned), "", "")
 	wantRefusal(t, CheckPKILeaf(pinned), CertificateUnsuitable, "CA:TRUE")
@@ -41,8 +41,8 @@ func TestCAsAndServersPassOnlyAsPins_B6(t *testing.T) {
 	signer := testpki.MustIssue(t, root, testpki.KeyUsage(x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature)).Cert
 	wantRefusal(t, CheckPKILeaf(signer), CertificateUnsuitable, "keyCertSign")
 
-	// No extensions at all is any purpose (RFC 5280 §4.2.1.12), nor need there
-	// be a name.
+	// Without extensions a certificate is for any purpose (RFC 5280 §4.2.1.12), and a
+	// name is not required.
 	bare := testpki.MustIssue(t, root, testpki.Subject(pkix.Name{}), testpki.KeyUsage(0), testpki.NoEKU(), testpki.NoBasicConstraints()).Cert
 	wantRefusal(t, CheckLeaf(bare), "", "")
 	wantRefusal(t, CheckPKILeaf(bare), "", "")

@@ -49,7 +49,7 @@ func TestChainDepth_R24(t *testing.T) {
 }
 
 func TestKeyUsage_R24(t *testing.T) {
-	// digitalSignature is the first bit; nothing set is a key usage too.
+	// digitalSignature is the first bit; a key usage may have no bits.
 	noBits := testpki.Extension(pkix.Extension{Id: oidKeyUsage, Critical: true, Value: []byte{0x03, 0x01, 0x00}})
 	for name, test := range map[string]struct {
 		opt testpki.Option
@@ -181,7 +181,7 @@ func TestEmbeddedNULInNames_R24(t *testing.T) {
 	pool := NewTrustPool(root.Pool())
 	leaf := testpki.MustIssue(t, fake, testpki.CommonName("client\x00.evil"))
 	mustNotVerify(t, pool, leaf, "unknown authority", fake.Cert)
-	// Signed with the right key, but under a name that only begins like it.
+	// Signed with the right key, but with a name that only begins like it.
 	misnamed := testpki.MustIntermediate(t, root, testpki.CommonName("Sub\x00.evil"))
 	honest := testpki.MustIntermediate(t, root, testpki.CommonName("Sub"), testpki.Key(misnamed.Key))
 	mustNotVerify(t, pool, testpki.MustIssue(t, misnamed), "unknown authority", honest.Cert)

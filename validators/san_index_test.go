@@ -104,7 +104,7 @@ func TestIndexYieldsEveryValue(t *testing.T) {
 		}
 	}
 
-	// Whoever has seen enough stops, wherever that is.
+	// A caller can stop at any point.
 	p, err := NamesOf(leaf)
 	if err != nil {
 		t.Fatal(err)

@@ -14,13 +14,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// san is a name of a certificate with the octets given.
+// san returns a name with the given octets.
 func san(kind NameKind, octets string) asn1.RawValue {
 	tag := map[NameKind]int{NameEmail: 1, NameDNS: 2, NameURI: 6, NameIP: 7}[kind]
 	return general(tag, false, []byte(octets))
 }
 
-// sanLeaf is a certificate of nothing but names, as no parser has seen it.
+// sanLeaf returns an unparsed certificate with only names.
 func sanLeaf(t testing.TB, names ...asn1.RawValue) *x509.Certificate {
 	t.Helper()
 	der, err := asn1.Marshal(names)
@@ -34,7 +34,7 @@ func leafOfExtension(der []byte) *x509.Certificate {
 	return &x509.Certificate{Extensions: []pkix.Extension{{Id: oidSubjectAltName, Value: der}}}
 }
 
-// indexOf has the name's place in the arguments for a value.
+// indexOf returns an index with the position in the arguments as value.
 func indexOf(t testing.TB, kind NameKind, declared ...string) *NameIndex[int] {
 	t.Helper()
 	var ix NameIndex[int]
@@ -44,7 +44,7 @@ func indexOf(t testing.TB, kind NameKind, declared ...string) *NameIndex[int] {
 	return &ix
 }
 
-// lookup returns "value matched" of all that is found, sorted.
+// lookup returns "value matched" for every match, sorted.
 func lookup[V any](t testing.TB, ix *NameIndex[V], leaf *x509.Certificate) []string {
 	t.Helper()
 	p, err := NamesOf(leaf)
@@ -95,7 +95,7 @@ func TestNamesMatchOnlyTheirOwnKind_B7_R5(t *testing.T) {
 				t.Errorf("%s %s presented as %s is found as %v", kind, declared[kind], presented, got)
 			}
 		}
-		// The kinds that nobody can declare.
+		// Kinds that cannot be declared.
 		for _, tag := range []int{0, 3, 4, 5, 8} {
 			wantLookup(t, ix, sanLeaf(t, general(tag, false, []byte(octets[kind]))))
 			wantLookup(t, ix, sanLeaf(t, general(tag, true, []byte(octets[kind]))))
@@ -214,7 +214,7 @@ func TestNamesOfUnmatchableExtensions(t *testing.T) {
 			t.Errorf("%s: %d names, error %v", name, len(p.names), err)
 		}
 	}
-	// An empty extension has no names, nor has a certificate without it.
+	// An empty extension has no names, and neither has a certificate without it.
 	wantLookup(t, ix, leafOfExtension([]byte{0x30, 0}))
 	wantLookup(t, ix, &x509.Certificate{})
 }
@@ -258,7 +258,7 @@ func TestSVID_B12(t *testing.T) {
 			}
 		})
 	}
-	// What x509 would not parse, or not see.
+	// Certificates that x509 does not parse, or parses without the names.
 	for _, octets := range []string{id + "\x00", "spiffe://prod.example\x00.evil.example/a", "SPIFFE://prod.example/a", "spiffe://\xff/a", "spiffe://" + strings.Repeat("\x01", 300) + "/a"} {
 		domain, refusal := IsSVID(sanLeaf(t, san(NameURI, octets)))
 		if domain != "" {
@@ -272,8 +272,8 @@ func TestSVID_B12(t *testing.T) {
 	wantRefusal(t, refusal, CertificateUnsuitable, "2 URIs")
 }
 
-// FuzzNamesOf tests that hostile extensions do no harm, and that each name
-// which comes out of one is what ParseName makes of the same text.
+// FuzzNamesOf tests that hostile extensions do no harm, and that ParseName returns the
+// same name for the text of each name.
 func FuzzNamesOf(f *testing.F) {
 	for _, names := range [][]asn1.RawValue{
 		{san(NameDNS, "A.example.com"), san(NameURI, "SPIFFE://Example.com/a/b"), san(NameIP, "\x7f\x00\x00\x01"), san(NameEmail, "A@B.test")},

@@ -15,7 +15,7 @@ func mustName(t testing.TB, kind NameKind, s string) Name {
 	return n
 }
 
-// testParse reads each value, and wants the canonical spelling for an answer.
+// testParse parses each name, and wants its canonical spelling.
 func testParse(t *testing.T, kind NameKind, want map[string]string) {
 	t.Helper()
 	for s, canonical := range want {
@@ -33,7 +33,7 @@ func testParse(t *testing.T, kind NameKind, want map[string]string) {
 	}
 }
 
-// testParseError wants an error that says so.
+// testParseError wants an error with this text.
 func testParseError(t *testing.T, kind NameKind, want map[string]string) {
 	t.Helper()
 	for s, why := range want {
@@ -201,8 +201,8 @@ func TestTrustDomain(t *testing.T) {
 	}
 }
 
-// FuzzParseName tests that what can be declared is read back as the same name,
-// and that a certificate exists which it fits.
+// FuzzParseName tests that a declared name is parsed to the same name again, and that a
+// certificate exists that it matches.
 func FuzzParseName(f *testing.F) {
 	f.Add(uint8(0), "*.Bücher.example")
 	f.Add(uint8(1), "spiffe://prod.example/ns/*/sa/**")

@@ -18,7 +18,7 @@ const (
 	sha256Hex = "c29db0da80cf74dbd0d8e1d8ab0b9b3a3f7dfb5dc8fb9aa34d8ac9b1c0e0a5fb"
 )
 
-// groups puts a separator after every two digits, or any other number.
+// groups puts a separator after every n digits.
 func groups(digits, separator string, n int) string {
 	var out []string
 	for len(digits) > n {

@@ -132,7 +132,7 @@ func TestURIWildcards(t *testing.T) {
 				"https://example.com/" + strings.Repeat("a/", 64) + "a", "https://example.com/" + strings.Repeat("a", maxURIBytes),
 			},
 		},
-		// Without a wildcard, each byte counts, and nothing but bytes.
+		// Without a wildcard, only the bytes count.
 		"https://Me@example.com:8443/a/../%2f?b#c": {
 			[]string{"https://Me@example.com:8443/a/../%2f?b#c", "HTTPS://Me@EXAMPLE.com:8443/a/../%2f?b#c"},
 			[]string{
@@ -167,7 +167,7 @@ func TestURIWildcards(t *testing.T) {
 	}
 }
 
-// simpleMatch is an independent reading of the rules.
+// simpleMatch is an independent implementation of the rules.
 func simpleMatch(pattern, uri string) bool {
 	if !strings.Contains(pattern, "*") {
 		return pattern == uri
@@ -188,7 +188,7 @@ func simpleMatch(pattern, uri string) bool {
 	return regexp.MustCompile(`^` + expression + `$`).MatchString(uri)
 }
 
-// witness returns a path that fits both patterns if any does.
+// witness returns a path that matches both patterns, if there is one.
 func witness(p, q []string) string {
 	at := func(pattern []string, i int) string {
 		if last := len(pattern) - 1; i >= last && pattern[last] == "**" {

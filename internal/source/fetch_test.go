@@ -81,7 +81,7 @@ func TestFetcher(t *testing.T) {
 	mux.Handle("/down", http.RedirectHandler(plain.URL+"/a", http.StatusFound))
 	secure, transport := server(t, mux)
 
-	// What is on loopback is never asked of a proxy, so this cannot be seen.
+	// Go never uses a proxy for loopback, so look at the setting.
 	if NewFetcher(nil).client.Transport.(*http.Transport).Proxy != nil {
 		t.Error("a proxy may be asked")
 	}

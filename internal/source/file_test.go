@@ -10,7 +10,7 @@ import (
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// watched is a file, its clock and what the last look should find.
+// watched is a watched file with a clock.
 type watched struct {
 	*File
 	t   *testing.T
@@ -24,7 +24,7 @@ func watch(t *testing.T, text string) *watched {
 	return w
 }
 
-// write writes into the file in place, at the time of the clock.
+// write overwrites the file in place, at the time of the clock.
 func (w *watched) write(text string) {
 	w.t.Helper()
 	if err := os.WriteFile(w.Path(), []byte(text), 0o600); err != nil {
@@ -35,7 +35,7 @@ func (w *watched) write(text string) {
 	}
 }
 
-// look looks after a while; want "" is for no change.
+// look looks at the file after a while; want "" means no change.
 func (w *watched) look(after time.Duration, want string) {
 	w.t.Helper()
 	w.now = w.now.Add(after)

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestFileThatBecomesAPipeIsRefused: a pipe that takes the place of the file after the
-// look at it is not waited for.
+// A pipe that replaces the file after it was looked at must not block.
 func TestFileThatBecomesAPipeIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

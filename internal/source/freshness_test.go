@@ -40,8 +40,7 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
-// FuzzFreshness: whatever a server says, it is no negative time and none that
-// could overflow.
+// FuzzFreshness tests that no header leads to a time that is negative or overflows.
 func FuzzFreshness(f *testing.F) {
 	f.Add("max-age=600", "60", "", "")
 	f.Add(`max-age="1", no-store`, "", "", "")

@@ -58,7 +58,7 @@ func (p *page) another() *URL {
 	return u
 }
 
-// refresh fetches, and tells in how long that is to be done again.
+// refresh fetches, and returns the time until the next fetch.
 func (p *page) refresh(content string, changed bool, want string) time.Duration {
 	p.t.Helper()
 	got, gotChanged, err := p.Refresh(p.t.Context())
@@ -97,8 +97,8 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// TestURLHonorsTheServersFreshness: what the server says of how long the document may
-// be kept counts within bounds.
+// TestURLHonorsTheServersFreshness tests that the server decides, within bounds, how
+// long the document is kept.
 func TestURLHonorsTheServersFreshness(t *testing.T) {
 	p := newPage(t, nil)
 	for said, want := range map[string]time.Duration{
@@ -122,8 +122,8 @@ func TestURLJitter(t *testing.T) {
 	p.wantDue(p.refresh("one", false, "500"), 4500*time.Millisecond)
 }
 
-// TestURLKeepsItsCopyOnFailure: nothing that goes wrong makes the copy go away, and the
-// pause between two attempts grows up to a bound.
+// TestURLKeepsItsCopyOnFailure tests that no failure loses the copy, and that the pause
+// between two attempts grows up to a bound.
 func TestURLKeepsItsCopyOnFailure(t *testing.T) {
 	refused := ""
 	p := newPage(t, func(c *URLConfig) {
@@ -186,7 +186,7 @@ func TestURLAskSoon(t *testing.T) {
 	}
 }
 
-// TestURLFetchesOnceAtATime: however many want the document, it is fetched once.
+// TestURLFetchesOnceAtATime tests that concurrent calls share one fetch.
 func TestURLFetchesOnceAtATime(t *testing.T) {
 	synctest.Test(t, testURLOneFlight)
 }
@@ -295,8 +295,8 @@ func TestNewURL(t *testing.T) {
 	}
 }
 
-// TestURLFetchThatPanicsIsAFailure: what a server sends ends nothing, whatever it does to those
-// who read it, and the copy stays.
+// TestURLFetchThatPanicsIsAFailure tests that a panic while reading a document is an
+// error, and the copy stays.
 func TestURLFetchThatPanicsIsAFailure(t *testing.T) {
 	p := newPage(t, func(config *URLConfig) {
 		config.Accept = func(content []byte) error {

@@ -1,4 +1,4 @@
-// Package strictjson refuses what encoding/json lets pass in silence.
+// Package strictjson refuses JSON that encoding/json accepts silently.
 package strictjson
 
 import (

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// MustHugeRSA returns a certificate that says it is its own issuer, with an RSA
-// key of so many bits, the largest exponent and a signature as long as that. To
-// check a signature with such a key of a megabyte takes hours. Nobody has the
+// MustHugeRSA returns a certificate that claims to be its own issuer, with an RSA key
+// of that many bits, the largest exponent and a signature of the same length.
+// Verifying a signature with such a key of a megabyte takes hours. Nobody has the
 // private key.
 func MustHugeRSA(tb TB, bits int) *x509.Certificate {
 	tb.Helper()

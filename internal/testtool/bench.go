@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// CPUTime returns the CPU time that this process has spent so far, in user mode
-// and in the system.
+// CPUTime returns the CPU time that this process has spent so far, in user and system
+// mode.
 func CPUTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -36,7 +36,7 @@ func Measure(b *testing.B, operation func(i int)) {
 // Contender is one of several ways to do the same thing.
 type Contender struct {
 	Name string
-	// Turn does it some times and returns the CPU time of one.
+	// Turn does it several times and returns the CPU time for one.
 	Turn func() time.Duration
 }
 
@@ -58,10 +58,10 @@ func Repeated(b *testing.B, name string, operation func(i int)) Contender {
 	return Contender{name, func() time.Duration { return turn(times) / time.Duration(times) }}
 }
 
-// Compare lets the contenders take turns, in random order so that what else
-// goes on in the machine hits all of them alike. One iteration is a round of so
-// many turns each. Reported is the median over the rounds of the CPU time of
-// each Contender, and of the ratio of the first to each of the others.
+// Compare lets the contenders take turns, in random order, so that other load on the
+// machine affects all of them equally. One iteration is a round of that many turns
+// each. Compare reports the median over the rounds of the CPU time of each contender,
+// and of the ratio of the first to each of the others.
 func Compare(b *testing.B, turns int, contenders ...Contender) {
 	spent := make([][]float64, len(contenders))
 	ratios := make([][]float64, len(contenders))

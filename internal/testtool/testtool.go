@@ -1,5 +1,5 @@
-// Package testtool finds the programs of the machine that tests are held
-// against.
+// Package testtool has helpers for tests: it finds the programs that tests need, and
+// measures CPU time.
 package testtool
 
 import (
@@ -7,19 +7,18 @@ import (
 	"os/exec"
 )
 
-// Required is the environment variable that, set to 1, makes a test fail where
-// it would be skipped for want of a program: where they are all to be there,
-// such a skip would go unnoticed.
+// Required is the environment variable that, set to 1, makes a test fail instead of
+// being skipped because a program is missing.
 const Required = "MTLS_TEST_REQUIRE_TOOLS"
 
-// TB is what of [testing.TB] this package needs.
+// TB is the part of [testing.TB] that this package needs.
 type TB interface {
 	Helper()
 	Fatalf(format string, args ...any)
 	Skipf(format string, args ...any)
 }
 
-// Path returns where a program is, and skips the test when it is nowhere.
+// Path returns the path of a program, and skips the test if it is not installed.
 func Path(tb TB, program string) string {
 	tb.Helper()
 	path, err := exec.LookPath(program)
@@ -29,7 +28,7 @@ func Path(tb TB, program string) string {
 	return path
 }
 
-// Missing skips the test for want of something of the machine.
+// Missing skips the test because the machine lacks something.
 func Missing(tb TB, format string, args ...any) {
 	tb.Helper()
 	if os.Getenv(Required) == "1" {

@@ -41,7 +41,7 @@ func TestCheckerCombinesSources(t *testing.T) {
 	for name, test := range map[string]struct {
 		crls func(*pki) *CRLSet // nil: not a source
 		ocsp func(*pki)         // nil: not a source
-		// refuse and allow are the outcomes for the two ways of on_unavailable.
+		// refuse and allow are the outcomes with either value of on_unavailable.
 		refuse, allow validators.Reason
 		why           string
 	}{
@@ -138,7 +138,7 @@ func TestChainThatIsNotVerifiedIsRefused_D8(t *testing.T) {
 	})
 }
 
-// No address of a certificate is asked, whether or not its chain has verified.
+// No address in a certificate is asked, whether or not its chain has verified.
 func TestAddressesInCertificatesAreNotAsked_C5(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		leaf := p.issue(testpki.Template(func(c *x509.Certificate) {

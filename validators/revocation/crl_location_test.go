@@ -11,15 +11,15 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// look looks at the files after a while, and returns the state of the first.
+// look polls the files after a while, and returns the state of the first.
 func (w *crlWorld) look(after time.Duration) CRLState {
 	w.now = w.now.Add(after)
 	w.PollFiles()
 	return w.States()[0]
 }
 
-// What is still being written is not shouted about, and a file that is readable
-// and has not changed is fresh.
+// A file that is still being written is not reported, and one that has not changed
+// counts as loaded.
 func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 	ca := testpki.MustCA(t)
 	good, next := makeCRL(t, ca, now), makeCRL(t, ca, now, crlNumber(2))
@@ -74,7 +74,7 @@ func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 	}
 }
 
-// What has been verified, and what has not, counts in the next configuration.
+// Verified and unverified CRLs count in the next configuration.
 func TestCRLSourceTakesOverVerifiedAndUnverified(t *testing.T) {
 	ca, forger := testpki.MustCA(t), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
@@ -100,7 +100,7 @@ func TestCRLSourceTakesOverVerifiedAndUnverified(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 }
 
-// A shorter refresh counts for what was fetched before it.
+// A shorter refresh applies to CRLs that were fetched before it.
 func TestCRLSourceShorterRefresh(t *testing.T) {
 	ca := testpki.MustCA(t)
 	for name, test := range map[string]struct{ refresh, age, want time.Duration }{
@@ -127,7 +127,7 @@ func TestCRLSourceShorterRefresh(t *testing.T) {
 	}
 }
 
-// The end of a CRL that anybody may have made is not what operators are told.
+// The nextUpdate of a CRL that may be forged is not reported.
 func TestCRLStatesShowNextUpdateOfVerifiedCRLs(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert

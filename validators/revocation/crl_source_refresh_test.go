@@ -95,7 +95,6 @@ func TestCRLSourceTakesOver(t *testing.T) {
 	w.expect(leaf, ca.Cert, true, true)
 }
 
-// TestCRLFetchThatPanicsIsAFailure: a CRL that cannot be read without a panic is none.
 func TestCRLFetchThatPanicsIsAFailure(t *testing.T) {
 	w := newCRLWorld(t, func(config *CRLConfig) {
 		config.Fetch = func(context.Context, string) ([]byte, error) { panic("index out of range") }

@@ -18,7 +18,7 @@ import (
 
 const crlURL = "http://ca.example/crl"
 
-// crlWorld is a source of CRLs with a clock, and what there is to be fetched.
+// crlWorld is a CRLSource with a clock, a directory and a web.
 type crlWorld struct {
 	*CRLSource
 	t   *testing.T
@@ -87,10 +87,10 @@ func (w *crlWorld) write(name string, content []byte) {
 	}
 }
 
-// silence is the expectation of no report.
+// silence expects no report.
 const silence = "no report"
 
-// refresh refreshes after a while, and expects the reports to have this.
+// refresh refreshes after a while, and expects reports that contain want.
 func (w *crlWorld) refresh(after time.Duration, want string) {
 	w.t.Helper()
 	w.now, w.reports = w.now.Add(after), nil
@@ -101,7 +101,7 @@ func (w *crlWorld) refresh(after time.Duration, want string) {
 	}
 }
 
-// quiet looks at the files when they have been quiet.
+// quiet polls the files until they have been quiet, and expects a report then.
 func (w *crlWorld) quiet(want string) {
 	w.t.Helper()
 	w.now, w.reports = w.now.Add(source.QuietTime-time.Millisecond), nil
@@ -114,7 +114,7 @@ func (w *crlWorld) quiet(want string) {
 	}
 }
 
-// expect looks a certificate up in what is in force.
+// expect checks the status of a certificate according to the CRLs in force.
 func (w *crlWorld) expect(cert, issuer *x509.Certificate, revoked, fresh bool) {
 	w.t.Helper()
 	if len(w.used) == 0 {
@@ -146,7 +146,7 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 		}
 	}
 
-	// What has not changed is not put in force again.
+	// CRLs that have not changed are not used again.
 	used := len(w.used)
 	w.refresh(time.Second, silence)
 	w.refresh(54*time.Minute, "crl: <nil>")
@@ -240,7 +240,7 @@ func TestCRLSourceRefusesMissingFileAndBadAddress_B4(t *testing.T) {
 	}
 }
 
-// Metrics tell the places of a realm apart by their names.
+// Metrics distinguish the locations of a realm by their names.
 func TestCRLSourceRefusesDuplicateLocations(t *testing.T) {
 	for _, places := range [][]string{{"a.crl", "b.crl", "a.crl"}, {"http://u:one@crl.test/", "http://u:two@crl.test/"}} {
 		_, err := NewCRLSource(CRLConfig{Locations: places})
@@ -292,8 +292,7 @@ func TestCRLSourceNumberDoesNotGoBack(t *testing.T) {
 	}
 }
 
-// What somebody puts in the way of an unprotected connection displaces nothing
-// and keeps nothing out.
+// A CRL forged on an unprotected connection displaces no other and keeps none out.
 func TestCRLSourceForgeryDisplacesNothing(t *testing.T) {
 	ca, forger := testpki.MustCA(t), testpki.MustCA(t) // of one name
 	leaf := testpki.MustIssue(t, ca).Cert

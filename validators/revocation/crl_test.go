@@ -106,8 +106,8 @@ func TestParseCRL(t *testing.T) {
 	}
 }
 
-// trailing is a CRL with something behind its signature, inside the outer
-// SEQUENCE, which is not part of what is signed.
+// trailing returns a CRL with trailing data after its signature, inside the outer
+// SEQUENCE, which is not signed.
 func trailing(t *testing.T, der []byte) []byte {
 	t.Helper()
 	var crl asn1.RawValue
@@ -117,7 +117,7 @@ func trailing(t *testing.T, der []byte) []byte {
 	return sequence(t, crl.Bytes, []byte{5, 0})
 }
 
-// trailingTBS is a CRL with something behind its extensions, and well signed.
+// trailingTBS returns a CRL with trailing data after its extensions, signed.
 func trailingTBS(t *testing.T, ca *testpki.CA, at time.Time) []byte {
 	t.Helper()
 	list, err := x509.ParseRevocationList(makeCRL(t, ca, at))
@@ -224,7 +224,7 @@ func TestCRLNeedsCRLSign_C4(t *testing.T) {
 	}
 }
 
-// The same number of two CAs of one name is two certificates.
+// Two CAs with one name may issue certificates with one serial number.
 func TestCRLOfTheKeyThatVerifiedTheChain_C4(t *testing.T) {
 	one, two := testpki.MustCA(t), testpki.MustCA(t)
 	ofOne := testpki.MustIssue(t, one, testpki.Serial(big.NewInt(7))).Cert
@@ -238,8 +238,8 @@ func TestCRLOfTheKeyThatVerifiedTheChain_C4(t *testing.T) {
 	}
 }
 
-// Certificates of one CA with signatures that are encoded differently, of which
-// anybody can make many, must neither be checked nor remembered one by one.
+// Anybody can re-encode the signature of a CA certificate many times; the CRL must be
+// verified with it once.
 func TestCRLSignatureIsCheckedOnce(t *testing.T) {
 	root := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, root)
@@ -296,7 +296,8 @@ func TestCRLCheckReplaces(t *testing.T) {
 	}
 }
 
-// BenchmarkCRLStatus shows that a look-up costs the same however long a CRL is.
+// BenchmarkCRLStatus shows that the cost of a look-up does not depend on the length of
+// the CRL.
 func BenchmarkCRLStatus(b *testing.B) {
 	ca := testpki.MustCA(b)
 	leaf := testpki.MustIssue(b, ca).Cert

@@ -10,7 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// denyFile is a deny file, its clock and the moment it was last written at.
+// denyFile is a deny file with a clock.
 type denyFile struct {
 	*DenyFile
 	t    *testing.T
@@ -29,7 +29,7 @@ func openDeny(t *testing.T, text string) *denyFile {
 	return f
 }
 
-// write writes into the file in place.
+// write overwrites the file in place.
 func (f *denyFile) write(text string) {
 	f.t.Helper()
 	if err := os.WriteFile(f.path, []byte(text), 0o600); err != nil {
@@ -62,8 +62,8 @@ func denyLines(names ...string) string {
 	return text.String()
 }
 
-// TestDenyFileAcrossAReload_C2: a new configuration that finds the file half
-// written denies whom the one before it denied.
+// A new configuration that finds the file half written denies what the previous one
+// denied.
 func TestDenyFileAcrossAReload_C2(t *testing.T) {
 	f := openDeny(t, denyLines("a", "b"))
 	old := f.DenyFile
@@ -177,8 +177,8 @@ func TestOpenDenyFileRefusesBrokenFile_B4(t *testing.T) {
 	}
 }
 
-// Two changes that leave the same size and time are told apart while the first
-// is young, and so is a file that takes the place of another.
+// Changes that keep size and time are noticed while the file is young, and so is a
+// file that replaces another.
 func TestWatchedFileNoticesEveryChange(t *testing.T) {
 	f := openDeny(t, denyLines("a"))
 	f.poll(time.Hour, 1, false, "")
@@ -210,8 +210,8 @@ func TestWatchedFileNoticesEveryChange(t *testing.T) {
 	f.poll(0, 2, true, "")
 }
 
-// TestDenyFileLastSuccess: it stands still while the file is broken or missing,
-// however long, and also when it is broken as it was before it was missing.
+// The last success stays the same while the file is broken or missing, also when it
+// becomes broken in the same way again.
 func TestDenyFileLastSuccess(t *testing.T) {
 	f := openDeny(t, denyLines("a"))
 	want := func(at time.Time) {

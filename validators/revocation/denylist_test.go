@@ -139,8 +139,8 @@ func TestDenyListMatch(t *testing.T) {
 	}
 }
 
-// ecdsaTwin makes the certificate that anybody can make of one signed with
-// ECDSA, on the curve of the CA's key.
+// ecdsaTwin returns the certificate that anybody can make from one signed with ECDSA,
+// on the curve of the CA's key.
 func ecdsaTwin(tb testing.TB, cert *x509.Certificate, curve elliptic.Curve) *x509.Certificate {
 	tb.Helper()
 	var parts struct {

@@ -12,7 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// TestFetcher: what no fetch may do is tested where fetching is.
 func TestFetcher(t *testing.T) {
 	answer := []byte("answer")
 	mux := http.NewServeMux()

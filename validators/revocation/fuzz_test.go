@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/ocsp"
 )
 
-// fuzzNow is when the committed CRLs and OCSP answers are fresh, all of them
-// signed with keys that nobody has any more.
+// fuzzNow is when the committed CRLs and OCSP responses are fresh. The keys that signed
+// them are lost.
 var fuzzNow = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func fuzzCert(tb testing.TB, name string) *x509.Certificate {
@@ -56,7 +56,7 @@ func checkErrorText(t *testing.T, err error) {
 	}
 }
 
-// Nothing makes a CRL say anything but the signature of the CA.
+// Only CRLs that the CA has signed count.
 func FuzzParseCRL(f *testing.F) {
 	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
 	genuine := make(map[[sha256.Size]byte]certStatus)
@@ -103,7 +103,7 @@ func FuzzParseCRL(f *testing.F) {
 	})
 }
 
-// Nothing makes an OCSP answer but the signature of the CA or its delegate.
+// Only OCSP responses that the CA or its delegate has signed count.
 func FuzzParseOCSP(f *testing.F) {
 	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
 	genuine := make(map[[sha256.Size]byte]bool)

@@ -37,7 +37,7 @@ func crlExtension(oid asn1.ObjectIdentifier, critical bool, value []byte) crlOpt
 	}
 }
 
-// crlRevokes lists certificates, with a reason (RFC 5280 §5.3.1).
+// crlRevokes revokes certificates, with a reason (RFC 5280 §5.3.1).
 func crlRevokes(reason int, certs ...*x509.Certificate) crlOption {
 	return func(l *x509.RevocationList) {
 		for _, cert := range certs {
@@ -48,8 +48,8 @@ func crlRevokes(reason int, certs ...*x509.Certificate) crlOption {
 	}
 }
 
-// makeCRL signs a CRL with number 1, issued a minute before at, good for an
-// hour, that revokes nobody unless the options say otherwise.
+// makeCRL signs a CRL: number 1, issued a minute before at, fresh for an hour, without
+// entries, unless the options say otherwise.
 func makeCRL(tb testing.TB, ca *testpki.CA, at time.Time, opts ...crlOption) []byte {
 	tb.Helper()
 	at = at.Truncate(time.Second)
@@ -78,7 +78,7 @@ func mustCRL(tb testing.TB, ca *testpki.CA, at time.Time, opts ...crlOption) *pa
 	return crl
 }
 
-// crlSetOf returns the set of the CRLs of as many locations.
+// crlSetOf returns a set of CRLs, each from a location of its own.
 func crlSetOf(lists ...*parsedCRL) *CRLSet {
 	locations := make([][]*parsedCRL, len(lists))
 	for i, crl := range lists {
@@ -87,7 +87,7 @@ func crlSetOf(lists ...*parsedCRL) *CRLSet {
 	return newCRLSet(locations)
 }
 
-// rawCRL is a CRL as x509 would not make it (RFC 5280 §5.1).
+// rawCRL is a CRL that x509 does not create (RFC 5280 §5.1).
 type rawCRL struct {
 	Version    int
 	Signature  pkix.AlgorithmIdentifier
@@ -104,7 +104,7 @@ type rawCRLEntry struct {
 	Extensions []pkix.Extension `asn1:"optional"`
 }
 
-// sign signs with ECDSA and SHA-256, or SHA-1 if so.
+// sign signs with ECDSA and SHA-256 or SHA-1.
 func (c rawCRL) sign(tb testing.TB, ca *testpki.CA, sha1 bool) []byte {
 	tb.Helper()
 	c.Version, c.Issuer = 1, asn1.RawValue{FullBytes: ca.Cert.RawSubject}
@@ -143,7 +143,7 @@ func marshal(tb testing.TB, value any) []byte {
 	return der
 }
 
-// context is an element with a context-specific tag.
+// contextual returns an element with a context-specific tag.
 func contextual(tb testing.TB, tag int, compound bool, content []byte) []byte {
 	tb.Helper()
 	return marshal(tb, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: compound, Bytes: content})
@@ -159,7 +159,7 @@ type ocspOption func(*ocspTemplate)
 
 type ocspTemplate struct {
 	ocsp.Response
-	// about is the CA that the answer says the certificate is of.
+	// about is the issuer in the response.
 	about *x509.Certificate
 	// edit changes what is signed.
 	edit func(*ocspResponseData)
@@ -173,9 +173,8 @@ func ocspDates(thisUpdate, nextUpdate time.Time) ocspOption {
 	return func(t *ocspTemplate) { t.ThisUpdate, t.NextUpdate = thisUpdate, nextUpdate }
 }
 
-// makeOCSP signs an answer that says good, as of a minute before at and for an
-// hour, unless the options say otherwise. The signer is the CA, or a leaf that
-// is sent along.
+// makeOCSP signs a response: good, as of a minute before at, fresh for an hour, unless
+// the options say otherwise. The signer is the CA, or a leaf that is included.
 func makeOCSP(tb testing.TB, ca *testpki.CA, cert *x509.Certificate, signer any, at time.Time, opts ...ocspOption) []byte {
 	tb.Helper()
 	at = at.Truncate(time.Second)
@@ -208,7 +207,7 @@ func makeOCSP(tb testing.TB, ca *testpki.CA, cert *x509.Certificate, signer any,
 	return editOCSP(tb, der, key, template.edit)
 }
 
-// editOCSP signs anew what it changes, without a certificate.
+// editOCSP changes a response and signs it again, without a certificate.
 func editOCSP(tb testing.TB, der []byte, key crypto.Signer, edit func(*ocspResponseData)) []byte {
 	tb.Helper()
 	response, err := ocsp.ParseResponse(der, nil)
@@ -229,7 +228,7 @@ func editOCSP(tb testing.TB, der []byte, key crypto.Signer, edit func(*ocspRespo
 	return sequence(tb, marshal(tb, asn1.Enumerated(0)), contextual(tb, 0, true, sequence(tb, kind, octets)))
 }
 
-// unknownExtension is an extension that nobody understands.
+// unknownExtension is an extension without meaning.
 var unknownExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}
 
 // oidKeyUsage is the extension of RFC 5280 §4.2.1.3.

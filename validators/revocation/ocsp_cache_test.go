@@ -10,7 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Who asks must neither be kept waiting by others that hang, nor pile up.
+// Requests must neither wait for questions that hang, nor pile up.
 func TestOCSPQuestionsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.hangs("a", nil)
@@ -29,7 +29,7 @@ func TestOCSPQuestionsAreBounded(t *testing.T) {
 	})
 }
 
-// The clock that Go measures with stands still while a machine is suspended.
+// The monotonic clock stops while a machine is suspended.
 func TestOCSPAnswersExpireByTheWallClock(t *testing.T) {
 	cache, at := NewOCSPCache(), time.Now()
 	if _, err := cache.store(ocspKey{}, certStatus{Until: at.Add(time.Hour)}, at); err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// With a responder for each CA, every certificate is one that some of them do
-// not know. That is told only where none of them has a usable answer, and once.
+// With a responder for each CA, some do not know a certificate. That is reported only
+// if none has a usable answer, and once.
 func TestOCSPReportsCertificatesWithoutAnswer(t *testing.T) {
 	const a, b, secret = "http://a", "http://b", "http://u:secret@c"
 	unknown := func(p *pki, url string) { p.says(url, nil, ocspState(ocsp.Unknown)) }
@@ -75,8 +75,8 @@ func TestOCSPReportsCertificatesWithoutAnswer(t *testing.T) {
 	}
 }
 
-// An answer as of the same moment as the one that says revoked undoes it as
-// little as an older one does, and is told of.
+// A good answer of the same moment as a revoked one does not replace it, like an older
+// one, and is reported.
 func TestOCSPRevokedOutlastsGoodOfTheSameMoment(t *testing.T) {
 	cache := NewOCSPCache()
 	at := now.Truncate(time.Second)

@@ -17,8 +17,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestOCSPSignerWithHugeKeyIsRefused: whoever is on the way to the responder must not
-// keep the processor busy with a key that he made up.
+// An attacker on the path to the responder must not keep the processor busy with a key
+// of their own.
 func TestOCSPSignerWithHugeKeyIsRefused(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
@@ -151,15 +151,15 @@ func TestParseOCSP(t *testing.T) {
 		})
 	}
 
-	// What golang.org/x/crypto/ocsp accepts by itself.
+	// golang.org/x/crypto/ocsp accepts these.
 	lie := good(testpki.MustIssue(t, ca), ocspDates(past, now.Add(-time.Hour)))
 	if _, err := ocsp.ParseResponseForCert(lie, leaf, ca.Cert); err != nil {
 		t.Errorf("x/crypto/ocsp has become stricter: %v", err)
 	}
 }
 
-// addSingle puts the status of another serial number before the first, or of
-// the same of an issuer with another name.
+// addSingle puts the status of another serial number first, or of the same number of
+// an issuer with another name.
 func addSingle(serial *big.Int, nameHash []byte) func(*ocspResponseData) {
 	return func(d *ocspResponseData) {
 		single := d.Responses[0]

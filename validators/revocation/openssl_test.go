@@ -20,7 +20,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// opensslConfig is that of a CA which "openssl ca" runs.
+// opensslConfig is the configuration for "openssl ca".
 const opensslConfig = `
 [ca]
 default_ca = this
@@ -174,7 +174,7 @@ func TestRevocationByOpenSSLCRL(t *testing.T) {
 			expect(stolen, validators.CertificateRevoked)
 			expect(held, validators.CertificateRevoked)
 
-			// A CRL for some certificates only is refused, and the last stays.
+			// A CRL for only some certificates is refused, and the previous one stays.
 			ca.crl("-crlexts", "crl_shard")
 			later += time.Minute
 			if err := source.LoadFiles(); err == nil || !strings.Contains(err.Error(), "only some kinds") {
@@ -235,7 +235,7 @@ func TestRevocationByOpenSSLResponder(t *testing.T) {
 			all := map[string]validators.Reason{"good": "", "stolen": validators.CertificateRevoked, "held": validators.CertificateRevoked}
 			none := map[string]validators.Reason{"good": validators.RevocationUnavailable, "stolen": validators.RevocationUnavailable, "held": validators.RevocationUnavailable}
 
-			// A database in which the CA has forgotten what it issued.
+			// A database without the certificates that the CA has issued.
 			if err := os.WriteFile(ca.path("empty.txt"), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -271,8 +271,8 @@ func TestRevocationByOpenSSLResponder(t *testing.T) {
 	}
 }
 
-// A responder on loopback that takes the question and never answers, and one
-// that is down.
+// A responder on loopback that accepts the request and never answers, and one that is
+// down.
 func TestRevocationByHangingOrDownResponder(t *testing.T) {
 	synthetic := newPKI(t)
 	end := make(chan struct{})

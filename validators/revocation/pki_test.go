@@ -18,14 +18,14 @@ import (
 
 var errDown = errors.New("connection refused")
 
-// pki is a chain of three, and the responders that are asked about it.
+// pki is a chain of three certificates, and the responders that are asked about it.
 type pki struct {
 	t         *testing.T
 	root, sub *testpki.CA
 	leaf      *testpki.Leaf
 
 	mu sync.Mutex
-	// answers are what a responder says, by URL; without one it says good.
+	// answers are the answers of responders, by URL; the default is good.
 	answers map[string]func(ctx context.Context, cert *x509.Certificate, ca *testpki.CA) ([]byte, error)
 	// asked counts the questions, by certificate.
 	asked map[*x509.Certificate]int
@@ -65,7 +65,7 @@ func (p *pki) chainOf(leaf *x509.Certificate) []*x509.Certificate {
 	return []*x509.Certificate{leaf, p.sub.Cert, p.root.Cert}
 }
 
-// says lets a responder answer so on one certificate, or on all.
+// says makes a responder answer like this about one certificate, or about all.
 func (p *pki) says(url string, about *x509.Certificate, opts ...ocspOption) {
 	p.does(url, func(_ context.Context, cert *x509.Certificate, ca *testpki.CA) ([]byte, error) {
 		if about != nil && cert != about {
@@ -89,7 +89,7 @@ func (p *pki) down(url string) {
 	p.does(url, func(context.Context, *x509.Certificate, *testpki.CA) ([]byte, error) { return nil, errDown })
 }
 
-// hangs lets a responder hang about one certificate, or all.
+// hangs makes a responder hang for one certificate, or for all.
 func (p *pki) hangs(url string, about *x509.Certificate) {
 	p.does(url, func(ctx context.Context, cert *x509.Certificate, ca *testpki.CA) ([]byte, error) {
 		if about != nil && cert != about {
@@ -127,7 +127,7 @@ func (p *pki) checker(config Config) *Checker {
 	return NewChecker(config)
 }
 
-// crls are good CRLs of both CAs, but for the options of the sub-CA's.
+// crls returns CRLs of both CAs; the options are for that of the sub-CA.
 func (p *pki) crls(opts ...crlOption) *CRLSet {
 	return crlSetOf(mustCRL(p.t, p.root, time.Now()), mustCRL(p.t, p.sub, time.Now(), opts...))
 }

@@ -20,8 +20,8 @@ import (
 // patience is how long a request waits for a responder that hangs.
 const patience = DefaultOCSPTimeout - DefaultOCSPTimeout/20
 
-// The first sight of a certificate waits, once, and holds up nobody else. Time
-// is that of the bubble: it moves when everybody waits.
+// The first request with a certificate waits, once, and delays no other. The time of
+// the bubble advances when all goroutines wait.
 func TestHangingOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.hangs("a", p.leaf.Cert)
@@ -49,8 +49,8 @@ func TestHangingOCSP(t *testing.T) {
 			t.Errorf("%d questions", n)
 		}
 
-		// Once is enough: from now on nobody waits, and it is asked again
-		// without anybody waiting.
+		// From now on no request waits, and questions are asked again in the
+		// background.
 		for i, pause := range []time.Duration{0, time.Second, unavailableFor, unavailableFor, 20 * time.Second} {
 			time.Sleep(pause)
 			if took, _ := p.mustCheck(c, p.chain(), validators.RevocationUnavailable, "in time"); took != 0 {
@@ -93,7 +93,7 @@ func TestOCSPWaitsAgainAfterAWhile(t *testing.T) {
 	})
 }
 
-// A responder that is too slow for requests to wait for is heard all the same.
+// The answer of a responder that is too slow for requests still counts.
 func TestSlowOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.does("a", func(ctx context.Context, cert *x509.Certificate, ca *testpki.CA) ([]byte, error) {
@@ -114,8 +114,7 @@ func TestSlowOCSP(t *testing.T) {
 	})
 }
 
-// That a responder does not know the certificate is not forgotten because
-// another one fails later.
+// The answer unknown is not forgotten when another responder fails later.
 func TestOCSPUnknownOutlastsAFailure(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.says("a", p.leaf.Cert, ocspState(ocsp.Unknown))
@@ -222,7 +221,7 @@ func TestOCSPAnswerIsRenewedWithoutWaiting(t *testing.T) {
 		if n := p.questions(p.leaf.Cert); n != 2 {
 			t.Errorf("%d questions", n)
 		}
-		// It goes on failing until the response is stale.
+		// It fails until the response is stale.
 		p.down("a")
 		for range 3 {
 			time.Sleep(4 * time.Minute)
@@ -250,7 +249,7 @@ func TestOCSPTurnsFromGoodToRevokedAndBack(t *testing.T) {
 		}
 		p.mustCheck(c, p.chain(), validators.CertificateRevoked, "OCSP")
 
-		// Neither an old answer nor none makes good of it, whatever
+		// Neither an old answer nor a missing one makes it good again, whatever
 		// on_unavailable says.
 		for _, says := range []func(){
 			func() {
@@ -311,7 +310,7 @@ func TestOCSPCacheOutlivesTheChecker(t *testing.T) {
 	})
 }
 
-// Who encodes the signature of a certificate in another way asks nothing new.
+// A certificate with a re-encoded signature causes no new question.
 func TestOCSPAsksOnceAboutReencodedIssuers(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		c := p.checker(Config{OCSP: []string{"a"}})
@@ -347,7 +346,6 @@ func TestOCSPReportsEveryQuestion(t *testing.T) {
 	})
 }
 
-// TestPanickingOCSP: an answer that cannot be read without a panic is no answer.
 func TestPanickingOCSP(t *testing.T) {
 	bubble(t, func(t *testing.T, p *pki) {
 		p.does("a", func(context.Context, *x509.Certificate, *testpki.CA) ([]byte, error) { panic("index out of range") })
