@@ -177,12 +177,12 @@ func (d *Directory) SaveCopies(ctx context.Context) (failed error) {
 		d.copiesDeleted = now
 		copies.deleteUnused(ctx, now)
 	}
-	for document, current := range d.unsavedKeySets() {
-		err := copies.save(ctx, document.place, current.certificates, current.at)
+	for _, unsaved := range d.unsavedKeySets() {
+		err := copies.save(ctx, unsaved.place, unsaved.certificates, unsaved.at)
 		if err == nil {
 			d.mu.Lock()
-			if document.at.Equal(current.at) {
-				document.saved = current.at
+			if unsaved.contents == unsaved.watchedDocument.contents {
+				unsaved.saved = unsaved.at
 			}
 			d.mu.Unlock()
 		} else if failed == nil {
@@ -195,13 +195,19 @@ func (d *Directory) SaveCopies(ctx context.Context) (failed error) {
 	return failed
 }
 
-func (d *Directory) unsavedKeySets() map[*watchedDocument]contents {
+// unsavedKeySet is a document with the content that is to be stored.
+type unsavedKeySet struct {
+	*watchedDocument
+	*contents
+	at time.Time
+}
+
+func (d *Directory) unsavedKeySets() (unsaved []unsavedKeySet) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	unsaved := make(map[*watchedDocument]contents)
 	for _, document := range d.documents.urls {
-		if document.at.Sub(document.saved) >= copyRenewal {
-			unsaved[document] = document.contents
+		if at := document.fetchedAt(); at.Sub(document.saved) >= copyRenewal {
+			unsaved = append(unsaved, unsavedKeySet{document, document.contents, at})
 		}
 	}
 	return unsaved

@@ -102,7 +102,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	for _, c := range p.changes {
 		c.status().setInForce(now)
 		if c.document != nil {
-			c.document.contents, c.document.saved = *c.contents, time.Time{}
+			c.document.contents, c.document.saved = c.contents, time.Time{}
 			warnings = append(warnings, c.document.warningTexts()...)
 		}
 	}

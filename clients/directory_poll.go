@@ -22,7 +22,7 @@ func (d *Directory) Poll(ctx context.Context) {
 	d.polling.Lock()
 	defer d.polling.Unlock()
 	now := d.config.Now()
-	found := slices.Concat(d.lookAtSources(now), d.lookAtFiles(now), d.takeFetched(now))
+	found := slices.Concat(d.lookAtSources(now), d.lookAtDocuments(now))
 	d.documents.startFetches(ctx, now)
 	if len(found) == 0 && (len(d.pending) == 0 || now.Sub(d.tried).Abs() < retryPause || time.Now().Before(d.rest)) {
 		return
@@ -47,84 +47,52 @@ func (d *Directory) lookAtSources(now time.Time) (found changes) {
 	return found
 }
 
-func (d *Directory) lookAtFiles(now time.Time) (found changes) {
-	for document := range d.documents.nextFiles() {
-		parsed, changed, err := document.file.look(now)
+// lookAtDocuments looks at files, and at what fetches have brought. Clients choose
+// when that changes, so it must not keep the server busy.
+func (d *Directory) lookAtDocuments(now time.Time) (found changes) {
+	look := func(document *watchedDocument) {
+		parsed, changed, err := document.look(now)
 		c := change{document: document, contents: parsed}
 		if d.noteLook(c, changed, err, now) && !d.takeUnchanged(c, now) {
 			found = append(found, c)
 		}
 	}
+	for document := range d.documents.nextFiles() {
+		look(document)
+	}
+	if !time.Now().Before(d.rest) {
+		for _, document := range d.documents.urls {
+			look(document)
+		}
+	}
 	return found
 }
 
-// noteLook notes the outcome of a look at a source or file, and returns whether it
-// has brought a change.
+// noteLook notes the outcome of a look, and returns whether it has brought a change.
 func (d *Directory) noteLook(c change, changed bool, err error, now time.Time) bool {
 	if changed {
 		d.pending.drop(c)
 	}
 	d.mu.Lock()
 	s := c.status()
-	report := s.health.Note(now, changed, err) && err != nil
+	var failing bool // which is to be reported
+	if c.document != nil && c.document.url != nil {
+		failing = err != nil && (s.reading == nil || s.reading.Error() != err.Error())
+	} else {
+		failing = s.health.Note(now, changed, err) && err != nil
+	}
 	if changed && err != nil {
 		s.applying = nil
 	}
-	if report || err == nil && !changed {
-		report = s.noteReading(now, err) || report
+	mended := false
+	if failing || err == nil && !changed {
+		mended = s.noteReading(now, err)
 	}
 	d.mu.Unlock()
-	if report {
+	if failing || mended {
 		d.config.report(c, err)
 	}
 	return changed && err == nil
-}
-
-// takeFetched returns the changes that fetches have brought. The clients choose
-// when these are, so they must not keep the server busy.
-func (d *Directory) takeFetched(now time.Time) (found changes) {
-	if time.Now().Before(d.rest) {
-		return nil
-	}
-	for _, document := range d.documents.urls {
-		fetched, ended, err := document.takeFetched()
-		c := change{document: document, contents: fetched}
-		if ended && err == nil {
-			d.noteSuccess(c)
-		}
-		if fetched != nil && !d.takeUnchanged(c, now) {
-			found = append(found, c)
-		}
-		if ended && (fetched == nil || err != nil) {
-			d.noteFetch(c, err, now)
-		}
-	}
-	return found
-}
-
-// noteSuccess notes when the content was fetched that is new, or that is in force.
-func (d *Directory) noteSuccess(c change) {
-	at := c.document.url.Success()
-	switch {
-	case c.contents != nil:
-		c.contents.at = at
-	case !slices.ContainsFunc(d.pending, c.sameTarget):
-		d.mu.Lock()
-		c.document.at = at
-		d.mu.Unlock()
-	}
-}
-
-// noteFetch notes the outcome of a fetch that has brought nothing new. It reports
-// an error that differs from the last one, and the end of a failure.
-func (d *Directory) noteFetch(c change, err error, now time.Time) {
-	d.mu.Lock()
-	before := c.document.failure()
-	report := c.document.noteReading(now, err) || err != nil && err.Error() != before
-	d.mu.Unlock()
-	if report {
-		d.config.report(c, err)
-	}
 }
 
 // takeUnchanged takes over contents with the certificates that are in force. That
@@ -137,7 +105,7 @@ func (d *Directory) takeUnchanged(c change, now time.Time) bool {
 	d.pending.drop(c)
 	d.mu.Lock()
 	reported := slices.Equal(c.document.warnings, c.contents.warnings)
-	c.document.warnings, c.document.at = c.contents.warnings, c.contents.at
+	c.document.contents = c.contents
 	c.status().setInForce(now)
 	d.mu.Unlock()
 	if !reported {

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -19,7 +20,7 @@ type watchedDocument struct {
 	file *parsedFile[*contents] // nil for a URL
 	url  *source.URL            // nil for a file
 
-	contents // in force
+	*contents // in force
 	status
 
 	// users are the identifiers of the clients that name it
@@ -29,19 +30,15 @@ type watchedDocument struct {
 	saved time.Time
 
 	mu sync.Mutex // guards what a fetch leaves
-	// accepted is what was accepted last, and parsed what is in it
+	// accepted is what was fetched last, and parsed what is in it
 	accepted []byte
 	parsed   *contents
-	// fetched is what has been fetched but not taken, nil if nothing
-	fetched *contents
-	ended   bool  // a fetch has ended
-	failed  error // with this outcome
+	taken    bool // a look has returned it
+	fetching bool // it may be about to change
 }
 
 // contents are the certificates of a document.
 type contents struct {
-	// at is when they were last fetched, zero for a file
-	at           time.Time
 	certificates []*x509.Certificate
 	// warnings are about other keys of a JWK Set
 	warnings []string
@@ -88,8 +85,46 @@ func (f *parsedFile[T]) look(now time.Time) (parsed T, changed bool, err error) 
 	return parsed, changed, f.broken
 }
 
-// acceptFetched parses what was fetched and keeps it for takeFetched. It is called
-// when the content has changed.
+// look returns the content of the document if it has changed since the last look.
+// The error is returned by each look until the document is mended.
+func (d *watchedDocument) look(now time.Time) (parsed *contents, changed bool, err error) {
+	if d.url == nil {
+		return d.file.look(now)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fetching || d.taken || d.parsed == nil {
+		return nil, false, d.url.Failure()
+	}
+	d.taken = true
+	return d.parsed, true, nil
+}
+
+// fetch fetches the document. The next look returns the outcome.
+func (d *watchedDocument) fetch(ctx context.Context) {
+	d.setFetching(true)
+	defer d.setFetching(false)
+	_, _, _ = d.url.Refresh(ctx)
+}
+
+func (d *watchedDocument) setFetching(fetching bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fetching = fetching
+}
+
+// fetchedAt returns when the content in force was last fetched, zero if it was not,
+// or if there is newer content.
+func (d *watchedDocument) fetchedAt() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.contents != d.parsed {
+		return time.Time{}
+	}
+	return d.url.Success()
+}
+
+// acceptFetched parses what was fetched. It is called when the content has changed.
 func (d *watchedDocument) acceptFetched(content []byte) error {
 	d.mu.Lock()
 	parsed := d.parsed
@@ -105,18 +140,8 @@ func (d *watchedDocument) acceptFetched(content []byte) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.accepted, d.parsed, d.fetched = content, parsed, parsed
+	d.accepted, d.parsed, d.taken = content, parsed, false
 	return nil
-}
-
-// takeFetched returns what has been fetched since the last call, nil if nothing
-// new, and whether and how a fetch has ended.
-func (d *watchedDocument) takeFetched() (fetched *contents, ended bool, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	fetched, ended, err = d.fetched, d.ended, d.failed
-	d.fetched, d.ended, d.failed = nil, false, nil
-	return fetched, ended, err
 }
 
 // beginWith begins with a copy, if it can be used.
@@ -127,16 +152,16 @@ func (d *watchedDocument) beginWith(kept keySetCopy) bool {
 // takeOver begins with what another document of the same URL has, and has parsed.
 func (d *watchedDocument) takeOver(old *watchedDocument) bool {
 	old.mu.Lock()
-	d.accepted, d.parsed = old.accepted, old.parsed
+	parsed := *old.parsed
+	parsed.warnings = nil // they have been reported
+	d.accepted, d.parsed, d.taken = old.accepted, &parsed, true
 	old.mu.Unlock()
 	return d.url.TakeOver(old.url) && d.begin()
 }
 
 // begin puts in force what the URL begins with.
 func (d *watchedDocument) begin() bool {
-	fetched, _, _ := d.takeFetched()
-	d.contents = *fetched
-	d.at = d.url.Success()
+	d.contents, d.taken = d.parsed, true
 	return true
 }
 

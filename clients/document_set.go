@@ -82,10 +82,7 @@ func (s *documentSet) startFetches(ctx context.Context, now time.Time) {
 			return
 		}
 		go func() {
-			_, _, err := document.url.Refresh(ctx)
-			document.mu.Lock()
-			document.ended, document.failed = true, err
-			document.mu.Unlock()
+			document.fetch(ctx)
 			<-s.fetches
 		}()
 	}
@@ -121,7 +118,7 @@ func (o *urlOpener) loadCopies(ctx context.Context, copies *KeySetCopies, list c
 
 // open opens a JWK Set, which begins with what is known of it.
 func (o *urlOpener) open(key documentKey) (*watchedDocument, error) {
-	opened := &watchedDocument{documentKey: key}
+	opened := &watchedDocument{documentKey: key, contents: new(contents)}
 	var err error
 	opened.url, err = source.NewURL(source.URLConfig{
 		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.acceptFetched, Fetch: o.fetch, Now: o.now,
@@ -132,7 +129,6 @@ func (o *urlOpener) open(key documentKey) (*watchedDocument, error) {
 	opened.name = opened.url.Name()
 	if before, saved := o.before.keySetAt(key.place); before != nil && opened.takeOver(before) {
 		opened.saved = saved
-		opened.warnings = nil // they have been reported
 		return opened, nil
 	}
 	if kept, ok := o.copies[key.place]; ok && o.now().Sub(kept.Fetched).Abs() < copyLifetime && opened.beginWith(kept) {
@@ -192,7 +188,7 @@ func (ds *plannedDocuments) inFile(kind Kind, path string, limit int64) ([]*x509
 		if err != nil {
 			return nil, err
 		}
-		return &watchedDocument{documentKey: key, name: path, file: file, contents: *parsed, status: status{success: ds.now}}, nil
+		return &watchedDocument{documentKey: key, name: path, file: file, contents: parsed, status: status{success: ds.now}}, nil
 	})
 }
 
