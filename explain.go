@@ -48,7 +48,7 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 		explanation.Registrable = current.Registrable(presented[0], refusal.Reason)
 		explanation.UnfetchedJWKS = realm.directory.Unfetched()
 	}
-	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || id.ByChain()) {
+	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || id.Credential.NeedsChain()) {
 		explanation.UnfetchedCRLs = realm.revocation.crls.URLs()
 	}
 	explanation.Shadow = current.UnderShadow(ctx, presented, q.ClientID)

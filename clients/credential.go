@@ -62,6 +62,11 @@ func (c *Credential) Ended(now time.Time) bool {
 	return !c.Until.IsZero() && !now.Before(c.Until)
 }
 
+// NeedsChain reports whether the credential counts only with a verified chain.
+func (c *Credential) NeedsChain() bool {
+	return !c.Kind.Pinned() || c.Client.RequireChain || len(c.Client.IssuedBy) > 0
+}
+
 // IsSHA1 reports whether the credential is a SHA-1 thumbprint, which can be
 // forged.
 func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }

@@ -45,9 +45,6 @@ func (id Identity) Client() *clients.Client {
 	return id.Credential.Client
 }
 
-// ByChain reports whether the credential counts only with a verified chain.
-func (id Identity) ByChain() bool { return countsByChain(id.Credential) }
-
 // Config configures an [Authenticator].
 type Config struct {
 	Registry *clients.Registry
@@ -131,7 +128,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
-		v.unseen.Store(a.shadowPool != nil && slices.ContainsFunc(v.matches, admission.byChain))
+		v.unseen.Store(a.shadowPool != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
 			a.headers.encode(v, leaf)
 			a.accepted.put(hash, presented, v, now)

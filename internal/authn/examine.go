@@ -100,7 +100,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 			}
 		default:
 			var chain []*x509.Certificate
-			if needsChain(pin) {
+			if pin.NeedsChain() {
 				if chain = chains.verifyOnce(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
 					pinRefusal = chains.whyNot(pin)
 					continue
@@ -159,11 +159,6 @@ func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Cert
 		return nameRefusal
 	}
 	return unknown
-}
-
-// needsChain reports whether a pin counts only with a chain.
-func needsChain(pin *clients.Credential) bool {
-	return pin.Client.RequireChain || len(pin.Client.IssuedBy) > 0
 }
 
 // endedText says that the `until` of a pin has passed.

@@ -83,7 +83,7 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 		case pin.Ended(now):
 			text = endedText(pin)
 			said = text
-		case needsChain(pin):
+		case pin.NeedsChain():
 			said = fmt.Sprintf("client '%s' matches by its %s, ", pin.Client.ID, pin.Kind)
 			text = said + "but it has require_chain or issued_by, which the chain does not meet"
 		}

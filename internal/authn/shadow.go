@@ -112,7 +112,7 @@ func (w *Shadow) judge(sight shadowSight) (err error) {
 	var failure error
 	verified := false
 	for _, match := range sight.matches {
-		if match.Client.Disabled || !match.byChain() {
+		if match.Client.Disabled || !match.NeedsChain() {
 			continue
 		}
 		if !verified {

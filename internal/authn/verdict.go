@@ -43,12 +43,6 @@ type admission struct {
 	headers *CertificateHeaders
 }
 
-// byChain reports whether the credential counts only with a verified chain.
-func (m admission) byChain() bool { return countsByChain(m.Credential) }
-
-// countsByChain is byChain for a credential.
-func countsByChain(cred *clients.Credential) bool { return !cred.Kind.Pinned() || needsChain(cred) }
-
 // verdictCache is a bounded, lock-free store of verdicts.
 type verdictCache struct {
 	cache.Table[verdict]
