@@ -80,3 +80,28 @@ func TestAnchors(t *testing.T) {
 		t.Errorf("anchors %v", anchors)
 	}
 }
+
+// TestWalksNameWhatExists checks that the names which CONTRIBUTING.md gives after
+// a link to a Go file are in that file.
+func TestWalksNameWhatExists(t *testing.T) {
+	name := regexp.MustCompile("`([A-Za-z]+\\.)?([A-Za-z]+)`")
+	endOfItem := regexp.MustCompile(`\n\n|\n[0-9]+\.| \|`)
+	found := 0
+	for _, segment := range strings.Split(read(t, "CONTRIBUTING.md"), "](")[1:] {
+		file, text, _ := strings.Cut(segment, ")")
+		if !strings.HasSuffix(file, ".go") {
+			continue
+		}
+		text = endOfItem.Split(text, 2)[0]
+		source := read(t, file)
+		for _, match := range name.FindAllStringSubmatch(text, -1) {
+			found++
+			if !regexp.MustCompile(`\b` + match[2] + `\b`).MatchString(source) {
+				t.Errorf("CONTRIBUTING.md: %s has no %s", file, match[2])
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("found %d names; does the pattern still fit?", found)
+	}
+}
