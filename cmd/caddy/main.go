@@ -1,5 +1,5 @@
-// Command caddy is Caddy with its standard modules and this plugin, the same
-// as `xcaddy build --with github.com/caddymtls/caddy-mtls-auth` makes.
+// Command caddy is Caddy with its standard modules and this plugin, like the result of
+// `xcaddy build --with github.com/caddymtls/caddy-mtls-auth`.
 package main
 
 import (
