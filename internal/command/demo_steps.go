@@ -41,7 +41,7 @@ commands below, change to the folder with the certificates first:
 	d.call(ctx, "The same client claims to be another; mtls_auth replaces the header", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
 	d.call(ctx, "No certificate", "", nil, http.StatusUnauthorized, "certificate_missing")
 	d.call(ctx, "An unregistered certificate: the right subject from the wrong CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused")
-	d.showRefusal("certificate_untrusted")
+	d.showRefusal(ctx, "certificate_untrusted")
 	d.token(ctx)
 }
 
@@ -107,30 +107,44 @@ func (d *demo) call(ctx context.Context, title, certificate string, header http.
 	}
 }
 
-// showRefusal prints the operator's log line about the last refusal.
-func (d *demo) showRefusal(wantReason string) {
-	const title = "the operator's log line"
-	text, err := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
-	if err != nil {
-		d.fail(title, err)
-		return
+// showRefusal prints the operator's log line of a refusal with the given reason, which
+// Caddy writes in the background.
+func (d *demo) showRefusal(ctx context.Context, reason string) {
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
+	defer cancel()
+	entry, err := d.loggedRefusal(reason)
+	for ; err == nil && entry == nil && ctx.Err() == nil; entry, err = d.loggedRefusal(reason) {
+		time.Sleep(10 * time.Millisecond)
 	}
-	var last map[string]any
-	for line := range strings.Lines(string(text)) {
-		var entry map[string]any
-		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == "client refused" {
-			last = entry
-		}
+	if err == nil && entry == nil {
+		err = fmt.Errorf("none with reason %s", reason)
+	}
+	if err != nil {
+		d.fail("the operator's log line", err)
+		return
 	}
 	d.say("   The caller learns no more than that. The log line for the operator has the details:\n")
 	for _, field := range []string{"error_id", "reason", "detail", "subject", "issuer", "hint"} {
-		if last[field] != nil {
-			d.say("     %-9s %v\n", field, last[field])
+		if entry[field] != nil {
+			d.say("     %-9s %v\n", field, entry[field])
 		}
 	}
-	if last["reason"] != wantReason {
-		d.fail(title, fmt.Errorf("reason is %v, want %s", last["reason"], wantReason))
+}
+
+// loggedRefusal returns the fields of the first refusal with the given reason in
+// Caddy's log, or nil.
+func (d *demo) loggedRefusal(reason string) (map[string]any, error) {
+	text, err := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
+	if err != nil {
+		return nil, err
 	}
+	for line := range strings.Lines(string(text)) {
+		var entry map[string]any
+		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == "client refused" && entry["reason"] == reason {
+			return entry, nil
+		}
+	}
+	return nil, nil
 }
 
 // token gets an access token, verifies it as an API would, and prints it.
