@@ -2,7 +2,6 @@ package mtlsauth
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -80,13 +79,11 @@ func checkAlgorithm(name string) error {
 	return err
 }
 
+// parseResource reads an API and its scopes.
 func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
-	var resource Resource
-	if !d.AllArgs(&resource.Name) {
-		return d.ArgErr()
-	}
-	if resource.Name == "" {
-		return d.Err("a resource has no name; give it the URL of the API")
+	var resource tokens.Resource
+	if err := caddyfileutil.ParseString(d, &resource.Name, nil); err != nil {
+		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch option := d.Val(); option {
@@ -98,16 +95,9 @@ func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 			return d.Errf("unrecognized resource option '%s'", option)
 		}
 	}
-	for _, other := range i.Resources {
-		if other.Name == resource.Name {
-			return d.Errf("resource '%s' is declared twice; merge the two", resource.Name)
-		}
-		for _, scope := range resource.Scopes {
-			if slices.Contains(other.Scopes, scope) {
-				return d.Errf("scope '%s' belongs to the resources '%s' and '%s'; remove it from one", scope, other.Name, resource.Name)
-			}
-		}
-	}
 	i.Resources = append(i.Resources, resource)
+	if err := tokens.CheckResources(i.Resources); err != nil {
+		return d.WrapErr(err)
+	}
 	return nil
 }

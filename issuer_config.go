@@ -56,7 +56,7 @@ type IssuerConfig struct {
 	Audience []string `json:"audience,omitempty"`
 
 	// The APIs that tokens are for (RFC 8707).
-	Resources []Resource `json:"resources,omitempty"`
+	Resources []tokens.Resource `json:"resources,omitempty"`
 
 	// Refuse a configuration that a security profile does not allow. The only
 	// one is `fapi2`, the FAPI 2.0 Security Profile: tokens are signed with
@@ -69,16 +69,6 @@ type IssuerConfig struct {
 	// (RFC 9068 §2.2.3), or `array`, an array of strings, which IdentityServer
 	// emits. In the token response it is always a string. Default: `string`.
 	ScopeClaim string `json:"scope_claim,omitempty"`
-}
-
-// Resource is an API and the scopes that belong to it.
-type Resource struct {
-	// The name of the API in the `aud` claim. Clients ask for it with the
-	// `resource` parameter if it is an absolute URL.
-	Name string `json:"name"`
-
-	// The scopes that belong to the API; a scope belongs to one resource.
-	Scopes []string `json:"scopes,omitempty"`
 }
 
 // expand resolves the placeholders of the issuer's own values.

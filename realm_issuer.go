@@ -48,11 +48,9 @@ func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, err
 		MTLSAlias:     config.MTLSAlias,
 		Audience:      config.Audience,
 		ScopeClaim:    config.ScopeClaim,
+		Resources:     config.Resources,
 		RevokedTokens: i.revokedTokens,
 		Now:           realm.app.Now,
-	}
-	for _, resource := range config.Resources {
-		i.config.Resources = append(i.config.Resources, tokens.Resource(resource))
 	}
 	return i, nil
 }

@@ -31,14 +31,21 @@ const (
 	ScopeArray  = "array"  // an array of strings, which IdentityServer emits
 )
 
-// Resource is an API that tokens are for.
+// Resource is an API that tokens are for, and the scopes that belong to it.
 type Resource struct {
-	// Name is the API's identifier in `aud`. Clients can name it with the
+	// The name of the API in the `aud` claim. Clients can ask for it with the
 	// `resource` parameter if it is an absolute URI (RFC 8707 §2).
-	Name string
-	// Scopes are the scopes that belong to it. A scope belongs to one
-	// resource at most.
-	Scopes []string
+	Name string `json:"name"`
+
+	// The scopes that belong to the API. A scope belongs to one resource at most.
+	Scopes []string `json:"scopes,omitempty"`
+}
+
+// CheckResources returns an error if a resource has no name or an invalid scope,
+// is declared twice, or shares a scope with another one.
+func CheckResources(resources []Resource) error {
+	_, err := scopeOwners(resources)
+	return err
 }
 
 // IssuerConfig describes an authorization server.

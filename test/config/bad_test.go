@@ -260,7 +260,7 @@ func TestBadIssuer(t *testing.T) {
 		{`scope_claim "{$MTLS_TEST_UNSET}"`, 1, "scope_claim is empty; give it a value or remove the line"},
 		{"scope_claim string\nscope_claim array", 2, "duplicate option 'scope_claim'"},
 		{"resource {\nscopes a\n}", 1, wrongCount("resource")},
-		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "a resource has no name; give it the URL of the API"},
+		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "resource is empty; give it a value or remove the line"},
 		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'"},
 		{"resource a {\nscopes\n}", 2, wrongCount("scopes")},
 		{"resource a {\nscopes \"a b\"\n}", 2, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
