@@ -145,7 +145,7 @@ func rotateKeys(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(err, keyring.ErrAnnounced):
 		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
 	case err != nil && retire:
-		return adminError(http.StatusServiceUnavailable, "the keys may not all be retired, send the request again: %w", err)
+		return adminError(http.StatusServiceUnavailable, "some keys may not have been retired: %w; send the request again", err)
 	case err != nil:
 		return adminError(http.StatusServiceUnavailable, "no key was announced: %w", err)
 	}

@@ -140,7 +140,7 @@ func (h *BearerHandler) check() error {
 	case h.Audience != nil && len(h.Audience) == 0:
 		return errors.New("audience is an empty list; name this API or leave it out")
 	case len(h.Audience) > 0 && !h.namesRealm():
-		return errors.New("audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm")
+		return errors.New("audience applies to a realm's tokens, but no realm is named; move it into trust_issuer, or name the realm")
 	}
 	if err := checkIdentityHeaders(h.HeaderUp, h.KeepHeader); err != nil {
 		return err
@@ -252,7 +252,7 @@ func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []
 	}
 	for _, scope := range h.RequireScope {
 		if !slices.Contains(known.token.Scopes, scope) {
-			return refuseBearer(validators.ScopeMissing, "the token has not scope '%s'", scope)
+			return refuseBearer(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
 	return nil

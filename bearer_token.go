@@ -89,11 +89,11 @@ func bearerToken(values []string) (string, *validators.Refusal) {
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return "", refuseBearer(tokenMissing, "the Authorization header has another scheme than Bearer")
+		return "", refuseBearer(tokenMissing, "the Authorization scheme is not Bearer")
 	}
 	token = strings.TrimLeft(token, " ")
 	if !isB64Token(token) {
-		return "", refuseBearer(authorizationMalformed, "after Bearer comes no token, or more than one")
+		return "", refuseBearer(authorizationMalformed, "there is not exactly one token after Bearer")
 	}
 	return token, nil
 }
@@ -245,7 +245,7 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 		return refuseBearer(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
 	}
 	if thumbprint := validators.X5tS256(sha256.Sum256(leaf.Raw)); thumbprint != token.Thumbprint {
-		return refuseBearer(tokenCertificate, "the token of client %q is bound to certificate %s, not to this one, %s", token.ClientID, token.Thumbprint, thumbprint)
+		return refuseBearer(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %s was presented", token.ClientID, token.Thumbprint, thumbprint)
 	}
 	if h.realm.revocation != nil {
 		return h.realm.revocation.checker.CheckDenied(leaf)
@@ -264,7 +264,7 @@ func (h *BearerHandler) issuerOf(token string) (*trustedVerifier, error) {
 	}
 	i := slices.IndexFunc(h.verifiers, func(i *trustedVerifier) bool { return i.issuer == name })
 	if i < 0 {
-		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("it is from issuer %.200q, which is not trusted", name)}
+		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("issuer %.200q is not trusted", name)}
 	}
 	return h.verifiers[i], nil
 }

@@ -32,7 +32,7 @@ func (d *declarations) reserveAudience(audience, use string) error {
 	defer d.mu.Unlock()
 	other, used := d.audiences[audience]
 	if used && other != use && (other == usedByForwardToken || use == usedByForwardToken) {
-		return fmt.Errorf("audience '%s' is used by %s and by %s, so tokens of one could be mistaken for the other's; choose another audience", audience, other, use)
+		return fmt.Errorf("audience '%s' is used by %s and by %s, so their tokens could be mistaken for each other; choose another audience", audience, other, use)
 	}
 	if d.audiences == nil {
 		d.audiences = make(map[string]string)

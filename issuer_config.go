@@ -107,14 +107,14 @@ var fapiAlgorithms = []keyring.Algorithm{keyring.ES256, keyring.PS256, keyring.E
 
 func checkProfileName(name string) error {
 	if name != profileFAPI2 {
-		return fmt.Errorf("there is no such profile; the only one is %s", profileFAPI2)
+		return fmt.Errorf("unknown profile; the only one is %s", profileFAPI2)
 	}
 	return nil
 }
 
 func checkFAPIAlgorithm(algorithm keyring.Algorithm) error {
 	if !slices.Contains(fapiAlgorithms, algorithm) {
-		return fmt.Errorf("profile %s: signing algorithm '%s' is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits", profileFAPI2, algorithm)
+		return fmt.Errorf("profile %s: signing algorithm '%s' is not allowed; use signing_algorithm ES256, PS256 or EdDSA, with a matching key", profileFAPI2, algorithm)
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 		return err
 	}
 	for _, info := range keys.Infos() {
-		remedy := "add the profile when a key of signing_algorithm has taken its place"
+		remedy := "add the profile once a key for signing_algorithm has replaced it"
 		switch {
 		case slices.Contains(fapiAlgorithms, info.Algorithm) || info.State == keyring.StatePast:
 			continue
@@ -160,7 +160,7 @@ func checkProfileClients(registry *clients.Registry) error {
 		}
 	}
 	if weak != "" {
-		return fmt.Errorf("%s is SHA-1, which profile %s does not allow; replace it by the SHA-256 thumbprint", weak, profileFAPI2)
+		return fmt.Errorf("%s is SHA-1, which profile %s does not allow; replace it with the SHA-256 thumbprint", weak, profileFAPI2)
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func checkResources(registry *clients.Registry, issuer *tokens.Issuer) error {
 }
 
 func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
-	const noIssuer = "%s '%s': the realm has no issuer, so there are no tokens; add one or remove the word"
+	const noIssuer = "%s '%s': the realm has no issuer, so it issues no tokens; add an issuer, or remove the word"
 	switch {
 	case issuer == nil && len(client.Introspect) > 0:
 		return fmt.Errorf(noIssuer, "introspect", client.Introspect[0])
@@ -197,7 +197,7 @@ func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
 	}
 	for _, audience := range client.Introspect {
 		if !issuer.IsAudience(audience) {
-			return fmt.Errorf("introspect '%s': no token of the issuer is for it; declare it as a resource or audience, or correct the name", audience)
+			return fmt.Errorf("introspect '%s': no token of the issuer has this audience; declare it as a resource or audience, or correct the name", audience)
 		}
 	}
 	return nil

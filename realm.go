@@ -100,7 +100,7 @@ func checkRealmName(name string) error {
 	}
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return fmt.Errorf("realm name %q holds %q; use a-z, 0-9 and hyphens", name, c)
+			return fmt.Errorf("realm name %q contains %q; use a-z, 0-9 and hyphens", name, c)
 		}
 	}
 	return nil
@@ -196,7 +196,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 	}
 	if realm.ShadowTrustPoolRaw != nil {
 		if realm.TrustPoolRaw == nil {
-			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool that it could take the place of; add one, or make it the trust_pool")
+			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool to compare it with; add one, or use it as the trust_pool")
 		}
 		shadow, err = realm.loadTrust(wordShadowPool, realm.ShadowTrustPoolRaw, func(c *components, t *trustpool.Trust) { c.shadow = t })
 		if err != nil {
@@ -209,7 +209,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		})
 	}
 	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustpool.Pool).Refreshes) {
-		return nil, nil, errors.New("trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it")
+		return nil, nil, errors.New("trust_pool_refresh has no effect, because files are watched and inline certificates do not change; remove it")
 	}
 	return anchors, shadow, nil
 }

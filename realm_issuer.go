@@ -114,11 +114,11 @@ func (a *App) checkIssuers() error {
 		// libraries and people take one for the other
 		url := strings.TrimSuffix(strings.ToLower(issuer.url), "/")
 		if other, twice := urls[url]; twice {
-			return fmt.Errorf("realm '%s': issuer '%s' is that of realm '%s' too; give each realm its own URL", name, issuer.url, other)
+			return fmt.Errorf("realm '%s': issuer '%s' is also that of realm '%s'; give each realm its own URL", name, issuer.url, other)
 		}
 		urls[url] = name
 		if other, twice := keys[issuer.fixed]; twice && issuer.fixed != "" {
-			return fmt.Errorf("realm '%s': issuer: the key in signing_key is that of realm '%s' too; give each realm its own key", name, other)
+			return fmt.Errorf("realm '%s': issuer: the key in signing_key is also that of realm '%s'; give each realm its own key", name, other)
 		}
 		keys[issuer.fixed] = name
 	}

@@ -30,7 +30,7 @@ func loadRevokedTokens(realm *Realm, issuer string) (*tokens.RevokedTokens, erro
 	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
 		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
 		Report: func(event, key string, err error) {
-			realm.logger.Error("revoked token in storage", zap.String("event", event), zap.String("key", key), zap.Error(err))
+			realm.logger.Error("stored token revocation", zap.String("event", event), zap.String("key", key), zap.Error(err))
 		},
 	}, before)
 	if err != nil {
@@ -45,11 +45,11 @@ func loadRevokedTokens(realm *Realm, issuer string) (*tokens.RevokedTokens, erro
 }
 
 func reportRevokedTokens(logger *zap.Logger, list *tokens.RevokedTokens, err error) {
-	consequence := "what is known of them stays in force"
+	consequence := "keeping previous list"
 	if !list.Known() {
-		consequence = "until that works every token counts as revoked"
+		consequence = "every token counts as revoked"
 	}
-	logger.Error("reading the revoked tokens from storage; "+consequence, zap.Error(err))
+	logger.Error("reading revoked tokens failed; "+consequence, zap.Error(err))
 }
 
 // keepRevokedTokens learns of the tokens that other nodes have revoked, and
@@ -64,6 +64,6 @@ func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.Rev
 			reportRevokedTokens(logger, list, err)
 			return
 		}
-		logger.Info("the revoked tokens can be read from storage again")
+		logger.Info("reading revoked tokens works again")
 	})
 }

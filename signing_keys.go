@@ -16,7 +16,7 @@ import (
 // checkRotation reports what is wrong with how keys rotate.
 func (i *IssuerConfig) checkRotation() error {
 	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
-		return errors.New("rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key")
+		return errors.New("rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key")
 	}
 	return keyring.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
 }
@@ -116,10 +116,10 @@ func reportKeys(logger *zap.Logger, event, key string, err error) {
 	case err == nil:
 		logger.Info("signing key", fields...)
 	case event == keyring.EventUnavailable:
-		logger.Error("the signing keys cannot be read from storage or changed there; those in memory stay in use, and without any no token can be issued",
+		logger.Error("signing key storage unavailable; using keys in memory",
 			append(fields, zap.Error(err))...)
 	default:
-		logger.Error("signing key in storage", append(fields, zap.Error(err))...)
+		logger.Error("stored signing key", append(fields, zap.Error(err))...)
 	}
 }
 

@@ -127,7 +127,7 @@ func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trustpool.Tr
 		}
 	}
 	if len(loose) > 0 && !warned {
-		realm.logger.Warn("the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them",
+		realm.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
 			zap.Int("cas", len(anchors.Certificates)), zap.Int("clients", len(loose)),
 			zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
 	}

@@ -55,7 +55,7 @@ func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 			return
 		}
 	}
-	realm.logger.Warn("no site of the server asks clients for a certificate, so everyone is refused; add 'tls { client_auth { mode request } }' to the site",
+	realm.logger.Warn("no site requests client certificates; add 'tls { client_auth { mode request } }'",
 		zap.String("directive", directive), zap.Strings("listen", server.Listen))
 }
 
@@ -73,7 +73,7 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 	}
 	// without a mode, Caddy requires a certificate
 	if auth := policy.ClientAuthentication; auth.Active() && (auth.Mode == "" || strings.HasPrefix(auth.Mode, "require")) {
-		logger.Warn("the issuer's site requires a certificate even of those who only read its metadata and keys; use 'mode request', or mtls_alias with a site of its own",
+		logger.Warn("issuer's site requires a certificate for metadata and keys; use 'mode request' or mtls_alias",
 			zap.String("issuer", issuer), zap.String("mode", auth.Mode))
 	}
 }

@@ -79,7 +79,7 @@ type trustedVerifier struct {
 	own      bool // it is the realm's
 }
 
-var errNoIDPrefix = errors.New("beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix")
+var errNoIDPrefix = errors.New("with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix")
 
 // check reports what the text alone shows to be wrong. beside tells that there
 // are clients of others.
@@ -88,7 +88,7 @@ func (i *TrustedIssuer) check(beside bool) error {
 	case i.Issuer == "":
 		return errors.New("the issuer is empty; name its https URL")
 	case len(i.Audience) == 0:
-		return errors.New("nothing says which of its tokens are for this API; add audience")
+		return errors.New("it has no audience; add the name that its tokens have for this API")
 	case i.IDPrefix == "" && beside:
 		return errNoIDPrefix
 	}
@@ -115,9 +115,9 @@ func (i *TrustedIssuer) check(beside bool) error {
 func (i *TrustedIssuer) checkBeside(other *TrustedIssuer) error {
 	switch {
 	case i.Issuer == other.Issuer:
-		return errors.New("it is named twice; merge the two")
+		return errors.New("it is declared twice; merge the two")
 	case strings.HasPrefix(i.IDPrefix, other.IDPrefix), strings.HasPrefix(other.IDPrefix, i.IDPrefix):
-		return fmt.Errorf("id_prefix '%s' and '%s' of trust_issuer '%s' begin alike, so clients of the two could have one name; choose others", i.IDPrefix, other.IDPrefix, other.Issuer)
+		return fmt.Errorf("id_prefix '%s' and '%s' of trust_issuer '%s' overlap, so their clients could have the same name; choose others", i.IDPrefix, other.IDPrefix, other.Issuer)
 	}
 	return nil
 }
@@ -154,7 +154,7 @@ func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 	case issuer == nil && len(h.TrustIssuers) == 0:
 		return fmt.Errorf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
 	case issuer == nil && len(h.Audience) > 0:
-		return fmt.Errorf("audience is about the tokens of realm '%s', which has no issuer; put it into trust_issuer", h.realm.name)
+		return fmt.Errorf("audience applies to the tokens of realm '%s', which has no issuer; move it into trust_issuer", h.realm.name)
 	case issuer != nil:
 		audience, err := h.ownAudience()
 		if err != nil {
@@ -188,7 +188,7 @@ func (h *BearerHandler) ownAudience() ([]string, error) {
 }
 
 func errSeveralAPIs(realm string) error {
-	return fmt.Errorf("the issuer of realm '%s' has resources, so tokens are for several APIs; say with 'audience' which one this is", realm)
+	return fmt.Errorf("the issuer of realm '%s' has resources, so its tokens are for several APIs; name this one with 'audience'", realm)
 }
 
 func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierConfig) error {
@@ -213,7 +213,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	}
 	for _, other := range h.verifiers {
 		if other.issuer == config.Issuer {
-			return errors.New("it is the issuer of the realm, or named twice; remove one")
+			return errors.New("it is the realm's own issuer, or declared twice; remove one")
 		}
 	}
 	keys, err := h.app.remoteIssuer(ctx, trusted, config)
@@ -227,7 +227,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 		verifier.Algorithms = append(verifier.Algorithms, keyring.Algorithm(name))
 	}
 	if config.AllowUnbound {
-		h.app.logger.Warn("allow_unbound admits tokens that work for whoever steals them", zap.String("issuer", config.Issuer))
+		h.app.logger.Warn("allow_unbound admits tokens that are not bound to a certificate", zap.String("issuer", config.Issuer))
 	}
 	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }
@@ -287,9 +287,9 @@ func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.Trus
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
-			logger.Error("fetching the keys of an issuer failed; those that are known stay in use", zap.Error(err))
+			logger.Error("fetching issuer keys failed; keeping previous keys", zap.Error(err))
 		case changed:
-			logger.Info("the keys of an issuer are in use")
+			logger.Info("issuer keys refreshed")
 		}
 	})
 }

@@ -224,7 +224,7 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 	for _, test := range []struct{ audience, use, want string }{
 		{"urn:one", usedByForwardToken, ""},
 		{"urn:one", usedByForwardToken, ""},
-		{"urn:one", "mtls_bearer of realm 'a'", "audience 'urn:one' is used by forward_token and by mtls_bearer of realm 'a', so tokens of one could be mistaken for the other's; choose another audience"},
+		{"urn:one", "mtls_bearer of realm 'a'", "audience 'urn:one' is used by forward_token and by mtls_bearer of realm 'a', so their tokens could be mistaken for each other; choose another audience"},
 		{"urn:two", "mtls_bearer of realm 'a'", ""},
 		{"urn:two", "mtls_bearer of realm 'b'", ""},
 		{"urn:two", usedByForwardToken, "audience 'urn:two' is used by mtls_bearer of realm 'a' and by forward_token"},

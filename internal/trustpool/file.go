@@ -87,7 +87,7 @@ func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("file '%s', line %d: the certificate does not parse: %w; copy it again", file, block.Line, err)
+			return nil, fmt.Errorf("file '%s', line %d: invalid certificate: %w; copy it again", file, block.Line, err)
 		}
 		certs = append(certs, cert)
 	}
@@ -95,9 +95,9 @@ func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 	case slices.ContainsFunc(certs, mayBeCA):
 		return certs, nil
 	case len(certs) > 0:
-		return nil, fmt.Errorf("file '%s' holds no CA certificate, only those of end entities, so no chain could ever verify; put the CA there that issued them, or pin them as 'certificate' of a client", file)
+		return nil, fmt.Errorf("file '%s' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client", file)
 	case other != "":
-		return nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA's certificate there", file, other)
+		return nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA certificate there", file, other)
 	}
-	return nil, fmt.Errorf("file '%s' holds no PEM certificate; put the CA's certificate there, in PEM", file)
+	return nil, fmt.Errorf("file '%s' has no PEM certificate; put the CA certificate there, in PEM", file)
 }

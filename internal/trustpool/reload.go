@@ -97,7 +97,7 @@ func (p *Pool) swap(s *poolSource, next loaded) (unused loaded, err error) {
 		return next, err
 	}
 	p.trust = trust
-	p.config.Logger.Info("the trust pool has changed",
+	p.config.Logger.Info("trust pool changed",
 		zap.String("source", s.Provider), zap.Int("cas", len(trust.Certificates)),
 		zap.Strings("added", subjectsWithout(next.certs, before.certs)), zap.Strings("removed", subjectsWithout(before.certs, next.certs)))
 	return before, nil
@@ -133,9 +133,9 @@ func (p *Pool) succeeded(s *poolSource, now time.Time) {
 // report logs a failure of a source, or with nil its end.
 func (p *Pool) report(s *poolSource, err error) {
 	if err == nil {
-		p.config.Logger.Info("the trust pool can be loaded again", zap.String("source", s.Provider))
+		p.config.Logger.Info("reloading trust pool works again", zap.String("source", s.Provider))
 		return
 	}
-	p.config.Logger.Error("a trust pool cannot be loaded again; the CAs it had stay in force",
+	p.config.Logger.Error("reloading trust pool failed; keeping previous CAs",
 		zap.String("source", s.Provider), zap.Error(err))
 }

@@ -94,7 +94,7 @@ func LoadOnce(ctx caddy.Context, raw json.RawMessage) (*x509.CertPool, error) {
 	}
 	pool := ca.CertPool()
 	if isEmpty(pool) {
-		return nil, errors.New("it has no CA certificate, so no chain could ever verify; add one or remove trust_pool")
+		return nil, errors.New("it has no CA certificate, so no chain can verify; add one or remove trust_pool")
 	}
 	return pool, nil
 }
@@ -195,10 +195,10 @@ func (p *Pool) readFiles(s *poolSource) (loaded, error) {
 // check refuses what would lock everyone out.
 func (p *Pool) check(l loaded) error {
 	if isEmpty(l.pool) || l.certs != nil && len(l.certs) == 0 {
-		return fmt.Errorf("it has no CA certificate, so no chain could ever verify; add one or remove %s", p.config.Word)
+		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", p.config.Word)
 	}
 	if l.certs != nil && !slices.ContainsFunc(l.certs, mayBeCA) {
-		return errors.New("it has no CA certificate, only those of end entities, so no chain could ever verify; add the CA that issued them, or pin them as 'certificate' of a client")
+		return errors.New("it has only end-entity certificates, so no chain can verify; add the CA that issued them, or pin them with 'certificate' in a client")
 	}
 	return nil
 }

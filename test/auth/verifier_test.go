@@ -84,7 +84,7 @@ func TestVerifierWords(t *testing.T) {
 		"verifier mtls default": "",
 		"verifier mtls other":   `unknown realm "other"`,
 		"verifier mtls a b":     "wrong argument count",
-		"verifier mtls Upper":   `realm name "Upper" holds 'U'`,
+		"verifier mtls Upper":   `realm name "Upper" contains 'U'`,
 		"verifier mtls {\nx\n}": "unrecognized subdirective 'x'",
 	} {
 		err := r.Load(rig.BillingAndSensor, strings.Replace(verifierSite, "verifier mtls", text, 1))

@@ -16,7 +16,7 @@ func TestBadHandler(t *testing.T) {
 	})
 	checkBadBlocks(t, aroundHandler, []badBlock{
 		{"realm", 1, wrongCount("realm")},
-		{"realm Default", 1, `realm 'Default': realm name "Default" holds 'D'; use a-z, 0-9 and hyphens`},
+		{"realm Default", 1, `realm 'Default': realm name "Default" contains 'D'; use a-z, 0-9 and hyphens`},
 		{"realm {env.REALM}", 2, "unknown realm '{env.REALM}'; declare it with 'mtls {env.REALM} { … }' in the global options"},
 		{"realm partners", 2, "unknown realm 'partners'; declare it with 'mtls partners { … }' in the global options"},
 		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
@@ -84,13 +84,13 @@ func TestBadBearer(t *testing.T) {
 	checkBadBlocks(t, aroundSite, []badBlock{
 		{"mtls_bearer partners", 1, wrongCount("partners")},
 		{"mtls_bearer {\ntrust_issuer\n}", 2, wrongCount("trust_issuer")},
-		{"mtls_bearer {\ntrust_issuer https://login.example.net {\naudience a\n}\naudience b\n}", 6, "audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm"},
+		{"mtls_bearer {\ntrust_issuer https://login.example.net {\naudience a\n}\naudience b\n}", 6, "audience applies to a realm's tokens, but no realm is named; move it into trust_issuer, or name the realm"},
 		{"mtls_bearer {\ntrust_issuer http://login.example.net {\naudience a\n}\n}", 2, "trust_issuer 'http://login.example.net': not an https URL; use one like https://auth.example.com"},
-		{"mtls_bearer {\ntrust_issuer https://login.example.net\n}", 3, "trust_issuer 'https://login.example.net': nothing says which of its tokens are for this API; add audience"},
-		{"mtls_bearer {\nrealm default\ntrust_issuer https://login.example.net {\naudience a\n}\n}", 6, "trust_issuer 'https://login.example.net': beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix"},
+		{"mtls_bearer {\ntrust_issuer https://login.example.net\n}", 3, "trust_issuer 'https://login.example.net': it has no audience; add the name that its tokens have for this API"},
+		{"mtls_bearer {\nrealm default\ntrust_issuer https://login.example.net {\naudience a\n}\n}", 6, "trust_issuer 'https://login.example.net': with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix"},
 	})
 	checkBadBlocks(t, aroundResources, []badBlock{
-		{"mtls_bearer {\nrequire_scope read\n}", 3, "the issuer of realm 'default' has resources, so tokens are for several APIs; say with 'audience' which one this is"},
+		{"mtls_bearer {\nrequire_scope read\n}", 3, "the issuer of realm 'default' has resources, so its tokens are for several APIs; name this one with 'audience'"},
 	})
 	checkBadBlocks(t, aroundBearer, []badBlock{
 		{"realm", 1, wrongCount("realm")},
@@ -111,8 +111,8 @@ func TestBadBearer(t *testing.T) {
 		{"keep_header X-Client-ID", 2, "header 'X-Client-ID' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
 		{"trust_issuer https://a.example?x {\naudience a\n}", 1, "trust_issuer 'https://a.example?x': the URL has a query or fragment; remove it (RFC 8414 §2)"},
 		{`trust_issuer "{$MTLS_TEST_UNSET}"`, 1, "trust_issuer is empty; give it a value or remove the line"},
-		{"trust_issuer https://a.example {\naudience a\nid_prefix a/\n}\ntrust_issuer https://a.example {\naudience a\nid_prefix b/\n}", 9, "trust_issuer 'https://a.example': it is named twice; merge the two"},
-		{"trust_issuer https://a.example {\naudience a\nid_prefix a\n}\ntrust_issuer https://b.example {\naudience a\nid_prefix ab\n}", 9, "id_prefix 'ab' and 'a' of trust_issuer 'https://a.example' begin alike, so clients of the two could have one name; choose others"},
+		{"trust_issuer https://a.example {\naudience a\nid_prefix a/\n}\ntrust_issuer https://a.example {\naudience a\nid_prefix b/\n}", 9, "trust_issuer 'https://a.example': it is declared twice; merge the two"},
+		{"trust_issuer https://a.example {\naudience a\nid_prefix a\n}\ntrust_issuer https://b.example {\naudience a\nid_prefix ab\n}", 9, "id_prefix 'ab' and 'a' of trust_issuer 'https://a.example' overlap, so their clients could have the same name; choose others"},
 	})
 	checkBadBlocks(t, aroundTrusted, []badBlock{
 		{"jwks_uri", 1, wrongCount("jwks_uri")},

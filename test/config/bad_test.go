@@ -64,7 +64,7 @@ func TestBadRealm(t *testing.T) {
 	checkBadBlocks(t, "{\n\tadmin off\nBLOCK\n}\n", []badBlock{
 		{`mtls "{$MTLS_TEST_UNSET}"`, 1, "realm name '' has 0 characters; use 1 to 63"},
 		{"mtls " + strings.Repeat("a", 64), 1, "has 64 characters; use 1 to 63"},
-		{"mtls a_b", 1, `realm name "a_b" holds '_'; use a-z, 0-9 and hyphens`},
+		{"mtls a_b", 1, `realm name "a_b" contains '_'; use a-z, 0-9 and hyphens`},
 		{"mtls a b {\n}", 1, wrongCount("b")},
 		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
 		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate mtls option 'issuer'; declare another realm for another issuer"},
@@ -241,7 +241,7 @@ func TestBadIssuer(t *testing.T) {
 		{"rotate_every often", 1, `parsing rotate_every 'often': time: invalid duration "often"`},
 		{"rotate_every 30m", 1, "rotate_every '30m': rotate_every 30m0s is too short; use at least 1h0m0s"},
 		{"rotate_every 24h", 2, "issuer: announce_for 24h0m0s is not shorter than rotate_every 24h0m0s: a key would be replaced before it signs; make announce_for shorter or rotate_every longer"},
-		{"signing_key key.pem\nrotate_every 90d", 3, "issuer: rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key"},
+		{"signing_key key.pem\nrotate_every 90d", 3, "issuer: rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key"},
 		{"rotate_every 90d\nrotate_every 90d", 2, "duplicate option 'rotate_every'"},
 		{"announce_for", 1, wrongCount("announce_for")},
 		{"announce_for -1h", 1, "announce_for '-1h': announce_for -1h0m0s is too short; use at least 5s"},
@@ -268,10 +268,10 @@ func TestBadIssuer(t *testing.T) {
 		{"resource a {\nscopes {env.SCOPE}\n}", 2, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"resource a {\nscopes x\n}\nresource a {\nscopes y\n}", 6, "resource 'a' is declared twice; merge the two"},
 		{"profile", 1, wrongCount("profile")},
-		{"profile fapi1", 1, "profile 'fapi1': there is no such profile; the only one is fapi2"},
+		{"profile fapi1", 1, "profile 'fapi1': unknown profile; the only one is fapi2"},
 		{"profile fapi2\nprofile fapi2", 2, "duplicate option 'profile'"},
 		{"profile \"{$MTLS_TEST_UNSET}\"", 1, "profile is empty; give it a value or remove the line"},
-		{"signing_algorithm RS256\nprofile fapi2", 3, "signing_algorithm 'RS256': profile fapi2: signing algorithm 'RS256' is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits"},
+		{"signing_algorithm RS256\nprofile fapi2", 3, "signing_algorithm 'RS256': profile fapi2: signing algorithm 'RS256' is not allowed; use signing_algorithm ES256, PS256 or EdDSA, with a matching key"},
 		{"resource a {\nscopes x\n}\nresource b {\nscopes y x\n}", 6, "scope 'x' belongs to the resources 'a' and 'b'; remove it from one"},
 	})
 }

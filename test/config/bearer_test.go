@@ -33,9 +33,9 @@ func TestLoadBearer(t *testing.T) {
 		{"kept default header", `"keep_header":["x_client_id"]`, []string{"mtls_bearer: keep_header: header 'X-Client-ID' is set by this directive"}},
 		{"null issuer", `"trust_issuers":[null]`, []string{"mtls_bearer: trust_issuer is null; name an issuer or remove it"}},
 		{"issuer without a name", `"trust_issuers":[{"audience":["a"]}]`, []string{"mtls_bearer: trust_issuer '': the issuer is empty; name its https URL"}},
-		{"issuer without an audience", `"trust_issuers":[{"issuer":"https://login.example.net"}]`, []string{"trust_issuer 'https://login.example.net': nothing says which of its tokens are for this API; add audience"}},
-		{"issuer without a prefix", `"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]}]`, []string{"trust_issuer 'https://login.example.net': beside another issuer or a realm, its client 'a' could pass for another's client 'a'; add id_prefix"}},
-		{"issuer of the realm", `"trust_issuers":[{"issuer":"https://auth.example.com","audience":["a"],"id_prefix":"x/"}]`, []string{"trust_issuer 'https://auth.example.com': it is the issuer of the realm, or named twice; remove one"}},
+		{"issuer without an audience", `"trust_issuers":[{"issuer":"https://login.example.net"}]`, []string{"trust_issuer 'https://login.example.net': it has no audience; add the name that its tokens have for this API"}},
+		{"issuer without a prefix", `"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]}]`, []string{"trust_issuer 'https://login.example.net': with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix"}},
+		{"issuer of the realm", `"trust_issuers":[{"issuer":"https://auth.example.com","audience":["a"],"id_prefix":"x/"}]`, []string{"trust_issuer 'https://auth.example.com': it is the realm's own issuer, or declared twice; remove one"}},
 		{"issuer over http", `"trust_issuers":[{"issuer":"http://login.example.net","audience":["a"],"id_prefix":"x/"}]`, []string{"trust_issuer 'http://login.example.net': ", "not an https URL"}},
 		{"unset issuer", `"trust_issuers":[{"issuer":"{env.MTLS_TEST_UNSET}","audience":["a"],"id_prefix":"x/"}]`, []string{"trust_issuer '{env.MTLS_TEST_UNSET}': ", "set it, or write the value itself"}},
 	})
@@ -48,15 +48,15 @@ func TestLoadBearer(t *testing.T) {
 		{"type", `,"type":"id"`, []string{"token type 'id' is not supported; use at+jwt or JWT"}},
 		{"unknown trust pool", `,"trust_pool":{"provider":"nonsense"}`, []string{"trust_pool: ", "nonsense"}},
 		{"missing trust pool", `,"trust_pool":{"provider":"file","pem_files":["/nonexistent/ca.pem"]}`, []string{"trust_pool: ", "/nonexistent/ca.pem"}},
-		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},
+		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_pool: it has no CA certificate, so no chain can verify; add one or remove trust_pool"}},
 	})
 	checkLoadErrors(t, loadJSON, withBearer, []loadTest{
 		{"unknown realm", `{"handler":"mtls_bearer","realm":"x"}`, []string{`mtls_bearer: unknown realm "x"; declared are: bare, partners, proxied, several`}},
 		{"default realm that is not declared", `{"handler":"mtls_bearer"}`, []string{`mtls_bearer: unknown realm "default"`}},
 		{"realm without an issuer", `{"handler":"mtls_bearer","realm":"bare"}`, []string{"mtls_bearer: realm 'bare' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here"}},
-		{"audience of a realm without an issuer", `{"handler":"mtls_bearer","realm":"bare","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"],"id_prefix":"l/"}]}`, []string{"mtls_bearer: audience is about the tokens of realm 'bare', which has no issuer; put it into trust_issuer"}},
-		{"audience of no realm", `{"handler":"mtls_bearer","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]}]}`, []string{"mtls_bearer: audience is about the tokens of a realm, but none is named; put it into trust_issuer, or name the realm"}},
-		{"one API of several", `{"handler":"mtls_bearer","realm":"several"}`, []string{"mtls_bearer: the issuer of realm 'several' has resources, so tokens are for several APIs; say with 'audience' which one this is"}},
+		{"audience of a realm without an issuer", `{"handler":"mtls_bearer","realm":"bare","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"],"id_prefix":"l/"}]}`, []string{"mtls_bearer: audience applies to the tokens of realm 'bare', which has no issuer; move it into trust_issuer"}},
+		{"audience of no realm", `{"handler":"mtls_bearer","audience":["b"],"trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]}]}`, []string{"mtls_bearer: audience applies to a realm's tokens, but no realm is named; move it into trust_issuer, or name the realm"}},
+		{"one API of several", `{"handler":"mtls_bearer","realm":"several"}`, []string{"mtls_bearer: the issuer of realm 'several' has resources, so its tokens are for several APIs; name this one with 'audience'"}},
 		{"kept header of the proxies", `{"handler":"mtls_bearer","realm":"proxied","keep_header":["X-SSL-*"]}`, []string{"mtls_bearer: keep_header: the realm takes certificates from header 'X-Ssl-Client-Cert', so it cannot be kept; remove one of the two"}},
 	})
 }
@@ -71,7 +71,7 @@ func TestLoadBearerAlone(t *testing.T) {
 	if got := alone(""); got.err != nil || len(got.warnings()) != 1 {
 		t.Errorf("%v, warnings %q", got.err, got.warnings())
 	}
-	if got := alone(`,"allow_unbound":true`); got.err != nil || len(got.warnings()) != 2 || got.warnings()[0] != "allow_unbound admits tokens that work for whoever steals them" {
+	if got := alone(`,"allow_unbound":true`); got.err != nil || len(got.warnings()) != 2 || got.warnings()[0] != "allow_unbound admits tokens that are not bound to a certificate" {
 		t.Errorf("%v, warnings %q", got.err, got.warnings())
 	}
 	// a realm without an issuer still has proxies and a deny file

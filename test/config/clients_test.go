@@ -110,7 +110,7 @@ func TestLoadRealm(t *testing.T) {
 	wrap := func(realms string) string { return `{"apps":{"mtls":{"realms":{` + realms + `}}}}` }
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{
 		{"null", `"partners":null`, []string{"realm 'partners' is null; give it clients or remove it"}},
-		{"bad name", `"Partners":{}`, []string{`realm 'Partners': realm name "Partners" holds 'P'; use a-z, 0-9 and hyphens`}},
+		{"bad name", `"Partners":{}`, []string{`realm 'Partners': realm name "Partners" contains 'P'; use a-z, 0-9 and hyphens`}},
 		{"empty name", `"":{}`, []string{"realm '': realm name '' has 0 characters; use 1 to 63"}},
 		{"long name", `"` + strings.Repeat("a", 64) + `":{}`, []string{"has 64 characters; use 1 to 63"}},
 		{"unknown member", `"partners":{"client":[]}`, []string{`unknown field "client"`}},

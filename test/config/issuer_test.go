@@ -105,7 +105,7 @@ func TestProfile_R45_R47(t *testing.T) {
 	realm := func(issuer, pin string) string {
 		return fillLoadTest("", fillKeys(keys, inPartners("client a {\nthumbprint "+pin+"\n}\nissuer https://auth.example.com {\nprofile fapi2\n"+issuer+"\n}")))
 	}
-	const remedy = "is not allowed; say signing_algorithm ES256, PS256 or EdDSA, with a key that fits"
+	const remedy = "is not allowed; use signing_algorithm ES256, PS256 or EdDSA, with a matching key"
 	for _, test := range []struct{ name, issuer, pin, want string }{
 		{"default", "", "SHA256", ""},
 		{"ES256", "signing_algorithm ES256", "SHA256", ""},
@@ -115,7 +115,7 @@ func TestProfile_R45_R47(t *testing.T) {
 		{"ES384 to verify", "verify_key KEYS/p384.pub", "SHA256", "is for ES384, which is not allowed; remove it from verify_key"},
 		{"ES384 by its key", "signing_key KEYS/p384.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'ES384' " + remedy},
 		{"RSA of 1024 bits", "signing_algorithm PS256\nsigning_key KEYS/rsa1024.pem", "SHA256", "the RSA key has 1024 bits; use one of at least 2048"},
-		{"SHA-1", "", someSHA1, "realm 'partners': issuer: client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it by the SHA-256 thumbprint"},
+		{"SHA-1", "", someSHA1, "realm 'partners': issuer: client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it with the SHA-256 thumbprint"},
 		{"SHA-1 by a placeholder", "", "{env.MTLS_TEST_WEAK}", "client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -169,14 +169,14 @@ func TestLoadTwoIssuers(t *testing.T) {
 	for _, test := range []struct {
 		name, a, b, want string
 	}{
-		{"one URL", "https://a.example", "https://a.example", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
-		{"one URL but for a slash", "https://a.example", "https://A.example/", "realm 'b': issuer 'https://A.example/' is that of realm 'a' too; give each realm its own URL"},
-		{"one URL, one by placeholder", "https://a.example", "{env.MTLS_TEST_ISSUER}", "realm 'b': issuer 'https://a.example' is that of realm 'a' too; give each realm its own URL"},
-		{"one key", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/p256.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
-		{"one key in two files", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/again.pem\n}", "realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key"},
+		{"one URL", "https://a.example", "https://a.example", "realm 'b': issuer 'https://a.example' is also that of realm 'a'; give each realm its own URL"},
+		{"one URL but for a slash", "https://a.example", "https://A.example/", "realm 'b': issuer 'https://A.example/' is also that of realm 'a'; give each realm its own URL"},
+		{"one URL, one by placeholder", "https://a.example", "{env.MTLS_TEST_ISSUER}", "realm 'b': issuer 'https://a.example' is also that of realm 'a'; give each realm its own URL"},
+		{"one key", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/p256.pem\n}", "realm 'b': issuer: the key in signing_key is also that of realm 'a'; give each realm its own key"},
+		{"one key in two files", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://b.example {\nsigning_key KEYS/again.pem\n}", "realm 'b': issuer: the key in signing_key is also that of realm 'a'; give each realm its own key"},
 		{
 			"one key with two algorithms", "https://a.example {\nsigning_key KEYS/rsa2048.pem\nsigning_algorithm RS256\n}", "https://b.example {\nsigning_key KEYS/rsa2048.pem\nsigning_algorithm PS256\n}",
-			"realm 'b': issuer: the key in signing_key is that of realm 'a' too; give each realm its own key",
+			"realm 'b': issuer: the key in signing_key is also that of realm 'a'; give each realm its own key",
 		},
 		{"two URLs and two keys", "https://a.example {\nsigning_key KEYS/p256.pem\n}", "https://a.example/b {\nsigning_key KEYS/p384.pem\n}", ""},
 		{"managed keys", "https://a.example", "https://b.example", ""},
@@ -215,8 +215,8 @@ func TestLoadIssuer(t *testing.T) {
 		{"audience twice", url + `"audience":["a","a"]`, []string{"realm 'partners': issuer: audience 'a' is listed twice; remove one"}},
 		{"short lifetime", url + `"token_lifetime":"10ms"`, []string{"realm 'partners': issuer: token lifetime '10ms' is too short; use at least 1s"}},
 		{"negative lifetime", url + `"token_lifetime":-3600000000000`, []string{"realm 'partners': issuer: token lifetime '-1h0m0s' is too short; use at least 1s"}},
-		{"unknown profile", url + `"profile":"FAPI2"`, []string{"realm 'partners': issuer: profile 'FAPI2': there is no such profile; the only one is fapi2"}},
-		{"rotation of a file", url + `"signing_key":"key.pem","announce_for":"1h"`, []string{"realm 'partners': issuer: rotate_every and announce_for are about managed keys, but signing_key is a file; remove them, or signing_key"}},
+		{"unknown profile", url + `"profile":"FAPI2"`, []string{"realm 'partners': issuer: profile 'FAPI2': unknown profile; the only one is fapi2"}},
+		{"rotation of a file", url + `"signing_key":"key.pem","announce_for":"1h"`, []string{"realm 'partners': issuer: rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key"}},
 		{"announced too long", url + `"rotate_every":"1h","announce_for":"1h"`, []string{"realm 'partners': issuer: announce_for 1h0m0s is not shorter than rotate_every 1h0m0s: a key would be replaced before it signs"}},
 		{"negative rotation", url + `"rotate_every":-1`, []string{"realm 'partners': issuer: rotate_every -1ns is too short; use at least 1h0m0s"}},
 		{"unknown form of scope", url + `"scope_claim":"list"`, []string{"realm 'partners': issuer: scope_claim 'list': not a form of the claim; use string or array"}},
@@ -238,11 +238,11 @@ func TestLoadResourcesOfClients(t *testing.T) {
 	}
 	const resource, audience, neither = ` | "resources":[{"name":"https://a.example"}]`, ` | "audience":["api"]`, ` | "token_lifetime":"1h"`
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{
-		{"introspect without issuer", `"introspect":"https://a.example"`, []string{"realm 'partners': client 'a': introspect 'https://a.example': the realm has no issuer, so there are no tokens; add one or remove the word"}},
-		{"resources without issuer", `"resources":"https://a.example"`, []string{"realm 'partners': client 'a': resources 'https://a.example': the realm has no issuer, so there are no tokens; add one or remove the word"}},
-		{"introspect of another resource", `"introspect":["https://a.example","https://b.example"]` + resource, []string{"realm 'partners': client 'a': introspect 'https://b.example': no token of the issuer is for it; declare it as a resource or audience, or correct the name"}},
-		{"introspect almost", `"introspect":"https://a.example/"` + resource, []string{"realm 'partners': client 'a': introspect 'https://a.example/': no token of the issuer is for it"}},
-		{"introspect of the issuer", `"introspect":"https://auth.example.com"` + resource, []string{"introspect 'https://auth.example.com': no token of the issuer is for it"}},
+		{"introspect without issuer", `"introspect":"https://a.example"`, []string{"realm 'partners': client 'a': introspect 'https://a.example': the realm has no issuer, so it issues no tokens; add an issuer, or remove the word"}},
+		{"resources without issuer", `"resources":"https://a.example"`, []string{"realm 'partners': client 'a': resources 'https://a.example': the realm has no issuer, so it issues no tokens; add an issuer, or remove the word"}},
+		{"introspect of another resource", `"introspect":["https://a.example","https://b.example"]` + resource, []string{"realm 'partners': client 'a': introspect 'https://b.example': no token of the issuer has this audience; declare it as a resource or audience, or correct the name"}},
+		{"introspect almost", `"introspect":"https://a.example/"` + resource, []string{"realm 'partners': client 'a': introspect 'https://a.example/': no token of the issuer has this audience"}},
+		{"introspect of the issuer", `"introspect":"https://auth.example.com"` + resource, []string{"introspect 'https://auth.example.com': no token of the issuer has this audience"}},
 		{"another resource", `"resources":["https://a.example","https://b.example"]` + resource, []string{"realm 'partners': client 'a': resources 'https://b.example': the issuer has no such resource; declare it with 'resource https://b.example { … }', or correct the name"}},
 		{"an audience is no resource", `"resources":"api"` + audience, []string{"realm 'partners': client 'a': resources 'api': the issuer has no such resource"}},
 		{"empty resource", `"resources":""` + resource, []string{"realm 'partners': client 'a': resources: a resource is empty; remove it or set the variable it comes from"}},

@@ -76,31 +76,31 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: stat DIR/nowhere.pem: no such file"}},
 		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: DIR is not a regular file"}},
-		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
-		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate; put the CA's certificate there"}},
-		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/leafonly.pem' holds no CA certificate, only those of end entities, so no chain could ever verify; put the CA there that issued them, or pin them as 'certificate' of a client"}},
-		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA's certificate there`}},
-		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: the certificate does not parse: x509: ", "; copy it again"}},
+		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
+		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' has no PEM certificate; put the CA certificate there"}},
+		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/leafonly.pem' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client"}},
+		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA certificate there`}},
+		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: invalid certificate: x509: ", "; copy it again"}},
 		{"cut off", "trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
 		{"damaged in the middle", "trust_pool file DIR/middle.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/middle.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
 		{"byte order mark", "trust_pool file DIR/bom.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/bom.pem', line 1: a PEM block is damaged, cut off or indented; copy it again"}},
-		{"empty among good ones", "trust_pool file DIR/ca.pem DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate"}},
-		{"garbage in a realm of pins", "trust_pool file DIR/garbage.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"}},
+		{"empty among good ones", "trust_pool file DIR/ca.pem DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' has no PEM certificate"}},
+		{"garbage in a realm of pins", "trust_pool file DIR/garbage.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' has no PEM certificate"}},
 		{
 			"combined with an empty one", "trust_pool combined {\nsource file DIR/ca.pem\nsource file DIR/empty.pem\n}" + client,
-			[]string{"realm 'partners': trust_pool: file 'DIR/empty.pem' holds no PEM certificate; put the CA's certificate there"},
+			[]string{"realm 'partners': trust_pool: file 'DIR/empty.pem' has no PEM certificate; put the CA certificate there"},
 		},
 		{
 			"combined in combined", "trust_pool combined {\nsource combined {\nsource file DIR/garbage.pem\n}\n}" + client,
-			[]string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"},
+			[]string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' has no PEM certificate"},
 		},
 		{
 			"combined with nothing", "trust_pool combined {\nsource combined {\nsource storage {\nkeys ca.pem\n}\n}\n}" + client,
 			[]string{"realm 'partners': trust_pool: ", "error loading cert 'ca.pem' from storage"},
 		},
-		{"shadow without a trust pool", "shadow_trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': shadow_trust_pool: the realm has no trust_pool that it could take the place of; add one, or make it the trust_pool"}},
+		{"shadow without a trust pool", "shadow_trust_pool file DIR/ca.pem\nclient a {\nthumbprint SHA256\n}", []string{"realm 'partners': shadow_trust_pool: the realm has no trust_pool to compare it with; add one, or use it as the trust_pool"}},
 		{"shadow missing", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': shadow_trust_pool: stat DIR/nowhere.pem: no such file"}},
-		{"shadow garbage", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/garbage.pem' holds no PEM certificate"}},
+		{"shadow garbage", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/garbage.pem' has no PEM certificate"}},
 		{"shadow cut off", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged"}},
 		{"inline that does not parse", "trust_pool inline {\ntrust_der AAAA\n}" + client, []string{"realm 'partners': trust_pool: "}},
 		{"storage that is empty", "trust_pool storage {\nkeys ca.pem\n}" + client, []string{"realm 'partners': trust_pool: "}},
@@ -108,7 +108,7 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 	checkLoadErrors(t, loadJSON, func(pool string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":` + pool + `,"clients":[{"client_id":"a","tls_client_auth_subject_dn":"CN=a"}]}}}}}`
 	}, []loadTest{
-		{"no file", `{"provider":"file","pem_files":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate, so no chain could ever verify; add one or remove trust_pool"}},
+		{"no file", `{"provider":"file","pem_files":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate, so no chain can verify; add one or remove trust_pool"}},
 		{"nothing inline", `{"provider":"inline","trusted_ca_certs":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate"}},
 		{"combined without sources", `{"provider":"combined"}`, []string{"realm 'partners': trust_pool: combined: it has no source; add one"}},
 		{"combined with a word that is none", `{"provider":"combined","sources":[{"provider":"file","pem_files":["DIR/ca.pem"]}],"refresh":1}`, []string{"realm 'partners': trust_pool: combined: ", `unknown field "refresh"`}},
@@ -138,7 +138,7 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 
 // TestLoadTrustPoolRefresh checks that a refresh without effect is an error.
 func TestLoadTrustPoolRefresh(t *testing.T) {
-	const useless = "realm 'partners': trust_pool_refresh has no effect: files are watched and what is inline does not change, and the realm has no other trust_pool; remove it"
+	const useless = "realm 'partners': trust_pool_refresh has no effect, because files are watched and inline certificates do not change; remove it"
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{"files", "trust_pool file DIR/ca.pem\ntrust_pool_refresh 1h", []string{useless}},
 		{"no trust pool", "trust_pool_refresh 1h\nclient a {\nthumbprint SHA256\n}", []string{useless}},
@@ -156,7 +156,7 @@ func TestLoadTrustPoolRefresh(t *testing.T) {
 // TestLoadTrustWarnings checks warnings about trust that is wider than an operator
 // may expect.
 func TestLoadTrustWarnings(t *testing.T) {
-	const warning = "the trust pool has several CAs and any of them can issue the names of some clients; add issued_by to them"
+	const warning = "trust pool has several CAs that can each issue the clients' names; add issued_by"
 	dir := loadFiles(t)
 	for _, test := range []struct {
 		name, text string

@@ -85,7 +85,7 @@ func TestProfileWaitsForTheNextKey(t *testing.T) {
 	r.Start(rig.IssuerRealm("signing_algorithm ES384"), rig.IssuerSite)
 	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
 	err := r.Load(rig.IssuerRealm("profile fapi2"), rig.IssuerSite)
-	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile when a key of signing_algorithm has taken its place") {
+	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile once a key for signing_algorithm has replaced it") {
 		t.Errorf("the configuration loads: %v", err)
 	}
 	if again := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {

@@ -150,7 +150,7 @@ func TestR39_RevocationWithoutStorageAnswers503(t *testing.T) {
 		r.Reload(introspectRealmWith("")+strings.Repeat("\n# changed", n+1), rig.IssuerSite)
 	}
 	r.Logs.Wait(t, "the failure", func(e rig.LogEntry) bool {
-		return e.Str("level") == "error" && e.Str("msg") == "reading the revoked tokens from storage; what is known of them stays in force"
+		return e.Str("level") == "error" && e.Str("msg") == "reading revoked tokens failed; keeping previous list"
 	})
 	if err := os.Remove(storage); err != nil {
 		t.Fatal(err)
@@ -191,12 +191,12 @@ https://api.test:@HTTPS@ {
 		}
 	}
 	r.Logs.Wait(t, "the failure", func(e rig.LogEntry) bool {
-		return e.Str("level") == "error" && e.Str("msg") == "reading the revoked tokens from storage; until that works every token counts as revoked"
+		return e.Str("level") == "error" && e.Str("msg") == "reading revoked tokens failed; every token counts as revoked"
 	})
 	if err := os.Remove(blocker); err != nil {
 		t.Fatal(err)
 	}
-	r.Logs.Wait(t, "the recovery", func(e rig.LogEntry) bool { return e.Str("msg") == "the revoked tokens can be read from storage again" })
+	r.Logs.Wait(t, "the recovery", func(e rig.LogEntry) bool { return e.Str("msg") == "reading revoked tokens works again" })
 	if got := introspect(r, t, "h2", billing, "billing.partner", token); rig.JSON(t, got)["active"] != true {
 		t.Errorf("got %s", got)
 	}

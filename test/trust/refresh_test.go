@@ -143,8 +143,8 @@ func TestB4_TrustPoolOverHTTP(t *testing.T) {
 		answer func(http.ResponseWriter)
 	}{
 		{"HTTP 500 fetching CA certificate bundle", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }},
-		{"it has no CA certificate, so no chain could ever verify", sends([]byte("<html>"))},
-		{"it has no CA certificate, only those of end entities", sends(partner.PEM())},
+		{"it has no CA certificate, so no chain can verify", sends([]byte("<html>"))},
+		{"it has only end-entity certificates", sends(partner.PEM())},
 		{"parsing certificate from URL", sends(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{0}}))},
 		{"unexpected EOF", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "100000")

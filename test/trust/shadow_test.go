@@ -121,7 +121,7 @@ func TestShadowTrustPool(t *testing.T) {
 	r.Write("next.pem", r.ServerCA.PEM())
 	r.Until(clock, "the next pool", func() bool {
 		return len(r.Logs.All(func(entry rig.LogEntry) bool {
-			return entry.Str("msg") == "the trust pool has changed" && entry.Str("pool") == "shadow_trust_pool"
+			return entry.Str("msg") == "trust pool changed" && entry.Str("pool") == "shadow_trust_pool"
 		})) == 2
 	})
 	for id, c := range callers {
@@ -131,7 +131,7 @@ func TestShadowTrustPool(t *testing.T) {
 
 	// a broken one changes nothing
 	r.Write("next.pem", []byte("garbage"))
-	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint, "next.pem' holds no PEM certificate")) == 1 })
+	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint, "next.pem' has no PEM certificate")) == 1 })
 	callers["old"].Get("https://api.test/").WantStatus(t, http.StatusOK)
 	reach(6, 6, 4)
 

@@ -48,9 +48,9 @@ func poolLastSuccess(r *rig.Rig, t *testing.T) float64 {
 }
 
 const (
-	poolComplaint = "a trust pool cannot be loaded again; the CAs it had stay in force"
-	poolChanged   = "the trust pool has changed"
-	poolMended    = "the trust pool can be loaded again"
+	poolComplaint = "reloading trust pool failed; keeping previous CAs"
+	poolChanged   = "trust pool changed"
+	poolMended    = "reloading trust pool works again"
 )
 
 // TestC2_TrustPoolFile: who the new pool refuses is refused on the next request
@@ -90,7 +90,7 @@ func TestC2_TrustPoolFile(t *testing.T) {
 				fresh[protocol].Eventually(t, http.StatusOK)
 				old[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK)
 			}
-			changes := r.Logs.All(func(entry rig.LogEntry) bool { return entry.Str("msg") == "the trust pool has changed" })
+			changes := r.Logs.All(func(entry rig.LogEntry) bool { return entry.Str("msg") == "trust pool changed" })
 			if len(changes) != 3 || changes[0].Str("pool") != "trust_pool" || changes[0].Str("realm") != "default" {
 				t.Errorf("changes in the log: %v", changes)
 			}
@@ -142,10 +142,10 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 		texts   []string
 	}{
 		{"half-written", two[:len(two)-100], []string{"pool.pem', line " + fmt.Sprint(damagedAt), "a PEM block is damaged, cut off or indented; copy it again"}},
-		{"empty", []byte{}, []string{"pool.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
-		{"garbage", []byte("garbage\n"), []string{"pool.pem' holds no PEM certificate; put the CA's certificate there, in PEM"}},
-		{"key", r.CA.KeyPEM(), []string{`pool.pem' holds a PEM block "PRIVATE KEY" but no certificate; put the CA's certificate there`}},
-		{"no CA", billing.PEM(), []string{"file '", "pool.pem' holds no CA certificate, only those of end entities", "put the CA there that issued them"}},
+		{"empty", []byte{}, []string{"pool.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
+		{"garbage", []byte("garbage\n"), []string{"pool.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
+		{"key", r.CA.KeyPEM(), []string{`pool.pem' holds a PEM block "PRIVATE KEY" but no certificate; put the CA certificate there`}},
+		{"no CA", billing.PEM(), []string{"file '", "pool.pem' has only end-entity certificates", "put the CA there that issued them"}},
 		{"no certificate", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), []string{"pool.pem', line 1: the certificate does not parse", "copy it again"}},
 		{"missing", nil, []string{"pool.pem", "no such file"}},
 	} {
