@@ -1,11 +1,11 @@
-// Package tokens is the token authority of a realm: an OAuth 2.0
-// authorization server (RFC 6749) that knows one grant, client credentials,
-// and issues JWT access tokens (RFC 9068) bound to the TLS client certificate
-// they were requested with (RFC 8705 §3). It knows nothing about Caddy or
-// about who is registered, and works in any Go server.
+// Package tokens issues and verifies access tokens. It is an OAuth 2.0
+// authorization server (RFC 6749) with one grant, client credentials, whose
+// JWT access tokens (RFC 9068) are bound to the TLS client certificate of the
+// request (RFC 8705 §3). It knows neither Caddy nor the registered clients,
+// and works in any Go server.
 //
-// A server needs three things: keys, an [Issuer] over them, and for each token
-// request a [Grant] that says what the authenticated client may have.
+// A server needs three things: keys, an [Issuer] that uses them, and for each
+// token request a [Grant] with what the authenticated client may have.
 //
 //	keys, err := keyring.Managed(keyring.Config{Storage: storage, Realm: "default", Issuer: url}, nil)
 //	...
@@ -20,6 +20,6 @@
 //		NotAfter:   leaf.NotAfter,
 //	}, req)
 //
-// What a caller may see is an [Error]; why it happened is its Cause, which is
-// for the log and never written to a response.
+// An [Error] is what a caller may see. Its Cause is why it happened; it is
+// meant for the log and is never written to a response.
 package tokens

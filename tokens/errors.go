@@ -17,18 +17,18 @@ const (
 	CodeInvalidTarget        = "invalid_target"         // RFC 8707 §2
 	CodeUnsupportedTokenType = "unsupported_token_type" // RFC 7009 §2.2.1
 
-	// RFC 6749 §4.1.2.1 defines these for another endpoint; client libraries
-	// know them.
+	// RFC 6749 §4.1.2.1 defines these for the authorization endpoint; client
+	// libraries know them.
 	CodeServerError            = "server_error"
 	CodeTemporarilyUnavailable = "temporarily_unavailable"
 )
 
-// retryAfter is what a caller is told to wait, in seconds, while there are no
+// retryAfter is how long a caller should wait, in seconds, while there are no
 // signing keys.
 const retryAfter = "5"
 
-// Error is an OAuth 2.0 error response (RFC 6749 §5.2). Mind that functions of
-// this package return it as *Error: compare that with nil before it becomes an
+// Error is an OAuth 2.0 error response (RFC 6749 §5.2). Functions of this
+// package return it as *Error: compare it with nil before converting it to an
 // error.
 type Error struct {
 	// Status is the HTTP status code.
@@ -41,14 +41,14 @@ type Error struct {
 	// Header holds further header fields, such as Allow, WWW-Authenticate
 	// and Retry-After. It may be nil.
 	Header http.Header
-	// Cause is what happened, for the log; it is not written to the response.
-	// It may be nil.
+	// Cause is why it happened, for the log; it is not written to the
+	// response. It may be nil.
 	Cause error
 }
 
-// NewError returns the error response of code with the status that belongs to
-// it: 401 for invalid_client, 500 for server_error, 503 for
-// temporarily_unavailable, 400 for every other.
+// NewError returns the error response of a code, with its status: 401 for
+// invalid_client, 500 for server_error, 503 for temporarily_unavailable, and
+// 400 for all others.
 func NewError(code, description string) *Error {
 	status := http.StatusBadRequest
 	switch code {
@@ -93,9 +93,9 @@ func unavailable(cause error) *Error {
 		withCause(cause).withHeader("Retry-After", retryAfter)
 }
 
-// WriteError writes e as the response: JSON that is not to be stored
-// (RFC 6749 §5.2). errorID, if any, is appended to the description, so that a
-// caller can quote it to the operator, who finds it in the log.
+// WriteError writes e as the response: JSON that must not be stored (RFC 6749
+// §5.2). errorID, if any, is appended to the description, so that a caller can
+// quote it to the operator, who finds it in the log.
 func WriteError(w http.ResponseWriter, e *Error, errorID string) {
 	description := e.Description
 	if errorID != "" {
@@ -108,8 +108,8 @@ func WriteError(w http.ResponseWriter, e *Error, errorID string) {
 	}{e.Code, printable(description)})
 }
 
-// WriteToken writes t as the response: JSON that is not to be stored
-// (RFC 6749 §5.1).
+// WriteToken writes t as the response: JSON that must not be stored (RFC 6749
+// §5.1).
 func WriteToken(w http.ResponseWriter, t *TokenResponse) {
 	writeJSON(w, http.StatusOK, t)
 }
@@ -132,7 +132,8 @@ func noStore(header http.Header) {
 	header.Set("Pragma", "no-cache")
 }
 
-// printable replaces what RFC 6749 §5.2 does not allow in error_description.
+// printable replaces the characters that RFC 6749 §5.2 does not allow in
+// error_description.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r > 0x7e || r == '"' || r == '\\' {
@@ -142,8 +143,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// quote prepares what a caller sent for the cause of an error: escaped, and
-// short enough for a log line.
+// quote prepares text that a caller sent for the cause of an error: escaped,
+// and short enough for a log line.
 func quote(s string) string {
 	const most = 100
 	if len(s) > most {

@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// GatewayToken is a signed identity for the API behind a gateway. It is not an
-// access token (RFC 9068): its `typ` is "gateway+jwt".
+// GatewayToken is a signed identity for the upstream of a gateway. It is not
+// an access token (RFC 9068): its `typ` is "gateway+jwt".
 type GatewayToken struct {
 	// Token is the signed JWT.
 	Token string
@@ -23,20 +23,19 @@ type GatewayToken struct {
 	Expires time.Time
 }
 
-// MintGateway issues a token that tells the API behind which client calls. It
-// has the claims of [Issuer.Mint] but `cnf`: the API never sees the certificate,
-// so it could not compare. For audit the thumbprint is in the claim
-// `client_cert_x5t#S256`, a name that no client's own claim can have, see
+// MintGateway issues a token that names the calling client to the upstream. It
+// has the claims of [Issuer.Mint] except `cnf`, because the upstream never
+// sees the certificate to compare. For audit, the thumbprint is in the claim
+// `client_cert_x5t#S256`, a name that no claim of a client can have; see
 // [ValidClaimName].
 //
-// Of g it takes Scopes as they are. The token ends after Lifetime, at least a
-// second, or with the certificate. The audience is mandatory, and nothing else
-// may have it. The error is:
+// It uses the Scopes of g as they are. The token ends after the Lifetime of g,
+// at least a second, or with the certificate. The audience is required, and
+// must not be used for anything else. The error is:
 //
 //   - invalid_client with the cause [ErrCertificateExpired]
-//   - temporarily_unavailable while there is no signing key; ctx bounds how
-//     long one is waited for
-//   - server_error if thumbprint, lifetime or audience are missing, or if the
+//   - temporarily_unavailable if there is no signing key before ctx is done
+//   - server_error if the thumbprint, lifetime or audience is missing, or if the
 //     token cannot be signed
 func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*GatewayToken, *Error) {
 	switch {

@@ -12,18 +12,19 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// Grant is what an authenticated client may have, and the certificate it
+// Grant is what an authenticated client may have, and the certificate that it
 // authenticated with. [Issuer.Mint] does not change it.
 type Grant struct {
 	// ClientID becomes `sub` and `client_id` (RFC 9068 §2.2).
 	ClientID string
 	// Scopes are the scopes the client is registered for.
 	Scopes []string
-	// DefaultScopes are granted to a request that names none. Default: Scopes.
+	// DefaultScopes are granted when a request names no scope. Default:
+	// Scopes.
 	DefaultScopes []string
 	// Resources are the only resources that the client gets tokens for,
-	// whether it names them or their scopes. Default, when nil: those that one
-	// of its scopes belongs to.
+	// whether it names them or their scopes. Default, when nil: the resources
+	// that one of its scopes belongs to.
 	Resources []string
 	// Claims are the client's own claims, made by [PrepareClaims].
 	Claims Claims
@@ -33,13 +34,13 @@ type Grant struct {
 	// (RFC 8705 §3.1), made by [validators.X5tS256]. Required: no token is
 	// issued without it.
 	Thumbprint string
-	// NotAfter is the end of the client certificate's validity; no token
-	// outlives it. Mandatory.
+	// NotAfter is when the client certificate expires; no token outlives it.
+	// Required.
 	NotAfter time.Time
 }
 
 // Claims are additional claims of a token, encoded once and used often. The
-// zero value is none.
+// zero value has none.
 type Claims struct {
 	members []byte // `"a":1,"b":2`
 }
@@ -67,22 +68,21 @@ func PrepareClaims(claims map[string]any) (Claims, error) {
 }
 
 // reservedClaims are the claims that this server sets, or that a resource
-// server would take for a statement of the authorization server (RFC 7519
-// §4.1, RFC 8693 §4, RFC 9068 §2.2, OpenID Connect Core §2).
+// server would take for statements of the authorization server (RFC 7519 §4.1,
+// RFC 8693 §4, RFC 9068 §2.2, OpenID Connect Core §2).
 var reservedClaims = []string{
 	"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "azp", "scope", "scp", "cnf", "typ",
 	"act", "may_act", "nonce", "auth_time", "acr", "amr", "sid", "events",
 }
 
-// ReservedClaim reports whether name is that of a claim which no client may
-// have as its own. Upper and lower case are the same here: some JSON decoders
-// read "Sub" into a field called sub.
+// ReservedClaim reports whether no client may have a claim of that name. It
+// ignores case, because some JSON decoders read "Sub" into a field called sub.
 func ReservedClaim(name string) bool {
 	return slices.Contains(reservedClaims, strings.ToLower(name))
 }
 
-// ValidClaimName reports whether name consists of A-Z a-z 0-9 _ . - and is not
-// empty.
+// ValidClaimName reports whether name is not empty and consists of A-Z a-z 0-9
+// _ . - only.
 func ValidClaimName(name string) bool {
 	for _, c := range []byte(name) {
 		switch {
@@ -94,7 +94,7 @@ func ValidClaimName(name string) bool {
 	return name != ""
 }
 
-// terms works out the scopes and the audience of a token.
+// terms returns the scopes and the audience of a token.
 func (i *Issuer) terms(g *Grant, req TokenRequest) (scopes, audience []string, e *Error) {
 	scopes, named, e := requestedScopes(g, req.Scope)
 	if e != nil {
@@ -113,7 +113,7 @@ func (i *Issuer) terms(g *Grant, req TokenRequest) (scopes, audience []string, e
 }
 
 // requestedScopes returns the scopes that a request names, or else the
-// client's default; named says which of the two.
+// client's default. named reports whether the request named them.
 func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Error) {
 	for s := range strings.SplitSeq(scope, " ") {
 		switch {
@@ -146,8 +146,8 @@ func unregistered(scope string) *Error {
 		withCause(fmt.Errorf("scope %s", quote(scope)))
 }
 
-// requestedResources returns the distinct resources that a request names
-// (RFC 8707 §2). They are compared byte for byte.
+// requestedResources returns the distinct resources that a request names (RFC
+// 8707 §2), compared byte for byte.
 func (i *Issuer) requestedResources(g *Grant, requested []string) ([]string, *Error) {
 	var resources []string
 	for _, r := range requested {
@@ -181,9 +181,9 @@ func (i *Issuer) mayName(g *Grant, resource string) bool {
 	return slices.ContainsFunc(g.Scopes, func(s string) bool { return i.owner[s] == resource })
 }
 
-// narrow keeps the scopes that belong to one of the resources; any other, one
-// that belongs to no resource included, says nothing about them (RFC 9068
-// §2.2.3). A scope that the request names is not dropped silently.
+// narrow keeps the scopes that belong to one of the resources. Any other
+// scope, including one that belongs to no resource, says nothing about them
+// (RFC 9068 §2.2.3). A scope that the request names is not dropped silently.
 func (i *Issuer) narrow(scopes []string, named bool, resources []string) ([]string, *Error) {
 	var kept []string
 	for _, s := range scopes {
@@ -202,9 +202,8 @@ func (i *Issuer) narrow(scopes []string, named bool, resources []string) ([]stri
 	return kept, nil
 }
 
-// audienceOf returns the audience of a token that is requested for no resource
-// in particular. One token never speaks to several APIs that were not named
-// (RFC 9068 §5).
+// audienceOf returns the audience of a token whose request named no resource.
+// One token is never for several APIs that were not named (RFC 9068 §5).
 func (i *Issuer) audienceOf(g *Grant, scopes []string) ([]string, *Error) {
 	var resource string
 	var unowned bool

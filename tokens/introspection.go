@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Why a token that verifies is inactive, or is not revoked. Each is a
-// [*TokenError].
+// The reasons why a token that verifies is inactive, or is not revoked. Each
+// is a [*TokenError].
 var (
 	ErrTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
 	ErrTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
@@ -21,10 +21,10 @@ var (
 
 // Introspector is an authenticated client that asks about a token.
 type Introspector struct {
-	// ClientID is the client, which sees its own tokens.
+	// ClientID is the client. It sees its own tokens.
 	ClientID string
-	// Resources are the APIs the client is; it sees the tokens that have one
-	// of them in `aud`.
+	// Resources are the APIs that the client is. It sees the tokens that have
+	// one of them in `aud`.
 	Resources []string
 }
 
@@ -37,13 +37,15 @@ type Introspection struct {
 	Cause error
 }
 
-// Introspect returns what a client may know of a token. A token is active if it
-// is one of this issuer's and valid, belongs to the caller or to an API that
-// the caller is, its client is registered, and it has not been revoked. Of any
-// other token the caller learns nothing at all (RFC 7662 §2.2, §4).
+// Introspect returns what a client may know about a token. A token is active
+// if this issuer issued it and it is valid, it belongs to the caller or to an
+// API that the caller is, its client is registered, and it has not been
+// revoked. The caller learns nothing about any other token (RFC 7662 §2.2,
+// §4).
 //
-// The error is temporarily_unavailable while there are no keys, or while it is
-// not known which tokens were revoked; ctx bounds how long keys are waited for.
+// The error is temporarily_unavailable while there are no keys, or while the
+// list of revoked tokens has not been read; ctx bounds how long keys are
+// waited for.
 func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token string) (Introspection, *Error) {
 	if _, err := i.keys.Ensure(ctx); err != nil {
 		return Introspection{}, unavailable(err)
@@ -54,7 +56,7 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 	verified, err := i.verifier.Verify(token)
 	switch {
 	case err != nil:
-		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is no error (RFC 7662 §2.2)
+		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is not an error (RFC 7662 §2.2)
 	case !caller.maySee(verified):
 		return Introspection{Cause: ErrTokenOfOther}, nil
 	case i.registered != nil && !i.registered(verified.ClientID):
@@ -70,20 +72,20 @@ func (c Introspector) maySee(token *VerifiedToken) bool {
 		slices.ContainsFunc(token.Audience, func(aud string) bool { return slices.Contains(c.Resources, aud) })
 }
 
-// RevokeResult is what became of a revocation request. The caller is told
-// neither: the answer is 200 in any case (RFC 7009 §2.2).
+// RevokeResult is the outcome of a revocation request. The caller does not
+// learn it: the answer is 200 in any case (RFC 7009 §2.2).
 type RevokeResult struct {
-	// TokenID is the `jti` of the token that is revoked now, "" if none is.
+	// TokenID is the `jti` of the revoked token, "" if none was revoked.
 	TokenID string
-	// Cause is why none is revoked, a [*TokenError] for the log.
+	// Cause is why none was revoked, a [*TokenError] for the log.
 	Cause error
 }
 
 // Revoke revokes a token of the client (RFC 7009 §2.1). A token that does not
-// verify, or is another client's, is left as it is, and that is no error. The
-// error is temporarily_unavailable if the token could not be revoked: there are
-// no keys to verify it with, or storage does not take the revocation. It is
-// unsupported_token_type if the issuer has no revocations.
+// verify, or that belongs to another client, is left as it is, which is not an
+// error. The error is temporarily_unavailable if the token could not be
+// revoked, because there are no keys to verify it with or storage failed, and
+// unsupported_token_type if the issuer cannot revoke tokens.
 func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResult, *Error) {
 	if i.revoked == nil {
 		return RevokeResult{}, NewError(CodeUnsupportedTokenType, "access tokens cannot be revoked here")
@@ -113,7 +115,7 @@ func revokedUnavailable(cause error) *Error {
 }
 
 // introspected is the answer for an active token (RFC 7662 §2.2), with the
-// confirmation that RFC 8705 §3.2 asks for.
+// confirmation of RFC 8705 §3.2.
 type introspected struct {
 	Active       bool         `json:"active"`
 	Scope        string       `json:"scope,omitempty"`
@@ -130,7 +132,7 @@ type introspected struct {
 }
 
 // introspectionMembers are the members of an answer that no claim of a client
-// may take the place of, beside the reserved ones.
+// may replace, besides the reserved ones.
 var introspectionMembers = []string{"active", "token_type", "username"}
 
 // MarshalJSON returns the body of the answer: {"active":false} and nothing else
@@ -170,15 +172,14 @@ func (r Introspection) MarshalJSON() ([]byte, error) {
 	return body, nil
 }
 
-// WriteIntrospection writes r as the response: JSON that is not to be stored
+// WriteIntrospection writes r as the response: JSON that must not be stored
 // (RFC 7662 §2.2, §4).
 func WriteIntrospection(w http.ResponseWriter, r Introspection) {
 	writeJSON(w, http.StatusOK, r)
 }
 
-// WriteRevoked writes the response to a revocation request that was carried
-// out, or was about nothing that can be revoked: 200 without a body (RFC 7009
-// §2.2).
+// WriteRevoked writes the response to a revocation request, whether or not a
+// token was revoked: 200 without a body (RFC 7009 §2.2).
 func WriteRevoked(w http.ResponseWriter) {
 	noStore(w.Header())
 	w.WriteHeader(http.StatusOK)

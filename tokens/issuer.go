@@ -24,8 +24,8 @@ const (
 	SelfSignedTLSClientAuth = "self_signed_tls_client_auth"
 )
 
-// The forms of the `scope` claim of tokens. In a token response and in the
-// answer to an introspection it is always a string.
+// The forms of the `scope` claim in tokens. In a token response and in an
+// introspection response `scope` is always a string.
 const (
 	ScopeString = "string" // scopes separated by spaces (RFC 9068 §2.2.3)
 	ScopeArray  = "array"  // an array of strings, which IdentityServer emits
@@ -51,7 +51,7 @@ func CheckResources(resources []Resource) error {
 // IssuerConfig describes an authorization server.
 type IssuerConfig struct {
 	// URL is the issuer identifier (RFC 8414 §2): https, without query,
-	// fragment and userinfo. It is used byte for byte as `iss`. Mandatory.
+	// fragment and userinfo. It is used byte for byte as `iss`. Required.
 	URL string
 	// Lifetime is how long a token lives, at least a second. Default: 1h.
 	Lifetime time.Duration
@@ -60,31 +60,30 @@ type IssuerConfig struct {
 	Audience []string
 	// Resources are the APIs that tokens are for.
 	Resources []Resource
-	// MTLSAlias is the base URL of `mtls_endpoint_aliases` (RFC 8705 §5)
-	// where mutual TLS lives on another host. Default: the issuer's own
-	// /connect/mtls/ paths.
+	// MTLSAlias is the base URL of `mtls_endpoint_aliases` (RFC 8705 §5) where
+	// mutual TLS is on another host. Default: the issuer's own /connect/mtls/
+	// paths.
 	MTLSAlias string
 	// Scopes are all scopes that clients have, for the metadata.
 	Scopes []string
-	// AuthMethods are the client authentication methods that can be used,
-	// for the metadata: [TLSClientAuth], [SelfSignedTLSClientAuth]. Default:
-	// both.
+	// AuthMethods are the client authentication methods for the metadata:
+	// [TLSClientAuth], [SelfSignedTLSClientAuth]. Default: both.
 	AuthMethods []string
 	// ScopeClaim is how `scope` is written in tokens: [ScopeString] or
 	// [ScopeArray]. Default: ScopeString.
 	ScopeClaim string
-	// Registered reports whether there is a client of that `client_id` that
-	// may use its tokens; those of any other are inactive. Default: every
-	// client is.
+	// Registered reports whether the client of that `client_id` may use its
+	// tokens; the tokens of any other are inactive. Default: every client may.
 	Registered func(clientID string) bool
-	// RevokedTokens are the tokens that were revoked. Default: none, and there
-	// is no revocation endpoint.
+	// RevokedTokens are the tokens that have been revoked. Default: none, and
+	// there is no revocation endpoint.
 	RevokedTokens *RevokedTokens
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
 
-// Issuer is an authorization server without its HTTP and TLS. It is safe for concurrent use.
+// Issuer is an authorization server without its HTTP and TLS. It is safe for
+// concurrent use.
 type Issuer struct {
 	url       string
 	lifetime  time.Duration
@@ -103,8 +102,8 @@ type Issuer struct {
 	revoked    *RevokedTokens
 }
 
-// NewIssuer makes an issuer that signs with the keys of keys. Errors name the
-// value that is wrong and the remedy.
+// NewIssuer returns an issuer that signs with keys. Errors name the value that
+// is wrong and the remedy.
 func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	issuer, err := parseBaseURL(cfg.URL)
 	if err != nil {
@@ -151,8 +150,8 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	return i, nil
 }
 
-// JWKS returns the public keys (RFC 7517 §5). If there are none yet they are
-// loaded or created, for as long as ctx allows; the error is then
+// JWKS returns the public keys (RFC 7517 §5). If there are none yet it loads
+// or creates them, for as long as ctx allows; the error is then
 // temporarily_unavailable.
 func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 	ring, err := i.keys.Ensure(ctx)
@@ -162,7 +161,7 @@ func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 	return ring.JWKS(), nil
 }
 
-// checkSettings finds what is wrong with the settings that are no URL.
+// checkSettings returns what is wrong with the settings that are not URLs.
 func (cfg *IssuerConfig) checkSettings() error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
 		return fmt.Errorf("token lifetime '%v' is too short; use at least 1s", cfg.Lifetime)
@@ -193,7 +192,7 @@ func (cfg *IssuerConfig) checkSettings() error {
 	return nil
 }
 
-// CheckScopeClaim returns why the `scope` claim cannot have that form.
+// CheckScopeClaim returns why form is not a form of the `scope` claim.
 func CheckScopeClaim(form string) error {
 	if form != ScopeString && form != ScopeArray {
 		return fmt.Errorf("not a form of the claim; use %s or %s", ScopeString, ScopeArray)
@@ -205,7 +204,7 @@ func CheckScopeClaim(form string) error {
 func (i *Issuer) IsResource(name string) bool { return i.resources[name] }
 
 // IsAudience reports whether the `aud` of a token can be name: a resource, or
-// the audience of tokens that are for none.
+// the audience of tokens that belong to no resource.
 func (i *Issuer) IsAudience(name string) bool {
 	if i.resources[name] || slices.Contains(i.audience, name) {
 		return true
@@ -238,15 +237,15 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 	return owner, nil
 }
 
-// CheckIssuerURL returns what is wrong with an issuer identifier (RFC 8414 §2),
-// without naming it. [NewIssuer] checks the same, and the same of MTLSAlias.
+// CheckIssuerURL returns what is wrong with an issuer identifier (RFC 8414
+// §2), without naming it. [NewIssuer] checks the same for URL and MTLSAlias.
 func CheckIssuerURL(raw string) error {
 	_, err := parseBaseURL(raw)
 	return err
 }
 
 // parseBaseURL parses an https URL that paths can be joined to. It refuses
-// everything that a client, a proxy or this server might spell differently.
+// everything that a client, a proxy and this server might spell differently.
 func parseBaseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {

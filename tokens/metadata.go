@@ -34,8 +34,8 @@ type endpointAliases struct {
 	RevocationEndpoint    string `json:"revocation_endpoint,omitempty"`
 }
 
-// Metadata returns the authorization server metadata (RFC 8414 §3.2), the one
-// document of both well-known paths.
+// Metadata returns the authorization server metadata (RFC 8414 §3.2), one
+// document for both well-known paths.
 func (i *Issuer) Metadata() keyring.Document {
 	ring := i.keys.Current()
 	if last := i.metadata.Load(); last != nil && last.ring == ring {
@@ -46,7 +46,7 @@ func (i *Issuer) Metadata() keyring.Document {
 	return document
 }
 
-// ringMetadata is the metadata while a keyring is the current one.
+// ringMetadata is the metadata that goes with a keyring.
 type ringMetadata struct {
 	ring     *keyring.Keyring
 	document keyring.Document

@@ -17,40 +17,40 @@ import (
 // because the client certificate ends within the second.
 var ErrCertificateExpired = errors.New("the client certificate has expired or is about to")
 
-// thumbprintLength is that of base64url(SHA-256) (RFC 8705 §3.1).
+// thumbprintLength is the length of base64url(SHA-256) (RFC 8705 §3.1).
 const thumbprintLength = 43
 
-// TokenResponse is a successful answer of the token endpoint (RFC 6749 §5.1).
-// There is never a refresh token (RFC 6749 §4.4.3).
+// TokenResponse is a successful response of the token endpoint (RFC 6749
+// §5.1). It never has a refresh token (RFC 6749 §4.4.3).
 type TokenResponse struct {
 	// AccessToken is the signed JWT.
 	AccessToken string `json:"access_token"`
-	// TokenType is "Bearer": that is also the type of a token bound to a
-	// certificate (RFC 8705 §3).
+	// TokenType is "Bearer", also for a token that is bound to a certificate
+	// (RFC 8705 §3).
 	TokenType string `json:"token_type"`
 	// ExpiresIn is the token's lifetime in seconds.
 	ExpiresIn int64 `json:"expires_in"`
 	// Scope is the granted scope, separated by spaces; empty if there is none.
 	Scope string `json:"scope,omitempty"`
 
-	// ID is the token's `jti`, for the log; it is not part of the answer.
+	// ID is the token's `jti`, for the log; it is not part of the response.
 	ID string `json:"-"`
-	// Audience is the token's `aud`, for the log; it is not part of the answer.
+	// Audience is the token's `aud`, for the log; it is not part of the
+	// response.
 	Audience []string `json:"-"`
 }
 
-// Mint issues an access token to the client of g (RFC 6749 §4.4, RFC 9068)
-// that is bound to its certificate (RFC 8705 §3) and never outlives it. The
-// error is:
+// Mint issues an access token to the client of g (RFC 6749 §4.4, RFC 9068),
+// bound to its certificate (RFC 8705 §3), which it never outlives. The error
+// is:
 //
-//   - unsupported_grant_type as [TokenRequest.CheckGrant] says
+//   - that of [TokenRequest.CheckGrant]
 //   - invalid_scope if the client may not have a scope, or if the scopes and
 //     resources do not make one unambiguous audience
-//   - invalid_target for a resource that is malformed, unknown or not for the
-//     client, or missing where it is needed (RFC 8707 §2)
+//   - invalid_target if a resource is malformed, unknown or not for the client,
+//     or missing where it is needed (RFC 8707 §2)
 //   - invalid_client with the cause [ErrCertificateExpired]
-//   - temporarily_unavailable while there is no signing key; ctx bounds how
-//     long one is waited for
+//   - temporarily_unavailable if there is no signing key before ctx is done
 //   - server_error if g has no thumbprint or the token cannot be signed
 func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenResponse, *Error) {
 	if e := req.CheckGrant(); e != nil {
@@ -93,8 +93,8 @@ type signed struct {
 	issuedAt, expires int64
 }
 
-// sign signs a token for the certificate of g with the claims that claims
-// returns and those of the client.
+// sign signs a token for the client of g, with the claims that claims returns
+// and the client's own. It ends with the certificate at the latest.
 func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, claims func(issuedAt, expires int64) any) (signed, *Error) {
 	if len(g.Thumbprint) != thumbprintLength {
 		return signed{}, mintFailed(fmt.Errorf("'%s' is not a SHA-256 thumbprint", g.Thumbprint))
@@ -133,7 +133,7 @@ func (i *Issuer) lifetimeOf(g *Grant) int64 {
 	return max(1, int64(lifetime/time.Second))
 }
 
-// newTokenID returns 128 random bits, base64url.
+// newTokenID returns 128 random bits in base64url.
 func newTokenID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -154,8 +154,8 @@ type accessToken struct {
 	Confirmation confirmation `json:"cnf"`
 }
 
-// scopeClaim is one string (RFC 9068 §2.2.3), or an array where the issuer says
-// so. Without scopes there is no claim.
+// scopeClaim is one string (RFC 9068 §2.2.3), or an array if the issuer is
+// configured so. Without scopes there is no claim.
 type scopeClaim struct {
 	scopes []string
 	array  bool
@@ -174,7 +174,7 @@ type confirmation struct {
 	Thumbprint string `json:"x5t#S256"`
 }
 
-// audience is one string where there is one, else an array (RFC 7519 §4.1.3).
+// audience is a string if it has one name, else an array (RFC 7519 §4.1.3).
 type audience []string
 
 func (a audience) MarshalJSON() ([]byte, error) {
@@ -184,8 +184,8 @@ func (a audience) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(a))
 }
 
-// encodeClaims returns a claims set, a struct, with the client's own claims,
-// which are encoded already.
+// encodeClaims returns a claims set, which is a struct, together with the
+// client's own claims, which are already encoded.
 func encodeClaims(set any, own Claims) ([]byte, error) {
 	b, err := json.Marshal(set)
 	if err != nil || len(own.members) == 0 {

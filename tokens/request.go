@@ -21,9 +21,9 @@ const (
 	grantClientCredentials = "client_credentials"
 )
 
-// otherAuthentication are the parameters of the client authentication methods
-// that this server does not have (RFC 6749 §2.3.1, RFC 7521 §4.2). A request
-// must not use a second method beside its certificate (RFC 6749 §2.3).
+// otherAuthentication are the parameters of client authentication methods that
+// this server does not support (RFC 6749 §2.3.1, RFC 7521 §4.2). A request
+// must not use a second method besides its certificate (RFC 6749 §2.3).
 var otherAuthentication = []string{"client_secret", "client_assertion", "client_assertion_type"}
 
 // bodyOnly are the parameters that must not be in a URL, where they would end
@@ -33,8 +33,8 @@ var bodyOnly = append([]string{
 	"code", "assertion", "username", "password",
 }, otherAuthentication...)
 
-// TokenRequest is what a token request asks for (RFC 6749 §4.4.2). A parameter
-// that is absent or empty is the empty string.
+// TokenRequest is the content of a token request (RFC 6749 §4.4.2). A
+// parameter that is absent or empty is the empty string.
 type TokenRequest struct {
 	// ClientID is the `client_id`, which a request with a client certificate
 	// must carry (RFC 8705 §2).
@@ -48,8 +48,8 @@ type TokenRequest struct {
 }
 
 // CheckGrant returns unsupported_grant_type unless the grant is
-// client_credentials. It is not part of [ParseTokenRequest] because only an
-// authenticated client is told which grants there are.
+// client_credentials. It is not part of [ParseTokenRequest], because only an
+// authenticated client learns which grants are supported.
 func (req TokenRequest) CheckGrant() *Error {
 	switch req.GrantType {
 	case grantClientCredentials:
@@ -62,12 +62,12 @@ func (req TokenRequest) CheckGrant() *Error {
 }
 
 // ParseTokenRequest reads a token request: POST, a form body of at most 64 KiB
-// and 64 parameters, none of them twice but `resource`, with `client_id` and
-// `grant_type`, and with no second client authentication method (RFC 6749
-// §2.3, §3.2). The status of the error is 405 for another method, 413 for a
-// body that is too large, 401 if HTTP Basic was tried (RFC 6749 §5.2), and 400
-// for everything else. The query string is not read, but OAuth parameters in
-// it are an error.
+// and 64 parameters, none of them twice except `resource`, with `client_id`
+// and `grant_type`, and without a second client authentication method (RFC
+// 6749 §2.3, §3.2). The status of the error is 405 for another method, 413 for
+// a body that is too large, 401 for HTTP Basic (RFC 6749 §5.2), and 400 for
+// everything else. The query string is not read, but OAuth parameters in it
+// are an error.
 func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
 	form, err := readClientForm(r)
 	if err != nil {
@@ -86,8 +86,8 @@ func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
 }
 
 // TokenQuery is a request about one token: an introspection request (RFC 7662
-// §2.1) or a revocation request (RFC 7009 §2.1). The `token_type_hint` of both
-// is not in it: there is one type of token, and a hint may be wrong.
+// §2.1) or a revocation request (RFC 7009 §2.1). It has no `token_type_hint`,
+// because there is one type of token and a hint may be wrong.
 type TokenQuery struct {
 	// ClientID is the `client_id`, which a request with a client certificate
 	// must carry (RFC 8705 §2).
@@ -96,9 +96,8 @@ type TokenQuery struct {
 	Token string
 }
 
-// ParseTokenQuery reads an introspection or revocation request. It is held to
-// what [ParseTokenRequest] holds a token request to, with `token` in the place
-// of `grant_type`.
+// ParseTokenQuery reads an introspection or revocation request. It checks what
+// [ParseTokenRequest] checks, with `token` instead of `grant_type`.
 func ParseTokenQuery(r *http.Request) (TokenQuery, *Error) {
 	form, err := readClientForm(r)
 	if err != nil {
@@ -111,8 +110,8 @@ func ParseTokenQuery(r *http.Request) (TokenQuery, *Error) {
 	return query, nil
 }
 
-// readClientForm reads the parameters of a client that authenticates with a
-// certificate and nothing else.
+// readClientForm reads the parameters of a client that authenticates only with
+// a certificate.
 func readClientForm(r *http.Request) (url.Values, *Error) {
 	form, err := readForm(r)
 	if err != nil {
@@ -129,8 +128,7 @@ func readClientForm(r *http.Request) (url.Values, *Error) {
 	return form, nil
 }
 
-// readForm reads the parameters of a request to an OAuth endpoint that takes
-// a form body.
+// readForm reads the form body of a request to an OAuth endpoint.
 func readForm(r *http.Request) (url.Values, *Error) {
 	if r.Method != http.MethodPost {
 		e := NewError(CodeInvalidRequest, "use POST").withHeader("Allow", http.MethodPost)
@@ -153,8 +151,8 @@ func readForm(r *http.Request) (url.Values, *Error) {
 	return parseForm(body)
 }
 
-// checkAuthorization refuses every other way to authenticate. For Basic the
-// answer has to be 401 with a challenge (RFC 6749 §5.2).
+// checkAuthorization refuses every other way to authenticate. HTTP Basic must
+// be answered with 401 and a challenge (RFC 6749 §5.2).
 func checkAuthorization(values []string) *Error {
 	for _, value := range values {
 		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")

@@ -19,24 +19,24 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
-// The events that a [RevokedTokens] reports.
+// The events that [RevokedTokensConfig.Report] is called with.
 const (
-	EventRevokedUnreadable = "revocation_unreadable"  // the object's name is none that this release writes
-	EventRevokedNotRemoved = "revocation_not_removed" // an object that is not needed any more could not be deleted
+	EventRevokedUnreadable = "revocation_unreadable"  // the object's name is not one that this release writes
+	EventRevokedNotRemoved = "revocation_not_removed" // an object that is no longer needed could not be deleted
 )
 
-// maxRemovals is how many objects one refresh deletes.
+// maxRemovals is how many objects one refresh deletes at most.
 const maxRemovals = 1000
 
-// revokedRecord is a revocation as the name of its object tells it. The
-// object's content is for people: it is never read, so that nothing in it can
-// undo a revocation, and so that a listing is all that a node has to ask for.
+// revokedRecord is a revocation as the name of its object encodes it. The
+// content of the object is for people and is never read: nothing in it can
+// undo a revocation, and a node only has to list the folder.
 type revokedRecord struct {
 	client  digest
 	expires int64 // Unix seconds
 	token   digest
-	// all revokes what the client was issued at until or before, in Unix
-	// seconds, instead of one token.
+	// all revokes every token that the client was issued at or before until,
+	// in Unix seconds, instead of one token.
 	all   bool
 	until int64
 }
@@ -52,7 +52,7 @@ func (s revokedRecord) name() string {
 	return fmt.Sprintf("%d-%x-%x.json", s.expires, s.client, s.token)
 }
 
-// parseRevokedName reads the name of an object.
+// parseRevokedName decodes the name of an object.
 func parseRevokedName(name string) (revokedRecord, error) {
 	part := revokedName.FindStringSubmatch(name)
 	if part == nil {
@@ -73,8 +73,8 @@ func parseRevokedName(name string) (revokedRecord, error) {
 	return s, nil
 }
 
-// clientDigest and tokenDigest hold the issuer, so that what another issuer
-// left in the same folder concerns nobody.
+// clientDigest and tokenDigest include the issuer, so that records of another
+// issuer in the same folder have no effect.
 func clientDigest(issuer, clientID string) digest {
 	buffer := make([]byte, 0, 512) // on the stack
 	buffer = append(append(append(buffer, issuer...), 0), clientID...)
@@ -90,7 +90,7 @@ func tokenDigest(issuer, clientID, tokenID string) digest {
 	return digest(sum[:len(digest{})])
 }
 
-// encodeRevoked returns the content of an object, for an operator.
+// encodeRevoked returns the content of an object, for operators.
 func encodeRevoked(issuer string, rev RevokedToken, now time.Time) ([]byte, error) {
 	return json.Marshal(struct {
 		Issuer   string    `json:"issuer"`
@@ -102,24 +102,26 @@ func encodeRevoked(issuer string, rev RevokedToken, now time.Time) ([]byte, erro
 	}{issuer, rev.ClientID, rev.TokenID, rev.IssuedAt.UTC(), rev.Expires.UTC(), now.UTC().Truncate(time.Second)})
 }
 
-// Load reads the list from storage and changes nothing there. What was in
-// memory stays. Objects that are no revocations are reported once and skipped:
-// then the rest counts, but an error is returned, for one of them may be a
-// revocation. Only one Load or Refresh may run at a time.
+// Load reads the list from storage and changes nothing there. It keeps what is
+// in memory. It reports objects that are not revocations once and skips them;
+// it then returns an error, because one of them may be a revocation, but the
+// rest counts. Only one Load or Refresh may run at a time.
 func (r *RevokedTokens) Load(ctx context.Context) error {
 	_, err := r.load(ctx)
 	return err
 }
 
-// Refresh is [RevokedTokens.Load], after which it deletes the objects of tokens
-// that expired more than 10 minutes ago, and those that a later one includes.
+// Refresh does the same as [RevokedTokens.Load], and then deletes the objects
+// of tokens that expired more than 10 minutes ago and those that a later
+// object includes.
 func (r *RevokedTokens) Refresh(ctx context.Context) error {
 	removable, err := r.load(ctx)
 	r.remove(ctx, removable)
 	return err
 }
 
-// load returns the names of the objects that nobody needs any more.
+// load reads the list and returns the names of the objects that are no longer
+// needed.
 func (r *RevokedTokens) load(ctx context.Context) (removable []string, err error) {
 	defer source.Recover("storage", &err)
 	names, listErr := storage.List(ctx, r.cfg.Storage, r.prefix())
@@ -127,7 +129,7 @@ func (r *RevokedTokens) load(ctx context.Context) (removable []string, err error
 	strange := make(map[string]bool)
 	for _, name := range names {
 		if path.Ext(name) != ".json" {
-			continue // of a storage that is about to write
+			continue // a temporary file of a storage that is about to write
 		}
 		record, err := parseRevokedName(path.Base(name))
 		if err == nil {
@@ -151,7 +153,7 @@ func (r *RevokedTokens) load(ctx context.Context) (removable []string, err error
 	return r.removable(records), nil
 }
 
-// removable returns the objects of tokens that have long expired, and the
+// removable returns the objects of tokens that expired long ago, and the
 // cutoffs of clients that have a later one.
 func (r *RevokedTokens) removable(records []revokedRecord) []string {
 	limit := r.cfg.Now().Add(-expiredKeep).Unix()
@@ -180,7 +182,7 @@ func (r *RevokedTokens) remove(ctx context.Context, names []string) {
 	r.removing = err
 }
 
-// remaining deletes objects and returns the one that could not be.
+// remaining deletes objects and returns the one that could not be deleted.
 func (r *RevokedTokens) remaining(ctx context.Context, names []string) (name string, err error) {
 	defer source.Recover("storage", &err)
 	for _, name = range names {

@@ -17,75 +17,75 @@ import (
 )
 
 const (
-	// maxRevokedPerClient is how many tokens of one client are listed one by
-	// one. Beyond it, everything is revoked that the client was issued until
-	// the token it revokes.
+	// maxRevokedPerClient is how many tokens of one client are listed
+	// individually. Beyond it, revoking a token revokes every token that the
+	// client was issued until then.
 	maxRevokedPerClient = 1000
 	// maxRevoked is the same for all clients of an issuer together.
 	maxRevoked = 50_000
 	// cutoffKeep is how long a client's cutoff is kept at least: longer than
 	// any token lives that was issued before it.
 	cutoffKeep = 30 * 24 * time.Hour
-	// expiredKeep is how long after its token a revocation is kept, for nodes
-	// whose clock is slow.
+	// expiredKeep is how long a revocation is kept after its token has
+	// expired, for nodes whose clock is slow.
 	expiredKeep = 10 * time.Minute
 
-	// revokeWait is how long one request waits for storage at most.
+	// revokeWait is how long a request waits for storage at most.
 	revokeWait = 5 * time.Second
-	// storeTimeout is how long storage has for one revocation, whether or not
-	// the request still waits.
+	// storeTimeout bounds the storage operation, whether or not the request
+	// still waits.
 	storeTimeout = 30 * time.Second
-	// maxRevoking is how many revocations are being written at one time.
+	// maxRevoking is how many revocations are written at the same time.
 	maxRevoking = 16
 )
 
-// RevokedTokensConfig describes where the revocations of an issuer's tokens are
+// RevokedTokensConfig describes where the revoked tokens of an issuer are
 // kept.
 type RevokedTokensConfig struct {
-	// Storage holds the revocations, below mtls/<realm>/revocations/.
-	// Mandatory.
+	// Storage holds the revoked tokens, below mtls/<realm>/revocations/.
+	// Required.
 	Storage certmagic.Storage
-	// Realm is the folder of the revocations. Mandatory.
+	// Realm is the folder of the revoked tokens. Required.
 	Realm string
-	// Issuer is the issuer URL of the tokens. Mandatory.
+	// Issuer is the issuer URL of the tokens. Required.
 	Issuer string
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
-	// Report is told of what a log should show: an event, the storage key it
-	// is about, and the error. Default: nobody is told.
+	// Report is called with what a log should show: an event, the storage key
+	// it is about, and the error. Default: nothing is reported.
 	Report func(event, key string, err error)
 }
 
-// RevokedTokens is the list of an issuer's tokens that were revoked before they
-// expired (RFC 7009). It is kept in a certmagic.Storage, one object a
-// revocation, so that every node that shares the storage learns of it with its
-// next [RevokedTokens.Refresh] and none can undo what another did; and in
-// memory, where it is looked up without a lock. What is in memory stays there
-// until the token has expired, whatever becomes of storage.
+// RevokedTokens is the list of an issuer's tokens that were revoked before
+// they expired (RFC 7009). It is kept in a certmagic.Storage, one object for
+// each revocation, so that every node that shares the storage learns of it
+// with its next [RevokedTokens.Refresh] and none can undo what another did. It
+// is also kept in memory, where a lookup takes no lock. An entry stays in
+// memory until the token has expired, whatever happens to storage.
 //
 // At most 1000 tokens of a client are listed. Beyond that, revoking a token
-// revokes all that the client was issued until then, with one object.
+// revokes every token that the client was issued until then, with one object.
 //
-// It fails closed: as long as the list has never been read every token counts
-// as revoked. A nil *RevokedTokens revokes nothing.
+// It fails closed: until the list has been read, every token counts as
+// revoked. A nil *RevokedTokens revokes nothing.
 type RevokedTokens struct {
 	cfg     RevokedTokensConfig
 	current atomic.Pointer[revokedList]
 	read    atomic.Int64  // when the list was last read without an error, in Unix nanoseconds
-	writers chan struct{} // as many as may write at one time
+	writers chan struct{} // has room for as many as may write at the same time
 
-	mu sync.Mutex // held by who replaces current
+	mu sync.Mutex // held while current is replaced
 
-	// of the upkeep alone
-	strange  map[string]bool // objects that were reported
+	// used by Load and Refresh only
+	strange  map[string]bool // objects that have been reported
 	removing error
 }
 
-// digest stands for a client or a token in the list: the first half of a
+// digest identifies a client or a token in the list: the first half of a
 // SHA-256.
 type digest [sha256.Size / 2]byte
 
-// revokedList is the list at one moment. It never changes.
+// revokedList is the list at one moment. It is immutable.
 type revokedList struct {
 	known   bool // it has been read
 	tokens  map[digest]revokedEntry
@@ -100,12 +100,12 @@ type revokedEntry struct {
 	expires int64 // Unix seconds
 }
 
-// cutoff revokes what a client was issued at that time or before.
+// cutoff revokes every token that a client was issued at or before until.
 type cutoff struct {
 	until, expires int64 // Unix seconds
 }
 
-// NewRevokedTokens makes a list of which nothing has been read yet. It takes over
+// NewRevokedTokens returns a list that has not been read yet. It takes over
 // what before has in memory, if that is of the same realm and issuer; before
 // may be nil. The error names the value that is wrong.
 func NewRevokedTokens(cfg RevokedTokensConfig, before *RevokedTokens) (*RevokedTokens, error) {
@@ -132,9 +132,9 @@ func NewRevokedTokens(cfg RevokedTokensConfig, before *RevokedTokens) (*RevokedT
 	return r, nil
 }
 
-// Revoked reports whether a token was revoked: by its `jti`, or with all that
-// its client was issued at that time. A token without an `iat`, which is the
-// zero time, counts as issued long ago. It takes no lock and does no I/O.
+// Revoked reports whether a token was revoked, by its `jti` or by a cutoff of
+// its client. A token without an `iat`, which is the zero time, counts as
+// issued long ago. It takes no lock and does no I/O.
 func (r *RevokedTokens) Revoked(clientID, tokenID string, issuedAt time.Time) bool {
 	if r == nil {
 		return false
@@ -156,11 +156,11 @@ func (l *revokedList) revokes(issuer, clientID, tokenID string, issuedAt time.Ti
 	return ok && issuedAt.Unix() <= limit.until
 }
 
-// Known reports whether the list has been read, now or by the list that this
-// one took over from. Until then every token counts as revoked.
+// Known reports whether the list has been read, by this list or by the one
+// that it took over from. Until then every token counts as revoked.
 func (r *RevokedTokens) Known() bool { return r == nil || r.current.Load().known }
 
-// LastRead returns when the list was last read from storage without an error;
+// LastRead returns when the list was last read from storage without an error,
 // the zero time if never.
 func (r *RevokedTokens) LastRead() time.Time {
 	if nanos := r.read.Load(); nanos != 0 {
@@ -169,7 +169,7 @@ func (r *RevokedTokens) LastRead() time.Time {
 	return time.Time{}
 }
 
-// RevokedToken is one token to be revoked. All members are mandatory.
+// RevokedToken is one token to be revoked. All members are required.
 type RevokedToken struct {
 	// ClientID is the token's `client_id`.
 	ClientID string
@@ -179,9 +179,9 @@ type RevokedToken struct {
 	IssuedAt, Expires time.Time
 }
 
-// Revoke revokes a token, for every node. It returns when storage has it, after
-// 5 s at most; an error means that the token may not be revoked. To revoke what
-// is revoked already, or has expired, does nothing.
+// Revoke revokes a token on every node. It returns when storage has it, after
+// 5 s at most; an error means that the token may not be revoked. Revoking a
+// token that is already revoked or has expired does nothing.
 func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
 	if r.done(rev) {
 		return nil
@@ -203,14 +203,14 @@ func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
 	return err
 }
 
-// done reports whether there is nothing left to revoke.
+// done reports whether nothing is left to revoke.
 func (r *RevokedTokens) done(rev RevokedToken) bool {
 	list := r.current.Load()
 	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
 }
 
-// recordOf returns what is stored to revoke a token: the token, or a cutoff for
-// all that its client was issued until then.
+// recordOf returns what is stored to revoke a token: that token, or a cutoff
+// of its client.
 func (l *revokedList) recordOf(issuer string, rev RevokedToken) revokedRecord {
 	client := clientDigest(issuer, rev.ClientID)
 	record := revokedRecord{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
@@ -242,8 +242,8 @@ func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) error
 	return nil
 }
 
-// learn adds to the list in memory and forgets what has expired. read says that
-// the records are all that storage has.
+// learn adds records to the list in memory and forgets expired ones. read
+// reports whether the records are all that storage has.
 func (r *RevokedTokens) learn(records []revokedRecord, read bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -265,7 +265,7 @@ func (r *RevokedTokens) learn(records []revokedRecord, read bool) {
 	r.current.Store(next)
 }
 
-// covers reports whether the list has that record, or one that says as much.
+// covers reports whether the list has that record, or one that includes it.
 func (l *revokedList) covers(record revokedRecord) bool {
 	if record.all {
 		limit, ok := l.cutoffs[record.client]
@@ -292,7 +292,8 @@ func (l *revokedList) addRecords(records []revokedRecord) {
 	}
 }
 
-// forgetExpired forgets what expired before limit, and counts the rest.
+// forgetExpired removes entries that expired before limit, and counts the
+// rest.
 func (l *revokedList) forgetExpired(limit int64) {
 	maps.DeleteFunc(l.tokens, func(_ digest, t revokedEntry) bool { return t.expires < limit })
 	maps.DeleteFunc(l.cutoffs, func(_ digest, c cutoff) bool { return c.expires < limit })

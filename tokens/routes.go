@@ -22,7 +22,7 @@ const (
 
 const defaultPort = "443"
 
-// EndpointKind says what is served at a path.
+// EndpointKind is what a path of an issuer serves.
 type EndpointKind int
 
 // The endpoints of an issuer.
@@ -35,14 +35,15 @@ const (
 	EndpointRevocation                        // takes revocation requests
 )
 
-// routes maps paths to endpoints, apart for the host of mtls_alias.
+// routes maps paths to endpoints, separately for the host of mtls_alias.
 type routes struct {
 	paths      map[string]EndpointKind
 	aliasHost  string // empty if the alias has no host of its own
 	aliasPaths map[string]EndpointKind
 }
 
-// newRoutes leaves out the revocation endpoint of an issuer that cannot revoke.
+// newRoutes returns the routes of an issuer, without the revocation endpoint
+// if it cannot revoke.
 func newRoutes(issuer, alias *url.URL, revokes bool) routes {
 	base := strings.TrimSuffix(issuer.Path, "/")
 	r := routes{paths: map[string]EndpointKind{
@@ -78,10 +79,10 @@ func newRoutes(issuer, alias *url.URL, revokes bool) routes {
 	return r
 }
 
-// Endpoint says what is served at a request's host (with or without port) and
-// decoded path. Paths match exactly: no case folding, no trailing slash. On
-// the host of mtls_alias only the endpoints are served that need a certificate;
-// any other host is taken for the issuer's.
+// Endpoint returns what a host (with or without port) serves at a decoded
+// path. Paths match exactly, without case folding and trailing slashes. The
+// host of mtls_alias serves only the endpoints that need a certificate; any
+// other host is taken for the issuer's.
 func (i *Issuer) Endpoint(host, path string) EndpointKind {
 	r := &i.routes
 	if r.aliasHost != "" && sameHost(host, r.aliasHost) {

@@ -11,23 +11,23 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// trustedJWKS are the keys of a JWKS (RFC 7517 §5) that tokens can be verified
-// with. They never change.
+// trustedJWKS is the keys of a JWKS (RFC 7517 §5) that can verify tokens. It
+// is immutable.
 type trustedJWKS struct {
 	byID map[string][]trustedKey
 	all  []trustedKey
 }
 
-// trustedKey is good for one algorithm, or for all of its type.
+// trustedKey is a key for one algorithm, or for all algorithms of its type.
 type trustedKey struct {
 	id         string
 	algorithms []keyring.Algorithm
 	key        crypto.PublicKey
 }
 
-// parseTrustedJWKS reads a JWKS. Of its keys those are left out that no token
-// can be verified with, or should: for encryption, symmetric, private, of an
-// unknown type, damaged, or RSA keys below 2048 bits.
+// parseTrustedJWKS parses a JWKS. It leaves out keys that cannot or should not
+// verify tokens: keys for encryption, symmetric, private or damaged keys, keys
+// of an unknown type, and RSA keys below 2048 bits.
 func parseTrustedJWKS(content []byte) (*trustedJWKS, error) {
 	set, err := jwks.Keys(content)
 	if err != nil {
@@ -60,7 +60,7 @@ func parseTrustedJWK(raw []byte) (trustedKey, bool) {
 	case operations.Names != nil && !slices.Contains(operations.Names, "verify"):
 		return key, false
 	}
-	if keyring.CheckPublicKey(jwk.Key) != nil { // as for a private key: whoever publishes it has lost it
+	if keyring.CheckPublicKey(jwk.Key) != nil { // whoever publishes a private key has lost it
 		return key, false
 	}
 	for _, alg := range keyring.Algorithms() {
@@ -71,13 +71,13 @@ func parseTrustedJWK(raw []byte) (trustedKey, bool) {
 	return key, len(key.algorithms) > 0
 }
 
-// same reports whether other says the same.
+// same reports whether two keys are equal.
 func (k trustedKey) same(other trustedKey) bool {
 	return slices.Equal(k.algorithms, other.algorithms) && sameKey(k.key, other.key)
 }
 
-// find returns the key with that `kid`, or without one any key, that alg can be
-// verified with, if it is the only one.
+// find returns the only key with that `kid` that can verify alg; without a
+// `kid`, the only key at all that can.
 func (k *trustedJWKS) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	candidates := k.all
 	if kid != "" {
@@ -89,7 +89,7 @@ func (k *trustedJWKS) find(kid string, alg keyring.Algorithm) (keyring.PublicKey
 			continue
 		}
 		if found.key != nil && !sameKey(found.key, key.key) {
-			return keyring.PublicKey{}, false // nothing tells which one it is
+			return keyring.PublicKey{}, false // it could be either
 		}
 		found = key
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// maxTrustedDocument is the size of the largest metadata and JWKS, in bytes.
+// maxTrustedDocument is the size of the largest metadata and JWKS documents,
+// in bytes.
 const maxTrustedDocument = 256 << 10
 
 // TrustedKeysConfig describes another authorization server.
 type TrustedKeysConfig struct {
-	// Issuer is its identifier (RFC 8414 §2). Mandatory.
+	// Issuer is its identifier (RFC 8414 §2). Required.
 	Issuer string
 	// JWKSURI is the https URL of its keys. Default: `jwks_uri` of its metadata.
 	JWKSURI string
@@ -32,8 +33,8 @@ type TrustedKeysConfig struct {
 }
 
 // TrustedKeys is the key set of another authorization server, kept fresh. It
-// starts nothing of its own: who has it calls Refresh when it is Due. When the
-// keys cannot be read, those that are known stay. It is safe for concurrent use.
+// starts no goroutine: its owner calls Refresh when it is Due. Keys that are
+// known stay in use while they cannot be read. It is safe for concurrent use.
 type TrustedKeys struct {
 	config  TrustedKeysConfig
 	fetcher *source.Fetcher
@@ -41,7 +42,7 @@ type TrustedKeys struct {
 	keys    atomic.Pointer[trustedJWKS] // nil until they have been read
 }
 
-// NewTrustedKeys makes a key set that is due. Errors name the value that is
+// NewTrustedKeys returns a key set that is due. Errors name the value that is
 // wrong and the remedy.
 func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 	if _, err := parseBaseURL(cfg.Issuer); err != nil {
@@ -62,7 +63,7 @@ func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 	return i, err
 }
 
-// CheckJWKSURI reports why keys cannot be read from an address.
+// CheckJWKSURI returns why keys cannot be read from an address.
 func CheckJWKSURI(address string) error {
 	if source.CheckSecureURL(address) != nil {
 		return errors.New("not an https URL; use one like https://auth.example.com/keys")
@@ -70,9 +71,9 @@ func CheckJWKSURI(address string) error {
 	return nil
 }
 
-// PublicKey returns the one key with that `kid` that alg can be verified
-// with; without a `kid`, the one key that alg can be verified with at all. A
-// key that is not there makes the keys due, at most once in 30 seconds.
+// PublicKey returns the only key with that `kid` that can verify alg; without
+// a `kid`, the only key at all that can. A missing key makes the keys due, at
+// most once in 30 seconds.
 func (i *TrustedKeys) PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	if keys := i.keys.Load(); keys != nil {
 		if key, ok := keys.find(kid, alg); ok {
@@ -86,21 +87,22 @@ func (i *TrustedKeys) PublicKey(kid string, alg keyring.Algorithm) (keyring.Publ
 // Ready reports whether the keys have been read.
 func (i *TrustedKeys) Ready() bool { return i.keys.Load() != nil }
 
-// Due returns when the keys are to be read: the zero time if at once.
+// Due returns when the keys should be read, the zero time if at once.
 func (i *TrustedKeys) Due() time.Time { return i.url.Due() }
 
-// Refresh reads the keys, whether or not they are due. changed tells that there
-// are others than before. While it runs, another call waits for its outcome.
+// Refresh reads the keys, whether or not they are due. changed reports whether
+// they differ from the previous ones. While it runs, another call waits for
+// its outcome.
 func (i *TrustedKeys) Refresh(ctx context.Context) (changed bool, err error) {
 	_, changed, err = i.url.Refresh(ctx)
 	return changed, err
 }
 
-// LastSuccess returns when the keys were last read, zero if never.
+// LastSuccess returns when the keys were last read, the zero time if never.
 func (i *TrustedKeys) LastSuccess() time.Time { return i.url.Success() }
 
-// TakeOver goes on with the keys of another of the same address, so that a new
-// configuration does not begin without.
+// TakeOver continues with the keys of a set with the same configuration, so
+// that a new configuration does not start without keys.
 func (i *TrustedKeys) TakeOver(old *TrustedKeys) {
 	if i.config.Issuer == old.config.Issuer {
 		i.url.TakeOver(old.url)
@@ -115,8 +117,8 @@ func (i *TrustedKeys) useJWKS(content []byte) error {
 	return err
 }
 
-// fetchJWKS gets the JWKS from where the metadata says it is. Both are asked for
-// each time, for the server may move its keys.
+// fetchJWKS gets the JWKS from the address in the metadata. It reads both each
+// time, because the server may move its keys.
 func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64) (source.Document, error) {
 	var errs []error
 	for _, address := range metadataURLs(issuer) {
@@ -138,9 +140,9 @@ func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64)
 	return source.Document{}, errors.Join(errs...)
 }
 
-// metadataURLs are the places where an issuer's metadata may be: as RFC 8414
-// §3.1 says, between the host and the path, and as OpenID Connect Discovery
-// says, after the path.
+// metadataURLs returns the addresses where an issuer's metadata may be: with
+// the well-known path between host and path (RFC 8414 §3.1), and after the
+// path (OpenID Connect Discovery).
 func metadataURLs(issuer string) []string {
 	issuer = strings.TrimSuffix(issuer, "/")
 	parsed, err := url.Parse(issuer)
@@ -154,8 +156,9 @@ func metadataURLs(issuer string) []string {
 	}
 }
 
-// jwksURI returns where the keys are. The issuer is compared byte for byte
-// (RFC 8414 §3.3): another server's metadata would lead to another's keys.
+// jwksURI returns the address of the keys. The issuer is compared byte for
+// byte (RFC 8414 §3.3): the metadata of another server would lead to the keys
+// of another server.
 func jwksURI(content []byte, issuer string) (string, error) {
 	members, err := jsonObject(content)
 	if err != nil {

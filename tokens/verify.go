@@ -20,48 +20,49 @@ import (
 )
 
 const (
-	// MaxTokenSize is the size of the largest token that is looked at, in bytes.
+	// MaxTokenSize is the size of the largest token that is accepted, in
+	// bytes.
 	MaxTokenSize = 16 << 10
-	// DefaultLeeway is how far ahead another server's clock may be.
+	// DefaultLeeway is how far another server's clock may be ahead.
 	DefaultLeeway = 10 * time.Second
-	// maxLeeway is what FAPI 2.0 §5.3.2.1 refuses.
+	// maxLeeway is the bound of FAPI 2.0 §5.3.2.1.
 	maxLeeway = 60 * time.Second
 )
 
-// The types of tokens that a [Verifier] can be told to accept.
+// The types of tokens that a [Verifier] can accept.
 const (
 	TypeAccessToken = "at+jwt" // RFC 9068 §2.1
-	TypeJWT         = "JWT"    // what some servers write instead
+	TypeJWT         = "JWT"    // used by some servers instead
 )
 
-// VerifierConfig says which access tokens are good.
+// VerifierConfig describes which access tokens are accepted.
 type VerifierConfig struct {
-	// Issuer is compared byte for byte with `iss`. Mandatory.
+	// Issuer is compared byte for byte with `iss`. Required.
 	Issuer string
-	// Keys are the issuer's keys. Mandatory.
+	// Keys are the issuer's keys. Required.
 	Keys KeySet
-	// Audiences are the names of the API: `aud` must have one of them. Empty
-	// is any audience, for introspection.
+	// Audiences are the names of the API, one of which must be in `aud`. Empty
+	// accepts any audience, for introspection.
 	Audiences []string
-	// Algorithms are those that tokens may be signed with. Default: all of
+	// Algorithms are the accepted signing algorithms. Default: all of
 	// [keyring.Algorithms].
 	Algorithms []keyring.Algorithm
 	// Type is the `typ` of tokens: [TypeAccessToken], or [TypeJWT] for servers
-	// that write this instead, when both are accepted. Default: TypeAccessToken.
+	// that write this instead, which accepts both. Default: TypeAccessToken.
 	Type string
 	// ClientIDClaim is the claim that names the client. Default: `client_id`,
-	// and `azp` where there is none.
+	// or `azp` if there is none.
 	ClientIDClaim string
 	// AllowUnbound accepts tokens without `cnf`. Default: false.
 	AllowUnbound bool
-	// Leeway is how far `iat` and `nbf` may be in the future, at most 60 s.
-	// There is none for `exp`. Default: [DefaultLeeway].
+	// Leeway is how far `iat` and `nbf` may be in the future, at most 60 s. It
+	// does not apply to `exp`. Default: [DefaultLeeway].
 	Leeway time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
 
-// VerifiedToken is what an access token says that has been verified.
+// VerifiedToken is the content of a verified access token.
 type VerifiedToken struct {
 	// ID is the `jti`, "" if there is none.
 	ID string
@@ -71,14 +72,15 @@ type VerifiedToken struct {
 	Issuer, Subject string
 	// ClientID is the client that the token was issued to: printable ASCII.
 	ClientID string
-	// Audience is the `aud`, and Scopes are those of `scope`, or else of `scp`.
+	// Audience is the `aud`, and Scopes are those of `scope`, or of `scp` if
+	// there is none.
 	Audience, Scopes []string
-	// IssuedAt and NotBefore are zero if the token does not say.
+	// IssuedAt and NotBefore are zero if the token does not have them.
 	IssuedAt, NotBefore, Expires time.Time
 	// Thumbprint is the `x5t#S256` of the certificate that the token is bound
 	// to (RFC 8705 §3.1), "" if it is not bound.
 	Thumbprint string
-	// Claims are all claims as they are written.
+	// Claims are all claims in their JSON form.
 	Claims map[string]json.RawMessage
 
 	algorithm keyring.Algorithm
@@ -95,15 +97,15 @@ type Verifier struct {
 // KeySet finds the keys that the tokens of an issuer are verified with. Its
 // methods neither block nor do any I/O.
 type KeySet interface {
-	// PublicKey returns the key with that `kid`. Where keys do not say which
-	// algorithm they are for, it is the only one that alg can be verified with,
-	// and the `kid` may be empty.
+	// PublicKey returns the key with that `kid`. If keys do not name their
+	// algorithm, it returns the only one that can verify alg, and the `kid`
+	// may be empty.
 	PublicKey(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool)
 	// Ready reports whether the keys have been read.
 	Ready() bool
 }
 
-// NewVerifier makes a verifier. Errors name the value that is wrong and the
+// NewVerifier returns a verifier. Errors name the value that is wrong and the
 // remedy.
 func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	if cfg.Issuer == "" || cfg.Keys == nil {
@@ -140,7 +142,7 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	}, nil
 }
 
-// CheckTokenType reports why tokens of that `typ` cannot be accepted.
+// CheckTokenType returns why tokens of that `typ` cannot be accepted.
 func CheckTokenType(typ string) error {
 	if typ != TypeAccessToken && typ != TypeJWT {
 		return fmt.Errorf("token type '%s' is not supported; use %s or %s", typ, TypeAccessToken, TypeJWT)
@@ -148,8 +150,8 @@ func CheckTokenType(typ string) error {
 	return nil
 }
 
-// Verify checks a token and returns what it says. The error is a [*TokenError].
-// `jku`, `jwk`, `x5u` and `x5c` of its header are never looked at.
+// Verify checks a token and returns its content. The error is a [*TokenError].
+// It never uses `jku`, `jwk`, `x5u` and `x5c` of the header.
 func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
 	header, err := v.readHeader(token)
 	if err != nil {
@@ -174,10 +176,10 @@ func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
 	return verified, nil
 }
 
-// Recheck tells whether a token that this verifier has verified is still good:
-// it has not expired, and its key has not been withdrawn. Nothing else can have
-// changed. It costs no signature check, and allocates nothing while the key set stays as
-// it is. The error is a [*TokenError].
+// Recheck checks whether a token that this verifier has verified is still
+// good: it has not expired, and its key has not been withdrawn. Nothing else
+// can have changed. It verifies no signature, and allocates nothing while the
+// key set stays the same. The error is a [*TokenError].
 func (v *Verifier) Recheck(token *VerifiedToken) error {
 	if err := v.checkExpiry(token); err != nil {
 		return err
@@ -189,8 +191,9 @@ func (v *Verifier) Recheck(token *VerifiedToken) error {
 	return nil
 }
 
-// sameKey looks at the pointers first: they are the same until a key set is read
-// anew, and to compare two points of a curve allocates.
+// sameKey reports whether two keys are equal. It compares pointers first: they
+// are the same until a key set is read again, and comparing two points of a
+// curve allocates.
 func sameKey(a, b crypto.PublicKey) bool {
 	switch a := a.(type) {
 	case *ecdsa.PublicKey:
@@ -205,8 +208,8 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return false
 }
 
-// IssuerOf returns the `iss` of a token that has not been verified. It only
-// serves to find the one who can verify it.
+// IssuerOf returns the `iss` of a token that has not been verified. Use it
+// only to choose the verifier.
 func IssuerOf(token string) (string, error) {
 	if err := checkForm(token); err != nil {
 		return "", err
@@ -222,8 +225,8 @@ func refuseToken(reason TokenReason, format string, args ...any) error {
 	return &TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// checkForm checks what can be told without decoding: three parts of base64url
-// (RFC 7515 §7.1). A decoder may pass over line breaks.
+// checkForm checks without decoding that a token is three parts of base64url
+// (RFC 7515 §7.1). A decoder may ignore line breaks.
 func checkForm(token string) error {
 	if len(token) > MaxTokenSize {
 		return refuseToken(TokenMalformed, "larger than %d bytes", MaxTokenSize)
@@ -247,8 +250,8 @@ func checkForm(token string) error {
 	return refuseToken(TokenMalformed, "it has %d parts; a signed JWT has three", dots+1)
 }
 
-// joseHeader is what of a token's header counts. Names are compared with their
-// case.
+// joseHeader is the part of a token's header that matters. Member names are
+// case-sensitive.
 type joseHeader struct {
 	Algorithm keyring.Algorithm
 	Type      string
@@ -295,7 +298,7 @@ func (v *Verifier) readHeader(token string) (joseHeader, error) {
 	return header, nil
 }
 
-// isMediaType compares a `typ` or `cty` (RFC 7515 §4.1.9): media types have no
+// isMediaType compares a `typ` or `cty` (RFC 7515 §4.1.9): media types ignore
 // case, and "application/" may be left out.
 func isMediaType(value, want string) bool {
 	const prefix = "application/"
@@ -305,7 +308,7 @@ func isMediaType(value, want string) bool {
 	return len(value) == len(want) && strings.EqualFold(value, want)
 }
 
-// keyOf finds the key that the token says it is signed with.
+// keyOf returns the key that signed a token by its header.
 func (v *Verifier) keyOf(header joseHeader) (keyring.PublicKey, error) {
 	key, ok := v.config.Keys.PublicKey(header.KeyID, header.Algorithm)
 	if !ok {
@@ -323,7 +326,7 @@ func (v *Verifier) keyOf(header joseHeader) (keyring.PublicKey, error) {
 	return key, nil
 }
 
-// strictMembers decodes a JSON object whose members are all there once, in UTF-8.
+// strictMembers decodes a JSON object in UTF-8 without duplicate members.
 func strictMembers(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("not UTF-8")

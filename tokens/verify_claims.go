@@ -16,16 +16,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// maxNumericDate is the end of the year 9999: what is later is no time.
+// maxNumericDate is the end of the year 9999; later dates are invalid.
 const maxNumericDate = 253402300799
 
-// maxClientID bounds the name of a client of another server, in bytes.
+// maxClientID is the longest client id of another server, in bytes.
 const maxClientID = 200
 
 const thumbprintMethod = "x5t#S256"
 
-// rawClaims takes the claims of a token as they are written. It has the methods
-// of jwt.Claims only to be taken by the parser, which does not call them.
+// rawClaims keeps the claims of a token in their JSON form. It embeds
+// jwt.Claims only because the parser requires the type; the parser does not
+// call its methods.
 type rawClaims struct {
 	jwt.Claims
 	raw json.RawMessage
@@ -37,7 +38,7 @@ func (c *rawClaims) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// checkClaims checks the claims of a token whose signature is good.
+// checkClaims checks the claims of a token whose signature has been verified.
 func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {
 	members, err := strictMembers(raw)
 	if err != nil {
@@ -88,7 +89,7 @@ func dateText(t time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// readClaims takes the claims into t, each of the type that it must have.
+// readClaims reads the claims into t and checks their types.
 func (t *VerifiedToken) readClaims(members map[string]json.RawMessage, clientIDClaim string) error {
 	var wrong error
 	note := func(err error) {
@@ -134,8 +135,8 @@ func (t *VerifiedToken) readClaims(members map[string]json.RawMessage, clientIDC
 	return err
 }
 
-// checkTokenClientID refuses what RFC 6749 appendix A.1 does not allow, for it
-// goes into headers and logs.
+// checkTokenClientID refuses characters that RFC 6749 appendix A.1 does not
+// allow, because the id is written to headers and logs.
 func checkTokenClientID(id, claim string) error {
 	if id == "" {
 		return fmt.Errorf("'%s' is missing", claim)
@@ -147,7 +148,7 @@ func checkTokenClientID(id, claim string) error {
 	return nil
 }
 
-// numericDate reads a NumericDate (RFC 7519 §2), which may have a fraction.
+// numericDate parses a NumericDate (RFC 7519 §2), which may have a fraction.
 func numericDate(members map[string]json.RawMessage, name string) (time.Time, error) {
 	raw, ok := members[name]
 	if !ok {
@@ -161,7 +162,7 @@ func numericDate(members map[string]json.RawMessage, name string) (time.Time, er
 	return time.Unix(int64(whole), int64(fraction*1e9)), nil
 }
 
-// stringsIn reads a string or an array of strings.
+// stringsIn parses a string or an array of strings.
 func stringsIn(raw json.RawMessage, name string) ([]string, error) {
 	if len(raw) == 0 {
 		return nil, nil
@@ -184,8 +185,8 @@ func stringsIn(raw json.RawMessage, name string) ([]string, error) {
 	return values, nil
 }
 
-// scopesOf reads the scopes of a token: those of `scope` (RFC 9068 §2.2.3), or
-// of `scp` where there is none, as a string or as an array.
+// scopesOf returns the scopes of a token: those of `scope` (RFC 9068 §2.2.3),
+// or of `scp` if there is none, each as a string or an array.
 func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 	name := "scope"
 	if _, ok := members[name]; !ok {
@@ -207,9 +208,9 @@ func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 	return values, nil
 }
 
-// thumbprintOf reads the confirmation of a certificate (RFC 8705 §3.1). A
-// token with any other method beside it asks for a proof that is not checked
-// here, so it is refused.
+// thumbprintOf returns the certificate thumbprint of a confirmation (RFC 8705
+// §3.1). A token with another method as well requires a proof that is not
+// checked here, so it is refused.
 func thumbprintOf(cnf json.RawMessage) (string, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(cnf, &members); err != nil || members == nil {

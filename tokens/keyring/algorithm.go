@@ -12,9 +12,8 @@ import (
 	"strings"
 )
 
-// Algorithm is the name of a JWS signature algorithm (RFC 7518 §3.1,
-// RFC 8037 §3.1). The zero value is no algorithm; [DefaultAlgorithm] says what
-// a setting left empty means.
+// Algorithm is the name of a JWS signature algorithm (RFC 7518 §3.1, RFC 8037
+// §3.1). The zero value is not an algorithm.
 type Algorithm string
 
 // The algorithms that can sign tokens. "none" and the HMAC family are not
@@ -32,7 +31,7 @@ const (
 	EdDSA Algorithm = "EdDSA" // Ed25519
 )
 
-// DefaultAlgorithm is what a managed keyring signs with unless told otherwise.
+// DefaultAlgorithm is the algorithm of managed keys by default.
 const DefaultAlgorithm = ES256
 
 // Algorithms returns every algorithm that [ParseAlgorithm] accepts.
@@ -41,7 +40,7 @@ func Algorithms() []Algorithm {
 }
 
 // ParseAlgorithm returns the algorithm of that exact, case-sensitive name. The
-// error of an unknown one lists what is allowed.
+// error for an unknown name lists the supported ones.
 func ParseAlgorithm(s string) (Algorithm, error) {
 	if !slices.Contains(Algorithms(), Algorithm(s)) {
 		var names []string
@@ -73,7 +72,8 @@ func Generate(alg Algorithm) (crypto.Signer, error) {
 	return nil, err
 }
 
-// keyType names the keys that alg signs with, in the words of describePublicKey.
+// keyType returns the type of the keys that alg signs with, as
+// describePublicKey names it.
 func (alg Algorithm) keyType() string {
 	switch alg {
 	case ES256:
@@ -94,9 +94,9 @@ func (alg Algorithm) VerifiesWith(key crypto.PublicKey) bool {
 	return natural != "" && kind == alg.keyType()
 }
 
-// describePublicKey names the type of a key and the algorithm it is for by
-// default, which is empty for a key no JWS algorithm can use. For RSA that is
-// RS256, which every resource server has to support (RFC 9068 §4).
+// describePublicKey returns the type of a key and its default algorithm, which
+// is empty if no JWS algorithm can use the key. For RSA it is RS256, which
+// every resource server must support (RFC 9068 §4).
 func describePublicKey(key any) (kind string, natural Algorithm) {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:

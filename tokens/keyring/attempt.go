@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// attempt is one run of work on storage, which several callers may wait for.
+// attempt is one run of work on storage that several callers may wait for.
 type attempt struct {
 	began time.Time
 	done  chan struct{}
@@ -21,7 +21,7 @@ type attempts struct {
 }
 
 // join returns the running attempt, or starts one that calls run. An attempt
-// belongs to no single request, so it ends with none.
+// does not belong to any single request, so it does not end with one.
 func (a *attempts) join(now time.Time, run func() (*Keyring, error)) (one *attempt, started bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package keyring keeps the signing keys of a token issuer: which algorithms
-// there are, which key signs now, which are published, and how keys in storage
-// that several nodes share are made, rotated and retired.
+// Package keyring keeps the signing keys of a token issuer. It makes, stores,
+// rotates and retires keys in a storage that several nodes share, and decides
+// which key signs and which are published.
 //
-// A server takes its keys from a [Source]: of one key file ([Fixed]), or of keys
+// A server gets its keys from a [Source]: a single key file ([Fixed]), or keys
 // that are managed in storage ([Managed]).
 package keyring

@@ -15,8 +15,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Key is one signing key: a private key with the one algorithm it is used
-// with. It is immutable and safe for concurrent use.
+// Key is a signing key: a private key and the one algorithm it is used with.
+// It is immutable and safe for concurrent use.
 type Key struct {
 	id        string
 	algorithm Algorithm
@@ -28,7 +28,7 @@ type Key struct {
 	headers   [len(typeNames)]string // the encoded JOSE headers, each with its dot
 }
 
-// TokenType is what a token is, which its `typ` says (RFC 8725 §3.11).
+// TokenType is the type of a token, as its `typ` names it (RFC 8725 §3.11).
 type TokenType int
 
 // The types of tokens.
@@ -39,11 +39,11 @@ const (
 
 var typeNames = [...]string{AccessToken: "at+jwt", GatewayToken: "gateway+jwt"}
 
-// NewKey makes a signing key of an *ecdsa.PrivateKey, *rsa.PrivateKey or
-// ed25519.PrivateKey. An empty alg means the natural one of the key: ES256,
-// ES384, ES512 or EdDSA by its curve, RS256 for RSA. A key that does not fit
-// alg, or that [CheckPublicKey] refuses, is an error. created may be zero if it
-// is not known.
+// NewKey returns a signing key for an *ecdsa.PrivateKey, *rsa.PrivateKey or
+// ed25519.PrivateKey. An empty alg means the default of the key: ES256, ES384,
+// ES512 or EdDSA by its curve, RS256 for RSA. A key that does not fit alg, or
+// that [CheckPublicKey] refuses, is an error. created may be zero if it is not
+// known.
 func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, error) {
 	public, doc, err := newPublicKey(private.Public(), alg, "")
 	if err != nil {
@@ -72,12 +72,12 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 // without padding.
 func (k *Key) ID() string { return k.id }
 
-// Algorithm returns the algorithm the key signs with.
+// Algorithm returns the algorithm that the key signs with.
 func (k *Key) Algorithm() Algorithm { return k.algorithm }
 
-// Sign returns the token with the given claims, a JSON object. It is
-// jwt.Token.SignedString, but the header is encoded once per key and the claims
-// only once per token: that halves what a token costs beside its signature.
+// Sign returns the token with the given claims, a JSON object. It does what
+// jwt.Token.SignedString does, but encodes the header once per key and the
+// claims once per token, which halves the cost besides the signature.
 func (k *Key) Sign(typ TokenType, claims []byte) (string, error) {
 	input := k.headers[typ] + base64.RawURLEncoding.EncodeToString(claims)
 	signature, err := k.method.Sign(input, k.private)
@@ -87,10 +87,10 @@ func (k *Key) Sign(typ TokenType, claims []byte) (string, error) {
 	return input + "." + base64.RawURLEncoding.EncodeToString(signature), nil
 }
 
-// ParsePrivateKeyPEM reads the one private key of a PEM file: PKCS#8
-// ("PRIVATE KEY"), SEC 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"),
-// not encrypted. alg is as in [NewKey]. Errors say what the file holds
-// instead and what to do, and never contain key material.
+// ParsePrivateKeyPEM parses the only private key of a PEM file: PKCS#8
+// ("PRIVATE KEY"), SEC 1 ("EC PRIVATE KEY") or PKCS#1 ("RSA PRIVATE KEY"), not
+// encrypted. alg is as in [NewKey]. Errors name what the file holds instead
+// and the remedy, and never contain key material.
 func ParsePrivateKeyPEM(data []byte, alg Algorithm) (*Key, error) {
 	return parsePrivateKeyPEM(data, alg, time.Time{})
 }

@@ -17,44 +17,44 @@ const (
 	StateVerify = "verify" // belongs to a server that is being replaced, never signs
 )
 
-// Keyring is an immutable snapshot of an issuer's keys: the one that signs and
-// all that are published.
+// Keyring is the keys of an issuer at one moment: the one that signs and all
+// that are published. It is immutable.
 type Keyring struct {
 	keys   []*Key // the signing key first
 	verify []*VerifyKey
 	infos  []Info
 	jwks   Document
 
-	// schedule is what the snapshot was derived from, empty unless the keys are
+	// schedule is what the keyring was derived from, empty unless the keys are
 	// managed
 	schedule schedule
-	// until is when schedule gives another snapshot, zero for never
+	// until is when schedule yields another keyring, zero for never
 	until time.Time
 	// longest is the lifetime that no token of the signing key may exceed,
 	// zero for any
 	longest time.Duration
 }
 
-// Info is what an operator may know of a published key.
+// Info describes a published key to an operator.
 type Info struct {
 	// ID is the `kid`.
 	ID string
-	// Algorithm is what the key signs with.
+	// Algorithm is the algorithm that the key signs with.
 	Algorithm Algorithm
 	// State is [StateNext], [StateActive], [StatePast] or
 	// [StateVerify].
 	State string
-	// Created is when the key was made; zero if that is not known.
+	// Created is when the key was made, zero if that is not known.
 	Created time.Time
-	// SignsFrom is when the key began to sign or will; zero if that is not
-	// known or never.
+	// SignsFrom is when the key begins to sign, zero if that is not known or
+	// never.
 	SignsFrom time.Time
-	// Leaves is when the key leaves the JWKS; zero if that is not known yet.
+	// Leaves is when the key leaves the JWKS, zero if that is not known yet.
 	Leaves time.Time
 }
 
-// New makes a keyring that signs with the first key and publishes all
-// of them, in the given order. A key given twice counts once.
+// New returns a keyring that signs with the first key and publishes all of
+// them, in the given order. A key given twice counts once.
 func New(signing *Key, others ...*Key) *Keyring {
 	r := &Keyring{}
 	for n, key := range append([]*Key{signing}, others...) {
@@ -73,8 +73,8 @@ func New(signing *Key, others ...*Key) *Keyring {
 }
 
 // WithVerifyKeys returns the keyring with keys that are published and accepted
-// but never sign, in the given order. It is an error if one has the `kid` of
-// another key.
+// but never sign, in the given order. It returns an error if one has the `kid`
+// of another key.
 func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 	if err := CheckVerifyKeys(keys); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (r *Keyring) Algorithms() []Algorithm {
 func (r *Keyring) JWKS() Document { return r.jwks }
 
 // Document is a JSON document that is encoded once and served many times. Its
-// body is shared: do not change it.
+// body is shared and must not be changed.
 type Document struct {
 	// Body is the JSON text.
 	Body []byte

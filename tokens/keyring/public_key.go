@@ -11,28 +11,26 @@ import (
 )
 
 const (
-	// minRSABits is the smallest RSA key that is accepted (RFC 7518 §3.3) and the
-	// size of a generated one: these keys sign tokens that live for an hour, and
-	// each bit more is paid for with every signature. A bigger key can be given
-	// as a file.
+	// minRSABits is the size of the smallest RSA key that is accepted (RFC
+	// 7518 §3.3), and of generated ones: each bit more makes every signature
+	// slower, and tokens are short-lived. A larger key can be given as a file.
 	minRSABits = 2048
-	// maxRSABits bounds what one signature costs to check.
+	// maxRSABits bounds the cost of verifying a signature.
 	maxRSABits = 8192
 )
 
-// PublicKey is a key that the signatures of tokens are checked with, and the
-// one algorithm that it is good for.
+// PublicKey is a key that verifies tokens, and the one algorithm it is for.
 type PublicKey struct {
 	// ID is the `kid`.
 	ID string
-	// Algorithm is what the key signs with; a token that names another one is
+	// Algorithm is the algorithm of the key; a token that names another one is
 	// refused (RFC 8725 §3.1).
 	Algorithm Algorithm
 	// Key is an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey.
 	Key crypto.PublicKey
 }
 
-// CheckPublicKey returns why no token can or should be verified with a key: it is
+// CheckPublicKey returns why a key cannot or should not verify tokens: it is
 // not an *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey of a supported
 // curve, or it is an RSA key below 2048 or above 8192 bits.
 func CheckPublicKey(key crypto.PublicKey) error {
@@ -54,9 +52,9 @@ func CheckPublicKey(key crypto.PublicKey) error {
 	return nil
 }
 
-// newPublicKey returns a key as it is used, and its JWK as it is published (RFC
-// 7517 §4). An empty alg means the natural one of the key, an empty kid its RFC
-// 7638 thumbprint.
+// newPublicKey returns a key and its JWK as it is published (RFC 7517 §4). An
+// empty alg means the default of the key, an empty kid its RFC 7638
+// thumbprint.
 func newPublicKey(key crypto.PublicKey, alg Algorithm, kid string) (PublicKey, []byte, error) {
 	if err := CheckPublicKey(key); err != nil {
 		return PublicKey{}, nil, err

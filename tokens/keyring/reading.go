@@ -19,7 +19,7 @@ const (
 	retirementSuffix = ".retired"
 )
 
-// reading is what was found in storage, by names of objects without suffix.
+// reading is the content of the storage, by object names without suffix.
 type reading struct {
 	keys    []scheduledKey       // every usable key of this issuer, retired or not
 	objects map[string]bool      // all key objects, usable or not
@@ -27,8 +27,8 @@ type reading struct {
 }
 
 // load reads storage and merges it with the keys that this node has. The error
-// says what could not be read; there may be keys nonetheless. The reading is nil
-// if there are none.
+// names what could not be read; there may still be keys. The reading is nil if
+// the folder could not be listed.
 func (s *store) load(ctx context.Context, local schedule) (*reading, schedule, error) {
 	found, err := s.readAll(ctx)
 	if ctxErr := ctx.Err(); ctxErr != nil {
@@ -40,9 +40,9 @@ func (s *store) load(ctx context.Context, local schedule) (*reading, schedule, e
 	return found, local.merge(found, s.Now()), err
 }
 
-// readAll reads all objects. The error is that of listing, then there is no
-// reading, or of the last object that storage did not hand out. What is wrong
-// with an object is reported once.
+// readAll reads all objects. The error is that of listing the folder, in which
+// case there is no reading, or of the last object that could not be loaded. It
+// reports what is wrong with an object once.
 func (s *store) readAll(ctx context.Context) (*reading, error) {
 	names, err := storage.List(ctx, s.Storage, s.folder())
 	if err != nil {
@@ -66,7 +66,8 @@ func (s *store) readAll(ctx context.Context) (*reading, error) {
 		}
 		object := strings.TrimSuffix(path.Base(name), path.Ext(name))
 		if !isKey {
-			// That it is there says enough; its content says how long ago.
+			// The existence of the object is enough; its content only says how
+			// long ago.
 			found.retired[object] = s.Now()
 			if at, err := decodeRetirement(data); err == nil {
 				found.retired[object] = at
@@ -97,7 +98,7 @@ type problem struct {
 	err   error
 }
 
-// reportOnce reports the problems that were not there at the last reading.
+// reportOnce reports the problems that the previous reading did not have.
 func (s *store) reportOnce(problems map[string]problem) {
 	before := s.reported
 	s.reported = make(map[string]string, len(problems))

@@ -16,11 +16,12 @@ var (
 )
 
 // Rotate announces the next key now, and returns its `kid`. With retire it is
-// the emergency instead: a new key signs at once, and every other managed key is
-// retired, so that its tokens are refused: here when Rotate returns, on other
-// nodes when they next read storage. It waits for other work on storage and for
-// its own, 5 s each or until ctx is done; work that has begun goes on. The error
-// is [ErrFixedKeys], [ErrAnnounced], or that of storage.
+// for emergencies: a new key signs at once and every other managed key is
+// retired, so that its tokens are refused, on this node when Rotate returns
+// and on others when they next read storage. It waits for other work on
+// storage and for its own, 5 s each or until ctx is done; work that has
+// started continues. The error is [ErrFixedKeys], [ErrAnnounced], or that of
+// storage.
 func (s *Source) Rotate(ctx context.Context, retire bool) (kid string, err error) {
 	if s.store == nil {
 		return "", ErrFixedKeys
@@ -40,8 +41,8 @@ func (s *Source) Rotate(ctx context.Context, retire bool) (kid string, err error
 	return created, a.err
 }
 
-// announceNext makes the next key now. It returns the keys as they are then and
-// the new key's id.
+// announceNext makes the next key now. It returns the resulting keys and the
+// id of the new one.
 func (s *store) announceNext(ctx context.Context, local schedule) (keys schedule, kid string, err error) {
 	keys, err = s.change(ctx, local, func(_ *reading, keys schedule, readErr error) (schedule, error) {
 		if readErr != nil {
@@ -61,10 +62,10 @@ func (s *store) announceNext(ctx context.Context, local schedule) (keys schedule
 	return keys, kid, err
 }
 
-// replaceAll makes a key that signs at once and retires every other, the next
-// one and past ones too: whoever could read one could read all. The new key is
-// stored first, so that there is always one. If an error ends it, the keys that
-// are left are returned, and it can be done again.
+// replaceAll makes a key that signs at once and retires every other, including
+// the next one and past ones, because whoever could read one could read all.
+// It stores the new key first, so that there is always one. After an error it
+// returns the keys that are left, and can be repeated.
 func (s *store) replaceAll(ctx context.Context, local schedule) (keys schedule, kid string, err error) {
 	keys, err = s.change(ctx, local, func(_ *reading, keys schedule, readErr error) (schedule, error) {
 		if readErr != nil && len(keys.keys) == 0 {

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// The settings of rotation where nothing else is said, and their bounds.
+// The defaults and bounds of rotation.
 const (
 	DefaultRotateEvery = 90 * 24 * time.Hour
 	DefaultAnnounceFor = 24 * time.Hour
 
 	// MinRotateEvery bounds how many past keys there can be.
 	MinRotateEvery = time.Hour
-	// MinAnnounceFor leaves every node several times to read a key before it
-	// signs.
+	// MinAnnounceFor leaves every node time to read a key several times before
+	// it signs.
 	MinAnnounceFor = 5 * time.Second
 
 	// readsPerAnnouncement is how often a node reads storage while a key is
-	// announced, at least.
+	// announced.
 	readsPerAnnouncement = 5
 	maxRefreshInterval   = 30 * time.Second
 	maxJWKSAge           = 5 * time.Minute
@@ -28,17 +28,18 @@ const (
 	// clockTolerance is how far the clock of a node may be off.
 	clockTolerance = 5 * time.Minute
 	// publishedSlack is how much longer a past key is published than its last
-	// token lasts: one clock may be ahead and another behind.
+	// token lasts, because one clock may be ahead and another behind.
 	publishedSlack = 2 * clockTolerance
-	// deletionSlack is how much longer a key stays in storage than in the JWKS,
-	// so that a clock that is hours ahead deletes nothing that is needed.
+	// deletionSlack is how much longer a key stays in storage than in the
+	// JWKS, so that a node whose clock is hours ahead deletes nothing that is
+	// needed.
 	deletionSlack = 24 * time.Hour
 	// retirementKept is how long storage remembers that a key is retired, for
-	// nodes that could not read it meanwhile.
+	// nodes that cannot read it meanwhile.
 	retirementKept = 30 * 24 * time.Hour
 
-	// minLongestToken is the least lifetime of tokens that a key is kept for:
-	// most configurations then never have to record a longer one.
+	// minLongestToken is the lifetime of tokens that every key allows for, so
+	// that most configurations never have to record a longer one.
 	minLongestToken = time.Hour
 	// maxLongestToken keeps sums of times in range.
 	maxLongestToken = 100 * 365 * 24 * time.Hour
@@ -60,7 +61,7 @@ func CheckRotation(rotateEvery, announceFor time.Duration) error {
 	return nil
 }
 
-// CheckRotateEvery returns what is wrong with the time between two keys.
+// CheckRotateEvery returns what is wrong with the time that a key signs.
 func CheckRotateEvery(d time.Duration) error {
 	if d < MinRotateEvery {
 		return fmt.Errorf("rotate_every %v is too short; use at least %v", d, MinRotateEvery)
@@ -68,7 +69,8 @@ func CheckRotateEvery(d time.Duration) error {
 	return nil
 }
 
-// CheckAnnounceFor returns what is wrong with the time a key is announced.
+// CheckAnnounceFor returns what is wrong with the time that a key is
+// announced.
 func CheckAnnounceFor(d time.Duration) error {
 	if d < MinAnnounceFor {
 		return fmt.Errorf("announce_for %v is too short; use at least %v", d, MinAnnounceFor)

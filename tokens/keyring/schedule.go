@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// scheduledKey is a managed key and when it signs. Its state follows from that
-// and the clock.
+// scheduledKey is a managed key and when it signs, from which its state
+// follows at any time.
 type scheduledKey struct {
 	*Key
 	// signsFrom is when the key begins to sign.
@@ -22,14 +22,14 @@ type scheduledKey struct {
 // is immutable.
 type schedule struct {
 	keys []scheduledKey
-	// retired are the object names of the keys that are known to be retired. They
-	// are not forgotten when storage loses a retirement, as when a backup takes
-	// its place.
+	// retired are the object names of the keys that are known to be retired.
+	// They stay here when storage loses a retirement, for example when a
+	// backup is restored.
 	retired map[string]bool
 }
 
-// newSchedule sorts the keys; the id decides between keys of the same time, so
-// that all nodes agree.
+// newSchedule returns a schedule of keys in any order. Among keys of the same
+// time the id decides, so that all nodes agree.
 func newSchedule(keys []scheduledKey, retired map[string]bool) schedule {
 	slices.SortFunc(keys, func(a, b scheduledKey) int {
 		return cmp.Or(a.signsFrom.Compare(b.signsFrom), a.created.Compare(b.created), strings.Compare(a.id, b.id))
@@ -37,13 +37,13 @@ func newSchedule(keys []scheduledKey, retired map[string]bool) schedule {
 	return schedule{keys, retired}
 }
 
-// with returns the schedule with a key that is new or changed.
+// with returns the schedule with a new or changed key.
 func (s schedule) with(key scheduledKey) schedule {
 	others := slices.DeleteFunc(slices.Clone(s.keys), key.same)
 	return newSchedule(append(others, key), s.retired)
 }
 
-// withoutRetired returns the schedule after the key was retired.
+// withoutRetired returns the schedule after a key was retired.
 func (s schedule) withoutRetired(key scheduledKey) schedule {
 	retired := maps.Clone(s.retired)
 	retired[objectName(key.id)] = true
@@ -53,8 +53,8 @@ func (s schedule) withoutRetired(key scheduledKey) schedule {
 func (k scheduledKey) same(other scheduledKey) bool { return k.id == other.id }
 
 // merge returns the schedule that follows from what storage has and what this
-// node knew. A key that was published and is no longer found, or cannot be read,
-// stays what it was.
+// node knows. A published key that is no longer found, or cannot be read,
+// stays.
 func (s schedule) merge(found *reading, now time.Time) schedule {
 	retired := make(map[string]bool)
 	maps.Copy(retired, s.retired)
@@ -72,8 +72,8 @@ func (s schedule) merge(found *reading, now time.Time) schedule {
 }
 
 // active is the index of the key that signs: the latest whose time has come.
-// While no time has come, because this node's clock is behind or all keys were
-// made by a clock far ahead, it is the first.
+// It is the first key while no time has come, because this node's clock is
+// behind or another one was far ahead.
 func (s schedule) active(now time.Time) int {
 	active := 0
 	for n, key := range s.keys {
@@ -84,9 +84,9 @@ func (s schedule) active(now time.Time) int {
 	return active
 }
 
-// leaves is when key n is no longer published. Its last token is signed before
-// its successor signs, and both `exp` and that moment follow from the same
-// clock. It is zero while there is no successor.
+// leaves is when key n is no longer published. It signs its last token before
+// its successor signs, and both times follow from the same clock. It is zero
+// while there is no successor.
 func (s schedule) leaves(n int) time.Time {
 	if n+1 >= len(s.keys) {
 		return time.Time{}
@@ -100,7 +100,8 @@ func (s schedule) published(n int, now time.Time) bool {
 }
 
 // pending is the index of the key that is announced to follow the active one,
-// or -1. A key that a clock far ahead announced for later does not count.
+// or -1. A key that a node whose clock is far ahead announced for later does
+// not count.
 func (s schedule) pending(now time.Time, announceFor time.Duration) int {
 	for n := s.active(now) + 1; n < len(s.keys); n++ {
 		if !s.keys[n].signsFrom.After(now.Add(announceFor + clockTolerance)) {
@@ -110,9 +111,9 @@ func (s schedule) pending(now time.Time, announceFor time.Duration) int {
 	return -1
 }
 
-// ring returns the keyring of one moment, nil if there are no keys. Its order is
-// the same on every node: the key that signs, the keys to come, the past keys
-// from the youngest.
+// ring returns the keyring of one moment, nil if there are no keys. Its order
+// is the same on every node: the key that signs, the keys to come, and the
+// past keys from the youngest.
 func (s schedule) ring(now time.Time, verify []*VerifyKey) *Keyring {
 	if len(s.keys) == 0 {
 		return nil
@@ -155,7 +156,7 @@ func (t tasks) none() bool {
 	return !t.create && !t.announce && len(t.retire)+len(t.write)+len(t.remove) == 0
 }
 
-// due works out what has to be done. It depends only on what was read, the
+// due returns what has to be done. It depends only on what was read, the
 // configuration and the clock.
 func (s *store) due(found *reading, keys schedule, now time.Time) tasks {
 	var t tasks

@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// ensureWait is how long one request waits for keys at most.
+	// ensureWait is how long a request waits for keys at most.
 	ensureWait = 5 * time.Second
 	// attemptTimeout bounds one attempt to read or change keys. It is longer
-	// than any request waits, so that an attempt can outlive a lock left
+	// than any request waits, so that an attempt can outlast a lock left
 	// behind by a node that died.
 	attemptTimeout = 30 * time.Second
-	// retryPause is how long after a failure no request makes a new attempt.
+	// retryPause is how long after a failure requests start no new attempt.
 	retryPause = 2 * time.Second
-	// askPause is how often an unknown `kid` can have storage read.
+	// askPause is how often an unknown `kid` can trigger a read of storage.
 	askPause = 5 * time.Second
 )
 
-// ErrNoKey means that storage could be read and holds no key of this issuer.
+// ErrNoKey means that storage holds no key of this issuer.
 var ErrNoKey = errors.New("there is no signing key in storage")
 
-// Source hands out the keyring at run time: a fixed one, or one that is managed
+// Source provides the keyring at run time: a fixed one, or one that is managed
 // in storage and may not be there yet. It is safe for concurrent use.
 type Source struct {
 	current atomic.Pointer[Keyring]
@@ -43,7 +43,7 @@ type Source struct {
 	retryAt  time.Time
 }
 
-// Fixed is the source of a keyring that never changes, such as that of a key
+// Fixed returns a source whose keyring never changes, such as that of a key
 // file.
 func Fixed(ring *Keyring) *Source {
 	s := &Source{}
@@ -51,11 +51,11 @@ func Fixed(ring *Keyring) *Source {
 	return s
 }
 
-// Managed is the source of the keys in a storage. It reads nothing yet. running
-// is the source that it replaces, or nil: its keys are used at once, so that a
-// server that reloads its configuration while storage is away goes on signing
-// and publishes what it did. Keys of another issuer and fixed ones are not taken
-// over. Errors name the setting that is wrong and the remedy.
+// Managed returns a source of the keys in a storage, which it does not read
+// yet. running is the source that it replaces, or nil: its keys are used at
+// once, so that a server that reloads its configuration while storage is down
+// continues to sign. Keys of another issuer and fixed ones are not taken over.
+// Errors name the setting that is wrong and the remedy.
 func Managed(cfg Config, running *Source) (*Source, error) {
 	store, err := newStore(cfg)
 	if err != nil {
@@ -73,8 +73,8 @@ func Managed(cfg Config, running *Source) (*Source, error) {
 }
 
 // Current returns the keyring, or nil if there is none yet. It never blocks. A
-// key whose time has come signs from that moment on, whether or not storage can
-// be reached.
+// key whose time has come signs from that moment on, even while storage is
+// down.
 func (s *Source) Current() *Keyring {
 	ring := s.current.Load()
 	if ring == nil || ring.until.IsZero() {
@@ -110,7 +110,7 @@ func (s *Source) use(keys schedule) *Keyring {
 	return ring
 }
 
-// localKeys are the keys that this node has.
+// localKeys returns the keys that this node has.
 func (s *Source) localKeys() schedule {
 	if ring := s.current.Load(); ring != nil {
 		return ring.schedule
@@ -127,7 +127,7 @@ func (s *Source) Algorithm() Algorithm {
 }
 
 // Algorithms returns the algorithms of all published keys, that of the signing
-// key first. While there are none it is what new keys will sign with.
+// key first. Without keys it is the algorithm that new keys will sign with.
 func (s *Source) Algorithms() []Algorithm {
 	if ring := s.Current(); ring != nil {
 		return ring.Algorithms()
@@ -147,9 +147,9 @@ func (s *Source) Infos() []Info {
 	return infos
 }
 
-// PublicKey returns the key of the current keyring with that `kid`; each has its
-// own algorithm, whichever is asked for. If there is none, another node may have
-// made it, so storage is read soon, in the background.
+// PublicKey returns the key of the current keyring with that `kid`, whatever
+// the algorithm. If there is none, another node may have made it, so the
+// source reads storage soon, in the background.
 func (s *Source) PublicKey(kid string, _ Algorithm) (key PublicKey, known bool) {
 	if ring := s.Current(); ring != nil {
 		key, known = ring.publicKey(kid)
@@ -174,10 +174,10 @@ func (s *Source) MaxAge() time.Duration {
 	return s.store.maxAge()
 }
 
-// LimitLifetime returns the lifetime of a token of that keyring, in seconds: as
-// asked for, but never longer than storage says tokens of the signing key last,
-// because the key is published no longer than that. A longer lifetime is
-// recorded in the background, for later tokens.
+// LimitLifetime returns the lifetime of a token of that keyring, in seconds:
+// the given one, but never longer than the lifetime that storage records for
+// the signing key, because the key is published no longer than that. A longer
+// lifetime is recorded in the background, for later tokens.
 func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
 	longest := int64(ring.longest / time.Second)
 	if longest == 0 || seconds <= longest {
@@ -188,8 +188,8 @@ func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
 	return longest
 }
 
-// LastRead returns when storage was last read without an error; zero if never,
-// or if the keys are fixed.
+// LastRead returns when storage was last read without an error, the zero time
+// if never or if the keys are fixed.
 func (s *Source) LastRead() time.Time {
 	if seconds := s.read.Load(); seconds != 0 {
 		return time.Unix(seconds, 0)
@@ -198,8 +198,8 @@ func (s *Source) LastRead() time.Time {
 }
 
 // Load reads the keyring from storage, without changing anything there, and
-// makes it the current one. It waits 5 s at most. If it fails the current one
-// stays. The error is [ErrNoKey] if there is no key, or that of storage.
+// makes it the current one. It waits 5 s at most. If it fails, the current one
+// stays. The error is [ErrNoKey], or that of storage.
 func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	if s.store == nil {
 		return s.Current(), nil
@@ -217,10 +217,10 @@ func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	return a.ring, a.err
 }
 
-// Ensure returns the keyring and, if there is none yet, loads or creates it. Any
-// number of callers share one attempt; each waits for it until its ctx ends, 5 s
-// at most. For 2 s after an attempt has failed its error is returned at once, so
-// that requests do not hammer a storage that is down.
+// Ensure returns the keyring and, if there is none yet, loads or creates it.
+// Any number of callers share one attempt; each waits for it until its ctx
+// ends, 5 s at most. For 2 s after an attempt has failed it returns the same
+// error, to spare a storage that is down.
 func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 	if ring := s.Current(); ring != nil {
 		return ring, nil
@@ -241,10 +241,10 @@ func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 	return a.ring, nil
 }
 
-// Keep reads storage at once and then every 30 s, or five times while a key is
-// announced if that is more often, and does what is due there, until ctx is
-// done. A storage that hangs is asked nothing more until it answers; that is
-// reported like any failure. With fixed keys it returns at once.
+// Keep reads storage at once and then every 30 s, or more often where keys are
+// announced for less than 150 s, and does what is due, until ctx is done.
+// While storage hangs it starts nothing more, and reports that like any
+// failure. With fixed keys it returns at once.
 func (s *Source) Keep(ctx context.Context) {
 	if s.store == nil {
 		return
@@ -258,9 +258,8 @@ func (s *Source) Keep(ctx context.Context) {
 	}, nil)
 }
 
-// refreshSoon asks for storage to be read in the background. It costs next to
-// nothing and does something every 5 s at most, because anybody can invent a
-// `kid`.
+// refreshSoon reads storage in the background, at most every 5 s, because
+// anybody can invent a `kid`.
 func (s *Source) refreshSoon() {
 	if s.store == nil {
 		return
@@ -273,8 +272,8 @@ func (s *Source) refreshSoon() {
 	go s.attempt(s.upkeep)
 }
 
-// Wait returns when no attempt to read or change keys is running, or when ctx is
-// done. Whoever shuts down calls it, so that no key is half written.
+// Wait returns when no attempt to read or change keys is running, or when ctx
+// is done. Call it at shutdown, so that no key is half written.
 func (s *Source) Wait(ctx context.Context) { s.attempts.wait(ctx) }
 
 // upkeep reads storage and does what is due there.
@@ -282,7 +281,7 @@ func (s *Source) upkeep(ctx context.Context) (schedule, error) {
 	return s.store.maintain(ctx, s.localKeys())
 }
 
-// runAlone does some work on storage once no other is running.
+// runAlone does work on storage once no other work is running.
 func (s *Source) runAlone(ctx context.Context, work func(context.Context) (schedule, error)) (*attempt, error) {
 	for {
 		a, started := s.attempt(work)
@@ -295,7 +294,7 @@ func (s *Source) runAlone(ctx context.Context, work func(context.Context) (sched
 	}
 }
 
-// waitFor waits for an attempt, for as long as a request may.
+// waitFor waits for an attempt, as long as a request may.
 func (s *Source) waitFor(ctx context.Context, a *attempt) error {
 	timeout := time.NewTimer(s.wait)
 	defer timeout.Stop()
@@ -309,8 +308,8 @@ func (s *Source) waitFor(ctx context.Context, a *attempt) error {
 	}
 }
 
-// attempt joins the running attempt, or starts one that does that work and uses
-// the keys that come out.
+// attempt joins the running attempt, or starts one that does work and makes
+// its keys the current ones.
 func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attempt, started bool) {
 	return s.attempts.join(s.store.Now(), func() (*Keyring, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
@@ -326,14 +325,14 @@ func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attem
 	})
 }
 
-// guard is work whose panic is an error.
+// guard calls work and turns a panic into an error.
 func guard(ctx context.Context, work func(context.Context) (schedule, error)) (keys schedule, err error) {
 	defer source.Recover("storage", &err)
 	return work(ctx)
 }
 
-// noteOutcome remembers the outcome of an attempt, and reports it if storage worked
-// before and does not any more, or the other way round.
+// noteOutcome remembers the outcome of an attempt, and reports it when storage
+// starts to fail or works again.
 func (s *Source) noteOutcome(err error) {
 	s.mu.Lock()
 	changed := (s.failure != nil) != (err != nil)

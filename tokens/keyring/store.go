@@ -13,7 +13,7 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// The events that [Config.Report] is told.
+// The events that [Config.Report] is called with.
 const (
 	EventCreated   = "key_created"   // a key was stored that signs at once
 	EventAnnounced = "key_announced" // a key was stored that signs later
@@ -43,8 +43,8 @@ type Config struct {
 	Realm string
 	// Issuer is the issuer URL that the stored keys must name. Required.
 	Issuer string
-	// Algorithm is what new keys sign with. Default: [DefaultAlgorithm]. When
-	// it changes, a key of the new algorithm is announced like any other.
+	// Algorithm is the algorithm of new keys. Default: [DefaultAlgorithm].
+	// When it changes, a key of the new algorithm is announced like any other.
 	Algorithm Algorithm
 	// RotateEvery is how long a key signs. Default: [DefaultRotateEvery], at
 	// least [MinRotateEvery].
@@ -53,8 +53,8 @@ type Config struct {
 	// [DefaultAnnounceFor], at least [MinAnnounceFor] and less than
 	// RotateEvery.
 	AnnounceFor time.Duration
-	// LongestToken is the longest lifetime of tokens that is expected; see
-	// [Source.LimitLifetime] for longer ones. Default: 1h.
+	// LongestToken is the longest lifetime that tokens are expected to have;
+	// for longer ones see [Source.LimitLifetime]. Default: 1h.
 	LongestToken time.Duration
 	// VerifyKeys are published alongside the managed keys, but never sign.
 	VerifyKeys []*VerifyKey
@@ -65,30 +65,30 @@ type Config struct {
 	Report func(event string, key string, err error)
 }
 
-// store is the managed keys of an issuer in storage. Every node that shares the
-// storage works out which key signs from what is stored and from its clock: the
-// key whose time to sign came last. Keys are published before they sign and
-// until their last token has ended. One node at a time, under a storage lock,
-// announces the next key, records how long tokens may last, and deletes what has
-// ended.
+// store is the managed keys of an issuer in storage. Every node that shares
+// the storage determines the signing key from the stored keys and its clock:
+// it is the key whose time to sign came last. Keys are published before they
+// sign and until their last token has expired. One node at a time, under a
+// storage lock, announces the next key, records how long tokens may last, and
+// deletes keys that are no longer needed.
 //
-// A key is retired by the object <kid>.retired; a node that has read it no
+// A key is retired by the object <kid>.retired. A node that has read it no
 // longer uses or publishes the key.
 //
 // Objects that are damaged or belong to another issuer are reported once and
 // skipped. They are neither overwritten nor deleted.
 type store struct {
 	Config
-	// extended is the longest lifetime of tokens that was asked for since the
-	// start, in nanoseconds.
+	// extended is the longest lifetime of tokens requested since the start, in
+	// nanoseconds.
 	extended atomic.Int64
-	// reported is what is wrong with which object. Only one attempt at a time
+	// reported is what is wrong with each object. Only one attempt at a time
 	// reads storage, so it needs no lock.
 	reported map[string]string
 }
 
-// newStore checks the settings and fills in the defaults. Errors name the value
-// that is wrong and the remedy.
+// newStore checks the settings and fills in the defaults. Errors name the
+// value that is wrong and the remedy.
 func newStore(cfg Config) (*store, error) {
 	cfg.Algorithm = cmp.Or(cfg.Algorithm, DefaultAlgorithm)
 	cfg.RotateEvery = cmp.Or(cfg.RotateEvery, DefaultRotateEvery)
@@ -116,12 +116,13 @@ func newStore(cfg Config) (*store, error) {
 	return &store{Config: cfg}, nil
 }
 
-// folder is the storage key of the folder, and the name of its lock.
+// folder returns the storage key of the folder, which is also the name of its
+// lock.
 func (s *store) folder() string {
 	return path.Join("mtls", certmagic.StorageKeys.Safe(s.Realm), "keys")
 }
 
-// objectName is how the object of a key is called, without its suffix.
+// objectName returns the name of a key's object without its suffix.
 func objectName(kid string) string { return certmagic.StorageKeys.Safe(kid) }
 
 func (s *store) keyPath(kid string) string { return path.Join(s.folder(), objectName(kid)+keySuffix) }
@@ -130,24 +131,24 @@ func (s *store) retirementPath(kid string) string {
 	return path.Join(s.folder(), objectName(kid)+retirementSuffix)
 }
 
-// refreshInterval is how often a node reads the keys: every 30 s, or five times
-// while a key is announced if that is more often.
+// refreshInterval is how often a node reads the keys: every 30 s, or five
+// times while a key is announced if that is more often.
 func (s *store) refreshInterval() time.Duration {
 	return min(maxRefreshInterval, s.AnnounceFor/readsPerAnnouncement)
 }
 
-// maxAge is how long a JWKS may be cached, so that a cached one has the next key
-// before it signs.
+// maxAge is how long a JWKS may be cached so that it has the next key before
+// it signs.
 func (s *store) maxAge() time.Duration {
 	return min(maxJWKSAge, s.AnnounceFor/readsPerAnnouncement)
 }
 
-// longestToken is the lifetime of tokens that keys have to record.
+// longestToken is the lifetime of tokens that keys must record.
 func (s *store) longestToken() time.Duration {
 	return min(maxLongestToken, max(minLongestToken, s.LongestToken, time.Duration(s.extended.Load())))
 }
 
-// extendLifetime asks for a longer lifetime of tokens.
+// extendLifetime requests a longer lifetime of tokens.
 func (s *store) extendLifetime(lifetime time.Duration) {
 	for {
 		old := s.extended.Load()
@@ -157,9 +158,10 @@ func (s *store) extendLifetime(lifetime time.Duration) {
 	}
 }
 
-// change does what decide says while this node holds the storage lock. decide
-// gets what storage has then, because another node may have changed it while
-// this one waited, and the error of a part that could not be read.
+// change calls decide while this node holds the storage lock. decide gets what
+// storage has at that point, because another node may have changed it in the
+// meantime, and the error of a part that could not be read. change returns the
+// resulting keys.
 func (s *store) change(ctx context.Context, local schedule, decide func(*reading, schedule, error) (schedule, error)) (schedule, error) {
 	lock := s.folder()
 	if err := s.Storage.Lock(ctx, lock); err != nil {
@@ -173,7 +175,7 @@ func (s *store) change(ctx context.Context, local schedule, decide func(*reading
 	return decide(found, keys, err)
 }
 
-// unlock releases the lock even if ctx has ended meanwhile: a lock left behind
+// unlock releases the lock even if ctx has ended, because a lock left behind
 // would stop every other node.
 func (s *store) unlock(ctx context.Context, lock string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
@@ -183,12 +185,12 @@ func (s *store) unlock(ctx context.Context, lock string) {
 	}
 }
 
-// maintain reads storage and does what is due. It returns the keys as they are
-// then, none if storage could not be read, and what went wrong.
+// maintain reads storage and does what is due. It returns the resulting keys,
+// none if storage could not be read, and what went wrong.
 func (s *store) maintain(ctx context.Context, local schedule) (schedule, error) {
 	found, keys, err := s.load(ctx, local)
-	// An object that could not be read may be the key: making another one
-	// would be rash.
+	// An object that could not be read may be the signing key, so none is
+	// made.
 	if err != nil || s.due(found, keys, s.Now()).none() {
 		return keys, err
 	}
@@ -204,8 +206,8 @@ func (s *store) maintain(ctx context.Context, local schedule) (schedule, error) 
 	return changed, err
 }
 
-// carryOut does what is due and returns the keys as they are then. What is most
-// needed comes first; the first error ends it.
+// carryOut does what is due, the most urgent first, and returns the resulting
+// keys. The first error ends it.
 func (s *store) carryOut(ctx context.Context, found *reading, keys schedule) (schedule, error) {
 	t := s.due(found, keys, s.Now())
 	for _, key := range t.retire {
@@ -240,7 +242,7 @@ func (s *store) carryOut(ctx context.Context, found *reading, keys schedule) (sc
 }
 
 // create makes and stores a key that signs at once or after its announcement.
-// Its name derives from its public key, so no object can be in its place.
+// The object's name derives from the public key, so it replaces nothing.
 func (s *store) create(ctx context.Context, announce bool) (scheduledKey, error) {
 	private, err := Generate(s.Algorithm)
 	if err != nil {

@@ -43,8 +43,8 @@ func encodeStoredKey(key scheduledKey, issuer string) ([]byte, error) {
 	}, "", "\t")
 }
 
-// decodeStoredKey returns the key of a stored object, or why it is not used,
-// as an event and an error that never contains key material.
+// decodeStoredKey returns the key of a stored object, or why it cannot be
+// used: an event, and an error that never contains key material.
 func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 	none := scheduledKey{}
 	if len(data) > maxStoredKey {
@@ -64,7 +64,7 @@ func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 		return none, EventForeign, fmt.Errorf("the key belongs to issuer '%s', not to '%s'", head.Issuer, issuer)
 	}
 
-	// The version says which members there are: one more is a mistake.
+	// The version determines the members, so an unknown one is a mistake.
 	var stored storedKey
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
@@ -88,7 +88,8 @@ func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 	return scheduledKey{key, stored.SignsFrom, time.Duration(stored.LongestToken) * time.Second}, "", nil
 }
 
-// checkTimes returns an error if a member is missing that says how the key lives.
+// checkTimes returns an error if a time or lifetime is missing or out of
+// range.
 func (s *storedKey) checkTimes() error {
 	switch {
 	case s.Created.IsZero():

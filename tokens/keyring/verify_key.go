@@ -22,7 +22,7 @@ const (
 	maxVerifyKeys = 1 << 20 // bytes of a file
 )
 
-// VerifyKey is a public key that is published and accepted, but never signs:
+// VerifyKey is a public key that is published and accepted but never signs:
 // that of a server that is being replaced.
 type VerifyKey struct {
 	PublicKey
@@ -44,12 +44,12 @@ func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKe
 	return &VerifyKey{key, doc}, nil
 }
 
-// ParseVerifyKeys reads public keys: one in PEM ("PUBLIC KEY",
-// "RSA PUBLIC KEY" or "CERTIFICATE"), a JWK, or a JWK Set, of which keys for
-// encryption are left out. A JWK keeps its `kid` and `alg`; otherwise the kid
-// is the RFC 7638 thumbprint and the algorithm ES256, ES384, ES512 or EdDSA by
-// the curve, and RS256 for RSA. Private and weak keys are errors, which say
-// what to do and never contain key material.
+// ParseVerifyKeys parses public keys: one in PEM ("PUBLIC KEY", "RSA PUBLIC
+// KEY" or "CERTIFICATE"), a JWK, or a JWK Set, whose keys for encryption are
+// left out. A JWK keeps its `kid` and `alg`. By default the kid is the RFC
+// 7638 thumbprint, and the algorithm ES256, ES384, ES512 or EdDSA by the
+// curve, or RS256 for RSA. Private and weak keys are errors, which name the
+// remedy and never contain key material.
 func ParseVerifyKeys(data []byte) ([]*VerifyKey, error) {
 	if len(data) > maxVerifyKeys {
 		return nil, fmt.Errorf("the file has %d bytes, more than any set of keys", len(data))
