@@ -208,19 +208,14 @@ func joinHexGroups(text string) (string, error) {
 // wrongHashLength returns an error that names the hash with this many characters,
 // if there is one.
 func wrongHashLength(characters string) error {
-	n := len(characters)
-	if isHex(characters) {
-		other := map[int]string{32: "MD5", 56: "SHA-224", 96: "SHA-384", 128: "SHA-512"}[n]
-		if other != "" {
-			return fmt.Errorf("it has %d hexadecimal digits, so it is an %s hash", n, other)
-		}
-		return fmt.Errorf("it has %d hexadecimal digits", n)
+	kind, hashes := "hexadecimal digits", map[int]string{32: "MD5", 56: "SHA-224", 96: "SHA-384", 128: "SHA-512"}
+	if !isHex(characters) {
+		kind, hashes = "characters", map[int]string{22: "MD5", 38: "SHA-224", 86: "SHA-512"}
 	}
-	other := map[int]string{22: "MD5", 38: "SHA-224", 86: "SHA-512"}[n]
-	if other != "" {
-		return fmt.Errorf("it has %d base64url characters, so it is an %s hash", n, other)
+	if hash := hashes[len(characters)]; hash != "" {
+		return fmt.Errorf("it has %d %s, so it is an %s hash", len(characters), kind, hash)
 	}
-	return fmt.Errorf("it has %d characters", n)
+	return fmt.Errorf("it has %d %s", len(characters), kind)
 }
 
 func isHex(s string) bool {

@@ -106,7 +106,7 @@ func TestInvalidThumbprints_B11(t *testing.T) {
 		"MD5 with colons":        {groups(hex.EncodeToString(md[:]), ":", 2), "MD5"},
 		"SHA-512 with colons":    {groups(hex.EncodeToString(s512[:]), ":", 2), "SHA-512"},
 		"MD5 base64url":          {base64.RawURLEncoding.EncodeToString(md[:]), "MD5"},
-		"SHA-512 base64url":      {base64.RawURLEncoding.EncodeToString(s512[:]), "86 base64url characters, so it is an SHA-512 hash"},
+		"SHA-512 base64url":      {base64.RawURLEncoding.EncodeToString(s512[:]), "86 characters, so it is an SHA-512 hash"},
 		"SHA-384 base64url":      {base64.RawURLEncoding.EncodeToString(s384[:]), "not all are hexadecimal digits"},
 		"left-to-right mark":     {"\u200e" + sha1Hex, "invisible character U+200E"},
 		"mark within":            {sha1Hex[:10] + "\u200e" + sha1Hex[10:], "U+200E at byte 10"},

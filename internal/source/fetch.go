@@ -30,20 +30,18 @@ const (
 // bounds its time. A Fetcher may be used by several goroutines at once.
 type Fetcher struct {
 	client *http.Client
-	check  func(*url.URL) error
+	secure bool // https alone
 }
 
 // NewFetcher returns a Fetcher for http and https, for documents that are signed, such
 // as CRLs. A transport, unless nil, replaces the direct connections.
-func NewFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(transport, checkURL) }
+func NewFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(transport, false) }
 
 // NewSecureFetcher returns a Fetcher for https alone, redirects included, for documents
 // that are trusted because of where they come from.
-func NewSecureFetcher(transport http.RoundTripper) *Fetcher {
-	return newFetcher(transport, checkSecureURL)
-}
+func NewSecureFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(transport, true) }
 
-func newFetcher(transport http.RoundTripper, check func(*url.URL) error) *Fetcher {
+func newFetcher(transport http.RoundTripper, secure bool) *Fetcher {
 	if transport == nil {
 		// A connection that hangs then delays only its own request.
 		protocols := new(http.Protocols)
@@ -55,7 +53,7 @@ func newFetcher(transport http.RoundTripper, check func(*url.URL) error) *Fetche
 			MaxResponseHeaderBytes: maxHeader,
 		}
 	}
-	f := &Fetcher{check: check}
+	f := &Fetcher{secure: secure}
 	f.client = &http.Client{Transport: transport, CheckRedirect: f.checkRedirect}
 	return f
 }
@@ -71,35 +69,37 @@ func (f *Fetcher) checkRedirect(request *http.Request, via []*http.Request) erro
 	case request.URL.Scheme != "https" && via[len(via)-1].URL.Scheme == "https":
 		return errors.New("the redirect leads away from https")
 	}
-	return f.check(request.URL)
+	return checkURL(request.URL, f.secure)
 }
 
-func checkURL(u *url.URL) error {
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return fmt.Errorf("'%s' is not an http or https URL; use one, or a file", shown(u))
-	}
-	return nil
-}
-
-func checkSecureURL(u *url.URL) error {
-	if u.Scheme != "https" || u.Host == "" {
+func checkURL(u *url.URL, secure bool) error {
+	switch {
+	case u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && !secure):
+		return nil
+	case secure:
 		return fmt.Errorf("'%s' is not an https URL; use one, or a file", shown(u))
 	}
-	return nil
+	return fmt.Errorf("'%s' is not an http or https URL; use one, or a file", shown(u))
 }
 
 // CheckURL returns an error for an address that is not an http or https URL.
-func CheckURL(address string) error { return checkAddress(address, checkURL) }
+func CheckURL(address string) error {
+	_, err := parseURL(address, false)
+	return err
+}
 
 // CheckSecureURL returns an error for an address that is not an https URL.
-func CheckSecureURL(address string) error { return checkAddress(address, checkSecureURL) }
+func CheckSecureURL(address string) error {
+	_, err := parseURL(address, true)
+	return err
+}
 
-func checkAddress(address string, check func(*url.URL) error) error {
+func parseURL(address string, secure bool) (*url.URL, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return failure(err)
+		return nil, failure(err)
 	}
-	return check(u)
+	return u, checkURL(u, secure)
 }
 
 // shown returns a URL for an error: without anything that may be a user name and a
@@ -136,7 +136,7 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) (Documen
 // has at most limit bytes. Errors are fit for a log: bounded, with characters that are
 // not printable escaped, and without the password in the URL.
 func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
-	if err := f.check(request.URL); err != nil {
+	if err := checkURL(request.URL, f.secure); err != nil {
 		return Document{}, err
 	}
 	response, err := f.client.Do(request)

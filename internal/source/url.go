@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
-	"net/url"
 	"sync"
 	"time"
 )
@@ -105,14 +104,7 @@ type flight struct {
 // NewURL returns a URL that has fetched nothing yet, so that it is due. It returns an
 // error for an address that is not an https URL, or http if that is allowed.
 func NewURL(config URLConfig) (*URL, error) {
-	check := CheckSecureURL
-	if config.AllowHTTP {
-		check = CheckURL
-	}
-	if err := check(config.Address); err != nil {
-		return nil, err
-	}
-	parsed, err := url.Parse(config.Address)
+	parsed, err := parseURL(config.Address, !config.AllowHTTP)
 	if err != nil {
 		return nil, err
 	}
