@@ -48,7 +48,7 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 		refused.remoteIP, refused.host, refused.uri = remoteIP(r), r.Host, r.URL.Path
 		refused.forwarded = realm.proxyCertificates.trusts(r)
 	}
-	realm.app.refusals.add(refused)
+	realm.app.refusals.add(&refused)
 }
 
 // log writes the line. Text from a certificate is escaped: a stranger chose it.
@@ -130,7 +130,7 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 // a hint takes depends on which clients are registered, and a stranger must not be
 // able to measure that.
 type refusalLog struct {
-	queue   chan refusedRequest
+	queue   chan *refusedRequest
 	dropped atomic.Int64
 	done    chan struct{} // closed when the queue has been worked off
 
@@ -139,12 +139,12 @@ type refusalLog struct {
 }
 
 func newRefusalLog() *refusalLog {
-	return &refusalLog{queue: make(chan refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
+	return &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
 }
 
 // add queues a line. It never blocks: if the queue is full, the line is dropped and
 // counted. After close, add writes the line itself, without a hint.
-func (l *refusalLog) add(refused refusedRequest) {
+func (l *refusalLog) add(refused *refusedRequest) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.closed {
