@@ -232,8 +232,8 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 	return pool.Trust(), nil
 }
 
-// authenticate finds out which client has the certificates. clientID is who it
-// says it is, "" when it does not say.
+// authenticate finds the client of the certificates, leaf first, and counts the
+// outcome. clientID is the client that the request names, or "".
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
 	start := time.Now()
 	current := realm.current.Load()
