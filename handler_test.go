@@ -15,10 +15,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestC3_ResumedSession: a session may be resumed where another program ends
-// TLS. What it says of the peer is judged anew, like that of any other, with
-// nothing taken from the request before.
-func TestC3_ResumedSession(t *testing.T) {
+// TestResumedSessionIsDecidedAnew_C3 checks that the certificate of a resumed TLS
+// session, which a server other than Caddy may allow, is judged on every request,
+// with nothing taken from the request before.
+func TestResumedSessionIsDecidedAnew_C3(t *testing.T) {
 	now := time.Now()
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	soon := testpki.MustSelfSigned(t, testpki.Validity(now.Add(-time.Hour), now.Add(time.Hour)))
@@ -29,7 +29,7 @@ func TestC3_ResumedSession(t *testing.T) {
 	ask := func(leaf *testpki.Leaf) string {
 		r, _ := newRequest(leaf)
 		r.TLS.DidResume = true
-		// what TLS once thought of the chain does not count either
+		// the chains that TLS has verified do not count either
 		r.TLS.VerifiedChains = [][]*x509.Certificate{{stranger.Cert}}
 		r.Header.Set("X-Client-Id", "a")
 		reached, err := serve(r, handler)
@@ -57,7 +57,7 @@ func TestC3_ResumedSession(t *testing.T) {
 			}
 		}
 	}
-	// who is disabled is refused on the session that admitted it
+	// a disabled client is refused on the session that admitted it
 	changed := handler.realm.current.Load().components
 	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(leaf.Cert.Raw)}, Disabled: true})
 	if err := handler.realm.change(func(c *components) { *c = changed }); err != nil {
@@ -68,9 +68,9 @@ func TestC3_ResumedSession(t *testing.T) {
 	}
 }
 
-// TestE2_PanicIsNoWayThrough: where deciding goes wrong altogether, no handler
-// behind is reached, with `optional` and `report_only` neither.
-func TestE2_PanicIsNoWayThrough(t *testing.T) {
+// TestPanicAdmitsNobody_E2 checks that a panic while deciding does not let the
+// request through, not even with `optional` or `report_only`.
+func TestPanicAdmitsNobody_E2(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), noClients, `"realm":"default"`, `"optional":true`, `"report_only":true`)
 	setClock(handlers[0].realm, func() time.Time { panic("out of order") })
@@ -88,10 +88,10 @@ func TestE2_PanicIsNoWayThrough(t *testing.T) {
 				}))
 			}()
 			if panicked != "out of order" {
-				t.Fatalf("directive %d: panic %v, so nothing is tested here", i, panicked)
+				t.Fatalf("directive %d: panic %v, so the test tests nothing", i, panicked)
 			}
 			if reached != nil || recorder.Body.Len() > 0 {
-				t.Errorf("directive %d: the API was reached: %t, body %q", i, reached != nil, recorder.Body)
+				t.Errorf("directive %d: the upstream was reached: %t, body %q", i, reached != nil, recorder.Body)
 			}
 			if id, _ := repl.GetString("http.mtls.client_id"); id != "" || r.Header.Get("X-Client-Id") != "" {
 				t.Errorf("directive %d: client %q, header %q", i, id, r.Header)

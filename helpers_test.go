@@ -14,18 +14,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// raceEnabled tells that the tests run under the race detector, which
-// allocates on its own account.
+// raceEnabled reports whether the race detector is on, which allocates by itself.
 var raceEnabled bool
 
-// setClock gives what a realm decides by another clock.
+// setClock replaces the clock that a realm decides by.
 func setClock(realm *Realm, now func() time.Time) {
 	current := *realm.current.Load()
 	current.Authenticator = current.WithClock(now)
 	realm.current.Store(&current)
 }
 
-// registryOf is the registry of some clients.
+// registryOf returns a registry of these clients.
 func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	t.Helper()
 	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
@@ -35,7 +34,7 @@ func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	return directory.Registry()
 }
 
-// pinned is a client with the thumbprints of these certificates.
+// pinned returns a client with the thumbprints of these certificates.
 func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	record := clients.Record{ClientID: id}
 	for _, leaf := range leaves {
@@ -44,8 +43,8 @@ func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	return record
 }
 
-// provisionRealm provisions an app with one realm, the default one, outside of
-// a configuration, and so without storage.
+// provisionRealm provisions an app with only the default realm, outside a
+// configuration, and so without Caddy's storage.
 func provisionRealm(t testing.TB, text string) *App {
 	t.Helper()
 	app := &App{Realms: map[string]*Realm{defaultRealm: new(Realm)}}

@@ -21,8 +21,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// provisionHandlers loads directives of mtls_auth, without serving, in front of
-// a realm `default` and a realm `other`.
+// provisionHandlers provisions mtls_auth directives, without serving, with a realm
+// `default` and a realm `other`.
 func provisionHandlers(t *testing.T, realm, other string, directives ...string) []*Handler {
 	t.Helper()
 	for i, directive := range directives {
@@ -49,13 +49,13 @@ func provisionHandlers(t *testing.T, realm, other string, directives ...string) 
 	return handlers
 }
 
-// oneServer is the http app with one server and these handlers.
+// oneServer returns the http app with one server and these handlers.
 func oneServer(handler string) string {
 	return `"http":{"servers":{"api":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[{"handle":[` + handler + `]}]}}}`
 }
 
-// newRequest is a request as Caddy hands it to a directive; a nil leaf is a
-// caller without a certificate.
+// newRequest returns a request as Caddy passes it to a directive. With a nil leaf,
+// the caller has no certificate.
 func newRequest(leaf *testpki.Leaf) (*http.Request, *caddy.Replacer) {
 	r := httptest.NewRequest(http.MethodGet, "https://api.example.com/", nil)
 	r.TLS = &tls.ConnectionState{HandshakeComplete: true}
@@ -66,8 +66,8 @@ func newRequest(leaf *testpki.Leaf) (*http.Request, *caddy.Replacer) {
 	return caddyhttp.PrepareRequest(r, repl, httptest.NewRecorder(), nil), repl
 }
 
-// serve lets a request pass through directives. It returns the request that
-// the API behind gets, or nil and the error.
+// serve passes a request through directives. It returns the request that the
+// upstream gets, or nil and the error.
 func serve(r *http.Request, handlers ...*Handler) (reached *http.Request, err error) {
 	next := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		reached = r
@@ -230,7 +230,7 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	if got, known := repl.GetString(userIDPlaceholder); known {
 		t.Errorf("after clearing, the user id is %q", got)
 	}
-	// the user id of another authentication is none of ours
+	// the user id that another directive set is left alone
 	repl.Set(userIDPlaceholder, "operator")
 	state.clear()
 	if got, _ := repl.GetString(userIDPlaceholder); got != "operator" {

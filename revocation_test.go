@@ -16,7 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// revokedBy is a realm with a CA as its trust pool and this revocation block.
+// revokedBy returns a realm with a CA as its trust pool and this revocation block.
 func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]any) string {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{
@@ -30,15 +30,15 @@ func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]a
 	return string(text)
 }
 
-// TestDenyFileDoesNotWaitForACRL: the deny file counts while a large CRL is
-// still being read.
+// TestDenyFileDoesNotWaitForACRL checks that a change of the deny file counts while
+// a large CRL is still being read.
 func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, testpki.CommonName("a")).Cert
 	crl, deny := testtool.WriteTemp(t, dir, "a.crl", testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))), testtool.WriteTemp(t, dir, "deny", nil)
 	app := provisionRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{crl}, "deny": deny}))
 
-	// the CRL is held up where it is told of
+	// reading the CRL waits where it is logged
 	reading, denied, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	isRead, isDenied := sync.OnceFunc(func() { close(reading) }), sync.OnceFunc(func() { close(denied) })
 	core, _ := observer.New(zapcore.DebugLevel)

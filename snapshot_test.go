@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestTrustPoolThatDoesNotFit: a realm refuses a trust pool that its clients
-// cannot be with, and goes on as it was.
+// TestTrustPoolThatDoesNotFit checks that a realm refuses a trust pool that
+// conflicts with its clients, and keeps the previous one.
 func TestTrustPoolThatDoesNotFit(t *testing.T) {
 	ca, other := testpki.MustCA(t), testpki.MustCA(t)
 	realm := shadowedRealm(t, ca)
@@ -34,8 +34,8 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// shadowedRealm is a realm with this CA as its trust pool and its shadow, whose
-// background work has not begun.
+// shadowedRealm returns a realm with this CA as its trust pool and its shadow, whose
+// background work has not started.
 func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
 	t.Helper()
 	file, err := json.Marshal(testtool.WriteTemp(t, t.TempDir(), "ca.pem", ca.PEM()))

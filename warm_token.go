@@ -14,14 +14,15 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// The number of tokens that one directive keeps warm: two for each client.
+// The bounds on how many tokens a directive keeps warm. It keeps two for each
+// client.
 const (
 	minWarmTokens = 1 << 10
 	maxWarmTokens = 1 << 16
 )
 
-// gatewayMinter makes the tokens of one directive for the API behind, and keeps
-// each of them while it is warm.
+// gatewayMinter issues the gateway tokens of one directive, and keeps each one for
+// the next requests with the same certificate.
 type gatewayMinter struct {
 	realm          *Realm
 	now            func() time.Time
@@ -33,8 +34,8 @@ type gatewayMinter struct {
 	warm atomic.Pointer[warmTokens]
 }
 
-// warmTokens are the tokens of what the realm decides by at one moment. They
-// are lost with it.
+// warmTokens are the tokens that were issued under one snapshot of the realm. They
+// are dropped with it.
 type warmTokens struct {
 	decidedBy *snapshot
 	cache.Table[warmToken]
@@ -46,8 +47,8 @@ type warmToken struct {
 	thumbprint string
 	value      string // of the header
 	keyID      string
-	// issued, refresh and expires are when it was made, when it is due for
-	// renewal and when it ends.
+	// issued, refresh and expires are the times at which the token was issued, is
+	// due for renewal, and expires
 	issued, refresh, expires time.Time
 	refreshing               atomic.Bool
 }
@@ -59,7 +60,7 @@ func newWarmTokens(decidedBy *snapshot) *warmTokens {
 
 func hashThumbprint(thumbprint string) uint64 { return maphash.String(cache.Seed, thumbprint) }
 
-// isFor reports whether it is the token of this client with this certificate.
+// isFor reports whether the token belongs to this client with this certificate.
 func (t *warmToken) isFor(client *clients.Client, thumbprint string) bool {
 	return t.client == client && t.thumbprint == thumbprint
 }
@@ -68,17 +69,17 @@ func (t *warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
 	return t.Find(hashThumbprint(thumbprint), func(token *warmToken) bool { return token.isFor(client, thumbprint) })
 }
 
-// put keeps a token, in the place of the previous one or of one that has ended
-// if there is any.
+// put keeps a token, in place of the previous one, or of an expired one if there is
+// any.
 func (t *warmTokens) put(token *warmToken) {
 	t.Replace(hashThumbprint(token.thumbprint), token, func(old *warmToken) bool {
 		return old.isFor(token.client, token.thumbprint) || !token.issued.Before(old.expires)
 	})
 }
 
-// token returns the value of the header for an admitted client. The refusal is
-// that the certificate ends within the second; the failure, that there is
-// nothing to sign with.
+// token returns the value of the header for an admitted client. It returns a
+// refusal if the certificate expires within a second, and a failure if there is no
+// key to sign with.
 func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *validators.Refusal, *tokens.Error) {
 	client, now := id.Client(), m.now()
 	warm := m.warmFor(id.decidedBy)
@@ -87,7 +88,7 @@ func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *valida
 		token = warm.get(client, id.Thumbprint)
 	}
 	usable := token != nil && m.usable(token, now)
-	// one request renews a token that is due, the others use it meanwhile
+	// one request renews a token that is due; the others use it meanwhile
 	if usable && (now.Before(token.refresh) || !token.refreshing.CompareAndSwap(false, true)) {
 		return token.value, nil, nil
 	}
@@ -107,8 +108,8 @@ func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *valida
 	return "", nil, failure
 }
 
-// usable reports whether the API still takes the token: it has not ended, and
-// its key is still published.
+// usable reports whether the upstream still accepts the token: it has not expired,
+// and its key is still published.
 func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	if now.Before(token.issued) || !now.Before(token.expires) {
 		return false
@@ -117,8 +118,8 @@ func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	return published
 }
 
-// warmFor returns the tokens of what the request was decided by, or nil where
-// that is no longer what the realm decides by.
+// warmFor returns the tokens of the snapshot that a request was decided by, or nil
+// if the realm no longer decides by it.
 func (m *gatewayMinter) warmFor(decidedBy *snapshot) *warmTokens {
 	warm := m.warm.Load()
 	if warm != nil && warm.decidedBy == decidedBy {
@@ -156,8 +157,8 @@ func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tok
 		value: m.prefix + minted.Token, keyID: minted.KeyID,
 		issued: minted.IssuedAt, expires: minted.Expires, refresh: minted.Expires,
 	}
-	// not where the next one would end no later: with the certificate, or
-	// within the same second
+	// no renewal if the next token would expire at the same time: with the
+	// certificate, or within the same second
 	if minted.Expires.Unix() < id.Leaf.NotAfter.Unix() && m.lifetime >= 2*time.Second {
 		token.refresh = minted.Expires.Add(-m.lifetime / 3)
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// minterRig is a minter with a clock that stands still, and a client's identity.
+// minterRig is a minter with a clock that tests move, and the identity of a client.
 type minterRig struct {
 	*gatewayMinter
 	t     *testing.T
@@ -103,7 +103,7 @@ func TestWarmToken(t *testing.T) {
 	if third := r.ask(); third == first || third == second {
 		t.Error("a token is used past its end")
 	}
-	// a clock that is set back leaves no token from the future
+	// a clock that is set back makes tokens from the future unusable
 	last := r.ask()
 	r.clock.Advance(-time.Hour)
 	if r.ask() == last {
@@ -111,26 +111,27 @@ func TestWarmToken(t *testing.T) {
 	}
 }
 
-// TestWarmTokenOfASnapshot: what the realm decides by now signs anew, and what
-// has been replaced is not kept.
+// TestWarmTokenOfASnapshot checks that a new snapshot gets new tokens, and that
+// those of a replaced one are not kept.
 func TestWarmTokenOfASnapshot(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	old, first := r.identity(), r.ask()
 	r.decide()
 	second := r.ask()
 	if second == first {
-		t.Error("a token survives a change of what it says")
+		t.Error("a token survives a change of the client")
 	}
-	// a request that was decided before the change
+	// a request that was decided by the old snapshot
 	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
 		t.Errorf("%v %v", refusal, failure)
 	}
 	if r.warm.Load().decidedBy == old.decidedBy || r.ask() != second {
-		t.Error("the tokens of what was replaced are back")
+		t.Error("the tokens of the replaced snapshot are used again")
 	}
 }
 
-// TestWarmTokenOfARetiredKey: a key that is no longer published ends its tokens.
+// TestWarmTokenOfARetiredKey checks that tokens of a key that is no longer published
+// are not used.
 func TestWarmTokenOfARetiredKey(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
@@ -140,7 +141,8 @@ func TestWarmTokenOfARetiredKey(t *testing.T) {
 	}
 }
 
-// TestWarmTokenIsRenewedOnce: of many requests at once, one renews.
+// TestWarmTokenIsRenewedOnce checks that only one of many simultaneous requests
+// renews a token.
 func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first, id := r.ask(), r.identity()
@@ -158,12 +160,12 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	group.Wait()
 	token.refreshing.Store(false)
 	if r.ask() == first {
-		t.Error("nobody renews")
+		t.Error("no request renews the token")
 	}
 }
 
-// TestWarmTokenAtTheEndOfTheCertificate: the token ends with the certificate,
-// and is not renewed for nothing.
+// TestWarmTokenAtTheEndOfTheCertificate checks that a token expires with the
+// certificate, and is not renewed if that would not prolong it.
 func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newMinterRig(t, time.Minute, testpki.Validity(now.Add(-time.Hour), now.Add(20*time.Second)))
@@ -171,7 +173,7 @@ func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 	first := r.ask()
 	r.clock.Advance(19 * time.Second)
 	if r.ask() != first {
-		t.Error("a token is renewed that cannot last longer")
+		t.Error("a token is renewed although it cannot last longer")
 	}
 	r.clock.Advance(time.Second) // the certificate still counts for this instant
 	_, refusal, failure := r.token(context.Background(), r.identity())
@@ -193,7 +195,7 @@ func TestWarmTokensAreBounded(t *testing.T) {
 			t.Fatal("the newest token is not kept")
 		}
 	}
-	// older ones give way
+	// older tokens are replaced first
 	kept := 0
 	for token := range warm.All() {
 		if !token.expires.Before(r.clock.Now().Add(5 * minWarmTokens)) {
@@ -205,8 +207,8 @@ func TestWarmTokensAreBounded(t *testing.T) {
 	}
 }
 
-// TestWarmTokenCostsNothing: a request with a warm token signs nothing and
-// allocates nothing for it.
+// TestWarmTokenCostsNothing checks that a request with a warm token signs and
+// allocates nothing.
 func TestWarmTokenCostsNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("SKIPPED: the race detector allocates")
@@ -237,9 +239,9 @@ func TestAudiencesHaveOneUse(t *testing.T) {
 	}
 }
 
-// TestA10_AuthorizationIsRemoved: whatever becomes of the request, what the
-// caller sends in the header of the token is removed, in any spelling.
-func TestA10_AuthorizationIsRemoved(t *testing.T) {
+// TestAuthorizationIsRemoved_A10 checks that the caller's header of the token's name
+// is removed in any spelling, whatever happens to the request.
+func TestAuthorizationIsRemoved_A10(t *testing.T) {
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	key := testtool.WriteTemp(t, t.TempDir(), "key.pem", testpki.KeyPEM(t, testpki.MustKey(t, testpki.P256)))
 	for _, test := range []struct {

@@ -1,4 +1,4 @@
-// Package cache has a bounded, lock-free store.
+// Package cache provides a bounded, lock-free cache.
 package cache
 
 import (
@@ -15,13 +15,13 @@ const Ways = 4
 // one slot.
 var Seed = maphash.MakeSeed()
 
-// Table is a bounded, lock-free store. A slot is read and replaced atomically; a
-// lost race costs the work to make an entry again and nothing else.
+// Table is a bounded, lock-free cache. Slots are read and replaced atomically. A
+// lost race costs no more than making an entry again.
 type Table[E any] struct {
 	slots []atomic.Pointer[E]
 }
 
-// New makes a table of at least size slots.
+// New returns a table of at least size slots.
 func New[E any](size int) Table[E] {
 	return Table[E]{slots: make([]atomic.Pointer[E], 1<<bits.Len(uint(max(size, Ways)-1)))}
 }
@@ -46,7 +46,8 @@ func (t *Table[E]) set(hash uint64) []atomic.Pointer[E] {
 	return t.slots[first : first+Ways]
 }
 
-// Find returns the entry that fits, or nil. The hash only finds the place.
+// Find returns the entry under the hash that fits, or nil. Entries of other keys may
+// have the same hash, so fits compares the whole key.
 func (t *Table[E]) Find(hash uint64, fits func(*E) bool) *E {
 	set := t.set(hash)
 	for i := range set {
@@ -57,8 +58,8 @@ func (t *Table[E]) Find(hash uint64, fits func(*E) bool) *E {
 	return nil
 }
 
-// Replace keeps an entry: in an empty slot or that of an entry which may go if
-// there is one, else in the place of another.
+// Replace keeps an entry under a hash. It takes an empty slot or that of an entry
+// for which mayGo is true, if there is one, and else that of any other entry.
 func (t *Table[E]) Replace(hash uint64, entry *E, mayGo func(*E) bool) {
 	set := t.set(hash)
 	victim := &set[hash>>60&(Ways-1)]

@@ -21,8 +21,8 @@ func TestTableSize(t *testing.T) {
 	}
 }
 
-// TestTableReplaces checks that an entry takes the slot of one that may go, then
-// an empty one, and only then another's.
+// TestTableReplaces checks that an entry takes an empty slot or that of an entry
+// that may go, and only then that of another entry.
 func TestTableReplaces(t *testing.T) {
 	table := New[int](Ways)
 	put := func(n int, mayGo func(*int) bool) { table.Replace(uint64(n)<<60, &n, mayGo) }
