@@ -270,3 +270,20 @@ func TestCodeMapIsComplete(t *testing.T) {
 	}
 	same(t, "folders of the code map", folders, mapped)
 }
+
+// TestLogMessagesAreDocumented checks that logs.md has every constant log
+// message, and no other. One that ends in … goes on with something variable.
+func TestLogMessagesAreDocumented(t *testing.T) {
+	var documented []string
+	for _, match := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [A-Z]+ \\|").FindAllStringSubmatch(page(t, "logs.md"), -1) {
+		documented = append(documented, match[1])
+	}
+	var code []string
+	for _, message := range logMessages(t) {
+		if strings.HasSuffix(message, " ") {
+			message += "…"
+		}
+		code = append(code, message)
+	}
+	same(t, "log messages", code, documented)
+}

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -188,4 +189,45 @@ func configurationMembers(t *testing.T) (members []string) {
 		t.Errorf("found only the members %q", members)
 	}
 	return members
+}
+
+// logMessages returns the constant messages that the code logs.
+func logMessages(t *testing.T) (messages []string) {
+	t.Helper()
+	level := regexp.MustCompile(`^(Debug|Info|Warn|Error)$`)
+	for _, file := range parse(t) {
+		logs := slices.Contains(importsOf(file), "go.uber.org/zap")
+		ast.Inspect(file, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.KeyValueExpr: // refusedRequest{message: …}
+				if key, ok := node.Key.(*ast.Ident); ok && key.Name == "message" {
+					messages = append(messages, literals(node.Value)...)
+				}
+			case *ast.AssignStmt: // line.message = …
+				for i, left := range node.Lhs {
+					if selector, ok := left.(*ast.SelectorExpr); ok && selector.Sel.Name == "message" && i < len(node.Rhs) {
+						messages = append(messages, literals(node.Rhs[i])...)
+					}
+				}
+			case *ast.CallExpr:
+				selector, ok := node.Fun.(*ast.SelectorExpr)
+				switch {
+				case !ok:
+				case logs && level.MatchString(selector.Sel.Name) && len(node.Args) > 0:
+					messages = append(messages, literals(node.Args[0])...)
+				case selector.Sel.Name == "logToken" && len(node.Args) > 1:
+					messages = append(messages, literals(node.Args[1])...)
+				}
+			}
+			return true
+		})
+	}
+	return messages
+}
+
+func importsOf(file *ast.File) (paths []string) {
+	for _, imported := range file.Imports {
+		paths = append(paths, literals(imported.Path)...)
+	}
+	return paths
 }
