@@ -34,14 +34,9 @@ type parsedCRL struct {
 	signer atomic.Pointer[x509.Certificate]
 }
 
-// serialKey returns a map key for a serial number. The octets of a positive one
-// never begin with a zero.
-func serialKey(serial *big.Int) string {
-	if serial.Sign() < 0 {
-		return "\x00" + string(serial.Bytes())
-	}
-	return string(serial.Bytes())
-}
+// serialKey returns a map key for a serial number. Go parses no certificate with a
+// negative one.
+func serialKey(serial *big.Int) string { return string(serial.Bytes()) }
 
 // checkReplaces returns an error if the CRL must not replace an older one: its
 // number (RFC 5280 §5.2.3) goes back or, if the numbers are equal or one is

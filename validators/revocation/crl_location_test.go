@@ -1,8 +1,6 @@
 package revocation
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,29 +46,6 @@ func TestHalfWrittenCRLFileIsNotReported(t *testing.T) {
 	}
 	if got := strings.Join(w.reports, "\n"); got != "a.crl: <nil>" {
 		t.Errorf("reported %q", got)
-	}
-
-	// broken for good, gone, and back
-	w.write("a.crl", good[:40])
-	w.look(0)
-	w.quiet("invalid CRL")
-	path := filepath.Join(w.dir, "a.crl")
-	for _, content := range [][]byte{good[:40], next} {
-		w.write("a.crl", content)
-		w.look(time.Minute)
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		before := w.look(0).Loaded
-		w.quiet("no such file")
-		w.write("a.crl", content)
-		state, fresh := w.look(time.Second), len(content) == len(next)
-		if state.Loaded.Equal(w.now) != fresh || !fresh && !state.Loaded.Equal(before) || (state.Failure == nil) != fresh {
-			t.Errorf("%d octets are back: %+v", len(content), state)
-		}
-	}
-	if err := w.LoadFiles(); err != nil {
-		t.Error(err)
 	}
 }
 

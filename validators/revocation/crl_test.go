@@ -256,17 +256,6 @@ func TestCRLSignatureIsCheckedOnce(t *testing.T) {
 	}
 }
 
-func TestSerialKey(t *testing.T) {
-	keys := make(map[string]int64)
-	for _, n := range []int64{0, 1, -1, 5, -5, 0x2d05, 255, 256, -256, 1 << 40} {
-		key := serialKey(big.NewInt(n))
-		if other, taken := keys[key]; taken {
-			t.Errorf("%d and %d have one key", n, other)
-		}
-		keys[key] = n
-	}
-}
-
 func TestCRLCheckReplaces(t *testing.T) {
 	ca := testpki.MustCA(t)
 	numberless := func(at time.Time) *parsedCRL {
