@@ -112,9 +112,6 @@ func parsePEM(text []byte) ([]*x509.Certificate, error) {
 			}
 			continue
 		}
-		if block.Headers["DEK-Info"] != "" {
-			return nil, errors.New("the PEM block is encrypted; decrypt it first")
-		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", len(certificates)+1, err)

@@ -87,7 +87,6 @@ func TestParseCertificatesErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	encrypted := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Cert.Raw, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}})
 	encryptedKey := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: []byte{1}, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}})
 	for name, tc := range map[string]struct {
 		text     []byte
@@ -106,7 +105,6 @@ func TestParseCertificatesErrors(t *testing.T) {
 		"request":             {pemBlock("CERTIFICATE REQUEST", request), "", "a certificate request, which no CA has signed yet"},
 		"old request":         {pemBlock("NEW CERTIFICATE REQUEST", request), "", "a certificate request"},
 		"DER request":         {request, "", "a certificate request"},
-		"encrypted PEM":       {encrypted, "", "the PEM block is encrypted"},
 		"PKCS #7":             {pemBlock("PKCS7", signedData), "", "openssl pkcs7 -print_certs"},
 		"DER PKCS #7":         {signedData, "", "openssl pkcs7 -print_certs"},
 		"trusted certificate": {pemBlock("TRUSTED CERTIFICATE", leaf.Cert.Raw), "", "openssl x509"},

@@ -98,9 +98,6 @@ https://{{.API}} {
 // runDemo runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
 // It returns an error if a step failed.
 func runDemo(ctx context.Context, out io.Writer, once bool) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -198,42 +195,34 @@ func (d *demo) startEcho() (io.Closer, error) {
 	return server, nil
 }
 
-// startCaddy starts Caddy on free ports. It retries, because another process may take
-// a port before Caddy listens on it.
+// startCaddy starts Caddy on free ports.
 func (d *demo) startCaddy() error {
-	for attempt := 0; ; attempt++ {
-		api, err := freePort()
-		if err != nil {
-			return err
-		}
-		auth, err := freePort()
-		if err != nil {
-			return err
-		}
-		d.API, d.Auth = "localhost:"+api, "localhost:"+auth
-		var text bytes.Buffer
-		if err := demoCaddyfile.Execute(&text, d); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(d.Dir, "Caddyfile"), text.Bytes(), 0o600); err != nil {
-			return err
-		}
-		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(text.Bytes(), map[string]any{"filename": "Caddyfile"})
-		if err != nil {
-			return err
-		}
-		if err = caddy.Load(config, true); err == nil || attempt == 3 || !errors.Is(err, syscall.EADDRINUSE) {
-			return err
-		}
+	if err := freePorts(&d.API, &d.Auth); err != nil {
+		return err
 	}
+	var text bytes.Buffer
+	if err := demoCaddyfile.Execute(&text, d); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(d.Dir, "Caddyfile"), text.Bytes(), 0o600); err != nil {
+		return err
+	}
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt(text.Bytes(), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
 }
 
-func freePort() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePorts sets each address to localhost with a free port of its own.
+func freePorts(addresses ...*string) error {
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer listener.Close() // after all have a port, so that they differ
+		*address = fmt.Sprintf("localhost:%d", listener.Addr().(*net.TCPAddr).Port)
 	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	return port, err
+	return nil
 }
