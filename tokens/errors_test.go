@@ -27,7 +27,7 @@ func TestNewErrorStatus(t *testing.T) {
 
 // A client whose certificate fails gets 401 without a challenge: there is no
 // HTTP authentication scheme to challenge it with.
-func TestR27_InvalidClientHasNoChallenge(t *testing.T) {
+func TestInvalidClientHasNoChallenge_R27(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteError(w, NewError(CodeInvalidClient, "client authentication failed"), "")
 	if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "" {
@@ -75,7 +75,7 @@ func TestWriteErrorHeaders(t *testing.T) {
 	}
 }
 
-func TestE4_R29_TokenResponsesAreNotStored(t *testing.T) {
+func TestTokenResponsesAreNotStored_E4_R29(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteToken(w, &TokenResponse{AccessToken: "a.b.c", TokenType: "Bearer", ExpiresIn: 3600, ID: "hidden", Audience: []string{"hidden"}})
 	checkNotStored(t, w.Header())

@@ -150,7 +150,7 @@ var apis = []Resource{
 	{Name: legacy, Scopes: []string{"legacy"}},
 }
 
-func TestR35_Resources(t *testing.T) {
+func TestResources_R35(t *testing.T) {
 	g := newGrant("orders.read", "orders.write", "billing", "legacy", "misc")
 	withDefault := newGrant("orders.read", "billing")
 	withDefault.DefaultScopes = []string{"billing"}
@@ -195,9 +195,9 @@ func TestR35_Resources(t *testing.T) {
 	})
 }
 
-// TestR32_R33_AudienceFollowsTheScopes covers RFC 9068 §2.2.3 and §5: no token
+// TestAudienceFollowsTheScopes_R32_R33 covers RFC 9068 §2.2.3 and §5: no token
 // whose scopes could mean different things to different APIs.
-func TestR32_R33_AudienceFollowsTheScopes(t *testing.T) {
+func TestAudienceFollowsTheScopes_R32_R33(t *testing.T) {
 	g := newGrant("orders.read", "orders.write", "billing", "legacy", "misc")
 	scope := outcome{code: CodeInvalidScope}
 

@@ -62,7 +62,7 @@ func (x *introspecting) answer(t *testing.T, caller Introspector, token string) 
 
 const inactive = `{"active":false}`
 
-func TestR13_R38_Introspection(t *testing.T) {
+func TestIntrospection_R13_R38(t *testing.T) {
 	x := newIntrospecting(t)
 	claims, err := PrepareClaims(map[string]any{"tenant": "acme", "tags": []string{"a"}, "active": false, "Token_Type": "x", "username": "root"})
 	if err != nil {
@@ -99,9 +99,9 @@ func TestR13_R38_Introspection(t *testing.T) {
 	}
 }
 
-// TestR37_E1_Inactive: whatever the reason, a token that is not active, or not
+// TestInactiveTokens_R37_E1: whatever the reason, a token that is not active, or not
 // for the caller, is the same eighteen octets.
-func TestR37_E1_Inactive(t *testing.T) {
+func TestInactiveTokens_R37_E1(t *testing.T) {
 	x := newIntrospecting(t)
 	mint := func(issuer *Issuer, id string, resource ...string) string {
 		grant := newGrant("orders.read", "billing")
@@ -170,7 +170,7 @@ func TestR37_E1_Inactive(t *testing.T) {
 	}
 }
 
-func TestR39_OnlyTheOwnerRevokes(t *testing.T) {
+func TestOnlyTheOwnerRevokes_R39(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
 	for name, tc := range map[string]struct {
@@ -208,9 +208,9 @@ func TestR39_OnlyTheOwnerRevokes(t *testing.T) {
 	}
 }
 
-// TestR39_RevocationWithoutStorage: the caller must know that it did not
+// TestRevocationWithoutStorage_R39: the caller must know that it did not
 // happen.
-func TestR39_RevocationWithoutStorage(t *testing.T) {
+func TestRevocationWithoutStorage_R39(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
 	down := errors.New("storage is down")
@@ -225,7 +225,7 @@ func TestR39_RevocationWithoutStorage(t *testing.T) {
 	}
 }
 
-func TestR40_WithoutRevocations(t *testing.T) {
+func TestWithoutRevocations_R40(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	token := mustMint(t, issuer, newGrant("a"), newRequest("")).AccessToken
 	if _, failure := issuer.Revoke(t.Context(), "mtls.client", token); failure == nil || failure.Status != http.StatusBadRequest || failure.Code != CodeUnsupportedTokenType {
@@ -236,9 +236,9 @@ func TestR40_WithoutRevocations(t *testing.T) {
 	}
 }
 
-// TestWhileNothingIsKnown: to say that a token is inactive, or revoked, one has
+// TestNothingIsAnsweredWithoutKeysOrList: to say that a token is inactive, or revoked, one has
 // to know the keys and the list.
-func TestWhileNothingIsKnown(t *testing.T) {
+func TestNothingIsAnsweredWithoutKeysOrList(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
 	down := func(context.Context, string) error { return errors.New("storage is down") }

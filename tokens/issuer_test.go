@@ -9,7 +9,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-func TestR41_IssuerURL(t *testing.T) {
+func TestIssuerURL_R41(t *testing.T) {
 	for _, good := range []string{
 		"https://auth.example.com",
 		"https://auth.example.com/",

@@ -22,10 +22,10 @@ func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
 	return metadata
 }
 
-// TestR42_R43_Metadata compares all of the document, so that no endpoint is
+// TestMetadata_R42_R43 compares all of the document, so that no endpoint is
 // announced which is not served, and no default of RFC 8414 §2 is left to say
 // what is not so.
-func TestR42_R43_Metadata(t *testing.T) {
+func TestMetadata_R42_R43(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{
 		URL:           testURL + "/tenant1",
 		Scopes:        []string{"telemetry", "api1", "telemetry"},
@@ -68,13 +68,13 @@ func TestMetadataOmitsWhatThereIsNot(t *testing.T) {
 	}
 }
 
-func TestR14_BoundTokensAreAnnounced(t *testing.T) {
+func TestBoundTokensAreAnnounced_R14(t *testing.T) {
 	if got := readMetadata(t, newTestIssuer(t, IssuerConfig{}))["tls_client_certificate_bound_access_tokens"]; got != true {
 		t.Errorf("got %v", got)
 	}
 }
 
-func TestR17_EndpointAliases(t *testing.T) {
+func TestEndpointAliases_R17(t *testing.T) {
 	for _, tc := range []struct{ url, alias, want string }{
 		{testURL, "", testURL + "/connect/mtls/"},
 		{testURL + "/", "", testURL + "/connect/mtls/"},
@@ -94,7 +94,7 @@ func TestR17_EndpointAliases(t *testing.T) {
 	}
 }
 
-func TestR26_AuthMethods(t *testing.T) {
+func TestAuthMethods_R26(t *testing.T) {
 	for _, tc := range []struct{ methods, want []string }{
 		{[]string{TLSClientAuth}, []string{TLSClientAuth}},
 		{[]string{SelfSignedTLSClientAuth}, []string{SelfSignedTLSClientAuth}},

@@ -19,7 +19,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-func TestR31_Claims(t *testing.T) {
+func TestMintedClaims_R31(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{URL: testURL + "/tenant1/", Audience: []string{"api"}})
 	g := newGrant("api1", "telemetry")
 	var err error
@@ -53,7 +53,7 @@ func TestR31_Claims(t *testing.T) {
 	}
 }
 
-func TestR30_EveryAlgorithmSigns(t *testing.T) {
+func TestEveryAlgorithmSigns_R30(t *testing.T) {
 	for _, alg := range keyring.Algorithms() {
 		t.Run(string(alg), func(t *testing.T) {
 			issuer, err := NewIssuer(IssuerConfig{URL: testURL, Now: testenv.NewClock().Now}, fixedKeys(mustKey(t, alg)))
@@ -68,7 +68,7 @@ func TestR30_EveryAlgorithmSigns(t *testing.T) {
 	}
 }
 
-func TestR12_R22_Confirmation(t *testing.T) {
+func TestConfirmation_R12_R22(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	leaf := testpki.MustSelfSigned(t)
 	g := newGrant("api1")
@@ -104,7 +104,7 @@ func TestAudienceIsAStringOrAnArray(t *testing.T) {
 	}
 }
 
-func TestC6_TokenNeverOutlivesTheCertificate(t *testing.T) {
+func TestTokenNeverOutlivesTheCertificate_C6(t *testing.T) {
 	for name, tc := range map[string]struct {
 		lifetime, ofClient time.Duration
 		left               time.Duration // of the certificate
@@ -171,7 +171,7 @@ func TestTokenIDsAreRandom(t *testing.T) {
 	}
 }
 
-func TestR29_NoRefreshToken(t *testing.T) {
+func TestNoRefreshToken_R29(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	body, err := json.Marshal(mustMint(t, issuer, newGrant("api1"), newRequest("api1")))
 	if err != nil {
@@ -195,9 +195,9 @@ func TestMintChecksTheGrantType(t *testing.T) {
 	}
 }
 
-// TestA10_RequestsDoNotChooseClaims sends every claim name as a parameter: only
+// TestRequestsDoNotChooseClaims_A10 sends every claim name as a parameter: only
 // scope and resource reach the token, and those only as far as granted.
-func TestA10_RequestsDoNotChooseClaims(t *testing.T) {
+func TestRequestsDoNotChooseClaims_A10(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	var body strings.Builder
 	body.WriteString(minimal)

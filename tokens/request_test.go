@@ -59,10 +59,10 @@ func TestParseTokenRequest(t *testing.T) {
 	}
 }
 
-// TestR28_MalformedRequests covers RFC 6749 §5.2 invalid_request: two
+// TestMalformedRequests_R28 covers RFC 6749 §5.2 invalid_request: two
 // authentication methods, a repeated parameter, a missing one, and a form that
 // is none.
-func TestR28_MalformedRequests(t *testing.T) {
+func TestMalformedRequests_R28(t *testing.T) {
 	query := func(q string) func(*http.Request) {
 		return func(r *http.Request) { r.URL.RawQuery = q }
 	}
@@ -114,9 +114,9 @@ func TestR28_MalformedRequests(t *testing.T) {
 	}
 }
 
-// TestR36_R39_TokenQueries: a request about a token is held to what a token
+// TestTokenQueries_R36_R39: a request about a token is held to what a token
 // request is held to.
-func TestR36_R39_TokenQueries(t *testing.T) {
+func TestTokenQueries_R36_R39(t *testing.T) {
 	const minimal = "client_id=mtls.client&token=abc"
 	for name, body := range map[string]string{
 		"minimal": minimal, "hint": minimal + "&token_type_hint=access_token", "unknown hint": minimal + "&token_type_hint=refresh_token",
@@ -155,7 +155,7 @@ func TestR36_R39_TokenQueries(t *testing.T) {
 	}
 }
 
-func TestR27_BasicAuthenticationIsChallenged(t *testing.T) {
+func TestBasicAuthenticationIsChallenged_R27(t *testing.T) {
 	for _, values := range [][]string{
 		{"Basic bXRscy5jbGllbnQ6aHVudGVyMg=="}, {"basic x"}, {"BASIC"}, {" Basic x"}, {"Bearer x", "Basic x"},
 	} {
@@ -167,7 +167,7 @@ func TestR27_BasicAuthenticationIsChallenged(t *testing.T) {
 	}
 }
 
-func TestR29_PostOnly(t *testing.T) {
+func TestPostOnly_R29(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post", "PATCH"} {
 		r := post(minimal)
 		r.Method = method

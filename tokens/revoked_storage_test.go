@@ -63,9 +63,9 @@ func TestDamagedRevocations(t *testing.T) {
 	}
 }
 
-// TestStrangeObjects: what is no revocation is reported once and left alone;
+// TestUnknownObjectsAreReportedOnce: what is no revocation is reported once and left alone;
 // the others count, but the list does not count as read.
-func TestStrangeObjects(t *testing.T) {
+func TestUnknownObjectsAreReportedOnce(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
 	put := func(name, content string) {

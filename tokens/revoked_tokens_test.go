@@ -78,7 +78,7 @@ func TestRevokedIsThatTokenOnly(t *testing.T) {
 	}
 }
 
-func TestNoRevocationsRevokeNothing(t *testing.T) {
+func TestNilListRevokesNothing(t *testing.T) {
 	var r *RevokedTokens
 	if r.Revoked("a", "1", testenv.Now) || !r.Known() {
 		t.Error("a list that does not exist revokes")
@@ -180,7 +180,7 @@ func TestRevocationsOfAnotherIssuerConcernNobody(t *testing.T) {
 	}
 }
 
-func TestR40_RevocationsAreKeptUntilTheTokenExpires(t *testing.T) {
+func TestRevocationsAreKeptUntilTheTokenExpires_R40(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevoked(t, storage, clock, nil)
 	mustRevoke(t, r, anHour("a", "1"))
@@ -319,7 +319,7 @@ func TestRevokedDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func TestBadRevocations(t *testing.T) {
+func TestRevokedTokensSettings(t *testing.T) {
 	storage := newStorage(t)
 	for want, cfg := range map[string]RevokedTokensConfig{
 		"need a storage":         {Realm: "default", Issuer: testURL},

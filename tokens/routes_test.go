@@ -48,7 +48,7 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
+func TestWellKnownPathsOfAnIssuerWithAPath_R41(t *testing.T) {
 	for _, url := range []string{testURL + "/tenant1", testURL + "/tenant1/"} {
 		checkRoutes(t, IssuerConfig{URL: url}, []route{
 			{"", "/.well-known/oauth-authorization-server/tenant1", EndpointMetadata},
@@ -69,9 +69,9 @@ func TestR41_WellKnownPathsOfAnIssuerWithAPath(t *testing.T) {
 	}
 }
 
-// TestR39_EndpointsOfAnIssuerThatRevokes: without a list of revocations there is
+// TestEndpointsOfAnIssuerThatRevokes_R39: without a list of revocations there is
 // no revocation endpoint.
-func TestR39_EndpointsOfAnIssuerThatRevokes(t *testing.T) {
+func TestEndpointsOfAnIssuerThatRevokes_R39(t *testing.T) {
 	revocations := newTestRevoked(t, newStorage(t))
 	checkRoutes(t, IssuerConfig{URL: testURL + "/t", RevokedTokens: revocations, MTLSAlias: "https://mtls.example.com/m"}, []route{
 		{"auth.example.com", "/t/connect/revocation", EndpointRevocation},
@@ -90,7 +90,7 @@ func TestR39_EndpointsOfAnIssuerThatRevokes(t *testing.T) {
 	})
 }
 
-func TestR17_AliasHost(t *testing.T) {
+func TestAliasHost_R17(t *testing.T) {
 	checkRoutes(t, IssuerConfig{MTLSAlias: "https://mtls.example.com/m/"}, []route{
 		{"mtls.example.com", "/m/connect/token", EndpointToken},
 		{"mtls.example.com:443", "/m/connect/token", EndpointToken},
@@ -111,7 +111,7 @@ func TestR17_AliasHost(t *testing.T) {
 	})
 }
 
-func TestR17_AliasOnTheIssuersOwnHost(t *testing.T) {
+func TestAliasOnTheIssuersOwnHost_R17(t *testing.T) {
 	checkRoutes(t, IssuerConfig{URL: "https://auth.example.com:443/t", MTLSAlias: "https://AUTH.example.com/m"}, []route{
 		{"auth.example.com", "/m/connect/token", EndpointToken},
 		{"auth.example.com", "/t/connect/token", EndpointToken},

@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-func TestR34_Claims(t *testing.T) {
+func TestVerifyClaims_R34(t *testing.T) {
 	now := testenv.Now.Unix()
 	thumbprint := strings.Repeat("A", 43)
 	for name, test := range map[string]struct {

@@ -135,7 +135,7 @@ func (v *verifierTest) want(t *testing.T, token string, want TokenReason) *Verif
 	return verified
 }
 
-func TestR34_GoodToken(t *testing.T) {
+func TestVerifyGoodToken_R34(t *testing.T) {
 	v := newVerifierTest(t)
 	now := testenv.Now.Unix()
 	token := v.want(t, v.sign(t, v.header(nil), v.claims(members{"tenant": "acme", "nbf": now})), "")
@@ -156,7 +156,7 @@ func TestR34_GoodToken(t *testing.T) {
 	}
 }
 
-func TestR30_EveryAlgorithmVerifies(t *testing.T) {
+func TestEveryAlgorithmVerifies_R30(t *testing.T) {
 	for _, alg := range keyring.Algorithms() {
 		v := newVerifierTest(t)
 		v.key = mustKey(t, alg)
@@ -167,8 +167,8 @@ func TestR30_EveryAlgorithmVerifies(t *testing.T) {
 	}
 }
 
-// TestR34_OwnIssuer verifies what the issuer of this package mints.
-func TestR34_OwnIssuer(t *testing.T) {
+// TestOwnIssuer_R34 verifies what the issuer of this package mints.
+func TestOwnIssuer_R34(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{Audience: []string{"api"}})
 	v := newVerifierTest(t)
 	v.config.Keys = issuer.keys
@@ -179,7 +179,7 @@ func TestR34_OwnIssuer(t *testing.T) {
 	}
 }
 
-func TestR34_Headers(t *testing.T) {
+func TestVerifyHeaders_R34(t *testing.T) {
 	for name, test := range map[string]struct {
 		header any // changes, or the text
 		want   TokenReason
@@ -239,7 +239,7 @@ func TestR34_Headers(t *testing.T) {
 	}
 }
 
-func TestTokensThatAreNone(t *testing.T) {
+func TestTextThatIsNotAToken(t *testing.T) {
 	v := newVerifierTest(t)
 	good := v.sign(t, v.header(nil), v.claims(nil))
 	head, rest, _ := strings.Cut(good, ".")
@@ -271,8 +271,8 @@ func TestTokensThatAreNone(t *testing.T) {
 	}
 }
 
-// TestR34_AlgorithmConfusion signs with what everybody knows: the public key.
-func TestR34_AlgorithmConfusion(t *testing.T) {
+// TestAlgorithmConfusion_R34 signs with what everybody knows: the public key.
+func TestAlgorithmConfusion_R34(t *testing.T) {
 	v := newVerifierTest(t)
 	rs := mustKey(t, keyring.RS256)
 	der, err := x509.MarshalPKIXPublicKey(rs.private.Public())
@@ -364,8 +364,8 @@ func TestIssuerOf(t *testing.T) {
 	}
 }
 
-// TestKeysNotRead: before the keys are there, nothing is said of the token.
-func TestKeysNotRead(t *testing.T) {
+// TestTokensBeforeKeysAreRead: before the keys are there, nothing is said of the token.
+func TestTokensBeforeKeysAreRead(t *testing.T) {
 	v := newVerifierTest(t)
 	storage := newStorage(t)
 	storage.OnList = func(context.Context, string) error { return errors.New("down") }
@@ -375,7 +375,7 @@ func TestKeysNotRead(t *testing.T) {
 	v.want(t, v.sign(t, v.header(nil), v.claims(nil)), TokenKeyUnknown)
 }
 
-func TestE3_DetailsAreBoundedAndEscaped(t *testing.T) {
+func TestDetailsAreBoundedAndEscaped_E3(t *testing.T) {
 	v := newVerifierTest(t)
 	hostile := "\n\u202e" + strings.Repeat("x", 5000)
 	for _, token := range []string{

@@ -20,7 +20,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-func TestR30_ParseAlgorithm(t *testing.T) {
+func TestParseAlgorithm_R30(t *testing.T) {
 	for _, alg := range Algorithms() {
 		if got, err := ParseAlgorithm(string(alg)); err != nil || got != alg {
 			t.Errorf("ParseAlgorithm(%q) = %q, %v", alg, got, err)
@@ -193,7 +193,7 @@ func TestParsePrivateKeyPEMRefuses(t *testing.T) {
 	}
 }
 
-func TestR47_RSAKeysBelow2048BitsAreRefused(t *testing.T) {
+func TestRSAKeysBelow2048BitsAreRefused_R47(t *testing.T) {
 	small, err := rsa.GenerateKey(rand.Reader, 2047)
 	if err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func TestCheckRotation(t *testing.T) {
 	}
 }
 
-func TestIntervals(t *testing.T) {
+func TestRefreshAndCacheIntervals(t *testing.T) {
 	for announce, want := range map[time.Duration][2]time.Duration{
 		0:                {30 * time.Second, 5 * time.Minute},
 		day:              {30 * time.Second, 5 * time.Minute},

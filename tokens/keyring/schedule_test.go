@@ -87,7 +87,7 @@ func TestStatesFollowFromTheClock(t *testing.T) {
 	}
 }
 
-func TestKidDecidesBetweenKeysOfOneTime(t *testing.T) {
+func TestKeysOfOneTimeSortByID(t *testing.T) {
 	a, b := scheduled(t, 0, 0), scheduled(t, 0, 0)
 	slices.Reverse(b.keys)
 	if one, two := states(a.ring(testenv.Now, nil)), states(newSchedule(b.keys, nil).ring(testenv.Now, nil)); one != two || one != "k1 active, k0 past" {
@@ -106,7 +106,7 @@ func TestLongestTokenDecidesWhenAKeyLeaves(t *testing.T) {
 	}
 }
 
-func TestWhatIsDue(t *testing.T) {
+func TestDueTasks(t *testing.T) {
 	const rotate, announce = 10 * day, day
 	for _, tc := range []struct {
 		name   string

@@ -69,7 +69,7 @@ func TestRotateAnnouncesTheNextKey(t *testing.T) {
 	}
 }
 
-func TestEmergency(t *testing.T) {
+func TestReplaceRetiresAllKeys(t *testing.T) {
 	c, a, b := newPair(t)
 	first := a.Current().Signing().ID()
 	next, err := a.Rotate(t.Context(), false)
@@ -158,7 +158,7 @@ func TestDamagedRetirementRetires(t *testing.T) {
 
 // An emergency that fails half way says so, leaves a key that signs, and can
 // be done again.
-func TestEmergencyThatFails(t *testing.T) {
+func TestReplaceThatFailsCanBeRepeated(t *testing.T) {
 	down := errors.New("down")
 	for name, tc := range map[string]struct {
 		fail func(*testenv.Storage)

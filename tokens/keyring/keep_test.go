@@ -197,7 +197,7 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 }
 
 // A node that died with the lock stops the others only until the lock is stale.
-func TestLockOfADeadNode(t *testing.T) {
+func TestStaleLockIsTakenOver(t *testing.T) {
 	folder := t.TempDir()
 	store, _ := newTestStore(t, &certmagic.FileStorage{Path: folder})
 	locks := filepath.Join(folder, "locks")
