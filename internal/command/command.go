@@ -18,7 +18,8 @@ func Register(load LoadFunc) {
 		Usage: "<command>",
 		Short: "Commands for clients that authenticate with TLS certificates",
 		Long: `
-Commands for the mtls app, which authenticates clients by their TLS certificates.
+Commands for the mtls app, which authenticates clients by their TLS
+certificates.
 
 See 'caddy mtls <command> --help' for details and examples.`,
 		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, load) },
@@ -39,10 +40,10 @@ func demoCommand() *cobra.Command {
 		Use:   "demo [--once]",
 		Short: "Demonstrates certificate authentication and access tokens on this machine",
 		Long: `
-Creates a CA and client certificates in a temporary folder, starts Caddy on free
-ports of the loopback interface with an API behind mtls_auth and a token issuer,
-and calls both as the clients. Prints each result and the curl command to repeat
-it, and keeps running until Ctrl-C.
+Creates a CA and client certificates in a temporary folder, starts Caddy on
+free ports of the loopback interface with an API behind mtls_auth and a token
+issuer, and calls both as the clients. Prints each result and the curl command
+to repeat it, and keeps running until Ctrl-C.
 
 Changes nothing outside the temporary folder: no trust store, no configuration
 and no storage of another Caddy instance.`,

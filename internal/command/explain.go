@@ -67,22 +67,23 @@ var errRefused = errors.New("the certificate is refused")
 
 func explainCommand(load LoadFunc) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "explain --config <file> [--realm <name>] [--client-id <id>] <certificate>",
+		Use:   "explain [--config <file>] [--realm <name>] [--client-id <id>] <certificate>",
 		Short: "Explains which client a certificate identifies, or why it is refused",
 		Long: `
-Loads a configuration and authenticates a certificate as a request would. Prints
-the client and the credential that matches, or the reason why the certificate is
-refused and the credentials that almost match.
+Loads a configuration and authenticates a certificate as a request would.
+Prints the client and the credential that matches, or the reason why the
+certificate is refused and the credentials that almost match.
 
-No server is started, the issuer's keys are neither read nor created, and JWKS and
-CRLs are not fetched from URLs. OCSP responders are queried as the server would.
+No server is started, the issuer's keys are neither read nor created, and JWKS
+and CRLs are not fetched from URLs. OCSP responders are queried as the server
+would.
 
-The certificate file may be PEM, DER or PKCS #12; "-" reads standard input. If it
-has several certificates, the client presents all of them, its own first. The
-config adapter is chosen as in 'caddy validate'.
+The certificate file may be PEM, DER or PKCS #12; "-" reads standard input. If
+it has several certificates, the client presents all of them, its own first.
+The config adapter is chosen as in 'caddy validate'.
 
-The exit status is 0 if the certificate is accepted, and 1 if it is refused or an
-error occurs.
+The exit status is 0 if the certificate is accepted, and 1 if it is refused or
+an error occurs.
 
 Show which client a certificate identifies:
 

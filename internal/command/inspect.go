@@ -29,13 +29,13 @@ func inspectCommand() *cobra.Command {
 		Use:   "inspect [--password <text> | --password-file <file>] <certificate>",
 		Short: "Shows a certificate and the client block that registers it",
 		Long: `
-Prints the names, validity and hashes of a client certificate, and a client block
-that registers it, ready to be pasted into the mtls global option. Nothing is sent
-over the network.
+Prints the names, validity and hashes of a client certificate, and a client
+block that registers it, ready to be pasted into the mtls global option.
+Nothing is sent over the network.
 
-The file may be PEM, DER or PKCS #12; "-" reads standard input. If it has several
-certificates, the first one is the client's own. A private key in the file is never
-printed.
+The file may be PEM, DER or PKCS #12; "-" reads standard input. If it has
+several certificates, the first one is the client's own. A private key in the
+file is never printed.
 
 Inspect a certificate file:
 
