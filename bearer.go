@@ -39,8 +39,8 @@ const keysRetryAfter = "5"
 // Caddy's error routes. The reason is in the log line `token refused`, which has
 // the same error id as the response.
 //
-// Headers that could pass for an identity are removed as `mtls_auth` does. The
-// API behind gets the `Authorization` header as it came.
+// The same headers are removed from every request as by `mtls_auth`. The upstream
+// gets the `Authorization` header as the caller sent it.
 //
 // For a caller that is admitted, the placeholders of `mtls_auth` are set:
 // `{http.mtls.client_id}` is the client of the token, `{http.mtls.scope}` the
@@ -64,15 +64,16 @@ type BearerHandler struct {
 	// Scopes the token must have, all of them.
 	RequireScope []string `json:"require_scope,omitempty"`
 
-	// Request headers to set for the API behind, from name to value, which may
-	// have placeholders. A header whose value comes out empty is removed.
-	// Default: `X-Client-ID` with `{http.mtls.client_id}`.
+	// The request headers to set for the upstream, from name to value. Values may
+	// contain placeholders. A header whose value is empty after expansion is
+	// removed. Default: `X-Client-ID` with `{http.mtls.client_id}`.
 	HeaderUp map[string]string `json:"header_up,omitempty"`
 
-	// Protected headers that callers may send after all. A trailing `*` stands
-	// for any ending and covers only what other gateways set: `X-Client-ID`, and
-	// a header that another directive of the configuration sets, must be named in
-	// full. A header that this directive sets cannot be kept.
+	// The protected headers that callers may send nevertheless. A trailing `*`
+	// stands for any ending and covers only the headers of other gateways:
+	// `X-Client-ID`, or a header that another directive of the configuration
+	// sets, must be named in full. A header that this directive sets cannot be
+	// kept. Default: none.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
 	app *App
