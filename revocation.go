@@ -151,8 +151,11 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			Refresh:   time.Duration(config.Refresh),
 			Now:       r.now,
 			Report:    func(place string, err error) { r.report("crl", place, err) },
-			Warn: func(place, warning string) {
-				r.logger.Warn(warning, zap.String("source", "crl"), zap.String("place", place))
+			ReportStale: func(place string, err error) {
+				r.logger.Warn("stale CRL no longer vouches for any certificate", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
+			},
+			ReportForeign: func(place string, err error) {
+				r.logger.Warn("CRL has the name of a CA in the trust pool but does not cover its certificates", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
 			},
 			Use: r.checker.SetCRLs,
 		})
@@ -166,7 +169,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			return nil, err
 		}
 		r.checker.SetCRLs(r.crls.CRLs())
-		r.crls.WarnOfProblems(r.trustedCAs())
+		r.crls.ReportProblems(r.trustedCAs())
 	}
 	if config.Deny != "" {
 		path, err := expand(config.Deny)
@@ -228,5 +231,5 @@ func (r *certificateRevocation) pollCRLs(ctx context.Context) {
 	if r.crls.URLs() > 0 && !r.now().Before(r.crls.Next()) {
 		go r.crls.Refresh(ctx)
 	}
-	r.crls.WarnOfProblems(r.trustedCAs())
+	r.crls.ReportProblems(r.trustedCAs())
 }

@@ -26,7 +26,7 @@ type crlLocation struct {
 	// last one loaded, and the last.
 	verified, unverified []*parsedCRL
 
-	// stale and foreign are the CRLs of the last warnings, examined the CRL that
+	// stale and foreign are the CRLs that were last reported, examined the CRL that
 	// was last compared with the CAs.
 	stale, foreign, examined *parsedCRL
 }

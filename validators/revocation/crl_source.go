@@ -41,8 +41,10 @@ type CRLConfig struct {
 	// because it may only be half written. Report may be called by several
 	// goroutines at once.
 	Report func(location string, err error)
-	// Warn, if set, is called with what [CRLSource.WarnOfProblems] finds.
-	Warn func(location, warning string)
+	// ReportStale and ReportForeign, if set, are called with what
+	// [CRLSource.ReportProblems] finds: that a CRL in force is stale, and that it
+	// does not cover the certificates of a CA that has its name.
+	ReportStale, ReportForeign func(location string, err error)
 	// Use, if set, is called with the CRLs whenever they change, one call at a
 	// time. It is usually [Checker.SetCRLs], and must not call the source.
 	Use func(*CRLSet)
@@ -62,8 +64,8 @@ type CRLSource struct {
 
 	mu sync.Mutex // guards the CRLs of the locations and the calls of Use
 
-	warning sync.Mutex          // held by WarnOfProblems
-	cas     []*x509.Certificate // with which the CRLs were last compared
+	reporting sync.Mutex          // held by ReportProblems
+	cas       []*x509.Certificate // with which the CRLs were last compared
 }
 
 // CRLState describes the CRL of a file or a URL.
@@ -99,8 +101,11 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	if config.Report == nil {
 		config.Report = func(string, error) {}
 	}
-	if config.Warn == nil {
-		config.Warn = func(string, string) {}
+	if config.ReportStale == nil {
+		config.ReportStale = func(string, error) {}
+	}
+	if config.ReportForeign == nil {
+		config.ReportForeign = func(string, error) {}
 	}
 	if config.Use == nil {
 		config.Use = func(*CRLSet) {}

@@ -10,13 +10,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-func TestWarnOfProblems(t *testing.T) {
+func TestReportProblems(t *testing.T) {
 	ca, renewed := testpki.MustCA(t), testpki.MustCA(t) // of one name
 	noCRLs := testpki.MustCA(t, testpki.CommonName("No CRLs"), testpki.KeyUsage(x509.KeyUsageCertSign))
 	hostile := testpki.MustCA(t, testpki.CommonName("a\n\u202e"+strings.Repeat("x", 5000)))
 	var warnings []string
 	w := newCRLWorld(t, func(c *CRLConfig) {
-		c.Warn = func(place, warning string) { warnings = append(warnings, filepath.Base(place)+": "+warning) }
+		c.ReportStale = func(place string, err error) { warnings = append(warnings, filepath.Base(place)+": "+err.Error()) }
+		c.ReportForeign = func(place string, err error) {
+			warnings = append(warnings, filepath.Base(place)+": foreign: "+err.Error())
+		}
 	}, "a.crl", crlURL)
 	// watch expects one warning, or none.
 	watch := func(want string, cas ...*testpki.CA) {
@@ -26,7 +29,7 @@ func TestWarnOfProblems(t *testing.T) {
 			certs = append(certs, ca.Cert)
 		}
 		warnings = nil
-		w.WarnOfProblems(certs)
+		w.ReportProblems(certs)
 		if n := len(warnings); want == "" && n > 0 || want != "" && n != 1 {
 			t.Fatalf("warned %q, want %q", warnings, want)
 		}
@@ -45,24 +48,24 @@ func TestWarnOfProblems(t *testing.T) {
 	w.now = w.now.Add(time.Hour - time.Nanosecond)
 	watch("", ca)
 	w.now = w.now.Add(time.Nanosecond)
-	watch("a.crl: the CRL is stale since "+timeText(w.now), ca)
+	watch("a.crl: it is stale since "+timeText(w.now), ca)
 	watch("", ca) // once
 	w.write("a.crl", makeCRL(t, ca, w.now, crlNumber(3), crlDates(w.now.Add(-2*time.Hour), w.now.Add(-time.Hour))))
 	w.refresh(0, "<nil>")
-	watch("a.crl: the CRL is stale since ", ca) // another one
+	watch("a.crl: it is stale since ", ca) // another one
 	w.write("a.crl", makeCRL(t, ca, w.now, crlNumber(4), crlDates(w.now, w.now.Add(1000*time.Hour))))
 	w.refresh(0, "<nil>")
 	watch("", ca)
 
-	const foreign = "crl: the CRL has the name of a CA in the trust pool but does not cover its certificates: "
+	const foreign = "crl: foreign: "
 	w.web[crlURL] = makeCRL(t, renewed, w.now, crlNumber(5), crlDates(w.now, w.now.Add(1000*time.Hour)))
 	w.refresh(2*time.Hour, "<nil>")
 	watch(foreign+"CN=Test Root CA: it is not signed with the key", ca)
-	watch("", ca)                                 // once
-	watch("", ca, noCRLs)                         // with other CAs too
-	watch("", ca, renewed)                        // a CA that has two keys
-	watch(foreign, ca)                            // and one no more
-	watch("a.crl: the CRL has the name", renewed) // now it is the other one
+	watch("", ca)                      // once
+	watch("", ca, noCRLs)              // with other CAs too
+	watch("", ca, renewed)             // a CA that has two keys
+	watch(foreign, ca)                 // and one no more
+	watch("a.crl: foreign: ", renewed) // now it is the other one
 	watch("", noCRLs)
 
 	// It is not refused.

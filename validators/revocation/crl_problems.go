@@ -11,13 +11,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// WarnOfProblems warns, once for each CRL in force, that the CRL is stale, or
-// that it has the name of one of the CAs but is signed with none of their keys:
-// then it does not cover what they have issued. It may belong to another key of
-// the CA, so it is not refused.
-func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
-	s.warning.Lock()
-	defer s.warning.Unlock()
+// ReportProblems reports, once for each CRL in force, that the CRL is stale, or that
+// it has the name of one of the CAs but is signed with none of their keys: then it
+// does not cover what they have issued. It may belong to another key of the CA, so it
+// is not refused.
+func (s *CRLSource) ReportProblems(cas []*x509.Certificate) {
+	s.reporting.Lock()
+	defer s.reporting.Unlock()
 	others := !slices.Equal(s.cas, cas)
 	s.cas = cas
 	now := s.config.Now()
@@ -30,7 +30,7 @@ func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
 		}
 		if location.stale != crl && !now.Before(crl.list.NextUpdate) {
 			location.stale = crl
-			s.config.Warn(location.name, fmt.Sprintf("the CRL is stale since %s and no longer vouches for any certificate", timeText(crl.list.NextUpdate)))
+			s.config.ReportStale(location.name, fmt.Errorf("it is stale since %s", timeText(crl.list.NextUpdate)))
 		}
 		if location.examined == crl && !others {
 			continue
@@ -40,7 +40,7 @@ func (s *CRLSource) WarnOfProblems(cas []*x509.Certificate) {
 			location.foreign = nil
 		} else if location.foreign != crl {
 			location.foreign = crl
-			s.config.Warn(location.name, "the CRL has the name of a CA in the trust pool but does not cover its certificates: "+err.Error())
+			s.config.ReportForeign(location.name, err)
 		}
 	}
 }
