@@ -68,38 +68,24 @@ type Config struct {
 // Authenticator decides which client a presented chain belongs to. Except for its
 // caches, it is immutable. It is safe for concurrent use.
 type Authenticator struct {
-	registry   *clients.Registry
-	trust      *validators.TrustPool
-	revocation *revocation.Checker
-	strongKeys bool
-	shadowPool *validators.TrustPool
-	shadow     *Shadow
-	headers    *CertificateHeaderCache
-	now        func() time.Time
-	accepted   *verdictCache
-	refused    *verdictCache
+	config   Config
+	accepted *verdictCache
+	refused  *verdictCache
 }
 
 // New returns an authenticator with empty caches.
 func New(config Config) *Authenticator {
 	return &Authenticator{
-		registry:   config.Registry,
-		trust:      config.Trust,
-		revocation: config.Revocation,
-		strongKeys: config.StrongKeys,
-		shadowPool: config.ShadowTrust,
-		shadow:     config.Shadow,
-		headers:    config.Headers,
-		now:        config.Now,
-		accepted:   newVerdictCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
-		refused:    newVerdictCache(refusedSlots, 0),
+		config:   config,
+		accepted: newVerdictCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
+		refused:  newVerdictCache(refusedSlots, 0),
 	}
 }
 
 // WithClock returns a copy with another clock. Both share their caches.
 func (a *Authenticator) WithClock(now func() time.Time) *Authenticator {
 	next := *a
-	next.now = now
+	next.config.Now = now
 	return &next
 }
 
@@ -112,7 +98,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if len(presented) == 0 {
 		return Identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
 	}
-	now := a.now()
+	now := a.config.Now()
 	leaf := presented[0]
 	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
 		return Identity{}, refusal, false
@@ -128,9 +114,9 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
-		v.unseen.Store(a.shadowPool != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
+		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
-			a.headers.encode(v, leaf)
+			a.config.Headers.encode(v, leaf)
 			a.accepted.put(hash, presented, v, now)
 		} else {
 			a.refused.put(hash, presented, v, now)
@@ -143,8 +129,8 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if refusal != nil {
 		return Identity{}, refusal, remembered
 	}
-	if a.shadowPool != nil {
-		a.shadow.see(a.shadowPool, presented, v, now)
+	if a.config.ShadowTrust != nil {
+		a.config.Shadow.see(a.config.ShadowTrust, presented, v, now)
 	}
 	return Identity{Credential: match.Credential, Matched: match.Matched, Leaf: leaf, Thumbprint: v.thumbprint, Headers: match.headers}, nil, remembered
 }
@@ -152,8 +138,8 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 // generation returns a number that changes whenever CRLs, OCSP answers or the deny
 // file change.
 func (a *Authenticator) generation() uint64 {
-	if a.revocation == nil {
+	if a.config.Revocation == nil {
 		return 0
 	}
-	return a.revocation.Generation()
+	return a.config.Revocation.Generation()
 }

@@ -77,13 +77,13 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
 		return refused(refusal)
 	}
-	if a.strongKeys {
+	if a.config.StrongKeys {
 		if refusal := validators.CheckKeyStrength(leaf); refusal != nil {
 			return refused(refusal)
 		}
 	}
-	if a.revocation != nil {
-		if refusal := a.revocation.CheckDenied(leaf); refusal != nil {
+	if a.config.Revocation != nil {
+		if refusal := a.config.Revocation.CheckDenied(leaf); refusal != nil {
 			return refused(refusal)
 		}
 	}
@@ -92,7 +92,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 
 	// pinRefusal is why a matching pin does not admit
 	var pinRefusal *validators.Refusal
-	for _, pin := range a.registry.Pins(leaf, sum) {
+	for _, pin := range a.config.Registry.Pins(leaf, sum) {
 		switch {
 		case pin.Ended(now):
 			if pinRefusal == nil {
@@ -133,7 +133,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 // no pin admits. The refusal says why there are none.
 func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
 	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
-	if !a.registry.HasPKI() {
+	if !a.config.Registry.HasPKI() {
 		return unknown
 	}
 	if refusal := chains.verifyOnce(ctx, a, presented, now).refusal; refusal != nil {
@@ -143,7 +143,7 @@ func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Cert
 		return refusal
 	}
 	found := false
-	names, nameRefusal := a.registry.Names(presented[0])
+	names, nameRefusal := a.config.Registry.Names(presented[0])
 	for _, name := range names {
 		if chain := chains.admit(name.Client, v); chain != nil {
 			v.matches = append(v.matches, admission{Match: name, chain: chain})
@@ -189,7 +189,7 @@ func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presente
 		return c
 	}
 	c.done = true
-	verified, err := a.trust.Verify(presented[0], presented[1:], now)
+	verified, err := a.config.Trust.Verify(presented[0], presented[1:], now)
 	if err != nil {
 		c.refusal = &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: err.Error()}
 		return c
@@ -199,8 +199,8 @@ func (c *chainResult) verifyOnce(ctx context.Context, a *Authenticator, presente
 	defer cancel()
 	for _, chain := range verified {
 		good := goodChain{certificates: chain, until: validators.ChainExpiry(chain)}
-		if a.revocation != nil {
-			refusal, until := a.revocation.Check(ctx, chain, now)
+		if a.config.Revocation != nil {
+			refusal, until := a.config.Revocation.Check(ctx, chain, now)
 			if refusal != nil {
 				c.refusal, c.until = refusal, earlier(c.until, until)
 				continue

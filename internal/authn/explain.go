@@ -47,10 +47,10 @@ func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, 
 
 // chainHas returns what issued_by could name if the chain verifies.
 func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (texts []string) {
-	if a.trust == nil {
+	if a.config.Trust == nil {
 		return nil
 	}
-	chains, err := a.trust.Verify(presented[0], presented[1:], now)
+	chains, err := a.config.Trust.Verify(presented[0], presented[1:], now)
 	if err != nil {
 		return nil
 	}
@@ -89,14 +89,14 @@ func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string
 // for client authentication.
 func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []string {
 	var texts []string
-	for _, pin := range a.registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
+	for _, pin := range a.config.Registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
 		if pin.Ended(now) {
 			texts = append(texts, endedText(pin))
 			continue
 		}
 		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
 	}
-	names, noSVID := a.registry.Names(leaf)
+	names, noSVID := a.config.Registry.Names(leaf)
 	for _, name := range names {
 		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
 	}
@@ -111,7 +111,7 @@ func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 
 // declares describes how the client would be recognized.
 func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []string {
-	client := a.registry.Client(clientID)
+	client := a.config.Registry.Client(clientID)
 	if client == nil {
 		return []string{fmt.Sprintf("the realm has no client %.200q", clientID)}
 	}
@@ -119,7 +119,7 @@ func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []stri
 	for _, cred := range client.Credentials {
 		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'%s", client.ID, cred.Kind, cred.Value, cred.Difference(leaf)))
 	}
-	for _, cred := range a.registry.Listed(client) {
+	for _, cred := range a.config.Registry.Listed(client) {
 		texts = append(texts, fmt.Sprintf("the JWKS of client '%s' lists the certificate '%s'", client.ID, cred.Value))
 	}
 	return texts
@@ -128,11 +128,12 @@ func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []stri
 // UnderShadow describes the outcome if the shadow pool were the trust pool. It
 // returns "" without a shadow pool.
 func (a *Authenticator) UnderShadow(ctx context.Context, presented []*x509.Certificate, clientID string) string {
-	if a.shadowPool == nil {
+	if a.config.ShadowTrust == nil {
 		return ""
 	}
-	next := New(Config{Registry: a.registry, Trust: a.shadowPool, Revocation: a.revocation, Now: a.now})
-	id, refusal, _ := next.Decide(ctx, presented, clientID)
+	config := a.config
+	config.Trust, config.ShadowTrust = config.ShadowTrust, nil
+	id, refusal, _ := New(config).Decide(ctx, presented, clientID)
 	if refusal != nil {
 		return fmt.Sprintf("refused: %s: %s", refusal.Reason, refusal.Detail)
 	}

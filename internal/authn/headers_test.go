@@ -35,8 +35,8 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
-	auth.headers = new(CertificateHeaderCache)
-	auth.headers.Want()
+	auth.config.Headers = new(CertificateHeaderCache)
+	auth.config.Headers.Want()
 	var first Identity
 	for i := range 2 {
 		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
@@ -84,7 +84,7 @@ func TestCertificateHeadersOnDemand(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
 	for _, texts := range []*CertificateHeaderCache{nil, new(CertificateHeaderCache)} {
-		auth.headers = texts
+		auth.config.Headers = texts
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers != nil {
 			t.Errorf("%v %v", refusal, id.Headers)
@@ -106,8 +106,8 @@ func TestCertificateHeadersOfAPin(t *testing.T) {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
-		auth.headers = new(CertificateHeaderCache)
-		auth.headers.Want()
+		auth.config.Headers = new(CertificateHeaderCache)
+		auth.config.Headers.Want()
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers.Chain != want || id.Headers.Cert != validators.ClientCert(leaf.Cert) {
 			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.Headers.Chain)

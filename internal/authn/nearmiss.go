@@ -32,7 +32,7 @@ const (
 // 4 KiB for the log line, or "". It does not belong on the request path, because
 // the time it takes depends on which names are registered.
 func (a *Authenticator) Hint(presented []*x509.Certificate, refusal *validators.Refusal) string {
-	misses := a.nearMisses(presented, refusal, a.now())
+	misses := a.nearMisses(presented, refusal, a.config.Now())
 	size, fit := 0, 0
 	for ; fit < len(misses) && size+len(misses[fit])+2 <= maxHintBytes+2; fit++ {
 		size += len(misses[fit]) + 2
@@ -51,7 +51,7 @@ func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 	if miss := a.nearPresented(presented); miss != "" {
 		misses = append(misses, miss)
 	}
-	if a.registry.HasPKI() {
+	if a.config.Registry.HasPKI() {
 		misses = append(misses, a.nearNames(leaf)...)
 		if itsOwnIssuer {
 			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name")
@@ -68,14 +68,14 @@ func selfIssued(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubjec
 // would help.
 func (a *Authenticator) Registrable(leaf *x509.Certificate, reason validators.Reason) bool {
 	return reason == validators.CertificateUnknown ||
-		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
+		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.config.Registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
 }
 
 // nearPins compares the leaf with the pins: those that match but do not count,
 // and those that are the hash of another part of it.
 func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Refusal, now time.Time) (misses []string) {
 	certificate, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	for _, pin := range a.registry.Pins(leaf, certificate) {
+	for _, pin := range a.config.Registry.Pins(leaf, certificate) {
 		// the detail says it already where nothing else stood in the way
 		said, text := "", ""
 		switch {
@@ -91,13 +91,13 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 			misses = append(misses, text)
 		}
 	}
-	if cred, _ := a.registry.DeclaredHash(key); cred != nil {
+	if cred, _ := a.config.Registry.DeclaredHash(key); cred != nil {
 		misses = append(misses, fmt.Sprintf("the thumbprint that client '%s' declares is the hash of this certificate's public key; declare it as public_key", cred.Client.ID))
 	}
-	if _, cred := a.registry.DeclaredHash(certificate); cred != nil {
+	if _, cred := a.config.Registry.DeclaredHash(certificate); cred != nil {
 		misses = append(misses, fmt.Sprintf("the public_key that client '%s' declares is the thumbprint of this certificate; declare it as thumbprint", cred.Client.ID))
 	}
-	if cred := a.registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
+	if cred := a.config.Registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
 		text := "the certificate file of client '%s' has the same key but a different certificate, as after a renewal; name the new file, or declare public_key \"%x\""
 		if cred.Kind == clients.KindJWKS {
 			text = "the JWKS of client '%s' lists a different certificate with the same key, as before a renewal; have its owner add the new one, or declare public_key \"%x\""
@@ -113,9 +113,9 @@ func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
 		if bytes.Equal(cert.Raw, presented[0].Raw) {
 			continue
 		}
-		pin, _ := a.registry.DeclaredHash(sha256.Sum256(cert.Raw))
+		pin, _ := a.config.Registry.DeclaredHash(sha256.Sum256(cert.Raw))
 		if pin == nil {
-			_, pin = a.registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
+			_, pin = a.config.Registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 		}
 		if pin != nil {
 			return fmt.Sprintf("the %s of client '%s' is that of certificate %d in the presented chain, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool",
@@ -130,11 +130,11 @@ func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
 func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 	var names validators.PresentedNames
 	var namesErr error
-	if a.registry.HasNames() {
+	if a.config.Registry.HasNames() {
 		names, namesErr = validators.NamesOf(leaf)
 	}
 	var declared []string
-	matches, notSVID := a.registry.Names(leaf)
+	matches, notSVID := a.config.Registry.Names(leaf)
 	for _, match := range matches {
 		switch {
 		case match.Kind == clients.KindSubject || len(declared) == maxNearNames:
@@ -170,11 +170,11 @@ func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known 
 	if err != nil {
 		return "the subject cannot match any client: " + err.Error(), false
 	}
-	if same := a.registry.Subject(dn.Key()); len(same) > 0 {
+	if same := a.config.Registry.Subject(dn.Key()); len(same) > 0 {
 		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain, true
 	}
 	subject := validators.FormatDN(leaf.RawSubject)
-	if reversed := a.registry.Subject(dn.ReversedKey()); len(reversed) > 0 {
+	if reversed := a.config.Registry.Subject(dn.ReversedKey()); len(reversed) > 0 {
 		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
 	return "no client declares the subject '" + subject + "', in this order or in reverse", false

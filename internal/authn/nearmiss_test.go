@@ -25,7 +25,7 @@ func (a *Authenticator) explained(presented []*x509.Certificate, clientID string
 	if refusal == nil {
 		return "accepted"
 	}
-	return strings.Join(append([]string{string(refusal.Reason)}, a.Explain(presented, clientID, refusal, a.now())...), "\n")
+	return strings.Join(append([]string{string(refusal.Reason)}, a.Explain(presented, clientID, refusal, a.config.Now())...), "\n")
 }
 
 func TestNearMisses(t *testing.T) {
@@ -140,11 +140,11 @@ func TestHintJoinsNearMisses(t *testing.T) {
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pattern)
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
 	_, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
-	misses := auth.nearMisses(leaf.Presented(), refusal, auth.now())
+	misses := auth.nearMisses(leaf.Presented(), refusal, auth.config.Now())
 	if got, want := auth.Hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 4 {
 		t.Errorf("hint %q, want %q", got, want)
 	}
-	if all := auth.Explain(leaf.Presented(), "", refusal, auth.now()); !slices.Equal(all, misses) {
+	if all := auth.Explain(leaf.Presented(), "", refusal, auth.config.Now()); !slices.Equal(all, misses) {
 		t.Errorf("explained %q, want %q", all, misses)
 	}
 }

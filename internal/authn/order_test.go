@@ -35,7 +35,7 @@ func TestPinsComeFirst(t *testing.T) {
 		}
 	}
 	// had the chain been looked at, the verdict would end with the CA
-	if v := auth.examine(context.Background(), leaf.Presented(), auth.now()); !v.until.Equal(leaf.Cert.NotAfter) {
+	if v := auth.examine(context.Background(), leaf.Presented(), auth.config.Now()); !v.until.Equal(leaf.Cert.NotAfter) {
 		t.Errorf("the verdict ends at %s, the certificate at %s", v.until, leaf.Cert.NotAfter)
 	}
 }
@@ -83,7 +83,7 @@ func TestChainBeforeNames(t *testing.T) {
 			testpki.MustIssue(t, forger, company(name), testpki.IsCA(true)).Presented(),
 			testpki.MustIssue(t, forger, company(name), testpki.KeyUsage(x509.KeyUsageKeyAgreement)).Presented(),
 		} {
-			v := auth.examine(context.Background(), presented, auth.now())
+			v := auth.examine(context.Background(), presented, auth.config.Now())
 			if v.refusal == nil || v.refusal.Reason != validators.CertificateUntrusted || len(v.matches) > 0 {
 				t.Fatalf("%s: %+v", name, v)
 			}

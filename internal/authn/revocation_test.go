@@ -101,8 +101,8 @@ func TestOneChainSatisfiesEverything(t *testing.T) {
 						record.IssuedBy = clients.Strings{testpki.HashOf(issuer.Cert.Raw)}
 					}
 					auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{x.one, x.two}, record)
-					auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true})
-					auth.revocation.SetCRLs(crlSet(t, ders...))
+					auth.config.Revocation = revocation.NewChecker(revocation.Config{CRLs: true})
+					auth.config.Revocation.SetCRLs(crlSet(t, ders...))
 					for range 2 { // at first sight, and from the cache
 						if got := auth.ask(x.presented(), ""); got != want {
 							t.Errorf("issued by %v: %s, want %s", record.IssuedBy, got, want)
@@ -122,9 +122,9 @@ func TestVerdictEndsWithTheCRL(t *testing.T) {
 	for _, allow := range []bool{false, true} {
 		clock := testenv.NewClockAt(time.Now())
 		auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-		auth.revocation = revocation.NewChecker(revocation.Config{CRLs: true, AllowUnavailable: allow})
+		auth.config.Revocation = revocation.NewChecker(revocation.Config{CRLs: true, AllowUnavailable: allow})
 		until := clock.Now().Add(10 * time.Minute).Truncate(time.Second)
-		auth.revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, until, revoked.Cert)))
+		auth.config.Revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, until, revoked.Cert)))
 		want := func(leaf *testpki.Leaf, want string, remembered bool) {
 			t.Helper()
 			before, _, was := auth.Decide(context.Background(), leaf.Presented(), "")
@@ -179,8 +179,8 @@ func TestVerdictEndsWithTheOCSPAnswer(t *testing.T) {
 		var down atomic.Bool
 		var asked atomic.Int64
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-		auth.now = time.Now
-		auth.revocation = revocation.NewChecker(revocation.Config{
+		auth.config.Now = time.Now
+		auth.config.Revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
 			Ask: func(_ context.Context, _ string, question []byte) ([]byte, error) {
 				asked.Add(1)
@@ -222,7 +222,7 @@ func TestSeveralChainsShareOneDeadline(t *testing.T) {
 		x := newTwoChains(t)
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{x.one, x.two}, named("a", "CN=client,O=company"))
 		var asked atomic.Int64
-		auth.revocation = revocation.NewChecker(revocation.Config{
+		auth.config.Revocation = revocation.NewChecker(revocation.Config{
 			OCSP: []string{"http://ocsp.test"},
 			Ask: func(ctx context.Context, _ string, _ []byte) ([]byte, error) {
 				asked.Add(1)
@@ -270,7 +270,7 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 				},
 			})
 			checker.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))))
-			auth.revocation = checker
+			auth.config.Revocation = checker
 			if got := auth.ask(leaf.Presented(), ""); got != "a" {
 				t.Fatalf("%s, though nothing was known yet", got)
 			}

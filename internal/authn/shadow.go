@@ -45,7 +45,6 @@ type Shadow struct {
 	// pool is the one that failures belong to.
 	pool     *validators.TrustPool
 	failures map[shadowKey]time.Time // to the certificate's notAfter
-	full     bool                    // and that has been logged
 }
 
 // shadowSight is an admitted certificate that was seen for the first time.
@@ -72,7 +71,7 @@ func (w *Shadow) Use(pool *validators.TrustPool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.pool != pool {
-		w.pool, w.full = pool, false
+		w.pool = pool
 		clear(w.failures)
 	}
 }
@@ -159,12 +158,7 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 		maps.DeleteFunc(w.failures, func(_ shadowKey, end time.Time) bool { return end.Before(sight.now) })
 	}
 	if len(w.failures) >= maxShadowFailures {
-		if !w.full {
-			w.full = true
-			w.config.Logger.Warn("too many certificates would fail under the shadow trust pool; further ones are only counted",
-				zap.Int("remembered", maxShadowFailures))
-		}
-		return
+		return // it is only counted
 	}
 	w.failures[key] = leaf.NotAfter
 	w.config.Logger.Warn("client would fail under the shadow trust pool", append(

@@ -22,9 +22,9 @@ func shadowed(t *testing.T, ca *testpki.CA) (*Authenticator, *outcomes) {
 	t.Helper()
 	counted := new(outcomes)
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=a"), named("b", "CN=b"))
-	auth.shadowPool = auth.trust
-	auth.shadow = NewShadow(ShadowConfig{Logger: zap.NewNop(), OK: &counted.ok, Fail: &counted.fail, Dropped: &counted.dropped})
-	auth.shadow.Use(auth.shadowPool)
+	auth.config.ShadowTrust = auth.config.Trust
+	auth.config.Shadow = NewShadow(ShadowConfig{Logger: zap.NewNop(), OK: &counted.ok, Fail: &counted.fail, Dropped: &counted.dropped})
+	auth.config.Shadow.Use(auth.config.ShadowTrust)
 	return auth, counted
 }
 
@@ -40,7 +40,7 @@ func (c *counter) Inc() { *c++ }
 func TestShadowQueueNeverBlocks(t *testing.T) {
 	ca := testpki.MustCA(t)
 	current, counted := shadowed(t, ca)
-	w := current.shadow
+	w := current.config.Shadow
 	drained := func() (n int) {
 		for {
 			select {
@@ -93,14 +93,14 @@ func TestShadowQueueNeverBlocks(t *testing.T) {
 // bounded, and that expired ones make room.
 func TestShadowFailuresAreBounded(t *testing.T) {
 	current, counted := shadowed(t, testpki.MustCA(t))
-	w, now := current.shadow, current.now()
+	w, now := current.config.Shadow, current.config.Now()
 	note := func(n int, client string, end time.Time, why string) {
 		leaf := &x509.Certificate{Raw: fmt.Append(nil, n), NotAfter: end, SerialNumber: big.NewInt(1)}
-		w.note(shadowSight{pool: current.shadowPool, presented: []*x509.Certificate{leaf}, now: now}, current.registry.Client(client), why)
+		w.note(shadowSight{pool: current.config.ShadowTrust, presented: []*x509.Certificate{leaf}, now: now}, current.config.Registry.Client(client), why)
 	}
 	failing := func(want int) {
 		t.Helper()
-		if got := w.Failing(current.registry, now); got != want {
+		if got := w.Failing(current.config.Registry, now); got != want {
 			t.Errorf("%d clients fail, want %d", got, want)
 		}
 	}
@@ -140,9 +140,9 @@ func TestShadowSurvivesAPanic(t *testing.T) {
 	if id, refusal, _ := auth.Decide(context.Background(), testpki.MustIssue(t, ca, testpki.CommonName("a")).Presented(), ""); refusal != nil {
 		t.Fatalf("%v %v", id, refusal)
 	}
-	sight := <-auth.shadow.queue
+	sight := <-auth.config.Shadow.queue
 	sight.presented = []*x509.Certificate{nil}
-	if err := auth.shadow.judge(sight); err == nil || *counted != (outcomes{}) {
+	if err := auth.config.Shadow.judge(sight); err == nil || *counted != (outcomes{}) {
 		t.Errorf("%v, counted %+v", err, *counted)
 	}
 }
