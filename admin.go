@@ -19,12 +19,13 @@ import (
 // maxAdminBody bounds the body of an admin request, in bytes.
 const maxAdminBody = 4 << 10
 
-// AdminAPI serves what operators can see and do of the realms of the running
-// configuration, on Caddy's admin endpoint:
+// AdminAPI lets operators inspect and manage the realms of the running
+// configuration on Caddy's admin endpoint:
 //
-//   - `GET /mtls/realms/{realm}/keys` lists the public side of the signing keys
-//   - `POST /mtls/realms/{realm}/keys/rotate` announces the next key, or with
-//     the body `{"retire":"now"}` replaces all keys at once
+//   - `GET /mtls/realms/{realm}/keys` lists the signing keys, without their
+//     private parts
+//   - `POST /mtls/realms/{realm}/keys/rotate` announces the next key, or with the
+//     body `{"retire":"now"}` replaces all keys at once
 type AdminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -35,8 +36,8 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision does nothing: the router can outlive the configuration that it is
-// provisioned with.
+// Provision does nothing, because the router can outlive the configuration that it
+// is provisioned with.
 func (AdminAPI) Provision(caddy.Context) error { return nil }
 
 // Routes returns the routes of the admin endpoint.
@@ -52,8 +53,8 @@ func adminError(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
 }
 
-// adminRealm returns the realm that an admin request names, in the
-// configuration that runs now.
+// adminRealm returns the realm that an admin request names, in the running
+// configuration.
 func adminRealm(r *http.Request) (*Realm, error) {
 	module, err := caddy.ActiveContext().AppIfConfigured(appID)
 	if err != nil {
@@ -88,9 +89,9 @@ type adminKey struct {
 	LeavesAt  *time.Time        `json:"leaves_at,omitempty"`
 }
 
-// adminKeyring is the answer to requests about keys.
+// adminKeyring is the response to requests about keys.
 type adminKeyring struct {
-	// Rotated is the id of the key that the request has made.
+	// Rotated is the ID of the key that the request has created.
 	Rotated string     `json:"rotated,omitempty"`
 	Keys    []adminKey `json:"keys"`
 	// LastRead is when the keys were last read from storage.
@@ -155,8 +156,8 @@ func rotateKeys(w http.ResponseWriter, r *http.Request) error {
 }
 
 // parseRotate reads the body of a request to rotate: none, {} or
-// {"retire":"now"}. Anything else is refused, for a word that is misspelt must
-// not turn an emergency into a rotation.
+// {"retire":"now"}. Anything else is refused, because a misspelt word must not turn
+// an emergency into an ordinary rotation.
 func parseRotate(r *http.Request) (retire bool, err error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
 	if err != nil {

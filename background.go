@@ -6,8 +6,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// startBackground begins what a realm does in the background. Each kind of work
-// has a goroutine of its own, so that one that is slow holds up no other.
+// startBackground starts the background work of a realm. Each kind of work has a
+// goroutine of its own, so that a slow one does not hold up the others.
 func (realm *Realm) startBackground(ctx context.Context) {
 	if realm.issuer != nil {
 		go realm.issuer.keys.Keep(ctx)

@@ -18,50 +18,51 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// keysRetryAfter is what a caller is told whose token cannot be verified yet.
+// keysRetryAfter is the Retry-After, in seconds, while the keys of an issuer are
+// unknown.
 const keysRetryAfter = "5"
 
-// BearerHandler admits requests that come with an access token and the
-// certificate it is bound to (RFC 6750, RFC 8705 §3), and tells the API behind
-// whom the token was issued to.
+// BearerHandler admits requests that carry an access token together with the
+// certificate it is bound to (RFC 6750, RFC 8705 §3), and tells the upstream which
+// client the token was issued to.
 //
-// The token is taken from `Authorization: Bearer` alone, never from the query or
+// The token is taken from `Authorization: Bearer` only, never from the query or
 // the body. It is a JWT as in RFC 9068, signed by the realm's issuer or by a
-// server in `trust_issuers`, for one of the audiences, and its `cnf` must be the
-// hash of the certificate of this very connection, or of the one that the
-// realm's proxies forward. On every request the certificate must be valid and
-// not in the realm's deny file. A client of the realm must still be registered
-// with this certificate; of the clients of other servers only possession of the
-// certificate's key is asked (RFC 8705 §6.2).
+// server in `trust_issuers`, for one of the audiences. Its `cnf` must be the hash
+// of the certificate of this connection, or of the one that a proxy of the realm
+// forwards. On every request the certificate must be valid and not in the realm's
+// deny file. A client of the realm must still be registered with this certificate;
+// a client of another server only has to possess the certificate's key
+// (RFC 8705 §6.2).
 //
-// A refused caller gets 401 with a bare `Bearer` challenge without a token, 401
-// `invalid_token`, 403 `insufficient_scope` or 400 `invalid_request`, through
-// Caddy's error routes. The reason is in the log line `token refused`, which has
-// the same error id as the response.
+// A refused caller gets 401 with a bare `Bearer` challenge if it sent no token,
+// else 401 `invalid_token`, 403 `insufficient_scope` or 400 `invalid_request`,
+// through Caddy's error routes. The reason is in the log line `token refused`,
+// which has the same error ID as the response.
 //
 // The same headers are removed from every request as by `mtls_auth`. The upstream
 // gets the `Authorization` header as the caller sent it.
 //
-// For a caller that is admitted, the placeholders of `mtls_auth` are set:
+// For an admitted caller, the placeholders of `mtls_auth` are set:
 // `{http.mtls.client_id}` is the client of the token, `{http.mtls.scope}` the
 // token's scopes, `{http.mtls.credential}` is `token`, `{http.mtls.claim.*}` are
 // the claims of the token, and `{http.mtls.matched}` is empty. Those of the
 // certificate are empty for a token that is not bound to one.
 type BearerHandler struct {
-	// The realm whose tokens are admitted, if it has an issuer; its proxies and
-	// its deny file count for all tokens. Default: `default`, or none with
+	// The realm whose tokens are admitted, if it has an issuer. Its proxies and its
+	// deny file apply to all tokens. Default: `default`, or none with
 	// `trust_issuers`.
 	Realm string `json:"realm,omitempty"`
 
 	// Other authorization servers whose tokens are admitted.
 	TrustIssuers []*TrustedIssuer `json:"trust_issuers,omitempty"`
 
-	// The names of this API in the `aud` of the realm's tokens; a token must
-	// have one of them. Default: the issuer's `audience`, or the issuer URL if it
-	// has none and no resources.
+	// The names of this API in the `aud` of the realm's tokens; a token must have
+	// one of them. Default: the issuer's `audience`, or the issuer URL if the
+	// issuer has neither an audience nor resources.
 	Audience []string `json:"audience,omitempty"`
 
-	// Scopes the token must have, all of them.
+	// The scopes that the token must have, all of them.
 	RequireScope []string `json:"require_scope,omitempty"`
 
 	// The request headers to set for the upstream, from name to value. Values may
@@ -77,7 +78,7 @@ type BearerHandler struct {
 	KeepHeader []string `json:"keep_header,omitempty"`
 
 	app *App
-	// realm has no name and decides nothing where none is meant
+	// realm has no name and decides nothing if none is configured
 	realm     *Realm
 	verifiers []*trustedVerifier
 	cached    cache.Table[cachedToken]
@@ -93,8 +94,7 @@ func (BearerHandler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision refuses a configuration that could not do what it says, and finds
-// the realm and the keys of the issuers.
+// Provision checks the configuration and finds the realm and the issuers' keys.
 func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
@@ -115,7 +115,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// namesRealm tells whether a realm is meant, by its name or as the default.
+// namesRealm reports whether a realm is configured, by its name or by default.
 func (h *BearerHandler) namesRealm() bool { return h.Realm != "" || len(h.TrustIssuers) == 0 }
 
 func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
@@ -123,7 +123,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 		h.app, h.realm, err = findRealm(ctx, "mtls_bearer", h.Realm)
 		return err
 	}
-	// only other servers' tokens, for which no realm need be declared
+	// only the tokens of other servers, which need no realm
 	module, err := ctx.App(appID)
 	if err != nil {
 		return fmt.Errorf("mtls_bearer: %w", err)
@@ -133,7 +133,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 	return nil
 }
 
-// check reports what the text alone shows to be wrong.
+// check returns what is wrong with the configuration, as far as its text shows.
 func (h *BearerHandler) check() error {
 	switch {
 	case h.RequireScope != nil && len(h.RequireScope) == 0:
@@ -159,7 +159,7 @@ func (h *BearerHandler) check() error {
 			return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
 		}
 		for _, other := range h.TrustIssuers[:i] {
-			if err := trusted.checkBeside(other); err != nil {
+			if err := trusted.checkWith(other); err != nil {
 				return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
 			}
 		}
@@ -207,9 +207,9 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	return failure
 }
 
-// admit decides about a request. noCertificate is why there is none, if there
-// had to be one. With a refusal, the bearer is who the token was issued to, if
-// it has been verified, else nil.
+// admit decides about a request. noCertificate is why there is no certificate, if
+// one is required. With a refusal, the identity is that of the token if it has been
+// verified, else nil.
 func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []*x509.Certificate, noCertificate *validators.Refusal) (*bearerIdentity, *validators.Refusal) {
 	token, refusal := bearerToken(state.authorization)
 	if refusal != nil {
@@ -232,7 +232,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	return &known.identity, nil
 }
 
-// permit decides what can change from one request to the next.
+// permit checks what can change from one request to the next.
 func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
 	if known.token.Thumbprint != "" {
 		if refusal := validators.CheckValidity(presented[0], h.app.Now()); refusal != nil {
@@ -240,8 +240,8 @@ func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []
 		}
 	}
 	if known.by.own {
-		// it is remembered, and has asked for everything that could have
-		// happened to the client and to its certificate
+		// its verdict is cached, and takes account of every change to the client
+		// and to its certificate
 		if _, refusal := h.realm.authenticate(r.Context(), presented, known.token.ClientID); refusal != nil {
 			return refusal
 		}
@@ -259,8 +259,8 @@ func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []
 	return nil
 }
 
-// permitForeign asks of the client of another server that it has not the name of
-// one of ours; nothing more is known of it here.
+// permitForeign refuses a client of another server that has the name of a client
+// of the realm. Nothing more is known about it here.
 func (h *BearerHandler) permitForeign(known *cachedToken) *validators.Refusal {
 	if current := h.realm.current.Load(); current != nil && current.registry.Client(known.identity.clientID) != nil {
 		return refuseBearer(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
@@ -269,12 +269,12 @@ func (h *BearerHandler) permitForeign(known *cachedToken) *validators.Refusal {
 	return nil
 }
 
-// refuseBearer makes a refusal. Text from a token must be quoted.
+// refuseBearer returns a refusal. Text from a token must be quoted.
 func refuseBearer(reason validators.Reason, format string, args ...any) *validators.Refusal {
 	return &validators.Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// logFields describe the token of a refusal, if it has been verified.
+// logFields returns the log fields of a refused token, if it has been verified.
 func (b *bearerIdentity) logFields() []zap.Field {
 	if b == nil {
 		return nil

@@ -19,24 +19,24 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// The reasons for which mtls_bearer refuses a request, beside those of
+// The reasons for which mtls_bearer refuses a request, besides those of
 // tokens.TokenReasons and validators.Reasons.
 const (
 	// tokenMissing means that the request has no bearer token.
 	tokenMissing validators.Reason = "token_missing"
-	// authorizationMalformed means that there are several Authorization
-	// headers, or that one is not what RFC 6750 §2.1 allows.
+	// authorizationMalformed means that there are several Authorization headers,
+	// or that RFC 6750 §2.1 does not allow the one there is.
 	authorizationMalformed validators.Reason = "authorization_malformed"
-	// tokenCertificate means that the token is bound to another certificate.
+	// tokenCertificate means that the token is bound to a different certificate.
 	tokenCertificate validators.Reason = "token_certificate"
 	// tokenRevoked means that the token has been revoked.
 	tokenRevoked validators.Reason = "token_revoked"
-	// tokenClient means that the client of another server has the name of a
-	// client of the realm.
+	// tokenClient means that a client of another server has the name of a client
+	// of the realm.
 	tokenClient validators.Reason = "token_client"
 )
 
-// bearerReasons is the closed list of the log line `token refused`.
+// bearerReasons returns all reasons of the log line `token refused`.
 func bearerReasons() []validators.Reason {
 	reasons := []validators.Reason{tokenMissing, authorizationMalformed}
 	for _, reason := range tokens.TokenReasons {
@@ -57,8 +57,8 @@ type bearerAnswer struct {
 	word   string
 }
 
-// bearerOutcome is the one place where a reason becomes what the caller learns
-// (RFC 6750 §3.1, RFC 8705 §3).
+// bearerOutcome returns what the caller learns of a reason (RFC 6750 §3.1,
+// RFC 8705 §3).
 func bearerOutcome(reason validators.Reason) bearerAnswer {
 	switch reason {
 	case tokenMissing:
@@ -77,8 +77,9 @@ func bearerOutcome(reason validators.Reason) bearerAnswer {
 // Authorization header.
 var onlyAuthorization = headerguard.Only("Authorization")
 
-// bearerToken returns the token of the Authorization header (RFC 6750 §2.1).
-// Another scheme is no token: the caller may not know that one is wanted.
+// bearerToken returns the token of the Authorization header (RFC 6750 §2.1). With
+// a different scheme there is no token: the caller may not know that one is
+// required.
 func bearerToken(values []string) (string, *validators.Refusal) {
 	switch len(values) {
 	case 0:
@@ -98,7 +99,7 @@ func bearerToken(values []string) (string, *validators.Refusal) {
 	return token, nil
 }
 
-// isB64Token checks the syntax of RFC 6750 §2.1.
+// isB64Token reports whether a token has the syntax of RFC 6750 §2.1.
 func isB64Token(token string) bool {
 	token = strings.TrimRight(token, "=")
 	for _, c := range []byte(token) {
@@ -111,14 +112,14 @@ func isB64Token(token string) bool {
 	return token != ""
 }
 
-// bearerIdentity is whom a token was issued to.
+// bearerIdentity is the client that a token was issued to.
 type bearerIdentity struct {
 	clientID, realm, scope string
 	token                  *tokens.VerifiedToken
-	leaf                   *x509.Certificate // nil for a token that is not bound
+	leaf                   *x509.Certificate // nil for an unbound token
 }
 
-// text returns what a placeholder stands for.
+// text returns the value of a placeholder.
 func (b *bearerIdentity) text(name string) string {
 	switch name {
 	case "client_id":
@@ -152,7 +153,7 @@ func (b *bearerIdentity) text(name string) string {
 
 const (
 	tokenCacheSize = 1 << 12
-	// maxCachedBytes bounds a token and its certificate that are remembered.
+	// maxCachedBytes bounds a cached token together with its certificate.
 	maxCachedBytes = 8 << 10
 )
 
@@ -161,8 +162,8 @@ type cachedToken struct {
 	by       *trustedVerifier
 	token    *tokens.VerifiedToken
 	identity bearerIdentity
-	// generation is the one of the revocation sources that the certificate was
-	// last checked with.
+	// generation is that of the revocation sources when the certificate was last
+	// checked.
 	generation uint64
 
 	hash uint64
@@ -170,20 +171,19 @@ type cachedToken struct {
 	leaf []byte // nil without a certificate
 }
 
-// hashToken finds the place of a token and a certificate.
+// hashToken returns the hash under which a token and a certificate are cached.
 func hashToken(token string, leaf []byte) uint64 {
 	return maphash.String(cache.Seed, token) ^ maphash.Bytes(cache.Seed, leaf)
 }
 
-// isFor compares the token and the certificate; the hash only finds the place.
+// isFor reports whether the entry is about this token and this certificate.
 func (k *cachedToken) isFor(token string, leaf []byte) bool {
 	return k.text == token && bytes.Equal(k.leaf, leaf)
 }
 
-// verifyCached verifies a token, and that it is bound to this certificate. What was
-// verified before is remembered: then the token and the certificate are compared
-// in octets, the token must not have expired, and its key not have been
-// withdrawn.
+// verifyCached verifies that a token is valid and bound to this certificate. Of a
+// token that has been verified before, only the octets of token and certificate are
+// compared, and its expiry and its key are checked again.
 func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
 	var raw []byte
 	if leaf != nil {
@@ -210,9 +210,9 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	return known, nil
 }
 
-// verify verifies a token at first sight.
+// verify verifies a token that is not cached.
 func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
-	by, err := h.issuerOf(token)
+	by, err := h.verifierOf(token)
 	if err != nil {
 		return nil, tokenRefusal(err)
 	}
@@ -221,7 +221,7 @@ func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertifica
 		return nil, tokenRefusal(err)
 	}
 	if verified.Thumbprint == "" {
-		leaf = nil // whoever presents it has proven nothing about this token
+		leaf = nil // the certificate proves nothing about an unbound token
 	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
 		return nil, refusal
 	}
@@ -235,8 +235,8 @@ func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertifica
 	return known, nil
 }
 
-// checkBound compares the certificate with the one that the token is bound to
-// (RFC 8705 §3), and asks the deny file about it.
+// checkBound checks that the token is bound to the certificate (RFC 8705 §3), and
+// that the deny file does not list the certificate.
 func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certificate, noCertificate *validators.Refusal) *validators.Refusal {
 	switch {
 	case noCertificate != nil:
@@ -253,8 +253,8 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	return nil
 }
 
-// issuerOf finds who can verify a token.
-func (h *BearerHandler) issuerOf(token string) (*trustedVerifier, error) {
+// verifierOf returns the verifier of the token's issuer.
+func (h *BearerHandler) verifierOf(token string) (*trustedVerifier, error) {
 	if len(h.verifiers) == 1 {
 		return h.verifiers[0], nil
 	}
@@ -262,7 +262,7 @@ func (h *BearerHandler) issuerOf(token string) (*trustedVerifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(h.verifiers, func(i *trustedVerifier) bool { return i.issuer == name })
+	i := slices.IndexFunc(h.verifiers, func(v *trustedVerifier) bool { return v.issuer == name })
 	if i < 0 {
 		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("issuer %.200q is not trusted", name)}
 	}

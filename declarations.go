@@ -24,9 +24,9 @@ type declarations struct {
 	headers   []string
 }
 
-// reserveAudience notes the use of an audience, "forward_token" or the directive
-// that takes access tokens for it. A gateway token must not pass for an access
-// token, nor the other way round, so no audience has two uses.
+// reserveAudience records the use of an audience: "forward_token", or the
+// directive that accepts access tokens for it. An audience has one use only, so
+// that a gateway token cannot be mistaken for an access token, or the reverse.
 func (d *declarations) reserveAudience(audience, use string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

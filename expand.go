@@ -6,8 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// expand resolves {env.*} and {file.*} once. What is unset or empty is an
-// error: it must never widen anything.
+// expand resolves {env.*} and {file.*} once. A placeholder that is unset or empty
+// is an error, because it must never widen access.
 func expand(value string) (string, error) {
 	expanded, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
 	if err != nil {
@@ -16,7 +16,7 @@ func expand(value string) (string, error) {
 	return expanded, nil
 }
 
-// expandAll resolves the values of a word.
+// expandAll resolves the placeholders in the values of an option.
 func expandAll(word string, values []string) ([]string, error) {
 	expanded := make([]string, len(values))
 	for i, value := range values {

@@ -18,7 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// tokenBodyTimeout is how long a client may take to send the body of a request.
+// tokenBodyTimeout bounds the time in which a client sends the body of a request.
 const tokenBodyTimeout = 10 * time.Second
 
 // IssuerHandler serves the endpoints of a realm's issuer: its metadata
@@ -57,7 +57,7 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return fmt.Errorf("mtls_issuer: %w", err)
 	}
-	// with an alias elsewhere, certificates are another site's business
+	// with an alias on another server, that one asks for certificates
 	if alias := h.realm.issuer.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
 		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	}
@@ -91,8 +91,8 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	return next.ServeHTTP(w, r)
 }
 
-// servePublic serves a document that needs no certificate. It may be cached,
-// but not for as long as a key is announced.
+// servePublic serves a document that needs no certificate. It may be cached, but for
+// a shorter time than a key is announced.
 func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, document keyring.Document) error {
 	header := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -180,7 +180,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	tokens.WriteToken(w, token)
 }
 
-// serveIntrospection answers what a token is worth (RFC 7662 §2).
+// serveIntrospection answers an introspection request (RFC 7662 §2).
 func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Request) {
 	query, id, ok := h.tokenQuery(w, r)
 	if !ok {
@@ -201,7 +201,7 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 	tokens.WriteIntrospection(w, answer)
 }
 
-// serveRevocation revokes a token of the client (RFC 7009 §2).
+// serveRevocation answers a revocation request (RFC 7009 §2).
 func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) {
 	query, id, ok := h.tokenQuery(w, r)
 	if !ok {
@@ -239,8 +239,8 @@ func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (quer
 	return query, id, ok
 }
 
-// logToken writes what became of a token that a client asked about. The line
-// never holds the token.
+// logToken logs the outcome of a request about a token. The line never contains the
+// token.
 func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID string, cause error) {
 	entry := h.realm.logger.Check(zap.InfoLevel, message)
 	if entry == nil {
@@ -256,9 +256,9 @@ func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID str
 	entry.Write(fields...)
 }
 
-// refuseClient answers a request whose client is not authenticated: the same
-// for every reason, without a challenge, which OAuth libraries would take for
-// another protocol.
+// refuseClient answers a request whose client is not authenticated. The response is
+// the same for every reason, and it has no challenge, which OAuth libraries would
+// mistake for a different protocol.
 func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal) {
 	h.realm.metrics.Certificates.Count(refusal.Reason)
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
@@ -268,8 +268,8 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	tokens.WriteError(w, failure, errorID)
 }
 
-// refuseToken answers a request that fails for another reason than the
-// client's authentication, and writes the line that says why.
+// refuseToken answers a request that fails for any other reason than the client's
+// authentication, and logs why.
 func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clientID string, failure *tokens.Error) {
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID

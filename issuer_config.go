@@ -12,62 +12,62 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// IssuerConfig configures a realm's token authority: an OAuth 2.0 authorization server
+// IssuerConfig configures a realm's issuer: an OAuth 2.0 authorization server
 // (RFC 6749) whose clients authenticate by certificate (RFC 8705).
 type IssuerConfig struct {
 	// The issuer identifier: an https URL without query and fragment
 	// (RFC 8414 §2). All endpoints lie below it.
 	URL string `json:"url"`
 
-	// How long an access token lasts; never past the end of the certificate
+	// The lifetime of access tokens. A token never outlives the certificate that
 	// it is bound to. Default: `1h`.
 	TokenLifetime caddy.Duration `json:"token_lifetime,omitempty"`
 
 	// The signing algorithm: `ES256`, `ES384`, `ES512`, `RS256`, `RS384`,
-	// `RS512`, `PS256`, `PS384`, `PS512` or `EdDSA`. Default: `ES256`, or what
-	// fits the `signing_key`.
+	// `RS512`, `PS256`, `PS384`, `PS512` or `EdDSA`. Default: `ES256`, or one
+	// that fits the `signing_key`.
 	SigningAlgorithm string `json:"signing_algorithm,omitempty"`
 
-	// A PEM file with the private key that signs. Default: keys that are made
-	// and rotated by themselves and kept in storage, so that a cluster shares
-	// them.
+	// A PEM file with the private signing key. Default: managed keys, which are
+	// created and rotated automatically and kept in storage, where a cluster
+	// shares them.
 	SigningKey string `json:"signing_key,omitempty"`
 
-	// Files with public keys that are published and accepted, but never sign:
-	// those of a server that is being replaced. Each is a PEM file with one
+	// Files with public keys that are published and accepted but never sign, such
+	// as those of a server that is being replaced. Each is a PEM file with one
 	// public key or certificate, a JWK or a JWK Set.
 	VerifyKeys []string `json:"verify_keys,omitempty"`
 
-	// How long a key signs before the next one does. Default: `90d`, at least
-	// `1h`. Not with `signing_key`.
+	// How long a managed key signs before the next one replaces it. Default: `90d`,
+	// at least `1h`. Not allowed with `signing_key`.
 	RotateEvery caddy.Duration `json:"rotate_every,omitempty"`
 
-	// How long a key is published before it signs, so that those who cache the
-	// keys have it by then. Default: `24h`, at least `5s` and less than
-	// `rotate_every`. Not with `signing_key`.
+	// How long a managed key is published before it signs, so that servers that
+	// cache the keys have it by then. Default: `24h`, at least `5s` and less than
+	// `rotate_every`. Not allowed with `signing_key`.
 	AnnounceFor caddy.Duration `json:"announce_for,omitempty"`
 
-	// The base URL of the token endpoint for clients with a certificate, where
-	// that is another host than the issuer's (RFC 8705 §5).
+	// The base URL of the endpoints for clients with a certificate, if it is on
+	// another host than the issuer (RFC 8705 §5).
 	MTLSAlias string `json:"mtls_alias,omitempty"`
 
-	// The audience of tokens that are for no resource. Default: the issuer
-	// URL, where no resource is declared.
+	// The audience of tokens that are for no resource. Default: the issuer URL, if
+	// no resource is declared.
 	Audience []string `json:"audience,omitempty"`
 
 	// The APIs that tokens are for (RFC 8707).
 	Resources []tokens.Resource `json:"resources,omitempty"`
 
-	// Refuse a configuration that a security profile does not allow. The only
-	// one is `fapi2`, the FAPI 2.0 Security Profile: tokens are signed with
-	// `ES256`, `PS256` or `EdDSA`, no client is known by a SHA-1 thumbprint, the
-	// issuer's sites offer no CBC cipher suites, and certificates with RSA keys
-	// of less than 2048 bits are refused. Default: none.
+	// A security profile. A configuration that it does not allow is refused. The
+	// only one is `fapi2`, the FAPI 2.0 Security Profile: tokens are signed with
+	// `ES256`, `PS256` or `EdDSA`, no client has a SHA-1 thumbprint, the issuer's
+	// sites offer no CBC cipher suites, and certificates with RSA keys shorter
+	// than 2048 bits are refused. Default: none.
 	Profile string `json:"profile,omitempty"`
 
-	// How `scope` is written in tokens: `string`, scopes separated by spaces
-	// (RFC 9068 §2.2.3), or `array`, an array of strings, which IdentityServer
-	// emits. In the token response it is always a string. Default: `string`.
+	// The form of the `scope` claim: `string`, scopes separated by spaces
+	// (RFC 9068 §2.2.3), or `array`, an array of strings, as IdentityServer emits
+	// it. In the token response, `scope` is always a string. Default: `string`.
 	ScopeClaim string `json:"scope_claim,omitempty"`
 }
 
@@ -96,13 +96,13 @@ func (i IssuerConfig) expand() (IssuerConfig, error) {
 	return i, nil
 }
 
-// profileFAPI2 is the FAPI 2.0 Security Profile. What it asks of a server whose
-// clients have certificates is mostly what happens anyway: clients authenticate
-// by certificate, every token is bound to it, metadata is published, no key is
-// weak, and Caddy offers no TLS below 1.2. The checks here are what is left.
+// profileFAPI2 is the FAPI 2.0 Security Profile. Most of what it requires of a
+// server whose clients have certificates holds anyway: clients authenticate by
+// certificate, every token is bound to it, metadata is published, no key is weak,
+// and Caddy offers no TLS below 1.2. The checks here are the rest.
 const profileFAPI2 = "fapi2"
 
-// fapiAlgorithms are those of §5.4.1.
+// fapiAlgorithms are the signing algorithms of §5.4.1.
 var fapiAlgorithms = []keyring.Algorithm{keyring.ES256, keyring.PS256, keyring.EdDSA}
 
 func checkProfileName(name string) error {
@@ -119,8 +119,8 @@ func checkFAPIAlgorithm(algorithm keyring.Algorithm) error {
 	return nil
 }
 
-// checkProfile holds the issuer's settings and keys against its profile. A past
-// key may be of any kind: its tokens end.
+// checkProfile checks the issuer's settings and keys against its profile. A past
+// key may have any algorithm, because its tokens expire.
 func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 	if i.Profile == "" {
 		return nil
@@ -144,11 +144,11 @@ func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 	return nil
 }
 
-// isFAPI2 reports whether there is an issuer, of that profile.
+// isFAPI2 reports whether the issuer has the FAPI 2.0 profile. A nil issuer does not.
 func (i *IssuerConfig) isFAPI2() bool { return i != nil && i.Profile == profileFAPI2 }
 
-// checkProfileClients holds the clients against the profile of the issuer: a hash that
-// can be forged makes no sender-constrained token.
+// checkProfileClients checks that no client has a SHA-1 thumbprint: a token that
+// is bound to a certificate which can be forged is not sender-constrained.
 func checkProfileClients(registry *clients.Registry) error {
 	weak := ""
 	for client := range registry.All() {
@@ -165,9 +165,8 @@ func checkProfileClients(registry *clients.Registry) error {
 	return nil
 }
 
-// checkResources holds what the clients say of resources against the issuer,
-// which is nil if the realm has none. Of several errors it returns the one of
-// the first client.
+// checkResources checks the clients' resources against the issuer, which is nil
+// if the realm has none. Of several errors it returns that of the first client.
 func checkResources(registry *clients.Registry, issuer *tokens.Issuer) error {
 	var first *clients.Client
 	var wrong error

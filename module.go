@@ -40,7 +40,7 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
 	httpcaddyfile.RegisterHandlerDirective("mtls_auth", parseHandler)
 	httpcaddyfile.RegisterHandlerDirective("mtls_bearer", parseBearerHandler)
-	// each is placed right before basic_auth, so the order here is theirs
+	// each goes right before basic_auth, so they run in this order
 	httpcaddyfile.RegisterDirectiveOrder("mtls_issuer", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("mtls_auth", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("mtls_bearer", httpcaddyfile.Before, "basic_auth")
@@ -48,15 +48,15 @@ func init() {
 
 const appID = "mtls"
 
-// stopTimeout is how long the end of a configuration waits for storage.
+// stopTimeout is how long Stop waits for log lines and storage.
 const stopTimeout = 2 * time.Second
 
 // App holds the realms: the registered clients, the CAs that vouch for them,
 // and the issuers of their tokens. The handlers `mtls_auth`, `mtls_issuer` and
 // `mtls_bearer` refer to a realm by its name.
 type App struct {
-	// The realms by name; a name is 1 to 63 of `a-z 0-9 -`. Handlers that name
-	// none use `default`.
+	// The realms, by name. A name has 1 to 63 characters of `a-z 0-9 -`. Handlers
+	// without a realm use `default`.
 	Realms map[string]*Realm `json:"realms,omitempty"`
 
 	// proxyHeaders are the headers that proxies of any realm forward
@@ -72,8 +72,8 @@ type App struct {
 	// Default: over https, with the CAs of the system.
 	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error) `json:"-"`
 
-	// withoutIssuers tells that the realms were provisioned without their issuers,
-	// so that what clients say of an issuer's resources cannot be checked
+	// withoutIssuers is set if the realms are provisioned without their issuers;
+	// then the resources of clients cannot be checked.
 	withoutIssuers bool
 
 	logger   *zap.Logger
@@ -114,8 +114,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return metrics.Register(ctx.GetMetricsRegistry(), a)
 }
 
-// Start begins the work in the background: signing keys that do not exist
-// yet are made now, not while a configuration is merely validated.
+// Start starts the background work. Signing keys that do not exist yet are
+// created now, not while a configuration is only validated.
 func (a *App) Start() error {
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
@@ -129,9 +129,9 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends the work in the background. It waits for queued log lines and for a key that is being
-// stored, but not for a storage that hangs. Requests that end later write their
-// log lines themselves.
+// Stop ends the background work. It waits for queued log lines and for a key that
+// is being stored, but not for a storage that hangs. Requests that end later write
+// their log lines themselves.
 func (a *App) Stop() error {
 	a.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
@@ -145,8 +145,8 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// Cleanup ends what was loaded for the app and may outlive its context. It runs
-// after a failed Provision too.
+// Cleanup releases modules that may outlive the app's context. It also runs after
+// a failed Provision.
 func (a *App) Cleanup() error {
 	for _, realm := range a.Realms {
 		if realm == nil {
@@ -159,7 +159,7 @@ func (a *App) Cleanup() error {
 	return nil
 }
 
-// runningApp returns the app of the configuration that runs now, or an empty one.
+// runningApp returns the app of the running configuration, or an empty one.
 func runningApp() *App {
 	module, err := caddy.ActiveContext().AppIfConfigured(appID)
 	if err != nil {
@@ -168,7 +168,7 @@ func runningApp() *App {
 	return module.(*App)
 }
 
-// findRealm returns the realm that a handler refers to.
+// findRealm returns the realm of that name, "" for the default one, and its app.
 func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) {
 	module, err := ctx.AppIfConfigured(appID)
 	if errors.Is(err, caddy.ErrNotConfigured) {

@@ -32,67 +32,67 @@ const (
 
 var errEarlyData = errors.New("too_early")
 
-// Realm is one set of clients, the CAs that vouch for them, and the authority
-// that issues tokens to them.
+// Realm is one set of clients, the CAs that vouch for them, and the issuer of
+// their tokens.
 type Realm struct {
-	// The CA certificates that the chains of PKI clients must lead to. This
-	// alone decides who is trusted, whatever the TLS connection policy says.
-	// Files are watched; when they change, the next request of every connection
-	// is decided by what they hold now. A file that is broken changes nothing.
+	// The CA certificates that the chains of PKI clients must lead to. Only this
+	// pool decides who is trusted; the TLS connection policy does not. Files are
+	// watched: after a change, the next request on every connection is decided by
+	// their new content. A broken file changes nothing.
 	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
-	// How often trust pools that are not files are loaded again. Default: `1h`,
-	// at least `1m`.
+	// How often trust pools that are not files are reloaded. Default: `1h`, at
+	// least `1m`.
 	TrustPoolRefresh caddy.Duration `json:"trust_pool_refresh,omitempty"`
 
-	// The CA certificates that are to be the trust pool one day. They decide
-	// nothing. Clients that would be refused if they did are logged and counted.
+	// The CA certificates that are to become the trust pool. They decide nothing:
+	// clients that would be refused under them are logged and counted.
 	ShadowTrustPoolRaw json.RawMessage `json:"shadow_trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 
-	// Where signing keys, revoked tokens and copies of JWKS behind URLs are kept,
-	// and which JWKS listed a certificate first. Default: Caddy's storage.
+	// Where signing keys, revoked tokens and copies of JWKS from URLs are stored.
+	// Default: Caddy's storage.
 	StorageRaw json.RawMessage `json:"storage,omitempty" caddy:"namespace=caddy.storage inline_key=module"`
 
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
-	// Where more clients come from. A client is declared in one place only.
+	// More sources of clients. A client may be declared in one place only.
 	ClientsFromRaw []json.RawMessage `json:"clients_from,omitempty" caddy:"namespace=mtls.clients inline_key=source"`
 
-	// Where it is known that a certificate has been revoked. Default: nowhere.
+	// The sources that say whether a certificate has been revoked. Default: none.
 	Revocation *Revocation `json:"revocation,omitempty"`
 
-	// Where TLS may end before Caddy. Default: nowhere.
+	// The proxies that may terminate TLS in front of Caddy. Default: none.
 	ForwardedCertificate *ForwardedCertificate `json:"forwarded_certificate,omitempty"`
 
-	// The realm's token issuer, for the `mtls_issuer` handler.
+	// The realm's token issuer, which the `mtls_issuer` handler serves.
 	Issuer *IssuerConfig `json:"issuer,omitempty"`
 
 	name    string
 	app     *App
 	logger  *zap.Logger // names the realm
 	metrics *metrics.Realm
-	// directory keeps the clients
+	// directory keeps the clients up to date
 	directory *clients.Directory
 	storage   certmagic.Storage
-	// current is what the realm decides by; changing is held by who replaces it
+	// current is what the realm decides by; changing is held while it is replaced
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
 	// trustPools are the sources of what is trusted, and of what is to be
 	trustPools []*trustpool.Pool
 	// shadow is nil without a shadow trust pool
 	shadow *authn.Shadow
-	// revocation is nil where nothing is configured
+	// revocation is nil if none is configured
 	revocation *certificateRevocation
-	// certificateHeaders are what handlers forward certificates in
+	// certificateHeaders has the headers in which handlers forward certificates
 	certificateHeaders authn.CertificateHeaderCache
-	// proxyCertificates is nil where no proxy may forward certificates
+	// proxyCertificates is nil if no proxy may forward certificates
 	proxyCertificates *proxyCertificates
-	// issuer is nil where no issuer is configured
+	// issuer is nil if none is configured
 	issuer *realmIssuer
 }
 
-// checkRealmName reports why name cannot be the name of a realm. It becomes
+// checkRealmName reports why name is not a valid realm name. Realm names become
 // part of file names and headers.
 func checkRealmName(name string) error {
 	if name == "" || len(name) > 63 {
@@ -106,8 +106,8 @@ func checkRealmName(name string) error {
 	return nil
 }
 
-// provision makes the realm ready to serve; nothing is left for Start, for the
-// HTTP app may serve before that.
+// provision prepares the realm to serve requests. Nothing is left for Start,
+// because the HTTP app may serve before that.
 func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err := checkRealmName(name); err != nil {
 		return err
@@ -162,7 +162,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	return nil
 }
 
-// provisionStorage loads the storage of the realm, or takes Caddy's.
+// provisionStorage loads the realm's storage, by default Caddy's.
 func (realm *Realm) provisionStorage(ctx caddy.Context) error {
 	if realm.StorageRaw == nil {
 		realm.storage = ctx.Storage()
@@ -180,7 +180,7 @@ func (realm *Realm) provisionStorage(ctx caddy.Context) error {
 	return err
 }
 
-// provisionTrust loads the trust pools. Without one, nobody is trusted.
+// provisionTrust loads the trust pools. Without trust_pool, no CA is trusted.
 func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err error) {
 	if realm.TrustPoolRefresh != 0 {
 		if err := trustpool.CheckRefresh(realm.TrustPoolRefresh); err != nil {
@@ -218,7 +218,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 	app := realm.app
 	pool, err := trustpool.Load(trustpool.Config{
 		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
-		// a function, because tests replace the clock later on
+		// a function, because tests replace the clock later
 		Now:    func() time.Time { return app.Now() },
 		Logger: realm.logger,
 		Use: func(t *trustpool.Trust) error {
@@ -252,8 +252,8 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 	return id, refusal
 }
 
-// running returns the realm of this name in the configuration that is about to
-// be replaced, or one that has nothing.
+// running returns the realm of this name in the running configuration, which is
+// about to be replaced, or an empty realm.
 func (realm *Realm) running() *Realm {
 	if running := runningApp().Realms[realm.name]; running != nil {
 		return running

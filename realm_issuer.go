@@ -12,18 +12,19 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// realmIssuer is a realm's issuer at work: what stays the same while clients come
-// and go.
+// realmIssuer is the part of a realm's issuer that stays the same while clients
+// change.
 type realmIssuer struct {
 	url    string
 	config tokens.IssuerConfig
 	keys   *keyring.Source
-	// fixed is the id of the key in signing_key, "" for managed keys.
+	// fixed is the ID of the key in signing_key, or "" with managed keys
 	fixed string
 	// revokedTokens are the tokens that have been revoked
 	revokedTokens *tokens.RevokedTokens
 }
 
+// newRealmIssuer reads the signing keys and the revoked tokens of a realm's issuer.
 func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, error) {
 	config, err := realm.Issuer.expand()
 	if err != nil {
@@ -55,8 +56,8 @@ func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, err
 	return i, nil
 }
 
-// serverFor returns the authorization server of these clients: what they can have,
-// and how they can authenticate, is in its metadata.
+// serverFor returns the authorization server for these clients. Its metadata says
+// which scopes they can have and how they can authenticate.
 func (i *realmIssuer) serverFor(registry *clients.Registry) (*tokens.Issuer, error) {
 	config := i.config
 	config.Scopes = registry.Scopes()
@@ -73,8 +74,9 @@ func (i *realmIssuer) serverFor(registry *clients.Registry) (*tokens.Issuer, err
 	return tokens.NewIssuer(config, i.keys)
 }
 
-// prepareGrants makes of each client what a token can say of it, so that a
-// request has little left to encode. before is what has been prepared already.
+// prepareGrants prepares what a token says about each client, so that a request
+// has little left to encode. before has the grants of the previous snapshot, which
+// are used again.
 func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens.Grant) (map[*clients.Client]tokens.Grant, error) {
 	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
 	for client := range registry.All() {
@@ -102,8 +104,8 @@ func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens
 	return grants, nil
 }
 
-// checkIssuers refuses what two realms may not share: tokens of one would pass
-// for tokens of the other.
+// checkIssuers refuses issuer URLs and signing keys that two realms share, because
+// tokens of one would be accepted as tokens of the other.
 func (a *App) checkIssuers() error {
 	urls, keys := make(map[string]string), make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
@@ -111,7 +113,7 @@ func (a *App) checkIssuers() error {
 		if issuer == nil {
 			continue
 		}
-		// libraries and people take one for the other
+		// libraries and people confuse URLs that differ in this only
 		url := strings.TrimSuffix(strings.ToLower(issuer.url), "/")
 		if other, twice := urls[url]; twice {
 			return fmt.Errorf("realm '%s': issuer '%s' is also that of realm '%s'; give each realm its own URL", name, issuer.url, other)

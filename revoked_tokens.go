@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// revokedPoll is how soon a node learns of the tokens that other nodes
-	// have revoked.
+	// revokedPoll is how soon a node learns about tokens that other nodes have
+	// revoked.
 	revokedPoll = 5 * time.Second
-	// revokedTimeout bounds one look at storage.
+	// revokedTimeout bounds one refresh from storage.
 	revokedTimeout = 30 * time.Second
-	// revokedFirst bounds the look that a start or a reload waits for.
+	// revokedFirst bounds the load that a start or a reload waits for.
 	revokedFirst = 10 * time.Second
 )
 
-// loadRevokedTokens reads which tokens have been revoked, without changing
-// anything: a configuration may be provisioned only to validate it.
+// loadRevokedTokens reads the revoked tokens from storage. It changes nothing
+// there, because a configuration may be provisioned only to validate it.
 func loadRevokedTokens(realm *Realm, issuer string) (*tokens.RevokedTokens, error) {
 	var before *tokens.RevokedTokens
 	if running := realm.running(); running.issuer != nil {
@@ -52,8 +52,8 @@ func reportRevokedTokens(logger *zap.Logger, list *tokens.RevokedTokens, err err
 	logger.Error("reading revoked tokens failed; "+consequence, zap.Error(err))
 }
 
-// keepRevokedTokens learns of the tokens that other nodes have revoked, and
-// removes from storage what has expired.
+// keepRevokedTokens reads the tokens that other nodes have revoked, and removes
+// expired ones from storage, until ctx is done.
 func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.RevokedTokens) {
 	source.Poll(ctx, revokedPoll, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, revokedTimeout)

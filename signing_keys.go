@@ -13,7 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// checkRotation reports what is wrong with how keys rotate.
+// checkRotation reports what is wrong with the settings of key rotation.
 func (i *IssuerConfig) checkRotation() error {
 	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
 		return errors.New("rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key")
@@ -21,8 +21,9 @@ func (i *IssuerConfig) checkRotation() error {
 	return keyring.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
 }
 
-// signingKeys reads the configured key, or what storage holds. Keys are not
-// made here, for a configuration may be provisioned only to validate it.
+// signingKeys reads the configured key, or the managed keys in storage. It creates
+// none, because a configuration may be provisioned only to validate it. fixed is
+// the ID of the configured key.
 func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) (keys *keyring.Source, fixed string, err error) {
 	var algorithm keyring.Algorithm
 	if config.SigningAlgorithm != "" {
@@ -61,7 +62,7 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 	if err != nil {
 		return nil, "", err
 	}
-	// storage that fails is reported, and asked again by the upkeep
+	// a failure of storage is reported, and the background work tries again
 	_, _ = keys.Load(realm.app.ctx)
 	for _, info := range keys.Infos() {
 		own := info.State != keyring.StateVerify
@@ -91,7 +92,7 @@ func readVerifyKeys(files []string) ([]*keyring.VerifyKey, error) {
 	return keys, nil
 }
 
-// longestToken is the longest lifetime that a token of the realm can have.
+// longestToken returns the longest lifetime that a token of the realm can have.
 func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration {
 	longest := time.Duration(config.TokenLifetime)
 	for client := range registry.All() {
@@ -100,8 +101,7 @@ func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration
 	return longest
 }
 
-// runningKeys are the keys of the configuration that is about to be replaced,
-// or nil.
+// runningKeys returns the keys of the realm in the running configuration, or nil.
 func runningKeys(realm *Realm) *keyring.Source {
 	if running := realm.running(); running.issuer != nil {
 		return running.issuer.keys
@@ -123,7 +123,7 @@ func reportKeys(logger *zap.Logger, event, key string, err error) {
 	}
 }
 
-// countKeys returns how many keys there are of each state.
+// countKeys returns the number of keys in each state.
 func (i *realmIssuer) countKeys() map[string]int {
 	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
 	for _, info := range i.keys.Infos() {

@@ -16,27 +16,27 @@ import (
 // maxWarnedClients is how many clients a warning names.
 const maxWarnedClients = 20
 
-// components are what a realm's decisions are made of. Each of them can change
-// while the realm is in use.
+// components are what a realm decides by. Each can change while the realm is in
+// use.
 type components struct {
 	registry *clients.Registry
-	trust    *trustpool.Trust // without a trust pool, it is the zero Trust
+	trust    *trustpool.Trust // the zero Trust without a trust pool
 	shadow   *trustpool.Trust // nil without a shadow trust pool
 }
 
-// snapshot is all that a realm decides by at one moment. It never changes: when
-// a part does, another snapshot takes its place, with nothing remembered, so
-// that the next request of every connection is decided by it.
+// snapshot is everything that a realm decides by at one moment. It is immutable:
+// when a component changes, a new snapshot with empty caches replaces it, and
+// decides the next request on every connection.
 type snapshot struct {
 	*authn.Authenticator
 	components
-	// issuer is nil where none is configured
+	// issuer is nil if none is configured
 	issuer *tokens.Issuer
 	grants map[*clients.Client]tokens.Grant
 }
 
-// change replaces parts of what the realm decides by. If the new parts do not
-// fit together, everything stays as it is and the error says why.
+// change replaces components of the current snapshot. If the new ones do not fit
+// together, the snapshot stays and the error says why.
 func (realm *Realm) change(update func(*components)) error {
 	realm.changing.Lock()
 	defer realm.changing.Unlock()
@@ -53,7 +53,7 @@ func (realm *Realm) change(update func(*components)) error {
 	return nil
 }
 
-// build makes a snapshot of parts that fit together.
+// build returns a snapshot of components, or why they do not fit together.
 func (realm *Realm) build(c components) (*snapshot, error) {
 	before := realm.current.Load()
 	if err := realm.checkTrust(c.registry, c.trust, wordTrustPool, before != nil && before.trust == c.trust); err != nil {
@@ -107,11 +107,11 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 	return s, nil
 }
 
-// checkTrust holds the clients against a trust pool. warned is whether there has
-// been a warning about the pool.
+// checkTrust checks the clients against a trust pool. warned is set if the warning
+// about the pool has been logged already.
 func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trustpool.Trust, word string, warned bool) error {
 	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
-	var loose []string // clients that any CA of the pool could name
+	var loose []string // clients whose names any CA of the pool can issue
 	for _, client := range slices.SortedFunc(registry.All(), byID) {
 		switch {
 		case anchors.Pool == nil && client.HasPKI():

@@ -15,8 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// listensAt reports whether the server that a handler belongs to has the port of
-// a URL.
+// listensAt reports whether the server of a handler listens at the port of a URL.
 func listensAt(ctx caddy.Context, place string) bool {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	parsed, err := url.Parse(place)
@@ -43,8 +42,8 @@ func tlsPolicyFor(server *caddyhttp.Server, host string) *caddytls.ConnectionPol
 	return nil
 }
 
-// warnWithoutClientAuth warns at load of a server that asks nobody for a
-// certificate.
+// warnWithoutClientAuth logs a warning if no site of the server requests client
+// certificates, and none are forwarded by proxies.
 func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || realm.proxyCertificates != nil {
@@ -59,8 +58,8 @@ func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 		zap.String("directive", directive), zap.Strings("listen", server.Listen))
 }
 
-// warnCertificateRequired warns at load of an issuer whose host turns away
-// callers that only read its metadata and keys.
+// warnCertificateRequired logs a warning if the issuer's host refuses callers
+// without a certificate, which may read its metadata and keys.
 func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer string) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	parsed, err := url.Parse(issuer)
@@ -78,9 +77,9 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 	}
 }
 
-// checkProfileTLS refuses cipher suites of TLS 1.2 on the sites of the issuer
-// that the profile does not allow (§5.2.2, BCP 195). Caddy offers none of them
-// unless it is told to.
+// checkProfileTLS refuses TLS 1.2 cipher suites on the issuer's sites that the
+// FAPI 2.0 profile does not allow (§5.2.2, BCP 195). By default, Caddy offers none
+// of them.
 func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || !realm.Issuer.isFAPI2() {

@@ -20,76 +20,73 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-const (
-	// maxRemoteHeader is the largest header of an answer, in bytes.
-	maxRemoteHeader = 64 << 10
-)
+// maxRemoteHeader bounds the header of a response, in bytes.
+const maxRemoteHeader = 64 << 10
 
-// TrustedIssuer is another authorization server whose access tokens are
-// admitted. Its keys are fetched in the background and kept fresh, never for a
-// request: while the server cannot be reached, those that are known stay in use,
-// also when the configuration is reloaded.
+// TrustedIssuer is another authorization server whose access tokens are admitted.
+// Its keys are fetched and refreshed in the background, never during a request.
+// While the server cannot be reached, the known keys stay in use, also when the
+// configuration is reloaded.
 type TrustedIssuer struct {
-	// The issuer identifier: an https URL, compared byte for byte with the `iss`
-	// of tokens and the `issuer` of the server's metadata.
+	// The issuer identifier, an https URL. It is compared byte for byte with the
+	// `iss` of tokens and the `issuer` of the server's metadata.
 	Issuer string `json:"issuer"`
 
 	// The https URL of the server's keys. Default: the one in its metadata
 	// (RFC 8414, OpenID Connect Discovery).
 	JWKSURI string `json:"jwks_uri,omitempty"`
 
-	// The names of this API in the `aud` of the server's tokens; a token must
-	// have one of them. Mandatory.
+	// The names of this API in the `aud` of the server's tokens; a token must have
+	// one of them. Required.
 	Audience []string `json:"audience,omitempty"`
 
-	// What `{http.mtls.client_id}` begins with for the server's clients, so that
-	// none of them has the name of another's. Mandatory beside a realm or
-	// another trusted issuer.
+	// The prefix of `{http.mtls.client_id}` for the server's clients, which keeps
+	// their names apart from those of other clients. Required if there is also a
+	// realm or another trusted issuer.
 	IDPrefix string `json:"id_prefix,omitempty"`
 
 	// The algorithms that tokens may be signed with. Default: `ES256`, `ES384`,
 	// `ES512`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512` and `EdDSA`,
-	// each with the keys that say so, or that do not say.
+	// each with keys that name this algorithm or none.
 	Algorithms []string `json:"algorithms,omitempty"`
 
-	// The `typ` of tokens: `at+jwt` (RFC 9068), or `JWT` for a server that
-	// writes this instead, when both are admitted. Other tokens of such a
-	// server, for example ID tokens, differ in nothing but their audience.
-	// Default: `at+jwt`.
+	// The `typ` of tokens: `at+jwt` (RFC 9068), or `JWT` for a server that writes
+	// this instead; then both are admitted. Other tokens of such a server, such as
+	// ID tokens, differ in their audience only. Default: `at+jwt`.
 	Type string `json:"type,omitempty"`
 
-	// The claim that names the client. Default: `client_id`, and `azp` where
-	// there is none.
+	// The claim that names the client. Default: `client_id`, or `azp` if there is
+	// no `client_id`.
 	IDClaim string `json:"id_claim,omitempty"`
 
-	// Admit tokens without `cnf` as well, which work for whoever steals them.
+	// Also admit tokens without `cnf`, which anybody who steals them can use.
 	// Default: false.
 	AllowUnbound bool `json:"allow_unbound,omitempty"`
 
-	// The CA certificates that the server's own certificate must lead to. It is
-	// loaded once. Default: those of the system.
+	// The CA certificates that the server's certificate chain must lead to. They
+	// are loaded once. Default: the CAs of the system.
 	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 }
 
-// trustedVerifier is who can verify a token.
+// trustedVerifier verifies the tokens of one issuer.
 type trustedVerifier struct {
 	issuer   string
-	prefix   string
+	prefix   string // of client IDs
 	verifier *tokens.Verifier
-	own      bool // it is the realm's
+	own      bool // the issuer is the realm's
 }
 
 var errNoIDPrefix = errors.New("with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix")
 
-// check reports what the text alone shows to be wrong. beside tells that there
-// are clients of others.
-func (i *TrustedIssuer) check(beside bool) error {
+// check returns what is wrong with the configuration, as far as its text shows.
+// others is set if clients of other issuers are admitted too.
+func (i *TrustedIssuer) check(others bool) error {
 	switch {
 	case i.Issuer == "":
 		return errors.New("the issuer is empty; name its https URL")
 	case len(i.Audience) == 0:
 		return errors.New("it has no audience; add the name that its tokens have for this API")
-	case i.IDPrefix == "" && beside:
+	case i.IDPrefix == "" && others:
 		return errNoIDPrefix
 	}
 	if i.IDPrefix != "" {
@@ -111,8 +108,8 @@ func (i *TrustedIssuer) check(beside bool) error {
 	return nil
 }
 
-// checkBeside reports why two servers cannot be trusted side by side.
-func (i *TrustedIssuer) checkBeside(other *TrustedIssuer) error {
+// checkWith reports why two servers cannot both be trusted.
+func (i *TrustedIssuer) checkWith(other *TrustedIssuer) error {
 	switch {
 	case i.Issuer == other.Issuer:
 		return errors.New("it is declared twice; merge the two")
@@ -147,7 +144,7 @@ func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 	return i, err
 }
 
-// acceptIssuers makes the verifiers of all issuers whose tokens are admitted.
+// acceptIssuers adds the verifiers of all issuers whose tokens are admitted.
 func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 	issuer := h.realm.issuer
 	switch {
@@ -173,7 +170,7 @@ func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 	return nil
 }
 
-// ownAudience is the audience of the realm's tokens.
+// ownAudience returns the audience of the realm's tokens.
 func (h *BearerHandler) ownAudience() ([]string, error) {
 	config := h.realm.issuer.config
 	switch {
@@ -191,6 +188,7 @@ func errSeveralAPIs(realm string) error {
 	return fmt.Errorf("the issuer of realm '%s' has resources, so its tokens are for several APIs; name this one with 'audience'", realm)
 }
 
+// accept adds a verifier, whose configuration lacks issuer and clock.
 func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierConfig) error {
 	for _, audience := range config.Audiences {
 		if err := h.app.declared.reserveAudience(audience, "mtls_bearer"); err != nil {
@@ -206,6 +204,7 @@ func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierCo
 	return nil
 }
 
+// trust adds the verifier of another server.
 func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	config, err := trusted.expand()
 	if err != nil {
@@ -232,11 +231,11 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }
 
-// remoteKey tells whose keys are the same.
+// remoteKey identifies the keys of a server.
 type remoteKey struct{ issuer, jwksURI, trustPool string }
 
-// remoteIssuer returns the keys of another server, which all directives share.
-// What the running configuration has of them is taken over.
+// remoteIssuer returns the keys of another server, which all directives share. It
+// takes over those that the running configuration has fetched.
 func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
 	key := remoteKey{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
 	if remote := a.declared.remoteIssuer(key); remote != nil {
@@ -262,8 +261,8 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 	return remote, nil
 }
 
-// remoteTransport makes direct connections, one for each question, so that one
-// that hangs holds up nothing else.
+// remoteTransport makes a direct connection for each request, so that one that
+// hangs does not hold up another.
 func remoteTransport(pool *x509.CertPool) http.RoundTripper {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

@@ -55,7 +55,7 @@ func (f *caFile) look(now time.Time) (changed, report bool, err error) {
 	return true, report, nil
 }
 
-// hasAll reports whether every one of these certificates is on the list.
+// hasAll reports whether the list has all of these certificates.
 func hasAll(list, these []*x509.Certificate) bool {
 	known := make(map[string]struct{}, len(list))
 	for _, cert := range list {
@@ -71,9 +71,8 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 	return slices.EqualFunc(a, b, (*x509.Certificate).Equal)
 }
 
-// parseCAFile returns the certificates of a file. It refuses a file without one
-// of a CA and one whose certificates do not parse, with the line where the
-// trouble is.
+// parseCAFile returns the certificates of a file. A file without a CA certificate is
+// an error, and so is an invalid certificate, whose line the error names.
 func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
 	var other string

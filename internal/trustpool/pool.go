@@ -101,7 +101,7 @@ func Load(config Config) (*Pool, error) {
 	return p, nil
 }
 
-// addSources finds the sources in the configuration of a module.
+// addSources adds the sources in the configuration of a module.
 func (p *Pool) addSources(raw json.RawMessage) error {
 	s := &poolSource{raw: raw}
 	if err := json.Unmarshal(raw, s); err != nil {
@@ -131,7 +131,7 @@ func (p *Pool) addSources(raw json.RawMessage) error {
 	return nil
 }
 
-// combine makes one Trust of what the sources hold.
+// combine returns the certificates of all sources as one Trust.
 func (p *Pool) combine() *Trust {
 	t := &Trust{roots: p.sources[0].loaded.pool, System: p.sources[0].Provider == "system"}
 	if len(p.sources) > 1 {

@@ -9,7 +9,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// poll looks after one source, which has a goroutine of its own.
+// poll keeps one source up to date. Each has a goroutine of its own.
 func (p *Pool) poll(s *poolSource) {
 	now := p.config.Now()
 	switch {
@@ -20,7 +20,7 @@ func (p *Pool) poll(s *poolSource) {
 	}
 }
 
-// lookAtFiles takes what the files of the source say if they have changed.
+// lookAtFiles puts the content of the source's files to use if they have changed.
 func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 	changed, broken := false, false
 	for _, file := range s.files {
@@ -43,7 +43,7 @@ func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 	}
 }
 
-// loadAgain loads a source again that cannot be watched.
+// loadAgain reloads a source that cannot be watched.
 func (p *Pool) loadAgain(s *poolSource, now time.Time) {
 	next, err := p.load(s)
 	if err == nil {
@@ -58,7 +58,7 @@ func (p *Pool) loadAgain(s *poolSource, now time.Time) {
 	p.succeeded(s, now)
 }
 
-// outcome logs a failure that is another than the last one, and the end of one.
+// outcome logs a failure that differs from the last one, and the end of one.
 func (p *Pool) outcome(s *poolSource, err error) {
 	switch {
 	case err != nil && err.Error() != s.failure:
@@ -70,16 +70,15 @@ func (p *Pool) outcome(s *poolSource, err error) {
 	}
 }
 
-// take puts what a source says now in the place of what it said. If the pool is
-// the same as before, everything that is remembered stays; if the realm cannot
-// be with the new one, the old one stays.
+// take replaces the certificates of a source. If the pool stays the same, its user
+// is not told; if the user refuses the new pool, the previous one stays.
 func (p *Pool) take(s *poolSource, next loaded) error {
 	unused, err := p.swap(s, next)
-	unused.cancel() // without the lock, for it may take its time
+	unused.cancel() // without the lock, because it may take long
 	return err
 }
 
-// swap returns what is of no more use.
+// swap returns what is no longer used.
 func (p *Pool) swap(s *poolSource, next loaded) (unused loaded, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,8 +102,8 @@ func (p *Pool) swap(s *poolSource, next loaded) (unused loaded, err error) {
 	return before, nil
 }
 
-// subjectsWithout are the subjects of certificates that are not among others, of
-// the first few.
+// subjectsWithout returns the subjects of certificates that are not among others,
+// at most ten.
 func subjectsWithout(certs, others []*x509.Certificate) []string {
 	const most = 10
 	known := make(map[string]struct{}, len(others))

@@ -16,9 +16,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// poolSource is one module that CA certificates come from. Module `combined` is
-// none: each of its sources is loaded again on its own, so that one that is slow
-// or broken holds up no other.
+// poolSource is one module that CA certificates come from. The module `combined` is
+// not a source: each of its sources is reloaded on its own, so that a slow or broken
+// one does not hold up the others.
 type poolSource struct {
 	Provider string   `json:"provider"`
 	PEMFiles []string `json:"pem_files"`
@@ -47,7 +47,7 @@ type loaded struct {
 // fixed reports whether the source cannot change.
 func (s *poolSource) fixed() bool { return s.Provider == "inline" }
 
-// watched reports whether the source is files, which are looked at all the time.
+// watched reports whether the source is files, which are watched.
 func (s *poolSource) watched() bool { return s.Provider == "file" }
 
 // guest lets Caddy load a module from a copy of its configuration.
@@ -119,7 +119,7 @@ func (p *Pool) loadFirst(s *poolSource) error {
 		return err
 	}
 	if s.watched() {
-		// what counts is what was checked, not what the module read after that
+		// use what was checked, not what the module read after that
 		first.cancel()
 		if first, err = p.readFiles(s); err != nil {
 			return err
