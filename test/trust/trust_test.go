@@ -145,8 +145,8 @@ func TestB4_BrokenTrustPoolFile(t *testing.T) {
 		{"empty", []byte{}, []string{"pool.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
 		{"garbage", []byte("garbage\n"), []string{"pool.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
 		{"key", r.CA.KeyPEM(), []string{`pool.pem' holds a PEM block "PRIVATE KEY" but no certificate; put the CA certificate there`}},
-		{"no CA", billing.PEM(), []string{"file '", "pool.pem' has only end-entity certificates", "put the CA there that issued them"}},
-		{"no certificate", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), []string{"pool.pem', line 1: the certificate does not parse", "copy it again"}},
+		{"no CA", billing.PEM(), []string{"file '", "pool.pem' has only end-entity certificates", "replace them with the CA that issued them"}},
+		{"no certificate", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), []string{"pool.pem', line 1: invalid certificate", "copy it again"}},
 		{"missing", nil, []string{"pool.pem", "no such file"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
