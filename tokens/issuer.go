@@ -31,23 +31,6 @@ const (
 	ScopeArray  = "array"  // an array of strings, which IdentityServer emits
 )
 
-// Resource is an API that tokens are for, and the scopes that belong to it.
-type Resource struct {
-	// The name of the API in the `aud` claim. Clients can ask for it with the
-	// `resource` parameter if it is an absolute URI (RFC 8707 §2).
-	Name string `json:"name"`
-
-	// The scopes that belong to the API. A scope belongs to one resource at most.
-	Scopes []string `json:"scopes,omitempty"`
-}
-
-// CheckResources returns an error if a resource has no name or an invalid scope,
-// is declared twice, or shares a scope with another one.
-func CheckResources(resources []Resource) error {
-	_, err := scopeOwners(resources)
-	return err
-}
-
 // IssuerConfig describes an authorization server.
 type IssuerConfig struct {
 	// URL is the issuer identifier (RFC 8414 §2): https, without query,
@@ -87,9 +70,7 @@ type IssuerConfig struct {
 type Issuer struct {
 	url       string
 	lifetime  time.Duration
-	audience  []string
-	resources map[string]bool   // by name
-	owner     map[string]string // scope to resource name
+	audiences audiences
 	keys      *keyring.Source
 	now       func() time.Time
 	config    IssuerConfig // for the metadata
@@ -118,16 +99,14 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	if err := cfg.checkSettings(); err != nil {
 		return nil, err
 	}
-	owner, err := scopeOwners(cfg.Resources)
+	audiences, err := newAudiences(cfg)
 	if err != nil {
 		return nil, err
 	}
 	i := &Issuer{
 		url:       cfg.URL,
 		lifetime:  cmp.Or(cfg.Lifetime, defaultLifetime),
-		audience:  slices.Clone(cfg.Audience),
-		resources: make(map[string]bool, len(cfg.Resources)),
-		owner:     owner,
+		audiences: audiences,
 		keys:      keys,
 		now:       cfg.Now,
 		config:    cfg,
@@ -138,9 +117,6 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 		revoked:    cfg.RevokedTokens,
 	}
 	i.config.Scopes, i.config.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
-	for _, r := range cfg.Resources {
-		i.resources[r.Name] = true
-	}
 	if i.now == nil {
 		i.now = time.Now
 	}
@@ -159,6 +135,33 @@ func (i *Issuer) JWKS(ctx context.Context) (keyring.Document, *Error) {
 		return keyring.Document{}, unavailable(err)
 	}
 	return ring.JWKS(), nil
+}
+
+// Metadata returns the authorization server metadata (RFC 8414 §3.2), one
+// document for both well-known paths.
+func (i *Issuer) Metadata() keyring.Document {
+	ring := i.keys.Current()
+	if last := i.metadata.Load(); last != nil && last.ring == ring {
+		return last.document
+	}
+	document := newMetadata(i.config, i.keys.Algorithms())
+	i.metadata.Store(&ringMetadata{ring, document})
+	return document
+}
+
+// Endpoint returns what a host (with or without port) serves at a decoded
+// path. Paths match exactly, without case folding and trailing slashes. The
+// host of mtls_alias serves only the endpoints that need a certificate; any
+// other host is taken for the issuer's.
+func (i *Issuer) Endpoint(host, path string) EndpointKind { return i.routes.endpoint(host, path) }
+
+// IsResource reports whether the issuer has a resource of that name.
+func (i *Issuer) IsResource(name string) bool { return i.audiences.resources[name] }
+
+// IsAudience reports whether the `aud` of a token can be name: a resource, or
+// the audience of tokens that belong to no resource.
+func (i *Issuer) IsAudience(name string) bool {
+	return i.audiences.resources[name] || slices.Contains(i.audiences.defaults, name)
 }
 
 // checkSettings returns what is wrong with the settings that are not URLs.
@@ -198,43 +201,6 @@ func CheckScopeClaim(form string) error {
 		return fmt.Errorf("not a form of the claim; use %s or %s", ScopeString, ScopeArray)
 	}
 	return nil
-}
-
-// IsResource reports whether the issuer has a resource of that name.
-func (i *Issuer) IsResource(name string) bool { return i.resources[name] }
-
-// IsAudience reports whether the `aud` of a token can be name: a resource, or
-// the audience of tokens that belong to no resource.
-func (i *Issuer) IsAudience(name string) bool {
-	if i.resources[name] || slices.Contains(i.audience, name) {
-		return true
-	}
-	return len(i.resources) == 0 && len(i.audience) == 0 && name == i.url
-}
-
-// scopeOwners returns the resource that each scope belongs to.
-func scopeOwners(resources []Resource) (map[string]string, error) {
-	owner := make(map[string]string)
-	seen := make(map[string]bool)
-	for _, r := range resources {
-		switch {
-		case r.Name == "":
-			return nil, fmt.Errorf("a resource has an empty name; use the API's identifier")
-		case seen[r.Name]:
-			return nil, fmt.Errorf("resource '%s' is declared twice; merge the two", r.Name)
-		}
-		seen[r.Name] = true
-		for _, scope := range r.Scopes {
-			if err := syntax.CheckScope(scope); err != nil {
-				return nil, fmt.Errorf("resource '%s': %w", r.Name, err)
-			}
-			if other, ok := owner[scope]; ok && other != r.Name {
-				return nil, fmt.Errorf("scope '%s' belongs to the resources '%s' and '%s'; remove it from one", scope, other, r.Name)
-			}
-			owner[scope] = r.Name
-		}
-	}
-	return owner, nil
 }
 
 // CheckIssuerURL returns what is wrong with an issuer identifier (RFC 8414

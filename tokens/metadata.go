@@ -34,18 +34,6 @@ type endpointAliases struct {
 	RevocationEndpoint    string `json:"revocation_endpoint,omitempty"`
 }
 
-// Metadata returns the authorization server metadata (RFC 8414 §3.2), one
-// document for both well-known paths.
-func (i *Issuer) Metadata() keyring.Document {
-	ring := i.keys.Current()
-	if last := i.metadata.Load(); last != nil && last.ring == ring {
-		return last.document
-	}
-	document := newMetadata(i.config, i.keys.Algorithms())
-	i.metadata.Store(&ringMetadata{ring, document})
-	return document
-}
-
 // ringMetadata is the metadata that goes with a keyring.
 type ringMetadata struct {
 	ring     *keyring.Keyring

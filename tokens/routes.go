@@ -79,12 +79,8 @@ func newRoutes(issuer, alias *url.URL, revokes bool) routes {
 	return r
 }
 
-// Endpoint returns what a host (with or without port) serves at a decoded
-// path. Paths match exactly, without case folding and trailing slashes. The
-// host of mtls_alias serves only the endpoints that need a certificate; any
-// other host is taken for the issuer's.
-func (i *Issuer) Endpoint(host, path string) EndpointKind {
-	r := &i.routes
+// endpoint returns what a host serves at a decoded path.
+func (r *routes) endpoint(host, path string) EndpointKind {
 	if r.aliasHost != "" && sameHost(host, r.aliasHost) {
 		return r.aliasPaths[path]
 	}
