@@ -84,7 +84,7 @@ func hashOf(der []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func TestCommandArguments(t *testing.T) {
+func TestInvalidArgumentsAreErrors(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"", "missing command; see 'mtls --help'"},
 		{"insepct", "unknown command"}, //nolint:misspell // a misspelt command
@@ -104,8 +104,8 @@ func TestCommandArguments(t *testing.T) {
 	}
 }
 
-// TestCommandHelp checks that the help has examples and the shared flags.
-func TestCommandHelp(t *testing.T) {
+// TestHelpShowsExamples checks that the help has examples and the shared flags.
+func TestHelpShowsExamples(t *testing.T) {
 	for _, name := range []string{"inspect", "explain"} {
 		out := mustRun(t, name, "--help")
 		if !strings.Contains(out, "$ caddy mtls "+name) || !strings.Contains(out, "--password-file") {

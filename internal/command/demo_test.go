@@ -30,7 +30,7 @@ func demoTemp(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 }
 
-func TestDemo(t *testing.T) {
+func TestDemoSucceedsAndLeavesNothing(t *testing.T) {
 	demoTemp(t)
 	var told bytes.Buffer
 	if err := newCommand(nil, &told, "demo", "--once").Execute(); err != nil {

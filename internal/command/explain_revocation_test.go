@@ -24,9 +24,9 @@ func (x *explaining) with(lines string) {
 	x.config = writeFile(x.t, x.dir, "Caddyfile.revocation", []byte(text))
 }
 
-// TestExplainCRLBehindAURL checks that the explanation mentions the CRLs that the
+// TestExplainMentionsUnfetchedCRLs checks that the explanation mentions the CRLs that the
 // server would have fetched, wherever they could change the decision.
-func TestExplainCRLBehindAURL(t *testing.T) {
+func TestExplainMentionsUnfetchedCRLs(t *testing.T) {
 	const want = "\nnot known         the CRLs behind URLs (2), which are not fetched here\n"
 	const urls = "crl http://crl.test/a http://crl.test/b"
 	for name, test := range map[string]struct {
@@ -58,8 +58,8 @@ func TestExplainCRLBehindAURL(t *testing.T) {
 	}
 }
 
-// TestExplainAsksOCSP checks that responders are queried, as the help says.
-func TestExplainAsksOCSP(t *testing.T) {
+// TestExplainQueriesOCSP checks that responders are queried, as the help says.
+func TestExplainQueriesOCSP(t *testing.T) {
 	x := newExplaining(t)
 	leaf := testpki.MustIssue(t, x.ca, partner("billing"))
 	x.write("billing", leaf)

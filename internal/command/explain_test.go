@@ -191,7 +191,7 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 	}
 }
 
-func TestExplainErrors(t *testing.T) {
+func TestExplainConfigurationErrors(t *testing.T) {
 	x := newExplaining(t)
 	config := func(name, text string) string { return writeFile(t, x.dir, name, []byte(text)) }
 	sensor := filepath.Join(x.dir, "sensor.pem")
@@ -259,9 +259,9 @@ func TestExplainShadow(t *testing.T) {
 	}
 }
 
-// TestExplainJWKSBehindAURL checks that a refusal mentions the JWKS that the server
+// TestExplainMentionsUnfetchedJWKS checks that a refusal mentions the JWKS that the server
 // would have fetched.
-func TestExplainJWKSBehindAURL(t *testing.T) {
+func TestExplainMentionsUnfetchedJWKS(t *testing.T) {
 	x := newExplaining(t)
 	x.config = writeFile(t, x.dir, "jwks.json", []byte(`{"apps": {"mtls": {"realms": {"default": {"clients": [{"client_id": "a", "jwks_uri": "https://a.example/jwks.json"}]}}}}}`))
 	got, err := x.ask("sensor")
@@ -270,9 +270,9 @@ func TestExplainJWKSBehindAURL(t *testing.T) {
 	}
 }
 
-// TestExplainCaddyCA checks that Caddy's pki app is loaded for a trust pool of one of
+// TestExplainLoadsThePKIAppOnDemand checks that Caddy's pki app is loaded for a trust pool of one of
 // its CAs.
-func TestExplainCaddyCA(t *testing.T) {
+func TestExplainLoadsThePKIAppOnDemand(t *testing.T) {
 	x := newExplaining(t)
 	text := strings.Replace(readFile(t, x.config), `trust_pool file "`+x.dir+`/ca.pem"`, "trust_pool pki_root local", 1)
 	x.config = writeFile(t, x.dir, "Caddyfile", []byte(text))

@@ -46,10 +46,10 @@ var pastedTexts = map[string]string{
 
 var declaringLine = regexp.MustCompile(`(?m)^\t# ((subject|san_\w+|thumbprint|public_key|issued_by) ".*")$`)
 
-// TestPastedBlock checks that the block of inspect registers the certificate whatever
+// TestInspectBlockRegistersTheCertificate checks that the block of inspect registers the certificate whatever
 // its names are, both as printed and with every commented line enabled, and that it is
 // printable.
-func TestPastedBlock(t *testing.T) {
+func TestInspectBlockRegistersTheCertificate(t *testing.T) {
 	dir := filepath.ToSlash(t.TempDir())
 	ca := testpki.MustCA(t)
 	sub := testpki.MustIntermediate(t, ca)
@@ -120,8 +120,8 @@ func openssl(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// TestOpenSSLFiles checks the kinds of files that OpenSSL writes.
-func TestOpenSSLFiles(t *testing.T) {
+// TestInspectReadsFilesOfOpenSSL checks the kinds of files that OpenSSL writes.
+func TestInspectReadsFilesOfOpenSSL(t *testing.T) {
 	dir := t.TempDir()
 	openssl(t, dir, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/O=Partner/CN=billing", "-addext", "subjectAltName=DNS:api.example.com,IP:192.0.2.7",
 		"-keyout", "a.key", "-out", "a.pem", "-days", "30")

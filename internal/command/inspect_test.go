@@ -19,9 +19,9 @@ import (
 
 func base64Of(sum []byte) string { return base64.RawURLEncoding.EncodeToString(sum) }
 
-// TestInspectHugeKey finishes in time only if no signature is checked with the largest
+// TestInspectChecksNoSignatureOfAHugeKey finishes in time only if no signature is checked with the largest
 // key that fits into a file.
-func TestInspectHugeKey(t *testing.T) {
+func TestInspectChecksNoSignatureOfAHugeKey(t *testing.T) {
 	huge, leaf := testpki.MustHugeRSA(t, 3<<20), testpki.MustSelfSigned(t).Cert
 	for _, certificates := range [][]*x509.Certificate{{huge}, {leaf, huge}} {
 		var out strings.Builder
