@@ -23,10 +23,10 @@ import (
 
 const urlA, urlB = "https://a.example/", "https://b.example/"
 
-// copyStorage is a storage that can be made to fail, and counts what is written.
+// copyStorage is a storage that can be made to fail. It counts the objects written.
 type copyStorage struct {
 	certmagic.Storage
-	// before, if set, is called before anything is done to an object
+	// before, if set, is called before each access to an object
 	before func(what, object string) error
 
 	mu     sync.Mutex
@@ -146,7 +146,7 @@ func TestRestartWithoutJWKSServers(t *testing.T) {
 		w.now = w.now.Add(25 * time.Hour)
 		w.mustLoad()
 		w.wantBoth(next, b, false)
-		// nor does one count that a clock has dated far ahead
+		// nor does a copy from far in the future
 		w.now = w.now.Add(-120 * time.Hour)
 		w.mustLoad()
 		w.wantBoth(next, b, false)
@@ -174,8 +174,8 @@ func TestCopiesAreRenewed(t *testing.T) {
 	})
 }
 
-// TestCopiesAreReadOnce: clients that a reload keeps go on with what is in memory,
-// and nothing is written while a configuration is loaded.
+// TestCopiesAreReadOnce: a reload uses the JWK Sets in memory, and loading a
+// configuration writes nothing.
 func TestCopiesAreReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kept, a, b := copied(t)
@@ -440,8 +440,9 @@ func TestWhatCopiesHold(t *testing.T) {
 	})
 }
 
-// TestLargeKeySetsAreNotCopied: what is too large for a storage is not stored,
-// and is no failure. The largest JWK Set of ordinary certificates is stored.
+// TestLargeKeySetsAreNotCopied: a JWK Set that is too large for a storage is not
+// stored, which is not a failure. One with as many ordinary certificates as are
+// allowed is stored.
 func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	w := newWorld(t)
 	kept := w.keepCopies()
@@ -463,8 +464,8 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	}
 }
 
-// TestCopyThatPanics: a copy that nobody can read without a panic does not keep
-// Caddy from starting.
+// TestCopyThatPanics: a copy that makes the parser panic does not keep Caddy from
+// starting.
 func TestCopyThatPanics(t *testing.T) {
 	url, err := source.NewURL(source.URLConfig{
 		Address: "https://a.example/", Accept: func([]byte) error { panic("index out of range") },
@@ -481,7 +482,8 @@ func TestCopyThatPanics(t *testing.T) {
 	}
 }
 
-// TestReloadParsesNoJWKS: what the configuration before has parsed is taken over.
+// TestReloadParsesNoJWKS: a reload takes over what the previous configuration has
+// parsed.
 func TestReloadParsesNoJWKS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, _, _ := copied(t)

@@ -16,9 +16,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestR10_DirectoryFetchesJWKS: JWKS behind URLs are fetched in the background,
-// change what counts, and stay as they were when they cannot be had.
-func TestR10_DirectoryFetchesJWKS(t *testing.T) {
+// TestDirectoryFetchesJWKS_R10: JWKS behind URLs are fetched in the background,
+// change the registry, and stay as they were if they cannot be fetched.
+func TestDirectoryFetchesJWKS_R10(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const address = "https://user:secret@a.example/jwks"
 		w := newWorld(t)
@@ -65,14 +65,14 @@ func TestR10_DirectoryFetchesJWKS(t *testing.T) {
 				t.Error("no failure is known")
 			}
 		}
-		// warnings are told, but only once
+		// warnings are reported once
 		w.web[address] = testpki.KeySet(t, testpki.JWK(t, two), json.RawMessage("7"))
 		w.poll(time.Hour)
 		w.saw("warning: jwks 'https://user:xxxxx@a.example/jwks': key 2 is ignored", "jwks:a")
 		w.poll(time.Hour)
 		w.saw()
 
-		// a new configuration goes on with what the old one has
+		// a new configuration takes over what the old one has
 		old := w.Directory
 		w.config.Before = old
 		fetches := w.fetched[address]
@@ -86,10 +86,9 @@ func TestR10_DirectoryFetchesJWKS(t *testing.T) {
 	})
 }
 
-// TestB10_DirectoryReportsSharedCertificates: that a certificate is in several
-// JWKS is reported once, also when one more client lists it, and that it is not
-// any longer.
-func TestB10_DirectoryReportsSharedCertificates(t *testing.T) {
+// TestDirectoryReportsSharedCertificates_B10: a certificate in several JWKS is
+// reported once, again when one more client lists it, and when that is over.
+func TestDirectoryReportsSharedCertificates_B10(t *testing.T) {
 	w := newWorld(t)
 	leaf, own := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	sum := sha256.Sum256(leaf.Cert.Raw)
@@ -125,7 +124,7 @@ func TestB10_DirectoryReportsSharedCertificates(t *testing.T) {
 	list("victim.json", leaf)
 	w.saw(`ambiguous: `, "jwks:victim")
 
-	// what is broken changes nothing, and what an operator declares ends it
+	// a broken file changes nothing, and a declared credential ends the ambiguity
 	w.write("third.json", []byte("{"))
 	w.poll(time.Minute)
 	w.poll(time.Minute)
@@ -165,7 +164,7 @@ func TestDirectoryForgetsJWKS(t *testing.T) {
 }
 
 // TestDirectoryRestsBetweenJWKS: clients that change their JWKS all the time do
-// not keep the server busy, and what an operator changes does not wait for them.
+// not keep the server busy, and changes of an operator do not wait for them.
 func TestDirectoryRestsBetweenJWKS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -245,8 +244,8 @@ func TestDirectoryFetchesAFewAtATime(t *testing.T) {
 	})
 }
 
-// TestJWKSThatPanics: a certificate of one client that nobody can read without a
-// panic changes nothing for others.
+// TestJWKSThatPanics: a certificate of one client that causes a panic does not affect
+// others.
 func TestJWKSThatPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const a, b = "https://a.example/jwks", "https://b.example/jwks"

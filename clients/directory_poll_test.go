@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestFilesThatAreBeingWritten: what is wrong for a moment is not told, and is no
-// failure.
+// TestFilesThatAreBeingWritten: a file that is broken for a moment is not reported,
+// and is not a failure.
 func TestFilesThatAreBeingWritten(t *testing.T) {
 	w := newWorld(t)
 	w.records("a.json", pinned("a"))
@@ -31,7 +31,8 @@ func TestFilesThatAreBeingWritten(t *testing.T) {
 	w.saw("clients:a.json, file:a.json: <nil>")
 }
 
-// TestFailuresAreReportedOnce: so is their end, also if nothing has changed.
+// TestFailuresAreReportedOnce: the end of a failure is reported too, even if nothing
+// has changed.
 func TestFailuresAreReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -67,8 +68,8 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 	})
 }
 
-// TestThreeFilesAtOnce: what cannot be put in force because of others is, once
-// these are, whichever stands first.
+// TestThreeFilesAtOnce: a change that depends on others gets in force after them,
+// whatever the order.
 func TestThreeFilesAtOnce(t *testing.T) {
 	w := newWorld(t)
 	moving := pinned("c")

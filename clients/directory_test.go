@@ -20,8 +20,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// world is a directory, the files and the web it reads, its clock and what it
-// has said.
+// world is a directory, the files and URLs that it reads, its clock, and what it has
+// reported.
 type world struct {
 	*Directory
 	t      *testing.T
@@ -132,7 +132,7 @@ func (w *world) mustLoad() {
 	}
 }
 
-// poll polls after a while, twice: what is fetched counts with the next one.
+// poll polls twice after a while, because the second poll finds what was fetched.
 func (w *world) poll(after time.Duration) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -217,7 +217,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	changed := w.now
 
 	// B4: broken, in conflict, refused, gone: the old state stays, and it is
-	// told once, unless the file is still being written
+	// reported once, unless the file is still being written
 	w.write("a.json", []byte(`[{"client_id":"a4"`))
 	w.poll(time.Minute)
 	w.saw()
@@ -241,7 +241,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || !strings.Contains(state.Failure, "b1") {
 		t.Errorf("%+v", state)
 	}
-	// the other file gives the client up, and what waited counts
+	// the other file drops the client, and the pending change gets in force
 	w.records("b.json", pinned("b2"))
 	w.poll(time.Minute)
 	w.wantClients("a1 b1 b2 c")
@@ -253,7 +253,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.poll(time.Minute)
 	w.wantClients("a1 b1 b3 c")
 	w.saw("clients:b.json, file:b.json: <nil>", "clients:a.json, file:a.json: client 'x' is refused")
-	// what waits is forgotten when the file is broken meanwhile
+	// a pending change is dropped when the file breaks
 	w.write("a.json", []byte("["))
 	w.poll(time.Minute)
 	w.poll(source.QuietTime)
@@ -280,7 +280,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	}
 }
 
-func TestB4_DirectoryAtTheStart(t *testing.T) {
+func TestDirectoryAtTheStart_B4(t *testing.T) {
 	for name, test := range map[string]struct {
 		files map[string]string
 		check bool
@@ -323,8 +323,8 @@ func TestB4_DirectoryAtTheStart(t *testing.T) {
 	}
 }
 
-// TestDirectoryWatchesCertificateFiles: a certificate file that changes makes
-// its client another, and nobody else.
+// TestDirectoryWatchesCertificateFiles: a certificate file that changes affects its
+// client only.
 func TestDirectoryWatchesCertificateFiles(t *testing.T) {
 	w := newWorld(t)
 	one, two, third := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
@@ -415,8 +415,8 @@ func TestDirectoryLooksAtManyFilesInTurn(t *testing.T) {
 	}
 }
 
-// TestDirectoryTriesAgain: what could not be put in force is tried again though
-// it has not changed, for a file that it names may have come meanwhile.
+// TestDirectoryTriesAgain: a pending change is tried again, because a file that it
+// names may have appeared.
 func TestDirectoryTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -438,7 +438,7 @@ func TestDirectoryTriesAgain(t *testing.T) {
 		if state := w.state("clients:a.json"); state.Failure != "" {
 			t.Errorf("%+v", state)
 		}
-		// and a file without clients is told of
+		// a file without clients is reported
 		w.write("a.json", []byte("[]"))
 		w.poll(time.Second)
 		w.wantPin(leaf, "")

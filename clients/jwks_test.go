@@ -15,9 +15,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestR9_JWKS: the certificates of a JWK Set are the first ones of x5c, and
+// TestCertificatesOfJWKS_R9: the certificates of a JWK Set are the first ones of x5c, and
 // have the keys of the JWKs.
-func TestR9_JWKS(t *testing.T) {
+func TestCertificatesOfJWKS_R9(t *testing.T) {
 	ca := testpki.MustCA(t)
 	ec, other := testpki.MustSelfSigned(t), testpki.MustIssue(t, ca)
 	rsa := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048))
@@ -43,8 +43,8 @@ func TestR9_JWKS(t *testing.T) {
 	}
 }
 
-// TestR9_KeysThatAreIgnored: a key that proves nothing is ignored, not the set.
-func TestR9_KeysThatAreIgnored(t *testing.T) {
+// TestKeysThatAreIgnored_R9: an unusable key is ignored, but not its set.
+func TestKeysThatAreIgnored_R9(t *testing.T) {
 	good, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	rsa := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048))
 	edit := func(leaf *testpki.Leaf, change func(map[string]any)) json.RawMessage {
@@ -107,9 +107,9 @@ func TestR9_KeysThatAreIgnored(t *testing.T) {
 	}
 }
 
-// TestB4_JWKS: what is no JWK Set, or has nothing that counts, is an error,
+// TestUnusableJWKS_B4: content that is not a JWK Set, or has no usable key, is an error,
 // never a set without keys.
-func TestB4_JWKS(t *testing.T) {
+func TestUnusableJWKS_B4(t *testing.T) {
 	good := testpki.JWK(t, testpki.MustSelfSigned(t))
 	many := make([]json.RawMessage, jwks.MaxKeys+1)
 	for i := range many {
@@ -157,8 +157,8 @@ func TestB4_JWKS(t *testing.T) {
 	}
 }
 
-// FuzzParseJWKS: whatever an owner publishes, what counts is a certificate with
-// the key of a JWK, and nothing private is told.
+// FuzzParseJWKS: whatever an owner publishes, each certificate has the key of its JWK,
+// and no warning quotes anything private.
 func FuzzParseJWKS(f *testing.F) {
 	leaf := testpki.MustSelfSigned(f)
 	rsa := testpki.MustSelfSigned(f, testpki.WithKeyType(testpki.RSA2048))

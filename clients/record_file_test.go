@@ -18,7 +18,7 @@ func TestParseRecords(t *testing.T) {
 	if records, err := parseRecords([]byte(" [ ] ")); err != nil || records == nil || len(records) != 0 {
 		t.Errorf("%v, %v", records, err)
 	}
-	// a record is bounded, the file is not by that
+	// the limit of a record does not apply to the file
 	large := `{"client_id":"a","client_name":"` + strings.Repeat("x", maxRecordBytes-1000) + `"}`
 	if _, err := parseRecords([]byte("[" + large + "," + large + "]")); err != nil {
 		t.Error(err)
@@ -45,7 +45,7 @@ func TestParseRecords(t *testing.T) {
 	}
 }
 
-// FuzzParseRecords: what is read is what a record alone would be read as.
+// FuzzParseRecords: a record in a file is read like a record alone.
 func FuzzParseRecords(f *testing.F) {
 	f.Add([]byte(`[{"client_id":"a","x509_thumbprints":"` + sha256Hex + `"},{"client_id":"b","jwks_uri":"https://a.example/"}]`))
 	f.Add([]byte(`[{"client_id":"a","jwks":{"keys":[]}}]`))
@@ -60,7 +60,7 @@ func FuzzParseRecords(f *testing.F) {
 			return
 		}
 		for _, record := range records {
-			// must not panic, nor open what a fuzzer names
+			// must not panic, and must not open files that the fuzzer names
 			record.CertificateFiles, record.JWKSFile = nil, ""
 			if client, _, err := makeClient(record); err == nil && (client.ID == "" || len(client.Credentials) == 0) {
 				t.Errorf("client %+v", client)

@@ -12,7 +12,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// who returns the clients that the certificate is a pin of.
+// who returns the clients that have the certificate as a pin, and the kind of pin.
 func who(r *Registry, leaf *testpki.Leaf) string {
 	var ids []string
 	for _, pin := range r.Pins(leaf.Cert, sha256.Sum256(leaf.Cert.Raw)) {
@@ -21,8 +21,8 @@ func who(r *Registry, leaf *testpki.Leaf) string {
 	return strings.Join(ids, ", ")
 }
 
-// TestR10_JWKSInTheRegistry: every certificate of a JWKS counts, as a pin.
-func TestR10_JWKSInTheRegistry(t *testing.T) {
+// TestJWKSInTheRegistry_R10: every certificate of a JWKS counts, as a pin.
+func TestJWKSInTheRegistry_R10(t *testing.T) {
 	one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	client := mustClient(t, Record{ClientID: "a", JWKS: testpki.JWKS(t, one, two)})
 	registry, err := newRegistry([]*Client{client})
@@ -49,9 +49,9 @@ func TestR10_JWKSInTheRegistry(t *testing.T) {
 	}
 }
 
-// TestB10_JWKSStealsNothing: a certificate that is a credential of another
-// client is not the one's whose JWKS lists it.
-func TestB10_JWKSStealsNothing(t *testing.T) {
+// TestJWKSStealsNothing_B10: listing a certificate that another client
+// declares has no effect.
+func TestJWKSStealsNothing_B10(t *testing.T) {
 	victim := testpki.MustSelfSigned(t, testpki.CommonName("billing"), testpki.DNSNames("billing.example.com"), testpki.URIs("spiffe://prod.example/ns/billing"))
 	own := testpki.MustSelfSigned(t)
 	dir := t.TempDir()
@@ -98,10 +98,10 @@ func TestB10_JWKSStealsNothing(t *testing.T) {
 	}
 }
 
-// TestB10_JWKSThatListOneCertificate: a certificate in several JWKS is a
-// credential of each of these clients, whoever stands first, which is reported
-// unless all of them share it.
-func TestB10_JWKSThatListOneCertificate(t *testing.T) {
+// TestJWKSThatListOneCertificate_B10: a certificate in several JWKS is a
+// credential of each of these clients in any order, and is reported unless all of
+// them share it.
+func TestJWKSThatListOneCertificate_B10(t *testing.T) {
 	leaf, own := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	sum := sha256.Sum256(leaf.Cert.Raw)
 	for _, test := range []struct {
@@ -153,10 +153,10 @@ func TestB10_JWKSThatListOneCertificate(t *testing.T) {
 	}
 }
 
-// TestB10_JWKSShareOnlyWithJWKS: what another client declares is not shared with
-// a JWKS, whatever both say, for it would pass for that client, or keep it out,
-// by what its owner lists.
-func TestB10_JWKSShareOnlyWithJWKS(t *testing.T) {
+// TestJWKSShareOnlyWithJWKS_B10: a declared credential is not shared with a JWKS, even
+// if both clients allow it. Otherwise the owner of the JWKS could impersonate the
+// other client, or keep it out.
+func TestJWKSShareOnlyWithJWKS_B10(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.CommonName("x"))
 	sum := sha256.Sum256(leaf.Cert.Raw)
 	for _, declared := range []Record{{Thumbprints: Strings{hex.EncodeToString(sum[:])}}, {SubjectDN: Strings{"CN=x"}}} {
@@ -176,9 +176,9 @@ func TestB10_JWKSShareOnlyWithJWKS(t *testing.T) {
 	}
 }
 
-// TestB10_DeclaredComesBeforeJWKS: a certificate that an operator declares is no
+// TestDeclaredComesBeforeJWKS_B10: a certificate that an operator declares is no
 // longer ambiguous, and the client that declares it may list it too.
-func TestB10_DeclaredComesBeforeJWKS(t *testing.T) {
+func TestDeclaredComesBeforeJWKS_B10(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.CommonName("x"))
 	sum := sha256.Sum256(leaf.Cert.Raw)
 	list := []*Client{

@@ -12,9 +12,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestB10_TwoClientsOneKey: of one key there is one client, however the
-// certificates differ and whatever the ends of the pins.
-func TestB10_TwoClientsOneKey(t *testing.T) {
+// TestTwoClientsOneKey_B10: a key belongs to one client, whatever the
+// certificates and the ends of the pins.
+func TestTwoClientsOneKey_B10(t *testing.T) {
 	const later = " until 2090-01-01T00:00:00Z"
 	for name, pins := range map[string][2]Record{
 		"public key":        {{PublicKeys: Strings{sha256Hex}}, {PublicKeys: Strings{strings.ToUpper(sha256Hex)}}},
@@ -41,7 +41,7 @@ func TestB10_TwoClientsOneKey(t *testing.T) {
 			}
 		})
 	}
-	// a thumbprint and a key of the same octets are two things
+	// a thumbprint and a key hash of the same octets differ
 	thumbprint := mustClient(t, Record{ClientID: "one", Thumbprints: Strings{sha256Hex}})
 	key := mustClient(t, Record{ClientID: "two", PublicKeys: Strings{sha256Hex}})
 	if _, err := newRegistry([]*Client{thumbprint, key}); err != nil {
@@ -93,9 +93,9 @@ func TestPinWithAndWithoutAnEnd(t *testing.T) {
 	}
 }
 
-// TestR9_EveryPrivateMember: each member that only the owner of a key may know
-// gives it away on its own, whatever its value.
-func TestR9_EveryPrivateMember(t *testing.T) {
+// TestEveryPrivateMember_R9: each private member of a JWK makes the key unusable,
+// whatever its value.
+func TestEveryPrivateMember_R9(t *testing.T) {
 	good := testpki.MustSelfSigned(t)
 	rsa := testpki.MustSelfSigned(t, testpki.WithKeyType(testpki.RSA2048))
 	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} { // RFC 7518 §6

@@ -25,7 +25,7 @@ const (
 	sha1Hex   = "bca0d040847f843c5ee0fa6eb494837470155868"
 )
 
-// makeClient is the client of a record, with what there is to warn of.
+// makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
 	return newClient(record, time.Now(), newPlannedDocuments(nil, &urlOpener{now: time.Now}, time.Now()))
 }
@@ -74,8 +74,8 @@ func TestNewClientErrors(t *testing.T) {
 	}
 }
 
-// TestR15_EveryTokenIsBound: a client cannot be registered for unbound tokens.
-func TestR15_EveryTokenIsBound(t *testing.T) {
+// TestEveryTokenIsBound_R15: a client cannot be registered for unbound tokens.
+func TestEveryTokenIsBound_R15(t *testing.T) {
 	for _, bound := range []bool{true, false} {
 		_, _, err := makeClient(Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, CertificateBound: &bound})
 		if bound != (err == nil) {
@@ -148,9 +148,9 @@ func TestCertificateFile(t *testing.T) {
 	}
 }
 
-// TestB10_TwoClientsOneCredential: two clients that one certificate would fit
+// TestTwoClientsOneCredential_B10: two clients that one certificate would fit
 // are an error at load, never a matter of order.
-func TestB10_TwoClientsOneCredential(t *testing.T) {
+func TestTwoClientsOneCredential_B10(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		a, b   Record
@@ -185,7 +185,7 @@ func TestB10_TwoClientsOneCredential(t *testing.T) {
 }
 
 // TestReversedSubjectWarns: a subject in the order of openssl may be right, and
-// most often is not.
+// usually is not.
 func TestReversedSubjectWarns(t *testing.T) {
 	for subject, want := range map[string]string{
 		"O = company, OU = production, CN = client": "'CN=client,OU=production,O=company'",
@@ -202,9 +202,9 @@ func TestReversedSubjectWarns(t *testing.T) {
 	}
 }
 
-// TestB10_OneCertificateInSeveralWays: a certificate that one client declares as
+// TestOneCertificateInSeveralWays_B10: a certificate that one client declares as
 // a file must not be another's by its key or by its SHA-1 hash.
-func TestB10_OneCertificateInSeveralWays(t *testing.T) {
+func TestOneCertificateInSeveralWays_B10(t *testing.T) {
 	leaf, dir := testpki.MustSelfSigned(t), t.TempDir()
 	file := filepath.Join(dir, "leaf.pem")
 	if err := os.WriteFile(file, leaf.PEM(), 0o600); err != nil {
@@ -235,9 +235,9 @@ func TestB10_OneCertificateInSeveralWays(t *testing.T) {
 	}
 }
 
-// TestB10_ManyClientsOneCredential: of clients that share a credential, one that
-// does not share is found wherever it stands.
-func TestB10_ManyClientsOneCredential(t *testing.T) {
+// TestManyClientsOneCredential_B10: among clients that share a credential, one
+// that does not share is found at any position.
+func TestManyClientsOneCredential_B10(t *testing.T) {
 	for name, record := range map[string]Record{
 		"subject":    {SubjectDN: Strings{"CN=x"}},
 		"thumbprint": {Thumbprints: Strings{sha256Hex, sha256Hex + " until 2090-01-01T00:00:00Z"}},
@@ -295,9 +295,9 @@ func TestRegistryLookups(t *testing.T) {
 	}
 }
 
-// TestB10_OverlappingNames: patterns that one certificate could fit are an
+// TestOverlappingNames_B10: patterns that one certificate could fit are an
 // error at load that names both clients, and two trust domains are one.
-func TestB10_OverlappingNames(t *testing.T) {
+func TestOverlappingNames_B10(t *testing.T) {
 	record := func(id string, shared bool, name string) *Client {
 		r := Record{ClientID: id, SANURI: Strings{name}, SharedCredential: shared}
 		if !strings.Contains(name, "://") {

@@ -69,12 +69,12 @@ mtls {
 `
 }
 
-// TestR9_R10_JWKS: the certificates that a client publishes behind its jwks_uri
+// TestJWKSBehindURL_R9_R10: the certificates that a client publishes behind its jwks_uri
 // are the client, without a trusted CA, several of them side by side, and
 // others as soon as it publishes others: on the next request of every
 // connection, without a change here. Nothing that its server does instead makes
 // them go away.
-func TestR9_R10_JWKS(t *testing.T) {
+func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	server := newJWKSServer(t, clock)
 	billing, old, next := r.Issue("billing"), r.SelfSigned("old"), r.SelfSigned("next")
@@ -161,8 +161,8 @@ func TestR9_R10_JWKS(t *testing.T) {
 	r.Caller(t, "h1", old).Eventually(t, http.StatusOK)
 }
 
-// TestR10_JWKSFile: a JWKS can be a file, which is watched.
-func TestR10_JWKSFile(t *testing.T) {
+// TestJWKSFile_R10: a JWKS can be a file, which is watched.
+func TestJWKSFile_R10(t *testing.T) {
 	r := rig.New(t)
 	one, two := r.SelfSigned("one"), r.SelfSigned("two")
 	r.Write("partner.json", testpki.JWKS(t, one))
@@ -177,9 +177,9 @@ func TestR10_JWKSFile(t *testing.T) {
 	r.Caller(t, "h2", two).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "partner")
 }
 
-// TestB10_StolenCertificate: who lists somebody else's certificate in its JWKS
+// TestStolenCertificate_B10: who lists somebody else's certificate in its JWKS
 // does not become somebody else, nor does he keep the other out.
-func TestB10_StolenCertificate(t *testing.T) {
+func TestStolenCertificate_B10(t *testing.T) {
 	r := rig.New(t)
 	victims := map[string]*testpki.Leaf{
 		"by-subject": r.Issue("billing"), "by-thumbprint": r.SelfSigned("pinned"), "by-key": r.SelfSigned("key"),
@@ -235,11 +235,11 @@ func TestB10_StolenCertificate(t *testing.T) {
 	check()
 }
 
-// TestB10_CertificateInTwoJWKS: a certificate that two clients list is refused as
+// TestCertificateInTwoJWKS_B10: a certificate that two clients list is refused as
 // ambiguous, on open connections too, while one of them lists it; only a token
 // request can name the client. The log names both when it begins and when it
 // ends.
-func TestB10_CertificateInTwoJWKS(t *testing.T) {
+func TestCertificateInTwoJWKS_B10(t *testing.T) {
 	r := rig.New(t)
 	shared, own := r.SelfSigned("shared"), r.SelfSigned("own")
 	r.Write("first.json", testpki.JWKS(t, shared))

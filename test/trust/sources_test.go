@@ -29,9 +29,9 @@ func pinsFile(members string, leaves map[string]*testpki.Leaf) []byte {
 	return []byte("[" + strings.Join(records, ",\n") + "]")
 }
 
-// TestC2_ClientsFile: what a clients file says counts on the next request, on
+// TestClientsFile_C2: what a clients file says counts on the next request, on
 // connections that are open too, whether it is replaced or written anew.
-func TestC2_ClientsFile(t *testing.T) {
+func TestClientsFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, partner, device := r.Issue("billing"), r.SelfSigned("partner"), r.SelfSigned("device")
 	r.SelfSigned("sensor")
@@ -130,8 +130,8 @@ func TestClientsFileExpandsNothing(t *testing.T) {
 	}
 }
 
-// TestC2_CertificateFile: the certificate file of a client is watched.
-func TestC2_CertificateFile(t *testing.T) {
+// TestCertificateFile_C2: the certificate file of a client is watched.
+func TestCertificateFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, old := r.Issue("billing"), r.SelfSigned("sensor")
 	next := testpki.MustSelfSigned(t, testpki.CommonName("next"))
@@ -157,9 +157,9 @@ func TestC2_CertificateFile(t *testing.T) {
 	r.WantReason(t, got, "certificate_untrusted")
 }
 
-// TestB4_ClientsFileAtTheStart: a file that is missing, empty or broken stops
+// TestClientsFileAtTheStart_B4: a file that is missing, empty or broken stops
 // the load, and the running configuration goes on.
-func TestB4_ClientsFileAtTheStart(t *testing.T) {
+func TestClientsFileAtTheStart_B4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
