@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +83,7 @@ func (m *Realm) AddShadow(realm string) {
 // CountTokenError counts a refused request at an endpoint of the issuer, by its
 // OAuth error code, which is one of a closed list.
 func (m *Realm) CountTokenError(code string) {
-	m.tokenErrors.WithLabelValues(strings.ToValidUTF8(code, "")).Inc()
+	m.tokenErrors.WithLabelValues(code).Inc()
 }
 
 // ObserveExpiry notes when the certificate that a client has presented expires.
