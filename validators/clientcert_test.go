@@ -20,7 +20,7 @@ const (
 )
 
 func TestClientCertOfRFC9440(t *testing.T) {
-	certs, err := ForwardRFC9440.Parse([]string{rfc9440ClientCert}, []string{rfc9440ClientCertChain})
+	certs, err := formatRFC9440.Parse([]string{rfc9440ClientCert}, []string{rfc9440ClientCertChain})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,9 +23,9 @@ const (
 	maxFormattedBytes = 1024 // text of a name in a log
 )
 
-// ErrUnmatchableName means that a presented name cannot match any declared name,
+// errUnmatchableName means that a presented name cannot match any declared name,
 // because it is malformed, empty, ambiguous, or made to look like another name.
-var ErrUnmatchableName = errors.New("name can never match")
+var errUnmatchableName = errors.New("name can never match")
 
 // DN is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order. The
 // zero value is the empty name.
@@ -69,24 +69,24 @@ type encodedAttribute struct {
 type encodedRDNSET []encodedAttribute
 
 // DNFromRaw parses the DER encoding of a Name (RFC 5280 §4.1.2.4), such as the
-// RawSubject of a certificate. The error wraps [ErrUnmatchableName].
+// RawSubject of a certificate. The error means that no declared name can match.
 func DNFromRaw(raw []byte) (DN, error) {
 	encoded, err := decodeName(raw)
 	if err != nil {
-		return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+		return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 	}
 	rdns := make([]rdn, len(encoded))
 	for i, encodedRDN := range encoded {
 		rdns[i] = make(rdn, len(encodedRDN))
 		for j, a := range encodedRDN {
 			if rdns[i][j], err = newAttribute(a.Type, a.Value); err != nil {
-				return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+				return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 			}
 		}
 	}
 	dn, err := newDN(rdns)
 	if err != nil {
-		return DN{}, fmt.Errorf("%w: %w", ErrUnmatchableName, err)
+		return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 	}
 	return dn, nil
 }

@@ -92,7 +92,7 @@ func TestNamesThatNeverMatch_B8(t *testing.T) {
 		"second RDN is bad": rawName(encodedRDNSET{attr("O", "a")}, encodedRDNSET{attr("CN", "a\x00")}),
 	} {
 		dn, err := DNFromRaw(raw)
-		if !errors.Is(err, ErrUnmatchableName) || dn.Key() != "" {
+		if !errors.Is(err, errUnmatchableName) || dn.Key() != "" {
 			t.Errorf("%s: %s, %v", name, dn, err)
 		}
 	}
@@ -104,7 +104,7 @@ func TestNamesThatNeverMatch_B8(t *testing.T) {
 		"tag": "a\U000e0061", "Hangul filler": "\u3164", "reserved ignorable": "a\U000e0fff", "Mongolian selector": "a\u180b", "replacement": "a\ufffd",
 		"non-character": "a\uffff", "private use": "\ue000",
 	} {
-		if dn, err := DNFromRaw(rawName(encodedRDNSET{attr("CN", text)})); !errors.Is(err, ErrUnmatchableName) {
+		if dn, err := DNFromRaw(rawName(encodedRDNSET{attr("CN", text)})); !errors.Is(err, errUnmatchableName) {
 			t.Errorf("presented with %s: %s, %v", name, dn, err)
 		}
 		if dn, err := ParseDN("CN=" + text); err == nil {

@@ -20,27 +20,27 @@ import (
 type ForwardFormat string
 
 const (
-	// ForwardRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
+	// formatRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
 	// List of Byte Sequences (RFC 9440 §2, RFC 8941 §3).
-	ForwardRFC9440 ForwardFormat = "rfc9440"
-	// ForwardNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
+	formatRFC9440 ForwardFormat = "rfc9440"
+	// formatNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
 	// one certificate as URL-encoded PEM.
-	ForwardNginx ForwardFormat = "nginx"
-	// ForwardHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
+	formatNginx ForwardFormat = "nginx"
+	// formatHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
 	// DER encoding of one certificate as padded base64, in double quotes where
 	// the log format flag +Q says so.
-	ForwardHAProxy ForwardFormat = "haproxy"
-	// ForwardEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
+	formatHAProxy ForwardFormat = "haproxy"
+	// formatEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
 	// manipulation". Only its last element counts.
-	ForwardEnvoy ForwardFormat = "envoy"
-	// ForwardAWSALB is what Application Load Balancers send according to "HTTP
+	formatEnvoy ForwardFormat = "envoy"
+	// formatAWSALB is what Application Load Balancers send according to "HTTP
 	// headers and mutual TLS": URL-encoded PEM, in which +, = and / may be
 	// unescaped. It is the whole chain, leaf first, in passthrough mode, and the
 	// leaf alone in verify mode.
-	ForwardAWSALB ForwardFormat = "aws_alb"
+	formatAWSALB ForwardFormat = "aws_alb"
 )
 
-var forwardFormats = []ForwardFormat{ForwardRFC9440, ForwardNginx, ForwardHAProxy, ForwardEnvoy, ForwardAWSALB}
+var forwardFormats = []ForwardFormat{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB}
 
 // maxForwardedBytes bounds the total size of the field values of a request.
 const maxForwardedBytes = 64 << 10
@@ -70,13 +70,13 @@ func ParseForwardFormat(s string) (ForwardFormat, error) {
 // HAProxy Ingress sends.
 func (f ForwardFormat) Header() string {
 	switch f {
-	case ForwardRFC9440:
+	case formatRFC9440:
 		return "Client-Cert"
-	case ForwardNginx, ForwardHAProxy:
+	case formatNginx, formatHAProxy:
 		return "X-SSL-Client-Cert"
-	case ForwardEnvoy:
+	case formatEnvoy:
 		return "X-Forwarded-Client-Cert"
-	case ForwardAWSALB:
+	case formatAWSALB:
 		return "X-Amzn-Mtls-Clientcert"
 	}
 	return ""
@@ -86,7 +86,7 @@ func (f ForwardFormat) Header() string {
 // client's, or "" for a format without one. Envoy and Application Load Balancers
 // put them into the same field.
 func (f ForwardFormat) ChainHeader() string {
-	if f == ForwardRFC9440 {
+	if f == formatRFC9440 {
 		return "Client-Cert-Chain"
 	}
 	return ""
@@ -125,26 +125,26 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 	}
 
 	value := trimSpace(values[0])
-	if f == ForwardHAProxy && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+	if f == formatHAProxy && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		value = value[1 : len(value)-1]
 	}
 	if value == "" { // as HAProxy's set-header leaves it without a certificate
 		return nil, ErrNoForwardedCertificate
 	}
 	switch f {
-	case ForwardRFC9440:
+	case formatRFC9440:
 		return parseClientCert(value, chainValues)
-	case ForwardHAProxy:
+	case formatHAProxy:
 		cert, err := decodeCertificate(value)
 		if err != nil {
 			return nil, err
 		}
 		return []*x509.Certificate{cert}, nil
-	case ForwardEnvoy:
+	case formatEnvoy:
 		return parseXFCC(value)
-	case ForwardNginx:
+	case formatNginx:
 		return parseEscapedPEM(value, 1)
-	default: // ForwardAWSALB
+	default: // formatAWSALB
 		return parseEscapedPEM(value, 1+maxIntermediates)
 	}
 }

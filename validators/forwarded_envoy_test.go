@@ -74,14 +74,14 @@ func TestForwardEnvoy(t *testing.T) {
 		cert + ";Future-Key_2=x",
 		`By=http://frontend.lyft.com;Hash=` + envoyHash(leaf) + `;` + cert + `;Subject="/C=US/ST=CA/L=San Francisco/OU=Lyft/CN=Test Client";URI=http://testclient.lyft.com;DNS=lyft.com;DNS=www.lyft.com`,
 	} {
-		mustForward(t, ForwardEnvoy, envoy(value), nil, leaf)
+		mustForward(t, formatEnvoy, envoy(value), nil, leaf)
 	}
-	mustForward(t, ForwardEnvoy, envoy(envoyElement(leaf, chain...)), nil, chain...)
-	mustForward(t, ForwardEnvoy, envoy(envoyElement(leaf, leaf)), nil, leaf)
+	mustForward(t, formatEnvoy, envoy(envoyElement(leaf, chain...)), nil, chain...)
+	mustForward(t, formatEnvoy, envoy(envoyElement(leaf, leaf)), nil, leaf)
 
 	names := testpki.MustSelfSigned(t, testpki.URIs("spiffe://mesh.example/ns/a/sa/b", "https://a.example/?b=c"),
 		testpki.DNSNames("a.example", "*.b.example"), testpki.Emails("a@b.example")).Cert
-	mustForward(t, ForwardEnvoy, envoy(envoyElement(names)), nil, names)
+	mustForward(t, formatEnvoy, envoy(envoyElement(names)), nil, names)
 }
 
 func TestForwardEnvoyMalformed(t *testing.T) {
@@ -132,9 +132,9 @@ func TestForwardEnvoyMalformed(t *testing.T) {
 		{ClientCert(leaf), "is not a key"},
 		{nginxEscape(toPEM(leaf)), "is not a key"},
 	} {
-		mustNotForward(t, ForwardEnvoy, envoy(test.value), nil, test.why)
+		mustNotForward(t, formatEnvoy, envoy(test.value), nil, test.why)
 	}
-	mustForward(t, ForwardEnvoy, envoy(strings.Repeat("By=a,", maxXFCCElements-1)+cert), nil, leaf)
+	mustForward(t, formatEnvoy, envoy(strings.Repeat("By=a,", maxXFCCElements-1)+cert), nil, leaf)
 }
 
 // In an APPEND list, the proxy's client sent the first elements.
@@ -148,9 +148,9 @@ func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 		"By=a;Hash=" + envoyHash(victim),
 		`Subject="CN=a"`,
 	} {
-		mustForward(t, ForwardEnvoy, envoy(sent, envoyElement(own)), nil, own)
+		mustForward(t, formatEnvoy, envoy(sent, envoyElement(own)), nil, own)
 		// The proxy is not configured to add the certificate.
-		mustNotForward(t, ForwardEnvoy, envoy(sent, "By=b;Hash="+envoyHash(own)), nil, "has no Cert")
+		mustNotForward(t, formatEnvoy, envoy(sent, "By=b;Hash="+envoyHash(own)), nil, "has no Cert")
 	}
 	// Text that tries to swallow what the proxy appends.
 	for _, sent := range []string{
@@ -158,13 +158,13 @@ func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 		`Cert="` + envoyEscape(toPEM(victim)) + `";Subject=`, envoyElement(victim) + `;X="`, `"`, `X=`, `\`, ``, `X="";`,
 	} {
 		values := envoy(sent, envoyElement(own))
-		if certs, err := ForwardEnvoy.Parse(values, nil); err == nil && !certs[0].Equal(own) {
+		if certs, err := formatEnvoy.Parse(values, nil); err == nil && !certs[0].Equal(own) {
 			t.Errorf("%q before the proxy's element makes another certificate the client's", sent)
 		}
 	}
 	// An invalid earlier element could be the proxy's own.
 	for _, sent := range []string{`Cert="x"`, `Cert=;Hash=`, `URI=spiffe://mesh.example/victim`, `DNS=victim.example`, envoyElement(victim) + ";Cert="} {
-		mustNotForward(t, ForwardEnvoy, envoy(sent, envoyElement(own)), nil, "")
+		mustNotForward(t, formatEnvoy, envoy(sent, envoyElement(own)), nil, "")
 	}
 }
 
@@ -176,7 +176,7 @@ func TestSecondForwardedHeaderIsRefused_A9(t *testing.T) {
 		last, _ := forward(f, own)
 		mustNotForward(t, f, []string{first[0], last[0]}, nil, "sent 2 times")
 		mustNotForward(t, f, []string{last[0], first[0]}, nil, "sent 2 times")
-		if f != ForwardEnvoy {
+		if f != formatEnvoy {
 			mustNotForward(t, f, []string{first[0] + "," + last[0]}, nil, "")
 			mustNotForward(t, f, []string{first[0] + ", " + last[0]}, nil, "")
 		}
@@ -214,22 +214,22 @@ func TestEnvoyNamesCannotAddElements_A9(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			own := testpki.MustSelfSigned(t, option).Cert
-			mustNotForward(t, ForwardEnvoy, envoy(envoyElement(own)), nil, "")
-			mustNotForward(t, ForwardEnvoy, envoy(envoyElement(own, own)), nil, "")
-			mustNotForward(t, ForwardEnvoy, envoy(envoyElement(victim), envoyElement(own)), nil, "")
+			mustNotForward(t, formatEnvoy, envoy(envoyElement(own)), nil, "")
+			mustNotForward(t, formatEnvoy, envoy(envoyElement(own, own)), nil, "")
+			mustNotForward(t, formatEnvoy, envoy(envoyElement(victim), envoyElement(own)), nil, "")
 
 			// A proxy that adds names but no certificate hides the certificate
 			// that does so.
 			bare := envoyElement(own)
 			start, end := strings.Index(bare, ";Cert="), strings.Index(bare, ";Subject=")
-			mustNotForward(t, ForwardEnvoy, envoy(bare[:start]+bare[end:]), nil, "")
+			mustNotForward(t, formatEnvoy, envoy(bare[:start]+bare[end:]), nil, "")
 
 			// Without names in the header, they have no effect.
-			mustForward(t, ForwardEnvoy, envoy(bare[:end]), nil, own)
+			mustForward(t, formatEnvoy, envoy(bare[:end]), nil, own)
 		})
 	}
 
 	// The same for a key that Envoy may add in the future.
 	own := testpki.MustSelfSigned(t, san(1, "a,"+forged)).Cert
-	mustNotForward(t, ForwardEnvoy, envoy(`Cert="`+envoyEscape(toPEM(own))+`";Email=a,`+forged), nil, "subject alternative name with a comma")
+	mustNotForward(t, formatEnvoy, envoy(`Cert="`+envoyEscape(toPEM(own))+`";Email=a,`+forged), nil, "subject alternative name with a comma")
 }

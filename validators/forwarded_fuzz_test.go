@@ -84,7 +84,7 @@ func FuzzForwardedRFC9440(f *testing.F) {
 		if more != "" {
 			chainValues = append(chainValues, more)
 		}
-		certs := fuzzForward(t, ForwardRFC9440, []string{value}, chainValues)
+		certs := fuzzForward(t, formatRFC9440, []string{value}, chainValues)
 		if certs == nil {
 			return
 		}
@@ -101,8 +101,8 @@ func FuzzForwardedRFC9440(f *testing.F) {
 func FuzzForwardedPEM(f *testing.F) {
 	addForwarded(f, func(value string) { f.Add(value) })
 	f.Fuzz(func(t *testing.T, value string) {
-		certs := fuzzForward(t, ForwardAWSALB, []string{value}, nil)
-		one := fuzzForward(t, ForwardNginx, []string{value}, nil)
+		certs := fuzzForward(t, formatAWSALB, []string{value}, nil)
+		one := fuzzForward(t, formatNginx, []string{value}, nil)
 		if len(certs) == 1 != (one != nil) || len(one) > 1 || one != nil && !one[0].Equal(certs[0]) {
 			t.Fatalf("%q: nginx has %d certificates of %d", value, len(one), len(certs))
 		}
@@ -125,7 +125,7 @@ func FuzzForwardedHAProxy(f *testing.F) {
 		f.Add(`"` + value + `"`)
 	})
 	f.Fuzz(func(t *testing.T, value string) {
-		certs := fuzzForward(t, ForwardHAProxy, []string{value}, nil)
+		certs := fuzzForward(t, formatHAProxy, []string{value}, nil)
 		if certs == nil {
 			return
 		}
@@ -149,20 +149,20 @@ func FuzzForwardedEnvoy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		// The element after what a client sends is the one that counts.
 		appended := value + "," + envoyElement(own)
-		if certs := fuzzForward(t, ForwardEnvoy, []string{appended}, nil); certs != nil && !certs[0].Equal(own) {
+		if certs := fuzzForward(t, formatEnvoy, []string{appended}, nil); certs != nil && !certs[0].Equal(own) {
 			t.Fatalf("%q before the proxy's element makes another certificate the client's", value)
 		}
 
-		certs := fuzzForward(t, ForwardEnvoy, []string{value}, nil)
+		certs := fuzzForward(t, formatEnvoy, []string{value}, nil)
 		if certs == nil {
 			return
 		}
 		if len(value) < maxForwardedBytes/2 && strings.Count(value, ",") < maxXFCCElements-1 {
-			before, err := ForwardEnvoy.Parse([]string{`By="a,b";Subject="CN=\"" ,` + value}, nil)
+			before, err := formatEnvoy.Parse([]string{`By="a,b";Subject="CN=\"" ,` + value}, nil)
 			if err != nil || !slices.EqualFunc(before, certs, (*x509.Certificate).Equal) {
 				t.Fatalf("%q after another element: %d certificates, error %v", value, len(before), err)
 			}
-			if after, err := ForwardEnvoy.Parse([]string{value + ",By=a"}, nil); err == nil {
+			if after, err := formatEnvoy.Parse([]string{value + ",By=a"}, nil); err == nil {
 				t.Fatalf("%q before an element without Cert: %d certificates", value, len(after))
 			}
 		}

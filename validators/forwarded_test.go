@@ -42,16 +42,16 @@ func toBase64(cert *x509.Certificate) string {
 func forward(f ForwardFormat, certs ...*x509.Certificate) (values, chainValues []string) {
 	leaf, chain := certs[0], certs[1:]
 	switch f {
-	case ForwardRFC9440:
+	case formatRFC9440:
 		if len(chain) > 0 {
 			chainValues = []string{ClientCertChain(chain)}
 		}
 		return []string{ClientCert(leaf)}, chainValues
-	case ForwardNginx:
+	case formatNginx:
 		return []string{nginxEscape(toPEM(certs...))}, nil
-	case ForwardHAProxy:
+	case formatHAProxy:
 		return []string{toBase64(leaf)}, nil
-	case ForwardAWSALB:
+	case formatAWSALB:
 		return []string{awsEscape(toPEM(certs...))}, nil
 	}
 	return []string{envoyElement(leaf, certs...)}, nil
@@ -139,7 +139,7 @@ func TestForwardRoundTrip(t *testing.T) {
 		}
 	}
 	chain := chainOf(t, 3)
-	for _, f := range []ForwardFormat{ForwardRFC9440, ForwardEnvoy, ForwardAWSALB} {
+	for _, f := range []ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB} {
 		values, chainValues := forward(f, chain...)
 		mustForward(t, f, values, chainValues, chain...)
 	}
@@ -165,7 +165,7 @@ func TestNoForwardedCertificate(t *testing.T) {
 			}
 		}
 	}
-	if _, err := ForwardHAProxy.Parse([]string{`""`}, nil); !errors.Is(err, ErrNoForwardedCertificate) {
+	if _, err := formatHAProxy.Parse([]string{`""`}, nil); !errors.Is(err, ErrNoForwardedCertificate) {
 		t.Errorf("quotes around nothing: %v", err)
 	}
 }
@@ -180,16 +180,16 @@ func TestForwardedSizeIsBounded(t *testing.T) {
 		mustNotForward(t, f, []string{strings.Repeat("A", maxForwardedBytes)}, nil, "")
 		mustNotForward(t, f, []string{strings.Repeat(",", maxForwardedBytes)}, nil, "")
 		for _, more := range []string{"\x00", "é", "\n"} {
-			if f == ForwardEnvoy {
+			if f == formatEnvoy {
 				more = `;Cert="` + more + `"` // Elsewhere it is in a value that is not read.
-			} else if more == "\n" && f != ForwardRFC9440 && f != ForwardHAProxy {
+			} else if more == "\n" && f != formatRFC9440 && f != formatHAProxy {
 				continue
 			}
 			mustNotForward(t, f, []string{values[0] + more}, nil, "")
 		}
 		mustNotForward(t, f, []string{values[0][:len(values[0])/2]}, nil, "")
 	}
-	mustNotForward(t, ForwardRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
+	mustNotForward(t, formatRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
 	// The size of a certificate is not limited here.
 	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
 	for _, f := range forwardFormats {
@@ -215,7 +215,7 @@ func TestForwardedCertificateIsParsedStrictly(t *testing.T) {
 			forged := &x509.Certificate{Raw: test.der}
 			for _, f := range forwardFormats {
 				values, chainValues := forward(f, forged)
-				if f == ForwardHAProxy && len(test.der) == 0 {
+				if f == formatHAProxy && len(test.der) == 0 {
 					continue // An empty header.
 				}
 				mustNotForward(t, f, values, chainValues, test.why)
@@ -244,7 +244,7 @@ func TestForwardRFC9440Malformed(t *testing.T) {
 		{nginxEscape(toPEM(chain[0])), "does not begin with a colon"},
 		{nginxEscape(leaf), "does not begin with a colon"},
 	} {
-		mustNotForward(t, ForwardRFC9440, []string{test.value}, nil, test.why)
+		mustNotForward(t, formatRFC9440, []string{test.value}, nil, test.why)
 	}
 }
 
@@ -258,16 +258,16 @@ func TestForwardRFC9440Chain(t *testing.T) {
 		{one, two, three},
 		{one + ", " + two, three},
 	} {
-		mustForward(t, ForwardRFC9440, values, lines, chain...)
+		mustForward(t, formatRFC9440, values, lines, chain...)
 	}
-	mustForward(t, ForwardRFC9440, values, nil, chain[0])
-	mustForward(t, ForwardRFC9440, values, []string{""}, chain[0])
-	mustForward(t, ForwardRFC9440, values, []string{" "}, chain[0])
+	mustForward(t, formatRFC9440, values, nil, chain[0])
+	mustForward(t, formatRFC9440, values, []string{""}, chain[0])
+	mustForward(t, formatRFC9440, values, []string{" "}, chain[0])
 
 	most := slices.Repeat([]string{one}, maxIntermediates)
 	want := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
-	mustForward(t, ForwardRFC9440, values, most, want...)
-	mustForward(t, ForwardRFC9440, values, []string{strings.Join(most, ",")}, want...)
+	mustForward(t, formatRFC9440, values, most, want...)
+	mustForward(t, formatRFC9440, values, []string{strings.Join(most, ",")}, want...)
 
 	for _, test := range []struct {
 		lines []string
@@ -286,7 +286,7 @@ func TestForwardRFC9440Chain(t *testing.T) {
 		{[]string{strings.Repeat(",", 50_000)}, "the chain has 50001 certificates"},
 		{[]string{one + ", ::"}, "certificate 2 of the chain"},
 	} {
-		mustNotForward(t, ForwardRFC9440, values, test.lines, test.why)
+		mustNotForward(t, formatRFC9440, values, test.lines, test.why)
 	}
 	// No other format has this header.
 	for _, f := range forwardFormats[1:] {
@@ -298,7 +298,7 @@ func TestForwardRFC9440Chain(t *testing.T) {
 func TestForwardHAProxyMalformed(t *testing.T) {
 	cert := testpki.MustSelfSigned(t).Cert
 	value := toBase64(cert)
-	mustForward(t, ForwardHAProxy, []string{`"` + value + `"`}, nil, cert) // %{+Q}[ssl_c_der,base64]
+	mustForward(t, formatHAProxy, []string{`"` + value + `"`}, nil, cert) // %{+Q}[ssl_c_der,base64]
 	for _, bad := range []string{
 		`"` + value, value + `"`, `""` + value + `""`, `"`, ":" + value + ":", value + "," + value, value + " " + value,
 		value[:100] + "\n" + value[100:], nginxEscape(value), toPEM(cert), nginxEscape(toPEM(cert)),
@@ -307,7 +307,7 @@ func TestForwardHAProxyMalformed(t *testing.T) {
 		if bad == value { // Nothing in it to escape.
 			continue
 		}
-		mustNotForward(t, ForwardHAProxy, []string{bad}, nil, "base64")
+		mustNotForward(t, formatHAProxy, []string{bad}, nil, "base64")
 	}
 }
 
@@ -333,11 +333,11 @@ func TestForwardPEMMalformed(t *testing.T) {
 		{pemCertificateBegin + "\n" + text, "not base64"},
 		{strings.TrimSuffix(other, "-\n") + "\n" + text, "not base64"},
 	} {
-		for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+		for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
 			mustNotForward(t, f, []string{nginxEscape(test.text)}, nil, test.why)
 		}
 	}
-	for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+	for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
 		mustNotForward(t, f, []string{"%"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%2"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%zz"}, nil, "not URL-encoded")
@@ -353,17 +353,17 @@ func TestForwardPEMMalformed(t *testing.T) {
 		// A proxy that puts a tab after line breaks, as $ssl_client_cert has it.
 		mustNotForward(t, f, []string{strings.ReplaceAll(text, "\n", "\n\t")}, nil, "not base64")
 	}
-	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + other)}, nil, "more than 1 certificates")
-	mustNotForward(t, ForwardNginx, []string{nginxEscape(text + text)}, nil, "more than 1 certificates")
+	mustNotForward(t, formatNginx, []string{nginxEscape(text + other)}, nil, "more than 1 certificates")
+	mustNotForward(t, formatNginx, []string{nginxEscape(text + text)}, nil, "more than 1 certificates")
 
 	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
-	mustForward(t, ForwardAWSALB, []string{awsEscape(toPEM(most...))}, nil, most...)
-	mustNotForward(t, ForwardAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "more than 9 certificates")
+	mustForward(t, formatAWSALB, []string{awsEscape(toPEM(most...))}, nil, most...)
+	mustNotForward(t, formatAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "more than 9 certificates")
 }
 
 func TestForwardPEMPlusIsPlus(t *testing.T) {
 	// The certificate of RFC 9440's example has + / and = in its base64.
-	certs, err := ForwardRFC9440.Parse([]string{rfc9440ClientCert}, nil)
+	certs, err := formatRFC9440.Parse([]string{rfc9440ClientCert}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 	if !strings.Contains(text, "+") || !strings.Contains(text, "/") || !strings.Contains(text, "=") {
 		t.Fatal("the certificate does not serve the test")
 	}
-	for _, f := range []ForwardFormat{ForwardNginx, ForwardAWSALB} {
+	for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
 		mustForward(t, f, []string{nginxEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{awsEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{strings.ReplaceAll(nginxEscape(text), "%2B", "%2b")}, nil, certs...)
@@ -380,10 +380,10 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 
 func TestOnlyTheFirstForwardedCertificateIsTheClients_B5(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
-	for _, f := range []ForwardFormat{ForwardRFC9440, ForwardEnvoy, ForwardAWSALB} {
+	for _, f := range []ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB} {
 		values, chainValues := forward(f, own, victim)
 		mustForward(t, f, values, chainValues, own, victim)
 	}
-	values, _ := forward(ForwardNginx, own, victim)
-	mustNotForward(t, ForwardNginx, values, nil, "more than 1 certificates")
+	values, _ := forward(formatNginx, own, victim)
+	mustNotForward(t, formatNginx, values, nil, "more than 1 certificates")
 }

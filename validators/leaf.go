@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// MaxSANs is how many subject alternative names a client certificate may have, of
+// maxSANs is how many subject alternative names a client certificate may have, of
 // all kinds together. Each of them costs a look-up.
-const MaxSANs = 256
+const maxSANs = 256
 
 var (
 	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}
@@ -41,7 +41,7 @@ func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
 // CheckLeaf refuses a certificate that is not suitable for client authentication,
 // whatever kind of credential it is compared with: one whose extended key usages
 // (RFC 5280 §4.2.1.12) lack it, one with an unknown critical extension (§4.2),
-// and one with more than [MaxSANs] names. A certificate without extended key
+// and one with more than 256 names. A certificate without extended key
 // usages is suitable. CheckLeaf also refuses a certificate that has been
 // re-encoded (§4.1) and so has a thumbprint other than the issued one.
 func CheckLeaf(leaf *x509.Certificate) *Refusal {
@@ -54,8 +54,11 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	if unhandled := leaf.UnhandledCriticalExtensions; len(unhandled) > 0 {
 		return refuse(CertificateUnsuitable, "the certificate has an unknown critical extension: %s", oidText(unhandled[0]))
 	}
-	if tooManySANs(leaf) {
-		return refuse(CertificateUnsuitable, "the certificate has more than %d subject alternative names", MaxSANs)
+	// A name takes at least two bytes, so nearly every certificate ends here.
+	if len(extension(leaf, oidSubjectAltName)) > 2*maxSANs {
+		if _, err := generalNames(leaf); err != nil {
+			return refuse(CertificateUnsuitable, "%v", err)
+		}
 	}
 	return nil
 }
@@ -131,29 +134,6 @@ func usageNames(leaf *x509.Certificate) string {
 		names = append(names, oidText(oid))
 	}
 	return truncate(strings.Join(names, ", "), 96)
-}
-
-// tooManySANs counts the names in the extension, because a parsed certificate
-// lacks the kinds that Go does not know.
-func tooManySANs(cert *x509.Certificate) bool {
-	names := extension(cert, oidSubjectAltName)
-	// A name takes at least two bytes, so nearly every certificate ends here.
-	if len(names) <= 2*MaxSANs {
-		return false
-	}
-	var element asn1.RawValue
-	if _, err := asn1.Unmarshal(names, &element); err != nil {
-		return true
-	}
-	names = element.Bytes
-	for count := 0; len(names) > 0; count++ {
-		rest, err := asn1.Unmarshal(names, &element)
-		if err != nil || count == MaxSANs {
-			return true
-		}
-		names = rest
-	}
-	return false
 }
 
 // maxRSABits is the size of the largest RSA key that is used before its owner is

@@ -28,8 +28,8 @@ type PresentedNames struct {
 // no declared name matches: with octets that are not IA5 characters, with NUL,
 // white space or another control character, with '*', or with invalid syntax.
 //
-// It returns an error that wraps [ErrUnmatchableName] for an extension that violates
-// RFC 5280 or has more than [MaxSANs] names; then no name matches.
+// It returns an error for an extension that violates RFC 5280 or has more than 256
+// names; then no name matches.
 func NamesOf(leaf *x509.Certificate) (PresentedNames, error) {
 	general, err := generalNames(leaf)
 	if err != nil {
@@ -75,7 +75,7 @@ func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 }
 
 // generalNames returns the names of the extension, of any kind and unparsed, up to
-// MaxSANs.
+// maxSANs.
 func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	der := extension(leaf, oidSubjectAltName)
 	if der == nil {
@@ -95,8 +95,8 @@ func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 		if name.IsCompound && isCompared(name.Tag) {
 			return nil, unmatchable("a subject alternative name is encoded in parts, which DER forbids")
 		}
-		if len(names) == MaxSANs {
-			return nil, unmatchable(fmt.Sprintf("the certificate has more than %d subject alternative names", MaxSANs))
+		if len(names) == maxSANs {
+			return nil, unmatchable(fmt.Sprintf("the certificate has more than %d subject alternative names", maxSANs))
 		}
 		names = append(names, name)
 	}
@@ -104,7 +104,7 @@ func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 }
 
 func unmatchable(why string) error {
-	return fmt.Errorf("%w: %s", ErrUnmatchableName, why)
+	return fmt.Errorf("%w: %s", errUnmatchableName, why)
 }
 
 func isCompared(tag int) bool {
