@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// outcome is what a token says, or the code of the error.
+// outcome is the scope and audience of a token, or the code of the error.
 type outcome struct {
 	scope string
 	aud   []string
@@ -145,8 +145,8 @@ func TestResources_R35(t *testing.T) {
 	})
 }
 
-// TestAudienceFollowsTheScopes_R32_R33 covers RFC 9068 §2.2.3 and §5: no token
-// whose scopes could mean different things to different APIs.
+// TestAudienceFollowsTheScopes_R32_R33 covers RFC 9068 §2.2.3 and §5: a token
+// never has scopes that could mean different things to different APIs.
 func TestAudienceFollowsTheScopes_R32_R33(t *testing.T) {
 	g := newGrant("orders.read", "orders.write", "billing", "legacy", "misc")
 	scope := outcome{code: CodeInvalidScope}
@@ -184,7 +184,8 @@ func TestSeveralResourcesNameTheRemedy(t *testing.T) {
 	}
 }
 
-// A request of 64 KiB of scopes must not take time that grows with its square.
+// TestManyRepeatedScopes checks that the time for 64 KiB of scopes does not
+// grow with their square.
 func TestManyRepeatedScopes(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	token := mustMint(t, issuer, newGrant("a", "b"), newRequest(strings.Repeat("a b ", 16<<10)))

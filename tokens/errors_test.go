@@ -25,8 +25,9 @@ func TestNewErrorStatus(t *testing.T) {
 	}
 }
 
-// A client whose certificate fails gets 401 without a challenge: there is no
-// HTTP authentication scheme to challenge it with.
+// TestInvalidClientHasNoChallenge_R27 checks that a client whose certificate
+// is refused gets 401 without a challenge, because no HTTP authentication
+// scheme fits.
 func TestInvalidClientHasNoChallenge_R27(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteError(w, NewError(CodeInvalidClient, "client authentication failed"), "")

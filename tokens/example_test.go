@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// A token server without Caddy: its TLS configuration must ask for client
-// certificates, and lookUp says which client a certificate belongs to.
+// A token server without Caddy. Its TLS configuration must ask for client
+// certificates, and lookUp returns the client of a certificate.
 func Example() {
 	const url = "https://auth.example.com"
 	keys, err := keyring.Managed(keyring.Config{

@@ -11,8 +11,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// FuzzParseTokenRequest sends any body as any content type: the answer is a
-// request that says what the body says, or an error that can be written.
+// FuzzParseTokenRequest sends any body with any content type. The result is a
+// request with the content of the body, or an error that can be written.
 func FuzzParseTokenRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body, contentType string) {
 		r := httptest.NewRequest(http.MethodPost, testURL, strings.NewReader(body))
@@ -42,8 +42,8 @@ func FuzzParseTokenRequest(f *testing.F) {
 	})
 }
 
-// FuzzParseTokenQuery sends any body: the answer is a query that says what the
-// body says, or an error that can be written.
+// FuzzParseTokenQuery sends any body. The result is a query with the content
+// of the body, or an error that can be written.
 func FuzzParseTokenQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		query, err := ParseTokenQuery(post(body))
@@ -64,8 +64,8 @@ func FuzzParseTokenQuery(f *testing.F) {
 	})
 }
 
-// FuzzRevokedName reads any name of an object: it is a revocation only if
-// it is exactly the name that would be written for it.
+// FuzzRevokedName parses any object name. It is a revocation only if it is
+// exactly the name that would be written for it.
 func FuzzRevokedName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name string) {
 		record, err := parseRevokedName(name)

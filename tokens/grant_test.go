@@ -54,4 +54,3 @@ func TestPrepareClaims(t *testing.T) {
 		}
 	}
 }
-

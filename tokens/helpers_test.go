@@ -27,17 +27,17 @@ type testKey struct {
 	private crypto.Signer
 }
 
-// publicDoc is the key's JWK as it is published.
+// publicDoc returns the key's JWK as it is published.
 func (k testKey) publicDoc() []byte {
 	jwk := jose.JSONWebKey{Key: k.private.Public(), KeyID: k.ID(), Algorithm: string(k.Algorithm()), Use: "sig"}
 	doc, _ := jwk.MarshalJSON() // of a key made by keyring.NewKey
 	return doc
 }
 
-// rsaKey is shared by all tests: to generate one takes long.
+// rsaKey is shared by all tests, because generating one is slow.
 var rsaKey = sync.OnceValues(func() (crypto.Signer, error) { return keyring.Generate(keyring.RS256) })
 
-// mustKey makes a key: a new one every time, except for RSA.
+// mustKey returns a new key each time, except for RSA.
 func mustKey(t testing.TB, alg keyring.Algorithm) testKey {
 	t.Helper()
 	generate := func() (crypto.Signer, error) { return keyring.Generate(alg) }
@@ -60,7 +60,7 @@ func newTestKey(t testing.TB, private crypto.Signer, alg keyring.Algorithm) test
 	return testKey{key, private}
 }
 
-// exampleKey is the example key of RFC 8410 §10.3.
+// exampleKey returns the example key of RFC 8410 §10.3.
 func exampleKey(t testing.TB) testKey {
 	t.Helper()
 	seed, err := hex.DecodeString("d4ee72dbf913584ad5b6d8f1f769f8ad3afe7c28cbf1d4fbe097a88f44755842")
@@ -70,10 +70,10 @@ func exampleKey(t testing.TB) testKey {
 	return newTestKey(t, ed25519.NewKeyFromSeed(seed), keyring.EdDSA)
 }
 
-// fixedKeys is a source that signs with one key.
+// fixedKeys returns a source that signs with one key.
 func fixedKeys(key testKey) *keyring.Source { return keyring.Fixed(keyring.New(key.Key)) }
 
-// managedKeys is a source of the keys in a storage.
+// managedKeys returns a source of the keys in a storage.
 func managedKeys(t testing.TB, storage certmagic.Storage, clock *testenv.Clock) *keyring.Source {
 	t.Helper()
 	keys, err := keyring.Managed(keyring.Config{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now}, nil)
@@ -85,7 +85,7 @@ func managedKeys(t testing.TB, storage certmagic.Storage, clock *testenv.Clock) 
 
 func newStorage(t testing.TB) *testenv.Storage { return testenv.NewStorage(t.TempDir()) }
 
-// newTestIssuer makes an issuer with a fixed ES256 key and the clock of tests.
+// newTestIssuer returns an issuer with a fixed ES256 key and a test clock.
 func newTestIssuer(t testing.TB, cfg IssuerConfig) *Issuer {
 	t.Helper()
 	if cfg.URL == "" {
@@ -101,7 +101,8 @@ func newTestIssuer(t testing.TB, cfg IssuerConfig) *Issuer {
 	return issuer
 }
 
-// newGrant is a client with the given scopes and a certificate for a day.
+// newGrant returns the grant of a client with the given scopes and a
+// certificate that lasts a day.
 func newGrant(scopes ...string) *Grant {
 	return &Grant{
 		ClientID:   "mtls.client",
@@ -124,7 +125,7 @@ func mustMint(t testing.TB, issuer *Issuer, g *Grant, req TokenRequest) *TokenRe
 	return token
 }
 
-// verify checks a token with the issuer's published keys alone, as a resource
+// verify checks a token with the issuer's published keys only, as a resource
 // server does, and returns its header and claims.
 func verify(t testing.TB, issuer *Issuer, token string) (header, claims map[string]any) {
 	t.Helper()

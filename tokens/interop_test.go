@@ -11,8 +11,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// TestTokensVerifyWithGoOIDC lets a client library find the keys by discovery
-// and check a token, for every algorithm and for an issuer with a path.
+// TestTokensVerifyWithGoOIDC lets a client library discover the keys and check
+// a token, for every algorithm and for an issuer with a path.
 func TestTokensVerifyWithGoOIDC(t *testing.T) {
 	for _, path := range []string{"", "/tenant1"} {
 		for _, alg := range []keyring.Algorithm{keyring.ES256, keyring.ES384, keyring.ES512, keyring.PS256, keyring.EdDSA} {

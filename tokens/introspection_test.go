@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// introspecting is an issuer of two APIs, with a clock and a storage that can
-// be moved and broken.
+// introspecting is an issuer of two APIs with a clock and a storage that tests
+// control.
 type introspecting struct {
 	*Issuer
 	clock      *testenv.Clock
@@ -33,7 +33,7 @@ func newIntrospecting(t *testing.T) *introspecting {
 	return x
 }
 
-// issuer makes an issuer with the same key, clock and storage.
+// issuer returns an issuer with the same key, clock and storage.
 func (x *introspecting) issuer(t *testing.T, cfg IssuerConfig) *Issuer {
 	t.Helper()
 	cfg.Resources, cfg.Now = apis, x.clock.Now
@@ -99,8 +99,8 @@ func TestIntrospection_R13_R38(t *testing.T) {
 	}
 }
 
-// TestInactiveTokens_R37_E1: whatever the reason, a token that is not active, or not
-// for the caller, is the same eighteen octets.
+// TestInactiveTokens_R37_E1 checks that a token that is inactive, or not for
+// the caller, always gets the same eighteen octets.
 func TestInactiveTokens_R37_E1(t *testing.T) {
 	x := newIntrospecting(t)
 	mint := func(issuer *Issuer, id string, resource ...string) string {
@@ -208,8 +208,8 @@ func TestOnlyTheOwnerRevokes_R39(t *testing.T) {
 	}
 }
 
-// TestRevocationWithoutStorage_R39: the caller must know that it did not
-// happen.
+// TestRevocationWithoutStorage_R39 checks that the caller learns when a token
+// was not revoked.
 func TestRevocationWithoutStorage_R39(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken
@@ -236,8 +236,8 @@ func TestWithoutRevocations_R40(t *testing.T) {
 	}
 }
 
-// TestNothingIsAnsweredWithoutKeysOrList: to say that a token is inactive, or revoked, one has
-// to know the keys and the list.
+// TestNothingIsAnsweredWithoutKeysOrList checks that nothing is said about a
+// token before both the keys and the list are known.
 func TestNothingIsAnsweredWithoutKeysOrList(t *testing.T) {
 	x := newIntrospecting(t)
 	token := mustMint(t, x.Issuer, newGrant("orders.read"), newRequest("")).AccessToken

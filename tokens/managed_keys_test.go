@@ -32,7 +32,7 @@ func TestIssuerWithoutKeysIsTemporarilyUnavailable(t *testing.T) {
 	}
 }
 
-// newManagedIssuer makes an issuer whose keys are in a storage.
+// newManagedIssuer returns an issuer whose keys are in a storage.
 func newManagedIssuer(t *testing.T, cfg IssuerConfig, storage certmagic.Storage) *Issuer {
 	t.Helper()
 	clock := testenv.NewClock()
@@ -51,7 +51,8 @@ func TestTokensOfAllNodesVerifyOnEach(t *testing.T) {
 	verify(t, a, mustMint(t, b, newGrant("api1"), newRequest("api1")).AccessToken)
 }
 
-// No token lasts longer than storage knows: a longer lifetime is recorded first.
+// TestLifetimesAreRecordedBeforeTokensHaveThem checks that no token lasts
+// longer than storage records.
 func TestLifetimesAreRecordedBeforeTokensHaveThem(t *testing.T) {
 	issuer := newManagedIssuer(t, IssuerConfig{Lifetime: 3 * time.Hour}, newStorage(t))
 	lifetime := func() int64 { return mustMint(t, issuer, newGrant("api1"), newRequest("api1")).ExpiresIn }

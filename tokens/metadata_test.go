@@ -22,9 +22,8 @@ func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
 	return metadata
 }
 
-// TestMetadata_R42_R43 compares all of the document, so that no endpoint is
-// announced which is not served, and no default of RFC 8414 §2 is left to say
-// what is not so.
+// TestMetadata_R42_R43 compares the whole document: it names no endpoint that
+// is not served, and no default of RFC 8414 §2 applies that is wrong.
 func TestMetadata_R42_R43(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{
 		URL:           testURL + "/tenant1",

@@ -49,7 +49,7 @@ func TestMintGateway(t *testing.T) {
 			if token.IssuedAt.Unix() != testenv.Now.Unix() || token.Expires.Unix() != testenv.Now.Unix()+60 {
 				t.Errorf("issued at %v, ends at %v", token.IssuedAt, token.Expires)
 			}
-			// an access token of the same key has a type of its own
+			// an access token of the same key has another type
 			if header, _ := verify(t, issuer, mustMint(t, issuer, g, newRequest("")).AccessToken); header["typ"] != "at+jwt" {
 				t.Errorf("an access token has typ %v", header["typ"])
 			}
@@ -88,8 +88,8 @@ func TestMintGatewayBounds(t *testing.T) {
 	}
 }
 
-// TestMintGatewayWithoutKeys: without a key there is no token, and nothing else
-// in its place.
+// TestMintGatewayWithoutKeys checks that without a key there is no token, and
+// no substitute.
 func TestMintGatewayWithoutKeys(t *testing.T) {
 	storage := newStorage(t)
 	storage.OnList = func(context.Context, string) error { return errors.New("down") }

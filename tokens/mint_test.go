@@ -195,8 +195,9 @@ func TestMintChecksTheGrantType(t *testing.T) {
 	}
 }
 
-// TestRequestsDoNotChooseClaims_A10 sends every claim name as a parameter: only
-// scope and resource reach the token, and those only as far as granted.
+// TestRequestsDoNotChooseClaims_A10 sends every claim name as a parameter.
+// Only scope and resource reach the token, and only as far as they are
+// granted.
 func TestRequestsDoNotChooseClaims_A10(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{})
 	var body strings.Builder

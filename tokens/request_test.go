@@ -59,9 +59,9 @@ func TestParseTokenRequest(t *testing.T) {
 	}
 }
 
-// TestMalformedRequests_R28 covers RFC 6749 §5.2 invalid_request: two
-// authentication methods, a repeated parameter, a missing one, and a form that
-// is none.
+// TestMalformedRequests_R28 covers invalid_request (RFC 6749 §5.2): two
+// authentication methods, a repeated parameter, a missing one, and a malformed
+// form.
 func TestMalformedRequests_R28(t *testing.T) {
 	query := func(q string) func(*http.Request) {
 		return func(r *http.Request) { r.URL.RawQuery = q }
@@ -114,8 +114,8 @@ func TestMalformedRequests_R28(t *testing.T) {
 	}
 }
 
-// TestTokenQueries_R36_R39: a request about a token is held to what a token
-// request is held to.
+// TestTokenQueries_R36_R39 checks that the rules for token requests also hold
+// for requests about a token.
 func TestTokenQueries_R36_R39(t *testing.T) {
 	const minimal = "client_id=mtls.client&token=abc"
 	for name, body := range map[string]string{

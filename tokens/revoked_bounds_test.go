@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// TestRevocationsOfOneClientAreBounded: beyond the bound, one object revokes
-// all that the client was issued until then.
+// TestRevocationsOfOneClientAreBounded checks that beyond the bound one object
+// revokes every token that the client was issued until then.
 func TestRevocationsOfOneClientAreBounded(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevoked(t, storage, clock, nil)
@@ -73,7 +73,8 @@ func TestRevocationsOfAllClientsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSupersededCutoffsAreRemoved: two nodes may each store one.
+// TestSupersededCutoffsAreRemoved covers several nodes that each store a
+// cutoff.
 func TestSupersededCutoffsAreRemoved(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	client := clientDigest(testURL, "a")

@@ -36,8 +36,8 @@ func TestNamesOfRevocations(t *testing.T) {
 	}
 }
 
-// TestDamagedRevocations: the name of an object is the revocation, so that
-// nothing inside it can undo it.
+// TestDamagedRevocations checks that the name of an object is the revocation,
+// so that nothing in its content can undo it.
 func TestDamagedRevocations(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
@@ -63,8 +63,9 @@ func TestDamagedRevocations(t *testing.T) {
 	}
 }
 
-// TestUnknownObjectsAreReportedOnce: what is no revocation is reported once and left alone;
-// the others count, but the list does not count as read.
+// TestUnknownObjectsAreReportedOnce checks that objects that are not
+// revocations are reported once and left alone. The others count, but the list
+// does not count as read.
 func TestUnknownObjectsAreReportedOnce(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
@@ -105,8 +106,8 @@ func TestUnknownObjectsAreReportedOnce(t *testing.T) {
 	}
 }
 
-// TestListingThatIsInterrupted: certmagic's file storage says that there is
-// nothing when a file vanishes while it lists a folder.
+// TestListingThatIsInterrupted covers certmagic's file storage, which reports
+// that nothing is there when a file vanishes while it lists a folder.
 func TestListingThatIsInterrupted(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
@@ -143,8 +144,8 @@ func TestLoadIsStoppedByItsContext(t *testing.T) {
 	}
 }
 
-// TestObjectsThatCannotBeRemoved: that is no reason to forget the list, and is
-// reported once.
+// TestObjectsThatCannotBeRemoved checks that a failed removal is reported once
+// and does not affect the list.
 func TestObjectsThatCannotBeRemoved(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	mustRevoke(t, startRevoked(t, storage, clock, nil), anHour("a", "1"))

@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// newTestRevoked makes a list that has been read from storage, with the
-// clock of tests.
+// newTestRevoked returns a list that has been read from storage, with a test
+// clock.
 func newTestRevoked(t testing.TB, storage certmagic.Storage) *RevokedTokens {
 	t.Helper()
 	return startRevoked(t, storage, testenv.NewClock(), nil)
@@ -35,7 +35,7 @@ func startRevoked(t testing.TB, storage certmagic.Storage, clock *testenv.Clock,
 	return r
 }
 
-// anHour is the revocation of a token that lives from testenv.Now for an hour.
+// anHour returns a token that lives for an hour from testenv.Now.
 func anHour(clientID, tokenID string) RevokedToken {
 	return RevokedToken{ClientID: clientID, TokenID: tokenID, IssuedAt: testenv.Now, Expires: testenv.Now.Add(time.Hour)}
 }
@@ -47,7 +47,7 @@ func mustRevoke(t testing.TB, r *RevokedTokens, rev RevokedToken) {
 	}
 }
 
-// objects returns the names of what storage has of the list.
+// objects returns the names of the stored objects of the list.
 func objects(t testing.TB, storage certmagic.Storage) []string {
 	t.Helper()
 	names, err := storage.List(t.Context(), "mtls/default/revocations", true)
@@ -85,8 +85,8 @@ func TestNilListRevokesNothing(t *testing.T) {
 	}
 }
 
-// TestRevocationsFailClosed: as long as it is not known what was revoked,
-// everything may have been.
+// TestRevocationsFailClosed checks that every token counts as revoked until
+// the list has been read.
 func TestRevocationsFailClosed(t *testing.T) {
 	storage := newStorage(t)
 	mustRevoke(t, newTestRevoked(t, storage), anHour("a", "1"))
@@ -135,8 +135,8 @@ func TestRevocationsAreSharedAndSurvive(t *testing.T) {
 	}
 }
 
-// TestRevocationsOutliveTheirStorage: a node that cannot reach storage, or
-// whose storage was emptied, keeps what it has, across a reload too.
+// TestRevocationsOutliveTheirStorage checks that a node keeps its list, also
+// across a reload, when it cannot reach storage or storage was emptied.
 func TestRevocationsOutliveTheirStorage(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
 	r := startRevoked(t, storage, clock, nil)
@@ -236,8 +236,8 @@ func TestRevocationsWithoutStorage(t *testing.T) {
 	}
 }
 
-// TestRevokeDoesNotHang: a storage that never answers holds up as many writers
-// as there may be, and no caller for longer than it wants to wait.
+// TestRevokeDoesNotHang checks that a storage that never answers blocks only a
+// bounded number of writers, and no caller for longer than its context.
 func TestRevokeDoesNotHang(t *testing.T) {
 	storage := newStorage(t)
 	release, entered := make(chan struct{}), make(chan struct{}, maxRevoking+1)

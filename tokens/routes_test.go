@@ -69,8 +69,8 @@ func TestWellKnownPathsOfAnIssuerWithAPath_R41(t *testing.T) {
 	}
 }
 
-// TestEndpointsOfAnIssuerThatRevokes_R39: without a list of revocations there is
-// no revocation endpoint.
+// TestEndpointsOfAnIssuerThatRevokes_R39 checks that there is a revocation
+// endpoint only with a list of revoked tokens.
 func TestEndpointsOfAnIssuerThatRevokes_R39(t *testing.T) {
 	revocations := newTestRevoked(t, newStorage(t))
 	checkRoutes(t, IssuerConfig{URL: testURL + "/t", RevokedTokens: revocations, MTLSAlias: "https://mtls.example.com/m"}, []route{

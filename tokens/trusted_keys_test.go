@@ -129,7 +129,7 @@ func TestTrustedKeysMetadata_R41(t *testing.T) {
 	}
 }
 
-// TestTrustedJWKS: which keys of a JWKS count.
+// TestTrustedJWKS checks which keys of a JWKS count.
 func TestTrustedJWKS(t *testing.T) {
 	ec, ed, big := mustKey(t, keyring.ES256), exampleKey(t), mustKey(t, keyring.RS256)
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -210,8 +210,9 @@ func TestTrustedJWKS(t *testing.T) {
 	}
 }
 
-// TestTrustedKeysRollover: the key of a token that is not known is looked for soon,
-// however many ask, and the old keys stay when the server has none to give.
+// TestTrustedKeysRollover checks that an unknown key is looked up soon,
+// however many tokens name it, and that the old keys stay when the server has
+// none.
 func TestTrustedKeysRollover(t *testing.T) {
 	v := newVerifierTest(t)
 	first, second := mustKey(t, keyring.ES256), mustKey(t, keyring.ES256)
@@ -279,7 +280,8 @@ func TestTrustedKeysRollover(t *testing.T) {
 	v.want(t, token(second), TokenKeyUnknown) // all were withdrawn
 }
 
-// TestTokensWithoutKeyID are good where there is no doubt which key it is.
+// TestTokensWithoutKeyID checks that such tokens are accepted when only one
+// key is possible.
 func TestTokensWithoutKeyID(t *testing.T) {
 	v := newVerifierTest(t)
 	v.key = mustKey(t, keyring.ES256)
@@ -299,7 +301,7 @@ func TestTokensWithoutKeyID(t *testing.T) {
 	v.want(t, token, TokenKeyUnknown)
 }
 
-// FuzzTrustedKeys reads any JWKS: what comes out can verify, and nothing else.
+// FuzzTrustedKeys parses any JWKS. Only keys that can verify tokens come out.
 func FuzzTrustedKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		keys, err := parseTrustedJWKS(content)

@@ -21,10 +21,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// members is a JSON object. A value of nil takes a member away.
+// members is a JSON object. A nil value removes a member.
 type members map[string]any
 
-// testKeys are keys by their kid.
+// testKeys finds keys by their kid.
 type testKeys map[string]keyring.PublicKey
 
 func (k testKeys) PublicKey(kid string, _ keyring.Algorithm) (keyring.PublicKey, bool) {
@@ -62,7 +62,7 @@ func (v *verifierTest) verifier(t testing.TB) *Verifier {
 	return verifier
 }
 
-// claims are those of a good token, with changes.
+// claims returns the claims of a good token, with changes.
 func (v *verifierTest) claims(changes members) members {
 	now := testenv.Now.Unix()
 	claims := members{
@@ -99,7 +99,7 @@ func encodePart(t testing.TB, part any) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(raw))
 }
 
-// sign makes a token of a header and claims, each members or text.
+// sign returns a token with a header and claims, each members or text.
 func (v *verifierTest) sign(t testing.TB, header, claims any) string {
 	t.Helper()
 	input := encodePart(t, header) + "." + encodePart(t, claims)
@@ -110,7 +110,7 @@ func (v *verifierTest) sign(t testing.TB, header, claims any) string {
 	return input + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// reasonOf is "" for a token that is good.
+// reasonOf returns the reason of a refusal, "" for a good token.
 func reasonOf(t testing.TB, err error) TokenReason {
 	t.Helper()
 	if err == nil {
@@ -271,7 +271,7 @@ func TestTextThatIsNotAToken(t *testing.T) {
 	}
 }
 
-// TestAlgorithmConfusion_R34 signs with what everybody knows: the public key.
+// TestAlgorithmConfusion_R34 signs with the public key, which everybody knows.
 func TestAlgorithmConfusion_R34(t *testing.T) {
 	v := newVerifierTest(t)
 	rs := mustKey(t, keyring.RS256)
@@ -290,10 +290,11 @@ func TestAlgorithmConfusion_R34(t *testing.T) {
 		}
 		v.want(t, signed, TokenAlgorithm)
 	}
-	// a key is used with its own algorithm only, though it could with another
+	// a key is used only with its own algorithm, even if it could be used with
+	// another
 	v.key = mustKey(t, keyring.PS256)
 	v.want(t, v.sign(t, v.header(members{"kid": "kid"}), v.claims(nil)), TokenAlgorithm)
-	// and a key that says it is for an algorithm of another kind is for none
+	// and a key with an algorithm of another type is refused
 	p384 := mustKey(t, keyring.ES384)
 	for alg, key := range map[keyring.Algorithm]crypto.PublicKey{
 		keyring.ES256: p384.private.Public(), keyring.RS256: p384.private.Public(), keyring.EdDSA: rs.private.Public(), keyring.PS256: "x",
@@ -303,7 +304,7 @@ func TestAlgorithmConfusion_R34(t *testing.T) {
 	}
 }
 
-// TestRecheck: a token that has been verified ends with its time and its key.
+// TestRecheck checks that a verified token ends with its time and its key.
 func TestRecheck(t *testing.T) {
 	v := newVerifierTest(t)
 	keys := v.config.Keys.(testKeys)
@@ -364,7 +365,8 @@ func TestIssuerOf(t *testing.T) {
 	}
 }
 
-// TestTokensBeforeKeysAreRead: before the keys are there, nothing is said of the token.
+// TestTokensBeforeKeysAreRead checks that tokens are not judged before the
+// keys have been read.
 func TestTokensBeforeKeysAreRead(t *testing.T) {
 	v := newVerifierTest(t)
 	storage := newStorage(t)
@@ -392,8 +394,8 @@ func TestDetailsAreBoundedAndEscaped_E3(t *testing.T) {
 	}
 }
 
-// FuzzVerify takes any header and claims, signed, and any token: what is
-// accepted says what every rule asks for, and the error is of the closed list.
+// FuzzVerify verifies any signed header and claims, and any text. An accepted
+// token satisfies every rule, and every error has a reason of the closed list.
 func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header, claims, token string) {
 		v := newVerifierTest(t)

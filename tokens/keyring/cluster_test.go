@@ -11,23 +11,22 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// node is one server of a cluster, with a clock and a view of storage of its
-// own.
+// node is one server of a cluster, with its own clock and access to storage.
 type node struct {
 	*Source
 	storage *testenv.Storage
 	skew    time.Duration
 	log     *events
-	down    bool // storage does not answer this node
-	behind  bool // nor has it since
+	down    bool // storage fails for this node
+	behind  bool // its last reading failed
 }
 
-// sane reports whether the clock of a node is right within the tolerance: only
-// then does what it signs or sees count.
+// sane reports whether the node's clock is right within the tolerance. Only
+// then does what it signs or accepts count.
 func (n *node) sane() bool { return n.skew.Abs() <= clockTolerance }
 
-// cluster is nodes on one storage. All it does happens in the order the test
-// says.
+// cluster is several nodes on one storage. The test determines the order of
+// everything they do.
 type cluster struct {
 	t      *testing.T
 	clock  *testenv.Clock
@@ -36,12 +35,12 @@ type cluster struct {
 	tokens map[signed]time.Time // the last `exp`
 	kids   map[string]bool
 
-	// isolated says that nodes miss a whole announcement: then others must
-	// know what they sign, but they cannot know what others do
+	// isolated is set when nodes miss a whole announcement. Others must then
+	// know what they sign, but they cannot know what others do.
 	isolated bool
 }
 
-// signed stands for all tokens that a node has signed with a key.
+// signed identifies all tokens that a node has signed with a key.
 type signed struct {
 	kid string
 	by  int
@@ -64,7 +63,7 @@ func newCluster(t *testing.T, skews ...time.Duration) *cluster {
 	return c
 }
 
-// start starts a node anew, or reloads it if running is its source.
+// start starts a node again, or reloads it if running is its source.
 func (c *cluster) start(n *node, running *Source) {
 	store, log := newTestStore(c.t, n.storage)
 	store.RotateEvery, store.AnnounceFor = MinRotateEvery, 10*time.Minute
@@ -92,8 +91,8 @@ func (c *cluster) mint(by int) {
 	c.kids[ring.Signing().ID()] = true
 }
 
-// check has every node look up the key of every token that is not over by its
-// clock.
+// check looks up the key of every token on every node by whose clock it has
+// not expired.
 func (c *cluster) check() {
 	c.t.Helper()
 	for i, n := range c.nodes {
@@ -113,8 +112,8 @@ func (c *cluster) check() {
 	}
 }
 
-// run lets the cluster live. Each node reads storage every minute, one after
-// the other, and each signs and is checked in between.
+// run lets time pass. Each node reads storage every minute, one after the
+// other; in between each signs a token and is checked.
 func (c *cluster) run(d time.Duration, each func(time.Duration)) {
 	c.t.Helper()
 	const step = 20 * time.Second
@@ -133,7 +132,8 @@ func (c *cluster) run(d time.Duration, each func(time.Duration)) {
 	}
 }
 
-// TestNoTokenOfALiveKeyIsRefused lets clusters rotate several times.
+// TestNoTokenOfALiveKeyIsRefused rotates keys several times in clusters with
+// various faults.
 func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 	const hours = 130 * time.Minute
 	for _, tc := range []struct {
@@ -172,7 +172,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 			}
 		}},
 		{"storage that is down for one while a key is announced", []time.Duration{0, 0, 0}, func(c *cluster, past time.Duration) {
-			// it misses the announcement, and some minutes more
+			// it misses the announcement and some minutes more
 			c.isolated = true
 			c.nodes[2].down = past > 49*time.Minute && past < 69*time.Minute
 		}},
@@ -202,7 +202,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 			if len(c.kids) < 3 || len(c.kids) > 24 {
 				t.Errorf("%d keys have signed in %v", len(c.kids), hours)
 			}
-			// in the end all agree
+			// in the end all nodes agree
 			for _, n := range c.nodes {
 				n.skew, n.down = 0, false
 			}
@@ -219,7 +219,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 	}
 }
 
-// TestKeysAreDeletedInTheEnd keeps storage and JWKS small for months.
+// TestKeysAreDeletedInTheEnd checks that storage and JWKS stay small.
 func TestKeysAreDeletedInTheEnd(t *testing.T) {
 	c := newCluster(t, 0, time.Minute)
 	for hour := range 24 * 7 {
@@ -243,7 +243,7 @@ func TestKeysAreDeletedInTheEnd(t *testing.T) {
 	}
 }
 
-// TestStorageCallsWhileNothingIsDue: reading is all that a node does then.
+// TestStorageCallsWhileNothingIsDue checks that a node then only reads.
 func TestStorageCallsWhileNothingIsDue(t *testing.T) {
 	c := newCluster(t, 0)
 	n := c.nodes[0]

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// FuzzParsePrivateKeyPEM parses any file for any algorithm: what comes out
-// signs, and parses again to the same key.
+// FuzzParsePrivateKeyPEM parses any file for any algorithm. The result signs,
+// and parses again to the same key.
 func FuzzParsePrivateKeyPEM(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, alg string) {
 		key, err := ParsePrivateKeyPEM(data, Algorithm(alg))
@@ -39,8 +39,8 @@ func FuzzParsePrivateKeyPEM(f *testing.F) {
 	})
 }
 
-// FuzzStoredKey loads any object: it is used only if it is whole and ours, and
-// what is not used is reported without its key.
+// FuzzStoredKey decodes any object. It is used only if it is complete and this
+// issuer's; otherwise the report does not contain the key.
 func FuzzStoredKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const part = "1hK1bbY8fdp" // of examplePEM
@@ -51,7 +51,7 @@ func FuzzStoredKey(f *testing.F) {
 			if key.Key != nil || event == "" {
 				t.Fatalf("got key %v, event %q", key, event)
 			}
-			// Any other member may hold the same text, and be repeated.
+			// Any other member may hold the same text and be quoted.
 			onlyInKey := strings.Count(string(data), part) == strings.Count(object.PrivateKey, part)
 			if onlyInKey && strings.Contains(err.Error(), part) {
 				t.Fatalf("the error holds the key: %v", err)

@@ -13,10 +13,10 @@ const testURL = "https://auth.example.com"
 
 func newStorage(t testing.TB) *testenv.Storage { return testenv.NewStorage(t.TempDir()) }
 
-// rsaKey is shared by all tests: to generate one takes long.
+// rsaKey is shared by all tests, because generating one is slow.
 var rsaKey = sync.OnceValues(func() (crypto.Signer, error) { return Generate(RS256) })
 
-// mustKey makes a key: a new one every time, except for RSA.
+// mustKey returns a new key each time, except for RSA.
 func mustKey(t testing.TB, alg Algorithm, created time.Time) *Key {
 	t.Helper()
 	generate := func() (crypto.Signer, error) { return Generate(alg) }

@@ -25,7 +25,7 @@ func TestKeepReadsAtEachInterval(t *testing.T) {
 		done := make(chan struct{})
 		go func() { source.Keep(ctx); close(done) }()
 		synctest.Wait()
-		// at once, and again under the lock
+		// at once, and again while holding the lock
 		for want := 2; want < 6; want++ {
 			if got := storage.Count("list"); got != want {
 				t.Errorf("storage was read %d times, want %d", got, want)
@@ -39,8 +39,9 @@ func TestKeepReadsAtEachInterval(t *testing.T) {
 	Fixed(New(exampleKey(t))).Keep(t.Context()) // returns
 }
 
-// A storage that hangs, deaf to its context, is asked once, reported once, and
-// stops nobody from signing, even with a key whose time comes meanwhile.
+// TestStorageThatHangs covers a storage that ignores its context: it is called
+// once and reported once, and signing goes on, even with a key whose time
+// comes meanwhile.
 func TestStorageThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, a, _ := newPair(t)
@@ -120,7 +121,8 @@ func TestStorageFailuresAreReportedOnChange(t *testing.T) {
 	}
 }
 
-// Whatever happens to the object of a key that is in use, the key stays.
+// TestKeyInUseOutlivesItsObject checks that a key in use stays, whatever
+// happens to its object.
 func TestKeyInUseOutlivesItsObject(t *testing.T) {
 	for name, tc := range map[string]struct {
 		harm     func(t *testing.T, s *testenv.Storage, name string)
@@ -174,8 +176,9 @@ func TestKeyInUseOutlivesItsObject(t *testing.T) {
 	}
 }
 
-// Another node that writes makes a listing of files fail, as if there were no
-// folder. That must not look like a storage without keys.
+// TestListingThatFailsForAMoment covers file storage, where a write of another
+// node makes a listing fail as if there were no folder. It must not look like
+// a storage without keys.
 func TestListingThatFailsForAMoment(t *testing.T) {
 	_, a, _ := newPair(t)
 	failures := 0
@@ -196,7 +199,8 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 	}
 }
 
-// A node that died with the lock stops the others only until the lock is stale.
+// TestStaleLockIsTakenOver checks that the lock of a dead node stops the
+// others only until it is stale.
 func TestStaleLockIsTakenOver(t *testing.T) {
 	folder := t.TempDir()
 	store, _ := newTestStore(t, &certmagic.FileStorage{Path: folder})
@@ -266,8 +270,8 @@ func awaitRead(t *testing.T, n *node, kid string) {
 	}
 }
 
-// A longer lifetime is recorded with the key, and a shorter one does not make a
-// key leave earlier.
+// TestLongestLifetimeIsRecorded checks that a longer lifetime is recorded with
+// the key, and that a shorter one does not make a key leave earlier.
 func TestLongestLifetimeIsRecorded(t *testing.T) {
 	_, a, b := newPair(t)
 	threeHours := int64(3 * 3600)
@@ -291,7 +295,7 @@ func TestLongestLifetimeIsRecorded(t *testing.T) {
 		t.Error("the key was not replaced")
 	}
 
-	// the configuration of a says 3 h, that of b less: each key says the most
+	// node a is configured for 3 h, b for less: each key records the longest
 	if err := a.refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +307,8 @@ func TestLongestLifetimeIsRecorded(t *testing.T) {
 	}
 }
 
-// A key of the new algorithm is announced like any other.
+// TestChangedAlgorithmIsAnnounced checks that a key of a new algorithm is
+// announced like any other.
 func TestChangedAlgorithmIsAnnounced(t *testing.T) {
 	c, a, _ := newPair(t)
 	a.store.Algorithm = EdDSA
@@ -337,7 +342,7 @@ func TestReloadTakesOverTheKeys(t *testing.T) {
 	if states(after.Current()) != states(before) || after.Current().JWKS().ETag != before.JWKS().ETag || !after.LastRead().Equal(a.LastRead()) {
 		t.Errorf("states are %q, were %q", states(after.Current()), states(before))
 	}
-	// not those of another issuer, nor those of a file
+	// keys of another issuer and of a file are not taken over
 	other, _ := newTestStore(t, a.storage)
 	other.Issuer = "https://other.example.com"
 	fixed := Fixed(New(exampleKey(t)))

@@ -59,7 +59,8 @@ func TestGenerateFitsItsAlgorithm(t *testing.T) {
 	}
 }
 
-// The key and its thumbprint are those of RFC 8037 appendix A.1 and A.3.
+// TestKeyIDIsTheRFC7638Thumbprint uses the key and thumbprint of RFC 8037
+// appendix A.1 and A.3.
 func TestKeyIDIsTheRFC7638Thumbprint(t *testing.T) {
 	seed, err := base64.RawURLEncoding.DecodeString("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// newPair is two nodes that have the same first key.
+// newPair returns two nodes that have the same first key.
 func newPair(t *testing.T) (c *cluster, a, b *node) {
 	t.Helper()
 	c = newCluster(t, 0, 0)
@@ -53,7 +53,7 @@ func TestRotateAnnouncesTheNextKey(t *testing.T) {
 		t.Error("that a key is announced counts as a failure of storage")
 	}
 
-	// its time comes without storage
+	// its time also comes while storage is down
 	a.down, b.down = true, true
 	c.clock.Advance(10*time.Minute + time.Second)
 	for _, n := range c.nodes {
@@ -112,8 +112,8 @@ func TestReplaceRetiresAllKeys(t *testing.T) {
 		t.Errorf("reported %v", a.log.all)
 	}
 
-	// a node behind, which still had the key, does not bring it back; in the
-	// end nothing of it is left
+	// a node that still had the key does not bring it back; in the end nothing
+	// of it is left
 	c.clock.Advance(26 * time.Hour)
 	if err := b.refresh(); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,8 @@ func TestReplaceRetiresAllKeys(t *testing.T) {
 	}
 }
 
-// A retirement counts by being there, whatever is in it.
+// TestDamagedRetirementRetires checks that a retirement counts whatever its
+// content is.
 func TestDamagedRetirementRetires(t *testing.T) {
 	_, a, b := newPair(t)
 	first := a.Current().Signing().ID()
@@ -156,8 +157,8 @@ func TestDamagedRetirementRetires(t *testing.T) {
 	}
 }
 
-// An emergency that fails half way says so, leaves a key that signs, and can
-// be done again.
+// TestReplaceThatFailsCanBeRepeated checks that a replacement that fails half
+// way returns an error, leaves a key that signs, and can be repeated.
 func TestReplaceThatFailsCanBeRepeated(t *testing.T) {
 	down := errors.New("down")
 	for name, tc := range map[string]struct {
@@ -224,9 +225,9 @@ func TestRotateBeforeThereIsAKey(t *testing.T) {
 	}
 }
 
-// TestRetiredKeysStayRetired: storage that is set back to before a key was
-// retired brings it back on no node that knows better, nor after a reload, and
-// learns of it again.
+// TestRetiredKeysStayRetired restores a storage from before a key was retired.
+// A node that knows of the retirement does not use the key, also after a
+// reload, and records the retirement again.
 func TestRetiredKeysStayRetired(t *testing.T) {
 	c, a, b := newPair(t)
 	first := a.Current().Signing().ID()
@@ -249,8 +250,8 @@ func TestRetiredKeysStayRetired(t *testing.T) {
 			}
 		}
 	}
-	// reads, and only reads, as a reload does
-	for name, n := range map[string]*node{"who retired them": a, "who was told": b} {
+	// a reload only reads storage
+	for name, n := range map[string]*node{"the node that retired them": a, "the other node": b} {
 		rollBack()
 		c.start(n, n.Source)
 		if _, err := n.Load(t.Context()); err != nil {

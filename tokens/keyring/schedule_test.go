@@ -10,7 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// scheduled makes a schedule of keys that sign from these times on, as offsets
+// scheduled returns a schedule of keys that begin to sign at these offsets
 // from testenv.Now, with tokens of an hour. They are named k0, k1 and so on.
 func scheduled(t *testing.T, from ...time.Duration) schedule {
 	t.Helper()
@@ -23,7 +23,7 @@ func scheduled(t *testing.T, from ...time.Duration) schedule {
 	return newSchedule(keys, nil)
 }
 
-// states renders what a keyring publishes, such as "k1 active, k0 past".
+// states describes what a keyring publishes, such as "k1 active, k0 past".
 func states(ring *Keyring) string {
 	if ring == nil {
 		return ""
@@ -72,7 +72,7 @@ func TestStatesFollowFromTheClock(t *testing.T) {
 			if ring == nil {
 				return
 			}
-			// the ring knows when it is out of date
+			// the keyring knows when it is out of date
 			if !ring.until.IsZero() {
 				if got := states(l.ring(ring.until.Add(-1), nil)); got != tc.want {
 					t.Errorf("before it ends it is %q", got)
@@ -164,12 +164,12 @@ func TestDueTasks(t *testing.T) {
 	}
 }
 
-// unreadable makes a reading one that could not read a key.
+// unreadable changes a reading as if a key could not be read.
 func unreadable(r *reading, kid string) {
 	r.keys = slices.DeleteFunc(r.keys, func(key scheduledKey) bool { return key.id == kid })
 }
 
-// missing makes a reading one that did not find a key.
+// missing changes a reading as if a key had not been found.
 func missing(r *reading, kid string) {
 	unreadable(r, kid)
 	delete(r.objects, kid)

@@ -114,7 +114,7 @@ func TestCallerStopsWaitingWithItsContext(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 
-	// The attempt belongs to all callers and goes on without the first.
+	// the attempt belongs to all callers and continues without the first
 	close(release)
 	if _, err := source.Ensure(t.Context()); err != nil || storage.Count("store") != 1 {
 		t.Errorf("error is %v, calls %v", err, storage.Calls())

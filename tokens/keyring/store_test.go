@@ -15,7 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
 
-// events collects what a Store reports.
+// events collects what a store reports.
 type events struct {
 	mu  sync.Mutex
 	all []string
@@ -39,7 +39,7 @@ func newTestStore(t testing.TB, storage certmagic.Storage) (*store, *events) {
 	return s, log
 }
 
-// mustManaged makes a source of the keys in a store.
+// mustManaged returns a source of the keys in a store.
 func mustManaged(t testing.TB, s *store, running *Source) *Source {
 	t.Helper()
 	source, err := Managed(s.Config, running)

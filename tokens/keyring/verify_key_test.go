@@ -52,7 +52,7 @@ func set(jwks ...[]byte) []byte {
 	return data
 }
 
-// certificatePEM makes a self-signed certificate of a key.
+// certificatePEM returns a self-signed certificate of a key.
 func certificatePEM(t testing.TB, key *Key) []byte {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Unix(0, 0)}
@@ -220,15 +220,15 @@ func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 	if err != nil || states(ring) != ring.Signing().id+" active, "+old.id+" verify" {
 		t.Errorf("states are %q, %v", states(ring), err)
 	}
-	// a retirement of the managed keys does not concern it
+	// retiring the managed keys does not affect it
 	kid, err := source.Rotate(t.Context(), true)
 	if err != nil || states(source.Current()) != kid+" active, "+old.id+" verify" {
 		t.Errorf("states are %q, %v", states(source.Current()), err)
 	}
 }
 
-// FuzzParseVerifyKeys parses any file: what comes out has a kid, verifies with
-// its one algorithm, and is published without anything private.
+// FuzzParseVerifyKeys parses any file. Each resulting key has a kid, verifies
+// with its one algorithm, and is published without private members.
 func FuzzParseVerifyKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		keys, err := ParseVerifyKeys(data)
