@@ -31,10 +31,10 @@ mtls {
 }
 `
 
-// TestB10_AllowResolvesNoAmbiguity: who may pass does not say who somebody is.
+// TestAllowResolvesNoAmbiguity_B10: who may pass does not say who somebody is.
 // A certificate of two clients stays refused where only one of them, or only one
 // with the scope, may pass.
-func TestB10_AllowResolvesNoAmbiguity(t *testing.T) {
+func TestAllowResolvesNoAmbiguity_B10(t *testing.T) {
 	r := rig.New(t)
 	twin, billing := r.Issue("twin"), r.Issue("billing")
 	narrowing := map[string]string{"api.test": "allow one", "public.test": "allow two billing.partner", "other.test": "require_scope read", "alias.test": "optional\n\t\tallow one"}

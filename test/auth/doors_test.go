@@ -37,7 +37,7 @@ https://public.test:@HTTPS@ {
 }
 `
 
-func TestD1_SNIOfOneHostAndNameOfAnother(t *testing.T) {
+func TestSNIOfOneHostAndNameOfAnother_D1(t *testing.T) {
 	hosts := []string{"api.test", "API.TEST", "api.test.", "api.test:443", "aPi.TeSt:1"}
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
@@ -89,7 +89,7 @@ func TestD1_SNIOfOneHostAndNameOfAnother(t *testing.T) {
 	}
 }
 
-func TestD2_TLSPolicyLost(t *testing.T) {
+func TestTLSPolicyLost_D2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -135,7 +135,7 @@ https://localhost:@HTTPS@ {
 	})
 }
 
-func TestD3_PathsOfAnOpenListAreExact(t *testing.T) {
+func TestPathsOfAnOpenListAreExact_D3(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -173,7 +173,7 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-func TestD4_OtherDoors(t *testing.T) {
+func TestOtherDoors_D4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -274,7 +274,7 @@ http://unix.test {
 	}
 }
 
-func TestD7_OrderOfDirectives(t *testing.T) {
+func TestOrderOfDirectives_D7(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -323,9 +323,9 @@ https://public.test:@HTTPS@ {
 	}
 }
 
-// TestD2_InternationalName: a site whose name is not ASCII asks for certificates
+// TestInternationalName_D2: a site whose name is not ASCII asks for certificates
 // under the name that TLS has for it.
-func TestD2_InternationalName(t *testing.T) {
+func TestInternationalName_D2(t *testing.T) {
 	for _, site := range []string{"bücher.test", "xn--bcher-kva.test"} {
 		r := rig.New(t)
 		billing := r.Issue("billing")

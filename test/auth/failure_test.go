@@ -10,7 +10,7 @@ import (
 )
 
 // A realm that knows nobody admits nobody, in every mode.
-func TestE2_NoClients(t *testing.T) {
+func TestNoClients_E2(t *testing.T) {
 	for name, realm := range map[string]string{
 		"nothing":    "mtls {\nissuer https://auth.test\n}\n",
 		"trust pool": "mtls {\ntrust_pool file @DIR@/clients-ca.pem\nissuer https://auth.test\n}\n",
@@ -51,7 +51,7 @@ func modesSiteOf(directive, host string) string {
 
 // An allow list or a scope that fits no client admits nobody, rather than
 // everybody.
-func TestE2_NothingFits(t *testing.T) {
+func TestNothingFits_E2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -68,7 +68,7 @@ func TestE2_NothingFits(t *testing.T) {
 
 // When the API behind is away, the answer is Caddy's and says nothing of who
 // asked.
-func TestE2_NoAPI(t *testing.T) {
+func TestNoAPI_E2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

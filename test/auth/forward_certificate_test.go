@@ -148,9 +148,9 @@ func TestForwardCertificateBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestE4_VaryOnWhatCachesCannotSee: a response that depends on what is set here
+// TestVaryOnWhatCachesCannotSee_E4: a response that depends on what is set here
 // is not for caches outside (RFC 9440 §2.4).
-func TestE4_VaryOnWhatCachesCannotSee(t *testing.T) {
+func TestVaryOnWhatCachesCannotSee_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -209,9 +209,9 @@ func TestE4_VaryOnWhatCachesCannotSee(t *testing.T) {
 	}
 }
 
-// TestE4_ErrorRoutesAreNotTold: what an error route sends is seen by no writer
+// TestErrorRoutesAreNotTold_E4: what an error route sends is seen by no writer
 // of ours, so an API behind it is not told the certificate, nor given a token.
-func TestE4_ErrorRoutesAreNotTold(t *testing.T) {
+func TestErrorRoutesAreNotTold_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

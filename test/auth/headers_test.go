@@ -192,7 +192,7 @@ func protectedIn(seen *rig.SeenRequest) []string {
 	return found
 }
 
-func TestA1_ExactNameInAnyCase(t *testing.T) {
+func TestExactNameInAnyCase_A1(t *testing.T) {
 	h := startHygiene(t, "")
 	for _, name := range []string{"X-Client-ID", "x-client-id", "X-CLIENT-ID", "x-ClIeNt-iD", "X-Client-Tenant"} {
 		t.Run(name, func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestA1_ExactNameInAnyCase(t *testing.T) {
 	}
 }
 
-func TestA2_AliasNames(t *testing.T) {
+func TestAliasNames_A2(t *testing.T) {
 	aliases := []string{"X_Client_Id", "x_client_id", "X.Client.Id", "X-Client_Id", "X-Client.Id", "X_Client-Id", "X!Client#Id", "X~client~id"}
 	for name, options := range map[string]string{
 		"default": "",
@@ -234,7 +234,7 @@ func TestA2_AliasNames(t *testing.T) {
 	}
 }
 
-func TestA3_RepeatedEmptyPaddedAndLongValues(t *testing.T) {
+func TestRepeatedEmptyPaddedAndLongValues_A3(t *testing.T) {
 	h := startHygiene(t, "")
 	for name, values := range map[string][]string{
 		"twice": {"billing.partner", "billing.partner"}, "own and other": {"sensor-7", "billing.partner"}, "empty": {""},
@@ -248,7 +248,7 @@ func TestA3_RepeatedEmptyPaddedAndLongValues(t *testing.T) {
 	}
 }
 
-func TestA4_AnAttributeTheClientHasNot(t *testing.T) {
+func TestAnAttributeTheClientHasNot_A4(t *testing.T) {
 	h := startHygiene(t, "")
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestA4_AnAttributeTheClientHasNot(t *testing.T) {
 
 // HTTP/2 and HTTP/3 have no Connection header; see TestWire for what happens
 // to one.
-func TestA5_ConnectionCannotDropTheIdentity(t *testing.T) {
+func TestConnectionCannotDropTheIdentity_A5(t *testing.T) {
 	h := startHygiene(t, "")
 	for _, connection := range []string{
 		"Connection: close, X-Client-ID",
@@ -316,7 +316,7 @@ func (b *lateTrailers) Read(p []byte) (int, error) {
 
 func (b *lateTrailers) Close() error { return nil }
 
-func TestA6_Trailers(t *testing.T) {
+func TestTrailers_A6(t *testing.T) {
 	h := startHygiene(t, "")
 	// trailers come when the body ends, so it must not be read ahead of its turn
 	h.Reload(rig.IssuerRealm(""), strings.ReplaceAll(hygieneSites, "@UP@", "@STREAM@"))
@@ -424,11 +424,11 @@ https://auth.test:@HTTPS@ {
 }
 `
 
-// TestA1_A8_HeadersOfOtherDirectives: X-Client-ID is the gateway's whatever
+// TestHeadersOfOtherDirectives_A1_A8: X-Client-ID is the gateway's whatever
 // header_up says, and so is every header that another directive of the
 // configuration sets, because the upstream may read any of them. Authorization is
 // the caller's own where only another directive sets it.
-func TestA1_A8_HeadersOfOtherDirectives(t *testing.T) {
+func TestHeadersOfOtherDirectives_A1_A8(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")

@@ -218,7 +218,7 @@ func TestWireNoTLS(t *testing.T) {
 
 // stubborn clients go on using a connection that the server has given up
 // because a reload switched them off.
-func TestC2_StubbornClients(t *testing.T) {
+func TestStubbornClients_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

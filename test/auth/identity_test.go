@@ -15,7 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-func TestB1_NoCertificate(t *testing.T) {
+func TestNoCertificate_B1(t *testing.T) {
 	r := rig.New(t)
 	billing, _ := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(rig.BillingAndSensor, `
@@ -87,7 +87,7 @@ https://%s:@HTTPS@ {
 `, host, clientAuth)
 }
 
-func TestB2_B3_OnlyTheRealmDecidesWhoIsTrusted(t *testing.T) {
+func TestOnlyTheRealmDecidesWhoIsTrusted_B2_B3(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor, impostor := r.Issue("billing"), r.SelfSigned("sensor"), r.IssueBy(r.OtherCA, "billing")
 	r.Write("both.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
@@ -135,7 +135,7 @@ func TestB2_B3_OnlyTheRealmDecidesWhoIsTrusted(t *testing.T) {
 	}
 }
 
-func TestB5_OnlyTheLeafCounts(t *testing.T) {
+func TestOnlyTheLeafCounts_B5(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	sub := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Sub CA"))
@@ -174,7 +174,7 @@ func TestB5_OnlyTheLeafCounts(t *testing.T) {
 	}
 }
 
-func TestB6_WhatACertificateIsFor(t *testing.T) {
+func TestWhatACertificateIsFor_B6(t *testing.T) {
 	r := rig.New(t)
 	type variant struct {
 		name        string
@@ -222,7 +222,7 @@ func TestB6_WhatACertificateIsFor(t *testing.T) {
 	}
 }
 
-func TestB11_SpellingsOfThumbprints(t *testing.T) {
+func TestSpellingsOfThumbprints_B11(t *testing.T) {
 	r := rig.New(t)
 	spell := map[string]func(der []byte) string{
 		"hex":          func(der []byte) string { s := sha256.Sum256(der); return hex.EncodeToString(s[:]) },

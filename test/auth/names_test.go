@@ -44,7 +44,7 @@ func rdns(t *testing.T, sets ...pkix.RelativeDistinguishedNameSET) testpki.Optio
 	return testpki.RawSubject(der)
 }
 
-func TestB7_OtherNamesAreNotTheSubject(t *testing.T) {
+func TestOtherNamesAreNotTheSubject_B7(t *testing.T) {
 	r := rig.New(t)
 	empty, star := rdns(t), testpki.CommonName("*")
 	leaves := map[string]*testpki.Leaf{
@@ -73,7 +73,7 @@ func TestB7_OtherNamesAreNotTheSubject(t *testing.T) {
 	}
 }
 
-func TestB8_DistinguishedNames(t *testing.T) {
+func TestDistinguishedNames_B8(t *testing.T) {
 	const utf8String, printable, t61, bmp, ia5 = asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagT61String, asn1.TagBMPString, asn1.TagIA5String
 	set := func(attributes ...pkix.AttributeTypeAndValue) pkix.RelativeDistinguishedNameSET { return attributes }
 	one := func(oid asn1.ObjectIdentifier, text string) pkix.RelativeDistinguishedNameSET {
@@ -140,7 +140,7 @@ func TestB8_DistinguishedNames(t *testing.T) {
 	}
 }
 
-func TestB9_R23_SameSubjectFromTwoTrustedCAs(t *testing.T) {
+func TestSameSubjectFromTwoTrustedCAs_B9_R23(t *testing.T) {
 	r := rig.New(t)
 	byFirst, bySecond := r.Issue("billing"), r.IssueBy(r.OtherCA, "billing")
 	r.Write("both.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
@@ -173,7 +173,7 @@ func TestB9_R23_SameSubjectFromTwoTrustedCAs(t *testing.T) {
 	}
 }
 
-func TestB10_TwoClientsOneCertificate(t *testing.T) {
+func TestTwoClientsOneCertificate_B10(t *testing.T) {
 	r := rig.New(t)
 	twin, sensor := r.Issue("twin"), r.SelfSigned("sensor")
 	pki := func(shared1, shared2 string) string {
@@ -228,7 +228,7 @@ func TestB10_TwoClientsOneCertificate(t *testing.T) {
 	}
 }
 
-func TestB4_BrokenFilesLoadNothing(t *testing.T) {
+func TestBrokenFilesLoadNothing_B4(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(rig.BillingAndSensor, rig.OneSite)

@@ -9,9 +9,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestE2_PanicOverTheWire: of a request over which authentication panics the
+// TestPanicOverTheWire_E2: of a request over which authentication panics the
 // caller gets an end without an answer, or an error, and the API nothing.
-func TestE2_PanicOverTheWire(t *testing.T) {
+func TestPanicOverTheWire_E2(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	realm := strings.Replace(rig.BillingAndSensor, `file "@DIR@/clients-ca.pem"`, `rig "@DIR@/clients-ca.pem" `+t.Name(), 1)

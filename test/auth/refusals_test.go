@@ -181,7 +181,7 @@ func TestEveryRefusalReason(t *testing.T) {
 			})
 		}
 	}
-	// TestR2_R3_TokenRefusals has the first, TestC4_CRL and TestC4_R8_MissingCRL the others
+	// TestTokenRefusals_R2_R3 has the first, TestCRL_C4 and TestMissingCRL_C4_R8 the others
 	seen[validators.ClientMismatch], seen[validators.CertificateRevoked], seen[validators.RevocationUnavailable] = true, true, true
 	for _, reason := range validators.Reasons {
 		if !seen[reason] {
@@ -233,7 +233,7 @@ func checkRefusalEntry(t *testing.T, entry rig.LogEntry, tc refusalCase) {
 }
 
 // A stranger must not learn from the response why a certificate is refused.
-func TestE1_RefusalsLookTheSame(t *testing.T) {
+func TestRefusalsLookTheSame_E1(t *testing.T) {
 	r := refusalRig(t)
 	cases := refusalCases(t, r)
 	for _, host := range []string{"api.test", "public.test"} {

@@ -21,10 +21,10 @@ func rawURI(t *testing.T, uri string) testpki.Option {
 	return testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der})
 }
 
-// TestA7_TextOfNamesInHeaders: under a wildcard a certificate chooses a part of
+// TestTextOfNamesInHeaders_A7: under a wildcard a certificate chooses a part of
 // what the API is told as {http.mtls.matched}. Whatever stands in it, that is
 // one header with one value of printable ASCII, and names no other client.
-func TestA7_TextOfNamesInHeaders(t *testing.T) {
+func TestTextOfNamesInHeaders_A7(t *testing.T) {
 	r := rig.New(t)
 	const bots, literal = "https://bots.example/", "https://exact.example/a%2Cb?c=%22d%22;e,f"
 	r.Start(`

@@ -14,10 +14,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestD1_AddressAsHost: an address is never sent as the name of a handshake, so
+// TestAddressAsHost_D1: an address is never sent as the name of a handshake, so
 // a site of an address is one more way to ask for one host and to name another.
 // No spelling of it leads past the directive.
-func TestD1_AddressAsHost(t *testing.T) {
+func TestAddressAsHost_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
 		billing := r.Issue("billing")
@@ -61,10 +61,10 @@ https://127.0.0.1:@HTTPS@, https://[::1]:@HTTPS@ {
 	}
 }
 
-// TestD1_ManyHosts: from a hundred names on Caddy looks a host up in another
+// TestManyHosts_D1: from a hundred names on Caddy looks a host up in another
 // way, which once took upper case for another host (CVE-2026-27588). What is
 // guarded must not fall to the site that takes all the rest.
-func TestD1_ManyHosts(t *testing.T) {
+func TestManyHosts_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
 		billing := r.Issue("billing")
@@ -145,11 +145,11 @@ func (c *choppedConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestD1_FragmentedHello: the name in a hello that comes in pieces counts like
+// TestFragmentedHello_D1: the name in a hello that comes in pieces counts like
 // any other (CVE-2026-32305 of Traefik, which took the rules of its default
 // then). Over HTTP/3 it always does: with its key of the hybrid exchange it is
 // larger than a datagram.
-func TestD1_FragmentedHello(t *testing.T) {
+func TestFragmentedHello_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
 		billing := r.Issue("billing")

@@ -46,7 +46,7 @@ func hostileSubject(t *testing.T, text string) testpki.Option {
 	return testpki.RawSubject(der)
 }
 
-func TestA7_TextOfCertificatesInHeaders(t *testing.T) {
+func TestTextOfCertificatesInHeaders_A7(t *testing.T) {
 	r := rig.New(t)
 	var clients strings.Builder
 	leaves := make(map[string]*testpki.Leaf)
@@ -104,7 +104,7 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-func TestA8_HeadersOfOtherGateways(t *testing.T) {
+func TestHeadersOfOtherGateways_A8(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
@@ -164,7 +164,7 @@ https://public.test:@HTTPS@ {
 
 // What a stranger's certificate says must not break a log line or forge one,
 // and becomes no label of a metric.
-func TestE3_TextOfCertificatesInLogs(t *testing.T) {
+func TestTextOfCertificatesInLogs_E3(t *testing.T) {
 	r := rig.New(t)
 	r.SelfSigned("sensor")
 	r.AdminOn = true

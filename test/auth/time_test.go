@@ -13,7 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-func TestC1_ValidityOnEveryRequest(t *testing.T) {
+func TestValidityOnEveryRequest_C1(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r, clock := rig.New(t), rig.NewClock(t)
@@ -44,7 +44,7 @@ func TestC1_ValidityOnEveryRequest(t *testing.T) {
 	}
 }
 
-func TestC1_CAExpiresOnALiveConnection(t *testing.T) {
+func TestCAExpiresOnALiveConnection_C1(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	sub := testpki.MustIntermediate(t, r.CA, testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
 	billing := r.IssueBy(sub, "billing")
@@ -62,7 +62,7 @@ func TestC1_CAExpiresOnALiveConnection(t *testing.T) {
 }
 
 // The tests above move the clock; here the system's own decides.
-func TestC1_SystemClock(t *testing.T) {
+func TestSystemClock_C1(t *testing.T) {
 	r := rig.New(t)
 	until := time.Now().Add(2 * time.Second)
 	billing := r.Issue("billing", testpki.Validity(until.Add(-time.Hour), until))
@@ -81,7 +81,7 @@ func TestC1_SystemClock(t *testing.T) {
 	}
 }
 
-func TestC2_DisabledByReload(t *testing.T) {
+func TestDisabledByReload_C2(t *testing.T) {
 	const disabled = `
 	mtls {
 		trust_pool file "@DIR@/clients-ca.pem"
@@ -122,7 +122,7 @@ func TestC2_DisabledByReload(t *testing.T) {
 			}
 			r.WantReason(t, asBilling.Get("https://api.test/", options...), "client_disabled")
 			if open {
-				// TestC2_StubbornClients goes on using it
+				// TestStubbornClients_C2 goes on using it
 				t.Error("the connection from before the reload goes on")
 			}
 			r.WantReason(t, asSensor.Get("https://api.test/"), "certificate_untrusted")
@@ -135,7 +135,7 @@ func TestC2_DisabledByReload(t *testing.T) {
 
 // With client authentication Caddy issues no session tickets, so no session is
 // resumed and no early data is sent; every connection shows its certificate.
-func TestC3_D5_NoSessionIsResumed(t *testing.T) {
+func TestNoSessionIsResumed_C3_D5(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -167,7 +167,7 @@ func TestC3_D5_NoSessionIsResumed(t *testing.T) {
 
 // A site that asks for no certificate does issue session tickets. None of them
 // may open a connection to a guarded site of the same server.
-func TestC3_SessionOfAnotherSite(t *testing.T) {
+func TestSessionOfAnotherSite_C3(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -211,7 +211,7 @@ func TestC3_SessionOfAnotherSite(t *testing.T) {
 
 // Early data can be replayed by anybody who recorded it, so what comes in it is
 // to be sent again. Only sites that ask for no certificate take any.
-func TestD5_EarlyData(t *testing.T) {
+func TestEarlyData_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
 	}

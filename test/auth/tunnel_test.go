@@ -77,10 +77,10 @@ func (a *rawAPI) take() string {
 	return got
 }
 
-// TestD6_Connect: of a CONNECT reverse_proxy writes the body to the API as it
+// TestConnect_D6: of a CONNECT reverse_proxy writes the body to the API as it
 // is, where it can be another request, with any headers. So it ends at the
 // directives, whoever comes with it, and nothing of its body gets anywhere.
-func TestD6_Connect(t *testing.T) {
+func TestConnect_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -140,7 +140,7 @@ func TestD6_Connect(t *testing.T) {
 	})
 }
 
-func TestD6_Upgrades(t *testing.T) {
+func TestUpgrades_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -60,9 +60,9 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	}
 }
 
-// TestA9_VerifierAndProxies: a proxy that is known by its key gets through the
+// TestVerifierAndProxies_A9: a proxy that is known by its key gets through the
 // handshake, and still is nobody itself.
-func TestA9_VerifierAndProxies(t *testing.T) {
+func TestVerifierAndProxies_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(strings.Replace(rig.ForwardingRealm("default", "rfc9440", "peer_key "+rig.KeyHash(f.Stranger)), "mtls default", "mtls", 1), verifierSite)
 	for _, protocol := range rig.Protocols {

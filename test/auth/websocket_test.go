@@ -79,9 +79,9 @@ func wantSocket(t *testing.T, line, client string) {
 	}
 }
 
-// TestD6_WebSocketOverHTTP3: of an extended CONNECT that opens a WebSocket
+// TestWebSocketOverHTTP3_D6: of an extended CONNECT that opens a WebSocket
 // (RFC 9220) the API learns who it is as of any request, and no more.
-func TestD6_WebSocketOverHTTP3(t *testing.T) {
+func TestWebSocketOverHTTP3_D6(t *testing.T) {
 	r := rig.New(t)
 	billing, stranger := r.Issue("billing"), r.Issue("stranger")
 	r.SelfSigned("sensor")
@@ -146,9 +146,9 @@ func TestD6_WebSocketOverHTTP3(t *testing.T) {
 // which it does not by itself.
 const extendedConnect = "http2xconnect=1"
 
-// TestD6_WebSocketOverHTTP2: Caddy offers no extended CONNECT over HTTP/2, and
+// TestWebSocketOverHTTP2_D6: Caddy offers no extended CONNECT over HTTP/2, and
 // then takes none: nothing of it reaches the API.
-func TestD6_WebSocketOverHTTP2(t *testing.T) {
+func TestWebSocketOverHTTP2_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -13,7 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-func TestR11_R34_TokenReachesTheAPI(t *testing.T) {
+func TestTokenReachesTheAPI_R11_R34(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
@@ -52,9 +52,9 @@ func thumbprintOf(leaf *testpki.Leaf) string {
 	return base64.RawURLEncoding.EncodeToString(sum)
 }
 
-// TestR11_R20_WrongCertificate: a token is worth nothing without the certificate it
+// TestWrongCertificate_R11_R20: a token is worth nothing without the certificate it
 // is bound to, be the other one that of the same client.
-func TestR11_R20_WrongCertificate(t *testing.T) {
+func TestWrongCertificate_R11_R20(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	renewed, stranger := r.Issue("billing"), r.SelfSigned("stranger")
@@ -79,9 +79,9 @@ func TestR11_R20_WrongCertificate(t *testing.T) {
 	}
 }
 
-// TestR46_OnlyInTheHeader: a token counts in one Authorization header and
+// TestOnlyInTheHeader_R46: a token counts in one Authorization header and
 // nowhere else.
-func TestR46_OnlyInTheHeader(t *testing.T) {
+func TestOnlyInTheHeader_R46(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -129,8 +129,8 @@ func TestR46_OnlyInTheHeader(t *testing.T) {
 	}
 }
 
-// TestR34_InsufficientScope is RFC 6750 §3.1.
-func TestR34_InsufficientScope(t *testing.T) {
+// TestInsufficientScope_R34 is RFC 6750 §3.1.
+func TestInsufficientScope_R34(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(strings.Replace(rig.IssuerRealm(""), "scopes      telemetry", "scopes telemetry invoices.read", 1), rig.BearerSites)
@@ -146,8 +146,8 @@ func TestR34_InsufficientScope(t *testing.T) {
 	r.WantBearer(t, r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(answer["access_token"].(string))), "scope_missing")
 }
 
-// TestR34_Audience: a token for one API is none for another.
-func TestR34_Audience(t *testing.T) {
+// TestAudience_R34: a token for one API is none for another.
+func TestAudience_R34(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -176,9 +176,9 @@ https://other.test:@HTTPS@ {
 	}
 }
 
-// TestC1_TokenEndsOnALiveConnection: the end of a token and that of its
+// TestTokenEndsOnALiveConnection_C1: the end of a token and that of its
 // certificate count on every request, though both are remembered.
-func TestC1_TokenEndsOnALiveConnection(t *testing.T) {
+func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Minute)))
 	r.SelfSigned("sensor")
@@ -209,9 +209,9 @@ func TestC1_TokenEndsOnALiveConnection(t *testing.T) {
 	each(func(c *rig.Caller) { r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired") })
 }
 
-// TestC2_TokenOfAClientThatIsGone: whoever is disabled, removed, or has another
+// TestTokenOfAClientThatIsGone_C2: whoever is disabled, removed, or has another
 // certificate now is refused on open connections, whatever its token says.
-func TestC2_TokenOfAClientThatIsGone(t *testing.T) {
+func TestTokenOfAClientThatIsGone_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	realm := rig.IssuerRealm("")
@@ -244,8 +244,8 @@ func TestC2_TokenOfAClientThatIsGone(t *testing.T) {
 	}
 }
 
-// TestC2_TokenOfADeniedCertificate needs no reload.
-func TestC2_TokenOfADeniedCertificate(t *testing.T) {
+// TestTokenOfADeniedCertificate_C2 needs no reload.
+func TestTokenOfADeniedCertificate_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -14,9 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestA5_A6_ConnectionAndTrailersOfTokens: no hop may be told to drop what the API
+// TestConnectionAndTrailersOfTokens_A5_A6: no hop may be told to drop what the API
 // is told, nor a trailer add a second token.
-func TestA5_A6_ConnectionAndTrailersOfTokens(t *testing.T) {
+func TestConnectionAndTrailersOfTokens_A5_A6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -39,9 +39,9 @@ func TestA5_A6_ConnectionAndTrailersOfTokens(t *testing.T) {
 	}
 }
 
-// TestR19_R21_ForwardedCertificateOfAToken takes the certificate from where
+// TestForwardedCertificateOfAToken_R19_R21 takes the certificate from where
 // mtls_auth does.
-func TestR19_R21_ForwardedCertificateOfAToken(t *testing.T) {
+func TestForwardedCertificateOfAToken_R19_R21(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(rig.ForwardingRealm("nginx", "nginx", "from 127.0.0.1"), strings.NewReplacer("SITES", "https://auth.test:@HTTPS@").Replace(`
 SITES {
@@ -109,7 +109,7 @@ https://api.test:@HTTPS@ {
 }
 
 // Early data may be another's request that was recorded.
-func TestD5_EarlyTokens(t *testing.T) {
+func TestEarlyTokens_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
 	}

@@ -7,9 +7,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestC2_RevokedToken: a token that its client revokes is refused on the next
+// TestRevokedToken_C2: a token that its client revokes is refused on the next
 // request of a connection that is open, and a later one is good.
-func TestC2_RevokedToken(t *testing.T) {
+func TestRevokedToken_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -201,9 +201,9 @@ func untilToken(t *testing.T, c *rig.Caller, url, token string, status int) rig.
 	return got
 }
 
-// TestR19_R34_TokensOfAnotherServer: possession of the certificate is all that
+// TestTokensOfAnotherServer_R19_R34: possession of the certificate is all that
 // is asked of its clients, beside what the token says.
-func TestR19_R34_TokensOfAnotherServer(t *testing.T) {
+func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 	r, other, clock, job := startForeign(t)
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -252,9 +252,9 @@ func TestR19_R34_TokensOfAnotherServer(t *testing.T) {
 	}
 }
 
-// TestC1_C2_TheCertificateOfAnotherServersToken: its validity and the realm's
+// TestTheCertificateOfAnotherServersToken_C1_C2: its validity and the realm's
 // deny file count on every request.
-func TestC1_C2_TheCertificateOfAnotherServersToken(t *testing.T) {
+func TestTheCertificateOfAnotherServersToken_C1_C2(t *testing.T) {
 	r, other, clock, _ := startForeign(t)
 	job := r.SelfSigned("short", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(30*time.Minute)))
 	token := other.token(job, "k1", nil)
@@ -329,9 +329,9 @@ func TestForeignKeys(t *testing.T) {
 	}
 }
 
-// TestR41_KeyRolloverOfAnotherCaddy: a realm of a Caddy is the other server. Its
+// TestKeyRolloverOfAnotherCaddy_R41: a realm of a Caddy is the other server. Its
 // keys come over the network, and its CA is a private one.
-func TestR41_KeyRolloverOfAnotherCaddy(t *testing.T) {
+func TestKeyRolloverOfAnotherCaddy_R41(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

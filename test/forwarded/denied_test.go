@@ -9,9 +9,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestA9_C2_DeniedProxy: who has a stolen key of a proxy could be anybody, so
+// TestDeniedProxy_A9_C2: who has a stolen key of a proxy could be anybody, so
 // the deny file ends its trust, on open connections too.
-func TestA9_C2_DeniedProxy(t *testing.T) {
+func TestDeniedProxy_A9_C2(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Write("deny", []byte("# nobody\n"))
 	realm := rig.ForwardingRealm("edge", "rfc9440", "peer_key "+rig.KeyHash(f.Stranger)+" "+rig.KeyHash(f.Proxy))
@@ -37,9 +37,9 @@ func TestA9_C2_DeniedProxy(t *testing.T) {
 	}
 }
 
-// TestA9_D4_IncludedRequest: a request that a page includes comes from the
+// TestIncludedRequest_A9_D4: a request that a page includes comes from the
 // loopback address, with the headers of whoever asked for the page.
-func TestA9_D4_IncludedRequest(t *testing.T) {
+func TestIncludedRequest_A9_D4(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	paths := forwardingPaths("edge")
 	f.Start(rig.ForwardingRealm("edge", "rfc9440", "from 127.0.0.1"), `

@@ -86,7 +86,7 @@ func run(f *rig.ForwardingRig, global string, realms ...string) {
 	}
 }
 
-func TestA9_R21_ForwardedByATrustedProxy(t *testing.T) {
+func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	expired := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
 	for _, proxy := range rig.Forwarders {
@@ -137,7 +137,7 @@ var spoofedAddresses = map[string]string{
 	"X-Client-Ip": "127.0.0.2", "Cf-Connecting-Ip": "127.0.0.2", "True-Client-Ip": "127.0.0.2",
 }
 
-func TestA9_ForwardedByAnybodyElse(t *testing.T) {
+func TestForwardedByAnybodyElse_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.2 127.1.0.0/16 ::1")
 	for _, proxy := range rig.Forwarders {
 		for _, protocol := range rig.Protocols {
@@ -170,9 +170,9 @@ func TestA9_ForwardedByAnybodyElse(t *testing.T) {
 	}
 }
 
-// TestA9_OneAddressOfTwo: on one listener, what counts is where the connection
+// TestOneAddressOfTwo_A9: on one listener, what counts is where the connection
 // comes from.
-func TestA9_OneAddressOfTwo(t *testing.T) {
+func TestOneAddressOfTwo_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.2")
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {

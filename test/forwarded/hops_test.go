@@ -11,9 +11,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestA9_ProxyKnownByItsKey: a proxy without a fixed address shows who it is
+// TestProxyKnownByItsKey_A9: a proxy without a fixed address shows who it is
 // with a certificate of its own.
-func TestA9_ProxyKnownByItsKey(t *testing.T) {
+func TestProxyKnownByItsKey_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	renewed := testpki.MustSelfSigned(t, testpki.CommonName("proxy, renewed"), testpki.Key(f.Proxy.Key))
 	run(f, rig.ForwardingRealm("edge", "rfc9440", "peer_key "+rig.KeyHash(f.Proxy)), "edge")
@@ -43,8 +43,8 @@ func TestA9_ProxyKnownByItsKey(t *testing.T) {
 	f.WantRefusal(t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", validators.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
 }
 
-// TestA9_ProxyKnownByItsKeyOrAddress: either is enough.
-func TestA9_ProxyKnownByItsKeyOrAddress(t *testing.T) {
+// TestProxyKnownByItsKeyOrAddress_A9: either is enough.
+func TestProxyKnownByItsKeyOrAddress_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	const guarded = "https://api.test/edge/guarded"
 	run(f, rig.ForwardingRealm("edge", "rfc9440", "peer_key "+rig.KeyHash(f.Sensor)+" "+rig.KeyHash(f.Proxy)+"\nfrom 127.0.0.2"), "edge")
@@ -62,8 +62,8 @@ func TestA9_ProxyKnownByItsKeyOrAddress(t *testing.T) {
 	}
 }
 
-// TestA9_PlainHTTPHop: between the proxy and Caddy there may be no TLS at all.
-func TestA9_PlainHTTPHop(t *testing.T) {
+// TestPlainHTTPHop_A9: between the proxy and Caddy there may be no TLS at all.
+func TestPlainHTTPHop_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.0/31")
 	hop := f.Plain(t)
 	for _, proxy := range rig.Forwarders {
@@ -80,8 +80,8 @@ func TestA9_PlainHTTPHop(t *testing.T) {
 	}
 }
 
-// TestA9_OnlyTheLastElement: what comes before it, the caller wrote.
-func TestA9_OnlyTheLastElement(t *testing.T) {
+// TestOnlyTheLastElement_A9: what comes before it, the caller wrote.
+func TestOnlyTheLastElement_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	const guarded = "https://api.test/envoy/guarded"
 	billing, sensor := rig.ByEnvoy.Value(f.Billing), rig.ByEnvoy.Value(f.Sensor)
@@ -98,9 +98,9 @@ func TestA9_OnlyTheLastElement(t *testing.T) {
 	}
 }
 
-// TestB5_ForwardedChain: the certificates above the client's own help to verify
+// TestForwardedChain_B5: the certificates above the client's own help to verify
 // it, and do nothing else.
-func TestB5_ForwardedChain(t *testing.T) {
+func TestForwardedChain_B5(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	intermediate := testpki.MustIntermediate(t, f.CA)
 	below := testpki.MustIssue(t, intermediate, testpki.CommonName("billing"))
@@ -143,10 +143,10 @@ func TestB5_ForwardedChain(t *testing.T) {
 	}
 }
 
-// TestA9_HeaderOfAnotherName: the header of the configuration is read and
+// TestHeaderOfAnotherName_A9: the header of the configuration is read and
 // removed like those that are known, in any spelling, and the usual one is not
 // read.
-func TestA9_HeaderOfAnotherName(t *testing.T) {
+func TestHeaderOfAnotherName_A9(t *testing.T) {
 	for name, options := range map[string]string{
 		"default":  "",
 		"expected": "servers {\n\texpected_underscore_headers Edge_Certificate\n\texpected_dot_headers Edge.Certificate\n}\n",
@@ -190,9 +190,9 @@ func checkAnotherName(f *rig.ForwardingRig, t *testing.T, protocol string, arriv
 	hop.Do(http.MethodPost, "https://api.test/near/optional", trailer).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 }
 
-// TestA9_TwoRealms: one realm takes certificates from the proxy in front, the
+// TestTwoRealms_A9: one realm takes certificates from the proxy in front, the
 // other only from connections.
-func TestA9_TwoRealms(t *testing.T) {
+func TestTwoRealms_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(strings.Replace(rig.ForwardingRealm("edge", "rfc9440", "from 127.0.0.1"), "issuer https://auth.test/edge", "", 1)+`
 mtls {
@@ -274,9 +274,9 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestE3_RefusedForwardedCertificatesAreNotLogged: neither what a proxy sends,
+// TestRefusedForwardedCertificatesAreNotLogged_E3: neither what a proxy sends,
 // nor more than the beginning of it when it cannot be read.
-func TestE3_RefusedForwardedCertificatesAreNotLogged(t *testing.T) {
+func TestRefusedForwardedCertificatesAreNotLogged_E3(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	hop := f.Caller(t, "h2", nil)
 	for _, proxy := range rig.Forwarders {

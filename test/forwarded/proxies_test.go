@@ -166,7 +166,7 @@ func listens(port string, ended <-chan struct{}) bool {
 	return false
 }
 
-func TestA9_RealProxies(t *testing.T) {
+func TestRealProxies_A9(t *testing.T) {
 	for _, p := range frontProxies {
 		t.Run(p.program, func(t *testing.T) {
 			f := rig.NewForwardingRig(t)
@@ -228,10 +228,10 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 	f.WantRefusal(t, through(nil).Get(guarded, forged), realm, "certificate_missing")
 }
 
-// TestA9_D6_ConnectThroughProxies: a proxy that takes a CONNECT for the beginning
+// TestConnectThroughProxies_A9_D6: a proxy that takes a CONNECT for the beginning
 // of a tunnel would let its caller write the next request itself, with the header
 // that counts from this proxy. As they are documented, they do not.
-func TestA9_D6_ConnectThroughProxies(t *testing.T) {
+func TestConnectThroughProxies_A9_D6(t *testing.T) {
 	for _, p := range frontProxies {
 		t.Run(p.program, func(t *testing.T) {
 			f := rig.NewForwardingRig(t)

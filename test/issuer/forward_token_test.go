@@ -176,9 +176,9 @@ func TestForwardToken(t *testing.T) {
 	r.Logs.Access(t, "/logged")
 }
 
-// TestA10_ForwardedTokenIsNotTheCallersChoice: nothing that a caller sends
+// TestForwardedTokenIsNotTheCallersChoice_A10: nothing that a caller sends
 // decides what the token says, or passes for it.
-func TestA10_ForwardedTokenIsNotTheCallersChoice(t *testing.T) {
+func TestForwardedTokenIsNotTheCallersChoice_A10(t *testing.T) {
 	r, _, leaves := startForwardToken(t, "")
 	forged := []func(*http.Request){
 		rig.With("Authorization", "Bearer forged", "Basic forged"), rig.With("authorization", "Bearer forged"), rig.With("X-Gateway-Token", "forged"),

@@ -80,7 +80,7 @@ func introspect(r *rig.Rig, t *testing.T, protocol string, leaf *testpki.Leaf, c
 	return got.Body
 }
 
-func TestE4_R13_R36_R38_Introspection(t *testing.T) {
+func TestIntrospection_E4_R13_R36_R38(t *testing.T) {
 	for _, form := range []string{"", "scope_claim array"} {
 		r, leaves := startIntrospection(t, form)
 		for _, protocol := range rig.Protocols {
@@ -105,9 +105,9 @@ func TestE4_R13_R36_R38_Introspection(t *testing.T) {
 	}
 }
 
-// TestR37_E1_InactiveTokens: what is inactive, or not for the caller, looks the
+// TestInactiveTokens_R37_E1: what is inactive, or not for the caller, looks the
 // same; only the log says why.
-func TestR37_E1_InactiveTokens(t *testing.T) {
+func TestInactiveTokens_R37_E1(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	invoices, claims := tokenFor(r, t, leaves["billing.partner"], "resource", "https://invoices.test")
 	both, _ := tokenFor(r, t, leaves["billing.partner"], "resource", "https://invoices.test", "resource", "https://ship.test/v1")
@@ -158,9 +158,9 @@ func TestR37_E1_InactiveTokens(t *testing.T) {
 	}
 }
 
-// TestR37_TokensForTheAPIBehind: what mtls_auth tells an API is signed with the
+// TestTokensForTheAPIBehind_R37: what mtls_auth tells an API is signed with the
 // same key, and is no access token.
-func TestR37_TokensForTheAPIBehind(t *testing.T) {
+func TestTokensForTheAPIBehind_R37(t *testing.T) {
 	r := rig.New(t)
 	r.WithoutProxyLog()
 	billing := r.Issue("billing")
@@ -190,8 +190,8 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestR37_ExpiredTokens: with the clock of the test.
-func TestR37_ExpiredTokens(t *testing.T) {
+// TestExpiredTokens_R37: with the clock of the test.
+func TestExpiredTokens_R37(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
@@ -210,9 +210,9 @@ func TestR37_ExpiredTokens(t *testing.T) {
 	}
 }
 
-// TestR36_R39_RefusedQueries: both endpoints are guarded as the token endpoint
+// TestRefusedQueries_R36_R39: both endpoints are guarded as the token endpoint
 // is.
-func TestR36_R39_RefusedQueries(t *testing.T) {
+func TestRefusedQueries_R36_R39(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 	const urlencoded, invalid, client = "application/x-www-form-urlencoded", "invalid_request", "invalid_client"
@@ -295,9 +295,9 @@ func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 	}
 }
 
-// TestD5_EarlyDataAtTheIssuer: a request that came before the handshake ended
+// TestEarlyDataAtTheIssuer_D5: a request that came before the handshake ended
 // may be one that somebody sends again.
-func TestD5_EarlyDataAtTheIssuer(t *testing.T) {
+func TestEarlyDataAtTheIssuer_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
 	}

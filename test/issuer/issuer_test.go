@@ -142,10 +142,10 @@ func checkClaims(t *testing.T, token *oidc.IDToken, leaf *testpki.Leaf, id strin
 	}
 }
 
-// TestR17_R18_MixedHosts: people with a browser are asked for no certificate by
+// TestMixedHosts_R17_R18: people with a browser are asked for no certificate by
 // the issuer's own host, and clients find the host that asks them in the
 // metadata.
-func TestR17_R18_MixedHosts(t *testing.T) {
+func TestMixedHosts_R17_R18(t *testing.T) {
 	for _, alias := range []string{"https://alias.test", "https://alias.test/base"} {
 		t.Run(alias, func(t *testing.T) {
 			r := rig.New(t)
@@ -210,7 +210,7 @@ https://alias.test:@HTTPS@ {
 }
 
 // The endpoints are at their exact paths, whatever spelling a client tries.
-func TestD3_PathsOfTheIssuer(t *testing.T) {
+func TestPathsOfTheIssuer_D3(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -19,9 +19,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// TestR30_R47_SigningAlgorithms: a token of every algorithm verifies with the
+// TestSigningAlgorithms_R30_R47: a token of every algorithm verifies with the
 // published keys alone.
-func TestR30_R47_SigningAlgorithms(t *testing.T) {
+func TestSigningAlgorithms_R30_R47(t *testing.T) {
 	shared := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
 	for _, algorithm := range keyring.Algorithms() {
 		t.Run(string(algorithm), func(t *testing.T) {
@@ -42,9 +42,9 @@ func TestR30_R47_SigningAlgorithms(t *testing.T) {
 	}
 }
 
-// TestR45_R47_ProfileAtWork: with profile fapi2, clients get their tokens, and a
+// TestProfileAtWork_R45_R47: with profile fapi2, clients get their tokens, and a
 // certificate with a weak key gets none.
-func TestR45_R47_ProfileAtWork(t *testing.T) {
+func TestProfileAtWork_R45_R47(t *testing.T) {
 	r := rig.New(t)
 	key, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {

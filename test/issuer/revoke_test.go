@@ -14,9 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestE3_R39_R40_Revocation: revoked is revoked, for all who ask, across reloads
+// TestRevocation_E3_R39_R40: revoked is revoked, for all who ask, across reloads
 // and restarts; and only the owner can do it.
-func TestE3_R39_R40_Revocation(t *testing.T) {
+func TestRevocation_E3_R39_R40(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	active := func(token string) bool {
 		t.Helper()
@@ -80,9 +80,9 @@ func TestE3_R39_R40_Revocation(t *testing.T) {
 	}
 }
 
-// TestR40_RevocationReachesEveryNode: another Caddy on the same storage learns
+// TestRevocationReachesEveryNode_R40: another Caddy on the same storage learns
 // of it in both directions.
-func TestR40_RevocationReachesEveryNode(t *testing.T) {
+func TestRevocationReachesEveryNode_R40(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	first, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 	second, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
@@ -121,7 +121,7 @@ func TestR40_RevocationReachesEveryNode(t *testing.T) {
 }
 
 // TestR39_RevocationWithoutStorage: what could not be revoked is not said to be.
-func TestR39_RevocationWithoutStorageAnswers503(t *testing.T) {
+func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 	gone, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")

@@ -10,9 +10,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestR1_OnlyTheHandshakeProvesPossession: a certificate that is told in a
+// TestOnlyTheHandshakeProvesPossession_R1: a certificate that is told in a
 // header, by whoever is connected, gets no token.
-func TestR1_OnlyTheHandshakeProvesPossession(t *testing.T) {
+func TestOnlyTheHandshakeProvesPossession_R1(t *testing.T) {
 	r, leaves := startToken(t)
 	billing := leaves["billing"].Cert
 	headers := map[string]string{
@@ -38,9 +38,9 @@ func TestR1_OnlyTheHandshakeProvesPossession(t *testing.T) {
 	}
 }
 
-// TestR25_VersionsOfTLS: TLS 1.3, which hides the certificate from who listens,
+// TestVersionsOfTLS_R25: TLS 1.3, which hides the certificate from who listens,
 // is what a caller gets that can speak it, and nothing below 1.2 is spoken.
-func TestR25_VersionsOfTLS(t *testing.T) {
+func TestVersionsOfTLS_R25(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

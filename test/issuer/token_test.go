@@ -81,7 +81,7 @@ func startToken(t *testing.T) (r *rig.Rig, leaves map[string]*testpki.Leaf) {
 	return r, leaves
 }
 
-func TestR32_R33_R35_TokensGranted(t *testing.T) {
+func TestTokensGranted_R32_R33_R35(t *testing.T) {
 	r, leaves := startToken(t)
 	tests := map[string]struct {
 		leaf, id   string
@@ -209,7 +209,7 @@ func refusedTokens() []refusedToken {
 	}
 }
 
-func TestR2_R3_TokenRefusals(t *testing.T) {
+func TestTokenRefusals_R2_R3(t *testing.T) {
 	r, leaves := startToken(t)
 	alike := make(map[string]string) // what all of one class look like
 	for _, protocol := range rig.Protocols {
@@ -275,7 +275,7 @@ func checkTokenLog(r *rig.Rig, t *testing.T, got rig.Reply, tc refusedToken) {
 	}
 }
 
-func TestC6_NoTokenOutlivesItsCertificate(t *testing.T) {
+func TestNoTokenOutlivesItsCertificate_C6(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	until := time.Now().Add(10 * time.Minute).Truncate(time.Second)
 	billing := r.Issue("billing", testpki.Validity(until.Add(-time.Hour), until))

@@ -194,7 +194,7 @@ func TestMetrics(t *testing.T) {
 }
 
 // A flood of strangers must not add a series for each.
-func TestE3_MetricsStayBounded(t *testing.T) {
+func TestMetricsStayBounded_E3(t *testing.T) {
 	r := rig.New(t)
 	r.Issue("billing")
 	r.SelfSigned("sensor")

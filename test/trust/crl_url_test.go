@@ -11,11 +11,11 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestC4_CRLFromAURL: a CRL is fetched in the background, is kept across a
+// TestCRLFromAURL_C4: a CRL is fetched in the background, is kept across a
 // reload of the configuration and while its server is down, and is fetched
 // again before it is stale; until the first fetch nobody knows, so nobody with
 // a chain is admitted.
-func TestC4_CRLFromAURL(t *testing.T) {
+func TestCRLFromAURL_C4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")

@@ -106,10 +106,10 @@ func (p *countedPool) CertPool() *x509.CertPool {
 
 func (p *countedPool) Certificates() []*x509.Certificate { return p.certs }
 
-// TestB4_TrustPoolOverHTTP: a pool from a URL is fetched again after a while. A
+// TestTrustPoolOverHTTP_B4: a pool from a URL is fetched again after a while. A
 // server that fails, or says nonsense, changes nothing; one that hangs holds up
 // no other source.
-func TestB4_TrustPoolOverHTTP(t *testing.T) {
+func TestTrustPoolOverHTTP_B4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	var answer atomic.Pointer[func(http.ResponseWriter)]
 	answers := func(f func(http.ResponseWriter)) { answer.Store(&f) }

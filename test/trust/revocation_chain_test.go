@@ -23,9 +23,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
-// TestC4_RevokedIntermediate: whom a CA has issued that is revoked is refused,
+// TestRevokedIntermediate_C4: whom a CA has issued that is revoked is refused,
 // on an open connection too, and nobody else.
-func TestC4_RevokedIntermediate(t *testing.T) {
+func TestRevokedIntermediate_C4(t *testing.T) {
 	r := rig.New(t)
 	sub := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Sub"))
 	below, beside := r.IssueBy(sub, "below", testpki.CommonName("billing")), r.Issue("beside", testpki.CommonName("billing"))
@@ -136,9 +136,9 @@ func revokedAndOthers(t *testing.T, r *rig.Rig) (realm string, leaves map[string
 	return realm, leaves
 }
 
-// TestC6_RevokedClientCannotRenew: no token for who is revoked or denied, or of
+// TestRevokedClientCannotRenew_C6: no token for who is revoked or denied, or of
 // whom nobody knows, however the client is known.
-func TestC6_RevokedClientCannotRenew(t *testing.T) {
+func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	r := rig.New(t)
 	realm, leaves := revokedAndOthers(t, r)
 	r.Start(realm, rig.OneSite+rig.IssuerSite)
@@ -169,9 +169,9 @@ func TestC6_RevokedClientCannotRenew(t *testing.T) {
 	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
 }
 
-// TestE1_RevokedLooksTheSame: a caller does not learn that its certificate is
+// TestRevokedLooksTheSame_E1: a caller does not learn that its certificate is
 // revoked, or that nobody knows.
-func TestE1_RevokedLooksTheSame(t *testing.T) {
+func TestRevokedLooksTheSame_E1(t *testing.T) {
 	r := rig.New(t)
 	realm, leaves := revokedAndOthers(t, r)
 	r.Start(realm, rig.OneSite+rig.IssuerSite)

@@ -26,9 +26,9 @@ func revocationRealm(lines string) string {
 	return strings.Replace(rig.BillingAndSensor, "\n\tclient billing.partner", "\n\trevocation {\n"+lines+"\n\t}\n\tclient billing.partner", 1)
 }
 
-// TestC4_CRL: a certificate on a CRL is refused, on a connection that is open
+// TestCRL_C4: a certificate on a CRL is refused, on a connection that is open
 // too; a CRL that is gone back, broken or of another CA changes nothing.
-func TestC4_CRL(t *testing.T) {
+func TestCRL_C4(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	file := r.Write("clients.crl", r.CRL(1))
@@ -70,9 +70,9 @@ func TestC4_CRL(t *testing.T) {
 	open["h1"].Eventually(t, http.StatusOK)
 }
 
-// TestC4_R8_MissingCRL: a CA of the chain without a CRL refuses, unless told
+// TestMissingCRL_C4_R8: a CA of the chain without a CRL refuses, unless told
 // otherwise.
-func TestC4_R8_MissingCRL(t *testing.T) {
+func TestMissingCRL_C4_R8(t *testing.T) {
 	for setting, want := range map[string]int{"": http.StatusUnauthorized, "\non_unavailable refuse": http.StatusUnauthorized, "\non_unavailable allow": http.StatusOK} {
 		r := rig.New(t)
 		billing := r.Issue("billing")
@@ -153,9 +153,9 @@ func TestOCSP(t *testing.T) {
 	r.Caller(t, "h1", good).Get("https://api.test/").WantStatus(t, http.StatusOK)
 }
 
-// TestC2_DenyFileOverAReload: rules that are gone when the configuration is
+// TestDenyFileOverAReload_C2: rules that are gone when the configuration is
 // loaded anew count until the file has been quiet.
-func TestC2_DenyFileOverAReload(t *testing.T) {
+func TestDenyFileOverAReload_C2(t *testing.T) {
 	r := rig.New(t)
 	r.Issue("billing")
 	sensor := r.SelfSigned("sensor")
@@ -173,9 +173,9 @@ func TestC2_DenyFileOverAReload(t *testing.T) {
 	r.Caller(t, "h2", sensor).Eventually(t, http.StatusOK)
 }
 
-// TestC2_DenyFile: a rule counts on the next requests of an open connection,
+// TestDenyFile_C2: a rule counts on the next requests of an open connection,
 // for pins too, and a broken file keeps the rules it had.
-func TestC2_DenyFile(t *testing.T) {
+func TestDenyFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	file := r.Write("deny", []byte("# nobody\n"))

@@ -53,10 +53,10 @@ const (
 	poolMended    = "reloading trust pool works again"
 )
 
-// TestC2_TrustPoolFile: who the new pool refuses is refused on the next request
+// TestTrustPoolFile_C2: who the new pool refuses is refused on the next request
 // of an open connection, and who it trusts is admitted although a moment ago he
 // was not, in place and by renaming, on its own and nested in another.
-func TestC2_TrustPoolFile(t *testing.T) {
+func TestTrustPoolFile_C2(t *testing.T) {
 	for name, pool := range map[string]string{
 		"file":     "trust_pool file @DIR@/pool.pem",
 		"combined": "trust_pool combined {\nsource file @DIR@/server-ca.pem\nsource combined {\nsource file @DIR@/pool.pem\n}\n}",
@@ -103,9 +103,9 @@ func TestC2_TrustPoolFile(t *testing.T) {
 	}
 }
 
-// TestC2_TrustPoolFileOpenConnections: it is the connections that were open
+// TestTrustPoolFileOpenConnections_C2: it is the connections that were open
 // before that the new pool decides about.
-func TestC2_TrustPoolFileOpenConnections(t *testing.T) {
+func TestTrustPoolFileOpenConnections_C2(t *testing.T) {
 	for _, protocol := range []string{"h1", "h2"} {
 		r := rig.New(t)
 		r.Write("pool.pem", r.CA.PEM())
@@ -122,9 +122,9 @@ func TestC2_TrustPoolFileOpenConnections(t *testing.T) {
 	}
 }
 
-// TestB4_BrokenTrustPoolFile: a file that is broken changes nothing, is
+// TestBrokenTrustPoolFile_B4: a file that is broken changes nothing, is
 // complained of once, and shows in the metric; one that is mended counts.
-func TestB4_BrokenTrustPoolFile(t *testing.T) {
+func TestBrokenTrustPoolFile_B4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	r.Write("pool.pem", r.OtherCA.PEM())
 	signal := r.CA.PEM()
