@@ -87,12 +87,14 @@ type Directory struct {
 	config DirectoryConfig
 	opener urlOpener
 
-	polling       sync.Mutex // held by Poll; guards what only it uses
-	pending       changes
-	tried         time.Time // when the pending changes were last tried
-	rest          time.Time // until then, changes of JWK Sets behind URLs wait
-	reported      reportedConflicts
-	copiesDeleted time.Time // when unused copies were last deleted
+	polling  sync.Mutex // held by Poll; guards what only it uses
+	pending  changes
+	tried    time.Time // when the pending changes were last tried
+	rest     time.Time // until then, changes of JWK Sets behind URLs wait
+	reported reportedConflicts
+
+	// copiesDeleted is when SaveCopies last deleted unused copies
+	copiesDeleted time.Time
 
 	mu        sync.Mutex // guards what others read
 	sources   []*recordSource

@@ -144,23 +144,28 @@ func (d *watchedDocument) acceptFetched(content []byte) error {
 	return nil
 }
 
-// beginWith begins with a copy, if it can be used.
+// beginWith puts a copy in force, if it can be used, and reports whether it can.
 func (d *watchedDocument) beginWith(kept keySetCopy) bool {
-	return d.url.Begin(kept.KeySet, kept.Fetched) && d.begin()
+	if !d.url.Begin(kept.KeySet, kept.Fetched) {
+		return false
+	}
+	d.contents, d.taken = d.parsed, true
+	return true
 }
 
-// takeOver begins with what another document of the same URL has, and has parsed.
+// takeOver puts in force what another document of the same URL has fetched and
+// parsed, and reports whether it could.
 func (d *watchedDocument) takeOver(old *watchedDocument) bool {
 	old.mu.Lock()
 	parsed := *old.parsed
-	parsed.warnings = nil // they have been reported
-	d.accepted, d.parsed, d.taken = old.accepted, &parsed, true
+	d.accepted = old.accepted
 	old.mu.Unlock()
-	return d.url.TakeOver(old.url) && d.begin()
-}
-
-// begin puts in force what the URL begins with.
-func (d *watchedDocument) begin() bool {
+	parsed.warnings = nil // they have been reported
+	d.parsed = &parsed
+	if !d.url.TakeOver(old.url) {
+		d.parsed = nil
+		return false
+	}
 	d.contents, d.taken = d.parsed, true
 	return true
 }
