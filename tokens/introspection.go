@@ -14,9 +14,9 @@ import (
 // The reasons why a token that verifies is inactive, or is not revoked. Each
 // is a [*TokenError].
 var (
-	ErrTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
-	ErrTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
-	ErrTokenClientGone error = &TokenError{"token_client_gone", "its client is not registered any more, or disabled"}
+	errTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
+	errTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
+	errTokenClientGone error = &TokenError{"token_client_gone", "its client is not registered any more, or disabled"}
 )
 
 // Introspector is an authenticated client that asks about a token.
@@ -58,11 +58,11 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 	case err != nil:
 		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is not an error (RFC 7662 §2.2)
 	case !caller.maySee(verified):
-		return Introspection{Cause: ErrTokenOfOther}, nil
+		return Introspection{Cause: errTokenOfOther}, nil
 	case i.registered != nil && !i.registered(verified.ClientID):
-		return Introspection{Cause: ErrTokenClientGone}, nil
+		return Introspection{Cause: errTokenClientGone}, nil
 	case i.revoked.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
-		return Introspection{Cause: ErrTokenRevoked}, nil
+		return Introspection{Cause: errTokenRevoked}, nil
 	}
 	return Introspection{Token: verified}, nil
 }
@@ -98,7 +98,7 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	case err != nil:
 		return RevokeResult{Cause: err}, nil //nolint:nilerr // revoking such a token succeeds (RFC 7009 §2.2)
 	case verified.ClientID != clientID:
-		return RevokeResult{Cause: ErrTokenOfOther}, nil
+		return RevokeResult{Cause: errTokenOfOther}, nil
 	}
 	err = i.revoked.Revoke(ctx, RevokedToken{
 		ClientID: verified.ClientID, TokenID: verified.ID, IssuedAt: verified.IssuedAt, Expires: verified.Expires,

@@ -133,14 +133,14 @@ func TestInactiveTokens_R37_E1(t *testing.T) {
 		"API":                        {api, mine, true, nil},
 		"API, one of two":            {api, both, true, nil},
 		"signed by the test":         {self, sign("at+jwt", good(nil)), true, nil},
-		"stranger":                   {stranger, mine, false, ErrTokenOfOther},
-		"other API":                  {Introspector{ClientID: "other", Resources: []string{billing}}, mine, false, ErrTokenOfOther},
-		"API almost":                 {Introspector{ClientID: "other", Resources: []string{orders + "/"}}, mine, false, ErrTokenOfOther},
-		"revoked, owner":             {self, revoked, false, ErrTokenRevoked},
-		"revoked, API":               {api, revoked, false, ErrTokenRevoked},
-		"revoked, stranger":          {stranger, revoked, false, ErrTokenOfOther},
-		"client gone, API":           {api, gone, false, ErrTokenClientGone},
-		"client gone, stranger":      {stranger, gone, false, ErrTokenOfOther},
+		"stranger":                   {stranger, mine, false, errTokenOfOther},
+		"other API":                  {Introspector{ClientID: "other", Resources: []string{billing}}, mine, false, errTokenOfOther},
+		"API almost":                 {Introspector{ClientID: "other", Resources: []string{orders + "/"}}, mine, false, errTokenOfOther},
+		"revoked, owner":             {self, revoked, false, errTokenRevoked},
+		"revoked, API":               {api, revoked, false, errTokenRevoked},
+		"revoked, stranger":          {stranger, revoked, false, errTokenOfOther},
+		"client gone, API":           {api, gone, false, errTokenClientGone},
+		"client gone, stranger":      {stranger, gone, false, errTokenOfOther},
 		"no token":                   {self, "abc", false, nil},
 		"hostile":                    {self, "\x00..\xff", false, nil},
 		"longer than any":            {self, strings.Repeat("a.", 20000), false, nil},
@@ -177,10 +177,10 @@ func TestOnlyTheOwnerRevokes_R39(t *testing.T) {
 		client, token string
 		cause         error
 	}{
-		"another client": {"other", token, ErrTokenOfOther},
+		"another client": {"other", token, errTokenOfOther},
 		"unknown":        {"mtls.client", "45ghiukldjahdnhzdauz", nil},
 		"another key":    {"mtls.client", mustMint(t, newTestIssuer(t, IssuerConfig{}), newGrant("a"), newRequest("")).AccessToken, nil},
-		"nobody":         {"", token, ErrTokenOfOther},
+		"nobody":         {"", token, errTokenOfOther},
 	} {
 		result, failure := x.Revoke(t.Context(), tc.client, tc.token)
 		if failure != nil || result.TokenID != "" || result.Cause == nil || tc.cause != nil && result.Cause != tc.cause {
@@ -195,7 +195,7 @@ func TestOnlyTheOwnerRevokes_R39(t *testing.T) {
 			t.Errorf("got %+v, %v", result, failure)
 		}
 	}
-	if body, cause := x.answer(t, Introspector{ClientID: "mtls.client"}, token); body != inactive || cause != ErrTokenRevoked {
+	if body, cause := x.answer(t, Introspector{ClientID: "mtls.client"}, token); body != inactive || cause != errTokenRevoked {
 		t.Errorf("got %s, %v", body, cause)
 	}
 	if n := x.storage.Count("store"); n != 1 {

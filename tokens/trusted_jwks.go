@@ -11,12 +11,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// trustedJWKS is the keys of a JWKS (RFC 7517 §5) that can verify tokens. It
-// is immutable.
-type trustedJWKS struct {
-	byID map[string][]trustedKey
-	all  []trustedKey
-}
+// trustedJWKS is the keys of a JWKS (RFC 7517 §5) that can verify tokens, at
+// most [jwks.MaxKeys]. It is immutable.
+type trustedJWKS []trustedKey
 
 // trustedKey is a key for one algorithm, or for all algorithms of its type.
 type trustedKey struct {
@@ -28,19 +25,16 @@ type trustedKey struct {
 // parseTrustedJWKS parses a JWKS. It leaves out keys that cannot or should not
 // verify tokens: keys for encryption, symmetric, private or damaged keys, keys
 // of an unknown type, and RSA keys below 2048 bits.
-func parseTrustedJWKS(content []byte) (*trustedJWKS, error) {
+func parseTrustedJWKS(content []byte) (trustedJWKS, error) {
 	set, err := jwks.Keys(content)
 	if err != nil {
 		return nil, err
 	}
-	keys := &trustedJWKS{byID: make(map[string][]trustedKey)}
+	keys := make(trustedJWKS, 0, len(set))
 	for _, raw := range set {
-		key, ok := parseTrustedJWK(raw)
-		if !ok || slices.ContainsFunc(keys.byID[key.id], key.same) {
-			continue
+		if key, ok := parseTrustedJWK(raw); ok {
+			keys = append(keys, key)
 		}
-		keys.all = append(keys.all, key)
-		keys.byID[key.id] = append(keys.byID[key.id], key)
 	}
 	return keys, nil
 }
@@ -71,21 +65,12 @@ func parseTrustedJWK(raw []byte) (trustedKey, bool) {
 	return key, len(key.algorithms) > 0
 }
 
-// same reports whether two keys are equal.
-func (k trustedKey) same(other trustedKey) bool {
-	return slices.Equal(k.algorithms, other.algorithms) && sameKey(k.key, other.key)
-}
-
 // find returns the only key with that `kid` that can verify alg; without a
 // `kid`, the only key at all that can.
-func (k *trustedJWKS) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
-	candidates := k.all
-	if kid != "" {
-		candidates = k.byID[kid]
-	}
+func (k trustedJWKS) find(kid string, alg keyring.Algorithm) (keyring.PublicKey, bool) {
 	var found trustedKey
-	for _, key := range candidates {
-		if !slices.Contains(key.algorithms, alg) {
+	for _, key := range k {
+		if kid != "" && key.id != kid || !slices.Contains(key.algorithms, alg) {
 			continue
 		}
 		if found.key != nil && !sameKey(found.key, key.key) {

@@ -112,7 +112,7 @@ func (i *TrustedKeys) TakeOver(old *TrustedKeys) {
 func (i *TrustedKeys) useJWKS(content []byte) error {
 	keys, err := parseTrustedJWKS(content)
 	if err == nil {
-		i.keys.Store(keys)
+		i.keys.Store(&keys)
 	}
 	return err
 }

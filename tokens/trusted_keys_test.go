@@ -311,7 +311,7 @@ func FuzzTrustedKeys(f *testing.F) {
 			}
 			return
 		}
-		for _, key := range keys.all {
+		for _, key := range keys {
 			if len(key.algorithms) == 0 || len(key.id) > keyring.MaxKeyID {
 				t.Fatalf("%+v is a key", key)
 			}
@@ -327,7 +327,7 @@ func FuzzTrustedKeys(f *testing.F) {
 				t.Fatal("a private key")
 			}
 		}
-		if _, ok := keys.find("", keyring.EdDSA); ok && !slices.ContainsFunc(keys.all, func(k trustedKey) bool { return slices.Contains(k.algorithms, keyring.EdDSA) }) {
+		if _, ok := keys.find("", keyring.EdDSA); ok && !slices.ContainsFunc(keys, func(k trustedKey) bool { return slices.Contains(k.algorithms, keyring.EdDSA) }) {
 			t.Fatal("found a key that is not there")
 		}
 	})

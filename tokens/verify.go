@@ -20,13 +20,12 @@ import (
 )
 
 const (
-	// MaxTokenSize is the size of the largest token that is accepted, in
+	// maxTokenSize is the size of the largest token that is accepted, in
 	// bytes.
-	MaxTokenSize = 16 << 10
-	// DefaultLeeway is how far another server's clock may be ahead.
-	DefaultLeeway = 10 * time.Second
-	// maxLeeway is the bound of FAPI 2.0 §5.3.2.1.
-	maxLeeway = 60 * time.Second
+	maxTokenSize = 16 << 10
+	// leeway is how far another server's clock may be ahead; FAPI 2.0 §5.3.2.1
+	// allows up to 60 s. There is none for `exp`.
+	leeway = 10 * time.Second
 )
 
 // The types of tokens that a [Verifier] can accept.
@@ -55,9 +54,6 @@ type VerifierConfig struct {
 	ClientIDClaim string
 	// AllowUnbound accepts tokens without `cnf`. Default: false.
 	AllowUnbound bool
-	// Leeway is how far `iat` and `nbf` may be in the future, at most 60 s. It
-	// does not apply to `exp`. Default: [DefaultLeeway].
-	Leeway time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
@@ -126,12 +122,6 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 			return nil, err
 		}
 		names[i] = string(alg)
-	}
-	if cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
-		return nil, fmt.Errorf("leeway '%v' is out of range; use 0 to %v", cfg.Leeway, maxLeeway)
-	}
-	if cfg.Leeway == 0 {
-		cfg.Leeway = DefaultLeeway
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -228,8 +218,8 @@ func refuseToken(reason TokenReason, format string, args ...any) error {
 // checkForm checks without decoding that a token is three parts of base64url
 // (RFC 7515 §7.1). A decoder may ignore line breaks.
 func checkForm(token string) error {
-	if len(token) > MaxTokenSize {
-		return refuseToken(TokenMalformed, "larger than %d bytes", MaxTokenSize)
+	if len(token) > maxTokenSize {
+		return refuseToken(TokenMalformed, "larger than %d bytes", maxTokenSize)
 	}
 	dots := 0
 	for _, c := range []byte(token) {
@@ -331,7 +321,7 @@ func strictMembers(raw []byte) (map[string]json.RawMessage, error) {
 	if !utf8.Valid(raw) {
 		return nil, errors.New("not UTF-8")
 	}
-	return strictjson.Object(raw, MaxTokenSize)
+	return strictjson.Object(raw, maxTokenSize)
 }
 
 // stringMember returns a member that must be a string, "" if it is absent.

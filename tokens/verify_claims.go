@@ -58,7 +58,7 @@ func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {
 	if err := v.checkExpiry(t); err != nil {
 		return nil, err
 	}
-	latest := v.config.Now().Add(v.config.Leeway)
+	latest := v.config.Now().Add(leeway)
 	if t.IssuedAt.After(latest) || t.NotBefore.After(latest) {
 		return nil, refuseToken(TokenNotYetValid, "iat is %s and nbf %s; compare the clocks", dateText(t.IssuedAt), dateText(t.NotBefore))
 	}

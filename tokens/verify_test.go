@@ -263,8 +263,8 @@ func TestTextThatIsNotAToken(t *testing.T) {
 		"a line break":             {head + "\n." + rest, TokenMalformed},
 		"with padding":             {good + "==", TokenMalformed},
 		"signature, not canonical": {good[:len(good)-1] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last^1]), TokenMalformed},
-		"too large":                {good + strings.Repeat("A", MaxTokenSize), TokenMalformed},
-		"many dots":                {strings.Repeat(".", MaxTokenSize), TokenMalformed},
+		"too large":                {good + strings.Repeat("A", maxTokenSize), TokenMalformed},
+		"many dots":                {strings.Repeat(".", maxTokenSize), TokenMalformed},
 		"none":                     {encodePart(t, v.header(members{"alg": "none"})) + "." + body + ".", TokenAlgorithm},
 	} {
 		t.Run(name, func(t *testing.T) { v.want(t, test.token, test.want) })
@@ -417,7 +417,7 @@ func FuzzVerify(f *testing.F) {
 				t.Fatalf("%s %s is good: %v", header, claims, err)
 			}
 			if got.Issuer != testURL || !slices.Contains(got.Audience, "api") || !got.Expires.After(testenv.Now) || len(got.Thumbprint) != 43 ||
-				got.ClientID == "" || got.IssuedAt.After(testenv.Now.Add(DefaultLeeway)) || got.NotBefore.After(testenv.Now.Add(DefaultLeeway)) {
+				got.ClientID == "" || got.IssuedAt.After(testenv.Now.Add(leeway)) || got.NotBefore.After(testenv.Now.Add(leeway)) {
 				t.Fatalf("%s is good: %+v", claims, got)
 			}
 			if err := verifier.Recheck(got); err != nil {

@@ -31,8 +31,8 @@ const (
 	EdDSA Algorithm = "EdDSA" // Ed25519
 )
 
-// DefaultAlgorithm is the algorithm of managed keys by default.
-const DefaultAlgorithm = ES256
+// defaultAlgorithm is the algorithm of managed keys by default.
+const defaultAlgorithm = ES256
 
 // Algorithms returns every algorithm that [ParseAlgorithm] accepts.
 func Algorithms() []Algorithm {

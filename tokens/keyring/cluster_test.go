@@ -66,7 +66,7 @@ func newCluster(t *testing.T, skews ...time.Duration) *cluster {
 // start starts a node again, or reloads it if running is its source.
 func (c *cluster) start(n *node, running *Source) {
 	store, log := newTestStore(c.t, n.storage)
-	store.RotateEvery, store.AnnounceFor = MinRotateEvery, 10*time.Minute
+	store.RotateEvery, store.AnnounceFor = minRotateEvery, 10*time.Minute
 	store.Now = func() time.Time { return c.clock.Now().Add(n.skew) }
 	n.Source, n.log = mustManaged(c.t, store, running), log
 }

@@ -8,14 +8,14 @@ import (
 
 // The defaults and bounds of rotation.
 const (
-	DefaultRotateEvery = 90 * 24 * time.Hour
-	DefaultAnnounceFor = 24 * time.Hour
+	defaultRotateEvery = 90 * 24 * time.Hour
+	defaultAnnounceFor = 24 * time.Hour
 
-	// MinRotateEvery bounds how many past keys there can be.
-	MinRotateEvery = time.Hour
-	// MinAnnounceFor leaves every node time to read a key several times before
+	// minRotateEvery bounds how many past keys there can be.
+	minRotateEvery = time.Hour
+	// minAnnounceFor leaves every node time to read a key several times before
 	// it signs.
-	MinAnnounceFor = 5 * time.Second
+	minAnnounceFor = 5 * time.Second
 
 	// readsPerAnnouncement is how often a node reads storage while a key is
 	// announced.
@@ -48,13 +48,13 @@ const (
 // CheckRotation returns what is wrong with the settings of rotation. Zero
 // means the default.
 func CheckRotation(rotateEvery, announceFor time.Duration) error {
-	if err := CheckRotateEvery(cmp.Or(rotateEvery, DefaultRotateEvery)); err != nil {
+	if err := CheckRotateEvery(cmp.Or(rotateEvery, defaultRotateEvery)); err != nil {
 		return err
 	}
-	if err := CheckAnnounceFor(cmp.Or(announceFor, DefaultAnnounceFor)); err != nil {
+	if err := CheckAnnounceFor(cmp.Or(announceFor, defaultAnnounceFor)); err != nil {
 		return err
 	}
-	rotateEvery, announceFor = cmp.Or(rotateEvery, DefaultRotateEvery), cmp.Or(announceFor, DefaultAnnounceFor)
+	rotateEvery, announceFor = cmp.Or(rotateEvery, defaultRotateEvery), cmp.Or(announceFor, defaultAnnounceFor)
 	if announceFor >= rotateEvery {
 		return fmt.Errorf("announce_for %v is not shorter than rotate_every %v: a key would be replaced before it signs; make announce_for shorter or rotate_every longer", announceFor, rotateEvery)
 	}
@@ -63,8 +63,8 @@ func CheckRotation(rotateEvery, announceFor time.Duration) error {
 
 // CheckRotateEvery returns what is wrong with the time that a key signs.
 func CheckRotateEvery(d time.Duration) error {
-	if d < MinRotateEvery {
-		return fmt.Errorf("rotate_every %v is too short; use at least %v", d, MinRotateEvery)
+	if d < minRotateEvery {
+		return fmt.Errorf("rotate_every %v is too short; use at least %v", d, minRotateEvery)
 	}
 	return nil
 }
@@ -72,8 +72,8 @@ func CheckRotateEvery(d time.Duration) error {
 // CheckAnnounceFor returns what is wrong with the time that a key is
 // announced.
 func CheckAnnounceFor(d time.Duration) error {
-	if d < MinAnnounceFor {
-		return fmt.Errorf("announce_for %v is too short; use at least %v", d, MinAnnounceFor)
+	if d < minAnnounceFor {
+		return fmt.Errorf("announce_for %v is too short; use at least %v", d, minAnnounceFor)
 	}
 	return nil
 }

@@ -13,11 +13,11 @@ func TestCheckRotation(t *testing.T) {
 		want             string
 	}{
 		{0, 0, ""},
-		{MinRotateEvery, MinAnnounceFor, ""},
+		{minRotateEvery, minAnnounceFor, ""},
 		{2 * day, 0, ""},
 		{day, 0, "announce_for 24h0m0s is not shorter than rotate_every 24h0m0s"},
-		{0, DefaultRotateEvery, "announce_for 2160h0m0s is not shorter than rotate_every 2160h0m0s"},
-		{MinRotateEvery - 1, MinAnnounceFor, "rotate_every 59m59.999999999s is too short; use at least 1h0m0s"},
+		{0, defaultRotateEvery, "announce_for 2160h0m0s is not shorter than rotate_every 2160h0m0s"},
+		{minRotateEvery - 1, minAnnounceFor, "rotate_every 59m59.999999999s is too short; use at least 1h0m0s"},
 		{-day, 0, "rotate_every -24h0m0s is too short; use at least 1h0m0s"},
 		{0, time.Second, "announce_for 1s is too short; use at least 5s"},
 		{0, -time.Second, "announce_for -1s is too short; use at least 5s"},
@@ -35,7 +35,7 @@ func TestRefreshAndCacheIntervals(t *testing.T) {
 		day:              {30 * time.Second, 5 * time.Minute},
 		10 * time.Minute: {30 * time.Second, 2 * time.Minute},
 		time.Minute:      {12 * time.Second, 12 * time.Second},
-		MinAnnounceFor:   {time.Second, time.Second},
+		minAnnounceFor:   {time.Second, time.Second},
 	} {
 		source, err := Managed(Config{Storage: newStorage(t), Realm: "default", Issuer: testURL, AnnounceFor: announce}, nil)
 		if err != nil {

@@ -24,8 +24,8 @@ const (
 	askPause = 5 * time.Second
 )
 
-// ErrNoKey means that storage holds no key of this issuer.
-var ErrNoKey = errors.New("there is no signing key in storage")
+// errNoKey means that storage holds no key of this issuer.
+var errNoKey = errors.New("there is no signing key in storage")
 
 // Source provides the keyring at run time: a fixed one, or one that is managed
 // in storage and may not be there yet. It is safe for concurrent use.
@@ -199,7 +199,7 @@ func (s *Source) LastRead() time.Time {
 
 // Load reads the keyring from storage, without changing anything there, and
 // makes it the current one. It waits 5 s at most. If it fails, the current one
-// stays. The error is [ErrNoKey], or that of storage.
+// stays. It is an error if storage has no key.
 func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	if s.store == nil {
 		return s.Current(), nil
@@ -207,7 +207,7 @@ func (s *Source) Load(ctx context.Context) (*Keyring, error) {
 	a, err := s.runAlone(ctx, func(ctx context.Context) (schedule, error) {
 		_, keys, err := s.store.load(ctx, s.localKeys())
 		if err == nil && len(keys.keys) == 0 {
-			err = ErrNoKey
+			err = errNoKey
 		}
 		return keys, err
 	})
@@ -316,7 +316,7 @@ func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attem
 		defer cancel()
 		keys, err := guard(ctx, work)
 		ring := s.use(keys)
-		if errors.Is(err, ErrNoKey) || errors.Is(err, ErrAnnounced) {
+		if errors.Is(err, errNoKey) || errors.Is(err, ErrAnnounced) {
 			s.noteOutcome(nil) // storage has answered
 		} else {
 			s.noteOutcome(err)

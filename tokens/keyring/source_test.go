@@ -32,7 +32,7 @@ func TestManagedKeys(t *testing.T) {
 	if source.Current() != nil || source.Algorithm() != ES256 || len(storage.Calls()) != 0 {
 		t.Error("a new source has keys, or touched storage")
 	}
-	if _, err := source.Load(t.Context()); !errors.Is(err, ErrNoKey) || storage.Count("store") != 0 {
+	if _, err := source.Load(t.Context()); !errors.Is(err, errNoKey) || storage.Count("store") != 0 {
 		t.Errorf("loading gave %v, calls %v", err, storage.Calls())
 	}
 	ring, err := source.Ensure(t.Context())

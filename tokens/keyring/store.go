@@ -43,14 +43,14 @@ type Config struct {
 	Realm string
 	// Issuer is the issuer URL that the stored keys must name. Required.
 	Issuer string
-	// Algorithm is the algorithm of new keys. Default: [DefaultAlgorithm].
+	// Algorithm is the algorithm of new keys. Default: ES256.
 	// When it changes, a key of the new algorithm is announced like any other.
 	Algorithm Algorithm
-	// RotateEvery is how long a key signs. Default: [DefaultRotateEvery], at
-	// least [MinRotateEvery].
+	// RotateEvery is how long a key signs. Default: 90 days, at
+	// least 1 hour.
 	RotateEvery time.Duration
 	// AnnounceFor is how long a key is published before it signs. Default:
-	// [DefaultAnnounceFor], at least [MinAnnounceFor] and less than
+	// 24 hours, at least 5 s and less than
 	// RotateEvery.
 	AnnounceFor time.Duration
 	// LongestToken is the longest lifetime that tokens are expected to have;
@@ -90,9 +90,9 @@ type store struct {
 // newStore checks the settings and fills in the defaults. Errors name the
 // value that is wrong and the remedy.
 func newStore(cfg Config) (*store, error) {
-	cfg.Algorithm = cmp.Or(cfg.Algorithm, DefaultAlgorithm)
-	cfg.RotateEvery = cmp.Or(cfg.RotateEvery, DefaultRotateEvery)
-	cfg.AnnounceFor = cmp.Or(cfg.AnnounceFor, DefaultAnnounceFor)
+	cfg.Algorithm = cmp.Or(cfg.Algorithm, defaultAlgorithm)
+	cfg.RotateEvery = cmp.Or(cfg.RotateEvery, defaultRotateEvery)
+	cfg.AnnounceFor = cmp.Or(cfg.AnnounceFor, defaultAnnounceFor)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

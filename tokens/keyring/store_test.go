@@ -64,7 +64,7 @@ func loadOrCreate(ctx context.Context, s *store) (*Keyring, error) {
 func ringOf(s *store, keys schedule, err error) (*Keyring, error) {
 	ring := keys.ring(s.Now(), s.VerifyKeys)
 	if ring == nil && err == nil {
-		err = ErrNoKey
+		err = errNoKey
 	}
 	return ring, err
 }
@@ -105,8 +105,8 @@ func signingID(t testing.TB, s *store) string {
 func TestLoadOnlyReads(t *testing.T) {
 	storage := newStorage(t)
 	store, _ := newTestStore(t, storage)
-	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) {
-		t.Errorf("error is %v, want ErrNoKey", err)
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, errNoKey) {
+		t.Errorf("error is %v, want errNoKey", err)
 	}
 	if storage.Count("lock")+storage.Count("store") != 0 {
 		t.Error("loading locks or writes")
@@ -298,7 +298,7 @@ func TestSettingsOfManagedKeys(t *testing.T) {
 		"a realm of dots":   func(c *Config) { c.Realm = "." },
 		"no issuer":         func(c *Config) { c.Issuer = "" },
 		"rotation":          func(c *Config) { c.RotateEvery = time.Second },
-		"announcement":      func(c *Config) { c.AnnounceFor = DefaultRotateEvery },
+		"announcement":      func(c *Config) { c.AnnounceFor = defaultRotateEvery },
 		"unknown algorithm": func(c *Config) { c.Algorithm = "HS256" },
 	} {
 		cfg := Config{Storage: newStorage(t), Realm: "default", Issuer: testURL}

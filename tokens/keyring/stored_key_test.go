@@ -139,7 +139,7 @@ func TestObjectUnderAnotherNameIsSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	putRaw(t, store, "backup", data)
-	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) || !slices.Equal(log.all, []string{EventUnreadable}) {
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, errNoKey) || !slices.Equal(log.all, []string{EventUnreadable}) {
 		t.Errorf("error %v, reported %v", err, log.all)
 	}
 }
@@ -152,7 +152,7 @@ func TestOtherFilesAreIgnored(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := loadRing(t.Context(), store); !errors.Is(err, ErrNoKey) || len(log.all) != 0 {
+	if _, err := loadRing(t.Context(), store); !errors.Is(err, errNoKey) || len(log.all) != 0 {
 		t.Errorf("error %v, reported %v", err, log.all)
 	}
 }
