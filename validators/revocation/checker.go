@@ -83,12 +83,7 @@ func NewChecker(config Config) *Checker {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	if config.ReportOCSP == nil {
-		config.ReportOCSP = func(string, error) {}
-	}
-	if config.ReportFailure == nil {
-		config.ReportFailure = func(string, error) {}
-	}
+	config.ReportOCSP, config.ReportFailure = orSilent(config.ReportOCSP), orSilent(config.ReportFailure)
 	if config.ReportAdmitted == nil {
 		config.ReportAdmitted = func(string) {}
 	}
@@ -100,6 +95,14 @@ func NewChecker(config Config) *Checker {
 		failures:  make(map[ocspKey]ocspFailure),
 	}
 	return c
+}
+
+// orSilent returns report or, if that is nil, a function that does nothing.
+func orSilent(report func(string, error)) func(string, error) {
+	if report == nil {
+		return func(string, error) {}
+	}
+	return report
 }
 
 // SetCRLs puts other CRLs in force.

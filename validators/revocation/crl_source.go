@@ -98,15 +98,8 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	if config.Jitter == nil {
 		config.Jitter = rand.Float64
 	}
-	if config.Report == nil {
-		config.Report = func(string, error) {}
-	}
-	if config.ReportStale == nil {
-		config.ReportStale = func(string, error) {}
-	}
-	if config.ReportForeign == nil {
-		config.ReportForeign = func(string, error) {}
-	}
+	config.Report = orSilent(config.Report)
+	config.ReportStale, config.ReportForeign = orSilent(config.ReportStale), orSilent(config.ReportForeign)
 	if config.Use == nil {
 		config.Use = func(*CRLSet) {}
 	}

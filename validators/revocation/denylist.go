@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"regexp"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -118,19 +119,9 @@ func cutWord(line string) (word, rest string) {
 	return line[:end], strings.TrimSpace(line[end:])
 }
 
-// hasComment reports whether a # follows a space, unless it begins a value in
-// hexadecimal digits after an equals sign.
-func hasComment(name string) bool {
-	for i := range len(name) {
-		if name[i] != '#' {
-			continue
-		}
-		if before := strings.TrimRight(name[:i], " \t"); len(before) < i && !strings.HasSuffix(before, "=") {
-			return true
-		}
-	}
-	return false
-}
+// comment matches a # that follows a space, unless it begins a value in hexadecimal
+// digits after an equals sign.
+var comment = regexp.MustCompile(`[^= \t][ \t]+#`)
 
 func parseSerialRule(value string) (denyValue, error) {
 	digits, issuer := cutWord(value)
@@ -145,7 +136,7 @@ func parseSerialRule(value string) (denyValue, error) {
 	if err != nil {
 		return denyValue{}, fmt.Errorf("%q is not a number in hexadecimal digits", digits)
 	}
-	if hasComment(issuer) { // it would be part of the name, so nobody would be denied
+	if comment.MatchString(issuer) { // it would be part of the name, so nobody would be denied
 		return denyValue{}, errors.New("comment after the issuer's name; give it a line of its own, or write \\# if it is part of the name")
 	}
 	name, err := validators.ParseDN(issuer)
