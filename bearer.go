@@ -222,37 +222,37 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	if len(presented) > 0 {
 		leaf = presented[0]
 	}
-	known, refusal := h.verifyCached(token, leaf, noCertificate)
+	cached, refusal := h.verifyCached(token, leaf, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}
-	if refusal := h.permit(known, r, presented); refusal != nil {
-		return &known.identity, refusal
+	if refusal := h.permit(cached, r, presented); refusal != nil {
+		return &cached.identity, refusal
 	}
-	return &known.identity, nil
+	return &cached.identity, nil
 }
 
 // permit checks what can change from one request to the next.
-func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
-	if known.token.Thumbprint != "" {
+func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
+	if cached.token.Thumbprint != "" {
 		if refusal := validators.CheckValidity(presented[0], h.app.Now()); refusal != nil {
 			return refusal
 		}
 	}
-	if known.by.own {
+	if cached.by.own {
 		// its verdict is cached, and takes account of every change to the client
 		// and to its certificate
-		if _, refusal := h.realm.authenticate(r.Context(), presented, known.token.ClientID); refusal != nil {
+		if _, refusal := h.realm.authenticate(r.Context(), presented, cached.token.ClientID); refusal != nil {
 			return refusal
 		}
-		if h.realm.issuer.revokedTokens.Revoked(known.token.ClientID, known.token.ID, known.token.IssuedAt) {
-			return refuseBearer(tokenRevoked, "token %q of client '%s' has been revoked", known.token.ID, known.token.ClientID)
+		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
+			return refuseBearer(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
-	} else if refusal := h.permitForeign(known); refusal != nil {
+	} else if refusal := h.permitForeign(cached); refusal != nil {
 		return refusal
 	}
 	for _, scope := range h.RequireScope {
-		if !slices.Contains(known.token.Scopes, scope) {
+		if !slices.Contains(cached.token.Scopes, scope) {
 			return refuseBearer(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
@@ -261,10 +261,10 @@ func (h *BearerHandler) permit(known *cachedToken, r *http.Request, presented []
 
 // permitForeign refuses a client of another server that has the name of a client
 // of the realm. Nothing more is known about it here.
-func (h *BearerHandler) permitForeign(known *cachedToken) *validators.Refusal {
-	if current := h.realm.current.Load(); current != nil && current.registry.Client(known.identity.clientID) != nil {
+func (h *BearerHandler) permitForeign(cached *cachedToken) *validators.Refusal {
+	if current := h.realm.current.Load(); current != nil && current.registry.Client(cached.identity.clientID) != nil {
 		return refuseBearer(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
-			known.token.ClientID, known.by.issuer, h.realm.name)
+			cached.token.ClientID, cached.by.issuer, h.realm.name)
 	}
 	return nil
 }

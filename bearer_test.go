@@ -67,7 +67,7 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 		t.Errorf("reached the API: %t, but the error is %v", reached, err)
 	}
 	if failure := new(caddyhttp.HandlerError); err != nil && !errors.As(err, failure) {
-		t.Errorf("the error is none of Caddy's: %v", err)
+		t.Errorf("the error is not one of Caddy's: %v", err)
 	}
 	reason, _ := repl.GetString("http.mtls.error")
 	if user, known := repl.GetString(userIDPlaceholder); known != reached || known && user != "a" {
@@ -76,9 +76,9 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 	return reason
 }
 
-// TestRevokedTokens: a token is remembered, and refused all the same from the
-// moment that it is revoked.
-func TestRevokedTokens(t *testing.T) {
+// TestCachedTokenIsRevoked checks that a cached token is refused from the moment
+// that it is revoked.
+func TestCachedTokenIsRevoked(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
 	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
@@ -114,12 +114,12 @@ func TestRevokedTokens(t *testing.T) {
 	}
 }
 
-// TestKnownTokens: what is remembered of a token is of this token with this
-// certificate alone, and ends with its key.
-func TestKnownTokens(t *testing.T) {
+// TestCachedTokenIsForOneCertificate checks that a token is cached for this token
+// with this certificate only, and as long as its key.
+func TestCachedTokenIsForOneCertificate(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	known := func() []*cachedToken { return slices.Collect(h.cached.All()) }
+	cached := func() []*cachedToken { return slices.Collect(h.cached.All()) }
 	for _, step := range []struct {
 		leaf  *testpki.Leaf
 		token string
@@ -133,11 +133,11 @@ func TestKnownTokens(t *testing.T) {
 			t.Errorf("got %q, want %q", got, step.want)
 		}
 	}
-	if got := known(); len(got) != 1 || got[0].text != token {
-		t.Errorf("%d tokens are remembered, want one", len(got))
+	if got := cached(); len(got) != 1 || got[0].text != token {
+		t.Errorf("%d tokens are cached, want one", len(got))
 	}
-	if k := known()[0]; !k.isFor(token, leaf.Cert.Raw) || k.isFor(token, other.Cert.Raw) || k.isFor(token, nil) || k.isFor(token+"A", leaf.Cert.Raw) {
-		t.Error("a token is known with another certificate, or another token with its certificate")
+	if k := cached()[0]; !k.isFor(token, leaf.Cert.Raw) || k.isFor(token, other.Cert.Raw) || k.isFor(token, nil) || k.isFor(token+"A", leaf.Cert.Raw) {
+		t.Error("a token is cached with another certificate, or another token with its certificate")
 	}
 	// the key is replaced
 	key, err := keyring.Generate(keyring.ES256)
@@ -160,9 +160,9 @@ func TestKnownTokens(t *testing.T) {
 	}
 }
 
-// TestKnownTokensAreBounded: tokens that are too large are good, but not
-// remembered.
-func TestKnownTokensAreBounded(t *testing.T) {
+// TestCachedTokensAreBounded checks that a token that is too large is admitted but
+// not cached.
+func TestCachedTokensAreBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, _ := provisionBearer(t, leaf)
 	current := h.realm.current.Load()
@@ -182,13 +182,13 @@ func TestKnownTokensAreBounded(t *testing.T) {
 		}
 	}
 	for range h.cached.All() {
-		t.Fatal("it is remembered")
+		t.Fatal("it is cached")
 	}
 }
 
-// TestRememberedTokenAllocatesLittle: beside what every request with a directive
-// of ours costs, a remembered token costs next to nothing.
-func TestRememberedTokenAllocatesLittle(t *testing.T) {
+// TestCachedTokenAllocatesLittle checks that a cached token costs little more than
+// any request with a directive of this plugin.
+func TestCachedTokenAllocatesLittle(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
@@ -206,7 +206,7 @@ func TestRememberedTokenAllocatesLittle(t *testing.T) {
 			t.Fatal(refusal)
 		}
 	}); allocs > 0 {
-		t.Errorf("to admit a remembered token takes %v allocations", allocs)
+		t.Errorf("admitting a cached token takes %v allocations", allocs)
 	}
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	w := httptest.NewRecorder()
@@ -215,7 +215,7 @@ func TestRememberedTokenAllocatesLittle(t *testing.T) {
 	}
 }
 
-// TestBearerOutcome: what a caller learns of each reason (RFC 6750 §3.1).
+// TestBearerOutcome checks what a caller learns of each reason (RFC 6750 §3.1).
 func TestBearerOutcome(t *testing.T) {
 	other := map[string]bearerAnswer{
 		"token_missing":           {http.StatusUnauthorized, "token_missing"},
@@ -238,8 +238,8 @@ func TestBearerOutcome(t *testing.T) {
 	}
 }
 
-// FuzzBearerToken: whatever the header is, what is taken for a token is in it,
-// behind the scheme, and has only the characters of RFC 6750 §2.1.
+// FuzzBearerToken checks that the token of any header follows its scheme and has
+// only the characters of RFC 6750 §2.1.
 func FuzzBearerToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		token, refusal := bearerToken([]string{value})

@@ -177,8 +177,8 @@ func hashToken(token string, leaf []byte) uint64 {
 }
 
 // isFor reports whether the entry is about this token and this certificate.
-func (k *cachedToken) isFor(token string, leaf []byte) bool {
-	return k.text == token && bytes.Equal(k.leaf, leaf)
+func (c *cachedToken) isFor(token string, leaf []byte) bool {
+	return c.text == token && bytes.Equal(c.leaf, leaf)
 }
 
 // verifyCached verifies that a token is valid and bound to this certificate. Of a
@@ -190,24 +190,24 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 		raw = leaf.Raw
 	}
 	hash, generation := hashToken(token, raw), h.realm.revocation.generation()
-	is := func(k *cachedToken) bool { return k.hash == hash && k.isFor(token, raw) }
-	if known := h.cached.Find(hash, is); known != nil && known.generation == generation {
-		if err := known.by.verifier.Recheck(known.token); err != nil {
+	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
+	if cached := h.cached.Find(hash, is); cached != nil && cached.generation == generation {
+		if err := cached.by.verifier.Recheck(cached.token); err != nil {
 			return nil, tokenRefusal(err)
 		}
-		return known, nil
+		return cached, nil
 	}
-	known, refusal := h.verify(token, leaf, noCertificate)
+	cached, refusal := h.verify(token, leaf, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}
-	known.hash, known.generation = hash, generation
+	cached.hash, cached.generation = hash, generation
 	if len(token)+len(raw) <= maxCachedBytes {
-		known.text, known.leaf = strings.Clone(token), bytes.Clone(raw)
+		cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
 		now := h.app.Now()
-		h.cached.Replace(hash, known, func(old *cachedToken) bool { return is(old) || !now.Before(old.token.Expires) })
+		h.cached.Replace(hash, cached, func(old *cachedToken) bool { return is(old) || !now.Before(old.token.Expires) })
 	}
-	return known, nil
+	return cached, nil
 }
 
 // verify verifies a token that is not cached.
@@ -225,14 +225,14 @@ func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertifica
 	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
 		return nil, refusal
 	}
-	known := &cachedToken{by: by, token: verified}
-	known.identity = bearerIdentity{
+	cached := &cachedToken{by: by, token: verified}
+	cached.identity = bearerIdentity{
 		clientID: by.prefix + verified.ClientID, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
 	}
 	if by.own {
-		known.identity.realm = h.realm.name
+		cached.identity.realm = h.realm.name
 	}
-	return known, nil
+	return cached, nil
 }
 
 // checkBound checks that the token is bound to the certificate (RFC 8705 §3), and

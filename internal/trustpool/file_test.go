@@ -28,10 +28,10 @@ func wantError(t *testing.T, err error, texts ...string) {
 	}
 }
 
-// TestCAFile: what is added counts at once. What is missing, as in a file that
-// is being written, counts only when the file has been quiet, and so does
-// trouble.
-func TestCAFile(t *testing.T) {
+// TestCAFileChanges checks that an added CA counts at once. A CA that is gone, as in
+// a file that is being written, and a failure count only when the file has been
+// quiet.
+func TestCAFileChanges(t *testing.T) {
 	first, second, third := testpki.MustCA(t).PEM(), testpki.MustCA(t).PEM(), testpki.MustCA(t).PEM()
 	path, now := filepath.Join(t.TempDir(), "ca.pem"), time.Now()
 	write := func(parts ...[]byte) { writeFile(t, path, parts...) }
@@ -92,7 +92,7 @@ func TestCAFile(t *testing.T) {
 	step("less and quiet", source.QuietTime, true, false, 1)
 }
 
-// TestCAFileTooLarge: a file is not read without a bound.
+// TestCAFileTooLarge checks that there is a limit to the size of a file.
 func TestCAFileTooLarge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	writeFile(t, path, testpki.MustCA(t).PEM())

@@ -31,9 +31,9 @@ func load(t *testing.T, raw string, use func(*Trust) error) (*Pool, error) {
 	return pool, err
 }
 
-// TestPoolThatIsNotUsed: a pool that its user refuses is not taken, and nothing
-// of it stays.
-func TestPoolThatIsNotUsed(t *testing.T) {
+// TestRefusedPoolChangesNothing checks that nothing stays of a pool that its user
+// refuses.
+func TestRefusedPoolChangesNothing(t *testing.T) {
 	ca, other := testpki.MustCA(t), testpki.MustCA(t)
 	path := filepath.Join(t.TempDir(), "ca.pem")
 	writeFile(t, path, ca.PEM())
@@ -71,8 +71,9 @@ func TestPoolThatIsNotUsed(t *testing.T) {
 	}
 }
 
-// TestPoolThatHangs: a server that does not answer is given up on.
-func TestPoolThatHangs(t *testing.T) {
+// TestHangingPoolEndsInTime checks that a server which does not answer is given up
+// on.
+func TestHangingPoolEndsInTime(t *testing.T) {
 	ca := testpki.MustCA(t)
 	hang := make(chan struct{})
 	var hangs atomic.Bool
