@@ -41,8 +41,7 @@ type Info struct {
 	ID string
 	// Algorithm is the algorithm that the key signs with.
 	Algorithm Algorithm
-	// State is [StateNext], [StateActive], [StatePast] or
-	// [StateVerify].
+	// State is [StateNext], [StateActive], [StatePast] or [StateVerify].
 	State string
 	// Created is when the key was made, zero if that is not known.
 	Created time.Time
@@ -53,21 +52,11 @@ type Info struct {
 	Leaves time.Time
 }
 
-// New returns a keyring that signs with the first key and publishes all of
-// them, in the given order. A key given twice counts once.
-func New(signing *Key, others ...*Key) *Keyring {
-	r := &Keyring{}
-	for n, key := range append([]*Key{signing}, others...) {
-		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.id }) {
-			continue
-		}
-		state := StatePast
-		if n == 0 {
-			state = StateActive
-		}
-		r.keys = append(r.keys, key)
-		r.infos = append(r.infos, Info{ID: key.id, Algorithm: key.algorithm, State: state, Created: key.created})
-	}
+// New returns a keyring of one key.
+func New(signing *Key) *Keyring {
+	r := &Keyring{keys: []*Key{signing}, infos: []Info{{
+		ID: signing.id, Algorithm: signing.algorithm, State: StateActive, Created: signing.created,
+	}}}
 	r.publish()
 	return r
 }
@@ -81,16 +70,12 @@ func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 	}
 	for _, key := range keys {
 		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.ID }) {
-			return nil, errOwnKey(key.ID)
+			return nil, fmt.Errorf("the key '%s' is one of this issuer's own keys; remove it from verify_key", key.ID)
 		}
 	}
 	more := *r
 	more.addVerifyKeys(keys)
 	return &more, nil
-}
-
-func errOwnKey(kid string) error {
-	return fmt.Errorf("the key '%s' is one of this issuer's own keys; remove it from verify_key", kid)
 }
 
 // addVerifyKeys adds the keys whose `kid` no other key has.
