@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,7 +195,6 @@ func logMessages(t *testing.T) (messages []string) {
 	t.Helper()
 	level := regexp.MustCompile(`^(Debug|Info|Warn|Error)$`)
 	for _, file := range parse(t) {
-		logs := slices.Contains(importsOf(file), "go.uber.org/zap")
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch node := node.(type) {
 			case *ast.KeyValueExpr: // refusedRequest{message: …}
@@ -213,7 +211,7 @@ func logMessages(t *testing.T) (messages []string) {
 				selector, ok := node.Fun.(*ast.SelectorExpr)
 				switch {
 				case !ok:
-				case logs && level.MatchString(selector.Sel.Name) && len(node.Args) > 0:
+				case level.MatchString(selector.Sel.Name) && isLogger(selector.X) && len(node.Args) > 0:
 					messages = append(messages, literals(node.Args[0])...)
 				case selector.Sel.Name == "logToken" && len(node.Args) > 1:
 					messages = append(messages, literals(node.Args[1])...)
@@ -225,9 +223,14 @@ func logMessages(t *testing.T) (messages []string) {
 	return messages
 }
 
-func importsOf(file *ast.File) (paths []string) {
-	for _, imported := range file.Imports {
-		paths = append(paths, literals(imported.Path)...)
+// isLogger reports whether an expression is called logger, as in
+// realm.logger or config.Logger.
+func isLogger(expression ast.Expr) bool {
+	switch expression := expression.(type) {
+	case *ast.Ident:
+		return strings.EqualFold(expression.Name, "logger")
+	case *ast.SelectorExpr:
+		return strings.EqualFold(expression.Sel.Name, "logger")
 	}
-	return paths
+	return false
 }
