@@ -81,29 +81,14 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for _, client := range realm.Clients {
 		declared[client.ClientID] = struct{}{}
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "trust_pool":
-			if realm.TrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; use 'trust_pool combined' for several sources", option)
-			}
-			realm.TrustPoolRaw, err = parseTrustPool(d)
-		case "trust_pool_refresh":
-			err = caddyfileutil.ParseDuration(d, &realm.TrustPoolRefresh, trustpool.CheckRefresh)
-		case "shadow_trust_pool":
-			if realm.ShadowTrustPoolRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; use 'shadow_trust_pool combined' for several sources", option)
-			}
-			realm.ShadowTrustPoolRaw, err = parseTrustPool(d)
-		case "storage":
-			if realm.StorageRaw != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm has one storage", option)
-			}
-			realm.StorageRaw, err = caddyfileutil.ParseModule[caddy.StorageConverter](d, "caddy.storage", "module", "storage")
-		case "client":
-			var record clients.Record
-			if record, err = parseClient(d); err != nil {
+	return caddyfileutil.ParseBlock(d, "mtls option", caddyfileutil.Options{
+		"trust_pool":         trustPoolOption(&realm.TrustPoolRaw),
+		"trust_pool_refresh": caddyfileutil.Duration(&realm.TrustPoolRefresh, trustpool.CheckRefresh),
+		"shadow_trust_pool":  trustPoolOption(&realm.ShadowTrustPoolRaw),
+		"storage":            caddyfileutil.Module[caddy.StorageConverter](&realm.StorageRaw, "caddy.storage", "module", "storage", "a realm has one storage"),
+		"client": func(d *caddyfile.Dispenser) error {
+			record, err := parseClient(d)
+			if err != nil {
 				return err
 			}
 			if _, twice := declared[record.ClientID]; twice {
@@ -111,40 +96,22 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			declared[record.ClientID] = struct{}{}
 			realm.Clients = append(realm.Clients, record)
-		case "clients_from":
-			var raw json.RawMessage
-			raw, err = caddyfileutil.ParseModule[ClientSource](d, "mtls.clients", "source", "source of clients")
+			return nil
+		},
+		"clients_from": func(d *caddyfile.Dispenser) error {
+			raw, err := caddyfileutil.ParseModule[ClientSource](d, "mtls.clients", "source", "source of clients")
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
-		case "revocation":
-			if realm.Revocation != nil {
-				return d.Errf("duplicate mtls option '%s'; name all sources in one block", option)
-			}
-			realm.Revocation = new(Revocation)
-			err = realm.Revocation.UnmarshalCaddyfile(d)
-		case "forwarded_certificate":
-			if realm.ForwardedCertificate != nil {
-				return d.Errf("duplicate mtls option '%s'; a realm takes certificates from one kind of proxy", option)
-			}
-			realm.ForwardedCertificate = new(ForwardedCertificate)
-			err = realm.ForwardedCertificate.UnmarshalCaddyfile(d)
-		case "issuer":
-			if realm.Issuer != nil {
-				return d.Errf("duplicate mtls option '%s'; declare another realm for another issuer", option)
-			}
-			realm.Issuer = new(IssuerConfig)
-			err = realm.Issuer.UnmarshalCaddyfile(d)
-		default:
-			err = d.Errf("unrecognized mtls option '%s'", option)
-		}
-		if err != nil {
 			return err
-		}
-	}
-	return nil
+		},
+		"revocation":            caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
+		"forwarded_certificate": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
+		"issuer":                caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
+	})
 }
 
-func parseTrustPool(d *caddyfile.Dispenser) (json.RawMessage, error) {
-	return caddyfileutil.ParseModule[caddytls.CA](d, "tls.ca_pool.source", "provider", "pool of CA certificates")
+// trustPoolOption reads a module that loads CA certificates.
+func trustPoolOption(raw *json.RawMessage) caddyfileutil.Option {
+	return caddyfileutil.Module[caddytls.CA](raw, "tls.ca_pool.source", "provider", "pool of CA certificates", "use 'combined' for several sources")
 }
 
 // UnmarshalCaddyfile reads the sources of certificate revocations. Syntax:
@@ -160,30 +127,20 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "crl":
-			err = caddyfileutil.ParseList(d, &c.CRL, func(place string) error {
-				if !strings.Contains(place, "://") {
-					return nil
-				}
-				return source.CheckURL(place)
-			})
-		case "refresh":
-			err = caddyfileutil.ParseDuration(d, &c.Refresh, checkRefresh)
-		case "ocsp":
-			err = caddyfileutil.ParseList(d, &c.OCSP, source.CheckURL)
-		case "on_unavailable":
-			err = caddyfileutil.ParseString(d, &c.OnUnavailable, checkOnUnavailable)
-		case "deny":
-			err = caddyfileutil.ParseString(d, &c.Deny, nil)
-		default:
-			err = d.Errf("unrecognized revocation option '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
+	err := caddyfileutil.ParseBlock(d, "revocation option", caddyfileutil.Options{
+		"crl": caddyfileutil.List(&c.CRL, func(place string) error {
+			if !strings.Contains(place, "://") {
+				return nil
+			}
+			return source.CheckURL(place)
+		}),
+		"refresh":        caddyfileutil.Duration(&c.Refresh, checkRefresh),
+		"ocsp":           caddyfileutil.List(&c.OCSP, source.CheckURL),
+		"on_unavailable": caddyfileutil.String(&c.OnUnavailable, checkOnUnavailable),
+		"deny":           caddyfileutil.String(&c.Deny, nil),
+	})
+	if err != nil {
+		return err
 	}
 	if err := c.check(); err != nil {
 		return d.WrapErr(fmt.Errorf("revocation: %w", err))
@@ -200,30 +157,23 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		header   <name>
 //	}
 func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	err := caddyfileutil.ParseString(d, &c.Format, func(format string) error {
+	format := caddyfileutil.String(&c.Format, func(format string) error {
 		_, err := validators.ParseForwardFormat(format)
 		return err
 	})
-	if err != nil {
+	if err := format(d); err != nil {
 		return err
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch option := d.Val(); option {
-		case "from":
-			err = caddyfileutil.ParseList(d, &c.From, func(from string) error {
-				_, err := parseFrom(from)
-				return err
-			})
-		case "peer_key":
-			err = caddyfileutil.ParseList(d, &c.PeerKeys, clients.CheckIssuedBy)
-		case "header":
-			err = caddyfileutil.ParseString(d, &c.Header, headerguard.CheckName)
-		default:
-			err = d.Errf("unrecognized forwarded_certificate option '%s'", option)
-		}
-		if err != nil {
+	err := caddyfileutil.ParseBlock(d, "forwarded_certificate option", caddyfileutil.Options{
+		"from": caddyfileutil.List(&c.From, func(from string) error {
+			_, err := parseFrom(from)
 			return err
-		}
+		}),
+		"peer_key": caddyfileutil.List(&c.PeerKeys, clients.CheckIssuedBy),
+		"header":   caddyfileutil.String(&c.Header, headerguard.CheckName),
+	})
+	if err != nil {
+		return err
 	}
 	if len(c.From)+len(c.PeerKeys) == 0 {
 		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errNoTrustedProxies))
@@ -253,9 +203,4 @@ func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
 }
 
 // Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*Handler)(nil)
-	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
-	_ caddyfile.Unmarshaler = (*Realm)(nil)
-	_ caddyfile.Unmarshaler = (*IssuerConfig)(nil)
-)
+var _ caddyfile.Unmarshaler = (*Realm)(nil)

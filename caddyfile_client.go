@@ -45,53 +45,29 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		return record, d.WrapErr(err)
 	}
 	var scopes, defaults []string
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "subject":
-			err = parseCredential(d, &record.SubjectDN, clients.CheckSubject)
-		case "san_dns":
-			err = parseCredential(d, &record.SANDNS, clients.CheckName(clients.KindSANDNS))
-		case "san_uri":
-			err = parseCredential(d, &record.SANURI, clients.CheckName(clients.KindSANURI))
-		case "san_ip":
-			err = parseCredential(d, &record.SANIP, clients.CheckName(clients.KindSANIP))
-		case "san_email":
-			err = parseCredential(d, &record.SANEmail, clients.CheckName(clients.KindSANEmail))
-		case "thumbprint":
-			err = parsePin(d, &record.Thumbprints, clients.CheckThumbprint)
-		case "public_key":
-			err = parsePin(d, &record.PublicKeys, clients.CheckPublicKey)
-		case "certificate":
-			err = parseCredential(d, &record.CertificateFiles, nil)
-		case "jwks":
-			err = parseJWKS(d, &record)
-		case "issued_by":
-			err = caddyfileutil.ParseList(d, &record.IssuedBy, clients.CheckIssuedBy)
-		case "require_chain":
-			err = caddyfileutil.ParseFlag(d, &record.RequireChain)
-		case "shared_credential":
-			err = caddyfileutil.ParseFlag(d, &record.SharedCredential)
-		case "scopes":
-			err = caddyfileutil.ParseScopes(d, &scopes)
-		case "default_scopes":
-			err = caddyfileutil.ParseScopes(d, &defaults)
-		case "resources":
-			err = caddyfileutil.ParseList(d, &record.Resources, nil)
-		case "introspect":
-			err = caddyfileutil.ParseList(d, &record.Introspect, nil)
-		case "claim":
-			err = parseClaim(d, &record)
-		case "token_lifetime":
-			err = caddyfileutil.ParseDuration(d, &record.TokenLifetime, checkTokenLifetime)
-		case "disabled":
-			err = caddyfileutil.ParseFlag(d, &record.Disabled)
-		default:
-			err = d.Errf("unrecognized client option '%s'", option)
-		}
-		if err != nil {
-			return record, err
-		}
+	err := caddyfileutil.ParseBlock(d, "client option", caddyfileutil.Options{
+		"subject":           credential(&record.SubjectDN, clients.CheckSubject),
+		"san_dns":           credential(&record.SANDNS, clients.CheckName(clients.KindSANDNS)),
+		"san_uri":           credential(&record.SANURI, clients.CheckName(clients.KindSANURI)),
+		"san_ip":            credential(&record.SANIP, clients.CheckName(clients.KindSANIP)),
+		"san_email":         credential(&record.SANEmail, clients.CheckName(clients.KindSANEmail)),
+		"thumbprint":        pin(&record.Thumbprints, clients.CheckThumbprint),
+		"public_key":        pin(&record.PublicKeys, clients.CheckPublicKey),
+		"certificate":       credential(&record.CertificateFiles, nil),
+		"jwks":              func(d *caddyfile.Dispenser) error { return parseJWKS(d, &record) },
+		"issued_by":         caddyfileutil.List(&record.IssuedBy, clients.CheckIssuedBy),
+		"require_chain":     caddyfileutil.Flag(&record.RequireChain),
+		"shared_credential": caddyfileutil.Flag(&record.SharedCredential),
+		"scopes":            caddyfileutil.Scopes(&scopes),
+		"default_scopes":    caddyfileutil.Scopes(&defaults),
+		"resources":         caddyfileutil.List(&record.Resources, nil),
+		"introspect":        caddyfileutil.List(&record.Introspect, nil),
+		"claim":             func(d *caddyfile.Dispenser) error { return parseClaim(d, &record) },
+		"token_lifetime":    caddyfileutil.Duration(&record.TokenLifetime, checkTokenLifetime),
+		"disabled":          caddyfileutil.Flag(&record.Disabled),
+	})
+	if err != nil {
+		return record, err
 	}
 	if !record.HasCredential() {
 		return record, d.Errf("client '%s' has no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks", record.ClientID)
@@ -105,29 +81,32 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	return record, nil
 }
 
-// parseCredential reads an option that has one argument and may be given several
-// times.
-func parseCredential(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
-	if option := d.Val(); option == "subject" && d.CountRemainingArgs() > 1 {
-		return d.Errf("a subject with spaces needs quotes; write %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
+// credential reads an option that has one argument and may be given several times.
+func credential(list *clients.Strings, check func(string) error) caddyfileutil.Option {
+	return func(d *caddyfile.Dispenser) error {
+		if option := d.Val(); option == "subject" && d.CountRemainingArgs() > 1 {
+			return d.Errf("a subject with spaces needs quotes; write %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
+		}
+		if d.CountRemainingArgs() != 1 {
+			return d.ArgErr()
+		}
+		return caddyfileutil.List(list, check)(d)
 	}
-	if d.CountRemainingArgs() != 1 {
-		return d.ArgErr()
-	}
-	return caddyfileutil.ParseList(d, list, check)
 }
 
-// parsePin reads a hash, which may have an end: <hash> [until <time>].
-func parsePin(d *caddyfile.Dispenser, list *clients.Strings, check func(string) error) error {
-	option := d.Val()
-	if count := d.CountRemainingArgs(); count != 1 && count != 3 {
-		return d.ArgErr()
+// pin reads a hash, which may have an end: <hash> [until <time>].
+func pin(list *clients.Strings, check func(string) error) caddyfileutil.Option {
+	return func(d *caddyfile.Dispenser) error {
+		option := d.Val()
+		if count := d.CountRemainingArgs(); count != 1 && count != 3 {
+			return d.ArgErr()
+		}
+		args := d.RemainingArgs()
+		if len(args) == 3 && args[1] != "until" {
+			return d.Errf("%s: unexpected '%s'; write '%s <hash> until <time>'", option, args[1], option)
+		}
+		return caddyfileutil.AppendValue(d, list, option, strings.Join(args, " "), check)
 	}
-	args := d.RemainingArgs()
-	if len(args) == 3 && args[1] != "until" {
-		return d.Errf("%s: unexpected '%s'; write '%s <hash> until <time>'", option, args[1], option)
-	}
-	return caddyfileutil.AppendValue(d, list, option, strings.Join(args, " "), check)
 }
 
 // parseJWKS reads the location of the client's JWK Set. One is enough, because a
@@ -137,7 +116,7 @@ func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 		return d.Errf("duplicate option '%s'", d.Val())
 	}
 	var place string
-	if err := caddyfileutil.ParseString(d, &place, nil); err != nil {
+	if err := caddyfileutil.String(&place, nil)(d); err != nil {
 		return err
 	}
 	if !strings.Contains(place, "://") {

@@ -12,7 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
-	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // parseHandler reads the mtls_auth directive. Syntax:
@@ -51,37 +50,19 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "realm":
-			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
-		case "allow":
-			err = caddyfileutil.ParseList(d, &h.Allow, checkAllow)
-		case "require_scope":
-			err = caddyfileutil.ParseScopes(d, &h.RequireScope)
-		case "optional":
-			err = caddyfileutil.ParseFlag(d, &h.Optional)
-		case "report_only":
-			err = caddyfileutil.ParseFlag(d, &h.ReportOnly)
-		case "header_up":
-			err = parseHeaderUp(d, &h.HeaderUp)
-		case "keep_header":
-			err = caddyfileutil.ParseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
-		case "forward_certificate":
-			err = caddyfileutil.ParseFlag(d, &h.ForwardCertificate)
-		case "forward_token":
-			if h.ForwardToken != nil {
-				return d.Errf("duplicate option '%s'", option)
-			}
-			h.ForwardToken = new(ForwardToken)
-			err = h.ForwardToken.UnmarshalCaddyfile(d)
-		default:
-			err = d.Errf("unrecognized subdirective '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
+	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+		"realm":               caddyfileutil.String(&h.Realm, checkRealmName),
+		"allow":               caddyfileutil.List(&h.Allow, checkAllow),
+		"require_scope":       caddyfileutil.Scopes(&h.RequireScope),
+		"optional":            caddyfileutil.Flag(&h.Optional),
+		"report_only":         caddyfileutil.Flag(&h.ReportOnly),
+		"header_up":           headerUpOption(&h.HeaderUp),
+		"keep_header":         keepHeaderOption(&h.KeepHeader),
+		"forward_certificate": caddyfileutil.Flag(&h.ForwardCertificate),
+		"forward_token":       caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
+	})
+	if err != nil {
+		return err
 	}
 	if err := h.Validate(); err != nil {
 		return d.WrapErr(err)
@@ -106,47 +87,42 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "audience":
-			err = caddyfileutil.ParseString(d, &f.Audience, nil)
-		case "scopes":
-			err = caddyfileutil.ParseScopes(d, &f.Scopes)
-		case "lifetime":
-			err = caddyfileutil.ParseDuration(d, &f.Lifetime, checkGatewayLifetime)
-		default:
-			err = d.Errf("unrecognized forward_token option '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return caddyfileutil.ParseBlock(d, "forward_token option", caddyfileutil.Options{
+		"audience": caddyfileutil.String(&f.Audience, nil),
+		"scopes":   caddyfileutil.Scopes(&f.Scopes),
+		"lifetime": caddyfileutil.Duration(&f.Lifetime, checkGatewayLifetime),
+	})
 }
 
-// parseHeaderUp reads a header to set. The option may be given several times.
-func parseHeaderUp(d *caddyfile.Dispenser, headers *map[string]string) error {
-	var name, value string
-	if !d.Args(&name, &value) || d.NextArg() {
-		return d.ArgErr()
-	}
-	if err := headerguard.CheckName(name); err != nil {
-		return d.WrapErr(err)
-	}
-	if value == "" {
-		return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
-	}
-	for other := range *headers {
-		if strings.EqualFold(other, name) {
-			return d.Errf("duplicate header_up '%s'", name)
+// headerUpOption reads a header to set. The option may be given several times.
+func headerUpOption(headers *map[string]string) caddyfileutil.Option {
+	return func(d *caddyfile.Dispenser) error {
+		var name, value string
+		if !d.Args(&name, &value) || d.NextArg() {
+			return d.ArgErr()
 		}
+		if err := headerguard.CheckName(name); err != nil {
+			return d.WrapErr(err)
+		}
+		if value == "" {
+			return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
+		}
+		for other := range *headers {
+			if strings.EqualFold(other, name) {
+				return d.Errf("duplicate header_up '%s'", name)
+			}
+		}
+		if *headers == nil {
+			*headers = make(map[string]string)
+		}
+		(*headers)[name] = value
+		return nil
 	}
-	if *headers == nil {
-		*headers = make(map[string]string)
-	}
-	(*headers)[name] = value
-	return nil
+}
+
+// keepHeaderOption reads headers to keep.
+func keepHeaderOption(names *[]string) caddyfileutil.Option {
+	return caddyfileutil.List(names, func(name string) error { return headerguard.CheckKept(name, nil) })
 }
 
 // parseIssuerHandler reads the mtls_issuer directive. Syntax:
@@ -176,17 +152,9 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch option := d.Val(); option {
-		case "realm":
-			if err := caddyfileutil.ParseString(d, &h.Realm, checkRealmName); err != nil {
-				return err
-			}
-		default:
-			return d.Errf("unrecognized subdirective '%s'", option)
-		}
-	}
-	return nil
+	return caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+		"realm": caddyfileutil.String(&h.Realm, checkRealmName),
+	})
 }
 
 // parseBearerHandler reads the mtls_bearer directive. Syntax:
@@ -236,29 +204,20 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "realm":
-			err = caddyfileutil.ParseString(d, &h.Realm, checkRealmName)
-		case "trust_issuer":
+	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+		"realm": caddyfileutil.String(&h.Realm, checkRealmName),
+		"trust_issuer": func(d *caddyfile.Dispenser) error {
 			trusted := new(TrustedIssuer)
-			err = trusted.UnmarshalCaddyfile(d)
 			h.TrustIssuers = append(h.TrustIssuers, trusted)
-		case "audience":
-			err = caddyfileutil.ParseList(d, &h.Audience, nil)
-		case "require_scope":
-			err = caddyfileutil.ParseScopes(d, &h.RequireScope)
-		case "header_up":
-			err = parseHeaderUp(d, &h.HeaderUp)
-		case "keep_header":
-			err = caddyfileutil.ParseList(d, &h.KeepHeader, func(name string) error { return headerguard.CheckKept(name, nil) })
-		default:
-			err = d.Errf("unrecognized subdirective '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
+			return trusted.UnmarshalCaddyfile(d)
+		},
+		"audience":      caddyfileutil.List(&h.Audience, nil),
+		"require_scope": caddyfileutil.Scopes(&h.RequireScope),
+		"header_up":     headerUpOption(&h.HeaderUp),
+		"keep_header":   keepHeaderOption(&h.KeepHeader),
+	})
+	if err != nil {
+		return err
 	}
 	if err := h.check(); err != nil {
 		return d.WrapErr(err)
@@ -268,49 +227,24 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // UnmarshalCaddyfile reads the block of another authorization server.
 func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := caddyfileutil.ParseString(d, &i.Issuer, tokens.CheckIssuerURL); err != nil {
+	if err := caddyfileutil.String(&i.Issuer, tokens.CheckIssuerURL)(d); err != nil {
 		return err
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "jwks_uri":
-			err = caddyfileutil.ParseString(d, &i.JWKSURI, tokens.CheckJWKSURI)
-		case "audience":
-			err = caddyfileutil.ParseList(d, &i.Audience, nil)
-		case "id_prefix":
-			err = caddyfileutil.ParseString(d, &i.IDPrefix, checkIDPrefix)
-		case "algorithms":
-			err = caddyfileutil.ParseList(d, &i.Algorithms, func(name string) error {
-				_, err := keyring.ParseAlgorithm(name)
-				return err
-			})
-		case "type":
-			err = caddyfileutil.ParseString(d, &i.Type, tokens.CheckTokenType)
-		case "id_claim":
-			err = caddyfileutil.ParseString(d, &i.IDClaim, nil)
-		case "allow_unbound":
-			err = caddyfileutil.ParseFlag(d, &i.AllowUnbound)
-		case "trust_pool":
-			if i.TrustPoolRaw != nil {
-				return d.Errf("duplicate option '%s'", option)
-			}
-			i.TrustPoolRaw, err = parseTrustPool(d)
-		default:
-			err = d.Errf("unrecognized trust_issuer option '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return caddyfileutil.ParseBlock(d, "trust_issuer option", caddyfileutil.Options{
+		"jwks_uri":      caddyfileutil.String(&i.JWKSURI, tokens.CheckJWKSURI),
+		"audience":      caddyfileutil.List(&i.Audience, nil),
+		"id_prefix":     caddyfileutil.String(&i.IDPrefix, checkIDPrefix),
+		"algorithms":    caddyfileutil.List(&i.Algorithms, checkAlgorithm),
+		"type":          caddyfileutil.String(&i.Type, tokens.CheckTokenType),
+		"id_claim":      caddyfileutil.String(&i.IDClaim, nil),
+		"allow_unbound": caddyfileutil.Flag(&i.AllowUnbound),
+		"trust_pool":    trustPoolOption(&i.TrustPoolRaw),
+	})
 }
 
 // Interface guards
 var (
 	_ caddyfile.Unmarshaler = (*Handler)(nil)
-	_ caddyfile.Unmarshaler = (*ForwardToken)(nil)
 	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
 	_ caddyfile.Unmarshaler = (*BearerHandler)(nil)
-	_ caddyfile.Unmarshaler = (*TrustedIssuer)(nil)
 )

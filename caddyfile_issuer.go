@@ -30,40 +30,24 @@ import (
 //		scope_claim       string|array
 //	}
 func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := caddyfileutil.ParseString(d, &i.URL, tokens.CheckIssuerURL); err != nil {
+	if err := caddyfileutil.String(&i.URL, tokens.CheckIssuerURL)(d); err != nil {
 		return err
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		var err error
-		switch option := d.Val(); option {
-		case "token_lifetime":
-			err = caddyfileutil.ParseDuration(d, &i.TokenLifetime, checkTokenLifetime)
-		case "signing_algorithm":
-			err = caddyfileutil.ParseString(d, &i.SigningAlgorithm, checkAlgorithm)
-		case "signing_key":
-			err = caddyfileutil.ParseString(d, &i.SigningKey, nil)
-		case "verify_key":
-			err = caddyfileutil.ParseList(d, &i.VerifyKeys, nil)
-		case "rotate_every":
-			err = caddyfileutil.ParseDuration(d, &i.RotateEvery, func(every caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(every)) })
-		case "announce_for":
-			err = caddyfileutil.ParseDuration(d, &i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) })
-		case "mtls_alias":
-			err = caddyfileutil.ParseString(d, &i.MTLSAlias, tokens.CheckIssuerURL)
-		case "audience":
-			err = caddyfileutil.ParseList(d, &i.Audience, nil)
-		case "resource":
-			err = i.parseResource(d)
-		case "profile":
-			err = caddyfileutil.ParseString(d, &i.Profile, checkProfileName)
-		case "scope_claim":
-			err = caddyfileutil.ParseString(d, &i.ScopeClaim, tokens.CheckScopeClaim)
-		default:
-			err = d.Errf("unrecognized issuer option '%s'", option)
-		}
-		if err != nil {
-			return err
-		}
+	err := caddyfileutil.ParseBlock(d, "issuer option", caddyfileutil.Options{
+		"token_lifetime":    caddyfileutil.Duration(&i.TokenLifetime, checkTokenLifetime),
+		"signing_algorithm": caddyfileutil.String(&i.SigningAlgorithm, checkAlgorithm),
+		"signing_key":       caddyfileutil.String(&i.SigningKey, nil),
+		"verify_key":        caddyfileutil.List(&i.VerifyKeys, nil),
+		"rotate_every":      caddyfileutil.Duration(&i.RotateEvery, func(d caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(d)) }),
+		"announce_for":      caddyfileutil.Duration(&i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) }),
+		"mtls_alias":        caddyfileutil.String(&i.MTLSAlias, tokens.CheckIssuerURL),
+		"audience":          caddyfileutil.List(&i.Audience, nil),
+		"resource":          i.parseResource,
+		"profile":           caddyfileutil.String(&i.Profile, checkProfileName),
+		"scope_claim":       caddyfileutil.String(&i.ScopeClaim, tokens.CheckScopeClaim),
+	})
+	if err != nil {
+		return err
 	}
 	if err := i.checkRotation(); err != nil {
 		return d.WrapErr(fmt.Errorf("issuer: %w", err))
@@ -82,18 +66,14 @@ func checkAlgorithm(name string) error {
 // parseResource reads an API and its scopes.
 func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 	var resource tokens.Resource
-	if err := caddyfileutil.ParseString(d, &resource.Name, nil); err != nil {
+	if err := caddyfileutil.String(&resource.Name, nil)(d); err != nil {
 		return err
 	}
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch option := d.Val(); option {
-		case "scopes":
-			if err := caddyfileutil.ParseScopes(d, &resource.Scopes); err != nil {
-				return err
-			}
-		default:
-			return d.Errf("unrecognized resource option '%s'", option)
-		}
+	err := caddyfileutil.ParseBlock(d, "resource option", caddyfileutil.Options{
+		"scopes": caddyfileutil.Scopes(&resource.Scopes),
+	})
+	if err != nil {
+		return err
 	}
 	i.Resources = append(i.Resources, resource)
 	if err := tokens.CheckResources(i.Resources); err != nil {

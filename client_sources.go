@@ -71,7 +71,7 @@ func (f *ClientFiles) Provision(caddy.Context) error {
 //	clients_from file <json-file>...
 func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
-	if err := caddyfileutil.ParseList(d, &f.Files, nil); err != nil {
+	if err := caddyfileutil.List(&f.Files, nil)(d); err != nil {
 		return err
 	}
 	if d.NextBlock(0) {

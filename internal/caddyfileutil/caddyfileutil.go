@@ -1,5 +1,5 @@
-// Package caddyfileutil reads the values of Caddyfile options: each checked, none
-// empty, none given twice.
+// Package caddyfileutil reads blocks of Caddyfile options, whose values are checked,
+// not empty, and not given twice.
 package caddyfileutil
 
 import (
@@ -15,34 +15,60 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// ParseString reads the one argument of an option that may be given once.
-func ParseString(d *caddyfile.Dispenser, field *string, check func(string) error) error {
-	option := d.Val()
-	if *field != "" {
-		return d.Errf("duplicate option '%s'", option)
-	}
-	if !d.AllArgs(field) {
-		return d.ArgErr()
-	}
-	if *field == "" {
-		return d.Errf("%s is empty; give it a value or remove the line", option)
-	}
-	return CheckValue(d, option, *field, check)
-}
+// Option reads an option. The dispenser is at the option's name.
+type Option func(d *caddyfile.Dispenser) error
 
-// ParseList reads the arguments of an option that may be given several times.
-func ParseList[S ~[]string](d *caddyfile.Dispenser, list *S, check func(string) error) error {
-	option := d.Val()
-	values := d.RemainingArgs()
-	if len(values) == 0 {
-		return d.ArgErr()
-	}
-	for _, value := range values {
-		if err := AppendValue(d, list, option, value, check); err != nil {
+// Options are the options that a block may have, by name.
+type Options map[string]Option
+
+// ParseBlock reads a block of options, which kind describes in errors.
+func ParseBlock(d *caddyfile.Dispenser, kind string, options Options) error {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		parse, ok := options[d.Val()]
+		if !ok {
+			return d.Errf("unrecognized %s '%s'", kind, d.Val())
+		}
+		if err := parse(d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// String reads the one argument of an option that may be given once. A nil check
+// allows every value that is not empty.
+func String(field *string, check func(string) error) Option {
+	return func(d *caddyfile.Dispenser) error {
+		option := d.Val()
+		if *field != "" {
+			return d.Errf("duplicate option '%s'", option)
+		}
+		if !d.AllArgs(field) {
+			return d.ArgErr()
+		}
+		if *field == "" {
+			return d.Errf("%s is empty; give it a value or remove the line", option)
+		}
+		return CheckValue(d, option, *field, check)
+	}
+}
+
+// List reads the arguments of an option that may be given several times. A nil check
+// allows every value that is not empty.
+func List[S ~[]string](list *S, check func(string) error) Option {
+	return func(d *caddyfile.Dispenser) error {
+		option := d.Val()
+		values := d.RemainingArgs()
+		if len(values) == 0 {
+			return d.ArgErr()
+		}
+		for _, value := range values {
+			if err := AppendValue(d, list, option, value, check); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // AppendValue appends a value of an option to the list, unless the list has it.
@@ -57,61 +83,82 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 	return CheckValue(d, option, value, check)
 }
 
-// ParseScopes reads scopes. A brace is a legal character in a scope, and no
+// Scopes reads a list of scopes. A brace is a legal character in a scope, and no
 // placeholder is expanded there, so braces are refused: they would be taken
 // literally without a word.
-func ParseScopes(d *caddyfile.Dispenser, list *[]string) error {
-	first := len(*list)
-	if err := ParseList(d, list, syntax.CheckScope); err != nil {
-		return err
-	}
-	for _, scope := range (*list)[first:] {
-		if strings.ContainsAny(scope, "{}") {
-			return d.Errf("scope '%s': placeholders are not expanded in scopes; write {$NAME} for an environment variable", scope)
+func Scopes(list *[]string) Option {
+	return func(d *caddyfile.Dispenser) error {
+		first := len(*list)
+		if err := List(list, syntax.CheckScope)(d); err != nil {
+			return err
 		}
-	}
-	return nil
-}
-
-// ParseFlag reads an option without arguments.
-func ParseFlag(d *caddyfile.Dispenser, flag *bool) error {
-	if *flag {
-		return d.Errf("duplicate option '%s'", d.Val())
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	*flag = true
-	return nil
-}
-
-// ParseDuration reads the one argument of an option that may be given once.
-func ParseDuration(d *caddyfile.Dispenser, field *caddy.Duration, check func(caddy.Duration) error) error {
-	option, text := d.Val(), ""
-	if *field != 0 {
-		return d.Errf("duplicate option '%s'", option)
-	}
-	if !d.AllArgs(&text) {
-		return d.ArgErr()
-	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil {
-		return d.Errf("parsing %s '%s': %v", option, text, err)
-	}
-	*field = caddy.Duration(duration)
-	return CheckValue(d, option, text, func(string) error { return check(*field) })
-}
-
-// CheckValue applies check to a literal value. A value with a placeholder is
-// checked at provisioning, when the placeholder is expanded.
-func CheckValue(d *caddyfile.Dispenser, option, value string, check func(string) error) error {
-	if check == nil || strings.Contains(value, "{") {
+		for _, scope := range (*list)[first:] {
+			if strings.ContainsAny(scope, "{}") {
+				return d.Errf("scope '%s': placeholders are not expanded in scopes; write {$NAME} for an environment variable", scope)
+			}
+		}
 		return nil
 	}
-	if err := check(value); err != nil {
-		return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
+}
+
+// Flag reads an option without arguments.
+func Flag(flag *bool) Option {
+	return func(d *caddyfile.Dispenser) error {
+		if *flag {
+			return d.Errf("duplicate option '%s'", d.Val())
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		*flag = true
+		return nil
 	}
-	return nil
+}
+
+// Duration reads the one argument of an option that may be given once.
+func Duration(field *caddy.Duration, check func(caddy.Duration) error) Option {
+	return func(d *caddyfile.Dispenser) error {
+		option, text := d.Val(), ""
+		if *field != 0 {
+			return d.Errf("duplicate option '%s'", option)
+		}
+		if !d.AllArgs(&text) {
+			return d.ArgErr()
+		}
+		duration, err := caddy.ParseDuration(text)
+		if err != nil {
+			return d.Errf("parsing %s '%s': %v", option, text, err)
+		}
+		*field = caddy.Duration(duration)
+		return CheckValue(d, option, text, func(string) error { return check(*field) })
+	}
+}
+
+// Block reads an option that has a block of its own and may be given once. The error
+// for a second one ends with remedy.
+func Block[T any, P interface {
+	*T
+	caddyfile.Unmarshaler
+}](field **T, remedy string) Option {
+	return func(d *caddyfile.Dispenser) error {
+		if *field != nil {
+			return d.Errf("duplicate option '%s'; %s", d.Val(), remedy)
+		}
+		*field = new(T)
+		return P(*field).UnmarshalCaddyfile(d)
+	}
+}
+
+// Module reads the guest module of an option that may be given once, as [ParseModule]
+// does. The error for a second one ends with remedy.
+func Module[T any](raw *json.RawMessage, namespace, inlineKey, kind, remedy string) Option {
+	return func(d *caddyfile.Dispenser) (err error) {
+		if *raw != nil {
+			return d.Errf("duplicate option '%s'; %s", d.Val(), remedy)
+		}
+		*raw, err = ParseModule[T](d, namespace, inlineKey, kind)
+		return err
+	}
 }
 
 // ParseModule reads the guest module of an option, whose first argument is the
@@ -131,4 +178,16 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
 	}
 	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+}
+
+// CheckValue applies check to a literal value. A value with a placeholder is
+// checked at provisioning, when the placeholder is expanded.
+func CheckValue(d *caddyfile.Dispenser, option, value string, check func(string) error) error {
+	if check == nil || strings.Contains(value, "{") {
+		return nil
+	}
+	if err := check(value); err != nil {
+		return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
+	}
+	return nil
 }

@@ -68,7 +68,7 @@ func TestBadHandler(t *testing.T) {
 		{"forward_token {\naudience a\nlifetime 0\n}", 3, "lifetime '0': it is 0s; use 1s to 5m0s"},
 		{"forward_token {\naudience a\nlifetime 1m\nlifetime 1m\n}", 4, "duplicate option 'lifetime'"},
 		{"forward_token {\naudience a\nclaim b c\n}", 3, "unrecognized forward_token option 'claim'"},
-		{"forward_token {\naudience a\n}\nforward_token {\naudience a\n}", 4, "duplicate option 'forward_token'"},
+		{"forward_token {\naudience a\n}\nforward_token {\naudience a\n}", 4, "duplicate option 'forward_token'; a directive forwards one token"},
 		{"forward_token {\naudience a\n}\nkeep_header Authorization", 5, "header 'Authorization' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
 		{"forward_token {\naudience a\n}", 4, "forward_token: realm 'default' has no issuer to sign it; add 'issuer <https-url>' to the realm"},
 	})
@@ -139,7 +139,7 @@ func TestBadBearer(t *testing.T) {
 		{"allow_unbound\nallow_unbound", 2, "duplicate option 'allow_unbound'"},
 		{"trust_pool", 1, wrongCount("trust_pool")},
 		{"trust_pool nonsense", 0, "nonsense"},
-		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'"},
+		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'; use 'combined' for several sources"},
 		{"secret x", 1, "unrecognized trust_issuer option 'secret'"},
 		{"scopes a", 1, "unrecognized trust_issuer option 'scopes'"},
 	})

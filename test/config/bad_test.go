@@ -67,11 +67,11 @@ func TestBadRealm(t *testing.T) {
 		{"mtls a_b", 1, `realm name "a_b" contains '_'; use a-z, 0-9 and hyphens`},
 		{"mtls a b {\n}", 1, wrongCount("b")},
 		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
-		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate mtls option 'issuer'; declare another realm for another issuer"},
-		{"mtls {\ntrust_pool file a.pem\n}\nmtls {\ntrust_pool file a.pem\n}", 5, "duplicate mtls option 'trust_pool'; use 'trust_pool combined' for several sources"},
-		{"mtls {\nshadow_trust_pool file b.pem\n}\nmtls {\nshadow_trust_pool file b.pem\n}", 5, "duplicate mtls option 'shadow_trust_pool'; use 'shadow_trust_pool combined' for several sources"},
-		{"mtls {\nstorage file_system a\n}\nmtls {\nstorage file_system a\n}", 5, "duplicate mtls option 'storage'; a realm has one storage"},
-		{"mtls {\nissuer https://a.example\nissuer https://b.example\n}", 3, "duplicate mtls option 'issuer'; declare another realm for another issuer"},
+		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate option 'issuer'; declare another realm for another issuer"},
+		{"mtls {\ntrust_pool file a.pem\n}\nmtls {\ntrust_pool file a.pem\n}", 5, "duplicate option 'trust_pool'; use 'combined' for several sources"},
+		{"mtls {\nshadow_trust_pool file b.pem\n}\nmtls {\nshadow_trust_pool file b.pem\n}", 5, "duplicate option 'shadow_trust_pool'; use 'combined' for several sources"},
+		{"mtls {\nstorage file_system a\n}\nmtls {\nstorage file_system a\n}", 5, "duplicate option 'storage'; a realm has one storage"},
+		{"mtls {\nissuer https://a.example\nissuer https://b.example\n}", 3, "duplicate option 'issuer'; declare another realm for another issuer"},
 	})
 	checkBadBlocks(t, aroundBareRealm, []badBlock{
 		{"trust_pool", 1, wrongCount("trust_pool")},
@@ -88,10 +88,10 @@ func TestBadRealm(t *testing.T) {
 		{"shadow_trust_pool", 1, wrongCount("shadow_trust_pool")},
 		{"shadow_trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
 		{"shadow_trust_pool nonsense", 1, "module not registered: tls.ca_pool.source.nonsense"},
-		{"shadow_trust_pool file a.pem\nshadow_trust_pool file a.pem", 2, "duplicate mtls option 'shadow_trust_pool'; use 'shadow_trust_pool combined' for several sources"},
+		{"shadow_trust_pool file a.pem\nshadow_trust_pool file a.pem", 2, "duplicate option 'shadow_trust_pool'; use 'combined' for several sources"},
 	})
 	checkBadBlocks(t, aroundRealm, []badBlock{
-		{"trust_pool file b.pem", 1, "duplicate mtls option 'trust_pool'; use 'trust_pool combined' for several sources"},
+		{"trust_pool file b.pem", 1, "duplicate option 'trust_pool'; use 'combined' for several sources"},
 		{"Issuer https://auth.example.com", 1, "unrecognized mtls option 'Issuer'"},
 		{"storage", 1, wrongCount("storage")},
 		{"storage nowhere", 1, "module not registered: caddy.storage.nowhere"},
@@ -125,7 +125,7 @@ func TestBadRevocation(t *testing.T) {
 		{"revocation on {\n}", 1, wrongCount("on")},
 		{"revocation {\n}", 2, "revocation: it names no source; add crl, ocsp or deny"},
 		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'"},
-		{"revocation {\ndeny a\n}\nrevocation {\ndeny b\n}", 4, "duplicate mtls option 'revocation'; name all sources in one block"},
+		{"revocation {\ndeny a\n}\nrevocation {\ndeny b\n}", 4, "duplicate option 'revocation'; name all sources in one block"},
 		{"revocation {\ncrl\n}", 2, wrongCount("crl")},
 		{"revocation {\ncrl a.crl\ncrl a.crl\n}", 3, "duplicate crl 'a.crl'"},
 		{"revocation {\ncrl \"{$MTLS_TEST_UNSET}\"\n}", 2, "crl is empty; give it a value or remove it"},

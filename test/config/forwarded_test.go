@@ -21,7 +21,7 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"forwarded_certificate nginx", 1, nobody},
 		{"forwarded_certificate nginx {\n}", 2, nobody},
 		{"forwarded_certificate nginx {\nheader X-Cert\n}", 3, nobody},
-		{"forwarded_certificate nginx {\nfrom 10.0.0.1\n}\nforwarded_certificate nginx {\nfrom 10.0.0.2\n}", 4, "duplicate mtls option 'forwarded_certificate'; a realm takes certificates from one kind of proxy"},
+		{"forwarded_certificate nginx {\nfrom 10.0.0.1\n}\nforwarded_certificate nginx {\nfrom 10.0.0.2\n}", 4, "duplicate option 'forwarded_certificate'; a realm takes certificates from one kind of proxy"},
 	})
 	checkBadBlocks(t, aroundForwarded, []badBlock{
 		{"from", 1, wrongCount("from")},

@@ -37,18 +37,17 @@ func literals(node ast.Node) (list []string) {
 	return list
 }
 
-// pageOfBlock is where the words of a block are documented, by the name that
-// the error about an unrecognized word gives the block.
+// pageOfBlock is where the words of a block are documented, by what its parser calls
+// them in errors, without "option".
 var pageOfBlock = map[string]string{
 	"mtls": "global-option.md", "client": "client.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
 	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
 }
 
 // configurationWords returns the words that the parsers of Caddyfiles know, by
-// page: the cases of every switch whose default is "unrecognized …".
+// page: the options of every call of ParseBlock.
 func configurationWords(t *testing.T) map[string][]string {
 	t.Helper()
-	unrecognized := regexp.MustCompile(`^unrecognized ([a-z_]+)( option)? '%s'`)
 	words := make(map[string][]string)
 	for _, file := range parse(t) {
 		for _, decl := range file.Decls {
@@ -57,36 +56,24 @@ func configurationWords(t *testing.T) map[string][]string {
 				continue
 			}
 			ast.Inspect(function, func(node ast.Node) bool {
-				choice, ok := node.(*ast.SwitchStmt)
+				call, ok := node.(*ast.CallExpr)
 				if !ok {
 					return true
 				}
-				block := ""
-				var cases []string
-				for _, statement := range choice.Body.List {
-					clause := statement.(*ast.CaseClause)
-					for _, expression := range clause.List {
-						cases = append(cases, literals(expression)...)
-					}
-					if clause.List != nil {
-						continue
-					}
-					for _, text := range literals(clause) {
-						if match := unrecognized.FindStringSubmatch(text); match != nil {
-							block = match[1]
-						}
-					}
+				if selector, ok := call.Fun.(*ast.SelectorExpr); !ok || selector.Sel.Name != "ParseBlock" {
+					return true
 				}
+				block := strings.TrimSuffix(lastOf(literals(call.Args[1])), " option")
 				page, known := pageOfBlock[block]
 				switch {
-				case block == "":
-					return true
 				case block == "subdirective":
 					page = pageOfDirective(function)
 				case !known:
 					page = "none, for " + block
 				}
-				words[page] = append(words[page], cases...)
+				for _, option := range call.Args[2].(*ast.CompositeLit).Elts {
+					words[page] = append(words[page], literals(option.(*ast.KeyValueExpr).Key)...)
+				}
 				return true
 			})
 		}
