@@ -133,7 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if h.ForwardCertificate {
-		h.realm.certificateHeaders.Want()
+		h.realm.forwards.Store(true)
 	}
 	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
 		return fmt.Errorf("mtls_auth: %w", err)

@@ -84,8 +84,8 @@ type Realm struct {
 	shadow *authn.Shadow
 	// revocation is nil if none is configured
 	revocation *certificateRevocation
-	// certificateHeaders has the headers in which handlers forward certificates
-	certificateHeaders authn.CertificateHeaderCache
+	// forwards is set once a handler forwards certificates in headers
+	forwards atomic.Bool
 	// proxyCertificates is nil if no proxy may forward certificates
 	proxyCertificates *proxyCertificates
 	// issuer is nil if none is configured

@@ -70,7 +70,7 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 		}
 	}
 	config := authn.Config{
-		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Headers: &realm.certificateHeaders,
+		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Forwards: &realm.forwards,
 		StrongKeys: realm.Issuer.isFAPI2(), Now: realm.app.Now,
 	}
 	if c.shadow != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -59,8 +60,8 @@ type Config struct {
 	// certificates under it.
 	ShadowTrust *validators.TrustPool
 	Shadow      *Shadow
-	// Headers is nil if no handler can forward certificates.
-	Headers *CertificateHeaderCache
+	// Forwards is set once a handler forwards certificates. It is nil if none can.
+	Forwards *atomic.Bool
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -116,7 +117,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 		v.generation = generation
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
-			a.config.Headers.encode(v, leaf)
+			v.encodeHeaders(leaf, a.config.Forwards != nil && a.config.Forwards.Load())
 			a.accepted.put(hash, presented, v, now)
 		} else {
 			a.refused.put(hash, presented, v, now)

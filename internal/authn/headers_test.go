@@ -3,7 +3,7 @@ package authn
 import (
 	"context"
 	"crypto/x509"
-	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -35,8 +35,8 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
-	auth.config.Headers = new(CertificateHeaderCache)
-	auth.config.Headers.Want()
+	auth.config.Forwards = new(atomic.Bool)
+	auth.config.Forwards.Store(true)
 	var first Identity
 	for i := range 2 {
 		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
@@ -78,24 +78,18 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 }
 
 // TestCertificateHeadersOnDemand checks that nothing is encoded unless a handler
-// forwards certificates, and that the number of kept chains is bounded.
+// forwards certificates.
 func TestCertificateHeadersOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-	for _, texts := range []*CertificateHeaderCache{nil, new(CertificateHeaderCache)} {
-		auth.config.Headers = texts
+	for _, forwards := range []*atomic.Bool{nil, new(atomic.Bool)} {
+		auth.config.Forwards = forwards
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers != nil {
 			t.Errorf("%v %v", refusal, id.Headers)
 		}
 		auth.accepted = newVerdictCache(4, maxAcceptedBytes)
-	}
-	texts := new(CertificateHeaderCache)
-	for n := range 3 * maxChainTexts {
-		if text := texts.chain([]*x509.Certificate{fakeCert(n)}); !strings.HasPrefix(text, ":") || len(texts.chains) > maxChainTexts {
-			t.Fatalf("%d chains are kept", len(texts.chains))
-		}
 	}
 }
 
@@ -106,8 +100,8 @@ func TestCertificateHeadersOfAPin(t *testing.T) {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
-		auth.config.Headers = new(CertificateHeaderCache)
-		auth.config.Headers.Want()
+		auth.config.Forwards = new(atomic.Bool)
+		auth.config.Forwards.Store(true)
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers.Chain != want || id.Headers.Cert != validators.ClientCert(leaf.Cert) {
 			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.Headers.Chain)
