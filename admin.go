@@ -56,11 +56,11 @@ func adminError(status int, format string, args ...any) error {
 // adminRealm returns the realm that an admin request names, in the running
 // configuration.
 func adminRealm(r *http.Request) (*Realm, error) {
-	module, err := caddy.ActiveContext().AppIfConfigured(appID)
-	if err != nil {
+	app := runningApp()
+	if len(app.Realms) == 0 {
 		return nil, adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
 	}
-	realm, err := module.(*App).realm(r.PathValue("realm"))
+	realm, err := app.realm(r.PathValue("realm"))
 	if err != nil {
 		return nil, adminError(http.StatusNotFound, "%w", err)
 	}

@@ -20,7 +20,7 @@ const usedByForwardToken = "forward_token"
 type declarations struct {
 	mu        sync.Mutex
 	audiences map[string]string
-	remotes   map[remoteKey]*tokens.TrustedKeys
+	keys      map[trustedKeysID]*tokens.TrustedKeys
 	headers   []string
 }
 
@@ -43,27 +43,27 @@ func (d *declarations) reserveAudience(audience, use string) error {
 	return nil
 }
 
-// remoteIssuer returns the keys that were added under this key, or nil.
-func (d *declarations) remoteIssuer(key remoteKey) *tokens.TrustedKeys {
+// trustedKeys returns the keys that were added under this ID, or nil.
+func (d *declarations) trustedKeys(id trustedKeysID) *tokens.TrustedKeys {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.remotes[key]
+	return d.keys[id]
 }
 
-func (d *declarations) addRemoteIssuer(key remoteKey, remote *tokens.TrustedKeys) {
+func (d *declarations) addTrustedKeys(id trustedKeysID, keys *tokens.TrustedKeys) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.remotes == nil {
-		d.remotes = make(map[remoteKey]*tokens.TrustedKeys)
+	if d.keys == nil {
+		d.keys = make(map[trustedKeysID]*tokens.TrustedKeys)
 	}
-	d.remotes[key] = remote
+	d.keys[id] = keys
 }
 
-// remoteIssuers returns a copy of the keys of all trusted servers.
-func (d *declarations) remoteIssuers() map[remoteKey]*tokens.TrustedKeys {
+// allTrustedKeys returns a copy of the keys of all trusted servers.
+func (d *declarations) allTrustedKeys() map[trustedKeysID]*tokens.TrustedKeys {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return maps.Clone(d.remotes)
+	return maps.Clone(d.keys)
 }
 
 // addHeaders notes headers that a directive sets. It leaves out Authorization:

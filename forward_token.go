@@ -108,7 +108,7 @@ func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error)
 	if err != nil {
 		return nil, fmt.Errorf("audience '%s': %w", f.Audience, err)
 	}
-	if err := app.checkGatewayAudience(audience); err != nil {
+	if err := checkGatewayAudience(app, audience); err != nil {
 		return nil, err
 	}
 	m := &gatewayMinter{
@@ -124,9 +124,9 @@ func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error)
 
 // checkGatewayAudience refuses an audience of access tokens, because an API that
 // accepts those would accept gateway tokens too.
-func (a *App) checkGatewayAudience(audience string) error {
-	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		issuer := a.Realms[name].issuer
+func checkGatewayAudience(app *App, audience string) error {
+	for _, name := range slices.Sorted(maps.Keys(app.Realms)) {
+		issuer := app.Realms[name].issuer
 		if issuer == nil {
 			continue
 		}
@@ -143,7 +143,7 @@ func (a *App) checkGatewayAudience(audience string) error {
 			return fmt.Errorf("audience '%s' is also %s of realm '%s', so its access tokens and gateway tokens could be mistaken for each other; choose another audience", audience, taken, name)
 		}
 	}
-	return a.declared.reserveAudience(audience, usedByForwardToken)
+	return app.declared.reserveAudience(audience, usedByForwardToken)
 }
 
 // withoutToken ends a request whose token cannot be issued. With report_only, the

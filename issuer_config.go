@@ -298,10 +298,10 @@ func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens
 
 // checkIssuers refuses issuer URLs and signing keys that two realms share, because
 // tokens of one would be accepted as tokens of the other.
-func (a *App) checkIssuers() error {
+func checkIssuers(realms map[string]*Realm) error {
 	urls, keys := make(map[string]string), make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		issuer := a.Realms[name].issuer
+	for _, name := range slices.Sorted(maps.Keys(realms)) {
+		issuer := realms[name].issuer
 		if issuer == nil {
 			continue
 		}

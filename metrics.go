@@ -36,10 +36,10 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 		}
 	}
 	seen := make(map[string]bool)
-	for key, remote := range a.declared.remoteIssuers() {
-		if success := remote.LastSuccess(); !success.IsZero() && !seen[key.issuer] {
-			seen[key.issuer] = true
-			instant(metrics.SourceLastSuccess, success, "", "jwks:"+key.issuer)
+	for id, keys := range a.declared.allTrustedKeys() {
+		if success := keys.LastSuccess(); !success.IsZero() && !seen[id.issuer] {
+			seen[id.issuer] = true
+			instant(metrics.SourceLastSuccess, success, "", "jwks:"+id.issuer)
 		}
 	}
 	for name, realm := range a.Realms {

@@ -108,7 +108,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("realm '%s': %w", name, err)
 		}
 	}
-	if err := a.checkIssuers(); err != nil {
+	if err := checkIssuers(a.Realms); err != nil {
 		return err
 	}
 	return metrics.Register(ctx.GetMetricsRegistry(), a)
@@ -123,8 +123,8 @@ func (a *App) Start() error {
 	for _, realm := range a.Realms {
 		realm.startBackground(ctx)
 	}
-	for key, remote := range a.declared.remoteIssuers() {
-		go a.keepRemote(ctx, key, remote)
+	for id, keys := range a.declared.allTrustedKeys() {
+		go a.keepTrustedKeys(ctx, id, keys)
 	}
 	return nil
 }

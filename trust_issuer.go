@@ -20,8 +20,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// maxRemoteHeader bounds the header of a response, in bytes.
-const maxRemoteHeader = 64 << 10
+// maxResponseHeader bounds the header of a response, in bytes.
+const maxResponseHeader = 64 << 10
 
 // TrustedIssuer is another authorization server whose access tokens are admitted.
 // Its keys are fetched and refreshed in the background, never during a request.
@@ -215,7 +215,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 			return errors.New("it is the realm's own issuer, or declared twice; remove one")
 		}
 	}
-	keys, err := h.app.remoteIssuer(ctx, trusted, config)
+	keys, err := h.app.loadTrustedKeys(ctx, trusted, config)
 	if err != nil {
 		return err
 	}
@@ -231,15 +231,15 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }
 
-// remoteKey identifies the keys of a server.
-type remoteKey struct{ issuer, jwksURI, trustPool string }
+// trustedKeysID identifies the keys of a server.
+type trustedKeysID struct{ issuer, jwksURI, trustPool string }
 
-// remoteIssuer returns the keys of another server, which all directives share. It
+// loadTrustedKeys returns the keys of another server, which all directives share. It
 // takes over those that the running configuration has fetched.
-func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
-	key := remoteKey{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
-	if remote := a.declared.remoteIssuer(key); remote != nil {
-		return remote, nil
+func (a *App) loadTrustedKeys(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
+	id := trustedKeysID{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
+	if keys := a.declared.trustedKeys(id); keys != nil {
+		return keys, nil
 	}
 	var pool *x509.CertPool // nil for the CAs of the system
 	if trusted.TrustPoolRaw != nil {
@@ -248,41 +248,41 @@ func (a *App) remoteIssuer(ctx caddy.Context, trusted *TrustedIssuer, config Tru
 			return nil, fmt.Errorf("trust_pool: %w", err)
 		}
 	}
-	remote, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{
-		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: remoteTransport(pool), Now: a.Now,
+	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{
+		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: directTransport(pool), Now: a.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if running := runningApp().declared.remoteIssuer(key); running != nil {
-		remote.TakeOver(running)
+	if running := runningApp().declared.trustedKeys(id); running != nil {
+		keys.TakeOver(running)
 	}
-	a.declared.addRemoteIssuer(key, remote)
-	return remote, nil
+	a.declared.addTrustedKeys(id, keys)
+	return keys, nil
 }
 
-// remoteTransport makes a direct connection for each request, so that one that
+// directTransport makes a direct connection for each request, so that one that
 // hangs does not hold up another.
-func remoteTransport(pool *x509.CertPool) http.RoundTripper {
+func directTransport(pool *x509.CertPool) http.RoundTripper {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols:              protocols,
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxRemoteHeader,
+		MaxResponseHeaderBytes: maxResponseHeader,
 		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 	}
 }
 
-// keepRemote fetches another server's keys when they are due, until ctx is done.
-func (a *App) keepRemote(ctx context.Context, key remoteKey, remote *tokens.TrustedKeys) {
-	logger := a.logger.With(zap.String("issuer", key.issuer), zap.String("place", cmp.Or(key.jwksURI, key.issuer)))
+// keepTrustedKeys fetches another server's keys when they are due, until ctx is done.
+func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *tokens.TrustedKeys) {
+	logger := a.logger.With(zap.String("issuer", id.issuer), zap.String("place", cmp.Or(id.jwksURI, id.issuer)))
 	look(ctx, func(ctx context.Context) {
-		if a.Now().Before(remote.Due()) {
+		if a.Now().Before(keys.Due()) {
 			return
 		}
-		changed, err := remote.Refresh(ctx)
+		changed, err := keys.Refresh(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
