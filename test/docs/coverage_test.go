@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"cmp"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -286,4 +287,27 @@ func TestLogMessagesAreDocumented(t *testing.T) {
 		code = append(code, message)
 	}
 	same(t, "log messages", code, documented)
+}
+
+// TestImportsGoDown checks that a package imports only packages further down the
+// code map, except for those of the tests.
+func TestImportsGoDown(t *testing.T) {
+	const module = "github.com/caddymtls/caddy-mtls-auth"
+	_, table, _ := strings.Cut(read(t, "CONTRIBUTING.md"), "\n## Code map\n")
+	place := make(map[string]int)
+	for i, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9/.]+)/` \\|").FindAllStringSubmatch(table, -1) {
+		place[match[1]] = i
+	}
+	for file, source := range sourcesOf(t) {
+		from := filepath.Dir(file)
+		if strings.HasPrefix(from, "examples/") || place[from] >= place["internal/rig"] {
+			continue
+		}
+		for _, match := range regexp.MustCompile(`"`+module+`(?:/([a-z/]+))?"`).FindAllStringSubmatch(source, -1) {
+			to := cmp.Or(match[1], ".")
+			if at, mapped := place[to]; !mapped || at <= place[from] {
+				t.Errorf("%s imports %s, which is not further down the code map", file, to)
+			}
+		}
+	}
 }
