@@ -156,12 +156,15 @@ func (u *URL) Due() time.Time {
 	return u.due
 }
 
-// AskSoon makes the document due at once, at most once in 30 seconds, and reports
-// whether it did. Call it when the document lacks something that a newer version may
-// have. It does not block.
+// AskSoon makes the document due at once, at most once in 30 seconds and not while
+// the first one is being fetched, and reports whether it did. Call it when the
+// document lacks something that a newer version may have. It does not block.
 func (u *URL) AskSoon() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.flight != nil && !u.known {
+		return false
+	}
 	if since := u.config.Now().Sub(u.asked); since >= 0 && since < askAgain {
 		return false
 	}

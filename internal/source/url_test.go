@@ -210,6 +210,9 @@ func testURLOneFlight(t *testing.T) {
 	if due := u.Due(); !due.Equal(time.Now().Add(DefaultTimeout)) {
 		t.Errorf("due %s while it is being fetched", due)
 	}
+	if u.AskSoon() {
+		t.Error("the first fetch is asked for while it is under way")
+	}
 	for range 3 {
 		all.Go(func() {
 			_, changed, err := u.Refresh(t.Context())
