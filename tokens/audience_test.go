@@ -129,7 +129,7 @@ func TestResources_R35(t *testing.T) {
 		"with an empty fragment":         {g, newRequest("", orders+"#"), target},
 		"relative":                       {g, newRequest("", "/orders"), target},
 		"without scheme":                 {g, newRequest("", "//orders.example.com"), target},
-		"a name that is no URI":          {g, newRequest("legacy", legacy), target},
+		"a name that is not a URI":       {g, newRequest("legacy", legacy), target},
 		"only a scheme":                  {g, newRequest("", "https:"), target},
 		"does not parse":                 {g, newRequest("", "https://[::1"), target},
 		"no scope there":                 {newGrant("billing"), newRequest("", orders), target},
@@ -152,15 +152,15 @@ func TestAudienceFollowsTheScopes_R32_R33(t *testing.T) {
 	scope := outcome{code: CodeInvalidScope}
 
 	cases := map[string]grantCase{
-		"all of one resource":    {g, newRequest("orders.read orders.write"), outcome{"orders.read orders.write", []string{orders}, ""}},
-		"of one that is no URI":  {g, newRequest("legacy"), outcome{"legacy", []string{legacy}, ""}},
-		"omitted, of one":        {newGrant("billing"), newRequest(""), outcome{"billing", []string{billing}, ""}},
-		"of two resources":       {g, newRequest("orders.read billing"), scope},
-		"omitted, of several":    {g, newRequest(""), scope},
-		"of a resource and none": {g, newRequest("misc orders.read"), scope},
-		"the other way round":    {g, newRequest("orders.read misc"), scope},
-		"of none":                {g, newRequest("misc"), scope},
-		"client without scopes":  {newGrant(), newRequest(""), outcome{code: CodeInvalidTarget}},
+		"all of one resource":      {g, newRequest("orders.read orders.write"), outcome{"orders.read orders.write", []string{orders}, ""}},
+		"of one that is not a URI": {g, newRequest("legacy"), outcome{"legacy", []string{legacy}, ""}},
+		"omitted, of one":          {newGrant("billing"), newRequest(""), outcome{"billing", []string{billing}, ""}},
+		"of two resources":         {g, newRequest("orders.read billing"), scope},
+		"omitted, of several":      {g, newRequest(""), scope},
+		"of a resource and none":   {g, newRequest("misc orders.read"), scope},
+		"the other way round":      {g, newRequest("orders.read misc"), scope},
+		"of none":                  {g, newRequest("misc"), scope},
+		"client without scopes":    {newGrant(), newRequest(""), outcome{code: CodeInvalidTarget}},
 	}
 	runGrantCases(t, IssuerConfig{Resources: apis}, cases)
 

@@ -67,7 +67,7 @@ func TestVerifyClaims_R34(t *testing.T) {
 		"cnf is an array":                 {members{"cnf": []string{thumbprint}}, TokenConfirmation},
 		"cnf is empty":                    {members{"cnf": members{}}, TokenConfirmation},
 		"R22 another method":              {members{"cnf": members{"jkt": thumbprint}}, TokenConfirmation},
-		"R22 another method beside":       {members{"cnf": members{thumbprintMethod: thumbprint, "jkt": thumbprint}}, TokenConfirmation},
+		"R22 another method as well":      {members{"cnf": members{thumbprintMethod: thumbprint, "jkt": thumbprint}}, TokenConfirmation},
 		"R22 the method of SHA-1":         {members{"cnf": members{"x5t": strings.Repeat("A", 27)}}, TokenConfirmation},
 		"method in another case":          {members{"cnf": members{"x5t#s256": thumbprint}}, TokenConfirmation},
 		"R12 with padding":                {members{"cnf": members{thumbprintMethod: thumbprint + "="}}, TokenConfirmation},
