@@ -5,18 +5,15 @@ import (
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"text/template"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -32,7 +29,7 @@ type demo struct {
 	Auth string // host:port of the issuer
 	Echo string // host:port of the upstream API
 
-	clients  map[string]*testpki.Leaf
+	leaves   map[string]*testpki.Leaf
 	roots    *x509.CertPool
 	failures []string
 }
@@ -93,6 +90,11 @@ https://{{.API}} {
 	}
 	reverse_proxy {{.Echo}}
 }
+
+http://{{.Echo}} {
+	bind 127.0.0.1
+	respond "hello {header.X-Client-ID}, your scopes are: {header.X-Client-Scope}"
+}
 `))
 
 // runDemo runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
@@ -110,11 +112,6 @@ func runDemo(ctx context.Context, out io.Writer, once bool) error {
 	if err := d.makeCertificates(); err != nil {
 		return err
 	}
-	echo, err := d.startEcho()
-	if err != nil {
-		return err
-	}
-	defer echo.Close()
 	if err := d.startCaddy(); err != nil {
 		return err
 	}
@@ -134,70 +131,44 @@ func runDemo(ctx context.Context, out io.Writer, once bool) error {
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
 
+// mustMake stops the demo if a certificate cannot be made, which only a mistake in it
+// can cause.
+type mustMake struct{}
+
+func (mustMake) Helper() {}
+
+func (mustMake) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
 // makeCertificates makes a CA with one client, a client with a self-signed
 // certificate, and an impostor with the subject of the first client and another CA.
 func (d *demo) makeCertificates() error {
-	var failure error
-	leaf := func(leaf *testpki.Leaf, err error) *testpki.Leaf {
-		failure = errors.Join(failure, err)
-		return leaf
-	}
-	ca := func(name string) *testpki.CA {
-		ca, err := testpki.NewCA(testpki.CommonName(name))
-		failure = errors.Join(failure, err)
-		return ca
-	}
+	var must mustMake
+	ca := func(name string) *testpki.CA { return testpki.MustCA(must, testpki.CommonName(name)) }
 	clientsCA, serverCA, otherCA := ca("Demo clients CA"), ca("Demo server CA"), ca("Some other CA")
-	if failure != nil {
-		return failure
-	}
 	billing := testpki.Subject(pkix.Name{CommonName: "billing", OrganizationalUnit: []string{"production"}, Organization: []string{"Partner"}})
-	d.clients = map[string]*testpki.Leaf{
-		"billing":  leaf(clientsCA.Issue(billing)),
-		"sensor":   leaf(testpki.SelfSigned(testpki.CommonName("sensor 7"))),
-		"impostor": leaf(otherCA.Issue(billing)),
-	}
-	server := leaf(serverCA.Issue(testpki.CommonName("localhost"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth)))
-	if failure != nil {
-		return failure
-	}
 	d.roots = serverCA.Pool()
-	for name, leaf := range d.clients {
-		_, _, err := leaf.WriteFiles(d.Dir, name)
-		failure = errors.Join(failure, err)
+	d.leaves = map[string]*testpki.Leaf{
+		"billing":  testpki.MustIssue(must, clientsCA, billing),
+		"sensor":   testpki.MustSelfSigned(must, testpki.CommonName("sensor 7")),
+		"impostor": testpki.MustIssue(must, otherCA, billing),
+		"server":   testpki.MustIssue(must, serverCA, testpki.CommonName("localhost"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth)),
 	}
-	_, _, err := server.WriteFiles(d.Dir, "server")
-	failure = errors.Join(failure, err)
+	for name, leaf := range d.leaves {
+		if _, _, err := leaf.WriteFiles(d.Dir, name); err != nil {
+			return err
+		}
+	}
 	for name, ca := range map[string]*testpki.CA{"clients-ca": clientsCA, "server-ca": serverCA} {
-		_, err := ca.WriteFile(d.Dir, name)
-		failure = errors.Join(failure, err)
+		if _, err := ca.WriteFile(d.Dir, name); err != nil {
+			return err
+		}
 	}
-	return failure
-}
-
-// startEcho starts the upstream API, which answers with the identity headers that it
-// receives.
-func (d *demo) startEcho() (io.Closer, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	d.Echo = listener.Addr().String()
-	server := &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			//nolint:gosec // the answer is plain text, and the headers come from Caddy
-			fmt.Fprintf(w, "hello %s, your scopes are: %s\n", r.Header.Get("X-Client-ID"), r.Header.Get("X-Client-Scope"))
-		}),
-	}
-	go func() { _ = server.Serve(listener) }()
-	return server, nil
+	return nil
 }
 
 // startCaddy starts Caddy on free ports.
 func (d *demo) startCaddy() error {
-	if err := freePorts(&d.API, &d.Auth); err != nil {
+	if err := freePorts(&d.API, &d.Auth, &d.Echo); err != nil {
 		return err
 	}
 	var text bytes.Buffer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const demoTimeout = 10 * time.Second
@@ -36,23 +37,48 @@ commands below, change to the folder with the certificates first:
    $ cd %s
 `, d.API, d.Auth, shellQuote(filepath.FromSlash(d.Dir)))
 
-	d.call(ctx, "A client with a certificate from the trusted CA", "billing", nil, http.StatusOK, "hello billing.partner, your scopes are: invoices.read invoices.write")
-	d.call(ctx, "A client with a pinned self-signed certificate", "sensor", nil, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
-	d.call(ctx, "The same client claims to be another; mtls_auth replaces the header", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry")
-	d.call(ctx, "No certificate", "", nil, http.StatusUnauthorized, "certificate_missing")
-	d.call(ctx, "An unregistered certificate: the right subject from the wrong CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused")
-	d.showRefusal(ctx, "certificate_untrusted")
-	d.token(ctx)
+	for _, c := range []demoCall{
+		{"A client with a certificate from the trusted CA", "billing", nil, http.StatusOK, "hello billing.partner, your scopes are: invoices.read invoices.write"},
+		{"A client with a pinned self-signed certificate", "sensor", nil, http.StatusOK, "hello sensor-7, your scopes are: telemetry"},
+		{"The same client claims to be another; mtls_auth replaces the header", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry"},
+		{"No certificate", "", nil, http.StatusUnauthorized, "certificate_missing"},
+		{"An unregistered certificate: the right subject from the wrong CA", "impostor", nil, http.StatusUnauthorized, "certificate_refused"},
+	} {
+		d.check(c.title, d.call(ctx, c))
+	}
+	d.check("the operator's log line", d.showRefusal(ctx, "certificate_untrusted"))
+	const title = "An access token, bound to the certificate"
+	d.check(title, d.token(ctx, title))
 }
 
-// client returns an HTTP client that trusts the demo's server and presents the
-// named certificate, or none.
-func (d *demo) client(certificate string) *http.Client {
+// check notes the failure of a step.
+func (d *demo) check(step string, err error) {
+	if err != nil {
+		d.say("   FAILED: %v\n", err)
+		d.failures = append(d.failures, step+": "+err.Error())
+	}
+}
+
+// do makes a request with the named certificate, or with none, and returns the
+// response with its body.
+func (d *demo) do(ctx context.Context, certificate, method, target string, header http.Header, form url.Values) (*http.Response, []byte, error) {
 	config := &tls.Config{RootCAs: d.roots, MinVersion: tls.VersionTLS12}
 	if certificate != "" {
-		config.Certificates = []tls.Certificate{d.clients[certificate].TLS()}
+		config.Certificates = []tls.Certificate{d.leaves[certificate].TLS()}
 	}
-	return &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, nil, err
+	}
+	request.Header = header.Clone()
+	client := &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	return response, body, err
 }
 
 // curl returns the curl command for a request of the demo.
@@ -71,57 +97,49 @@ func shellQuote(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
+// demoCall is a request to the API, with the named certificate or none, and what the
+// response must have.
+type demoCall struct {
+	title, certificate string
+	header             http.Header
+	status             int
+	answer             string
+}
+
 // call makes one request to the API and checks the response.
-func (d *demo) call(ctx context.Context, title, certificate string, header http.Header, wantStatus int, want string) {
+func (d *demo) call(ctx context.Context, c demoCall) error {
 	target := "https://" + d.API + "/"
 	args := []string{"-i"}
-	for name, values := range header {
+	for name, values := range c.header {
 		args = append(args, "-H", shellQuote(name+": "+values[0]))
 	}
-	d.say("\n── %s\n   $ %s\n", title, d.curl(certificate, append(args, target)...))
-
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	d.say("\n── %s\n   $ %s\n", c.title, d.curl(c.certificate, append(args, target)...))
+	response, body, err := d.do(ctx, c.certificate, http.MethodGet, target, c.header, nil)
 	if err != nil {
-		d.fail(title, err)
-		return
-	}
-	request.Header = header.Clone()
-	response, err := d.client(certificate).Do(request)
-	if err != nil {
-		d.fail(title, err)
-		return
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-	if err != nil {
-		d.fail(title, err)
-		return
+		return err
 	}
 	answer := strings.TrimSpace(string(body))
 	if response.StatusCode != http.StatusOK {
 		answer = response.Header.Get("WWW-Authenticate")
 	}
 	d.say("   %d  %s\n", response.StatusCode, answer)
-	if response.StatusCode != wantStatus || !strings.Contains(answer, want) {
-		d.fail(title, fmt.Errorf("got %d %q, want %d %q", response.StatusCode, answer, wantStatus, want))
+	if response.StatusCode != c.status || !strings.Contains(answer, c.answer) {
+		return fmt.Errorf("got %d %q, want %d %q", response.StatusCode, answer, c.status, c.answer)
 	}
+	return nil
 }
 
 // showRefusal prints the operator's log line of a refusal with the given reason, which
 // Caddy writes in the background.
-func (d *demo) showRefusal(ctx context.Context, reason string) {
+func (d *demo) showRefusal(ctx context.Context, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
-	entry, err := d.loggedRefusal(reason)
-	for ; err == nil && entry == nil && ctx.Err() == nil; entry, err = d.loggedRefusal(reason) {
+	entry := d.loggedRefusal(reason)
+	for ; entry == nil; entry = d.loggedRefusal(reason) {
+		if ctx.Err() != nil {
+			return fmt.Errorf("none with reason %s", reason)
+		}
 		time.Sleep(10 * time.Millisecond)
-	}
-	if err == nil && entry == nil {
-		err = fmt.Errorf("none with reason %s", reason)
-	}
-	if err != nil {
-		d.fail("the operator's log line", err)
-		return
 	}
 	d.say("   The caller learns no more than that. The log line for the operator has the details:\n")
 	for _, field := range []string{"error_id", "reason", "detail", "subject", "issuer", "hint"} {
@@ -129,44 +147,37 @@ func (d *demo) showRefusal(ctx context.Context, reason string) {
 			d.say("     %-9s %v\n", field, entry[field])
 		}
 	}
+	return nil
 }
 
 // loggedRefusal returns the fields of the first refusal with the given reason in
-// Caddy's log, or nil.
-func (d *demo) loggedRefusal(reason string) (map[string]any, error) {
-	text, err := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
-	if err != nil {
-		return nil, err
-	}
+// Caddy's log, or nil if there is none yet.
+func (d *demo) loggedRefusal(reason string) map[string]any {
+	text, _ := os.ReadFile(filepath.Join(d.Dir, "caddy.log"))
 	for line := range strings.Lines(string(text)) {
 		var entry map[string]any
 		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == "client refused" && entry["reason"] == reason {
-			return entry, nil
+			return entry
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // token gets an access token, verifies it as an API would, and prints it.
-func (d *demo) token(ctx context.Context) {
-	const title = "An access token, bound to the certificate"
+func (d *demo) token(ctx context.Context, title string) error {
 	target := "https://" + d.Auth + "/connect/token"
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {"billing.partner"}, "scope": {"invoices.read"}}
 	d.say("\n── %s\n   $ %s\n", title, d.curl("billing", "-d", "grant_type=client_credentials", "-d", "client_id=billing.partner", "-d", "scope=invoices.read", target))
 
 	var answer struct {
 		AccessToken string `json:"access_token"`
-		TokenType   string `json:"token_type"`
-		ExpiresIn   int    `json:"expires_in"`
 	}
 	if err := d.fetch(ctx, "billing", http.MethodPost, target, form, &answer); err != nil {
-		d.fail(title, err)
-		return
+		return err
 	}
 	var keys jose.JSONWebKeySet
 	if err := d.fetch(ctx, "", http.MethodGet, "https://"+d.Auth+"/.well-known/openid-configuration/jwks", nil, &keys); err != nil {
-		d.fail(title, err)
-		return
+		return err
 	}
 	claims := jwt.MapClaims{}
 	token, err := jwt.ParseWithClaims(answer.AccessToken, claims, func(token *jwt.Token) (any, error) {
@@ -178,47 +189,32 @@ func (d *demo) token(ctx context.Context) {
 		return found[0].Key, nil
 	}, jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer("https://"+d.Auth), jwt.WithExpirationRequired())
 	if err != nil {
-		d.fail(title, err)
-		return
+		return err
 	}
 	d.show("header", token.Header)
 	d.show("claims", claims)
 	d.say("   The signature verifies with the issuer's JWKS, and cnf is the hash of the certificate:\n   without the certificate's private key, a stolen token is useless.\n")
 
-	sum := sha256.Sum256(d.clients["billing"].Cert.Raw)
 	confirmation, _ := claims["cnf"].(map[string]any)
-	if confirmation["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
-		d.fail(title, errors.New("the token is not bound to the certificate"))
+	if confirmation["x5t#S256"] != validators.X5tS256(sha256.Sum256(d.leaves["billing"].Cert.Raw)) {
+		return errors.New("the token is not bound to the certificate")
 	}
 	if claims["client_id"] != "billing.partner" || claims["scope"] != "invoices.read" {
-		d.fail(title, fmt.Errorf("the token is for %v with scope %v", claims["client_id"], claims["scope"]))
+		return fmt.Errorf("the token is for %v with scope %v", claims["client_id"], claims["scope"])
 	}
+	return nil
 }
 
+// show prints what was decoded from JSON, which can be encoded again.
 func (d *demo) show(name string, value any) {
-	text, err := json.MarshalIndent(value, "   ", "  ")
-	if err != nil {
-		d.fail("showing the "+name, err)
-		return
-	}
+	text, _ := json.MarshalIndent(value, "   ", "  ")
 	d.say("   %s %s\n", name, text)
 }
 
 // fetch makes a request and decodes the JSON response.
 func (d *demo) fetch(ctx context.Context, certificate, method, target string, form url.Values, into any) error {
-	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
-	if err != nil {
-		return err
-	}
-	if form != nil {
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	}
-	response, err := d.client(certificate).Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	response, body, err := d.do(ctx, certificate, method, target, header, form)
 	if err != nil {
 		return err
 	}
@@ -226,9 +222,4 @@ func (d *demo) fetch(ctx context.Context, certificate, method, target string, fo
 		return fmt.Errorf("%s answered %s: %.200s", target, response.Status, body)
 	}
 	return json.Unmarshal(body, into)
-}
-
-func (d *demo) fail(title string, err error) {
-	d.say("   FAILED: %v\n", err)
-	d.failures = append(d.failures, title+": "+err.Error())
 }
