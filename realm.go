@@ -78,7 +78,7 @@ type Realm struct {
 	// current is what the realm decides by; changing is held while it is replaced
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
-	// trustPools are the sources of what is trusted, and of what is to be
+	// trustPools are trust_pool and shadow_trust_pool, as far as there are any
 	trustPools []*trustpool.Pool
 	// shadow is nil without a shadow trust pool
 	shadow *authn.Shadow
