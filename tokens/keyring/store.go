@@ -43,15 +43,13 @@ type Config struct {
 	Realm string
 	// Issuer is the issuer URL that the stored keys must name. Required.
 	Issuer string
-	// Algorithm is the algorithm of new keys. Default: ES256.
-	// When it changes, a key of the new algorithm is announced like any other.
+	// Algorithm is the algorithm of new keys. Default: ES256. When it changes,
+	// a key of the new algorithm is announced like any other.
 	Algorithm Algorithm
-	// RotateEvery is how long a key signs. Default: 90 days, at
-	// least 1 hour.
+	// RotateEvery is how long a key signs, at least 1h. Default: 90 days.
 	RotateEvery time.Duration
-	// AnnounceFor is how long a key is published before it signs. Default:
-	// 24 hours, at least 5 s and less than
-	// RotateEvery.
+	// AnnounceFor is how long a key is published before it signs, at least 5s
+	// and less than RotateEvery. Default: 24h.
 	AnnounceFor time.Duration
 	// LongestToken is the longest lifetime that tokens are expected to have;
 	// for longer ones see [Source.LimitLifetime]. Default: 1h.
