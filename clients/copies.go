@@ -8,15 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/storage"
 )
 
@@ -26,189 +23,129 @@ const (
 	// copyRenewal is the age at which the copy of an unchanged JWK Set is stored
 	// again, so that it does not become too old to be used.
 	copyRenewal = copyLifetime / 4
-	// copyUnused is the age at which a copy is deleted.
-	copyUnused = 30 * 24 * time.Hour
-	// maxCopyBytes is the size of the largest copy.
-	maxCopyBytes = 256 << 10
-	// maxCopyLoads is how many copies are read at a time.
-	maxCopyLoads = 16
-	// copyTimeout bounds how long reading all copies, storing one, or deleting
-	// the unused ones may take.
+	// maxCopyBytes is the size of the largest copy, and maxCopiesBytes that of all
+	// copies together. JWK Sets that do not fit have no copy.
+	maxCopyBytes   = 256 << 10
+	maxCopiesBytes = 16 << 20
+	// copyTimeout bounds how long reading or storing the copies may take.
 	copyTimeout = 10 * time.Second
 )
 
-// KeySetCopies keeps copies of the JWK Sets behind URLs in storage, one object
-// for each URL, so that a restart does not have to wait for their servers. Nodes
-// that share the storage share the copies. Whoever can write to the storage can
-// change them.
+// KeySetCopies keeps copies of the JWK Sets behind URLs in storage, so that a
+// restart does not have to wait for their servers. They are one object for each
+// realm, which nodes that share the storage share; the last writer wins. Whoever can
+// write to the storage can change them.
 type KeySetCopies struct {
 	Storage certmagic.Storage
-	// Realm is the name of the realm, which is part of the objects' names.
+	// Realm is the name of the realm, which is part of the object's name.
 	Realm string
-	// Report is called if copies cannot be read. Their JWK Sets count once they
+	// Report is called if the copies cannot be read. The JWK Sets count once they
 	// have been fetched.
 	Report func(error)
 }
 
-// keySetCopy is the content of an object.
+// keySetCopy is a JWK Set of the certificates alone: other keys are not needed, and
+// private ones must not be kept.
 type keySetCopy struct {
 	Fetched time.Time       `json:"fetched"`
 	KeySet  json.RawMessage `json:"jwks"`
 }
 
-func (c *KeySetCopies) folder() string {
-	return path.Join("mtls", certmagic.StorageKeys.Safe(c.Realm), "jwks")
+func (c *KeySetCopies) object() string {
+	return path.Join("mtls", certmagic.StorageKeys.Safe(c.Realm), "jwks.json")
 }
 
-// object returns the name of a URL's object. The URL may contain a password.
-func (c *KeySetCopies) object(address string) string {
-	return path.Join(c.folder(), fmt.Sprintf("%x.json", sha256.Sum256([]byte(address))))
-}
+// copyName returns what the copy of a URL is called. The URL may contain a password.
+func copyName(address string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(address))) }
 
-// load returns the copies of the JWK Sets behind some URLs, as far as there are
-// any and storage provides them in time.
-func (c *KeySetCopies) load(ctx context.Context, addresses []string) map[string]keySetCopy {
+// load returns the copies by name, as far as storage provides them in time.
+func (c *KeySetCopies) load(ctx context.Context) (copies map[string]keySetCopy) {
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
-	var mu sync.Mutex
-	copies := make(map[string]keySetCopy)
-	var failed error
-	_, err := storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
-		var loads sync.WaitGroup
-		free := make(chan struct{}, maxCopyLoads)
-		for _, address := range addresses {
-			select {
-			case free <- struct{}{}:
-			case <-ctx.Done():
-				return struct{}{}, ctx.Err()
-			}
-			loads.Go(func() {
-				defer func() { <-free }()
-				found, err := c.loadOne(ctx, c.object(address))
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					copies[address] = found
-				} else if failed == nil && !errors.Is(err, fs.ErrNotExist) {
-					failed = err
-				}
-			})
-		}
-		loads.Wait()
-		return struct{}{}, nil
-	})
-	mu.Lock()
-	defer mu.Unlock()
+	text, err := storage.Within(ctx, func(ctx context.Context) ([]byte, error) { return c.Storage.Load(ctx, c.object()) })
 	if err == nil {
-		err = failed
+		err = json.Unmarshal(text, &copies)
 	}
-	if err != nil {
-		c.Report(err)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.Report(fmt.Errorf("reading '%s' from storage: %w", c.object(), err))
 	}
-	return maps.Clone(copies)
+	return copies
 }
 
-func (c *KeySetCopies) loadOne(ctx context.Context, object string) (found keySetCopy, err error) {
-	defer source.Recover("storage", &err)
-	text, err := c.Storage.Load(ctx, object)
-	if err == nil {
-		err = json.Unmarshal(text, &found)
-	}
+func (c *KeySetCopies) save(ctx context.Context, copies map[string]keySetCopy) error {
+	text, err := json.Marshal(copies)
 	if err != nil {
-		return found, fmt.Errorf("reading '%s' from storage: %w", object, err)
-	}
-	return found, nil
-}
-
-// save stores a JWK Set of the certificates alone: other keys are not needed, and
-// private ones must not be kept.
-func (c *KeySetCopies) save(ctx context.Context, address string, certificates []*x509.Certificate, fetched time.Time) error {
-	var set jose.JSONWebKeySet
-	for _, certificate := range certificates {
-		set.Keys = append(set.Keys, jose.JSONWebKey{Key: certificate.PublicKey, Certificates: []*x509.Certificate{certificate}})
-	}
-	keys, err := json.Marshal(set)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(keySetCopy{fetched.UTC(), keys})
-	if err != nil || len(text) > maxCopyBytes {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
 	_, err = storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, c.Storage.Store(ctx, c.object(address), text)
+		return struct{}{}, c.Storage.Store(ctx, c.object(), text)
 	})
 	if err != nil {
-		return fmt.Errorf("writing '%s' to storage: %w", c.object(address), err)
+		return fmt.Errorf("writing '%s' to storage: %w", c.object(), err)
 	}
 	return nil
 }
 
-// deleteUnused deletes copies that have not been stored again for a month,
-// because their URLs are no longer used. If that fails, nothing is lost.
-func (c *KeySetCopies) deleteUnused(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
-	defer cancel()
-	_, _ = storage.Within(ctx, func(ctx context.Context) (struct{}, error) {
-		objects, err := storage.List(ctx, c.Storage, c.folder())
-		for _, object := range objects {
-			info, err := c.Storage.Stat(ctx, object)
-			if err == nil && !info.Modified.IsZero() && now.Sub(info.Modified) > copyUnused {
-				_ = c.Storage.Delete(ctx, object)
-			}
-		}
-		return struct{}{}, err
-	})
-}
-
-// SaveCopies stores the JWK Sets behind URLs of which storage has no copy, or an
-// old one, and deletes unused copies once a day. It does nothing without
-// [DirectoryConfig.Copies]. A copy that cannot be stored does not affect the
-// others, unless storage does not answer at all; the first error is returned.
-// It must not be called concurrently.
-func (d *Directory) SaveCopies(ctx context.Context) (failed error) {
-	copies, now := d.config.Copies, d.config.Now()
-	if copies == nil {
+// SaveCopies stores the JWK Sets behind URLs, if storage has no copy or an old one of
+// any. It does nothing without [DirectoryConfig.Copies], and must not be called
+// concurrently.
+func (d *Directory) SaveCopies(ctx context.Context) error {
+	if d.config.Copies == nil {
 		return nil
 	}
-	if now.Sub(d.copiesDeleted) >= 24*time.Hour {
-		d.copiesDeleted = now
-		copies.deleteUnused(ctx, now)
+	fetched, due := d.fetchedKeySets()
+	if !due {
+		return nil
 	}
-	for _, unsaved := range d.unsavedKeySets() {
-		err := copies.save(ctx, unsaved.place, unsaved.certificates, unsaved.at)
-		if err == nil {
-			d.mu.Lock()
-			if unsaved.contents == unsaved.watchedDocument.contents {
-				unsaved.saved = unsaved.at
-			}
-			d.mu.Unlock()
-		} else if failed == nil {
-			failed = err
+	copies := make(map[string]keySetCopy, len(fetched))
+	size := 0
+	for _, f := range fetched {
+		var set jose.JSONWebKeySet
+		for _, certificate := range f.certificates {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: certificate.PublicKey, Certificates: []*x509.Certificate{certificate}})
 		}
-		if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-			break
+		text, err := json.Marshal(set)
+		if err != nil {
+			return err
+		}
+		if len(text) <= maxCopyBytes && size+len(text) <= maxCopiesBytes {
+			size += len(text)
+			copies[copyName(f.place)] = keySetCopy{f.at.UTC(), text}
 		}
 	}
-	return failed
+	if err := d.config.Copies.save(ctx, copies); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range fetched {
+		if f.contents == f.watchedDocument.contents {
+			f.saved = f.at
+		}
+	}
+	return nil
 }
 
-// unsavedKeySet is a document with the content that is to be stored.
-type unsavedKeySet struct {
+// fetchedKeySet is a document with the content that is to be stored.
+type fetchedKeySet struct {
 	*watchedDocument
 	*contents
 	at time.Time
 }
 
-func (d *Directory) unsavedKeySets() (unsaved []unsavedKeySet) {
+// fetchedKeySets returns what is known of the JWK Sets behind URLs, and whether it is
+// time to store it.
+func (d *Directory) fetchedKeySets() (fetched []fetchedKeySet, due bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, document := range d.documents.urls {
-		if at := document.fetchedAt(); at.Sub(document.saved) >= copyRenewal {
-			unsaved = append(unsaved, unsavedKeySet{document, document.contents, at})
+		if len(document.certificates) > 0 {
+			at := document.url.Success()
+			fetched = append(fetched, fetchedKeySet{document, document.contents, at})
+			due = due || at.Sub(document.saved) >= copyRenewal
 		}
 	}
-	return unsaved
+	return fetched, due
 }

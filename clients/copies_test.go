@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -47,13 +48,6 @@ func (s *copyStorage) Load(ctx context.Context, object string) ([]byte, error) {
 	return s.Storage.Load(ctx, object)
 }
 
-func (s *copyStorage) List(ctx context.Context, folder string, recursive bool) ([]string, error) {
-	if err := s.ask("list", folder); err != nil {
-		return nil, err
-	}
-	return s.Storage.List(ctx, folder, recursive)
-}
-
 func (s *copyStorage) Store(ctx context.Context, object string, text []byte) error {
 	if err := s.ask("store", object); err != nil {
 		return err
@@ -80,7 +74,7 @@ func copied(t *testing.T) (w *world, kept *copyStorage, a, b *testpki.Leaf) {
 	w.config.Records = []Record{{ClientID: "a", JWKSURI: urlA}, {ClientID: "b", JWKSURI: urlB}}
 	w.mustLoad()
 	w.poll(0)
-	w.wantStored(kept, 2)
+	w.wantStored(kept, 1)
 	w.said = nil
 	return w, kept, a, b
 }
@@ -92,7 +86,7 @@ func (w *world) wantStored(kept *copyStorage, want int) {
 		w.t.Error(err)
 	}
 	if kept.stored != want {
-		w.t.Errorf("%d copies were stored, want %d", kept.stored, want)
+		w.t.Errorf("the copies were stored %d times, want %d", kept.stored, want)
 	}
 }
 
@@ -165,8 +159,8 @@ func TestCopiesAreRenewed(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if kept.stored != 8 {
-			t.Errorf("%d copies were stored in a day", kept.stored)
+		if kept.stored != 4 {
+			t.Errorf("the copies were stored %d times in a day", kept.stored)
 		}
 		w.web = nil
 		w.mustLoad()
@@ -194,7 +188,7 @@ func TestCopiesAreReadOnce(t *testing.T) {
 		}
 		w.config.Before = nil
 		w.mustLoad()
-		if got := asked.Load(); got != 2 {
+		if got := asked.Load(); got != 1 {
 			t.Errorf("a start asks storage %d times", got)
 		}
 		kept.before = nil
@@ -205,36 +199,51 @@ func TestCopiesAreReadOnce(t *testing.T) {
 // TestCopiesThatCannotBeRead are reported and skipped. The next fetch replaces
 // them.
 func TestCopiesThatCannotBeRead(t *testing.T) {
-	for text, want := range map[string]string{
-		"":                                   "unexpected end of JSON input",
-		`{"fetched":"yesterday"`:             "unexpected end of JSON input",
-		`{"fetched":1}`:                      "Time.UnmarshalJSON",
-		"[]":                                 "cannot unmarshal array",
-		"{}":                                 "", // is too old
-		`{"fetched":"2026-03-01T12:00:00Z"}`: "",
-		`{"fetched":"2026-03-01T12:00:00Z","jwks":{"keys":[]}}`:  "",
-		`{"fetched":"2026-03-01T12:00:00Z","jwks":"text"}`:       "",
-		`{"fetched":"2026-03-01T12:00:00Z","jwks":{"keys":[7]}}`: "",
+	for text, want := range map[string]struct {
+		report string
+		other  bool // the other copy counts
+	}{
+		"":                        {"unexpected end of JSON input", false},
+		`{"A":{"fetched":"2026"`:  {"unexpected end of JSON input", false},
+		"[]":                      {"cannot unmarshal array", false},
+		"{}":                      {"", false},
+		`{B}`:                     {"", true},
+		`{"A":{"fetched":1},B}`:   {"Time.UnmarshalJSON", false},
+		`{"A":7,B}`:               {"cannot unmarshal number", true},
+		`{"A":{},B}`:              {"", true}, // is too old
+		`{"A":{"fetched":NOW},B}`: {"", true},
+		`{"A":{"fetched":NOW,"jwks":{"keys":[]}},B}`:  {"", true},
+		`{"A":{"fetched":NOW,"jwks":"text"},B}`:       {"", true},
+		`{"A":{"fetched":NOW,"jwks":{"keys":[7]}},B}`: {"", true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w, kept, a, b := copied(t)
-			object := w.config.Copies.object(urlA)
-			if !strings.HasPrefix(object, "mtls/default/jwks/") || !strings.HasSuffix(object, ".json") {
+			object := w.config.Copies.object()
+			if object != "mtls/default/jwks.json" {
 				t.Errorf("object %s", object)
 			}
+			good := `"` + copyName(urlB) + `":{"fetched":NOW,"jwks":` + string(w.web[urlB]) + "}"
+			text := strings.NewReplacer(`"A"`, `"`+copyName(urlA)+`"`, "B", good).Replace(text)
+			text = strings.ReplaceAll(text, "NOW", `"2026-03-01T12:00:00Z"`)
 			if err := kept.Storage.Store(t.Context(), object, []byte(text)); err != nil {
 				t.Fatal(err)
 			}
 			w.mustLoad()
 			w.wantPin(a, "")
-			w.wantPin(b, "b by jwks")
-			if want == "" {
+			unfetched := 2
+			if want.other {
+				unfetched = 1
+				w.wantPin(b, "b by jwks")
+			} else {
+				w.wantPin(b, "")
+			}
+			if got := w.Unfetched(); got != unfetched {
+				t.Errorf("%q: %d unfetched, want %d", text, got, unfetched)
+			}
+			if want.report == "" {
 				w.saw()
 			} else {
-				w.saw(want)
-			}
-			if w.Unfetched() != 1 {
-				t.Errorf("%q: %d unfetched", text, w.Unfetched())
+				w.saw(want.report)
 			}
 			w.poll(0)
 			w.wantBoth(a, b, true)
@@ -246,36 +255,35 @@ func TestCopiesThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestCopiesThatCannotBeStored are stored later, by the next configuration too,
-// and keep no others from being stored.
+// TestCopiesThatCannotBeStored are stored later, by the next configuration too.
 func TestCopiesThatCannotBeStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, kept, a, _ := copied(t)
+		w, kept, a, b := copied(t)
 		next := testpki.MustSelfSigned(t)
-		w.web[urlA], w.web[urlB] = testpki.JWKS(t, a, testpki.MustSelfSigned(t)), testpki.JWKS(t, next)
+		w.web[urlA] = testpki.JWKS(t, a, next)
 		w.poll(time.Hour)
 		full := errors.New("disk full")
-		refused := w.config.Copies.object(urlA)
-		kept.before = func(what, object string) error {
-			if what == "store" && object == refused {
+		object := w.config.Copies.object()
+		kept.before = func(what, _ string) error {
+			if what == "store" {
 				return full
 			}
 			return nil
 		}
-		kept.stored = 0
 		for range 2 {
-			if err := w.SaveCopies(t.Context()); !errors.Is(err, full) || !strings.Contains(err.Error(), refused) {
+			if err := w.SaveCopies(t.Context()); !errors.Is(err, full) || !strings.Contains(err.Error(), object) {
 				t.Error(err)
 			}
-		}
-		if kept.stored != 1 {
-			t.Errorf("%d copies were stored", kept.stored)
 		}
 		w.config.Before = w.Directory
 		w.mustLoad()
 		kept.before = nil
 		w.wantStored(kept, 1)
 		w.wantStored(kept, 0)
+		w.config.Before = nil
+		w.mustLoad()
+		w.wantBoth(a, b, true)
+		w.wantPin(next, "a by jwks")
 	})
 }
 
@@ -306,103 +314,36 @@ func TestCopyOfAJWKSThatChangesMeanwhile(t *testing.T) {
 func TestCopiesInABrokenStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, kept, a, b := copied(t)
-		broken := w.config.Copies.object(urlA)
 		w.web[urlA] = testpki.JWKS(t, a, testpki.MustSelfSigned(t))
 		w.poll(time.Hour)
 		w.said = nil
-		panics := func(_, object string) error {
-			if object == broken || object == w.config.Copies.folder() {
-				panic("a bug")
-			}
-			return nil
-		}
-		kept.before = panics
+		kept.before = func(string, string) error { panic("a bug") }
 		if err := w.SaveCopies(t.Context()); err == nil || !strings.Contains(err.Error(), "storage panicked: a bug") {
 			t.Error(err)
 		}
-		w.config.Copies.deleteUnused(t.Context(), w.now)
 		running := w.Directory
 		w.mustLoad()
 		w.saw("storage panicked: a bug")
-		w.wantPin(a, "")
-		w.wantPin(b, "b by jwks")
+		w.wantBoth(a, b, false)
 
 		mended := make(chan struct{})
-		kept.before = func(_, object string) error {
-			if object == broken || object == w.config.Copies.folder() {
-				<-mended
-				return errors.New("too late")
-			}
-			return nil
+		kept.before = func(string, string) error {
+			<-mended
+			return errors.New("too late")
 		}
 		began := time.Now()
 		if err := running.SaveCopies(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-		w.config.Copies.deleteUnused(t.Context(), w.now)
 		w.mustLoad()
 		w.saw("storage does not answer")
-		if took := time.Since(began); took != 3*copyTimeout {
+		if took := time.Since(began); took != 2*copyTimeout {
 			t.Errorf("it took %v", took)
 		}
-		w.wantPin(a, "")
-		w.wantPin(b, "b by jwks")
+		w.wantBoth(a, b, false)
 		close(mended)
 		synctest.Wait()
 	})
-}
-
-// statless is a storage that does not know when something was written.
-type statless struct{ certmagic.Storage }
-
-func (s statless) Stat(ctx context.Context, object string) (certmagic.KeyInfo, error) {
-	info, err := s.Storage.Stat(ctx, object)
-	info.Modified = time.Time{}
-	return info, err
-}
-
-// TestUnusedCopiesAreDeleted: a copy that no node has renewed for a month is
-// deleted, also in a realm that has no JWKS any more, and no other is.
-func TestUnusedCopiesAreDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, kept, _, _ := copied(t)
-		left := func() int {
-			objects, err := kept.Storage.List(t.Context(), w.config.Copies.folder(), false)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return len(objects)
-		}
-		w.config.Records = []Record{pinned("c")}
-		w.mustLoad()
-		step := func(now time.Time, want int) {
-			t.Helper()
-			w.now = now
-			w.wantStored(kept, 0)
-			if got := left(); got != want {
-				t.Errorf("%d are left, want %d", got, want)
-			}
-		}
-		written := wallClock(t, kept, w.config.Copies.object(urlA))
-		step(written.Add(29*24*time.Hour), 2)
-		kept.Storage = statless{kept.Storage}
-		step(written.Add(31*24*time.Hour), 2)
-		kept.Storage = kept.Storage.(statless).Storage
-		step(written.Add(31*24*time.Hour+time.Minute), 2) // it is looked at once a day
-		step(written.Add(33*24*time.Hour), 0)
-		kept.before = func(string, string) error { return errors.New("storage is down") }
-		step(written.Add(35*24*time.Hour), 0)
-	})
-}
-
-// wallClock returns when an object was written, which files know by the clock of
-// the machine.
-func wallClock(t *testing.T, kept *copyStorage, object string) time.Time {
-	info, err := kept.Stat(t.Context(), object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.Modified
 }
 
 // TestWhatCopiesHold: a copy has the certificates of a JWK Set alone, so that
@@ -418,8 +359,8 @@ func TestWhatCopiesHold(t *testing.T) {
 		if w.Registry() != before || w.uses != uses {
 			t.Error("there is another registry")
 		}
-		w.wantStored(kept, 2)
-		text, err := kept.Storage.Load(t.Context(), w.config.Copies.object(urlA))
+		w.wantStored(kept, 1)
+		text, err := kept.Storage.Load(t.Context(), w.config.Copies.object())
 		if err != nil || len(text) > 8<<10 || bytes.Contains(text, []byte("c2VjcmV0LXBhcnQ")) {
 			t.Errorf("%.100q, %d bytes, %v", text, len(text), err)
 		}
@@ -440,28 +381,48 @@ func TestWhatCopiesHold(t *testing.T) {
 	})
 }
 
-// TestLargeKeySetsAreNotCopied: a JWK Set that is too large for a storage is not
-// stored, which is not a failure. One with as many ordinary certificates as are
-// allowed is stored.
+// TestLargeKeySetsAreNotCopied: a JWK Set that is too large is not stored, nor is one
+// for which there is no more room, which is not a failure. One with as many ordinary
+// certificates as are allowed is stored.
 func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	w := newWorld(t)
 	kept := w.keepCopies()
+	w.mustLoad()
 	certificates := make([]*x509.Certificate, jwks.MaxKeys)
 	for i := range certificates {
 		certificates[i] = testpki.MustSelfSigned(t).Cert
 	}
-	copies := w.config.Copies
-	if err := copies.save(t.Context(), urlA, certificates, w.now); err != nil {
-		t.Error(err)
+	add := func(address string, certificates []*x509.Certificate) {
+		t.Helper()
+		document, err := w.opener.open(documentKey{KindJWKS, address, true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !document.url.Begin(testpki.JWKS(t, testpki.MustSelfSigned(t)), w.now) {
+			t.Fatal("it has not begun")
+		}
+		document.contents = &contents{certificates: certificates}
+		w.documents.urls = append(w.documents.urls, document)
 	}
-	if err := copies.save(t.Context(), urlB, slices.Repeat(certificates, 10), w.now); err != nil || kept.stored != 1 {
-		t.Errorf("%d are stored, %v", kept.stored, err)
-	}
-	found := copies.load(t.Context(), []string{urlA, urlB})
-	again, _, err := parseKeySet(found[urlA].KeySet)
+	add(urlA, certificates)
+	add(urlB, slices.Repeat(certificates, 10))
+	w.wantStored(kept, 1)
+	found := w.config.Copies.load(t.Context())
+	again, _, err := parseKeySet(found[copyName(urlA)].KeySet)
 	if err != nil || len(found) != 1 || !sameCertificates(again, certificates) {
 		t.Errorf("%d of %d, %v", len(again), len(certificates), err)
 	}
+	const count = 500
+	for i := range count {
+		add(fmt.Sprintf("https://%d.example/", i), certificates)
+	}
+	w.wantStored(kept, 1)
+	text, err := kept.Storage.Load(t.Context(), w.config.Copies.object())
+	found = w.config.Copies.load(t.Context())
+	if err != nil || len(found) < 10 || len(found) > count || len(text) > maxCopiesBytes*11/10 {
+		t.Errorf("%d copies of %d bytes, %v", len(found), len(text), err)
+	}
+	w.wantStored(kept, 0)
 }
 
 // TestCopyThatPanics: a copy that makes the parser panic does not keep Caddy from
@@ -480,20 +441,6 @@ func TestCopyThatPanics(t *testing.T) {
 	if _, known := url.Content(); known {
 		t.Error("it is known")
 	}
-}
-
-// TestReloadParsesNoJWKS: a reload takes over what the previous configuration has
-// parsed.
-func TestReloadParsesNoJWKS(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, _, _, _ := copied(t)
-		one := w.documents.byKey[documentKey{KindJWKS, urlA, true}].certificates[0]
-		w.config.Before = w.Directory
-		w.mustLoad()
-		if w.documents.byKey[documentKey{KindJWKS, urlA, true}].certificates[0] != one {
-			t.Error("it was parsed again")
-		}
-	})
 }
 
 // TestReloadsWhileJWKSAreFetched is for the race detector.

@@ -85,16 +85,13 @@ func (c *DirectoryConfig) setDefaults() {
 // times a second.
 type Directory struct {
 	config DirectoryConfig
-	opener urlOpener
+	opener keySetOpener
 
 	polling  sync.Mutex // held by Poll; guards what only it uses
 	pending  changes
 	tried    time.Time // when the pending changes were last tried
 	rest     time.Time // until then, changes of JWK Sets behind URLs wait
 	reported reportedConflicts
-
-	// copiesDeleted is when SaveCopies last deleted unused copies
-	copiesDeleted time.Time
 
 	mu        sync.Mutex // guards what others read
 	sources   []*recordSource
@@ -129,7 +126,7 @@ type entry struct {
 func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, error) {
 	config.setDefaults()
 	d := &Directory{
-		config: config, opener: urlOpener{fetch: config.Fetch, now: config.Now},
+		config: config, opener: keySetOpener{fetch: config.Fetch, now: config.Now},
 		documents: documentSet{fetches: make(chan struct{}, maxFetches)},
 	}
 	d.sources = []*recordSource{{name: SourceConfig}}
@@ -148,8 +145,8 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		found = append(found, change{source: s, records: records})
 	}
 	d.opener.before = config.Before
-	if config.Copies != nil {
-		d.opener.loadCopies(ctx, config.Copies, found)
+	if config.Copies != nil && config.Before == nil {
+		d.opener.copies = sync.OnceValue(func() map[string]keySetCopy { return config.Copies.load(ctx) })
 	}
 	p, err := newPlan(d, found)
 	if err != nil {
@@ -161,19 +158,20 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	return d, nil
 }
 
-// keySetAt returns the JWK Set behind a URL, nil if it is not known, and of when
-// the copy in storage is.
-func (d *Directory) keySetAt(address string) (document *watchedDocument, saved time.Time) {
+// takeOverURL has a document begin with what the directory has fetched of the same
+// URL, and reports whether there is anything.
+func (d *Directory) takeOverURL(document *watchedDocument) bool {
 	if d == nil {
-		return nil, time.Time{}
+		return false
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	document = d.documents.byKey[documentKey{KindJWKS, address, true}]
-	if document == nil || document.certificates == nil {
-		return nil, time.Time{}
+	old := d.documents.byKey[document.documentKey]
+	d.mu.Unlock()
+	if old == nil || !document.url.TakeOver(old.url) {
+		return false
 	}
-	return document, document.saved
+	document.contents = &contents{certificates: document.accepted.certificates} // warnings have been reported
+	return true
 }
 
 // Registry returns the clients as they are now.

@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -29,12 +28,9 @@ type watchedDocument struct {
 	// that is not the one in force. It is guarded by the directory's mu
 	saved time.Time
 
-	mu sync.Mutex // guards what a fetch leaves
-	// accepted is what was fetched last, and parsed what is in it
-	accepted []byte
-	parsed   *contents
-	taken    bool // a look has returned it
-	fetching bool // it may be about to change
+	mu       sync.Mutex // guards what a fetch leaves
+	accepted *contents  // what was parsed last
+	fetched  *contents  // what the next look returns
 }
 
 // contents are the certificates of a document.
@@ -93,81 +89,30 @@ func (d *watchedDocument) look(now time.Time) (parsed *contents, changed bool, e
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.fetching || d.taken || d.parsed == nil {
-		return nil, false, d.url.Failure()
+	if parsed, d.fetched = d.fetched, nil; parsed != nil {
+		return parsed, true, nil
 	}
-	d.taken = true
-	return d.parsed, true, nil
+	return nil, false, d.url.Failure()
 }
 
 // fetch fetches the document. The next look returns the outcome.
 func (d *watchedDocument) fetch(ctx context.Context) {
-	d.setFetching(true)
-	defer d.setFetching(false)
-	_, _, _ = d.url.Refresh(ctx)
+	if _, changed, _ := d.url.Refresh(ctx); changed {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.fetched = d.accepted
+	}
 }
 
-func (d *watchedDocument) setFetching(fetching bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fetching = fetching
-}
-
-// fetchedAt returns when the content in force was last fetched, zero if it was not,
-// or if there is newer content.
-func (d *watchedDocument) fetchedAt() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.contents != d.parsed {
-		return time.Time{}
+// accept parses what was fetched. It is called when the content has changed.
+func (d *watchedDocument) accept(content []byte) error {
+	parsed, err := d.parse(content)
+	if err == nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.accepted = parsed
 	}
-	return d.url.Success()
-}
-
-// acceptFetched parses what was fetched. It is called when the content has changed.
-func (d *watchedDocument) acceptFetched(content []byte) error {
-	d.mu.Lock()
-	parsed := d.parsed
-	if parsed != nil && !bytes.Equal(d.accepted, content) {
-		parsed = nil
-	}
-	d.mu.Unlock()
-	if parsed == nil {
-		var err error
-		if parsed, err = d.parse(content); err != nil {
-			return err
-		}
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.accepted, d.parsed, d.taken = content, parsed, false
-	return nil
-}
-
-// beginWith puts a copy in force, if it can be used, and reports whether it can.
-func (d *watchedDocument) beginWith(kept keySetCopy) bool {
-	if !d.url.Begin(kept.KeySet, kept.Fetched) {
-		return false
-	}
-	d.contents, d.taken = d.parsed, true
-	return true
-}
-
-// takeOver puts in force what another document of the same URL has fetched and
-// parsed, and reports whether it could.
-func (d *watchedDocument) takeOver(old *watchedDocument) bool {
-	old.mu.Lock()
-	parsed := *old.parsed
-	d.accepted = old.accepted
-	old.mu.Unlock()
-	parsed.warnings = nil // they have been reported
-	d.parsed = &parsed
-	if !d.url.TakeOver(old.url) {
-		d.parsed = nil
-		return false
-	}
-	d.contents, d.taken = d.parsed, true
-	return true
+	return err
 }
 
 // warningTexts returns the warnings with the name of the document.

@@ -88,51 +88,35 @@ func (s *documentSet) startFetches(ctx context.Context, now time.Time) {
 	}
 }
 
-// urlOpener opens JWK Sets behind URLs.
-type urlOpener struct {
+// keySetOpener opens JWK Sets behind URLs.
+type keySetOpener struct {
 	fetch func(ctx context.Context, address string, limit int64) (source.Document, error)
 	now   func() time.Time
-	// before has what was fetched, and copies what was stored, by URL; both are nil
-	// once the directory is made
+	// before has what was fetched, and copies returns what was stored, by name; both
+	// are nil once the directory is made
 	before *Directory
-	copies map[string]keySetCopy
-}
-
-// loadCopies loads copies of the JWK Sets that the directory before does not have.
-func (o *urlOpener) loadCopies(ctx context.Context, copies *KeySetCopies, list changes) {
-	var addresses []string
-	for _, c := range list {
-		for _, record := range c.records {
-			if record.JWKSURI == "" {
-				continue
-			}
-			if before, _ := o.before.keySetAt(record.JWKSURI); before == nil {
-				addresses = append(addresses, record.JWKSURI)
-			}
-		}
-	}
-	if len(addresses) > 0 {
-		o.copies = copies.load(ctx, addresses)
-	}
+	copies func() map[string]keySetCopy
 }
 
 // open opens a JWK Set, which begins with what is known of it.
-func (o *urlOpener) open(key documentKey) (*watchedDocument, error) {
+func (o *keySetOpener) open(key documentKey) (*watchedDocument, error) {
 	opened := &watchedDocument{documentKey: key, contents: new(contents)}
 	var err error
 	opened.url, err = source.NewURL(source.URLConfig{
-		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.acceptFetched, Fetch: o.fetch, Now: o.now,
+		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.accept, Fetch: o.fetch, Now: o.now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	opened.name = opened.url.Name()
-	if before, saved := o.before.keySetAt(key.place); before != nil && opened.takeOver(before) {
-		opened.saved = saved
+	if o.before.takeOverURL(opened) {
 		return opened, nil
 	}
-	if kept, ok := o.copies[key.place]; ok && o.now().Sub(kept.Fetched).Abs() < copyLifetime && opened.beginWith(kept) {
-		opened.saved = kept.Fetched
+	if o.copies != nil {
+		kept, ok := o.copies()[copyName(key.place)]
+		if ok && o.now().Sub(kept.Fetched).Abs() < copyLifetime && opened.url.Begin(kept.KeySet, kept.Fetched) {
+			opened.contents, opened.saved = opened.accepted, kept.Fetched
+		}
 	}
 	return opened, nil
 }
@@ -146,10 +130,10 @@ type plannedDocuments struct {
 	changed map[*watchedDocument]*contents
 	// used are those of the client that is being made
 	used   []*watchedDocument
-	opener *urlOpener
+	opener *keySetOpener
 }
 
-func newPlannedDocuments(known map[documentKey]*watchedDocument, opener *urlOpener, now time.Time) *plannedDocuments {
+func newPlannedDocuments(known map[documentKey]*watchedDocument, opener *keySetOpener, now time.Time) *plannedDocuments {
 	return &plannedDocuments{now: now, known: known, opener: opener, opened: make(map[documentKey]*watchedDocument), changed: make(map[*watchedDocument]*contents)}
 }
 

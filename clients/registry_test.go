@@ -27,7 +27,7 @@ const (
 
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
-	return newClient(record, time.Now(), newPlannedDocuments(nil, &urlOpener{now: time.Now}, time.Now()))
+	return newClient(record, time.Now(), newPlannedDocuments(nil, &keySetOpener{now: time.Now}, time.Now()))
 }
 
 func mustClient(t testing.TB, record Record) *Client {

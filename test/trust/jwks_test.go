@@ -297,7 +297,7 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 	r.Start(realm, rig.OneSite)
 	r.Caller(t, "h1", partner).Eventually(t, http.StatusOK).WantClient(t, "partner")
 	stored := func() (files []string) {
-		files, err := filepath.Glob(filepath.Join(r.Dir, "storage", "mtls", "default", "jwks", "*.json"))
+		files, err := filepath.Glob(filepath.Join(r.Dir, "storage", "mtls", "default", "jwks.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -332,7 +332,7 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 	server.publish(t, partner)
 	restart()
 	r.Logs.Wait(t, "the damage", func(entry rig.LogEntry) bool {
-		return strings.HasPrefix(entry.Str("msg"), "reading JWKS copies failed") && strings.Contains(entry.Str("error"), "mtls/default/jwks/")
+		return strings.HasPrefix(entry.Str("msg"), "reading JWKS copies failed") && strings.Contains(entry.Str("error"), "mtls/default/jwks.json")
 	})
 	r.Caller(t, "h1", partner).Eventually(t, http.StatusOK).WantClient(t, "partner")
 }
