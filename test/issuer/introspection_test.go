@@ -105,9 +105,9 @@ func TestIntrospection_E4_R13_R36_R38(t *testing.T) {
 	}
 }
 
-// TestInactiveTokens_R37_E1: what is inactive, or not for the caller, looks the
+// TestInactiveTokensLookTheSame_R37_E1: what is inactive, or not for the caller, looks the
 // same; only the log says why.
-func TestInactiveTokens_R37_E1(t *testing.T) {
+func TestInactiveTokensLookTheSame_R37_E1(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	invoices, claims := tokenFor(r, t, leaves["billing.partner"], "resource", "https://invoices.test")
 	both, _ := tokenFor(r, t, leaves["billing.partner"], "resource", "https://invoices.test", "resource", "https://ship.test/v1")
