@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
-	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -77,7 +76,6 @@ type BearerHandler struct {
 	// kept. Default: none.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
-	app *App
 	// realm has no name and decides nothing if none is configured
 	realm     *Realm
 	verifiers []*trustedVerifier
@@ -97,17 +95,16 @@ func (BearerHandler) CaddyModule() caddy.ModuleInfo {
 // Provision checks the configuration and finds the realm and the issuers' keys.
 func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
-		return fmt.Errorf("mtls_bearer: %w", err)
+		return err
 	}
 	if err := h.findRealm(ctx); err != nil {
 		return err
 	}
-	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
-		return fmt.Errorf("mtls_bearer: %w", err)
+	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, nil); err != nil {
+		return err
 	}
-	h.compileHeaders(&h.app.declared, h.HeaderUp, h.KeepHeader, nil, h.realm.proxyCertificates.headerNames())
 	if err := h.acceptIssuers(ctx); err != nil {
-		return fmt.Errorf("mtls_bearer: %w", err)
+		return err
 	}
 	h.cached = cache.New[cachedToken](tokenCacheSize)
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
@@ -120,36 +117,32 @@ func (h *BearerHandler) namesRealm() bool { return h.Realm != "" || len(h.TrustI
 
 func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 	if h.namesRealm() {
-		h.app, h.realm, err = findRealm(ctx, "mtls_bearer", h.Realm)
+		h.realm, err = findRealm(ctx, h.Realm)
 		return err
 	}
 	// only the tokens of other servers, which need no realm
 	module, err := ctx.App(appID)
 	if err != nil {
-		return fmt.Errorf("mtls_bearer: %w", err)
+		return err
 	}
-	h.app = module.(*App)
-	h.realm = &Realm{app: h.app, logger: h.app.logger.With(zap.String("realm", ""))}
+	app := module.(*App)
+	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", ""))}
 	return nil
 }
 
 // check returns what is wrong with the configuration, as far as its text shows.
 func (h *BearerHandler) check() error {
 	switch {
-	case h.RequireScope != nil && len(h.RequireScope) == 0:
-		return errors.New("require_scope is an empty list; name a scope or leave it out")
 	case h.Audience != nil && len(h.Audience) == 0:
 		return errors.New("audience is an empty list; name this API or leave it out")
 	case len(h.Audience) > 0 && !h.namesRealm():
 		return errors.New("audience applies to a realm's tokens, but no realm is named; move it into trust_issuer, or name the realm")
 	}
-	if err := checkIdentityHeaders(h.HeaderUp, h.KeepHeader); err != nil {
+	if err := checkIdentityHeaders(h.HeaderUp, h.KeepHeader, nil); err != nil {
 		return err
 	}
-	for _, scope := range h.RequireScope {
-		if err := syntax.CheckScope(scope); err != nil {
-			return fmt.Errorf("require_scope: %w", err)
-		}
+	if err := checkScopes("require_scope", h.RequireScope); err != nil {
+		return err
 	}
 	for i, trusted := range h.TrustIssuers {
 		if trusted == nil {
@@ -169,12 +162,12 @@ func (h *BearerHandler) check() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	state := stateOf(h.app, r)
+	state := stateOf(h.realm.app, r)
 	h.stripProtected(state, r)
 	onlyAuthorization.StripHop(r)
 	state.clear()
 
-	if err := h.app.refuseTunnel(w, r); err != nil {
+	if err := h.realm.app.refuseTunnel(w, r); err != nil {
 		return err
 	}
 	if earlyData(r) {
@@ -235,7 +228,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 // permit checks what can change from one request to the next.
 func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
 	if cached.token.Thumbprint != "" {
-		if refusal := validators.CheckValidity(presented[0], h.app.Now()); refusal != nil {
+		if refusal := validators.CheckValidity(presented[0], h.realm.app.Now()); refusal != nil {
 			return refusal
 		}
 	}
@@ -246,14 +239,14 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 			return refusal
 		}
 		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
-			return refuseBearer(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
+			return refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
 	} else if refusal := h.permitForeign(cached); refusal != nil {
 		return refusal
 	}
 	for _, scope := range h.RequireScope {
 		if !slices.Contains(cached.token.Scopes, scope) {
-			return refuseBearer(validators.ScopeMissing, "token lacks scope '%s'", scope)
+			return refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
 	return nil
@@ -263,15 +256,10 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 // of the realm. Nothing more is known about it here.
 func (h *BearerHandler) permitForeign(cached *cachedToken) *validators.Refusal {
 	if current := h.realm.current.Load(); current != nil && current.registry.Client(cached.identity.clientID) != nil {
-		return refuseBearer(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
+		return refuse(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
 			cached.token.ClientID, cached.by.issuer, h.realm.name)
 	}
 	return nil
-}
-
-// refuseBearer returns a refusal. Text from a token must be quoted.
-func refuseBearer(reason validators.Reason, format string, args ...any) *validators.Refusal {
-	return &validators.Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
 // logFields returns the log fields of a refused token, if it has been verified.

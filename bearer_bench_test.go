@@ -21,7 +21,7 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 	h, token := provisionBearer(b, leaf)
 	r, _ := newRequest(leaf)
 	r.Header["Authorization"] = []string{"Bearer " + token}
-	stateOf(h.app, r)
+	stateOf(h.realm.app, r)
 	w := httptest.NewRecorder()
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	return func(int) {

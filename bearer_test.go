@@ -199,7 +199,7 @@ func TestCachedTokenAllocatesLittle(t *testing.T) {
 	}
 	r, _ := newRequest(leaf)
 	r.Header["Authorization"] = []string{"Bearer " + token}
-	state := stateOf(h.app, r)
+	state := stateOf(h.realm.app, r)
 	presented := r.TLS.PeerCertificates
 	if allocs := testing.AllocsPerRun(100, func() {
 		if _, refusal := h.admit(state, r, presented, nil); refusal != nil {

@@ -83,18 +83,18 @@ var onlyAuthorization = headerguard.Only("Authorization")
 func bearerToken(values []string) (string, *validators.Refusal) {
 	switch len(values) {
 	case 0:
-		return "", refuseBearer(tokenMissing, "the request has no Authorization header")
+		return "", refuse(tokenMissing, "the request has no Authorization header")
 	case 1:
 	default:
-		return "", refuseBearer(authorizationMalformed, "the request has %d Authorization headers", len(values))
+		return "", refuse(authorizationMalformed, "the request has %d Authorization headers", len(values))
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return "", refuseBearer(tokenMissing, "the Authorization scheme is not Bearer")
+		return "", refuse(tokenMissing, "the Authorization scheme is not Bearer")
 	}
 	token = strings.TrimLeft(token, " ")
 	if !isB64Token(token) {
-		return "", refuseBearer(authorizationMalformed, "there is not exactly one token after Bearer")
+		return "", refuse(authorizationMalformed, "there is not exactly one token after Bearer")
 	}
 	return token, nil
 }
@@ -204,7 +204,7 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	cached.hash, cached.generation = hash, generation
 	if len(token)+len(raw) <= maxCachedBytes {
 		cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
-		now := h.app.Now()
+		now := h.realm.app.Now()
 		h.cached.Replace(hash, cached, func(old *cachedToken) bool { return is(old) || !now.Before(old.token.Expires) })
 	}
 	return cached, nil
@@ -242,10 +242,10 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	case noCertificate != nil:
 		return noCertificate
 	case leaf == nil:
-		return refuseBearer(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
+		return refuse(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
 	}
 	if thumbprint := validators.X5tS256(sha256.Sum256(leaf.Raw)); thumbprint != token.Thumbprint {
-		return refuseBearer(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %s was presented", token.ClientID, token.Thumbprint, thumbprint)
+		return refuse(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %s was presented", token.ClientID, token.Thumbprint, thumbprint)
 	}
 	if h.realm.revocation != nil {
 		return h.realm.revocation.checker.CheckDenied(leaf)
@@ -272,7 +272,7 @@ func (h *BearerHandler) verifierOf(token string) (*trustedVerifier, error) {
 func tokenRefusal(err error) *validators.Refusal {
 	var refused *tokens.TokenError
 	if !errors.As(err, &refused) {
-		return refuseBearer(validators.Reason(tokens.TokenMalformed), "%.200q", err.Error())
+		return refuse(validators.Reason(tokens.TokenMalformed), "%.200q", err.Error())
 	}
 	return &validators.Refusal{Reason: validators.Reason(refused.Reason), Detail: refused.Detail}
 }

@@ -64,7 +64,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err != nil {
 		return err
 	}
-	if err := h.Validate(); err != nil {
+	if err := h.check(); err != nil {
 		return d.WrapErr(err)
 	}
 	return nil

@@ -19,7 +19,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
-	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -80,13 +79,8 @@ func (f *ForwardToken) check() error {
 	if f.Audience == "" {
 		return errors.New("it has no audience; add one that nothing else uses")
 	}
-	if f.Scopes != nil && len(f.Scopes) == 0 {
-		return errors.New("scopes is an empty list; name a scope or leave it out")
-	}
-	for _, scope := range f.Scopes {
-		if err := syntax.CheckScope(scope); err != nil {
-			return err
-		}
+	if err := checkScopes("scopes", f.Scopes); err != nil {
+		return err
 	}
 	if f.Lifetime != 0 {
 		if err := checkGatewayLifetime(f.Lifetime); err != nil {
@@ -97,22 +91,19 @@ func (f *ForwardToken) check() error {
 }
 
 // provision returns the minter of a directive's tokens.
-func (f *ForwardToken) provision(app *App, realm *Realm) (*gatewayMinter, error) {
+func (f *ForwardToken) provision(realm *Realm) (*gatewayMinter, error) {
 	if realm.issuer == nil {
 		return nil, fmt.Errorf("realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", realm.name)
-	}
-	if f.Audience == "" { // Validate runs only later
-		return nil, f.check()
 	}
 	audience, err := expand(f.Audience)
 	if err != nil {
 		return nil, fmt.Errorf("audience '%s': %w", f.Audience, err)
 	}
-	if err := checkGatewayAudience(app, audience); err != nil {
+	if err := checkGatewayAudience(realm.app, audience); err != nil {
 		return nil, err
 	}
 	m := &gatewayMinter{
-		realm: realm, now: app.Now, header: f.header(),
+		realm: realm, now: realm.app.Now, header: f.header(),
 		audience: audience, scopes: f.Scopes,
 		lifetime: cmp.Or(time.Duration(f.Lifetime), defaultGatewayLifetime),
 	}

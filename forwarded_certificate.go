@@ -171,10 +171,7 @@ func (p *proxyCertificates) parse(headers http.Header) ([]*x509.Certificate, *va
 	case err == nil:
 		return certificates, nil
 	case errors.Is(err, validators.ErrNoForwardedCertificate):
-		return nil, &validators.Refusal{Reason: validators.CertificateMissing, Detail: fmt.Sprintf("the proxy forwarded no certificate in %s", p.header)}
+		return nil, refuse(validators.CertificateMissing, "the proxy forwarded no certificate in %s", p.header)
 	}
-	return nil, &validators.Refusal{
-		Reason: validators.CertificateUnsuitable,
-		Detail: fmt.Sprintf("what the proxy forwarded in %s cannot be read as %s: %v", p.header, p.format, err),
-	}
+	return nil, refuse(validators.CertificateUnsuitable, "what the proxy forwarded in %s cannot be read as %s: %v", p.header, p.format, err)
 }

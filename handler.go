@@ -95,7 +95,6 @@ type Handler struct {
 	// The signed token that tells the upstream who the client is. Default: none.
 	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
 
-	app     *App
 	realm   *Realm
 	allowed allowList
 	minter  *gatewayMinter // nil without forward_token
@@ -113,7 +112,10 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm and compiles the configuration.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	var err error
-	if h.app, h.realm, err = findRealm(ctx, "mtls_auth", h.Realm); err != nil {
+	if h.realm, err = findRealm(ctx, h.Realm); err != nil {
+		return err
+	}
+	if err := h.check(); err != nil {
 		return err
 	}
 	h.allowed = newAllowList(h.Allow)
@@ -128,48 +130,50 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	if h.ForwardToken != nil {
-		if h.minter, err = h.ForwardToken.provision(h.app, h.realm); err != nil {
-			return fmt.Errorf("mtls_auth: forward_token: %w", err)
+		if h.minter, err = h.ForwardToken.provision(h.realm); err != nil {
+			return fmt.Errorf("forward_token: %w", err)
 		}
 	}
 	if h.ForwardCertificate {
 		h.realm.forwards.Store(true)
 	}
-	if err := checkProxyHeadersKept(h.realm, h.KeepHeader); err != nil {
-		return fmt.Errorf("mtls_auth: %w", err)
+	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, h.upstreamHeaders()); err != nil {
+		return err
 	}
-	h.compileHeaders(&h.app.declared, h.HeaderUp, h.KeepHeader, h.upstreamHeaders(), h.realm.proxyCertificates.headerNames())
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
 	return nil
 }
 
-// Validate checks the configuration.
-func (h *Handler) Validate() error {
+// check returns what is wrong with the configuration, as far as its text shows.
+func (h *Handler) check() error {
 	// an empty list, as a generator may write one, must not admit everybody
 	if h.Allow != nil && len(h.Allow) == 0 {
-		return errors.New("mtls_auth: allow is an empty list; name a client, or leave it out to admit every client of the realm")
-	}
-	if h.RequireScope != nil && len(h.RequireScope) == 0 {
-		return errors.New("mtls_auth: require_scope is an empty list; name a scope or leave it out")
-	}
-	set, err := checkHeaderUp(h.HeaderUp)
-	if err == nil {
-		set, err = h.checkUpstreamHeaders(set)
-	}
-	if err == nil {
-		err = checkKeepHeader(h.KeepHeader, set)
-	}
-	if err != nil {
-		return fmt.Errorf("mtls_auth: %w", err)
-	}
-	for _, scope := range h.RequireScope {
-		if err := syntax.CheckScope(scope); err != nil {
-			return fmt.Errorf("mtls_auth: require_scope: %w", err)
-		}
+		return errors.New("allow is an empty list; name a client, or leave it out to admit every client of the realm")
 	}
 	for _, pattern := range h.Allow {
 		if err := checkAllow(pattern); err != nil {
-			return fmt.Errorf("mtls_auth: allow '%s': %w", pattern, err)
+			return fmt.Errorf("allow '%s': %w", pattern, err)
+		}
+	}
+	if err := checkScopes("require_scope", h.RequireScope); err != nil {
+		return err
+	}
+	if h.ForwardToken != nil {
+		if err := h.ForwardToken.check(); err != nil {
+			return fmt.Errorf("forward_token: %w", err)
+		}
+	}
+	return checkIdentityHeaders(h.HeaderUp, h.KeepHeader, h.upstreamHeaders())
+}
+
+// checkScopes returns what is wrong with the scopes of an option.
+func checkScopes(option string, scopes []string) error {
+	if scopes != nil && len(scopes) == 0 {
+		return fmt.Errorf("%s is an empty list; name a scope or leave it out", option)
+	}
+	for _, scope := range scopes {
+		if err := syntax.CheckScope(scope); err != nil {
+			return fmt.Errorf("%s: %w", option, err)
 		}
 	}
 	return nil
@@ -177,11 +181,11 @@ func (h *Handler) Validate() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	state := stateOf(h.app, r)
+	state := stateOf(h.realm.app, r)
 	h.stripProtected(state, r)
 	state.clear()
 
-	if err := h.app.refuseTunnel(w, r); err != nil {
+	if err := h.realm.app.refuseTunnel(w, r); err != nil {
 		return err
 	}
 	if earlyData(r) {
@@ -230,20 +234,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // nil.
 func (h *Handler) permit(client *clients.Client) *validators.Refusal {
 	if !h.allowed.admits(client.ID) {
-		return &validators.Refusal{
-			Reason: validators.ClientNotAllowed,
-			Detail: fmt.Sprintf("client '%s' is not in the allow list", client.ID),
-		}
+		return refuse(validators.ClientNotAllowed, "client '%s' is not in the allow list", client.ID)
 	}
 	for _, scope := range h.RequireScope {
 		if !client.HasScope(scope) {
-			return &validators.Refusal{
-				Reason: validators.ScopeMissing,
-				Detail: fmt.Sprintf("client '%s' is not registered for scope '%s'", client.ID, scope),
-			}
+			return refuse(validators.ScopeMissing, "client '%s' is not registered for scope '%s'", client.ID, scope)
 		}
 	}
 	return nil
+}
+
+// refuse returns a refusal. Text from a certificate or a token must be quoted.
+func refuse(reason validators.Reason, format string, args ...any) *validators.Refusal {
+	return &validators.Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
 // outcome returns what the caller learns of a refusal. Nothing else decides that.
@@ -372,6 +375,5 @@ func checkAllow(pattern string) error {
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
-	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

@@ -36,76 +36,64 @@ type identityHeaders struct {
 // headerTemplate is a header of header_up, with a value to expand.
 type headerTemplate struct{ name, value string }
 
-// checkIdentityHeaders returns what is wrong with header_up and keep_header.
-func checkIdentityHeaders(headerUp map[string]string, keep []string) error {
-	names, err := checkHeaderUp(headerUp)
-	if err != nil {
-		return err
-	}
-	return checkKeepHeader(keep, names)
-}
-
-// checkHeaderUp returns the names of the headers that header_up sets, or what is
-// wrong with it.
-func checkHeaderUp(headerUp map[string]string) (names []string, err error) {
+// checkIdentityHeaders returns what is wrong with header_up and keep_header in a
+// directive that also sets the headers in upstream. No header may be set twice.
+func checkIdentityHeaders(headerUp map[string]string, keep, upstream []string) error {
+	var set []string
+	alreadySet := func(name string) int { return slices.IndexFunc(set, headerguard.NewNames(name).Contains) }
 	for name, value := range headerUp {
 		if err := headerguard.CheckName(name); err != nil {
-			return nil, fmt.Errorf("header_up: %w", err)
+			return fmt.Errorf("header_up: %w", err)
 		}
 		if value == "" {
-			return nil, fmt.Errorf("header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
+			return fmt.Errorf("header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
 		}
-		if i := slices.IndexFunc(names, headerguard.NewNames(name).Contains); i >= 0 {
-			return nil, fmt.Errorf("header_up sets '%s' and '%s', which many servers treat as one header; keep one", names[i], name)
+		if i := alreadySet(name); i >= 0 {
+			return fmt.Errorf("header_up sets '%s' and '%s', which many servers treat as one header; keep one", set[i], name)
 		}
-		names = append(names, name)
+		set = append(set, name)
 	}
-	if len(names) == 0 {
-		names = []string{defaultIdentityHeader}
+	if len(set) == 0 {
+		set = []string{defaultIdentityHeader}
 	}
-	return names, nil
-}
-
-// checkKeepHeader returns what is wrong with keep_header in a directive that sets
-// the headers in own.
-func checkKeepHeader(keep, own []string) error {
+	for _, name := range upstream {
+		if i := alreadySet(name); i >= 0 {
+			return fmt.Errorf("header '%s' of forward_certificate or forward_token is already set as '%s'; choose another name for one of the two", name, set[i])
+		}
+		set = append(set, name)
+	}
 	for _, name := range keep {
-		if err := headerguard.CheckKept(name, own); err != nil {
+		if err := headerguard.CheckKept(name, set); err != nil {
 			return fmt.Errorf("keep_header: %w", err)
 		}
 	}
 	return nil
 }
 
-// checkProxyHeadersKept returns an error if keep_header names a header from which
-// the realm takes certificates.
-func checkProxyHeadersKept(realm *Realm, keep []string) error {
-	for _, name := range realm.proxyCertificates.headerNames() {
-		if headerguard.NewNames(keep...).Contains(name) {
-			return fmt.Errorf("keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", name)
-		}
-	}
-	return nil
-}
-
 // compileHeaders compiles header_up and keep_header. The directive also sets the
-// headers in upstream, and the realm reads those in proxy. X-Client-ID is always
-// protected, because an upstream may read it although no directive sets it.
-func (h *identityHeaders) compileHeaders(declared *declarations, headerUp map[string]string, keep, upstream, proxy []string) {
+// headers in upstream, and the realm reads those of its proxies, which cannot be
+// kept. X-Client-ID is always protected, because an upstream may read it although no
+// directive sets it.
+func (h *identityHeaders) compileHeaders(realm *Realm, headerUp map[string]string, keep, upstream []string) error {
+	proxy := realm.proxyCertificates.headerNames()
+	if i := slices.IndexFunc(proxy, headerguard.NewNames(keep...).Contains); i >= 0 {
+		return fmt.Errorf("keep_header: the realm takes certificates from header '%s', so it cannot be kept; remove one of the two", proxy[i])
+	}
 	if len(headerUp) == 0 {
 		headerUp = map[string]string{defaultIdentityHeader: clientIDPlaceholder}
 	}
-	var set []string
+	set := slices.Clone(upstream)
 	for name, value := range headerUp {
 		set = append(set, name)
 		h.headers = append(h.headers, headerTemplate{textproto.CanonicalMIMEHeaderKey(name), value})
 	}
-	own := slices.Concat(set, upstream, proxy)
+	own, declared := slices.Concat(set, proxy), &realm.app.declared
 	h.own = headerguard.Only(own...)
-	declared.addHeaders(slices.Concat(set, upstream))
+	declared.addHeaders(set)
 	h.protected = sync.OnceValue(func() headerguard.Guard {
 		return headerguard.New(own, append(declared.allHeaders(), defaultIdentityHeader), keep)
 	})
+	return nil
 }
 
 // stripProtected removes the headers that a caller may not send. It is called
@@ -145,24 +133,6 @@ func (h *Handler) upstreamHeaders() []string {
 		names = append(names, h.ForwardToken.header())
 	}
 	return names
-}
-
-// checkUpstreamHeaders returns the names of all headers that the directive sets:
-// names, which header_up sets, and those of the certificate and the token. None
-// may be set twice.
-func (h *Handler) checkUpstreamHeaders(names []string) ([]string, error) {
-	if h.ForwardToken != nil {
-		if err := h.ForwardToken.check(); err != nil {
-			return nil, fmt.Errorf("forward_token: %w", err)
-		}
-	}
-	for _, name := range h.upstreamHeaders() {
-		if i := slices.IndexFunc(names, headerguard.NewNames(name).Contains); i >= 0 {
-			return nil, fmt.Errorf("header '%s' of forward_certificate or forward_token is already set as '%s'; choose another name for one of the two", name, names[i])
-		}
-		names = append(names, name)
-	}
-	return names, nil
 }
 
 // setUpstreamHeaders sets the headers of the certificate and the token of an

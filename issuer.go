@@ -33,7 +33,6 @@ type IssuerHandler struct {
 	// The realm whose issuer is served. Default: `default`.
 	Realm string `json:"realm,omitempty"`
 
-	app   *App
 	realm *Realm
 }
 
@@ -48,20 +47,20 @@ func (IssuerHandler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm.
 func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	var err error
-	if h.app, h.realm, err = findRealm(ctx, "mtls_issuer", h.Realm); err != nil {
+	if h.realm, err = findRealm(ctx, h.Realm); err != nil {
 		return err
 	}
 	if h.realm.issuer == nil {
-		return fmt.Errorf("mtls_issuer: realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
+		return fmt.Errorf("realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
 	}
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
-		return fmt.Errorf("mtls_issuer: %w", err)
+		return err
 	}
 	// with an alias on another server, that one asks for certificates
 	if alias := h.realm.issuer.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
 		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	}
-	warnCertificateRequired(ctx, h.app.logger, h.realm.issuer.url)
+	warnCertificateRequired(ctx, h.realm.app.logger, h.realm.issuer.url)
 	return nil
 }
 
@@ -117,7 +116,7 @@ func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (
 	}
 	// HTTP/1.1 answers no earlier than the body ends, so this bounds a refusal too
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tokenBodyTimeout))
-	presented, refusal := stateOf(h.app, r).certificates(h.realm, r)
+	presented, refusal := stateOf(h.realm.app, r).certificates(h.realm, r)
 	if refusal == nil && len(presented) == 0 {
 		_, refusal = h.realm.authenticate(r.Context(), nil, "")
 	}
@@ -141,7 +140,7 @@ func (h *IssuerHandler) chooseClient(w http.ResponseWriter, r *http.Request, pre
 		return id, false
 	}
 	h.realm.metrics.Certificates.Count("")
-	stateOf(h.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
+	stateOf(h.realm.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
 	return id, true
 }
 

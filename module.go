@@ -168,21 +168,16 @@ func runningApp() *App {
 	return module.(*App)
 }
 
-// findRealm returns the realm of that name, "" for the default one, and its app.
-func findRealm(ctx caddy.Context, directive, name string) (*App, *Realm, error) {
+// findRealm returns the realm of that name, "" for the default one.
+func findRealm(ctx caddy.Context, name string) (*Realm, error) {
 	module, err := ctx.AppIfConfigured(appID)
 	if errors.Is(err, caddy.ErrNotConfigured) {
-		return nil, nil, fmt.Errorf("%s: no realm is declared; add 'mtls { … }' to the global options: %w", directive, err)
+		return nil, fmt.Errorf("no realm is declared; add 'mtls { … }' to the global options: %w", err)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", directive, err)
+		return nil, err
 	}
-	app := module.(*App)
-	realm, err := app.realm(cmp.Or(name, defaultRealm))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", directive, err)
-	}
-	return app, realm, nil
+	return module.(*App).realm(cmp.Or(name, defaultRealm))
 }
 
 // realm returns the realm of a name.

@@ -191,11 +191,11 @@ func errSeveralAPIs(realm string) error {
 // accept adds a verifier, whose configuration lacks issuer and clock.
 func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierConfig) error {
 	for _, audience := range config.Audiences {
-		if err := h.app.declared.reserveAudience(audience, "mtls_bearer"); err != nil {
+		if err := h.realm.app.declared.reserveAudience(audience, "mtls_bearer"); err != nil {
 			return err
 		}
 	}
-	config.Issuer, config.Now = issuer.issuer, h.app.Now
+	config.Issuer, config.Now = issuer.issuer, h.realm.app.Now
 	var err error
 	if issuer.verifier, err = tokens.NewVerifier(config); err != nil {
 		return err
@@ -215,7 +215,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 			return errors.New("it is the realm's own issuer, or declared twice; remove one")
 		}
 	}
-	keys, err := h.app.loadTrustedKeys(ctx, trusted, config)
+	keys, err := h.realm.app.loadTrustedKeys(ctx, trusted, config)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 		verifier.Algorithms = append(verifier.Algorithms, keyring.Algorithm(name))
 	}
 	if config.AllowUnbound {
-		h.app.logger.Warn("allow_unbound admits tokens that are not bound to a certificate", zap.String("issuer", config.Issuer))
+		h.realm.app.logger.Warn("allow_unbound admits tokens that are not bound to a certificate", zap.String("issuer", config.Issuer))
 	}
 	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }

@@ -36,7 +36,7 @@ func (Verifier) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm.
 func (v *Verifier) Provision(ctx caddy.Context) error {
 	var err error
-	if _, v.realm, err = findRealm(ctx, "verifier mtls", v.Realm); err != nil {
+	if v.realm, err = findRealm(ctx, v.Realm); err != nil {
 		return err
 	}
 	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {

@@ -80,7 +80,7 @@ func TestLoadForward(t *testing.T) {
 		{"long lifetime", `"audience":"urn:b","lifetime":"6m"`, []string{"mtls_auth: forward_token: lifetime '6m0s': it is 6m0s; use 1s to 5m0s"}},
 		{"short lifetime", `"audience":"urn:b","lifetime":"10ms"`, []string{"mtls_auth: forward_token: lifetime '10ms': it is 10ms; use 1s to 5m0s"}},
 		{"empty list of scopes", `"audience":"urn:b","scopes":[]`, []string{"mtls_auth: forward_token: scopes is an empty list; name a scope or leave it out"}},
-		{"bad scope", `"audience":"urn:b","scopes":["a b"]`, []string{`mtls_auth: forward_token: scope "a b" holds ' '; use printable ASCII without spaces`}},
+		{"bad scope", `"audience":"urn:b","scopes":["a b"]`, []string{`mtls_auth: forward_token: scopes: scope "a b" holds ' '; use printable ASCII without spaces`}},
 		{"bad header", `"audience":"urn:b","header":"X Y"`, []string{`mtls_auth: forward_token: "X Y" is not a header name; use letters, digits and hyphens`}},
 		{"header that proxies drop", `"audience":"urn:b","header":"Proxy-Authorization"`, []string{"mtls_auth: forward_token: header 'Proxy-Authorization' belongs to the connection; choose another name"}},
 		{"header that is set by default", `"audience":"urn:b","header":"x_client_id"`, []string{"mtls_auth: header 'X_client_id' of forward_certificate or forward_token is already set as 'X-Client-ID'; choose another name for one of the two"}},
