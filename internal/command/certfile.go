@@ -2,10 +2,10 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // maxCertificateFile bounds the size of a certificate file, in bytes.
@@ -100,16 +102,13 @@ func parseCertificates(text []byte, password string) ([]*x509.Certificate, error
 // private key.
 func parsePEM(text []byte) ([]*x509.Certificate, error) {
 	var certificates []*x509.Certificate
-	other, begun := "", bytes.Count(text, []byte("-----BEGIN CERTIFICATE-----"))
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
+	other := "" // the type of the first of the other blocks
+	for block, err := range source.PEMBlocks(text) {
+		if err != nil {
+			return nil, err
 		}
 		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
-			if other == "" {
-				other = block.Type
-			}
+			other = cmp.Or(other, block.Type)
 			continue
 		}
 		certificate, err := x509.ParseCertificate(block.Bytes)
@@ -118,13 +117,10 @@ func parsePEM(text []byte) ([]*x509.Certificate, error) {
 		}
 		certificates = append(certificates, certificate)
 	}
-	switch {
-	case begun > len(certificates):
-		return nil, errors.New("a PEM block is damaged or truncated; copy the file again")
-	case len(certificates) > 0:
-		return certificates, nil
+	if len(certificates) == 0 {
+		return nil, explainPEM(other)
 	}
-	return nil, explainPEM(other)
+	return certificates, nil
 }
 
 var (
@@ -138,7 +134,7 @@ var (
 func explainPEM(blockType string) error {
 	switch {
 	case blockType == "":
-		return errors.New("a PEM block is damaged or truncated; copy the file again")
+		return errors.New("no PEM block begins at the start of a line; copy the file again")
 	case strings.HasSuffix(blockType, "PRIVATE KEY"), blockType == "EC PARAMETERS": // as openssl writes it before the key
 		return errIsKey
 	case strings.HasSuffix(blockType, "CERTIFICATE REQUEST"):
