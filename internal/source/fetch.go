@@ -118,7 +118,7 @@ func shown(u *url.URL) string {
 type Document struct {
 	Content []byte
 	// Fresh is how long the document may be kept according to the server, and
-	// HasFresh whether the server says so; see [Freshness].
+	// HasFresh whether the server says so in Cache-Control.
 	Fresh    time.Duration
 	HasFresh bool
 }
@@ -155,7 +155,7 @@ func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 		return Document{}, fmt.Errorf("the server sends more than %d bytes", limit)
 	}
 	document := Document{Content: content}
-	document.Fresh, document.HasFresh = Freshness(response.Header)
+	document.Fresh, document.HasFresh = freshness(response.Header)
 	return document, nil
 }
 

@@ -7,14 +7,10 @@ import (
 	"time"
 )
 
-// maxFreshness is the longest time that a server can claim (RFC 9111 §1.2.2).
-const maxFreshness = (1 << 31) * time.Second
-
-// Freshness returns how long a response may still be kept, and whether its header
-// says so (RFC 9111 §4.2): max-age of Cache-Control minus Age, or else Expires minus
-// Date. It is zero, and never negative, for no-store, no-cache and invalid values.
-func Freshness(header http.Header) (fresh time.Duration, said bool) {
-	var expires, date time.Time
+// freshness returns how long a response may still be kept, and whether its header
+// says so: max-age of Cache-Control minus Age (RFC 9111 §4.2.1). It is zero, and
+// never negative, for no-store, no-cache and invalid values.
+func freshness(header http.Header) (fresh time.Duration, said bool) {
 	for _, line := range header["Cache-Control"] {
 		for directive := range strings.SplitSeq(line, ",") {
 			name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -30,31 +26,12 @@ func Freshness(header http.Header) (fresh time.Duration, said bool) {
 			}
 		}
 	}
-	if said {
-		return max(0, fresh-seconds(header.Get("Age"))), true
-	}
-	text := header.Get("Expires")
-	if text == "" {
-		return 0, false
-	}
-	var err error
-	if expires, err = http.ParseTime(text); err != nil {
-		return 0, true
-	}
-	if date, err = http.ParseTime(header.Get("Date")); err != nil {
-		return 0, true
-	}
-	return min(max(0, expires.Sub(date)-seconds(header.Get("Age"))), maxFreshness), true
+	return max(0, fresh-seconds(header.Get("Age"))), said
 }
 
-// seconds parses delta-seconds. Anything but a number is zero.
+// seconds parses delta-seconds (RFC 9111 §1.2.2). Anything but a number is zero, and
+// a number that is too large is 2^31 - 1.
 func seconds(text string) time.Duration {
-	if text == "" || strings.Trim(text, "0123456789") != "" {
-		return 0
-	}
-	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil {
-		return maxFreshness
-	}
+	n, _ := strconv.ParseUint(text, 10, 31)
 	return time.Duration(n) * time.Second
 }

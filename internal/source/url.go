@@ -232,11 +232,11 @@ func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Docu
 }
 
 // accept calls Accept, if it is set.
-func (u *URL) accept(content []byte) error {
-	if u.config.Accept == nil {
-		return nil
+func (u *URL) accept(content []byte) (err error) {
+	defer Recover("reading it", &err)
+	if u.config.Accept != nil {
+		err = u.config.Accept(content)
 	}
-	_, err := Guard(func() (struct{}, error) { return struct{}{}, u.config.Accept(content) })
 	return err
 }
 
@@ -283,19 +283,9 @@ func (u *URL) Failure() error {
 }
 
 // Begin begins with a copy that another process fetched earlier, and reports whether
-// Accept has accepted it. The document stays due. Begin must not be called while a
-// fetch may begin, and does nothing after one has.
+// Accept has accepted it. The document stays due. Call it before anything is fetched.
 func (u *URL) Begin(content []byte, fetched time.Time) bool {
-	u.mu.Lock()
-	begun := u.known || u.flight != nil
-	u.mu.Unlock()
-	if begun || int64(len(content)) > u.config.MaxBytes || u.accept(content) != nil {
-		return false
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.content, u.known, u.success = content, true, fetched
-	return true
+	return u.begin(urlState{content: content, known: true, success: fetched})
 }
 
 // TakeOver continues with the copy of another URL of the same address, so that a new
@@ -308,11 +298,16 @@ func (u *URL) TakeOver(old *URL) bool {
 	old.mu.Lock()
 	state := old.urlState
 	old.mu.Unlock()
-	if !state.known || int64(len(state.content)) > u.config.MaxBytes || u.accept(state.content) != nil {
-		return false
-	}
 	if end := state.success.Add(u.config.MaxRefresh); end.Before(state.due) { // a shorter one than before
 		state.due = end
+	}
+	return u.begin(state)
+}
+
+// begin begins with a state, if it has a copy that is accepted.
+func (u *URL) begin(state urlState) bool {
+	if !state.known || int64(len(state.content)) > u.config.MaxBytes || u.accept(state.content) != nil {
+		return false
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -48,23 +48,11 @@ func (f *caFile) look(now time.Time) (changed, report bool, err error) {
 	if report = report && (err != nil || f.reported); report {
 		f.reported = err != nil
 	}
-	if err != nil || sameCertificates(f.certs, f.next) || !f.Quiet(now) && !hasAll(f.next, f.certs) {
+	if err != nil || sameCertificates(f.certs, f.next) || !f.Quiet(now) && len(without(f.certs, f.next)) > 0 {
 		return false, report, err
 	}
 	f.certs = f.next
 	return true, report, nil
-}
-
-// hasAll reports whether the list has all of these certificates.
-func hasAll(list, these []*x509.Certificate) bool {
-	known := make(map[string]struct{}, len(list))
-	for _, cert := range list {
-		known[string(cert.Raw)] = struct{}{}
-	}
-	return !slices.ContainsFunc(these, func(cert *x509.Certificate) bool {
-		_, ok := known[string(cert.Raw)]
-		return !ok
-	})
 }
 
 func sameCertificates(a, b []*x509.Certificate) bool {

@@ -98,29 +98,34 @@ func (p *Pool) swap(s *poolSource, next loaded) (unused loaded, err error) {
 	p.trust = trust
 	p.config.Logger.Info("trust pool changed",
 		zap.String("source", s.Provider), zap.Int("cas", len(trust.Certificates)),
-		zap.Strings("added", subjectsWithout(next.certs, before.certs)), zap.Strings("removed", subjectsWithout(before.certs, next.certs)))
+		zap.Strings("added", subjects(without(next.certs, before.certs))), zap.Strings("removed", subjects(without(before.certs, next.certs))))
 	return before, nil
 }
 
-// subjectsWithout returns the subjects of certificates that are not among others,
-// at most ten.
-func subjectsWithout(certs, others []*x509.Certificate) []string {
-	const most = 10
-	known := make(map[string]struct{}, len(others))
+// without returns the certificates that are not among others.
+func without(certs, others []*x509.Certificate) (rest []*x509.Certificate) {
+	known := make(map[string]bool, len(others))
 	for _, cert := range others {
-		known[string(cert.Raw)] = struct{}{}
+		known[string(cert.Raw)] = true
 	}
-	var subjects []string
 	for _, cert := range certs {
-		if _, ok := known[string(cert.Raw)]; ok {
-			continue
+		if !known[string(cert.Raw)] {
+			rest = append(rest, cert)
 		}
-		if len(subjects) == most {
-			return append(subjects, "…")
-		}
-		subjects = append(subjects, validators.FormatDN(cert.RawSubject))
 	}
-	return subjects
+	return rest
+}
+
+// subjects returns the subjects of at most ten certificates.
+func subjects(certs []*x509.Certificate) (texts []string) {
+	const most = 10
+	for _, cert := range certs[:min(len(certs), most)] {
+		texts = append(texts, validators.FormatDN(cert.RawSubject))
+	}
+	if len(certs) > most {
+		texts = append(texts, "…")
+	}
+	return texts
 }
 
 func (p *Pool) succeeded(s *poolSource, now time.Time) {
