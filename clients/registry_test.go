@@ -53,6 +53,7 @@ func TestNewClientErrors(t *testing.T) {
 		{"bad subject", Record{ClientID: "a", SubjectDN: Strings{"client"}}, "subject 'client'"},
 		{"empty subject", Record{ClientID: "a", SubjectDN: Strings{""}}, "subject ''"},
 		{"empty attribute", Record{ClientID: "a", SubjectDN: Strings{"CN=,O=x"}}, "subject 'CN=,O=x'"},
+		{"value that is not text", Record{ClientID: "a", SubjectDN: Strings{"CN=#040161"}}, "subject 'CN=#040161': the value of CN is not text"},
 		{"short thumbprint", Record{ClientID: "a", Thumbprints: Strings{"abcd"}}, "thumbprint 'abcd'"},
 		{"bad issued_by", Record{ClientID: "a", Thumbprints: Strings{sha256Hex}, IssuedBy: Strings{sha1Hex}}, "issued_by '" + sha1Hex},
 		{"missing file", Record{ClientID: "a", CertificateFiles: Strings{"/nonexistent/a.pem"}}, "certificate '/nonexistent/a.pem'"},

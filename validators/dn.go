@@ -32,11 +32,11 @@ var errUnmatchableName = errors.New("name can never match")
 //
 // Two names are equal if they have equal RDNs in the same order. Two RDNs are equal
 // if they have equal attributes in any order. Two values are equal if their text
-// is, regardless of ASN.1 string type, case, and number of spaces; values that are
-// not text are equal if their DER is. This is the distinguishedNameMatch of RFC
-// 4517 §4.2.15 with caseIgnoreMatch (§4.2.11) for every string, except that
-// characters which only look alike are not mapped to each other (as RFC 4518 §2.2
-// and §2.3 do).
+// is, regardless of ASN.1 string type, case, and number of spaces. This is the
+// distinguishedNameMatch of RFC 4517 §4.2.15 with caseIgnoreMatch (§4.2.11) for
+// every value, except that characters which only look alike are not mapped to each
+// other (as RFC 4518 §2.2 and §2.3 do). A name with a value that is not text
+// matches none: Go parses no certificate with one.
 type DN struct {
 	rdns []rdn
 	key  string
@@ -50,7 +50,8 @@ var (
 	wideTypes = []asn1.ObjectIdentifier{{2, 5, 4, 6}, {2, 5, 4, 10}, {0, 9, 2342, 19200300, 100, 1, 25}}
 )
 
-// attribute is an attribute type, and the text of its value or, if opaque, its DER.
+// attribute is an attribute type, and the text of its value or, if opaque, its DER,
+// which is only for printing.
 type attribute struct {
 	oid    asn1.ObjectIdentifier
 	value  string
@@ -196,13 +197,10 @@ func decodeName(raw []byte) ([]encodedRDNSET, error) {
 }
 
 func newAttribute(oid asn1.ObjectIdentifier, value asn1.RawValue) (attribute, error) {
-	text, isString, err := decodeString(value)
+	text, err := decodeString(value)
 	if err != nil {
 		name, _ := attributeName(oid)
 		return attribute{}, fmt.Errorf("the value of %s %w", excerpt(name), err)
-	}
-	if !isString {
-		return attribute{oid: oid, value: string(value.FullBytes), opaque: true}, nil
 	}
 	return attribute{oid: oid, value: text}, nil
 }
@@ -237,9 +235,6 @@ func (r rdn) validate() error {
 				name, _ := attributeName(a.oid)
 				return fmt.Errorf("one RDN has %s twice; join attributes with \"+\" only if their types differ", excerpt(name))
 			}
-		}
-		if a.opaque {
-			continue
 		}
 		for _, c := range a.value {
 			if forbidden(c) {
@@ -279,17 +274,9 @@ func (a attribute) appendKey(key []byte) []byte {
 	for _, arc := range a.oid {
 		key = binary.AppendUvarint(key, uint64(arc))
 	}
-	kind := byte('s')
-	if a.opaque {
-		kind = 'o'
-	}
-	key = append(key, kind, 0, 0, 0, 0)
+	key = append(key, 0, 0, 0, 0)
 	start := len(key)
-	if a.opaque {
-		key = append(key, a.value...)
-	} else {
-		key = appendFolded(key, a.value)
-	}
+	key = appendFolded(key, a.value)
 	binary.BigEndian.PutUint32(key[start-4:], uint32(len(key)-start))
 	return key
 }

@@ -116,13 +116,15 @@ func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
 // tagVisibleString is the tag of VisibleString, which encoding/asn1 does not name.
 const tagVisibleString = 26
 
-var errInvalidString = errors.New("is not a valid encoding of its string type")
+var (
+	errNotText       = errors.New("is not text, as it is in every certificate that can be read")
+	errInvalidString = errors.New("is not a valid encoding of its string type")
+)
 
-// decodeString returns the text of an attribute value. isString is false for a
-// value whose type is not a string type.
-func decodeString(value asn1.RawValue) (text string, isString bool, err error) {
+// decodeString returns the text of an attribute value.
+func decodeString(value asn1.RawValue) (text string, err error) {
 	if value.Class != asn1.ClassUniversal {
-		return "", false, nil
+		return "", errNotText
 	}
 	valid := true
 	switch value.Tag {
@@ -138,12 +140,12 @@ func decodeString(value asn1.RawValue) (text string, isString bool, err error) {
 	case asn1.TagBMPString:
 		text, valid = decodeBMP(value.Bytes)
 	default:
-		return "", false, nil
+		return "", errNotText
 	}
 	if !valid || value.IsCompound {
-		return "", true, errInvalidString
+		return "", errInvalidString
 	}
-	return text, true, nil
+	return text, nil
 }
 
 // decodeLatin1 decodes a TeletexString as Latin-1, as CAs write it.

@@ -33,7 +33,27 @@ func ParseDN(s string) (DN, error) {
 	if err != nil {
 		return DN{}, err
 	}
+	if size := shortestEncoding(rdns); size > maxNameBytes {
+		return DN{}, fmt.Errorf("it is too long: in a certificate it has at least %d bytes, and no name of more than %d is compared", size, maxNameBytes)
+	}
 	return newDN(rdns)
+}
+
+// shortestEncoding returns how many bytes a name has at least in a certificate, where
+// a character takes one byte in a T61String and two in a BMPString.
+func shortestEncoding(rdns []rdn) (size int) {
+	for _, r := range rdns {
+		size += 2 // its header
+		for _, a := range r {
+			size += 7 + utf8.RuneCountInString(a.value) // the headers, the shortest type and the text
+			for _, c := range a.value {
+				if c > 0xff {
+					size++
+				}
+			}
+		}
+	}
+	return size
 }
 
 // parseRDNs returns the RDNs in encoded order.
@@ -213,7 +233,7 @@ func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute
 	digits := strings.TrimRight(p.rest[1:end], " ")
 	p.rest = p.rest[end:]
 
-	const remedy = `write the DER of the value in hexadecimal digits, or "\#" if the value is to begin with that character`
+	const remedy = `write the text, or the DER of a string in hexadecimal digits, or "\#" if the value is to begin with that character`
 	der, err := hex.DecodeString(digits)
 	if err != nil {
 		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal; %s", excerpt("#"+digits), name, remedy)
@@ -225,9 +245,6 @@ func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute
 	a, err := newAttribute(oid, value)
 	if err != nil {
 		return attribute{}, fmt.Errorf("%w; %s", err, remedy)
-	}
-	if a.opaque {
-		return a, nil
 	}
 	return declaredAttribute(oid, name, a.value)
 }

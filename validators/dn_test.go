@@ -128,7 +128,6 @@ func TestDNDeclaredForms(t *testing.T) {
 			"2.5.4.46=d,2.5.4.44=g,2.5.4.65=p,2.5.4.15=b,2.5.4.17=1,2.5.4.41=n,2.5.4.97=o"}},
 		{"jurisdictionC=US,jurisdictionST=NY,jurisdictionL=X", []string{"OID.1.3.6.1.4.1.311.60.2.1.3=US,1.3.6.1.4.1.311.60.2.1.2=NY,jurisdictionLocalityName=X"}},
 		{"1.2.3.4=#0c0161", []string{"1.2.3.4=a", "OID.1.2.3.4=A", `1.2.3.4="a"`, "1.2.3.4=#130141"}},
-		{"CN=#040161", []string{"2.5.4.3=#040161"}},
 	}
 	keys := make(map[string]string)
 	for _, form := range forms {
@@ -197,6 +196,9 @@ func TestDNDeclaredErrors(t *testing.T) {
 		"CN=a\tb":                                {"U+0009"},
 		"CN=#0c03610062":                         {"U+0000"},
 		"CN=" + strings.Repeat("x", 8<<10):       {"too long", "8192"},
+		"CN=#040161":                             {"the value of CN is not text", "write the text"},
+		"CN=" + strings.Repeat("x", 4090):        {"too long", "in a certificate it has at least 4099 bytes"},
+		"CN=" + strings.Repeat("\u4e00", 2044):   {"too long", "in a certificate it has at least 4097 bytes"},
 		strings.Repeat("\x18", 4000) + "=x":      {"unknown attribute"},
 		"1.2" + strings.Repeat(".1", 4000) + "=": {"is empty"},
 		"CN=x" + strings.Repeat(",DC=x", 128): {
