@@ -59,26 +59,32 @@ func (d *demo) check(step string, err error) {
 	}
 }
 
-// do makes a request with the named certificate, or with none, and returns the
-// response with its body.
-func (d *demo) do(ctx context.Context, certificate, method, target string, header http.Header, form url.Values) (*http.Response, []byte, error) {
+// demoResponse is the part of a response that the demo looks at.
+type demoResponse struct {
+	status    int
+	challenge string // WWW-Authenticate
+	body      []byte
+}
+
+// do makes a request with the named certificate, or with none.
+func (d *demo) do(ctx context.Context, certificate, method, target string, header http.Header, form url.Values) (*demoResponse, error) {
 	config := &tls.Config{RootCAs: d.roots, MinVersion: tls.VersionTLS12}
 	if certificate != "" {
 		config.Certificates = []tls.Certificate{d.leaves[certificate].TLS()}
 	}
 	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	request.Header = header.Clone()
 	client := &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-	return response, body, err
+	return &demoResponse{response.StatusCode, response.Header.Get("WWW-Authenticate"), body}, err
 }
 
 // curl returns the curl command for a request of the demo.
@@ -114,17 +120,17 @@ func (d *demo) call(ctx context.Context, c demoCall) error {
 		args = append(args, "-H", shellQuote(name+": "+values[0]))
 	}
 	d.say("\n── %s\n   $ %s\n", c.title, d.curl(c.certificate, append(args, target)...))
-	response, body, err := d.do(ctx, c.certificate, http.MethodGet, target, c.header, nil)
+	response, err := d.do(ctx, c.certificate, http.MethodGet, target, c.header, nil)
 	if err != nil {
 		return err
 	}
-	answer := strings.TrimSpace(string(body))
-	if response.StatusCode != http.StatusOK {
-		answer = response.Header.Get("WWW-Authenticate")
+	answer := strings.TrimSpace(string(response.body))
+	if response.status != http.StatusOK {
+		answer = response.challenge
 	}
-	d.say("   %d  %s\n", response.StatusCode, answer)
-	if response.StatusCode != c.status || !strings.Contains(answer, c.answer) {
-		return fmt.Errorf("got %d %q, want %d %q", response.StatusCode, answer, c.status, c.answer)
+	d.say("   %d  %s\n", response.status, answer)
+	if response.status != c.status || !strings.Contains(answer, c.answer) {
+		return fmt.Errorf("got %d %q, want %d %q", response.status, answer, c.status, c.answer)
 	}
 	return nil
 }
@@ -214,12 +220,12 @@ func (d *demo) show(name string, value any) {
 // fetch makes a request and decodes the JSON response.
 func (d *demo) fetch(ctx context.Context, certificate, method, target string, form url.Values, into any) error {
 	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
-	response, body, err := d.do(ctx, certificate, method, target, header, form)
+	response, err := d.do(ctx, certificate, method, target, header, form)
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s: %.200s", target, response.Status, body)
+	if response.status != http.StatusOK {
+		return fmt.Errorf("%s answered %d: %.200s", target, response.status, response.body)
 	}
-	return json.Unmarshal(body, into)
+	return json.Unmarshal(response.body, into)
 }
