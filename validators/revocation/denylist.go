@@ -37,16 +37,17 @@ const (
 // vouches for them. The cost of a look-up does not depend on its length. A nil
 // list denies nothing.
 type DenyList struct {
-	// rules are the values by kind of rule.
-	rules map[string]map[denyValue]struct{}
+	rules map[denyRule]struct{}
+	// kinds are the kinds of rule that there are.
+	kinds map[string]bool
 }
 
-// denyValue is a hash as octets or hexadecimal digits, or a serial number
-// (serialKey) and the issuer's name (DN.Key).
-type denyValue struct{ value, issuer string }
+// denyRule is a kind of rule with a hash as octets or hexadecimal digits, or with a
+// serial number (serialKey) and the issuer's name (DN.Key).
+type denyRule struct{ kind, value, issuer string }
 
 func newDenyList() *DenyList {
-	return &DenyList{rules: make(map[string]map[denyValue]struct{})}
+	return &DenyList{rules: make(map[denyRule]struct{}), kinds: make(map[string]bool)}
 }
 
 // parseDenyList parses a deny file: one rule a line, except for empty lines and
@@ -84,29 +85,26 @@ func parseDenyList(text []byte) (*DenyList, error) {
 
 func (l *DenyList) addRule(line string) error {
 	kind, text := cutWord(line)
-	var value denyValue
+	rule := denyRule{kind: kind}
 	var err error
 	switch kind {
 	case ruleSerial:
-		value, err = parseSerialRule(text)
+		rule.value, rule.issuer, err = parseSerialRule(text)
 	case rulePublicKey, ruleTBS:
 		var sum [sha256.Size]byte
 		sum, err = validators.ParseSHA256(text)
-		value.value = string(sum[:])
+		rule.value = string(sum[:])
 	case ruleThumbprint:
 		var thumbprint validators.Thumbprint
 		thumbprint, err = validators.ParseThumbprint(text)
-		value.value = thumbprint.String()
+		rule.value = thumbprint.String()
 	default:
 		return fmt.Errorf("unknown rule '%s'; use serial, public_key, tbs or thumbprint", source.Text(kind, maxQuote))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", kind, err)
 	}
-	if l.rules[kind] == nil {
-		l.rules[kind] = make(map[denyValue]struct{})
-	}
-	l.rules[kind][value] = struct{}{}
+	l.rules[rule], l.kinds[kind] = struct{}{}, true
 	return nil
 }
 
@@ -123,57 +121,48 @@ func cutWord(line string) (word, rest string) {
 // digits after an equals sign.
 var comment = regexp.MustCompile(`[^= \t][ \t]+#`)
 
-func parseSerialRule(value string) (denyValue, error) {
-	digits, issuer := cutWord(value)
+func parseSerialRule(text string) (serial, issuerKey string, err error) {
+	digits, issuer := cutWord(text)
 	digits = strings.ReplaceAll(digits, ":", "")
 	if digits == "" || len(digits) > maxSerialHex || issuer == "" {
-		return denyValue{}, errors.New("write the serial number in hexadecimal digits and then the issuer's name, as in: serial 0A1B CN=CA,O=company")
+		return "", "", errors.New("write the serial number in hexadecimal digits and then the issuer's name, as in: serial 0A1B CN=CA,O=company")
 	}
 	if len(digits)%2 == 1 {
 		digits = "0" + digits
 	}
 	octets, err := hex.DecodeString(digits)
 	if err != nil {
-		return denyValue{}, fmt.Errorf("%q is not a number in hexadecimal digits", digits)
+		return "", "", fmt.Errorf("%q is not a number in hexadecimal digits", digits)
 	}
 	if comment.MatchString(issuer) { // it would be part of the name, so nobody would be denied
-		return denyValue{}, errors.New("comment after the issuer's name; give it a line of its own, or write \\# if it is part of the name")
+		return "", "", errors.New("comment after the issuer's name; give it a line of its own, or write \\# if it is part of the name")
 	}
 	name, err := validators.ParseDN(issuer)
 	if err != nil {
-		return denyValue{}, fmt.Errorf("issuer: %w", err)
+		return "", "", fmt.Errorf("issuer: %w", err)
 	}
-	return denyValue{serialKey(new(big.Int).SetBytes(octets)), name.Key()}, nil
+	return serialKey(new(big.Int).SetBytes(octets)), name.Key(), nil
 }
 
 // Len returns the number of rules.
 func (l *DenyList) Len() int {
-	count := 0
-	if l != nil {
-		for _, values := range l.rules {
-			count += len(values)
-		}
+	if l == nil {
+		return 0
 	}
-	return count
+	return len(l.rules)
 }
 
-// has reports whether there is a rule with this value.
-func (l *DenyList) has(kind string, value denyValue) bool {
-	_, ok := l.rules[kind][value]
+// has reports whether there is a rule with these values.
+func (l *DenyList) has(kind, value, issuer string) bool {
+	_, ok := l.rules[denyRule{kind, value, issuer}]
 	return ok
 }
 
 // union returns a list with the rules of both.
 func (l *DenyList) union(other *DenyList) *DenyList {
-	both := newDenyList()
-	for _, list := range []*DenyList{l, other} {
-		for kind, values := range list.rules {
-			if both.rules[kind] == nil {
-				both.rules[kind] = make(map[denyValue]struct{})
-			}
-			maps.Copy(both.rules[kind], values)
-		}
-	}
+	both := &DenyList{rules: maps.Clone(l.rules), kinds: maps.Clone(l.kinds)}
+	maps.Copy(both.rules, other.rules)
+	maps.Copy(both.kinds, other.kinds)
 	return both
 }
 
@@ -208,11 +197,11 @@ func (l *DenyList) matchingRule(cert *x509.Certificate) string {
 	}
 	key, tbs := sha256.Sum256(cert.RawSubjectPublicKeyInfo), sha256.Sum256(cert.RawTBSCertificate)
 	switch {
-	case l.has(rulePublicKey, denyValue{value: string(key[:])}):
+	case l.has(rulePublicKey, string(key[:]), ""):
 		return rulePublicKey
-	case l.has(ruleTBS, denyValue{value: string(tbs[:])}):
+	case l.has(ruleTBS, string(tbs[:]), ""):
 		return ruleTBS
-	case len(l.rules[ruleSerial]) == 0:
+	case !l.kinds[ruleSerial]:
 		return ""
 	}
 	issuer, err := validators.DNFromRaw(cert.RawIssuer)
@@ -222,19 +211,19 @@ func (l *DenyList) matchingRule(cert *x509.Certificate) string {
 	// Many tools print names in reverse, and a rule that denies nobody would be
 	// noticed too late.
 	serial := serialKey(cert.SerialNumber)
-	if l.has(ruleSerial, denyValue{serial, issuer.Key()}) || l.has(ruleSerial, denyValue{serial, issuer.ReversedKey()}) {
+	if l.has(ruleSerial, serial, issuer.Key()) || l.has(ruleSerial, serial, issuer.ReversedKey()) {
 		return ruleSerial
 	}
 	return ""
 }
 
 func (l *DenyList) matchesThumbprint(leaf *x509.Certificate) bool {
-	if len(l.rules[ruleThumbprint]) == 0 {
+	if !l.kinds[ruleThumbprint] {
 		return false
 	}
 	for _, der := range append(equivalentEncodings(leaf), leaf.Raw) {
 		for _, thumbprint := range []validators.Thumbprint{validators.ThumbprintOf(der), validators.SHA1ThumbprintOf(der)} {
-			if l.has(ruleThumbprint, denyValue{value: thumbprint.String()}) {
+			if l.has(ruleThumbprint, thumbprint.String(), "") {
 				return true
 			}
 		}
