@@ -55,13 +55,8 @@ func (f *ClientFiles) Provision(caddy.Context) error {
 	if f.paths, err = expandAll("file", f.Files); err != nil {
 		return err
 	}
-	for i, path := range f.paths {
-		if path == "" {
-			return errors.New("the name of a file is empty; name a file")
-		}
-		if slices.Contains(f.paths[:i], path) {
-			return fmt.Errorf("file '%s' is named twice; remove one", path)
-		}
+	if slices.Contains(f.paths, "") {
+		return errors.New("the name of a file is empty; name a file")
 	}
 	return nil
 }

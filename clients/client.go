@@ -34,6 +34,7 @@ type Client struct {
 	keySet      []*x509.Certificate
 	keyWarnings []string
 
+	source    string // where its record is, for errors
 	scope     string
 	scopeSet  map[string]struct{}
 	claimText map[string]string
@@ -59,8 +60,8 @@ func (c *Client) HasPKI() bool {
 
 // newClient makes the client of a record, whose placeholders must have been
 // expanded, with the documents that it names. The warnings are for the operator's
-// log. A warning about a pin that has ended depends on now.
-func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Client, warnings []string, err error) {
+// log.
+func newClient(r Record, p *plan) (client *Client, warnings []string, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
@@ -68,7 +69,7 @@ func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Cl
 		ID: r.ClientID, Name: r.ClientName, Claims: r.Claims, TokenLifetime: time.Duration(r.TokenLifetime),
 		Disabled: r.Disabled, RequireChain: r.RequireChain, SharedCredential: r.SharedCredential,
 	}
-	credentials := func(r Record) error { return c.setCredentials(r, documents) }
+	credentials := func(r Record) error { return c.setCredentials(r, p) }
 	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setResources, c.setClaims, c.setIssuedBy, credentials} {
 		if err := step(r); err != nil {
 			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)
@@ -84,7 +85,7 @@ func newClient(r Record, now time.Time, documents *plannedDocuments) (client *Cl
 		if cred.Kind == KindSubject && cred.dn.LooksReversed() {
 			warnings = append(warnings, fmt.Sprintf("client '%s': subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()))
 		}
-		if cred.Ended(now) {
+		if cred.Ended(p.now) {
 			warnings = append(warnings, fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)))
 		}
 	}

@@ -394,7 +394,7 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	}
 	add := func(address string, certificates []*x509.Certificate) {
 		t.Helper()
-		document, err := w.opener.open(documentKey{KindJWKS, address, true})
+		document, err := w.openKeySet(documentKey{KindJWKS, address, true})
 		if err != nil {
 			t.Fatal(err)
 		}

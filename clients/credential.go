@@ -117,7 +117,7 @@ func parsePin[T any](text string, parse func(string) (T, error)) (hash T, until 
 	return hash, until, err
 }
 
-func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
+func (c *Client) setCredentials(r Record, p *plan) error {
 	for _, text := range r.SubjectDN {
 		dn, err := validators.ParseDN(text)
 		if err != nil {
@@ -152,7 +152,7 @@ func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
 		c.addCredential(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
 	}
 	for _, file := range r.CertificateFiles {
-		cert, err := documents.certificate(file)
+		cert, err := p.certificate(file)
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
@@ -161,7 +161,7 @@ func (c *Client) setCredentials(r Record, documents *plannedDocuments) error {
 		c.addCredential(cred)
 	}
 	if r.hasJWKS() {
-		if err := c.setJWKS(r, documents); err != nil {
+		if err := c.setJWKS(r, p); err != nil {
 			return err
 		}
 	}
@@ -181,7 +181,7 @@ func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
 
 // setJWKS notes which certificates the client's JWKS lists. The registry decides
 // which of them count, because other clients may have them too.
-func (c *Client) setJWKS(r Record, documents *plannedDocuments) (err error) {
+func (c *Client) setJWKS(r Record, p *plan) (err error) {
 	if r.JWKSURI != "" && (r.JWKS != nil || r.JWKSFile != "") || r.JWKS != nil && r.JWKSFile != "" {
 		return errors.New("several of jwks, jwks_uri and jwks_file are set; keep one (RFC 7591 §2)")
 	}
@@ -191,10 +191,10 @@ func (c *Client) setJWKS(r Record, documents *plannedDocuments) (err error) {
 		if err := CheckJWKSURI(r.JWKSURI); err != nil {
 			return fmt.Errorf("jwks_uri: %w", err)
 		}
-		place, c.keySet, err = documents.keySetAt(r.JWKSURI)
+		place, c.keySet, err = p.keySetAt(r.JWKSURI)
 	case r.JWKSFile != "":
 		place = r.JWKSFile
-		c.keySet, err = documents.keySet(r.JWKSFile)
+		c.keySet, err = p.keySet(r.JWKSFile)
 	default:
 		c.keySet, c.keyWarnings, err = parseKeySet(r.JWKS)
 	}

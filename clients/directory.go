@@ -85,7 +85,8 @@ func (c *DirectoryConfig) setDefaults() {
 // times a second.
 type Directory struct {
 	config DirectoryConfig
-	opener keySetOpener
+	// copies returns what was stored, by name; it is nil once the directory is made
+	copies func() map[string]keySetCopy
 
 	polling  sync.Mutex // held by Poll; guards what only it uses
 	pending  changes
@@ -125,10 +126,7 @@ type entry struct {
 // broken or in conflict is an error. The context applies to reading copies.
 func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, error) {
 	config.setDefaults()
-	d := &Directory{
-		config: config, opener: keySetOpener{fetch: config.Fetch, now: config.Now},
-		documents: documentSet{fetches: make(chan struct{}, maxFetches)},
-	}
+	d := &Directory{config: config, documents: documentSet{fetches: make(chan struct{}, maxFetches)}}
 	d.sources = []*recordSource{{name: SourceConfig}}
 	found := changes{{source: d.sources[0], records: config.Records}}
 	now := config.Now()
@@ -144,18 +142,37 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		d.sources = append(d.sources, s)
 		found = append(found, change{source: s, records: records})
 	}
-	d.opener.before = config.Before
 	if config.Copies != nil && config.Before == nil {
-		d.opener.copies = sync.OnceValue(func() map[string]keySetCopy { return config.Copies.load(ctx) })
+		d.copies = sync.OnceValue(func() map[string]keySetCopy { return config.Copies.load(ctx) })
 	}
 	p, err := newPlan(d, found)
 	if err != nil {
 		return nil, err
 	}
 	d.commit(p, now)
-	d.opener.before, d.opener.copies = nil, nil
-	d.config.Before, d.config.Records = nil, nil
+	d.config.Before, d.config.Records, d.copies = nil, nil, nil
 	return d, nil
+}
+
+// openKeySet opens a JWK Set behind a URL, which begins with what is known of it.
+func (d *Directory) openKeySet(key documentKey) (*watchedDocument, error) {
+	opened := &watchedDocument{documentKey: key, contents: new(contents)}
+	var err error
+	opened.url, err = source.NewURL(source.URLConfig{
+		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.accept, Fetch: d.config.Fetch, Now: d.config.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opened.name = opened.url.Name()
+	if d.config.Before.takeOverURL(opened) || d.copies == nil {
+		return opened, nil
+	}
+	kept, ok := d.copies()[copyName(key.place)]
+	if ok && d.config.Now().Sub(kept.Fetched).Abs() < copyLifetime && opened.url.Begin(kept.KeySet, kept.Fetched) {
+		opened.contents, opened.saved = opened.accepted, kept.Fetched
+	}
+	return opened, nil
 }
 
 // takeOverURL has a document begin with what the directory has fetched of the same

@@ -106,7 +106,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 			warnings = append(warnings, c.document.warningTexts()...)
 		}
 	}
-	for _, opened := range p.documents.opened {
+	for _, opened := range p.opened {
 		warnings = append(warnings, opened.warningTexts()...)
 	}
 	d.documents.keepUsed(d.sources)

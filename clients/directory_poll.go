@@ -57,8 +57,8 @@ func (d *Directory) lookAtDocuments(now time.Time) (found changes) {
 			found = append(found, c)
 		}
 	}
-	for document := range d.documents.nextFiles() {
-		look(document)
+	for range min(len(d.documents.files), maxLooks) {
+		look(d.documents.nextFile())
 	}
 	if !time.Now().Before(d.rest) {
 		for _, document := range d.documents.urls {

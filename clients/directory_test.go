@@ -293,11 +293,11 @@ func TestDirectoryAtTheStart_B4(t *testing.T) {
 		"no https URL": {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"http://a.example/"}]`}, false, "client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
 		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: checked"},
 		"two ways":     {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/","jwks_file":"x"}]`}, false, "keep one (RFC 7591 §2)"},
-		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' appears twice"},
+		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is in file:a.json and again in file:a.json; keep one"},
 		"no JWKS":      {map[string]string{"a.json": `[{"client_id":"a","jwks_file":"nowhere.json"}]`}, false, "client 'a': jwks 'nowhere.json': stat nowhere.json"},
 		"empty JWKS":   {map[string]string{"a.json": `[{"client_id":"a","jwks":{"keys":[]}}]`}, false, "client 'a': jwks 'written out': it has no keys"},
 		"in the configuration": {
-			map[string]string{"a.json": `[{"client_id":"c","jwks_uri":"https://a.example/"}]`}, false, "client 'c' is in config and in file:a.json; keep one",
+			map[string]string{"a.json": `[{"client_id":"c","jwks_uri":"https://a.example/"}]`}, false, "client 'c' is in config and again in file:a.json; keep one",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,7 @@ func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
 }
 
 // HasNames reports whether any client declares an alternative name.
-func (r *Registry) HasNames() bool { return r.hasNames }
+func (r *Registry) HasNames() bool { return len(r.firstNames) > 0 }
 
 func first(list []*Credential) *Credential {
 	if len(list) == 0 {

@@ -1,31 +1,43 @@
 package clients
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // plan is what would be in force after some changes. Making one changes nothing.
 type plan struct {
+	directory *Directory
 	now       time.Time
-	check     func(*Client) error
 	changes   changes
-	documents *plannedDocuments
-	entries   [][]entry // for each source
-	registry  *Registry
-	warnings  []string
+	// opened are documents that the directory does not have, and changed those with
+	// new contents
+	opened  map[documentKey]*watchedDocument
+	changed map[*watchedDocument]*contents
+	// used are the documents of the client that is being made
+	used     []*watchedDocument
+	entries  [][]entry // for each source
+	registry *Registry
+	warnings []string
 }
 
 func newPlan(d *Directory, found changes) (*plan, error) {
-	now := d.config.Now()
-	p := &plan{now: now, check: d.config.Check, changes: found, documents: newPlannedDocuments(d.documents.byKey, &d.opener, now)}
+	p := &plan{
+		directory: d, now: d.config.Now(), changes: found,
+		opened: make(map[documentKey]*watchedDocument), changed: make(map[*watchedDocument]*contents),
+	}
 	changed := make(map[*recordSource][]Record)
 	for _, c := range found {
 		if c.source != nil {
 			changed[c.source] = c.records
 		} else {
-			p.documents.changed[c.document] = c.contents
+			p.changed[c.document] = c.contents
 		}
 	}
 	var list []*Client
@@ -33,12 +45,12 @@ func newPlan(d *Directory, found changes) (*plan, error) {
 		entries := s.entries
 		var err error
 		if records, ok := changed[s]; ok {
-			entries, err = p.makeEntries(records)
+			entries, err = p.makeEntries(s, records)
 			if s.source != nil && len(records) == 0 {
 				p.warnings = append(p.warnings, fmt.Sprintf("clients from %s: source has no clients", s.name))
 			}
-		} else if len(p.documents.changed) > 0 {
-			entries, err = p.remakeEntries(entries)
+		} else if len(p.changed) > 0 {
+			entries, err = p.remakeEntries(s)
 		}
 		if err != nil {
 			return nil, s.wrap(err)
@@ -48,19 +60,16 @@ func newPlan(d *Directory, found changes) (*plan, error) {
 			list = append(list, e.client)
 		}
 	}
-	if err := p.checkUniqueIDs(d.sources); err != nil {
-		return nil, err
-	}
 	var err error
 	p.registry, err = newRegistry(list)
 	return p, err
 }
 
 // makeEntries makes the clients of a source.
-func (p *plan) makeEntries(records []Record) ([]entry, error) {
+func (p *plan) makeEntries(s *recordSource, records []Record) ([]entry, error) {
 	entries := make([]entry, 0, len(records))
 	for i := range records {
-		e, warnings, err := p.makeEntry(&records[i])
+		e, warnings, err := p.makeEntry(s, &records[i])
 		if err != nil {
 			return nil, err
 		}
@@ -71,33 +80,31 @@ func (p *plan) makeEntries(records []Record) ([]entry, error) {
 }
 
 // remakeEntries makes those clients again that name a document with new content.
-func (p *plan) remakeEntries(entries []entry) ([]entry, error) {
-	cloned := false
+func (p *plan) remakeEntries(s *recordSource) ([]entry, error) {
+	entries := slices.Clone(s.entries)
 	for i, e := range entries {
-		if !slices.ContainsFunc(e.documents, func(d *watchedDocument) bool { return p.documents.changed[d] != nil }) {
+		if !slices.ContainsFunc(e.documents, func(d *watchedDocument) bool { return p.changed[d] != nil }) {
 			continue
 		}
-		if !cloned {
-			entries, cloned = slices.Clone(entries), true
-		}
 		var err error
-		if entries[i], _, err = p.makeEntry(e.record); err != nil {
+		if entries[i], _, err = p.makeEntry(s, e.record); err != nil {
 			return nil, err
 		}
 	}
 	return entries, nil
 }
 
-func (p *plan) makeEntry(record *Record) (entry, []string, error) {
-	p.documents.used = nil
-	client, warnings, err := newClient(*record, p.now, p.documents)
+func (p *plan) makeEntry(s *recordSource, record *Record) (entry, []string, error) {
+	p.used = nil
+	client, warnings, err := newClient(*record, p)
 	if err == nil {
-		err = p.check(client)
+		err = p.directory.config.Check(client)
 	}
 	if err != nil {
 		return entry{}, nil, err
 	}
-	e := entry{client: client, documents: p.documents.used}
+	client.source = s.name
+	e := entry{client: client, documents: p.used}
 	if len(e.documents) > 0 {
 		kept := *record
 		e.record = &kept
@@ -105,25 +112,62 @@ func (p *plan) makeEntry(record *Record) (entry, []string, error) {
 	return e, warnings, nil
 }
 
-// checkUniqueIDs returns an error that names the sources of a client that is there
-// twice. The registry would find it, but does not know its sources.
-func (p *plan) checkUniqueIDs(sources []*recordSource) error {
-	if len(sources) == 1 {
-		return nil
+// certificate returns the certificate in a PEM file.
+func (p *plan) certificate(file string) (*x509.Certificate, error) {
+	certificates, err := p.inFile(KindCertificate, file, maxCertificateFile)
+	if err != nil {
+		return nil, err
 	}
-	where := make(map[string]*recordSource)
-	for i, s := range sources {
-		for _, e := range p.entries[i] {
-			other := where[e.client.ID]
-			switch {
-			case other == nil:
-				where[e.client.ID] = s
-			case other == s:
-				return s.wrap(fmt.Errorf("client '%s' appears twice; keep one", e.client.ID))
-			default:
-				return fmt.Errorf("client '%s' is in %s and in %s; keep one", e.client.ID, other.name, s.name)
-			}
+	return certificates[0], nil
+}
+
+// keySet returns the certificates of a JWK Set in a file.
+func (p *plan) keySet(file string) ([]*x509.Certificate, error) {
+	return p.inFile(KindJWKS, file, maxKeySetBytes)
+}
+
+// keySetAt returns the certificates of a JWK Set behind a URL, nil if it has not
+// been fetched, and the URL without a password.
+func (p *plan) keySetAt(address string) (name string, certificates []*x509.Certificate, err error) {
+	parsed, err := url.Parse(address)
+	if err != nil {
+		return "", nil, err
+	}
+	certificates, err = p.certificates(documentKey{KindJWKS, address, true}, p.directory.openKeySet)
+	return parsed.Redacted(), certificates, err
+}
+
+func (p *plan) inFile(kind Kind, path string, limit int64) ([]*x509.Certificate, error) {
+	if path == "" {
+		return nil, errors.New("the file name is empty; name a file")
+	}
+	return p.certificates(documentKey{kind, path, false}, func(key documentKey) (*watchedDocument, error) {
+		file := &parsedFile[*contents]{File: source.NewFile(path, limit), parse: key.parse}
+		parsed, _, err := file.look(p.now)
+		if err != nil {
+			return nil, err
 		}
+		return &watchedDocument{documentKey: key, name: path, file: file, contents: parsed, status: status{success: p.now}}, nil
+	})
+}
+
+// certificates returns the certificates of a document, which is opened if it is
+// not yet.
+func (p *plan) certificates(key documentKey, open func(documentKey) (*watchedDocument, error)) ([]*x509.Certificate, error) {
+	document := p.directory.documents.byKey[key]
+	if document == nil {
+		document = p.opened[key]
 	}
-	return nil
+	if document == nil {
+		var err error
+		if document, err = open(key); err != nil {
+			return nil, err
+		}
+		p.opened[key] = document
+	}
+	p.used = append(p.used, document)
+	if changed := p.changed[document]; changed != nil {
+		return changed.certificates, nil
+	}
+	return document.contents.certificates, nil
 }

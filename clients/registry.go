@@ -21,7 +21,6 @@ type Registry struct {
 	keys     map[[sha256.Size]byte][]*Credential
 	subjects map[string][]*Credential
 	names    validators.NameIndex[*Credential]
-	hasNames bool
 	// firstNames has the first credential that declares each alternative name, and
 	// certificateKeys the first certificate in a file or JWKS with each key
 	firstNames      map[validators.Name]*Credential
@@ -55,8 +54,8 @@ func newRegistry(list []*Client) (*Registry, error) {
 	}
 	scopes := make(map[string]struct{})
 	for _, client := range list {
-		if _, twice := r.clients[client.ID]; twice {
-			return nil, fmt.Errorf("client '%s' is declared twice; give each client one block", client.ID)
+		if other := r.clients[client.ID]; other != nil {
+			return nil, fmt.Errorf("client '%s' is in %s and again in %s; keep one", client.ID, other.source, client.source)
 		}
 		r.clients[client.ID] = client
 		for _, scope := range client.Scopes {
@@ -137,7 +136,6 @@ func (r *Registry) addName(cred *Credential) error {
 		r.firstNames[cred.name] = cred
 	}
 	r.names.Add(cred.name, cred)
-	r.hasNames = true
 	return nil
 }
 
@@ -198,7 +196,7 @@ func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *vali
 			matches = append(matches, Match{cred, cred.Value})
 		}
 	}
-	if !r.hasNames {
+	if !r.HasNames() {
 		return matches, nil
 	}
 	presented, err := validators.NamesOf(leaf)
@@ -233,7 +231,7 @@ func (r *Registry) All() iter.Seq[*Client] { return maps.Values(r.clients) }
 func (r *Registry) Scopes() []string { return r.scopes }
 
 // HasPKI reports whether any client has a credential that needs a chain.
-func (r *Registry) HasPKI() bool { return len(r.subjects) > 0 || r.hasNames }
+func (r *Registry) HasPKI() bool { return len(r.subjects) > 0 || r.HasNames() }
 
 // HasPins reports whether any client has a pinned credential.
 func (r *Registry) HasPins() bool { return len(r.sha256)+len(r.sha1)+len(r.keys) > 0 }

@@ -27,7 +27,8 @@ const (
 
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
-	return newClient(record, time.Now(), newPlannedDocuments(nil, &keySetOpener{now: time.Now}, time.Now()))
+	p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now(), opened: map[documentKey]*watchedDocument{}}
+	return newClient(record, p)
 }
 
 func mustClient(t testing.TB, record Record) *Client {
@@ -180,7 +181,7 @@ func TestTwoClientsOneCredential_B10(t *testing.T) {
 	if _, err := newRegistry([]*Client{one, other}); err == nil {
 		t.Fatal("one shared_credential is not enough")
 	}
-	if _, err := newRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "declared twice") {
+	if _, err := newRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "client 'a' is in") {
 		t.Fatal(err)
 	}
 }

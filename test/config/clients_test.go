@@ -68,7 +68,7 @@ func TestLoadRegistry(t *testing.T) {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":{"provider":"file","pem_files":["DIR/ca.pem"]},"clients":[` + list + `]}}}}}`
 	}
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{
-		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is declared twice; give each client one block"}},
+		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is in config and again in config; keep one"}},
 		{"no client_id", `{"x509_thumbprints":"SHA256"}`, []string{"realm 'partners': client_id is empty; name the client"}},
 		{"null for a client", `null`, []string{"client record: not a JSON object"}},
 		{
@@ -121,7 +121,7 @@ func TestLoadRealm(t *testing.T) {
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},
 		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "no file is named; add one"}},
-		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["a","a"]}]}`, []string{"file 'a' is named twice; remove one"}},
+		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["DIR/clients.json","DIR/clients.json"]}]}`, []string{"clients are read from file:DIR/clients.json twice; keep one"}},
 		{"unknown member of a source of clients", `"partners":{"clients_from":[{"source":"file","file":"a"}]}`, []string{`unknown field "file"`}},
 		{"storage without a module", `"partners":{"storage":{}}`, []string{"realm 'partners': storage: module name not specified"}},
 		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},

@@ -96,7 +96,7 @@ func TestClientsFile_C2(t *testing.T) {
 		{"", "not a JSON array"},
 		{string(pinsFile("", both))[:100], "record 1"},
 		{`[{"client_id":"partner","disabled":false,"Disabled":true}]`, "unknown member"},
-		{string(pinsFile("", map[string]*testpki.Leaf{"billing.partner": partner})), "client 'billing.partner' is in config and in file:"},
+		{string(pinsFile("", map[string]*testpki.Leaf{"billing.partner": partner})), "client 'billing.partner' is in config and again in file:"},
 		{string(pinsFile("", map[string]*testpki.Leaf{"partner": device})), "is also a credential of client"},
 		{`[{"client_id":"a","tls_client_auth_subject_dn":"CN={env.HOME}","claims":{"sub":"x"}}]`, "claim 'sub' is reserved"},
 	} {
@@ -169,7 +169,7 @@ func TestClientsFileAtTheStart_B4(t *testing.T) {
 		{"missing", "realm 'default': clients from file:" + r.Dir + "/partners.json: stat "},
 		{"", "not a JSON array"},
 		{"[{]", "record 1, at or after line 1"},
-		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and in file:"},
+		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and again in file:"},
 		{`[{"client_id":"a"}]`, "client 'a': no credential"},
 	} {
 		if broken.content != "missing" {
