@@ -47,7 +47,7 @@ var errTunnel = errors.New("connect_refused")
 // `{http.mtls.client_id}` | The client; also in `{http.auth.user.id}`
 // `{http.mtls.realm}` | The realm
 // `{http.mtls.scope}` | The client's scopes, separated by spaces
-// `{http.mtls.credential}` | The kind of credential that matched: `subject`, `san_dns`, `san_uri`, `san_ip`, `san_email`, `thumbprint`, `public_key` or `certificate`
+// `{http.mtls.credential}` | The kind of credential that matched: `subject`, `san_dns`, `san_uri`, `san_ip`, `san_email`, `thumbprint`, `public_key`, `certificate` or `jwks`
 // `{http.mtls.matched}` | The value in the certificate that matched; it differs from the declared one if that is a wildcard
 // `{http.mtls.thumbprint}` | SHA-256 of the certificate in base64url (`x5t#S256`)
 // `{http.mtls.subject}` | The certificate's subject as an RFC 4514 string, in ASCII
