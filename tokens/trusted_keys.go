@@ -91,8 +91,7 @@ func (i *TrustedKeys) Ready() bool { return i.keys.Load() != nil }
 func (i *TrustedKeys) Due() time.Time { return i.url.Due() }
 
 // Refresh reads the keys, whether or not they are due. changed reports whether
-// they differ from the previous ones. While it runs, another call waits for
-// its outcome.
+// they differ from the previous ones. While it runs, another call does nothing.
 func (i *TrustedKeys) Refresh(ctx context.Context) (changed bool, err error) {
 	_, changed, err = i.url.Refresh(ctx)
 	return changed, err

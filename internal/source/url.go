@@ -77,7 +77,8 @@ type URL struct {
 
 	mu sync.Mutex
 	urlState
-	flight *flight
+	// fetching is until when the fetch that is under way may take; zero if none is
+	fetching time.Time
 }
 
 // urlState is what TakeOver takes over.
@@ -92,13 +93,6 @@ type urlState struct {
 	// asked for is still to begin.
 	asked time.Time
 	soon  bool
-}
-
-// flight is a fetch that is under way.
-type flight struct {
-	done chan struct{}
-	ends time.Time
-	err  error
 }
 
 // NewURL returns a URL that has fetched nothing yet, so that it is due. It returns an
@@ -148,8 +142,8 @@ func (u *URL) Due() time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch {
-	case u.flight != nil:
-		return u.flight.ends
+	case !u.fetching.IsZero():
+		return u.fetching
 	case u.soon:
 		return time.Time{}
 	}
@@ -162,7 +156,7 @@ func (u *URL) Due() time.Time {
 func (u *URL) AskSoon() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.flight != nil && !u.known {
+	if !u.fetching.IsZero() && !u.known {
 		return false
 	}
 	if since := u.config.Now().Sub(u.asked); since >= 0 && since < askAgain {
@@ -174,24 +168,15 @@ func (u *URL) AskSoon() bool {
 
 // Refresh fetches the document, whether or not it is due, and returns the copy after
 // that: with an error the old one, nil if there has never been one. changed reports
-// whether this call has changed the copy. A call during another one waits for its
-// outcome.
+// whether this call has changed the copy. A call during another one does not fetch;
+// it returns the copy and the outcome as they are.
 func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err error) {
 	u.mu.Lock()
-	if other := u.flight; other != nil {
-		u.mu.Unlock()
-		select {
-		case <-other.done:
-			err = other.err
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		content, _ = u.Content()
-		return content, false, err
+	if !u.fetching.IsZero() {
+		defer u.mu.Unlock()
+		return u.content, false, u.failure
 	}
-	mine := &flight{done: make(chan struct{}), ends: u.config.Now().Add(u.config.Timeout)}
-	u.flight = mine
-	u.soon = false
+	u.fetching, u.soon = u.config.Now().Add(u.config.Timeout), false
 	before, known := u.content, u.known
 	u.mu.Unlock()
 
@@ -215,15 +200,16 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 		u.due = now.Add(u.pause())
 		u.failures++
 	}
-	mine.err = err
-	u.flight = nil
-	close(mine.done)
+	u.fetching = time.Time{}
 	return u.content, changed, err
 }
 
 // take fetches the document, and has it accepted if it differs.
 func (u *URL) take(ctx context.Context, before []byte, known bool) (fetched Document, changed bool, err error) {
-	fetched, err = Guard(func() (Document, error) { return u.fetch(ctx) })
+	defer Recover("reading it", &err)
+	ctx, cancel := context.WithTimeout(ctx, u.config.Timeout)
+	defer cancel()
+	fetched, err = u.config.Fetch(ctx, u.config.Address, u.config.MaxBytes)
 	if err != nil || known && bytes.Equal(before, fetched.Content) {
 		return fetched, false, err
 	}
@@ -238,12 +224,6 @@ func (u *URL) accept(content []byte) (err error) {
 		err = u.config.Accept(content)
 	}
 	return err
-}
-
-func (u *URL) fetch(ctx context.Context) (Document, error) {
-	ctx, cancel := context.WithTimeout(ctx, u.config.Timeout)
-	defer cancel()
-	return u.config.Fetch(ctx, u.config.Address, u.config.MaxBytes)
 }
 
 // interval returns how long to keep a document before it is fetched again.
