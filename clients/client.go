@@ -36,7 +36,6 @@ type Client struct {
 
 	source    string // where its record is, for errors
 	scope     string
-	scopeSet  map[string]struct{}
 	claimText map[string]string
 }
 
@@ -45,8 +44,7 @@ func (c *Client) Scope() string { return c.scope }
 
 // HasScope reports whether the client is registered for scope.
 func (c *Client) HasScope(scope string) bool {
-	_, ok := c.scopeSet[scope]
-	return ok
+	return slices.Contains(c.Scopes, scope)
 }
 
 // ClaimText returns the claim as a placeholder shows it: a string as it is, any
@@ -111,16 +109,13 @@ func (c *Client) checkMetadata(r Record) error {
 }
 
 func (c *Client) setScopes(r Record) error {
-	c.scopeSet = make(map[string]struct{})
 	for scope := range strings.FieldsSeq(r.Scope) {
 		if err := syntax.CheckScope(scope); err != nil {
 			return err
 		}
-		if _, twice := c.scopeSet[scope]; twice {
-			continue
+		if !c.HasScope(scope) {
+			c.Scopes = append(c.Scopes, scope)
 		}
-		c.scopeSet[scope] = struct{}{}
-		c.Scopes = append(c.Scopes, scope)
 	}
 	for scope := range strings.FieldsSeq(r.DefaultScope) {
 		if !c.HasScope(scope) {

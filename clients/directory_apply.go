@@ -14,6 +14,8 @@ type change struct {
 
 	document *watchedDocument
 	contents *contents
+
+	failure error // why it cannot be put in force
 }
 
 // sameTarget reports whether both changes are of one source or document.
@@ -32,12 +34,6 @@ func (c change) status() *status {
 		return &c.source.status
 	}
 	return &c.document.status
-}
-
-// failedChange is a change that cannot be put in force.
-type failedChange struct {
-	change
-	err error
 }
 
 // apply puts changes in force, together with pending ones. Those that do not go
@@ -63,7 +59,7 @@ func (d *Directory) apply(list changes, now time.Time) {
 
 // try puts changes in force. If they do not go together, it tries one half after
 // the other.
-func (d *Directory) try(list changes, now time.Time) []failedChange {
+func (d *Directory) try(list changes, now time.Time) changes {
 	p, err := d.use(list)
 	switch {
 	case err == nil:
@@ -78,7 +74,9 @@ func (d *Directory) try(list changes, now time.Time) []failedChange {
 		failed := d.try(list[:half], now)
 		return append(failed, d.try(list[half:], now)...)
 	}
-	return []failedChange{{list[0], err}}
+	failed := list[0]
+	failed.failure = err
+	return changes{failed}
 }
 
 // use plans changes and has the registry used. Owners of JWK Sets choose what is
@@ -119,13 +117,13 @@ func (d *Directory) commit(p *plan, now time.Time) {
 }
 
 // noteFailedChange notes that a change cannot be put in force, and reports it once.
-func (d *Directory) noteFailedChange(f failedChange) {
+func (d *Directory) noteFailedChange(f change) {
 	d.mu.Lock()
 	s := f.status()
-	reported := s.applying != nil && s.applying.Error() == f.err.Error()
-	s.reading, s.applying = nil, f.err
+	reported := s.applying != nil && s.applying.Error() == f.failure.Error()
+	s.reading, s.applying = nil, f.failure
 	d.mu.Unlock()
 	if !reported {
-		d.config.report(f.change, f.err)
+		d.config.report(f, f.failure)
 	}
 }

@@ -249,26 +249,28 @@ func (r Record) hasJWKS() bool {
 // a placeholder: credentials, file names, URLs, resources and claims that are
 // strings.
 func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
+	expand := func(value *string, word string) (err error) {
+		declared := *value
+		if *value, err = replace(declared); err != nil {
+			return fmt.Errorf("client '%s': %s '%s': %w", r.ClientID, word, declared, err)
+		}
+		return nil
+	}
 	others := []credentialList{{"issued_by", &r.IssuedBy}, {"resources", &r.Resources}, {"introspect", &r.Introspect}}
 	for _, list := range append(r.credentials(), others...) {
-		expanded := slices.Clone(*list.values)
-		for i, value := range expanded {
-			var err error
-			if expanded[i], err = replace(value); err != nil {
-				return r, fmt.Errorf("client '%s': %s '%s': %w", r.ClientID, list.word, value, err)
+		*list.values = slices.Clone(*list.values)
+		for i := range *list.values {
+			if err := expand(&(*list.values)[i], list.word); err != nil {
+				return r, err
 			}
 		}
-		*list.values = expanded
 	}
 	for _, place := range []*string{&r.JWKSURI, &r.JWKSFile} {
-		if *place == "" {
-			continue
+		if *place != "" {
+			if err := expand(place, "jwks"); err != nil {
+				return r, err
+			}
 		}
-		expanded, err := replace(*place)
-		if err != nil {
-			return r, fmt.Errorf("client '%s': jwks '%s': %w", r.ClientID, *place, err)
-		}
-		*place = expanded
 	}
 	// the adapter cannot tell what a placeholder stands for
 	if r.JWKSURI == "" && strings.Contains(r.JWKSFile, "://") {
@@ -281,11 +283,11 @@ func (r Record) Expand(replace func(string) (string, error)) (Record, error) {
 		if json.Unmarshal(raw, &text) != nil {
 			continue
 		}
-		expanded, err := replace(text)
-		if err != nil {
-			return r, fmt.Errorf("client '%s': claim %s '%s': %w", r.ClientID, name, text, err)
+		err := expand(&text, "claim "+name)
+		if err == nil {
+			claims[name], err = json.Marshal(text)
 		}
-		if claims[name], err = json.Marshal(expanded); err != nil {
+		if err != nil {
 			return r, err
 		}
 	}
