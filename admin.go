@@ -54,7 +54,7 @@ func adminError(status int, format string, args ...any) error {
 }
 
 // adminRealm returns the realm that an admin request names, in the running
-// configuration.
+// configuration. The realm has an issuer.
 func adminRealm(r *http.Request) (*Realm, error) {
 	app := runningApp()
 	if len(app.Realms) == 0 {
@@ -64,19 +64,10 @@ func adminRealm(r *http.Request) (*Realm, error) {
 	if err != nil {
 		return nil, adminError(http.StatusNotFound, "%w", err)
 	}
-	return realm, nil
-}
-
-// adminKeys returns the keys of the realm that an admin request names.
-func adminKeys(r *http.Request) (*Realm, *keyring.Source, error) {
-	realm, err := adminRealm(r)
-	if err != nil {
-		return nil, nil, err
-	}
 	if realm.issuer == nil {
-		return nil, nil, adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
+		return nil, adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
 	}
-	return realm, realm.issuer.keys, nil
+	return realm, nil
 }
 
 // adminKey is a signing key as operators see it.
@@ -84,9 +75,9 @@ type adminKey struct {
 	ID        string            `json:"kid"`
 	Algorithm keyring.Algorithm `json:"alg"`
 	State     string            `json:"state"`
-	Created   *time.Time        `json:"created,omitempty"`
-	SignsFrom *time.Time        `json:"signs_from,omitempty"`
-	LeavesAt  *time.Time        `json:"leaves_at,omitempty"`
+	Created   time.Time         `json:"created,omitzero"`
+	SignsFrom time.Time         `json:"signs_from,omitzero"`
+	LeavesAt  time.Time         `json:"leaves_at,omitzero"`
 }
 
 // adminKeyring is the response to requests about keys.
@@ -95,43 +86,32 @@ type adminKeyring struct {
 	Rotated string     `json:"rotated,omitempty"`
 	Keys    []adminKey `json:"keys"`
 	// LastRead is when the keys were last read from storage.
-	LastRead *time.Time `json:"last_read,omitempty"`
+	LastRead time.Time `json:"last_read,omitzero"`
 }
 
 func serveKeys(w http.ResponseWriter, r *http.Request) error {
-	_, keys, err := adminKeys(r)
+	realm, err := adminRealm(r)
 	if err != nil {
 		return err
 	}
-	return writeKeys(w, keys, "")
+	return writeKeys(w, realm.issuer.keys, "")
 }
 
 func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) error {
-	known := func(at time.Time) *time.Time {
-		if at.IsZero() {
-			return nil
-		}
-		at = at.UTC()
-		return &at
-	}
-	ring := adminKeyring{Rotated: rotated, Keys: []adminKey{}, LastRead: known(keys.LastRead())}
+	ring := adminKeyring{Rotated: rotated, Keys: []adminKey{}, LastRead: keys.LastRead().UTC()}
 	for _, info := range keys.Infos() {
 		ring.Keys = append(ring.Keys, adminKey{
 			ID: info.ID, Algorithm: info.Algorithm, State: info.State,
-			Created: known(info.Created), SignsFrom: known(info.SignsFrom), LeavesAt: known(info.Leaves),
+			Created: info.Created.UTC(), SignsFrom: info.SignsFrom.UTC(), LeavesAt: info.Leaves.UTC(),
 		})
 	}
-	return writeAdmin(w, ring)
-}
-
-func writeAdmin(w http.ResponseWriter, answer any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	return json.NewEncoder(w).Encode(answer)
+	return json.NewEncoder(w).Encode(ring)
 }
 
 func rotateKeys(w http.ResponseWriter, r *http.Request) error {
-	realm, keys, err := adminKeys(r)
+	realm, err := adminRealm(r)
 	if err != nil {
 		return err
 	}
@@ -139,6 +119,7 @@ func rotateKeys(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	keys := realm.issuer.keys
 	kid, err := keys.Rotate(r.Context(), retire)
 	switch {
 	case errors.Is(err, keyring.ErrFixedKeys):

@@ -112,12 +112,31 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// namesRealm reports whether a realm is configured, by its name or by default.
-func (h *BearerHandler) namesRealm() bool { return h.Realm != "" || len(h.TrustIssuers) == 0 }
+// realmName returns the realm that is configured, or the default one unless other
+// issuers are trusted.
+func (h *BearerHandler) realmName() string {
+	if h.Realm == "" && len(h.TrustIssuers) == 0 {
+		return defaultRealm
+	}
+	return h.Realm
+}
+
+func (h *BearerHandler) checkRealm(realm *Realm) error {
+	issuer := realm.Issuer
+	switch {
+	case issuer == nil && len(h.TrustIssuers) == 0:
+		return fmt.Errorf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", realm.name)
+	case issuer == nil && len(h.Audience) > 0:
+		return fmt.Errorf("audience applies to the tokens of realm '%s', which has no issuer; move it into trust_issuer", realm.name)
+	case issuer != nil && len(issuer.Resources) > 0 && len(issuer.Audience)+len(h.Audience) == 0:
+		return fmt.Errorf("the issuer of realm '%s' has resources, so its tokens are for several APIs; name this one with 'audience'", realm.name)
+	}
+	return nil
+}
 
 func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
-	if h.namesRealm() {
-		h.realm, err = findRealm(ctx, h.Realm)
+	if h.realmName() != "" {
+		h.realm, err = realmFor(ctx, h)
 		return err
 	}
 	// only the tokens of other servers, which need no realm
@@ -135,7 +154,7 @@ func (h *BearerHandler) check() error {
 	switch {
 	case h.Audience != nil && len(h.Audience) == 0:
 		return errors.New("audience is an empty list; name this API or leave it out")
-	case len(h.Audience) > 0 && !h.namesRealm():
+	case len(h.Audience) > 0 && h.realmName() == "":
 		return errors.New("audience applies to a realm's tokens, but no realm is named; move it into trust_issuer, or name the realm")
 	}
 	if err := checkIdentityHeaders(h.HeaderUp, h.KeepHeader, nil); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -181,9 +182,26 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 	return nil
 }
 
-// declaredRealm returns the realm that a directive refers to. It reports an
-// unknown realm with file and line.
-func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
+// directive is a handler that refers to a realm.
+type directive interface {
+	caddyfile.Unmarshaler
+	caddyhttp.MiddlewareHandler
+	// realmName returns the name of the realm, or "" if the handler needs none.
+	realmName() string
+	// checkRealm returns why the handler cannot use the realm.
+	checkRealm(*Realm) error
+}
+
+// parseDirective reads a directive, and checks with file and line whether its realm
+// suits it.
+func parseDirective(h httpcaddyfile.Helper, handler directive) (caddyhttp.MiddlewareHandler, error) {
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	name := handler.realmName()
+	if name == "" {
+		return handler, nil
+	}
 	option, ok := h.Option("mtls").(httpcaddyfile.App)
 	if !ok {
 		return nil, h.Err("no realm is declared; add 'mtls { … }' to the global options")
@@ -192,14 +210,15 @@ func declaredRealm(h httpcaddyfile.Helper, name string) (*Realm, error) {
 	if err := json.Unmarshal(option.Value, &app); err != nil {
 		return nil, h.WrapErr(err)
 	}
-	if name == "" {
-		name = defaultRealm
-	}
 	realm, ok := app.Realms[name]
 	if !ok {
 		return nil, h.Errf("unknown realm '%s'; declare it with 'mtls %s { … }' in the global options", name, name)
 	}
-	return realm, nil
+	realm.name = name
+	if err := handler.checkRealm(realm); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	return handler, nil
 }
 
 // Interface guards

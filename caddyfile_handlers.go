@@ -1,7 +1,6 @@
 package mtlsauth
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 
@@ -30,18 +29,7 @@ import (
 //		}
 //	}
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	handler := new(Handler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	realm, err := declaredRealm(h, handler.Realm)
-	if err != nil {
-		return nil, err
-	}
-	if handler.ForwardToken != nil && realm.Issuer == nil {
-		return nil, h.Errf("forward_token: realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", cmp.Or(handler.Realm, defaultRealm))
-	}
-	return handler, nil
+	return parseDirective(h, new(Handler))
 }
 
 // UnmarshalCaddyfile reads the mtls_auth directive; parseHandler has the syntax.
@@ -131,18 +119,7 @@ func keepHeaderOption(names *[]string) caddyfileutil.Option {
 //		realm <name>
 //	}
 func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	handler := new(IssuerHandler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	realm, err := declaredRealm(h, handler.Realm)
-	if err != nil {
-		return nil, err
-	}
-	if realm.Issuer == nil {
-		return nil, h.Errf("realm '%s' has no issuer; add 'issuer <https-url>' to it", cmp.Or(handler.Realm, defaultRealm))
-	}
-	return handler, nil
+	return parseDirective(h, new(IssuerHandler))
 }
 
 // UnmarshalCaddyfile reads the mtls_issuer directive; parseIssuerHandler has
@@ -177,24 +154,7 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //		keep_header   <name>...
 //	}
 func parseBearerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	handler := new(BearerHandler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	if !handler.namesRealm() {
-		return handler, nil
-	}
-	realm, err := declaredRealm(h, handler.Realm)
-	if err != nil {
-		return nil, err
-	}
-	if realm.Issuer == nil && len(handler.TrustIssuers) == 0 {
-		return nil, h.Errf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", cmp.Or(handler.Realm, defaultRealm))
-	}
-	if issuer := realm.Issuer; issuer != nil && len(issuer.Resources) > 0 && len(issuer.Audience)+len(handler.Audience) == 0 {
-		return nil, h.WrapErr(errSeveralAPIs(cmp.Or(handler.Realm, defaultRealm)))
-	}
-	return handler, nil
+	return parseDirective(h, new(BearerHandler))
 }
 
 // UnmarshalCaddyfile reads the mtls_bearer directive; parseBearerHandler has the
@@ -241,10 +201,3 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"trust_pool":    trustPoolOption(&i.TrustPoolRaw),
 	})
 }
-
-// Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*Handler)(nil)
-	_ caddyfile.Unmarshaler = (*IssuerHandler)(nil)
-	_ caddyfile.Unmarshaler = (*BearerHandler)(nil)
-)

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -112,10 +113,10 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm and compiles the configuration.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	var err error
-	if h.realm, err = findRealm(ctx, h.Realm); err != nil {
+	if err := h.check(); err != nil {
 		return err
 	}
-	if err := h.check(); err != nil {
+	if h.realm, err = realmFor(ctx, h); err != nil {
 		return err
 	}
 	h.allowed = newAllowList(h.Allow)
@@ -141,6 +142,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
+	return nil
+}
+
+func (h *Handler) realmName() string { return cmp.Or(h.Realm, defaultRealm) }
+
+func (h *Handler) checkRealm(realm *Realm) error {
+	if h.ForwardToken != nil && realm.Issuer == nil {
+		return fmt.Errorf("forward_token: realm '%s' has no issuer to sign it; add 'issuer <https-url>' to the realm", realm.name)
+	}
 	return nil
 }
 

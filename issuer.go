@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -47,11 +48,8 @@ func (IssuerHandler) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm.
 func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	var err error
-	if h.realm, err = findRealm(ctx, h.Realm); err != nil {
+	if h.realm, err = realmFor(ctx, h); err != nil {
 		return err
-	}
-	if h.realm.issuer == nil {
-		return fmt.Errorf("realm '%s' has no issuer; add 'issuer <https-url>' to it", h.realm.name)
 	}
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return err
@@ -61,6 +59,15 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
 	}
 	warnCertificateRequired(ctx, h.realm.app.logger, h.realm.issuer.url)
+	return nil
+}
+
+func (h *IssuerHandler) realmName() string { return cmp.Or(h.Realm, defaultRealm) }
+
+func (h *IssuerHandler) checkRealm(realm *Realm) error {
+	if realm.Issuer == nil {
+		return fmt.Errorf("realm '%s' has no issuer; add 'issuer <https-url>' to it", realm.name)
+	}
 	return nil
 }
 

@@ -75,27 +75,27 @@ type IssuerConfig struct {
 
 // expand resolves the placeholders of the issuer's own values.
 func (i IssuerConfig) expand() (IssuerConfig, error) {
-	i.Audience = slices.Clone(i.Audience)
 	i.Resources = slices.Clone(i.Resources)
-	i.VerifyKeys = slices.Clone(i.VerifyKeys)
-	values := map[string]*string{"url": &i.URL, "signing_key": &i.SigningKey, "mtls_alias": &i.MTLSAlias}
-	for n := range i.Audience {
-		values[fmt.Sprintf("audience %d", n+1)] = &i.Audience[n]
+	type setting struct {
+		option string
+		value  *string
 	}
-	for n := range i.VerifyKeys {
-		values[fmt.Sprintf("verify_key %d", n+1)] = &i.VerifyKeys[n]
-	}
+	settings := []setting{{"url", &i.URL}, {"signing_key", &i.SigningKey}, {"mtls_alias", &i.MTLSAlias}}
 	for n := range i.Resources {
-		values[fmt.Sprintf("resource %d", n+1)] = &i.Resources[n].Name
+		settings = append(settings, setting{"resource", &i.Resources[n].Name})
 	}
-	for _, word := range slices.Sorted(maps.Keys(values)) {
-		expanded, err := expand(*values[word])
-		if err != nil {
-			return i, fmt.Errorf("%s '%s': %w", word, *values[word], err)
+	var err error
+	for _, s := range settings {
+		before := *s.value
+		if *s.value, err = expand(before); err != nil {
+			return i, fmt.Errorf("%s '%s': %w", s.option, before, err)
 		}
-		*values[word] = expanded
 	}
-	return i, nil
+	if i.Audience, err = expandAll("audience", i.Audience); err != nil {
+		return i, err
+	}
+	i.VerifyKeys, err = expandAll("verify_key", i.VerifyKeys)
+	return i, err
 }
 
 // profileFAPI2 is the FAPI 2.0 Security Profile. Most of what it requires of a
@@ -151,36 +151,24 @@ func (i *IssuerConfig) isFAPI2() bool { return i != nil && i.Profile == profileF
 
 // checkProfileClients checks that no client has a SHA-1 thumbprint: a token that
 // is bound to a certificate which can be forged is not sender-constrained.
-func checkProfileClients(registry *clients.Registry) error {
-	weak := ""
-	for client := range registry.All() {
-		for _, cred := range client.Credentials {
-			text := fmt.Sprintf("client '%s': thumbprint '%s'", client.ID, cred.Value)
-			if cred.IsSHA1() && (weak == "" || text < weak) {
-				weak = text
-			}
+func checkProfileClients(sorted []*clients.Client) error {
+	for _, client := range sorted {
+		if i := slices.IndexFunc(client.Credentials, (*clients.Credential).IsSHA1); i >= 0 {
+			return fmt.Errorf("client '%s': thumbprint '%s' is SHA-1, which profile %s does not allow; replace it with the SHA-256 thumbprint", client.ID, client.Credentials[i].Value, profileFAPI2)
 		}
-	}
-	if weak != "" {
-		return fmt.Errorf("%s is SHA-1, which profile %s does not allow; replace it with the SHA-256 thumbprint", weak, profileFAPI2)
 	}
 	return nil
 }
 
 // checkResources checks the clients' resources against the issuer, which is nil
-// if the realm has none. Of several errors it returns that of the first client.
-func checkResources(registry *clients.Registry, issuer *tokens.Issuer) error {
-	var first *clients.Client
-	var wrong error
-	for client := range registry.All() {
-		if len(client.Resources)+len(client.Introspect) == 0 || first != nil && first.ID < client.ID {
-			continue
-		}
+// if the realm has none.
+func checkResources(sorted []*clients.Client, issuer *tokens.Issuer) error {
+	for _, client := range sorted {
 		if err := checkResourcesOf(client, issuer); err != nil {
-			first, wrong = client, fmt.Errorf("client '%s': %w", client.ID, err)
+			return fmt.Errorf("client '%s': %w", client.ID, err)
 		}
 	}
-	return wrong
+	return nil
 }
 
 func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
@@ -188,7 +176,7 @@ func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
 	switch {
 	case issuer == nil && len(client.Introspect) > 0:
 		return fmt.Errorf(noIssuer, "introspect", client.Introspect[0])
-	case issuer == nil:
+	case issuer == nil && len(client.Resources) > 0:
 		return fmt.Errorf(noIssuer, "resources", client.Resources[0])
 	}
 	for _, resource := range client.Resources {

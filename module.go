@@ -8,7 +8,6 @@
 package mtlsauth
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,7 +167,7 @@ func runningApp() *App {
 	return module.(*App)
 }
 
-// findRealm returns the realm of that name, "" for the default one.
+// findRealm returns the realm of that name.
 func findRealm(ctx caddy.Context, name string) (*Realm, error) {
 	module, err := ctx.AppIfConfigured(appID)
 	if errors.Is(err, caddy.ErrNotConfigured) {
@@ -177,7 +176,16 @@ func findRealm(ctx caddy.Context, name string) (*Realm, error) {
 	if err != nil {
 		return nil, err
 	}
-	return module.(*App).realm(cmp.Or(name, defaultRealm))
+	return module.(*App).realm(name)
+}
+
+// realmFor returns the realm of a directive.
+func realmFor(ctx caddy.Context, handler directive) (*Realm, error) {
+	realm, err := findRealm(ctx, handler.realmName())
+	if err != nil {
+		return nil, err
+	}
+	return realm, handler.checkRealm(realm)
 }
 
 // realm returns the realm of a name.

@@ -56,16 +56,18 @@ func (realm *Realm) change(update func(*components)) error {
 // build returns a snapshot of components, or why they do not fit together.
 func (realm *Realm) build(c components) (*snapshot, error) {
 	before := realm.current.Load()
-	if err := realm.checkTrust(c.registry, c.trust, wordTrustPool, before != nil && before.trust == c.trust); err != nil {
+	// in the order of their IDs, so that the same error comes first every time
+	sorted := slices.SortedFunc(c.registry.All(), func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) })
+	if err := realm.checkTrust(sorted, c.trust, wordTrustPool, before != nil && before.trust == c.trust); err != nil {
 		return nil, err
 	}
 	if c.shadow != nil {
-		if err := realm.checkTrust(c.registry, c.shadow, wordShadowPool, true); err != nil {
+		if err := realm.checkTrust(sorted, c.shadow, wordShadowPool, true); err != nil {
 			return nil, err
 		}
 	}
 	if realm.Issuer.isFAPI2() {
-		if err := checkProfileClients(c.registry); err != nil {
+		if err := checkProfileClients(sorted); err != nil {
 			return nil, fmt.Errorf("issuer: %w", err)
 		}
 	}
@@ -84,7 +86,7 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 	case realm.app.withoutIssuers:
 		return s, nil
 	case realm.issuer == nil:
-		return s, checkResources(c.registry, nil)
+		return s, checkResources(sorted, nil)
 	}
 	var prepared map[*clients.Client]tokens.Grant
 	if before != nil {
@@ -98,7 +100,7 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 	if s.issuer, err = realm.issuer.serverFor(c.registry); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	if err = checkResources(c.registry, s.issuer); err != nil {
+	if err = checkResources(sorted, s.issuer); err != nil {
 		return nil, err
 	}
 	if s.grants, err = prepareGrants(c.registry, prepared); err != nil {
@@ -109,10 +111,9 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 
 // checkTrust checks the clients against a trust pool. warned is set if the warning
 // about the pool has been logged already.
-func (realm *Realm) checkTrust(registry *clients.Registry, anchors *trustpool.Trust, word string, warned bool) error {
-	byID := func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) }
+func (realm *Realm) checkTrust(sorted []*clients.Client, anchors *trustpool.Trust, word string, warned bool) error {
 	var loose []string // clients whose names any CA of the pool can issue
-	for _, client := range slices.SortedFunc(registry.All(), byID) {
+	for _, client := range sorted {
 		switch {
 		case anchors.Pool == nil && client.HasPKI():
 			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })

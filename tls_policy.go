@@ -29,12 +29,17 @@ func listensAt(ctx caddy.Context, place string) bool {
 	})
 }
 
-// tlsPolicyFor returns the TLS connection policy that a server uses for a host:
-// the first one that fits. It is nil if there is none.
-func tlsPolicyFor(server *caddyhttp.Server, host string) *caddytls.ConnectionPolicy {
+// tlsPolicyFor returns the TLS connection policy that the server of a handler uses for
+// the host of a URL: the first one that fits. It is nil if there is none.
+func tlsPolicyFor(ctx caddy.Context, place string) *caddytls.ConnectionPolicy {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	parsed, err := url.Parse(place)
+	if !ok || err != nil || place == "" {
+		return nil
+	}
 	for _, policy := range server.TLSConnPolicies {
 		var names []string
-		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, host) {
+		if raw, ok := policy.MatchersRaw["sni"]; ok && json.Unmarshal(raw, &names) == nil && !slices.Contains(names, parsed.Hostname()) {
 			continue
 		}
 		return policy
@@ -61,12 +66,7 @@ func warnWithoutClientAuth(ctx caddy.Context, realm *Realm, directive string) {
 // warnCertificateRequired logs a warning if the issuer's host refuses callers
 // without a certificate, which may read its metadata and keys.
 func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer string) {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	parsed, err := url.Parse(issuer)
-	if !ok || err != nil {
-		return
-	}
-	policy := tlsPolicyFor(server, parsed.Hostname())
+	policy := tlsPolicyFor(ctx, issuer)
 	if policy == nil || policy.ClientAuthentication == nil {
 		return
 	}
@@ -81,16 +81,11 @@ func warnCertificateRequired(ctx caddy.Context, logger *zap.Logger, issuer strin
 // FAPI 2.0 profile does not allow (§5.2.2, BCP 195). By default, Caddy offers none
 // of them.
 func checkProfileTLS(ctx caddy.Context, realm *Realm) error {
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || !realm.Issuer.isFAPI2() {
+	if !realm.Issuer.isFAPI2() {
 		return nil
 	}
 	for _, place := range []string{realm.issuer.url, realm.issuer.config.MTLSAlias} {
-		parsed, err := url.Parse(place)
-		if err != nil || place == "" {
-			continue
-		}
-		policy := tlsPolicyFor(server, parsed.Hostname())
+		policy := tlsPolicyFor(ctx, place)
 		if policy == nil {
 			continue
 		}

@@ -135,10 +135,8 @@ func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 	if i.Issuer, err = expand(i.Issuer); err != nil {
 		return i, err
 	}
-	if i.JWKSURI != "" {
-		if i.JWKSURI, err = expand(i.JWKSURI); err != nil {
-			return i, fmt.Errorf("jwks_uri: %w", err)
-		}
+	if i.JWKSURI, err = expand(i.JWKSURI); err != nil {
+		return i, fmt.Errorf("jwks_uri: %w", err)
 	}
 	i.Audience, err = expandAll("audience", i.Audience)
 	return i, err
@@ -146,13 +144,7 @@ func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 
 // acceptIssuers adds the verifiers of all issuers whose tokens are admitted.
 func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
-	issuer := h.realm.issuer
-	switch {
-	case issuer == nil && len(h.TrustIssuers) == 0:
-		return fmt.Errorf("realm '%s' has no issuer, so it issues no tokens; add 'issuer <https-url>' to it, or trust_issuer here", h.realm.name)
-	case issuer == nil && len(h.Audience) > 0:
-		return fmt.Errorf("audience applies to the tokens of realm '%s', which has no issuer; move it into trust_issuer", h.realm.name)
-	case issuer != nil:
+	if issuer := h.realm.issuer; issuer != nil {
 		audience, err := h.ownAudience()
 		if err != nil {
 			return err
@@ -178,14 +170,8 @@ func (h *BearerHandler) ownAudience() ([]string, error) {
 		return expandAll("audience", h.Audience)
 	case len(config.Audience) > 0:
 		return config.Audience, nil
-	case len(config.Resources) == 0:
-		return []string{config.URL}, nil
 	}
-	return nil, errSeveralAPIs(h.realm.name)
-}
-
-func errSeveralAPIs(realm string) error {
-	return fmt.Errorf("the issuer of realm '%s' has resources, so its tokens are for several APIs; name this one with 'audience'", realm)
+	return []string{config.URL}, nil
 }
 
 // accept adds a verifier, whose configuration lacks issuer and clock.

@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -36,7 +37,7 @@ func (Verifier) CaddyModule() caddy.ModuleInfo {
 // Provision finds the realm.
 func (v *Verifier) Provision(ctx caddy.Context) error {
 	var err error
-	if v.realm, err = findRealm(ctx, v.Realm); err != nil {
+	if v.realm, err = findRealm(ctx, cmp.Or(v.Realm, defaultRealm)); err != nil {
 		return err
 	}
 	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {

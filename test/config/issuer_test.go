@@ -74,7 +74,7 @@ func TestLoadSigningKey(t *testing.T) {
 		{"another kind", "signing_algorithm PS256\nsigning_key KEYS/p256.pem", []string{"realm 'partners': issuer: signing_key 'KEYS/p256.pem': signing algorithm PS256 is for RSA keys, this key is P-256; change one of them"}},
 		{"own key to verify", "signing_key KEYS/p384.pem\nverify_key KEYS/p384.pub", []string{"realm 'partners': issuer: verify_key: the key '", "' is one of this issuer's own keys; remove it from verify_key"}},
 		{"key to verify is missing", "verify_key KEYS/nowhere.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/nowhere.pem': open KEYS/nowhere.pem: no such file"}},
-		{"key to verify is unset", "verify_key {env.MTLS_TEST_EMPTY}", []string{"realm 'partners': issuer: verify_key 1 '{env.MTLS_TEST_EMPTY}': "}},
+		{"key to verify is unset", "verify_key {env.MTLS_TEST_EMPTY}", []string{"realm 'partners': issuer: verify_key '{env.MTLS_TEST_EMPTY}': "}},
 		{"key to verify is private", "verify_key KEYS/p256.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/p256.pem': this is a private key, which must not be here; write its public half with openssl pkey"}},
 		{"key to verify is empty", "verify_key KEYS/empty.pem", []string{"realm 'partners': issuer: verify_key 'KEYS/empty.pem': there is no public key in it; expected"}},
 		{"key to verify twice", "verify_key KEYS/p384.pub KEYS/p384.json", []string{"realm 'partners': issuer: verify_key 'KEYS/p384.json': two keys have the kid '", "'; remove one"}},

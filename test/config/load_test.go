@@ -176,11 +176,11 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"unset variable in an audience", "issuer https://a.example {\naudience api {env.MTLS_TEST_UNSET}\n}",
-			[]string{"realm 'partners': issuer: audience 2 '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+			[]string{"realm 'partners': issuer: audience '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
 		},
 		{
 			"unset variable in a resource", "issuer https://a.example {\nresource {env.MTLS_TEST_UNSET} {\nscopes a\n}\n}",
-			[]string{"realm 'partners': issuer: resource 1 '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
+			[]string{"realm 'partners': issuer: resource '{env.MTLS_TEST_UNSET}': ", "is empty; set it"},
 		},
 		{
 			"value that does not fit", "client a {\nthumbprint {file.DIR/subject.txt}\n}",
