@@ -2,6 +2,7 @@ package validators
 
 import (
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -10,8 +11,7 @@ import (
 // goroutines at once. The zero value is an empty index.
 //
 // It is a tree of declared names, split into the segments that wildcards can stand
-// for. A look-up follows one edge by its text and one for '*', and meets "**" on the
-// way, so its cost depends on the presented name and on how many declared patterns
+// for. A look-up follows the edges for '*', for "**" and by its text, so its cost depends on the presented name and on how many declared patterns
 // share its beginning, and not on how many names are declared.
 type NameIndex[V any] struct {
 	nodes []indexNode[V]
@@ -27,10 +27,8 @@ type indexEdge struct {
 // indexNode has the names whose segments lead from the root to it. Nodes are
 // numbers; zero is the root of no kind and nobody's child, and stands for none.
 type indexNode[V any] struct {
-	// first is a child by text, next another child of the same parent.
+	// first is a child, next another child of the same parent.
 	first, next int32
-	// anySegment and anyPath are the children by wildcard.
-	anySegment, anyPath int32
 
 	entries []indexEntry[V]
 }
@@ -43,12 +41,20 @@ type indexEntry[V any] struct {
 // Add adds the value of a declared name. A name may have several values.
 func (ix *NameIndex[V]) Add(n Name, v V) {
 	if ix.edges == nil {
-		ix.nodes = make([]indexNode[V], indexRoots)
+		ix.nodes = make([]indexNode[V], 1+len(nameKinds))
 		ix.edges = make(map[indexEdge]int32)
 	}
 	at := n.root()
 	for _, segment := range n.path() {
-		at = ix.child(at, segment)
+		edge := indexEdge{from: at, segment: segment}
+		child, known := ix.edges[edge]
+		if !known {
+			child = int32(len(ix.nodes))
+			ix.edges[edge] = child
+			ix.nodes = append(ix.nodes, indexNode[V]{next: ix.nodes[at].first})
+			ix.nodes[at].first = child
+		}
+		at = child
 	}
 	ix.nodes[at].entries = append(ix.nodes[at].entries, indexEntry[V]{name: n, value: v})
 }
@@ -59,12 +65,9 @@ func (ix *NameIndex[V]) Add(n Name, v V) {
 //
 // For a declared spiffe: URI, the certificate must also be an X.509-SVID, see
 // [IsSVID].
-func (ix *NameIndex[V]) Lookup(p PresentedNames) iter.Seq2[string, V] {
+func (ix *NameIndex[V]) Lookup(presented []Name) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
-		if len(ix.nodes) == 0 {
-			return
-		}
-		for _, n := range p.names {
+		for _, n := range presented {
 			if !ix.walk(n.root(), n.path(), func(e *indexEntry[V]) bool { return yield(n.text, e.value) }) {
 				return
 			}
@@ -77,29 +80,15 @@ func (ix *NameIndex[V]) Lookup(p PresentedNames) iter.Seq2[string, V] {
 // because of wildcards.
 func (ix *NameIndex[V]) Overlapping(n Name) iter.Seq2[Name, V] {
 	return func(yield func(Name, V) bool) {
-		if len(ix.nodes) > 0 {
-			ix.walk(n.root(), n.path(), func(e *indexEntry[V]) bool { return yield(e.name, e.value) })
-		}
+		ix.walk(n.root(), n.path(), func(e *indexEntry[V]) bool { return yield(e.name, e.value) })
 	}
 }
 
-// indexRoots is the number of roots: one for each kind of name, and one for none.
-const indexRoots = 5
+// nameKinds are the kinds of name, which have a root each.
+var nameKinds = []NameKind{NameDNS, NameURI, NameIP, NameEmail}
 
-// root returns the root of the names of this kind.
-func (n Name) root() int32 {
-	switch n.kind {
-	case NameDNS:
-		return 1
-	case NameURI:
-		return 2
-	case NameIP:
-		return 3
-	case NameEmail:
-		return 4
-	}
-	return 0
-}
+// root returns the root of the names of this kind. That of the zero Name is zero.
+func (n Name) root() int32 { return int32(slices.Index(nameKinds, n.kind) + 1) }
 
 // path returns the segments that are compared one by one. In a DNS name, a wildcard
 // stands for the label before the first dot.
@@ -114,57 +103,34 @@ func (n Name) path() []string {
 	return []string{n.text}
 }
 
-// child returns the child of a node, and creates it if there is none.
-func (ix *NameIndex[V]) child(of int32, segment string) int32 {
-	parent, added := &ix.nodes[of], int32(len(ix.nodes))
-	var node indexNode[V]
-	switch segment {
-	case anySegment:
-		if parent.anySegment != 0 {
-			return parent.anySegment
-		}
-		parent.anySegment = added
-	case anyPath:
-		if parent.anyPath != 0 {
-			return parent.anyPath
-		}
-		parent.anyPath = added
-	default:
-		edge := indexEdge{from: of, segment: segment}
-		if known, ok := ix.edges[edge]; ok {
-			return known
-		}
-		ix.edges[edge] = added
-		node.next, parent.first = parent.first, added
-	}
-	ix.nodes = append(ix.nodes, node)
-	return added
-}
-
 // walk yields the entries below a node that overlap with the segments, which may be
 // wildcards, and reports whether it reached the end. Only one path leads to each
 // entry, so it yields each entry once.
 func (ix *NameIndex[V]) walk(at int32, segments []string, yield func(*indexEntry[V]) bool) bool {
-	node := &ix.nodes[at]
+	if len(ix.nodes) == 0 {
+		return true
+	}
 	if len(segments) == 0 {
-		return node.yield(yield)
+		return ix.nodes[at].yield(yield)
 	}
 	segment, below := segments[0], segments[1:]
 	if segment == anyPath {
 		return ix.walkAll(at, yield)
 	}
-	if node.anyPath != 0 && !ix.nodes[node.anyPath].yield(yield) {
+	rest := ix.edges[indexEdge{at, anyPath}]
+	if rest != 0 && !ix.nodes[rest].yield(yield) {
 		return false
 	}
-	if node.anySegment != 0 && !ix.walk(node.anySegment, below, yield) {
-		return false
+	if segment == anySegment {
+		for child := ix.nodes[at].first; child != 0; child = ix.nodes[child].next {
+			if child != rest && !ix.walk(child, below, yield) {
+				return false
+			}
+		}
+		return true
 	}
-	if segment != anySegment {
-		child, ok := ix.edges[indexEdge{from: at, segment: segment}]
-		return !ok || ix.walk(child, below, yield)
-	}
-	for child := node.first; child != 0; child = ix.nodes[child].next {
-		if !ix.walk(child, below, yield) {
+	for _, text := range []string{anySegment, segment} {
+		if child := ix.edges[indexEdge{at, text}]; child != 0 && !ix.walk(child, below, yield) {
 			return false
 		}
 	}
@@ -173,13 +139,7 @@ func (ix *NameIndex[V]) walk(at int32, segments []string, yield func(*indexEntry
 
 // walkAll yields every entry below a node.
 func (ix *NameIndex[V]) walkAll(at int32, yield func(*indexEntry[V]) bool) bool {
-	node := &ix.nodes[at]
-	for _, child := range []int32{node.anyPath, node.anySegment} {
-		if child != 0 && !(ix.nodes[child].yield(yield) && ix.walkAll(child, yield)) {
-			return false
-		}
-	}
-	for child := node.first; child != 0; child = ix.nodes[child].next {
+	for child := ix.nodes[at].first; child != 0; child = ix.nodes[child].next {
 		if !ix.nodes[child].yield(yield) || !ix.walkAll(child, yield) {
 			return false
 		}

@@ -17,31 +17,26 @@ const (
 	registeredID              = 8
 )
 
-// PresentedNames are the subject alternative names of a certificate that a declared
-// name could match. The zero value has none.
-type PresentedNames struct {
-	names []Name
-}
-
-// NamesOf returns the subject alternative names of a certificate, from the octets of
-// the extension (RFC 5280 §4.2.1.6). It omits names of other kinds, and names that
+// NamesOf returns the subject alternative names of a certificate that a declared name
+// could match, in the order of the certificate, from the octets of the extension (RFC
+// 5280 §4.2.1.6). It omits names of other kinds, and names that
 // no declared name matches: with octets that are not IA5 characters, with NUL,
 // white space or another control character, with '*', or with invalid syntax.
 //
 // It returns an error for an extension that violates RFC 5280 or has more than 256
 // names; then no name matches.
-func NamesOf(leaf *x509.Certificate) (PresentedNames, error) {
+func NamesOf(leaf *x509.Certificate) ([]Name, error) {
 	general, err := generalNames(leaf)
 	if err != nil {
-		return PresentedNames{}, err
+		return nil, err
 	}
-	p := PresentedNames{names: make([]Name, 0, len(general))}
+	names := make([]Name, 0, len(general))
 	for _, name := range general {
 		if presented, ok := presentedName(name); ok {
-			p.names = append(p.names, presented)
+			names = append(names, presented)
 		}
 	}
-	return p, nil
+	return names, nil
 }
 
 // IsSVID returns the trust domain of a certificate that is the X.509-SVID of a

@@ -210,8 +210,8 @@ func TestNamesOfUnmatchableExtensions(t *testing.T) {
 		"indefinite":       append(append([]byte{0x30, 0x80}, goodDER[2:]...), 0, 0),
 	} {
 		p, err := NamesOf(leafOfExtension(der))
-		if !errors.Is(err, errUnmatchableName) || len(p.names) != 0 {
-			t.Errorf("%s: %d names, error %v", name, len(p.names), err)
+		if !errors.Is(err, errUnmatchableName) || len(p) != 0 {
+			t.Errorf("%s: %d names, error %v", name, len(p), err)
 		}
 	}
 	// An empty extension has no names, and neither has a certificate without it.
@@ -292,10 +292,10 @@ func FuzzNamesOf(f *testing.F) {
 			t.Fatalf("trust domain %q, %v", domain, refusal)
 		}
 		p, err := NamesOf(leaf)
-		if len(p.names) > maxSANs || err != nil && len(p.names) > 0 {
-			t.Fatalf("%d names, %v", len(p.names), err)
+		if len(p) > maxSANs || err != nil && len(p) > 0 {
+			t.Fatalf("%d names, %v", len(p), err)
 		}
-		for _, n := range p.names {
+		for _, n := range p {
 			if strings.ContainsFunc(n.text, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '*' }) {
 				t.Fatalf("%s %q", n.kind, n.text)
 			}

@@ -2,24 +2,9 @@ package validators
 
 import (
 	"crypto/x509"
-	"iter"
 	"net/netip"
 	"strconv"
 )
-
-// All yields the names in the order of the certificate.
-func (p PresentedNames) All() iter.Seq[Name] {
-	return func(yield func(Name) bool) {
-		for _, n := range p.names {
-			if !yield(n) {
-				return
-			}
-		}
-	}
-}
-
-// Len returns the number of names.
-func (p PresentedNames) Len() int { return len(p.names) }
 
 // maxShownText bounds the text of a [ShownName] in bytes, before it is escaped.
 const maxShownText = 300

@@ -128,7 +128,7 @@ func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
 // nearNames compares the names of the leaf with those declared, as if the chain
 // did not matter.
 func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
-	var names validators.PresentedNames
+	var names []validators.Name
 	var namesErr error
 	if a.config.Registry.HasNames() {
 		names, namesErr = validators.NamesOf(leaf)
@@ -149,7 +149,7 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 	}
 
 	subject, known := a.nearSubject(leaf)
-	nameless := names.Len() == 0
+	nameless := len(names) == 0
 	if known || len(declared) == 0 && (nameless || len(leaf.Subject.Names) > 0) {
 		misses = append(misses, subject)
 	}

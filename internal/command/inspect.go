@@ -251,7 +251,7 @@ func nameLines(leaf *x509.Certificate) []string {
 	if err != nil {
 		return lines
 	}
-	for name := range presented.All() {
+	for _, name := range presented {
 		text := name.String()
 		declared, err := validators.ParseName(name.Kind(), text)
 		if err != nil || declared != name || strings.ContainsAny(text, "{}\"\\") || workload && name.TrustDomain() == "" {
