@@ -102,9 +102,9 @@ func TestCachedTokenIsRevoked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	revocation := tokens.RevokedToken{ClientID: "a", TokenID: "another", IssuedAt: verified.IssuedAt, Expires: verified.Expires}
+	revocation := &tokens.VerifiedToken{ClientID: "a", ID: "another", IssuedAt: verified.IssuedAt, Expires: verified.Expires}
 	for _, tc := range []struct{ id, want string }{{"another", ""}, {verified.ID, "token_revoked"}} {
-		revocation.TokenID = tc.id
+		revocation.ID = tc.id
 		if err := list.Revoke(t.Context(), revocation); err != nil {
 			t.Fatal(err)
 		}

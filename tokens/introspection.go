@@ -100,10 +100,7 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	case verified.ClientID != clientID:
 		return RevokeResult{Cause: errTokenOfOther}, nil
 	}
-	err = i.revoked.Revoke(ctx, RevokedToken{
-		ClientID: verified.ClientID, TokenID: verified.ID, IssuedAt: verified.IssuedAt, Expires: verified.Expires,
-	})
-	if err != nil {
+	if err := i.revoked.Revoke(ctx, verified); err != nil {
 		return RevokeResult{}, revokedUnavailable(err)
 	}
 	return RevokeResult{TokenID: verified.ID}, nil

@@ -63,7 +63,7 @@ func TestRevocationsOfAllClientsAreBounded(t *testing.T) {
 	records := make([]revokedRecord, maxRevoked)
 	for n := range records {
 		id := fmt.Sprint(n)
-		records[n] = revokedRecord{client: clientDigest(testURL, id), token: tokenDigest(testURL, id, id), expires: testenv.Now.Unix()}
+		records[n] = revokedRecord{client: digestOf(testURL, id), token: digestOf(testURL, id, id), expires: testenv.Now.Unix()}
 	}
 	r.learn(records, true)
 	mustRevoke(t, r, anHour("a", "1"))
@@ -77,13 +77,13 @@ func TestRevocationsOfAllClientsAreBounded(t *testing.T) {
 // cutoff.
 func TestSupersededCutoffsAreRemoved(t *testing.T) {
 	storage, clock := newStorage(t), testenv.NewClock()
-	client := clientDigest(testURL, "a")
+	client := digestOf(testURL, "a")
 	expires := testenv.Now.Add(time.Hour).Unix()
 	for _, record := range []revokedRecord{
 		{client: client, all: true, until: 10, expires: expires},
 		{client: client, all: true, until: 20, expires: expires},
 		{client: client, all: true, until: 5, expires: expires + 1},
-		{client: clientDigest(testURL, "b"), all: true, until: 1, expires: expires},
+		{client: digestOf(testURL, "b"), all: true, until: 1, expires: expires},
 	} {
 		if err := storage.Storage.Store(t.Context(), path.Join("mtls/default/revocations", record.name()), []byte("{}")); err != nil {
 			t.Fatal(err)

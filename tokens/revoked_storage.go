@@ -73,25 +73,21 @@ func parseRevokedName(name string) (revokedRecord, error) {
 	return s, nil
 }
 
-// clientDigest and tokenDigest include the issuer, so that records of another
-// issuer in the same folder have no effect.
-func clientDigest(issuer, clientID string) digest {
+// digestOf identifies a client by issuer and client id, and a token by both and
+// its id. The issuer is included so that records of another issuer in the same
+// folder have no effect.
+func digestOf(issuer string, ids ...string) digest {
 	buffer := make([]byte, 0, 512) // on the stack
-	buffer = append(append(append(buffer, issuer...), 0), clientID...)
-	sum := sha256.Sum256(buffer)
-	return digest(sum[:len(digest{})])
-}
-
-func tokenDigest(issuer, clientID, tokenID string) digest {
-	buffer := make([]byte, 0, 512) // on the stack
-	buffer = append(append(append(buffer, issuer...), 0), clientID...)
-	buffer = append(append(buffer, 0), tokenID...)
+	buffer = append(buffer, issuer...)
+	for _, id := range ids {
+		buffer = append(append(buffer, 0), id...)
+	}
 	sum := sha256.Sum256(buffer)
 	return digest(sum[:len(digest{})])
 }
 
 // encodeRevoked returns the content of an object, for operators.
-func encodeRevoked(issuer string, rev RevokedToken, now time.Time) ([]byte, error) {
+func encodeRevoked(issuer string, rev *VerifiedToken, now time.Time) ([]byte, error) {
 	return json.Marshal(struct {
 		Issuer   string    `json:"issuer"`
 		ClientID string    `json:"client_id"`
@@ -99,7 +95,7 @@ func encodeRevoked(issuer string, rev RevokedToken, now time.Time) ([]byte, erro
 		IssuedAt time.Time `json:"issued_at"`
 		Expires  time.Time `json:"expires"`
 		Revoked  time.Time `json:"revoked"`
-	}{issuer, rev.ClientID, rev.TokenID, rev.IssuedAt.UTC(), rev.Expires.UTC(), now.UTC().Truncate(time.Second)})
+	}{issuer, rev.ClientID, rev.ID, rev.IssuedAt.UTC(), rev.Expires.UTC(), now.UTC().Truncate(time.Second)})
 }
 
 // Load reads the list from storage and changes nothing there. It keeps what is

@@ -17,7 +17,7 @@ import (
 const revocationsFolder = "mtls/default/revocations/"
 
 func TestNamesOfRevocations(t *testing.T) {
-	record := revokedRecord{client: clientDigest(testURL, "a"), token: tokenDigest(testURL, "a", "1"), expires: 1893553445}
+	record := revokedRecord{client: digestOf(testURL, "a"), token: digestOf(testURL, "a", "1"), expires: 1893553445}
 	name := record.name()
 	if got, err := parseRevokedName(name); err != nil || got != record {
 		t.Errorf("%s was read as %+v, %v", name, got, err)

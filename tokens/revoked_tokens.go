@@ -91,8 +91,6 @@ type revokedList struct {
 	tokens  map[digest]revokedEntry
 	cutoffs map[digest]cutoff
 	counts  map[digest]int // tokens of a client
-	// soonest is when the first entry can be forgotten, in Unix seconds
-	soonest int64
 }
 
 type revokedEntry struct {
@@ -145,14 +143,14 @@ func (r *RevokedTokens) Revoked(clientID, tokenID string, issuedAt time.Time) bo
 
 func (l *revokedList) revokes(issuer, clientID, tokenID string, issuedAt time.Time) bool {
 	if len(l.tokens) > 0 {
-		if _, revoked := l.tokens[tokenDigest(issuer, clientID, tokenID)]; revoked {
+		if _, revoked := l.tokens[digestOf(issuer, clientID, tokenID)]; revoked {
 			return true
 		}
 	}
 	if len(l.cutoffs) == 0 {
 		return false
 	}
-	limit, ok := l.cutoffs[clientDigest(issuer, clientID)]
+	limit, ok := l.cutoffs[digestOf(issuer, clientID)]
 	return ok && issuedAt.Unix() <= limit.until
 }
 
@@ -169,20 +167,11 @@ func (r *RevokedTokens) LastRead() time.Time {
 	return time.Time{}
 }
 
-// RevokedToken is one token to be revoked. All members are required.
-type RevokedToken struct {
-	// ClientID is the token's `client_id`.
-	ClientID string
-	// TokenID is the token's `jti`.
-	TokenID string
-	// IssuedAt and Expires are the token's `iat` and `exp`.
-	IssuedAt, Expires time.Time
-}
-
 // Revoke revokes a token on every node. It returns when storage has it, after
 // 5 s at most; an error means that the token may not be revoked. Revoking a
-// token that is already revoked or has expired does nothing.
-func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
+// token that is already revoked or has expired does nothing. It reads ID,
+// ClientID, IssuedAt and Expires of the token.
+func (r *RevokedTokens) Revoke(ctx context.Context, rev *VerifiedToken) error {
 	if r.done(rev) {
 		return nil
 	}
@@ -204,16 +193,16 @@ func (r *RevokedTokens) Revoke(ctx context.Context, rev RevokedToken) error {
 }
 
 // done reports whether nothing is left to revoke.
-func (r *RevokedTokens) done(rev RevokedToken) bool {
+func (r *RevokedTokens) done(rev *VerifiedToken) bool {
 	list := r.current.Load()
-	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.TokenID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
+	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.ID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
 }
 
 // recordOf returns what is stored to revoke a token: that token, or a cutoff
 // of its client.
-func (l *revokedList) recordOf(issuer string, rev RevokedToken) revokedRecord {
-	client := clientDigest(issuer, rev.ClientID)
-	record := revokedRecord{client: client, token: tokenDigest(issuer, rev.ClientID, rev.TokenID), expires: rev.Expires.Unix()}
+func (l *revokedList) recordOf(issuer string, rev *VerifiedToken) revokedRecord {
+	client := digestOf(issuer, rev.ClientID)
+	record := revokedRecord{client: client, token: digestOf(issuer, rev.ClientID, rev.ID), expires: rev.Expires.Unix()}
 	before, full := l.cutoffs[client]
 	if !full && l.counts[client] < maxRevokedPerClient && len(l.tokens) < maxRevoked {
 		return record
@@ -225,7 +214,7 @@ func (l *revokedList) recordOf(issuer string, rev RevokedToken) revokedRecord {
 }
 
 // writeRecord stores a revocation and then adds it to the list.
-func (r *RevokedTokens) writeRecord(ctx context.Context, rev RevokedToken) error {
+func (r *RevokedTokens) writeRecord(ctx context.Context, rev *VerifiedToken) error {
 	if r.done(rev) { // while this one waited
 		return nil
 	}
@@ -248,48 +237,29 @@ func (r *RevokedTokens) learn(records []revokedRecord, read bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.current.Load()
+	next := &revokedList{
+		known: before.known || read, counts: make(map[digest]int),
+		tokens: make(map[digest]revokedEntry, len(records)), cutoffs: make(map[digest]cutoff),
+	}
+	maps.Copy(next.tokens, before.tokens)
+	maps.Copy(next.cutoffs, before.cutoffs)
 	limit := r.cfg.Now().Add(-expiredKeep).Unix()
-	var news []revokedRecord
 	for _, record := range records {
-		if record.expires >= limit && !before.covers(record) {
-			news = append(news, record)
+		if record.expires >= limit {
+			next.add(record)
 		}
 	}
-	stale := len(before.tokens)+len(before.cutoffs) > 0 && before.soonest < limit
-	if len(news) == 0 && !stale && (before.known || !read) {
-		return
-	}
-	next := &revokedList{known: before.known || read, tokens: maps.Clone(before.tokens), cutoffs: maps.Clone(before.cutoffs)}
-	next.addRecords(news)
 	next.forgetExpired(limit)
 	r.current.Store(next)
 }
 
-// covers reports whether the list has that record, or one that includes it.
-func (l *revokedList) covers(record revokedRecord) bool {
-	if record.all {
-		limit, ok := l.cutoffs[record.client]
-		return ok && limit.until >= record.until && limit.expires >= record.expires
+func (l *revokedList) add(record revokedRecord) {
+	if !record.all {
+		l.tokens[record.token] = revokedEntry{client: record.client, expires: record.expires}
+		return
 	}
-	_, ok := l.tokens[record.token]
-	return ok
-}
-
-func (l *revokedList) addRecords(records []revokedRecord) {
-	if l.tokens == nil {
-		l.tokens = make(map[digest]revokedEntry, len(records))
-	}
-	if l.cutoffs == nil {
-		l.cutoffs = make(map[digest]cutoff)
-	}
-	for _, record := range records {
-		if !record.all {
-			l.tokens[record.token] = revokedEntry{client: record.client, expires: record.expires}
-			continue
-		}
-		known := l.cutoffs[record.client]
-		l.cutoffs[record.client] = cutoff{until: max(known.until, record.until), expires: max(known.expires, record.expires)}
-	}
+	known := l.cutoffs[record.client]
+	l.cutoffs[record.client] = cutoff{until: max(known.until, record.until), expires: max(known.expires, record.expires)}
 }
 
 // forgetExpired removes entries that expired before limit, and counts the
@@ -297,12 +267,7 @@ func (l *revokedList) addRecords(records []revokedRecord) {
 func (l *revokedList) forgetExpired(limit int64) {
 	maps.DeleteFunc(l.tokens, func(_ digest, t revokedEntry) bool { return t.expires < limit })
 	maps.DeleteFunc(l.cutoffs, func(_ digest, c cutoff) bool { return c.expires < limit })
-	l.counts, l.soonest = make(map[digest]int), 1<<62
 	for _, token := range l.tokens {
 		l.counts[token.client]++
-		l.soonest = min(l.soonest, token.expires)
-	}
-	for _, limit := range l.cutoffs {
-		l.soonest = min(l.soonest, limit.expires)
 	}
 }
