@@ -147,7 +147,7 @@ func verify(t testing.TB, issuer *Issuer, token string) (header, claims map[stri
 			return nil, errors.New("the algorithm is not that of the key")
 		}
 		return found[0].Key, nil
-	}, jwt.WithTimeFunc(issuer.now), jwt.WithIssuer(issuer.url), jwt.WithExpirationRequired(), jwt.WithIssuedAt())
+	}, jwt.WithTimeFunc(issuer.config.Now), jwt.WithIssuer(issuer.config.URL), jwt.WithExpirationRequired(), jwt.WithIssuedAt())
 	if err != nil {
 		t.Fatalf("the token does not verify: %v", err)
 	}

@@ -50,7 +50,7 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 	if _, err := i.keys.Ensure(ctx); err != nil {
 		return Introspection{}, unavailable(err)
 	}
-	if !i.revoked.Known() {
+	if !i.config.RevokedTokens.Known() {
 		return Introspection{}, revokedUnavailable(errors.New("the list has not been read yet"))
 	}
 	verified, err := i.verifier.Verify(token)
@@ -59,9 +59,9 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is not an error (RFC 7662 §2.2)
 	case !caller.maySee(verified):
 		return Introspection{Cause: errTokenOfOther}, nil
-	case i.registered != nil && !i.registered(verified.ClientID):
+	case i.config.Registered != nil && !i.config.Registered(verified.ClientID):
 		return Introspection{Cause: errTokenClientGone}, nil
-	case i.revoked.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
+	case i.config.RevokedTokens.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
 		return Introspection{Cause: errTokenRevoked}, nil
 	}
 	return Introspection{Token: verified}, nil
@@ -87,7 +87,7 @@ type RevokeResult struct {
 // revoked, because there are no keys to verify it with or storage failed, and
 // unsupported_token_type if the issuer cannot revoke tokens.
 func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResult, *Error) {
-	if i.revoked == nil {
+	if i.config.RevokedTokens == nil {
 		return RevokeResult{}, NewError(CodeUnsupportedTokenType, "access tokens cannot be revoked here")
 	}
 	if _, err := i.keys.Ensure(ctx); err != nil {
@@ -100,7 +100,7 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	case verified.ClientID != clientID:
 		return RevokeResult{Cause: errTokenOfOther}, nil
 	}
-	if err := i.revoked.Revoke(ctx, verified); err != nil {
+	if err := i.config.RevokedTokens.Revoke(ctx, verified); err != nil {
 		return RevokeResult{}, revokedUnavailable(err)
 	}
 	return RevokeResult{TokenID: verified.ID}, nil

@@ -68,19 +68,12 @@ type IssuerConfig struct {
 // Issuer is an authorization server without its HTTP and TLS. It is safe for
 // concurrent use.
 type Issuer struct {
-	url       string
-	lifetime  time.Duration
+	config    IssuerConfig // with the defaults, except those of the metadata
 	audiences audiences
 	keys      *keyring.Source
-	now       func() time.Time
-	config    IssuerConfig // for the metadata
 	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
-
-	scopeArray bool
-	verifier   *Verifier
-	registered func(clientID string) bool
-	revoked    *RevokedTokens
+	verifier  *Verifier
 }
 
 // NewIssuer returns an issuer that signs with keys. Errors name the value that
@@ -103,27 +96,17 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Issuer{
-		url:       cfg.URL,
-		lifetime:  cmp.Or(cfg.Lifetime, defaultLifetime),
-		audiences: audiences,
-		keys:      keys,
-		now:       cfg.Now,
-		config:    cfg,
-		routes:    newRoutes(issuer, alias, cfg.RevokedTokens != nil),
-
-		scopeArray: cfg.ScopeClaim == ScopeArray,
-		registered: cfg.Registered,
-		revoked:    cfg.RevokedTokens,
+	cfg.Scopes, cfg.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
+	cfg.Lifetime = cmp.Or(cfg.Lifetime, defaultLifetime)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
-	i.config.Scopes, i.config.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
-	if i.now == nil {
-		i.now = time.Now
-	}
-	if i.verifier, err = NewVerifier(VerifierConfig{Issuer: cfg.URL, Keys: keys, Now: i.now}); err != nil {
+	verifier, err := NewVerifier(VerifierConfig{Issuer: cfg.URL, Keys: keys, Now: cfg.Now})
+	if err != nil {
 		return nil, err
 	}
-	return i, nil
+	routes := newRoutes(issuer, alias, cfg.RevokedTokens != nil)
+	return &Issuer{config: cfg, audiences: audiences, keys: keys, routes: routes, verifier: verifier}, nil
 }
 
 // JWKS returns the public keys (RFC 7517 §5). If there are none yet it loads

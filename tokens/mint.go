@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -60,29 +61,21 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	if e != nil {
 		return nil, e
 	}
-	id := newTokenID()
-	t, e := i.sign(ctx, keyring.AccessToken, g, func(issuedAt, expires int64) any {
-		return &accessToken{
-			Issuer:       i.url,
-			Subject:      g.ClientID,
-			Audience:     audience,
-			Expires:      expires,
-			IssuedAt:     issuedAt,
-			ID:           id,
-			ClientID:     g.ClientID,
-			Scope:        scopeClaim{scopes, i.scopeArray},
-			Confirmation: confirmation{Thumbprint: g.Thumbprint},
-		}
-	})
+	claims := tokenClaims{
+		Audience:     audience,
+		Scope:        scopeClaim{scopes, i.config.ScopeClaim == ScopeArray},
+		Confirmation: confirmation{Thumbprint: g.Thumbprint},
+	}
+	token, _, e := i.sign(ctx, keyring.AccessToken, g, &claims)
 	if e != nil {
 		return nil, e
 	}
 	return &TokenResponse{
-		AccessToken: t.text,
+		AccessToken: token,
 		TokenType:   "Bearer",
-		ExpiresIn:   t.expires - t.issuedAt,
+		ExpiresIn:   claims.Expires - claims.IssuedAt,
 		Scope:       strings.Join(scopes, " "),
-		ID:          id,
+		ID:          claims.ID,
 		Audience:    audience,
 	}, nil
 }
@@ -121,56 +114,44 @@ func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*G
 	case g.Lifetime < time.Second:
 		return nil, mintFailed(fmt.Errorf("lifetime '%v' is less than a second", g.Lifetime))
 	}
-	t, e := i.sign(ctx, keyring.GatewayToken, g, func(issuedAt, expires int64) any {
-		return gatewayClaims{
-			Issuer:     i.url,
-			Subject:    g.ClientID,
-			Audience:   audience,
-			Expires:    expires,
-			IssuedAt:   issuedAt,
-			ID:         newTokenID(),
-			ClientID:   g.ClientID,
-			Scope:      strings.Join(g.Scopes, " "),
-			Thumbprint: g.Thumbprint,
-		}
-	})
+	claims := tokenClaims{
+		Audience:          []string{audience},
+		Scope:             scopeClaim{scopes: g.Scopes},
+		GatewayThumbprint: g.Thumbprint,
+	}
+	token, keyID, e := i.sign(ctx, keyring.GatewayToken, g, &claims)
 	if e != nil {
 		return nil, e
 	}
-	return &GatewayToken{Token: t.text, KeyID: t.keyID, IssuedAt: time.Unix(t.issuedAt, 0), Expires: time.Unix(t.expires, 0)}, nil
+	return &GatewayToken{Token: token, KeyID: keyID, IssuedAt: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}, nil
 }
 
-// signed is a token and its times in Unix seconds.
-type signed struct {
-	text, keyID       string
-	issuedAt, expires int64
-}
-
-// sign signs a token for the client of g, with the claims that claims returns
-// and the client's own. It ends with the certificate at the latest.
-func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, claims func(issuedAt, expires int64) any) (signed, *Error) {
+// sign signs a token for the client of g. It fills in the claims that every
+// token has, and adds the client's own. The token ends with the certificate at
+// the latest.
+func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, claims *tokenClaims) (token, keyID string, e *Error) {
 	if len(g.Thumbprint) != thumbprintLength {
-		return signed{}, mintFailed(fmt.Errorf("'%s' is not a SHA-256 thumbprint", g.Thumbprint))
+		return "", "", mintFailed(fmt.Errorf("'%s' is not a SHA-256 thumbprint", g.Thumbprint))
 	}
 	ring, err := i.keys.Ensure(ctx)
 	if err != nil {
-		return signed{}, unavailable(err)
+		return "", "", unavailable(err)
 	}
-	issuedAt := i.now().Unix()
-	expires := min(issuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
-	if expires <= issuedAt {
-		return signed{}, NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
+	claims.Issuer, claims.Subject, claims.ClientID, claims.ID = i.config.URL, g.ClientID, g.ClientID, newTokenID()
+	claims.IssuedAt = i.config.Now().Unix()
+	claims.Expires = min(claims.IssuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
+	if claims.Expires <= claims.IssuedAt {
+		return "", "", NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
-	encoded, err := encodeClaims(claims(issuedAt, expires), g.Claims)
+	encoded, err := encodeClaims(claims, g.Claims)
 	if err != nil {
-		return signed{}, mintFailed(err)
+		return "", "", mintFailed(err)
 	}
 	key := ring.Signing()
-	text, err := key.Sign(typ, encoded)
-	if err != nil {
-		return signed{}, mintFailed(err)
+	if token, err = key.Sign(typ, encoded); err != nil {
+		return "", "", mintFailed(err)
 	}
-	return signed{text, key.ID(), issuedAt, expires}, nil
+	return token, key.ID(), nil
 }
 
 func mintFailed(cause error) *Error {
@@ -179,11 +160,7 @@ func mintFailed(cause error) *Error {
 
 // lifetimeOf returns the lifetime of a token in seconds, at least one.
 func (i *Issuer) lifetimeOf(g *Grant) int64 {
-	lifetime := i.lifetime
-	if g.Lifetime > 0 {
-		lifetime = g.Lifetime
-	}
-	return max(1, int64(lifetime/time.Second))
+	return max(1, int64(cmp.Or(g.Lifetime, i.config.Lifetime)/time.Second))
 }
 
 // newTokenID returns 128 random bits in base64url.
@@ -193,18 +170,20 @@ func newTokenID() string {
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
-// accessToken is the claims set of RFC 9068 §2.2 with the confirmation of
-// RFC 8705 §3.1.
-type accessToken struct {
-	Issuer       string       `json:"iss"`
-	Subject      string       `json:"sub"`
-	Audience     audience     `json:"aud"`
-	Expires      int64        `json:"exp"`
-	IssuedAt     int64        `json:"iat"`
-	ID           string       `json:"jti"`
-	ClientID     string       `json:"client_id"`
-	Scope        scopeClaim   `json:"scope,omitzero"`
-	Confirmation confirmation `json:"cnf"`
+// tokenClaims is the claims set of a token: that of RFC 9068 §2.2 with the
+// confirmation of RFC 8705 §3.1, or, for a gateway token, with the thumbprint
+// in a claim of its own.
+type tokenClaims struct {
+	Issuer            string       `json:"iss"`
+	Subject           string       `json:"sub"`
+	Audience          audience     `json:"aud"`
+	Expires           int64        `json:"exp"`
+	IssuedAt          int64        `json:"iat"`
+	ID                string       `json:"jti"`
+	ClientID          string       `json:"client_id"`
+	Scope             scopeClaim   `json:"scope,omitzero"`
+	Confirmation      confirmation `json:"cnf,omitzero"`
+	GatewayThumbprint string       `json:"client_cert_x5t#S256,omitempty"`
 }
 
 // scopeClaim is one string (RFC 9068 §2.2.3), or an array if the issuer is
@@ -237,26 +216,13 @@ func (a audience) MarshalJSON() ([]byte, error) {
 	return json.Marshal([]string(a))
 }
 
-// encodeClaims returns a claims set, which is a struct, together with the
-// client's own claims, which are already encoded.
-func encodeClaims(set any, own Claims) ([]byte, error) {
+// encodeClaims returns a claims set together with the client's own claims,
+// which are already encoded.
+func encodeClaims(set *tokenClaims, own Claims) ([]byte, error) {
 	b, err := json.Marshal(set)
 	if err != nil || len(own.members) == 0 {
 		return b, err
 	}
 	b[len(b)-1] = ','
 	return append(append(b, own.members...), '}'), nil
-}
-
-// gatewayClaims is the claims set of a gateway token.
-type gatewayClaims struct {
-	Issuer     string `json:"iss"`
-	Subject    string `json:"sub"`
-	Audience   string `json:"aud"`
-	Expires    int64  `json:"exp"`
-	IssuedAt   int64  `json:"iat"`
-	ID         string `json:"jti"`
-	ClientID   string `json:"client_id"`
-	Scope      string `json:"scope,omitempty"`
-	Thumbprint string `json:"client_cert_x5t#S256"`
 }
