@@ -51,7 +51,7 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		if err != nil {
 			return nil, "", fmt.Errorf("verify_key: %w", err)
 		}
-		return keyring.Fixed(ring), key.ID(), nil
+		return keyring.Fixed(ring), key.ID, nil
 	}
 	keys, err = keyring.Managed(keyring.Config{
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,

@@ -29,7 +29,7 @@ type testKey struct {
 
 // publicDoc returns the key's JWK as it is published.
 func (k testKey) publicDoc() []byte {
-	jwk := jose.JSONWebKey{Key: k.private.Public(), KeyID: k.ID(), Algorithm: string(k.Algorithm()), Use: "sig"}
+	jwk := jose.JSONWebKey{Key: k.private.Public(), KeyID: k.ID, Algorithm: string(k.Algorithm), Use: "sig"}
 	doc, _ := jwk.MarshalJSON() // of a key made by keyring.NewKey
 	return doc
 }

@@ -109,7 +109,7 @@ func TestInactiveTokens_R37_E1(t *testing.T) {
 		return mustMint(t, issuer, grant, newRequest("", resource...)).AccessToken
 	}
 	sign := func(typ string, claims members) string {
-		return (&verifierTest{key: x.key}).sign(t, members{"typ": typ, "alg": string(x.key.Algorithm()), "kid": x.key.ID()}, claims)
+		return (&verifierTest{key: x.key}).sign(t, members{"typ": typ, "alg": string(x.key.Algorithm), "kid": x.key.ID}, claims)
 	}
 	mine, both, gone := mint(x.Issuer, "mtls.client", orders), mint(x.Issuer, "mtls.client", orders, billing), mint(x.Issuer, "gone", orders)
 	revoked := mint(x.Issuer, "mtls.client", orders)

@@ -151,7 +151,7 @@ func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, clai
 	if token, err = key.Sign(typ, encoded); err != nil {
 		return "", "", mintFailed(err)
 	}
-	return token, key.ID(), nil
+	return token, key.ID, nil
 }
 
 func mintFailed(cause error) *Error {

@@ -31,7 +31,7 @@ func TestMintedClaims_R31(t *testing.T) {
 		t.Errorf("response is %+v", token)
 	}
 	header, claims := verify(t, issuer, token.AccessToken)
-	kid := issuer.keys.Current().Signing().ID()
+	kid := issuer.keys.Current().Signing().ID
 	if want := map[string]any{"typ": "at+jwt", "alg": "ES256", "kid": kid}; fmt.Sprint(header) != fmt.Sprint(want) {
 		t.Errorf("header is %v, want %v", header, want)
 	}

@@ -112,7 +112,7 @@ func TestTrustedKeysMetadata_R41(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			_, found := issuer.PublicKey(key.ID(), key.Algorithm())
+			_, found := issuer.PublicKey(key.ID, key.Algorithm)
 			if ok := err == nil; changed != ok || issuer.Ready() != ok || found != ok || issuer.LastSuccess().IsZero() == ok {
 				t.Errorf("changed %t, ready %t, key %t, last success %s", changed, issuer.Ready(), found, issuer.LastSuccess())
 			}

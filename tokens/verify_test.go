@@ -35,7 +35,7 @@ func (k testKeys) PublicKey(kid string, _ keyring.Algorithm) (keyring.PublicKey,
 func (k testKeys) Ready() bool { return true }
 
 func (k testKey) publicKey() keyring.PublicKey {
-	return keyring.PublicKey{ID: k.ID(), Algorithm: k.Algorithm(), Key: k.private.Public()}
+	return keyring.PublicKey{ID: k.ID, Algorithm: k.Algorithm, Key: k.private.Public()}
 }
 
 // verifierTest signs tokens and verifies them.
@@ -48,7 +48,7 @@ type verifierTest struct {
 func newVerifierTest(t testing.TB) *verifierTest {
 	v := &verifierTest{key: exampleKey(t), clock: testenv.NewClock()}
 	v.config = VerifierConfig{
-		Issuer: testURL, Keys: testKeys{v.key.ID(): v.key.publicKey()}, Audiences: []string{"api"}, Now: v.clock.Now,
+		Issuer: testURL, Keys: testKeys{v.key.ID: v.key.publicKey()}, Audiences: []string{"api"}, Now: v.clock.Now,
 	}
 	return v
 }
@@ -73,7 +73,7 @@ func (v *verifierTest) claims(changes members) members {
 }
 
 func (v *verifierTest) header(changes members) members {
-	return change(members{"typ": "at+jwt", "alg": string(v.key.Algorithm()), "kid": v.key.ID()}, changes)
+	return change(members{"typ": "at+jwt", "alg": string(v.key.Algorithm), "kid": v.key.ID}, changes)
 }
 
 func change(object, changes members) members {
@@ -103,7 +103,7 @@ func encodePart(t testing.TB, part any) string {
 func (v *verifierTest) sign(t testing.TB, header, claims any) string {
 	t.Helper()
 	input := encodePart(t, header) + "." + encodePart(t, claims)
-	signature, err := jwt.GetSigningMethod(string(v.key.Algorithm())).Sign(input, v.key.private)
+	signature, err := jwt.GetSigningMethod(string(v.key.Algorithm)).Sign(input, v.key.private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestVerifyGoodToken_R34(t *testing.T) {
 	token.Claims, token.key = nil, nil
 	at := time.Unix(now, 0)
 	want := VerifiedToken{
-		ID: "1", KeyID: v.key.ID(), Issuer: testURL, Subject: "a", ClientID: "a", Audience: []string{"api"}, Scopes: []string{"x", "y"},
+		ID: "1", KeyID: v.key.ID, Issuer: testURL, Subject: "a", ClientID: "a", Audience: []string{"api"}, Scopes: []string{"x", "y"},
 		IssuedAt: at, NotBefore: at, Expires: at.Add(time.Minute), Thumbprint: strings.Repeat("A", 43), algorithm: keyring.EdDSA,
 	}
 	if fmt.Sprint(*token) != fmt.Sprint(want) {
@@ -232,7 +232,7 @@ func TestVerifyHeaders_R34(t *testing.T) {
 			case members:
 				header = v.header(given)
 			case string:
-				header = strings.ReplaceAll(given, "KID", v.key.ID())
+				header = strings.ReplaceAll(given, "KID", v.key.ID)
 			}
 			v.want(t, v.sign(t, header, v.claims(nil)), test.want)
 		})
@@ -322,16 +322,16 @@ func TestRecheck(t *testing.T) {
 		t.Errorf("after the end: %q", got)
 	}
 	v.clock.Advance(-time.Minute)
-	key := keys[v.key.ID()]
-	keys[v.key.ID()] = keyring.PublicKey{ID: v.key.ID(), Algorithm: keyring.ES256, Key: mustKey(t, keyring.ES256).private.Public()}
+	key := keys[v.key.ID]
+	keys[v.key.ID] = keyring.PublicKey{ID: v.key.ID, Algorithm: keyring.ES256, Key: mustKey(t, keyring.ES256).private.Public()}
 	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
 		t.Errorf("with another key: %q", got)
 	}
-	delete(keys, v.key.ID())
+	delete(keys, v.key.ID)
 	if got := reasonOf(t, verifier.Recheck(token)); got != TokenKeyUnknown {
 		t.Errorf("without the key: %q", got)
 	}
-	keys[v.key.ID()] = key
+	keys[v.key.ID] = key
 	if got := reasonOf(t, verifier.Recheck(token)); got != "" {
 		t.Errorf("with the key again: %s", got)
 	}
@@ -430,7 +430,7 @@ func FuzzVerify(f *testing.F) {
 func BenchmarkVerify(b *testing.B) {
 	v := newVerifierTest(b)
 	v.key = mustKey(b, keyring.ES256)
-	v.config.Keys = testKeys{v.key.ID(): v.key.publicKey()}
+	v.config.Keys = testKeys{v.key.ID: v.key.publicKey()}
 	token := v.sign(b, v.header(nil), v.claims(nil))
 	verifier := v.verifier(b)
 	b.Run("Verify", func(b *testing.B) {

@@ -87,8 +87,8 @@ func (c *cluster) mint(by int) {
 		return
 	}
 	lifetime := time.Duration(n.LimitLifetime(ring, int64(time.Hour/time.Second))) * time.Second
-	c.tokens[signed{ring.Signing().ID(), by}] = n.store.Now().Add(lifetime)
-	c.kids[ring.Signing().ID()] = true
+	c.tokens[signed{ring.Signing().ID, by}] = n.store.Now().Add(lifetime)
+	c.kids[ring.Signing().ID] = true
 }
 
 // check looks up the key of every token on every node by whose clock it has
@@ -210,7 +210,7 @@ func TestNoTokenOfALiveKeyIsRefused(t *testing.T) {
 			c.run(90*time.Minute, nil)
 			signing := make(map[string]bool)
 			for _, n := range c.nodes {
-				signing[n.Current().Signing().ID()] = true
+				signing[n.Current().Signing().ID] = true
 			}
 			if len(signing) != 1 {
 				t.Errorf("the nodes sign with %v", signing)

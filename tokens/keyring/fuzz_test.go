@@ -20,17 +20,17 @@ func FuzzParsePrivateKeyPEM(f *testing.F) {
 			}
 			return
 		}
-		if alg != "" && key.Algorithm() != Algorithm(alg) {
-			t.Fatalf("asked for %q, got %q", alg, key.Algorithm())
+		if alg != "" && key.Algorithm != Algorithm(alg) {
+			t.Fatalf("asked for %q, got %q", alg, key.Algorithm)
 		}
-		if raw, err := base64.RawURLEncoding.DecodeString(key.ID()); err != nil || len(raw) != 32 {
-			t.Fatalf("kid is %q", key.ID())
+		if raw, err := base64.RawURLEncoding.DecodeString(key.ID); err != nil || len(raw) != 32 {
+			t.Fatalf("kid is %q", key.ID)
 		}
 		again, err := encodePrivateKeyPEM(key.private)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if same, err := ParsePrivateKeyPEM(again, key.Algorithm()); err != nil || same.ID() != key.ID() {
+		if same, err := ParsePrivateKeyPEM(again, key.Algorithm); err != nil || same.ID != key.ID {
 			t.Fatalf("the key does not survive: %v", err)
 		}
 		if _, err := key.Sign(AccessToken, []byte("{}")); err != nil {
@@ -58,8 +58,8 @@ func FuzzStoredKey(f *testing.F) {
 			}
 			return
 		}
-		if object.Issuer != testURL || object.Version != storedKeyVersion || object.KeyID != key.ID() ||
-			object.Algorithm != key.Algorithm() || !object.Created.Equal(key.created) {
+		if object.Issuer != testURL || object.Version != storedKeyVersion || object.KeyID != key.ID ||
+			object.Algorithm != key.Algorithm || !object.Created.Equal(key.created) {
 			t.Fatalf("%s was read as %+v", data, key)
 		}
 		if !object.SignsFrom.Equal(key.signsFrom) || key.longest <= 0 {
@@ -73,14 +73,14 @@ func FuzzStoredKey(f *testing.F) {
 			}
 			return
 		}
-		if same, _, err := decodeStoredKey(encoded, testURL); err != nil || same.ID() != key.ID() || !same.signsFrom.Equal(key.signsFrom) || same.longest != key.longest {
+		if same, _, err := decodeStoredKey(encoded, testURL); err != nil || same.ID != key.ID || !same.signsFrom.Equal(key.signsFrom) || same.longest != key.longest {
 			t.Fatalf("the key does not survive: %v", err)
 		}
 
 		store, _ := newTestStore(t, newStorage(t))
-		putRaw(t, store, key.ID(), data)
-		if ring, err := loadRing(t.Context(), store); err != nil || ring.Signing().ID() != key.ID() {
-			t.Fatalf("%s: got %v, %v", key.Algorithm(), ring, err)
+		putRaw(t, store, key.ID, data)
+		if ring, err := loadRing(t.Context(), store); err != nil || ring.Signing().ID != key.ID {
+			t.Fatalf("%s: got %v, %v", key.Algorithm, ring, err)
 		}
 	})
 }
@@ -94,11 +94,11 @@ uKFxOelIgsiZJXKZNCX0FBmrfpCkKklCcg==
 `
 
 func TestExampleKeysParse(t *testing.T) {
-	if got := exampleKey(t).Algorithm(); got != EdDSA {
+	if got := exampleKey(t).Algorithm; got != EdDSA {
 		t.Errorf("algorithm is %s", got)
 	}
 	key, err := parsePrivateKeyPEM([]byte(rfc9500PEM), "", time.Time{})
-	if err != nil || key.Algorithm() != ES256 {
+	if err != nil || key.Algorithm != ES256 {
 		t.Errorf("got %v, %v", key, err)
 	}
 }

@@ -63,7 +63,7 @@ func TestStorageThatHangs(t *testing.T) {
 			c.clock.Advance(3 * time.Minute)
 			time.Sleep(30 * time.Second)
 		}
-		if n := a.log.count(EventUnavailable); n != 1 || a.storage.Count("list") != 1 || a.Current().Signing().ID() != kid {
+		if n := a.log.count(EventUnavailable); n != 1 || a.storage.Count("list") != 1 || a.Current().Signing().ID != kid {
 			t.Errorf("asked %d times, reported %d times; states are %q", a.storage.Count("list"), n, states(a.Current()))
 		}
 		impatient, stop := context.WithCancel(t.Context())
@@ -149,7 +149,7 @@ func TestKeyInUseOutlivesItsObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, a, b := newPair(t)
-			kid := a.Current().Signing().ID()
+			kid := a.Current().Signing().ID
 			object := a.store.keyPath(kid)
 			before, err := a.storage.Load(t.Context(), object)
 			if err != nil {
@@ -190,7 +190,7 @@ func TestListingThatFailsForAMoment(t *testing.T) {
 	}
 	fresh, log := newTestStore(t, a.storage)
 	ring, err := loadOrCreate(t.Context(), fresh)
-	if err != nil || ring.Signing().ID() != a.Current().Signing().ID() || len(log.all) != 0 {
+	if err != nil || ring.Signing().ID != a.Current().Signing().ID || len(log.all) != 0 {
 		t.Errorf("got %v, %v, reported %v", ring, err, log.all)
 	}
 	a.storage.OnList = func(context.Context, string) error { return fs.ErrNotExist }
@@ -287,7 +287,7 @@ func TestLongestLifetimeIsRecorded(t *testing.T) {
 	if err := b.refresh(); err != nil {
 		t.Fatal(err)
 	}
-	first := b.Current().Signing().ID()
+	first := b.Current().Signing().ID
 	if _, err := b.Rotate(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestChangedAlgorithmIsAnnounced(t *testing.T) {
 	if err := a.refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if got := a.Current().Signing().Algorithm(); got != ES256 {
+	if got := a.Current().Signing().Algorithm; got != ES256 {
 		t.Errorf("a key that nobody has seen signs with %s", got)
 	}
 	if got := a.Algorithms(); !slices.Equal(got, []Algorithm{ES256, EdDSA}) {

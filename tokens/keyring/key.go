@@ -18,14 +18,12 @@ import (
 // Key is a signing key: a private key and the one algorithm it is used with.
 // It is immutable and safe for concurrent use.
 type Key struct {
-	id        string
-	algorithm Algorithm
-	created   time.Time
-	private   crypto.Signer
-	public    PublicKey
-	publicDoc []byte
-	method    jwt.SigningMethod
-	headers   [len(typeNames)]string // the encoded JOSE headers, each with its dot
+	VerifyKey // its public half
+
+	created time.Time
+	private crypto.Signer
+	method  jwt.SigningMethod
+	headers [len(typeNames)]string // the encoded JOSE headers, each with its dot
 }
 
 // TokenType is the type of a token, as its `typ` names it (RFC 8725 §3.11).
@@ -45,19 +43,11 @@ var typeNames = [...]string{AccessToken: "at+jwt", GatewayToken: "gateway+jwt"}
 // that [CheckPublicKey] refuses, is an error. created may be zero if it is not
 // known.
 func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, error) {
-	public, doc, err := newPublicKey(private.Public(), alg, "")
+	public, err := newVerifyKey(private.Public(), alg, "")
 	if err != nil {
 		return nil, err
 	}
-	key := &Key{
-		id:        public.ID,
-		algorithm: public.Algorithm,
-		created:   created,
-		private:   private,
-		public:    public,
-		publicDoc: doc,
-		method:    jwt.GetSigningMethod(string(public.Algorithm)),
-	}
+	key := &Key{VerifyKey: *public, created: created, private: private, method: jwt.GetSigningMethod(string(public.Algorithm))}
 	for typ, name := range typeNames {
 		header, err := json.Marshal(map[string]string{"typ": name, "alg": string(public.Algorithm), "kid": public.ID})
 		if err != nil {
@@ -67,13 +57,6 @@ func NewKey(private crypto.Signer, alg Algorithm, created time.Time) (*Key, erro
 	}
 	return key, nil
 }
-
-// ID returns the key's `kid`: its RFC 7638 thumbprint with SHA-256, base64url
-// without padding.
-func (k *Key) ID() string { return k.id }
-
-// Algorithm returns the algorithm that the key signs with.
-func (k *Key) Algorithm() Algorithm { return k.algorithm }
 
 // Sign returns the token with the given claims, a JSON object. It does what
 // jwt.Token.SignedString does, but encodes the header once per key and the

@@ -50,8 +50,8 @@ func TestGenerateFitsItsAlgorithm(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if key.Algorithm() != alg || !key.created.Equal(testenv.Now) {
-			t.Errorf("%s: got algorithm %s, created %v", alg, key.Algorithm(), key.created)
+		if key.Algorithm != alg || !key.created.Equal(testenv.Now) {
+			t.Errorf("%s: got algorithm %s, created %v", alg, key.Algorithm, key.created)
 		}
 	}
 	if _, err := Generate("HS256"); err == nil {
@@ -70,11 +70,11 @@ func TestKeyIDIsTheRFC7638Thumbprint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; key.ID() != want {
-		t.Errorf("kid is %s, want %s", key.ID(), want)
+	if want := "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"; key.ID != want {
+		t.Errorf("kid is %s, want %s", key.ID, want)
 	}
-	if want := (PublicKey{ID: key.id, Algorithm: EdDSA, Key: key.private.Public()}); !reflect.DeepEqual(key.public, want) {
-		t.Errorf("published as %+v", key.public)
+	if want := (PublicKey{ID: key.ID, Algorithm: EdDSA, Key: key.private.Public()}); !reflect.DeepEqual(key.PublicKey, want) {
+		t.Errorf("published as %+v", key.PublicKey)
 	}
 }
 
@@ -123,8 +123,8 @@ func TestParsePrivateKeyPEM(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if key.Algorithm() != tc.want {
-				t.Errorf("algorithm %s, want %s", key.Algorithm(), tc.want)
+			if key.Algorithm != tc.want {
+				t.Errorf("algorithm %s, want %s", key.Algorithm, tc.want)
 			}
 			if !tc.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(key.private.Public()) {
 				t.Error("another key came out")

@@ -20,10 +20,10 @@ const (
 // Keyring is the keys of an issuer at one moment: the one that signs and all
 // that are published. It is immutable.
 type Keyring struct {
-	keys   []*Key // the signing key first
-	verify []*VerifyKey
-	infos  []Info
-	jwks   Document
+	signing   *Key
+	published []*VerifyKey // the signing key first
+	infos     []Info       // of the published keys
+	jwks      Document
 
 	// schedule is what the keyring was derived from, empty unless the keys are
 	// managed
@@ -54,9 +54,9 @@ type Info struct {
 
 // New returns a keyring of one key.
 func New(signing *Key) *Keyring {
-	r := &Keyring{keys: []*Key{signing}, infos: []Info{{
-		ID: signing.id, Algorithm: signing.algorithm, State: StateActive, Created: signing.created,
-	}}}
+	info := signing.info(StateActive)
+	info.Created = signing.created
+	r := &Keyring{signing: signing, published: []*VerifyKey{&signing.VerifyKey}, infos: []Info{info}}
 	r.publish()
 	return r
 }
@@ -69,7 +69,7 @@ func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 		return nil, err
 	}
 	for _, key := range keys {
-		if slices.ContainsFunc(r.keys, func(k *Key) bool { return k.id == key.ID }) {
+		if _, taken := r.publicKey(key.ID); taken {
 			return nil, fmt.Errorf("the key '%s' is one of this issuer's own keys; remove it from verify_key", key.ID)
 		}
 	}
@@ -80,31 +80,28 @@ func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 
 // addVerifyKeys adds the keys whose `kid` no other key has.
 func (r *Keyring) addVerifyKeys(keys []*VerifyKey) {
-	r.verify, r.infos = slices.Clone(r.verify), slices.Clone(r.infos)
+	r.published, r.infos = slices.Clone(r.published), slices.Clone(r.infos)
 	for _, key := range keys {
 		if _, taken := r.publicKey(key.ID); taken {
 			continue
 		}
-		r.verify = append(r.verify, key)
-		r.infos = append(r.infos, key.info())
+		r.published = append(r.published, key)
+		r.infos = append(r.infos, key.info(StateVerify))
 	}
 	r.publish()
 }
 
 // publish encodes the JWKS.
 func (r *Keyring) publish() {
-	docs := make([][]byte, 0, len(r.infos))
-	for _, key := range r.keys {
-		docs = append(docs, key.publicDoc)
-	}
-	for _, key := range r.verify {
+	var docs [][]byte
+	for _, key := range r.published {
 		docs = append(docs, key.doc)
 	}
 	r.jwks = NewDocument(slices.Concat([]byte(`{"keys":[`), bytes.Join(docs, []byte(",")), []byte(`]}`)))
 }
 
 // Signing returns the key that signs.
-func (r *Keyring) Signing() *Key { return r.keys[0] }
+func (r *Keyring) Signing() *Key { return r.signing }
 
 // Infos describes every published key, the signing key first.
 func (r *Keyring) Infos() []Info { return slices.Clone(r.infos) }

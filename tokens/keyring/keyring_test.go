@@ -29,7 +29,7 @@ func TestJWKSHoldsPublicKeysOnly(t *testing.T) {
 		if got, want := slices.Sorted(maps.Keys(jwk)), members[jwk["kty"]]; !slices.Equal(got, want) {
 			t.Errorf("%s has the members %v, want %v", alg, got, want)
 		}
-		if jwk["kid"] != key.ID() || jwk["alg"] != string(alg) || jwk["use"] != "sig" {
+		if jwk["kid"] != key.ID || jwk["alg"] != string(alg) || jwk["use"] != "sig" {
 			t.Errorf("%s is published as %v", alg, jwk)
 		}
 	}

@@ -52,46 +52,54 @@ func CheckPublicKey(key crypto.PublicKey) error {
 	return nil
 }
 
-// newPublicKey returns a key and its JWK as it is published (RFC 7517 §4). An
-// empty alg means the default of the key, an empty kid its RFC 7638
-// thumbprint.
-func newPublicKey(key crypto.PublicKey, alg Algorithm, kid string) (PublicKey, []byte, error) {
+// VerifyKey is a public key as it is published: the half of a [Key], or the key
+// of a server that is being replaced, which never signs.
+type VerifyKey struct {
+	PublicKey
+	doc []byte // the JWK (RFC 7517 §4)
+}
+
+// newVerifyKey returns a key with its JWK. An empty alg means the default of
+// the key, an empty kid its RFC 7638 thumbprint.
+func newVerifyKey(key crypto.PublicKey, alg Algorithm, kid string) (*VerifyKey, error) {
+	if len(kid) > MaxKeyID {
+		return nil, fmt.Errorf("the kid has %d bytes; use at most %d", len(kid), MaxKeyID)
+	}
 	if err := CheckPublicKey(key); err != nil {
-		return PublicKey{}, nil, err
+		return nil, err
 	}
 	kind, natural := describePublicKey(key)
 	if alg == "" {
 		alg = natural
 	}
 	if _, err := ParseAlgorithm(string(alg)); err != nil {
-		return PublicKey{}, nil, err
+		return nil, err
 	}
 	if kind != alg.keyType() {
-		return PublicKey{}, nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s; change one of them", alg, alg.keyType(), kind)
+		return nil, fmt.Errorf("signing algorithm %s is for %s keys, this key is %s; change one of them", alg, alg.keyType(), kind)
 	}
 	jwk := jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: string(alg), Use: "sig"}
 	if kid == "" {
 		thumbprint, err := jwk.Thumbprint(crypto.SHA256)
 		if err != nil {
-			return PublicKey{}, nil, fmt.Errorf("computing the key id: %v", err)
+			return nil, fmt.Errorf("computing the key id: %v", err)
 		}
 		jwk.KeyID = base64.RawURLEncoding.EncodeToString(thumbprint)
 	}
 	doc, err := jwk.MarshalJSON()
 	if err != nil {
-		return PublicKey{}, nil, fmt.Errorf("encoding the public key: %v", err)
+		return nil, fmt.Errorf("encoding the public key: %v", err)
 	}
-	return PublicKey{ID: jwk.KeyID, Algorithm: alg, Key: key}, doc, nil
+	return &VerifyKey{PublicKey{ID: jwk.KeyID, Algorithm: alg, Key: key}, doc}, nil
+}
+
+func (k *VerifyKey) info(state string) Info {
+	return Info{ID: k.ID, Algorithm: k.Algorithm, State: state}
 }
 
 // publicKey returns the published key with that `kid`, whether or not it signs.
 func (r *Keyring) publicKey(kid string) (PublicKey, bool) {
-	for _, key := range r.keys {
-		if key.id == kid {
-			return key.public, true
-		}
-	}
-	return findVerifyKey(r.verify, kid)
+	return findVerifyKey(r.published, kid)
 }
 
 func findVerifyKey(keys []*VerifyKey, kid string) (PublicKey, bool) {

@@ -79,8 +79,8 @@ func (s *store) readAll(ctx context.Context) (*reading, error) {
 			continue
 		}
 		key, event, err := decodeStoredKey(data, s.Issuer)
-		if err == nil && object != objectName(key.id) {
-			event, err = EventUnreadable, fmt.Errorf("the object's name is not that of its key '%s'", key.id)
+		if err == nil && object != objectName(key.ID) {
+			event, err = EventUnreadable, fmt.Errorf("the object's name is not that of its key '%s'", key.ID)
 		}
 		if err != nil {
 			problems[name] = problem{event, err}

@@ -50,13 +50,13 @@ func (s *store) announceNext(ctx context.Context, local schedule) (keys schedule
 		}
 		if n := keys.pending(s.Now(), s.AnnounceFor); n >= 0 {
 			next := keys.keys[n]
-			return keys, fmt.Errorf("%w: '%s' signs from %s", ErrAnnounced, next.id, next.signsFrom.UTC().Format(time.RFC3339))
+			return keys, fmt.Errorf("%w: '%s' signs from %s", ErrAnnounced, next.ID, next.signsFrom.UTC().Format(time.RFC3339))
 		}
 		key, err := s.create(ctx, len(keys.keys) > 0)
 		if err != nil {
 			return keys, err
 		}
-		kid = key.id
+		kid = key.ID
 		return keys.with(key), nil
 	})
 	return keys, kid, err
@@ -75,7 +75,7 @@ func (s *store) replaceAll(ctx context.Context, local schedule) (keys schedule, 
 		if err != nil {
 			return keys, err
 		}
-		kid = key.id
+		kid = key.ID
 		old := keys.keys
 		keys = keys.with(key)
 		for _, key := range old {
@@ -94,13 +94,13 @@ func (s *store) replaceAll(ctx context.Context, local schedule) (keys schedule, 
 
 // retire records in storage that a key is retired.
 func (s *store) retire(ctx context.Context, key scheduledKey) error {
-	data, err := json.Marshal(storedRetirement{KeyID: key.id, Retired: s.Now().UTC().Truncate(time.Second)})
+	data, err := json.Marshal(storedRetirement{KeyID: key.ID, Retired: s.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return fmt.Errorf("encoding the retirement of a key: %w", err)
 	}
-	if err := s.write(ctx, s.retirementPath(key.id), data); err != nil {
+	if err := s.write(ctx, s.retirementPath(key.ID), data); err != nil {
 		return err
 	}
-	s.Report(EventRetired, s.keyPath(key.id), nil)
+	s.Report(EventRetired, s.keyPath(key.ID), nil)
 	return nil
 }

@@ -25,7 +25,7 @@ func newPair(t *testing.T) (c *cluster, a, b *node) {
 
 func TestRotateAnnouncesTheNextKey(t *testing.T) {
 	c, a, b := newPair(t)
-	first := a.Current().Signing().ID()
+	first := a.Current().Signing().ID
 	kid, err := a.Rotate(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestRotateAnnouncesTheNextKey(t *testing.T) {
 
 func TestReplaceRetiresAllKeys(t *testing.T) {
 	c, a, b := newPair(t)
-	first := a.Current().Signing().ID()
+	first := a.Current().Signing().ID
 	next, err := a.Rotate(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestReplaceRetiresAllKeys(t *testing.T) {
 // content is.
 func TestDamagedRetirementRetires(t *testing.T) {
 	_, a, b := newPair(t)
-	first := a.Current().Signing().ID()
+	first := a.Current().Signing().ID
 	kid, err := a.Rotate(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -173,13 +173,13 @@ func TestReplaceThatFailsCanBeRepeated(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, a, b := newPair(t)
 			c.clock.Advance(time.Minute)
-			first := a.Current().Signing().ID()
+			first := a.Current().Signing().ID
 			lock, list := a.storage.OnLock, a.storage.OnList
 			tc.fail(a.storage)
 			if _, err := a.Rotate(t.Context(), true); !errors.Is(err, down) {
 				t.Errorf("error is %v", err)
 			}
-			if tc.more != (a.Current().Signing().ID() != first) {
+			if tc.more != (a.Current().Signing().ID != first) {
 				t.Errorf("states are %q", states(a.Current()))
 			}
 			a.storage.OnLock, a.storage.OnList, a.storage.OnStore = lock, list, nil
@@ -230,7 +230,7 @@ func TestRotateBeforeThereIsAKey(t *testing.T) {
 // reload, and records the retirement again.
 func TestRetiredKeysStayRetired(t *testing.T) {
 	c, a, b := newPair(t)
-	first := a.Current().Signing().ID()
+	first := a.Current().Signing().ID
 	next, err := a.Rotate(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)

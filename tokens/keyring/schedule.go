@@ -32,7 +32,7 @@ type schedule struct {
 // time the id decides, so that all nodes agree.
 func newSchedule(keys []scheduledKey, retired map[string]bool) schedule {
 	slices.SortFunc(keys, func(a, b scheduledKey) int {
-		return cmp.Or(a.signsFrom.Compare(b.signsFrom), a.created.Compare(b.created), strings.Compare(a.id, b.id))
+		return cmp.Or(a.signsFrom.Compare(b.signsFrom), a.created.Compare(b.created), strings.Compare(a.ID, b.ID))
 	})
 	return schedule{keys, retired}
 }
@@ -46,11 +46,11 @@ func (s schedule) with(key scheduledKey) schedule {
 // withoutRetired returns the schedule after a key was retired.
 func (s schedule) withoutRetired(key scheduledKey) schedule {
 	retired := maps.Clone(s.retired)
-	retired[objectName(key.id)] = true
+	retired[objectName(key.ID)] = true
 	return schedule{slices.DeleteFunc(slices.Clone(s.keys), key.same), retired}
 }
 
-func (k scheduledKey) same(other scheduledKey) bool { return k.id == other.id }
+func (k scheduledKey) same(other scheduledKey) bool { return k.ID == other.ID }
 
 // merge returns the schedule that follows from what storage has and what this
 // node knows. A published key that is no longer found, or cannot be read,
@@ -63,11 +63,11 @@ func (s schedule) merge(found *reading, now time.Time) schedule {
 	}
 	keys := slices.Clone(found.keys)
 	for n, key := range s.keys {
-		if !slices.ContainsFunc(keys, key.same) && (found.objects[objectName(key.id)] || s.published(n, now)) {
+		if !slices.ContainsFunc(keys, key.same) && (found.objects[objectName(key.ID)] || s.published(n, now)) {
 			keys = append(keys, key)
 		}
 	}
-	keys = slices.DeleteFunc(keys, func(key scheduledKey) bool { return retired[objectName(key.id)] })
+	keys = slices.DeleteFunc(keys, func(key scheduledKey) bool { return retired[objectName(key.ID)] })
 	return newSchedule(keys, retired)
 }
 
@@ -119,13 +119,12 @@ func (s schedule) ring(now time.Time, verify []*VerifyKey) *Keyring {
 		return nil
 	}
 	active := s.active(now)
-	r := &Keyring{schedule: s, longest: s.keys[active].longest}
+	r := &Keyring{signing: s.keys[active].Key, schedule: s, longest: s.keys[active].longest}
 	add := func(n int, state string, until time.Time) {
 		key := s.keys[n]
-		r.keys = append(r.keys, key.Key)
-		r.infos = append(r.infos, Info{
-			ID: key.id, Algorithm: key.algorithm, State: state, Created: key.created, SignsFrom: key.signsFrom, Leaves: s.leaves(n),
-		})
+		info := key.info(state)
+		info.Created, info.SignsFrom, info.Leaves = key.created, key.signsFrom, s.leaves(n)
+		r.published, r.infos = append(r.published, &key.VerifyKey), append(r.infos, info)
 		if until.After(now) && (r.until.IsZero() || until.Before(r.until)) {
 			r.until = until
 		}
@@ -166,7 +165,7 @@ func (s *store) due(found *reading, keys schedule, now time.Time) tasks {
 		}
 	}
 	for _, key := range found.keys {
-		name := objectName(key.id)
+		name := objectName(key.ID)
 		at, stored := found.retired[name]
 		switch {
 		case !keys.retired[name]:
@@ -180,14 +179,14 @@ func (s *store) due(found *reading, keys schedule, now time.Time) tasks {
 	for n, key := range keys.keys {
 		readable := slices.ContainsFunc(found.keys, key.same)
 		switch {
-		case !readable && found.objects[objectName(key.id)]: // it is not overwritten
+		case !readable && found.objects[objectName(key.ID)]: // it is not overwritten
 		case !readable:
 			t.write = append(t.write, key)
 		case n >= keys.active(now) && key.longest < s.longestToken():
 			key.longest = s.longestToken()
 			t.write = append(t.write, key)
 		case n < keys.active(now) && now.After(keys.leaves(n).Add(deletionSlack)):
-			t.remove = append(t.remove, objectName(key.id)+keySuffix)
+			t.remove = append(t.remove, objectName(key.ID)+keySuffix)
 		}
 	}
 	t.announce = !t.create && keys.pending(now, s.AnnounceFor) < 0 && s.replaces(keys.keys[keys.active(now)], now)
@@ -198,6 +197,6 @@ func (s *store) due(found *reading, keys schedule, now time.Time) tasks {
 // replaces reports whether it is time to announce a successor of the active key.
 func (s *store) replaces(active scheduledKey, now time.Time) bool {
 	return !now.Before(active.signsFrom.Add(s.RotateEvery-s.AnnounceFor)) ||
-		active.algorithm != s.Algorithm ||
+		active.Algorithm != s.Algorithm ||
 		active.signsFrom.After(now.Add(clockTolerance))
 }

@@ -17,7 +17,7 @@ func scheduled(t *testing.T, from ...time.Duration) schedule {
 	var keys []scheduledKey
 	for n, d := range from {
 		key := *mustKey(t, ES256, testenv.Now.Add(d))
-		key.id = fmt.Sprintf("k%d", n)
+		key.ID = fmt.Sprintf("k%d", n)
 		keys = append(keys, scheduledKey{&key, testenv.Now.Add(d), time.Hour})
 	}
 	return newSchedule(keys, nil)
@@ -151,7 +151,7 @@ func TestDueTasks(t *testing.T) {
 			local, now := scheduled(t, tc.from...), testenv.Now.Add(tc.at)
 			found := &reading{keys: slices.Clone(local.keys), objects: make(map[string]bool), retired: make(map[string]time.Time)}
 			for _, key := range local.keys {
-				found.objects[key.id] = true
+				found.objects[key.ID] = true
 			}
 			if tc.change != nil {
 				tc.change(store, found)
@@ -166,7 +166,7 @@ func TestDueTasks(t *testing.T) {
 
 // unreadable changes a reading as if a key could not be read.
 func unreadable(r *reading, kid string) {
-	r.keys = slices.DeleteFunc(r.keys, func(key scheduledKey) bool { return key.id == kid })
+	r.keys = slices.DeleteFunc(r.keys, func(key scheduledKey) bool { return key.ID == kid })
 }
 
 // missing changes a reading as if a key had not been found.
@@ -184,13 +184,13 @@ func renderTasks(t tasks, found *reading) string {
 		all = append(all, "announce")
 	}
 	for _, key := range t.retire {
-		all = append(all, "retire "+key.id)
+		all = append(all, "retire "+key.ID)
 	}
 	for _, key := range t.write {
-		if found.objects[key.id] {
-			all = append(all, "extend "+key.id)
+		if found.objects[key.ID] {
+			all = append(all, "extend "+key.ID)
 		} else {
-			all = append(all, "restore "+key.id)
+			all = append(all, "restore "+key.ID)
 		}
 	}
 	for _, name := range t.remove {

@@ -92,8 +92,8 @@ func (s *Source) swap(old, ring *Keyring) *Keyring {
 	if !s.current.CompareAndSwap(old, ring) {
 		return s.current.Load()
 	}
-	if old != nil && old.Signing().id != ring.Signing().id {
-		s.store.Report(EventActive, s.store.keyPath(ring.Signing().id), nil)
+	if old != nil && old.Signing().ID != ring.Signing().ID {
+		s.store.Report(EventActive, s.store.keyPath(ring.Signing().ID), nil)
 	}
 	return ring
 }
@@ -123,7 +123,7 @@ func (s *Source) Algorithm() Algorithm {
 	if s.store != nil {
 		return s.store.Algorithm
 	}
-	return s.Current().Signing().Algorithm()
+	return s.Current().Signing().Algorithm
 }
 
 // Algorithms returns the algorithms of all published keys, that of the signing
@@ -142,7 +142,7 @@ func (s *Source) Infos() []Info {
 	}
 	var infos []Info
 	for _, key := range s.store.VerifyKeys {
-		infos = append(infos, key.info())
+		infos = append(infos, key.info(StateVerify))
 	}
 	return infos
 }

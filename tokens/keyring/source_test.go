@@ -45,7 +45,7 @@ func TestManagedKeys(t *testing.T) {
 	}
 	restarted := mustManaged(t, store, nil)
 	loaded, err := restarted.Load(t.Context())
-	if err != nil || loaded.Signing().ID() != ring.Signing().ID() || restarted.Current() != loaded {
+	if err != nil || loaded.Signing().ID != ring.Signing().ID || restarted.Current() != loaded {
 		t.Errorf("a restart does not load the key: %v", err)
 	}
 }

@@ -218,8 +218,8 @@ func (s *store) carryOut(ctx context.Context, found *reading, keys schedule) (sc
 			return keys, err
 		}
 		keys = keys.with(key)
-		if !found.objects[objectName(key.id)] {
-			s.Report(EventRestored, s.keyPath(key.id), nil)
+		if !found.objects[objectName(key.ID)] {
+			s.Report(EventRestored, s.keyPath(key.ID), nil)
 		}
 	}
 	if t.create || t.announce {
@@ -259,7 +259,7 @@ func (s *store) create(ctx context.Context, announce bool) (scheduledKey, error)
 	if err := s.writeKey(ctx, scheduled); err != nil {
 		return scheduledKey{}, err
 	}
-	s.Report(event, s.keyPath(key.id), nil)
+	s.Report(event, s.keyPath(key.ID), nil)
 	return scheduled, nil
 }
 
@@ -268,7 +268,7 @@ func (s *store) writeKey(ctx context.Context, key scheduledKey) error {
 	if err != nil {
 		return fmt.Errorf("encoding the signing key: %w", err)
 	}
-	return s.write(ctx, s.keyPath(key.id), data)
+	return s.write(ctx, s.keyPath(key.ID), data)
 }
 
 func (s *store) write(ctx context.Context, name string, data []byte) error {

@@ -81,7 +81,7 @@ func putManaged(t testing.TB, s *store, key scheduledKey, issuer string) string 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return putRaw(t, s, key.ID(), data)
+	return putRaw(t, s, key.ID, data)
 }
 
 func putRaw(t testing.TB, s *store, kid string, data []byte) string {
@@ -99,7 +99,7 @@ func signingID(t testing.TB, s *store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ring.Signing().ID()
+	return ring.Signing().ID
 }
 
 func TestLoadOnlyReads(t *testing.T) {
@@ -129,7 +129,7 @@ func TestRestartUsesTheSameKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if first.Signing().ID() != second.Signing().ID() || string(first.JWKS().Body) != string(second.JWKS().Body) {
+	if first.Signing().ID != second.Signing().ID || string(first.JWKS().Body) != string(second.JWKS().Body) {
 		t.Error("the key changed")
 	}
 	if len(log.all) != 0 || storage.Count("lock") != 1 || storage.Count("store") != 1 {
@@ -152,7 +152,7 @@ func TestNodesThatStartTogetherMakeOneKey(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			ids[n] = ring.Signing().ID()
+			ids[n] = ring.Signing().ID
 		})
 	}
 	close(start)
@@ -179,7 +179,7 @@ func TestKeyThatAppearsWhileWaitingForTheLockIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ring.Signing().ID() != other.ID() || storage.Count("store") != 0 {
+	if ring.Signing().ID != other.ID || storage.Count("store") != 0 {
 		t.Error("a second key was made")
 	}
 }
@@ -197,13 +197,13 @@ func TestIssuersThatShareAFolderHaveTheirOwnKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Signing().ID() == b.Signing().ID() || len(b.keys) != 1 {
+	if a.Signing().ID == b.Signing().ID || len(b.published) != 1 {
 		t.Error("an issuer uses the key of another")
 	}
 	if !slices.Equal(log.all, []string{EventForeign, EventCreated}) {
 		t.Errorf("reported %v", log.all)
 	}
-	if got := signingID(t, mine); got != a.Signing().ID() {
+	if got := signingID(t, mine); got != a.Signing().ID {
 		t.Error("the other issuer's key replaced ours")
 	}
 }
@@ -246,7 +246,7 @@ func TestUnreadObjectStopsCreationButNotOtherKeys(t *testing.T) {
 		t.Errorf("error is %v, calls %v", err, storage.Calls())
 	}
 	put(t, store, open, testURL)
-	if ring, err := loadRing(t.Context(), store); !errors.Is(err, down) || ring.Signing().ID() != open.ID() {
+	if ring, err := loadRing(t.Context(), store); !errors.Is(err, down) || ring.Signing().ID != open.ID {
 		t.Errorf("the key that can be read does not sign: %v", err)
 	}
 	if !slices.Equal(log.all, []string{EventUnreadable}) {

@@ -34,8 +34,8 @@ func encodeStoredKey(key scheduledKey, issuer string) ([]byte, error) {
 	return json.MarshalIndent(storedKey{
 		Version:      storedKeyVersion,
 		Issuer:       issuer,
-		Algorithm:    key.algorithm,
-		KeyID:        key.id,
+		Algorithm:    key.Algorithm,
+		KeyID:        key.ID,
 		Created:      key.created,
 		SignsFrom:    key.signsFrom,
 		LongestToken: int64((key.longest + time.Second - 1) / time.Second),
@@ -82,8 +82,8 @@ func decodeStoredKey(data []byte, issuer string) (scheduledKey, string, error) {
 	if err != nil {
 		return none, EventUnreadable, err
 	}
-	if key.id != stored.KeyID {
-		return none, EventUnreadable, fmt.Errorf("the object says kid '%s', its key has '%s'", stored.KeyID, key.id)
+	if key.ID != stored.KeyID {
+		return none, EventUnreadable, fmt.Errorf("the object says kid '%s', its key has '%s'", stored.KeyID, key.ID)
 	}
 	return scheduledKey{key, stored.SignsFrom, time.Duration(stored.LongestToken) * time.Second}, "", nil
 }

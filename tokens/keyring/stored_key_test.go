@@ -21,7 +21,7 @@ func TestStoredKeyFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := ring.Signing()
-	name := "mtls/default/keys/" + strings.ToLower(key.ID()) + ".json"
+	name := "mtls/default/keys/" + strings.ToLower(key.ID) + ".json"
 	data, err := storage.Load(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
@@ -33,13 +33,13 @@ func TestStoredKeyFormat(t *testing.T) {
 	private, _ := object["private_key"].(string)
 	delete(object, "private_key")
 	want := map[string]any{
-		"version": 2.0, "issuer": testURL, "algorithm": "ES256", "kid": key.ID(), "created": "2030-01-02T03:04:05Z",
+		"version": 2.0, "issuer": testURL, "algorithm": "ES256", "kid": key.ID, "created": "2030-01-02T03:04:05Z",
 		"signs_from": "2030-01-02T03:04:05Z", "longest_token": 3600.0,
 	}
 	if fmt.Sprint(object) != fmt.Sprint(want) {
 		t.Errorf("stored %v, want %v", object, want)
 	}
-	if again, err := ParsePrivateKeyPEM([]byte(private), ES256); err != nil || again.ID() != key.ID() {
+	if again, err := ParsePrivateKeyPEM([]byte(private), ES256); err != nil || again.ID != key.ID {
 		t.Errorf("private_key does not hold the key: %v", err)
 	}
 	if !slices.Equal(log.all, []string{EventCreated}) {
@@ -96,7 +96,7 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 		"another issuer":       {set("issuer", testURL+"/"), EventForeign},
 		"no issuer":            {without("issuer"), EventForeign},
 		"unknown member":       {set("retired", true), EventUnreadable},
-		"another kid":          {set("kid", other.ID()), EventUnreadable},
+		"another kid":          {set("kid", other.ID), EventUnreadable},
 		"no kid":               {without("kid"), EventUnreadable},
 		"algorithm none":       {set("algorithm", "none"), EventUnreadable},
 		"another algorithm":    {set("algorithm", "RS256"), EventUnreadable},
@@ -109,13 +109,13 @@ func TestObjectsThatAreSkipped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			storage := newStorage(t)
 			store, log := newTestStore(t, storage)
-			object := putRaw(t, store, good.ID(), tc.data)
+			object := putRaw(t, store, good.ID, tc.data)
 
 			ring, err := loadOrCreate(t.Context(), store)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(ring.keys) != 1 || ring.Signing().ID() == good.ID() {
+			if len(ring.published) != 1 || ring.Signing().ID == good.ID {
 				t.Error("the object was used")
 			}
 			if !slices.Equal(log.all, []string{tc.event, EventCreated}) {

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -21,28 +20,6 @@ const (
 
 	maxVerifyKeys = 1 << 20 // bytes of a file
 )
-
-// VerifyKey is a public key that is published and accepted but never signs:
-// that of a server that is being replaced.
-type VerifyKey struct {
-	PublicKey
-	doc []byte
-}
-
-func (k *VerifyKey) info() Info {
-	return Info{ID: k.ID, Algorithm: k.Algorithm, State: StateVerify}
-}
-
-func newVerifyKey(public crypto.PublicKey, alg Algorithm, kid string) (*VerifyKey, error) {
-	if len(kid) > MaxKeyID {
-		return nil, fmt.Errorf("the kid has %d bytes; use at most %d", len(kid), MaxKeyID)
-	}
-	key, doc, err := newPublicKey(public, alg, kid)
-	if err != nil {
-		return nil, err
-	}
-	return &VerifyKey{key, doc}, nil
-}
 
 // ParseVerifyKeys parses public keys: one in PEM ("PUBLIC KEY", "RSA PUBLIC
 // KEY" or "CERTIFICATE"), a JWK, or a JWK Set, whose keys for encryption are

@@ -30,7 +30,7 @@ func publicPEM(t testing.TB, public any) []byte {
 func publicJWK(t testing.TB, key *Key, change func(map[string]any)) []byte {
 	t.Helper()
 	var members map[string]any
-	if err := json.Unmarshal(key.publicDoc, &members); err != nil {
+	if err := json.Unmarshal(key.doc, &members); err != nil {
 		t.Fatal(err)
 	}
 	if change != nil {
@@ -77,18 +77,18 @@ func TestVerifyKeyFiles(t *testing.T) {
 		data []byte
 		want []string // kid and algorithm
 	}{
-		"P-256":                 {publicPEM(t, p256.private.Public()), []string{p256.id, "ES256"}},
-		"P-521":                 {publicPEM(t, p521.private.Public()), []string{p521.id, "ES512"}},
-		"Ed25519":               {publicPEM(t, ed.private.Public()), []string{ed.id, "EdDSA"}},
-		"RSA":                   {publicPEM(t, rsaKey.private.Public()), []string{rsaKey.id, "RS256"}},
-		"PKCS#1":                {pkcs1, []string{rsaKey.id, "RS256"}},
-		"text around it":        {append([]byte("the old server\n"), publicPEM(t, ed.private.Public())...), []string{ed.id, "EdDSA"}},
-		"a certificate":         {certificatePEM(t, p256), []string{p256.id, "ES256"}},
+		"P-256":                 {publicPEM(t, p256.private.Public()), []string{p256.ID, "ES256"}},
+		"P-521":                 {publicPEM(t, p521.private.Public()), []string{p521.ID, "ES512"}},
+		"Ed25519":               {publicPEM(t, ed.private.Public()), []string{ed.ID, "EdDSA"}},
+		"RSA":                   {publicPEM(t, rsaKey.private.Public()), []string{rsaKey.ID, "RS256"}},
+		"PKCS#1":                {pkcs1, []string{rsaKey.ID, "RS256"}},
+		"text around it":        {append([]byte("the old server\n"), publicPEM(t, ed.private.Public())...), []string{ed.ID, "EdDSA"}},
+		"a certificate":         {certificatePEM(t, p256), []string{p256.ID, "ES256"}},
 		"a JWK":                 {publicJWK(t, p256, func(m map[string]any) { m["kid"] = "2024-1" }), []string{"2024-1", "ES256"}},
-		"a JWK without a kid":   {publicJWK(t, p256, without("kid", "use", "alg")), []string{p256.id, "ES256"}},
-		"a JWK for PS256":       {publicJWK(t, rsaKey, func(m map[string]any) { m["alg"] = "PS256" }), []string{rsaKey.id, "PS256"}},
-		"a set":                 {set(p256.publicDoc, ed.publicDoc), []string{p256.id, "ES256", ed.id, "EdDSA"}},
-		"a set with encryption": {set(p256.publicDoc, publicJWK(t, rsaKey, func(m map[string]any) { m["use"], m["alg"] = "enc", "RSA-OAEP" })), []string{p256.id, "ES256"}},
+		"a JWK without a kid":   {publicJWK(t, p256, without("kid", "use", "alg")), []string{p256.ID, "ES256"}},
+		"a JWK for PS256":       {publicJWK(t, rsaKey, func(m map[string]any) { m["alg"] = "PS256" }), []string{rsaKey.ID, "PS256"}},
+		"a set":                 {set(p256.doc, ed.doc), []string{p256.ID, "ES256", ed.ID, "EdDSA"}},
+		"a set with encryption": {set(p256.doc, publicJWK(t, rsaKey, func(m map[string]any) { m["use"], m["alg"] = "enc", "RSA-OAEP" })), []string{p256.ID, "ES256"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, err := ParseVerifyKeys(tc.data)
@@ -156,7 +156,7 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		"another algorithm":   {with("alg", "ES384"), "key 1: signing algorithm ES384 is for P-384 keys, this key is P-256"},
 		"a point off curve":   {with("x", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"), "key 1: the JWK does not parse"},
 		"a long kid":          {with("kid", strings.Repeat("k", 257)), "key 1: the kid has 257 bytes; use at most 256"},
-		"the second of a set": {set(ed.publicDoc, with("alg", "none")), "key 2: signing algorithm 'none' is not supported"},
+		"the second of a set": {set(ed.doc, with("alg", "none")), "key 2: signing algorithm 'none' is not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys, err := ParseVerifyKeys(tc.data)
@@ -189,16 +189,16 @@ func TestVerifyKeysArePublishedAndNeverSign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := states(ring); got != own.id+" active, "+old.id+" verify" || ring.Signing() != own || len(ring.keys) != 1 {
+	if got := states(ring); got != own.ID+" active, "+old.ID+" verify" || ring.Signing() != own || len(ring.published) != 2 {
 		t.Errorf("states are %q", got)
 	}
-	if want := `{"keys":[` + string(own.publicDoc) + `,` + string(old.publicDoc) + `]}`; string(ring.JWKS().Body) != want {
+	if want := `{"keys":[` + string(own.doc) + `,` + string(old.doc) + `]}`; string(ring.JWKS().Body) != want {
 		t.Errorf("the JWKS is %s, want %s", ring.JWKS().Body, want)
 	}
-	if key, known := Fixed(ring).PublicKey(old.id, ES256); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
+	if key, known := Fixed(ring).PublicKey(old.ID, ES256); !known || key.Algorithm != EdDSA || !key.Key.(ed25519.PublicKey).Equal(old.private.Public()) {
 		t.Errorf("the key is %v, %v", key, known)
 	}
-	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.id+"' is one of this issuer's own keys; remove it from verify_key") {
+	if _, err := New(old).WithVerifyKeys(verify...); err == nil || !strings.Contains(err.Error(), "the key '"+old.ID+"' is one of this issuer's own keys; remove it from verify_key") {
 		t.Errorf("our own key: %v", err)
 	}
 	if _, err := New(own).WithVerifyKeys(append(verify, verify...)...); err == nil || !strings.Contains(err.Error(), "two keys have the kid") {
@@ -212,17 +212,17 @@ func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 	store, _ := newTestStore(t, storage)
 	store.VerifyKeys = mustVerifyKeys(t, publicPEM(t, old.private.Public()))
 	source := mustManaged(t, store, nil)
-	if _, known := source.PublicKey(old.id, ES256); !known || len(source.Infos()) != 1 {
+	if _, known := source.PublicKey(old.ID, ES256); !known || len(source.Infos()) != 1 {
 		t.Error("without managed keys the others are not accepted")
 	}
 	source.Wait(t.Context())
 	ring, err := source.Ensure(t.Context())
-	if err != nil || states(ring) != ring.Signing().id+" active, "+old.id+" verify" {
+	if err != nil || states(ring) != ring.Signing().ID+" active, "+old.ID+" verify" {
 		t.Errorf("states are %q, %v", states(ring), err)
 	}
 	// retiring the managed keys does not affect it
 	kid, err := source.Rotate(t.Context(), true)
-	if err != nil || states(source.Current()) != kid+" active, "+old.id+" verify" {
+	if err != nil || states(source.Current()) != kid+" active, "+old.ID+" verify" {
 		t.Errorf("states are %q, %v", states(source.Current()), err)
 	}
 }
