@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
@@ -142,13 +141,7 @@ func (b *bearerIdentity) text(name string) string {
 	if b.leaf == nil {
 		return ""
 	}
-	switch name {
-	case "subject":
-		return headerguard.EscapeNonASCII(validators.FormatDN(b.leaf.RawSubject))
-	case "not_after":
-		return b.leaf.NotAfter.UTC().Format(time.RFC3339)
-	}
-	return ""
+	return certificateText(b.leaf, name)
 }
 
 const (

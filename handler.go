@@ -119,14 +119,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.realm, err = realmFor(ctx, h); err != nil {
 		return err
 	}
+	registry := h.realm.current.Load().registry
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
-		if !newAllowList([]string{pattern}).admitsAny(h.realm.current.Load().registry) {
+		if !matchesAny(pattern, registry) {
 			h.realm.logger.Warn("allow matches no client", zap.String("allow", pattern))
 		}
 	}
 	for _, scope := range h.RequireScope {
-		if _, known := slices.BinarySearch(h.realm.current.Load().registry.Scopes(), scope); !known {
+		if _, known := slices.BinarySearch(registry.Scopes(), scope); !known {
 			h.realm.logger.Warn("require_scope matches no client", zap.String("require_scope", scope))
 		}
 	}
@@ -339,18 +340,14 @@ func (l allowList) admits(id string) bool {
 	return slices.ContainsFunc(l.wildcards, func(w wildcard) bool { return w.matches(id) })
 }
 
-// admitsAny reports whether the list admits a client of the registry.
-func (l allowList) admitsAny(registry *clients.Registry) bool {
-	for id := range l.exact {
-		if registry.Client(id) != nil {
-			return true
-		}
+// matchesAny reports whether a pattern of `allow` admits a client of the registry.
+func matchesAny(pattern string, registry *clients.Registry) bool {
+	if registry.Client(pattern) != nil {
+		return true
 	}
-	if len(l.wildcards) == 0 {
-		return false
-	}
+	list := newAllowList([]string{pattern})
 	for client := range registry.All() {
-		if l.admits(client.ID) {
+		if list.admits(client.ID) {
 			return true
 		}
 	}

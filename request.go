@@ -191,13 +191,20 @@ func (s *requestState) text(name string) string {
 		return headerguard.EscapeNonASCII(s.identity.Matched)
 	case "thumbprint":
 		return s.identity.Thumbprint
-	case "subject":
-		return headerguard.EscapeNonASCII(validators.FormatDN(s.identity.Leaf.RawSubject))
-	case "not_after":
-		return s.identity.Leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
 		return client.ClaimText(claim)
+	}
+	return certificateText(s.identity.Leaf, name)
+}
+
+// certificateText returns the value of a placeholder about a certificate.
+func certificateText(leaf *x509.Certificate, name string) string {
+	switch name {
+	case "subject":
+		return headerguard.EscapeNonASCII(validators.FormatDN(leaf.RawSubject))
+	case "not_after":
+		return leaf.NotAfter.UTC().Format(time.RFC3339)
 	}
 	return ""
 }

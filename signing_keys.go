@@ -39,11 +39,11 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		return nil, "", err
 	}
 	if config.SigningKey != "" {
+		var key *keyring.Key
 		text, err := os.ReadFile(config.SigningKey)
-		if err != nil {
-			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
+		if err == nil {
+			key, err = keyring.ParsePrivateKeyPEM(text, algorithm)
 		}
-		key, err := keyring.ParsePrivateKeyPEM(text, algorithm)
 		if err != nil {
 			return nil, "", fmt.Errorf("signing_key '%s': %w", config.SigningKey, err)
 		}
@@ -77,15 +77,15 @@ func readVerifyKeys(files []string) ([]*keyring.VerifyKey, error) {
 	var keys []*keyring.VerifyKey
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
+		if err == nil {
+			var some []*keyring.VerifyKey
+			some, err = keyring.ParseVerifyKeys(text)
+			keys = append(keys, some...)
 		}
-		some, err := keyring.ParseVerifyKeys(text)
-		if err != nil {
-			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
+		if err == nil {
+			err = keyring.CheckVerifyKeys(keys)
 		}
-		keys = append(keys, some...)
-		if err := keyring.CheckVerifyKeys(keys); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("verify_key '%s': %w", file, err)
 		}
 	}

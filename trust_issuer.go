@@ -76,8 +76,6 @@ type trustedVerifier struct {
 	own      bool // the issuer is the realm's
 }
 
-var errNoIDPrefix = errors.New("with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix")
-
 // check returns what is wrong with the configuration, as far as its text shows.
 // others is set if clients of other issuers are admitted too.
 func (i *TrustedIssuer) check(others bool) error {
@@ -87,7 +85,7 @@ func (i *TrustedIssuer) check(others bool) error {
 	case len(i.Audience) == 0:
 		return errors.New("it has no audience; add the name that its tokens have for this API")
 	case i.IDPrefix == "" && others:
-		return errNoIDPrefix
+		return errors.New("with another issuer or a realm, its client 'a' could be mistaken for another client 'a'; add id_prefix")
 	}
 	if i.IDPrefix != "" {
 		if err := checkIDPrefix(i.IDPrefix); err != nil {
