@@ -106,8 +106,8 @@ type Record struct {
 	RequireChain bool `json:"require_chain,omitempty"`
 
 	// Whether this client may share a credential with other clients that have
-	// this member too. The `client_id` of a token request then decides. Default:
-	// false.
+	// this member too. The `client_id` of a request to the issuer, or the client of
+	// a token, then decides. Default: false.
 	SharedCredential bool `json:"shared_credential,omitempty"`
 
 	// Claims for the client's tokens and for the placeholders
