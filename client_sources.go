@@ -124,7 +124,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 
 // directoryConfig returns the configuration of a realm's directory, without clients.
 func directoryConfig(realm *Realm) clients.DirectoryConfig {
-	app, logger := realm.app, realm.logger
+	app := realm.app
 	config := clients.DirectoryConfig{
 		Before: realm.running().directory,
 		Check:  checkClaimNames,
@@ -136,33 +136,10 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 		Use: func(registry *clients.Registry) error {
 			return realm.change(func(c *components) { c.registry = registry })
 		},
-		Report: func(source, place string, err error) {
-			if err != nil {
-				logger.Error("client source failed; keeping previous clients",
-					zap.String("source", source), zap.String("place", place), zap.Error(err))
-				return
-			}
-			logger.Info("client source in force", zap.String("source", source), zap.String("place", place))
-		},
-		Warn: func(text string) { logger.Warn(text) },
-		Ignored: func(c clients.Conflict) {
-			logger.Error("certificate in JWKS ignored; it fits a credential of another client",
-				zap.String("client_id", c.Client.ID), zap.String("holder", c.Holder.Client.ID),
-				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
-		},
-		Ambiguous: func(a clients.Ambiguity) {
-			logger.Error("certificate in the JWKS of several clients is ambiguous",
-				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
-		},
-		Unambiguous: func(a clients.Ambiguity) {
-			logger.Info("certificate no longer in the JWKS of several clients",
-				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
-		},
+		Logger: realm.logger,
 	}
 	if !app.withoutIssuers { // else storage may not be needed
-		config.Copies = &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name, Report: func(err error) {
-			logger.Error("reading JWKS copies failed; waiting for fetches", zap.Error(err))
-		}}
+		config.Copies = &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name}
 	}
 	return config
 }

@@ -1,6 +1,10 @@
 package clients
 
-import "slices"
+import (
+	"slices"
+
+	"go.uber.org/zap"
+)
 
 // Conflict is a certificate in the JWKS of a client that does not count, because
 // it fits a credential that an operator declared for another client. A JWKS lists
@@ -30,27 +34,31 @@ type reportedConflicts struct {
 
 type conflictKey struct{ thumbprint, clientID, holderID string }
 
-// update reports the conflicts and ambiguities of a registry that are new, and the
+// update logs the conflicts and ambiguities of a registry that are new, and the
 // ambiguities that are over.
-func (r *reportedConflicts) update(config DirectoryConfig, registry *Registry) {
+func (r *reportedConflicts) update(logger *zap.Logger, registry *Registry) {
 	before := *r
 	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity)}
 	for _, c := range registry.conflicts {
 		key := conflictKey{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
 		r.conflicts[key] = struct{}{}
 		if _, reported := before.conflicts[key]; !reported {
-			config.Ignored(c)
+			logger.Error("certificate in JWKS ignored; it fits a credential of another client",
+				zap.String("client_id", c.Client.ID), zap.String("holder", c.Holder.Client.ID),
+				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
 		}
 	}
 	for _, a := range registry.ambiguities {
 		r.ambiguities[a.Thumbprint] = a
 		if !slices.Equal(before.ambiguities[a.Thumbprint].ClientIDs, a.ClientIDs) {
-			config.Ambiguous(a)
+			logger.Error("certificate in the JWKS of several clients is ambiguous",
+				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		}
 	}
 	for thumbprint, a := range before.ambiguities {
 		if _, still := r.ambiguities[thumbprint]; !still {
-			config.Unambiguous(a)
+			logger.Info("certificate no longer in the JWKS of several clients",
+				zap.Strings("client_ids", a.ClientIDs), zap.String("thumbprint", a.Thumbprint))
 		}
 	}
 }

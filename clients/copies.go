@@ -39,9 +39,6 @@ type KeySetCopies struct {
 	Storage certmagic.Storage
 	// Realm is the name of the realm, which is part of the object's name.
 	Realm string
-	// Report is called if the copies cannot be read. The JWK Sets count once they
-	// have been fetched.
-	Report func(error)
 }
 
 // keySetCopy is a JWK Set of the certificates alone: other keys are not needed, and
@@ -59,7 +56,7 @@ func (c *KeySetCopies) object() string {
 func copyName(address string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(address))) }
 
 // load returns the copies by name, as far as storage provides them in time.
-func (c *KeySetCopies) load(ctx context.Context) (copies map[string]keySetCopy) {
+func (c *KeySetCopies) load(ctx context.Context) (copies map[string]keySetCopy, err error) {
 	ctx, cancel := context.WithTimeout(ctx, copyTimeout)
 	defer cancel()
 	text, err := storage.Within(ctx, func(ctx context.Context) ([]byte, error) { return c.Storage.Load(ctx, c.object()) })
@@ -67,9 +64,9 @@ func (c *KeySetCopies) load(ctx context.Context) (copies map[string]keySetCopy) 
 		err = json.Unmarshal(text, &copies)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.Report(fmt.Errorf("reading '%s' from storage: %w", c.object(), err))
+		return copies, fmt.Errorf("reading '%s' from storage: %w", c.object(), err)
 	}
-	return copies
+	return copies, nil
 }
 
 func (c *KeySetCopies) save(ctx context.Context, copies map[string]keySetCopy) error {

@@ -61,7 +61,7 @@ func (s *copyStorage) Store(ctx context.Context, object string, text []byte) err
 // keepCopies gives the world a storage for copies.
 func (w *world) keepCopies() *copyStorage {
 	kept := &copyStorage{Storage: &certmagic.FileStorage{Path: w.t.TempDir()}}
-	w.config.Copies = &KeySetCopies{Storage: kept, Realm: "default", Report: func(err error) { w.say("copies: %v", err) }}
+	w.config.Copies = &KeySetCopies{Storage: kept, Realm: "default"}
 	return kept
 }
 
@@ -407,7 +407,10 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	add(urlA, certificates)
 	add(urlB, slices.Repeat(certificates, 10))
 	w.wantStored(kept, 1)
-	found := w.config.Copies.load(t.Context())
+	found, err := w.config.Copies.load(t.Context())
+	if err != nil {
+		t.Error(err)
+	}
 	again, _, err := parseKeySet(found[copyName(urlA)].KeySet)
 	if err != nil || len(found) != 1 || !sameCertificates(again, certificates) {
 		t.Errorf("%d of %d, %v", len(again), len(certificates), err)
@@ -418,8 +421,8 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	}
 	w.wantStored(kept, 1)
 	text, err := kept.Storage.Load(t.Context(), w.config.Copies.object())
-	found = w.config.Copies.load(t.Context())
-	if err != nil || len(found) < 10 || len(found) > count || len(text) > maxCopiesBytes*11/10 {
+	found, loadErr := w.config.Copies.load(t.Context())
+	if err != nil || loadErr != nil || len(found) < 10 || len(found) > count || len(text) > maxCopiesBytes*11/10 {
 		t.Errorf("%d copies of %d bytes, %v", len(found), len(text), err)
 	}
 	w.wantStored(kept, 0)

@@ -7,10 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// DirectoryConfig says where clients come from, and who is told about them. Only
+// DirectoryConfig says where clients come from, and what is done with them. Only
 // Records or Sources are required; a nil function is not called.
 type DirectoryConfig struct {
 	// Records are the clients of the configuration. Their placeholders must have
@@ -34,20 +36,11 @@ type DirectoryConfig struct {
 	// Use is called with each registry that is to replace the one before. An error
 	// keeps the one before in force. Use must not call the directory.
 	Use func(*Registry) error
-	// Report is called with nil when a source, named as in [SourceState], is in
-	// force again or with new content, and once with an error when it fails. What
-	// it had before stays in force.
-	Report func(source, place string, err error)
-	// Warn is called with anything else that an operator should know.
-	Warn func(text string)
-	// Ignored is called once for each certificate in a JWKS that does not count.
-	Ignored func(Conflict)
-	// Ambiguous is called once for each certificate that several JWKS list, and
-	// Unambiguous once that is over.
-	Ambiguous, Unambiguous func(Ambiguity)
+	// Logger gets what an operator should know. Default: none.
+	Logger *zap.Logger
 }
 
-// setDefaults replaces nil functions.
+// setDefaults replaces what is nil.
 func (c *DirectoryConfig) setDefaults() {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -58,20 +51,8 @@ func (c *DirectoryConfig) setDefaults() {
 	if c.Use == nil {
 		c.Use = func(*Registry) error { return nil }
 	}
-	if c.Report == nil {
-		c.Report = func(string, string, error) {}
-	}
-	if c.Warn == nil {
-		c.Warn = func(string) {}
-	}
-	if c.Ignored == nil {
-		c.Ignored = func(Conflict) {}
-	}
-	if c.Ambiguous == nil {
-		c.Ambiguous = func(Ambiguity) {}
-	}
-	if c.Unambiguous == nil {
-		c.Unambiguous = func(Ambiguity) {}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
 	}
 }
 
@@ -143,7 +124,13 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		found = append(found, change{source: s, records: records})
 	}
 	if config.Copies != nil && config.Before == nil {
-		d.copies = sync.OnceValue(func() map[string]keySetCopy { return config.Copies.load(ctx) })
+		d.copies = sync.OnceValue(func() map[string]keySetCopy {
+			copies, err := config.Copies.load(ctx)
+			if err != nil {
+				config.Logger.Error("reading JWKS copies failed; waiting for fetches", zap.Error(err))
+			}
+			return copies
+		})
 	}
 	p, err := newPlan(d, found)
 	if err != nil {

@@ -113,7 +113,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 		return c.document != nil && d.documents.byKey[c.document.documentKey] != c.document
 	})
 	d.config.warnAll(warnings)
-	d.reported.update(d.config, p.registry)
+	d.reported.update(d.config.Logger, p.registry)
 }
 
 // noteFailedChange notes that a change cannot be put in force, and reports it once.

@@ -16,6 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -58,21 +61,53 @@ func newWorld(t *testing.T) *world {
 			}
 			return nil
 		},
-		Report: func(source, place string, err error) {
-			w.say("%s, %s: %v", source, place, err)
-		},
-		Warn: func(text string) { w.say("warning: %s", text) },
-		Ignored: func(c Conflict) {
-			w.say("ignored: %s of %s for %s", c.Thumbprint[:4], c.Holder.Client.ID, c.Client.ID)
-		},
-		Ambiguous: func(a Ambiguity) {
-			w.say("ambiguous: %s of %q", a.Thumbprint[:4], a.ClientIDs)
-		},
-		Unambiguous: func(a Ambiguity) {
-			w.say("unambiguous: %s of %q", a.Thumbprint[:4], a.ClientIDs)
-		},
+		Logger: zap.New(spoken{w: w}),
 	}
 	return w
+}
+
+// spoken is a log whose lines the world has said.
+type spoken struct {
+	w    *world
+	with []zapcore.Field
+}
+
+func (spoken) Enabled(zapcore.Level) bool { return true }
+func (spoken) Sync() error                { return nil }
+
+func (s spoken) With(fields []zapcore.Field) zapcore.Core {
+	return spoken{s.w, slices.Concat(s.with, fields)}
+}
+
+func (s spoken) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return ce.AddCore(e, s)
+}
+
+func (s spoken) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	log := zapcore.NewMapObjectEncoder()
+	for _, field := range slices.Concat(s.with, fields) {
+		field.AddTo(log)
+	}
+	thumbprint := fmt.Sprintf("%.4s", log.Fields["thumbprint"])
+	switch e.Level.String() + ": " + e.Message {
+	case "error: client source failed; keeping previous clients", "info: client source in force":
+		err, failed := log.Fields["error"]
+		if !failed {
+			err = "<nil>"
+		}
+		s.w.say("%s, %s: %s", log.Fields["source"], log.Fields["place"], err)
+	case "error: certificate in JWKS ignored; it fits a credential of another client":
+		s.w.say("ignored: %s of %s for %s", thumbprint, log.Fields["holder"], log.Fields["client_id"])
+	case "error: certificate in the JWKS of several clients is ambiguous":
+		s.w.say("ambiguous: %s of %q", thumbprint, log.Fields["client_ids"])
+	case "info: certificate no longer in the JWKS of several clients":
+		s.w.say("unambiguous: %s of %q", thumbprint, log.Fields["client_ids"])
+	case "error: reading JWKS copies failed; waiting for fetches":
+		s.w.say("copies: %s", log.Fields["error"])
+	default:
+		s.w.say("%sing: %s", e.Level, e.Message)
+	}
+	return nil
 }
 
 func (w *world) say(format string, args ...any) {

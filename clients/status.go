@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -92,26 +94,31 @@ func (d *watchedDocument) labels() []string {
 	return labels
 }
 
-// report reports a change that is in force, or why it cannot be.
+// report logs that a change is in force, or why it cannot be.
 func (c *DirectoryConfig) report(of change, err error) {
+	var label, place string
 	if of.source != nil {
-		c.Report(of.source.label(), of.source.name, err)
+		label, place = of.source.label(), of.source.name
+	} else {
+		label, place = string(of.document.kind), of.document.name
+		if labels := of.document.labels(); len(labels) > 0 {
+			label = labels[0]
+		}
+	}
+	logger := c.Logger.With(zap.String("source", label), zap.String("place", place))
+	if err != nil {
+		logger.Error("client source failed; keeping previous clients", zap.Error(err))
 		return
 	}
-	label := string(of.document.kind)
-	if labels := of.document.labels(); len(labels) > 0 {
-		label = labels[0]
-	}
-	c.Report(label, of.document.name, err)
+	logger.Info("client source in force")
 }
 
-// warnAll reports warnings, the first few one by one.
+// warnAll logs warnings, the first few one by one.
 func (c *DirectoryConfig) warnAll(warnings []string) {
-	for i, warning := range warnings {
-		if i == maxWarnings {
-			c.Warn(fmt.Sprintf("%d more warnings", len(warnings)-maxWarnings))
-			break
-		}
-		c.Warn(warning)
+	if more := len(warnings) - maxWarnings; more > 0 {
+		warnings = append(warnings[:maxWarnings:maxWarnings], fmt.Sprintf("%d more warnings", more))
+	}
+	for _, warning := range warnings {
+		c.Logger.Warn(warning)
 	}
 }
