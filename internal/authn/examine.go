@@ -93,24 +93,21 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	// pinRefusal is why a matching pin does not admit
 	var pinRefusal *validators.Refusal
 	for _, pin := range a.config.Registry.Pins(leaf, sum) {
-		switch {
-		case pin.Ended(now):
+		if pin.Ended(now) {
 			if pinRefusal == nil {
 				pinRefusal = &validators.Refusal{Reason: validators.CertificateUnknown, Detail: endedText(pin)}
 			}
-		default:
-			var chain []*x509.Certificate
-			if pin.NeedsChain() {
-				if chain = chains.verifyOnce(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
-					pinRefusal = chains.whyNot(pin)
-					continue
-				}
-			}
-			v.matches = append(v.matches, admission{Match: clients.Match{Credential: pin, Matched: pin.Value}, chain: chain})
-			if !pin.Until.IsZero() && pin.Until.Before(v.until) {
-				v.until = pin.Until
+			continue
+		}
+		var chain []*x509.Certificate
+		if pin.NeedsChain() {
+			if chain = chains.verifyOnce(ctx, a, presented, now).admit(pin.Client, v); chain == nil {
+				pinRefusal = chains.whyNot(pin)
+				continue
 			}
 		}
+		v.matches = append(v.matches, admission{Match: clients.Match{Credential: pin, Matched: pin.Value}, chain: chain})
+		v.until = earlier(v.until, pin.Until)
 	}
 	if slices.ContainsFunc(v.matches, func(m admission) bool { return !m.Client.Disabled }) {
 		return v

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -128,12 +129,10 @@ func shadowRefusal(chains [][]*x509.Certificate, err error, client *clients.Clie
 	if err != nil {
 		return err.Error()
 	}
-	for _, chain := range chains {
-		if validators.IssuedBy(chain, client.IssuedBy) {
-			return ""
-		}
+	if !slices.ContainsFunc(chains, func(chain []*x509.Certificate) bool { return validators.IssuedBy(chain, client.IssuedBy) }) {
+		return "no certificate of the chain is in the client's issued_by"
 	}
-	return "no certificate of the chain is in the client's issued_by"
+	return ""
 }
 
 // note counts an outcome and logs a new failure.

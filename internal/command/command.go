@@ -5,7 +5,6 @@ package command
 import (
 	"fmt"
 
-	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 )
@@ -50,11 +49,6 @@ and no storage of another Caddy instance.`,
 		Args: cobra.NoArgs,
 	}
 	once := cmd.Flags().Bool("once", false, "Exit after the demo; nonzero if a step failed")
-	cmd.RunE = caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
-		if err := runDemo(cmd.Context(), cmd.OutOrStdout(), *once); err != nil {
-			return caddy.ExitCodeFailedStartup, err
-		}
-		return caddy.ExitCodeSuccess, nil
-	})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), cmd.OutOrStdout(), *once) }
 	return cmd
 }

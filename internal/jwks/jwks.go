@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // MaxKeys is how many keys a JWK Set may have.
@@ -38,10 +39,6 @@ func Members(jwk []byte) (members map[string]json.RawMessage, private bool, err 
 	if json.Unmarshal(jwk, &members) != nil || members == nil {
 		return nil, false, errors.New("not a JSON object")
 	}
-	for _, name := range privateMembers {
-		if _, ok := members[name]; ok {
-			return members, true, nil
-		}
-	}
-	return members, false, nil
+	private = slices.ContainsFunc(privateMembers, func(name string) bool { return members[name] != nil })
+	return members, private, nil
 }
