@@ -44,16 +44,6 @@ func NewFile(path string, limit int64) *File { return &File{path: path, limit: l
 // Path returns the path of the file.
 func (f *File) Path() string { return f.path }
 
-// TakeOver continues from what another File has seen of the same path.
-func (f *File) TakeOver(old *File) {
-	if f.path != old.path {
-		return
-	}
-	limit := f.limit
-	*f = *old
-	f.limit = limit
-}
-
 // Look returns the content of the file if it differs from that at the last look. It
 // returns an error if the file is missing, not a regular file, larger than its
 // limit, or cannot be read; the next look reads it again.

@@ -110,17 +110,3 @@ func TestFileErrors(t *testing.T) {
 	w.write("two")
 	w.look(0, "two")
 }
-
-func TestFileTakesOver(t *testing.T) {
-	w := watch(t, "one")
-	w.look(0, "one")
-	next := &watched{File: NewFile(w.Path(), 16), t: t, now: w.now}
-	next.TakeOver(w.File)
-	next.look(0, "")
-	next.write("two")
-	next.look(0, "two")
-	w.look(0, "two") // each has seen it by itself
-	stranger := &watched{File: NewFile(w.Path(), 16), t: t, now: w.now}
-	stranger.TakeOver(NewFile("other.txt", 16))
-	stranger.look(0, "two")
-}

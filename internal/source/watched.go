@@ -142,6 +142,6 @@ func (w *Watched) TakeOver(old *Watched) {
 	}
 	old.polling.Lock()
 	defer old.polling.Unlock()
-	w.file.TakeOver(old.file)
+	*w.file = *old.file
 	w.unusable, w.health = old.unusable, old.health
 }

@@ -93,13 +93,8 @@ func LoadOnce(ctx caddy.Context, raw json.RawMessage) (*x509.CertPool, error) {
 		return nil, err
 	}
 	pool := ca.CertPool()
-	if isEmpty(pool) {
-		return nil, errors.New("it has no CA certificate, so no chain can verify; add one or remove trust_pool")
-	}
-	return pool, nil
+	return pool, check(loaded{pool: pool}, "trust_pool")
 }
-
-func isEmpty(pool *x509.CertPool) bool { return pool == nil || pool.Equal(x509.NewCertPool()) }
 
 func (p *Pool) loadFirst(s *poolSource) error {
 	if err := loadPKI(p.config.Context, s.Provider); err != nil {
@@ -177,7 +172,7 @@ func (p *Pool) load(s *poolSource) (l loaded, err error) {
 	} else if len(p.sources) > 1 {
 		return l, fmt.Errorf("combined: module %T does not disclose its certificates; it can only be used alone", ca)
 	}
-	return l, p.check(l)
+	return l, check(l, p.config.Word)
 }
 
 // readFiles returns the certificates of the files of the source.
@@ -189,13 +184,14 @@ func (p *Pool) readFiles(s *poolSource) (loaded, error) {
 	for _, cert := range l.certs {
 		l.pool.AddCert(cert)
 	}
-	return l, p.check(l)
+	return l, check(l, p.config.Word)
 }
 
-// check refuses what would lock everyone out.
-func (p *Pool) check(l loaded) error {
-	if isEmpty(l.pool) || l.certs != nil && len(l.certs) == 0 {
-		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", p.config.Word)
+// check refuses what would lock everyone out. The word is the pool's name in the
+// configuration.
+func check(l loaded, word string) error {
+	if l.pool == nil || l.pool.Equal(x509.NewCertPool()) || l.certs != nil && len(l.certs) == 0 {
+		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", word)
 	}
 	if l.certs != nil && !slices.ContainsFunc(l.certs, mayBeCA) {
 		return errors.New("it has only end-entity certificates, so no chain can verify; add the CA that issued them, or pin them with 'certificate' in a client")
