@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// DefaultRefresh is how often a document is fetched if the server does not say
+	// defaultRefresh is how often a document is fetched if the server does not say
 	// how long it may be kept.
-	DefaultRefresh = time.Hour
-	// DefaultMinRefresh is the shortest time that a server can ask for.
-	DefaultMinRefresh = time.Minute
-	// DefaultMaxRefresh is the longest time that a server can ask for.
-	DefaultMaxRefresh = 24 * time.Hour
-	// DefaultMaxBytes is the size of the largest document, in bytes.
-	DefaultMaxBytes = 1 << 20
-	// DefaultTimeout is how long a fetch may take.
-	DefaultTimeout = 30 * time.Second
+	defaultRefresh = time.Hour
+	// defaultMinRefresh is the shortest time that a server can ask for.
+	defaultMinRefresh = time.Minute
+	// defaultMaxRefresh is the longest time that a server can ask for.
+	defaultMaxRefresh = 24 * time.Hour
+	// defaultMaxBytes is the size of the largest document, in bytes.
+	defaultMaxBytes = 1 << 20
+	// defaultTimeout is how long a fetch may take.
+	defaultTimeout = 30 * time.Second
 
-	// DefaultMaxRetry is the longest pause after a failed fetch.
-	DefaultMaxRetry = 15 * time.Minute
+	// defaultMaxRetry is the longest pause after a failed fetch.
+	defaultMaxRetry = 15 * time.Minute
 
 	// firstRetry is the pause after a failed fetch; it doubles with each further
 	// failure.
@@ -37,18 +37,18 @@ type URLConfig struct {
 	Address string
 	// AllowHTTP allows an http URL, for a document that is signed.
 	AllowHTTP bool
-	// MaxBytes bounds its size. Default: [DefaultMaxBytes].
+	// MaxBytes bounds its size. Default: defaultMaxBytes.
 	MaxBytes int64
 	// Refresh is how often the document is fetched if the server does not say how
-	// long it may be kept. Default: [DefaultRefresh].
+	// long it may be kept. Default: defaultRefresh.
 	Refresh time.Duration
 	// MinRefresh and MaxRefresh bound the time between two fetches, whatever the
-	// server says. Default: [DefaultMinRefresh] and [DefaultMaxRefresh].
+	// server says. Default: defaultMinRefresh and defaultMaxRefresh.
 	MinRefresh, MaxRefresh time.Duration
 	// MaxRetry is the longest pause after a failed fetch. Default:
-	// [DefaultMaxRetry].
+	// defaultMaxRetry.
 	MaxRetry time.Duration
-	// Timeout bounds a fetch. Default: [DefaultTimeout].
+	// Timeout bounds a fetch. Default: defaultTimeout.
 	Timeout time.Duration
 	// Accept, if set, is called with a fetched document that differs from the kept
 	// one. An error refuses it: the kept document stays, as after a failed fetch.
@@ -102,12 +102,12 @@ func NewURL(config URLConfig) (*URL, error) {
 	if err != nil {
 		return nil, err
 	}
-	orDefault(&config.MaxBytes, DefaultMaxBytes)
-	orDefault(&config.Refresh, DefaultRefresh)
-	orDefault(&config.MinRefresh, DefaultMinRefresh)
-	orDefault(&config.MaxRefresh, DefaultMaxRefresh)
-	orDefault(&config.MaxRetry, DefaultMaxRetry)
-	orDefault(&config.Timeout, DefaultTimeout)
+	orDefault(&config.MaxBytes, defaultMaxBytes)
+	orDefault(&config.Refresh, defaultRefresh)
+	orDefault(&config.MinRefresh, defaultMinRefresh)
+	orDefault(&config.MaxRefresh, defaultMaxRefresh)
+	orDefault(&config.MaxRetry, defaultMaxRetry)
+	orDefault(&config.Timeout, defaultTimeout)
 	if config.Fetch == nil {
 		config.Fetch = NewSecureFetcher(nil).Get
 	}

@@ -208,7 +208,7 @@ func testURLOneFlight(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() { _, _, _ = u.Refresh(t.Context()) })
 	<-begun
-	if due := u.Due(); !due.Equal(time.Now().Add(DefaultTimeout)) {
+	if due := u.Due(); !due.Equal(time.Now().Add(defaultTimeout)) {
 		t.Errorf("due %s while it is being fetched", due)
 	}
 	if u.AskSoon() {
