@@ -6,11 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -39,16 +37,15 @@ type TrustPool struct {
 
 	// known are the intermediates that have verified under roots, and until when,
 	// by the SHA-256 of their TBSCertificate, because anybody can make many
-	// certificates from one by re-encoding its signature. The map is never written
-	// to, only replaced, under mu.
-	known atomic.Pointer[map[[sha256.Size]byte]time.Time]
-	mu    sync.Mutex
+	// certificates from one by re-encoding its signature.
+	known map[[sha256.Size]byte]time.Time
+	mu    sync.RWMutex // guards known
 }
 
 // NewTrustPool returns a TrustPool of the anchors that are in the pool now. A nil
 // pool has no anchors; it does not stand for the system's.
 func NewTrustPool(pool *x509.CertPool) *TrustPool {
-	p := &TrustPool{verify: (*x509.Certificate).Verify}
+	p := &TrustPool{verify: (*x509.Certificate).Verify, known: make(map[[sha256.Size]byte]time.Time)}
 	if pool != nil {
 		p.roots = pool.Clone()
 	}
@@ -183,10 +180,12 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 	}
 
 	var pending []intermediate
-	known := p.known.Load()
 	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
 		c := intermediate{cert: cert, tbs: sha256.Sum256(cert.RawTBSCertificate)}
-		if known != nil && now.Before((*known)[c.tbs]) {
+		p.mu.RLock()
+		known := now.Before(p.known[c.tbs])
+		p.mu.RUnlock()
+		if known {
 			admit(cert)
 			continue
 		}
@@ -245,18 +244,13 @@ func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := make(map[[sha256.Size]byte]time.Time)
-	if old := p.known.Load(); old != nil {
-		maps.Copy(known, *old)
-	}
-	for other := range known {
-		if len(known) < maxKnownCAs {
+	for other := range p.known {
+		if len(p.known) < maxKnownCAs {
 			break
 		}
-		delete(known, other)
+		delete(p.known, other)
 	}
-	known[tbs] = until
-	p.known.Store(&known)
+	p.known[tbs] = until
 }
 
 // withoutIssuer adds to the error that no CA could have issued the leaf, which

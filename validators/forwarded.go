@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -151,10 +152,8 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 
 func checkForwardedSize(values, chainValues []string) error {
 	size := 0
-	for _, lines := range [][]string{values, chainValues} {
-		for _, line := range lines {
-			size += len(line)
-		}
+	for _, line := range slices.Concat(values, chainValues) {
+		size += len(line)
 	}
 	if size > maxForwardedBytes {
 		return fmt.Errorf("the forwarded certificate has %d bytes; at most %d are allowed", size, maxForwardedBytes)

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -82,32 +80,23 @@ func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 			return nil, errors.New("its Chain does not begin with the certificate in Cert")
 		}
 	}
-	if e.named && hasSeparatorInNames(leaf) {
-		return nil, errors.New("its certificate has a subject alternative name with a comma, semicolon or double quote, which the proxy does not quote")
+	if e.named {
+		return certs, checkSeparators(leaf)
 	}
 	return certs, nil
 }
 
-// hasSeparatorInNames reports whether a subject alternative name that is text has a
+// checkSeparators returns an error if a subject alternative name that is text has a
 // separator of the header in it. It looks at the octets of the names, because
 // those of a parsed certificate are decoded further.
-func hasSeparatorInNames(cert *x509.Certificate) bool {
-	const rfc822Name, dNSName, uniformResourceIdentifier = 1, 2, 6
-	der := extension(cert, oidSubjectAltName)
-	if der == nil {
-		return false
-	}
-	var names []asn1.RawValue
-	if rest, err := asn1.Unmarshal(der, &names); err != nil || len(rest) > 0 {
-		return true
-	}
-	return slices.ContainsFunc(names, func(name asn1.RawValue) bool {
-		switch name.Tag {
-		case rfc822Name, dNSName, uniformResourceIdentifier:
-			return bytes.ContainsAny(name.Bytes, `,;"`)
+func checkSeparators(cert *x509.Certificate) error {
+	names, err := generalNames(cert)
+	for _, name := range names {
+		if isCompared(name.Tag) && name.Tag != iPAddress && bytes.ContainsAny(name.Bytes, `,;"`) {
+			return errors.New("its certificate has a subject alternative name with a comma, semicolon or double quote, which the proxy does not quote")
 		}
-		return false
-	})
+	}
+	return err
 }
 
 func splitXFCC(value string) ([]xfccElement, error) {

@@ -15,24 +15,20 @@ import (
 // 64 hexadecimal digits with separators, has 95 characters.
 const maxHashText = 256
 
-// Thumbprint is the SHA-256 or SHA-1 hash of a certificate's DER encoding. It is
-// comparable. The zero value matches no certificate.
-type Thumbprint struct {
-	sum  [sha256.Size]byte
-	size uint8
-}
+// Thumbprint has the octets of the SHA-256 or SHA-1 hash of a certificate's DER
+// encoding. The zero value matches no certificate.
+type Thumbprint string
 
 // ThumbprintOf returns the SHA-256 thumbprint of a DER encoded certificate.
 func ThumbprintOf(der []byte) Thumbprint {
-	return Thumbprint{sum: sha256.Sum256(der), size: sha256.Size}
+	sum := sha256.Sum256(der)
+	return Thumbprint(sum[:])
 }
 
 // SHA1ThumbprintOf returns the SHA-1 thumbprint of a DER encoded certificate.
 func SHA1ThumbprintOf(der []byte) Thumbprint {
-	t := Thumbprint{size: sha1.Size}
 	sum := sha1.Sum(der) //nolint:gosec // see the import
-	copy(t.sum[:], sum[:])
-	return t
+	return Thumbprint(sum[:])
 }
 
 // ParseThumbprint parses the SHA-256 or SHA-1 hash of a certificate's DER
@@ -48,43 +44,37 @@ func ParseThumbprint(s string) (Thumbprint, error) {
 // spellings of [ParseThumbprint].
 func ParseSHA256(s string) ([sha256.Size]byte, error) {
 	t, err := parseHash(s, false)
-	return t.sum, err
+	sum, _ := t.SHA256()
+	return sum, err
 }
 
 // IsSHA1 reports whether t is a SHA-1 thumbprint.
-func (t Thumbprint) IsSHA1() bool { return t.size == sha1.Size }
+func (t Thumbprint) IsSHA1() bool { return len(t) == sha1.Size }
 
 // SHA256 returns the hash if it is SHA-256.
 func (t Thumbprint) SHA256() ([sha256.Size]byte, bool) {
-	if t.size != sha256.Size {
+	if len(t) != sha256.Size {
 		return [sha256.Size]byte{}, false
 	}
-	return t.sum, true
+	return [sha256.Size]byte([]byte(t)), true
 }
 
 // SHA1 returns the hash if it is SHA-1.
 func (t Thumbprint) SHA1() ([sha1.Size]byte, bool) {
-	if t.size != sha1.Size {
+	if len(t) != sha1.Size {
 		return [sha1.Size]byte{}, false
 	}
-	return [sha1.Size]byte(t.sum[:sha1.Size]), true
+	return [sha1.Size]byte([]byte(t)), true
 }
 
 // String returns the hash in lower-case hexadecimal digits.
-func (t Thumbprint) String() string { return hex.EncodeToString(t.sum[:t.size]) }
+func (t Thumbprint) String() string { return hex.EncodeToString([]byte(t)) }
 
 // X5tS256 returns the value of the x5t#S256 confirmation member for a SHA-256
 // thumbprint: base64url without padding, 43 characters (RFC 8705 §3.1).
 func X5tS256(sum [sha256.Size]byte) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
-
-// The hashes of empty input, which a script produces that hashes a missing file
-// or an unset variable.
-var (
-	emptySHA256 = sha256.Sum256(nil)
-	emptySHA1   = sha1.Sum(nil) //nolint:gosec // see the import
-)
 
 func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 	want := "expected SHA-256: 64 hexadecimal digits or 43 base64url characters"
@@ -94,29 +84,29 @@ func parseHash(s string, allowSHA1 bool) (Thumbprint, error) {
 
 	text := strings.Trim(s, " \t\r\n")
 	if text == "" {
-		return Thumbprint{}, errors.New("the hash is empty; " + want)
+		return "", errors.New("the hash is empty; " + want)
 	}
 	if len(text) > maxHashText {
-		return Thumbprint{}, fmt.Errorf("it is %d bytes long; %s", len(text), want)
+		return "", fmt.Errorf("it is %d bytes long; %s", len(text), want)
 	}
 	if err := checkHashCharacters(text); err != nil {
-		return Thumbprint{}, err
+		return "", err
 	}
 
 	sum, err := decodeHash(text)
 	if err != nil {
-		return Thumbprint{}, fmt.Errorf("%w; %s", err, want)
+		return "", fmt.Errorf("%w; %s", err, want)
 	}
 
-	t := Thumbprint{size: uint8(len(sum))}
-	copy(t.sum[:], sum)
+	t := Thumbprint(sum)
 	switch {
-	case t.sum == emptySHA256, t.IsSHA1() && [sha1.Size]byte(sum) == emptySHA1:
-		return Thumbprint{}, errors.New("it is the hash of empty input; hash the certificate's DER encoding")
-	case t.sum == [sha256.Size]byte{}:
-		return Thumbprint{}, errors.New("it is all zeros; replace the placeholder")
+	case t == ThumbprintOf(nil), t == SHA1ThumbprintOf(nil):
+		// as a script produces it that hashes a missing file or an unset variable
+		return "", errors.New("it is the hash of empty input; hash the certificate's DER encoding")
+	case strings.Trim(string(t), "\x00") == "":
+		return "", errors.New("it is all zeros; replace the placeholder")
 	case t.IsSHA1() && !allowSHA1:
-		return Thumbprint{}, fmt.Errorf("it is a SHA-1 hash, which is not accepted here; %s", want)
+		return "", fmt.Errorf("it is a SHA-1 hash, which is not accepted here; %s", want)
 	}
 	return t, nil
 }

@@ -145,7 +145,7 @@ func TestInvalidThumbprints_B11(t *testing.T) {
 			if !strings.Contains(err.Error(), test.why) {
 				t.Errorf("error %q does not say %q", err, test.why)
 			}
-			if got != (Thumbprint{}) || len(err.Error()) > 1500 {
+			if got != "" || len(err.Error()) > 1500 {
 				t.Errorf("returned %v with an error of %d bytes", got, len(err.Error()))
 			}
 			if sum, err := ParseSHA256(test.text); err == nil || sum != [32]byte{} {
@@ -179,7 +179,7 @@ func TestThumbprintHashes(t *testing.T) {
 	if err != nil || map[Thumbprint]bool{t256: true}[same] != true {
 		t.Error("two spellings of a thumbprint are not the same map key")
 	}
-	if (Thumbprint{}).String() != "" || (Thumbprint{}).IsSHA1() {
+	if Thumbprint("").String() != "" || Thumbprint("").IsSHA1() {
 		t.Error("the zero value is a thumbprint")
 	}
 }
@@ -234,7 +234,7 @@ func FuzzParseThumbprint(f *testing.F) {
 			if err256 == nil {
 				t.Fatalf("only ParseSHA256 takes %q", text)
 			}
-			if got != (Thumbprint{}) || len(err.Error()) > 2500 || strings.ContainsAny(err.Error(), "\n\r\x00\u200e") {
+			if got != "" || len(err.Error()) > 2500 || strings.ContainsAny(err.Error(), "\n\r\x00\u200e") {
 				t.Fatalf("error %q with %v", err, got)
 			}
 			return
@@ -246,14 +246,14 @@ func FuzzParseThumbprint(f *testing.F) {
 		if upper, err := ParseThumbprint(strings.ToUpper(got.String())); err != nil || upper != got {
 			t.Fatalf("%s in upper case: %s, %v", got, upper, err)
 		}
-		if got.sum == ([32]byte{}) || got.sum == emptySHA256 {
+		if got == Thumbprint(make([]byte, 32)) || got == ThumbprintOf(nil) {
 			t.Fatalf("%q is a hash of nothing", text)
 		}
 		if got.IsSHA1() != (err256 != nil) {
 			t.Fatalf("ParseSHA256 of %q: %v", text, err256)
 		}
 		if !got.IsSHA1() {
-			if sum != got.sum {
+			if Thumbprint(sum[:]) != got {
 				t.Fatalf("ParseSHA256 of %q: %x", text, sum)
 			}
 			if back, err := ParseThumbprint(X5tS256(sum)); err != nil || back != got {
