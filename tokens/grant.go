@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -78,15 +79,8 @@ func ReservedClaim(name string) bool {
 	return slices.Contains(reservedClaims, strings.ToLower(name))
 }
 
+var claimName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
 // ValidClaimName reports whether name is not empty and consists of A-Z a-z 0-9
 // _ . - only.
-func ValidClaimName(name string) bool {
-	for _, c := range []byte(name) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_', c == '.', c == '-':
-		default:
-			return false
-		}
-	}
-	return name != ""
-}
+func ValidClaimName(name string) bool { return claimName.MatchString(name) }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,18 +222,9 @@ func parseBaseURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
+var hostName = regexp.MustCompile(`^[A-Za-z0-9.:_-]+$`)
+
 func validHost(u *url.URL) bool {
-	host := u.Hostname()
-	for _, c := range []byte(host) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == ':':
-		default:
-			return false
-		}
-	}
-	if strings.HasSuffix(u.Host, ":") {
-		return false
-	}
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), defaultPort), 10, 16)
-	return host != "" && err == nil && port > 0
+	return hostName.MatchString(u.Hostname()) && !strings.HasSuffix(u.Host, ":") && err == nil && port > 0
 }

@@ -2,9 +2,7 @@ package tokens
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -185,17 +183,11 @@ func (v *Verifier) Recheck(token *VerifiedToken) error {
 // are the same until a key set is read again, and comparing two points of a
 // curve allocates.
 func sameKey(a, b crypto.PublicKey) bool {
-	switch a := a.(type) {
-	case *ecdsa.PublicKey:
-		b, ok := b.(*ecdsa.PublicKey)
-		return ok && (a == b || a.Equal(b))
-	case *rsa.PublicKey:
-		b, ok := b.(*rsa.PublicKey)
-		return ok && (a == b || a.Equal(b))
-	case ed25519.PublicKey:
-		return a.Equal(b)
+	if _, isSlice := a.(ed25519.PublicKey); !isSlice && a == b {
+		return true
 	}
-	return false
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 // IssuerOf returns the `iss` of a token that has not been verified. Use it

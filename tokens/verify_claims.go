@@ -212,9 +212,9 @@ func scopesOf(members map[string]json.RawMessage) ([]string, error) {
 // §3.1). A token with another method as well requires a proof that is not
 // checked here, so it is refused.
 func thumbprintOf(cnf json.RawMessage) (string, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(cnf, &members); err != nil || members == nil {
-		return "", errors.New("it is not an object")
+	members, err := jsonObject(cnf)
+	if err != nil {
+		return "", err
 	}
 	for name := range members {
 		if name != thumbprintMethod {

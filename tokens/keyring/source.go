@@ -37,10 +37,18 @@ type Source struct {
 	read  atomic.Int64 // when storage was last read, Unix seconds
 	asked atomic.Int64 // when storage may be asked again, Unix nanoseconds
 
-	attempts attempts
-	mu       sync.Mutex
-	failure  error // of the last attempt
-	retryAt  time.Time
+	mu      sync.Mutex
+	running *attempt
+	failure error // of the last attempt
+	retryAt time.Time
+}
+
+// attempt is one run of work on storage that several callers may wait for.
+type attempt struct {
+	began time.Time
+	done  chan struct{}
+	ring  *Keyring
+	err   error
 }
 
 // Fixed returns a source whose keyring never changes, such as that of a key
@@ -274,7 +282,18 @@ func (s *Source) refreshSoon() {
 
 // Wait returns when no attempt to read or change keys is running, or when ctx
 // is done. Call it at shutdown, so that no key is half written.
-func (s *Source) Wait(ctx context.Context) { s.attempts.wait(ctx) }
+func (s *Source) Wait(ctx context.Context) {
+	s.mu.Lock()
+	running := s.running
+	s.mu.Unlock()
+	if running == nil {
+		return
+	}
+	select {
+	case <-running.done:
+	case <-ctx.Done():
+	}
+}
 
 // upkeep reads storage and does what is due there.
 func (s *Source) upkeep(ctx context.Context) (schedule, error) {
@@ -309,20 +328,31 @@ func (s *Source) waitFor(ctx context.Context, a *attempt) error {
 }
 
 // attempt joins the running attempt, or starts one that does work and makes
-// its keys the current ones.
+// its keys the current ones. An attempt does not belong to any single request,
+// so it does not end with one.
 func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attempt, started bool) {
-	return s.attempts.join(s.store.Now(), func() (*Keyring, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running != nil {
+		return s.running, false
+	}
+	a = &attempt{began: s.store.Now(), done: make(chan struct{})}
+	s.running = a
+	go func() {
+		defer close(a.done)
 		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 		defer cancel()
 		keys, err := guard(ctx, work)
-		ring := s.use(keys)
+		a.ring, a.err = s.use(keys), err
 		if errors.Is(err, errNoKey) || errors.Is(err, ErrAnnounced) {
-			s.noteOutcome(nil) // storage has answered
-		} else {
-			s.noteOutcome(err)
+			err = nil // storage has answered
 		}
-		return ring, err
-	})
+		s.noteOutcome(err)
+		s.mu.Lock()
+		s.running = nil
+		s.mu.Unlock()
+	}()
+	return a, true
 }
 
 // guard calls work and turns a panic into an error.

@@ -146,14 +146,10 @@ func (s *store) longestToken() time.Duration {
 	return min(maxLongestToken, max(minLongestToken, s.LongestToken, time.Duration(s.extended.Load())))
 }
 
-// extendLifetime requests a longer lifetime of tokens.
+// extendLifetime requests a longer lifetime of tokens. If two requests race,
+// the next token asks again for what was lost.
 func (s *store) extendLifetime(lifetime time.Duration) {
-	for {
-		old := s.extended.Load()
-		if int64(lifetime) <= old || s.extended.CompareAndSwap(old, int64(lifetime)) {
-			return
-		}
-	}
+	s.extended.Store(max(s.extended.Load(), int64(lifetime)))
 }
 
 // change calls decide while this node holds the storage lock. decide gets what
