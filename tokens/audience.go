@@ -99,7 +99,7 @@ func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Er
 		case s == "" || slices.Contains(scopes, s):
 		case syntax.CheckScope(s) != nil:
 			return nil, true, NewError(CodeInvalidScope, "a requested scope has characters that are not allowed").
-				withCause(fmt.Errorf("scope %s", quote(s)))
+				withCause(fmt.Errorf("scope %.100q", s))
 		case !slices.Contains(g.Scopes, s):
 			return nil, true, unregistered(s)
 		default:
@@ -122,7 +122,7 @@ func requestedScopes(g *Grant, scope string) (scopes []string, named bool, e *Er
 
 func unregistered(scope string) *Error {
 	return NewError(CodeInvalidScope, "a requested scope is not registered for this client").
-		withCause(fmt.Errorf("scope %s", quote(scope)))
+		withCause(fmt.Errorf("scope %.100q", scope))
 }
 
 // requestedResources returns the distinct resources that a request names (RFC
@@ -133,10 +133,10 @@ func (a *audiences) requestedResources(g *Grant, requested []string) ([]string, 
 		switch {
 		case !absoluteURI(r):
 			return nil, NewError(CodeInvalidTarget, "a resource must be an absolute URI without a fragment").
-				withCause(fmt.Errorf("resource %s", quote(r)))
+				withCause(fmt.Errorf("resource %.100q", r))
 		case !a.mayName(g, r):
 			return nil, NewError(CodeInvalidTarget, "a requested resource is unknown or not for this client").
-				withCause(fmt.Errorf("resource %s", quote(r)))
+				withCause(fmt.Errorf("resource %.100q", r))
 		case !slices.Contains(resources, r):
 			resources = append(resources, r)
 		}
@@ -172,7 +172,7 @@ func (a *audiences) narrow(scopes []string, named bool, resources []string) ([]s
 		}
 		if named {
 			return nil, NewError(CodeInvalidScope, "a requested scope belongs to none of the requested resources").
-				withCause(fmt.Errorf("scope %s", quote(s)))
+				withCause(fmt.Errorf("scope %.100q", s))
 		}
 	}
 	if kept == nil && scopes != nil {
@@ -202,7 +202,7 @@ func (a *audiences) audienceOf(g *Grant, scopes []string) ([]string, *Error) {
 		return nil, NewError(CodeInvalidScope, "some of the scopes belong to a resource and some to none; request them separately")
 	case resource != "" && !a.mayName(g, resource):
 		return nil, NewError(CodeInvalidScope, "a scope belongs to a resource that is not for this client").
-			withCause(fmt.Errorf("resource %s", quote(resource)))
+			withCause(fmt.Errorf("resource %.100q", resource))
 	case resource != "":
 		return []string{resource}, nil
 	case len(a.defaults) > 0:

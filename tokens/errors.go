@@ -142,13 +142,3 @@ func printable(s string) string {
 		return r
 	}, s)
 }
-
-// quote prepares text that a caller sent for the cause of an error: escaped,
-// and short enough for a log line.
-func quote(s string) string {
-	const most = 100
-	if len(s) > most {
-		return fmt.Sprintf("%q...", s[:most])
-	}
-	return fmt.Sprintf("%q", s)
-}

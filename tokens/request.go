@@ -58,7 +58,7 @@ func (req TokenRequest) CheckGrant() *Error {
 		return NewError(CodeInvalidRequest, "grant_type is missing")
 	}
 	return NewError(CodeUnsupportedGrantType, "the only grant_type is "+grantClientCredentials).
-		withCause(fmt.Errorf("grant_type %s", quote(req.GrantType)))
+		withCause(fmt.Errorf("grant_type %.100q", req.GrantType))
 }
 
 // ParseTokenRequest reads a token request: POST, a form body of at most 64 KiB
@@ -226,11 +226,11 @@ func parseForm(body string) (url.Values, *Error) {
 	for name, values := range form {
 		if len(values) > 1 && name != "resource" {
 			return nil, NewError(CodeInvalidRequest, "a parameter is included more than once").
-				withCause(fmt.Errorf("parameter %s", quote(name)))
+				withCause(fmt.Errorf("parameter %.100q", name))
 		}
 		if !utf8.ValidString(name) || slices.ContainsFunc(values, invalidUTF8) {
 			return nil, NewError(CodeInvalidRequest, "a parameter is not valid UTF-8").
-				withCause(fmt.Errorf("parameter %s", quote(name)))
+				withCause(fmt.Errorf("parameter %.100q", name))
 		}
 	}
 	return form, nil

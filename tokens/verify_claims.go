@@ -91,32 +91,25 @@ func dateText(t time.Time) string {
 
 // readClaims reads the claims into t and checks their types.
 func (t *VerifiedToken) readClaims(members map[string]json.RawMessage, clientIDClaim string) error {
-	var wrong error
-	note := func(err error) {
-		if wrong == nil {
-			wrong = err
-		}
-	}
-	textOf := func(name string) string {
-		value, err := stringMember(members, name)
-		note(err)
-		return value
-	}
-	dateOf := func(name string) time.Time {
-		value, err := numericDate(members, name)
-		note(err)
-		return value
-	}
 	if clientIDClaim == "" {
 		clientIDClaim = "client_id"
 		if _, ok := members[clientIDClaim]; !ok {
 			clientIDClaim = "azp"
 		}
 	}
-	t.Issuer, t.Subject, t.ID, t.ClientID = textOf("iss"), textOf("sub"), textOf("jti"), textOf(clientIDClaim)
-	t.Expires, t.IssuedAt, t.NotBefore = dateOf("exp"), dateOf("iat"), dateOf("nbf")
-	if wrong != nil {
-		return wrong
+	var err error
+	for name, into := range map[string]*string{"iss": &t.Issuer, "sub": &t.Subject, "jti": &t.ID} {
+		if *into, err = stringMember(members, name); err != nil {
+			return err
+		}
+	}
+	for name, into := range map[string]*time.Time{"exp": &t.Expires, "iat": &t.IssuedAt, "nbf": &t.NotBefore} {
+		if *into, err = numericDate(members, name); err != nil {
+			return err
+		}
+	}
+	if t.ClientID, err = stringMember(members, clientIDClaim); err != nil {
+		return err
 	}
 	if err := checkTokenClientID(t.ClientID, clientIDClaim); err != nil {
 		return err
@@ -124,7 +117,6 @@ func (t *VerifiedToken) readClaims(members map[string]json.RawMessage, clientIDC
 	if t.Expires.IsZero() {
 		return errors.New("'exp' is missing")
 	}
-	var err error
 	if t.Audience, err = stringsIn(members["aud"], "aud"); err != nil {
 		return err
 	}
