@@ -98,13 +98,12 @@ func (d DN) Key() string {
 	return d.key
 }
 
-// ReversedKey returns the Key of the name with its RDNs in reverse order: that of a
-// declared name whose RDNs were written in encoded order, which RFC 4514 §2.1
-// reverses.
-func (d DN) ReversedKey() string {
-	reversed := slices.Clone(d.rdns)
-	slices.Reverse(reversed)
-	return nameKey(reversed)
+// Reversed returns the name with its RDNs in reverse order: as a declared name is
+// whose RDNs were written in encoded order, which RFC 4514 §2.1 reverses.
+func (d DN) Reversed() DN {
+	rdns := slices.Clone(d.rdns)
+	slices.Reverse(rdns)
+	return DN{rdns: rdns, key: nameKey(rdns)}
 }
 
 // LooksReversed reports whether the RFC 4514 text of the name begins with a
@@ -116,13 +115,6 @@ func (d DN) LooksReversed() bool {
 	}
 	first, last := d.rdns[len(d.rdns)-1], d.rdns[0]
 	return last[0].oid.Equal(oidCommonName) && slices.ContainsFunc(wideTypes, first[0].oid.Equal)
-}
-
-// Reversed returns the RFC 4514 text of the name with its RDNs in reverse order.
-func (d DN) Reversed() string {
-	rdns := slices.Clone(d.rdns)
-	slices.Reverse(rdns)
-	return DN{rdns: rdns}.String()
 }
 
 // Without returns the RFC 4514 text of the RDNs that another name lacks.

@@ -99,7 +99,7 @@ func checkRoundTrip(t *testing.T, dn DN) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Key() != dn.Key() || again.String() != text || again.ReversedKey() != dn.ReversedKey() {
+	if again.Key() != dn.Key() || again.String() != text || again.Reversed().Key() != dn.Reversed().Key() {
 		t.Fatalf("%s is read back as %s", text, again)
 	}
 }

@@ -52,8 +52,8 @@ func TestDNIsComparedAsParsedRDNSequence_B8(t *testing.T) {
 		t.Error("an escaped comma separates RDNs")
 	}
 	reversed := mustPresent(t, rawName(encodedRDNSET{cn}, encodedRDNSET{ou}, encodedRDNSET{o}))
-	if reversed.ReversedKey() != declared.Key() || declared.ReversedKey() != reversed.Key() {
-		t.Error("ReversedKey is not the key of the reverse name")
+	if reversed.Reversed().Key() != declared.Key() || declared.Reversed().Key() != reversed.Key() {
+		t.Error("Reversed is not the reverse name")
 	}
 	ab := mustPresent(t, rawName(encodedRDNSET{attr("CN", "a"), attr("OU", "b")}, encodedRDNSET{o}))
 	if ab.Key() != mustDeclare(t, "O=company,OU=b+CN=a").Key() {
@@ -184,7 +184,7 @@ func TestDNKeyIsUnambiguous(t *testing.T) {
 		}
 		keys[key] = name
 	}
-	if zero := (DN{}); zero.Key() != "" || zero.ReversedKey() != "" || zero.String() != "" {
+	if zero := (DN{}); zero.Key() != "" || zero.Reversed().Key() != "" || zero.String() != "" {
 		t.Error("the zero name is not empty")
 	}
 }

@@ -174,7 +174,7 @@ func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known 
 		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain, true
 	}
 	subject := validators.FormatDN(leaf.RawSubject)
-	if reversed := a.config.Registry.Subject(dn.ReversedKey()); len(reversed) > 0 {
+	if reversed := a.config.Registry.Subject(dn.Reversed().Key()); len(reversed) > 0 {
 		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
 	return "no client declares the subject '" + subject + "', in this order or in reverse", false

@@ -211,7 +211,7 @@ func (l *DenyList) matchingRule(cert *x509.Certificate) string {
 	// Many tools print names in reverse, and a rule that denies nobody would be
 	// noticed too late.
 	serial := serialKey(cert.SerialNumber)
-	if l.has(ruleSerial, serial, issuer.Key()) || l.has(ruleSerial, serial, issuer.ReversedKey()) {
+	if l.has(ruleSerial, serial, issuer.Key()) || l.has(ruleSerial, serial, issuer.Reversed().Key()) {
 		return ruleSerial
 	}
 	return ""
