@@ -118,8 +118,8 @@ type bearerIdentity struct {
 	leaf                   *x509.Certificate // nil for an unbound token
 }
 
-// text returns the value of a placeholder.
-func (b *bearerIdentity) text(name string) string {
+// value returns the value of a placeholder.
+func (b *bearerIdentity) value(name string) string {
 	switch name {
 	case "client_id":
 		return b.clientID

@@ -140,7 +140,7 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
 	state.reason = validators.Reason(failure.Code)
-	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.clientID()}
+	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.registeredID()}
 	if h.ReportOnly {
 		line.message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)

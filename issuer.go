@@ -166,10 +166,6 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if failure := request.CheckGrant(); failure != nil {
-		h.refuseToken(w, r, request.ClientID, failure)
-		return
-	}
 	grant := id.decidedBy.grants[id.Client()]
 	grant.Thumbprint, grant.NotAfter = id.Thumbprint, id.Leaf.NotAfter
 	token, failure := id.decidedBy.issuer.Mint(r.Context(), &grant, request)
@@ -270,7 +266,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, clientID: id.clientID(), errorID: errorID})
+	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, clientID: id.registeredID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
 

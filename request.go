@@ -31,8 +31,8 @@ type identity struct {
 	decidedBy *snapshot
 }
 
-// clientID returns the client's identifier, or "" for nobody.
-func (id identity) clientID() string {
+// registeredID returns the client's identifier, or "" for nobody.
+func (id identity) registeredID() string {
 	if client := id.Client(); client != nil {
 		return client.ID
 	}
@@ -144,7 +144,7 @@ func (s *requestState) clientID() string {
 	if s.bearer != nil {
 		return s.bearer.clientID
 	}
-	return s.identity.clientID()
+	return s.identity.registeredID()
 }
 
 // remoteIP returns the address of the immediate peer, without the port.
@@ -172,7 +172,7 @@ func (s *requestState) text(name string) string {
 		return string(s.reason)
 	}
 	if s.bearer != nil {
-		return s.bearer.text(name)
+		return s.bearer.value(name)
 	}
 	client := s.identity.Client()
 	if client == nil {

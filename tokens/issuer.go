@@ -137,7 +137,7 @@ func (i *Issuer) Metadata() keyring.Document {
 // path. Paths match exactly, without case folding and trailing slashes. The
 // host of mtls_alias serves only the endpoints that need a certificate; any
 // other host is taken for the issuer's.
-func (i *Issuer) Endpoint(host, path string) EndpointKind { return i.routes.endpoint(host, path) }
+func (i *Issuer) Endpoint(host, path string) EndpointKind { return i.routes.find(host, path) }
 
 // IsResource reports whether the issuer has a resource of that name.
 func (i *Issuer) IsResource(name string) bool { return i.audiences.resources[name] }

@@ -66,7 +66,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 		Scope:        scopeClaim{scopes, i.config.ScopeClaim == ScopeArray},
 		Confirmation: confirmation{Thumbprint: g.Thumbprint},
 	}
-	token, _, e := i.sign(ctx, keyring.AccessToken, g, &claims)
+	token, _, e := i.signToken(ctx, keyring.AccessToken, g, &claims)
 	if e != nil {
 		return nil, e
 	}
@@ -119,17 +119,17 @@ func (i *Issuer) MintGateway(ctx context.Context, g *Grant, audience string) (*G
 		Scope:             scopeClaim{scopes: g.Scopes},
 		GatewayThumbprint: g.Thumbprint,
 	}
-	token, keyID, e := i.sign(ctx, keyring.GatewayToken, g, &claims)
+	token, keyID, e := i.signToken(ctx, keyring.GatewayToken, g, &claims)
 	if e != nil {
 		return nil, e
 	}
 	return &GatewayToken{Token: token, KeyID: keyID, IssuedAt: time.Unix(claims.IssuedAt, 0), Expires: time.Unix(claims.Expires, 0)}, nil
 }
 
-// sign signs a token for the client of g. It fills in the claims that every
+// signToken signs a token for the client of g. It fills in the claims that every
 // token has, and adds the client's own. The token ends with the certificate at
 // the latest.
-func (i *Issuer) sign(ctx context.Context, typ keyring.TokenType, g *Grant, claims *tokenClaims) (token, keyID string, e *Error) {
+func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant, claims *tokenClaims) (token, keyID string, e *Error) {
 	if len(g.Thumbprint) != thumbprintLength {
 		return "", "", mintFailed(fmt.Errorf("'%s' is not a SHA-256 thumbprint", g.Thumbprint))
 	}

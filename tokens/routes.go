@@ -79,8 +79,8 @@ func newRoutes(issuer, alias *url.URL, revokes bool) routes {
 	return r
 }
 
-// endpoint returns what a host serves at a decoded path.
-func (r *routes) endpoint(host, path string) EndpointKind {
+// find returns what a host serves at a decoded path.
+func (r *routes) find(host, path string) EndpointKind {
 	if r.aliasHost != "" && sameHost(host, r.aliasHost) {
 		return r.aliasPaths[path]
 	}

@@ -109,9 +109,6 @@ func (f ForwardFormat) ChainHeader() string {
 // is for the log: one line of bounded length, with at most the first few
 // characters of a value.
 func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
-	if f.Header() == "" {
-		return nil, fmt.Errorf("unknown format %q of a forwarded certificate", firstBytes(string(f), 32))
-	}
 	if f.ChainHeader() == "" {
 		chainValues = nil
 	}
@@ -145,9 +142,10 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 		return parseXFCC(value)
 	case formatNginx:
 		return parseEscapedPEM(value, 1)
-	default: // formatAWSALB
+	case formatAWSALB:
 		return parseEscapedPEM(value, 1+maxIntermediates)
 	}
+	return nil, fmt.Errorf("unknown format %q of a forwarded certificate", firstBytes(string(f), 32))
 }
 
 func checkForwardedSize(values, chainValues []string) error {
