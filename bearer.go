@@ -196,7 +196,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	bearer, refusal := h.admit(state, r, presented, refusal)
 	if refusal == nil {
 		h.results.Count("")
-		state.admitBearer(h.realm, bearer)
+		state.admit(h.realm, identity{}, bearer)
 		h.setIdentity(state, r)
 		return next.ServeHTTP(w, r)
 	}

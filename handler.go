@@ -215,7 +215,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if refusal == nil {
 		h.realm.metrics.Certificates.Count("")
-		state.admit(h.realm, id)
+		state.admit(h.realm, id, nil)
 		h.setIdentity(state, r)
 		h.setUpstreamHeaders(r.Header, id, token)
 		return h.pass(w, r, next)

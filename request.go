@@ -62,7 +62,6 @@ type requestState struct {
 	presented []*x509.Certificate
 	found     identity
 	refusal   *validators.Refusal
-	userIDIn  bool
 }
 
 // stateOf returns the request's state. The first call creates it and registers the
@@ -119,24 +118,17 @@ func (s *requestState) identify(realm *Realm, r *http.Request) (identity, *valid
 
 // clear removes the identity that an earlier directive set.
 func (s *requestState) clear() {
-	if s.userIDIn {
+	if s.clientID() != "" {
 		s.repl.Delete(userIDPlaceholder)
 	}
-	s.identity, s.bearer, s.realm, s.reason, s.userIDIn = identity{}, nil, nil, "", false
+	s.identity, s.bearer, s.realm, s.reason = identity{}, nil, nil, ""
 }
 
-// admit makes the identity known to the handlers that follow.
-func (s *requestState) admit(realm *Realm, id identity) {
-	s.realm, s.identity = realm, id
-	s.userIDIn = true
-	s.repl.Set(userIDPlaceholder, id.Client().ID)
-}
-
-// admitBearer makes the identity of a token known to the handlers that follow.
-func (s *requestState) admitBearer(realm *Realm, bearer *bearerIdentity) {
-	s.realm, s.bearer = realm, bearer
-	s.userIDIn = true
-	s.repl.Set(userIDPlaceholder, bearer.clientID)
+// admit makes an identity known to the handlers that follow: that of a certificate, or
+// that of a token unless bearer is nil.
+func (s *requestState) admit(realm *Realm, id identity, bearer *bearerIdentity) {
+	s.realm, s.identity, s.bearer = realm, id, bearer
+	s.repl.Set(userIDPlaceholder, s.clientID())
 }
 
 // clientID returns the client that was admitted last, or "".

@@ -201,7 +201,7 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	state.admit(&Realm{name: "partners"}, identity{Identity: id})
+	state.admit(&Realm{name: "partners"}, identity{Identity: id}, nil)
 	want := map[string]string{
 		"client_id": "a", "realm": "partners", "scope": "api1 api2", "credential": "thumbprint", "matched": testpki.HashOf(leaf.Cert.Raw),
 		"thumbprint": id.Thumbprint, "subject": `CN=Zo\C3\AB\0D\0AX: y,O=a\,b`, "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
