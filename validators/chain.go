@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -38,14 +40,17 @@ type TrustPool struct {
 	// known are the intermediates that have verified under roots, and until when,
 	// by the SHA-256 of their TBSCertificate, because anybody can make many
 	// certificates from one by re-encoding its signature.
-	known map[[sha256.Size]byte]time.Time
-	mu    sync.RWMutex // guards known
+	// The map is never changed, only replaced, so that nobody waits to read it; mu is
+	// held by whoever replaces it.
+	known atomic.Pointer[map[[sha256.Size]byte]time.Time]
+	mu    sync.Mutex
 }
 
 // NewTrustPool returns a TrustPool of the anchors that are in the pool now. A nil
 // pool has no anchors; it does not stand for the system's.
 func NewTrustPool(pool *x509.CertPool) *TrustPool {
-	p := &TrustPool{verify: (*x509.Certificate).Verify, known: make(map[[sha256.Size]byte]time.Time)}
+	p := &TrustPool{verify: (*x509.Certificate).Verify}
+	p.known.Store(new(map[[sha256.Size]byte]time.Time))
 	if pool != nil {
 		p.roots = pool.Clone()
 	}
@@ -182,10 +187,7 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 	var pending []intermediate
 	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
 		c := intermediate{cert: cert, tbs: sha256.Sum256(cert.RawTBSCertificate)}
-		p.mu.RLock()
-		known := now.Before(p.known[c.tbs])
-		p.mu.RUnlock()
-		if known {
+		if now.Before((*p.known.Load())[c.tbs]) {
 			admit(cert)
 			continue
 		}
@@ -244,13 +246,16 @@ func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for other := range p.known {
-		if len(p.known) < maxKnownCAs {
+	next := make(map[[sha256.Size]byte]time.Time)
+	maps.Copy(next, *p.known.Load())
+	for other := range next {
+		if len(next) < maxKnownCAs {
 			break
 		}
-		delete(p.known, other)
+		delete(next, other)
 	}
-	p.known[tbs] = until
+	next[tbs] = until
+	p.known.Store(&next)
 }
 
 // withoutIssuer adds to the error that no CA could have issued the leaf, which

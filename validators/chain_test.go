@@ -289,7 +289,7 @@ func TestVerifyConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(pool.known); n != len(leaves) {
+	if n := len(*pool.known.Load()); n != len(leaves) {
 		t.Errorf("%d intermediates remembered, want %d", n, len(leaves))
 	}
 }

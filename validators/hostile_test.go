@@ -73,7 +73,7 @@ func TestVerifyHostileIntermediatesCostNothing(t *testing.T) {
 	if !work.only() {
 		t.Error("the key of a presented certificate that had not verified was used")
 	}
-	if len(pool.known) != 0 {
+	if len(*pool.known.Load()) != 0 {
 		t.Error("a stranger's certificate is remembered")
 	}
 
@@ -107,7 +107,7 @@ func TestVerifyHostileIntermediatesBelowTrueOnes(t *testing.T) {
 					t.Error("the key of a presented certificate that had not verified was used")
 				}
 			}
-			if n := len(pool.known); n != 2 {
+			if n := len(*pool.known.Load()); n != 2 {
 				t.Errorf("%d certificates remembered, want the two true ones", n)
 			}
 		})
@@ -190,7 +190,7 @@ func TestVerifyRemembersNoMoreThanItMay(t *testing.T) {
 	for range maxKnownCAs + 5 {
 		mustVerify(t, pool, leaf, testpki.MustIntermediate(t, root).Cert)
 	}
-	if n := len(pool.known); n != maxKnownCAs {
+	if n := len(*pool.known.Load()); n != maxKnownCAs {
 		t.Errorf("%d intermediates remembered, want %d", n, maxKnownCAs)
 	}
 }
@@ -205,7 +205,7 @@ func TestVerifyRemembersNoVariants(t *testing.T) {
 			mustVerify(t, pool, leaf, variant)
 		}
 	}
-	if n := len(pool.known); n != 1 {
+	if n := len(*pool.known.Load()); n != 1 {
 		t.Errorf("%d intermediates remembered, want one", n)
 	}
 
