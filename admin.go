@@ -36,15 +36,12 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision does nothing, because the router can outlive the configuration that it
-// is provisioned with.
-func (AdminAPI) Provision(caddy.Context) error { return nil }
-
-// Routes returns the routes of the admin endpoint.
+// Routes returns the routes of the admin endpoint. They find the realm of each
+// request, because the router can outlive the configuration it came with.
 func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: caddy.AdminHandlerFunc(serveKeys)},
-		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: caddy.AdminHandlerFunc(rotateKeys)},
+		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(serveKeys)},
+		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: withIssuer(rotateKeys)},
 	}
 }
 
@@ -53,21 +50,23 @@ func adminError(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
 }
 
-// adminRealm returns the realm that an admin request names, in the running
-// configuration. The realm has an issuer.
-func adminRealm(r *http.Request) (*Realm, error) {
-	app := runningApp()
-	if len(app.Realms) == 0 {
-		return nil, adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
+// withIssuer serves requests about a realm of the running configuration that has an
+// issuer.
+func withIssuer(serve func(http.ResponseWriter, *http.Request, *Realm) error) caddy.AdminHandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		app := runningApp()
+		if len(app.Realms) == 0 {
+			return adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
+		}
+		realm, err := app.realm(r.PathValue("realm"))
+		if err != nil {
+			return adminError(http.StatusNotFound, "%w", err)
+		}
+		if realm.issuer == nil {
+			return adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
+		}
+		return serve(w, r, realm)
 	}
-	realm, err := app.realm(r.PathValue("realm"))
-	if err != nil {
-		return nil, adminError(http.StatusNotFound, "%w", err)
-	}
-	if realm.issuer == nil {
-		return nil, adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
-	}
-	return realm, nil
 }
 
 // adminKey is a signing key as operators see it.
@@ -89,11 +88,7 @@ type adminKeyring struct {
 	LastRead time.Time `json:"last_read,omitzero"`
 }
 
-func serveKeys(w http.ResponseWriter, r *http.Request) error {
-	realm, err := adminRealm(r)
-	if err != nil {
-		return err
-	}
+func serveKeys(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
 	return writeKeys(w, realm.issuer.keys, "")
 }
 
@@ -110,11 +105,7 @@ func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) erro
 	return json.NewEncoder(w).Encode(ring)
 }
 
-func rotateKeys(w http.ResponseWriter, r *http.Request) error {
-	realm, err := adminRealm(r)
-	if err != nil {
-		return err
-	}
+func rotateKeys(w http.ResponseWriter, r *http.Request, realm *Realm) error {
 	retire, err := parseRotate(r)
 	if err != nil {
 		return err
@@ -166,8 +157,5 @@ func parseRotate(r *http.Request) (retire bool, err error) {
 	return retire, nil
 }
 
-// Interface guards
-var (
-	_ caddy.AdminRouter = AdminAPI{}
-	_ caddy.Provisioner = AdminAPI{}
-)
+// Interface guard
+var _ caddy.AdminRouter = AdminAPI{}

@@ -29,24 +29,20 @@ func main() {
 	defer cancel()
 	for entry := range strings.FieldsSeq(os.Getenv("ISSUERS")) {
 		algorithm, issuer, _ := strings.Cut(entry, "=")
-		if err := tryIssuer(ctx, issuer, algorithm); err != nil {
-			log.Fatalf("%s: %v", issuer, err)
-		}
-		fmt.Printf("  %s: tokens and refusals\n", algorithm)
+		report(algorithm+": tokens and refusals", tryIssuer(ctx, issuer, algorithm))
 	}
-	if err := tryMixed(ctx, os.Getenv("MIXED_ISSUER")); err != nil {
-		log.Fatalf("mtls_endpoint_aliases on another host: %v", err)
-	}
-	fmt.Println("  mtls_endpoint_aliases on another host")
-	if err := tryAPI(ctx, os.Getenv("API")); err != nil {
-		log.Fatalf("the API: %v", err)
-	}
-	fmt.Println("  the API")
 	_, issuer, _ := strings.Cut(strings.Fields(os.Getenv("ISSUERS"))[0], "=")
-	if err := tryTokenAPI(ctx, os.Getenv("TOKEN_API"), issuer); err != nil {
-		log.Fatalf("the API that requires tokens: %v", err)
+	report("mtls_endpoint_aliases on another host", tryMixed(ctx, os.Getenv("MIXED_ISSUER")))
+	report("the API", tryAPI(ctx, os.Getenv("API")))
+	report("the API that requires tokens", tryTokenAPI(ctx, os.Getenv("TOKEN_API"), issuer))
+}
+
+// report ends the program if what was tried has failed.
+func report(tried string, err error) {
+	if err != nil {
+		log.Fatalf("%s: %v", tried, err)
 	}
-	fmt.Println("  the API that requires tokens")
+	fmt.Println(" ", tried)
 }
 
 // tryIssuer gets tokens for both clients and provokes each refusal.

@@ -99,7 +99,7 @@ func (w *Watched) Poll(now time.Time) (report bool, err error) {
 	defer w.polling.Unlock()
 	content, changed, err := w.file.Look(now)
 	if changed {
-		_, w.unusable = Guard(func() (struct{}, error) { return struct{}{}, w.use(content) })
+		w.unusable = w.useSafely(content)
 	}
 	if err == nil {
 		err = w.unusable
@@ -107,6 +107,11 @@ func (w *Watched) Poll(now time.Time) (report bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.health.Note(now, changed, err), err
+}
+
+func (w *Watched) useSafely(content []byte) (err error) {
+	defer Recover("reading it", &err)
+	return w.use(content)
 }
 
 // Quiet reports whether the file had not changed for [QuietTime] at the last

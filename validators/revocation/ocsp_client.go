@@ -139,13 +139,7 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 	outcomes := make(chan outcome, len(c.config.OCSP))
 	for i, address := range c.config.OCSP {
 		go func() {
-			status, err := source.Guard(func() (certStatus, error) {
-				response, err := c.config.Ask(ctx, address, question)
-				if err != nil {
-					return certStatus{}, err
-				}
-				return parseOCSP(response, cert, issuer, c.config.Now())
-			})
+			status, err := c.askOne(ctx, address, question, cert, issuer)
 			c.config.ReportOCSP(redacted(address), err)
 			outcomes <- outcome{i, status, err}
 		}()
@@ -194,4 +188,15 @@ func redacted(address string) string {
 		return parsed.Redacted()
 	}
 	return "an invalid address"
+}
+
+// askOne asks one responder. A response that it cannot parse without a panic is an
+// error.
+func (c *ocspClient) askOne(ctx context.Context, address string, question []byte, cert, issuer *x509.Certificate) (status certStatus, err error) {
+	defer source.Recover("reading it", &err)
+	response, err := c.config.Ask(ctx, address, question)
+	if err != nil {
+		return status, err
+	}
+	return parseOCSP(response, cert, issuer, c.config.Now())
 }
