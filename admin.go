@@ -40,7 +40,9 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 // request, because the router can outlive the configuration it came with.
 func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(serveKeys)},
+		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(func(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
+			return writeKeys(w, realm.issuer.keys, "")
+		})},
 		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: withIssuer(rotateKeys)},
 	}
 }
@@ -69,36 +71,19 @@ func withIssuer(serve func(http.ResponseWriter, *http.Request, *Realm) error) ca
 	}
 }
 
-// adminKey is a signing key as operators see it.
-type adminKey struct {
-	ID        string            `json:"kid"`
-	Algorithm keyring.Algorithm `json:"alg"`
-	State     string            `json:"state"`
-	Created   time.Time         `json:"created,omitzero"`
-	SignsFrom time.Time         `json:"signs_from,omitzero"`
-	LeavesAt  time.Time         `json:"leaves_at,omitzero"`
-}
-
 // adminKeyring is the response to requests about keys.
 type adminKeyring struct {
 	// Rotated is the ID of the key that the request has created.
-	Rotated string     `json:"rotated,omitempty"`
-	Keys    []adminKey `json:"keys"`
+	Rotated string         `json:"rotated,omitempty"`
+	Keys    []keyring.Info `json:"keys"`
 	// LastRead is when the keys were last read from storage.
 	LastRead time.Time `json:"last_read,omitzero"`
 }
 
-func serveKeys(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
-	return writeKeys(w, realm.issuer.keys, "")
-}
-
 func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) error {
-	ring := adminKeyring{Rotated: rotated, Keys: []adminKey{}, LastRead: keys.LastRead().UTC()}
-	for _, info := range keys.Infos() {
-		ring.Keys = append(ring.Keys, adminKey{
-			ID: info.ID, Algorithm: info.Algorithm, State: info.State,
-			Created: info.Created.UTC(), SignsFrom: info.SignsFrom.UTC(), LeavesAt: info.Leaves.UTC(),
-		})
+	ring := adminKeyring{Rotated: rotated, Keys: keys.Infos(), LastRead: keys.LastRead().UTC()}
+	if ring.Keys == nil {
+		ring.Keys = []keyring.Info{} // an empty list, not null
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -260,23 +260,15 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
 			return refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
-	} else if refusal := h.permitForeign(cached); refusal != nil {
-		return refusal
+	} else if current := h.realm.current.Load(); current != nil && current.registry.Client(cached.identity.clientID) != nil {
+		// nothing more is known here about a client of another server
+		return refuse(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
+			cached.token.ClientID, cached.by.issuer, h.realm.name)
 	}
 	for _, scope := range h.RequireScope {
 		if !slices.Contains(cached.token.Scopes, scope) {
 			return refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
-	}
-	return nil
-}
-
-// permitForeign refuses a client of another server that has the name of a client
-// of the realm. Nothing more is known about it here.
-func (h *BearerHandler) permitForeign(cached *cachedToken) *validators.Refusal {
-	if current := h.realm.current.Load(); current != nil && current.registry.Client(cached.identity.clientID) != nil {
-		return refuse(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
-			cached.token.ClientID, cached.by.issuer, h.realm.name)
 	}
 	return nil
 }

@@ -164,11 +164,6 @@ type cachedToken struct {
 	leaf []byte // nil without a certificate
 }
 
-// hashToken returns the hash under which a token and a certificate are cached.
-func hashToken(token string, leaf []byte) uint64 {
-	return maphash.String(cache.Seed, token) ^ maphash.Bytes(cache.Seed, leaf)
-}
-
 // isFor reports whether the entry is about this token and this certificate.
 func (c *cachedToken) isFor(token string, leaf []byte) bool {
 	return c.text == token && bytes.Equal(c.leaf, leaf)
@@ -182,7 +177,7 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	if leaf != nil {
 		raw = leaf.Raw
 	}
-	hash, generation := hashToken(token, raw), h.realm.revocation.generation()
+	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), h.realm.revocation.generation()
 	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
 	if cached := h.cached.Find(hash, is); cached != nil && cached.generation == generation {
 		if err := cached.by.verifier.Recheck(cached.token); err != nil {

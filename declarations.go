@@ -34,9 +34,6 @@ func (d *declarations) reserveAudience(audience, use string) error {
 	if used && other != use && (other == usedByForwardToken || use == usedByForwardToken) {
 		return fmt.Errorf("audience '%s' is used by %s and by %s, so their tokens could be mistaken for each other; choose another audience", audience, other, use)
 	}
-	if d.audiences == nil {
-		d.audiences = make(map[string]string)
-	}
 	if !used {
 		d.audiences[audience] = use
 	}
@@ -53,9 +50,6 @@ func (d *declarations) trustedKeys(id trustedKeysID) *tokens.TrustedKeys {
 func (d *declarations) addTrustedKeys(id trustedKeysID, keys *tokens.TrustedKeys) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.keys == nil {
-		d.keys = make(map[trustedKeysID]*tokens.TrustedKeys)
-	}
 	d.keys[id] = keys
 }
 

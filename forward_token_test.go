@@ -222,7 +222,7 @@ func TestWarmTokenCostsNothing(t *testing.T) {
 }
 
 func TestAudiencesHaveOneUse(t *testing.T) {
-	var a declarations
+	a := declarations{audiences: make(map[string]string)}
 	for _, test := range []struct{ audience, use, want string }{
 		{"urn:one", usedByForwardToken, ""},
 		{"urn:one", usedByForwardToken, ""},

@@ -138,10 +138,6 @@ type refusalLog struct {
 	closed bool // then lines are written at once
 }
 
-func newRefusalLog() *refusalLog {
-	return &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
-}
-
 // add queues a line. It never blocks: if the queue is full, the line is dropped and
 // counted. After close, add writes the line itself, without a hint.
 func (l *refusalLog) add(refused *refusedRequest) {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 // maxSourceSeries bounds the series of a realm's certificate files and JWKS.
@@ -71,7 +72,11 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 		if realm.issuer == nil {
 			continue
 		}
-		for state, count := range realm.issuer.countKeys() {
+		count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
+		for _, info := range realm.issuer.keys.Infos() {
+			count[info.State]++
+		}
+		for state, count := range count {
 			number(metrics.SigningKeys, count, name, state)
 		}
 		instant(metrics.SourceLastSuccess, realm.issuer.keys.LastRead(), name, sourceSigningKeys)

@@ -23,6 +23,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
 func init() {
@@ -91,7 +92,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.refusals = ctx, ctx.Logger(a), newRefusalLog()
+	a.ctx, a.logger = ctx, ctx.Logger(a)
+	a.refusals = &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
+	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
 	if a.Now == nil {
 		a.Now = time.Now
 	}

@@ -53,12 +53,16 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		}
 		return keyring.Fixed(ring), key.ID, nil
 	}
+	var previous *keyring.Source // of the configuration that is about to be replaced
+	if running := realm.running(); running.issuer != nil {
+		previous = running.issuer.keys
+	}
 	keys, err = keyring.Managed(keyring.Config{
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
 		Now: realm.app.Now, Report: func(event, key string, err error) { reportKeys(realm.logger, event, key, err) },
-	}, runningKeys(realm))
+	}, previous)
 	if err != nil {
 		return nil, "", err
 	}
@@ -101,14 +105,6 @@ func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration
 	return longest
 }
 
-// runningKeys returns the keys of the realm in the running configuration, or nil.
-func runningKeys(realm *Realm) *keyring.Source {
-	if running := realm.running(); running.issuer != nil {
-		return running.issuer.keys
-	}
-	return nil
-}
-
 // reportKeys logs what happens to the signing keys in storage.
 func reportKeys(logger *zap.Logger, event, key string, err error) {
 	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
@@ -121,13 +117,4 @@ func reportKeys(logger *zap.Logger, event, key string, err error) {
 	default:
 		logger.Error("stored signing key", append(fields, zap.Error(err))...)
 	}
-}
-
-// countKeys returns the number of keys in each state.
-func (i *realmIssuer) countKeys() map[string]int {
-	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
-	for _, info := range i.keys.Infos() {
-		count[info.State]++
-	}
-	return count
 }

@@ -18,16 +18,13 @@ type change struct {
 	failure error // why it cannot be put in force
 }
 
-// sameTarget reports whether both changes are of one source or document.
-func (c change) sameTarget(other change) bool {
-	return c.source == other.source && c.document == other.document
-}
-
 // changes are changes of different sources and documents.
 type changes []change
 
 // drop drops the change of the same source or document as another.
-func (cs *changes) drop(other change) { *cs = slices.DeleteFunc(*cs, other.sameTarget) }
+func (cs *changes) drop(other change) {
+	*cs = slices.DeleteFunc(*cs, func(c change) bool { return c.source == other.source && c.document == other.document })
+}
 
 func (c change) status() *status {
 	if c.source != nil {

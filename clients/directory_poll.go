@@ -58,7 +58,8 @@ func (d *Directory) lookAtDocuments(now time.Time) (found changes) {
 		}
 	}
 	for range min(len(d.documents.files), maxLooks) {
-		look(d.documents.nextFile())
+		d.documents.lastFile = (d.documents.lastFile + 1) % len(d.documents.files)
+		look(d.documents.files[d.documents.lastFile])
 	}
 	if !time.Now().Before(d.rest) {
 		for _, document := range d.documents.urls {

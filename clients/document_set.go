@@ -49,12 +49,6 @@ func (s *documentSet) keepUsed(sources []*recordSource) {
 	}
 }
 
-// nextFile returns the file that it is the turn of.
-func (s *documentSet) nextFile() *watchedDocument {
-	s.lastFile = (s.lastFile + 1) % len(s.files)
-	return s.files[s.lastFile]
-}
-
 // startFetches fetches what is due in the background, a few at a time.
 func (s *documentSet) startFetches(ctx context.Context, now time.Time) {
 	for range s.urls {

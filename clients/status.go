@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -62,11 +63,8 @@ func (s *status) noteReading(now time.Time, err error) (mended bool) {
 }
 
 func (s *status) failure() string {
-	switch {
-	case s.reading != nil:
-		return s.reading.Error()
-	case s.applying != nil:
-		return s.applying.Error()
+	if err := cmp.Or(s.reading, s.applying); err != nil {
+		return err.Error()
 	}
 	return ""
 }

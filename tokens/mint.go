@@ -139,7 +139,7 @@ func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant,
 	}
 	claims.Issuer, claims.Subject, claims.ClientID, claims.ID = i.config.URL, g.ClientID, g.ClientID, newTokenID()
 	claims.IssuedAt = i.config.Now().Unix()
-	claims.Expires = min(claims.IssuedAt+i.keys.LimitLifetime(ring, i.lifetimeOf(g)), g.NotAfter.Unix())
+	claims.Expires = min(claims.IssuedAt+i.keys.LimitLifetime(ring, max(1, int64(cmp.Or(g.Lifetime, i.config.Lifetime)/time.Second))), g.NotAfter.Unix())
 	if claims.Expires <= claims.IssuedAt {
 		return "", "", NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
 	}
@@ -156,11 +156,6 @@ func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant,
 
 func mintFailed(cause error) *Error {
 	return NewError(CodeServerError, "the token could not be issued").withCause(cause)
-}
-
-// lifetimeOf returns the lifetime of a token in seconds, at least one.
-func (i *Issuer) lifetimeOf(g *Grant) int64 {
-	return max(1, int64(cmp.Or(g.Lifetime, i.config.Lifetime)/time.Second))
 }
 
 // newTokenID returns 128 random bits in base64url.

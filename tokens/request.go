@@ -228,12 +228,10 @@ func parseForm(body string) (url.Values, *Error) {
 			return nil, NewError(CodeInvalidRequest, "a parameter is included more than once").
 				withCause(fmt.Errorf("parameter %.100q", name))
 		}
-		if !utf8.ValidString(name) || slices.ContainsFunc(values, invalidUTF8) {
+		if !utf8.ValidString(name) || !utf8.ValidString(strings.Join(values, " ")) {
 			return nil, NewError(CodeInvalidRequest, "a parameter is not valid UTF-8").
 				withCause(fmt.Errorf("parameter %.100q", name))
 		}
 	}
 	return form, nil
 }
-
-func invalidUTF8(s string) bool { return !utf8.ValidString(s) }

@@ -18,7 +18,11 @@ func main() {
 	}
 	sensor := makeCertificates(os.Args[1])
 	fmt.Printf("SENSOR_THUMBPRINT=%s\n", testpki.HashOf(sensor.Cert.Raw))
-	printPorts("ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT")
+	for _, name := range []string{"ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT"} {
+		listener := must(net.Listen("tcp", "127.0.0.1:0"))
+		defer listener.Close() // after all have a port, so that they differ
+		fmt.Printf("%s=%d\n", name, listener.Addr().(*net.TCPAddr).Port)
+	}
 }
 
 func fail(reason any) {
@@ -58,14 +62,4 @@ func makeCertificates(dir string) *testpki.Leaf {
 		}
 	}
 	return sensor
-}
-
-// printPorts prints a free port for each name. It keeps listening on all of them
-// until the last is found, so that they differ.
-func printPorts(names ...string) {
-	for _, name := range names {
-		listener := must(net.Listen("tcp", "127.0.0.1:0"))
-		defer listener.Close()
-		fmt.Printf("%s=%d\n", name, listener.Addr().(*net.TCPAddr).Port)
-	}
 }

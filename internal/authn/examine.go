@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -24,13 +25,13 @@ const (
 // decide between several; a disabled client never counts.
 func choose(matches []admission, clientID string) (admission, *validators.Refusal) {
 	var chosen admission
-	disabled, mismatch := false, false
+	disabled, mismatch := "", false
 	for _, m := range matches {
 		switch {
 		case clientID != "" && m.Client.ID != clientID:
 			mismatch = true
 		case m.Client.Disabled:
-			disabled = true
+			disabled = cmp.Or(disabled, m.Client.ID)
 		case chosen.Credential == nil:
 			chosen = m
 		case chosen.Client != m.Client:
@@ -43,8 +44,8 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 	switch {
 	case chosen.Credential != nil:
 		return chosen, nil
-	case disabled:
-		return admission{}, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabledClient(matches, clientID))}
+	case disabled != "":
+		return admission{}, &validators.Refusal{Reason: validators.ClientDisabled, Detail: fmt.Sprintf("client '%s' is disabled", disabled)}
 	case mismatch:
 		return admission{}, &validators.Refusal{
 			Reason: validators.ClientMismatch,
@@ -52,17 +53,6 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 		}
 	}
 	return admission{}, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
-}
-
-// disabledClient returns the first disabled client among those that the request may
-// mean.
-func disabledClient(matches []admission, clientID string) string {
-	for _, match := range matches {
-		if match.Client.Disabled && (clientID == "" || match.Client.ID == clientID) {
-			return match.Client.ID
-		}
-	}
-	return ""
 }
 
 // examine reaches a verdict on a chain that is in no cache: pins first, then the

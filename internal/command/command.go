@@ -21,17 +21,15 @@ Commands for the mtls app, which authenticates clients by their TLS
 certificates.
 
 See 'caddy mtls <command> --help' for details and examples.`,
-		CobraFunc: func(cmd *cobra.Command) { addCommands(cmd, load) },
+		CobraFunc: func(cmd *cobra.Command) {
+			// without these, a misspelt command would print the help and exit with status 0
+			cmd.Args = cobra.NoArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+				return fmt.Errorf("missing command; see '%s --help'", cmd.CommandPath())
+			}
+			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load))
+		},
 	})
-}
-
-func addCommands(cmd *cobra.Command, load LoadFunc) {
-	// without these, a misspelt command would print the help and exit with status 0
-	cmd.Args = cobra.NoArgs
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return fmt.Errorf("missing command; see '%s --help'", cmd.CommandPath())
-	}
-	cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load))
 }
 
 func demoCommand() *cobra.Command {

@@ -35,21 +35,21 @@ type Keyring struct {
 	longest time.Duration
 }
 
-// Info describes a published key to an operator.
+// Info describes a published key to an operator. Times are UTC.
 type Info struct {
 	// ID is the `kid`.
-	ID string
+	ID string `json:"kid"`
 	// Algorithm is the algorithm that the key signs with.
-	Algorithm Algorithm
+	Algorithm Algorithm `json:"alg"`
 	// State is [StateNext], [StateActive], [StatePast] or [StateVerify].
-	State string
+	State string `json:"state"`
 	// Created is when the key was made, zero if that is not known.
-	Created time.Time
+	Created time.Time `json:"created,omitzero"`
 	// SignsFrom is when the key begins to sign, zero if that is not known or
 	// never.
-	SignsFrom time.Time
+	SignsFrom time.Time `json:"signs_from,omitzero"`
 	// Leaves is when the key leaves the JWKS, zero if that is not known yet.
-	Leaves time.Time
+	Leaves time.Time `json:"leaves_at,omitzero"`
 }
 
 // New returns a keyring of one key.

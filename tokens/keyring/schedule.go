@@ -123,7 +123,7 @@ func (s schedule) ring(now time.Time, verify []*VerifyKey) *Keyring {
 	add := func(n int, state string, until time.Time) {
 		key := s.keys[n]
 		info := key.info(state)
-		info.Created, info.SignsFrom, info.Leaves = key.created, key.signsFrom, s.leaves(n)
+		info.Created, info.SignsFrom, info.Leaves = key.created.UTC(), key.signsFrom.UTC(), s.leaves(n).UTC()
 		r.published, r.infos = append(r.published, &key.VerifyKey), append(r.infos, info)
 		if until.After(now) && (r.until.IsZero() || until.Before(r.until)) {
 			r.until = until

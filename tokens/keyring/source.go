@@ -179,7 +179,7 @@ func (s *Source) MaxAge() time.Duration {
 	if s.store == nil {
 		return maxJWKSAge
 	}
-	return s.store.maxAge()
+	return min(maxJWKSAge, s.store.AnnounceFor/readsPerAnnouncement)
 }
 
 // LimitLifetime returns the lifetime of a token of that keyring, in seconds:
@@ -191,7 +191,8 @@ func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
 	if longest == 0 || seconds <= longest {
 		return seconds
 	}
-	s.store.extendLifetime(time.Duration(min(seconds, int64(maxLongestToken/time.Second))) * time.Second)
+	longer := time.Duration(min(seconds, int64(maxLongestToken/time.Second))) * time.Second
+	s.store.extended.Store(max(s.store.extended.Load(), int64(longer))) // a lost race is repeated by the next token
 	s.refreshSoon()
 	return longest
 }

@@ -135,21 +135,9 @@ func (s *store) refreshInterval() time.Duration {
 	return min(maxRefreshInterval, s.AnnounceFor/readsPerAnnouncement)
 }
 
-// maxAge is how long a JWKS may be cached so that it has the next key before
-// it signs.
-func (s *store) maxAge() time.Duration {
-	return min(maxJWKSAge, s.AnnounceFor/readsPerAnnouncement)
-}
-
 // longestToken is the lifetime of tokens that keys must record.
 func (s *store) longestToken() time.Duration {
 	return min(maxLongestToken, max(minLongestToken, s.LongestToken, time.Duration(s.extended.Load())))
-}
-
-// extendLifetime requests a longer lifetime of tokens. If two requests race,
-// the next token asks again for what was lost.
-func (s *store) extendLifetime(lifetime time.Duration) {
-	s.extended.Store(max(s.extended.Load(), int64(lifetime)))
 }
 
 // change calls decide while this node holds the storage lock. decide gets what
