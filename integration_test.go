@@ -7,15 +7,53 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-func TestClientsReachTheAPI(t *testing.T) {
+// tokenSite guards a second API by access token.
+const tokenSite = `
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_bearer
+	reverse_proxy @UP@
+}
+`
+
+// TestWholeStory is the first test to read. A real Caddy guards an API by
+// certificate, issues access tokens that are bound to it, and guards another API by
+// token, all over real connections. The folders of test/ go into each of these.
+func TestWholeStory(t *testing.T) {
 	r := rig.New(t)
-	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
-	r.Start(rig.BillingAndSensor, rig.OneSite)
+	billing := r.Issue("billing")                // known by its subject, from the trusted CA
+	sensor := r.SelfSigned("sensor")             // known by its certificate alone
+	impostor := r.IssueBy(r.OtherCA, "impostor") // from a CA that nobody trusts
+	r.Start(rig.IssuerRealm(""), rig.IssuerSite+rig.OneSite+tokenSite)
+
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
-			r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
-			r.Caller(t, protocol, sensor).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
-			r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+			asBilling, asSensor := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor)
+			asImpostor, asNobody := r.Caller(t, protocol, impostor), r.Caller(t, protocol, nil)
+
+			// mtls_auth tells the upstream which client called
+			asBilling.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+			asSensor.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+			asNobody.Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
+			rig.WantRefusal(r, t, asImpostor.Get("https://api.test/"), "default", "certificate_untrusted")
+
+			// mtls_issuer issues a token to a client and to nobody else
+			answer, _, claims := rig.Token(r, t, asBilling, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			if claims["sub"] != "billing.partner" {
+				t.Errorf("the token is for %v", claims["sub"])
+			}
+			rig.WantNoToken(r, t, rig.AskToken(asImpostor, "https://auth.test", "billing.partner"), "certificate_untrusted")
+
+			// mtls_bearer admits the token with the certificate it is bound to
+			token := answer["access_token"].(string)
+			asBilling.Get("https://other.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+			rig.WantBearer(r, t, asSensor.Get("https://other.test/", rig.Bearer(token)), "token_certificate")
+			rig.WantBearer(r, t, asNobody.Get("https://other.test/", rig.Bearer(token)), "certificate_missing")
+			rig.WantBearer(r, t, asBilling.Get("https://other.test/"), "token_missing")
+
+			// a revoked token is refused at once
+			rig.Revoke(r, t, protocol, billing, "billing.partner", token)
+			rig.WantBearer(r, t, asBilling.Get("https://other.test/", rig.Bearer(token)), "token_revoked")
 		})
 	}
 }

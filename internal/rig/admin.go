@@ -44,7 +44,7 @@ func CheckGauges(t *testing.T, got, want map[string]float64) {
 }
 
 // Ask sends a request to the admin endpoint. It needs AdminOn.
-func (r *Rig) Ask(t *testing.T, method, path, body string) (status int, answer string) {
+func Ask(r *Rig, t *testing.T, method, path, body string) (status int, answer string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:"+r.Admin+path, strings.NewReader(body))
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *Rig) Ask(t *testing.T, method, path, body string) (status int, answer s
 }
 
 // Metrics scrapes the admin endpoint. It needs AdminOn.
-func (r *Rig) Metrics(t *testing.T) string {
+func Metrics(r *Rig, t *testing.T) string {
 	t.Helper()
 	response, err := http.Get("http://127.0.0.1:" + r.Admin + "/metrics")
 	if err != nil {

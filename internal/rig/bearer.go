@@ -38,15 +38,15 @@ https://other.test:@HTTPS@ {
 func Bearer(token string) func(*http.Request) { return With("Authorization", "Bearer "+token) }
 
 // AccessToken gets a token from the issuer at auth.test.
-func (r *Rig) AccessToken(t *testing.T, leaf *testpki.Leaf, clientID string) string {
+func AccessToken(r *Rig, t *testing.T, leaf *testpki.Leaf, clientID string) string {
 	t.Helper()
-	answer, _, _ := r.Token(t, r.Caller(t, "h2", leaf), "https://auth.test/connect/token", Form(clientID))
+	answer, _, _ := Token(r, t, r.Caller(t, "h2", leaf), "https://auth.test/connect/token", Form(clientID))
 	return answer["access_token"].(string)
 }
 
 // WantBearer fails the test unless mtls_bearer refused the request as RFC 6750
 // §3.1 says, for this reason.
-func (r *Rig) WantBearer(t *testing.T, got Reply, reason string) Reply {
+func WantBearer(r *Rig, t *testing.T, got Reply, reason string) Reply {
 	t.Helper()
 	want := struct {
 		status int

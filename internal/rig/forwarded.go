@@ -106,7 +106,7 @@ func NewForwardingRig(t *testing.T) *ForwardingRig {
 }
 
 // CallerFrom is caller with an address of its own.
-func (r *Rig) CallerFrom(t *testing.T, protocol string, leaf *testpki.Leaf, address string) *Caller {
+func CallerFrom(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, address string) *Caller {
 	t.Helper()
 	from := net.ParseIP(address)
 	probe, err := net.ListenPacket("udp", net.JoinHostPort(address, "0"))
@@ -174,7 +174,7 @@ func (got Reply) WantGone(t *testing.T) Reply {
 
 // WantRefusal fails the test unless mtls_auth refused, with this reason in the
 // log.
-func (r *Rig) WantRefusal(t *testing.T, got Reply, realm, reason string) LogEntry {
+func WantRefusal(r *Rig, t *testing.T, got Reply, realm, reason string) LogEntry {
 	t.Helper()
 	word := Refused
 	if reason == "certificate_missing" {
@@ -197,7 +197,7 @@ func AskToken(c *Caller, url, clientID string, options ...func(*http.Request)) R
 
 // WantToken fails the test unless the response is a token of the client, bound
 // to the certificate.
-func (r *Rig) WantToken(t *testing.T, got Reply, clientID string, leaf *testpki.Leaf) {
+func WantToken(r *Rig, t *testing.T, got Reply, clientID string, leaf *testpki.Leaf) {
 	t.Helper()
 	got.WantStatus(t, http.StatusOK)
 	token, _ := JSON(t, got.Body)["access_token"].(string)
@@ -226,7 +226,7 @@ func (r *Rig) WantToken(t *testing.T, got Reply, clientID string, leaf *testpki.
 
 // WantNoToken fails the test unless the token endpoint refused the client, with
 // this reason in the log.
-func (r *Rig) WantNoToken(t *testing.T, got Reply, reason string) {
+func WantNoToken(r *Rig, t *testing.T, got Reply, reason string) {
 	t.Helper()
 	got.WantStatus(t, http.StatusUnauthorized)
 	if code := JSON(t, got.Body)["error"]; code != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {

@@ -26,6 +26,7 @@ func Query(clientID, token string, parameters ...string) func(*http.Request) {
 	return WithBody("application/x-www-form-urlencoded", values.Encode())
 }
 
+// Inactive is the answer to an introspection of a token that is not active.
 const Inactive = `{"active":false}`
 
 // IssuerSite serves the issuer at auth.test; other paths go to the API.
@@ -59,7 +60,7 @@ func Form(clientID string, parameters ...string) func(*http.Request) {
 
 // Token requests a token that must be granted, and returns the response and
 // the token's header and claims. The signature is not checked: see [verify].
-func (r *Rig) Token(t *testing.T, c *Caller, target string, request func(*http.Request)) (answer, header, claims map[string]any) {
+func Token(r *Rig, t *testing.T, c *Caller, target string, request func(*http.Request)) (answer, header, claims map[string]any) {
 	t.Helper()
 	got := c.Do(http.MethodPost, target, request).WantStatus(t, http.StatusOK)
 	CheckTokenHeaders(t, got)
@@ -104,7 +105,7 @@ func Verify(t *testing.T, c *Caller, issuer, audience, token string) (*oidc.IDTo
 }
 
 // SigningKeyPEM writes a private key where a configuration can name it.
-func (r *Rig) SigningKeyPEM(t *testing.T, name string, key crypto.Signer) string {
+func SigningKeyPEM(r *Rig, t *testing.T, name string, key crypto.Signer) string {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -122,9 +123,9 @@ func MustSigner(t *testing.T) crypto.Signer {
 }
 
 // VerifiedToken gets a token, has go-oidc verify it, and returns its header.
-func (r *Rig) VerifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, issuer string) map[string]any {
+func VerifiedToken(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, issuer string) map[string]any {
 	t.Helper()
-	answer, header, _ := r.Token(t, r.Caller(t, protocol, leaf), issuer+"/connect/token", Form("sensor-7"))
+	answer, header, _ := Token(r, t, r.Caller(t, protocol, leaf), issuer+"/connect/token", Form("sensor-7"))
 	if _, err := Verify(t, r.Caller(t, protocol, nil), issuer, issuer, answer["access_token"].(string)); err != nil {
 		t.Error(err)
 	}
@@ -132,7 +133,7 @@ func (r *Rig) VerifiedToken(t *testing.T, protocol string, leaf *testpki.Leaf, i
 }
 
 // Await polls for a condition.
-func (r *Rig) Await(t *testing.T, what string, holds func() bool) {
+func Await(r *Rig, t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -142,7 +143,7 @@ func (r *Rig) Await(t *testing.T, what string, holds func() bool) {
 }
 
 // Revoke revokes a token as the client.
-func (r *Rig) Revoke(t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string, parameters ...string) {
+func Revoke(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string, parameters ...string) {
 	t.Helper()
 	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/revocation", Query(clientID, token, parameters...)).WantStatus(t, http.StatusOK)
 	if got.Body != "" || got.Header.Get("Cache-Control") != "no-store" {

@@ -18,7 +18,7 @@ const (
 	nodeSink   = "MTLS_TEST_NODE_SINK"
 )
 
-// Main runs the tests or, in a process that [Rig.Node] started, a Caddy.
+// Main runs the tests or, in a process that [Node] started, a Caddy.
 func Main(m *testing.M) {
 	if file := os.Getenv(nodeConfig); file != "" {
 		os.Exit(runNode(file))
@@ -49,7 +49,7 @@ func runNode(file string) int {
 // Node runs another Caddy, in a process of its own, with the same storage and
 // certificates and with ports of its own. What is returned sends requests to it;
 // its logs are lost.
-func (r *Rig) Node(t *testing.T, global, sites string) *Rig {
+func Node(r *Rig, t *testing.T, global, sites string) *Rig {
 	t.Helper()
 	other := *r
 	other.T, other.HTTPS, other.HTTP, other.Admin = t, FreePort(t), FreePort(t), FreePort(t)

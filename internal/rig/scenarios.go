@@ -10,7 +10,7 @@ import (
 
 // WithoutProxyLog leaves out what the proxy logs at level DEBUG: the headers
 // that it sends to the API.
-func (r *Rig) WithoutProxyLog() {
+func WithoutProxyLog(r *Rig) {
 	r.Change = func(config map[string]any) {
 		logs := Member(r.T, config, "logging", "logs", "default")
 		excluded, _ := logs["exclude"].([]any)

@@ -24,7 +24,7 @@ func (c *Caller) Eventually(t *testing.T, status int) Reply {
 }
 
 // CRL makes a CRL of the rig's CA with a number and these certificates on it.
-func (r *Rig) CRL(number int64, revoked ...*testpki.Leaf) []byte {
+func CRL(r *Rig, number int64, revoked ...*testpki.Leaf) []byte {
 	r.T.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}
 	for _, leaf := range revoked {

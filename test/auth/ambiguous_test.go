@@ -53,9 +53,9 @@ func TestAllowResolvesNoAmbiguity_B10(t *testing.T) {
 		r.Caller(t, protocol, billing).Get("https://public.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		// at the token endpoint the request says which of them it is
 		for _, id := range []string{"one", "two"} {
-			r.WantToken(t, rig.AskToken(c, "https://auth.test", id), id, twin)
+			rig.WantToken(r, t, rig.AskToken(c, "https://auth.test", id), id, twin)
 		}
-		r.WantNoToken(t, rig.AskToken(c, "https://auth.test", "billing.partner"), "client_mismatch")
+		rig.WantNoToken(r, t, rig.AskToken(c, "https://auth.test", "billing.partner"), "client_mismatch")
 	}
 }
 
@@ -96,7 +96,7 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 	}` + sharedRealm[strings.Index(sharedRealm, "\n\tclient one"):]
 	r.Start(realm, strings.NewReplacer("verifier mtls", "verifier mtls shut", "\tmtls_auth\n", "\tmtls_auth {\n\t\trealm shut\n\t}\n").Replace(verifierSite))
 	clock.Advance(45 * time.Minute)
-	counted := func() map[string]float64 { return rig.Series(t, r.Metrics(t), "shut") }
+	counted := func() map[string]float64 { return rig.Series(t, rig.Metrics(r, t), "shut") }
 	result := func(reason string) string { return `authentications_total{result="` + reason + `"}` }
 	for _, protocol := range rig.Protocols {
 		for reason, leaf := range leaves {
@@ -143,7 +143,7 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 		t.Run(protocol+"/ambiguous", func(t *testing.T) {
 			before := counted()
 			c := r.Caller(t, protocol, twin)
-			r.WantRefusal(t, c.Get("https://api.test/"), "shut", "certificate_ambiguous")
+			rig.WantRefusal(r, t, c.Get("https://api.test/"), "shut", "certificate_ambiguous")
 			if n := counted()[result("certificate_ambiguous")] - before[result("certificate_ambiguous")]; n != 1 {
 				t.Errorf("counted %v times, want once, by the directive", n)
 			}

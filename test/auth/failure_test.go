@@ -97,7 +97,7 @@ func TestClaimsOfAnyKind(t *testing.T) {
 	}
 	r.Start(rig.IssuerRealm(""), rig.IssuerSite)
 	for _, protocol := range rig.Protocols {
-		_, _, claims := r.Token(t, r.Caller(t, protocol, sensor), "https://auth.test/connect/token", rig.Form("sensor-7"))
+		_, _, claims := rig.Token(r, t, r.Caller(t, protocol, sensor), "https://auth.test/connect/token", rig.Form("sensor-7"))
 		limits, _ := claims["limits"].(map[string]any)
 		names, _ := limits["names"].([]any)
 		if limits["max"] != 5.0 || len(names) != 2 || names[1] != "<b>" || claims["active"] != true || claims["text"] != "ü\"\n" {

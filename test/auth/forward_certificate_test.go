@@ -83,7 +83,7 @@ func TestForwardCertificate(t *testing.T) {
 	billing, sensor, stranger := r.IssueBy(sub, "billing"), r.SelfSigned("sensor"), r.IssueBy(r.OtherCA, "billing")
 	// in another order, with what does not belong to it, and without the anchor
 	billing = testpki.Presenting(billing, r.OtherCA.Cert, sensor.Cert, sub.Cert)
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	r.Start(rig.BillingAndSensor, forwardCertificateSites)
 
 	clientCert, chain := validators.ClientCert(billing.Cert), validators.ClientCert(sub.Cert)+", "+validators.ClientCert(r.CA.Cert)
@@ -131,7 +131,7 @@ func TestForwardCertificateBehindAProxy(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	realm := strings.Replace(rig.BillingAndSensor, "client billing.partner", "forwarded_certificate FORMAT {\nfrom 127.0.0.1\n}\nclient billing.partner", 1)
 	sites := strings.Replace(rig.OneSite, "mtls_auth", "mtls_auth {\nforward_certificate\n}", 1)
 	for _, by := range []rig.Forwarder{rig.ByRFC9440, rig.ByNginx} {
@@ -154,7 +154,7 @@ func TestVaryOnWhatCachesCannotSee_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	api := apiBehind(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Vary"] = r.URL.Query()["vary"]
 		w.Header().Set("Cache-Control", "public, max-age=60")
@@ -215,7 +215,7 @@ func TestErrorRoutesAreNotTold_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	site := func(host, options string) string {
 		return fmt.Sprintf("https://%s:@HTTPS@ {\n\timport mtls\n\tmtls_auth {\n%s\n\t}\n\thandle /fails {\n\t\terror 418\n\t}\n"+
 			"\treverse_proxy @UP@\n\thandle_errors {\n\t\treverse_proxy @UP@\n\t}\n}\n", host, options)
@@ -247,7 +247,7 @@ func TestForwardedResponsesStream(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	next := make(chan struct{})
 	api := apiBehind(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Client-Cert")

@@ -107,8 +107,8 @@ func startHygiene(t *testing.T, options string) *hygieneRig {
 	r := rig.New(t)
 	h := &hygieneRig{Rig: r, callers: make(map[string]*rig.Caller), billing: r.Issue("billing"), sensor: r.SelfSigned("sensor"), stranger: r.Issue("stranger")}
 	r.Start(options+rig.IssuerRealm(""), hygieneSites)
-	h.billingToken = r.AccessToken(t, h.billing, "billing.partner")
-	h.sensorToken = r.AccessToken(t, h.sensor, "sensor-7")
+	h.billingToken = rig.AccessToken(r, t, h.billing, "billing.partner")
+	h.sensorToken = rig.AccessToken(r, t, h.sensor, "sensor-7")
 	return h
 }
 
@@ -433,7 +433,7 @@ func TestHeadersOfOtherDirectives_A1_A8(t *testing.T) {
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
 	r.Start(rig.IssuerRealm(""), siblingSites)
-	token := r.AccessToken(t, sensor, "sensor-7")
+	token := rig.AccessToken(r, t, sensor, "sensor-7")
 	forged := map[string]bool{ // kept by other.test
 		"X-Client-Id": true, "X-Client-Name": false, "X-Caller": false,
 		"X-Token-Client": false, "X-Admin": false, "X-Device": false, "X-Gateway-Token": false,

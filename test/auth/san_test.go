@@ -108,7 +108,7 @@ func TestNamesAdmit(t *testing.T) {
 				if credential := got.Seen.Header["X-Credential"]; len(credential) != 1 || credential[0] != tc.credential {
 					t.Errorf("{http.mtls.credential} is %q, want %q", credential, tc.credential)
 				}
-				r.WantToken(t, rig.AskToken(c, "https://auth.test", tc.client), tc.client, tc.leaf)
+				rig.WantToken(r, t, rig.AskToken(c, "https://auth.test", tc.client), tc.client, tc.leaf)
 			})
 		}
 	}
@@ -162,7 +162,7 @@ func TestNamesRefuse(t *testing.T) {
 			t.Run(name+"/"+protocol, func(t *testing.T) {
 				c := r.Caller(t, protocol, tc.leaf)
 				r.WantReason(t, c.Get("https://api.test/"), tc.reason)
-				r.WantNoToken(t, rig.AskToken(c, "https://auth.test", "billing"), tc.reason)
+				rig.WantNoToken(r, t, rig.AskToken(c, "https://auth.test", "billing"), tc.reason)
 			})
 		}
 	}
@@ -195,7 +195,7 @@ mtls {
 				got := callers[protocol][0].Get("https://api.test/")
 				if passed == 0 {
 					got.WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
-				} else if entry := r.WantRefusal(t, got, "default", "certificate_unknown"); !strings.Contains(entry.Str("detail"), "the public_key of client 'sensor-7' ended at "+end) {
+				} else if entry := rig.WantRefusal(r, t, got, "default", "certificate_unknown"); !strings.Contains(entry.Str("detail"), "the public_key of client 'sensor-7' ended at "+end) {
 					t.Errorf("detail %q", entry["detail"])
 				}
 				callers[protocol][1].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")

@@ -90,7 +90,7 @@ func TestConnect_D6(t *testing.T) {
 	}
 	r.Start(rig.IssuerRealm(""), rig.IssuerSite+site("api.test", "mtls_auth")+site("public.test", "mtls_auth {\noptional\n}")+
 		site("other.test", "mtls_auth {\nreport_only\nallow nobody\n}")+site("alias.test", "mtls_bearer"))
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	const smuggled = "POST /smuggled HTTP/1.1\r\nHost: api.test\r\nX-Client-ID: admin\r\nContent-Length: 0\r\n\r\n"
 
 	for host, leaves := range map[string][]*testpki.Leaf{

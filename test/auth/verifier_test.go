@@ -68,7 +68,7 @@ func TestVerifierAndProxies_A9(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		hop := f.Caller(t, protocol, f.Stranger)
 		hop.Get("https://api.test/", rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-		f.WantRefusal(t, hop.Get("https://api.test/"), "default", "certificate_missing")
+		rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/"), "default", "certificate_missing")
 		if got, err := f.Caller(t, protocol, testpki.Presenting(f.SelfSigned("other"), f.Stranger.Cert)).Try(http.MethodGet, "https://api.test/"); err == nil {
 			t.Errorf("the proxy's certificate without its key is answered with %d", got.Status)
 		}

@@ -17,7 +17,7 @@ func TestTokenReachesTheAPI_R11_R34(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
-	tokens := map[*testpki.Leaf]string{billing: r.AccessToken(t, billing, "billing.partner"), sensor: r.AccessToken(t, sensor, "sensor-7")}
+	tokens := map[*testpki.Leaf]string{billing: rig.AccessToken(r, t, billing, "billing.partner"), sensor: rig.AccessToken(r, t, sensor, "sensor-7")}
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			for range 2 { // at first sight, and remembered
@@ -59,22 +59,22 @@ func TestWrongCertificate_R11_R20(t *testing.T) {
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	renewed, stranger := r.Issue("billing"), r.SelfSigned("stranger")
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 			for leaf, reason := range map[*testpki.Leaf]string{
 				renewed: "token_certificate", sensor: "token_certificate", stranger: "token_certificate", nil: "certificate_missing",
 			} {
-				got := r.WantBearer(t, r.Caller(t, protocol, leaf).Get("https://api.test/", rig.Bearer(token)), reason)
+				got := rig.WantBearer(r, t, r.Caller(t, protocol, leaf).Get("https://api.test/", rig.Bearer(token)), reason)
 				if got.Body != "401 invalid_token "+reason {
 					t.Errorf("the error route was told %q", got.Body)
 				}
 			}
 			// the certificate that counts is the first one
 			both := testpki.Presenting(sensor, billing.Cert)
-			r.WantBearer(t, r.Caller(t, protocol, both).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
-			r.Caller(t, protocol, renewed).Get("https://api.test/", rig.Bearer(r.AccessToken(t, renewed, "billing.partner"))).WantStatus(t, http.StatusOK)
+			rig.WantBearer(r, t, r.Caller(t, protocol, both).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
+			r.Caller(t, protocol, renewed).Get("https://api.test/", rig.Bearer(rig.AccessToken(r, t, renewed, "billing.partner"))).WantStatus(t, http.StatusOK)
 		})
 	}
 }
@@ -91,7 +91,7 @@ func TestOnlyInTheHeader_R46(t *testing.T) {
 		rig.Member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
 	}
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	for _, protocol := range rig.Protocols {
 		c := r.Caller(t, protocol, billing)
 		for name, test := range map[string]struct {
@@ -123,7 +123,7 @@ func TestOnlyInTheHeader_R46(t *testing.T) {
 				if protocol != "h1" && name == "too large" {
 					t.Skip("the header is larger than this server takes")
 				}
-				r.WantBearer(t, c.Get(test.url, test.send), test.reason)
+				rig.WantBearer(r, t, c.Get(test.url, test.send), test.reason)
 			})
 		}
 	}
@@ -134,16 +134,16 @@ func TestInsufficientScope_R34(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.Start(strings.Replace(rig.IssuerRealm(""), "scopes      telemetry", "scopes telemetry invoices.read", 1), rig.BearerSites)
-	got := r.Caller(t, "h2", billing).Get("https://other.test/", rig.Bearer(r.AccessToken(t, billing, "billing.partner")))
-	r.WantBearer(t, got, "scope_missing")
+	got := r.Caller(t, "h2", billing).Get("https://other.test/", rig.Bearer(rig.AccessToken(r, t, billing, "billing.partner")))
+	rig.WantBearer(r, t, got, "scope_missing")
 	want := `Bearer error="insufficient_scope", scope="invoices.read telemetry", error_id="` + got.ErrorID + `"`
 	if challenge := got.Header.Get("WWW-Authenticate"); challenge != want {
 		t.Errorf("WWW-Authenticate is %q, want %q", challenge, want)
 	}
-	r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(r.AccessToken(t, sensor, "sensor-7"))).WantStatus(t, http.StatusOK)
+	r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(rig.AccessToken(r, t, sensor, "sensor-7"))).WantStatus(t, http.StatusOK)
 	// the token's scopes count, not those of the client
-	answer, _, _ := r.Token(t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7", "scope", "telemetry"))
-	r.WantBearer(t, r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(answer["access_token"].(string))), "scope_missing")
+	answer, _, _ := rig.Token(r, t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7", "scope", "telemetry"))
+	rig.WantBearer(r, t, r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(answer["access_token"].(string))), "scope_missing")
 }
 
 // TestAudience_R34: a token for one API is none for another.
@@ -169,10 +169,10 @@ https://other.test:@HTTPS@ {
 `
 	r.Start(rig.IssuerRealm("resource https://api.test {\nscopes invoices.read\n}\nresource urn:other {\nscopes invoices.write\n}"), two)
 	for scope, hosts := range map[string][2]string{"invoices.read": {"api.test", "other.test"}, "invoices.write": {"other.test", "api.test"}} {
-		answer, _, _ := r.Token(t, r.Caller(t, "h2", billing), "https://auth.test/connect/token", rig.Form("billing.partner", "scope", scope))
+		answer, _, _ := rig.Token(r, t, r.Caller(t, "h2", billing), "https://auth.test/connect/token", rig.Form("billing.partner", "scope", scope))
 		c, token := r.Caller(t, "h2", billing), answer["access_token"].(string)
 		c.Get("https://"+hosts[0]+"/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
-		r.WantBearer(t, c.Get("https://"+hosts[1]+"/", rig.Bearer(token)), "token_audience")
+		rig.WantBearer(r, t, c.Get("https://"+hosts[1]+"/", rig.Bearer(token)), "token_audience")
 	}
 }
 
@@ -183,7 +183,7 @@ func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	billing := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Minute)))
 	r.SelfSigned("sensor")
 	r.Start(rig.ClockRealmOf(t), rig.BearerSites)
-	token := r.AccessToken(t, billing, "billing.partner") // for an hour
+	token := rig.AccessToken(r, t, billing, "billing.partner") // for an hour
 	callers := make(map[string]*rig.Caller)
 	each := func(check func(c *rig.Caller)) {
 		for _, protocol := range rig.Protocols {
@@ -200,13 +200,17 @@ func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	clock.Advance(59 * time.Minute)
 	each(good)
 	clock.Advance(time.Minute)
-	each(func(c *rig.Caller) { r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired") })
+	each(func(c *rig.Caller) {
+		rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired")
+	})
 	clock.Advance(-2 * time.Hour) // the token is of the future
 	other := r.Caller(t, "h2", billing)
 	clock.Advance(60*time.Minute - 5*time.Second)
 	other.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 	clock.Advance(95 * time.Minute)
-	each(func(c *rig.Caller) { r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired") })
+	each(func(c *rig.Caller) {
+		rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired")
+	})
 }
 
 // TestTokenOfAClientThatIsGone_C2: whoever is disabled, removed, or has another
@@ -216,7 +220,7 @@ func TestTokenOfAClientThatIsGone_C2(t *testing.T) {
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	realm := rig.IssuerRealm("")
 	r.Start(realm, rig.BearerSites)
-	tokens := map[string]string{"billing": r.AccessToken(t, billing, "billing.partner"), "sensor": r.AccessToken(t, sensor, "sensor-7")}
+	tokens := map[string]string{"billing": rig.AccessToken(r, t, billing, "billing.partner"), "sensor": rig.AccessToken(r, t, sensor, "sensor-7")}
 	for _, protocol := range rig.Protocols {
 		b, s := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor)
 		ask := func(c *rig.Caller, token, reason string) {
@@ -226,7 +230,7 @@ func TestTokenOfAClientThatIsGone_C2(t *testing.T) {
 				got.WantStatus(t, http.StatusOK)
 				return
 			}
-			r.WantBearer(t, got, reason)
+			rig.WantBearer(r, t, got, reason)
 		}
 		ask(b, "billing", "")
 		ask(s, "sensor", "")
@@ -252,12 +256,12 @@ func TestTokenOfADeniedCertificate_C2(t *testing.T) {
 	file := r.Write("deny.txt", []byte("# nobody\n"))
 	realm := strings.Replace(rig.IssuerRealm(""), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient billing.partner", 1)
 	r.Start(realm, rig.BearerSites)
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	c := r.Caller(t, "h1", billing)
 	c.Always = []func(*http.Request){rig.Bearer(token)}
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	if err := os.WriteFile(file, []byte("thumbprint "+testpki.HashOf(billing.Cert.Raw)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.WantBearer(t, c.Eventually(t, http.StatusUnauthorized), "certificate_revoked")
+	rig.WantBearer(r, t, c.Eventually(t, http.StatusUnauthorized), "certificate_revoked")
 }

@@ -21,7 +21,7 @@ func TestConnectionAndTrailersOfTokens_A5_A6(t *testing.T) {
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	for _, lines := range []string{
 		"Connection: Authorization, X-Client-ID", "Connection: close, authorization\nX-Client-ID: sensor-7", "Connection: X_Client_Id, AUTHORIZATION",
 	} {
@@ -60,22 +60,22 @@ https://api.test:@HTTPS@ {
 `))
 	proxy := f.Caller(t, "h2", f.Proxy)
 	proxy.Always = []func(*http.Request){rig.ByNginx.Send(f.Billing)}
-	answer, _, _ := f.Token(t, proxy, "https://auth.test/nginx/connect/token", rig.Form("billing.partner"))
+	answer, _, _ := rig.Token(f.Rig, t, proxy, "https://auth.test/nginx/connect/token", rig.Form("billing.partner"))
 	proxy.Always = []func(*http.Request){rig.Bearer(answer["access_token"].(string))}
 	got := proxy.Get("https://api.test/", rig.ByNginx.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	if got.Seen.Header["X-Ssl-Client-Cert"] != nil {
 		t.Error("the API gets the forwarded certificate")
 	}
-	f.WantBearer(t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Sensor)), "token_certificate")
-	f.WantBearer(t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Proxy)), "token_certificate")
-	f.WantBearer(t, proxy.Get("https://api.test/"), "certificate_missing")
-	f.WantBearer(t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, "garbage")), "certificate_unsuitable")
-	f.WantBearer(t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, rig.EscapedPEM(f.Billing), rig.EscapedPEM(f.Billing))), "certificate_unsuitable")
+	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Sensor)), "token_certificate")
+	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Proxy)), "token_certificate")
+	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/"), "certificate_missing")
+	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, "garbage")), "certificate_unsuitable")
+	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, rig.EscapedPEM(f.Billing), rig.EscapedPEM(f.Billing))), "certificate_unsuitable")
 	// from anybody else the header is ignored
-	stranger := f.CallerFrom(t, "h2", f.Sensor, "127.0.0.2")
+	stranger := rig.CallerFrom(f.Rig, t, "h2", f.Sensor, "127.0.0.2")
 	stranger.Always = proxy.Always
-	f.WantBearer(t, stranger.Get("https://api.test/", rig.ByNginx.Send(f.Billing)), "token_certificate")
-	own := f.CallerFrom(t, "h2", f.Billing, "127.0.0.2")
+	rig.WantBearer(f.Rig, t, stranger.Get("https://api.test/", rig.ByNginx.Send(f.Billing)), "token_certificate")
+	own := rig.CallerFrom(f.Rig, t, "h2", f.Billing, "127.0.0.2")
 	own.Always = proxy.Always
 	own.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 }
@@ -98,13 +98,13 @@ https://api.test:@HTTPS@ {
 	reverse_proxy @UP@
 }
 `)
-	tokens := map[*testpki.Leaf]string{billing: r.AccessToken(t, billing, "billing.partner"), sensor: r.AccessToken(t, sensor, "sensor-7")}
+	tokens := map[*testpki.Leaf]string{billing: rig.AccessToken(r, t, billing, "billing.partner"), sensor: rig.AccessToken(r, t, sensor, "sensor-7")}
 	c := r.Caller(t, "h2", billing)
 	got := c.Get("https://api.test/", rig.Bearer(tokens[billing]), rig.With("X-First", "forged")).WantStatus(t, http.StatusOK).WantClient(t, "token")
 	if first := got.Seen.Header["X-First"]; len(first) != 1 || first[0] != "subject" {
 		t.Errorf("the first directive tells %q", first)
 	}
-	r.WantBearer(t, c.Get("https://api.test/"), "token_missing")
+	rig.WantBearer(r, t, c.Get("https://api.test/"), "token_missing")
 	r.Caller(t, "h2", sensor).Get("https://api.test/", rig.Bearer(tokens[sensor])).WantRefused(t, "default", http.StatusForbidden, "client_not_allowed")
 }
 
@@ -153,11 +153,11 @@ https://api.test:@HTTPS@ {
 	reverse_proxy @UP@
 }
 `)
-	token := r.AccessToken(t, billing, "billing.partner")
+	token := rig.AccessToken(r, t, billing, "billing.partner")
 	r.Caller(t, "h2", billing).Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
-	r.WantBearer(t, r.Caller(t, "h2", sensor).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
-	r.WantBearer(t, r.Caller(t, "h2", sensor).Get("https://api.test/"), "token_missing")
-	told := rig.Series(t, r.Metrics(t), "borne")
+	rig.WantBearer(r, t, r.Caller(t, "h2", sensor).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
+	rig.WantBearer(r, t, r.Caller(t, "h2", sensor).Get("https://api.test/"), "token_missing")
+	told := rig.Series(t, rig.Metrics(r, t), "borne")
 	counted := map[string]float64{"ok": 1, "token_certificate": 1, "token_missing": 1}
 	for _, reason := range []string{"authorization_malformed", "token_revoked", "token_client", "scope_missing"} {
 		counted[reason] = 0

@@ -16,10 +16,10 @@ func TestRevokedToken_C2(t *testing.T) {
 	r.Start(rig.IssuerRealm(""), rig.BearerSites)
 	for _, protocol := range rig.Protocols {
 		c := r.Caller(t, protocol, billing)
-		token := r.AccessToken(t, billing, "billing.partner")
+		token := rig.AccessToken(r, t, billing, "billing.partner")
 		c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		c.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("billing.partner", token)).WantStatus(t, http.StatusOK)
-		r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(token)), "token_revoked")
-		c.Get("https://api.test/", rig.Bearer(r.AccessToken(t, billing, "billing.partner"))).WantStatus(t, http.StatusOK)
+		rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(token)), "token_revoked")
+		c.Get("https://api.test/", rig.Bearer(rig.AccessToken(r, t, billing, "billing.partner"))).WantStatus(t, http.StatusOK)
 	}
 }

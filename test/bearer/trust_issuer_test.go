@@ -235,7 +235,7 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 				"of a minute in future": {"api", map[string]any{"nbf": clock.Now().Unix() + 60}, "token_not_yet_valid"},
 			} {
 				t.Run(name, func(t *testing.T) {
-					r.WantBearer(t, c.Get("https://"+test.host+".test/", rig.Bearer(other.token(job, "k1", test.changes))), test.reason)
+					rig.WantBearer(r, t, c.Get("https://"+test.host+".test/", rig.Bearer(other.token(job, "k1", test.changes))), test.reason)
 				})
 			}
 			// what the settings of the third site admit
@@ -247,7 +247,7 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 					t.Errorf("of a token that is not bound the API is told %q", got.Seen.Header["X-Client-Other"])
 				}
 			}
-			r.WantBearer(t, r.Caller(t, protocol, nil).Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))), "certificate_missing")
+			rig.WantBearer(r, t, r.Caller(t, protocol, nil).Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))), "certificate_missing")
 		})
 	}
 }
@@ -263,7 +263,7 @@ func TestTheCertificateOfAnotherServersToken_C1_C2(t *testing.T) {
 		for _, host := range []string{"api", "other"} {
 			c.Get("https://"+host+".test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 			clock.Advance(31 * time.Minute)
-			r.WantBearer(t, c.Get("https://"+host+".test/", rig.Bearer(token)), "certificate_expired")
+			rig.WantBearer(r, t, c.Get("https://"+host+".test/", rig.Bearer(token)), "certificate_expired")
 			clock.Advance(-31 * time.Minute)
 		}
 	}
@@ -272,7 +272,7 @@ func TestTheCertificateOfAnotherServersToken_C1_C2(t *testing.T) {
 	if err := os.WriteFile(r.Dir+"/deny.txt", []byte("thumbprint "+testpki.HashOf(job.Cert.Raw)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.WantBearer(t, untilToken(t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
+	rig.WantBearer(r, t, untilToken(t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
 	// where no realm is named there is no deny file
 	c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 }
@@ -292,7 +292,7 @@ func TestForeignKeys(t *testing.T) {
 	clock.Advance(time.Minute) // since somebody asked for keys
 	fetched := other.fetched()
 	fresh := other.token(job, "k2", nil)
-	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(fresh)), "token_key_unknown")
+	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(fresh)), "token_key_unknown")
 	r.Logs.Wait(t, "keys that cannot be fetched", func(e rig.LogEntry) bool {
 		return e.Str("msg") == "fetching issuer keys failed; keeping previous keys" && e.Str("issuer") == other.URL
 	})
@@ -304,7 +304,7 @@ func TestForeignKeys(t *testing.T) {
 	other.setDown(false)
 	clock.Advance(time.Minute)
 	untilToken(t, c, "https://api.test/", fresh, http.StatusOK)
-	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(old)), "token_key_unknown")
+	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(old)), "token_key_unknown")
 	after := other.fetched()
 	if after == fetched {
 		t.Error("no keys were fetched")
@@ -360,7 +360,7 @@ https://api.test:@HTTPS@ {
 `
 	r.Start(global("one.pem"), sites)
 	mint := func() string {
-		answer, _, _ := r.Token(t, r.Caller(t, "h2", billing), "https://localhost:"+r.HTTPS+"/as/connect/token", rig.Form("billing.partner"))
+		answer, _, _ := rig.Token(r, t, r.Caller(t, "h2", billing), "https://localhost:"+r.HTTPS+"/as/connect/token", rig.Form("billing.partner"))
 		return answer["access_token"].(string)
 	}
 	first := mint()
@@ -370,9 +370,9 @@ https://api.test:@HTTPS@ {
 	r.Reload(global("two.pem"), sites)
 	second, c := mint(), r.Caller(t, "h2", billing)
 	c.Get("https://api.test/", rig.Bearer(first)).WantStatus(t, http.StatusOK) // by the keys that were taken over
-	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(second)), "token_key_unknown")
+	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(second)), "token_key_unknown")
 	untilToken(t, c, "https://api.test/", second, http.StatusOK).WantClient(t, "as/billing.partner")
-	r.WantBearer(t, c.Get("https://api.test/", rig.Bearer(first)), "token_key_unknown")
+	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(first)), "token_key_unknown")
 }
 
 // TestKeysOfAServerThatIsDown: until they have been read, the caller is told to

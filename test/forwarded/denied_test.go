@@ -30,9 +30,9 @@ func TestDeniedProxy_A9_C2(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			got = open[protocol].Get(guarded, rig.ByRFC9440.Send(f.Billing))
 		}
-		f.WantRefusal(t, got, "edge", "certificate_revoked")
+		rig.WantRefusal(f.Rig, t, got, "edge", "certificate_revoked")
 		counted[protocol].WantOne(t)
-		f.WantNoToken(t, rig.AskToken(open[protocol], "https://auth.test/edge", "billing.partner", rig.ByRFC9440.Send(f.Billing)), "certificate_revoked")
+		rig.WantNoToken(f.Rig, t, rig.AskToken(open[protocol], "https://auth.test/edge", "billing.partner", rig.ByRFC9440.Send(f.Billing)), "certificate_revoked")
 		f.Caller(t, protocol, f.Proxy).Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	}
 }
@@ -52,8 +52,8 @@ https://api.test:@HTTPS@ {
 	}
 `+paths+"}\n")
 	for _, protocol := range rig.Protocols {
-		f.CallerFrom(t, protocol, nil, "127.0.0.1").Get("https://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
-		got := f.CallerFrom(t, protocol, nil, "127.0.0.3").Get("https://api.test/page", rig.ByRFC9440.Send(f.Billing))
+		rig.CallerFrom(f.Rig, t, protocol, nil, "127.0.0.1").Get("https://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
+		got := rig.CallerFrom(f.Rig, t, protocol, nil, "127.0.0.3").Get("https://api.test/page", rig.ByRFC9440.Send(f.Billing))
 		if strings.Contains(got.Body, "billing.partner") || got.Status == http.StatusOK {
 			t.Errorf("%s: %d %.500s", protocol, got.Status, got.Body)
 		}

@@ -100,31 +100,31 @@ func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 					for _, url := range []string{guarded, optional} {
 						hop.Get(url, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 						hop.Get(url, proxy.Send(f.Sensor)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-						if entry := f.WantRefusal(t, hop.Get(url, proxy.Send(f.Stranger)), realm(proxy), "certificate_unknown"); entry["forwarded"] != true {
+						if entry := rig.WantRefusal(f.Rig, t, hop.Get(url, proxy.Send(f.Stranger)), realm(proxy), "certificate_unknown"); entry["forwarded"] != true {
 							t.Errorf("the log line does not say that the certificate was forwarded: %v", entry)
 						}
-						f.WantRefusal(t, hop.Get(url, proxy.Send(expired)), realm(proxy), "certificate_expired")
+						rig.WantRefusal(f.Rig, t, hop.Get(url, proxy.Send(expired)), realm(proxy), "certificate_expired")
 						for _, malformed := range malformed(proxy, f.Billing) {
-							f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, malformed)), realm(proxy), "certificate_unsuitable")
+							rig.WantRefusal(f.Rig, t, hop.Get(url, rig.With(proxy.Header, malformed)), realm(proxy), "certificate_unsuitable")
 						}
-						f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, proxy.Value(f.Billing), proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
-						f.WantRefusal(t, hop.Get(url, rig.With(proxy.Header, "", proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
+						rig.WantRefusal(f.Rig, t, hop.Get(url, rig.With(proxy.Header, proxy.Value(f.Billing), proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
+						rig.WantRefusal(f.Rig, t, hop.Get(url, rig.With(proxy.Header, "", proxy.Value(f.Billing))), realm(proxy), "certificate_unsuitable")
 					}
 					for _, none := range []func(*http.Request){rig.With("X-Other", "1"), rig.With(proxy.Header, ""), rig.With(proxy.Header, " \t ")} {
-						f.WantRefusal(t, hop.Get(guarded, none), realm(proxy), "certificate_missing")
+						rig.WantRefusal(f.Rig, t, hop.Get(guarded, none), realm(proxy), "certificate_missing")
 						hop.Get(optional, none).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
-						f.WantNoToken(t, rig.AskToken(hop, auth, "the-proxy", none), "certificate_missing")
+						rig.WantNoToken(f.Rig, t, rig.AskToken(hop, auth, "the-proxy", none), "certificate_missing")
 					}
 					report := "https://api.test/" + realm(proxy) + "/report"
 					hop.Get(report, rig.With(proxy.Header, "garbage")).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 					hop.Get(report).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 					hop.Get(report, proxy.Send(f.Sensor)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 
-					f.WantToken(t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(f.Billing)), "billing.partner", f.Billing)
-					f.WantToken(t, rig.AskToken(hop, auth, "sensor-7", proxy.Send(f.Sensor)), "sensor-7", f.Sensor)
-					f.WantNoToken(t, rig.AskToken(hop, auth, "the-proxy", proxy.Send(f.Sensor)), "client_mismatch")
-					f.WantNoToken(t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(expired)), "certificate_expired")
-					f.WantNoToken(t, rig.AskToken(hop, auth, "billing.partner", rig.With(proxy.Header, "garbage")), "certificate_unsuitable")
+					rig.WantToken(f.Rig, t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(f.Billing)), "billing.partner", f.Billing)
+					rig.WantToken(f.Rig, t, rig.AskToken(hop, auth, "sensor-7", proxy.Send(f.Sensor)), "sensor-7", f.Sensor)
+					rig.WantNoToken(f.Rig, t, rig.AskToken(hop, auth, "the-proxy", proxy.Send(f.Sensor)), "client_mismatch")
+					rig.WantNoToken(f.Rig, t, rig.AskToken(hop, auth, "billing.partner", proxy.Send(expired)), "certificate_expired")
+					rig.WantNoToken(f.Rig, t, rig.AskToken(hop, auth, "billing.partner", rig.With(proxy.Header, "garbage")), "certificate_unsuitable")
 				})
 			}
 		}
@@ -147,7 +147,7 @@ func TestForwardedByAnybodyElse_A9(t *testing.T) {
 				nobody, sensor := f.Caller(t, protocol, nil), f.Caller(t, protocol, f.Sensor)
 				for header, address := range spoofedAddresses {
 					spoof := rig.With(header, address)
-					f.WantRefusal(t, nobody.Get(guarded, spoof, proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
+					rig.WantRefusal(f.Rig, t, nobody.Get(guarded, spoof, proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
 					nobody.Get(optional, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 					sensor.Get(guarded, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 				}
@@ -156,16 +156,16 @@ func TestForwardedByAnybodyElse_A9(t *testing.T) {
 					sensor.Get(guarded, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 					nobody.Get(optional, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 				}
-				f.WantNoToken(t, rig.AskToken(nobody, auth, "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
-				f.WantNoToken(t, rig.AskToken(sensor, auth, "billing.partner", proxy.Send(f.Billing)), "client_mismatch")
-				f.WantToken(t, rig.AskToken(sensor, auth, "sensor-7", proxy.Send(f.Billing)), "sensor-7", f.Sensor)
+				rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
+				rig.WantNoToken(f.Rig, t, rig.AskToken(sensor, auth, "billing.partner", proxy.Send(f.Billing)), "client_mismatch")
+				rig.WantToken(f.Rig, t, rig.AskToken(sensor, auth, "sensor-7", proxy.Send(f.Billing)), "sensor-7", f.Sensor)
 			})
 		}
 		t.Run(proxy.Format+"/plain HTTP", func(t *testing.T) {
 			nobody := f.Plain(t)
-			f.WantRefusal(t, nobody.Get("http://api.test/"+realm(proxy)+"/guarded", rig.With("X-Forwarded-For", "127.0.0.2"), rig.With("X-Forwarded-Proto", "https"), proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
+			rig.WantRefusal(f.Rig, t, nobody.Get("http://api.test/"+realm(proxy)+"/guarded", rig.With("X-Forwarded-For", "127.0.0.2"), rig.With("X-Forwarded-Proto", "https"), proxy.Send(f.Billing)), realm(proxy), "certificate_missing")
 			nobody.Get("http://api.test/"+realm(proxy)+"/optional", proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
-			f.WantNoToken(t, rig.AskToken(nobody, "http://auth.test/"+realm(proxy), "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
+			rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, "http://auth.test/"+realm(proxy), "billing.partner", proxy.Send(f.Billing)), "certificate_missing")
 		})
 	}
 }
@@ -176,7 +176,7 @@ func TestOneAddressOfTwo_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.2")
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
-			hop, direct := f.CallerFrom(t, protocol, f.Proxy, "127.0.0.2"), f.CallerFrom(t, protocol, f.Proxy, "127.0.0.3")
+			hop, direct := rig.CallerFrom(f.Rig, t, protocol, f.Proxy, "127.0.0.2"), rig.CallerFrom(f.Rig, t, protocol, f.Proxy, "127.0.0.3")
 			for _, proxy := range rig.Forwarders {
 				url := "https://api.test/" + realm(proxy) + "/guarded"
 				for header := range spoofedAddresses {
@@ -186,7 +186,7 @@ func TestOneAddressOfTwo_A9(t *testing.T) {
 						t.Error("reverse_proxy does not tell where the request comes from")
 					}
 				}
-				f.WantRefusal(t, hop.Get(url), realm(proxy), "certificate_missing")
+				rig.WantRefusal(f.Rig, t, hop.Get(url), realm(proxy), "certificate_missing")
 				direct.Get(url, rig.With("X-Forwarded-For", "127.0.0.2"), proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "the-proxy").WantGone(t)
 				direct.Get(url).WantStatus(t, http.StatusOK).WantClient(t, "the-proxy")
 			}

@@ -23,24 +23,24 @@ func TestProxyKnownByItsKey_A9(t *testing.T) {
 			for _, leaf := range []*testpki.Leaf{f.Proxy, renewed, testpki.Presenting(f.Proxy, f.Sensor.Cert)} {
 				hop := f.Caller(t, protocol, leaf)
 				hop.Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-				f.WantRefusal(t, hop.Get(guarded), "edge", "certificate_missing")
+				rig.WantRefusal(f.Rig, t, hop.Get(guarded), "edge", "certificate_missing")
 				hop.Get(optional).WantStatus(t, http.StatusOK).WantClient(t, "")
-				f.WantRefusal(t, hop.Get(optional, rig.With("Client-Cert", "garbage")), "edge", "certificate_unsuitable")
-				f.WantToken(t, rig.AskToken(hop, "https://auth.test/edge", "sensor-7", rig.ByRFC9440.Send(f.Sensor)), "sensor-7", f.Sensor)
-				f.WantNoToken(t, rig.AskToken(hop, "https://auth.test/edge", "the-proxy"), "certificate_missing")
+				rig.WantRefusal(f.Rig, t, hop.Get(optional, rig.With("Client-Cert", "garbage")), "edge", "certificate_unsuitable")
+				rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/edge", "sensor-7", rig.ByRFC9440.Send(f.Sensor)), "sensor-7", f.Sensor)
+				rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/edge", "the-proxy"), "certificate_missing")
 			}
 			// the proxy's certificate without its key, behind one's own
 			for _, leaf := range []*testpki.Leaf{f.Sensor, testpki.Presenting(f.Sensor, f.Proxy.Cert)} {
 				other := f.Caller(t, protocol, leaf)
 				other.Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-				f.WantToken(t, rig.AskToken(other, "https://auth.test/edge", "sensor-7", rig.ByRFC9440.Send(f.Billing)), "sensor-7", f.Sensor)
+				rig.WantToken(f.Rig, t, rig.AskToken(other, "https://auth.test/edge", "sensor-7", rig.ByRFC9440.Send(f.Billing)), "sensor-7", f.Sensor)
 			}
-			f.WantRefusal(t, f.Caller(t, protocol, nil).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
-			f.WantRefusal(t, f.Caller(t, protocol, f.Stranger).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_unknown")
+			rig.WantRefusal(f.Rig, t, f.Caller(t, protocol, nil).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, f.Caller(t, protocol, f.Stranger).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_unknown")
 		})
 	}
-	f.WantRefusal(t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
-	f.WantRefusal(t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", validators.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
+	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
+	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", validators.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
 }
 
 // TestProxyKnownByItsKeyOrAddress_A9: either is enough.
@@ -50,13 +50,13 @@ func TestProxyKnownByItsKeyOrAddress_A9(t *testing.T) {
 	run(f, rig.ForwardingRealm("edge", "rfc9440", "peer_key "+rig.KeyHash(f.Sensor)+" "+rig.KeyHash(f.Proxy)+"\nfrom 127.0.0.2"), "edge")
 	for _, protocol := range rig.Protocols {
 		f.Caller(t, protocol, f.Proxy).Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-		f.WantRefusal(t, f.Caller(t, protocol, f.Sensor).Get(guarded), "edge", "certificate_missing")
-		f.WantRefusal(t, f.Caller(t, protocol, nil).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
+		rig.WantRefusal(f.Rig, t, f.Caller(t, protocol, f.Sensor).Get(guarded), "edge", "certificate_missing")
+		rig.WantRefusal(f.Rig, t, f.Caller(t, protocol, nil).Get(guarded, rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
 	}
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			for _, own := range []*testpki.Leaf{nil, f.Stranger, f.Proxy} {
-				f.CallerFrom(t, protocol, own, "127.0.0.2").Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
+				rig.CallerFrom(f.Rig, t, protocol, own, "127.0.0.2").Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			}
 		})
 	}
@@ -71,11 +71,11 @@ func TestPlainHTTPHop_A9(t *testing.T) {
 			guarded, optional := "http://api.test/"+realm(proxy)+"/guarded", "http://api.test/"+realm(proxy)+"/optional"
 			auth := "http://auth.test/" + realm(proxy)
 			hop.Get(guarded, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-			f.WantRefusal(t, hop.Get(guarded), realm(proxy), "certificate_missing")
-			f.WantRefusal(t, hop.Get(optional, rig.With(proxy.Header, "garbage")), realm(proxy), "certificate_unsuitable")
+			rig.WantRefusal(f.Rig, t, hop.Get(guarded), realm(proxy), "certificate_missing")
+			rig.WantRefusal(f.Rig, t, hop.Get(optional, rig.With(proxy.Header, "garbage")), realm(proxy), "certificate_unsuitable")
 			hop.Get(optional).WantStatus(t, http.StatusOK).WantClient(t, "")
-			f.WantToken(t, rig.AskToken(hop, auth, "sensor-7", proxy.Send(f.Sensor)), "sensor-7", f.Sensor)
-			f.WantNoToken(t, rig.AskToken(hop, auth, "sensor-7"), "certificate_missing")
+			rig.WantToken(f.Rig, t, rig.AskToken(hop, auth, "sensor-7", proxy.Send(f.Sensor)), "sensor-7", f.Sensor)
+			rig.WantNoToken(f.Rig, t, rig.AskToken(hop, auth, "sensor-7"), "certificate_missing")
 		})
 	}
 }
@@ -92,9 +92,9 @@ func TestOnlyTheLastElement_A9(t *testing.T) {
 		for _, value := range []string{
 			billing + ",By=spiffe://mesh.test/caddy", billing + ",", billing + `;Cert="` + rig.EscapedPEM(f.Sensor) + `"`, billing + `,Hash=00`, "Hash=00;Subject=\"CN=billing\"",
 		} {
-			f.WantRefusal(t, hop.Get(guarded, rig.With(rig.ByEnvoy.Header, value)), "envoy", "certificate_unsuitable")
+			rig.WantRefusal(f.Rig, t, hop.Get(guarded, rig.With(rig.ByEnvoy.Header, value)), "envoy", "certificate_unsuitable")
 		}
-		f.WantRefusal(t, hop.Get(guarded, rig.With(rig.ByEnvoy.Header, billing, sensor)), "envoy", "certificate_unsuitable")
+		rig.WantRefusal(f.Rig, t, hop.Get(guarded, rig.With(rig.ByEnvoy.Header, billing, sensor)), "envoy", "certificate_unsuitable")
 	}
 }
 
@@ -125,20 +125,20 @@ func TestForwardedChain_B5(t *testing.T) {
 				"certificate_unsuitable": {{rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert-Chain", "garbage")}, {rig.With("Client-Cert", validators.ClientCert(f.Stranger.Cert)+", "+validators.ClientCert(f.Billing.Cert))}, {rig.ByRFC9440.Send(below), chain(ca, ca, ca, ca, ca, ca, ca, ca, middle)}},
 			} {
 				for _, sent := range options {
-					f.WantRefusal(t, hop.Get(guarded, sent...), "rfc9440", reason)
+					rig.WantRefusal(f.Rig, t, hop.Get(guarded, sent...), "rfc9440", reason)
 				}
 			}
 			hop.Get(guarded, rig.ByRFC9440.Send(below), chain(middle)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get(guarded, rig.ByRFC9440.Send(below), chain(ca, middle)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get(guarded, rig.ByRFC9440.Send(below), rig.With("Client-Cert-Chain", validators.ClientCert(middle.Cert), validators.ClientCert(ca.Cert))).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get(guarded, rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-			f.WantToken(t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(below), chain(middle)), "billing.partner", below)
-			f.WantNoToken(t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)), "client_mismatch")
+			rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(below), chain(middle)), "billing.partner", below)
+			rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)), "client_mismatch")
 
 			// a load balancer that verifies nothing sends what the client sent
 			const balanced = "https://api.test/aws-alb/guarded"
 			hop.Get(balanced, rig.With(rig.ByALB.Header, rig.ByALB.Value(below)+rig.ByALB.Value(middle))).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-			f.WantRefusal(t, hop.Get(balanced, rig.With(rig.ByALB.Header, rig.ByALB.Value(f.Stranger)+rig.ByALB.Value(f.Billing))), "aws-alb", "certificate_unknown")
+			rig.WantRefusal(f.Rig, t, hop.Get(balanced, rig.With(rig.ByALB.Header, rig.ByALB.Value(f.Stranger)+rig.ByALB.Value(f.Billing))), "aws-alb", "certificate_unknown")
 		})
 	}
 }
@@ -175,11 +175,11 @@ func checkAnotherName(f *rig.ForwardingRig, t *testing.T, protocol string, arriv
 		hop.Get("https://api.test/near/optional", rig.With(spelling, value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 		nobody.Get("https://api.test/far/optional", rig.With(spelling, value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 		hop.Get("https://api.test/far/optional", rig.With(spelling, value)).WantStatus(t, http.StatusOK).WantClient(t, "the-proxy").WantGone(t)
-		f.WantNoToken(t, rig.AskToken(hop, "https://auth.test/near", "billing.partner", rig.With(spelling, value)), "certificate_missing")
+		rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/near", "billing.partner", rig.With(spelling, value)), "certificate_missing")
 		if arrives {
 			right := rig.With("edge-Certificate", rig.EscapedPEM(f.Sensor))
 			hop.Get("https://api.test/near/optional", rig.With(spelling, value), right).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-			f.WantToken(t, rig.AskToken(hop, "https://auth.test/near", "sensor-7", rig.With(spelling, value), right), "sensor-7", f.Sensor)
+			rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/near", "sensor-7", rig.With(spelling, value), right), "sensor-7", f.Sensor)
 		}
 	}
 	nobody.Get("https://api.test/far/optional", rig.With("Edge-Certificate", value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
@@ -255,8 +255,8 @@ https://api.test:@HTTPS@ {
 			send := rig.ByRFC9440.Send(f.Billing)
 			hop.Get("https://api.test/edge", send).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get("https://api.test/direct", send).WantStatus(t, http.StatusOK).WantClient(t, "direct-proxy").WantGone(t)
-			f.WantRefusal(t, bare.Get("https://api.test/direct", send), "default", "certificate_missing")
-			f.WantRefusal(t, hop.Get("https://api.test/edge"), "edge", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, bare.Get("https://api.test/direct", send), "default", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/edge"), "edge", "certificate_missing")
 			for path, want := range map[string][2]string{
 				"edge-then-direct": {"billing.partner", "direct-proxy"},
 				"direct-then-edge": {"direct-proxy", "billing.partner"},
@@ -267,9 +267,9 @@ https://api.test:@HTTPS@ {
 					t.Errorf("%s: the first directive told %q, want %s", path, first, want[0])
 				}
 			}
-			f.WantRefusal(t, hop.Get("https://api.test/edge-then-direct"), "edge", "certificate_missing")
-			f.WantRefusal(t, hop.Get("https://api.test/direct-then-edge"), "edge", "certificate_missing")
-			f.WantRefusal(t, bare.Get("https://api.test/edge-then-direct", send), "default", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/edge-then-direct"), "edge", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/direct-then-edge"), "edge", "certificate_missing")
+			rig.WantRefusal(f.Rig, t, bare.Get("https://api.test/edge-then-direct", send), "default", "certificate_missing")
 		})
 	}
 }

@@ -182,8 +182,8 @@ func TestRealProxies_A9(t *testing.T) {
 			t.Run("a proxy that is not trusted", func(t *testing.T) {
 				c := f.Caller(t, "h1", f.Billing)
 				c.Address = "127.0.0.1:" + plain
-				f.WantRefusal(t, c.Get("https://api.test/key/guarded"), "key", "certificate_missing")
-				f.WantNoToken(t, rig.AskToken(c, "https://auth.test/key", "billing.partner"), "certificate_missing")
+				rig.WantRefusal(f.Rig, t, c.Get("https://api.test/key/guarded"), "key", "certificate_missing")
+				rig.WantNoToken(f.Rig, t, rig.AskToken(c, "https://auth.test/key", "billing.partner"), "certificate_missing")
 			})
 		})
 	}
@@ -200,23 +200,23 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 
 	billing.Get(guarded).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 	sensor.Get(guarded).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-	f.WantRefusal(t, stranger.Get(guarded), realm, "certificate_unknown")
-	f.WantRefusal(t, nobody.Get(guarded), realm, "certificate_missing")
+	rig.WantRefusal(f.Rig, t, stranger.Get(guarded), realm, "certificate_unknown")
+	rig.WantRefusal(f.Rig, t, nobody.Get(guarded), realm, "certificate_missing")
 	nobody.Get(optional).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
-	f.WantToken(t, rig.AskToken(billing, auth, "billing.partner"), "billing.partner", f.Billing)
-	f.WantToken(t, rig.AskToken(sensor, auth, "sensor-7"), "sensor-7", f.Sensor)
-	f.WantNoToken(t, rig.AskToken(nobody, auth, "billing.partner"), "certificate_missing")
-	f.WantNoToken(t, rig.AskToken(sensor, auth, "billing.partner"), "client_mismatch")
+	rig.WantToken(f.Rig, t, rig.AskToken(billing, auth, "billing.partner"), "billing.partner", f.Billing)
+	rig.WantToken(f.Rig, t, rig.AskToken(sensor, auth, "sensor-7"), "sensor-7", f.Sensor)
+	rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner"), "certificate_missing")
+	rig.WantNoToken(f.Rig, t, rig.AskToken(sensor, auth, "billing.partner"), "client_mismatch")
 
 	// whatever the client sends itself, the proxy replaces
 	for _, spelling := range []string{by.Header, strings.ToLower(by.Header), "X_SSL_Client_Cert", "X-SSL_Client-Cert"} {
 		for _, values := range [][]string{{by.Value(f.Billing)}, {by.Value(f.Billing), by.Value(f.Billing)}, {""}, {"garbage"}} {
 			forged := rig.With(spelling, values...)
-			f.WantRefusal(t, nobody.Get(guarded, forged), realm, "certificate_missing")
+			rig.WantRefusal(f.Rig, t, nobody.Get(guarded, forged), realm, "certificate_missing")
 			nobody.Get(optional, forged).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 			sensor.Get(guarded, forged).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-			f.WantRefusal(t, stranger.Get(guarded, forged), realm, "certificate_unknown")
-			f.WantNoToken(t, rig.AskToken(nobody, auth, "billing.partner", forged), "certificate_missing")
+			rig.WantRefusal(f.Rig, t, stranger.Get(guarded, forged), realm, "certificate_unknown")
+			rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner", forged), "certificate_missing")
 		}
 	}
 	// nor can it have the proxy drop what the proxy sets
@@ -225,7 +225,7 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 		r.Header[by.Header] = []string{by.Value(f.Billing)}
 	}
 	through(f.Sensor).Get(guarded, forged).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
-	f.WantRefusal(t, through(nil).Get(guarded, forged), realm, "certificate_missing")
+	rig.WantRefusal(f.Rig, t, through(nil).Get(guarded, forged), realm, "certificate_missing")
 }
 
 // TestConnectThroughProxies_A9_D6: a proxy that takes a CONNECT for the beginning

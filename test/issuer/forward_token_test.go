@@ -71,7 +71,7 @@ https://other.test:@HTTPS@ {
 // startForwardToken runs forwardTokenSites with a clock that the test moves.
 func startForwardToken(t *testing.T, lines string) (r *rig.Rig, clock *rig.Clock, leaves map[string]*testpki.Leaf) {
 	r, clock = rig.New(t), rig.NewClock(t)
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	soon := testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Second).Truncate(time.Second))
 	leaves = map[string]*testpki.Leaf{
 		"billing": r.Issue("billing"), "sensor": r.SelfSigned("sensor"), "stranger": r.IssueBy(r.OtherCA, "billing"), "soon": r.Issue("soon", testpki.CommonName("billing"), soon), "": nil,
@@ -285,7 +285,7 @@ func TestForwardTokenIsReused(t *testing.T) {
 func TestForwardTokenOfADeniedClient(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	clock.Ahead.Store(0)
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	deny := r.Write("deny.txt", nil)
 	r.Start(forwardTokenRealm(t, "revocation {\ndeny \"@DIR@/deny.txt\"\n}"), forwardTokenSites)
@@ -309,7 +309,7 @@ func TestForwardTokenWithoutKeys(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r, clock := rig.New(t), rig.NewClock(t)
-			r.WithoutProxyLog()
+			rig.WithoutProxyLog(r)
 			billing, _ := r.Issue("billing"), r.SelfSigned("sensor")
 			blocker := r.Write("storage", nil) // a file where the folder should be
 			r.Start(forwardTokenRealm(t, ""), forwardTokenSites)
@@ -343,7 +343,7 @@ func TestForwardTokenWithoutKeys(t *testing.T) {
 // nothing of it, and its audience is nobody else's.
 func TestForwardTokenIsNoAccessToken(t *testing.T) {
 	r, _, leaves := startForwardToken(t, "")
-	_, _, claims := r.Token(t, r.Caller(t, "h2", leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
+	_, _, claims := rig.Token(r, t, r.Caller(t, "h2", leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
 	if claims["aud"] == "urn:behind" || claims["client_cert_x5t#S256"] != nil {
 		t.Errorf("an access token has the claims %v", claims)
 	}

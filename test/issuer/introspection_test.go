@@ -68,7 +68,7 @@ func startIntrospection(t *testing.T, options string) (r *rig.Rig, leaves map[st
 // tokenFor gets billing.partner a token, and returns its claims too.
 func tokenFor(r *rig.Rig, t *testing.T, leaf *testpki.Leaf, parameters ...string) (token string, claims map[string]any) {
 	t.Helper()
-	answer, _, claims := r.Token(t, r.Caller(t, "h2", leaf), "https://auth.test/connect/token", rig.Form("billing.partner", parameters...))
+	answer, _, claims := rig.Token(r, t, r.Caller(t, "h2", leaf), "https://auth.test/connect/token", rig.Form("billing.partner", parameters...))
 	return answer["access_token"].(string), claims
 }
 
@@ -162,7 +162,7 @@ func TestInactiveTokensLookTheSame_R37_E1(t *testing.T) {
 // same key, and is no access token.
 func TestTokensForTheAPIBehind_R37(t *testing.T) {
 	r := rig.New(t)
-	r.WithoutProxyLog()
+	rig.WithoutProxyLog(r)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
 	r.Start(introspectRealmWith(""), rig.IssuerSite+`
@@ -206,7 +206,7 @@ func TestExpiredTokens_R37(t *testing.T) {
 		if got := introspect(r, t, protocol, billing, "billing.partner", token); got != rig.Inactive {
 			t.Errorf("an hour later: %s", got)
 		}
-		r.Revoke(t, protocol, billing, "billing.partner", token) // which changes nothing
+		rig.Revoke(r, t, protocol, billing, "billing.partner", token) // which changes nothing
 	}
 }
 
@@ -337,7 +337,7 @@ func TestTokenQueriesOnAnotherHost(t *testing.T) {
 		t.Errorf("the aliases are %v", places)
 	}
 	for _, protocol := range rig.Protocols {
-		answer, _, _ := r.Token(t, r.Caller(t, protocol, leaves["billing.partner"]), fmt.Sprint(places["token_endpoint"]), rig.Form("billing.partner", "scope", "invoices.read"))
+		answer, _, _ := rig.Token(r, t, r.Caller(t, protocol, leaves["billing.partner"]), fmt.Sprint(places["token_endpoint"]), rig.Form("billing.partner", "scope", "invoices.read"))
 		token := answer["access_token"].(string)
 		ask := func() string {
 			return r.Caller(t, protocol, leaves["invoices.api"]).Do(http.MethodPost, fmt.Sprint(places["introspection_endpoint"]), rig.Query("invoices.api", token)).WantStatus(t, http.StatusOK).Body

@@ -189,7 +189,7 @@ https://alias.test:@HTTPS@ {
 					t.Errorf("%s: the issuer's own host asked for a certificate %d times", protocol, n)
 				}
 
-				answer, _, claims := r.Token(t, c, place, rig.Form("billing.partner"))
+				answer, _, claims := rig.Token(r, t, c, place, rig.Form("billing.partner"))
 				if claims["iss"] != "https://auth.test" || claims["cnf"] == nil {
 					t.Errorf("the claims are %v", claims)
 				}

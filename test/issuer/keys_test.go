@@ -30,11 +30,11 @@ func TestSigningAlgorithms_R30_R47(t *testing.T) {
 			r.Issue("billing")
 			options := "signing_algorithm " + string(algorithm)
 			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != keyring.PS256 {
-				options += "\nsigning_key " + r.SigningKeyPEM(t, "rsa.pem", shared) // PS256 makes one of its own
+				options += "\nsigning_key " + rig.SigningKeyPEM(r, t, "rsa.pem", shared) // PS256 makes one of its own
 			}
 			r.Start(rig.IssuerRealm(options), rig.IssuerSite)
 			for _, protocol := range rig.Protocols {
-				if header := r.VerifiedToken(t, protocol, sensor, "https://auth.test"); header["alg"] != string(algorithm) {
+				if header := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test"); header["alg"] != string(algorithm) {
 					t.Errorf("alg is %v", header["alg"])
 				}
 			}
@@ -59,8 +59,8 @@ func TestProfileAtWork_R45_R47(t *testing.T) {
 			r.Reload(rig.IssuerRealm(profile+"signing_algorithm PS256"), rig.IssuerSite)
 		}
 		for _, protocol := range rig.Protocols {
-			r.Token(t, r.Caller(t, protocol, billing), "https://auth.test/connect/token", rig.Form("billing.partner"))
-			header := r.VerifiedToken(t, protocol, sensor, "https://auth.test")
+			rig.Token(r, t, r.Caller(t, protocol, billing), "https://auth.test/connect/token", rig.Form("billing.partner"))
+			header := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test")
 			got := r.Caller(t, protocol, weak).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			if profile == "" {
 				got.WantStatus(t, http.StatusOK)
@@ -83,12 +83,12 @@ func TestProfileWaitsForTheNextKey(t *testing.T) {
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
 	r.Start(rig.IssuerRealm("signing_algorithm ES384"), rig.IssuerSite)
-	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]
 	err := r.Load(rig.IssuerRealm("profile fapi2"), rig.IssuerSite)
 	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile once a key for signing_algorithm has replaced it") {
 		t.Errorf("the configuration loads: %v", err)
 	}
-	if again := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+	if again := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
 		t.Errorf("the kid is %v, was %v", again, kid)
 	}
 }
@@ -101,14 +101,14 @@ func TestSigningKeyFile(t *testing.T) {
 	kids := make(map[string]bool)
 	started := false
 	for algorithm, kind := range keys {
-		options := rig.IssuerRealm("signing_key " + r.SigningKeyPEM(t, algorithm+".pem", testpki.MustKey(t, kind)))
+		options := rig.IssuerRealm("signing_key " + rig.SigningKeyPEM(r, t, algorithm+".pem", testpki.MustKey(t, kind)))
 		if !started {
 			r.Start(options, rig.IssuerSite)
 			started = true
 		} else {
 			r.Reload(options, rig.IssuerSite)
 		}
-		header := r.VerifiedToken(t, "h2", sensor, "https://auth.test")
+		header := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")
 		kid, _ := header["kid"].(string)
 		if header["alg"] != algorithm || kid == "" || kids[kid] {
 			t.Errorf("a %s key signs with header %v", algorithm, header)
@@ -150,8 +150,8 @@ mtls second {
 }
 `
 	r.Start(options, sites)
-	first := r.VerifiedToken(t, "h1", sensor, "https://auth.test")["kid"]
-	second := r.VerifiedToken(t, "h1", sensor, "https://alias.test")["kid"]
+	first := rig.VerifiedToken(r, t, "h1", sensor, "https://auth.test")["kid"]
+	second := rig.VerifiedToken(r, t, "h1", sensor, "https://alias.test")["kid"]
 	if first == second {
 		t.Error("two realms sign with the same key")
 	}
@@ -161,10 +161,10 @@ mtls second {
 	} {
 		restart()
 		for _, protocol := range rig.Protocols {
-			if kid := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; kid != first {
+			if kid := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test")["kid"]; kid != first {
 				t.Errorf("%s: the kid is %v, was %v", name, kid, first)
 			}
-			if kid := r.VerifiedToken(t, protocol, sensor, "https://alias.test")["kid"]; kid != second {
+			if kid := rig.VerifiedToken(r, t, protocol, sensor, "https://alias.test")["kid"]; kid != second {
 				t.Errorf("%s: the other realm's kid is %v, was %v", name, kid, second)
 			}
 		}
@@ -182,11 +182,11 @@ mtls second {
 
 	// the algorithm changes: a key of it is announced, and nothing else signs
 	r.Reload(strings.Replace(options, "issuer https://auth.test {", "issuer https://auth.test {\nsigning_algorithm ES384", 1), sites)
-	if kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; kid != first {
+	if kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]; kid != first {
 		t.Error("a key signs that was never announced")
 	}
 	metadata := r.Caller(t, "h2", nil)
-	r.Await(t, "the new algorithm is in the metadata", func() bool {
+	rig.Await(r, t, "the new algorithm is in the metadata", func() bool {
 		return strings.Contains(metadata.Get("https://auth.test/.well-known/openid-configuration").Body, `"id_token_signing_alg_values_supported":["ES256","ES384"]`)
 	})
 	jwks := r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").Body
@@ -232,7 +232,7 @@ func TestStorageUnusableAtFirstStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			clock.Advance(time.Minute) // past the pause between two attempts
-			r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			c.Get(jwksPlace).WantStatus(t, http.StatusOK)
 		})
 	}
@@ -244,13 +244,13 @@ func TestStorageLostAtRunTime(t *testing.T) {
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
 	r.Start(rig.IssuerRealm(""), rig.IssuerSite)
-	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]
 	if err := os.RemoveAll(filepath.Join(r.Dir, "storage")); err != nil {
 		t.Fatal(err)
 	}
 	r.Write("storage", nil)
 	for _, protocol := range rig.Protocols {
-		if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
+		if again := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
 			t.Errorf("the kid is %v, was %v", again, kid)
 		}
 	}
@@ -271,7 +271,7 @@ func TestStorageOfARealm(t *testing.T) {
 	r.Issue("billing")
 	realm := strings.Replace(rig.IssuerRealm(""), "issuer https", "storage file_system \"@DIR@/elsewhere\"\nissuer https", 1)
 	r.Start(realm, rig.IssuerSite)
-	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]
 	files, err := filepath.Glob(filepath.Join(r.Dir, "elsewhere", "mtls", "default", "keys", "*.json"))
 	if err != nil || len(files) != 1 {
 		t.Errorf("the storage of the realm has %v, %v", files, err)
@@ -282,11 +282,11 @@ func TestStorageOfARealm(t *testing.T) {
 
 	// another one gets the keys in use
 	r.Reload(strings.Replace(realm, "elsewhere", "moved", 1), rig.IssuerSite)
-	r.Await(t, "the keys are in the new storage", func() bool {
+	rig.Await(r, t, "the keys are in the new storage", func() bool {
 		files, err := filepath.Glob(filepath.Join(r.Dir, "moved", "mtls", "default", "keys", "*.json"))
 		return err == nil && len(files) == 1
 	})
-	if again := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
+	if again := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
 		t.Errorf("the kid is %v, was %v", again, kid)
 	}
 }
@@ -298,9 +298,9 @@ func TestKeysOfAServerThatIsReplaced(t *testing.T) {
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
 	old := rig.MustSigner(t)
-	r.SigningKeyPEM(t, "old.pem", old)
+	rig.SigningKeyPEM(r, t, "old.pem", old)
 	r.Start(rig.IssuerRealm(`signing_key "@DIR@/old.pem"`), rig.BearerSites)
-	answer, header, _ := r.Token(t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7"))
+	answer, header, _ := rig.Token(r, t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7"))
 	public, err := x509.MarshalPKIXPublicKey(old.Public())
 	if err != nil {
 		t.Fatal(err)
@@ -308,7 +308,7 @@ func TestKeysOfAServerThatIsReplaced(t *testing.T) {
 	r.Write("old.pub", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
 	r.Reload(rig.IssuerRealm(`verify_key "@DIR@/old.pub"`), rig.BearerSites)
 	for _, protocol := range rig.Protocols {
-		if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again == header["kid"] {
+		if again := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test")["kid"]; again == header["kid"] {
 			t.Error("the key of the old server signs")
 		}
 		if _, err := rig.Verify(t, r.Caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {

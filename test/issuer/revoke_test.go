@@ -32,23 +32,23 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		token, claims := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 		for _, id := range []string{"invoices.api", "ship.api"} { // neither owns it
-			r.Revoke(t, protocol, leaves[id], id, token)
+			rig.Revoke(r, t, protocol, leaves[id], id, token)
 			r.Logs.Wait(t, "a revocation by "+id, func(e rig.LogEntry) bool {
 				return e.Str("msg") == "no token revoked" && e.Str("client_id") == id && e.Str("reason") == "token_of_other"
 			})
 		}
 		for _, nonsense := range []string{"nonsense", token + "x", token[:len(token)-1]} {
-			r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", nonsense)
+			rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", nonsense)
 		}
 		if !active(token) {
 			t.Fatal("the token was revoked by somebody else")
 		}
-		r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", token, "token_type_hint", map[string]string{"h1": "access_token", "h2": "refresh_token", "h3": "x"}[protocol])
+		rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", token, "token_type_hint", map[string]string{"h1": "access_token", "h2": "refresh_token", "h3": "x"}[protocol])
 		entry := r.Logs.Wait(t, "the revocation", func(e rig.LogEntry) bool { return e.Str("msg") == "token revoked" && e["jti"] == claims["jti"] })
 		if entry.Str("client_id") != "billing.partner" || entry.Str("realm") != "default" {
 			t.Errorf("the log line is %v", entry)
 		}
-		r.Revoke(t, protocol, leaves["billing.partner"], "billing.partner", token) // again
+		rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", token) // again
 		revoked = append(revoked, token)
 	}
 	check := func(when string) {
@@ -86,7 +86,7 @@ func TestRevocationReachesEveryNode_R40(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	first, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 	second, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
-	other := r.Node(t, introspectRealmWith(""), rig.IssuerSite)
+	other := rig.Node(r, t, introspectRealmWith(""), rig.IssuerSite)
 	nodes := map[*rig.Rig]string{r: "this Caddy", other: "the other Caddy"}
 	for node, name := range nodes {
 		for _, token := range []string{first, second} {
@@ -95,8 +95,8 @@ func TestRevocationReachesEveryNode_R40(t *testing.T) {
 			}
 		}
 	}
-	r.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", first)
-	other.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", second)
+	rig.Revoke(r, t, "h2", leaves["billing.partner"], "billing.partner", first)
+	rig.Revoke(other, t, "h2", leaves["billing.partner"], "billing.partner", second)
 	const (
 		revokedPoll = 5 * time.Second
 		slack       = rig.Patience // of a machine that does other things too
@@ -125,7 +125,7 @@ func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
 	gone, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
-	r.Revoke(t, "h2", leaves["billing.partner"], "billing.partner", gone)
+	rig.Revoke(r, t, "h2", leaves["billing.partner"], "billing.partner", gone)
 	storage := filepath.Join(r.Dir, "storage")
 	if err := os.Rename(storage, storage+".away"); err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 	if err := os.Rename(storage+".away", storage); err != nil {
 		t.Fatal(err)
 	}
-	r.Revoke(t, "h1", leaves["billing.partner"], "billing.partner", token)
+	rig.Revoke(r, t, "h1", leaves["billing.partner"], "billing.partner", token)
 	if got := introspect(r, t, "h1", leaves["invoices.api"], "invoices.api", token); got != rig.Inactive {
 		t.Error("the token was not revoked when storage was back")
 	}
@@ -171,7 +171,7 @@ func TestStartWithoutRevocations(t *testing.T) {
 	billing := r.Issue("billing")
 	r.Issue("invoices")
 	r.SelfSigned("sensor")
-	options := "signing_key " + r.SigningKeyPEM(t, "signing.pem", testpki.MustKey(t, testpki.P256))
+	options := "signing_key " + rig.SigningKeyPEM(r, t, "signing.pem", testpki.MustKey(t, testpki.P256))
 	blocker := r.Write("storage", nil)
 	r.Start(introspectRealmWith(options), rig.IssuerSite+`
 https://api.test:@HTTPS@ {
@@ -184,7 +184,7 @@ https://api.test:@HTTPS@ {
 `)
 	token, _ := tokenFor(r, t, billing, "scope", "invoices.read")
 	for _, protocol := range rig.Protocols {
-		r.WantBearer(t, r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)), "token_revoked")
+		rig.WantBearer(r, t, r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)), "token_revoked")
 		got := r.Caller(t, protocol, billing).Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("billing.partner", token)).WantStatus(t, http.StatusServiceUnavailable)
 		if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" {
 			t.Errorf("answered %q with %v", got.Body, got.Header)

@@ -107,7 +107,7 @@ func TestTokensGranted_R32_R33_R35(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		for name, tc := range tests {
 			t.Run(protocol+"/"+name, func(t *testing.T) {
-				answer, header, claims := r.Token(t, r.Caller(t, protocol, leaves[tc.leaf]), "https://auth.test/connect/token", rig.Form(tc.id, tc.parameters...))
+				answer, header, claims := rig.Token(r, t, r.Caller(t, protocol, leaves[tc.leaf]), "https://auth.test/connect/token", rig.Form(tc.id, tc.parameters...))
 				if claims["sub"] != tc.id || claims["client_id"] != tc.id || claims["scope"] != tc.scope || answer["scope"] != tc.scope || !reflect.DeepEqual(claims["aud"], tc.aud) {
 					t.Errorf("the claims are %v", claims)
 				}
@@ -250,7 +250,7 @@ func TestTokenRefusals_R2_R3(t *testing.T) {
 			})
 		}
 		// after all that, the next one is served
-		r.Token(t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
+		rig.Token(r, t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
 	}
 }
 
@@ -286,7 +286,7 @@ func TestNoTokenOutlivesItsCertificate_C6(t *testing.T) {
 		c := r.Caller(t, protocol, billing)
 		for _, ahead := range []time.Duration{0, 9 * time.Minute} {
 			clock.Ahead.Store(int64(ahead))
-			answer, _, claims := r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+			answer, _, claims := rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			if claims["exp"] != float64(until.Unix()) || answer["expires_in"].(float64) != claims["exp"].(float64)-claims["iat"].(float64) {
 				t.Errorf("exp is %v, the certificate ends at %v; expires_in is %v", claims["exp"], until.Unix(), answer["expires_in"])
 			}

@@ -28,7 +28,7 @@ type signingKeys struct {
 // keyring asks about the keys of a realm.
 func keyring(r *rig.Rig, t *testing.T, method, path, body string) (ring signingKeys) {
 	t.Helper()
-	status, text := r.Ask(t, method, path, body)
+	status, text := rig.Ask(r, t, method, path, body)
 	if status != http.StatusOK {
 		t.Fatalf("%s %s is answered %d %q", method, path, status, text)
 	}
@@ -53,12 +53,12 @@ func TestKeysOnTheAdminEndpoint(t *testing.T) {
 	c := r.Caller(t, "h2", billing)
 	place := "https://auth.test/.well-known/openid-configuration/jwks"
 	kid := func() string {
-		_, header, _ := r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+		_, header, _ := rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 		return header["kid"].(string)
 	}
 	gauges := func(active, next, past float64) {
 		t.Helper()
-		rig.CheckGauges(t, rig.Series(t, r.Metrics(t), "default"), map[string]float64{
+		rig.CheckGauges(t, rig.Series(t, rig.Metrics(r, t), "default"), map[string]float64{
 			`signing_keys{state="active"}`: active, `signing_keys{state="next"}`: next, `signing_keys{state="past"}`: past, `signing_keys{state="verify"}`: 0,
 		})
 	}
@@ -69,7 +69,7 @@ func TestKeysOnTheAdminEndpoint(t *testing.T) {
 		t.Fatalf("the keys are %+v", ring)
 	}
 	gauges(1, 0, 0)
-	if read := rig.Series(t, r.Metrics(t), "default")[`source_last_success_timestamp_seconds{source="keys"}`]; read != float64(ring.LastRead.Unix()) {
+	if read := rig.Series(t, rig.Metrics(r, t), "default")[`source_last_success_timestamp_seconds{source="keys"}`]; read != float64(ring.LastRead.Unix()) {
 		t.Errorf("the keys were last read at %v, want %v", read, ring.LastRead.Unix())
 	}
 
@@ -126,7 +126,7 @@ mtls bare {
 	}
 }
 `, rig.IssuerSite)
-	r.Await(t, "there is a key", func() bool { return len(keyring(r, t, http.MethodGet, keysPath, "").Keys) == 1 })
+	rig.Await(r, t, "there is a key", func() bool { return len(keyring(r, t, http.MethodGet, keysPath, "").Keys) == 1 })
 	before := keyring(r, t, http.MethodGet, keysPath, "")
 	for _, tc := range []struct {
 		method, path, body string
@@ -149,7 +149,7 @@ mtls bare {
 		{http.MethodPost, keysPath + "/rotate", "retire=now", 400, "invalid character"},
 		{http.MethodPost, keysPath + "/rotate", strings.Repeat(" ", 4<<10+1), 413, "the body has more than 4096 bytes"},
 	} {
-		status, text := r.Ask(t, tc.method, tc.path, tc.body)
+		status, text := rig.Ask(r, t, tc.method, tc.path, tc.body)
 		if status != tc.status || !strings.Contains(text, tc.want) {
 			t.Errorf("%s %s %.40q is answered %d %q, want %d %q", tc.method, tc.path, tc.body, status, text, tc.status, tc.want)
 		}
@@ -165,16 +165,16 @@ mtls bare {
 	keyring(r, t, http.MethodGet, keysPath, "")
 
 	// neither a key file nor a configuration without realms
-	r.SigningKeyPEM(t, "key.pem", rig.MustSigner(t))
+	rig.SigningKeyPEM(r, t, "key.pem", rig.MustSigner(t))
 	r.Reload(rig.IssuerRealm(`signing_key "@DIR@/key.pem"`), rig.IssuerSite)
-	if status, text := r.Ask(t, http.MethodPost, keysPath+"/rotate", ""); status != 409 || !strings.Contains(text, "realm 'default' signs with the file in signing_key, which is not rotated here; replace the file and reload") {
+	if status, text := rig.Ask(r, t, http.MethodPost, keysPath+"/rotate", ""); status != 409 || !strings.Contains(text, "realm 'default' signs with the file in signing_key, which is not rotated here; replace the file and reload") {
 		t.Errorf("with a key file the answer is %d %q", status, text)
 	}
 	if ring := keyring(r, t, http.MethodGet, keysPath, ""); len(ring.Keys) != 1 || ring.Keys[0].State != "active" || ring.LastRead != nil {
 		t.Errorf("the keys are %+v", ring)
 	}
 	r.Reload("", "")
-	if status, text := r.Ask(t, http.MethodGet, keysPath, ""); status != 404 || !strings.Contains(text, "the running configuration has no realm") {
+	if status, text := rig.Ask(r, t, http.MethodGet, keysPath, ""); status != 404 || !strings.Contains(text, "the running configuration has no realm") {
 		t.Errorf("without realms the answer is %d %q", status, text)
 	}
 }

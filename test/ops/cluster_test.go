@@ -132,7 +132,7 @@ func (c *processes) run(t *testing.T, node *process) {
 	}
 	node.exited = make(chan struct{})
 	go func() { _ = node.cmd.Wait(); close(node.exited) }()
-	c.Await(t, node.name+" serves", func() bool {
+	rig.Await(c.Rig, t, node.name+" serves", func() bool {
 		_, err := node.client.Try(http.MethodGet, "https://auth.test/.well-known/openid-configuration")
 		return err == nil
 	})
@@ -283,7 +283,7 @@ func (c *processes) revoke(t *testing.T) {
 	a.client.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK)
 	a.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
 	for _, node := range c.nodes {
-		c.Await(t, node.name+" refuses the revoked token", func() bool {
+		rig.Await(c.Rig, t, node.name+" refuses the revoked token", func() bool {
 			return node.client.Get("https://api.test/", rig.Bearer(token)).Status == http.StatusUnauthorized
 		})
 	}
@@ -348,7 +348,7 @@ func TestClusterRotates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range c.nodes {
-		c.Await(t, node.name+" says that storage is back", func() bool {
+		rig.Await(c.Rig, t, node.name+" says that storage is back", func() bool {
 			logged, err := os.ReadFile(filepath.Join(c.Dir, node.name+".log"))
 			return err == nil && bytes.Contains(logged, []byte(`"keys_readable"`))
 		})
@@ -363,7 +363,7 @@ func TestClusterRotates(t *testing.T) {
 		t.Errorf("after the emergency the keys are %+v", got)
 	}
 	for _, node := range c.nodes {
-		c.Await(t, node.name+" has the fifth key alone", func() bool {
+		rig.Await(c.Rig, t, node.name+" has the fifth key alone", func() bool {
 			keys := c.published(t, node).Keys
 			return len(keys) == 1 && keys[0].KeyID == fifth
 		})

@@ -62,7 +62,7 @@ func TestMetrics(t *testing.T) {
 	billing, sensor, stranger := r.Issue("billing"), r.SelfSigned("sensor"), r.Issue("stranger")
 	r.AdminOn = true
 	r.Start(strings.Replace(metricsRealm, "MORE", "", 1), metricsSites)
-	now := func() map[string]float64 { return rig.Series(t, r.Metrics(t), "metered") }
+	now := func() map[string]float64 { return rig.Series(t, rig.Metrics(r, t), "metered") }
 	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, 200) // now there is a key
 	last := now()
 	// changed fails the test unless exactly these series moved by so much
@@ -188,7 +188,7 @@ func TestMetrics(t *testing.T) {
 	if gone := now(); gone[`clients{source="config"}`] != 0 {
 		t.Errorf("a realm that is gone still has the gauges %v", gone)
 	}
-	if renamed := rig.Series(t, r.Metrics(t), "renamed"); renamed[`clients{source="config"}`] != 2 {
+	if renamed := rig.Series(t, rig.Metrics(r, t), "renamed"); renamed[`clients{source="config"}`] != 2 {
 		t.Errorf("the new realm has the gauges %v", renamed)
 	}
 }
@@ -200,14 +200,14 @@ func TestMetricsStayBounded_E3(t *testing.T) {
 	r.SelfSigned("sensor")
 	r.AdminOn = true
 	r.Start(strings.Replace(metricsRealm, "MORE", "", 1), metricsSites)
-	before := len(rig.Series(t, r.Metrics(t), "metered"))
+	before := len(rig.Series(t, rig.Metrics(r, t), "metered"))
 	for range 30 {
 		stranger := testpki.MustSelfSigned(t)
 		c := r.Caller(t, "h1", stranger)
 		c.Get("https://api.test/").WantStatus(t, 401)
 		c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("client-"+stranger.Cert.SerialNumber.String())).WantStatus(t, 401)
 	}
-	after := rig.Series(t, r.Metrics(t), "metered")
+	after := rig.Series(t, rig.Metrics(r, t), "metered")
 	// one for invalid_client, where no other test has provoked it
 	if len(after) > before+1 {
 		t.Errorf("%d series, there were %d: %v", len(after), before, after)

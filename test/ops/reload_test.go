@@ -134,7 +134,7 @@ func TestFailedReload(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		callers[protocol] = r.Caller(t, protocol, billing)
 	}
-	kid := r.VerifiedToken(t, "h2", sensor, "https://auth.test")["kid"]
+	kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]
 	for _, broken := range []string{
 		rig.IssuerRealm("audience {env.NO_SUCH_VARIABLE_AT_ALL}"),
 		rig.BillingAndSensor + "mtls other {\nclient x {\nsubject CN=x\n}\n}\n",
@@ -147,7 +147,7 @@ func TestFailedReload(t *testing.T) {
 		for _, protocol := range rig.Protocols {
 			callers[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 			r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
-			if again := r.VerifiedToken(t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
+			if again := rig.VerifiedToken(r, t, protocol, sensor, "https://auth.test")["kid"]; again != kid {
 				t.Errorf("the kid is %v, was %v", again, kid)
 			}
 		}

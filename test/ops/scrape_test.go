@@ -91,7 +91,7 @@ func TestScrapesAndAdminRequestsDuringLoads_S5(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
-	if !strings.Contains(r.Metrics(t), `caddy_mtls_clients{realm="default",source="config"} 1`) {
+	if !strings.Contains(rig.Metrics(r, t), `caddy_mtls_clients{realm="default",source="config"} 1`) {
 		t.Error("the metrics have lost the clients")
 	}
 }

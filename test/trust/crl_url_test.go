@@ -40,7 +40,7 @@ func TestCRLFromAURL_C4(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool { return entry.Str("reason") == "revocation_unavailable" })
 
-	first := r.CRL(1)
+	first := rig.CRL(r, 1)
 	content.Store(&first)
 	clock.Advance(2 * time.Minute) // a failed fetch is tried again after a minute
 	c.Eventually(t, http.StatusOK)
@@ -50,7 +50,7 @@ func TestCRLFromAURL_C4(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 
 	before := asked.Load()
-	second := r.CRL(2, billing)
+	second := rig.CRL(r, 2, billing)
 	content.Store(&second)
 	clock.Advance(54 * time.Minute)
 	c.Eventually(t, http.StatusUnauthorized)

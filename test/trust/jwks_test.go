@@ -88,7 +88,7 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 		open[protocol].Eventually(t, http.StatusOK).WantClient(t, "partner")
 		later[protocol].Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	}
-	if _, _, claims := r.Token(t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
+	if _, _, claims := rig.Token(r, t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
 		t.Errorf("claims %v", claims)
 	}
 	// R26: what has come to be usable is announced
@@ -152,7 +152,7 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	r.Caller(t, "h1", next).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "partner")
 	got := r.Caller(t, "h1", old).Get("https://api.test/")
 	r.WantReason(t, got, "certificate_untrusted")
-	if found := rig.Series(t, r.Metrics(t), "default"); found[`source_last_success_timestamp_seconds{source="jwks:partner"}`] == 0 || found["jwks_ignored_certificates"] != 0 {
+	if found := rig.Series(t, rig.Metrics(r, t), "default"); found[`source_last_success_timestamp_seconds{source="jwks:partner"}`] == 0 || found["jwks_ignored_certificates"] != 0 {
 		t.Errorf("metrics %v", found)
 	}
 	// and then kept fresh by that
@@ -227,7 +227,7 @@ func TestStolenCertificate_B10(t *testing.T) {
 				entry.Str("client_id") == "thief" && entry.Str("holder") == id
 		})
 	}
-	if found := rig.Series(t, r.Metrics(t), "default"); found["jwks_ignored_certificates"] != float64(len(victims)) {
+	if found := rig.Series(t, rig.Metrics(r, t), "default"); found["jwks_ignored_certificates"] != float64(len(victims)) {
 		t.Errorf("metrics %v", found)
 	}
 	replace(r, "thief.json", testpki.JWKS(t, append(stolen, r.SelfSigned("more"))...))
@@ -273,7 +273,7 @@ func TestCertificateInTwoJWKS_B10(t *testing.T) {
 		got := open[protocol].Eventually(t, http.StatusUnauthorized).WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 		r.WantReason(t, got, "certificate_ambiguous")
 		for _, id := range []string{"first", "second"} {
-			r.WantToken(t, rig.AskToken(open[protocol], "https://auth.test", id), id, shared)
+			rig.WantToken(r, t, rig.AskToken(open[protocol], "https://auth.test", id), id, shared)
 		}
 		r.Caller(t, protocol, own).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "second")
 	}
@@ -282,7 +282,7 @@ func TestCertificateInTwoJWKS_B10(t *testing.T) {
 	logged("info", "certificate no longer in the JWKS of several clients")
 	for _, protocol := range rig.Protocols {
 		open[protocol].Eventually(t, http.StatusOK).WantClient(t, "second")
-		r.WantNoToken(t, rig.AskToken(open[protocol], "https://auth.test", "first"), "client_mismatch")
+		rig.WantNoToken(r, t, rig.AskToken(open[protocol], "https://auth.test", "first"), "client_mismatch")
 	}
 }
 

@@ -143,7 +143,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	realm, leaves := revokedAndOthers(t, r)
 	r.Start(realm, rig.OneSite+rig.IssuerSite)
 	for _, protocol := range rig.Protocols {
-		r.Token(t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
+		rig.Token(r, t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
 		for name, reason := range map[string]string{
 			"revoked": "certificate_revoked", "denied": "certificate_revoked", "sensor": "certificate_revoked", "unknown": "revocation_unavailable",
 		} {
@@ -163,7 +163,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	}
 	// and a connection that has got tokens before
 	c := r.Caller(t, "h2", leaves["billing"])
-	r.Token(t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
+	rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 	r.Write("deny", []byte("thumbprint "+testpki.HashOf(leaves["billing"].Cert.Raw)+"\n"))
 	c.Eventually(t, http.StatusUnauthorized)
 	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)

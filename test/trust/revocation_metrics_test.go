@@ -46,7 +46,7 @@ func TestRevocationMetrics(t *testing.T) {
 		t.Helper()
 		var got map[string]float64
 		for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if got = rig.Series(t, r.Metrics(t), "default"); right(got) {
+			if got = rig.Series(t, rig.Metrics(r, t), "default"); right(got) {
 				return got
 			}
 		}
@@ -97,7 +97,7 @@ func TestRevocationMetrics(t *testing.T) {
 			})
 		}
 		clock.Advance(time.Hour)
-		got = rig.Series(t, r.Metrics(t), "default")
+		got = rig.Series(t, rig.Metrics(r, t), "default")
 		for _, source := range []string{ofFile, "deny"} {
 			if got[success(source)] > float64(clock.Now().Add(-time.Hour).Unix()) {
 				t.Errorf("%s is fresh though it is %s", source, state)

@@ -31,7 +31,7 @@ func revocationRealm(lines string) string {
 func TestCRL_C4(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
-	file := r.Write("clients.crl", r.CRL(1))
+	file := r.Write("clients.crl", rig.CRL(r, 1))
 	r.Start(revocationRealm(`crl "@DIR@/clients.crl"`), rig.OneSite)
 	open := map[string]*rig.Caller{}
 	for _, protocol := range rig.Protocols {
@@ -47,7 +47,7 @@ func TestCRL_C4(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	replace(r.CRL(2, billing))
+	replace(rig.CRL(r, 2, billing))
 	for _, protocol := range rig.Protocols {
 		got := open[protocol].Eventually(t, http.StatusUnauthorized)
 		got.WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
@@ -60,13 +60,13 @@ func TestCRL_C4(t *testing.T) {
 	r.Logs.Wait(t, "the broken CRL", func(entry rig.LogEntry) bool {
 		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed")
 	})
-	replace(r.CRL(1))
+	replace(rig.CRL(r, 1))
 	r.Logs.Wait(t, "the old CRL", func(entry rig.LogEntry) bool {
 		return strings.HasPrefix(entry.Str("msg"), "refreshing revocation source failed") && strings.Contains(entry.Str("error"), "its number goes back from 2 to 1")
 	})
 	open["h1"].Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
-	replace(r.CRL(3))
+	replace(rig.CRL(r, 3))
 	open["h1"].Eventually(t, http.StatusOK)
 }
 

@@ -61,9 +61,9 @@ func TestShadowTrustPool(t *testing.T) {
 	narrow, chained := r.IssueBy(r.OtherCA, "narrow"), r.Issue("chained")
 	pinned, stranger := r.SelfSigned("pinned"), r.Issue("stranger")
 	r.Start(strings.NewReplacer("CLOCK", t.Name(), "OTHERCA", testpki.HashOf(r.OtherCA.Cert.Raw)).Replace(shadowRealm), shadowSite)
-	first := rig.Series(t, r.Metrics(t), "shadowed")
+	first := rig.Series(t, rig.Metrics(r, t), "shadowed")
 	now := func() map[string]float64 {
-		current := rig.Series(t, r.Metrics(t), "shadowed")
+		current := rig.Series(t, rig.Metrics(r, t), "shadowed")
 		current[shadowOK] -= first[shadowOK]
 		current[shadowFails] -= first[shadowFails]
 		return current

@@ -62,7 +62,7 @@ func TestClientsFile_C2(t *testing.T) {
 		}
 	}
 	want(http.StatusOK, http.StatusOK)
-	if _, _, claims := r.Token(t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
+	if _, _, claims := rig.Token(r, t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
 		t.Errorf("claims %v", claims)
 	}
 	replace(r, "partners.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
@@ -75,7 +75,7 @@ func TestClientsFile_C2(t *testing.T) {
 	replace(r, "more.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
 	want(http.StatusUnauthorized, http.StatusOK)
 
-	before := rig.Series(t, r.Metrics(t), "default")
+	before := rig.Series(t, rig.Metrics(r, t), "default")
 	for _, source := range []struct {
 		file  string
 		count float64

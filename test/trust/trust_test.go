@@ -44,7 +44,7 @@ func poolSwaps(r *rig.Rig) int { return len(r.Said(poolChanged)) }
 // metric. It needs adminOn.
 func poolLastSuccess(r *rig.Rig, t *testing.T) float64 {
 	t.Helper()
-	return rig.Series(t, r.Metrics(t), "default")[`source_last_success_timestamp_seconds{source="trust_pool"}`]
+	return rig.Series(t, rig.Metrics(r, t), "default")[`source_last_success_timestamp_seconds{source="trust_pool"}`]
 }
 
 const (
