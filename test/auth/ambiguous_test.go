@@ -10,7 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// sharedRealm has two clients that one certificate fits, and one of its own.
+// sharedRealm has two clients that match the same certificate, and a third that
+// does not.
 const sharedRealm = `
 mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
@@ -31,9 +32,8 @@ mtls {
 }
 `
 
-// TestAllowResolvesNoAmbiguity_B10: who may pass does not say who somebody is.
-// A certificate of two clients stays refused where only one of them, or only one
-// with the scope, may pass.
+// TestAllowResolvesNoAmbiguity_B10 checks that a certificate of two clients is
+// refused even where only one of them is allowed or has the required scope.
 func TestAllowResolvesNoAmbiguity_B10(t *testing.T) {
 	r := rig.New(t)
 	twin, billing := r.Issue("twin"), r.Issue("billing")
@@ -46,12 +46,12 @@ func TestAllowResolvesNoAmbiguity_B10(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		c := r.Caller(t, protocol, twin)
 		for host := range narrowing {
-			for range 3 { // at first sight, and from memory
+			for range 3 { // the first request, then repeats served from memory
 				r.WantReason(t, c.Get("https://"+host+"/", rig.With("X-Client-Id", "one")), "certificate_ambiguous")
 			}
 		}
 		r.Caller(t, protocol, billing).Get("https://public.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
-		// at the token endpoint the request says which of them it is
+		// at the token endpoint, client_id selects one of the two
 		for _, id := range []string{"one", "two"} {
 			rig.WantToken(r, t, rig.AskToken(c, "https://auth.test", id), id, twin)
 		}
@@ -59,10 +59,10 @@ func TestAllowResolvesNoAmbiguity_B10(t *testing.T) {
 	}
 }
 
-// TestVerifierJudgesLikeTheDirective: the handshake ends for who is disabled,
-// has expired or is denied, as for strangers; it does not for a certificate of
-// several clients, which is judged over HTTP. Every refused handshake is counted
-// once, with its reason.
+// TestVerifierJudgesLikeTheDirective checks that the handshake fails for disabled
+// clients, for expired or denied certificates and for strangers. A certificate of
+// several clients passes the handshake and is refused over HTTP. Every refused
+// handshake is counted once, with its reason.
 func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	now := time.Now()
@@ -116,13 +116,13 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 				case "certificate_missing":
 					got.WantRefused(t, "shut", http.StatusUnauthorized, "certificate_missing")
 				default:
-					// over HTTP/3 the client may try again by itself
+					// over HTTP/3 the client may retry by itself
 					counts = float64(opened.N.Load())
 					if err == nil {
-						t.Errorf("answered with %d %q", got.Status, got.Body)
+						t.Errorf("the handshake succeeded: %d %q", got.Status, got.Body)
 					}
 					if n := r.Upstream.Hits.Load() - hits; n != 0 {
-						t.Errorf("%d requests reached the API", n)
+						t.Errorf("%d requests reached the upstream", n)
 					}
 				}
 				after := counted()
@@ -132,11 +132,11 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 						want = counts
 					}
 					if strings.HasPrefix(name, "authentications_total") && value-before[name] != want {
-						t.Errorf("%s moved by %v, want %v", name, value-before[name], want)
+						t.Errorf("%s changed by %v, want %v", name, value-before[name], want)
 					}
 				}
 				if _, known := after[result(reason)]; !known {
-					t.Errorf("there is no series for %s", reason)
+					t.Errorf("missing series for %s", reason)
 				}
 			})
 		}
@@ -145,7 +145,7 @@ func TestVerifierJudgesLikeTheDirective(t *testing.T) {
 			c := r.Caller(t, protocol, twin)
 			rig.WantRefusal(r, t, c.Get("https://api.test/"), "shut", "certificate_ambiguous")
 			if n := counted()[result("certificate_ambiguous")] - before[result("certificate_ambiguous")]; n != 1 {
-				t.Errorf("counted %v times, want once, by the directive", n)
+				t.Errorf("counted %v times, want once (by the directive)", n)
 			}
 		})
 	}

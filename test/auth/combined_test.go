@@ -8,8 +8,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// combinedSite has several directives of ours on one request, and what other
-// directives make of the identity.
+// combinedSite runs mtls_auth several times on one request, and other directives
+// that use the identity.
 const combinedSite = `
 (told) {
 	reverse_proxy @UP@ {
@@ -114,7 +114,7 @@ func TestLaterDirectivesNarrow(t *testing.T) {
 			asBilling.Get("https://api.test/narrow/scope").WantRefused(t, "default", http.StatusForbidden, "scope_missing")
 			asBilling.Get("https://api.test/narrow/else").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 
-			// a later directive that would admit more does not
+			// a later directive cannot admit clients that an earlier one refused
 			asSensor.Get("https://api.test/wider").WantRefused(t, "default", http.StatusForbidden, "client_not_allowed")
 			asBilling.Get("https://api.test/wider").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		})
@@ -129,7 +129,7 @@ func TestLaterDirectivesClearTheIdentity(t *testing.T) {
 				t.Helper()
 				got.WantStatus(t, http.StatusOK)
 				if got.Seen == nil {
-					t.Fatal("the request did not reach the API")
+					t.Fatal("the request did not reach the upstream")
 				}
 				for _, name := range []string{"X-Told-Id", "X-Told-Realm", "X-Told-User", "X-Told-Error", "X-Client-Id", "X-Device"} {
 					if value := got.Seen.Header.Get(name); value != want[name] {
@@ -143,8 +143,8 @@ func TestLaterDirectivesClearTheIdentity(t *testing.T) {
 			told(r.Caller(t, protocol, sensor).Get("https://api.test/cleared/other"),
 				map[string]string{"X-Told-Id": "device-1", "X-Told-Realm": "devices", "X-Told-User": "device-1", "X-Client-Id": "sensor-7", "X-Device": "device-1"})
 
-			// a client of the first alone: nothing of it remains but the
-			// header that the second directive does not set
+			// a client of the first realm only: the second directive clears its
+			// identity, except for the header that it does not set itself
 			told(r.Caller(t, protocol, billing).Get("https://api.test/cleared/own"),
 				map[string]string{"X-Told-Error": "certificate_unknown", "X-Told-User": "{http.auth.user.id}"})
 			told(r.Caller(t, protocol, billing).Get("https://api.test/cleared/other", rig.With("X-Device", "device-1")),
@@ -164,7 +164,7 @@ func TestMatchersAfterTheDirective(t *testing.T) {
 				for _, forged := range []string{"billing.partner", "sensor-7", ""} {
 					got := r.Caller(t, protocol, tc.leaf).Get("https://api.test/rooms", rig.With("X-Client-Id", forged)).WantStatus(t, http.StatusOK)
 					if got.Body != tc.room {
-						t.Errorf("forging %q leads to %q, want %q", forged, got.Body, tc.room)
+						t.Errorf("with forged X-Client-ID %q: got %q, want %q", forged, got.Body, tc.room)
 					}
 				}
 			}
@@ -188,7 +188,7 @@ func TestErrorRoutes(t *testing.T) {
 			} {
 				got := r.Caller(t, protocol, tc.leaf).Get("https://api.test"+tc.path, rig.With("X-Client-Id", "billing.partner")).WantStatus(t, tc.status)
 				if got.Body != tc.want {
-					t.Errorf("the error route says %q, want %q", got.Body, tc.want)
+					t.Errorf("the error route answered %q, want %q", got.Body, tc.want)
 				}
 			}
 			r.Caller(t, protocol, billing).Get("https://api.test/errors/denied").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")

@@ -13,13 +13,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// host sends the request to a host that is not the one of the TLS handshake.
+// host sets the Host of the request, so that it differs from the TLS server name.
 func host(name string) func(*http.Request) {
 	return func(r *http.Request) { r.Host = name }
 }
 
-// withSNI makes the caller's handshakes name another host than the URL's. An
-// address is not sent as SNI at all.
+// withSNI sets the server name of the caller's handshakes, so that it differs from
+// the URL's host. Go sends no SNI if the name is an IP address.
 func withSNI(c *rig.Caller, name string) *rig.Caller {
 	c.Tls.ServerName = name
 	return c
@@ -47,7 +47,7 @@ func TestSNIOfOneHostAndNameOfAnother_D1(t *testing.T) {
 		check := func(t *testing.T, got rig.Reply) {
 			t.Helper()
 			if got.Seen != nil || got.Status == http.StatusOK && got.Body != "public" && got.Body != "" {
-				t.Errorf("the request reached the API: %d %.200q", got.Status, got.Body)
+				t.Errorf("the request reached the upstream: %d %.200q", got.Status, got.Body)
 			}
 			if mode == "strict" && got.Status != http.StatusMisdirectedRequest {
 				t.Errorf("status %d, want 421", got.Status)
@@ -61,10 +61,10 @@ func TestSNIOfOneHostAndNameOfAnother_D1(t *testing.T) {
 						got := c.Get("https://public.test/", host(name))
 						check(t, got)
 						if mode == "insecure_off" && strings.EqualFold(strings.Split(name, ":")[0], "api.test") {
-							// this connection asked for no certificate
+							// the server requested no certificate on this connection
 							got.WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 						}
-						// no SNI: Caddy asks for no certificate then
+						// without SNI, Caddy requests no certificate
 						got = withSNI(r.Caller(t, protocol, leaf), "127.0.0.1").Get("https://public.test/", host(name))
 						check(t, got)
 						if mode == "insecure_off" && strings.EqualFold(strings.Split(name, ":")[0], "api.test") {
@@ -79,12 +79,12 @@ func TestSNIOfOneHostAndNameOfAnother_D1(t *testing.T) {
 					check(t, r.Raw(t, leaf, "public.test").Send("GET "+target+" HTTP/1.1\nHost: api.test\n\n"))
 					got := r.Raw(t, leaf, "public.test").Send("GET " + target + " HTTP/1.1\nHost: public.test\n\n")
 					if got.Seen != nil {
-						t.Errorf("%s reached the API", target)
+						t.Errorf("%s reached the upstream", target)
 					}
 				}
 			})
 		}
-		// the right name still works
+		// the matching name still works
 		r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	}
 }
@@ -116,10 +116,10 @@ https://localhost:@HTTPS@ {
 				r.Caller(t, protocol, nil).Get("https://"+name+"/", rig.With("X-Client-Id", "billing.partner")).
 					WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			}
-			for _, name := range []string{"public.test", "localhost"} { // nobody asks for the certificate
+			for _, name := range []string{"public.test", "localhost"} { // these sites do not request a certificate
 				r.Caller(t, protocol, billing).Get("https://"+name+"/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			}
-			// the site of its own asks, beside the wildcard that does not
+			// api.test requests a certificate although the wildcard site does not
 			r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		})
 	}
@@ -163,7 +163,7 @@ https://api.test:@HTTPS@ {
 			got.WantClient(t, "")
 			seen, _, _ := strings.Cut(got.Seen.URI, "?")
 			if clean := path.Clean(strings.ToLower(seen)); clean != "/health" {
-				t.Errorf("%s reached the API without an identity as %s", target, got.Seen.URI)
+				t.Errorf("%s reached the upstream without an identity as %s", target, got.Seen.URI)
 			}
 			got = r.Raw(t, billing, "api.test").Send("GET " + target + " HTTP/1.1\nHost: api.test\nX-Client-ID: x\n\n")
 			if got.Seen != nil && got.Seen.Header.Get("X-Client-Id") == "x" {
@@ -179,7 +179,7 @@ func TestOtherDoors_D4(t *testing.T) {
 	r.SelfSigned("sensor")
 	socket := path.Join(r.Dir, "s")
 	bind := "bind unix/" + socket
-	if len(socket) > 100 { // more than the path of a socket may have
+	if len(socket) > 100 { // too long for the path of a Unix socket
 		bind = "import plain"
 	}
 	r.Start(strings.Replace(rig.BillingAndSensor, "client sensor-7", "issuer https://auth.test\nclient sensor-7", 1), `
@@ -240,14 +240,14 @@ http://unix.test {
 	for name, c := range map[string]*rig.Caller{"api.test": plain, "unix.test": unix} {
 		t.Run(name, func(t *testing.T) {
 			if c == unix && len(socket) > 100 {
-				t.Skipf("SKIPPED: the path of the socket has %d characters, more than a socket may have", len(socket))
+				t.Skipf("SKIPPED: the socket path has %d characters, too long for a Unix socket", len(socket))
 			}
 			c.T = t
 			c.Get("http://"+name+"/", forged).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			for _, endpoint := range []string{"/connect/token", "/connect/mtls/token"} {
 				got := c.Do(http.MethodPost, "http://"+name+endpoint, token, forged).WantStatus(t, http.StatusUnauthorized)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
-					t.Errorf("%s answers %q", endpoint, got.Body)
+					t.Errorf("%s answered %q", endpoint, got.Body)
 				}
 			}
 		})
@@ -259,7 +259,7 @@ http://unix.test {
 				if got.Seen != nil || got.Status < 400 {
 					t.Errorf("%s without a certificate: %d %.200q", target, got.Status, got.Body)
 				}
-				if target != "/error" { // an error inside an error route is Caddy's own 500
+				if target != "/error" { // Caddy answers an error inside an error route with 500
 					got.WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 				}
 				got = r.Caller(t, protocol, billing).Get("https://api.test"+target, forged)
@@ -268,7 +268,7 @@ http://unix.test {
 				}
 			}
 			if got := r.Caller(t, protocol, nil).Get("https://api.test/answer"); got.Body != "" {
-				t.Errorf("respond answers nobody with %q", got.Body)
+				t.Errorf("without a certificate, respond answered %q", got.Body)
 			}
 		})
 	}
@@ -304,9 +304,9 @@ https://api.test:@HTTPS@ {
 		order = append(order, fmt.Sprintf("%09d %s", strings.Index(handlers, `"handler":"`+word+`"`), word))
 	}
 	if !json.Valid(config) || !slices.IsSorted(order) || strings.Contains(strings.Join(order, " "), "-") {
-		t.Errorf("the handlers stand at %q in %s", order, config)
+		t.Errorf("wrong handler order %q in %s", order, config)
 	}
-	// request_header comes later by itself: what it does is the operator's own will
+	// Caddy runs request_header after mtls_auth, so the operator's value wins
 	r.Start(realm, site+`
 https://public.test:@HTTPS@ {
 	import mtls
@@ -323,8 +323,8 @@ https://public.test:@HTTPS@ {
 	}
 }
 
-// TestInternationalName_D2: a site whose name is not ASCII asks for certificates
-// under the name that TLS has for it.
+// TestInternationalName_D2 checks that a site with a non-ASCII name requests
+// certificates under its ASCII name, which TLS uses.
 func TestInternationalName_D2(t *testing.T) {
 	for _, site := range []string{"bücher.test", "xn--bcher-kva.test"} {
 		r := rig.New(t)
@@ -339,10 +339,10 @@ https://`+site+`:@HTTPS@ {
 `)
 		for _, protocol := range []string{"h1", "h2"} {
 			anonymous, known := r.Caller(t, protocol, nil), r.Caller(t, protocol, billing)
-			anonymous.Tls.InsecureSkipVerify, known.Tls.InsecureSkipVerify = true, true // the rig's server has a name in ASCII
+			anonymous.Tls.InsecureSkipVerify, known.Tls.InsecureSkipVerify = true, true // the rig's server certificate lacks this name
 			got, err := anonymous.Try(http.MethodGet, "https://xn--bcher-kva.test/", rig.With("X-Client-Id", "billing.partner"))
 			if err != nil || got.Seen != nil || got.Status != http.StatusUnauthorized {
-				t.Errorf("%s: without a certificate the answer is %d %q, %v", site, got.Status, got.Body, err)
+				t.Errorf("%s: without a certificate: got %d %q, %v", site, got.Status, got.Body, err)
 			}
 			known.Get("https://xn--bcher-kva.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		}

@@ -9,7 +9,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// A realm that knows nobody admits nobody, in every mode.
+// TestNoClients_E2 checks that a realm without clients admits no certificate,
+// in any mode.
 func TestNoClients_E2(t *testing.T) {
 	for name, realm := range map[string]string{
 		"nothing":    "mtls {\nissuer https://auth.test\n}\n",
@@ -36,7 +37,7 @@ func TestNoClients_E2(t *testing.T) {
 					for _, id := range []string{"billing", "x", "sensor"} {
 						got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(id)).WantStatus(t, http.StatusUnauthorized)
 						if rig.JSON(t, got.Body)["error"] != "invalid_client" {
-							t.Errorf("the answer is %q", got.Body)
+							t.Errorf("got %q, want error invalid_client", got.Body)
 						}
 					}
 				}
@@ -49,8 +50,8 @@ func modesSiteOf(directive, host string) string {
 	return "https://" + host + ":@HTTPS@ {\nimport mtls\n" + directive + "\nreverse_proxy @UP@\n}\n"
 }
 
-// An allow list or a scope that fits no client admits nobody, rather than
-// everybody.
+// TestNothingFits_E2 checks that an allow list or scope that matches no client
+// admits nobody rather than everybody.
 func TestNothingFits_E2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -66,8 +67,8 @@ func TestNothingFits_E2(t *testing.T) {
 	})
 }
 
-// When the API behind is away, the answer is Caddy's and says nothing of who
-// asked.
+// TestNoAPI_E2 checks that Caddy answers with an empty 502 while the upstream is
+// down.
 func TestNoAPI_E2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -77,13 +78,13 @@ func TestNoAPI_E2(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		got := r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusBadGateway)
 		if got.Body != "" {
-			t.Errorf("the body is %q", got.Body)
+			t.Errorf("the body is %q, want it empty", got.Body)
 		}
 		r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 	}
 }
 
-// Claims that are no strings go into a token as they are.
+// TestClaimsOfAnyKind checks that claims keep their JSON types in a token.
 func TestClaimsOfAnyKind(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")

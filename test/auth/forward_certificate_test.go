@@ -15,7 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// apiBehind starts another API behind Caddy and returns its address.
+// apiBehind starts an upstream with the given handler and returns its address.
 func apiBehind(t *testing.T, api http.HandlerFunc) string {
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
@@ -25,10 +25,10 @@ func apiBehind(t *testing.T, api http.HandlerFunc) string {
 func wantHeader(t *testing.T, got rig.Reply, name string, want ...string) {
 	t.Helper()
 	if got.Seen == nil {
-		t.Fatalf("the request did not reach the API: %d %.300q", got.Status, got.Body)
+		t.Fatalf("the request did not reach the upstream: %d %.300q", got.Status, got.Body)
 	}
 	if values := got.Seen.Header[name]; strings.Join(values, "|") != strings.Join(want, "|") || len(values) != len(want) {
-		t.Errorf("the API was told %s: %.300q, want %.300q", name, values, want)
+		t.Errorf("the upstream got %s: %.300q, want %.300q", name, values, want)
 	}
 }
 
@@ -75,13 +75,14 @@ https://alias.test:@HTTPS@ {
 }
 `
 
-// TestForwardCertificate: the API gets the certificate of an admitted client,
-// and the chain that was verified, whatever the client sent.
+// TestForwardCertificate checks that the upstream gets the certificate of an
+// admitted client and its verified chain, whatever headers and chain the client
+// sent.
 func TestForwardCertificate(t *testing.T) {
 	r := rig.New(t)
 	sub := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Sub CA"))
 	billing, sensor, stranger := r.IssueBy(sub, "billing"), r.SelfSigned("sensor"), r.IssueBy(r.OtherCA, "billing")
-	// in another order, with what does not belong to it, and without the anchor
+	// present an unordered chain with unrelated certificates and without the root
 	billing = testpki.Presenting(billing, r.OtherCA.Cert, sensor.Cert, sub.Cert)
 	rig.WithoutProxyLog(r)
 	r.Start(rig.BillingAndSensor, forwardCertificateSites)
@@ -94,7 +95,7 @@ func TestForwardCertificate(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			asBilling, asSensor, asStranger, asNobody := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor), r.Caller(t, protocol, stranger), r.Caller(t, protocol, nil)
 			for _, host := range []string{"api.test", "public.test", "other.test"} {
-				for range 2 { // at first sight, and remembered
+				for range 2 { // the first request, then one served from memory
 					got := asBilling.Get("https://"+host+"/", forged...).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 					wantHeader(t, got, "Client-Cert", clientCert)
 					wantHeader(t, got, "Client-Cert-Chain", chain)
@@ -107,7 +108,7 @@ func TestForwardCertificate(t *testing.T) {
 				asStranger.Get("https://"+host+"/", forged...).WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 			}
 			asNobody.Get("https://api.test/", forged...).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
-			// who is not admitted has no certificate to tell of
+			// the certificate of a client that was not admitted is not forwarded
 			for _, got := range []rig.Reply{
 				asNobody.Get("https://public.test/", forged...), asNobody.Get("https://other.test/", forged...),
 				asStranger.Get("https://other.test/", forged...), asSensor.Get("https://other.test/", forged...),
@@ -119,14 +120,15 @@ func TestForwardCertificate(t *testing.T) {
 			}
 		})
 	}
-	// HTTP/1.1 can name headers that a hop is to drop
+	// in HTTP/1.1, Connection can ask the proxy to drop headers
 	got := r.Raw(t, billing, "api.test").Send("GET / HTTP/1.1\nHost: api.test\nConnection: close, Client-Cert, client-cert-chain\n\n")
 	wantHeader(t, got, "Client-Cert", clientCert)
 	wantHeader(t, got, "Client-Cert-Chain", chain)
 }
 
-// TestForwardCertificateBehindAProxy: the certificate that a proxy forwards is
-// what the API gets, in the form of RFC 9440, and with the chain of the realm.
+// TestForwardCertificateBehindAProxy checks that the upstream gets the certificate
+// that a proxy forwarded, in the format of RFC 9440, with the chain that the realm
+// verified.
 func TestForwardCertificateBehindAProxy(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -148,8 +150,9 @@ func TestForwardCertificateBehindAProxy(t *testing.T) {
 	}
 }
 
-// TestVaryOnWhatCachesCannotSee_E4: a response that depends on what is set here
-// is not for caches outside (RFC 9440 §2.4).
+// TestVaryOnWhatCachesCannotSee_E4 checks that Vary becomes * when it lists a
+// header that Caddy sets, because caches in front of Caddy do not see that header
+// (RFC 9440 §2.4).
 func TestVaryOnWhatCachesCannotSee_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -195,7 +198,7 @@ func TestVaryOnWhatCachesCannotSee_E4(t *testing.T) {
 					{"public.test", "/", "vary=Authorization", "*"},
 					{"public.test", "/", "vary=X-Tenant", "*"},
 					{"public.test", "/", "vary=Accept", "Accept"},
-					{"other.test", "/", "vary=Client-Cert", "Client-Cert"}, // which nobody sets there
+					{"other.test", "/", "vary=Client-Cert", "Client-Cert"}, // this site does not set the header
 				} {
 					for _, method := range []string{http.MethodGet, http.MethodHead} {
 						got := c.Do(method, "https://"+tc.host+tc.path+"?"+tc.query)
@@ -209,8 +212,9 @@ func TestVaryOnWhatCachesCannotSee_E4(t *testing.T) {
 	}
 }
 
-// TestErrorRoutesAreNotTold_E4: what an error route sends is seen by no writer
-// of ours, so an API behind it is not told the certificate, nor given a token.
+// TestErrorRoutesAreNotTold_E4 checks that upstreams of error routes get neither
+// the certificate nor a token, because mtls_auth cannot adjust the Vary of their
+// responses.
 func TestErrorRoutesAreNotTold_E4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -241,8 +245,8 @@ func TestErrorRoutesAreNotTold_E4(t *testing.T) {
 	}
 }
 
-// TestForwardedResponsesStream: what an API sends bit by bit arrives bit by
-// bit, and upgrades work.
+// TestForwardedResponsesStream checks that responses are streamed and that
+// upgrades work.
 func TestForwardedResponsesStream(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -298,14 +302,14 @@ https://api.test:@HTTPS@ {
 				t.Errorf("Vary is %q", vary)
 			}
 			body := bufio.NewReader(response.Body)
-			for i := range 3 { // the API waits until each line has arrived
+			for i := range 3 { // the upstream waits until each line has arrived
 				if line := readLine(t, body); line != fmt.Sprintf("line %d", i) {
 					t.Errorf("line %d is %q", i, line)
 				}
 				next <- struct{}{}
 			}
 			if rest, err := io.ReadAll(body); err != nil || len(rest) > 0 {
-				t.Errorf("%q %v", rest, err)
+				t.Errorf("after the last line: %q, %v", rest, err)
 			}
 			if end := response.Trailer.Get("X-End"); end != "yes" {
 				t.Errorf("the trailer is %q", end)
@@ -316,13 +320,13 @@ https://api.test:@HTTPS@ {
 	conn.Write("GET /upgrade HTTP/1.1\nHost: api.test\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
 	response, err := http.ReadResponse(conn.In, nil)
 	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("%v %v", response, err)
+		t.Fatalf("the upgrade failed: %v %v", response, err)
 	}
 	if line := readLine(t, conn.In); line != `hello ["billing.partner"]` {
-		t.Errorf("the API says %q", line)
+		t.Errorf("the upstream sent %q", line)
 	}
 	conn.Write("ping\n")
 	if line := readLine(t, conn.In); line != "echo ping" {
-		t.Errorf("the upgraded connection says %q", line)
+		t.Errorf("the upgraded connection returned %q", line)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// hygieneSites treat the same requests in every way that mtls_auth and
-// mtls_bearer can.
+// hygieneSites has sites for every mode of mtls_auth and for mtls_bearer, over HTTPS
+// and plain HTTP.
 const hygieneSites = `
 (tenant) {
 	header_up X-Client-ID     {http.mtls.client_id}
@@ -92,14 +92,14 @@ http://api.test:@HTTP@ {
 }
 `
 
-// hygieneRig runs hygieneSites. forEach then sends a request in every way: by
-// sensor-7, who claims to be billing.partner, and without a certificate.
+// hygieneRig runs hygieneSites. Its method forEach sends requests to them as
+// sensor-7, as a stranger and without a certificate.
 type hygieneRig struct {
 	*rig.Rig
 	billing, sensor, stranger *testpki.Leaf
 
-	callers map[string]*rig.Caller // connections are used again
-	// the tokens of the two clients
+	callers map[string]*rig.Caller // kept to reuse their connections
+
 	billingToken, sensorToken string
 }
 
@@ -112,9 +112,9 @@ func startHygiene(t *testing.T, options string) *hygieneRig {
 	return h
 }
 
-// forEach calls send with a client and a host, and gives it a check for what
-// came back: the API behind is told sensor-7 or nobody, in one header, and
-// nothing else that folds to a protected name.
+// forEach calls send for each caller and site. It checks that the upstream gets
+// sensor-7 or no client, in a single header, and no other header whose name folds
+// to a protected one.
 func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *testing.T, c *rig.Caller, url string) rig.Reply) {
 	type door struct {
 		name, url string
@@ -155,13 +155,13 @@ func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *test
 		if d.client == "-" {
 			got.WantStatus(t, http.StatusUnauthorized)
 			if got.Body != "" || h.Upstream.Hits.Load() != hits {
-				t.Errorf("the error route was told %q; %d requests reached the API", got.Body, h.Upstream.Hits.Load()-hits)
+				t.Errorf("the error route got %q; %d requests reached the upstream", got.Body, h.Upstream.Hits.Load()-hits)
 			}
 			return
 		}
 		got.WantStatus(t, http.StatusOK).WantClient(t, d.client)
 		if forged := protectedIn(got.Seen); len(forged) > 1 || len(forged) == 1 && d.client == "" {
-			t.Errorf("the API was told %q", forged)
+			t.Errorf("the upstream got %q", forged)
 		}
 	}
 	for _, d := range doors {
@@ -176,8 +176,8 @@ func (h *hygieneRig) forEach(t *testing.T, protocols []string, send func(t *test
 	}
 }
 
-// protectedIn lists what in the headers and trailers of a request could pass
-// for an identity at some server.
+// protectedIn lists the headers and trailers of a request that some server could
+// mistake for an identity.
 func protectedIn(seen *rig.SeenRequest) []string {
 	protected := append([]string{"x-client-id", "x-client-tenant"}, rig.GatewayHeaders...)
 	var found []string
@@ -222,7 +222,7 @@ func TestAliasNames_A2(t *testing.T) {
 					})
 				})
 			}
-			// all of them at once, beside the name itself
+			// all aliases at once, alongside the name itself
 			h.forEach(t, rig.Protocols, func(_ *testing.T, c *rig.Caller, url string) rig.Reply {
 				options := []func(*http.Request){rig.With("X-Client-Id", "billing.partner")}
 				for _, alias := range aliases {
@@ -255,19 +255,20 @@ func TestAnAttributeTheClientHasNot_A4(t *testing.T) {
 			for _, forged := range []string{"acme", ""} {
 				got := h.Caller(t, protocol, h.sensor).Get("https://api.test/", rig.With("X-Client-Tenant", forged)).WantClient(t, "sensor-7")
 				if tenant, ok := got.Seen.Header["X-Client-Tenant"]; ok {
-					t.Errorf("a client without the claim is told as of tenant %q", tenant)
+					t.Errorf("a client without the claim got tenant %q", tenant)
 				}
 				got = h.Caller(t, protocol, h.billing).Get("https://api.test/", rig.With("X-Client-Tenant", forged)).WantClient(t, "billing.partner")
 				if tenant := got.Seen.Header["X-Client-Tenant"]; len(tenant) != 1 || tenant[0] != "partner 7" {
-					t.Errorf("the tenant is %q", tenant)
+					t.Errorf("the tenant is %q, want partner 7", tenant)
 				}
 			}
 		})
 	}
 }
 
-// HTTP/2 and HTTP/3 have no Connection header; see TestWire for what happens
-// to one.
+// TestConnectionCannotDropTheIdentity_A5 checks that Connection cannot remove the
+// identity headers. HTTP/2 and HTTP/3 have no Connection header; TestWireHTTP2
+// sends one anyway.
 func TestConnectionCannotDropTheIdentity_A5(t *testing.T) {
 	h := startHygiene(t, "")
 	for _, connection := range []string{
@@ -292,7 +293,7 @@ func TestConnectionCannotDropTheIdentity_A5(t *testing.T) {
 				got := h.Raw(t, tc.leaf, tc.host).Send("GET / HTTP/1.1\nHost: " + tc.host + "\nX-Client-ID: sensor-7\n" + connection + "\n\n")
 				got.WantStatus(t, http.StatusOK).WantClient(t, tc.want)
 				if tenant := got.Seen.Header.Get("X-Client-Tenant"); tc.want != "" && tenant != "partner 7" {
-					t.Errorf("%s: the tenant is %q", name, tenant)
+					t.Errorf("%s: the tenant is %q, want partner 7", name, tenant)
 				}
 				if got.Seen.Header.Get("X-Hop") != "" {
 					t.Errorf("%s: a harmless header that Connection names was not dropped", name)
@@ -302,7 +303,7 @@ func TestConnectionCannotDropTheIdentity_A5(t *testing.T) {
 	}
 }
 
-// lateTrailers is a body that adds trailers which the request did not declare.
+// lateTrailers is a request body that adds undeclared trailers when it is read.
 type lateTrailers struct {
 	io.Reader
 	request *http.Request
@@ -318,7 +319,7 @@ func (b *lateTrailers) Close() error { return nil }
 
 func TestTrailers_A6(t *testing.T) {
 	h := startHygiene(t, "")
-	// trailers come when the body ends, so it must not be read ahead of its turn
+	// trailers arrive after the body, so the proxy must not buffer it
 	h.Reload(rig.IssuerRealm(""), strings.ReplaceAll(hygieneSites, "@UP@", "@STREAM@"))
 	declared := http.Header{
 		"X-Client-Id": {"billing.partner"}, "X_client_id": {"billing.partner"}, "X.client.id": {"billing.partner"},
@@ -338,39 +339,38 @@ func TestTrailers_A6(t *testing.T) {
 					trailer(r)
 				})
 			}
-			// Caddy itself loses the trailers of HTTP/3, so what gets through
-			// is compared with a site that has no directive of ours
+			// Caddy itself drops the trailers of HTTP/3, so the expected trailers
+			// come from a site without mtls_auth and mtls_bearer
 			bare := make(map[string]string)
 			for _, protocol := range rig.Protocols {
 				bare[protocol] = send(h.Caller(t, protocol, nil), "https://localhost/").Seen.Trailer.Get("X-Checksum")
 			}
 			if bare["h1"] != "42" || bare["h2"] != "42" {
-				t.Errorf("the harmless trailer does not even get through a bare Caddy: %q", bare)
+				t.Errorf("Caddy without mtls_auth drops the harmless trailer: %q", bare)
 			}
 			h.forEach(t, rig.Protocols, func(t *testing.T, c *rig.Caller, url string) rig.Reply {
 				got := send(c, url)
 				if got.Seen != nil && (got.Seen.Body != "some body" || got.Seen.Trailer.Get("X-Checksum") != bare[c.Protocol]) {
-					t.Errorf("the API got body %q and trailers %v, want the harmless trailer", got.Seen.Body, got.Seen.Trailer)
+					t.Errorf("the upstream got body %q and trailers %v, want the harmless trailer", got.Seen.Body, got.Seen.Trailer)
 				}
 				return got
 			})
 		})
 	}
-	// undeclared altogether, which only HTTP/1.1 lets through to begin with
+	// trailers of a request that declares none get through only over HTTP/1.1
 	t.Run("undeclared", func(t *testing.T) {
 		for host, leaf := range map[string]*testpki.Leaf{"api.test": h.sensor, "public.test": nil} {
 			got := h.Raw(t, leaf, host).Send("POST / HTTP/1.1\nHost: " + host + "\nTransfer-Encoding: chunked\n\n" +
 				"4\nbody\n0\nX-Client-ID: billing.partner\nx_client_id: billing.partner\nX-Checksum: 42\n\n")
 			got.WantStatus(t, http.StatusOK).WantClient(t, map[string]string{"api.test": "sensor-7"}[host])
 			if forged := protectedIn(got.Seen); len(forged) > 1 || len(forged) == 1 && leaf == nil {
-				t.Errorf("the API was told %q", forged)
+				t.Errorf("the upstream got %q", forged)
 			}
 		}
 	})
 }
 
-// siblingSites set the identity in a header of their own each; none of them sets
-// X-Client-ID.
+// siblingSites has sites that each set a different header and never X-Client-ID.
 const siblingSites = `
 https://api.test:@HTTPS@ {
 	import mtls
@@ -424,17 +424,17 @@ https://auth.test:@HTTPS@ {
 }
 `
 
-// TestHeadersOfOtherDirectives_A1_A8: X-Client-ID is the gateway's whatever
-// header_up says, and so is every header that another directive of the
-// configuration sets, because the upstream may read any of them. Authorization is
-// the caller's own where only another directive sets it.
+// TestHeadersOfOtherDirectives_A1_A8 checks that the caller's X-Client-ID is removed
+// unless keep_header names it. Every header that any directive of the configuration
+// sets is removed too, because the upstream may read any of them. The caller's
+// Authorization is kept where only another directive sets it.
 func TestHeadersOfOtherDirectives_A1_A8(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
 	r.Issue("billing")
 	r.Start(rig.IssuerRealm(""), siblingSites)
 	token := rig.AccessToken(r, t, sensor, "sensor-7")
-	forged := map[string]bool{ // kept by other.test
+	forged := map[string]bool{ // true if other.test keeps the header
 		"X-Client-Id": true, "X-Client-Name": false, "X-Caller": false,
 		"X-Token-Client": false, "X-Admin": false, "X-Device": false, "X-Gateway-Token": false,
 	}
@@ -469,14 +469,14 @@ func TestHeadersOfOtherDirectives_A1_A8(t *testing.T) {
 						}
 					case kept && site.host == "other.test":
 						if len(values) == 0 {
-							t.Errorf("%s is removed, though keep_header names it", name)
+							t.Errorf("%s was removed although keep_header lists it", name)
 						}
 					case slices.Contains(values, "admin"):
-						t.Errorf("the caller's %s reaches the upstream: %q", name, values)
+						t.Errorf("the caller's %s reached the upstream: %q", name, values)
 					}
 				}
 				if site.host != "alias.test" && got.Seen.Header.Get("Authorization") != "Basic YTpi" {
-					t.Errorf("Authorization is %q", got.Seen.Header["Authorization"])
+					t.Errorf("Authorization is %q, want the caller's value", got.Seen.Header["Authorization"])
 				}
 			})
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// rawCertificates is a caller that presents these octets as certificates.
+// rawCertificates returns a caller that presents the given bytes as certificates.
 func rawCertificates(r *rig.Rig, t *testing.T, protocol string, leaf *testpki.Leaf, ders ...[]byte) *rig.Caller {
 	t.Helper()
 	c := r.Caller(t, protocol, nil)
@@ -88,8 +88,8 @@ func TestHostileCertificates(t *testing.T) {
 					for _, cert := range tc.leaf.Presented() {
 						size += len(cert.Raw)
 					}
-					if protocol != "h3" || size < 15<<10 || !strings.Contains(err.Error(), "CRYPTO_BUFFER_EXCEEDED (remote)") { // QUIC takes handshakes of 16 KiB only
-						t.Error(err)
+					if protocol != "h3" || size < 15<<10 || !strings.Contains(err.Error(), "CRYPTO_BUFFER_EXCEEDED (remote)") { // quic-go accepts at most 16 KiB of handshake data
+						t.Error("the request failed:", err)
 					}
 					stillServes(r, t, sensor)
 					return
@@ -101,7 +101,7 @@ func TestHostileCertificates(t *testing.T) {
 					size += len(fmt.Sprint(value))
 				}
 				if size > 16<<10 {
-					t.Errorf("the log line has %d characters", size)
+					t.Errorf("the log line has %d characters, want at most 16 KiB", size)
 				}
 			})
 		}
@@ -110,8 +110,8 @@ func TestHostileCertificates(t *testing.T) {
 }
 
 // endedByServer reports whether a connection failed because the server ended it,
-// with an alert or, where it did not read on, without one. The last is what Go's
-// client of HTTP/2 may say instead.
+// with an alert or, if the server stopped reading, without one. Go's HTTP/2 client
+// may report the last text instead.
 func endedByServer(err error) bool {
 	return slices.ContainsFunc([]string{"remote error: tls: ", "(remote)", "broken pipe", "connection reset by peer", "client conn could not be established"}, func(text string) bool {
 		return strings.Contains(err.Error(), text)
@@ -144,10 +144,10 @@ func TestUnreadableCertificates(t *testing.T) {
 			t.Run(name+"/"+protocol, func(t *testing.T) {
 				got, err := rawCertificates(r, t, protocol, sensor, ders...).Try(http.MethodGet, "https://api.test/", rig.With("X-Client-Id", "billing.partner"))
 				switch {
-				case name == "signature changed" && err == nil: // which TLS does not look at
+				case name == "signature changed" && err == nil: // TLS does not check the certificate's signature
 					r.WantReason(t, got, "certificate_untrusted")
 				case err == nil || name == "signature changed":
-					t.Errorf("%d %q %v", got.Status, got.Body, err)
+					t.Errorf("unexpected outcome: %d %q, %v", got.Status, got.Body, err)
 				case !endedByServer(err):
 					t.Errorf("the server did not end the handshake: %v", err)
 				}
@@ -158,7 +158,7 @@ func TestUnreadableCertificates(t *testing.T) {
 	stillServes(r, t, sensor)
 }
 
-// Every kind of key that Go's TLS takes identifies a client.
+// TestKindsOfKeys checks that clients can use every key type that Go's TLS supports.
 func TestKindsOfKeys(t *testing.T) {
 	r := rig.New(t)
 	r.SelfSigned("sensor")
@@ -181,7 +181,8 @@ func TestKindsOfKeys(t *testing.T) {
 	}
 }
 
-// What is no TLS at all, or old TLS, on the TLS port.
+// TestWireNoTLS checks that Caddy survives connections to the TLS port that are not
+// TLS, and that it refuses old TLS versions.
 func TestWireNoTLS(t *testing.T) {
 	r, sensor := startWire(t)
 	for name, text := range map[string]string{
@@ -211,13 +212,13 @@ func TestWireNoTLS(t *testing.T) {
 		config.ServerName, config.MinVersion, config.MaxVersion = "api.test", version, version
 		if conn, err := tls.Dial("tcp", "127.0.0.1:"+r.HTTPS, config); err == nil {
 			_ = conn.Close()
-			t.Errorf("TLS version %x is spoken", version)
+			t.Errorf("the server accepted TLS version %x", version)
 		}
 	}
 }
 
-// stubborn clients go on using a connection that the server has given up
-// because a reload switched them off.
+// TestStubbornClients_C2 checks that clients disabled by a reload are not admitted
+// on connections from before the reload.
 func TestStubbornClients_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -242,7 +243,7 @@ func TestStubbornClients_C2(t *testing.T) {
 	}`, rig.OneSite)
 	hits := r.Upstream.Hits.Load()
 
-	// further requests on the connections from before
+	// send more requests on the connections from before the reload
 	h2.headers(3, true, append(request, ":path", "/")...)
 	h1.Write("GET / HTTP/1.1\nHost: api.test\n\n")
 	for range 2 {
@@ -250,21 +251,21 @@ func TestStubbornClients_C2(t *testing.T) {
 	}
 	_, _ = io.WriteString(idle.Conn, "GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
 	if answer, _ := io.ReadAll(idle.In); len(answer) > 0 {
-		t.Errorf("an idle connection from before the reload is answered %.200q", answer)
+		t.Errorf("an idle connection from before the reload got an answer: %.200q", answer)
 	}
 	answer, _ := io.ReadAll(h1.In)
 	if n := strings.Count(string(answer), "HTTP/1.1 "); n != 1 {
-		t.Errorf("a busy HTTP/1.1 connection from before the reload had %d answers: %.300q", n, answer)
+		t.Errorf("a busy HTTP/1.1 connection from before the reload got %d answers, want 1: %.300q", n, answer)
 	}
 	if status := h2.answer(1); status != "200" {
-		t.Errorf("the request from before the reload is answered %q", status)
+		t.Errorf("the request from before the reload got status %q, want 200", status)
 	}
 	if status := h2.answer(3); status != "" && status != "401" {
-		t.Errorf("a new request on the HTTP/2 connection from before the reload is answered %q", status)
+		t.Errorf("a new request on the HTTP/2 connection from before the reload got status %q", status)
 	} else {
 		t.Logf("a new request on the HTTP/2 connection from before the reload is answered %q", status)
 	}
 	if n := r.Upstream.Hits.Load() - hits; n != 0 {
-		t.Errorf("%d more requests reached the API", n)
+		t.Errorf("%d more requests reached the upstream", n)
 	}
 }
