@@ -61,7 +61,7 @@ https://public.test:@HTTPS@ {
 			nobody.Get("https://api.test/", forged).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			for _, recipe := range []string{"expression", "regexp", "not", "thumbprint", "header"} {
 				if got := nobody.Get("https://public.test/"+recipe, forged); got.Status != http.StatusForbidden || got.Body != "" {
-					t.Errorf("%s admits nobody: %d %q", recipe, got.Status, got.Body)
+					t.Errorf("%s admits a caller without a certificate: %d %q", recipe, got.Status, got.Body)
 				}
 				if got := known.Get("https://public.test/" + recipe); got.Status != http.StatusOK || got.Body != "inside" {
 					t.Errorf("%s refuses a client: %d %q", recipe, got.Status, got.Body)
@@ -71,7 +71,7 @@ https://public.test:@HTTPS@ {
 	}
 }
 
-// modeSite is a site with a TLS client authentication mode of its own.
+// modeSite returns a site with its own TLS client authentication mode.
 func modeSite(host, clientAuth string) string {
 	return fmt.Sprintf(`
 https://%s:@HTTPS@ {
@@ -105,10 +105,10 @@ func TestOnlyTheRealmDecidesWhoIsTrusted_B2_B3(t *testing.T) {
 	}{
 		{"api.test", billing, 200, "billing.partner"}, {"api.test", sensor, 200, "sensor-7"}, {"api.test", impostor, 401, ""}, {"api.test", nil, 401, ""},
 		{"public.test", billing, 200, "billing.partner"}, {"public.test", sensor, 200, "sensor-7"}, {"public.test", impostor, 401, ""}, {"public.test", nil, handshake, ""},
-		// here TLS has verified the impostor's chain, and that means nothing
+		// TLS verifies the impostor's chain here, but only the realm counts
 		{"other.test", impostor, 401, ""}, {"other.test", nil, 401, ""}, {"other.test", billing, handshake, ""},
 		{"alias.test", billing, 200, "billing.partner"}, {"alias.test", impostor, 401, ""}, {"alias.test", sensor, handshake, ""},
-		// without a trust_pool Caddy trusts the CAs of the system
+		// without a trust_pool Caddy trusts the system's CAs
 		{"localhost", billing, handshake, ""}, {"localhost", impostor, handshake, ""},
 	} {
 		for _, protocol := range rig.Protocols {
@@ -179,7 +179,7 @@ func TestWhatACertificateIsFor_B6(t *testing.T) {
 	type variant struct {
 		name        string
 		options     []testpki.Option
-		pki, pinned string // the reason, or "" for admitted
+		pki, pinned string // the reason, or "" if admitted
 	}
 	const unsuitable = "certificate_unsuitable"
 	variants := []variant{
@@ -189,7 +189,7 @@ func TestWhatACertificateIsFor_B6(t *testing.T) {
 		{"both", []testpki.Option{testpki.EKU(x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)}, "", ""},
 		{"server", []testpki.Option{testpki.EKU(x509.ExtKeyUsageServerAuth)}, unsuitable, unsuitable},
 		{"email", []testpki.Option{testpki.EKU(x509.ExtKeyUsageEmailProtection)}, unsuitable, unsuitable},
-		{"ca", []testpki.Option{testpki.IsCA(true), testpki.NoEKU()}, unsuitable, ""}, // as openssl req -x509 makes them
+		{"ca", []testpki.Option{testpki.IsCA(true), testpki.NoEKU()}, unsuitable, ""}, // the default of openssl req -x509
 		{"certsign", []testpki.Option{testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign), testpki.IsCA(true)}, unsuitable, ""},
 		{"certsign-no-ca", []testpki.Option{testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign)}, unsuitable, ""},
 		{"no-usage", []testpki.Option{testpki.KeyUsage(0)}, "", ""},
@@ -248,7 +248,7 @@ func TestSpellingsOfThumbprints_B11(t *testing.T) {
 			return e.Str("level") == "warn" && strings.Contains(e.Str("msg"), "'"+name+"'") && strings.Contains(e.Str("msg"), "SHA-1")
 		}))
 		if want := strings.HasPrefix(name, "sha1"); (warned > 0) != want {
-			t.Errorf("%s: %d warnings", name, warned)
+			t.Errorf("%s: %d warnings about SHA-1", name, warned)
 		}
 	}
 }

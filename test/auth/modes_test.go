@@ -89,8 +89,8 @@ func TestModesOfTheDirective(t *testing.T) {
 	tests := []struct {
 		path, certificate string
 		status            int
-		client            string // that the API is told
-		word              string // that the caller is told
+		client            string // sent to the API
+		word              string // sent to the caller
 	}{
 		{"/optional", "none", 200, "", ""},
 		{"/optional", "billing", 200, "billing.partner", ""},
@@ -162,15 +162,15 @@ func TestReportOnlyTellsWhatWouldBeRefused(t *testing.T) {
 					t.Errorf("{http.mtls.error} is %q, want %q", told, tc.reason)
 				}
 				if got.Header.Get("WWW-Authenticate") != "" {
-					t.Error("an admitted request has a challenge")
+					t.Error("the response to an admitted request has a challenge")
 				}
 				entries := r.Logs.WaitFor(t, before+1, "what would be refused", already)
 				if len(entries) != before+1 {
-					t.Fatalf("%d log lines, want one more than %d", len(entries), before)
+					t.Fatalf("%d log lines, want one more than the %d before", len(entries), before)
 				}
 				entry := entries[before]
 				if _, ok := entry["error_id"]; ok || entry.Str("level") != "warn" {
-					t.Errorf("log line %v", entry)
+					t.Errorf("unexpected log line %v", entry)
 				}
 			})
 		}
@@ -180,7 +180,7 @@ func TestReportOnlyTellsWhatWouldBeRefused(t *testing.T) {
 	}
 }
 
-// all the placeholders, as a response body
+// placeholdersSite responds with the values of all placeholders.
 const placeholdersSite = `
 https://api.test:@HTTPS@ {
 	import mtls
@@ -195,7 +195,7 @@ func TestPlaceholders(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing", testpki.Subject(pkix.Name{CommonName: "billing", Organization: []string{"Größe, \"x\""}}))
 	sensor := r.SelfSigned("sensor")
-	// a Caddyfile has only strings as claims
+	// a Caddyfile can only express string claims
 	r.Change = func(config map[string]any) {
 		client := rig.Member(t, config, "apps", "mtls", "realms", "default")["clients"].([]any)[0].(map[string]any)
 		rig.Member(t, client, "claims")["limits"] = map[string]any{"max": 5}
@@ -238,7 +238,7 @@ func TestPlaceholders(t *testing.T) {
 					name, value, _ := strings.Cut(pair, "=[")
 					count++
 					if name == "user" && tc.leaf == nil {
-						tc.want = map[string]string{"user": "{http.auth.user.id}"} // Caddy's own, unknown without a user
+						tc.want = map[string]string{"user": "{http.auth.user.id}"} // Caddy leaves it unresolved without a user
 					}
 					if value != tc.want[name] {
 						t.Errorf("%s is %q, want %q", name, value, tc.want[name])

@@ -22,7 +22,7 @@ var (
 	oidO  = asn1.ObjectIdentifier{2, 5, 4, 10}
 )
 
-// rigAttribute is an attribute of a name, of the given ASN.1 string type.
+// rigAttribute returns a name attribute of the given ASN.1 string type.
 func rigAttribute(oid asn1.ObjectIdentifier, tag int, text string) pkix.AttributeTypeAndValue {
 	value := []byte(text)
 	if tag == asn1.TagBMPString {
@@ -34,7 +34,7 @@ func rigAttribute(oid asn1.ObjectIdentifier, tag int, text string) pkix.Attribut
 	return pkix.AttributeTypeAndValue{Type: oid, Value: asn1.RawValue{Tag: tag, Bytes: value}}
 }
 
-// rdns is a subject of these RDNs, first the most significant one.
+// rdns sets the subject to these RDNs, the most significant one first.
 func rdns(t *testing.T, sets ...pkix.RelativeDistinguishedNameSET) testpki.Option {
 	t.Helper()
 	der, err := asn1.Marshal(pkix.RDNSequence(sets))
@@ -153,7 +153,7 @@ func TestSameSubjectFromTwoTrustedCAs_B9_R23(t *testing.T) {
 		return strings.Contains(e.Str("msg"), "issued_by") && fmt.Sprint(e["client_ids"]) == "[billing.partner]" && e.Str("level") == "warn"
 	}
 	if len(r.Logs.All(warning)) != 1 {
-		t.Error("no warning that any of two CAs can issue the name")
+		t.Error("no warning that either of two CAs can issue the name")
 	}
 	for _, protocol := range rig.Protocols {
 		r.Caller(t, protocol, byFirst).Get("https://api.test/").WantStatus(t, http.StatusOK)
@@ -169,7 +169,7 @@ func TestSameSubjectFromTwoTrustedCAs_B9_R23(t *testing.T) {
 		}
 	}
 	if len(r.Logs.All(warning)) != 1 {
-		t.Error("a warning although issued_by is there")
+		t.Error("a warning although issued_by is set")
 	}
 }
 
@@ -194,7 +194,7 @@ func TestTwoClientsOneCertificate_B10(t *testing.T) {
 	for _, options := range []string{pki("", ""), pki("shared_credential", ""), pki("", "shared_credential")} {
 		err := r.Load(options, rig.OneSite)
 		if err == nil {
-			t.Fatal("two clients declare one subject, and it loads")
+			t.Fatal("a configuration with two clients of one subject loads")
 		}
 		for _, part := range []string{"'one'", "'two'", "shared_credential", "CN=twin"} {
 			if !strings.Contains(strings.ReplaceAll(err.Error(), "TWIN", "twin"), part) {
@@ -203,11 +203,11 @@ func TestTwoClientsOneCertificate_B10(t *testing.T) {
 		}
 	}
 	for _, protocol := range rig.Protocols {
-		for range 5 { // never by chance
+		for range 5 { // the outcome must not depend on chance
 			r.WantReason(t, r.Caller(t, protocol, twin).Get("https://api.test/"), "certificate_ambiguous")
 		}
 	}
-	// a pin and a name of two clients, which no one can know at load
+	// a pin and a name of two clients match one certificate; loading cannot detect it
 	r.Reload(`
 	mtls {
 		trust_pool file "@DIR@/clients-ca.pem"
@@ -222,7 +222,7 @@ func TestTwoClientsOneCertificate_B10(t *testing.T) {
 		}
 	}`, rig.OneSite)
 	for _, protocol := range rig.Protocols {
-		// the design looks at names only where no pin admits
+		// names only count if no pin admits
 		r.Caller(t, protocol, twin).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "by-pin")
 		r.Caller(t, protocol, sensor).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 	}
@@ -249,22 +249,22 @@ func TestBrokenFilesLoadNothing_B4(t *testing.T) {
 	for use, realm := range uses {
 		for name := range broken {
 			if use == "signing_key" && name == "key.pem" {
-				continue // that is a key
+				continue // a valid signing key
 			}
 			t.Run(use+"/"+name, func(t *testing.T) {
 				err := r.Load("mtls {\n"+strings.ReplaceAll(realm, "FILE", name)+"\n}\n", rig.OneSite)
 				if err == nil {
-					t.Fatal("it loads")
+					t.Fatal("the configuration loads")
 				}
 				if text := err.Error(); !strings.Contains(text, name) || !strings.Contains(text, use) || !strings.Contains(text, "realm 'default'") {
 					t.Errorf("the error does not name the file and its use: %s", text)
 				}
 				for _, fragment := range rig.DerFragments(sensor) {
 					if strings.Contains(err.Error(), fragment) {
-						t.Errorf("the error repeats the file: %s", err)
+						t.Errorf("the error repeats content of the file: %s", err)
 					}
 				}
-				// what ran before still runs
+				// the previous configuration still runs
 				protocol := rig.Protocols[len(name)%len(rig.Protocols)]
 				r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 				r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")

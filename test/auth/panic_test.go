@@ -9,8 +9,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestPanicOverTheWire_E2: of a request over which authentication panics the
-// caller gets an end without an answer, or an error, and the API nothing.
+// TestPanicOverTheWire_E2 checks that a panic during authentication ends the
+// request with an error or without a response, and that the API is not reached.
 func TestPanicOverTheWire_E2(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")

@@ -19,7 +19,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// refusalRig has a way to be refused for every reason that mtls_auth knows.
+// refusalRig starts sites that can refuse for every reason of mtls_auth.
 func refusalRig(t *testing.T) *rig.Rig {
 	r := rig.New(t)
 	r.SelfSigned("chained")
@@ -99,8 +99,8 @@ type refusalCase struct {
 	path   string
 	realm  string
 	reason validators.Reason
-	detail string // part of it
-	hint   string // part of it
+	detail string // a part of the detail
+	hint   string // a part of the hint
 }
 
 func refusalCases(t *testing.T, r *rig.Rig) []refusalCase {
@@ -172,7 +172,7 @@ func TestEveryRefusalReason(t *testing.T) {
 					t.Error("the request reached the API")
 				}
 				if status == http.StatusForbidden {
-					// a 403 has no challenge, so the log line is found by the path
+					// a 403 has no challenge with the error ID, so look the path up
 					entry := r.Logs.Wait(t, tc.name, func(e rig.LogEntry) bool { return e.Str("uri") == tc.path })
 					got.ErrorID = entry.Str("error_id")
 				}
@@ -181,7 +181,7 @@ func TestEveryRefusalReason(t *testing.T) {
 			})
 		}
 	}
-	// TestTokenRefusals_R2_R3 has the first, TestCRL_C4 and TestMissingCRL_C4_R8 the others
+	// TestTokenRefusals_R2_R3 covers the first, TestCRL_C4 and TestMissingCRL_C4_R8 the others
 	seen[validators.ClientMismatch], seen[validators.CertificateRevoked], seen[validators.RevocationUnavailable] = true, true, true
 	for _, reason := range validators.Reasons {
 		if !seen[reason] {
@@ -207,7 +207,7 @@ func checkRefusalEntry(t *testing.T, entry rig.LogEntry, tc refusalCase) {
 		want["serial"] = hex.EncodeToString(tc.leaf.Cert.SerialNumber.Bytes())
 	}
 	switch {
-	case tc.reason == validators.CertificateUnknown, tc.reason == validators.CertificateUntrusted && want["subject"] == want["issuer"] && tc.name != "pin without chain": // which is registered already
+	case tc.reason == validators.CertificateUnknown, tc.reason == validators.CertificateUntrusted && want["subject"] == want["issuer"] && tc.name != "pin without chain": // already registered
 		want["register"] = fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", want["thumbprint"])
 		absent = absent[1:]
 	case tc.reason == validators.ClientNotAllowed, tc.reason == validators.ScopeMissing:
@@ -225,14 +225,15 @@ func checkRefusalEntry(t *testing.T, entry rig.LogEntry, tc refusalCase) {
 		}
 	}
 	if !strings.Contains(entry.Str("detail"), tc.detail) || tc.detail == "" && entry.Str("detail") == "" {
-		t.Errorf("log field detail is %q, want %q in it", entry["detail"], tc.detail)
+		t.Errorf("log field detail is %q, want it to contain %q", entry["detail"], tc.detail)
 	}
 	if !strings.Contains(entry.Str("hint"), tc.hint) {
-		t.Errorf("log field hint is %q, want %q in it", entry["hint"], tc.hint)
+		t.Errorf("log field hint is %q, want it to contain %q", entry["hint"], tc.hint)
 	}
 }
 
-// A stranger must not learn from the response why a certificate is refused.
+// TestRefusalsLookTheSame_E1 checks that a stranger cannot learn from the
+// response why a certificate is refused.
 func TestRefusalsLookTheSame_E1(t *testing.T) {
 	r := refusalRig(t)
 	cases := refusalCases(t, r)
@@ -257,14 +258,14 @@ func TestRefusalsLookTheSame_E1(t *testing.T) {
 						}
 					}
 					if text != first {
-						t.Errorf("%s is answered\n%s\nand %s\n%s", tc.name, text, firstName, first)
+						t.Errorf("the response to %s is\n%s\nand to %s\n%s", tc.name, text, firstName, first)
 					}
 				}
 			})
 		}
 	}
 
-	// and the octets of a whole HTTP/1.1 response
+	// raw HTTP/1.1 responses must not differ either
 	octets := func(leaf *testpki.Leaf) string {
 		conn := r.Raw(t, leaf, "api.test")
 		conn.Write("GET / HTTP/1.1\nHost: api.test\nConnection: close\n\n")

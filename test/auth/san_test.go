@@ -59,7 +59,7 @@ https://api.test:@HTTPS@, https://auth.test:@HTTPS@ {
 }
 `
 
-// nameKeys are the pinned certificates of sanRealm.
+// nameKeys holds the pinned certificates of sanRealm.
 type nameKeys struct{ keyed, old, gone *testpki.Leaf }
 
 func startNames(t *testing.T) (*rig.Rig, nameKeys) {
@@ -73,7 +73,7 @@ func startNames(t *testing.T) (*rig.Rig, nameKeys) {
 
 func TestNamesAdmit(t *testing.T) {
 	r, keys := startNames(t)
-	// a certificate renewed with the same key, by whomever
+	// certificates renewed with the same key, by any issuer
 	renewed := testpki.MustSelfSigned(t, testpki.CommonName("renewed"), testpki.Key(keys.keyed.Key))
 	issued := testpki.MustIssue(t, r.OtherCA, testpki.Key(keys.keyed.Key))
 	for _, tc := range []struct {
@@ -168,8 +168,8 @@ func TestNamesRefuse(t *testing.T) {
 	}
 }
 
-// TestPinEndsOnAnOpenConnection: what a pin admits, it admits until its end and
-// no longer, whatever is remembered.
+// TestPinEndsOnAnOpenConnection checks that a pin stops admitting at its end,
+// even on connections that it admitted before.
 func TestPinEndsOnAnOpenConnection(t *testing.T) {
 	r := rig.New(t)
 	clock := rig.NewClock(t)

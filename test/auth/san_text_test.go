@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// rawURI is an alternative name of exactly these octets.
+// rawURI adds a URI alternative name of exactly these octets.
 func rawURI(t *testing.T, uri string) testpki.Option {
 	t.Helper()
 	der, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}})
@@ -21,9 +21,9 @@ func rawURI(t *testing.T, uri string) testpki.Option {
 	return testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der})
 }
 
-// TestTextOfNamesInHeaders_A7: under a wildcard a certificate chooses a part of
-// what the API is told as {http.mtls.matched}. Whatever stands in it, that is
-// one header with one value of printable ASCII, and names no other client.
+// TestTextOfNamesInHeaders_A7 checks {http.mtls.matched} in headers to the API.
+// Under a wildcard the certificate chooses a part of its text. The header must
+// still have one value of printable ASCII and name no other client.
 func TestTextOfNamesInHeaders_A7(t *testing.T) {
 	r := rig.New(t)
 	const bots, literal = "https://bots.example/", "https://exact.example/a%2Cb?c=%22d%22;e,f"
@@ -50,10 +50,10 @@ https://api.test:@HTTPS@ {
 }
 `)
 	for uri, client := range map[string]string{
-		// what a URI may have is told as it is
+		// characters valid in a URI arrive unchanged
 		bots + "a,b": "bots", bots + "a;id=admin": "bots", bots + "a=b": "bots", bots + "a,X-Client-ID:admin": "bots", bots + "a;b,c=d/e;f": "bots",
 		bots + "{http.mtls.realm}": "", bots + "'$(env)'": "bots", literal: "exact",
-		// in a pattern nothing counts that may stand for something else, and what no URI has nowhere
+		// wildcards match no escapes, queries or fragments; invalid URIs match nothing
 		bots + "%0d%0aX-Client-ID:%20admin": "", bots + "%2c": "", bots + "a%22": "", bots + "a?b=c": "", bots + "a#b": "",
 		bots + `a"b`: "", bots + "a b": "",
 		strings.ReplaceAll(literal, "%2C", ","): "", strings.ReplaceAll(literal, "%2C", "%2c"): "", literal + "%00": "",

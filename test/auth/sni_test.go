@@ -14,9 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestAddressAsHost_D1: an address is never sent as the name of a handshake, so
-// a site of an address is one more way to ask for one host and to name another.
-// No spelling of it leads past the directive.
+// TestAddressAsHost_D1 checks that no spelling of an address bypasses the
+// directive. Clients never send an address as SNI, so SNI and Host always differ
+// for a site with an address as its name.
 func TestAddressAsHost_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
@@ -31,13 +31,13 @@ https://127.0.0.1:@HTTPS@, https://[::1]:@HTTPS@ {
 `)
 		for _, name := range []string{"127.0.0.1", "127.0.0.1:443", "127.0.0.1.", "[::1]", "[::1]:443", "::1", "[0:0::1]", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0x7f000001", "[::1%25lo]"} {
 			for _, protocol := range rig.Protocols {
-				for _, sni := range []string{"public.test", "api.test", "127.0.0.1"} { // the last is sent as none
+				for _, sni := range []string{"public.test", "api.test", "127.0.0.1"} { // Go sends no SNI for an address
 					t.Run(fmt.Sprint(mode, "/", name, "/", protocol, "/", sni), func(t *testing.T) {
 						for _, leaf := range []*testpki.Leaf{nil, billing} {
 							got := withSNI(r.Caller(t, protocol, leaf), sni).Get("https://public.test/", host(name), rig.With("X-Client-Id", "sensor-7"))
 							switch {
 							case got.Seen != nil && (leaf == nil || sni == "public.test"):
-								// under the name of the public site nobody is asked for a certificate
+								// the handshake of the public site requests no certificate
 								t.Errorf("the API was reached without a certificate: %v", got.Seen.Header)
 							case got.Seen != nil:
 								got.WantClient(t, "billing.partner")
@@ -53,7 +53,7 @@ https://127.0.0.1:@HTTPS@, https://[::1]:@HTTPS@ {
 				}
 			}
 		}
-		if mode == "insecure_off" { // the directive itself is what refuses
+		if mode == "insecure_off" { // here the directive itself refuses
 			withSNI(r.Caller(t, "h1", billing), "public.test").Get("https://public.test/", host("127.0.0.1")).
 				WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 		}
@@ -61,9 +61,9 @@ https://127.0.0.1:@HTTPS@, https://[::1]:@HTTPS@ {
 	}
 }
 
-// TestManyHosts_D1: from a hundred names on Caddy looks a host up in another
-// way, which once took upper case for another host (CVE-2026-27588). What is
-// guarded must not fall to the site that takes all the rest.
+// TestManyHosts_D1 checks that guarded hosts never fall through to a catch-all
+// site. From a hundred names on, Caddy looks hosts up differently; that lookup
+// was once case-sensitive (CVE-2026-27588).
 func TestManyHosts_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
@@ -94,7 +94,7 @@ https://:@HTTPS@ {
 			for _, name := range []string{"api.test", "host-000.test", "host-075.test", "host-149.test"} {
 				t.Run(mode+"/"+protocol+"/"+name, func(t *testing.T) {
 					nobody, known, other := withSNI(r.Caller(t, protocol, nil), name), withSNI(r.Caller(t, protocol, billing), name), withSNI(r.Caller(t, protocol, nil), "public.test")
-					nobody.Tls.InsecureSkipVerify, known.Tls.InsecureSkipVerify = true, true // of names that the server's certificate has not
+					nobody.Tls.InsecureSkipVerify, known.Tls.InsecureSkipVerify = true, true // the server's certificate lacks these names
 					for _, spelling := range spellings(name) {
 						nobody.Get("https://public.test/", host(spelling), rig.With("X-Client-Id", "billing.partner")).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 						known.Get("https://public.test/", host(spelling)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
@@ -105,7 +105,7 @@ https://:@HTTPS@ {
 							got.WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 						}
 						if strings.Contains(got.Body, "rest") {
-							t.Errorf("%s falls to the site of the rest", spelling)
+							t.Errorf("%s falls through to the catch-all site", spelling)
 						}
 					}
 				})
@@ -114,8 +114,8 @@ https://:@HTTPS@ {
 	}
 }
 
-// choppedConn sends the first TLS record, in which a client says hello, in TLS
-// records of so many octets each, and every record in two segments.
+// choppedConn splits the first TLS record, the ClientHello, into records of size
+// octets and sends each of them in two segments.
 type choppedConn struct {
 	net.Conn
 	size int
@@ -128,7 +128,7 @@ func (c *choppedConn) Write(p []byte) (int, error) {
 		return c.Conn.Write(p)
 	}
 	if len(p) < header || p[0] != 22 || header+int(binary.BigEndian.Uint16(p[3:])) != len(p) {
-		return 0, errors.New("the first thing sent is no hello in one record, so nothing is tested here")
+		return 0, errors.New("the first write is not a ClientHello in one record, so nothing is tested here")
 	}
 	c.sent = true
 	for rest := p[header:]; len(rest) > 0; {
@@ -145,10 +145,9 @@ func (c *choppedConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestFragmentedHello_D1: the name in a hello that comes in pieces counts like
-// any other (CVE-2026-32305 of Traefik, which took the rules of its default
-// then). Over HTTP/3 it always does: with its key of the hybrid exchange it is
-// larger than a datagram.
+// TestFragmentedHello_D1 checks that the SNI of a fragmented ClientHello counts.
+// Traefik applied its default rules to one (CVE-2026-32305). HTTP/3 needs no case
+// here because the hybrid key share always makes the hello exceed a datagram.
 func TestFragmentedHello_D1(t *testing.T) {
 	for mode, options := range map[string]string{"strict": "", "insecure_off": "servers {\nstrict_sni_host insecure_off\n}\n"} {
 		r := rig.New(t)
@@ -177,7 +176,7 @@ func TestFragmentedHello_D1(t *testing.T) {
 						got := chopped(leaf, "public.test").Get("https://public.test/", host("api.test"), forged)
 						if mode == "strict" {
 							got.WantStatus(t, http.StatusMisdirectedRequest)
-						} else { // this connection asked for no certificate
+						} else { // this handshake requested no certificate
 							got.WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 						}
 						if got.Seen != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// hostileTexts are what a certificate may say to hurt whoever repeats it.
+// hostileTexts lists texts in a certificate that could harm their reader.
 var hostileTexts = map[string]string{
 	"line end":    "a\r\nX-Client-ID: billing.partner\r\n\r\nGET / HTTP/1.1",
 	"NUL":         "billing\x00.evil",
@@ -29,8 +29,8 @@ var hostileTexts = map[string]string{
 	"JSON":        `","client_id":"billing.partner`,
 }
 
-// hostileSubject has the text as common name and organizational unit, as a
-// T61String where UTF-8 cannot express it.
+// hostileSubject sets common name and organizational unit to the text, as a
+// T61String if it is not valid UTF-8.
 func hostileSubject(t *testing.T, text string) testpki.Option {
 	t.Helper()
 	if utf8.ValidString(text) {
@@ -58,7 +58,7 @@ func TestTextOfCertificatesInHeaders_A7(t *testing.T) {
 		sum := sha256.Sum256(leaf.Cert.Raw)
 		fmt.Fprintf(&clients, "client hostile-%d {\n thumbprint %s\n claim text PLACEHOLDER\n}\n", number, hex.EncodeToString(sum[:]))
 	}
-	// a claim that a Caddyfile could not express
+	// a Caddyfile cannot express this claim
 	r.Change = func(config map[string]any) {
 		for _, client := range rig.Member(t, config, "apps", "mtls", "realms", "default")["clients"].([]any) {
 			rig.Member(t, client.(map[string]any), "claims")["text"] = " a\r\nX-Client-ID: billing.partner\x00 "
@@ -162,8 +162,8 @@ https://public.test:@HTTPS@ {
 	}
 }
 
-// What a stranger's certificate says must not break a log line or forge one,
-// and becomes no label of a metric.
+// TestTextOfCertificatesInLogs_E3 checks that text of a stranger's certificate
+// cannot break or forge a log line and does not appear in metrics.
 func TestTextOfCertificatesInLogs_E3(t *testing.T) {
 	r := rig.New(t)
 	r.SelfSigned("sensor")
@@ -195,9 +195,9 @@ func TestTextOfCertificatesInLogs_E3(t *testing.T) {
 		}
 	}
 	for _, entry := range r.Logs.All(func(e rig.LogEntry) bool { return e == nil }) {
-		t.Errorf("a log line is no JSON object: %v", entry)
+		t.Errorf("a log line is not a JSON object: %v", entry)
 	}
 	if text := rig.Metrics(r, t); strings.Contains(text, "owned") || strings.Contains(text, "Größe") {
-		t.Error("the metrics repeat what a stranger's certificate says")
+		t.Error("the metrics repeat text of a stranger's certificate")
 	}
 }

@@ -34,9 +34,9 @@ func TestValidityOnEveryRequest_C1(t *testing.T) {
 				clock.Advance(10 * time.Minute)
 				r.WantReason(t, c.Get("https://api.test/", trace), "certificate_expired")
 				if protocol != "h3" && !open {
-					t.Errorf("%s: the certificate did not expire on a live connection, but on a new one", name)
+					t.Errorf("%s: the certificate expired on a new connection, want a live one", name)
 				}
-				// and does not come back with the clock of nobody else
+				// the refusal is not cached: with the clock set back the certificate is valid
 				clock.Advance(-10 * time.Minute)
 				c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, tc.id)
 			}
@@ -61,7 +61,7 @@ func TestCAExpiresOnALiveConnection_C1(t *testing.T) {
 	}
 }
 
-// The tests above move the clock; here the system's own decides.
+// TestSystemClock_C1 checks expiry by the system clock; the tests above move theirs.
 func TestSystemClock_C1(t *testing.T) {
 	r := rig.New(t)
 	until := time.Now().Add(2 * time.Second)
@@ -102,8 +102,8 @@ func TestDisabledByReload_C2(t *testing.T) {
 			asBilling.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 			asSensor.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 
-			// a request is under way on the connection when the client is
-			// disabled, so that the connection cannot be closed as idle
+			// a request in flight while the client is disabled keeps the
+			// connection from being closed as idle
 			underway := make(chan rig.Reply)
 			go func() {
 				got, err := asBilling.Try(http.MethodGet, "https://api.test/block")
@@ -122,8 +122,8 @@ func TestDisabledByReload_C2(t *testing.T) {
 			}
 			r.WantReason(t, asBilling.Get("https://api.test/", options...), "client_disabled")
 			if open {
-				// TestStubbornClients_C2 goes on using it
-				t.Error("the connection from before the reload goes on")
+				// TestStubbornClients_C2 covers clients that keep using it
+				t.Error("the connection from before the reload is still used")
 			}
 			r.WantReason(t, asSensor.Get("https://api.test/"), "certificate_untrusted")
 			r.Upstream.Release <- struct{}{}
@@ -133,8 +133,9 @@ func TestDisabledByReload_C2(t *testing.T) {
 	}
 }
 
-// With client authentication Caddy issues no session tickets, so no session is
-// resumed and no early data is sent; every connection shows its certificate.
+// TestNoSessionIsResumed_C3_D5 checks that every connection presents its
+// certificate. With client authentication Caddy issues no session tickets, so
+// clients cannot resume sessions or send early data.
 func TestNoSessionIsResumed_C3_D5(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -165,8 +166,9 @@ func TestNoSessionIsResumed_C3_D5(t *testing.T) {
 	}
 }
 
-// A site that asks for no certificate does issue session tickets. None of them
-// may open a connection to a guarded site of the same server.
+// TestSessionOfAnotherSite_C3 checks that a session of a public site cannot be
+// resumed on a guarded site of the same server. Sites that request no
+// certificate do issue session tickets.
 func TestSessionOfAnotherSite_C3(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -185,7 +187,7 @@ func TestSessionOfAnotherSite_C3(t *testing.T) {
 				}
 				return c
 			}
-			for range 2 { // the second time with the session of the first
+			for range 2 { // the second connection resumes the session of the first
 				c := connect(nil)
 				c.Get("https://public.test/").WantStatus(t, http.StatusOK)
 				c.Get("https://public.test/", host("api.test")).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
@@ -209,8 +211,9 @@ func TestSessionOfAnotherSite_C3(t *testing.T) {
 	}
 }
 
-// Early data can be replayed by anybody who recorded it, so what comes in it is
-// to be sent again. Only sites that ask for no certificate take any.
+// TestEarlyData_D5 checks that requests in early data must be sent again,
+// because anyone who recorded them can replay them. Only sites that request no
+// certificate accept early data.
 func TestEarlyData_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
@@ -240,6 +243,6 @@ https://public.test:@HTTPS@ {
 		c.Close()
 	}
 	if early == 0 {
-		t.Error("no request of ten came as early data, so nothing is tested here")
+		t.Error("none of ten requests arrived as early data, so nothing is tested here")
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestMatcherForPresenceIsSafe: the matcher that the reference gives for "has an
-// identity" is false where no mtls_auth has run, so that a mistake in the order
-// or the matcher of a directive admits nobody.
+// TestMatcherForPresenceIsSafe checks that the documented matcher for "has an
+// identity" is false if no mtls_auth has run. A mistake in the order or the
+// matcher of a directive then admits nobody.
 func TestMatcherForPresenceIsSafe(t *testing.T) {
 	const recipe = "vars_regexp {http.mtls.client_id} ."
 	r := rig.New(t)

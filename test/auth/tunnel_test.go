@@ -15,9 +15,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// rawAPI is an API that answers every request at its end of headers, and knows
-// each octet that it got. Before it answers a CONNECT it waits for what must not
-// come.
+// rawAPI answers every request at the end of its headers and records each octet
+// received. Before answering a CONNECT it waits for octets that must not arrive.
 type rawAPI struct {
 	address string
 	mu      sync.Mutex
@@ -68,7 +67,7 @@ func (a *rawAPI) serve(conn net.Conn) {
 	}
 }
 
-// take returns what has arrived since the last call.
+// take returns the octets received since the last call.
 func (a *rawAPI) take() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -77,9 +76,9 @@ func (a *rawAPI) take() string {
 	return got
 }
 
-// TestConnect_D6: of a CONNECT reverse_proxy writes the body to the API as it
-// is, where it can be another request, with any headers. So it ends at the
-// directives, whoever comes with it, and nothing of its body gets anywhere.
+// TestConnect_D6 checks that the directives refuse CONNECT from every caller and
+// that its body reaches no upstream. reverse_proxy would pass the body on as is,
+// and it could hold another request with any headers.
 func TestConnect_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -127,10 +126,10 @@ func TestConnect_D6(t *testing.T) {
 			for name, way := range ways {
 				status := way()
 				if status != "200" && status != "OK" {
-					t.Errorf("%s to %s is answered %q", name, host, status)
+					t.Errorf("the response to %s to %s is %q", name, host, status)
 				}
 				if got := api.take(); strings.Contains(got, "smuggled") || strings.Contains(got, "admin") || strings.Contains(got, "hello") {
-					t.Errorf("%s to %s, answered %q: the API got\n%s", name, host, status, got)
+					t.Errorf("%s to %s, response %q: the API received\n%s", name, host, status, got)
 				}
 			}
 		}
@@ -182,8 +181,8 @@ https://public.test:@HTTPS@ {
 		}
 		_ = conn.Conn.Close()
 	}
-	// what would carry further requests is not tunnelled: in it the caller could
-	// send the API any header
+	// a protocol that carries further requests is not tunnelled, because the
+	// caller could send the API any header in it
 	for _, upgrade := range []string{"Upgrade: h2c", "Upgrade: H2C", "Upgrade: h2c, websocket", "Upgrade: websocket, h2c", "Upgrade: websocket\nUpgrade: h2c", "Upgrade: TLS/1.0", "Upgrade: HTTP/2.0", "Upgrade:"} {
 		for host, leaf := range map[string]*testpki.Leaf{"api.test": billing, "public.test": nil} {
 			got := r.Raw(t, leaf, host).Send("GET / HTTP/1.1\nHost: " + host + "\nConnection: Upgrade, HTTP2-Settings\nHTTP2-Settings: AAMAAABkAAQAAP__\n" + upgrade + "\n\n")

@@ -25,9 +25,9 @@ https://api.test:@HTTPS@ {
 }
 `
 
-// TestVerifierRefusesStrangersInTheHandshake: a stranger gets no byte of HTTP,
-// a registered client gets through, and who has no certificate gets the answer
-// of mtls_auth.
+// TestVerifierRefusesStrangersInTheHandshake checks that a stranger fails in the
+// handshake and a registered client is admitted. mtls_auth answers callers
+// without a certificate.
 func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -60,8 +60,8 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	}
 }
 
-// TestVerifierAndProxies_A9: a proxy that is known by its key gets through the
-// handshake, and still is nobody itself.
+// TestVerifierAndProxies_A9 checks that a proxy known by its key passes the
+// handshake but has no identity of its own.
 func TestVerifierAndProxies_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(strings.Replace(rig.ForwardingRealm("default", "rfc9440", "peer_key "+rig.KeyHash(f.Stranger)), "mtls default", "mtls", 1), verifierSite)
@@ -70,7 +70,7 @@ func TestVerifierAndProxies_A9(t *testing.T) {
 		hop.Get("https://api.test/", rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 		rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/"), "default", "certificate_missing")
 		if got, err := f.Caller(t, protocol, testpki.Presenting(f.SelfSigned("other"), f.Stranger.Cert)).Try(http.MethodGet, "https://api.test/"); err == nil {
-			t.Errorf("the proxy's certificate without its key is answered with %d", got.Status)
+			t.Errorf("the response to the proxy's certificate without its key is %d", got.Status)
 		}
 	}
 }

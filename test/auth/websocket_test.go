@@ -18,8 +18,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// webSocketAPI takes a WebSocket, says in its first line which headers came with
-// it, and then echoes lines.
+// webSocketAPI accepts a WebSocket, reports the request's headers in its first
+// line, and then echoes lines.
 func webSocketAPI(t *testing.T) string {
 	return apiBehind(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Upgrade") != "websocket" {
@@ -52,14 +52,14 @@ func webSocketSites(api string) string {
 	return site("api.test", "") + site("public.test", "optional")
 }
 
-// forgedSocket are what a caller sends along to be taken for another.
+// forgedSocket lists headers that a caller sends to impersonate another client.
 var forgedSocket = map[string]string{
 	"x-client-id": "admin", "x_client_id": "admin", "x.client.id": "admin", "client-cert": ":YWRtaW4=:", "x-forwarded-client-cert": "Subject=admin",
 	"x-ssl-client-s-dn": "CN=admin", "sec-websocket-version": "13", "x-harmless": "yes",
 }
 
-// wantSocket fails the test unless the first line of the API says that the
-// client came with the socket, and nothing of what was forged.
+// wantSocket fails the test unless the API's first line reports the client and
+// none of the forged headers.
 func wantSocket(t *testing.T, line, client string) {
 	t.Helper()
 	var header http.Header
@@ -75,12 +75,12 @@ func wantSocket(t *testing.T, line, client string) {
 		}
 	}
 	if header.Get("X-Harmless") != "yes" {
-		t.Error("the header that is not protected is gone")
+		t.Error("the unprotected header is missing")
 	}
 }
 
-// TestWebSocketOverHTTP3_D6: of an extended CONNECT that opens a WebSocket
-// (RFC 9220) the API learns who it is as of any request, and no more.
+// TestWebSocketOverHTTP3_D6 checks that the API learns the client of an extended
+// CONNECT for a WebSocket (RFC 9220) as of any request, and nothing forged.
 func TestWebSocketOverHTTP3_D6(t *testing.T) {
 	r := rig.New(t)
 	billing, stranger := r.Issue("billing"), r.Issue("stranger")
@@ -122,7 +122,7 @@ func TestWebSocketOverHTTP3_D6(t *testing.T) {
 		if line := readLine(t, in); line != "echo ping" {
 			t.Errorf("the socket says %q", line)
 		}
-		// to its end, for Caddy has a data race when it stops while one is open
+		// read to the end, because Caddy has a data race if it stops with a socket open
 		_ = out.Close()
 		if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
 			t.Errorf("the socket ends with %q %v", rest, err)
@@ -142,12 +142,13 @@ func TestWebSocketOverHTTP3_D6(t *testing.T) {
 	}
 }
 
-// extendedConnect makes Go's server offer the extended CONNECT of RFC 8441,
-// which it does not by itself.
+// extendedConnect makes Go's server offer the extended CONNECT of RFC 8441, which
+// is off by default.
 const extendedConnect = "http2xconnect=1"
 
-// TestWebSocketOverHTTP2_D6: Caddy offers no extended CONNECT over HTTP/2, and
-// then takes none: nothing of it reaches the API.
+// TestWebSocketOverHTTP2_D6 checks that Caddy, which does not offer extended
+// CONNECT over HTTP/2, does not accept it either. Where Go's server is made to
+// offer it, the API learns the client as of any request.
 func TestWebSocketOverHTTP2_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -168,7 +169,7 @@ func TestWebSocketOverHTTP2_D6(t *testing.T) {
 			t.Fatal(err)
 		}
 		if on, said := settings.(*http2.SettingsFrame).Value(http2.SettingEnableConnectProtocol); (said && on == 1) != offered {
-			t.Fatalf("ENABLE_CONNECT_PROTOCOL is %d, said %t, want it on: %t", on, said, offered)
+			t.Fatalf("ENABLE_CONNECT_PROTOCOL is %d, sent %t, want it on: %t", on, said, offered)
 		}
 		if err := conn.framer.WriteSettingsAck(); err != nil {
 			t.Fatal(err)
@@ -204,7 +205,7 @@ func TestWebSocketOverHTTP2_D6(t *testing.T) {
 	if offered {
 		return
 	}
-	// the same in a process where it is offered
+	// repeat the test in a process that offers it
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -213,11 +214,11 @@ func TestWebSocketOverHTTP2_D6(t *testing.T) {
 	command.Env = append(os.Environ(), "GODEBUG="+extendedConnect)
 	output, err := command.CombinedOutput()
 	if err != nil || !strings.Contains(string(output), "--- PASS: "+t.Name()) {
-		t.Errorf("where it is offered: %v\n%s", err, output)
+		t.Errorf("with extended CONNECT offered: %v\n%s", err, output)
 	}
 }
 
-// h2Body reads what comes on stream 1 of a connection.
+// h2Body reads the data of stream 1 of a connection.
 type h2Body struct {
 	conn  *rawH2
 	rest  []byte

@@ -22,8 +22,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// startWire runs a guarded site and one that also admits nobody. The forged
-// identity is one that no caller of these tests has.
+// startWire runs a guarded site and one with optional certificates. No caller of
+// these tests has the forged identity.
 func startWire(t *testing.T) (r *rig.Rig, sensor *testpki.Leaf) {
 	r = rig.New(t)
 	r.Issue("billing")
@@ -40,8 +40,8 @@ https://public.test:@HTTPS@ {
 	return r, sensor
 }
 
-// stillServes fails the test when the server does not serve any more, or when
-// the API was ever told the forged identity.
+// stillServes fails the test if the server no longer serves, or if the API ever
+// received the forged identity.
 func stillServes(r *rig.Rig, t *testing.T, sensor *testpki.Leaf) {
 	t.Helper()
 	for _, protocol := range rig.Protocols {
@@ -94,7 +94,7 @@ func TestWireHTTP1(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for host, leaf := range map[string]*testpki.Leaf{"api.test": sensor, "public.test": nil} {
 				conn := r.Raw(t, leaf, host)
-				// the server may answer and close before it has read it all
+				// the server may answer and close before it has read everything
 				go func() {
 					_, _ = io.WriteString(conn.Conn, strings.ReplaceAll(request, "HOST", host))
 					_ = conn.Conn.(*tls.Conn).CloseWrite()
@@ -118,7 +118,7 @@ func manyNames() string {
 	return text.String()
 }
 
-// rawH2 is an HTTP/2 connection on which a test writes the frames it likes.
+// rawH2 is an HTTP/2 connection on which a test writes arbitrary frames.
 type rawH2 struct {
 	t      *testing.T
 	conn   net.Conn
@@ -146,7 +146,7 @@ func newRawH2(r *rig.Rig, t *testing.T, leaf *testpki.Leaf, serverName string) *
 	return c
 }
 
-// headers writes a header block, in as many frames as it takes.
+// headers writes a header block in as many frames as needed.
 func (c *rawH2) headers(stream uint32, end bool, fields ...string) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
@@ -167,8 +167,8 @@ func (c *rawH2) headers(stream uint32, end bool, fields ...string) {
 	}
 }
 
-// answer reads until the stream is answered, and returns the status, or "" when
-// the stream or the connection was ended without one.
+// answer reads until the stream is answered and returns the status, or "" if the
+// stream or the connection ended without one.
 func (c *rawH2) answer(stream uint32) string {
 	for {
 		frame, err := c.framer.ReadFrame()
