@@ -16,10 +16,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// All benchmarks here read CPU time, which unlike elapsed time does not count
-// what other processes do. scripts/bench runs them; see docs/benchmarks.md.
+// All benchmarks here read CPU time, which unlike elapsed time excludes the work of
+// other processes. scripts/bench runs them; see docs/benchmarks.md.
 
-// BenchmarkCompareMint compares issuing a token with the bare signature over
+// BenchmarkCompareMint compares issuing a token with making a bare signature over
 // the same input with the same key.
 func BenchmarkCompareMint(b *testing.B) {
 	for _, alg := range keyring.Algorithms() {

@@ -29,28 +29,27 @@ import (
 )
 
 const (
-	// benchServerEnv names the folder of the Caddyfile to serve, in the process
-	// that is the server under test.
+	// benchServerEnv tells the server process the folder of the Caddyfile to serve.
 	benchServerEnv = "MTLS_BENCH_SERVER"
-	// turnRequests is how many requests are made to a site before it is another's turn.
+	// turnRequests is the number of requests to a site before the next site's turn.
 	turnRequests = 200
-	// benchConnections is how many requests are under way at once.
+	// benchConnections is the number of concurrent requests.
 	benchConnections = 8
 )
 
-// benchSites are served by one Caddy, each on a port of its own.
+// benchSites are the sites of one Caddy, each on its own port.
 type benchSites struct {
 	Dir, Upstream string
-	// MTLSAuth is what this plugin does.
+	// MTLSAuth uses this plugin.
 	MTLSAuth string
-	// HeaderUp asks for certificates in the same way and passes the subject on.
+	// HeaderUp requests certificates in the same way and passes the subject on.
 	HeaderUp string
-	// Verify is what is done without this plugin: the certificate is verified
-	// in the handshake, and the subject is passed on.
+	// Verify works without this plugin: Caddy verifies the certificate in the
+	// handshake and passes the subject on.
 	Verify string
-	// Proxy passes on nothing.
+	// Proxy passes on no identity.
 	Proxy string
-	// ForwardToken and ForwardCertificate are MTLSAuth with that.
+	// ForwardToken and ForwardCertificate are MTLSAuth with that option.
 	ForwardToken, ForwardCertificate string
 	// LongHeader is MTLSAuth with a header as long as a token.
 	LongHeader string
@@ -144,9 +143,8 @@ https://localhost:{{.ForwardCertificate}} {
 }
 `))
 
-// BenchmarkCompareRequest compares the CPU time that the server, a process of
-// its own, spends on a request: with mtls_auth, and without it before the same
-// proxy.
+// BenchmarkCompareRequest compares the CPU time that the server, a separate
+// process, spends on a request with and without mtls_auth before the same proxy.
 func BenchmarkCompareRequest(b *testing.B) {
 	if dir := os.Getenv(benchServerEnv); dir != "" {
 		serveBench(b, dir)
@@ -171,9 +169,9 @@ func BenchmarkCompareRequest(b *testing.B) {
 	}
 }
 
-// BenchmarkCompareForward compares a request whose API behind is told a token,
-// or the certificate, with one whose API is told a client_id alone, and with one
-// that has a header as long as a token.
+// BenchmarkCompareForward compares requests whose upstream receives a token or the
+// certificate with requests whose upstream receives only a client_id, or a header
+// as long as a token.
 func BenchmarkCompareForward(b *testing.B) {
 	leaf, roots, server := startBenchServer(b)
 	for _, protocol := range []benchProtocol{{name: "http1", turns: 20}, {name: "http2", http2: true, turns: 20}} {
@@ -189,15 +187,15 @@ func BenchmarkCompareForward(b *testing.B) {
 	}
 }
 
-// benchProtocol is a way to make requests.
+// benchProtocol determines how requests are made.
 type benchProtocol struct {
 	name                 string
 	http2, newConnection bool
 	turns                int
 }
 
-// sites returns what makes a contender of a site, whose API says what it was
-// told.
+// sites returns a function that makes a contender of a site. Its API must answer
+// with the identity it received.
 func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertPool, server *benchServer) func(name, port, told string) testtool.Contender {
 	transport := &http.Transport{
 		TLSClientConfig:     &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{leaf.TLS()}, MinVersion: tls.VersionTLS13},
@@ -219,20 +217,19 @@ func (p benchProtocol) sites(b *testing.B, leaf *testpki.Leaf, roots *x509.CertP
 	}
 }
 
-// benchServer is the server under test, seen from the process that asks it.
+// benchServer is the server under test, as the client process sees it.
 type benchServer struct {
 	sites benchSites
 	benchProcess
 }
 
-// benchProcess is a process that tells its CPU time.
+// benchProcess is a process that reports its CPU time.
 type benchProcess struct {
 	input  io.Writer
 	output *bufio.Scanner
 }
 
-// requests makes a turn of requests and returns the CPU time that the server
-// spent on one.
+// requests makes a turn of requests and returns the server's CPU time for each.
 func (s benchProcess) requests(b *testing.B, request func() error) time.Duration {
 	start := s.cpu(b)
 	var made atomic.Int64
@@ -256,8 +253,7 @@ func (s benchProcess) requests(b *testing.B, request func() error) time.Duration
 	return (s.cpu(b) - start) / turnRequests
 }
 
-// ask makes one request. The API behind answers with what it was told about
-// the caller.
+// ask makes one request. The API answers with the caller's identity it received.
 func ask(client *http.Client, url, answer string) error {
 	response, err := client.Get(url)
 	if err != nil {
@@ -286,11 +282,11 @@ func (s benchProcess) cpu(b *testing.B) (used time.Duration) {
 		}
 		said = append(said, s.output.Text())
 	}
-	b.Fatalf("the server under test has ended:\n%s", strings.Join(said, "\n"))
+	b.Fatalf("the server under test exited:\n%s", strings.Join(said, "\n"))
 	return 0
 }
 
-// startBenchServer starts the server under test, and the API behind it in this
+// startBenchServer starts the server under test, and its upstream API in this
 // process.
 func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer) {
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -332,8 +328,8 @@ func startBenchServer(b *testing.B) (*testpki.Leaf, *x509.CertPool, *benchServer
 	return leaf, serverCA.Pool(), &benchServer{sites: sites, benchProcess: startBenchProcess(b, "BenchmarkCompareRequest", sites.Dir)}
 }
 
-// startBenchProcess starts the server under test: this program, as which the
-// benchmark finds the folder of its Caddyfile in the environment.
+// startBenchProcess starts the server under test. It runs this program again, with
+// the folder of the Caddyfile in the environment.
 func startBenchProcess(b *testing.B, benchmark, dir string) benchProcess {
 	command := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^"+benchmark+"$", "-test.benchtime=1x")
 	command.Env = append(os.Environ(), benchServerEnv+"="+dir)
@@ -349,12 +345,12 @@ func startBenchProcess(b *testing.B, benchmark, dir string) benchProcess {
 	if err := command.Start(); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = command.Wait() }) // the end of the context has killed it
+	b.Cleanup(func() { _ = command.Wait() }) // the end of the context kills the process
 	return benchProcess{input: input, output: bufio.NewScanner(output)}
 }
 
-// serveBench is the server under test. It answers every line on standard input
-// with its CPU time, and ends when there are no more.
+// serveBench runs the server under test. It answers every line on standard input
+// with its CPU time, and ends with the input.
 func serveBench(b *testing.B, dir string) {
 	text, err := os.ReadFile(filepath.Join(dir, "Caddyfile"))
 	if err != nil {

@@ -29,8 +29,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// benchIssuer is a site with an issuer, and with a fixed answer of the size of
-// a token.
+// benchIssuer is a site with an issuer, and with a fixed answer as long as a token.
 type benchIssuer struct {
 	Dir, Port string
 	Clients   []benchClient
@@ -79,8 +78,8 @@ https://localhost:{{.Port}} {
 }
 `))
 
-// benchSignature makes one bare signature a request, with the caches and the
-// garbage collector of a server that is at work.
+// benchSignature makes one bare signature for each request, with the caches and the
+// garbage collector of a busy server.
 type benchSignature struct{ private crypto.Signer }
 
 func init() {
@@ -101,7 +100,7 @@ func (s *benchSignature) Provision(caddy.Context) (err error) {
 }
 
 func (s *benchSignature) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	// as many octets as header and claims of the tokens here
+	// the input is as long as the header and claims of these tokens
 	if err := bareSignature(s.private, keyring.ES256, benchTokenInput); err != nil {
 		return err
 	}
@@ -110,9 +109,9 @@ func (s *benchSignature) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 
 var benchTokenInput = strings.Repeat("x", 520)
 
-// BenchmarkCompareTokenRequest compares the CPU time of a token request with
-// that of the same request for a fixed answer of the same site, for which one
-// bare signature is made, in realms of several sizes.
+// BenchmarkCompareTokenRequest compares the CPU time of a token request with that
+// of a request for a fixed answer of the same site that costs one bare signature,
+// in realms of several sizes.
 func BenchmarkCompareTokenRequest(b *testing.B) {
 	if dir := os.Getenv(benchServerEnv); dir != "" {
 		serveBench(b, dir)
@@ -153,8 +152,8 @@ func post(client *http.Client, address, want string) error {
 	return nil
 }
 
-// startBenchIssuer starts a server with so many clients, and returns an HTTP
-// client with the certificate of one of them.
+// startBenchIssuer starts a server with the given number of clients, and returns an
+// HTTP client with the certificate of one of them.
 func startBenchIssuer(b *testing.B, size int) (*http.Client, string, benchProcess) {
 	port := rig.FreePort(b)
 	site := benchIssuer{Dir: filepath.ToSlash(b.TempDir()), Port: port, Answer: strings.Repeat("x", 760)}

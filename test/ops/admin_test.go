@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// signingKeys is what the admin endpoint answers about the keys of a realm.
+// signingKeys is the admin endpoint's answer about the keys of a realm.
 type signingKeys struct {
 	Rotated string `json:"rotated"`
 	Keys    []struct {
@@ -25,12 +25,12 @@ type signingKeys struct {
 	LastRead *time.Time `json:"last_read"`
 }
 
-// keyring asks about the keys of a realm.
+// keyring asks the admin endpoint about the keys of a realm.
 func keyring(r *rig.Rig, t *testing.T, method, path, body string) (ring signingKeys) {
 	t.Helper()
 	status, text := rig.Ask(r, t, method, path, body)
 	if status != http.StatusOK {
-		t.Fatalf("%s %s is answered %d %q", method, path, status, text)
+		t.Fatalf("%s %s returned %d %q", method, path, status, text)
 	}
 	if err := json.Unmarshal([]byte(text), &ring); err != nil {
 		t.Fatal(err)
@@ -73,44 +73,44 @@ func TestKeysOnTheAdminEndpoint(t *testing.T) {
 		t.Errorf("the keys were last read at %v, want %v", read, ring.LastRead.Unix())
 	}
 
-	// announced, signing, gone
+	// the second key is announced, then signs; then the first one leaves
 	ring = keyring(r, t, http.MethodPost, keysPath+"/rotate", "")
 	second := ring.Rotated
 	if len(ring.Keys) != 2 || ring.Keys[0].ID != first || ring.Keys[1].ID != second || ring.Keys[1].State != "next" || ring.Keys[0].LeavesAt == nil {
 		t.Fatalf("the keys are %+v", ring)
 	}
 	if wait := ring.Keys[1].SignsFrom.Sub(clock.Now()); wait < 23*time.Hour || wait > 25*time.Hour {
-		t.Errorf("the next key signs in %v", wait)
+		t.Errorf("the next key starts signing in %v", wait)
 	}
 	gauges(1, 1, 0)
 	if jwks := c.Get(place).Body; kid() != first || !strings.Contains(jwks, second) {
-		t.Errorf("a key signs that is only announced, or is not published: %s", jwks)
+		t.Errorf("the announced key already signs, or is not published: %s", jwks)
 	}
 	clock.Ahead.Store(int64(time.Until(*ring.Keys[1].SignsFrom) + time.Second))
 	if jwks := c.Get(place).Body; kid() != second || !strings.Contains(jwks, first) {
-		t.Errorf("the next key does not sign when its time has come, or the past one is gone: %s", jwks)
+		t.Errorf("the next key does not sign on time, or the past one is gone: %s", jwks)
 	}
 	gauges(1, 0, 1)
 	clock.Ahead.Store(int64(time.Until(*ring.Keys[0].LeavesAt) + time.Second))
 	if jwks := c.Get(place).Body; kid() != second || strings.Contains(jwks, first) {
-		t.Errorf("the past key does not leave: %s", jwks)
+		t.Errorf("the past key is still published: %s", jwks)
 	}
 
-	// the emergency
+	// an emergency rotation retires the old keys at once
 	ring = keyring(r, t, http.MethodPost, keysPath+"/rotate", ` { "retire" : "now" } `)
 	third := ring.Rotated
 	if jwks := c.Get(place).Body; kid() != third || strings.Contains(jwks, second) || len(ring.Keys) != 1 {
-		t.Errorf("after the emergency the keys are %+v, %s", ring, jwks)
+		t.Errorf("after the emergency rotation the keys are %+v, %s", ring, jwks)
 	}
 	gauges(1, 0, 0)
 	r.Logs.Wait(t, "the rotation", func(entry rig.LogEntry) bool {
 		return entry.Str("msg") == "signing keys rotated by an operator" && entry.Str("kid") == third && entry.Str("realm") == "default"
 	})
 
-	// a reload keeps them
+	// a reload keeps the current keys
 	r.Reload(rig.ClockRealmOf(t)+"\n# changed", rig.IssuerSite)
 	if kid() != third {
-		t.Error("a reload brings back a retired key")
+		t.Error("the reload brought back a retired key")
 	}
 }
 
@@ -151,20 +151,20 @@ mtls bare {
 	} {
 		status, text := rig.Ask(r, t, tc.method, tc.path, tc.body)
 		if status != tc.status || !strings.Contains(text, tc.want) {
-			t.Errorf("%s %s %.40q is answered %d %q, want %d %q", tc.method, tc.path, tc.body, status, text, tc.status, tc.want)
+			t.Errorf("%s %s %.40q returned %d %q, want %d %q", tc.method, tc.path, tc.body, status, text, tc.status, tc.want)
 		}
 	}
 	if after := keyring(r, t, http.MethodGet, keysPath, ""); len(after.Keys) != len(before.Keys) {
-		t.Errorf("a refused request made a key: %+v", after)
+		t.Errorf("a refused request created a key: %+v", after)
 	}
 
-	// a configuration that does not load leaves the one that runs
+	// a configuration that fails to load leaves the running one in place
 	if err := r.Load("mtls other {\nissuer http://auth.test\n}", ""); err == nil {
-		t.Fatal("a wrong configuration loads")
+		t.Fatal("an invalid configuration loaded")
 	}
 	keyring(r, t, http.MethodGet, keysPath, "")
 
-	// neither a key file nor a configuration without realms
+	// neither a key file nor a configuration without realms can be rotated
 	rig.SigningKeyPEM(r, t, "key.pem", rig.MustSigner(t))
 	r.Reload(rig.IssuerRealm(`signing_key "@DIR@/key.pem"`), rig.IssuerSite)
 	if status, text := rig.Ask(r, t, http.MethodPost, keysPath+"/rotate", ""); status != 409 || !strings.Contains(text, "realm 'default' signs with the file in signing_key, which is not rotated here; replace the file and reload") {

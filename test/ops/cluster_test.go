@@ -21,8 +21,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// processConfig is the configuration of one node of a cluster. A key is
-// announced for eight seconds, and the nodes read storage five times as often.
+// processConfig is the configuration of one node of a cluster. A key is announced
+// for eight seconds, and each node reads storage about five times in that period.
 const processConfig = `{
 	admin 127.0.0.1:@ADMIN@
 	persist_config off
@@ -66,7 +66,7 @@ https://api.test:@HTTPS@ {
 }
 `
 
-// process is a Caddy of its own.
+// process is a Caddy process.
 type process struct {
 	name, config, admin string
 	cmd                 *exec.Cmd
@@ -74,16 +74,16 @@ type process struct {
 	client              *rig.Caller
 }
 
-// processes are Caddys on one storage.
+// processes are Caddy processes that share one storage.
 type processes struct {
 	*rig.Rig
 	binary string
 	nodes  []*process
-	tokens map[string]string // one of each key that is not retired, by kid
-	public map[string]string // what was ever published, by kid
+	tokens map[string]string // one token of each unretired key, by kid
+	public map[string]string // every key ever published, by kid
 }
 
-// startProcesses builds Caddy and runs it several times.
+// startProcesses builds Caddy and starts several processes of it.
 func startProcesses(t *testing.T, count int) *processes {
 	t.Helper()
 	c := &processes{Rig: rig.New(t), tokens: make(map[string]string), public: make(map[string]string)}
@@ -116,7 +116,7 @@ func (c *processes) start(t *testing.T, n int, leaf *testpki.Leaf) {
 	})
 }
 
-// run runs a node until it serves.
+// run starts a node and waits until it serves.
 func (c *processes) run(t *testing.T, node *process) {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(c.Dir, node.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -138,7 +138,7 @@ func (c *processes) run(t *testing.T, node *process) {
 	})
 }
 
-// kill ends a node as a power failure would.
+// kill ends a node as abruptly as a power failure would.
 func (node *process) kill() {
 	_ = node.cmd.Process.Kill()
 	<-node.exited
@@ -160,17 +160,17 @@ func (node *process) ask(method, path, body string) (status int, answer string, 
 	return response.StatusCode, string(text), err
 }
 
-// keyring returns what a node says of its keys.
+// keyring returns the keys that a node reports.
 func (node *process) keyring(t *testing.T) (ring signingKeys) {
 	t.Helper()
 	status, text, err := node.ask(http.MethodGet, "/mtls/realms/default/keys", "")
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil {
-		t.Fatalf("%s answers %d %q, %v", node.name, status, text, err)
+		t.Fatalf("%s returned %d %q, %v", node.name, status, text, err)
 	}
 	return ring
 }
 
-// has returns the ids of a node's keys in a state.
+// has returns the ids of the keys in the given state.
 func (ring signingKeys) has(state string) (kids []string) {
 	for _, key := range ring.Keys {
 		if key.State == state {
@@ -180,19 +180,19 @@ func (ring signingKeys) has(state string) (kids []string) {
 	return kids
 }
 
-// rotate has a node make a key, and returns its id.
+// rotate makes a node create a key, and returns its id.
 func (node *process) rotate(t *testing.T, body string) string {
 	t.Helper()
 	status, text, err := node.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", body)
 	var ring signingKeys
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil || ring.Rotated == "" {
-		t.Fatalf("%s answers %d %q, %v", node.name, status, text, err)
+		t.Fatalf("%s returned %d %q, %v", node.name, status, text, err)
 	}
 	return ring.Rotated
 }
 
-// check has every node that runs issue a token, and every one verify, by what
-// it publishes and at its own API, a token of every key that is not retired.
+// check makes each node issue a token. Every node must then verify a token of every
+// unretired key, both by its published JWKS and at its own API.
 func (c *processes) check(t *testing.T, nodes ...*process) {
 	t.Helper()
 	for _, node := range nodes {
@@ -224,8 +224,8 @@ func (c *processes) check(t *testing.T, nodes ...*process) {
 	}
 }
 
-// published returns the JWKS of a node. A kid is that of one key, everywhere
-// and for ever.
+// published returns the JWKS of a node, and checks that a kid always and everywhere
+// belongs to the same key.
 func (c *processes) published(t *testing.T, node *process) (keys jose.JSONWebKeySet) {
 	t.Helper()
 	body := node.client.Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK).Body
@@ -248,7 +248,7 @@ func (c *processes) published(t *testing.T, node *process) (keys jose.JSONWebKey
 	return keys
 }
 
-// until checks on and on, until something has come about on every node.
+// until repeats check until holds is true of every node.
 func (c *processes) until(t *testing.T, what string, holds func(*process) bool, nodes ...*process) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * rig.Patience); ; {
@@ -260,24 +260,24 @@ func (c *processes) until(t *testing.T, what string, holds func(*process) bool, 
 			for _, node := range nodes {
 				t.Logf("%s: %+v", node.name, node.keyring(t))
 			}
-			t.Fatalf("it never comes about that %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
 
-// signs says that a node signs with a key.
+// signs returns a condition: the node signs with the key.
 func signs(t *testing.T, kid string) func(*process) bool {
 	return func(node *process) bool { return slices.Equal(node.keyring(t).has("active"), []string{kid}) }
 }
 
-// revoke has one node revoke a token. All others refuse it within the time of a
-// few looks at storage, and go on doing so when they have been killed.
+// revoke has one node revoke a token. All others must refuse it within a few reads
+// of storage, and still refuse it after they have been killed.
 func (c *processes) revoke(t *testing.T) {
 	t.Helper()
 	a, b := c.nodes[0], c.nodes[1]
 	answer := a.client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
 	token, _ := rig.JSON(t, answer.Body)["access_token"].(string)
-	for _, node := range c.nodes { // every one remembers it
+	for _, node := range c.nodes { // every node caches the token
 		node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 	}
 	a.client.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK)
@@ -293,11 +293,11 @@ func (c *processes) revoke(t *testing.T) {
 	c.check(t, c.nodes...)
 }
 
-// TestClusterRotates: three Caddys on one storage rotate, are killed, and lose
-// storage, while no token of a key that is not retired is ever refused.
+// TestClusterRotates checks that three Caddys on one storage refuse no token of an
+// unretired key while they rotate keys, are killed and lose storage.
 func TestClusterRotates(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it builds Caddy and runs it for the better part of a minute")
+		t.Skip("builds Caddy and runs it for most of a minute")
 	}
 	c := startProcesses(t, 3)
 	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
@@ -307,10 +307,10 @@ func TestClusterRotates(t *testing.T) {
 	}
 	c.until(t, "all sign with one key", signs(t, first[0]), c.nodes...)
 
-	// a rotation, and each node is killed in the course of the next
+	// one plain rotation; during the next one, each node is killed
 	second := a.rotate(t, "")
 	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", ""); err != nil || status != http.StatusConflict || !strings.Contains(text, second) {
-		t.Errorf("a second announcement is answered %d %q, %v", status, text, err)
+		t.Errorf("a second announcement returned %d %q, %v", status, text, err)
 	}
 	c.until(t, "all sign with the second key", signs(t, second), c.nodes...)
 	third := b.rotate(t, "{}")
@@ -323,7 +323,7 @@ func TestClusterRotates(t *testing.T) {
 	}
 	c.until(t, "all sign with the third key", signs(t, third), c.nodes...)
 
-	// storage goes away while a key is announced
+	// storage becomes unavailable while a key is announced
 	fourth := d.rotate(t, "")
 	c.until(t, "all publish the fourth key", func(node *process) bool {
 		return slices.Contains(node.keyring(t).has("next"), fourth)
@@ -339,7 +339,7 @@ func TestClusterRotates(t *testing.T) {
 	}
 	c.until(t, "all still sign with it", signs(t, fourth), c.nodes...)
 	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`); err != nil || status != http.StatusServiceUnavailable {
-		t.Errorf("an emergency without storage is answered %d %q, %v", status, text, err)
+		t.Errorf("an emergency rotation without storage returned %d %q, %v", status, text, err)
 	}
 	if err := os.Remove(storage); err != nil {
 		t.Fatal(err)
@@ -357,10 +357,10 @@ func TestClusterRotates(t *testing.T) {
 
 	c.revoke(t)
 
-	// the emergency: the old keys are gone everywhere within moments
+	// after an emergency rotation, the old keys are gone everywhere within moments
 	fifth := d.rotate(t, `{"retire":"now"}`)
 	if got := d.keyring(t); len(got.Keys) != 1 || got.Keys[0].ID != fifth {
-		t.Errorf("after the emergency the keys are %+v", got)
+		t.Errorf("after the emergency rotation the keys are %+v", got)
 	}
 	for _, node := range c.nodes {
 		rig.Await(c.Rig, t, node.name+" has the fifth key alone", func() bool {
@@ -373,7 +373,7 @@ func TestClusterRotates(t *testing.T) {
 			node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
 			body := node.client.Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK).Body
 			if body != rig.Inactive {
-				t.Errorf("%s says %s of a token of the retired key %s", node.name, body, kid)
+				t.Errorf("%s introspects as %s a token of the retired key %s", node.name, body, kid)
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// metricsRealm has a name of its own: counters live as long as the process.
+// metricsRealm has a name of its own because counters live as long as the process.
 const metricsRealm = `
 mtls metered {
 	trust_pool file "@DIR@/clients-ca.pem"
@@ -63,9 +63,9 @@ func TestMetrics(t *testing.T) {
 	r.AdminOn = true
 	r.Start(strings.Replace(metricsRealm, "MORE", "", 1), metricsSites)
 	now := func() map[string]float64 { return rig.Series(t, rig.Metrics(r, t), "metered") }
-	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, 200) // now there is a key
+	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, 200) // this creates the signing key
 	last := now()
-	// changed fails the test unless exactly these series moved by so much
+	// changed fails the test unless exactly these series moved by these amounts
 	changed := func(t *testing.T, want map[string]float64) {
 		t.Helper()
 		current := now()
@@ -80,7 +80,7 @@ func TestMetrics(t *testing.T) {
 			delete(want, name)
 		}
 		for name := range want {
-			t.Errorf("there is no %s", name)
+			t.Errorf("series %s is missing", name)
 		}
 		last = current
 	}
@@ -90,7 +90,7 @@ func TestMetrics(t *testing.T) {
 
 	for _, reason := range validators.Reasons {
 		if _, ok := last[result(string(reason))]; !ok {
-			t.Errorf("there is no series for %s before it first happens", reason)
+			t.Errorf("the series for %s is missing before its first event", reason)
 		}
 	}
 	for _, protocol := range rig.Protocols {
@@ -120,7 +120,7 @@ func TestMetrics(t *testing.T) {
 			asNobody.Get("https://api.test/report").WantStatus(t, 200)
 			changed(t, sum(result("certificate_missing"), duration))
 			asNobody.Get("https://api.test/free").WantStatus(t, 200)
-			changed(t, sum(duration)) // nobody was decided about
+			changed(t, sum(duration)) // no decision was made
 
 			token := func(c *rig.Caller, status int, request func(*http.Request)) {
 				t.Helper()
@@ -156,10 +156,9 @@ func TestMetrics(t *testing.T) {
 		})
 	}
 	if site := rig.Series(t, r.Caller(t, "h2", nil).Get("https://metrics.test/metrics").WantStatus(t, 200).Body, "metered"); site[result("ok")] != last[result("ok")] {
-		t.Errorf("the metrics directive tells %v", site)
+		t.Errorf("the metrics directive reports %v", site)
 	}
 
-	// gauges
 	rig.CheckGauges(t, now(), map[string]float64{
 		`clients{source="config"}`: 2, `signing_keys{state="active"}`: 1, `signing_keys{state="next"}`: 0, `signing_keys{state="past"}`: 0, `signing_keys{state="verify"}`: 0,
 		`certificate_expiry_timestamp_seconds{client_id="billing.partner"}`: float64(billing.Cert.NotAfter.Unix()),
@@ -167,7 +166,7 @@ func TestMetrics(t *testing.T) {
 	})
 
 	if read := now()[`source_last_success_timestamp_seconds{source="revocations"}`]; read < float64(time.Now().Add(-time.Minute).Unix()) {
-		t.Errorf("the revocations were last read at %v", read)
+		t.Errorf("revoked tokens were last read at %v", read)
 	}
 
 	// counters survive a reload, gauges follow it
@@ -186,14 +185,15 @@ func TestMetrics(t *testing.T) {
 	}
 	r.Reload(strings.ReplaceAll(strings.Replace(metricsRealm, "MORE", "", 1), "mtls metered", "mtls renamed"), strings.ReplaceAll(metricsSites, "realm metered", "realm renamed"))
 	if gone := now(); gone[`clients{source="config"}`] != 0 {
-		t.Errorf("a realm that is gone still has the gauges %v", gone)
+		t.Errorf("the removed realm still has the gauges %v", gone)
 	}
 	if renamed := rig.Series(t, rig.Metrics(r, t), "renamed"); renamed[`clients{source="config"}`] != 2 {
 		t.Errorf("the new realm has the gauges %v", renamed)
 	}
 }
 
-// A flood of strangers must not add a series for each.
+// TestMetricsStayBounded_E3 checks that a flood of strangers does not add a series
+// for each.
 func TestMetricsStayBounded_E3(t *testing.T) {
 	r := rig.New(t)
 	r.Issue("billing")
@@ -208,8 +208,8 @@ func TestMetricsStayBounded_E3(t *testing.T) {
 		c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("client-"+stranger.Cert.SerialNumber.String())).WantStatus(t, 401)
 	}
 	after := rig.Series(t, rig.Metrics(r, t), "metered")
-	// one for invalid_client, where no other test has provoked it
+	// one more for invalid_client, unless another test has already provoked it
 	if len(after) > before+1 {
-		t.Errorf("%d series, there were %d: %v", len(after), before, after)
+		t.Errorf("%d series, previously %d: %v", len(after), before, after)
 	}
 }

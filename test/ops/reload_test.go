@@ -16,17 +16,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// Requests go on, on several connections of each kind, while the configuration
-// is replaced again and again; none may fail, and each is told who it is. Only a
-// connection that is being opened may fail: when Caddy closes the old socket,
-// the operating system resets those that wait in its queue, and Go's server
-// closes those that it has just accepted. A client opens another, and likewise
-// where a handshake over UDP was not done in time.
+// TestReloadUnderTraffic checks that no request fails, and that each caller is
+// identified, while the configuration is replaced again and again under traffic on
+// several connections of each protocol. Only a connection that is being opened may
+// fail: when Caddy closes the old socket, the operating system resets the
+// connections in its queue, and Go's server closes those it has just accepted. The
+// client then opens another, also after a handshake over UDP that timed out.
 func TestReloadUnderTraffic(t *testing.T) {
 	r := rig.New(t)
 	clients := map[string]*testpki.Leaf{"billing.partner": r.Issue("billing"), "sensor-7": r.SelfSigned("sensor")}
-	// what is under way when a configuration is given up has a second to end,
-	// which is little where other processes have the machine too
+	// requests in flight have only a second to finish when a configuration ends,
+	// which is too short on a busy machine
 	r.Grace = "20s"
 	r.Start(rig.IssuerRealm(""), rig.PatientSite+rig.IssuerSite)
 	var (
@@ -46,7 +46,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 			}
 			var open bool
 			got, err := c.Try(http.MethodGet, fmt.Sprintf("https://api.test/%d", n), rig.With("X-Client-Id", "forged"), rig.Reused(&open))
-			var rejected *http3.Error // HTTP/3 says by itself that the request may be sent again
+			var rejected *http3.Error // HTTP/3 itself marks the request as safe to send again
 			var handshake *quic.HandshakeTimeoutError
 			again := !open && c.Protocol != "h3" || errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected || errors.As(err, &handshake)
 			if err != nil && again && reopened.Add(1) < 20 {
@@ -84,7 +84,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 	for n := range 6 {
 		before := completed.Load()
 		r.Reload(fmt.Sprintf("%s\n# change %d", rig.IssuerRealm(""), n), rig.PatientSite+rig.IssuerSite)
-		for completed.Load() < before+50 && !t.Failed() { // traffic flows in between
+		for completed.Load() < before+50 && !t.Failed() { // let traffic flow between reloads
 			r.Caller(t, "h1", nil).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 		}
 	}
@@ -93,8 +93,8 @@ func TestReloadUnderTraffic(t *testing.T) {
 	t.Logf("%d requests over 7 configurations; %d times a connection had to be opened again", completed.Load(), reopened.Load())
 }
 
-// A request that is under way when the configuration changes ends under the
-// configuration that it began with.
+// TestReloadUnderARequest checks that a request in flight during a reload ends
+// under the configuration that it began with.
 func TestReloadUnderARequest(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestReloadUnderARequest(t *testing.T) {
 	}
 }
 
-// A configuration that does not load leaves everything as it was.
+// TestFailedReload checks that a configuration that fails to load changes nothing.
 func TestFailedReload(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -142,7 +142,7 @@ func TestFailedReload(t *testing.T) {
 		"",
 	} {
 		if err := r.Load(broken, rig.OneSite+rig.IssuerSite); err == nil {
-			t.Fatalf("it loads: %s", broken)
+			t.Fatalf("an invalid configuration loaded: %s", broken)
 		}
 		for _, protocol := range rig.Protocols {
 			callers[protocol].Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")

@@ -12,15 +12,15 @@ import (
 )
 
 // TestScrapesAndAdminRequestsDuringLoads_S5 reads the metrics and the admin API
-// without a pause while configurations are loaded. Caddy serves the metrics of a
-// configuration before it has provisioned its directives.
+// continuously while configurations are loaded, because Caddy serves the metrics of
+// a configuration before it has provisioned its directives.
 func TestScrapesAndAdminRequestsDuringLoads_S5(t *testing.T) {
 	r := rig.New(t)
 	r.AdminOn = true
 	r.Issue("billing")
 	var trusted strings.Builder
 	for i := range 40 {
-		// nothing listens there, and nothing is fetched before the start
+		// nothing listens on this port; keys are not fetched before the start
 		fmt.Fprintf(&trusted, `
 		trust_issuer https://127.0.0.1:1/%d {
 			audience  api
@@ -75,7 +75,7 @@ func TestScrapesAndAdminRequestsDuringLoads_S5(t *testing.T) {
 					return
 				default:
 				}
-				// the endpoint is away for a moment while it is replaced
+				// the endpoint is briefly unavailable while Caddy replaces it
 				if response, err := http.Get("http://127.0.0.1:" + r.Admin + path); err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
 					_ = response.Body.Close()

@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// tool runs a program of the machine in the folder of the test, and skips the
-// test if it is not installed.
+// tool runs an installed program in the folder of the test, and skips the test if
+// the program is missing.
 func tool(r *rig.Rig, t *testing.T, input, name string, args ...string) string {
 	t.Helper()
 	path := testtool.Path(t, name)
@@ -73,9 +73,9 @@ func TestOpenSSL(t *testing.T) {
 	r := rig.New(t)
 	r.Write("clients-ca.key", r.CA.KeyPEM())
 	openssl := func(input string, args ...string) string { return tool(r, t, input, "openssl", args...) }
-	// a self-signed certificate as the manual page makes them: a CA:TRUE one
+	// a self-signed certificate made as in the manual page, thus with CA:TRUE
 	openssl("", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/O=Devices/CN=device", "-keyout", "device.key", "-out", "device.pem")
-	// and one under the CA
+	// a certificate issued by the CA
 	openssl("", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/C=DE/O=Partner, Inc./OU=production/CN=billing", "-keyout", "partner.key", "-out", "partner.csr")
 	openssl("", "x509", "-req", "-days", "2", "-in", "partner.csr", "-CA", "clients-ca.pem", "-CAkey", "clients-ca.key", "-CAcreateserial", "-out", "partner.pem")
 	fingerprint := strings.TrimSpace(openssl("", "x509", "-in", "device.pem", "-noout", "-fingerprint", "-sha256"))
@@ -106,7 +106,7 @@ func TestOpenSSL(t *testing.T) {
 			t.Errorf("HTTP/2 with %s: %s", id, got)
 		}
 	}
-	// the confirmation of a token is the hash that openssl computes
+	// a token's confirmation must equal the hash that openssl computes
 	der := openssl("", "x509", "-in", "device.pem", "-outform", "der")
 	device, err := x509.ParseCertificate([]byte(der))
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestCRLFromAURL_C4: a CRL is fetched in the background, is kept across a
-// reload of the configuration and while its server is down, and is fetched
-// again before it is stale; until the first fetch nobody knows, so nobody with
-// a chain is admitted.
+// TestCRLFromAURL_C4 checks that a CRL is fetched in the background, survives a
+// configuration reload and an outage of its server, and is fetched again before it
+// goes stale. Until the first fetch, revocation status is unknown, so no caller
+// with a chain is admitted.
 func TestCRLFromAURL_C4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
@@ -42,7 +42,7 @@ func TestCRLFromAURL_C4(t *testing.T) {
 
 	first := rig.CRL(r, 1)
 	content.Store(&first)
-	clock.Advance(2 * time.Minute) // a failed fetch is tried again after a minute
+	clock.Advance(2 * time.Minute) // a failed fetch is retried after a minute
 	c.Eventually(t, http.StatusOK)
 	content.Store(nil)
 	r.Reload(realm, rig.OneSite)

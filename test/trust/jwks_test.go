@@ -19,8 +19,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// jwksServer is the https server of a client, whose certificate only the
-// clock's transport trusts.
+// jwksServer is a client's HTTPS server. Only the clock's transport trusts its
+// certificate.
 type jwksServer struct {
 	url   string
 	close func()
@@ -69,11 +69,10 @@ mtls {
 `
 }
 
-// TestJWKSBehindURL_R9_R10: the certificates that a client publishes behind its jwks_uri
-// are the client, without a trusted CA, several of them side by side, and
-// others as soon as it publishes others: on the next request of every
-// connection, without a change here. Nothing that its server does instead makes
-// them go away.
+// TestJWKSBehindURL_R9_R10 checks that the certificates a client publishes at its
+// jwks_uri identify it, without a trusted CA and several at once. When the client
+// publishes other certificates, the next request on every connection uses them,
+// without a configuration change. No failure of its server drops the known ones.
 func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	server := newJWKSServer(t, clock)
@@ -91,7 +90,7 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	if _, _, claims := rig.Token(r, t, open["h1"], "https://auth.test/connect/token", rig.Form("partner")); claims["client_id"] != "partner" {
 		t.Errorf("claims %v", claims)
 	}
-	// R26: what has come to be usable is announced
+	// R26: the metadata announces the newly usable method
 	metadata := r.Caller(t, "h1", nil).Get("https://auth.test/.well-known/openid-configuration").Body
 	if !strings.Contains(metadata, "self_signed_tls_client_auth") {
 		t.Errorf("metadata %s", metadata)
@@ -131,7 +130,7 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 			t.Errorf("%s: %d", name, got.Status)
 		}
 	}
-	// one that hangs holds up nothing
+	// a hanging server delays no request
 	hangs := make(chan struct{}, 10)
 	server.serve(func(_ http.ResponseWriter, r *http.Request) {
 		hangs <- struct{}{}
@@ -146,7 +145,7 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	close(end)
 
-	// what is known is taken over by a new configuration at once
+	// a new configuration inherits the known certificates at once
 	server.serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	r.Reload(realm, rig.OneSite+rig.IssuerSite)
 	r.Caller(t, "h1", next).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "partner")
@@ -155,13 +154,13 @@ func TestJWKSBehindURL_R9_R10(t *testing.T) {
 	if found := rig.Series(t, rig.Metrics(r, t), "default"); found[`source_last_success_timestamp_seconds{source="jwks:partner"}`] == 0 || found["jwks_ignored_certificates"] != 0 {
 		t.Errorf("metrics %v", found)
 	}
-	// and then kept fresh by that
+	// the new configuration then refreshes them
 	server.publish(t, old)
 	clock.Advance(2 * time.Hour)
 	r.Caller(t, "h1", old).Eventually(t, http.StatusOK)
 }
 
-// TestJWKSFile_R10: a JWKS can be a file, which is watched.
+// TestJWKSFile_R10 checks that a JWKS can be a file, which is watched.
 func TestJWKSFile_R10(t *testing.T) {
 	r := rig.New(t)
 	one, two := r.SelfSigned("one"), r.SelfSigned("two")
@@ -177,8 +176,8 @@ func TestJWKSFile_R10(t *testing.T) {
 	r.Caller(t, "h2", two).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "partner")
 }
 
-// TestStolenCertificate_B10: who lists somebody else's certificate in its JWKS
-// does not become somebody else, nor does he keep the other out.
+// TestStolenCertificate_B10 checks that a client that lists another client's
+// certificate in its JWKS neither becomes that client nor locks it out.
 func TestStolenCertificate_B10(t *testing.T) {
 	r := rig.New(t)
 	victims := map[string]*testpki.Leaf{
@@ -235,10 +234,10 @@ func TestStolenCertificate_B10(t *testing.T) {
 	check()
 }
 
-// TestCertificateInTwoJWKS_B10: a certificate that two clients list is refused as
-// ambiguous, on open connections too, while one of them lists it; only a token
-// request can name the client. The log names both when it begins and when it
-// ends.
+// TestCertificateInTwoJWKS_B10 checks that while two clients list the same
+// certificate, it is refused as ambiguous, on open connections too. Only a token
+// request can name the client. The log names both clients when the conflict begins
+// and when it ends.
 func TestCertificateInTwoJWKS_B10(t *testing.T) {
 	r := rig.New(t)
 	shared, own := r.SelfSigned("shared"), r.SelfSigned("own")
@@ -277,7 +276,7 @@ func TestCertificateInTwoJWKS_B10(t *testing.T) {
 		}
 		r.Caller(t, protocol, own).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "second")
 	}
-	// whichever of them drops it, the other has it
+	// when either client drops the certificate, the other keeps it
 	replace(r, "first.json", testpki.JWKS(t, r.SelfSigned("next")))
 	logged("info", "certificate no longer in the JWKS of several clients")
 	for _, protocol := range rig.Protocols {
@@ -286,8 +285,8 @@ func TestCertificateInTwoJWKS_B10(t *testing.T) {
 	}
 }
 
-// TestRestartWithoutJWKSServer: after a restart clients need not wait for their
-// JWKS, and copies that are damaged do no harm.
+// TestRestartWithoutJWKSServer checks that clients need not wait for their JWKS
+// after a restart, and that damaged copies do no harm.
 func TestRestartWithoutJWKSServer(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	server := newJWKSServer(t, clock)
@@ -305,11 +304,11 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 	}
 	for deadline := time.Now().Add(rig.Patience); len(stored()) != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("stored are %q", stored())
+			t.Fatalf("stored files: %q", stored())
 		}
 	}
 	if info, err := os.Stat(stored()[0]); err != nil || info.Mode().Perm() != 0o600 {
-		t.Error(info.Mode(), err) // nobody but the owner reads it
+		t.Error(info.Mode(), err) // only the owner may read it
 	}
 	restart := func() {
 		t.Helper()

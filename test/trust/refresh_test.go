@@ -24,13 +24,13 @@ import (
 
 func init() { caddy.RegisterModule(new(countedPool)) }
 
-// poolCounts are what the instances of [countedPool] of one test have in common.
+// poolCounts is shared by the instances of [countedPool] of one test.
 type poolCounts struct {
 	provisioned, cleaned atomic.Int64
-	loading              atomic.Int64                  // instances that are in Provision
-	pem                  atomic.Pointer[[]byte]        // what they hold
-	fail                 atomic.Pointer[func() error]  // what Provision does, unless nil
-	gate                 atomic.Pointer[chan struct{}] // what Provision waits for, unless nil
+	loading              atomic.Int64                  // instances in Provision
+	pem                  atomic.Pointer[[]byte]        // the CAs of every instance
+	fail                 atomic.Pointer[func() error]  // called by Provision, unless nil
+	gate                 atomic.Pointer[chan struct{}] // awaited by Provision, unless nil
 }
 
 var poolCountsOf sync.Map
@@ -51,7 +51,7 @@ func (c *poolCounts) hold(cas ...*testpki.CA) {
 }
 
 // countedPool is a trust pool that counts its instances, `trust_pool counted
-// <name>`. It does not mind its context, as modules of others may not.
+// <name>`. It ignores its context, as third-party modules may.
 type countedPool struct {
 	Name string `json:"name,omitempty"`
 
@@ -106,9 +106,9 @@ func (p *countedPool) CertPool() *x509.CertPool {
 
 func (p *countedPool) Certificates() []*x509.Certificate { return p.certs }
 
-// TestTrustPoolOverHTTP_B4: a pool from a URL is fetched again after a while. A
-// server that fails, or says nonsense, changes nothing; one that hangs holds up
-// no other source.
+// TestTrustPoolOverHTTP_B4 checks that a pool from a URL is fetched again
+// periodically. A server that fails or returns garbage changes nothing; one that
+// hangs delays no other source.
 func TestTrustPoolOverHTTP_B4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	var answer atomic.Pointer[func(http.ResponseWriter)]
@@ -130,7 +130,7 @@ func TestTrustPoolOverHTTP_B4(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	fresh.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	if n := asked.Load(); n != 1 {
-		t.Errorf("asked %d times before the time", n)
+		t.Errorf("fetched %d times before the refresh was due, want once", n)
 	}
 
 	answers(sends(append(r.ServerCA.PEM(), r.OtherCA.PEM()...)))
@@ -159,11 +159,11 @@ func TestTrustPoolOverHTTP_B4(t *testing.T) {
 		if complaint.Str("source") != "http" || complaint.Str("pool") != "trust_pool" {
 			t.Errorf("log line %v", complaint)
 		}
-		// it is tried again sooner than in half an hour, and complained of once
+		// the retry comes within half an hour, and the failure is logged once
 		before := asked.Load()
 		r.Until(clock, "another try", func() bool { return asked.Load() > before+1 })
 		if n := len(r.Said(poolComplaint, test.text)); n != 1 {
-			t.Errorf("%q is complained of %d times", test.text, n)
+			t.Errorf("%q was logged %d times", test.text, n)
 		}
 		c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 		fresh.Get("https://api.test/").WantStatus(t, http.StatusOK)
@@ -183,11 +183,11 @@ func TestTrustPoolOverHTTP_B4(t *testing.T) {
 	clock.Advance(time.Hour)
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	if n := len(hangs); n != 0 {
-		t.Errorf("while it is asked it is asked %d times more", n)
+		t.Errorf("%d more fetches during a pending fetch", n)
 	}
 }
 
-// TestTrustPoolFromStorage: what storage holds is read again.
+// TestTrustPoolFromStorage checks that a pool from storage is read again.
 func TestTrustPoolFromStorage(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	if err := os.MkdirAll(filepath.Join(r.Dir, "storage", "cas"), 0o700); err != nil {
@@ -213,7 +213,7 @@ func TestTrustPoolFromStorage(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 }
 
-// storedCA is a CA that Caddy keeps in its storage.
+// storedCA returns a CA that Caddy keeps in its storage.
 func storedCA(r *rig.Rig, name string) *testpki.CA {
 	r.T.Helper()
 	read := func(suffix string) []byte {
@@ -238,13 +238,13 @@ func storedCA(r *rig.Rig, name string) *testpki.CA {
 	return &testpki.CA{Cert: cert, Key: key, Chain: []*x509.Certificate{cert}}
 }
 
-// localCA declares Caddy's internal CA. A test that uses it must: where nothing
-// declares it, skip_install_trust is not heard with auto_https off, and Caddy
-// puts its root into the trust store of the machine.
+// localCA declares Caddy's internal CA. A test that uses the CA must declare it:
+// otherwise Caddy ignores skip_install_trust with auto_https off, and installs its
+// root into the trust store of the machine.
 func localCA(options string) string { return "pki {\nca local {\n" + options + "}\n}\n" }
 
-// TestTrustPoolOfCaddysCA: certificates of Caddy's internal CA are trusted, and
-// loading it again changes nothing.
+// TestTrustPoolOfCaddysCA checks that certificates of Caddy's internal CA are
+// trusted, and that loading the unchanged CA again swaps nothing.
 func TestTrustPoolOfCaddysCA(t *testing.T) {
 	for _, module := range []string{"pki_root", "pki_intermediate"} {
 		r, clock := rig.New(t), rig.NewClock(t)
@@ -258,20 +258,20 @@ func TestTrustPoolOfCaddysCA(t *testing.T) {
 			r.Until(clock, "another load", func() bool { return poolLastSuccess(r, t) > last })
 		}
 		if poolSwaps(r) != before {
-			t.Errorf("%s: the CA is the same, but something was swapped", module)
+			t.Errorf("%s: the pool was swapped although the CA is unchanged", module)
 		}
 		c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	}
 }
 
-// TestTrustPoolOfARenewedCA: an intermediate CA that Caddy renews takes the place
-// of the one before.
+// TestTrustPoolOfARenewedCA checks that an intermediate CA that Caddy renews
+// replaces the previous one.
 func TestTrustPoolOfARenewedCA(t *testing.T) {
 	if testtool.RaceEnabled {
-		t.Skip("Caddy copies its CA without the lock under which it renews it")
+		t.Skip("Caddy copies its CA without holding the lock that it renews under")
 	}
 	r, clock := rig.New(t), rig.NewClock(t)
-	// the window makes it renew at every tick
+	// this window makes Caddy renew the CA at every tick
 	pki := localCA("maintenance_interval 1s\nrenewal_window_ratio 0.99999999\nintermediate_lifetime 20h\n")
 	r.Start(pki+poolRealm(clocked(t, "pki_intermediate local")+"\ntrust_pool_refresh 1m"), rig.OneSite)
 	c := r.Caller(t, "h2", r.IssueBy(storedCA(r, "intermediate"), "billing"))
@@ -283,7 +283,7 @@ func TestTrustPoolOfARenewedCA(t *testing.T) {
 	r.Until(clock, "a client of the renewed CA", func() bool {
 		leaf, err := storedCA(r, "intermediate").Issue(testpki.CommonName("billing"))
 		if err != nil {
-			return false // it is being renewed again
+			return false // Caddy is renewing it again
 		}
 		fresh := r.Caller(t, "h2", leaf)
 		defer fresh.Close()
@@ -291,9 +291,9 @@ func TestTrustPoolOfARenewedCA(t *testing.T) {
 	})
 }
 
-// TestTrustPoolInstances: an instance of a module ends when another takes its
-// place, when it is of no use, and with the configuration; and where nothing
-// has changed, what is remembered stays.
+// TestTrustPoolInstances checks that a module instance is cleaned up when another
+// replaces it, when it is unused, and when its configuration ends. Cached verdicts
+// survive while the pool is unchanged.
 func TestTrustPoolInstances(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	counts := newPoolCounts(t, r.OtherCA)
@@ -318,7 +318,7 @@ func TestTrustPoolInstances(t *testing.T) {
 		alive(1)
 	}
 	if poolSwaps(r) != swaps {
-		t.Error("the pool is the same, but something was swapped")
+		t.Error("the pool was swapped although it is unchanged")
 	}
 
 	broken := func() error { return errors.New("the CA is on holiday") }
@@ -333,10 +333,10 @@ func TestTrustPoolInstances(t *testing.T) {
 	r.Until(clock, "the panic", func() bool {
 		return len(r.Said(poolComplaint, "the module 'counted' panicked: out of order")) == 1
 	})
-	// Caddy does not end what panicked in its Provision
+	// Caddy does not clean up an instance that panicked in Provision
 	counts.provisioned.Store(counts.cleaned.Load() + 1)
 	if counts.cleaned.Load() != cleaned {
-		t.Error("something in use was ended")
+		t.Error("an instance in use was cleaned up")
 	}
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	counts.fail.Store(nil)
@@ -345,9 +345,9 @@ func TestTrustPoolInstances(t *testing.T) {
 	alive(1)
 	r.WantReason(t, c.Get("https://api.test/"), "certificate_untrusted")
 
-	// a configuration that does not load leaves nothing behind
+	// a configuration that fails to load leaves no instance behind
 	if err := r.Load(realm+"mtls zzz {\ntrust_pool file @DIR@/nowhere.pem\n}\n", rig.OneSite); err == nil {
-		t.Fatal("it loads")
+		t.Fatal("the invalid configuration loaded")
 	}
 	alive(1)
 	r.Reload(realm+"\n# changed", rig.OneSite)
@@ -358,8 +358,8 @@ func TestTrustPoolInstances(t *testing.T) {
 	alive(0)
 }
 
-// TestReloadWhileATrustPoolLoads: what is still loading when its configuration
-// ends is ended, and nobody waits for it.
+// TestReloadWhileATrustPoolLoads checks that an instance still loading when its
+// configuration ends is cleaned up, and that the reload does not wait for it.
 func TestReloadWhileATrustPoolLoads(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	counts := newPoolCounts(t, r.OtherCA)
@@ -376,7 +376,7 @@ func TestReloadWhileATrustPoolLoads(t *testing.T) {
 	counts.hold(r.OtherCA, r.ServerCA)
 	r.Reload(realm+"\n# changed", rig.OneSite)
 	if counts.loading.Load() != 1 {
-		t.Fatal("the load has ended too early")
+		t.Fatal("the load ended too early")
 	}
 	swaps := poolSwaps(r)
 	close(gate)
@@ -384,7 +384,7 @@ func TestReloadWhileATrustPoolLoads(t *testing.T) {
 		return counts.loading.Load() == 0 && counts.provisioned.Load()-counts.cleaned.Load() == 1
 	})
 	if poolSwaps(r) != swaps {
-		t.Error("what the old configuration loaded was swapped into the new one")
+		t.Error("the old configuration's pool was swapped into the new one")
 	}
 	c.Eventually(t, http.StatusOK)
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
-// TestRevokedIntermediate_C4: whom a CA has issued that is revoked is refused,
-// on an open connection too, and nobody else.
+// TestRevokedIntermediate_C4 checks that certificates issued by a revoked CA are
+// refused, on an open connection too, and that all others are admitted.
 func TestRevokedIntermediate_C4(t *testing.T) {
 	r := rig.New(t)
 	sub := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Sub"))
@@ -51,8 +51,9 @@ func TestRevokedIntermediate_C4(t *testing.T) {
 	})
 }
 
-// TestOCSPThatHangsHoldsUpNobodyElse: the first request of a certificate waits
-// for three seconds at most, the next one not at all, and others never.
+// TestOCSPThatHangsHoldsUpNobodyElse checks that the first request with a
+// certificate waits at most three seconds for a hanging responder, later ones do
+// not wait, and requests with other certificates never do.
 func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	r := rig.New(t)
 	slow, other := r.Issue("billing"), r.Issue("second", testpki.CommonName("billing"))
@@ -94,7 +95,8 @@ func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	}
 }
 
-// TestOCSPAnswersOverAReload: the next configuration knows the answers.
+// TestOCSPAnswersOverAReload checks that the next configuration inherits OCSP
+// answers.
 func TestOCSPAnswersOverAReload(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -114,12 +116,12 @@ func TestOCSPAnswersOverAReload(t *testing.T) {
 		r.Caller(t, "h2", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
 	}
 	if got := asked.Load(); got != 1 {
-		t.Errorf("%d questions", got)
+		t.Errorf("%d OCSP requests", got)
 	}
 }
 
-// revokedAndOthers is a realm whose clients are refused for all that has to do
-// with revocation, by the name of their certificate.
+// revokedAndOthers returns a realm that refuses clients for every reason to do with
+// revocation, and their certificates by name.
 func revokedAndOthers(t *testing.T, r *rig.Rig) (realm string, leaves map[string]*testpki.Leaf) {
 	silent := testpki.MustIntermediate(t, r.CA, testpki.CommonName("Has no CRL"))
 	leaves = map[string]*testpki.Leaf{
@@ -136,8 +138,8 @@ func revokedAndOthers(t *testing.T, r *rig.Rig) (realm string, leaves map[string
 	return realm, leaves
 }
 
-// TestRevokedClientCannotRenew_C6: no token for who is revoked or denied, or of
-// whom nobody knows, however the client is known.
+// TestRevokedClientCannotRenew_C6 checks that a client that is revoked, denied or
+// of unknown status gets no token, however the realm identifies it.
 func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	r := rig.New(t)
 	realm, leaves := revokedAndOthers(t, r)
@@ -161,7 +163,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 			})
 		}
 	}
-	// and a connection that has got tokens before
+	// a connection that has already received tokens gets no more
 	c := r.Caller(t, "h2", leaves["billing"])
 	rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 	r.Write("deny", []byte("thumbprint "+testpki.HashOf(leaves["billing"].Cert.Raw)+"\n"))
@@ -169,8 +171,8 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
 }
 
-// TestRevokedLooksTheSame_E1: a caller does not learn that its certificate is
-// revoked, or that nobody knows.
+// TestRevokedLooksTheSame_E1 checks that callers cannot tell from a response that
+// their certificate is revoked or that its status is unknown.
 func TestRevokedLooksTheSame_E1(t *testing.T) {
 	r := rig.New(t)
 	realm, leaves := revokedAndOthers(t, r)
@@ -182,22 +184,22 @@ func TestRevokedLooksTheSame_E1(t *testing.T) {
 			header := got.Header.Clone()
 			header.Del("Date")
 			header.Del("Alt-Svc")
-			before, _, _ := strings.Cut(got.Body, "error_id") // of which each request has its own
+			before, _, _ := strings.Cut(got.Body, "error_id") // the error_id differs for each request
 			return fmt.Sprint(header, before[:min(len(before), 60)], len(got.Body))
 		}
 		wantToken := tokenOf("stranger")
 		for _, name := range []string{"revoked", "denied", "sensor", "unknown"} {
 			if got := rig.Sameness(r.Caller(t, protocol, leaves[name]).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)); got != want {
-				t.Errorf("%s, %s is answered\n%s\nand a stranger\n%s", protocol, name, got, want)
+				t.Errorf("%s: response to %s:\n%s\nresponse to a stranger:\n%s", protocol, name, got, want)
 			}
 			if got := tokenOf(name); got != wantToken {
-				t.Errorf("%s, at the token endpoint %s is answered\n%s\nand a stranger\n%s", protocol, name, got, wantToken)
+				t.Errorf("%s: token endpoint's response to %s:\n%s\nresponse to a stranger:\n%s", protocol, name, got, wantToken)
 			}
 		}
 	}
 }
 
-// TestOCSPByOpenSSL: a responder that others have written.
+// TestOCSPByOpenSSL checks interoperability with OpenSSL's responder.
 func TestOCSPByOpenSSL(t *testing.T) {
 	testtool.Path(t, "openssl")
 	r := rig.New(t)
@@ -218,12 +220,12 @@ func TestOCSPByOpenSSL(t *testing.T) {
 	})
 }
 
-// serialHex is a serial number as openssl's index has it.
+// serialHex returns a serial number in the form of openssl's index.
 func serialHex(leaf *testpki.Leaf) string {
 	return strings.ToUpper(fmt.Sprintf("%x", leaf.Cert.SerialNumber.Bytes()))
 }
 
-// opensslResponder starts "openssl ocsp", which prints the port it has found.
+// opensslResponder starts "openssl ocsp", which chooses a port and prints it.
 func opensslResponder(t *testing.T, dir string) (url string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -249,10 +251,10 @@ func opensslResponder(t *testing.T, dir string) (url string) {
 			continue
 		}
 		if _, port, err := net.SplitHostPort(fields[1]); err == nil {
-			go func() { _, _ = io.Copy(io.Discard, output) }() // or it would block on a full pipe
+			go func() { _, _ = io.Copy(io.Discard, output) }() // otherwise openssl would block on a full pipe
 			return "http://localhost:" + port
 		}
 	}
-	t.Skipf("openssl ocsp does not say where it listens, as versions before 3 do not: %q", said)
+	t.Skipf("openssl ocsp does not print its port, which requires version 3: %q", said)
 	return ""
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestRevocationMetrics: how fresh the deny file and the CRLs are, and when the
-// latter end. What is broken or missing stands still, whatever the time.
+// TestRevocationMetrics checks the freshness of the deny file and of CRLs, and the
+// expiry of CRLs. The timestamp of a broken or missing source stops advancing.
 func TestRevocationMetrics(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	r.Issue("billing")
@@ -41,7 +41,7 @@ func TestRevocationMetrics(t *testing.T) {
 		return `crl_next_update_timestamp_seconds{source="` + source + `"}`
 	}
 	ofFile, ofURL := "crl:"+file, "crl:"+url
-	// until waits until every one of the series is as it should be.
+	// until waits until right accepts the series.
 	until := func(what string, right func(map[string]float64) bool) map[string]float64 {
 		t.Helper()
 		var got map[string]float64
@@ -66,15 +66,14 @@ func TestRevocationMetrics(t *testing.T) {
 	got := until("the start", since(clock.Now().Add(-time.Minute), success(ofFile), success(ofURL), success("deny")))
 	rig.CheckGauges(t, got, map[string]float64{nextUpdate(ofFile): float64(end.Unix()), nextUpdate(ofURL): float64(end.Add(time.Hour).Unix())})
 
-	// unchanged files are fresh, and what cannot be fetched is not
+	// unchanged files are fresh; a CRL that cannot be fetched is not
 	down.Store(true)
 	clock.Advance(2 * time.Hour)
 	got = until("two hours later", since(clock.Now().Add(-time.Minute), success(ofFile), success("deny")))
 	if got[success(ofURL)] > float64(clock.Now().Add(-time.Hour).Unix()) {
-		t.Error("what was not fetched is fresh")
+		t.Error("the CRL is fresh although it could not be fetched")
 	}
 
-	// broken, then missing
 	spoil := map[string]func(path string) error{
 		"broken":  func(path string) error { return os.WriteFile(path, []byte("garbage\n"), 0o600) },
 		"missing": os.Remove,
@@ -100,7 +99,7 @@ func TestRevocationMetrics(t *testing.T) {
 		got = rig.Series(t, rig.Metrics(r, t), "default")
 		for _, source := range []string{ofFile, "deny"} {
 			if got[success(source)] > float64(clock.Now().Add(-time.Hour).Unix()) {
-				t.Errorf("%s is fresh though it is %s", source, state)
+				t.Errorf("%s is fresh although it is %s", source, state)
 			}
 		}
 		rig.CheckGauges(t, got, map[string]float64{nextUpdate(ofFile): float64(end.Unix())})
@@ -111,17 +110,17 @@ func TestRevocationMetrics(t *testing.T) {
 	got = until("repaired", since(clock.Now().Add(-time.Minute), success(ofFile), success("deny")))
 	rig.CheckGauges(t, got, map[string]float64{nextUpdate(ofFile): float64(next.Unix())})
 
-	// it ends, and the log tells
+	// the CRL expires, and the log reports it once
 	stale := func(entry rig.LogEntry) bool {
 		return entry.Str("msg") == "stale CRL no longer vouches for any certificate" && entry.Str("level") == "warn" && entry.Str("place") == file
 	}
 	if len(r.Logs.All(stale)) > 0 {
-		t.Error("called stale before it is")
+		t.Error("the CRL was reported stale too early")
 	}
 	clock.Advance(300 * time.Hour)
 	r.Logs.Wait(t, "the end", stale)
 	until("the end", since(clock.Now().Add(-time.Minute), success(ofFile)))
 	if n := len(r.Logs.All(stale)); n != 1 {
-		t.Errorf("told %d times", n)
+		t.Errorf("the stale CRL was reported %d times", n)
 	}
 }

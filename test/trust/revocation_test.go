@@ -21,13 +21,14 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// revocationRealm is BillingAndSensor with the lines of a revocation block.
+// revocationRealm returns BillingAndSensor with a revocation block of the given
+// lines.
 func revocationRealm(lines string) string {
 	return strings.Replace(rig.BillingAndSensor, "\n\tclient billing.partner", "\n\trevocation {\n"+lines+"\n\t}\n\tclient billing.partner", 1)
 }
 
-// TestCRL_C4: a certificate on a CRL is refused, on a connection that is open
-// too; a CRL that is gone back, broken or of another CA changes nothing.
+// TestCRL_C4 checks that a certificate on a CRL is refused, on an open connection
+// too. A CRL that is older, broken or from another CA changes nothing.
 func TestCRL_C4(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -70,8 +71,8 @@ func TestCRL_C4(t *testing.T) {
 	open["h1"].Eventually(t, http.StatusOK)
 }
 
-// TestMissingCRL_C4_R8: a CA of the chain without a CRL refuses, unless told
-// otherwise.
+// TestMissingCRL_C4_R8 checks that a chain with a CA that lacks a CRL is refused,
+// unless configured otherwise.
 func TestMissingCRL_C4_R8(t *testing.T) {
 	for setting, want := range map[string]int{"": http.StatusUnauthorized, "\non_unavailable refuse": http.StatusUnauthorized, "\non_unavailable allow": http.StatusOK} {
 		r := rig.New(t)
@@ -93,7 +94,8 @@ func TestMissingCRL_C4_R8(t *testing.T) {
 	}
 }
 
-// ocspResponder answers for the rig's CA as state says, -1 being that it is down.
+// ocspResponder answers for the rig's CA with the given state; -1 means that it is
+// down.
 func ocspResponder(r *rig.Rig, state func(*ocsp.Request) int) *httptest.Server {
 	responder := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		body, err := io.ReadAll(request.Body)
@@ -125,7 +127,8 @@ func ocspResponder(r *rig.Rig, state func(*ocsp.Request) int) *httptest.Server {
 	return responder
 }
 
-// TestOCSP: the responder's answer counts, and a responder that is down refuses.
+// TestOCSP checks that the responder's answer decides, and that the caller is
+// refused while the responder is down.
 func TestOCSP(t *testing.T) {
 	r := rig.New(t)
 	good, revoked := r.Issue("billing"), r.IssueBy(r.CA, "second", testpki.CommonName("billing"))
@@ -153,8 +156,8 @@ func TestOCSP(t *testing.T) {
 	r.Caller(t, "h1", good).Get("https://api.test/").WantStatus(t, http.StatusOK)
 }
 
-// TestDenyFileOverAReload_C2: rules that are gone when the configuration is
-// loaded anew count until the file has been quiet.
+// TestDenyFileOverAReload_C2 checks that rules deleted just before a reload stay in
+// force until the file has settled.
 func TestDenyFileOverAReload_C2(t *testing.T) {
 	r := rig.New(t)
 	r.Issue("billing")
@@ -166,15 +169,15 @@ func TestDenyFileOverAReload_C2(t *testing.T) {
 	if err := r.Load(revocationRealm(`deny "@DIR@/deny"`), rig.OneSite); err != nil {
 		t.Fatal(err)
 	}
-	// said by the new configuration alone if it had the old rules to drop
+	// the new configuration logs this only if it dropped inherited rules
 	r.Logs.Wait(t, "the empty file", func(entry rig.LogEntry) bool {
 		return entry.Str("msg") == "deny file in force" && entry["rules"] == float64(0)
 	})
 	r.Caller(t, "h2", sensor).Eventually(t, http.StatusOK)
 }
 
-// TestDenyFile_C2: a rule counts on the next requests of an open connection,
-// for pins too, and a broken file keeps the rules it had.
+// TestDenyFile_C2 checks that a rule applies to the next requests on an open
+// connection, for pins too, and that a broken file keeps the previous rules.
 func TestDenyFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")

@@ -19,8 +19,8 @@ const (
 	shadowFailing   = "shadow_trust_failing_clients"
 )
 
-// shadowRealm is a realm with a shadow trust pool, and with clients that are
-// known in every way that a chain counts, and in one that it does not.
+// shadowRealm is a realm with a shadow trust pool. Its clients are identified in
+// every way that depends on a chain, and in one that does not.
 const shadowRealm = `
 mtls shadowed {
 	trust_pool combined {
@@ -50,8 +50,8 @@ mtls shadowed {
 
 var shadowSite = strings.Replace(rig.OneSite, "mtls_auth\n", "mtls_auth {\n\t\trealm shadowed\n\t}\n", 1)
 
-// TestShadowTrustPool: who would fail under the next CA bundle is logged once
-// and counted, and nothing else happens to him.
+// TestShadowTrustPool checks that clients who would fail under the next CA bundle
+// are logged once, counted, and otherwise unaffected.
 func TestShadowTrustPool(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	r.AdminOn = true
@@ -76,10 +76,10 @@ func TestShadowTrustPool(t *testing.T) {
 		})
 	}
 	if _, there := first[shadowFails]; !there || first[shadowFailing] != 0 {
-		t.Errorf("before anybody came the series are %v", first)
+		t.Errorf("before the first request the series are %v", first)
 	}
 	if first[`source_last_success_timestamp_seconds{source="shadow_trust_pool"}`] == 0 {
-		t.Error("there is no last success of the shadow trust pool")
+		t.Error("the shadow trust pool has no last-success series")
 	}
 
 	callers := make(map[string]*rig.Caller)
@@ -94,7 +94,7 @@ func TestShadowTrustPool(t *testing.T) {
 			return entry.Str("msg") == shadowComplaint && entry.Str("client_id") == id
 		})
 		if len(said) != 1 {
-			t.Fatalf("%d lines about %s", len(said), id)
+			t.Fatalf("%d log lines about %s", len(said), id)
 		}
 		line := said[0]
 		if line.Str("level") != "warn" || line.Str("realm") != "shadowed" || line.Str("subject") != "CN="+id || line.Str("issuer") != "CN=Clients CA" ||
@@ -103,13 +103,13 @@ func TestShadowTrustPool(t *testing.T) {
 		}
 	}
 
-	// a certificate that is remembered costs nothing, on any protocol
+	// a cached certificate is not checked again, on any protocol
 	for _, protocol := range rig.Protocols {
 		r.Caller(t, protocol, old).Get("https://api.test/").WantStatus(t, http.StatusOK)
 	}
 	reach(2, 2, 2)
 
-	// a bundle that has both CAs would do; then everybody is looked at again
+	// a bundle with both CAs accepts all clients; each is then checked again
 	r.Write("next.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
 	reach(2, 2, 0)
 	for id, c := range callers {
@@ -117,7 +117,7 @@ func TestShadowTrustPool(t *testing.T) {
 	}
 	reach(6, 2, 0)
 
-	// one with neither would not, but for him who is pinned
+	// a bundle with neither CA accepts only the pinned client
 	r.Write("next.pem", r.ServerCA.PEM())
 	r.Until(clock, "the next pool", func() bool {
 		return len(r.Logs.All(func(entry rig.LogEntry) bool {
@@ -129,22 +129,22 @@ func TestShadowTrustPool(t *testing.T) {
 	}
 	reach(6, 6, 4)
 
-	// a broken one changes nothing
+	// a broken bundle changes nothing
 	r.Write("next.pem", []byte("garbage"))
 	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint, "next.pem' has no PEM certificate")) == 1 })
 	callers["old"].Get("https://api.test/").WantStatus(t, http.StatusOK)
 	reach(6, 6, 4)
 
-	// a certificate that has expired fails anyway
+	// expired certificates no longer count, because they fail anyway
 	clock.Advance(25 * time.Hour)
 	reach(6, 6, 0)
 }
 
-// TestShadowTrustPoolIssuedBy: the chain must satisfy the client's issued_by
-// under the shadow pool too.
+// TestShadowTrustPoolIssuedBy checks that the chain must satisfy the client's
+// issued_by under the shadow pool too.
 func TestShadowTrustPoolIssuedBy(t *testing.T) {
 	r := rig.New(t)
-	// the same key under another certificate: the chain verifies, but has not the CA
+	// another CA certificate with the same key: the chain verifies, but lacks the required CA
 	again := testpki.MustCA(t, testpki.CommonName("Clients CA"), testpki.Key(r.CA.Key))
 	r.Write("next.pem", again.PEM())
 	billing := r.Issue("billing")
@@ -157,8 +157,8 @@ func TestShadowTrustPoolIssuedBy(t *testing.T) {
 	}
 }
 
-// TestShadowTrustPoolThatPanics: a shadow pool of a module that goes wrong
-// decides nothing either.
+// TestShadowTrustPoolThatPanics checks that a panicking shadow pool module does not
+// affect requests.
 func TestShadowTrustPoolThatPanics(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	counts := newPoolCounts(t, r.OtherCA)

@@ -12,7 +12,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// sourceFailed waits for the log line about a source of clients that failed.
+// sourceFailed waits for the log line about a failed source of clients.
 func sourceFailed(r *rig.Rig, t *testing.T, source, want string) {
 	t.Helper()
 	r.Logs.Wait(t, "what failed: "+want, func(entry rig.LogEntry) bool {
@@ -20,7 +20,7 @@ func sourceFailed(r *rig.Rig, t *testing.T, source, want string) {
 	})
 }
 
-// pinsFile is a clients file of clients that are known by their thumbprints.
+// pinsFile returns a clients file whose clients are identified by thumbprint.
 func pinsFile(members string, leaves map[string]*testpki.Leaf) []byte {
 	var records []string
 	for id, leaf := range leaves {
@@ -29,8 +29,9 @@ func pinsFile(members string, leaves map[string]*testpki.Leaf) []byte {
 	return []byte("[" + strings.Join(records, ",\n") + "]")
 }
 
-// TestClientsFile_C2: what a clients file says counts on the next request, on
-// connections that are open too, whether it is replaced or written anew.
+// TestClientsFile_C2 checks that changes of a clients file apply to the next
+// request, on open connections too, whether the file is replaced or rewritten in
+// place.
 func TestClientsFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, partner, device := r.Issue("billing"), r.SelfSigned("partner"), r.SelfSigned("device")
@@ -68,7 +69,7 @@ func TestClientsFile_C2(t *testing.T) {
 	replace(r, "partners.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
 	want(http.StatusUnauthorized, http.StatusOK)
 	open["h1"].Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("partner")).WantStatus(t, http.StatusUnauthorized)
-	r.Write("partners.json", pinsFile("", both)) // in place
+	r.Write("partners.json", pinsFile("", both)) // rewritten in place
 	want(http.StatusOK, http.StatusOK)
 	replace(r, "partners.json", pinsFile(`,"disabled":true`, map[string]*testpki.Leaf{"partner": partner}))
 	want(http.StatusUnauthorized, http.StatusUnauthorized)
@@ -84,14 +85,14 @@ func TestClientsFile_C2(t *testing.T) {
 			t.Errorf("%v clients of %s in %v", got, source.file, before)
 		}
 		if before[fmt.Sprintf(`source_last_success_timestamp_seconds{source="clients:%s/%s"}`, r.Dir, source.file)] == 0 {
-			t.Errorf("no success of %s in %v", source.file, before)
+			t.Errorf("no last success of %s in %v", source.file, before)
 		}
 	}
 	if before[`clients{source="config"}`] != 2 {
-		t.Errorf("clients of the configuration in %v", before)
+		t.Errorf("wrong number of configured clients in %v", before)
 	}
 
-	// B4: what is broken, gone, or not good with the rest changes nothing
+	// B4: a file that is broken, missing or in conflict with other clients changes nothing
 	for _, broken := range []struct{ content, want string }{
 		{"", "not a JSON array"},
 		{string(pinsFile("", both))[:100], "record 1"},
@@ -113,8 +114,8 @@ func TestClientsFile_C2(t *testing.T) {
 	want(http.StatusOK, http.StatusOK)
 }
 
-// TestClientsFileExpandsNothing: who writes a clients file does not get at the
-// environment of the server.
+// TestClientsFileExpandsNothing checks that the author of a clients file cannot
+// read the server's environment.
 func TestClientsFileExpandsNothing(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -126,11 +127,11 @@ func TestClientsFileExpandsNothing(t *testing.T) {
 }`, strings.Replace(rig.OneSite, "mtls_auth", "mtls_auth {\n\theader_up X-Tenant {http.mtls.claim.tenant}\n}", 1))
 	got := r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
 	if tenant := got.Seen.Header.Get("X-Tenant"); tenant != "{env.MTLS_TEST_SECRET}" {
-		t.Errorf("the API is told %q", tenant)
+		t.Errorf("the API received tenant %q", tenant)
 	}
 }
 
-// TestCertificateFile_C2: the certificate file of a client is watched.
+// TestCertificateFile_C2 checks that a client's certificate file is watched.
 func TestCertificateFile_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, old := r.Issue("billing"), r.SelfSigned("sensor")
@@ -157,8 +158,8 @@ func TestCertificateFile_C2(t *testing.T) {
 	r.WantReason(t, got, "certificate_untrusted")
 }
 
-// TestClientsFileAtTheStart_B4: a file that is missing, empty or broken stops
-// the load, and the running configuration goes on.
+// TestClientsFileAtTheStart_B4 checks that a missing, empty or broken file fails
+// the load, and that the running configuration continues.
 func TestClientsFileAtTheStart_B4(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")

@@ -13,13 +13,14 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// poolRealm is a realm with a trust pool and one client, that is known by name.
+// poolRealm returns a realm with a trust pool and one client, identified by its
+// subject.
 func poolRealm(pool string) string {
 	return "mtls {\n" + pool + "\nclient billing.partner {\nsubject CN=billing\n}\n}\n"
 }
 
-// clocked is a trust pool of another source, with the clock of the test. The CA
-// of its own is trusted too.
+// clocked returns a trust pool that combines the sources with one that runs on the
+// test's clock and trusts the rig's CA.
 func clocked(t *testing.T, sources ...string) string {
 	pool := "trust_pool combined {\nsource rig @DIR@/clients-ca.pem " + t.Name() + "\n"
 	for _, source := range sources {
@@ -28,7 +29,7 @@ func clocked(t *testing.T, sources ...string) string {
 	return pool + "}"
 }
 
-// replace puts a complete file in the place of another.
+// replace replaces a file with a complete new one.
 func replace(r *rig.Rig, name string, content []byte) {
 	r.T.Helper()
 	fresh := r.Write(name+".new", content)
@@ -40,8 +41,8 @@ func replace(r *rig.Rig, name string, content []byte) {
 // poolSwaps counts how often a trust pool of the realm was replaced.
 func poolSwaps(r *rig.Rig) int { return len(r.Said(poolChanged)) }
 
-// poolLastSuccess is when the trust pool was last read without an error, by the
-// metric. It needs adminOn.
+// poolLastSuccess returns when the trust pool was last read without an error,
+// according to the metric. It needs AdminOn.
 func poolLastSuccess(r *rig.Rig, t *testing.T) float64 {
 	t.Helper()
 	return rig.Series(t, rig.Metrics(r, t), "default")[`source_last_success_timestamp_seconds{source="trust_pool"}`]
@@ -53,9 +54,10 @@ const (
 	poolMended    = "reloading trust pool works again"
 )
 
-// TestTrustPoolFile_C2: who the new pool refuses is refused on the next request
-// of an open connection, and who it trusts is admitted although a moment ago he
-// was not, in place and by renaming, on its own and nested in another.
+// TestTrustPoolFile_C2 checks that a new pool decides the next request on an open
+// connection, whether the file is rewritten in place or renamed, and whether the
+// pool stands alone or is nested in another. Clients it does not trust are refused;
+// clients it trusts are admitted although they were refused a moment ago.
 func TestTrustPoolFile_C2(t *testing.T) {
 	for name, pool := range map[string]string{
 		"file":     "trust_pool file @DIR@/pool.pem",
@@ -73,7 +75,7 @@ func TestTrustPoolFile_C2(t *testing.T) {
 			check := func(admitted, refused map[string]*rig.Caller) {
 				t.Helper()
 				for _, protocol := range rig.Protocols {
-					// both orders, for what was remembered of either must be gone
+					// both orders, because cached verdicts of either must be gone
 					refused[protocol].Eventually(t, http.StatusUnauthorized)
 					admitted[protocol].Eventually(t, http.StatusOK).WantClient(t, "billing.partner")
 					r.WantReason(t, refused[protocol].Get("https://api.test/"), "certificate_untrusted")
@@ -82,9 +84,9 @@ func TestTrustPoolFile_C2(t *testing.T) {
 			check(old, fresh)
 			replace(r, "pool.pem", r.OtherCA.PEM())
 			check(fresh, old)
-			r.Write("pool.pem", r.CA.PEM()) // in place
+			r.Write("pool.pem", r.CA.PEM()) // rewritten in place
 			check(old, fresh)
-			// both, and the one that is added counts at once
+			// with both CAs, the added one is trusted at once
 			r.Write("pool.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
 			for _, protocol := range rig.Protocols {
 				fresh[protocol].Eventually(t, http.StatusOK)
@@ -92,7 +94,7 @@ func TestTrustPoolFile_C2(t *testing.T) {
 			}
 			changes := r.Logs.All(func(entry rig.LogEntry) bool { return entry.Str("msg") == "trust pool changed" })
 			if len(changes) != 3 || changes[0].Str("pool") != "trust_pool" || changes[0].Str("realm") != "default" {
-				t.Errorf("changes in the log: %v", changes)
+				t.Errorf("logged changes: %v", changes)
 			}
 			for i, want := range []string{"[CN=Other CA] [CN=Clients CA]", "[CN=Clients CA] [CN=Other CA]", "[CN=Other CA] []"} {
 				if i < len(changes) && fmt.Sprint(changes[i]["added"], " ", changes[i]["removed"]) != want {
@@ -103,8 +105,8 @@ func TestTrustPoolFile_C2(t *testing.T) {
 	}
 }
 
-// TestTrustPoolFileOpenConnections_C2: it is the connections that were open
-// before that the new pool decides about.
+// TestTrustPoolFileOpenConnections_C2 checks that a new pool decides on connections
+// that were already open.
 func TestTrustPoolFileOpenConnections_C2(t *testing.T) {
 	for _, protocol := range []string{"h1", "h2"} {
 		r := rig.New(t)
@@ -122,8 +124,8 @@ func TestTrustPoolFileOpenConnections_C2(t *testing.T) {
 	}
 }
 
-// TestBrokenTrustPoolFile_B4: a file that is broken changes nothing, is
-// complained of once, and shows in the metric; one that is mended counts.
+// TestBrokenTrustPoolFile_B4 checks that a broken file changes nothing, is logged
+// once and shows in the metric. A repaired file takes effect.
 func TestBrokenTrustPoolFile_B4(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	r.Write("pool.pem", r.OtherCA.PEM())
@@ -170,9 +172,9 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 			}
 			c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 			if poolSwaps(r) != swaps {
-				t.Error("something was swapped")
+				t.Error("the pool was swapped")
 			}
-			// the broken file is looked at again and again, and holds up no other
+			// the broken file is read repeatedly, and delays no other source
 			stuck := poolLastSuccess(r, t)
 			for range 2 {
 				before := poolSwaps(r)
@@ -184,7 +186,7 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 				t.Errorf("the last success moved by %v s", now-stuck)
 			}
 			if said := r.Said(poolComplaint)[complaints:]; len(said) != 1 {
-				t.Errorf("complained %d times: %v", len(said), said)
+				t.Errorf("logged %d times: %v", len(said), said)
 			}
 			c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 
@@ -193,7 +195,7 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 			r.Until(clock, "the end of the trouble", func() bool { return len(r.Said(poolMended)) > mended })
 			r.Until(clock, "a success", func() bool { return poolLastSuccess(r, t) > stuck })
 			if poolSwaps(r) != swaps {
-				t.Error("the pool is the same as before, but something was swapped")
+				t.Error("the pool was swapped although it is unchanged")
 			}
 		})
 	}
