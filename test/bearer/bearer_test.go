@@ -20,7 +20,7 @@ func TestTokenReachesTheAPI_R11_R34(t *testing.T) {
 	tokens := map[*testpki.Leaf]string{billing: rig.AccessToken(r, t, billing, "billing.partner"), sensor: rig.AccessToken(r, t, sensor, "sensor-7")}
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
-			for range 2 { // at first sight, and remembered
+			for range 2 { // the second request uses the cache
 				got := r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(tokens[billing])).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 				want := map[string]string{
 					"X-Client-Scope": "invoices.read invoices.write", "X-Client-Tenant": "partner 7", "Authorization": "Bearer " + tokens[billing],
@@ -33,10 +33,10 @@ func TestTokenReachesTheAPI_R11_R34(t *testing.T) {
 				}
 				got = r.Caller(t, protocol, sensor).Get("https://api.test/", rig.Bearer(tokens[sensor])).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 				if tenant := got.Seen.Header["X-Client-Tenant"]; tenant != nil {
-					t.Errorf("a client without the claim is told as of tenant %q", tenant)
+					t.Errorf("the upstream received tenant %q for a client without the claim", tenant)
 				}
 			}
-			// scheme without regard to case, and runs of spaces
+			// the scheme is case-insensitive and may be followed by several spaces
 			for _, value := range []string{"bearer ", "BEARER  "} {
 				r.Caller(t, protocol, sensor).Get("https://api.test/", rig.With("Authorization", value+tokens[sensor])).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 			}
@@ -52,8 +52,8 @@ func thumbprintOf(leaf *testpki.Leaf) string {
 	return base64.RawURLEncoding.EncodeToString(sum)
 }
 
-// TestWrongCertificate_R11_R20: a token is worth nothing without the certificate it
-// is bound to, be the other one that of the same client.
+// TestWrongCertificate_R11_R20 checks that a token is refused with any certificate
+// other than the one it is bound to, even one of the same client.
 func TestWrongCertificate_R11_R20(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -68,10 +68,10 @@ func TestWrongCertificate_R11_R20(t *testing.T) {
 			} {
 				got := rig.WantBearer(r, t, r.Caller(t, protocol, leaf).Get("https://api.test/", rig.Bearer(token)), reason)
 				if got.Body != "401 invalid_token "+reason {
-					t.Errorf("the error route was told %q", got.Body)
+					t.Errorf("the error route received %q", got.Body)
 				}
 			}
-			// the certificate that counts is the first one
+			// only the first certificate in the chain counts
 			both := testpki.Presenting(sensor, billing.Cert)
 			rig.WantBearer(r, t, r.Caller(t, protocol, both).Get("https://api.test/", rig.Bearer(token)), "token_certificate")
 			r.Caller(t, protocol, renewed).Get("https://api.test/", rig.Bearer(rig.AccessToken(r, t, renewed, "billing.partner"))).WantStatus(t, http.StatusOK)
@@ -79,14 +79,14 @@ func TestWrongCertificate_R11_R20(t *testing.T) {
 	}
 }
 
-// TestOnlyInTheHeader_R46: a token counts in one Authorization header and
-// nowhere else.
+// TestOnlyInTheHeader_R46 checks that a token is accepted only in a single
+// Authorization header.
 func TestOnlyInTheHeader_R46(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
 	r.SelfSigned("sensor")
-	// Caddy itself logs a request as it came, to which the logs of this test are
-	// not to be held
+	// Caddy's own loggers write requests verbatim, so the search for secrets must skip
+	// them
 	r.Change = func(config map[string]any) {
 		rig.Member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
 	}
@@ -121,7 +121,7 @@ func TestOnlyInTheHeader_R46(t *testing.T) {
 		} {
 			t.Run(protocol+"/"+name, func(t *testing.T) {
 				if protocol != "h1" && name == "too large" {
-					t.Skip("the header is larger than this server takes")
+					t.Skip("the header exceeds this server's limit")
 				}
 				rig.WantBearer(r, t, c.Get(test.url, test.send), test.reason)
 			})
@@ -129,7 +129,7 @@ func TestOnlyInTheHeader_R46(t *testing.T) {
 	}
 }
 
-// TestInsufficientScope_R34 is RFC 6750 §3.1.
+// TestInsufficientScope_R34 checks the challenge of RFC 6750 §3.1.
 func TestInsufficientScope_R34(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -141,12 +141,12 @@ func TestInsufficientScope_R34(t *testing.T) {
 		t.Errorf("WWW-Authenticate is %q, want %q", challenge, want)
 	}
 	r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(rig.AccessToken(r, t, sensor, "sensor-7"))).WantStatus(t, http.StatusOK)
-	// the token's scopes count, not those of the client
+	// the token's scopes count, not the client's
 	answer, _, _ := rig.Token(r, t, r.Caller(t, "h2", sensor), "https://auth.test/connect/token", rig.Form("sensor-7", "scope", "telemetry"))
 	rig.WantBearer(r, t, r.Caller(t, "h2", sensor).Get("https://other.test/", rig.Bearer(answer["access_token"].(string))), "scope_missing")
 }
 
-// TestAudience_R34: a token for one API is none for another.
+// TestAudience_R34 checks that an API refuses tokens for another API.
 func TestAudience_R34(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -176,14 +176,14 @@ https://other.test:@HTTPS@ {
 	}
 }
 
-// TestTokenEndsOnALiveConnection_C1: the end of a token and that of its
-// certificate count on every request, though both are remembered.
+// TestTokenEndsOnALiveConnection_C1 checks that every request honors the expiry of the
+// token and of its certificate, although both are cached.
 func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Minute)))
 	r.SelfSigned("sensor")
 	r.Start(rig.ClockRealmOf(t), rig.BearerSites)
-	token := rig.AccessToken(r, t, billing, "billing.partner") // for an hour
+	token := rig.AccessToken(r, t, billing, "billing.partner") // valid for an hour
 	callers := make(map[string]*rig.Caller)
 	each := func(check func(c *rig.Caller)) {
 		for _, protocol := range rig.Protocols {
@@ -203,7 +203,7 @@ func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	each(func(c *rig.Caller) {
 		rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(token)), "token_expired")
 	})
-	clock.Advance(-2 * time.Hour) // the token is of the future
+	clock.Advance(-2 * time.Hour) // the token was issued in the future
 	other := r.Caller(t, "h2", billing)
 	clock.Advance(60*time.Minute - 5*time.Second)
 	other.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
@@ -213,8 +213,8 @@ func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	})
 }
 
-// TestTokenOfAClientThatIsGone_C2: whoever is disabled, removed, or has another
-// certificate now is refused on open connections, whatever its token says.
+// TestTokenOfAClientThatIsGone_C2 checks that open connections refuse a client that was
+// disabled, removed or given another certificate, despite its valid token.
 func TestTokenOfAClientThatIsGone_C2(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -248,7 +248,8 @@ func TestTokenOfAClientThatIsGone_C2(t *testing.T) {
 	}
 }
 
-// TestTokenOfADeniedCertificate_C2 needs no reload.
+// TestTokenOfADeniedCertificate_C2 checks that the deny file takes effect without a
+// reload.
 func TestTokenOfADeniedCertificate_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")

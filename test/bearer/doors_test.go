@@ -14,8 +14,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestConnectionAndTrailersOfTokens_A5_A6: no hop may be told to drop what the API
-// is told, nor a trailer add a second token.
+// TestConnectionAndTrailersOfTokens_A5_A6 checks that Connection cannot remove the
+// headers sent to the upstream and that a trailer cannot add a second token.
 func TestConnectionAndTrailersOfTokens_A5_A6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -28,19 +28,19 @@ func TestConnectionAndTrailersOfTokens_A5_A6(t *testing.T) {
 		got := r.Raw(t, billing, "api.test").Send("GET / HTTP/1.1\nHost: api.test\nAuthorization: Bearer " + token + "\n" + lines + "\n\n")
 		got.WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 		if seen := got.Seen.Header["Authorization"]; len(seen) != 1 || seen[0] != "Bearer "+token {
-			t.Errorf("%s: the API gets Authorization %.20q", lines, seen)
+			t.Errorf("%s: the upstream received Authorization %.20q", lines, seen)
 		}
 	}
 	got := r.Raw(t, billing, "api.test").Send("POST / HTTP/1.1\nHost: api.test\nAuthorization: Bearer " + token +
 		"\nTransfer-Encoding: chunked\nTrailer: Authorization, X-Sum\n\n1\na\n0\nAuthorization: Bearer other\nX-Sum: 1\nX-Client-ID: sensor-7\n\n")
 	got.WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	if got.Seen.Trailer.Get("Authorization") != "" || got.Seen.Trailer.Get("X-Client-Id") != "" || got.Seen.Trailer.Get("X-Sum") != "1" {
-		t.Errorf("the API gets the trailers %v", got.Seen.Trailer)
+		t.Errorf("the upstream received the trailers %v", got.Seen.Trailer)
 	}
 }
 
-// TestForwardedCertificateOfAToken_R19_R21 takes the certificate from where
-// mtls_auth does.
+// TestForwardedCertificateOfAToken_R19_R21 checks that mtls_bearer accepts forwarded
+// certificates as mtls_auth does.
 func TestForwardedCertificateOfAToken_R19_R21(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(rig.ForwardingRealm("nginx", "nginx", "from 127.0.0.1"), strings.NewReplacer("SITES", "https://auth.test:@HTTPS@").Replace(`
@@ -64,14 +64,14 @@ https://api.test:@HTTPS@ {
 	proxy.Always = []func(*http.Request){rig.Bearer(answer["access_token"].(string))}
 	got := proxy.Get("https://api.test/", rig.ByNginx.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	if got.Seen.Header["X-Ssl-Client-Cert"] != nil {
-		t.Error("the API gets the forwarded certificate")
+		t.Error("the upstream received the forwarded certificate")
 	}
 	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Sensor)), "token_certificate")
 	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.ByNginx.Send(f.Proxy)), "token_certificate")
 	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/"), "certificate_missing")
 	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, "garbage")), "certificate_unsuitable")
 	rig.WantBearer(f.Rig, t, proxy.Get("https://api.test/", rig.With(rig.ByNginx.Header, rig.EscapedPEM(f.Billing), rig.EscapedPEM(f.Billing))), "certificate_unsuitable")
-	// from anybody else the header is ignored
+	// the header is ignored unless the proxy sent it
 	stranger := rig.CallerFrom(f.Rig, t, "h2", f.Sensor, "127.0.0.2")
 	stranger.Always = proxy.Always
 	rig.WantBearer(f.Rig, t, stranger.Get("https://api.test/", rig.ByNginx.Send(f.Billing)), "token_certificate")
@@ -80,8 +80,8 @@ https://api.test:@HTTPS@ {
 	own.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 }
 
-// TestBearerBesideAuth: each narrows, and what the API is told is what the last
-// one that sets it says.
+// TestBearerBesideAuth checks that a request must pass both directives and that the
+// last one to set a header determines its value.
 func TestBearerBesideAuth(t *testing.T) {
 	r := rig.New(t)
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
@@ -102,13 +102,14 @@ https://api.test:@HTTPS@ {
 	c := r.Caller(t, "h2", billing)
 	got := c.Get("https://api.test/", rig.Bearer(tokens[billing]), rig.With("X-First", "forged")).WantStatus(t, http.StatusOK).WantClient(t, "token")
 	if first := got.Seen.Header["X-First"]; len(first) != 1 || first[0] != "subject" {
-		t.Errorf("the first directive tells %q", first)
+		t.Errorf("the first directive sets %q", first)
 	}
 	rig.WantBearer(r, t, c.Get("https://api.test/"), "token_missing")
 	r.Caller(t, "h2", sensor).Get("https://api.test/", rig.Bearer(tokens[sensor])).WantRefused(t, "default", http.StatusForbidden, "client_not_allowed")
 }
 
-// Early data may be another's request that was recorded.
+// TestEarlyTokens_D5 checks that tokens in early data are refused because they may be
+// replayed.
 func TestEarlyTokens_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
@@ -136,7 +137,7 @@ https://public.test:@HTTPS@ {
 		c.Close()
 	}
 	if early == 0 {
-		t.Error("no request of ten came as early data, so nothing is tested here")
+		t.Error("none of ten requests was sent as early data, so nothing was tested")
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestRevokedToken_C2: a token that its client revokes is refused on the next
-// request of a connection that is open, and a later one is good.
+// TestRevokedToken_C2 checks that a revoked token is refused on the next request of an
+// open connection and that a new token is accepted.
 func TestRevokedToken_C2(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")

@@ -25,19 +25,19 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// otherServer is an authorization server that signs what a test tells it to.
+// otherServer is an authorization server that signs any claims a test asks for.
 type otherServer struct {
 	*httptest.Server
 	t     *testing.T
 	clock *rig.Clock
 
 	mu      sync.Mutex
-	keys    map[string]*ecdsa.PrivateKey // that are published
+	keys    map[string]*ecdsa.PrivateKey // the published keys by key id
 	down    bool
-	fetches int // of the keys
+	fetches int // how often the keys were fetched
 }
 
-// newOtherServer starts one whose certificate is other-server.pem.
+// newOtherServer starts a server and writes its certificate to other-server.pem.
 func newOtherServer(t *testing.T, r *rig.Rig, clock *rig.Clock) *otherServer {
 	s := &otherServer{t: t, clock: clock, keys: make(map[string]*ecdsa.PrivateKey)}
 	s.Server = httptest.NewUnstartedServer(s)
@@ -69,7 +69,7 @@ func (s *otherServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// publish makes new keys with these names the only ones.
+// publish replaces all keys with new ones of these names.
 func (s *otherServer) publish(kids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,8 +95,8 @@ func (s *otherServer) fetched() int {
 	return s.fetches
 }
 
-// token signs a good token for an hour, with changes of its claims; nil takes
-// one away, and "typ" is of the header.
+// token signs a token that is valid for an hour, with changes applied to its claims. A
+// nil value removes a claim, and "typ" sets the header.
 func (s *otherServer) token(leaf *testpki.Leaf, kid string, changes map[string]any) string {
 	s.t.Helper()
 	s.mu.Lock()
@@ -121,7 +121,7 @@ func (s *otherServer) token(leaf *testpki.Leaf, kid string, changes map[string]a
 	return signed
 }
 
-// foreignSites trust the other server: alone, with every setting, and beside a
+// foreignSites trust the other server on its own, with every setting, and alongside a
 // realm.
 const foreignSites = `
 https://api.test:@HTTPS@ {
@@ -168,16 +168,16 @@ https://alias.test:@HTTPS@ {
 }
 ` + rig.IssuerSite
 
-// startForeign runs foreignSites and waits until the keys have been fetched.
+// startForeign starts foreignSites and waits until the keys have been fetched.
 func startForeign(t *testing.T) (*rig.Rig, *otherServer, *rig.Clock, *testpki.Leaf) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	other := newOtherServer(t, r, clock)
 	r.Issue("billing")
 	r.SelfSigned("sensor")
-	job := r.SelfSigned("job") // known to nobody but the other server
+	job := r.SelfSigned("job") // only the other server knows this client
 	r.Write("deny.txt", []byte("# nobody\n"))
 	r.Start(foreignRealm(t), strings.ReplaceAll(foreignSites, "OTHER", other.URL))
-	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK) // now the realm has a key
+	r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK) // waits for the realm's signing key
 	for _, host := range []string{"api", "other", "alias"} {
 		untilToken(t, r.Caller(t, "h2", job), "https://"+host+".test/", other.token(job, "k1", nil), http.StatusOK)
 	}
@@ -188,7 +188,7 @@ func foreignRealm(t *testing.T) string {
 	return strings.Replace(rig.ClockRealmOf(t), "client billing.partner", "revocation {\ndeny \"@DIR@/deny.txt\"\n}\nclient other/billing {\nthumbprint "+testpki.SomeSHA256+"\n}\nclient billing.partner", 1)
 }
 
-// untilToken asks over one open connection until the answer is what it should be.
+// untilToken repeats a request over one open connection until it returns the status.
 func untilToken(t *testing.T, c *rig.Caller, url, token string, status int) rig.Reply {
 	t.Helper()
 	var got rig.Reply
@@ -197,12 +197,12 @@ func untilToken(t *testing.T, c *rig.Caller, url, token string, status int) rig.
 			return got
 		}
 	}
-	t.Fatalf("still %d, want %d", got.Status, status)
+	t.Fatalf("the status is still %d, want %d", got.Status, status)
 	return got
 }
 
-// TestTokensOfAnotherServer_R19_R34: possession of the certificate is all that
-// is asked of its clients, beside what the token says.
+// TestTokensOfAnotherServer_R19_R34 checks that clients of the other server need only a
+// valid token and possession of its certificate.
 func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 	r, other, clock, job := startForeign(t)
 	for _, protocol := range rig.Protocols {
@@ -210,7 +210,7 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 			c := r.Caller(t, protocol, job)
 			got := c.Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "job")
 			if seen, want := got.Seen.Header.Get("X-Client-Other"), "|read|token|"+thumbprintOf(job)+"|CN=job|acme|[1,2]|"; seen != want {
-				t.Errorf("the API is told %q, want %q", seen, want)
+				t.Errorf("the upstream received %q, want %q", seen, want)
 			}
 			c.Get("https://other.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "other/job")
 			for name, test := range map[string]struct {
@@ -238,13 +238,13 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 					rig.WantBearer(r, t, c.Get("https://"+test.host+".test/", rig.Bearer(other.token(job, "k1", test.changes))), test.reason)
 				})
 			}
-			// what the settings of the third site admit
+			// the settings of the third site accept these tokens
 			got = c.Get("https://alias.test/", rig.Bearer(other.token(job, "k1", map[string]any{"typ": "JWT", "sub": "by-sub", "client_id": nil})))
 			got.WantStatus(t, http.StatusOK).WantClient(t, "by-sub")
 			for _, leaf := range []*testpki.Leaf{nil, job} {
 				got = r.Caller(t, protocol, leaf).Get("https://alias.test/", rig.Bearer(other.token(job, "k1", map[string]any{"cnf": nil})))
 				if got.WantStatus(t, http.StatusOK).WantClient(t, "job"); got.Seen.Header["X-Client-Other"] != nil {
-					t.Errorf("of a token that is not bound the API is told %q", got.Seen.Header["X-Client-Other"])
+					t.Errorf("the upstream received %q for an unbound token", got.Seen.Header["X-Client-Other"])
 				}
 			}
 			rig.WantBearer(r, t, r.Caller(t, protocol, nil).Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))), "certificate_missing")
@@ -252,8 +252,8 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 	}
 }
 
-// TestTheCertificateOfAnotherServersToken_C1_C2: its validity and the realm's
-// deny file count on every request.
+// TestTheCertificateOfAnotherServersToken_C1_C2 checks that every request honors the
+// certificate's validity and the realm's deny file.
 func TestTheCertificateOfAnotherServersToken_C1_C2(t *testing.T) {
 	r, other, clock, _ := startForeign(t)
 	job := r.SelfSigned("short", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(30*time.Minute)))
@@ -273,13 +273,13 @@ func TestTheCertificateOfAnotherServersToken_C1_C2(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.WantBearer(r, t, untilToken(t, c, "https://other.test/", token, http.StatusUnauthorized), "certificate_revoked")
-	// where no realm is named there is no deny file
+	// a site without a realm has no deny file
 	c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 }
 
-// TestForeignKeys: new keys are fetched once, whoever asks how often; withdrawn
-// ones end the tokens they signed; a server that is down changes nothing, and a
-// reload neither.
+// TestForeignKeys checks that many unknown key ids cause a single fetch and that
+// withdrawing a key invalidates its tokens. Known keys stay in use while the server is
+// down and across a reload.
 func TestForeignKeys(t *testing.T) {
 	r, other, clock, job := startForeign(t)
 	c := r.Caller(t, "h1", job)
@@ -289,7 +289,7 @@ func TestForeignKeys(t *testing.T) {
 
 	other.publish("k2")
 	other.setDown(true)
-	clock.Advance(time.Minute) // since somebody asked for keys
+	clock.Advance(time.Minute) // a minute after the last request for keys
 	fetched := other.fetched()
 	fresh := other.token(job, "k2", nil)
 	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(fresh)), "token_key_unknown")
@@ -299,7 +299,7 @@ func TestForeignKeys(t *testing.T) {
 	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK)
 	r.Reload(foreignRealm(t), sites)
 	c = r.Caller(t, "h1", job)
-	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK) // the keys were taken over
+	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK) // the reload kept the keys
 
 	other.setDown(false)
 	clock.Advance(time.Minute)
@@ -311,7 +311,7 @@ func TestForeignKeys(t *testing.T) {
 	}
 	clock.Advance(time.Minute)
 	signed := make([]string, 300)
-	for i := range signed { // by keys that are never published
+	for i := range signed { // with keys that are withdrawn before Caddy fetches them
 		kid := "flood" + strconv.Itoa(i)
 		other.publish(kid)
 		signed[i] = other.token(job, kid, nil)
@@ -320,17 +320,17 @@ func TestForeignKeys(t *testing.T) {
 	for _, token := range signed {
 		got := c.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
 		if got.Seen != nil {
-			t.Fatal("a token that nobody vouches for is admitted")
+			t.Fatal("a token with an unpublished key is accepted")
 		}
 	}
 	untilToken(t, c, "https://api.test/", other.token(job, "k3", nil), http.StatusOK)
 	if n := other.fetched() - after; n != 1 {
-		t.Errorf("%d fetches for a flood, want one", n)
+		t.Errorf("a flood of unknown keys caused %d fetches, want one", n)
 	}
 }
 
-// TestKeyRolloverOfAnotherCaddy_R41: a realm of a Caddy is the other server. Its
-// keys come over the network, and its CA is a private one.
+// TestKeyRolloverOfAnotherCaddy_R41 uses a realm of Caddy itself as the other server.
+// Its keys come over the network, and its certificate comes from a private CA.
 func TestKeyRolloverOfAnotherCaddy_R41(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
@@ -369,14 +369,14 @@ https://api.test:@HTTPS@ {
 	clock.Advance(time.Minute)
 	r.Reload(global("two.pem"), sites)
 	second, c := mint(), r.Caller(t, "h2", billing)
-	c.Get("https://api.test/", rig.Bearer(first)).WantStatus(t, http.StatusOK) // by the keys that were taken over
+	c.Get("https://api.test/", rig.Bearer(first)).WantStatus(t, http.StatusOK) // the reload kept the keys
 	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(second)), "token_key_unknown")
 	untilToken(t, c, "https://api.test/", second, http.StatusOK).WantClient(t, "as/billing.partner")
 	rig.WantBearer(r, t, c.Get("https://api.test/", rig.Bearer(first)), "token_key_unknown")
 }
 
-// TestKeysOfAServerThatIsDown: until they have been read, the caller is told to
-// come back, and not that its token is wrong.
+// TestKeysOfAServerThatIsDown checks that callers are asked to retry until the keys
+// have been fetched, rather than told that their token is invalid.
 func TestKeysOfAServerThatIsDown(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	other := newOtherServer(t, r, clock)
@@ -389,7 +389,7 @@ func TestKeysOfAServerThatIsDown(t *testing.T) {
 	c := r.Caller(t, "h1", job)
 	got := c.Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusServiceUnavailable)
 	if got.Header.Get("Retry-After") == "" {
-		t.Error("no Retry-After")
+		t.Error("Retry-After is missing")
 	}
 	r.Logs.Wait(t, "keys that are not there", func(e rig.LogEntry) bool {
 		return e.Str("msg") == "token refused" && e.Str("reason") == "token_keys_unavailable"

@@ -9,8 +9,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// TestDeniedProxy_A9_C2: who has a stolen key of a proxy could be anybody, so
-// the deny file ends its trust, on open connections too.
+// TestDeniedProxy_A9_C2 checks that the deny file ends trust in a proxy, even on open
+// connections. An attacker with a proxy's stolen key could impersonate any client.
 func TestDeniedProxy_A9_C2(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Write("deny", []byte("# nobody\n"))
@@ -37,8 +37,8 @@ func TestDeniedProxy_A9_C2(t *testing.T) {
 	}
 }
 
-// TestIncludedRequest_A9_D4: a request that a page includes comes from the
-// loopback address, with the headers of whoever asked for the page.
+// TestIncludedRequest_A9_D4 checks that a request included by a page is not trusted. It
+// comes from the loopback address with the headers of the page's caller.
 func TestIncludedRequest_A9_D4(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	paths := forwardingPaths("edge")

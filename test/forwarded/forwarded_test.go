@@ -10,21 +10,21 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// realm is the name of the realm that expects this kind of proxy.
+// realm returns the name of the realm that expects this kind of proxy.
 func realm(f rig.Forwarder) string { return strings.ReplaceAll(f.Format, "_", "-") }
 
-// malformed are values that are near to one that the proxy would send.
+// malformed returns values that resemble what the proxy would send.
 func malformed(f rig.Forwarder, leaf *testpki.Leaf) []string {
 	value := f.Value(leaf)
 	values := []string{"garbage", "null", "-", value[:len(value)/2]}
-	if f.Format == "envoy" { // a list, in which there may be words that are not known
+	if f.Format == "envoy" { // envoy's list may contain unknown elements
 		return append(values, value+",", "Cert="+rig.Base64DER(leaf), "Subject=\"CN=billing\"")
 	}
 	return append(values, value[1:], value+"x", value+",x")
 }
 
-// forwardingPaths guard /<realm>/guarded, and /<realm>/optional where callers
-// may come without a certificate.
+// forwardingPaths returns routes that guard /<realm>/guarded, and /<realm>/optional,
+// where a certificate is optional.
 func forwardingPaths(realms ...string) string {
 	var text strings.Builder
 	for _, realm := range realms {
@@ -63,8 +63,8 @@ func forwardingSites(realms ...string) string {
 		"http://api.test:@HTTP@, http://auth.test:@HTTP@ {\n\timport plain\n" + paths + "}\n"
 }
 
-// startForwarding runs a realm for each kind of proxy. trusted_proxies says
-// that Caddy itself believes what anybody says of the caller's address.
+// startForwarding starts a realm for each kind of proxy. Its trusted_proxies option
+// makes Caddy believe any claim about the caller's address.
 func startForwarding(t *testing.T, options string) *rig.ForwardingRig {
 	f := rig.NewForwardingRig(t)
 	global, realms := "servers {\n\ttrusted_proxies static 127.0.0.0/8\n}\n", []string(nil)
@@ -76,7 +76,7 @@ func startForwarding(t *testing.T, options string) *rig.ForwardingRig {
 	return f
 }
 
-// run starts Caddy and waits for the signing keys, which are made in the
+// run starts Caddy and waits for the signing keys, which are generated in the
 // background.
 func run(f *rig.ForwardingRig, global string, realms ...string) {
 	f.Start(global, forwardingSites(realms...))
@@ -91,7 +91,7 @@ func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 	expired := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
 	for _, proxy := range rig.Forwarders {
 		for _, protocol := range rig.Protocols {
-			// the proxy itself may have a certificate, even a client's
+			// the proxy may present a certificate itself, even that of a client
 			for name, own := range map[string]*testpki.Leaf{"hop without a certificate": nil, "hop with one": f.Proxy} {
 				t.Run(proxy.Format+"/"+protocol+"/"+name, func(t *testing.T) {
 					hop := f.Caller(t, protocol, own)
@@ -101,7 +101,7 @@ func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 						hop.Get(url, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 						hop.Get(url, proxy.Send(f.Sensor)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 						if entry := rig.WantRefusal(f.Rig, t, hop.Get(url, proxy.Send(f.Stranger)), realm(proxy), "certificate_unknown"); entry["forwarded"] != true {
-							t.Errorf("the log line does not say that the certificate was forwarded: %v", entry)
+							t.Errorf("the log line does not mark the certificate as forwarded: %v", entry)
 						}
 						rig.WantRefusal(f.Rig, t, hop.Get(url, proxy.Send(expired)), realm(proxy), "certificate_expired")
 						for _, malformed := range malformed(proxy, f.Billing) {
@@ -131,7 +131,7 @@ func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 	}
 }
 
-// spoofedAddresses are what callers may say of where they come from.
+// spoofedAddresses lists headers with which callers may claim another address.
 var spoofedAddresses = map[string]string{
 	"none": "", "X-Forwarded-For": "127.0.0.2", "X-Real-Ip": "127.0.0.2", "Forwarded": "for=127.0.0.2",
 	"X-Client-Ip": "127.0.0.2", "Cf-Connecting-Ip": "127.0.0.2", "True-Client-Ip": "127.0.0.2",
@@ -151,7 +151,7 @@ func TestForwardedByAnybodyElse_A9(t *testing.T) {
 					nobody.Get(optional, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 					sensor.Get(guarded, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 				}
-				// of no consequence, however bad it is
+				// the header is ignored even if malformed
 				for _, value := range []string{"", "garbage"} {
 					sensor.Get(guarded, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 					nobody.Get(optional, rig.With(proxy.Header, value)).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
@@ -170,8 +170,8 @@ func TestForwardedByAnybodyElse_A9(t *testing.T) {
 	}
 }
 
-// TestOneAddressOfTwo_A9: on one listener, what counts is where the connection
-// comes from.
+// TestOneAddressOfTwo_A9 checks that, on one listener, only the connection's source
+// address counts.
 func TestOneAddressOfTwo_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.2")
 	for _, protocol := range rig.Protocols {
@@ -183,7 +183,7 @@ func TestOneAddressOfTwo_A9(t *testing.T) {
 					spoof := rig.With(header, "127.0.0.3")
 					got := hop.Get(url, spoof, proxy.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 					if got.Seen.Header.Get("X-Forwarded-For") == "" {
-						t.Error("reverse_proxy does not tell where the request comes from")
+						t.Error("reverse_proxy does not send the caller's address")
 					}
 				}
 				rig.WantRefusal(f.Rig, t, hop.Get(url), realm(proxy), "certificate_missing")

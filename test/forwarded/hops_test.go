@@ -11,8 +11,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestProxyKnownByItsKey_A9: a proxy without a fixed address shows who it is
-// with a certificate of its own.
+// TestProxyKnownByItsKey_A9 checks that a proxy without a fixed address can identify
+// itself with its own certificate.
 func TestProxyKnownByItsKey_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	renewed := testpki.MustSelfSigned(t, testpki.CommonName("proxy, renewed"), testpki.Key(f.Proxy.Key))
@@ -29,7 +29,8 @@ func TestProxyKnownByItsKey_A9(t *testing.T) {
 				rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/edge", "sensor-7", rig.ByRFC9440.Send(f.Sensor)), "sensor-7", f.Sensor)
 				rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/edge", "the-proxy"), "certificate_missing")
 			}
-			// the proxy's certificate without its key, behind one's own
+			// appending the proxy's certificate to one's own chain proves nothing without
+			// its key
 			for _, leaf := range []*testpki.Leaf{f.Sensor, testpki.Presenting(f.Sensor, f.Proxy.Cert)} {
 				other := f.Caller(t, protocol, leaf)
 				other.Get(guarded, rig.ByRFC9440.Send(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
@@ -43,7 +44,8 @@ func TestProxyKnownByItsKey_A9(t *testing.T) {
 	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", validators.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
 }
 
-// TestProxyKnownByItsKeyOrAddress_A9: either is enough.
+// TestProxyKnownByItsKeyOrAddress_A9 checks that either the key or the address
+// suffices.
 func TestProxyKnownByItsKeyOrAddress_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	const guarded = "https://api.test/edge/guarded"
@@ -62,7 +64,7 @@ func TestProxyKnownByItsKeyOrAddress_A9(t *testing.T) {
 	}
 }
 
-// TestPlainHTTPHop_A9: between the proxy and Caddy there may be no TLS at all.
+// TestPlainHTTPHop_A9 checks that the proxy may connect to Caddy without TLS.
 func TestPlainHTTPHop_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.0/31")
 	hop := f.Plain(t)
@@ -80,7 +82,8 @@ func TestPlainHTTPHop_A9(t *testing.T) {
 	}
 }
 
-// TestOnlyTheLastElement_A9: what comes before it, the caller wrote.
+// TestOnlyTheLastElement_A9 checks that only the last element counts because the caller
+// may have written the others.
 func TestOnlyTheLastElement_A9(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	const guarded = "https://api.test/envoy/guarded"
@@ -98,8 +101,8 @@ func TestOnlyTheLastElement_A9(t *testing.T) {
 	}
 }
 
-// TestForwardedChain_B5: the certificates above the client's own help to verify
-// it, and do nothing else.
+// TestForwardedChain_B5 checks that the other certificates of the chain serve only to
+// verify the client's.
 func TestForwardedChain_B5(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	intermediate := testpki.MustIntermediate(t, f.CA)
@@ -135,7 +138,7 @@ func TestForwardedChain_B5(t *testing.T) {
 			rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(below), chain(middle)), "billing.partner", below)
 			rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)), "client_mismatch")
 
-			// a load balancer that verifies nothing sends what the client sent
+			// a load balancer that does not verify forwards whatever the client sent
 			const balanced = "https://api.test/aws-alb/guarded"
 			hop.Get(balanced, rig.With(rig.ByALB.Header, rig.ByALB.Value(below)+rig.ByALB.Value(middle))).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			rig.WantRefusal(f.Rig, t, hop.Get(balanced, rig.With(rig.ByALB.Header, rig.ByALB.Value(f.Stranger)+rig.ByALB.Value(f.Billing))), "aws-alb", "certificate_unknown")
@@ -143,9 +146,8 @@ func TestForwardedChain_B5(t *testing.T) {
 	}
 }
 
-// TestHeaderOfAnotherName_A9: the header of the configuration is read and
-// removed like those that are known, in any spelling, and the usual one is not
-// read.
+// TestHeaderOfAnotherName_A9 checks that a configured header replaces the usual one and
+// is removed in any spelling.
 func TestHeaderOfAnotherName_A9(t *testing.T) {
 	for name, options := range map[string]string{
 		"default":  "",
@@ -159,9 +161,9 @@ func TestHeaderOfAnotherName_A9(t *testing.T) {
 				t.Run(protocol, func(t *testing.T) { checkAnotherName(f, t, protocol, name == "default") })
 			}
 			if name != "default" {
-				return // Caddy drops the right spelling for the sake of the others
+				return // Caddy drops the right spelling because of the others
 			}
-			// a hop cannot be told to drop what is read
+			// Connection cannot ask a hop to drop the header that is read
 			got := f.Raw(t, nil, "api.test").Send("GET /near/guarded HTTP/1.1\nHost: api.test\nConnection: close, edge-certificate\nEDGE-CERTIFICATE: " + rig.EscapedPEM(f.Billing) + "\n\n")
 			got.WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 		})
@@ -190,8 +192,8 @@ func checkAnotherName(f *rig.ForwardingRig, t *testing.T, protocol string, arriv
 	hop.Do(http.MethodPost, "https://api.test/near/optional", trailer).WantStatus(t, http.StatusOK).WantClient(t, "").WantGone(t)
 }
 
-// TestTwoRealms_A9: one realm takes certificates from the proxy in front, the
-// other only from connections.
+// TestTwoRealms_A9 uses one realm that accepts certificates from the proxy and another
+// that accepts them only from connections.
 func TestTwoRealms_A9(t *testing.T) {
 	f := rig.NewForwardingRig(t)
 	f.Start(strings.Replace(rig.ForwardingRealm("edge", "rfc9440", "from 127.0.0.1"), "issuer https://auth.test/edge", "", 1)+`
@@ -264,7 +266,7 @@ https://api.test:@HTTPS@ {
 			} {
 				got := hop.Get("https://api.test/"+path, send, rig.With("X-First", "forged")).WantStatus(t, http.StatusOK).WantClient(t, want[1]).WantGone(t)
 				if first := got.Seen.Header["X-First"]; len(first) != 1 || first[0] != want[0] {
-					t.Errorf("%s: the first directive told %q, want %s", path, first, want[0])
+					t.Errorf("%s: the first directive set %q, want %s", path, first, want[0])
 				}
 			}
 			rig.WantRefusal(f.Rig, t, hop.Get("https://api.test/edge-then-direct"), "edge", "certificate_missing")
@@ -274,8 +276,8 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestRefusedForwardedCertificatesAreNotLogged_E3: neither what a proxy sends,
-// nor more than the beginning of it when it cannot be read.
+// TestRefusedForwardedCertificatesAreNotLogged_E3 checks that logs contain no forwarded
+// certificate, and only the beginning of an unreadable one.
 func TestRefusedForwardedCertificatesAreNotLogged_E3(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	hop := f.Caller(t, "h2", nil)
@@ -288,22 +290,22 @@ func TestRefusedForwardedCertificatesAreNotLogged_E3(t *testing.T) {
 	}
 	lines := f.Logs.WaitFor(t, len(rig.Forwarders)*8, "refusals", func(e rig.LogEntry) bool { return e.Str("msg") == "client refused" })
 	if len(lines) != len(rig.Forwarders)*8 {
-		t.Fatalf("%d refusals are logged", len(lines))
+		t.Fatalf("%d refusals were logged", len(lines))
 	}
 	for _, line := range lines {
 		if detail := line.Str("detail"); detail == "" || len(detail) > 600 {
-			t.Errorf("detail %q", detail)
+			t.Errorf("detail is %q", detail)
 		}
 		for field, value := range line {
 			text, _ := value.(string)
 			for _, fragment := range rig.DerFragments(f.Stranger) {
 				if strings.Contains(text, fragment) || strings.Contains(text, "BEGIN%20CERT") {
-					t.Errorf("%s has %q", field, text)
+					t.Errorf("%s contains %q", field, text)
 				}
 			}
 		}
 		if line.Str("remote_ip") != "127.0.0.1" {
-			t.Errorf("remote_ip %q", line["remote_ip"])
+			t.Errorf("remote_ip is %q", line["remote_ip"])
 		}
 	}
 }

@@ -22,8 +22,8 @@ import (
 
 // The tests here run real proxies in front of Caddy, where they are installed.
 
-// frontProxy is a proxy that ends TLS, on two ports: from one it goes on to
-// Caddy in plain HTTP, from the other over TLS, with a certificate of its own.
+// frontProxy describes a proxy that terminates TLS on two ports. It forwards one to
+// Caddy over plain HTTP and the other over TLS with its own certificate.
 type frontProxy struct {
 	program   string
 	command   func(program, config string) *exec.Cmd
@@ -115,7 +115,7 @@ backend over_tls
 func (p frontProxy) run(t *testing.T, f *rig.ForwardingRig) (plain, overTLS string) {
 	t.Helper()
 	program := testtool.Path(t, p.program)
-	// another process may take a port between the asking and the using
+	// another process may take a free port before the proxy does
 	for attempt := range 3 {
 		plain, overTLS = rig.FreePort(t), rig.FreePort(t)
 		config := strings.NewReplacer("@PLAIN@", plain, "@OVER_TLS@", overTLS).Replace(f.Fill(p.config))
@@ -135,7 +135,7 @@ func (p frontProxy) run(t *testing.T, f *rig.ForwardingRig) (plain, overTLS stri
 				_ = command.Process.Kill()
 				<-ended
 				if t.Failed() {
-					t.Logf("%s said: %s", p.program, &output)
+					t.Logf("output of %s: %s", p.program, &output)
 				}
 			})
 			return plain, overTLS
@@ -143,13 +143,13 @@ func (p frontProxy) run(t *testing.T, f *rig.ForwardingRig) (plain, overTLS stri
 		_ = command.Process.Kill()
 		<-ended
 		if attempt == 2 || !strings.Contains(strings.ToLower(output.String()), "address already in use") {
-			t.Fatalf("%s does not run: %s", p.program, &output)
+			t.Fatalf("starting %s failed: %s", p.program, &output)
 		}
 	}
 	return "", ""
 }
 
-// listens waits until something does, or the process has ended.
+// listens waits until the port accepts connections or the process has ended.
 func listens(port string, ended <-chan struct{}) bool {
 	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); {
 		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
@@ -173,7 +173,8 @@ func TestRealProxies_A9(t *testing.T) {
 			server := f.Leaves[0]
 			f.Write("both.pem", append(server.PEM(), server.KeyPEM()...))
 			f.Write("proxy-both.pem", append(f.Proxy.PEM(), f.Proxy.KeyPEM()...))
-			// in plain HTTP the proxy is known by its address, over TLS by its key
+			// Caddy recognizes the proxy by its address over plain HTTP and by its key
+			// over TLS
 			run(f, rig.ForwardingRealm("address", p.forwarder.Format, "from 127.0.0.1")+
 				rig.ForwardingRealm("key", p.forwarder.Format, "peer_key "+rig.KeyHash(f.Proxy)), "address", "key")
 			plain, overTLS := p.run(t, f)
@@ -208,7 +209,7 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 	rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner"), "certificate_missing")
 	rig.WantNoToken(f.Rig, t, rig.AskToken(sensor, auth, "billing.partner"), "client_mismatch")
 
-	// whatever the client sends itself, the proxy replaces
+	// the proxy replaces the header if the client sends it
 	for _, spelling := range []string{by.Header, strings.ToLower(by.Header), "X_SSL_Client_Cert", "X-SSL_Client-Cert"} {
 		for _, values := range [][]string{{by.Value(f.Billing)}, {by.Value(f.Billing), by.Value(f.Billing)}, {""}, {"garbage"}} {
 			forged := rig.With(spelling, values...)
@@ -219,7 +220,7 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 			rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner", forged), "certificate_missing")
 		}
 	}
-	// nor can it have the proxy drop what the proxy sets
+	// the client cannot make the proxy drop the header
 	forged := func(r *http.Request) {
 		r.Header["Connection"] = []string{"close, " + by.Header}
 		r.Header[by.Header] = []string{by.Value(f.Billing)}
@@ -228,9 +229,9 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 	rig.WantRefusal(f.Rig, t, through(nil).Get(guarded, forged), realm, "certificate_missing")
 }
 
-// TestConnectThroughProxies_A9_D6: a proxy that takes a CONNECT for the beginning
-// of a tunnel would let its caller write the next request itself, with the header
-// that counts from this proxy. As they are documented, they do not.
+// TestConnectThroughProxies_A9_D6 checks that the proxies, configured as documented,
+// open no tunnel for CONNECT. Inside a tunnel, the caller could write the next request
+// with the trusted header.
 func TestConnectThroughProxies_A9_D6(t *testing.T) {
 	for _, p := range frontProxies {
 		t.Run(p.program, func(t *testing.T) {
@@ -238,7 +239,7 @@ func TestConnectThroughProxies_A9_D6(t *testing.T) {
 			server := f.Leaves[0]
 			f.Write("both.pem", append(server.PEM(), server.KeyPEM()...))
 			f.Write("proxy-both.pem", append(f.Proxy.PEM(), f.Proxy.KeyPEM()...))
-			// what no directive guards answers a CONNECT like any request
+			// an unguarded site answers CONNECT like any other request
 			f.Start(rig.ForwardingRealm("address", p.forwarder.Format, "from 127.0.0.1")+rig.ForwardingRealm("key", p.forwarder.Format, "peer_key "+rig.KeyHash(f.Proxy)),
 				forwardingSites("address", "key")+"https://public.test:@HTTPS@ {\n\timport mtls\n\trespond public\n}\nhttp://public.test:@HTTP@ {\n\timport plain\n\trespond public\n}\n")
 			plain, overTLS := p.run(t, f)
@@ -274,22 +275,22 @@ func connectThrough(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, realm,
 		t.Fatal(err)
 	}
 	if response.StatusCode < 400 {
-		t.Errorf("CONNECT is answered %s", response.Status)
+		t.Errorf("the response to CONNECT is %s", response.Status)
 	} else if _, err := io.Copy(io.Discard, response.Body); err != nil {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET /%s/guarded HTTP/1.1\r\nHost: api.test\r\n%s: %s\r\nConnection: close\r\n\r\n", realm, by.Header, by.Value(f.Billing))
-	answer, err := io.ReadAll(in) // nothing where the proxy has closed the connection
+	answer, err := io.ReadAll(in) // empty if the proxy closed the connection
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		t.Errorf("neither an answer nor an end: %q", answer)
+		t.Errorf("the proxy neither responded nor closed the connection: %q", answer)
 	}
 	if strings.Contains(string(answer), "billing.partner") {
-		t.Errorf("the caller became another client: %q", answer)
+		t.Errorf("the caller was taken for another client: %q", answer)
 	}
 	f.Upstream.Mu.Lock()
 	defer f.Upstream.Mu.Unlock()
 	if slices.Contains(f.Upstream.Told, "billing.partner") {
-		t.Error("the API was told another client")
+		t.Error("the upstream received another client's name")
 	}
 }

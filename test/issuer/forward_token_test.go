@@ -68,7 +68,7 @@ https://other.test:@HTTPS@ {
 }
 `
 
-// startForwardToken runs forwardTokenSites with a clock that the test moves.
+// startForwardToken starts forwardTokenSites with a clock the test controls.
 func startForwardToken(t *testing.T, lines string) (r *rig.Rig, clock *rig.Clock, leaves map[string]*testpki.Leaf) {
 	r, clock = rig.New(t), rig.NewClock(t)
 	rig.WithoutProxyLog(r)
@@ -85,16 +85,16 @@ func forwardTokenRealm(t *testing.T, lines string) string {
 	return strings.Replace(realm, "client billing.partner", lines+"\nclient billing.partner", 1)
 }
 
-// toldToken returns the token that the API was told, which no log may hold, and
-// its header and claims.
+// toldToken returns the token that the upstream received, its header and its claims. It
+// also adds the token to the secrets that no log may contain.
 func toldToken(r *rig.Rig, t *testing.T, got rig.Reply, name string) (token string, header, claims map[string]any) {
 	t.Helper()
 	if got.Seen == nil {
-		t.Fatalf("the request did not reach the API: %d %.300q", got.Status, got.Body)
+		t.Fatalf("the request did not reach the upstream: %d %.300q", got.Status, got.Body)
 	}
 	values := got.Seen.Header[name]
 	if len(values) != 1 {
-		t.Fatalf("the API was told %s: %q", name, values)
+		t.Fatalf("the upstream received %s: %q", name, values)
 	}
 	token = values[0]
 	if name == "Authorization" {
@@ -105,7 +105,7 @@ func toldToken(r *rig.Rig, t *testing.T, got rig.Reply, name string) (token stri
 	}
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		t.Fatalf("%.60q is no token", token)
+		t.Fatalf("%.60q is not a token", token)
 	}
 	if !slices.Contains(r.Secrets, parts[2]) {
 		r.Secrets = append(r.Secrets, parts[2])
@@ -120,11 +120,11 @@ func toldToken(r *rig.Rig, t *testing.T, got rig.Reply, name string) (token stri
 	return token, header, claims
 }
 
-// TestForwardToken: the API gets a token that it can verify with the issuer's
-// published keys alone.
+// TestForwardToken checks that the upstream can verify the token with only the issuer's
+// published keys.
 func TestForwardToken(t *testing.T) {
 	r, clock, leaves := startForwardToken(t, "")
-	// the client of the verifier has the system's clock, so this one stands near it
+	// the verifier's client uses the system clock, so the test clock must agree with it
 	clock.Ahead.Store(0)
 	for _, protocol := range rig.Protocols {
 		for _, tc := range []struct {
@@ -169,15 +169,15 @@ func TestForwardToken(t *testing.T) {
 			})
 		}
 	}
-	// the access log has no token, whatever the header
+	// the access log contains no token, whichever header carries it
 	for _, uri := range []string{"https://api.test/logged", "https://public.test/logged"} {
 		r.Caller(t, "h1", leaves["billing"]).Get(uri).WantStatus(t, http.StatusOK)
 	}
 	r.Logs.Access(t, "/logged")
 }
 
-// TestForwardedTokenIsNotTheCallersChoice_A10: nothing that a caller sends
-// decides what the token says, or passes for it.
+// TestForwardedTokenIsNotTheCallersChoice_A10 checks that callers can neither influence
+// the token's contents nor replace the token.
 func TestForwardedTokenIsNotTheCallersChoice_A10(t *testing.T) {
 	r, _, leaves := startForwardToken(t, "")
 	forged := []func(*http.Request){
@@ -193,7 +193,7 @@ func TestForwardedTokenIsNotTheCallersChoice_A10(t *testing.T) {
 				_, _, want := toldToken(r, t, c.Get("https://"+host+"/"), header)
 				got := c.Do(http.MethodPost, "https://"+host+query, append(forged, body)...).WantStatus(t, http.StatusOK)
 				_, _, claims := toldToken(r, t, got, header)
-				for _, name := range []string{"jti", "iat", "exp"} { // it may have been renewed meanwhile
+				for _, name := range []string{"jti", "iat", "exp"} { // these differ if the token was renewed in between
 					delete(want, name)
 					delete(claims, name)
 				}
@@ -201,21 +201,21 @@ func TestForwardedTokenIsNotTheCallersChoice_A10(t *testing.T) {
 					t.Errorf("%s: the claims are %v, want %v", host, claims, want)
 				}
 			}
-			// whoever is not admitted brings nothing along
+			// an unauthenticated caller's own token is removed
 			for host, leaf := range map[string]string{"public.test": "", "other.test": "stranger"} {
 				for _, leaf := range []string{leaf, ""} {
 					got := r.Caller(t, protocol, leaves[leaf]).Get("https://"+host+query, forged...).WantStatus(t, http.StatusOK).WantClient(t, "")
 					for name, values := range got.Seen.Header {
 						if rig.IsNamed(name, map[string]string{"public.test": "x-gateway-token", "other.test": "authorization"}[host]) {
-							t.Errorf("%s: the API was told %s: %q", host, name, values)
+							t.Errorf("%s: the upstream received %s: %q", host, name, values)
 						}
 					}
 				}
 			}
-			r.Caller(t, protocol, leaves["sensor"]).Get("https://other.test/", forged...).WantClient(t, "") // not allowed there
+			r.Caller(t, protocol, leaves["sensor"]).Get("https://other.test/", forged...).WantClient(t, "") // not on the allow list
 			r.Caller(t, protocol, leaves["stranger"]).Get("https://api.test/", forged...).WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 			r.Caller(t, protocol, nil).Get("https://api.test/", forged...).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
-			// nor as a trailer, of which Caddy loses those of HTTP/3
+			// forged trailers are removed too; Caddy drops all trailers over HTTP/3
 			if protocol == "h3" {
 				return
 			}
@@ -229,13 +229,13 @@ func TestForwardedTokenIsNotTheCallersChoice_A10(t *testing.T) {
 			}
 		})
 	}
-	// HTTP/1.1 can name headers that a hop is to drop
+	// over HTTP/1.1, Connection can ask a hop to drop headers
 	got := r.Raw(t, leaves["billing"], "api.test").Send("GET / HTTP/1.1\nHost: api.test\nAuthorization: Bearer forged\nConnection: close, Authorization\n\n")
 	toldToken(r, t, got, "Authorization")
 }
 
-// TestForwardTokenIsReused: one token for many requests, until it is due, and
-// never past the certificate, nor for a client that is refused.
+// TestForwardTokenIsReused checks that requests share a token until its renewal is due.
+// The token never outlives the certificate and is not used for a refused client.
 func TestForwardTokenIsReused(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -249,29 +249,29 @@ func TestForwardTokenIsReused(t *testing.T) {
 			first := ask()
 			for range 3 {
 				if ask() != first {
-					t.Error("a warm token is not reused")
+					t.Error("a cached token is not reused")
 				}
 			}
 			if token, _, _ := toldToken(r, t, r.Caller(t, protocol, leaves["soon"]).Get("https://api.test/"), "Authorization"); token == first {
-				t.Error("one token for two certificates")
+				t.Error("two certificates share a token")
 			}
 			clock.Advance(45 * time.Second)
 			second := ask()
 			if second == first {
-				t.Error("a token is used when it is due")
+				t.Error("a token is still used once its renewal is due")
 			}
 			if ask() != second {
 				t.Error("the renewed token is not reused")
 			}
-			// a certificate that ends soon
+			// this certificate expires before a token usually would
 			soon := r.Caller(t, protocol, leaves["soon"])
 			_, _, claims := toldToken(r, t, soon.Get("https://api.test/"), "Authorization")
 			if claims["exp"] != float64(leaves["soon"].Cert.NotAfter.Unix()) {
-				t.Errorf("exp is %v, the certificate ends at %d", claims["exp"], leaves["soon"].Cert.NotAfter.Unix())
+				t.Errorf("exp is %v, but the certificate expires at %d", claims["exp"], leaves["soon"].Cert.NotAfter.Unix())
 			}
 			clock.Advance(time.Hour)
 			r.WantReason(t, soon.Get("https://api.test/"), "certificate_expired")
-			// what the realm decides by changes: the claim is another at once
+			// a configuration change reaches the claims at once
 			third := ask()
 			r.Reload(strings.Replace(forwardTokenRealm(t, ""), "partner 7", "partner 8", 1), forwardTokenSites)
 			if token, _, claims := toldToken(r, t, r.Caller(t, protocol, leaves["billing"]).Get("https://api.test/"), "Authorization"); token == third || claims["tenant"] != "partner 8" {
@@ -281,7 +281,8 @@ func TestForwardTokenIsReused(t *testing.T) {
 	}
 }
 
-// TestForwardTokenOfADeniedClient: a warm token is of no use to who is refused.
+// TestForwardTokenOfADeniedClient checks that a cached token does not admit a denied
+// client.
 func TestForwardTokenOfADeniedClient(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	clock.Ahead.Store(0)
@@ -303,15 +304,15 @@ func TestForwardTokenOfADeniedClient(t *testing.T) {
 	}
 }
 
-// TestForwardTokenWithoutKeys: no request passes without the token it was
-// promised.
+// TestForwardTokenWithoutKeys checks that a request is refused if its token cannot be
+// minted.
 func TestForwardTokenWithoutKeys(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r, clock := rig.New(t), rig.NewClock(t)
 			rig.WithoutProxyLog(r)
 			billing, _ := r.Issue("billing"), r.SelfSigned("sensor")
-			blocker := r.Write("storage", nil) // a file where the folder should be
+			blocker := r.Write("storage", nil) // a file in place of the folder makes storage unusable
 			r.Start(forwardTokenRealm(t, ""), forwardTokenSites)
 			c := r.Caller(t, protocol, billing)
 			for range 2 {
@@ -325,22 +326,22 @@ func TestForwardTokenWithoutKeys(t *testing.T) {
 					t.Errorf("the log line is %v", entry)
 				}
 			}
-			// who refuses nothing lets it pass, as one of nobody
+			// with report_only, the request passes without a client
 			got := c.Get("https://other.test/", rig.With("Authorization", "Bearer forged")).WantStatus(t, http.StatusOK).WantClient(t, "")
 			if told := got.Seen.Header["Authorization"]; len(told) > 0 {
-				t.Errorf("the API was told %q", told)
+				t.Errorf("the upstream received %q", told)
 			}
 			if err := os.Remove(blocker); err != nil {
 				t.Fatal(err)
 			}
-			clock.Advance(time.Minute) // past the pause between two attempts
+			clock.Advance(time.Minute) // past the pause between attempts
 			toldToken(r, t, c.Get("https://api.test/").WantClient(t, "billing.partner"), "Authorization")
 		})
 	}
 }
 
-// TestForwardTokenIsNoAccessToken: the token endpoint and the metadata know
-// nothing of it, and its audience is nobody else's.
+// TestForwardTokenIsNoAccessToken checks that forward_token affects neither access
+// tokens nor the number of signing keys.
 func TestForwardTokenIsNoAccessToken(t *testing.T) {
 	r, _, leaves := startForwardToken(t, "")
 	_, _, claims := rig.Token(r, t, r.Caller(t, "h2", leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))

@@ -17,7 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// introspectRealm has the clients of two APIs, and the APIs.
+// introspectRealm configures two APIs and their clients.
 const introspectRealm = `
 mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
@@ -65,14 +65,14 @@ func startIntrospection(t *testing.T, options string) (r *rig.Rig, leaves map[st
 	return r, leaves
 }
 
-// tokenFor gets billing.partner a token, and returns its claims too.
+// tokenFor requests a token for billing.partner and returns it with its claims.
 func tokenFor(r *rig.Rig, t *testing.T, leaf *testpki.Leaf, parameters ...string) (token string, claims map[string]any) {
 	t.Helper()
 	answer, _, claims := rig.Token(r, t, r.Caller(t, "h2", leaf), "https://auth.test/connect/token", rig.Form("billing.partner", parameters...))
 	return answer["access_token"].(string), claims
 }
 
-// introspect asks about a token and returns the body of the answer.
+// introspect queries a token's state and returns the response body.
 func introspect(r *rig.Rig, t *testing.T, protocol string, leaf *testpki.Leaf, clientID, token string) string {
 	t.Helper()
 	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query(clientID, token)).WantStatus(t, http.StatusOK)
@@ -96,7 +96,7 @@ func TestIntrospection_E4_R13_R36_R38(t *testing.T) {
 						got := r.Caller(t, protocol, leaves[id]).Do(http.MethodPost, "https://auth.test"+path, rig.Query(id, token, "token_type_hint", hint)).WantStatus(t, http.StatusOK)
 						rig.CheckTokenHeaders(t, got)
 						if answer := rig.JSON(t, got.Body); !reflect.DeepEqual(answer, want) {
-							t.Errorf("%s is told\n%v, want\n%v", id, answer, want)
+							t.Errorf("%s receives\n%v, want\n%v", id, answer, want)
 						}
 					}
 				}
@@ -105,8 +105,8 @@ func TestIntrospection_E4_R13_R36_R38(t *testing.T) {
 	}
 }
 
-// TestInactiveTokensLookTheSame_R37_E1: what is inactive, or not for the caller, looks the
-// same; only the log says why.
+// TestInactiveTokensLookTheSame_R37_E1 checks that inactive tokens and tokens for
+// another API get the same response. Only the log gives the reason.
 func TestInactiveTokensLookTheSame_R37_E1(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	invoices, claims := tokenFor(r, t, leaves["billing.partner"], "resource", "https://invoices.test")
@@ -143,23 +143,23 @@ func TestInactiveTokensLookTheSame_R37_E1(t *testing.T) {
 			}
 		}
 	}
-	// the client goes: so do its tokens
+	// tokens become inactive along with their client
 	r.Reload(strings.Replace(introspectRealmWith(""), `subject "CN=billing"`, "subject \"CN=billing\"\ndisabled", 1), rig.IssuerSite)
 	if got := introspect(r, t, "h2", leaves["invoices.api"], "invoices.api", invoices); got != rig.Inactive {
 		t.Errorf("the token of a disabled client: %s", got)
 	}
 	r.Reload(strings.Replace(introspectRealmWith(""), "client billing.partner", "client successor", 1), rig.IssuerSite)
 	if got := introspect(r, t, "h2", leaves["invoices.api"], "invoices.api", invoices); got != rig.Inactive {
-		t.Errorf("the token of a client that is gone: %s", got)
+		t.Errorf("the token of a removed client: %s", got)
 	}
 	r.Reload(introspectRealmWith(""), rig.IssuerSite)
 	if got := rig.JSON(t, introspect(r, t, "h2", leaves["invoices.api"], "invoices.api", invoices)); got["jti"] != claims["jti"] {
-		t.Errorf("the token of a client that is back: %v", got)
+		t.Errorf("the token of a restored client: %v", got)
 	}
 }
 
-// TestTokensForTheAPIBehind_R37: what mtls_auth tells an API is signed with the
-// same key, and is no access token.
+// TestTokensForTheAPIBehind_R37 checks that tokens forwarded by mtls_auth are not
+// accepted as access tokens, although the same key signs them.
 func TestTokensForTheAPIBehind_R37(t *testing.T) {
 	r := rig.New(t)
 	rig.WithoutProxyLog(r)
@@ -180,7 +180,7 @@ https://api.test:@HTTPS@ {
 		got := r.Caller(t, protocol, billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
 		token := got.Seen.Header.Get("X-Gateway-Token")
 		if strings.Count(token, ".") != 2 {
-			t.Fatalf("the API was told %q", token)
+			t.Fatalf("the upstream received %q", token)
 		}
 		r.Secrets = append(r.Secrets, token)
 		if got := introspect(r, t, protocol, billing, "billing.partner", token); got != rig.Inactive {
@@ -190,7 +190,7 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestExpiredTokens_R37: with the clock of the test.
+// TestExpiredTokens_R37 checks that an expired token is inactive.
 func TestExpiredTokens_R37(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
 	billing := r.Issue("billing")
@@ -206,12 +206,12 @@ func TestExpiredTokens_R37(t *testing.T) {
 		if got := introspect(r, t, protocol, billing, "billing.partner", token); got != rig.Inactive {
 			t.Errorf("an hour later: %s", got)
 		}
-		rig.Revoke(r, t, protocol, billing, "billing.partner", token) // which changes nothing
+		rig.Revoke(r, t, protocol, billing, "billing.partner", token) // revoking an expired token is harmless
 	}
 }
 
-// TestRefusedQueries_R36_R39: both endpoints are guarded as the token endpoint
-// is.
+// TestRefusedQueries_R36_R39 checks that the introspection and revocation endpoints
+// refuse requests as the token endpoint does.
 func TestRefusedQueries_R36_R39(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
@@ -255,7 +255,7 @@ func TestRefusedQueries_R36_R39(t *testing.T) {
 				t.Errorf("%s, %s: %s is %q, want %q", tc.name, path, name, got.Header.Get(name), want)
 			}
 			logged := tc
-			logged.name = "" // whose client it is, is checked elsewhere
+			logged.name = "" // skips the check that the detail names the client
 			checkTokenLog(r, t, got, logged)
 			if tc.code == client && tc.reason != "" {
 				text := rig.Sameness(got)
@@ -263,18 +263,19 @@ func TestRefusedQueries_R36_R39(t *testing.T) {
 					alike[protocol] = text
 				}
 				if text != alike[protocol] {
-					t.Errorf("%s is told apart:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
+					t.Errorf("%s is distinguishable:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
 				}
 			}
 		}
 	}
 	if got := introspect(r, t, "h2", leaves["billing.partner"], "billing.partner", token); rig.JSON(t, got)["active"] != true {
-		t.Errorf("after all that the token is %s", got)
+		t.Errorf("after the refused queries, the token is %s", got)
 	}
 }
 
-// A stranger is answered before it has sent the body, which need not end. Over
-// HTTP/1.1 Go's server waits for the body first, until the deadline.
+// TestStrangersAreAnsweredBeforeTheirBody checks that the response does not wait for
+// the request body, which may never end. It skips HTTP/1.1 because Go's server reads
+// the body first there.
 func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	for _, protocol := range []string{"h2", "h3"} {
@@ -282,7 +283,7 @@ func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 			for _, leaf := range []*testpki.Leaf{nil, leaves["billing.partner"]} {
 				body, rest := io.Pipe()
 				want := http.StatusUnauthorized
-				if leaf != nil { // a form that is none is not read either
+				if leaf != nil { // a body that is not a form is not read either
 					want = http.StatusBadRequest
 				}
 				r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test"+path, func(r *http.Request) {
@@ -295,8 +296,8 @@ func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 	}
 }
 
-// TestEarlyDataAtTheIssuer_D5: a request that came before the handshake ended
-// may be one that somebody sends again.
+// TestEarlyDataAtTheIssuer_D5 checks that the issuer refuses early data because it may
+// be replayed.
 func TestEarlyDataAtTheIssuer_D5(t *testing.T) {
 	if testtool.RaceEnabled {
 		t.Skip("SKIPPED under the race detector: quic-go's client has a data race of its own when it sends early data")
@@ -318,7 +319,7 @@ func TestEarlyDataAtTheIssuer_D5(t *testing.T) {
 			c.Close()
 		}
 		if early == 0 {
-			t.Errorf("%s: no request of ten came as early data, so nothing is tested here", path)
+			t.Errorf("%s: none of ten requests was sent as early data, so nothing was tested", path)
 		}
 	}
 }

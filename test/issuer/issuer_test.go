@@ -46,7 +46,7 @@ func TestMetadataAndKeys(t *testing.T) {
 				"id_token_signing_alg_values_supported": []any{"ES256"},
 			}
 			for _, protocol := range rig.Protocols {
-				c := r.Caller(t, protocol, nil) // nobody needs a certificate for this
+				c := r.Caller(t, protocol, nil) // public documents require no certificate
 				for _, place := range places {
 					got := c.Get(place).WantStatus(t, http.StatusOK)
 					if metadata := rig.JSON(t, got.Body); !reflect.DeepEqual(metadata, want) {
@@ -61,23 +61,23 @@ func TestMetadataAndKeys(t *testing.T) {
 					t.Errorf("the keys are %s", got.Body)
 				}
 				if got := c.Get("https://auth.test/elsewhere"); got.Seen == nil {
-					t.Errorf("another path does not go to the next handler: %d", got.Status)
+					t.Errorf("another path does not reach the next handler: %d", got.Status)
 				}
 			}
 		})
 	}
 }
 
-// checkPublicDocument checks how a document for everyone may be cached.
+// checkPublicDocument checks the caching headers and methods of a public document.
 func checkPublicDocument(t *testing.T, c *rig.Caller, place string, got rig.Reply) {
 	t.Helper()
 	etag := got.Header.Get("Etag")
 	if got.Header.Get("Content-Type") != "application/json" || !strings.Contains(got.Header.Get("Cache-Control"), "public") || etag == "" {
-		t.Errorf("%s has the headers %v", place, got.Header)
+		t.Errorf("%s is served with headers %v", place, got.Header)
 	}
 	c.Get(place, rig.With("If-None-Match", etag)).WantStatus(t, http.StatusNotModified)
 	if got := c.Do(http.MethodHead, place).WantStatus(t, http.StatusOK); got.Body != "" || got.Header.Get("Etag") != etag {
-		t.Errorf("HEAD %s answers %q with %v", place, got.Body, got.Header)
+		t.Errorf("HEAD %s returns %q with %v", place, got.Body, got.Header)
 	}
 	if got := c.Do(http.MethodPost, place).WantStatus(t, http.StatusMethodNotAllowed); got.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST %s: Allow is %q", place, got.Header.Get("Allow"))
@@ -109,7 +109,7 @@ func TestTokensWithOAuthLibraries(t *testing.T) {
 							t.Errorf("the token lives for %v", lifetime)
 						}
 						if _, err := rig.Verify(t, r.Caller(t, protocol, nil), "https://auth.test", "https://other.test", token.AccessToken); err == nil {
-							t.Error("the token is good for another audience")
+							t.Error("the token is valid for another audience")
 						}
 					})
 				}
@@ -142,9 +142,8 @@ func checkClaims(t *testing.T, token *oidc.IDToken, leaf *testpki.Leaf, id strin
 	}
 }
 
-// TestMixedHosts_R17_R18: people with a browser are asked for no certificate by
-// the issuer's own host, and clients find the host that asks them in the
-// metadata.
+// TestMixedHosts_R17_R18 checks that the issuer's own host requests no certificate, so
+// browsers show no prompt. Clients find the host that requests one in the metadata.
 func TestMixedHosts_R17_R18(t *testing.T) {
 	for _, alias := range []string{"https://alias.test", "https://alias.test/base"} {
 		t.Run(alias, func(t *testing.T) {
@@ -179,7 +178,7 @@ https://alias.test:@HTTPS@ {
 				if place != alias+"/connect/token" || metadata["token_endpoint"] != "https://auth.test/connect/token" {
 					t.Errorf("the metadata is %v", metadata)
 				}
-				// without a certificate, that is an answer in JSON, not an end of the connection
+				// a missing certificate leads to a JSON response, not a failed handshake
 				got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
 				rig.CheckTokenHeaders(t, got)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
@@ -209,7 +208,7 @@ https://alias.test:@HTTPS@ {
 	}
 }
 
-// The endpoints are at their exact paths, whatever spelling a client tries.
+// TestPathsOfTheIssuer_D3 checks that the endpoints answer only at their exact paths.
 func TestPathsOfTheIssuer_D3(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -223,13 +222,13 @@ func TestPathsOfTheIssuer_D3(t *testing.T) {
 	} {
 		got := r.Raw(t, billing, "auth.test").Send(fmt.Sprintf("POST %s HTTP/1.1\nHost: auth.test\nContent-Type: application/x-www-form-urlencoded\nContent-Length: %d\n\n%s", target, len(body), body))
 		if got.Seen == nil && got.Status < 400 {
-			t.Errorf("%s is answered %d %.100q, want it to go to the next handler", target, got.Status, got.Body)
+			t.Errorf("%s returns %d %.100q, want the next handler", target, got.Status, got.Body)
 		}
 		if strings.Contains(got.Body, "access_token") {
-			t.Errorf("%s gives a token", target)
+			t.Errorf("%s issues a token", target)
 		}
 	}
-	// these are the path itself, and the same rules apply to them
+	// these are equivalent to the exact path, so the same rules apply
 	for _, target := range []string{"/connect%2ftoken", "/%63onnect/token", "/connect/token?", "https://auth.test/connect/token"} {
 		for leaf, want := range map[*testpki.Leaf]int{billing: http.StatusOK, nil: http.StatusUnauthorized} {
 			r.Raw(t, leaf, "auth.test").Send(fmt.Sprintf("POST %s HTTP/1.1\nHost: auth.test\nContent-Type: application/x-www-form-urlencoded\nContent-Length: %d\n\n%s", target, len(body), body)).WantStatus(t, want)

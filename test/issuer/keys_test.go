@@ -19,10 +19,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
-// TestSigningAlgorithms_R30_R47: a token of every algorithm verifies with the
-// published keys alone.
+// TestSigningAlgorithms_R30_R47 checks that the published keys suffice to verify tokens
+// of every algorithm.
 func TestSigningAlgorithms_R30_R47(t *testing.T) {
-	shared := testpki.MustKey(t, testpki.RSA2048) // one for all, for making one takes long
+	shared := testpki.MustKey(t, testpki.RSA2048) // shared because generating RSA keys is slow
 	for _, algorithm := range keyring.Algorithms() {
 		t.Run(string(algorithm), func(t *testing.T) {
 			r := rig.New(t)
@@ -30,7 +30,7 @@ func TestSigningAlgorithms_R30_R47(t *testing.T) {
 			r.Issue("billing")
 			options := "signing_algorithm " + string(algorithm)
 			if strings.HasSuffix(strings.TrimRight(string(algorithm), "0123456789"), "S") && algorithm[0] != 'E' && algorithm != keyring.PS256 {
-				options += "\nsigning_key " + rig.SigningKeyPEM(r, t, "rsa.pem", shared) // PS256 makes one of its own
+				options += "\nsigning_key " + rig.SigningKeyPEM(r, t, "rsa.pem", shared) // PS256 generates its own key
 			}
 			r.Start(rig.IssuerRealm(options), rig.IssuerSite)
 			for _, protocol := range rig.Protocols {
@@ -42,8 +42,8 @@ func TestSigningAlgorithms_R30_R47(t *testing.T) {
 	}
 }
 
-// TestProfileAtWork_R45_R47: with profile fapi2, clients get their tokens, and a
-// certificate with a weak key gets none.
+// TestProfileAtWork_R45_R47 checks that profile fapi2 issues tokens to clients but not
+// for a certificate with a weak key.
 func TestProfileAtWork_R45_R47(t *testing.T) {
 	r := rig.New(t)
 	key, err := rsa.GenerateKey(rand.Reader, 1024)
@@ -77,7 +77,8 @@ func TestProfileAtWork_R45_R47(t *testing.T) {
 	}
 }
 
-// The profile has to wait while a key signs that it does not allow.
+// TestProfileWaitsForTheNextKey checks that the profile is rejected while the active
+// key uses an algorithm it does not allow.
 func TestProfileWaitsForTheNextKey(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
@@ -86,7 +87,7 @@ func TestProfileWaitsForTheNextKey(t *testing.T) {
 	kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]
 	err := r.Load(rig.IssuerRealm("profile fapi2"), rig.IssuerSite)
 	if err == nil || !strings.Contains(err.Error(), "profile fapi2: the active key '"+kid.(string)+"' is for ES384, which is not allowed; add the profile once a key for signing_algorithm has replaced it") {
-		t.Errorf("the configuration loads: %v", err)
+		t.Errorf("loading the configuration: %v", err)
 	}
 	if again := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]; again != kid {
 		t.Errorf("the kid is %v, was %v", again, kid)
@@ -111,17 +112,17 @@ func TestSigningKeyFile(t *testing.T) {
 		header := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")
 		kid, _ := header["kid"].(string)
 		if header["alg"] != algorithm || kid == "" || kids[kid] {
-			t.Errorf("a %s key signs with header %v", algorithm, header)
+			t.Errorf("a %s key signs tokens with header %v", algorithm, header)
 		}
 		kids[kid] = true
 	}
 	if entries, err := os.ReadDir(filepath.Join(r.Dir, "storage", "mtls")); err == nil && len(entries) > 0 {
-		t.Errorf("with a key file, keys were put into storage: %v", entries)
+		t.Errorf("keys were stored despite the key file: %v", entries)
 	}
-	// a key that does not fit the algorithm, and one key for two realms
+	// a key must match the algorithm, and two realms cannot share one
 	ed := "signing_key @DIR@/EdDSA.pem"
 	if err := r.Load(rig.IssuerRealm("signing_algorithm ES256\n"+ed), rig.IssuerSite); err == nil || !strings.Contains(err.Error(), "EdDSA.pem") {
-		t.Errorf("a key of another algorithm: %v", err)
+		t.Errorf("a key that does not match the algorithm: %v", err)
 	}
 	second := "\nmtls second {\nclient sensor-7 {\ncertificate @DIR@/sensor.pem\n}\nissuer https://alias.test {\n" + ed + "\n}\n}\n"
 	if err := r.Load(rig.IssuerRealm(ed)+second, rig.IssuerSite); err == nil || !strings.Contains(err.Error(), "signing_key") {
@@ -180,10 +181,10 @@ mtls second {
 		}
 	}
 
-	// the algorithm changes: a key of it is announced, and nothing else signs
+	// after a change of algorithm, the new key is published before it signs
 	r.Reload(strings.Replace(options, "issuer https://auth.test {", "issuer https://auth.test {\nsigning_algorithm ES384", 1), sites)
 	if kid := rig.VerifiedToken(r, t, "h2", sensor, "https://auth.test")["kid"]; kid != first {
-		t.Error("a key signs that was never announced")
+		t.Error("a key signs before it was published")
 	}
 	metadata := r.Caller(t, "h2", nil)
 	rig.Await(r, t, "the new algorithm is in the metadata", func() bool {
@@ -191,12 +192,12 @@ mtls second {
 	})
 	jwks := r.Caller(t, "h2", nil).Get("https://auth.test/.well-known/openid-configuration/jwks").Body
 	if !strings.Contains(jwks, first.(string)) || strings.Count(jwks, `"kid"`) != 2 || strings.Contains(jwks, `"d":`) {
-		t.Errorf("the keys are %s, want the old one among them and nothing private", jwks)
+		t.Errorf("the keys are %s, want the old one included and no private key", jwks)
 	}
 }
 
-// A regular file stands where the storage folder should be: that stops even
-// root, which file permissions would not.
+// TestStorageUnusableAtFirstStart puts a regular file in place of the storage folder
+// because file permissions would not stop root.
 func TestStorageUnusableAtFirstStart(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
@@ -216,7 +217,7 @@ func TestStorageUnusableAtFirstStart(t *testing.T) {
 						t.Errorf("without keys: %q %v", got.Body, got.Header)
 					}
 					if strings.Contains(got.Body, r.Dir) {
-						t.Errorf("the answer tells where storage is: %q", got.Body)
+						t.Errorf("the response reveals the storage path: %q", got.Body)
 					}
 					entry := r.Logs.WithErrorID(t, "token request refused", got.ErrorID)
 					if entry.Str("reason") != "temporarily_unavailable" || !strings.Contains(entry.Str("detail"), "storage") {
@@ -224,21 +225,22 @@ func TestStorageUnusableAtFirstStart(t *testing.T) {
 					}
 				}
 			}
-			// who is not authenticated does not learn of it
+			// an unauthenticated caller does not learn about the failure
 			stranger := r.Caller(t, protocol, nil).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			stranger.WantStatus(t, http.StatusUnauthorized)
 
 			if err := os.Remove(blocker); err != nil {
 				t.Fatal(err)
 			}
-			clock.Advance(time.Minute) // past the pause between two attempts
+			clock.Advance(time.Minute) // past the pause between attempts
 			rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			c.Get(jwksPlace).WantStatus(t, http.StatusOK)
 		})
 	}
 }
 
-// Storage that goes away later stops nobody who has the keys.
+// TestStorageLostAtRunTime checks that keys in memory stay in use after storage is
+// lost.
 func TestStorageLostAtRunTime(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
@@ -264,7 +266,7 @@ func TestStorageLostAtRunTime(t *testing.T) {
 	}
 }
 
-// A realm may keep its keys somewhere else.
+// TestStorageOfARealm checks that a realm can keep its keys in its own storage.
 func TestStorageOfARealm(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")
@@ -280,7 +282,7 @@ func TestStorageOfARealm(t *testing.T) {
 		t.Errorf("Caddy's storage has keys: %v", err)
 	}
 
-	// another one gets the keys in use
+	// a new storage receives the keys in use
 	r.Reload(strings.Replace(realm, "elsewhere", "moved", 1), rig.IssuerSite)
 	rig.Await(r, t, "the keys are in the new storage", func() bool {
 		files, err := filepath.Glob(filepath.Join(r.Dir, "moved", "mtls", "default", "keys", "*.json"))
@@ -291,8 +293,8 @@ func TestStorageOfARealm(t *testing.T) {
 	}
 }
 
-// The tokens of a server that is being replaced are accepted by whoever reads
-// the published keys, and by mtls_bearer.
+// TestKeysOfAServerThatIsReplaced checks that tokens of a replaced server still verify
+// with the published keys and in mtls_bearer.
 func TestKeysOfAServerThatIsReplaced(t *testing.T) {
 	r := rig.New(t)
 	sensor := r.SelfSigned("sensor")

@@ -14,8 +14,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestRevocation_E3_R39_R40: revoked is revoked, for all who ask, across reloads
-// and restarts; and only the owner can do it.
+// TestRevocation_E3_R39_R40 checks that a revoked token stays inactive for every caller
+// across reloads and restarts, and that only its owner can revoke it.
 func TestRevocation_E3_R39_R40(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	active := func(token string) bool {
@@ -23,7 +23,7 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 		owner := introspect(r, t, "h1", leaves["billing.partner"], "billing.partner", token)
 		api := introspect(r, t, "h3", leaves["invoices.api"], "invoices.api", token)
 		if owner != api {
-			t.Errorf("the owner is told %s, the API %s", owner, api)
+			t.Errorf("the owner receives %s, the API %s", owner, api)
 		}
 		return owner != rig.Inactive
 	}
@@ -41,14 +41,14 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 			rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", nonsense)
 		}
 		if !active(token) {
-			t.Fatal("the token was revoked by somebody else")
+			t.Fatal("another client revoked the token")
 		}
 		rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", token, "token_type_hint", map[string]string{"h1": "access_token", "h2": "refresh_token", "h3": "x"}[protocol])
 		entry := r.Logs.Wait(t, "the revocation", func(e rig.LogEntry) bool { return e.Str("msg") == "token revoked" && e["jti"] == claims["jti"] })
 		if entry.Str("client_id") != "billing.partner" || entry.Str("realm") != "default" {
 			t.Errorf("the log line is %v", entry)
 		}
-		rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", token) // again
+		rig.Revoke(r, t, protocol, leaves["billing.partner"], "billing.partner", token) // revoking twice is harmless
 		revoked = append(revoked, token)
 	}
 	check := func(when string) {
@@ -59,7 +59,7 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 			}
 		}
 		if !active(kept) {
-			t.Errorf("%s, the token that nobody revoked is inactive", when)
+			t.Errorf("%s, the unrevoked token is inactive", when)
 		}
 	}
 	check("at once")
@@ -72,7 +72,7 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 	if err != nil || len(files) != len(revoked) {
 		t.Fatalf("storage has %q", files)
 	}
-	for _, file := range files { // what an operator reads there is no token
+	for _, file := range files { // the stored files must not contain the token itself
 		text, err := os.ReadFile(file)
 		if err != nil || rig.JSON(t, string(text))["client_id"] != "billing.partner" || strings.Contains(string(text), "eyJ") {
 			t.Errorf("%s holds %q, %v", file, text, err)
@@ -80,8 +80,8 @@ func TestRevocation_E3_R39_R40(t *testing.T) {
 	}
 }
 
-// TestRevocationReachesEveryNode_R40: another Caddy on the same storage learns
-// of it in both directions.
+// TestRevocationReachesEveryNode_R40 checks that two Caddy instances with shared
+// storage learn about each other's revocations.
 func TestRevocationReachesEveryNode_R40(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	first, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
@@ -91,7 +91,7 @@ func TestRevocationReachesEveryNode_R40(t *testing.T) {
 	for node, name := range nodes {
 		for _, token := range []string{first, second} {
 			if got := introspect(node, t, "h2", leaves["billing.partner"], "billing.partner", token); got == rig.Inactive {
-				t.Fatalf("%s knows of a revocation that was not", name)
+				t.Fatalf("%s reports a revocation that did not happen", name)
 			}
 		}
 	}
@@ -99,7 +99,7 @@ func TestRevocationReachesEveryNode_R40(t *testing.T) {
 	rig.Revoke(other, t, "h2", leaves["billing.partner"], "billing.partner", second)
 	const (
 		revokedPoll = 5 * time.Second
-		slack       = rig.Patience // of a machine that does other things too
+		slack       = rig.Patience // for a busy machine
 	)
 	for deadline := time.Now().Add(revokedPoll + slack); ; {
 		open := 0
@@ -114,13 +114,14 @@ func TestRevocationReachesEveryNode_R40(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v and some, %d of 4 answers are still active", revokedPoll, open)
+			t.Fatalf("after %v plus slack, %d of 4 responses are still active", revokedPoll, open)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// TestR39_RevocationWithoutStorage: what could not be revoked is not said to be.
+// TestRevocationWithoutStorageAnswers503_R39 checks that a revocation that could not be
+// stored is not reported as successful.
 func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
 	token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
@@ -135,14 +136,14 @@ func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 		got := r.Caller(t, protocol, leaves["billing.partner"]).Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("billing.partner", token)).WantStatus(t, http.StatusServiceUnavailable)
 		rig.CheckTokenHeaders(t, got)
 		if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" || strings.Contains(got.Body, r.Dir) {
-			t.Errorf("answered %q with %v", got.Body, got.Header)
+			t.Errorf("the response is %q with %v", got.Body, got.Header)
 		}
 		if entry := r.Logs.WithErrorID(t, "token request refused", got.ErrorID); !strings.Contains(entry.Str("detail"), "storage") || entry.Str("client_id") != "billing.partner" || entry.Str("uri") != "/connect/revocation" {
 			t.Errorf("the log line is %v", entry)
 		}
-		// nothing else suffers, across a reload too
+		// other tokens are unaffected, even after a reload
 		if got := introspect(r, t, protocol, leaves["invoices.api"], "invoices.api", token); got == rig.Inactive {
-			t.Error("a token counts as revoked that is not")
+			t.Error("an unrevoked token counts as revoked")
 		}
 		if got := introspect(r, t, protocol, leaves["invoices.api"], "invoices.api", gone); got != rig.Inactive {
 			t.Error("a revoked token is active")
@@ -160,12 +161,13 @@ func TestRevocationWithoutStorageAnswers503_R39(t *testing.T) {
 	}
 	rig.Revoke(r, t, "h1", leaves["billing.partner"], "billing.partner", token)
 	if got := introspect(r, t, "h1", leaves["invoices.api"], "invoices.api", token); got != rig.Inactive {
-		t.Error("the token was not revoked when storage was back")
+		t.Error("the token was not revoked after storage returned")
 	}
 }
 
-// TestStartWithoutRevocations: a start during which storage is away must not
-// bring revoked tokens back, though the key is in a file.
+// TestStartWithoutRevocations checks that every token counts as revoked if Caddy starts
+// without storage. Otherwise revoked tokens would be valid again when the signing key
+// is in a file.
 func TestStartWithoutRevocations(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -187,7 +189,7 @@ https://api.test:@HTTPS@ {
 		rig.WantBearer(r, t, r.Caller(t, protocol, billing).Get("https://api.test/", rig.Bearer(token)), "token_revoked")
 		got := r.Caller(t, protocol, billing).Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("billing.partner", token)).WantStatus(t, http.StatusServiceUnavailable)
 		if rig.JSON(t, got.Body)["error"] != "temporarily_unavailable" || got.Header.Get("Retry-After") == "" {
-			t.Errorf("answered %q with %v", got.Body, got.Header)
+			t.Errorf("the response is %q with %v", got.Body, got.Header)
 		}
 	}
 	r.Logs.Wait(t, "the failure", func(e rig.LogEntry) bool {

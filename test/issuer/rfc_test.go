@@ -10,8 +10,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestOnlyTheHandshakeProvesPossession_R1: a certificate that is told in a
-// header, by whoever is connected, gets no token.
+// TestOnlyTheHandshakeProvesPossession_R1 checks that a certificate in a header gets no
+// token, whichever client is connected.
 func TestOnlyTheHandshakeProvesPossession_R1(t *testing.T) {
 	r, leaves := startToken(t)
 	billing := leaves["billing"].Cert
@@ -31,15 +31,15 @@ func TestOnlyTheHandshakeProvesPossession_R1(t *testing.T) {
 					r.Header[name] = []string{value}
 				}).WantStatus(t, http.StatusUnauthorized)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" {
-					t.Errorf("%s with %s: the answer is %q", who, name, got.Body)
+					t.Errorf("%s with %s: the response is %q", who, name, got.Body)
 				}
 			}
 		}
 	}
 }
 
-// TestVersionsOfTLS_R25: TLS 1.3, which hides the certificate from who listens,
-// is what a caller gets that can speak it, and nothing below 1.2 is spoken.
+// TestVersionsOfTLS_R25 checks that callers get TLS 1.3 if they support it, because it
+// hides the certificate from eavesdroppers. Versions below 1.2 are refused.
 func TestVersionsOfTLS_R25(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -58,7 +58,7 @@ func TestVersionsOfTLS_R25(t *testing.T) {
 			continue
 		}
 		if got := conn.ConnectionState().Version; got != tc.want {
-			t.Errorf("up to %s, the connection is %s", tls.VersionName(tc.most), tls.VersionName(got))
+			t.Errorf("up to %s, the connection uses %s", tls.VersionName(tc.most), tls.VersionName(got))
 		}
 		conn.Close()
 	}

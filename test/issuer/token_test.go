@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// tokenRealm has clients and resources for every rule of the token endpoint.
+// tokenRealm configures clients and resources for every rule of the token endpoint.
 const tokenRealm = `
 mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
@@ -118,14 +118,14 @@ func TestTokensGranted_R32_R33_R35(t *testing.T) {
 					t.Errorf("expires_in is %v, want %v", answer["expires_in"], tc.lifetime)
 				}
 				if answer["refresh_token"] != nil {
-					t.Error("there is a refresh token")
+					t.Error("the response contains a refresh token")
 				}
 			})
 		}
 	}
 }
 
-// refusedToken is one way to be refused a token.
+// refusedToken describes a token request that must be refused.
 type refusedToken struct {
 	name, leaf string
 	method     string // default POST
@@ -211,7 +211,7 @@ func refusedTokens() []refusedToken {
 
 func TestTokenRefusals_R2_R3(t *testing.T) {
 	r, leaves := startToken(t)
-	alike := make(map[string]string) // what all of one class look like
+	alike := make(map[string]string) // by protocol, what every client refusal must look like
 	for _, protocol := range rig.Protocols {
 		for _, tc := range refusedTokens() {
 			t.Run(protocol+"/"+tc.name, func(t *testing.T) {
@@ -226,15 +226,15 @@ func TestTokenRefusals_R2_R3(t *testing.T) {
 						t.Errorf("%s is %q, want %q", name, got.Header.Get(name), want)
 					}
 					if tc.header[0] != "Www-Authenticate" && got.Header.Get("WWW-Authenticate") != "" {
-						t.Errorf("there is a challenge: %q", got.Header.Get("WWW-Authenticate"))
+						t.Errorf("unexpected challenge: %q", got.Header.Get("WWW-Authenticate"))
 					}
 					if method == http.MethodHead {
-						continue // there is no body to read
+						continue // HEAD has no body
 					}
 					answer := rig.JSON(t, got.Body)
 					description, _ := answer["error_description"].(string)
 					if answer["error"] != tc.code || len(answer) != 2 || strings.ContainsAny(description, "\"\\\r\n\x00") || strings.Contains(description, "hunter2") {
-						t.Errorf("the answer is %q, want error %s", got.Body, tc.code)
+						t.Errorf("the response is %q, want error %s", got.Body, tc.code)
 					}
 					checkTokenLog(r, t, got, tc)
 					if tc.code == "invalid_client" && tc.reason != "" {
@@ -243,18 +243,18 @@ func TestTokenRefusals_R2_R3(t *testing.T) {
 							alike[protocol] = text
 						}
 						if text != alike[protocol] {
-							t.Errorf("%s is told apart:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
+							t.Errorf("%s is distinguishable:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
 						}
 					}
 				}
 			})
 		}
-		// after all that, the next one is served
+		// a valid request still succeeds after the refusals
 		rig.Token(r, t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
 	}
 }
 
-// checkTokenLog finds the log line by the error id of the answer.
+// checkTokenLog finds the log line by the response's error id and checks its fields.
 func checkTokenLog(r *rig.Rig, t *testing.T, got rig.Reply, tc refusedToken) {
 	t.Helper()
 	message, reason := "token request refused", tc.code
@@ -288,16 +288,16 @@ func TestNoTokenOutlivesItsCertificate_C6(t *testing.T) {
 			clock.Ahead.Store(int64(ahead))
 			answer, _, claims := rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			if claims["exp"] != float64(until.Unix()) || answer["expires_in"].(float64) != claims["exp"].(float64)-claims["iat"].(float64) {
-				t.Errorf("exp is %v, the certificate ends at %v; expires_in is %v", claims["exp"], until.Unix(), answer["expires_in"])
+				t.Errorf("exp is %v, but the certificate expires at %v; expires_in is %v", claims["exp"], until.Unix(), answer["expires_in"])
 			}
 		}
 		clock.Advance(2 * time.Minute)
 		got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
 		if rig.JSON(t, got.Body)["error"] != "invalid_client" {
-			t.Errorf("an expired certificate is answered %q", got.Body)
+			t.Errorf("the response to an expired certificate is %q", got.Body)
 		}
 	}
-	// a client that is switched off gets no further token
+	// a disabled client gets no more tokens
 	disabled := strings.Replace(rig.ClockRealmOf(t), `subject "CN=billing"`, "subject \"CN=billing\"\ndisabled", 1)
 	clock.Ahead.Store(0)
 	r.Reload(disabled, rig.IssuerSite)
@@ -309,8 +309,8 @@ func TestNoTokenOutlivesItsCertificate_C6(t *testing.T) {
 	}
 }
 
-// The access log tells which client a token was for, and nobody where none was
-// authenticated.
+// TestAccessLogOfTokenRequests checks that the access log names the authenticated
+// client, or no client if authentication failed.
 func TestAccessLogOfTokenRequests(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
