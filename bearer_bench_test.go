@@ -14,8 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// bearerOperation is mtls_bearer without network and proxy, for a request that
-// another directive of ours has seen already.
+// bearerOperation returns an operation that passes a request through mtls_bearer,
+// without network and proxy. Another directive of the plugin has already seen the
+// request.
 func bearerOperation(b *testing.B, forget bool) func(int) {
 	leaf := testpki.MustSelfSigned(b)
 	h, token := provisionBearer(b, leaf)
@@ -39,8 +40,7 @@ func BenchmarkBearer(b *testing.B) {
 	b.Run("first", func(b *testing.B) { testtool.Measure(b, bearerOperation(b, true)) })
 }
 
-// BenchmarkCompareBearer is a token that is remembered, beside one whose
-// signature is checked.
+// BenchmarkCompareBearer compares a cached token with one whose signature is checked.
 func BenchmarkCompareBearer(b *testing.B) {
 	testtool.Compare(b, 4, testtool.Repeated(b, "remembered", bearerOperation(b, false)), testtool.Repeated(b, "first", bearerOperation(b, true)))
 }

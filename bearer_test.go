@@ -22,8 +22,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// provisionBearer makes a directive of a realm with one pinned client, and a
-// token of that client.
+// provisionBearer returns a directive of a realm with one pinned client, and a token
+// of that client.
 func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) {
 	t.Helper()
 	text := `{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"storage":{"module":"file_system","root":"` + t.TempDir() + `"},
@@ -52,8 +52,8 @@ func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) 
 	return h, minted.AccessToken
 }
 
-// ask lets a request with this Authorization through the directive, and returns
-// the reason of the refusal.
+// ask passes a request with this Authorization header through the directive. It
+// returns the reason of the refusal, or "".
 func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...string) string {
 	t.Helper()
 	r, repl := newRequest(leaf)
@@ -64,10 +64,10 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 		return nil
 	}))
 	if reached != (err == nil) {
-		t.Errorf("reached the API: %t, but the error is %v", reached, err)
+		t.Errorf("reached the upstream: %t, but the error is %v", reached, err)
 	}
 	if failure := new(caddyhttp.HandlerError); err != nil && !errors.As(err, failure) {
-		t.Errorf("the error is not one of Caddy's: %v", err)
+		t.Errorf("not a Caddy handler error: %v", err)
 	}
 	reason, _ := repl.GetString("http.mtls.error")
 	if user, known := repl.GetString(userIDPlaceholder); known != reached || known && user != "a" {
@@ -76,8 +76,8 @@ func (h *BearerHandler) ask(t testing.TB, leaf *testpki.Leaf, authorization ...s
 	return reason
 }
 
-// TestCachedTokenIsRevoked checks that a cached token is refused from the moment
-// that it is revoked.
+// TestCachedTokenIsRevoked checks that a cached token is refused as soon as it is
+// revoked.
 func TestCachedTokenIsRevoked(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
@@ -114,8 +114,8 @@ func TestCachedTokenIsRevoked(t *testing.T) {
 	}
 }
 
-// TestCachedTokenIsForOneCertificate checks that a token is cached for this token
-// with this certificate only, and as long as its key.
+// TestCachedTokenIsForOneCertificate checks that a cached token is valid with its
+// certificate only, and no longer than its key is in use.
 func TestCachedTokenIsForOneCertificate(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
@@ -137,9 +137,9 @@ func TestCachedTokenIsForOneCertificate(t *testing.T) {
 		t.Errorf("%d tokens are cached, want one", len(got))
 	}
 	if k := cached()[0]; !k.isFor(token, leaf.Cert.Raw) || k.isFor(token, other.Cert.Raw) || k.isFor(token, nil) || k.isFor(token+"A", leaf.Cert.Raw) {
-		t.Error("a token is cached with another certificate, or another token with its certificate")
+		t.Error("a cached token counts with another certificate, or for another token")
 	}
-	// the key is replaced
+	// once the key is replaced, the cache must not admit its token
 	key, err := keyring.Generate(keyring.ES256)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 		}
 	}
 	for range h.cached.All() {
-		t.Fatal("it is cached")
+		t.Fatal("the token is cached")
 	}
 }
 
@@ -190,7 +190,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 // any request with a directive of this plugin.
 func TestCachedTokenAllocatesLittle(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector allocates on its own account")
+		t.Skip("the race detector allocates memory")
 	}
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)

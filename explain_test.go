@@ -9,8 +9,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestExplainAsTheLogDoes: what the log of a running Caddy hints at is among
-// what explain says.
+// TestExplainAsTheLogDoes checks that explain includes the hint that a running Caddy
+// logs.
 func TestExplainAsTheLogDoes(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.CommonName("client"))
 	app := provisionRealm(t, `{"clients": [{"client_id": "a", "x509_public_keys": "`+testpki.HashOf(leaf.Cert.Raw)+`"}]}`)

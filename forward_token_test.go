@@ -22,7 +22,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// minterRig is a minter with a clock that tests move, and the identity of a client.
+// minterRig is a minter with a clock that tests move and a client's certificate.
 type minterRig struct {
 	*gatewayMinter
 	t     *testing.T
@@ -53,7 +53,7 @@ func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) 
 	return r
 }
 
-// decide gives the realm another snapshot.
+// decide replaces the realm's snapshot.
 func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
@@ -93,7 +93,7 @@ func TestWarmToken(t *testing.T) {
 	r.clock.Advance(2 * time.Second) // less than a third is left
 	second := r.ask()
 	if second == first {
-		t.Error("a token that is due is not renewed")
+		t.Error("a token that is due for renewal is not renewed")
 	}
 	r.clock.Advance(10 * time.Second)
 	if r.ask() != second {
@@ -101,9 +101,9 @@ func TestWarmToken(t *testing.T) {
 	}
 	r.clock.Advance(10 * time.Minute)
 	if third := r.ask(); third == first || third == second {
-		t.Error("a token is used past its end")
+		t.Error("an expired token is used")
 	}
-	// a clock that is set back makes tokens from the future unusable
+	// after the clock is set back, tokens are from the future and must not be used
 	last := r.ask()
 	r.clock.Advance(-time.Hour)
 	if r.ask() == last {
@@ -111,8 +111,8 @@ func TestWarmToken(t *testing.T) {
 	}
 }
 
-// TestWarmTokenOfASnapshot checks that a new snapshot gets new tokens, and that
-// those of a replaced one are not kept.
+// TestWarmTokenOfASnapshot checks that a new snapshot gets new tokens, and that those
+// of a replaced snapshot are dropped.
 func TestWarmTokenOfASnapshot(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	old, first := r.identity(), r.ask()
@@ -121,7 +121,7 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 	if second == first {
 		t.Error("a token survives a change of the client")
 	}
-	// a request that was decided by the old snapshot
+	// the old snapshot decided this request
 	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
 		t.Errorf("%v %v", refusal, failure)
 	}
@@ -130,8 +130,8 @@ func TestWarmTokenOfASnapshot(t *testing.T) {
 	}
 }
 
-// TestWarmTokenOfARetiredKey checks that tokens of a key that is no longer published
-// are not used.
+// TestWarmTokenOfARetiredKey checks that tokens are not used once their key is no
+// longer published.
 func TestWarmTokenOfARetiredKey(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
@@ -148,7 +148,7 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	first, id := r.ask(), r.identity()
 	r.clock.Advance(45 * time.Second)
 	token := r.warm.Load().get(id.Client(), id.Thumbprint)
-	token.refreshing.Store(true) // as if another were about to
+	token.refreshing.Store(true) // as if another request were renewing it
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
@@ -165,7 +165,7 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 }
 
 // TestWarmTokenAtTheEndOfTheCertificate checks that a token expires with the
-// certificate, and is not renewed if that would not prolong it.
+// certificate, and is not renewed if a new one would not last longer.
 func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newMinterRig(t, time.Minute, testpki.Validity(now.Add(-time.Hour), now.Add(20*time.Second)))
@@ -175,7 +175,7 @@ func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 	if r.ask() != first {
 		t.Error("a token is renewed although it cannot last longer")
 	}
-	r.clock.Advance(time.Second) // the certificate still counts for this instant
+	r.clock.Advance(time.Second) // the certificate is still valid, but a token would not be
 	_, refusal, failure := r.token(context.Background(), r.identity())
 	if failure != nil || refusal == nil || refusal.Reason != validators.CertificateExpired {
 		t.Errorf("%v %v", refusal, failure)

@@ -16,8 +16,8 @@ import (
 )
 
 // TestResumedSessionIsDecidedAnew_C3 checks that the certificate of a resumed TLS
-// session, which a server other than Caddy may allow, is judged on every request,
-// with nothing taken from the request before.
+// session is judged on every request, independently of earlier requests. Servers
+// other than Caddy may allow resumption.
 func TestResumedSessionIsDecidedAnew_C3(t *testing.T) {
 	now := time.Now()
 	leaf, stranger := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
@@ -29,7 +29,7 @@ func TestResumedSessionIsDecidedAnew_C3(t *testing.T) {
 	ask := func(leaf *testpki.Leaf) string {
 		r, _ := newRequest(leaf)
 		r.TLS.DidResume = true
-		// the chains that TLS has verified do not count either
+		// chains that TLS has verified must not count
 		r.TLS.VerifiedChains = [][]*x509.Certificate{{stranger.Cert}}
 		r.Header.Set("X-Client-Id", "a")
 		reached, err := serve(r, handler)
@@ -57,7 +57,7 @@ func TestResumedSessionIsDecidedAnew_C3(t *testing.T) {
 			}
 		}
 	}
-	// a disabled client is refused on the session that admitted it
+	// a disabled client is refused even on a session that admitted it
 	changed := handler.realm.current.Load().components
 	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(leaf.Cert.Raw)}, Disabled: true})
 	if err := handler.realm.change(func(c *components) { *c = changed }); err != nil {
@@ -88,7 +88,7 @@ func TestPanicAdmitsNobody_E2(t *testing.T) {
 				}))
 			}()
 			if panicked != "out of order" {
-				t.Fatalf("directive %d: panic %v, so the test tests nothing", i, panicked)
+				t.Fatalf("directive %d: panic %v, want 'out of order'", i, panicked)
 			}
 			if reached != nil || recorder.Body.Len() > 0 {
 				t.Errorf("directive %d: the upstream was reached: %t, body %q", i, reached != nil, recorder.Body)

@@ -14,7 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// raceEnabled reports whether the race detector is on, which allocates by itself.
+// raceEnabled reports whether the race detector is on. It allocates memory itself.
 var raceEnabled bool
 
 // setClock replaces the clock that a realm decides by.
@@ -43,8 +43,8 @@ func pinned(id string, leaves ...*testpki.Leaf) clients.Record {
 	return record
 }
 
-// provisionRealm provisions an app with only the default realm, outside a
-// configuration, and so without Caddy's storage.
+// provisionRealm provisions an app with only the default realm. There is no Caddy
+// configuration, so it has no storage.
 func provisionRealm(t testing.TB, text string) *App {
 	t.Helper()
 	app := &App{Realms: map[string]*Realm{defaultRealm: new(Realm)}}

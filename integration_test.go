@@ -16,14 +16,15 @@ https://other.test:@HTTPS@ {
 }
 `
 
-// TestWholeStory is the first test to read. A real Caddy guards an API by
-// certificate, issues access tokens that are bound to it, and guards another API by
-// token, all over real connections. The folders of test/ go into each of these.
+// TestWholeStory is the first test to read. Over real connections, a real Caddy
+// guards an API by certificate, issues access tokens that are bound to the
+// certificate, and guards another API by token. The folders of test/ check each of
+// these in detail.
 func TestWholeStory(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")                // known by its subject, from the trusted CA
-	sensor := r.SelfSigned("sensor")             // known by its certificate alone
-	impostor := r.IssueBy(r.OtherCA, "impostor") // from a CA that nobody trusts
+	sensor := r.SelfSigned("sensor")             // known by its pinned certificate
+	impostor := r.IssueBy(r.OtherCA, "impostor") // from a CA that the realm does not trust
 	r.Start(rig.IssuerRealm(""), rig.IssuerSite+rig.OneSite+tokenSite)
 
 	for _, protocol := range rig.Protocols {
@@ -37,7 +38,7 @@ func TestWholeStory(t *testing.T) {
 			asNobody.Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			rig.WantRefusal(r, t, asImpostor.Get("https://api.test/"), "default", "certificate_untrusted")
 
-			// mtls_issuer issues a token to a client and to nobody else
+			// mtls_issuer issues tokens to clients only
 			answer, _, claims := rig.Token(r, t, asBilling, "https://auth.test/connect/token", rig.Form("billing.partner"))
 			if claims["sub"] != "billing.partner" {
 				t.Errorf("the token is for %v", claims["sub"])

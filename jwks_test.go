@@ -13,8 +13,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// TestJWKSIsNotFetchedAtProvisioning: `caddy validate` asks nobody, and until
-// the first fetch the client has no certificate.
+// TestJWKSIsNotFetchedAtProvisioning checks that `caddy validate` sends no requests,
+// and that the client has no certificate until the first fetch.
 func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
 	var fetches atomic.Int32
 	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { fetches.Add(1) }))
@@ -30,8 +30,8 @@ func TestJWKSIsNotFetchedAtProvisioning(t *testing.T) {
 	}
 }
 
-// TestNearMissOfAJWKS: a renewed certificate that is not in the JWKS yet has a
-// hint in the log, and explain tells more.
+// TestNearMissOfAJWKS checks that the log has a hint about a renewed certificate that
+// is not yet in the JWKS, and that explain reports more.
 func TestNearMissOfAJWKS(t *testing.T) {
 	key := testpki.MustKey(t, testpki.P256)
 	listed, renewed := testpki.MustSelfSigned(t, testpki.Key(key)), testpki.MustSelfSigned(t, testpki.Key(key))

@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// TestLoggedNamesAreEscapedAndFew_E3 checks that logged alternative names are as a
-// client would declare them, escaped and few.
+// TestLoggedNamesAreEscapedAndFew_E3 checks that alternative names are logged as an
+// operator would declare them, escaped and limited in number.
 func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
 	for want, options := range map[string][]testpki.Option{
 		"": nil,
@@ -31,7 +31,7 @@ func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
 	} {
 		leaf := testpki.MustSelfSigned(t, options...)
 		if got := strings.Join(loggedNames(leaf.Cert), "|"); got != want {
-			t.Errorf("logged are %q, want %q", got, want)
+			t.Errorf("logged %q, want %q", got, want)
 		}
 	}
 }
@@ -57,7 +57,7 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 		logRefusal(realm, r, refused)
 	}
 	if logs.Len() > 0 {
-		t.Fatal("the request path has written a line")
+		t.Fatal("the request path wrote a log line")
 	}
 	end := time.Now()
 	go realm.app.refusals.run(realm.app.logger)
@@ -71,7 +71,7 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 	}
 	for _, line := range logs.FilterMessage("client refused").All() {
 		if line.Time.Before(start) || line.Time.After(end) {
-			t.Fatalf("the line is of %s, the refusals are of %s to %s", line.Time, start, end)
+			t.Fatalf("the line has time %s, want %s to %s", line.Time, start, end)
 		}
 	}
 }

@@ -54,8 +54,8 @@ func oneServer(handler string) string {
 	return `"http":{"servers":{"api":{"listen":["127.0.0.1:0"],"automatic_https":{"disable":true},"routes":[{"handle":[` + handler + `]}]}}}`
 }
 
-// newRequest returns a request as Caddy passes it to a directive. With a nil leaf,
-// the caller has no certificate.
+// newRequest returns a request as Caddy passes it to a directive. If leaf is nil, the
+// caller has no certificate.
 func newRequest(leaf *testpki.Leaf) (*http.Request, *caddy.Replacer) {
 	r := httptest.NewRequest(http.MethodGet, "https://api.example.com/", nil)
 	r.TLS = &tls.ConnectionState{HandshakeComplete: true}
@@ -140,8 +140,8 @@ func TestProtectedHeadersAreStripped_A1(t *testing.T) {
 	}
 }
 
-// TestEmptyHeaderIsRemoved_A4 checks that a header with an empty value is removed,
-// and neither sent empty nor left as the caller sent it.
+// TestEmptyHeaderIsRemoved_A4 checks that a header whose value would be empty is
+// removed, and not left as the caller sent it.
 func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handler := provisionHandlers(t, pinnedRealm(leaf, `,"claims":{"tenant":"acme","blank":"  ","lines":"a\r\nX-Client-Id: admin"}`), noClients,
@@ -165,7 +165,7 @@ func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 			t.Errorf("%s: %q, want none", name, got)
 		}
 	}
-	// which no directive sets, but the upstream may read
+	// no directive sets it, but the upstream may read it
 	if got, there := reached.Header["X-Client-Id"]; there {
 		t.Errorf("X-Client-Id is %q", got)
 	}
@@ -186,7 +186,7 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 		}
 	}
 	if _, known := repl.GetString("http.mtlsx.client_id"); known {
-		t.Error("another family is known")
+		t.Error("a placeholder outside of http.mtls.* is known")
 	}
 	if stateOf(new(App), r) != state {
 		t.Error("one request has two states")
@@ -238,8 +238,8 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	}
 }
 
-// TestRealmIsAskedOnceARequest checks that several directives of a realm
-// authenticate a request once, and one of another realm again.
+// TestRealmIsAskedOnceARequest checks that a realm with several directives
+// authenticates a request once, and that another realm authenticates it again.
 func TestRealmIsAskedOnceARequest(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	handlers := provisionHandlers(t, pinnedRealm(leaf, ""), pinnedRealm(leaf, `,"claims":{"tenant":"acme"}`),
@@ -259,7 +259,7 @@ func TestRealmIsAskedOnceARequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if asked["default"] != 1 || asked["other"] != 1 {
-		t.Errorf("asked %v times", asked)
+		t.Errorf("authenticated %v times", asked)
 	}
 	// a later directive replaces only the headers that it sets itself
 	if got := reached.Header; got.Get("X-Client-Id") != "a" || got.Get("X-Tenant") != "acme" {

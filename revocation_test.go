@@ -30,15 +30,15 @@ func revokedBy(t *testing.T, dir string, ca *testpki.CA, revocation map[string]a
 	return string(text)
 }
 
-// TestDenyFileDoesNotWaitForACRL checks that a change of the deny file counts while
-// a large CRL is still being read.
+// TestDenyFileDoesNotWaitForACRL checks that a change of the deny file takes effect
+// while a large CRL is still being read.
 func TestDenyFileDoesNotWaitForACRL(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, testpki.CommonName("a")).Cert
 	crl, deny := testtool.WriteTemp(t, dir, "a.crl", testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))), testtool.WriteTemp(t, dir, "deny", nil)
 	app := provisionRealm(t, revokedBy(t, dir, ca, map[string]any{"crl": []string{crl}, "deny": deny}))
 
-	// reading the CRL waits where it is logged
+	// a hook in the logger makes the reading of the CRL wait
 	reading, denied, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	isRead, isDenied := sync.OnceFunc(func() { close(reading) }), sync.OnceFunc(func() { close(denied) })
 	core, _ := observer.New(zapcore.DebugLevel)

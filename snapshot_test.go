@@ -34,7 +34,7 @@ func TestTrustPoolThatDoesNotFit(t *testing.T) {
 	}
 }
 
-// shadowedRealm returns a realm with this CA as its trust pool and its shadow, whose
+// shadowedRealm returns a realm with this CA as its trust pool and as its shadow. Its
 // background work has not started.
 func shadowedRealm(t *testing.T, ca *testpki.CA) *Realm {
 	t.Helper()

@@ -11,8 +11,9 @@ import (
 // goroutines at once. The zero value is an empty index.
 //
 // It is a tree of declared names, split into the segments that wildcards can stand
-// for. A look-up follows the edges for '*', for "**" and by its text, so its cost depends on the presented name and on how many declared patterns
-// share its beginning, and not on how many names are declared.
+// for. A look-up follows the edges for '*', for "**" and by its text, so its cost
+// depends on the presented name and on how many declared patterns share its
+// beginning, and not on how many names are declared.
 type NameIndex[V any] struct {
 	nodes []indexNode[V]
 	edges map[indexEdge]int32

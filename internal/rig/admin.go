@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Series parses the plugin's series of one realm. A key is the name with the
-// labels other than the realm.
+// Series parses the plugin's series of one realm. A key is the name of a series
+// with its labels other than the realm.
 func Series(t *testing.T, text, realm string) map[string]float64 {
 	t.Helper()
 	found := make(map[string]float64)

@@ -9,7 +9,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// BearerSites have the issuer, and two APIs that take its tokens.
+// BearerSites serve the issuer and two APIs that accept its tokens.
 const BearerSites = IssuerSite + `
 https://api.test:@HTTPS@ {
 	import mtls
@@ -34,7 +34,7 @@ https://other.test:@HTTPS@ {
 }
 `
 
-// Bearer sends a token.
+// Bearer sets the Authorization header to a bearer token.
 func Bearer(token string) func(*http.Request) { return With("Authorization", "Bearer "+token) }
 
 // AccessToken gets a token from the issuer at auth.test.
@@ -44,8 +44,8 @@ func AccessToken(r *Rig, t *testing.T, leaf *testpki.Leaf, clientID string) stri
 	return answer["access_token"].(string)
 }
 
-// WantBearer fails the test unless mtls_bearer refused the request as RFC 6750
-// §3.1 says, for this reason.
+// WantBearer fails the test unless mtls_bearer refused the request for this
+// reason, with the answer that RFC 6750 §3.1 requires.
 func WantBearer(r *Rig, t *testing.T, got Reply, reason string) Reply {
 	t.Helper()
 	want := struct {

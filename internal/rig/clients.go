@@ -22,22 +22,22 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// Caller is an HTTP client with a certificate, or with none.
+// Caller is an HTTP client with or without a certificate.
 type Caller struct {
 	T        *testing.T
 	Protocol string
 	Tls      *tls.Config
 	Rt       http.RoundTripper
-	Network  string // what is dialled instead of the host of the URL
+	Network  string // dialled together with Address, instead of the URL's host
 	Address  string
-	Early    bool // sends early data where the server takes it
+	Early    bool // sends early data if the server accepts it
 	Patience time.Duration
 	Always   []func(*http.Request)
 }
 
-// Caller returns a client that speaks one version of HTTP. It connects to
-// Caddy whatever the host of the URL, trusts the server's CA and presents
-// leaf, which may be nil, however little the server asks for it.
+// Caller returns a client that speaks one version of HTTP. It connects to Caddy
+// whatever the URL's host, trusts the server's CA and presents leaf, unless that
+// is nil, even if the server does not name its CA.
 func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller {
 	t.Helper()
 	c := &Caller{T: t, Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS, Patience: Patience}
@@ -90,7 +90,8 @@ func (c *Caller) Close() {
 	}
 }
 
-// TLSConfig trusts the server and presents the leaf, unless it is nil.
+// TLSConfig returns a configuration that trusts the server and presents the leaf,
+// unless it is nil.
 func (r *Rig) TLSConfig(leaf *testpki.Leaf) *tls.Config {
 	config := &tls.Config{RootCAs: r.ServerCA.Pool(), MinVersion: tls.VersionTLS12}
 	if leaf != nil {
@@ -102,21 +103,21 @@ func (r *Rig) TLSConfig(leaf *testpki.Leaf) *tls.Config {
 	return config
 }
 
-// Reply is a response, read to its end.
+// Reply is a response that has been read to its end.
 type Reply struct {
 	Status  int
 	Header  http.Header
 	Body    string
-	Seen    *SeenRequest // nil when the API behind did not answer
+	Seen    *SeenRequest // nil if the upstream did not answer
 	ErrorID string
 }
 
-// With sets a header of a request, in the given spelling.
+// With sets a request header in the given spelling.
 func With(name string, values ...string) func(*http.Request) {
 	return func(r *http.Request) { r.Header[name] = values }
 }
 
-// WithBody gives the request a body.
+// WithBody sets the request's body.
 func WithBody(contentType, body string) func(*http.Request) {
 	return func(r *http.Request) {
 		r.Body = io.NopCloser(strings.NewReader(body))
@@ -128,13 +129,13 @@ func WithBody(contentType, body string) func(*http.Request) {
 	}
 }
 
-// Get sends a GET request; the test ends if there is no answer.
+// Get sends a GET request. It ends the test if there is no response.
 func (c *Caller) Get(url string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	return c.Do(http.MethodGet, url, options...)
 }
 
-// Do sends a request; the test ends if there is no answer.
+// Do sends a request. It ends the test if there is no response.
 func (c *Caller) Do(method, url string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	got, err := c.Try(method, url, options...)
@@ -144,7 +145,7 @@ func (c *Caller) Do(method, url string, options ...func(*http.Request)) Reply {
 	return got
 }
 
-// Try is do for a request that may fail without a response.
+// Try is like Do, for a request that may fail without a response.
 func (c *Caller) Try(method, url string, options ...func(*http.Request)) (Reply, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Patience)
 	defer cancel()
@@ -196,32 +197,33 @@ func (got Reply) WantStatus(t *testing.T, status int) Reply {
 	return got
 }
 
-// WantClient fails the test unless the API behind was told this client, once,
-// and nobody when id is "".
+// WantClient fails the test unless the request reached the upstream with exactly
+// this client ID, or without any if id is "".
 func (got Reply) WantClient(t *testing.T, id string) Reply {
 	t.Helper()
 	if got.Seen == nil {
-		t.Fatalf("the request did not reach the API: %d %.300q", got.Status, got.Body)
+		t.Fatalf("the request did not reach the upstream: %d %.300q", got.Status, got.Body)
 	}
 	told := got.Seen.Header["X-Client-Id"]
 	if id == "" && len(told) == 0 || len(told) == 1 && told[0] == id && id != "" {
 		return got
 	}
-	t.Errorf("the API was told client %q, want %q", told, id)
+	t.Errorf("the upstream got client %q, want %q", told, id)
 	return got
 }
 
-// WantRefused fails the test unless mtls_auth refused the request as it should.
+// WantRefused fails the test unless mtls_auth refused the request with this status
+// and word.
 func (got Reply) WantRefused(t *testing.T, realm string, status int, word string) Reply {
 	t.Helper()
 	got.WantStatus(t, status)
 	if got.Seen != nil {
-		t.Errorf("the request reached the API with %v", got.Seen.Header)
+		t.Errorf("the request reached the upstream with %v", got.Seen.Header)
 	}
 	challenge := got.Header.Values("WWW-Authenticate")
 	if status == http.StatusForbidden {
 		if len(challenge) > 0 {
-			t.Errorf("a 403 has the challenge %q", challenge)
+			t.Errorf("the 403 response has the challenge %q", challenge)
 		}
 		return got
 	}
@@ -232,7 +234,7 @@ func (got Reply) WantRefused(t *testing.T, realm string, status int, word string
 	return got
 }
 
-// RawTLS is an HTTP/1.1 connection on which a test writes what it likes.
+// RawTLS is an HTTP/1.1 connection on which a test writes arbitrary text.
 type RawTLS struct {
 	t    *testing.T
 	Conn net.Conn
@@ -253,7 +255,7 @@ func (r *Rig) Raw(t *testing.T, leaf *testpki.Leaf, serverName string) *RawTLS {
 	return &RawTLS{t: t, Conn: conn, In: bufio.NewReader(conn)}
 }
 
-// Send writes a request, \n standing for \r\n, and reads the response.
+// Send writes a request, with \r\n for each \n, and reads the response.
 func (c *RawTLS) Send(request string) Reply {
 	c.t.Helper()
 	c.Write(request)
@@ -269,7 +271,7 @@ func (c *RawTLS) Send(request string) Reply {
 	return got
 }
 
-// Write sends text as it is.
+// Write sends text, with \r\n for each \n.
 func (c *RawTLS) Write(text string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c.Conn, strings.ReplaceAll(text, "\n", "\r\n")); err != nil {
@@ -284,7 +286,8 @@ type Connections struct {
 	N    atomic.Int64
 }
 
-// ConnectionsTo has to be called before the caller's first request.
+// ConnectionsTo starts counting connections. It must be called before the
+// caller's first request.
 func (c *Caller) ConnectionsTo(host string) *Connections {
 	counted := &Connections{c: c, host: host}
 	count := func(address string) {
@@ -309,15 +312,15 @@ func (c *Caller) ConnectionsTo(host string) *Connections {
 	return counted
 }
 
-// WantOne fails the test unless all requests so far went over one connection.
+// WantOne fails the test unless all requests so far used one connection.
 func (counted *Connections) WantOne(t *testing.T) {
 	t.Helper()
 	if n := counted.N.Load(); n != 1 {
-		t.Errorf("%s: %d connections to %s, so who was refused had come over another", counted.c.Protocol, n, counted.host)
+		t.Errorf("%s: %d connections to %s, want one, shared by refused and admitted requests", counted.c.Protocol, n, counted.host)
 	}
 }
 
-// WantReason fails the test unless the refusal was for this reason.
+// WantReason fails the test unless mtls_auth refused the request for this reason.
 func (r *Rig) WantReason(t *testing.T, got Reply, reason string) {
 	t.Helper()
 	got.WantRefused(t, "default", http.StatusUnauthorized, Refused)
@@ -326,11 +329,11 @@ func (r *Rig) WantReason(t *testing.T, got Reply, reason string) {
 	}
 }
 
-// Sameness is all of a response but what differs from request to request.
+// Sameness returns the parts of a response that do not vary between requests.
 func Sameness(got Reply) string {
 	header := got.Header.Clone()
 	header.Del("Date")
-	header.Del("Alt-Svc") // which Caddy sends once HTTP/3 is up
+	header.Del("Alt-Svc") // Caddy sends it once HTTP/3 is up
 	var text strings.Builder
 	fmt.Fprintln(&text, got.Status)
 	for _, name := range slices.Sorted(maps.Keys(header)) {

@@ -19,20 +19,20 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// clocks are the clocks that [pool] puts into the app, by name.
+// clocks maps names to the clocks that [pool] puts into the app.
 var clocks sync.Map
 
-// Clock is the system's clock, moved. With a transport, the app fetches what
-// has to come over https through it.
+// Clock is the system's clock with an offset. If Transport is set, the app fetches
+// https URLs through it.
 type Clock struct {
 	Ahead     atomic.Int64
 	Broken    atomic.Bool // panics when a handler asks for the time
-	apps      sync.Map    // that it has been put into
+	apps      sync.Map    // that use the clock
 	Transport http.RoundTripper
 }
 
-// NewClock returns a clock that `trust_pool rig <pem-file> <name>` puts into
-// the app, where name is that of the test.
+// NewClock returns a clock that `trust_pool rig <pem-file> <name>` puts into the
+// app. The name is the test's.
 func NewClock(t *testing.T) *Clock {
 	clock := new(Clock)
 	clocks.Store(t.Name(), clock)
@@ -40,8 +40,8 @@ func NewClock(t *testing.T) *Clock {
 	return clock
 }
 
-// pool is a trust pool whose provisioning replaces the clock of the app that
-// loads it, before anything has read the clock.
+// pool is a trust pool that, when provisioned, replaces the clock of the app that
+// loads it. Nothing has read the app's clock by then.
 type pool struct {
 	File  string `json:"file,omitempty"`
 	Clock string `json:"clock,omitempty"`
@@ -50,10 +50,12 @@ type pool struct {
 	certs []*x509.Certificate
 }
 
+// CaddyModule returns the module's ID.
 func (*pool) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tls.ca_pool.source.rig", New: func() caddy.Module { return new(pool) }}
 }
 
+// UnmarshalCaddyfile reads `rig <pem-file> <clock>`.
 func (p *pool) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if !d.Args(&p.File, &p.Clock) {
@@ -62,6 +64,7 @@ func (p *pool) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// Provision reads the file and replaces the app's clock.
 func (p *pool) Provision(ctx caddy.Context) error {
 	text, err := os.ReadFile(p.File)
 	if err != nil {
@@ -82,7 +85,7 @@ func (p *pool) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	// an app that is running loads its trust pools again
+	// a running app reloads its trust pools, but its clock must not change under it
 	clock := known.(*Clock)
 	if _, again := clock.apps.LoadOrStore(app, true); !again {
 		app.(*mtlsauth.App).Now = clock.Now
@@ -93,11 +96,14 @@ func (p *pool) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// CertPool implements caddytls.CA.
 func (p *pool) CertPool() *x509.CertPool { return p.pool }
 
+// Certificates returns the CAs, which CertPool does not reveal.
 func (p *pool) Certificates() []*x509.Certificate { return p.certs }
 
-// Now returns the time of the clock.
+// Now returns the clock's time. It panics if the clock is broken and a request
+// handler asks.
 func (c *Clock) Now() time.Time {
 	if c.Broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
 		panic("out of order")

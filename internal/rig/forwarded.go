@@ -21,47 +21,54 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// KeyHash is the SHA-256 hash of the leaf's public key in hex.
+// KeyHash returns the SHA-256 hash of the leaf's public key in hex.
 func KeyHash(leaf *testpki.Leaf) string {
 	sum := sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])
 }
 
-// Forwarder is a kind of proxy in front: the header it sends, and how it
-// writes a certificate there.
+// Forwarder is a kind of proxy in front of Caddy. Value writes a certificate as
+// the proxy does in its header.
 type Forwarder struct {
 	Format, Header string
 	Value          func(leaf *testpki.Leaf) string
 }
 
-// Send makes the request one that the proxy forwards for the client.
+// Send adds the header with which the proxy forwards the client's certificate.
 func (f Forwarder) Send(leaf *testpki.Leaf) func(*http.Request) { return With(f.Header, f.Value(leaf)) }
 
-// EscapedPEM is how nginx writes a certificate.
+// EscapedPEM returns a certificate as nginx writes it.
 func EscapedPEM(leaf *testpki.Leaf) string {
 	return strings.ReplaceAll(url.QueryEscape(string(leaf.PEM())), "+", "%20")
 }
 
-// Base64DER is how HAProxy writes a certificate.
+// Base64DER returns a certificate as HAProxy writes it.
 func Base64DER(leaf *testpki.Leaf) string { return base64.StdEncoding.EncodeToString(leaf.Cert.Raw) }
 
+// The kinds of proxies that the plugin knows.
 var (
+	// ByRFC9440 writes the header of RFC 9440.
 	ByRFC9440 = Forwarder{"rfc9440", "Client-Cert", func(leaf *testpki.Leaf) string { return validators.ClientCert(leaf.Cert) }}
-	ByNginx   = Forwarder{"nginx", "X-SSL-Client-Cert", EscapedPEM}
+	// ByNginx writes escaped PEM, as nginx does.
+	ByNginx = Forwarder{"nginx", "X-SSL-Client-Cert", EscapedPEM}
+	// ByHAProxy writes DER in base64, as HAProxy does.
 	ByHAProxy = Forwarder{"haproxy", "X-SSL-Client-Cert", Base64DER}
-	ByEnvoy   = Forwarder{"envoy", "X-Forwarded-Client-Cert", func(leaf *testpki.Leaf) string {
+	// ByEnvoy writes escaped PEM among other fields, as Envoy does.
+	ByEnvoy = Forwarder{"envoy", "X-Forwarded-Client-Cert", func(leaf *testpki.Leaf) string {
 		sum := sha256.Sum256(leaf.Cert.Raw)
 		return `By=spiffe://mesh.test/caddy;Hash=` + hex.EncodeToString(sum[:]) + `;Cert="` + EscapedPEM(leaf) + `";Subject="` + leaf.Cert.Subject.String() + `";URI=`
 	}}
+	// ByALB writes PEM with fewer characters escaped, as AWS's ALB does.
 	ByALB = Forwarder{"aws_alb", "X-Amzn-Mtls-Clientcert", func(leaf *testpki.Leaf) string {
 		return strings.NewReplacer("%2B", "+", "%3D", "=", "%2F", "/").Replace(EscapedPEM(leaf))
 	}}
 
+	// Forwarders are all of these proxies.
 	Forwarders = []Forwarder{ByRFC9440, ByNginx, ByHAProxy, ByEnvoy, ByALB}
 )
 
-// ForwardingRealm has the clients of billingAndSensor, and the proxy itself as
-// one more: it must never be taken for the caller.
+// ForwardingRealm returns a realm with the clients of [BillingAndSensor] and the
+// proxy itself, which must never be taken for the caller.
 func ForwardingRealm(name, format, options string) string {
 	return `
 mtls ` + name + ` {
@@ -86,26 +93,26 @@ mtls ` + name + ` {
 `
 }
 
-// ForwardingRig has the certificates of forwardingRealm.
+// ForwardingRig is a rig with the certificates of [ForwardingRealm].
 type ForwardingRig struct {
 	*Rig
 	Billing, Sensor, Stranger, Proxy *testpki.Leaf
 }
 
-// NewForwardingRig returns a rig with a client and a proxy; Caddy is not
-// running yet.
+// NewForwardingRig returns a rig with certificates of clients and of a proxy.
+// Caddy is not running yet.
 func NewForwardingRig(t *testing.T) *ForwardingRig {
 	r := New(t)
 	f := &ForwardingRig{r, r.Issue("billing"), r.SelfSigned("sensor"), r.Issue("stranger"), r.SelfSigned("proxy")}
-	// Caddy itself logs the headers of a request as it came, to which the logs
-	// of these tests are not to be held
+	// Caddy itself logs the request headers as received, including certificates
+	// that checkLogs would report
 	r.Change = func(config map[string]any) {
 		Member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
 	}
 	return f
 }
 
-// CallerFrom is caller with an address of its own.
+// CallerFrom is like [Rig.Caller], but connects from this address.
 func CallerFrom(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, address string) *Caller {
 	t.Helper()
 	from := net.ParseIP(address)
@@ -135,14 +142,14 @@ func CallerFrom(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, addre
 }
 
 // GatewayHeaders are the headers in which gateways name a client, folded as
-// [isNamed] folds them. A trailing * stands for any ending.
+// [IsNamed] folds them. A trailing * matches any ending.
 var GatewayHeaders = []string{
 	"client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-forwarded-tls-client-cert*", "x-ssl-*", "ssl-client-*",
 	"x-client-cert*", "x-amzn-mtls-*", "cf-client-cert*", "x-arr-clientcert", "x-consumer-*",
 }
 
-// IsNamed reports whether a header has one of the names, as a server sees it
-// for which case does not matter and every other character is a hyphen.
+// IsNamed reports whether a header has one of the names for a server that ignores
+// case and reads every character but letters and digits as a hyphen.
 func IsNamed(header string, names ...string) bool {
 	folded := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
@@ -156,24 +163,24 @@ func IsNamed(header string, names ...string) bool {
 	})
 }
 
-// WantGone fails the test if the API behind was sent a certificate.
+// WantGone fails the test if the upstream was sent a certificate.
 func (got Reply) WantGone(t *testing.T) Reply {
 	t.Helper()
 	if got.Seen == nil {
-		t.Fatalf("the request did not reach the API: %d %.300q", got.Status, got.Body)
+		t.Fatalf("the request did not reach the upstream: %d %.300q", got.Status, got.Body)
 	}
 	for _, header := range []http.Header{got.Seen.Header, got.Seen.Trailer} {
 		for name := range header {
 			if IsNamed(name, append([]string{"edge-certificate*"}, GatewayHeaders...)...) {
-				t.Errorf("the API was sent %s", name)
+				t.Errorf("the upstream was sent %s", name)
 			}
 		}
 	}
 	return got
 }
 
-// WantRefusal fails the test unless mtls_auth refused, with this reason in the
-// log.
+// WantRefusal fails the test unless mtls_auth refused the request and logged this
+// reason. It returns the log entry.
 func WantRefusal(r *Rig, t *testing.T, got Reply, realm, reason string) LogEntry {
 	t.Helper()
 	word := Refused
@@ -188,22 +195,22 @@ func WantRefusal(r *Rig, t *testing.T, got Reply, realm, reason string) LogEntry
 	return entry
 }
 
-// AskToken asks for an access token of the client.
+// AskToken requests an access token as the client.
 func AskToken(c *Caller, url, clientID string, options ...func(*http.Request)) Reply {
 	c.T.Helper()
 	options = append(options, WithBody("application/x-www-form-urlencoded", "grant_type=client_credentials&client_id="+clientID))
 	return c.Do(http.MethodPost, url+"/connect/token", options...)
 }
 
-// WantToken fails the test unless the response is a token of the client, bound
-// to the certificate.
+// WantToken fails the test unless the response has a token of the client that is
+// bound to the certificate.
 func WantToken(r *Rig, t *testing.T, got Reply, clientID string, leaf *testpki.Leaf) {
 	t.Helper()
 	got.WantStatus(t, http.StatusOK)
 	token, _ := JSON(t, got.Body)["access_token"].(string)
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		t.Fatalf("%.300q is no token", got.Body)
+		t.Fatalf("%.300q is not a token", got.Body)
 	}
 	r.Secrets = append(r.Secrets, parts[2])
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
@@ -220,17 +227,17 @@ func WantToken(r *Rig, t *testing.T, got Reply, clientID string, leaf *testpki.L
 		t.Fatal(err)
 	}
 	if claims.Subject != clientID || claims.Confirmation.Thumbprint != validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)) {
-		t.Errorf("the token is %s, want one of %s, bound to %s", payload, clientID, validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)))
+		t.Errorf("the token has claims %s, want client %s, bound to %s", payload, clientID, validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)))
 	}
 }
 
-// WantNoToken fails the test unless the token endpoint refused the client, with
-// this reason in the log.
+// WantNoToken fails the test unless the token endpoint refused the client and
+// logged this reason.
 func WantNoToken(r *Rig, t *testing.T, got Reply, reason string) {
 	t.Helper()
 	got.WantStatus(t, http.StatusUnauthorized)
 	if code := JSON(t, got.Body)["error"]; code != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
-		t.Errorf("the token endpoint says %q", got.Body)
+		t.Errorf("the token endpoint answered %q", got.Body)
 	}
 	if entry := r.Logs.WithErrorID(t, "client refused", got.ErrorID); entry.Str("reason") != reason {
 		t.Errorf("the reason is %q (%s), want %q", entry["reason"], entry["detail"], reason)

@@ -17,7 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// Query is an introspection or revocation request of the client.
+// Query makes a request an introspection or revocation request of the client.
 func Query(clientID, token string, parameters ...string) func(*http.Request) {
 	values := url.Values{"client_id": {clientID}, "token": {token}}
 	for i := 0; i < len(parameters); i += 2 {
@@ -26,10 +26,11 @@ func Query(clientID, token string, parameters ...string) func(*http.Request) {
 	return WithBody("application/x-www-form-urlencoded", values.Encode())
 }
 
-// Inactive is the answer to an introspection of a token that is not active.
+// Inactive is the introspection response for an inactive token.
 const Inactive = `{"active":false}`
 
-// IssuerSite serves the issuer at auth.test; other paths go to the API.
+// IssuerSite serves the issuer at auth.test and proxies other paths to the
+// upstream.
 const IssuerSite = `
 https://auth.test:@HTTPS@ {
 	import mtls
@@ -38,18 +39,17 @@ https://auth.test:@HTTPS@ {
 }
 `
 
-// IssuerRealm is BillingAndSensor with an issuer, and with what the test adds
-// to the issuer.
+// IssuerRealm returns [BillingAndSensor] with an issuer that has these options.
 func IssuerRealm(options string) string {
 	return strings.Replace(BillingAndSensor, "client billing.partner", "issuer https://auth.test {\n"+options+"\n}\nclient billing.partner", 1)
 }
 
-// HTTPClient is the caller as an OAuth library wants it.
+// HTTPClient returns the caller as an HTTP client for OAuth libraries.
 func (c *Caller) HTTPClient() *http.Client {
 	return &http.Client{Transport: c.Rt, Timeout: Patience}
 }
 
-// Form is a token request of the client.
+// Form makes a request a token request of the client.
 func Form(clientID string, parameters ...string) func(*http.Request) {
 	values := url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}}
 	for i := 0; i < len(parameters); i += 2 {
@@ -58,8 +58,9 @@ func Form(clientID string, parameters ...string) func(*http.Request) {
 	return WithBody("application/x-www-form-urlencoded", values.Encode())
 }
 
-// Token requests a token that must be granted, and returns the response and
-// the token's header and claims. The signature is not checked: see [verify].
+// Token requests a token and returns the response and the token's header and
+// claims. It ends the test if no token is issued. It does not check the signature;
+// [Verify] does.
 func Token(r *Rig, t *testing.T, c *Caller, target string, request func(*http.Request)) (answer, header, claims map[string]any) {
 	t.Helper()
 	got := c.Do(http.MethodPost, target, request).WantStatus(t, http.StatusOK)
@@ -68,7 +69,7 @@ func Token(r *Rig, t *testing.T, c *Caller, target string, request func(*http.Re
 	token, _ := answer["access_token"].(string)
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || answer["token_type"] != "Bearer" {
-		t.Fatalf("the answer is no token: %.200q", got.Body)
+		t.Fatalf("the response is not a token: %.200q", got.Body)
 	}
 	r.Secrets = append(r.Secrets, token, parts[2])
 	for i, into := range []*map[string]any{&header, &claims} {
@@ -81,7 +82,8 @@ func Token(r *Rig, t *testing.T, c *Caller, target string, request func(*http.Re
 	return answer, header, claims
 }
 
-// CheckTokenHeaders is E4 for the token endpoint.
+// CheckTokenHeaders fails the test unless a response of the token endpoint must not
+// be cached and is JSON (E4).
 func CheckTokenHeaders(t *testing.T, got Reply) {
 	t.Helper()
 	for name, want := range map[string]string{"Cache-Control": "no-store", "Pragma": "no-cache", "Content-Type": "application/json"} {
@@ -91,20 +93,20 @@ func CheckTokenHeaders(t *testing.T, got Reply) {
 	}
 }
 
-// Verify checks a token as a resource server with an OpenID Connect library
-// does: it finds the keys through the issuer's metadata.
+// Verify checks a token as a resource server with an OpenID Connect library does.
+// It finds the keys through the issuer's metadata.
 func Verify(t *testing.T, c *Caller, issuer, audience, token string) (*oidc.IDToken, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(context.Background(), c.HTTPClient()), Patience)
 	t.Cleanup(cancel)
 	provider, err := oidc.NewProvider(ctx, issuer)
 	if err != nil {
-		t.Fatalf("the metadata does not suit go-oidc: %v", err)
+		t.Fatalf("go-oidc does not accept the metadata: %v", err)
 	}
 	return provider.Verifier(&oidc.Config{ClientID: audience}).Verify(ctx, token)
 }
 
-// SigningKeyPEM writes a private key where a configuration can name it.
+// SigningKeyPEM writes a private key to a file and returns its path.
 func SigningKeyPEM(r *Rig, t *testing.T, name string, key crypto.Signer) string {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -116,7 +118,7 @@ func SigningKeyPEM(r *Rig, t *testing.T, name string, key crypto.Signer) string 
 	return r.Write(name, text)
 }
 
-// MustSigner makes a P-256 key.
+// MustSigner generates a P-256 key.
 func MustSigner(t *testing.T) crypto.Signer {
 	t.Helper()
 	return testpki.MustKey(t, testpki.P256)
@@ -132,12 +134,12 @@ func VerifiedToken(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, is
 	return header
 }
 
-// Await polls for a condition.
+// Await waits for a condition. It ends the test after [Patience].
 func Await(r *Rig, t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("it never comes about that %s", what)
+			t.Fatalf("condition not reached: %s", what)
 		}
 	}
 }
@@ -147,6 +149,6 @@ func Revoke(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, clientID,
 	t.Helper()
 	got := r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test/connect/revocation", Query(clientID, token, parameters...)).WantStatus(t, http.StatusOK)
 	if got.Body != "" || got.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("a revocation is answered %q with %v", got.Body, got.Header)
+		t.Errorf("the revocation response is %q with %v", got.Body, got.Header)
 	}
 }

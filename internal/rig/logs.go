@@ -18,10 +18,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// Patience is how long a test waits for what must come.
+// Patience is how long a test waits for something that must happen.
 const Patience = 10 * time.Second
 
-// logSink holds everything that one Caddy logs, at any level.
+// logSink records everything that one Caddy logs, at any level.
 type logSink struct {
 	name string
 
@@ -31,9 +31,10 @@ type logSink struct {
 	changed chan struct{}
 }
 
+// LogEntry is a log line in JSON.
 type LogEntry map[string]any
 
-// Str returns a field that is a string, "" if there is none.
+// Str returns a string field, or "" if it is missing.
 func (e LogEntry) Str(field string) string {
 	text, _ := e[field].(string)
 	return text
@@ -45,8 +46,8 @@ var (
 	logSinksMu    sync.Mutex
 )
 
-// newLogSink makes a sink with a name of its own: Caddy goes on with the writer
-// it has when the name is one that it knows.
+// newLogSink makes a sink with a unique name, because Caddy would reuse an open
+// writer of the same name.
 func newLogSink() *logSink {
 	logSinksMu.Lock()
 	defer logSinksMu.Unlock()
@@ -56,7 +57,7 @@ func newLogSink() *logSink {
 	return sink
 }
 
-// Write takes one line, as zap writes it.
+// Write records one line, because zap writes each with a call of its own.
 func (s *logSink) Write(p []byte) (int, error) {
 	var entry LogEntry
 	_ = json.Unmarshal(p, &entry)
@@ -69,9 +70,10 @@ func (s *logSink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Close does nothing, because the test still reads the entries.
 func (s *logSink) Close() error { return nil }
 
-// All returns the entries so far that match.
+// All returns the matching entries so far.
 func (s *logSink) All(match func(LogEntry) bool) []LogEntry {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,13 +90,13 @@ func (s *logSink) matching(match func(LogEntry) bool) []LogEntry {
 	return found
 }
 
-// Wait returns the first entry that matches, when there is one.
+// Wait waits for a matching entry and returns it.
 func (s *logSink) Wait(t *testing.T, what string, match func(LogEntry) bool) LogEntry {
 	t.Helper()
 	return s.WaitFor(t, 1, what, match)[0]
 }
 
-// WaitFor returns the entries that match, when there are n of them.
+// WaitFor waits for n matching entries and returns them.
 func (s *logSink) WaitFor(t *testing.T, n int, what string, match func(LogEntry) bool) []LogEntry {
 	t.Helper()
 	timeout := time.After(Patience)
@@ -113,11 +115,11 @@ func (s *logSink) WaitFor(t *testing.T, n int, what string, match func(LogEntry)
 	}
 }
 
-// WithErrorID returns the one line about a refusal that quotes the id.
+// WithErrorID returns the only log line with this message and error id.
 func (s *logSink) WithErrorID(t *testing.T, message, id string) LogEntry {
 	t.Helper()
 	if id == "" {
-		t.Fatalf("the response has no error id to find the log line %q by", message)
+		t.Fatalf("the response has no error id, so the log line %q cannot be found", message)
 	}
 	match := func(e LogEntry) bool { return e.Str("msg") == message && e.Str("error_id") == id }
 	entry := s.Wait(t, message+" "+id, match)
@@ -127,7 +129,7 @@ func (s *logSink) WithErrorID(t *testing.T, message, id string) LogEntry {
 	return entry
 }
 
-// Access returns the access log line of the request with this URI.
+// Access waits for the access log line of the request with this URI.
 func (s *logSink) Access(t *testing.T, uri string) LogEntry {
 	t.Helper()
 	return s.Wait(t, "access to "+uri, func(e LogEntry) bool {
@@ -136,8 +138,8 @@ func (s *logSink) Access(t *testing.T, uri string) LogEntry {
 	})
 }
 
-// checkLogs fails the test when a log has what no log may have: PEM, a
-// certificate as such, a private key, a token.
+// checkLogs fails the test if the log contains PEM, a certificate, a private key or
+// a token.
 func (r *Rig) checkLogs() {
 	r.T.Helper()
 	r.Logs.mu.Lock()
@@ -149,33 +151,36 @@ func (r *Rig) checkLogs() {
 	}
 	for _, secret := range secrets {
 		if at := strings.Index(text, secret); at >= 0 {
-			r.T.Errorf("the log holds %.40q…: %s", secret, text[max(0, at-300):min(len(text), at+300)])
+			r.T.Errorf("the log contains %.40q…: %s", secret, text[max(0, at-300):min(len(text), at+300)])
 		}
 	}
 }
 
-// DerFragments are pieces from the middle of a certificate and of its key, in
-// the spellings in which they could be logged.
+// DerFragments returns pieces from the middle of a certificate and of its key, in
+// the encodings in which they could be logged.
 func DerFragments(leaf *testpki.Leaf) []string {
 	var fragments []string
 	for _, pem := range [][]byte{leaf.PEM(), leaf.KeyPEM()} {
 		lines := strings.Split(string(pem), "\n")
 		fragments = append(fragments, lines[2])
 	}
-	// a multiple of three, so that the base64 of the piece is a piece of the base64
+	// offsets are multiples of three, so the piece's base64 is a piece of the whole
+	// certificate's
 	piece := leaf.Cert.Raw[90:150]
 	return append(fragments, base64.StdEncoding.EncodeToString(piece), base64.RawURLEncoding.EncodeToString(piece))
 }
 
-// logs is the log writer `output rig <sink>`.
+// logs implements the log writer `output rig <sink>`.
 type logs struct {
 	Sink string `json:"sink,omitempty"`
 }
 
+// CaddyModule returns the module's ID.
 func (*logs) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "caddy.logging.writers.rig", New: func() caddy.Module { return new(logs) }}
 }
 
+// UnmarshalCaddyfile reads `rig <sink>`.
 func (l *logs) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if !d.Args(&l.Sink) {
@@ -184,17 +189,20 @@ func (l *logs) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// String describes the writer.
 func (l *logs) String() string { return "rig " + l.Sink }
 
+// WriterKey identifies the writer, so that Caddy reuses only one of the same sink.
 func (l *logs) WriterKey() string { return "rig:" + l.Sink }
 
+// OpenWriter returns the sink.
 func (l *logs) OpenWriter() (io.WriteCloser, error) {
 	logSinksMu.Lock()
 	defer logSinksMu.Unlock()
 	return logSinks[l.Sink], nil
 }
 
-// Said returns the log lines with this message and, in their error, the texts.
+// Said returns the log lines with this message whose error contains the texts.
 func (r *Rig) Said(message string, texts ...string) []LogEntry {
 	return r.Logs.All(func(entry LogEntry) bool {
 		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })

@@ -11,14 +11,14 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// The environment of a process that is another Caddy of a cluster: its
-// configuration, and the sink of its logs.
+// nodeConfig and nodeSink are the environment variables of a process that runs
+// another Caddy of a cluster: its configuration file and the sink of its logs.
 const (
 	nodeConfig = "MTLS_TEST_NODE_CONFIG"
 	nodeSink   = "MTLS_TEST_NODE_SINK"
 )
 
-// Main runs the tests or, in a process that [Node] started, a Caddy.
+// Main runs the tests, or a Caddy in a process that [Node] has started.
 func Main(m *testing.M) {
 	if file := os.Getenv(nodeConfig); file != "" {
 		os.Exit(runNode(file))
@@ -46,9 +46,9 @@ func runNode(file string) int {
 	return 0
 }
 
-// Node runs another Caddy, in a process of its own, with the same storage and
-// certificates and with ports of its own. What is returned sends requests to it;
-// its logs are lost.
+// Node runs another Caddy in a separate process, with the same storage and
+// certificates but different ports. The returned rig sends requests to it. The
+// test cannot read its logs.
 func Node(r *Rig, t *testing.T, global, sites string) *Rig {
 	t.Helper()
 	other := *r
@@ -74,7 +74,7 @@ func Node(r *Rig, t *testing.T, global, sites string) *Rig {
 	t.Cleanup(func() {
 		_ = input.Close()
 		if err := command.Wait(); err != nil {
-			t.Errorf("the other Caddy ended with %v", err)
+			t.Errorf("the other Caddy: %v", err)
 		}
 	})
 	if line, err := bufio.NewReader(output).ReadString('\n'); line != "ready\n" {

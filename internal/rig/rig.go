@@ -35,36 +35,36 @@ func init() {
 // Protocols are the versions of HTTP that Caddy speaks over TLS.
 var Protocols = []string{"h1", "h2", "h3"}
 
-// Refused is the word of all refusals but for a missing certificate.
+// Refused is the error code of all refusals except for a missing certificate.
 const Refused = "certificate_refused"
 
-// Hosts are the names that the server's certificate is good for.
+// Hosts are the names in the server's certificate.
 var Hosts = []string{"api.test", "auth.test", "alias.test", "public.test", "other.test", "metrics.test", "generation.test", "localhost"}
 
-// Rig is a running Caddy, the API behind it, and the certificates of the test.
+// Rig is a running Caddy, its upstream, and the certificates of the test.
 type Rig struct {
 	T        *testing.T
 	Dir      string
-	CA       *testpki.CA // of the clients, trusted by the realms
-	OtherCA  *testpki.CA // of nobody that is trusted
+	CA       *testpki.CA // issues the clients' certificates; the realms trust it
+	OtherCA  *testpki.CA // the realms do not trust it
 	ServerCA *testpki.CA
 	Upstream *Upstream
 	Logs     *logSink
 
 	HTTPS, HTTP, Admin string // ports
 	AdminOn            bool
-	Caddyfile          string               // what runs
+	Caddyfile          string               // of the running configuration
 	Change             func(map[string]any) // changes the adapted JSON, unless nil
 	generation         int                  // of the configuration, from 1
-	Grace              string               // what is under way has to end after a reload
+	Grace              string               // grace period of requests in progress after a reload
 	Leaves             []*testpki.Leaf
-	Secrets            []string // what no log may hold, beside the leaves
+	Secrets            []string // what the log must not contain, besides the leaves
 }
 
-// prelude is what every configuration has. A test never touches the machine
-// it runs on: no trust store, no ACME, no autosave, its own storage. The logger
-// of events is left out because with it Caddy reads its TLS app in handshakes
-// that may come while that app is still being started, which is a data race.
+// prelude begins every configuration. It keeps tests from changing the machine:
+// no trust store, no ACME, no autosave, a storage of their own. It excludes the
+// logger of events because with it Caddy reads its TLS app in handshakes, possibly
+// while that app is still starting, which is a data race.
 const prelude = `{
 	admin @ADMIN@
 	persist_config off
@@ -110,8 +110,7 @@ https://generation.test:@HTTPS@ {
 
 `
 
-// New makes certificates and starts the API behind. Caddy is not running
-// yet: see [Rig.Start].
+// New makes certificates and starts the upstream. [Rig.Start] runs Caddy.
 func New(t *testing.T) *Rig {
 	t.Helper()
 	r := &Rig{
@@ -132,7 +131,7 @@ func New(t *testing.T) *Rig {
 	return r
 }
 
-// Write puts a file into the folder of the test, which is @DIR@ in a
+// Write writes a file into the folder of the test, which is @DIR@ in a
 // configuration, and returns its path.
 func (r *Rig) Write(name string, content []byte) string {
 	r.T.Helper()
@@ -151,15 +150,14 @@ func (r *Rig) writeLeaf(name string, leaf *testpki.Leaf) {
 	r.Leaves = append(r.Leaves, leaf)
 }
 
-// Issue makes a client certificate under the trusted CA, with the files
-// <name>.pem and <name>.key and the common name <name> unless an option says
-// otherwise.
+// Issue makes a client certificate under the trusted CA and writes it to <name>.pem
+// and <name>.key. Its common name is name unless an option sets another.
 func (r *Rig) Issue(name string, opts ...testpki.Option) *testpki.Leaf {
 	r.T.Helper()
 	return r.IssueBy(r.CA, name, opts...)
 }
 
-// IssueBy is [Rig.Issue] under another CA.
+// IssueBy is like [Rig.Issue], under another CA.
 func (r *Rig) IssueBy(ca *testpki.CA, name string, opts ...testpki.Option) *testpki.Leaf {
 	r.T.Helper()
 	leaf := testpki.MustIssue(r.T, ca, append([]testpki.Option{testpki.CommonName(name)}, opts...)...)
@@ -167,7 +165,7 @@ func (r *Rig) IssueBy(ca *testpki.CA, name string, opts ...testpki.Option) *test
 	return leaf
 }
 
-// SelfSigned makes a client certificate of no CA, with files as [Rig.Issue].
+// SelfSigned makes a self-signed client certificate, with files as [Rig.Issue].
 func (r *Rig) SelfSigned(name string, opts ...testpki.Option) *testpki.Leaf {
 	r.T.Helper()
 	leaf := testpki.MustSelfSigned(r.T, append([]testpki.Option{testpki.CommonName(name)}, opts...)...)
@@ -175,12 +173,12 @@ func (r *Rig) SelfSigned(name string, opts ...testpki.Option) *testpki.Leaf {
 	return leaf
 }
 
-// Start runs Caddy on free ports until the test ends. In the text @DIR@ is the
-// folder of the test, @HTTPS@, @HTTP@ and @ADMIN@ are ports, and reverse_proxy
-// @UP@ leads to the API behind, or @STREAM@ without reading the body ahead.
-// Reading ahead is the rule here because else Caddy and Go's client have a data
-// race over the trailers of a GET of HTTP/3, whose end takes more than 200 ms to
-// come on a busy machine.
+// Start runs Caddy on free ports until the test ends. In the configuration, @DIR@ is
+// the folder of the test, and @HTTPS@, @HTTP@ and @ADMIN@ are ports. `reverse_proxy
+// @UP@` leads to the upstream and buffers the request body; `reverse_proxy @STREAM@`
+// does not buffer it. Without buffering, Caddy and Go's client have a data race over
+// the trailers of an HTTP/3 GET if its end takes more than 200 ms to arrive, as on a
+// busy machine.
 func (r *Rig) Start(global, sites string) {
 	r.T.Helper()
 	r.T.Cleanup(func() {
@@ -189,7 +187,7 @@ func (r *Rig) Start(global, sites string) {
 		}
 		r.checkLogs()
 	})
-	// another process may take a port between the asking and the using
+	// another process may take a port before Caddy listens on it
 	for attempt := 0; ; attempt++ {
 		r.HTTPS, r.HTTP, r.Admin = FreePort(r.T), FreePort(r.T), FreePort(r.T)
 		err := r.Load(global, sites)
@@ -202,9 +200,9 @@ func (r *Rig) Start(global, sites string) {
 	}
 }
 
-// Reload replaces the configuration. Ports stay. Caddy says that it is done a
-// moment before the old configuration takes no more connections, so reload
-// waits until new ones are answered by the new one only.
+// Reload replaces the configuration and keeps the ports. Caddy reports success a
+// moment before the old configuration stops accepting connections, so Reload waits
+// until only the new configuration answers new connections.
 func (r *Rig) Reload(global, sites string) {
 	r.T.Helper()
 	if err := r.Load(global, sites); err != nil {
@@ -223,13 +221,13 @@ func (r *Rig) Reload(global, sites string) {
 			}
 			streak = 0
 			if time.Now().After(deadline) {
-				r.T.Fatalf("after a reload %s is answered %q %v, want %q", protocol, got.Body, err, want)
+				r.T.Fatalf("after a reload over %s: %q %v, want %q", protocol, got.Body, err, want)
 			}
 		}
 	}
 }
 
-// Load adapts and loads a configuration, and returns the error of either.
+// Load adapts and loads a configuration.
 func (r *Rig) Load(global, sites string) error {
 	config, err := r.Adapt(global, sites)
 	if err != nil {
@@ -238,7 +236,7 @@ func (r *Rig) Load(global, sites string) error {
 	return caddy.Load(config, true)
 }
 
-// Adapt turns the Caddyfile into JSON, with the names in @…@ filled in.
+// Adapt fills in the names in @…@ and converts the Caddyfile to JSON.
 func (r *Rig) Adapt(global, sites string) ([]byte, error) {
 	r.generation++
 	r.Caddyfile = r.Fill(strings.Replace(prelude, "@GLOBAL@", global, 1) + sites)
@@ -263,9 +261,9 @@ func (r *Rig) Fill(text string) string {
 		"@SINK@", r.Logs.name, "@GENERATION@", strconv.Itoa(r.generation), "@GRACE@", r.Grace).Replace(text)
 }
 
-// FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses. The
-// port is reserved until the test ends: Caddy shares the ports that it listens on,
-// so the Caddy of another package's tests could otherwise take connections there.
+// FreePort returns a port that is free for TCP and for UDP, which HTTP/3 uses. It
+// reserves the port until the test ends. Caddy shares the ports that it listens on,
+// so the Caddy of another package's tests could otherwise accept connections there.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 20 {
@@ -278,7 +276,7 @@ func FreePort(t testing.TB) string {
 		if err == nil {
 			_ = udp.Close()
 		}
-		// whoever listens on the second address has reserved the port
+		// listening on a second address reserves the port
 		reservation, taken := net.Listen("tcp", "127.0.0.2:"+port)
 		_ = tcp.Close()
 		if taken == nil {
@@ -292,7 +290,7 @@ func FreePort(t testing.TB) string {
 	return ""
 }
 
-// CertificatesOf parses the certificates of a PEM file.
+// CertificatesOf parses the certificates in PEM text.
 func CertificatesOf(text []byte) (certs []*x509.Certificate, err error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
@@ -304,13 +302,13 @@ func CertificatesOf(text []byte) (certs []*x509.Certificate, err error) {
 	return certs, nil
 }
 
-// Member descends into a JSON object.
+// Member returns the object at this path in a JSON object.
 func Member(t *testing.T, object map[string]any, path ...string) map[string]any {
 	t.Helper()
 	for _, name := range path {
 		inner, ok := object[name].(map[string]any)
 		if !ok {
-			t.Fatalf("there is no object %q in %v", name, object)
+			t.Fatalf("no object %q in %v", name, object)
 		}
 		object = inner
 	}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// WithoutProxyLog leaves out what the proxy logs at level DEBUG: the headers
-// that it sends to the API.
+// WithoutProxyLog excludes the log of the proxy, which at level DEBUG contains the
+// headers that it sends to the upstream.
 func WithoutProxyLog(r *Rig) {
 	r.Change = func(config map[string]any) {
 		logs := Member(r.T, config, "logging", "logs", "default")
@@ -18,7 +18,7 @@ func WithoutProxyLog(r *Rig) {
 	}
 }
 
-// OneSite guards the API behind for clients of the default realm.
+// OneSite admits clients of the default realm to the upstream.
 const OneSite = `
 https://api.test:@HTTPS@ {
 	import mtls
@@ -27,13 +27,12 @@ https://api.test:@HTTPS@ {
 }
 `
 
-// PatientSite is OneSite with patience for an API that is slow to take a
-// connection, as all are on a machine with more to do. Caddy's own three seconds
-// end in a 502.
+// PatientSite is [OneSite] with longer timeouts for connecting to the upstream,
+// because on a busy machine Caddy's three seconds may end in a 502.
 var PatientSite = strings.Replace(OneSite, "reverse_proxy @UP@", "reverse_proxy @UP@ {\n\t\tlb_try_duration 20s\n\t\ttransport http {\n\t\t\tdial_timeout 10s\n\t\t}\n\t}", 1)
 
-// BillingAndSensor is a realm with a client of each kind: one that is known by
-// its name and one that is pinned.
+// BillingAndSensor is a realm with one client known by its subject and one with a
+// pinned certificate.
 const BillingAndSensor = `
 mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
@@ -49,8 +48,8 @@ mtls {
 }
 `
 
-// Reused tells whether a request went over a connection that was open already.
-// Only net/http's transport reports that, so it is not for HTTP/3.
+// Reused reports whether a request used a connection that was already open. Only
+// net/http's transport reports that, so it does not work with HTTP/3.
 func Reused(into *bool) func(*http.Request) {
 	return func(r *http.Request) {
 		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
@@ -59,7 +58,7 @@ func Reused(into *bool) func(*http.Request) {
 	}
 }
 
-// clockRealm is BillingAndSensor with a clock that the test moves.
+// clockRealm is a realm like [BillingAndSensor] with a clock that the test moves.
 const clockRealm = `
 mtls {
 	trust_pool rig @DIR@/clients-ca.pem CLOCK
@@ -76,15 +75,17 @@ mtls {
 }
 `
 
-// ClockRealmOf is a realm like [BillingAndSensor] with an issuer and the clock
-// of the test.
+// ClockRealmOf returns a realm like [BillingAndSensor] with an issuer and the
+// test's clock.
 func ClockRealmOf(t *testing.T) string { return strings.Replace(clockRealm, "CLOCK", t.Name(), 1) }
 
-// OneSession offers the session of any server to every server.
+// OneSession is a TLS session cache that offers its only session to every server.
 type OneSession struct{ session *tls.ClientSessionState }
 
+// Get implements tls.ClientSessionCache.
 func (s *OneSession) Get(string) (*tls.ClientSessionState, bool) { return s.session, s.session != nil }
 
+// Put implements tls.ClientSessionCache.
 func (s *OneSession) Put(_ string, session *tls.ClientSessionState) {
 	if session != nil {
 		s.session = session

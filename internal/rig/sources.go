@@ -10,7 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// Eventually asks over one open connection until the answer is what it should be.
+// Eventually repeats a request until the response has this status.
 func (c *Caller) Eventually(t *testing.T, status int) Reply {
 	t.Helper()
 	var got Reply
@@ -23,7 +23,7 @@ func (c *Caller) Eventually(t *testing.T, status int) Reply {
 	return got
 }
 
-// CRL makes a CRL of the rig's CA with a number and these certificates on it.
+// CRL makes a CRL of the rig's CA with this number that revokes these certificates.
 func CRL(r *Rig, number int64, revoked ...*testpki.Leaf) []byte {
 	r.T.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: time.Now().Add(time.Hour)}

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Upstream is the API behind Caddy. It knows nothing of certificates and
-// answers with what it was told.
+// Upstream is the API that Caddy proxies to. It knows nothing of certificates and
+// answers with the request that it got, as a [SeenRequest].
 type Upstream struct {
 	Address string
 	Hits    atomic.Int64
@@ -21,10 +21,10 @@ type Upstream struct {
 	Release chan struct{} // lets one request to /block go on
 
 	Mu   sync.Mutex
-	Told []string // every X-Client-ID that the API was ever told
+	Told []string // every X-Client-ID that has arrived
 }
 
-// SeenRequest is a request as it reached the API.
+// SeenRequest is a request as it reached the upstream.
 type SeenRequest struct {
 	Method, URI, Host, Proto, Body string
 	Header, Trailer                http.Header
@@ -38,6 +38,7 @@ func newUpstream(t *testing.T) *Upstream {
 	return u
 }
 
+// ServeHTTP answers a request.
 func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.Hits.Add(1)
 	u.Mu.Lock()
@@ -67,8 +68,8 @@ func (u *Upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// upgrade tells which identity came with a protocol upgrade and then echoes
-// lines.
+// upgrade answers a protocol upgrade with the identity that it came with and then
+// echoes lines.
 func (u *Upstream) upgrade(w http.ResponseWriter, r *http.Request) {
 	conn, stream, err := w.(http.Hijacker).Hijack()
 	if err != nil {

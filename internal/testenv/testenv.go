@@ -1,5 +1,5 @@
-// Package testenv is the surroundings that tests control: a clock, and a
-// storage that fails or waits on demand.
+// Package testenv provides a clock that tests control, and a storage that fails or
+// waits on demand.
 package testenv
 
 import (
@@ -10,19 +10,19 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// Now is the time of a new [Clock].
+// Now is the initial time of [NewClock].
 var Now = time.Date(2030, 1, 2, 3, 4, 5, 678, time.UTC)
 
-// Clock is a clock that only moves when told to.
+// Clock is a clock that moves only when the test advances it.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
-// NewClock returns a clock that stands at [Now].
+// NewClock returns a clock that is set to [Now].
 func NewClock() *Clock { return NewClockAt(Now) }
 
-// NewClockAt returns a clock that stands at the given time.
+// NewClockAt returns a clock that is set to the given time.
 func NewClockAt(now time.Time) *Clock { return &Clock{now: now} }
 
 // Now returns the clock's time.
@@ -39,8 +39,8 @@ func (c *Clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// Storage is a real storage whose operations tests can make fail or wait: each
-// hook that is set runs before its operation, and its error prevents that.
+// Storage is a real storage whose operations tests can make fail or wait. A hook
+// runs before its operation; if it returns an error, the operation is not run.
 type Storage struct {
 	certmagic.Storage
 	OnLock, OnUnlock, OnList, OnLoad, OnStore, OnDelete func(ctx context.Context, key string) error
@@ -49,7 +49,7 @@ type Storage struct {
 	calls []string
 }
 
-// NewStorage returns a storage of files below a folder.
+// NewStorage returns a file storage in a folder.
 func NewStorage(folder string) *Storage {
 	return &Storage{Storage: &certmagic.FileStorage{Path: folder}}
 }
@@ -64,14 +64,14 @@ func (s *Storage) before(ctx context.Context, operation, key string, hook func(c
 	return hook(ctx, key)
 }
 
-// Calls returns the operations so far: lock, unlock, list, load, store, delete.
+// Calls returns the operations so far: lock, unlock, list, load, store or delete.
 func (s *Storage) Calls() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.calls...)
 }
 
-// Forget empties the list of operations.
+// Forget clears the list of operations.
 func (s *Storage) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,38 +15,38 @@ func (ca *CA) PEM() []byte {
 	return certPEM(ca.Cert)
 }
 
-// KeyPEM returns the CA's private key as PKCS #8. It panics on a key that has
-// no such form, which only the option [Key] can bring in.
+// KeyPEM returns the CA's private key as PKCS #8. It panics if the key has no such
+// form, which is possible only with the option [Key].
 func (ca *CA) KeyPEM() []byte {
 	return keyPEM(ca.Key)
 }
 
-// PEM returns the certificate alone.
+// PEM returns the certificate without its chain.
 func (l *Leaf) PEM() []byte {
 	return certPEM(l.Cert)
 }
 
-// ChainPEM returns the certificate followed by its intermediates, as a client
-// is configured with.
+// ChainPEM returns the certificate followed by its intermediates, for a client's
+// configuration.
 func (l *Leaf) ChainPEM() []byte {
 	return certPEM(l.Presented()...)
 }
 
-// KeyPEM returns the private key as PKCS #8. It panics on a key that has no
-// such form, which only the option [Key] can bring in.
+// KeyPEM returns the private key as PKCS #8. It panics if the key has no such form,
+// which is possible only with the option [Key].
 func (l *Leaf) KeyPEM() []byte {
 	return keyPEM(l.Key)
 }
 
-// WriteFile writes the CA certificate to name.pem in the directory and returns
-// the file's path. The key stays in memory.
+// WriteFile writes the CA certificate to name.pem in the directory and returns the
+// file's path. It does not write the key.
 func (ca *CA) WriteFile(dir, name string) (string, error) {
 	path := filepath.Join(dir, name+".pem")
 	return path, writeFile(path, ca.PEM(), 0o644)
 }
 
-// WriteFiles writes the certificate with its chain to name.pem and the private
-// key to name.key, readable by the owner alone, and returns both paths.
+// WriteFiles writes the certificate with its chain to name.pem and the private key
+// to name.key, which only the owner can read. It returns both paths.
 func (l *Leaf) WriteFiles(dir, name string) (certFile, keyFile string, err error) {
 	certFile = filepath.Join(dir, name+".pem")
 	keyFile = filepath.Join(dir, name+".key")
@@ -59,8 +59,8 @@ func (l *Leaf) WriteFiles(dir, name string) (certFile, keyFile string, err error
 	return certFile, keyFile, nil
 }
 
-// writeFile replaces a file instead of writing into it, so that an existing
-// one's looser permissions do not carry over to a key.
+// writeFile replaces a file instead of writing into it, so that a key does not get
+// the looser permissions of an existing file.
 func writeFile(path string, content []byte, mode os.FileMode) error {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("testpki: replacing %s: %w", path, err)
@@ -82,7 +82,7 @@ func writeFile(path string, content []byte, mode os.FileMode) error {
 func certPEM(certs ...*x509.Certificate) []byte {
 	var out bytes.Buffer
 	for _, cert := range certs {
-		// A bytes.Buffer does not fail.
+		// a bytes.Buffer does not fail
 		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 	}
 	return out.Bytes()

@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// Hashes of no certificate in particular.
+// SomeSHA256 and SomeSHA1 are well-formed hashes that belong to no certificate.
 const (
 	SomeSHA256 = "bca0d040847f843c5ee0fa6eb494837470155868bca0d040847f843c5ee0fa6e"
 	SomeSHA1   = "bca0d040847f843c5ee0fa6eb494837470155868"
 )
 
-// HashOf returns the SHA-256 hash of DER in lower-case hex, as a thumbprint or
-// public_key is declared.
+// HashOf returns the SHA-256 hash of DER in lower-case hex, as thumbprints and public
+// keys are declared.
 func HashOf(der []byte) string {
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])
 }
 
 // CRL returns a CRL of the CA in DER that is current until the given time and
-// revokes these certificates. It stops the test on failure.
+// revokes these certificates. It ends the test on failure.
 func CRL(tb TB, ca *CA, number int64, until time.Time, revoked ...*x509.Certificate) []byte {
 	tb.Helper()
 	since := time.Now().Add(-time.Minute)
@@ -40,16 +40,14 @@ func CRL(tb TB, ca *CA, number int64, until time.Time, revoked ...*x509.Certific
 	return must(tb, der, err)
 }
 
-// KeyPEM returns a private key as a PKCS #8 PEM block. It stops the test on
-// failure.
+// KeyPEM returns a private key as a PKCS #8 PEM block. It ends the test on failure.
 func KeyPEM(tb TB, key crypto.Signer) []byte {
 	tb.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(tb, der, err)})
 }
 
-// Presenting returns the leaf with these certificates presented after its own,
-// instead of those of its chain.
+// Presenting returns the leaf with these certificates instead of its chain.
 func Presenting(leaf *Leaf, more ...*x509.Certificate) *Leaf {
 	changed := *leaf
 	changed.Chain = more

@@ -10,9 +10,8 @@ import (
 )
 
 // MustHugeRSA returns a certificate that claims to be its own issuer, with an RSA key
-// of that many bits, the largest exponent and a signature of the same length.
-// Verifying a signature with such a key of a megabyte takes hours. Nobody has the
-// private key.
+// of that many bits, the largest exponent and a signature of the same length. With a
+// key of a megabyte, verifying a signature takes hours. There is no private key.
 func MustHugeRSA(tb TB, bits int) *x509.Certificate {
 	tb.Helper()
 	marshal := func(value any) []byte {

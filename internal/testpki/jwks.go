@@ -7,7 +7,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// JWK is the JWK of a certificate's key, with the certificate as x5c. It stops
+// JWK returns the JWK of a certificate's key, with the certificate as x5c. It ends
 // the test on failure.
 func JWK(tb TB, leaf *Leaf, change ...func(*jose.JSONWebKey)) json.RawMessage {
 	tb.Helper()
@@ -19,7 +19,7 @@ func JWK(tb TB, leaf *Leaf, change ...func(*jose.JSONWebKey)) json.RawMessage {
 	return must(tb, json.RawMessage(text), err)
 }
 
-// JWKS is a JWK Set of the certificates.
+// JWKS returns a JWK Set of the certificates.
 func JWKS(tb TB, leaves ...*Leaf) []byte {
 	tb.Helper()
 	keys := make([]json.RawMessage, len(leaves))
@@ -29,7 +29,7 @@ func JWKS(tb TB, leaves ...*Leaf) []byte {
 	return KeySet(tb, keys...)
 }
 
-// KeySet is a JWK Set of keys as they are.
+// KeySet returns a JWK Set of these keys, unchanged.
 func KeySet(tb TB, keys ...json.RawMessage) []byte {
 	tb.Helper()
 	if keys == nil {

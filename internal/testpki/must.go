@@ -9,35 +9,35 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// MustCA is [NewCA] for tests.
+// MustCA is like [NewCA] but ends the test on failure.
 func MustCA(tb TB, opts ...Option) *CA {
 	tb.Helper()
 	ca, err := NewCA(opts...)
 	return must(tb, ca, err)
 }
 
-// MustIntermediate is [CA.Intermediate] for tests.
+// MustIntermediate is like [CA.Intermediate] but ends the test on failure.
 func MustIntermediate(tb TB, ca *CA, opts ...Option) *CA {
 	tb.Helper()
 	sub, err := ca.Intermediate(opts...)
 	return must(tb, sub, err)
 }
 
-// MustIssue is [CA.Issue] for tests.
+// MustIssue is like [CA.Issue] but ends the test on failure.
 func MustIssue(tb TB, ca *CA, opts ...Option) *Leaf {
 	tb.Helper()
 	leaf, err := ca.Issue(opts...)
 	return must(tb, leaf, err)
 }
 
-// MustSelfSigned is [SelfSigned] for tests.
+// MustSelfSigned is like [SelfSigned] but ends the test on failure.
 func MustSelfSigned(tb TB, opts ...Option) *Leaf {
 	tb.Helper()
 	leaf, err := SelfSigned(opts...)
 	return must(tb, leaf, err)
 }
 
-// MustKey is [NewKey] for tests.
+// MustKey is like [NewKey] but ends the test on failure.
 func MustKey(tb TB, kind KeyType) crypto.Signer {
 	tb.Helper()
 	key, err := NewKey(kind)

@@ -71,13 +71,12 @@ func Subject(name pkix.Name) Option {
 	return func(s *spec) { s.template.Subject, s.template.RawSubject = name, nil }
 }
 
-// RawSubject sets the subject as DER, which may be what no [pkix.Name] can
-// express.
+// RawSubject sets the subject as DER, for subjects that no [pkix.Name] can express.
 func RawSubject(der []byte) Option {
 	return func(s *spec) { s.template.RawSubject = der }
 }
 
-// CommonName sets the subject to this common name alone.
+// CommonName sets the subject to this common name only.
 func CommonName(name string) Option {
 	return Subject(pkix.Name{CommonName: name})
 }
@@ -92,12 +91,12 @@ func EKU(usages ...x509.ExtKeyUsage) Option {
 	return func(s *spec) { s.template.ExtKeyUsage, s.template.UnknownExtKeyUsage = usages, nil }
 }
 
-// NoEKU leaves the extended key usage extension out.
+// NoEKU omits the extended key usage extension.
 func NoEKU() Option {
 	return EKU()
 }
 
-// KeyUsage replaces the key usage; zero leaves the extension out.
+// KeyUsage replaces the key usage; zero omits the extension.
 func KeyUsage(usage x509.KeyUsage) Option {
 	return func(s *spec) { s.template.KeyUsage = usage }
 }
@@ -107,7 +106,7 @@ func IsCA(ca bool) Option {
 	return func(s *spec) { s.template.IsCA, s.template.BasicConstraintsValid = ca, true }
 }
 
-// NoBasicConstraints leaves the basic constraints extension out.
+// NoBasicConstraints omits the basic constraints extension.
 func NoBasicConstraints() Option {
 	return func(s *spec) {
 		s.template.IsCA, s.template.BasicConstraintsValid, s.template.MaxPathLen = false, false, 0
@@ -134,8 +133,8 @@ func IPs(addresses ...net.IP) Option {
 	return func(s *spec) { s.template.IPAddresses = append(s.template.IPAddresses, addresses...) }
 }
 
-// URIs adds uniformResourceIdentifier alternative names. It panics on what
-// [url.Parse] refuses; such names go through [Extension].
+// URIs adds uniformResourceIdentifier alternative names. It panics if [url.Parse]
+// refuses one; use [Extension] for such names.
 func URIs(uris ...string) Option {
 	parsed := make([]*url.URL, 0, len(uris))
 	for _, uri := range uris {
@@ -153,13 +152,13 @@ func Serial(serial *big.Int) Option {
 	return func(s *spec) { s.template.SerialNumber = serial }
 }
 
-// Extension adds an extension, in place of the one that the other options
-// would make with the same OID.
+// Extension adds an extension. It replaces one with the same OID that the other
+// options would make.
 func Extension(ext pkix.Extension) Option {
 	return func(s *spec) { s.template.ExtraExtensions = append(s.template.ExtraExtensions, ext) }
 }
 
-// Template changes the template in any way the other options do not.
+// Template changes the template in ways that the other options do not.
 func Template(change func(*x509.Certificate)) Option {
 	return func(s *spec) { change(&s.template) }
 }

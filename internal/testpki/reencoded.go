@@ -8,9 +8,9 @@ import (
 	"slices"
 )
 
-// Reencoded returns other encodings of a certificate, with the same content and
-// signature, that Go parses: with unused bits in the signature as far as its
-// leading zero bits allow, and with trailing data.
+// Reencoded returns other encodings of a certificate that Go parses, with the same
+// content and signature. They differ in the unused bits of the signature, as far as
+// its leading zero bits allow, and in trailing data.
 func Reencoded(tb TB, cert *x509.Certificate) map[string]*x509.Certificate {
 	tb.Helper()
 	var components struct {

@@ -1,6 +1,6 @@
-// Package testpki makes throwaway certificate authorities and certificates,
-// for tests and for demonstrations. Nothing in it is fit for production: keys
-// are held in memory and written without a passphrase.
+// Package testpki makes throwaway certificate authorities and certificates for tests
+// and demonstrations. It is not fit for production: keys are held in memory and
+// written without a passphrase.
 package testpki
 
 import (
@@ -19,8 +19,8 @@ import (
 type CA struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
-	// Chain is this CA and the CAs above it, lowest first, without the root:
-	// empty for a root. It is what a leaf of this CA presents.
+	// Chain has this CA and the CAs above it, lowest first, without the root. A leaf
+	// of this CA presents it. It is empty for a root.
 	Chain []*x509.Certificate
 }
 
@@ -28,12 +28,12 @@ type CA struct {
 type Leaf struct {
 	Cert *x509.Certificate
 	Key  crypto.Signer
-	// Chain is the issuing intermediates, lowest first, without the root.
+	// Chain has the issuing intermediates, lowest first, without the root.
 	Chain []*x509.Certificate
 }
 
-// NewCA makes a self-signed root: P-256, named "Test Root CA", valid from an
-// hour ago for ten years, unless the options say otherwise.
+// NewCA makes a self-signed root. Unless options change it, the key is P-256, the
+// name is "Test Root CA", and it is valid from an hour ago for ten years.
 func NewCA(opts ...Option) (*CA, error) {
 	cert, key, err := create(caDefaults("Test Root CA"), nil, opts)
 	if err != nil {
@@ -52,9 +52,9 @@ func (ca *CA) Intermediate(opts ...Option) (*CA, error) {
 	return &CA{Cert: cert, Key: key, Chain: append([]*x509.Certificate{cert}, ca.Chain...)}, nil
 }
 
-// Issue makes a client certificate: P-256, named "client", key usage
-// digitalSignature, extended key usage clientAuth, valid from an hour ago for
-// 24 hours from now, unless the options say otherwise.
+// Issue makes a client certificate. Unless options change it, the key is P-256, the
+// name is "client", the key usage is digitalSignature, the extended key usage is
+// clientAuth, and it is valid from an hour ago until 24 hours from now.
 func (ca *CA) Issue(opts ...Option) (*Leaf, error) {
 	cert, key, err := create(leafDefaults(), ca, opts)
 	if err != nil {
@@ -64,7 +64,7 @@ func (ca *CA) Issue(opts ...Option) (*Leaf, error) {
 }
 
 // SelfSigned makes a client certificate like [CA.Issue], signed with its own
-// key. It is not a CA unless [IsCA] says so.
+// key. It is not a CA, unless [IsCA] makes it one.
 func SelfSigned(opts ...Option) (*Leaf, error) {
 	cert, key, err := create(leafDefaults(), nil, opts)
 	if err != nil {
@@ -73,15 +73,14 @@ func SelfSigned(opts ...Option) (*Leaf, error) {
 	return &Leaf{Cert: cert, Key: key}, nil
 }
 
-// Pool returns a pool that holds this CA's certificate alone.
+// Pool returns a pool with only this CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.Cert)
 	return pool
 }
 
-// TLS returns the certificate, its chain and its key as a TLS peer presents
-// them.
+// TLS returns the certificate, its chain and its key for a TLS configuration.
 func (l *Leaf) TLS() tls.Certificate {
 	out := tls.Certificate{
 		Certificate: [][]byte{l.Cert.Raw},
@@ -94,7 +93,7 @@ func (l *Leaf) TLS() tls.Certificate {
 	return out
 }
 
-// Presented returns the certificates a TLS server sees: leaf first, then the
+// Presented returns the certificates that a TLS server gets: the leaf, then the
 // chain.
 func (l *Leaf) Presented() []*x509.Certificate {
 	return append([]*x509.Certificate{l.Cert}, l.Chain...)
@@ -127,7 +126,7 @@ func leafDefaults() *spec {
 }
 
 // create applies the options and signs with the issuer's key, or with the
-// certificate's own when issuer is nil.
+// certificate's own if issuer is nil.
 func create(s *spec, issuer *CA, opts []Option) (*x509.Certificate, crypto.Signer, error) {
 	for _, opt := range opts {
 		opt(s)

@@ -45,7 +45,7 @@ func TestIssueVerifiesForEveryKeyType(t *testing.T) {
 		})
 	}
 	if _, err := NewKey(KeyType(99)); err == nil {
-		t.Error("an unknown key type made a key")
+		t.Error("an unknown key type is accepted")
 	}
 }
 
@@ -70,7 +70,7 @@ func TestOptions(t *testing.T) {
 		cert.URIs[0].String() != "spiffe://td/a", !cert.IPAddresses[0].Equal(net.IPv4(192, 0, 2, 1)),
 		cert.EmailAddresses[0] != "a@example.com", cert.SerialNumber.Int64() != 42, leaf.Key != key,
 		cert.OCSPServer[0] != "http://ocsp.example":
-		t.Errorf("an option did not take: %+v", cert)
+		t.Errorf("an option had no effect: %+v", cert)
 	}
 	found := false
 	for _, ext := range cert.Extensions {
@@ -82,7 +82,7 @@ func TestOptions(t *testing.T) {
 
 	bare := MustIssue(t, root, NoEKU(), NoBasicConstraints(), KeyUsage(0), RawSubject(cert.RawSubject))
 	if bare.Cert.ExtKeyUsage != nil || bare.Cert.BasicConstraintsValid || bare.Cert.KeyUsage != 0 || bare.Cert.Subject.CommonName != "a" {
-		t.Errorf("an option did not take: %+v", bare.Cert)
+		t.Errorf("an option had no effect: %+v", bare.Cert)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestWriteFilesKeepsTheKeyPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(content) {
-		t.Error("the CA file holds no certificate")
+		t.Error("the CA file contains no certificate")
 	}
 	if _, _, err := leaf.WriteFiles(filepath.Join(dir, "missing"), "client"); err == nil {
 		t.Error("writing into a missing directory succeeded")

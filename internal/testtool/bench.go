@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// CPUTime returns the CPU time that this process has spent so far, in user and system
-// mode.
+// CPUTime returns the CPU time that this process has spent so far, in user and
+// system mode.
 func CPUTime(b *testing.B) time.Duration {
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
@@ -36,11 +36,12 @@ func Measure(b *testing.B, operation func(i int)) {
 // Contender is one of several ways to do the same thing.
 type Contender struct {
 	Name string
-	// Turn does it several times and returns the CPU time for one.
+	// Turn does it several times and returns the CPU time of one.
 	Turn func() time.Duration
 }
 
-// Repeated returns a Contender in this process. Its turns take some milliseconds.
+// Repeated returns a Contender that runs in this process. A turn takes a few
+// milliseconds.
 func Repeated(b *testing.B, name string, operation func(i int)) Contender {
 	done := 0
 	turn := func(times int) time.Duration {
@@ -58,10 +59,10 @@ func Repeated(b *testing.B, name string, operation func(i int)) Contender {
 	return Contender{name, func() time.Duration { return turn(times) / time.Duration(times) }}
 }
 
-// Compare lets the contenders take turns, in random order, so that other load on the
+// Compare lets the contenders take turns in random order, so that other load on the
 // machine affects all of them equally. One iteration is a round of that many turns
-// each. Compare reports the median over the rounds of the CPU time of each contender,
-// and of the ratio of the first to each of the others.
+// for each contender. Compare reports the median CPU time of each contender over the
+// rounds, and the median ratio of the first to each of the others.
 func Compare(b *testing.B, turns int, contenders ...Contender) {
 	spent := make([][]float64, len(contenders))
 	ratios := make([][]float64, len(contenders))
@@ -77,7 +78,7 @@ func Compare(b *testing.B, turns int, contenders ...Contender) {
 			ratios[i] = append(ratios[i], float64(sums[0])/float64(sum))
 		}
 	}
-	b.ReportMetric(0, "ns/op") // how long a round takes says nothing
+	b.ReportMetric(0, "ns/op") // the duration of a round is meaningless
 	for i, contender := range contenders {
 		b.ReportMetric(median(spent[i]), contender.Name+"-cpu-ns")
 		if i > 0 {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// WantError fails the test unless err contains every one of the texts.
+// WantError fails the test unless err contains all of the texts.
 func WantError(t testing.TB, err error, texts ...string) {
 	t.Helper()
 	if err == nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// WriteTemp writes a file into a folder, which it makes if there is none, and
-// returns its path.
+// WriteTemp writes a file into a folder and returns its path. It creates the folder
+// if necessary.
 func WriteTemp(t testing.TB, dir, name string, content ...[]byte) string {
 	t.Helper()
 	file := filepath.Join(dir, name)

@@ -1,5 +1,5 @@
-// Package testtool has helpers for tests: it finds the programs that tests need, and
-// measures CPU time.
+// Package testtool helps tests to find the programs that they need, to check errors,
+// to write files and to measure CPU time.
 package testtool
 
 import (
@@ -7,8 +7,8 @@ import (
 	"os/exec"
 )
 
-// Required is the environment variable that, set to 1, makes a test fail instead of
-// being skipped because a program is missing.
+// Required is an environment variable. If it is 1, tests fail instead of being
+// skipped when a program is missing.
 const Required = "MTLS_TEST_REQUIRE_TOOLS"
 
 // TB is the part of [testing.TB] that this package needs.
@@ -18,7 +18,8 @@ type TB interface {
 	Skipf(format string, args ...any)
 }
 
-// Path returns the path of a program, and skips the test if it is not installed.
+// Path returns the path of a program. It skips the test if the program is not
+// installed.
 func Path(tb TB, program string) string {
 	tb.Helper()
 	path, err := exec.LookPath(program)

@@ -17,8 +17,8 @@ var updateGolden = flag.Bool("update-golden", false, "write the JSON that the go
 
 const goldenSeparator = "\n----------\n"
 
-// TestGolden adapts testdata/caddyfile/*.caddyfiletest: a Caddyfile, a line of
-// ten hyphens, and the JSON it adapts to. The rows of the TestBad functions are
+// TestGolden adapts testdata/caddyfile/*.caddyfiletest. A file has a Caddyfile, a line
+// of ten hyphens, and the JSON that it adapts to. The TestBad functions check
 // Caddyfiles that do not adapt.
 func TestGolden(t *testing.T) {
 	t.Setenv("MTLS_TEST_REALM", "partners")
@@ -69,7 +69,7 @@ func checkGolden(t *testing.T, file, text, want string) {
 	}
 }
 
-// TestImportFolder checks that a realm can import its clients from one file each.
+// TestImportFolder checks that a realm can import each client from a file of its own.
 func TestImportFolder(t *testing.T) {
 	const text = "{\n\tmtls {\n\t\ttrust_pool file ca.pem\n\t\timport clients/*.caddy\n\t}\n}\n"
 	dir := t.TempDir()
@@ -104,8 +104,8 @@ func TestImportFolder(t *testing.T) {
 	testtool.WantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")
 }
 
-// TestAdaptingReadsNoFile checks that adapting a Caddyfile does not read the files
-// it names: they are the server's.
+// TestAdaptingReadsNoFile checks that adapting a Caddyfile does not read the files it
+// names, because they may exist on the server only.
 func TestAdaptingReadsNoFile(t *testing.T) {
 	const text = "{\n\tmtls {\n\t\ttrust_pool file DIR/ca.pem\n\t\tclient a {\n\t\t\tcertificate DIR/client.pem\n\t\t\tclaim tenant {file.DIR/tenant}\n\t\t}\n" +
 		"\t\tissuer https://auth.example.com {\n\t\t\tsigning_key DIR/key.pem\n\t\t}\n\t}\n}\n"
@@ -122,6 +122,6 @@ func TestAdaptingReadsNoFile(t *testing.T) {
 		outcomes = append(outcomes, strings.ReplaceAll(string(config), dir, "DIR"))
 	}
 	if outcomes[0] != outcomes[1] || !strings.Contains(outcomes[0], "{file.DIR/tenant}") {
-		t.Errorf("the files make a difference:\n%s\n%s", outcomes[0], outcomes[1])
+		t.Errorf("the result depends on the files:\n%s\n%s", outcomes[0], outcomes[1])
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// badBlock is lines of a Caddyfile with a mistake, and the error about it. SHA256
-// and SHA1 stand for a hash.
+// badBlock has lines of a Caddyfile with a mistake, and the error about it. SHA256 and
+// SHA1 stand for a hash.
 type badBlock struct {
 	block string
 	line  int // of the mistake in the block; 0 if Caddy does not name it

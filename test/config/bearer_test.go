@@ -14,8 +14,8 @@ func withBearer(handler string) string {
 		"bare":{"clients":[{"client_id":"d","x509_thumbprints":"SHA256"}]}}},` + oneServer(handler) + `}}`
 }
 
-// TestLoadBearer checks mistakes that only the realm, a placeholder or a file
-// shows, or that only JSON can contain.
+// TestLoadBearer checks mistakes that appear only with the realm, a placeholder or a
+// file, or that only JSON can contain.
 func TestLoadBearer(t *testing.T) {
 	bearer := func(members string) string {
 		return withBearer(`{"handler":"mtls_bearer","realm":"partners",` + members + `}`)
@@ -61,9 +61,9 @@ func TestLoadBearer(t *testing.T) {
 	})
 }
 
-// TestLoadBearerAlone checks that tokens of other servers need no realm, and that
-// accepting unbound tokens is warned of. Validating a configuration fetches
-// nothing.
+// TestLoadBearerAlone checks that tokens of other servers need no realm, that
+// accepting unbound tokens causes a warning, and that validating a configuration
+// fetches nothing.
 func TestLoadBearerAlone(t *testing.T) {
 	alone := func(members string) loaded {
 		return loadJSON(t, `{"apps":{`+oneServer(`{"handler":"mtls_bearer","trust_issuers":[{"issuer":"https://login.example.net","audience":["a"]`+members+`}]}`)+`}}`)
@@ -74,7 +74,7 @@ func TestLoadBearerAlone(t *testing.T) {
 	if got := alone(`,"allow_unbound":true`); got.err != nil || len(got.warnings()) != 2 || got.warnings()[0] != "allow_unbound admits tokens that are not bound to a certificate" {
 		t.Errorf("%v, warnings %q", got.err, got.warnings())
 	}
-	// a realm without an issuer still has proxies and a deny file
+	// a realm without an issuer is useful for its proxies and its deny file
 	if got := loadJSON(t, fillLoadTest("", withBearer(`{"handler":"mtls_bearer","realm":"bare","trust_issuers":[{"issuer":"https://login.example.net","audience":["a"],"id_prefix":"l/"}]}`))); got.err != nil {
 		t.Error(got.err)
 	}

@@ -10,8 +10,8 @@ func inRecord(members string) string {
 	return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a",` + members + `}]}}}}}`
 }
 
-// TestLoadRecord checks that a client in JSON is read strictly, because an ignored
-// member could be one that restricts the client.
+// TestLoadRecord checks that a client in JSON is parsed strictly, because an unknown
+// member might have been meant to restrict the client.
 func TestLoadRecord(t *testing.T) {
 	const pin = `"x509_thumbprints":"SHA256"`
 	checkLoadErrors(t, loadJSON, inRecord, []loadTest{
@@ -62,7 +62,7 @@ func TestLoadRecord(t *testing.T) {
 	})
 }
 
-// TestLoadRegistry checks what two clients must not have in common.
+// TestLoadRegistry checks which settings two clients must not share.
 func TestLoadRegistry(t *testing.T) {
 	wrap := func(list string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":{"provider":"file","pem_files":["DIR/ca.pem"]},"clients":[` + list + `]}}}}}`
@@ -105,7 +105,7 @@ func TestLoadRegistry(t *testing.T) {
 	}
 }
 
-// TestLoadRealm checks mistakes of realms in JSON, which no adapter has seen.
+// TestLoadRealm checks mistakes in realms in JSON, which no adapter has checked.
 func TestLoadRealm(t *testing.T) {
 	wrap := func(realms string) string { return `{"apps":{"mtls":{"realms":{` + realms + `}}}}` }
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{

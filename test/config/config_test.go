@@ -48,8 +48,8 @@ func loadCaddyfile(t *testing.T, text string) loaded {
 	return loadJSON(t, string(config))
 }
 
-// loadJSON provisions a configuration with a log file and an empty storage of
-// its own, and without an admin endpoint.
+// loadJSON provisions a configuration with its own log file and empty storage, and
+// without an admin endpoint.
 func loadJSON(t *testing.T, text string) loaded {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func loadJSON(t *testing.T, text string) loaded {
 		t.Fatal(err)
 	}
 	result := loaded{storage: storage, err: caddy.Validate(config)}
-	// another configuration closes the log file
+	// loading another configuration closes the log file
 	if err := caddy.Validate(new(caddy.Config)); err != nil {
 		t.Fatal(err)
 	}

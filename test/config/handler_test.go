@@ -9,7 +9,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// fillKeys replaces KEYS in the text by the folder of [keyFiles].
+// fillKeys replaces KEYS in the text with the folder of [keyFiles].
 func fillKeys(dir, text string) string { return strings.ReplaceAll(text, "KEYS", dir) }
 
 // withHandler returns a configuration with a realm and a server with one handler.
@@ -104,14 +104,14 @@ func TestLoadForward(t *testing.T) {
 	}
 }
 
-// TestLoadWithoutApp checks the errors of a directive whose realm is not there.
+// TestLoadWithoutApp checks the errors of a directive whose realm does not exist.
 func TestLoadWithoutApp(t *testing.T) {
 	alone := func(handler string) string { return `{"apps":{` + oneServer(handler) + `}}` }
 	checkLoadErrors(t, loadJSON, alone, []loadTest{
 		{"mtls_auth", `{"handler":"mtls_auth"}`, []string{"mtls_auth: no realm is declared; add 'mtls { … }' to the global options"}},
 		{"mtls_issuer", `{"handler":"mtls_issuer","realm":"a"}`, []string{"mtls_issuer: no realm is declared; add 'mtls { … }' to the global options"}},
 	})
-	// the error is that of the app, not that there is none
+	// the app's own error is reported, not that the app is missing
 	broken := func(handler string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a"}]}}},` + oneServer(handler) + `}}`
 	}

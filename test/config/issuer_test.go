@@ -97,8 +97,8 @@ func TestLoadSigningKey(t *testing.T) {
 	}
 }
 
-// TestProfile_R45_R47 checks that a load refuses what FAPI 2.0 does not allow, and
-// names the value and the remedy.
+// TestProfile_R45_R47 checks that settings which FAPI 2.0 does not allow stop the
+// load, with an error that names the value and the remedy.
 func TestProfile_R45_R47(t *testing.T) {
 	keys := keyFiles(t)
 	t.Setenv("MTLS_TEST_WEAK", someSHA1)
@@ -225,8 +225,8 @@ func TestLoadIssuer(t *testing.T) {
 	})
 }
 
-// TestLoadResourcesOfClients checks that the resources of a client must be the
-// issuer's.
+// TestLoadResourcesOfClients checks that a client can have only resources of the
+// issuer.
 func TestLoadResourcesOfClients(t *testing.T) {
 	t.Setenv("MTLS_TEST_RESOURCE", "https://a.example")
 	wrap := func(members string) string {

@@ -23,8 +23,8 @@ type loadTest struct {
 	want []string
 }
 
-// fillLoadTest fills the folder and the hashes into a text. AFTERCA is the number of
-// the line after those of ca.pem.
+// fillLoadTest inserts the folder and the hashes into a text. AFTERCA is the number of
+// the line after the last one of ca.pem.
 func fillLoadTest(dir, text string) string {
 	ca, _ := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	return strings.NewReplacer(
@@ -66,8 +66,8 @@ func loadFiles(t *testing.T) string {
 	return dir
 }
 
-// checkLoadErrors checks that each text, in the configuration that wrap makes of it,
-// is refused.
+// checkLoadErrors checks that each text is refused in the configuration that wrap
+// makes of it.
 func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap func(string) string, tests []loadTest) {
 	t.Helper()
 	dir := loadFiles(t)
@@ -94,8 +94,8 @@ func checkLoadErrors(t *testing.T, load func(*testing.T, string) loaded, wrap fu
 // inPartners returns a Caddyfile with these lines in a realm.
 func inPartners(block string) string { return "{\n\tmtls partners {\n" + block + "\n\t}\n}\n" }
 
-// TestLoadPlaceholders checks that {env.*} and {file.*} are expanded at
-// provisioning, and that a missing value is an error and never an empty value.
+// TestLoadPlaceholders checks that {env.*} and {file.*} are expanded at provisioning,
+// and that a missing value is an error instead of an empty value.
 func TestLoadPlaceholders(t *testing.T) {
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
 		{
@@ -243,8 +243,8 @@ https://api.test:@HTTPS@ {
 	}
 }
 
-// TestValidateChangesNothing checks that provisioning, which `caddy validate` does
-// too, creates no signing keys and no files.
+// TestValidateChangesNothing checks that provisioning creates no signing keys and no
+// files, because `caddy validate` provisions too.
 func TestValidateChangesNothing(t *testing.T) {
 	dir := loadFiles(t)
 	folder := t.TempDir()

@@ -30,13 +30,13 @@ func loadRealm(t *testing.T, realm string) loaded {
 	return loadJSON(t, `{"apps":{"mtls":{"realms":{"default":`+realm+`}}}}`)
 }
 
-// TestCRLFileAtTheStart_B4 checks that a CRL file that is missing or invalid stops
-// the load, and that only the error reports it.
+// TestCRLFileAtTheStart_B4 checks that a missing or invalid CRL file stops the load,
+// and that the error is not logged as well.
 func TestCRLFileAtTheStart_B4(t *testing.T) {
 	dir, ca := t.TempDir(), testpki.MustCA(t)
 	der := testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))
 	for name, test := range map[string]struct {
-		content []byte // nil: there is no file
+		content []byte // nil if the file is missing
 		want    string
 	}{
 		"missing":   {nil, "no such file"},
@@ -53,15 +53,15 @@ func TestCRLFileAtTheStart_B4(t *testing.T) {
 			testtool.WantError(t, got.err, "realm 'default': revocation: CRL "+file+": ", test.want)
 			for _, line := range got.lines {
 				if line["logger"] == "mtls" && line["level"] != "debug" {
-					t.Errorf("logged beside the error: %v", line)
+					t.Errorf("logged besides the error: %v", line)
 				}
 			}
 		})
 	}
 }
 
-// TestCRLWarningsAtTheStart checks that loading a stale CRL, or one that another key
-// than that of the CA of its name has signed, is warned of.
+// TestCRLWarningsAtTheStart checks the warnings about a stale CRL, and about a CRL
+// that names a CA but is signed with a different key.
 func TestCRLWarningsAtTheStart(t *testing.T) {
 	dir, ca, renewed := t.TempDir(), testpki.MustCA(t), testpki.MustCA(t)
 	tomorrow, yesterday := time.Now().Add(24*time.Hour), time.Now().Add(-24*time.Hour)

@@ -27,7 +27,7 @@ func TestLoadWithoutTrustPool(t *testing.T) {
 			[]string{"realm 'partners': client 'a': require_chain and issued_by need a trust_pool in the realm; add one or remove them"},
 		},
 	})
-	// the trust pool of a site does not count
+	// a site's trust pool does not replace the realm's
 	result := loadCaddyfile(t, fillLoadTest(loadFiles(t), `{
 	auto_https off
 	mtls {
@@ -69,8 +69,8 @@ func TestLoadSystemPool(t *testing.T) {
 	}
 }
 
-// TestTrustPoolFiles_B4 checks that files without a CA, and files that are cut off,
-// stop the load.
+// TestTrustPoolFiles_B4 checks that files without a CA and truncated files stop the
+// load.
 func TestTrustPoolFiles_B4(t *testing.T) {
 	client := "\nclient a {\nsubject CN=a\n}"
 	checkLoadErrors(t, loadCaddyfile, inPartners, []loadTest{
@@ -153,14 +153,14 @@ func TestLoadTrustPoolRefresh(t *testing.T) {
 	})
 }
 
-// TestLoadTrustWarnings checks warnings about trust that is wider than an operator
+// TestLoadTrustWarnings checks warnings about trust that is broader than an operator
 // may expect.
 func TestLoadTrustWarnings(t *testing.T) {
 	const warning = "trust pool has several CAs that can each issue the clients' names; add issued_by"
 	dir := loadFiles(t)
 	for _, test := range []struct {
 		name, text string
-		want       string // the clients that are warned of
+		want       string // the clients in the warnings
 	}{
 		{"several CAs", "trust_pool file DIR/two.pem\nclient a {\nsubject CN=a\nissued_by SHA256\n}\nclient b {\nsubject CN=b\n}\nclient c {\nsubject CN=c\n}", "b c"},
 		{"several files", "trust_pool file DIR/ca.pem DIR/other.pem\nclient a {\nsubject CN=a\n}", "a"},
@@ -187,7 +187,7 @@ func TestLoadTrustWarnings(t *testing.T) {
 				}
 			}
 			if got := strings.Join(warned, " "); got != test.want {
-				t.Errorf("warned of %q, want %q", got, test.want)
+				t.Errorf("warnings name %q, want %q", got, test.want)
 			}
 		})
 	}

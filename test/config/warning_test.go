@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// countWarnings returns how many warnings have this beginning.
+// countWarnings returns how many warnings begin with this text.
 func (l loaded) countWarnings(beginning string) int {
 	n := 0
 	for _, message := range l.warnings() {
@@ -41,7 +41,7 @@ func TestLoadAllowWarnings(t *testing.T) {
 	for allow, want := range map[string]int{
 		`"a"`: 0, `"*"`: 0, `"a*"`: 0, `"sensor-*"`: 0,
 		`"b"`: 1, `"A"`: 1, `"b*"`: 1, `"*-sensor"`: 1,
-		`"a","b","c*"`: 2, // each line that does nothing
+		`"a","b","c*"`: 2, // one for each entry without effect
 	} {
 		handler := `{"handler":"mtls_auth","allow":[` + allow + `]}`
 		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"default":{"clients":[`+
@@ -77,8 +77,8 @@ func TestLoadScopeWarnings(t *testing.T) {
 	}
 }
 
-// TestLoadClientAuthWarning checks the warning about a server that asks nobody for
-// a certificate.
+// TestLoadClientAuthWarning checks the warning about a server that does not request
+// client certificates.
 func TestLoadClientAuthWarning(t *testing.T) {
 	const warning = "no site requests client certificates; add 'tls { client_auth { mode request } }'"
 	policy := func(text string) string { return `"tls_connection_policies":[` + text + `],"routes"` }
@@ -105,8 +105,8 @@ func TestLoadClientAuthWarning(t *testing.T) {
 	}
 }
 
-// TestLoadAliasWarning checks that with mtls_alias only the alias's site must ask
-// for certificates.
+// TestLoadAliasWarning checks that with mtls_alias only the alias's site must request
+// certificates.
 func TestLoadAliasWarning(t *testing.T) {
 	const warning = "no site requests client certificates"
 	const asks = "tls internal {\nclient_auth {\nmode request\n}\n}\n"
