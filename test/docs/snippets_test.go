@@ -66,7 +66,7 @@ var shellSnippets = map[string]string{
 	"go build -o caddy ./cmd/caddy":                                                            "built in CI",
 	"examples/run":                                                                             "run in CI",
 	"scripts/bench":                                                                            "run by hand, for benchmarks are no tests",
-	".ci/fuzz 60s":                                                                             "run in CI with a shorter time",
+	".ci/fuzz 60s":                                                                             "run in CI with fewer inputs",
 	"go run ./cmd/caddy run --config Caddyfile.example":                                        "TestExampleConfig",
 	"curl http://localhost:2019/mtls/realms/default/keys":                                      "TestKeysOnTheAdminEndpoint",
 	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":                       "TestKeysOnTheAdminEndpoint",
