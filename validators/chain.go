@@ -34,8 +34,10 @@ var (
 // (RFC 5280 §6). It may be used by several goroutines at once. A nil TrustPool and
 // the zero value trust nobody.
 type TrustPool struct {
-	roots  *x509.CertPool
-	verify func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
+	roots *x509.CertPool
+	// anchors are the certificates in roots, as far as they are known.
+	anchors []*x509.Certificate
+	verify  func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
 
 	// known are the intermediates that have verified under roots, and until when,
 	// by the SHA-256 of their TBSCertificate, because anybody can make many
@@ -47,9 +49,11 @@ type TrustPool struct {
 }
 
 // NewTrustPool returns a TrustPool of the anchors that are in the pool now. A nil
-// pool has no anchors; it does not stand for the system's.
-func NewTrustPool(pool *x509.CertPool) *TrustPool {
-	p := &TrustPool{verify: (*x509.Certificate).Verify}
+// pool has no anchors; it does not stand for the system's. A CertPool does not
+// disclose its certificates, so the caller passes those that it knows; they make
+// nothing trusted, but [TrustPool.NextValid] and errors need them.
+func NewTrustPool(pool *x509.CertPool, anchors ...*x509.Certificate) *TrustPool {
+	p := &TrustPool{verify: (*x509.Certificate).Verify, anchors: anchors}
 	p.known.Store(new(map[[sha256.Size]byte]time.Time))
 	if pool != nil {
 		p.roots = pool.Clone()
@@ -114,6 +118,26 @@ func ChainExpiry(chain []*x509.Certificate) time.Time {
 		}
 	}
 	return earliest
+}
+
+// NextValid returns when the next certificate becomes valid that could help a refused
+// chain: the earliest notBefore after now among the certificates that Verify considers,
+// leaf first, and the anchors. Until then a refusal does not heal by itself. The zero
+// time means never.
+func (p *TrustPool) NextValid(presented []*x509.Certificate, now time.Time) time.Time {
+	var next time.Time
+	look := func(certs []*x509.Certificate) {
+		for _, cert := range certs {
+			if cert.NotBefore.After(now) && (next.IsZero() || cert.NotBefore.Before(next)) {
+				next = cert.NotBefore
+			}
+		}
+	}
+	look(presented[:min(len(presented), 1+maxIntermediates)])
+	if p != nil {
+		look(p.anchors)
+	}
+	return next
 }
 
 // chains verifies one certificate. It drops the chains with a CA whose constraints

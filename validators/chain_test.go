@@ -245,6 +245,37 @@ func TestChainExpiry(t *testing.T) {
 	}
 }
 
+func TestNextValid(t *testing.T) {
+	at := func(d time.Duration) time.Time { return now.Add(d).Truncate(time.Second) }
+	from := func(d time.Duration) testpki.Option { return testpki.Validity(at(d), at(24*time.Hour)) }
+	future := testpki.MustCA(t, from(4*time.Hour))
+	root := testpki.MustCA(t)
+	sub := testpki.MustIntermediate(t, root, from(2*time.Hour)).Cert
+	later := testpki.MustIntermediate(t, root, from(3*time.Hour)).Cert
+	leaf := testpki.MustIssue(t, root).Cert
+	pool := NewTrustPool(root.Pool(), root.Cert, future.Cert)
+	var none *TrustPool
+	for name, test := range map[string]struct {
+		pool      *TrustPool
+		presented []*x509.Certificate
+		now, want time.Time
+	}{
+		"all valid":        {NewTrustPool(root.Pool(), root.Cert), []*x509.Certificate{leaf}, now, time.Time{}},
+		"an anchor":        {pool, []*x509.Certificate{leaf}, now, at(4 * time.Hour)},
+		"the earliest":     {pool, []*x509.Certificate{leaf, later, sub}, now, at(2 * time.Hour)},
+		"the next":         {pool, []*x509.Certificate{leaf, later, sub}, at(2 * time.Hour), at(3 * time.Hour)},
+		"all have begun":   {pool, []*x509.Certificate{leaf, later, sub}, at(4 * time.Hour), time.Time{}},
+		"the leaf":         {none, []*x509.Certificate{later}, now, at(3 * time.Hour)},
+		"not considered":   {none, append(slices.Repeat([]*x509.Certificate{leaf}, 1+maxIntermediates), sub), now, time.Time{}},
+		"the last of them": {none, append(slices.Repeat([]*x509.Certificate{leaf}, maxIntermediates), sub), now, at(2 * time.Hour)},
+		"nothing":          {none, nil, now, time.Time{}},
+	} {
+		if got := test.pool.NextValid(test.presented, test.now); !got.Equal(test.want) {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 func TestVerifyErrorIsOneBoundedLine(t *testing.T) {
 	evil := "a\r\n{\"level\":\"info\"}\x00\x1b[31m\u202e" + strings.Repeat("x", 3000)
 	root := testpki.MustCA(t, testpki.CommonName("evil\nroot\u202e"))

@@ -149,7 +149,7 @@ func (p *Pool) combine() *Trust {
 			}
 		}
 	}
-	t.Pool = validators.NewTrustPool(t.roots)
+	t.Pool = validators.NewTrustPool(t.roots, t.Certificates...)
 	return t
 }
 
