@@ -179,20 +179,23 @@ type intermediate struct {
 	final bool
 }
 
-// due reports whether another try can have a different outcome.
+// due reports whether another try can have a different outcome: there is a CA with
+// the name of its issuer, and a CA has verified since the last try. That need not be
+// the same one, because a remembered CA is used before those above it have verified,
+// and a CA that one path does not let issue may get another path.
 func (c *intermediate) due(verified []*x509.Certificate) bool {
 	if c.final {
 		return false
 	}
-	return c.err == nil || slices.ContainsFunc(verified[c.seen:], func(ca *x509.Certificate) bool {
+	return c.err == nil || len(verified) > c.seen && slices.ContainsFunc(verified, func(ca *x509.Certificate) bool {
 		return bytes.Equal(ca.RawSubject, c.cert.RawIssuer)
 	})
 }
 
 // grow returns the presented certificates that verify under the pool, and the
 // others with the reasons. It proceeds from the anchors downwards: it tries a
-// certificate once, and again when a CA with the name of its issuer has verified
-// in the meantime. A certificate that has verified is not tried again, so there
+// certificate once, and again when a CA has verified in the meantime and one has the
+// name of its issuer. A certificate that has verified is not tried again, so there
 // are at most 8 + 7 + … + 1 = 36 tries. A try that fails verifies one signature
 // for each anchor and each verified CA with the issuer's name; a stranger, who has
 // no CA under the pool, causes no other try except for genuine intermediates that
