@@ -83,8 +83,8 @@ type RevokeResult struct {
 
 // Revoke revokes a token of the client (RFC 7009 §2.1). A token that does not
 // verify, or that belongs to another client, is left as it is, which is not an
-// error. The error is temporarily_unavailable if the token could not be
-// revoked, because there are no keys to verify it with or storage failed, and
+// error. A token that expired less than a day ago is revoked all the same: it may
+// be good on a node whose clock differs. The error is temporarily_unavailable if the token could not be revoked, because there are no keys to verify it with or storage failed, and
 // unsupported_token_type if the issuer cannot revoke tokens.
 func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResult, *Error) {
 	if i.config.RevokedTokens == nil {
@@ -93,7 +93,7 @@ func (i *Issuer) Revoke(ctx context.Context, clientID, token string) (RevokeResu
 	if _, err := i.keys.Ensure(ctx); err != nil {
 		return RevokeResult{}, unavailable(err)
 	}
-	verified, err := i.verifier.Verify(token)
+	verified, err := i.revocable.Verify(token)
 	switch {
 	case err != nil:
 		return RevokeResult{Cause: err}, nil //nolint:nilerr // revoking such a token succeeds (RFC 7009 §2.2)

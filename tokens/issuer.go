@@ -75,6 +75,7 @@ type Issuer struct {
 	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
 	verifier  *Verifier
+	revocable *Verifier
 }
 
 // NewIssuer returns an issuer that signs with keys. Errors name the value that
@@ -106,8 +107,12 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
+	revocable, err := NewVerifier(VerifierConfig{Issuer: cfg.URL, Keys: keys, Now: cfg.Now, Slack: expiredKeep})
+	if err != nil {
+		return nil, err
+	}
 	routes := newRoutes(issuer, alias, cfg.RevokedTokens != nil)
-	return &Issuer{config: cfg, audiences: audiences, keys: keys, routes: routes, verifier: verifier}, nil
+	return &Issuer{config: cfg, audiences: audiences, keys: keys, routes: routes, verifier: verifier, revocable: revocable}, nil
 }
 
 // JWKS returns the public keys (RFC 7517 §5). If there are none yet it loads

@@ -108,8 +108,8 @@ func (r *RevokedTokens) Load(ctx context.Context) error {
 }
 
 // Refresh does the same as [RevokedTokens.Load], and then deletes the objects
-// of tokens that expired more than 10 minutes ago and those that a later
-// object includes.
+// of tokens that expired more than a day ago and those that a later object
+// includes.
 func (r *RevokedTokens) Refresh(ctx context.Context) error {
 	removable, err := r.load(ctx)
 	r.remove(ctx, removable)

@@ -27,8 +27,9 @@ const (
 	// any token lives that was issued before it.
 	cutoffKeep = 30 * 24 * time.Hour
 	// expiredKeep is how long a revocation is kept after its token has
-	// expired, for nodes whose clock is slow.
-	expiredKeep = 10 * time.Minute
+	// expired, so that a node whose clock is hours ahead undoes none that is
+	// needed.
+	expiredKeep = 24 * time.Hour
 
 	// revokeWait is how long a request waits for storage at most.
 	revokeWait = 5 * time.Second
@@ -61,7 +62,7 @@ type RevokedTokensConfig struct {
 // each revocation, so that every node that shares the storage learns of it
 // with its next [RevokedTokens.Refresh] and none can undo what another did. It
 // is also kept in memory, where a lookup takes no lock. An entry stays in
-// memory until the token has expired, whatever happens to storage.
+// memory until a day after the token has expired, whatever happens to storage.
 //
 // At most 1000 tokens of a client are listed. Beyond that, revoking a token
 // revokes every token that the client was issued until then, with one object.
@@ -194,8 +195,17 @@ func (r *RevokedTokens) Revoke(ctx context.Context, rev *VerifiedToken) error {
 
 // done reports whether nothing is left to revoke.
 func (r *RevokedTokens) done(rev *VerifiedToken) bool {
-	list := r.current.Load()
-	return list.revokes(r.cfg.Issuer, rev.ClientID, rev.ID, rev.IssuedAt) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
+	return r.current.Load().lasts(r.cfg.Issuer, rev) || rev.Expires.Add(expiredKeep).Before(r.cfg.Now())
+}
+
+// lasts reports whether a token is revoked for as long as it lives. A cutoff may
+// end earlier.
+func (l *revokedList) lasts(issuer string, rev *VerifiedToken) bool {
+	if _, revoked := l.tokens[digestOf(issuer, rev.ClientID, rev.ID)]; revoked {
+		return true
+	}
+	limit, ok := l.cutoffs[digestOf(issuer, rev.ClientID)]
+	return ok && rev.IssuedAt.Unix() <= limit.until && rev.Expires.Unix() <= limit.expires
 }
 
 // recordOf returns what is stored to revoke a token: that token, or a cutoff
@@ -208,7 +218,7 @@ func (l *revokedList) recordOf(issuer string, rev *VerifiedToken) revokedRecord 
 		return record
 	}
 	return revokedRecord{
-		client: client, all: true, until: max(0, rev.IssuedAt.Unix()),
+		client: client, all: true, until: max(0, rev.IssuedAt.Unix(), before.until),
 		expires: max(record.expires, rev.IssuedAt.Add(cutoffKeep).Unix(), before.expires),
 	}
 }

@@ -52,6 +52,9 @@ type VerifierConfig struct {
 	ClientIDClaim string
 	// AllowUnbound accepts tokens without `cnf`. Default: false.
 	AllowUnbound bool
+	// Slack is how long before and after its time a token is accepted as well,
+	// so that a node whose clock is wrong can revoke it. Default: none.
+	Slack time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }

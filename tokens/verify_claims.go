@@ -58,7 +58,7 @@ func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {
 	if err := v.checkExpiry(t); err != nil {
 		return nil, err
 	}
-	latest := v.config.Now().Add(leeway)
+	latest := v.config.Now().Add(leeway + v.config.Slack)
 	if t.IssuedAt.After(latest) || t.NotBefore.After(latest) {
 		return nil, refuseToken(TokenNotYetValid, "iat is %s and nbf %s; compare the clocks", dateText(t.IssuedAt), dateText(t.NotBefore))
 	}
@@ -76,7 +76,7 @@ func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {
 }
 
 func (v *Verifier) checkExpiry(t *VerifiedToken) error {
-	if !v.config.Now().Before(t.Expires) {
+	if !v.config.Now().Before(t.Expires.Add(v.config.Slack)) {
 		return refuseToken(TokenExpired, "it expired at %s", dateText(t.Expires))
 	}
 	return nil
