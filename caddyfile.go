@@ -53,15 +53,15 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		app.Realms = make(map[string]*Realm)
 	}
 	for d.Next() {
+		if err := caddyfileutil.CheckArgs(d, "mtls [<realm>] {"); err != nil {
+			return nil, err
+		}
 		name := defaultRealm
 		if d.NextArg() {
 			name = d.Val()
 			if err := checkRealmName(name); err != nil {
 				return nil, d.WrapErr(err)
 			}
-		}
-		if d.NextArg() {
-			return nil, d.ArgErr()
 		}
 		realm, ok := app.Realms[name]
 		if !ok {
@@ -83,11 +83,11 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		declared[client.ClientID] = struct{}{}
 	}
 	return caddyfileutil.ParseBlock(d, "mtls option", caddyfileutil.Options{
-		"trust_pool":         trustPoolOption(&realm.TrustPoolRaw),
-		"trust_pool_refresh": caddyfileutil.Duration(&realm.TrustPoolRefresh, trustpool.CheckRefresh),
-		"shadow_trust_pool":  trustPoolOption(&realm.ShadowTrustPoolRaw),
-		"storage":            caddyfileutil.Module[caddy.StorageConverter](&realm.StorageRaw, "caddy.storage", "module", "storage", "a realm has one storage"),
-		"client": func(d *caddyfile.Dispenser) error {
+		"trust_pool <module> ... {":        trustPoolOption(&realm.TrustPoolRaw),
+		"trust_pool_refresh <duration>":    caddyfileutil.Duration(&realm.TrustPoolRefresh, trustpool.CheckRefresh),
+		"shadow_trust_pool <module> ... {": trustPoolOption(&realm.ShadowTrustPoolRaw),
+		"storage <module> ... {":           caddyfileutil.Module[caddy.StorageConverter](&realm.StorageRaw, "caddy.storage", "module", "storage", "a realm has one storage"),
+		"client <client_id> {": {Parse: func(d *caddyfile.Dispenser) error {
 			record, err := parseClient(d)
 			if err != nil {
 				return err
@@ -98,15 +98,15 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			declared[record.ClientID] = struct{}{}
 			realm.Clients = append(realm.Clients, record)
 			return nil
-		},
-		"clients_from": func(d *caddyfile.Dispenser) error {
+		}},
+		"clients_from <source> ... {": {Parse: func(d *caddyfile.Dispenser) error {
 			raw, err := caddyfileutil.ParseModule[ClientSource](d, "mtls.clients", "source", "source of clients")
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 			return err
-		},
-		"revocation":            caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
-		"forwarded_certificate": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
-		"issuer":                caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
+		}},
+		"revocation {":                     caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
+		"forwarded_certificate <format> {": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
+		"issuer <https-url> {":             caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
 	})
 }
 
@@ -125,20 +125,17 @@ func trustPoolOption(raw *json.RawMessage) caddyfileutil.Option {
 //		deny           <file>
 //	}
 func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
 	err := caddyfileutil.ParseBlock(d, "revocation option", caddyfileutil.Options{
-		"crl": caddyfileutil.List(&c.CRL, func(place string) error {
+		"crl <file-or-url>...": caddyfileutil.List(&c.CRL, func(place string) error {
 			if !strings.Contains(place, "://") {
 				return nil
 			}
 			return source.CheckURL(place)
 		}),
-		"refresh":        caddyfileutil.Duration(&c.Refresh, checkRefresh),
-		"ocsp":           caddyfileutil.List(&c.OCSP, source.CheckURL),
-		"on_unavailable": caddyfileutil.String(&c.OnUnavailable, checkOnUnavailable),
-		"deny":           caddyfileutil.String(&c.Deny, nil),
+		"refresh <duration>":          caddyfileutil.Duration(&c.Refresh, checkRefresh),
+		"ocsp <url>...":               caddyfileutil.List(&c.OCSP, source.CheckURL),
+		"on_unavailable refuse|allow": caddyfileutil.String(&c.OnUnavailable, checkOnUnavailable),
+		"deny <file>":                 caddyfileutil.String(&c.Deny, nil),
 	})
 	if err != nil {
 		return err
@@ -162,16 +159,16 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 		_, err := validators.ParseForwardFormat(format)
 		return err
 	})
-	if err := format(d); err != nil {
+	if err := format.Parse(d); err != nil {
 		return err
 	}
 	err := caddyfileutil.ParseBlock(d, "forwarded_certificate option", caddyfileutil.Options{
-		"from": caddyfileutil.List(&c.From, func(from string) error {
+		"from <cidr>...": caddyfileutil.List(&c.From, func(from string) error {
 			_, err := parseFrom(from)
 			return err
 		}),
-		"peer_key": caddyfileutil.List(&c.PeerKeys, clients.CheckIssuedBy),
-		"header":   caddyfileutil.String(&c.Header, headerguard.CheckName),
+		"peer_key <hash>...": caddyfileutil.List(&c.PeerKeys, clients.CheckIssuedBy),
+		"header <name>":      caddyfileutil.String(&c.Header, headerguard.CheckName),
 	})
 	if err != nil {
 		return err
@@ -190,6 +187,18 @@ type directive interface {
 	realmName() string
 	// checkRealm returns why the handler cannot use the realm.
 	checkRealm(*Realm) error
+}
+
+// checkDirectiveArgs refuses arguments of a directive after its matcher.
+func checkDirectiveArgs(d *caddyfile.Dispenser) error {
+	directive := d.Val()
+	switch {
+	case !d.NextArg():
+		return nil
+	case checkRealmName(d.Val()) == nil:
+		return d.Errf("%s: unexpected '%s'; name a realm in the block, as in '%s { realm %s }'", directive, d.Val(), directive, d.Val())
+	}
+	return d.Errf("%s: unexpected '%s'; it takes a matcher, such as /path or @name, and a block", directive, d.Val())
 }
 
 // parseDirective reads a directive, and checks with file and line whether its realm

@@ -38,33 +38,31 @@ import (
 //	}
 func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	var record clients.Record
-	if !d.AllArgs(&record.ClientID) {
-		return record, d.ArgErr()
-	}
+	d.Args(&record.ClientID)
 	if err := clients.CheckID(record.ClientID); err != nil {
 		return record, d.WrapErr(err)
 	}
 	var scopes, defaults []string
 	err := caddyfileutil.ParseBlock(d, "client option", caddyfileutil.Options{
-		"subject":           credential(&record.SubjectDN, clients.CheckSubject),
-		"san_dns":           credential(&record.SANDNS, clients.CheckName(clients.KindSANDNS)),
-		"san_uri":           credential(&record.SANURI, clients.CheckName(clients.KindSANURI)),
-		"san_ip":            credential(&record.SANIP, clients.CheckName(clients.KindSANIP)),
-		"san_email":         credential(&record.SANEmail, clients.CheckName(clients.KindSANEmail)),
-		"thumbprint":        pin(&record.Thumbprints, clients.CheckThumbprint),
-		"public_key":        pin(&record.PublicKeys, clients.CheckPublicKey),
-		"certificate":       credential(&record.CertificateFiles, nil),
-		"jwks":              func(d *caddyfile.Dispenser) error { return parseJWKS(d, &record) },
-		"issued_by":         caddyfileutil.List(&record.IssuedBy, clients.CheckIssuedBy),
-		"require_chain":     caddyfileutil.Flag(&record.RequireChain),
-		"shared_credential": caddyfileutil.Flag(&record.SharedCredential),
-		"scopes":            caddyfileutil.Scopes(&scopes),
-		"default_scopes":    caddyfileutil.Scopes(&defaults),
-		"resources":         caddyfileutil.List(&record.Resources, nil),
-		"introspect":        caddyfileutil.List(&record.Introspect, nil),
-		"claim":             func(d *caddyfile.Dispenser) error { return parseClaim(d, &record) },
-		"token_lifetime":    caddyfileutil.Duration(&record.TokenLifetime, checkTokenLifetime),
-		"disabled":          caddyfileutil.Flag(&record.Disabled),
+		"subject <dn>":                     credential(&record.SubjectDN, clients.CheckSubject),
+		"san_dns <name>":                   credential(&record.SANDNS, clients.CheckName(clients.KindSANDNS)),
+		"san_uri <uri>":                    credential(&record.SANURI, clients.CheckName(clients.KindSANURI)),
+		"san_ip <address>":                 credential(&record.SANIP, clients.CheckName(clients.KindSANIP)),
+		"san_email <address>":              credential(&record.SANEmail, clients.CheckName(clients.KindSANEmail)),
+		"thumbprint <hash> [until <time>]": pin(&record.Thumbprints, clients.CheckThumbprint),
+		"public_key <hash> [until <time>]": pin(&record.PublicKeys, clients.CheckPublicKey),
+		"certificate <pem-file>":           credential(&record.CertificateFiles, nil),
+		"jwks <file-or-https-url>":         {Parse: func(d *caddyfile.Dispenser) error { return parseJWKS(d, &record) }},
+		"issued_by <hash>...":              caddyfileutil.List(&record.IssuedBy, clients.CheckIssuedBy),
+		"require_chain":                    caddyfileutil.Flag(&record.RequireChain),
+		"shared_credential":                caddyfileutil.Flag(&record.SharedCredential),
+		"scopes <scope>...":                caddyfileutil.Scopes(&scopes),
+		"default_scopes <scope>...":        caddyfileutil.Scopes(&defaults),
+		"resources <resource>...":          caddyfileutil.List(&record.Resources, nil),
+		"introspect <resource>...":         caddyfileutil.List(&record.Introspect, nil),
+		"claim <name> <value>":             {Parse: func(d *caddyfile.Dispenser) error { return parseClaim(d, &record) }},
+		"token_lifetime <duration>":        caddyfileutil.Duration(&record.TokenLifetime, checkTokenLifetime),
+		"disabled":                         caddyfileutil.Flag(&record.Disabled),
 	})
 	if err != nil {
 		return record, err
@@ -83,40 +81,31 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 
 // credential reads an option that has one argument and may be given several times.
 func credential(list *clients.Strings, check func(string) error) caddyfileutil.Option {
-	return func(d *caddyfile.Dispenser) error {
-		if option := d.Val(); option == "subject" && d.CountRemainingArgs() > 1 {
-			return d.Errf("a subject with spaces needs quotes; write %s \"%s\"", option, strings.Join(d.RemainingArgs(), " "))
-		}
-		if d.CountRemainingArgs() != 1 {
-			return d.ArgErr()
-		}
-		return caddyfileutil.List(list, check)(d)
-	}
+	return caddyfileutil.List(list, check)
 }
 
 // pin reads a hash, which may have an end: <hash> [until <time>].
 func pin(list *clients.Strings, check func(string) error) caddyfileutil.Option {
-	return func(d *caddyfile.Dispenser) error {
-		option := d.Val()
-		if count := d.CountRemainingArgs(); count != 1 && count != 3 {
-			return d.ArgErr()
-		}
-		args := d.RemainingArgs()
-		if len(args) == 3 && args[1] != "until" {
+	return caddyfileutil.Option{Check: check, Parse: func(d *caddyfile.Dispenser) error {
+		option, args := d.Val(), d.RemainingArgs()
+		if len(args) > 1 && args[1] != "until" {
 			return d.Errf("%s: unexpected '%s'; write '%s <hash> until <time>'", option, args[1], option)
 		}
+		if len(args) == 2 {
+			return d.Errf("%s: the time is missing after 'until'; write '%s <hash> until 2027-01-31T12:00:00Z'", option, option)
+		}
 		return caddyfileutil.AppendValue(d, list, option, strings.Join(args, " "), check)
-	}
+	}}
 }
 
 // parseJWKS reads the location of the client's JWK Set. One is enough, because a
 // set can have many keys.
 func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 	if record.JWKSURI != "" || record.JWKSFile != "" {
-		return d.Errf("duplicate option '%s'", d.Val())
+		return d.Errf("duplicate option '%s'; keep one", d.Val())
 	}
 	var place string
-	if err := caddyfileutil.String(&place, nil)(d); err != nil {
+	if err := caddyfileutil.String(&place, nil).Parse(d); err != nil {
 		return err
 	}
 	if !strings.Contains(place, "://") {
@@ -135,9 +124,7 @@ func parseJWKS(d *caddyfile.Dispenser, record *clients.Record) error {
 
 func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 	var name, value string
-	if !d.AllArgs(&name, &value) {
-		return d.ArgErr()
-	}
+	d.Args(&name, &value)
 	if err := checkClaimName(name); err != nil {
 		return d.WrapErr(err)
 	}
@@ -145,7 +132,7 @@ func parseClaim(d *caddyfile.Dispenser, record *clients.Record) error {
 		return d.Errf("claim %s is empty; give it a value or remove the line", name)
 	}
 	if _, twice := record.Claims[name]; twice {
-		return d.Errf("duplicate claim '%s'", name)
+		return d.Errf("duplicate claim '%s'; keep one", name)
 	}
 	text, err := json.Marshal(value)
 	if err != nil {

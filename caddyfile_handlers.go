@@ -35,19 +35,19 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 // UnmarshalCaddyfile reads the mtls_auth directive; parseHandler has the syntax.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
+	if err := checkDirectiveArgs(d); err != nil {
+		return err
 	}
 	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
-		"realm":               caddyfileutil.String(&h.Realm, checkRealmName),
-		"allow":               caddyfileutil.List(&h.Allow, checkAllow),
-		"require_scope":       caddyfileutil.Scopes(&h.RequireScope),
-		"optional":            caddyfileutil.Flag(&h.Optional),
-		"report_only":         caddyfileutil.Flag(&h.ReportOnly),
-		"header_up":           headerUpOption(&h.HeaderUp),
-		"keep_header":         keepHeaderOption(&h.KeepHeader),
-		"forward_certificate": caddyfileutil.Flag(&h.ForwardCertificate),
-		"forward_token":       caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
+		"realm <name>":               caddyfileutil.String(&h.Realm, checkRealmName),
+		"allow <client_id>...":       caddyfileutil.List(&h.Allow, checkAllow),
+		"require_scope <scope>...":   caddyfileutil.Scopes(&h.RequireScope),
+		"optional":                   caddyfileutil.Flag(&h.Optional),
+		"report_only":                caddyfileutil.Flag(&h.ReportOnly),
+		"header_up <name> <value>":   headerUpOption(&h.HeaderUp),
+		"keep_header <name>...":      keepHeaderOption(&h.KeepHeader),
+		"forward_certificate":        caddyfileutil.Flag(&h.ForwardCertificate),
+		"forward_token [<header>] {": caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
 	})
 	if err != nil {
 		return err
@@ -72,23 +72,18 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
 		}
 	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
 	return caddyfileutil.ParseBlock(d, "forward_token option", caddyfileutil.Options{
-		"audience": caddyfileutil.String(&f.Audience, nil),
-		"scopes":   caddyfileutil.Scopes(&f.Scopes),
-		"lifetime": caddyfileutil.Duration(&f.Lifetime, checkGatewayLifetime),
+		"audience <aud>":      caddyfileutil.String(&f.Audience, nil),
+		"scopes <scope>...":   caddyfileutil.Scopes(&f.Scopes),
+		"lifetime <duration>": caddyfileutil.Duration(&f.Lifetime, checkGatewayLifetime),
 	})
 }
 
 // headerUpOption reads a header to set. The option may be given several times.
 func headerUpOption(headers *map[string]string) caddyfileutil.Option {
-	return func(d *caddyfile.Dispenser) error {
+	return caddyfileutil.Option{Parse: func(d *caddyfile.Dispenser) error {
 		var name, value string
-		if !d.Args(&name, &value) || d.NextArg() {
-			return d.ArgErr()
-		}
+		d.Args(&name, &value)
 		if err := headerguard.CheckName(name); err != nil {
 			return d.WrapErr(err)
 		}
@@ -97,7 +92,7 @@ func headerUpOption(headers *map[string]string) caddyfileutil.Option {
 		}
 		for other := range *headers {
 			if strings.EqualFold(other, name) {
-				return d.Errf("duplicate header_up '%s'", name)
+				return d.Errf("duplicate header_up '%s'; keep one", name)
 			}
 		}
 		if *headers == nil {
@@ -105,7 +100,7 @@ func headerUpOption(headers *map[string]string) caddyfileutil.Option {
 		}
 		(*headers)[name] = value
 		return nil
-	}
+	}}
 }
 
 // keepHeaderOption reads headers to keep.
@@ -126,11 +121,11 @@ func parseIssuerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 // the syntax.
 func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
+	if err := checkDirectiveArgs(d); err != nil {
+		return err
 	}
 	return caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
-		"realm": caddyfileutil.String(&h.Realm, checkRealmName),
+		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
 	})
 }
 
@@ -161,20 +156,20 @@ func parseBearerHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, er
 // syntax.
 func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	if d.NextArg() {
-		return d.ArgErr()
+	if err := checkDirectiveArgs(d); err != nil {
+		return err
 	}
 	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
-		"realm": caddyfileutil.String(&h.Realm, checkRealmName),
-		"trust_issuer": func(d *caddyfile.Dispenser) error {
+		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
+		"trust_issuer <https-url> {": {Parse: func(d *caddyfile.Dispenser) error {
 			trusted := new(TrustedIssuer)
 			h.TrustIssuers = append(h.TrustIssuers, trusted)
 			return trusted.UnmarshalCaddyfile(d)
-		},
-		"audience":      caddyfileutil.List(&h.Audience, nil),
-		"require_scope": caddyfileutil.Scopes(&h.RequireScope),
-		"header_up":     headerUpOption(&h.HeaderUp),
-		"keep_header":   keepHeaderOption(&h.KeepHeader),
+		}},
+		"audience <aud>...":        caddyfileutil.List(&h.Audience, nil),
+		"require_scope <scope>...": caddyfileutil.Scopes(&h.RequireScope),
+		"header_up <name> <value>": headerUpOption(&h.HeaderUp),
+		"keep_header <name>...":    keepHeaderOption(&h.KeepHeader),
 	})
 	if err != nil {
 		return err
@@ -187,17 +182,17 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // UnmarshalCaddyfile reads the block of another authorization server.
 func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := caddyfileutil.String(&i.Issuer, tokens.CheckIssuerURL)(d); err != nil {
+	if err := caddyfileutil.String(&i.Issuer, tokens.CheckIssuerURL).Parse(d); err != nil {
 		return err
 	}
 	return caddyfileutil.ParseBlock(d, "trust_issuer option", caddyfileutil.Options{
-		"jwks_uri":      caddyfileutil.String(&i.JWKSURI, tokens.CheckJWKSURI),
-		"audience":      caddyfileutil.List(&i.Audience, nil),
-		"id_prefix":     caddyfileutil.String(&i.IDPrefix, checkIDPrefix),
-		"algorithms":    caddyfileutil.List(&i.Algorithms, checkAlgorithm),
-		"type":          caddyfileutil.String(&i.Type, tokens.CheckTokenType),
-		"id_claim":      caddyfileutil.String(&i.IDClaim, nil),
-		"allow_unbound": caddyfileutil.Flag(&i.AllowUnbound),
-		"trust_pool":    trustPoolOption(&i.TrustPoolRaw),
+		"jwks_uri <https-url>":      caddyfileutil.String(&i.JWKSURI, tokens.CheckJWKSURI),
+		"audience <aud>...":         caddyfileutil.List(&i.Audience, nil),
+		"id_prefix <text>":          caddyfileutil.String(&i.IDPrefix, checkIDPrefix),
+		"algorithms <alg>...":       caddyfileutil.List(&i.Algorithms, checkAlgorithm),
+		"type at+jwt|JWT":           caddyfileutil.String(&i.Type, tokens.CheckTokenType),
+		"id_claim <name>":           caddyfileutil.String(&i.IDClaim, nil),
+		"allow_unbound":             caddyfileutil.Flag(&i.AllowUnbound),
+		"trust_pool <module> ... {": trustPoolOption(&i.TrustPoolRaw),
 	})
 }

@@ -30,21 +30,21 @@ import (
 //		scope_claim       string|array
 //	}
 func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if err := caddyfileutil.String(&i.URL, tokens.CheckIssuerURL)(d); err != nil {
+	if err := caddyfileutil.String(&i.URL, tokens.CheckIssuerURL).Parse(d); err != nil {
 		return err
 	}
 	err := caddyfileutil.ParseBlock(d, "issuer option", caddyfileutil.Options{
-		"token_lifetime":    caddyfileutil.Duration(&i.TokenLifetime, checkTokenLifetime),
-		"signing_algorithm": caddyfileutil.String(&i.SigningAlgorithm, checkAlgorithm),
-		"signing_key":       caddyfileutil.String(&i.SigningKey, nil),
-		"verify_key":        caddyfileutil.List(&i.VerifyKeys, nil),
-		"rotate_every":      caddyfileutil.Duration(&i.RotateEvery, func(d caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(d)) }),
-		"announce_for":      caddyfileutil.Duration(&i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) }),
-		"mtls_alias":        caddyfileutil.String(&i.MTLSAlias, tokens.CheckIssuerURL),
-		"audience":          caddyfileutil.List(&i.Audience, nil),
-		"resource":          i.parseResource,
-		"profile":           caddyfileutil.String(&i.Profile, checkProfileName),
-		"scope_claim":       caddyfileutil.String(&i.ScopeClaim, tokens.CheckScopeClaim),
+		"token_lifetime <duration>":       caddyfileutil.Duration(&i.TokenLifetime, checkTokenLifetime),
+		"signing_algorithm <alg>":         caddyfileutil.String(&i.SigningAlgorithm, checkAlgorithm),
+		"signing_key <pem-file>":          caddyfileutil.String(&i.SigningKey, nil),
+		"verify_key <pem-or-jwk-file>...": caddyfileutil.List(&i.VerifyKeys, nil),
+		"rotate_every <duration>":         caddyfileutil.Duration(&i.RotateEvery, func(d caddy.Duration) error { return keyring.CheckRotateEvery(time.Duration(d)) }),
+		"announce_for <duration>":         caddyfileutil.Duration(&i.AnnounceFor, func(d caddy.Duration) error { return keyring.CheckAnnounceFor(time.Duration(d)) }),
+		"mtls_alias <https-url>":          caddyfileutil.String(&i.MTLSAlias, tokens.CheckIssuerURL),
+		"audience <aud>...":               caddyfileutil.List(&i.Audience, nil),
+		"resource <name> {":               {Parse: i.parseResource},
+		"profile fapi2":                   caddyfileutil.String(&i.Profile, checkProfileName),
+		"scope_claim string|array":        caddyfileutil.String(&i.ScopeClaim, tokens.CheckScopeClaim),
 	})
 	if err != nil {
 		return err
@@ -66,11 +66,11 @@ func checkAlgorithm(name string) error {
 // parseResource reads an API and its scopes.
 func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 	var resource tokens.Resource
-	if err := caddyfileutil.String(&resource.Name, nil)(d); err != nil {
+	if err := caddyfileutil.String(&resource.Name, nil).Parse(d); err != nil {
 		return err
 	}
 	err := caddyfileutil.ParseBlock(d, "resource option", caddyfileutil.Options{
-		"scopes": caddyfileutil.Scopes(&resource.Scopes),
+		"scopes <scope>...": caddyfileutil.Scopes(&resource.Scopes),
 	})
 	if err != nil {
 		return err

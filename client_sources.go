@@ -66,13 +66,10 @@ func (f *ClientFiles) Provision(caddy.Context) error {
 //	clients_from file <json-file>...
 func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
-	if err := caddyfileutil.List(&f.Files, nil)(d); err != nil {
+	if err := caddyfileutil.CheckArgs(d, "file <json-file>..."); err != nil {
 		return err
 	}
-	if d.NextBlock(0) {
-		return d.Errf("unrecognized clients_from option '%s'", d.Val())
-	}
-	return nil
+	return caddyfileutil.List(&f.Files, nil).Parse(d)
 }
 
 // ClientSources implements [ClientSource].

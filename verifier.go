@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -51,17 +52,14 @@ func (v *Verifier) Provision(ctx caddy.Context) error {
 //	verifier mtls [<realm>]
 func (v *Verifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name
+	if err := caddyfileutil.CheckArgs(d, "mtls [<realm>]"); err != nil {
+		return err
+	}
 	if d.NextArg() {
 		v.Realm = d.Val()
 		if err := checkRealmName(v.Realm); err != nil {
 			return d.WrapErr(err)
 		}
-	}
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	if d.NextBlock(d.Nesting()) {
-		return d.Errf("unrecognized subdirective '%s'; 'verifier mtls' has no block", d.Val())
 	}
 	return nil
 }

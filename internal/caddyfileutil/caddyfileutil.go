@@ -9,26 +9,45 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// Option reads an option. The dispenser is at the option's name.
-type Option func(d *caddyfile.Dispenser) error
+// Option is an option of a block.
+type Option struct {
+	// Parse reads the option. The dispenser is at its name, and the number of its
+	// arguments has been checked.
+	Parse func(d *caddyfile.Dispenser) error
+	// Check returns why an argument is not valid, nil for an option that allows
+	// every value.
+	Check func(value string) error
 
-// Options are the options that a block may have, by name.
+	// repeated is set if the option may be given several times
+	repeated bool
+}
+
+// Options are the options that a block may have, by how they are written, as
+// [CheckArgs] has it: "realm <name>", or "resource <name> {" if a block may follow.
 type Options map[string]Option
 
 // ParseBlock reads a block of options, which kind describes in errors.
 func ParseBlock(d *caddyfile.Dispenser, kind string, options Options) error {
+	usages, names := make(map[string]usage, len(options)), make([]string, 0, len(options))
+	for line := range options {
+		u := usage(line)
+		usages[u.name()], names = u, append(names, u.name())
+	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		parse, ok := options[d.Val()]
+		u, ok := usages[d.Val()]
 		if !ok {
-			return d.Errf("unrecognized %s '%s'", kind, d.Val())
+			return d.Errf("unrecognized %s '%s'; %s", kind, d.Val(), Suggest(d.Val(), names))
 		}
-		if err := parse(d); err != nil {
+		option := options[string(u)]
+		if err := u.check(d, option); err != nil {
+			return err
+		}
+		if err := option.Parse(d); err != nil {
 			return err
 		}
 	}
@@ -38,37 +57,31 @@ func ParseBlock(d *caddyfile.Dispenser, kind string, options Options) error {
 // String reads the one argument of an option that may be given once. A nil check
 // allows every value that is not empty.
 func String(field *string, check func(string) error) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Check: check, Parse: func(d *caddyfile.Dispenser) error {
 		option := d.Val()
 		if *field != "" {
-			return d.Errf("duplicate option '%s'", option)
+			return d.Errf("duplicate option '%s'; keep one", option)
 		}
-		if !d.AllArgs(field) {
-			return d.ArgErr()
-		}
+		d.Args(field)
 		if *field == "" {
 			return d.Errf("%s is empty; give it a value or remove the line", option)
 		}
 		return CheckValue(d, option, *field, check)
-	}
+	}}
 }
 
 // List reads the arguments of an option that may be given several times. A nil check
 // allows every value that is not empty.
 func List[S ~[]string](list *S, check func(string) error) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Check: check, repeated: true, Parse: func(d *caddyfile.Dispenser) error {
 		option := d.Val()
-		values := d.RemainingArgs()
-		if len(values) == 0 {
-			return d.ArgErr()
-		}
-		for _, value := range values {
+		for _, value := range d.RemainingArgs() {
 			if err := AppendValue(d, list, option, value, check); err != nil {
 				return err
 			}
 		}
 		return nil
-	}
+	}}
 }
 
 // AppendValue appends a value of an option to the list, unless the list has it.
@@ -77,7 +90,7 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 		return d.Errf("%s is empty; give it a value or remove it", option)
 	}
 	if slices.Contains(*list, value) {
-		return d.Errf("duplicate %s '%s'", option, value)
+		return d.Errf("duplicate %s '%s'; keep one", option, value)
 	}
 	*list = append(*list, value)
 	return CheckValue(d, option, value, check)
@@ -87,9 +100,9 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 // placeholder is expanded there, so braces are refused: they would be taken
 // literally without a word.
 func Scopes(list *[]string) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		first := len(*list)
-		if err := List(list, syntax.CheckScope)(d); err != nil {
+		if err := List(list, syntax.CheckScope).Parse(d); err != nil {
 			return err
 		}
 		for _, scope := range (*list)[first:] {
@@ -98,40 +111,38 @@ func Scopes(list *[]string) Option {
 			}
 		}
 		return nil
-	}
+	}}
 }
 
 // Flag reads an option without arguments.
 func Flag(flag *bool) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		if *flag {
-			return d.Errf("duplicate option '%s'", d.Val())
-		}
-		if d.NextArg() {
-			return d.ArgErr()
+			return d.Errf("duplicate option '%s'; keep one", d.Val())
 		}
 		*flag = true
 		return nil
-	}
+	}}
 }
 
 // Duration reads the one argument of an option that may be given once.
 func Duration(field *caddy.Duration, check func(caddy.Duration) error) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		option, text := d.Val(), ""
 		if *field != 0 {
-			return d.Errf("duplicate option '%s'", option)
+			return d.Errf("duplicate option '%s'; keep one", option)
 		}
-		if !d.AllArgs(&text) {
-			return d.ArgErr()
-		}
+		d.Args(&text)
 		duration, err := caddy.ParseDuration(text)
-		if err != nil {
-			return d.Errf("parsing %s '%s': %v", option, text, err)
+		switch {
+		case err != nil && strings.Contains(text, "{"):
+			return d.Errf("%s '%s': placeholders are not expanded in durations; write {$NAME} for an environment variable", option, text)
+		case err != nil:
+			return d.Errf("%s '%s' is not a duration; write it as 30s, 90m, 12h or 7d", option, text)
 		}
 		*field = caddy.Duration(duration)
 		return CheckValue(d, option, text, func(string) error { return check(*field) })
-	}
+	}}
 }
 
 // Block reads an option that has a block of its own and may be given once. The error
@@ -140,44 +151,25 @@ func Block[T any, P interface {
 	*T
 	caddyfile.Unmarshaler
 }](field **T, remedy string) Option {
-	return func(d *caddyfile.Dispenser) error {
+	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		if *field != nil {
 			return d.Errf("duplicate option '%s'; %s", d.Val(), remedy)
 		}
 		*field = new(T)
 		return P(*field).UnmarshalCaddyfile(d)
-	}
+	}}
 }
 
 // Module reads the guest module of an option that may be given once, as [ParseModule]
 // does. The error for a second one ends with remedy.
 func Module[T any](raw *json.RawMessage, namespace, inlineKey, kind, remedy string) Option {
-	return func(d *caddyfile.Dispenser) (err error) {
+	return Option{Parse: func(d *caddyfile.Dispenser) (err error) {
 		if *raw != nil {
 			return d.Errf("duplicate option '%s'; %s", d.Val(), remedy)
 		}
 		*raw, err = ParseModule[T](d, namespace, inlineKey, kind)
 		return err
-	}
-}
-
-// ParseModule reads the guest module of an option, whose first argument is the
-// module's name in namespace. The module must implement T, which kind describes
-// in errors. The name becomes the member inlineKey of the JSON.
-func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind string) (json.RawMessage, error) {
-	option := d.Val()
-	if !d.NextArg() {
-		return nil, d.ArgErr()
-	}
-	name := d.Val()
-	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := module.(T); !ok {
-		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
-	}
-	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+	}}
 }
 
 // CheckValue applies check to a literal value. A value with a placeholder is

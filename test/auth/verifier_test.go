@@ -83,9 +83,9 @@ func TestVerifierWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"verifier mtls default": "",
 		"verifier mtls other":   `unknown realm "other"`,
-		"verifier mtls a b":     "wrong argument count",
+		"verifier mtls a b":     "mtls: unexpected 'b'; write 'mtls [<realm>]'",
 		"verifier mtls Upper":   `realm name "Upper" contains 'U'`,
-		"verifier mtls {\nx\n}": "unrecognized subdirective 'x'",
+		"verifier mtls {\nx\n}": "mtls: it takes no block; remove the braces",
 	} {
 		err := r.Load(rig.BillingAndSensor, strings.Replace(verifierSite, "verifier mtls", text, 1))
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

@@ -98,7 +98,7 @@ func TestImportFolder(t *testing.T) {
 
 	bad := testtool.WriteTemp(t, dir, "clients/c.caddy", []byte("client c {\n\tsubject CN=c\n\tsubjekt CN=d\n}\n"))
 	_, _, err = adaptText(file, text)
-	testtool.WantError(t, err, "unrecognized client option 'subjekt', at "+bad+":3 import chain ['"+file+":4 (import)']")
+	testtool.WantError(t, err, "unrecognized client option 'subjekt'; did you mean 'subject'?, at "+bad+":3 import chain ['"+file+":4 (import)']")
 	testtool.WriteTemp(t, dir, "clients/c.caddy", []byte("\nclient b {\n\tsubject CN=c\n}\n"))
 	_, _, err = adaptText(file, text)
 	testtool.WantError(t, err, "client 'b' is declared twice; give each client one block, at "+bad+":4")

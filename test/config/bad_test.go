@@ -24,6 +24,8 @@ const (
 	aroundBareRealm     = "{\n\tmtls {\nBLOCK\n\t}\n}\n"
 	aroundClient        = "{\n\tmtls {\n\t\tclient a {\n\t\t\tthumbprint " + otherSHA256 + "\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundIssuer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundRevocation    = "{\n\tmtls {\n\t\trevocation {\n\t\t\tdeny a.txt\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundGatewayToken  = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_auth {\n\t\tforward_token {\n\t\t\taudience a\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundHandler       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_auth {\nBLOCK\n\t}\n}\n"
 	aroundIssuerHandler = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_issuer {\nBLOCK\n\t}\n}\n"
 	aroundBearer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_bearer {\nBLOCK\n\t}\n}\n"
@@ -33,9 +35,23 @@ const (
 	aroundSite          = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\nBLOCK\n}\n"
 )
 
-// wrongCount is the adapter's error about missing or surplus arguments.
-func wrongCount(last string) string {
-	return "wrong argument count or unexpected line ending after '" + last + "'"
+// missing is the adapter's error about a missing argument of an option that is written
+// so, after the last one that there is.
+func missing(usage string, after ...string) string {
+	name, _, _ := strings.Cut(usage, " ")
+	if len(after) == 0 {
+		return fmt.Sprintf("%s: an argument is missing; write '%s', or set the variable it comes from", name, usage)
+	}
+	return fmt.Sprintf("%s: an argument is missing after '%s'; write '%s'", name, after[0], usage)
+}
+
+// surplus is the adapter's error about an argument too many.
+func surplus(usage, argument string) string {
+	name, _, takesAny := strings.Cut(usage, " ")
+	if !takesAny {
+		return fmt.Sprintf("%s: unexpected '%s'; write '%s' alone, or remove the line", name, argument, usage)
+	}
+	return fmt.Sprintf("%s: unexpected '%s'; write '%s', and put a value with spaces in quotes", name, argument, usage)
 }
 
 func checkBadBlocks(t *testing.T, around string, tests []badBlock) {
@@ -65,7 +81,7 @@ func TestBadRealm(t *testing.T) {
 		{`mtls "{$MTLS_TEST_UNSET}"`, 1, "realm name '' has 0 characters; use 1 to 63"},
 		{"mtls " + strings.Repeat("a", 64), 1, "has 64 characters; use 1 to 63"},
 		{"mtls a_b", 1, `realm name "a_b" contains '_'; use a-z, 0-9 and hyphens`},
-		{"mtls a b {\n}", 1, wrongCount("b")},
+		{"mtls a b {\n}", 1, surplus("mtls [<realm>]", "b")},
 		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
 		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate option 'issuer'; declare another realm for another issuer"},
 		{"mtls {\ntrust_pool file a.pem\n}\nmtls {\ntrust_pool file a.pem\n}", 5, "duplicate option 'trust_pool'; use 'combined' for several sources"},
@@ -74,41 +90,47 @@ func TestBadRealm(t *testing.T) {
 		{"mtls {\nissuer https://a.example\nissuer https://b.example\n}", 3, "duplicate option 'issuer'; declare another realm for another issuer"},
 	})
 	checkBadBlocks(t, aroundBareRealm, []badBlock{
-		{"trust_pool", 1, wrongCount("trust_pool")},
+		{"trust_pool", 1, missing("trust_pool <module> ...")},
 		{"trust_pool file", 1, "no certificates specified"},
 		{"trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
-		{"trust_pool files ca.pem", 1, "getting module named 'tls.ca_pool.source.files': module not registered: tls.ca_pool.source.files"},
-		{"trust_pool_refresh", 1, wrongCount("trust_pool_refresh")},
-		{"trust_pool_refresh {$MTLS_TEST_UNSET}", 1, wrongCount("trust_pool_refresh")},
-		{"trust_pool_refresh 1h 2h", 1, wrongCount("1h")},
-		{"trust_pool_refresh hourly", 1, `parsing trust_pool_refresh 'hourly': time: invalid duration "hourly"`},
+		{"trust_pool ca.pem", 1, "trust_pool: unknown module 'ca.pem'; did you mean 'file ca.pem'?"},
+		{"trust_pool https://ca.example.com/ca.pem", 1, "trust_pool: unknown module 'https://ca.example.com/ca.pem'; did you mean 'http https://ca.example.com/ca.pem'?"},
+		{"trust_pool \"{$MTLS_TEST_UNSET}\" ca.pem", 1, "trust_pool is empty; name a module"},
+		{"trust_pool files ca.pem", 1, "trust_pool: unknown module 'files'; did you mean 'file'?"},
+		{"trust_pool_refresh", 1, missing("trust_pool_refresh <duration>")},
+		{"trust_pool_refresh {$MTLS_TEST_UNSET}", 1, missing("trust_pool_refresh <duration>")},
+		{"trust_pool_refresh 1h 2h", 1, surplus("trust_pool_refresh <duration>", "2h")},
+		{"trust_pool_refresh hourly", 1, "trust_pool_refresh 'hourly' is not a duration; write it as 30s, 90m, 12h or 7d"},
 		{"trust_pool_refresh 59s", 1, "trust_pool_refresh '59s': 59s is too short; use at least 1m"},
 		{"trust_pool_refresh 0", 1, "trust_pool_refresh '0': 0s is too short; use at least 1m"},
-		{"trust_pool_refresh 1h\ntrust_pool_refresh 1h", 2, "duplicate option 'trust_pool_refresh'"},
-		{"shadow_trust_pool", 1, wrongCount("shadow_trust_pool")},
+		{"trust_pool_refresh 1h\ntrust_pool_refresh 1h", 2, "duplicate option 'trust_pool_refresh'; keep one"},
+		{"shadow_trust_pool", 1, missing("shadow_trust_pool <module> ...")},
 		{"shadow_trust_pool file {$MTLS_TEST_UNSET}", 1, "no certificates specified"},
-		{"shadow_trust_pool nonsense", 1, "module not registered: tls.ca_pool.source.nonsense"},
+		{"shadow_trust_pool next/ca.pem", 1, "shadow_trust_pool: unknown module 'next/ca.pem'; did you mean 'file next/ca.pem'?"},
+		{"shadow_trust_pool nonsense", 1, "shadow_trust_pool: unknown module 'nonsense'; use one of combined, file, http, inline, pki_intermediate, pki_root, rig, storage, system"},
 		{"shadow_trust_pool file a.pem\nshadow_trust_pool file a.pem", 2, "duplicate option 'shadow_trust_pool'; use 'combined' for several sources"},
 	})
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"trust_pool file b.pem", 1, "duplicate option 'trust_pool'; use 'combined' for several sources"},
-		{"Issuer https://auth.example.com", 1, "unrecognized mtls option 'Issuer'"},
-		{"storage", 1, wrongCount("storage")},
-		{"storage nowhere", 1, "module not registered: caddy.storage.nowhere"},
-		{"clients_from", 1, wrongCount("clients_from")},
-		{"clients_from nowhere a.json", 1, "module not registered: mtls.clients.nowhere"},
-		{"clients_from file", 1, wrongCount("file")},
+		{"trust_pool_refresh 1h {\nx\n}", 1, "trust_pool_refresh: it takes no block; remove the braces and write 'trust_pool_refresh <duration>'"},
+		{"storage /var/lib/mtls", 1, "storage: unknown module '/var/lib/mtls'; did you mean 'file_system /var/lib/mtls'?"},
+		{"clients_from clients.json", 1, "clients_from: unknown module 'clients.json'; did you mean 'file clients.json'?"},
+		{"storage", 1, missing("storage <module> ...")},
+		{"storage nowhere", 1, "storage: unknown module 'nowhere'; the only one is file_system"},
+		{"clients_from", 1, missing("clients_from <source> ...")},
+		{"clients_from nowhere a.json", 1, "clients_from: unknown module 'nowhere'; the only one is file"},
+		{"clients_from file", 1, "clients_from: file: an argument is missing; write 'file <json-file>...', or set the variable it comes from"},
 		{`clients_from file "{$MTLS_TEST_UNSET}"`, 1, "file is empty; give it a value or remove it"},
-		{"clients_from file a.json a.json", 1, "duplicate file 'a.json'"},
-		{"clients_from file a.json {\nx\n}", 2, "unrecognized clients_from option 'x'"},
-		{"issuer", 1, wrongCount("issuer")},
-		{"issuer https://a.example https://b.example", 1, wrongCount("https://a.example")},
+		{"clients_from file a.json a.json", 1, "duplicate file 'a.json'; keep one"},
+		{"clients_from file a.json {\nx\n}", 1, "file: it takes no block; remove the braces and write 'file <json-file>...'"},
+		{"issuer", 1, missing("issuer <https-url>")},
+		{"issuer https://a.example https://b.example", 1, surplus("issuer <https-url>", "https://b.example")},
 		{`issuer "{$MTLS_TEST_UNSET}"`, 1, "issuer is empty; give it a value or remove the line"},
 		{"issuer http://auth.example.com", 1, "issuer 'http://auth.example.com': not an https URL; use one like https://auth.example.com"},
 		{"issuer https://auth.example.com/#a", 1, "the URL has a query or fragment; remove it (RFC 8414 §2)"},
 		{"issuer https://auth.example.com/?a=b", 1, "the URL has a query or fragment; remove it (RFC 8414 §2)"},
-		{"client {\nsubject CN=a\n}", 1, wrongCount("client")},
-		{"client a b {\nsubject CN=a\n}", 1, wrongCount("a")},
+		{"client {\nsubject CN=a\n}", 1, missing("client <client_id>")},
+		{"client a b {\nsubject CN=a\n}", 1, surplus("client <client_id>", "b")},
 		{"client \"{$MTLS_TEST_UNSET}\" {\nsubject CN=a\n}", 1, "client_id is empty; name the client"},
 		{"client \"a b\" {\nsubject CN=a\n}", 1, `client_id "a b" contains ' '; use letters, digits and ._~:@/+-,`},
 		{"client {env.CLIENT_ID} {\nsubject CN=a\n}", 1, "contains '{'; use letters, digits and ._~:@/+-,"},
@@ -122,17 +144,17 @@ func TestBadRealm(t *testing.T) {
 
 func TestBadRevocation(t *testing.T) {
 	checkBadBlocks(t, aroundRealm, []badBlock{
-		{"revocation on {\n}", 1, wrongCount("on")},
+		{"revocation on {\n}", 1, "revocation: unexpected 'on'; it takes a block only"},
 		{"revocation {\n}", 2, "revocation: it names no source; add crl, ocsp or deny"},
-		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'"},
+		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'; use one of crl, deny, ocsp, on_unavailable, refresh"},
 		{"revocation {\ndeny a\n}\nrevocation {\ndeny b\n}", 4, "duplicate option 'revocation'; name all sources in one block"},
-		{"revocation {\ncrl\n}", 2, wrongCount("crl")},
-		{"revocation {\ncrl a.crl\ncrl a.crl\n}", 3, "duplicate crl 'a.crl'"},
+		{"revocation {\ncrl\n}", 2, missing("crl <file-or-url>...")},
+		{"revocation {\ncrl a.crl\ncrl a.crl\n}", 3, "duplicate crl 'a.crl'; keep one"},
 		{"revocation {\ncrl \"{$MTLS_TEST_UNSET}\"\n}", 2, "crl is empty; give it a value or remove it"},
 		{"revocation {\ncrl a.crl\nrefresh 1s\n}", 3, "refresh 1s is too short; use at least 1m"},
-		{"revocation {\ncrl a.crl\nrefresh often\n}", 3, `parsing refresh 'often': time: invalid duration "often"`},
-		{"revocation {\ndeny\n}", 2, wrongCount("deny")},
-		{"revocation {\ndeny a\ndeny b\n}", 3, "duplicate option 'deny'"},
+		{"revocation {\ncrl a.crl\nrefresh often\n}", 3, "refresh 'often' is not a duration; write it as 30s, 90m, 12h or 7d"},
+		{"revocation {\ndeny\n}", 2, missing("deny <file>")},
+		{"revocation {\ndeny a\ndeny b\n}", 3, "duplicate option 'deny'; keep one"},
 		{"revocation {\ndeny a\non_unavailable maybe\n}", 3, "on_unavailable 'maybe': it is neither refuse nor allow"},
 		{"revocation {\ndeny a\non_unavailable allow\n}", 4, "revocation: on_unavailable allow has no effect with deny alone, because that file is always available; remove it, or add crl or ocsp"},
 	})
@@ -142,9 +164,9 @@ func TestBadClient(t *testing.T) {
 	checkBadBlocks(t, aroundClient, []badBlock{
 		{"subject client", 1, "if it belongs to the value before it, write a backslash before the separator (as in \"\\,\") or put that value in double quotes"},
 		{`subject ""`, 1, "subject is empty; give it a value or remove it"},
-		{"subject {$MTLS_TEST_UNSET}", 1, wrongCount("subject")},
+		{"subject {$MTLS_TEST_UNSET}", 1, missing("subject <dn>")},
 		{"subject CN=client, OU=production", 1, `a subject with spaces needs quotes; write subject "CN=client, OU=production"`},
-		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'"},
+		{"subject CN=a\nsubject CN=a", 2, "duplicate subject 'CN=a'; keep one"},
 		{`subject "CN={$MTLS_TEST_UNSET},O=company"`, 1, "the value of CN is empty; write one, leave the attribute out, or set the variable it comes from"},
 		{`subject "/O=company/CN=client"`, 1, `it is in the form that OpenSSL prints; write "CN=client,O=company" (RFC 4514)`},
 		{`subject "CN=client\00.example"`, 1, "has the control, invisible or private character U+0000; remove it"},
@@ -152,124 +174,124 @@ func TestBadClient(t *testing.T) {
 		{"thumbprint bca0d040", 1, `has 8 hexadecimal digits; expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
 		{"thumbprint e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1, "is the hash of empty input; hash the certificate's DER encoding"},
 		{`thumbprint "{$MTLS_TEST_UNSET}"`, 1, "thumbprint is empty; give it a value or remove it"},
-		{"thumbprint SHA256 SHA1", 1, wrongCount("thumbprint")},
-		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'"},
-		{"thumbprint SHA256 {\nx\n}", 1, "unrecognized client option '{'"},
-		{"thumbprint SHA256 until", 1, wrongCount("thumbprint")},
+		{"thumbprint SHA256 SHA1", 1, "thumbprint: unexpected 'SHA1'; write 'thumbprint <hash> until <time>'"},
+		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'; keep one"},
+		{"thumbprint SHA256 {\nx\n}", 1, "thumbprint: it takes no block; remove the braces and write 'thumbprint <hash> [until <time>]'"},
+		{"thumbprint SHA256 until", 1, "thumbprint: the time is missing after 'until'; write 'thumbprint <hash> until 2027-01-31T12:00:00Z'"},
 		{"thumbprint SHA256 before 2030-01-01T00:00:00Z", 1, "thumbprint: unexpected 'before'; write 'thumbprint <hash> until <time>'"},
 		{"thumbprint SHA256 until tomorrow", 1, "until 'tomorrow' is not a time; write it as 2027-01-31T12:00:00Z"},
-		{"public_key", 1, wrongCount("public_key")},
+		{"public_key", 1, missing("public_key <hash> [until <time>]")},
 		{"public_key SHA1", 1, "it is a SHA-1 hash, which is not accepted here; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
 		{"public_key SHA256 until 2030-01-01", 1, "until '2030-01-01' is not a time; write it as 2027-01-31T12:00:00Z"},
-		{"public_key SHA256\npublic_key SHA256", 2, "duplicate public_key 'SHA256'"},
-		{"san_dns", 1, wrongCount("san_dns")},
-		{"san_dns a.example b.example", 1, wrongCount("san_dns")},
+		{"public_key SHA256\npublic_key SHA256", 2, "duplicate public_key 'SHA256'; keep one"},
+		{"san_dns", 1, missing("san_dns <name>")},
+		{"san_dns a.example b.example", 1, "san_dns: unexpected 'b.example'; write 'san_dns <name>' on a line for each, and put a value with spaces in quotes"},
 		{`san_dns "{$MTLS_TEST_UNSET}"`, 1, "san_dns is empty; give it a value or remove it"},
 		{"san_dns *.com", 1, "san_dns '*.com': '*.' must be above at least two labels, as in *.example.com; declare each name instead"},
 		{"san_uri not-a-uri", 1, "san_uri 'not-a-uri': the URI has no scheme; write an absolute one, as in spiffe://example.com/billing or urn:example:billing (RFC 5280 §4.2.1.6)"},
 		{"san_uri spiffe://prod.example/a*", 1, `san_uri 'spiffe://prod.example/a*': segment "a*": '*' stands for a whole segment; declare each URI instead, or write '*' alone between slashes`},
 		{"san_ip 192.0.2.0/24", 1, "san_ip '192.0.2.0/24': a client certificate cannot have a range of addresses; declare each address"},
 		{"san_email billing", 1, "san_email 'billing': the email address has no '@'; write local-part@domain"},
-		{"certificate", 1, wrongCount("certificate")},
-		{"certificate a.pem b.pem", 1, wrongCount("certificate")},
+		{"certificate", 1, missing("certificate <pem-file>")},
+		{"certificate a.pem b.pem", 1, "certificate: unexpected 'b.pem'; write 'certificate <pem-file>' on a line for each, and put a value with spaces in quotes"},
 		{`certificate "{$MTLS_TEST_UNSET}"`, 1, "certificate is empty; give it a value or remove it"},
-		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'"},
-		{"jwks", 1, wrongCount("jwks")},
-		{"jwks a.json b.json", 1, wrongCount("a.json")},
+		{"certificate a.pem\ncertificate a.pem", 2, "duplicate certificate 'a.pem'; keep one"},
+		{"jwks", 1, missing("jwks <file-or-https-url>")},
+		{"jwks a.json b.json", 1, surplus("jwks <file-or-https-url>", "b.json")},
 		{`jwks "{$MTLS_TEST_UNSET}"`, 1, "jwks is empty; give it a value or remove the line"},
-		{"jwks a.json\njwks https://a.example/jwks", 2, "duplicate option 'jwks'"},
-		{"jwks https://a.example/jwks\njwks https://b.example/jwks", 2, "duplicate option 'jwks'"},
+		{"jwks a.json\njwks https://a.example/jwks", 2, "duplicate option 'jwks'; keep one"},
+		{"jwks https://a.example/jwks\njwks https://b.example/jwks", 2, "duplicate option 'jwks'; keep one"},
 		{"jwks http://a.example/jwks", 1, "jwks: 'http://a.example/jwks' is not an https URL; use one, or a file"},
-		{"issued_by", 1, wrongCount("issued_by")},
+		{"issued_by", 1, missing("issued_by <hash>...")},
 		{`issued_by "{$MTLS_TEST_UNSET}"`, 1, "issued_by is empty; give it a value or remove it"},
-		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'"},
+		{"issued_by SHA256 SHA256", 1, "duplicate issued_by 'SHA256'; keep one"},
 		{"issued_by SHA1", 1, "issued_by 'SHA1': it is a SHA-1 hash, which is not accepted here; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
-		{"require_chain\nrequire_chain", 2, "duplicate option 'require_chain'"},
-		{"require_chain yes", 1, wrongCount("yes")},
-		{"shared_credential\nshared_credential", 2, "duplicate option 'shared_credential'"},
-		{"shared_credential b", 1, wrongCount("b")},
-		{"scopes", 1, wrongCount("scopes")},
+		{"require_chain\nrequire_chain", 2, "duplicate option 'require_chain'; keep one"},
+		{"require_chain yes", 1, surplus("require_chain", "yes")},
+		{"shared_credential\nshared_credential", 2, "duplicate option 'shared_credential'; keep one"},
+		{"shared_credential b", 1, surplus("shared_credential", "b")},
+		{"scopes", 1, missing("scopes <scope>...")},
 		{`scopes api1 "{$MTLS_TEST_UNSET}"`, 1, "scopes is empty; give it a value or remove it"},
-		{"scopes api1\nscopes api1", 2, "duplicate scopes 'api1'"},
+		{"scopes api1\nscopes api1", 2, "duplicate scopes 'api1'; keep one"},
 		{`scopes api1 "a b"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
 		{"scopes {env.SCOPE}", 1, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
-		{"default_scopes", 1, wrongCount("default_scopes")},
+		{"default_scopes", 1, missing("default_scopes <scope>...")},
 		{`default_scopes "a\"b"`, 1, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
-		{"scopes a\ndefault_scopes a a", 2, "duplicate default_scopes 'a'"},
+		{"scopes a\ndefault_scopes a a", 2, "duplicate default_scopes 'a'; keep one"},
 		{"scopes a\ndefault_scopes b\ndisabled", 4, "client 'a': default scope 'b' is not one of its scopes; add it to them"},
-		{"resources", 1, wrongCount("resources")},
+		{"resources", 1, missing("resources <resource>...")},
 		{`resources "{$MTLS_TEST_UNSET}"`, 1, "resources is empty; give it a value or remove it"},
-		{"resources a b a", 1, "duplicate resources 'a'"},
-		{"introspect", 1, wrongCount("introspect")},
+		{"resources a b a", 1, "duplicate resources 'a'; keep one"},
+		{"introspect", 1, missing("introspect <resource>...")},
 		{`introspect a "{$MTLS_TEST_UNSET}"`, 1, "introspect is empty; give it a value or remove it"},
-		{"introspect a\nintrospect a", 2, "duplicate introspect 'a'"},
-		{"claim tenant", 1, wrongCount("tenant")},
-		{"claim tenant acme corp", 1, wrongCount("acme")},
+		{"introspect a\nintrospect a", 2, "duplicate introspect 'a'; keep one"},
+		{"claim tenant", 1, missing("claim <name> <value>", "tenant")},
+		{"claim tenant acme corp", 1, surplus("claim <name> <value>", "corp")},
 		{`claim "ten ant" acme`, 1, "claim 'ten ant': use only A-Z a-z 0-9 _ . - in its name"},
 		{"claim CNF acme", 1, "claim 'CNF' is reserved for the token itself; choose another name"},
 		{"claim sub somebody", 1, "claim 'sub' is reserved for the token itself; choose another name"},
 		{`claim tenant "{$MTLS_TEST_UNSET}"`, 1, "claim tenant is empty; give it a value or remove the line"},
-		{"claim tenant acme\nclaim tenant other", 2, "duplicate claim 'tenant'"},
-		{"token_lifetime", 1, wrongCount("token_lifetime")},
-		{"token_lifetime fortnight", 1, `parsing token_lifetime 'fortnight': time: invalid duration "fortnight"`},
+		{"claim tenant acme\nclaim tenant other", 2, "duplicate claim 'tenant'; keep one"},
+		{"token_lifetime", 1, missing("token_lifetime <duration>")},
+		{"token_lifetime fortnight", 1, "token_lifetime 'fortnight' is not a duration; write it as 30s, 90m, 12h or 7d"},
 		{"token_lifetime 0", 1, "token_lifetime 0s is too short; use at least 1s"},
 		{"token_lifetime 500ms", 1, "token_lifetime 500ms is too short; use at least 1s"},
-		{"token_lifetime {env.LIFETIME}", 1, `parsing token_lifetime '{env.LIFETIME}': time: invalid duration "{env.LIFETIME}"`},
-		{"token_lifetime 1m\ntoken_lifetime 1m", 2, "duplicate option 'token_lifetime'"},
-		{"disabled\ndisabled", 2, "duplicate option 'disabled'"},
-		{"disabled false", 1, wrongCount("false")},
+		{"token_lifetime {env.LIFETIME}", 1, "token_lifetime '{env.LIFETIME}': placeholders are not expanded in durations; write {$NAME} for an environment variable"},
+		{"token_lifetime 1m\ntoken_lifetime 1m", 2, "duplicate option 'token_lifetime'; keep one"},
+		{"disabled\ndisabled", 2, "duplicate option 'disabled'; keep one"},
+		{"disabled false", 1, surplus("disabled", "false")},
 	})
 }
 
 func TestBadIssuer(t *testing.T) {
 	checkBadBlocks(t, aroundIssuer, []badBlock{
-		{"token_lifetime", 1, wrongCount("token_lifetime")},
+		{"token_lifetime", 1, missing("token_lifetime <duration>")},
 		{"token_lifetime -1s", 1, "token_lifetime -1s is too short; use at least 1s"},
-		{"token_lifetime 1x", 1, `parsing token_lifetime '1x': time: unknown unit "x" in duration "1x"`},
-		{"token_lifetime 1h\ntoken_lifetime 1h", 2, "duplicate option 'token_lifetime'"},
-		{"signing_algorithm", 1, wrongCount("signing_algorithm")},
+		{"token_lifetime 1x", 1, "token_lifetime '1x' is not a duration; write it as 30s, 90m, 12h or 7d"},
+		{"token_lifetime 1h\ntoken_lifetime 1h", 2, "duplicate option 'token_lifetime'; keep one"},
+		{"signing_algorithm", 1, missing("signing_algorithm <alg>")},
 		{"signing_algorithm none", 1, "signing algorithm 'none' is not supported; use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
 		{"signing_algorithm HS256", 1, "signing algorithm 'HS256' is not supported; use one of ES256, ES384, ES512, RS256, RS384, RS512, PS256, PS384, PS512, EdDSA"},
-		{"signing_algorithm ES256\nsigning_algorithm ES256", 2, "duplicate option 'signing_algorithm'"},
-		{"signing_key", 1, wrongCount("signing_key")},
+		{"signing_algorithm ES256\nsigning_algorithm ES256", 2, "duplicate option 'signing_algorithm'; keep one"},
+		{"signing_key", 1, missing("signing_key <pem-file>")},
 		{`signing_key "{$MTLS_TEST_UNSET}"`, 1, "signing_key is empty; give it a value or remove the line"},
-		{"signing_key a.pem\nsigning_key b.pem", 2, "duplicate option 'signing_key'"},
-		{"verify_key", 1, wrongCount("verify_key")},
+		{"signing_key a.pem\nsigning_key b.pem", 2, "duplicate option 'signing_key'; keep one"},
+		{"verify_key", 1, missing("verify_key <pem-or-jwk-file>...")},
 		{`verify_key old.pem "{$MTLS_TEST_UNSET}"`, 1, "verify_key is empty; give it a value or remove it"},
-		{"verify_key a.pem\nverify_key b.pem a.pem", 2, "duplicate verify_key 'a.pem'"},
-		{"rotate_every", 1, wrongCount("rotate_every")},
-		{"rotate_every often", 1, `parsing rotate_every 'often': time: invalid duration "often"`},
+		{"verify_key a.pem\nverify_key b.pem a.pem", 2, "duplicate verify_key 'a.pem'; keep one"},
+		{"rotate_every", 1, missing("rotate_every <duration>")},
+		{"rotate_every often", 1, "rotate_every 'often' is not a duration; write it as 30s, 90m, 12h or 7d"},
 		{"rotate_every 30m", 1, "rotate_every '30m': rotate_every 30m0s is too short; use at least 1h0m0s"},
 		{"rotate_every 24h", 2, "issuer: announce_for 24h0m0s is not shorter than rotate_every 24h0m0s: a key would be replaced before it signs; make announce_for shorter or rotate_every longer"},
 		{"signing_key key.pem\nrotate_every 90d", 3, "issuer: rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key"},
-		{"rotate_every 90d\nrotate_every 90d", 2, "duplicate option 'rotate_every'"},
-		{"announce_for", 1, wrongCount("announce_for")},
+		{"rotate_every 90d\nrotate_every 90d", 2, "duplicate option 'rotate_every'; keep one"},
+		{"announce_for", 1, missing("announce_for <duration>")},
 		{"announce_for -1h", 1, "announce_for '-1h': announce_for -1h0m0s is too short; use at least 5s"},
 		{"announce_for 1s", 1, "announce_for '1s': announce_for 1s is too short; use at least 5s"},
-		{"announce_for 1h\nannounce_for 1h", 2, "duplicate option 'announce_for'"},
-		{"mtls_alias https://a.example https://b.example", 1, wrongCount("https://a.example")},
+		{"announce_for 1h\nannounce_for 1h", 2, "duplicate option 'announce_for'; keep one"},
+		{"mtls_alias https://a.example https://b.example", 1, surplus("mtls_alias <https-url>", "https://b.example")},
 		{"mtls_alias mtls.example.com", 1, "mtls_alias 'mtls.example.com': not an https URL; use one like https://auth.example.com"},
-		{"mtls_alias https://a.example\nmtls_alias https://b.example", 2, "duplicate option 'mtls_alias'"},
+		{"mtls_alias https://a.example\nmtls_alias https://b.example", 2, "duplicate option 'mtls_alias'; keep one"},
 		{"mtls_alias https://a.example?x", 1, "the URL has a query or fragment; remove it (RFC 8414 §2)"},
-		{"audience", 1, wrongCount("audience")},
-		{"audience a a", 1, "duplicate audience 'a'"},
+		{"audience", 1, missing("audience <aud>...")},
+		{"audience a a", 1, "duplicate audience 'a'; keep one"},
 		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
-		{"scope_claim", 1, wrongCount("scope_claim")},
-		{"scope_claim string array", 1, wrongCount("string")},
+		{"scope_claim", 1, missing("scope_claim string|array")},
+		{"scope_claim string array", 1, surplus("scope_claim string|array", "array")},
 		{"scope_claim Array", 1, "scope_claim 'Array': not a form of the claim; use string or array"},
 		{`scope_claim "{$MTLS_TEST_UNSET}"`, 1, "scope_claim is empty; give it a value or remove the line"},
-		{"scope_claim string\nscope_claim array", 2, "duplicate option 'scope_claim'"},
-		{"resource {\nscopes a\n}", 1, wrongCount("resource")},
+		{"scope_claim string\nscope_claim array", 2, "duplicate option 'scope_claim'; keep one"},
+		{"resource {\nscopes a\n}", 1, missing("resource <name>")},
 		{"resource \"{$MTLS_TEST_UNSET}\" {\nscopes a\n}", 1, "resource is empty; give it a value or remove the line"},
-		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'"},
-		{"resource a {\nscopes\n}", 2, wrongCount("scopes")},
+		{"resource a {\nscope a\n}", 2, "unrecognized resource option 'scope'; did you mean 'scopes'?"},
+		{"resource a {\nscopes\n}", 2, missing("scopes <scope>...")},
 		{"resource a {\nscopes \"a b\"\n}", 2, "use printable ASCII without spaces, quotes and backslashes (RFC 6749 §3.3)"},
-		{"resource a {\nscopes a a\n}", 2, "duplicate scopes 'a'"},
+		{"resource a {\nscopes a a\n}", 2, "duplicate scopes 'a'; keep one"},
 		{"resource a {\nscopes {env.SCOPE}\n}", 2, "scope '{env.SCOPE}': placeholders are not expanded in scopes; write {$NAME} for an environment variable"},
 		{"resource a {\nscopes x\n}\nresource a {\nscopes y\n}", 6, "resource 'a' is declared twice; merge the two"},
-		{"profile", 1, wrongCount("profile")},
+		{"profile", 1, missing("profile fapi2")},
 		{"profile fapi1", 1, "profile 'fapi1': unknown profile; the only one is fapi2"},
-		{"profile fapi2\nprofile fapi2", 2, "duplicate option 'profile'"},
+		{"profile fapi2\nprofile fapi2", 2, "duplicate option 'profile'; keep one"},
 		{"profile \"{$MTLS_TEST_UNSET}\"", 1, "profile is empty; give it a value or remove the line"},
 		{"signing_algorithm RS256\nprofile fapi2", 3, "signing_algorithm 'RS256': profile fapi2: signing algorithm 'RS256' is not allowed; use signing_algorithm ES256, PS256 or EdDSA, with a matching key"},
 		{"resource a {\nscopes x\n}\nresource b {\nscopes y x\n}", 6, "scope 'x' belongs to the resources 'a' and 'b'; remove it from one"},
@@ -279,22 +301,47 @@ func TestBadIssuer(t *testing.T) {
 // TestUnknownWords checks that unknown options are errors in every block, because
 // a setting that an operator relies on must not be ignored.
 func TestUnknownWords(t *testing.T) {
-	unknown := func(words, format string) []badBlock {
-		var tests []badBlock
-		for word := range strings.SplitSeq(words, ",") {
-			name, _, _ := strings.Cut(word, " ")
-			tests = append(tests, badBlock{word, 1, fmt.Sprintf(format, name)})
+	for around, blocks := range map[string]struct{ kind, all string }{
+		aroundRealm:         {"mtls option", "client, clients_from, forwarded_certificate, issuer, revocation, shadow_trust_pool, storage, trust_pool, trust_pool_refresh"},
+		aroundClient:        {"client option", "certificate, claim, default_scopes, disabled, introspect, issued_by, jwks, public_key, require_chain, resources, san_dns, san_email, san_ip, san_uri, scopes, shared_credential, subject, thumbprint, token_lifetime"},
+		aroundIssuer:        {"issuer option", "announce_for, audience, mtls_alias, profile, resource, rotate_every, scope_claim, signing_algorithm, signing_key, token_lifetime, verify_key"},
+		aroundRevocation:    {"revocation option", "crl, deny, ocsp, on_unavailable, refresh"},
+		aroundForwarded:     {"forwarded_certificate option", "from, header, peer_key"},
+		aroundHandler:       {"subdirective", "allow, forward_certificate, forward_token, header_up, keep_header, optional, realm, report_only, require_scope"},
+		aroundGatewayToken:  {"forward_token option", "audience, lifetime, scopes"},
+		aroundBearer:        {"subdirective", "audience, header_up, keep_header, realm, require_scope, trust_issuer"},
+		aroundTrusted:       {"trust_issuer option", "algorithms, allow_unbound, audience, id_claim, id_prefix, jwks_uri, trust_pool, type"},
+		aroundIssuerHandler: {"subdirective", ""},
+	} {
+		remedy := "use one of " + blocks.all
+		if blocks.all == "" {
+			remedy = "the only one is realm"
 		}
-		return tests
+		checkBadBlocks(t, around, []badBlock{{"nonsense a", 1, "unrecognized " + blocks.kind + " 'nonsense'; " + remedy}})
 	}
-	checkBadBlocks(t, aroundRealm, unknown("realm a,clients a,clientz a",
-		"unrecognized mtls option '%s'"))
-	checkBadBlocks(t, aroundClient, unknown("subjekt CN=a,jwks_uri https://a.example/jwks,until 2030-01-01T00:00:00Z,scope a,secret x",
-		"unrecognized client option '%s'"))
-	checkBadBlocks(t, aroundIssuer, unknown("scopes a,lifetime 1h",
-		"unrecognized issuer option '%s'"))
-	checkBadBlocks(t, aroundHandler, unknown("alow a,deny a,scopes a,audience a", "unrecognized subdirective '%s'"))
-	checkBadBlocks(t, aroundBearer, unknown("optional,report_only,allow a,issuer https://a.example,trust_pool file a.pem,forward_token", "unrecognized subdirective '%s'"))
+	nearest := func(around, kind string, words map[string]string) {
+		var tests []badBlock
+		for line, nearest := range words {
+			word, _, _ := strings.Cut(line, " ")
+			tests = append(tests, badBlock{line, 1, fmt.Sprintf("unrecognized %s '%s'; did you mean '%s'?", kind, word, nearest)})
+		}
+		checkBadBlocks(t, around, tests)
+	}
+	nearest(aroundRealm, "mtls option", map[string]string{
+		"Issuer https://a.example": "issuer", "clients a": "client", "clientz a": "client", "client_from file a": "clients_from", "trustpool file a": "trust_pool",
+		"trust-pool file a": "trust_pool", "revocations {\n}": "revocation", "forward_certificate nginx": "forwarded_certificate", "refresh 1h": "trust_pool_refresh",
+	})
+	nearest(aroundClient, "client option", map[string]string{
+		"subjekt CN=a": "subject", "subjet CN=a": "subject", "sbuject CN=a": "subject", "jwks_uri https://a.example/jwks": "jwks", "scope a": "scopes",
+		"lifetime 1h": "token_lifetime", "dns a.example": "san_dns", "Thumbprint SHA256": "thumbprint", "publickey SHA256": "public_key", "issuedby SHA256": "issued_by",
+		"require-chain": "require_chain", "disable": "disabled", "claims a b": "claim", "default_scope a": "default_scopes",
+	})
+	nearest(aroundIssuer, "issuer option", map[string]string{"lifetime 1h": "token_lifetime", "resources a": "resource", "alias https://a.example": "mtls_alias", "signingkey a": "signing_key"})
+	nearest(aroundRevocation, "revocation option", map[string]string{"crls a": "crl", "onunavailable allow": "on_unavailable"})
+	nearest(aroundForwarded, "forwarded_certificate option", map[string]string{"From 10.0.0.1": "from", "peerkey SHA256": "peer_key", "headers a": "header"})
+	nearest(aroundHandler, "subdirective", map[string]string{"alow a": "allow", "scope a": "require_scope", "headerup a b": "header_up", "report-only": "report_only", "optionnal": "optional"})
+	nearest(aroundBearer, "subdirective", map[string]string{"audiences a": "audience", "issuer https://a.example": "trust_issuer"})
+	nearest(aroundTrusted, "trust_issuer option", map[string]string{"algorithm ES256": "algorithms", "jwks https://a.example": "jwks_uri", "prefix a/": "id_prefix"})
 	for _, directive := range []string{"mtls_status"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
 		testtool.WantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)

@@ -72,7 +72,8 @@ func configurationWords(t *testing.T) map[string][]string {
 					page = "none, for " + block
 				}
 				for _, option := range call.Args[2].(*ast.CompositeLit).Elts {
-					words[page] = append(words[page], literals(option.(*ast.KeyValueExpr).Key)...)
+					usage := lastOf(literals(option.(*ast.KeyValueExpr).Key))
+					words[page] = append(words[page], strings.Fields(usage)[0])
 				}
 				return true
 			})

@@ -1,0 +1,50 @@
+package caddyfileutil
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// ParseModule reads the guest module of an option, whose first argument is the
+// module's name in namespace. The module must implement T, which kind describes
+// in errors. The name becomes the member inlineKey of the JSON.
+func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind string) (json.RawMessage, error) {
+	option := d.Val()
+	d.NextArg()
+	name := d.Val()
+	if name == "" {
+		return nil, d.Errf("%s is empty; name a module", option)
+	}
+	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
+		return nil, d.Errf("%s: unknown module '%s'; %s", option, name, suggestModule(namespace, name))
+	}
+	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", option, err)
+	}
+	if _, ok := module.(T); !ok {
+		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
+	}
+	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+}
+
+// suggestModule returns the remedy for a word that is not the name of a module: the
+// modules, or the one that the word may be the argument of.
+func suggestModule(namespace, word string) string {
+	var names []string
+	for _, info := range caddy.GetModules(namespace) {
+		names = append(names, info.ID.Name())
+	}
+	for _, name := range names {
+		isURL := strings.Contains(word, "://")
+		if (name == "http" && isURL) || (strings.HasPrefix(name, "file") && !isURL && strings.ContainsAny(word, `./\`)) {
+			return fmt.Sprintf("did you mean '%s %s'?", name, word)
+		}
+	}
+	return Suggest(word, names)
+}
