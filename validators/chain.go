@@ -21,6 +21,8 @@ const (
 	maxIntermediates = 8
 	// maxKnownCAs is how many verified intermediates a pool remembers.
 	maxKnownCAs = 64
+	// maxShownName bounds a name in an error, in bytes.
+	maxShownName = 64
 	// maxChainErrorText bounds the error of a failed verification, in bytes.
 	maxChainErrorText = 512
 )
@@ -141,7 +143,7 @@ func (p *TrustPool) NextValid(presented []*x509.Certificate, now time.Time) time
 }
 
 // chains verifies one certificate. It drops the chains with a CA whose constraints
-// were not enforced.
+// Go did not enforce.
 func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool, usages []x509.ExtKeyUsage, now time.Time) ([][]*x509.Certificate, error) {
 	chains, err := p.verify(cert, x509.VerifyOptions{
 		Roots:         p.roots,
@@ -153,13 +155,11 @@ func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool,
 		return nil, err
 	}
 	chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool {
-		for _, ca := range chain[1:] {
-			if e := checkConstraints(ca, cert); e != nil {
-				err = fmt.Errorf("CA %q: %w", ca.Subject.CommonName, e)
-				return true
-			}
+		e := checkOverlooked(chain)
+		if e != nil {
+			err = e
 		}
-		return false
+		return e != nil
 	})
 	if len(chains) == 0 {
 		return nil, err
@@ -242,7 +242,7 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 				continue
 			}
 			// Not earlier, because a stranger chooses how long constraints are.
-			if err := checkNameConstraints(c.cert); err != nil {
+			if err := checkCA(c.cert); err != nil {
 				c.err, c.final = err, true
 				continue
 			}

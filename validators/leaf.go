@@ -17,6 +17,7 @@ const maxSANs = 256
 var (
 	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidExtKeyUsage     = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 )
 
@@ -47,6 +48,9 @@ func CheckValidity(leaf *x509.Certificate, now time.Time) *Refusal {
 func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	if !encodedOnce(leaf) {
 		return refuse(CertificateUnsuitable, "the certificate is not valid DER, so it is a modified copy of the one that was issued; present that one")
+	}
+	if hasEmptyEKU(leaf) {
+		return refuse(CertificateUnsuitable, "the certificate's extended key usage is empty, so it allows nothing; issue the client one with clientAuth, or without extended key usages")
 	}
 	if !allowsClientAuth(leaf) {
 		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth; issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
@@ -120,7 +124,13 @@ func allowsClientAuth(leaf *x509.Certificate) bool {
 			return true
 		}
 	}
-	return len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0
+	return extension(leaf, oidExtKeyUsage) == nil
+}
+
+// hasEmptyEKU reports whether a certificate has the extended key usage extension and in
+// it no usage, which Go does not tell from none.
+func hasEmptyEKU(cert *x509.Certificate) bool {
+	return len(cert.ExtKeyUsage)+len(cert.UnknownExtKeyUsage) == 0 && extension(cert, oidExtKeyUsage) != nil
 }
 
 // usageNames returns the extended key usages, cut to 96 bytes, because a client
