@@ -149,7 +149,7 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // UnmarshalCaddyfile reads which proxies may terminate TLS in front of Caddy.
 // Syntax:
 //
-//	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb {
+//	forwarded_certificate rfc9440|nginx|haproxy|envoy|aws_alb|traefik {
 //		from     <cidr>...
 //		peer_key <hash>...
 //		header   <name>

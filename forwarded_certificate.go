@@ -21,7 +21,8 @@ import (
 type ForwardedCertificate struct {
 	// How the proxy encodes the certificate: `rfc9440` (RFC 9440 Client-Cert),
 	// `nginx` (URL-encoded PEM), `haproxy` (DER in base64), `envoy`
-	// (X-Forwarded-Client-Cert, with `Cert`) or `aws_alb`.
+	// (X-Forwarded-Client-Cert, with `Cert`), `aws_alb` or `traefik` (DER in base64,
+	// a comma before each certificate of the chain).
 	Format string `json:"format"`
 
 	// The addresses or CIDR ranges that the proxies connect from.
@@ -41,7 +42,7 @@ var errNoTrustedProxies = errors.New("no trusted proxy is named; add 'from <cidr
 // proxyCertificates is the compiled form of [ForwardedCertificate]: which proxies
 // may forward certificates, and how. It is nil if none may.
 type proxyCertificates struct {
-	format      validators.ForwardFormat
+	format      *validators.ForwardFormat
 	from        []netip.Prefix
 	peerKeys    map[[sha256.Size]byte]struct{}
 	header      string
@@ -62,8 +63,8 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 	p := &proxyCertificates{
 		format: format, peerKeys: make(map[[sha256.Size]byte]struct{}),
 		// in the form of the keys of http.Header
-		header:      textproto.CanonicalMIMEHeaderKey(format.Header()),
-		chainHeader: textproto.CanonicalMIMEHeaderKey(format.ChainHeader()),
+		header:      textproto.CanonicalMIMEHeaderKey(format.Header),
+		chainHeader: textproto.CanonicalMIMEHeaderKey(format.ChainHeader),
 	}
 	for _, text := range c.From {
 		if text, err = expand(text); err != nil {

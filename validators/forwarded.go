@@ -18,86 +18,78 @@ import (
 // A format says nothing about trust. Anyone can write these fields, so read them
 // only in requests from a proxy that is known to replace what its own client sent
 // (RFC 9440 §4).
-type ForwardFormat string
+type ForwardFormat struct {
+	// Name is the word for the format in the configuration.
+	Name string
+	// Header is the field that usually has the client's certificate.
+	Header string
+	// ChainHeader is the field with the certificates above it, or "" for a format
+	// that has none, or has them in the same field.
+	ChainHeader string
 
-const (
+	// parse reads the fields of a request. The value is not empty.
+	parse func(value string, chainValues []string) ([]*x509.Certificate, error)
+}
+
+var (
 	// formatRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
 	// List of Byte Sequences (RFC 9440 §2, RFC 8941 §3).
-	formatRFC9440 ForwardFormat = "rfc9440"
+	formatRFC9440 = &ForwardFormat{Name: "rfc9440", Header: "Client-Cert", ChainHeader: "Client-Cert-Chain", parse: parseClientCert}
 	// formatNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
-	// one certificate as URL-encoded PEM.
-	formatNginx ForwardFormat = "nginx"
+	// one certificate as URL-encoded PEM. The function escape of Apache's
+	// expressions makes the same of SSL_CLIENT_CERT. The configuration names the
+	// header: X-SSL-Client-Cert is the usual choice.
+	formatNginx = &ForwardFormat{Name: "nginx", Header: "X-SSL-Client-Cert", parse: parseEscapedCertificate}
 	// formatHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
 	// DER encoding of one certificate as padded base64, in double quotes where
-	// the log format flag +Q says so.
-	formatHAProxy ForwardFormat = "haproxy"
+	// the log format flag +Q says so. The configuration names the header:
+	// X-SSL-Client-Cert matches the X-SSL-Client-* names in HAProxy's examples, and
+	// is what HAProxy Ingress sends.
+	formatHAProxy = &ForwardFormat{Name: "haproxy", Header: "X-SSL-Client-Cert", parse: parseBase64}
 	// formatEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
 	// manipulation". Only its last element counts.
-	formatEnvoy ForwardFormat = "envoy"
+	formatEnvoy = &ForwardFormat{Name: "envoy", Header: "X-Forwarded-Client-Cert", parse: parseXFCC}
 	// formatAWSALB is what Application Load Balancers send according to "HTTP
 	// headers and mutual TLS": URL-encoded PEM, in which +, = and / may be
 	// unescaped. It is the whole chain, leaf first, in passthrough mode, and the
-	// leaf alone in verify mode.
-	formatAWSALB ForwardFormat = "aws_alb"
+	// leaf alone, in X-Amzn-Mtls-Clientcert-Leaf, in verify mode.
+	formatAWSALB = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert", parse: parseEscapedChain}
+	// formatTraefik is what Traefik's PassTLSClientCert sends with pem: the
+	// certificates that the client sent, leaf first, each as DER in padded base64,
+	// joined by commas. Older releases URL-encode the value.
+	formatTraefik = &ForwardFormat{Name: "traefik", Header: "X-Forwarded-Tls-Client-Cert", parse: parseBase64List}
 )
 
-var forwardFormats = []ForwardFormat{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB}
+// ForwardFormats are all formats.
+var ForwardFormats = []*ForwardFormat{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB, formatTraefik}
 
 // maxForwardedBytes bounds the total size of the field values of a request.
 const maxForwardedBytes = 64 << 10
 
-// ErrNoForwardedCertificate means that the field is absent or empty. Any other
-// error of [ForwardFormat.Parse] means that it is malformed.
+// ErrNoForwardedCertificate means that the proxy's client has no certificate. Any
+// other error of [ForwardFormat.Parse] means that the field is malformed.
 var ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
 
 // ParseForwardFormat returns the format with a name.
-func ParseForwardFormat(s string) (ForwardFormat, error) {
+func ParseForwardFormat(s string) (*ForwardFormat, error) {
 	var names []string
-	for _, format := range forwardFormats {
-		if string(format) == s {
+	for _, format := range ForwardFormats {
+		if format.Name == s {
 			return format, nil
 		}
-		names = append(names, string(format))
+		names = append(names, format.Name)
 	}
-	return "", fmt.Errorf("unknown format %q of a forwarded certificate; use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
+	return nil, fmt.Errorf("unknown format %q of a forwarded certificate; use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
 }
 
-// Header returns the name of the header field that usually has the format.
-//
-// RFC 9440, Envoy and the passthrough mode of Application Load Balancers define
-// it; the verify mode of the latter uses X-Amzn-Mtls-Clientcert-Leaf. nginx and
-// HAProxy leave it to the configuration: X-SSL-Client-Cert is the usual choice for
-// nginx, matches the X-SSL-Client-* names in HAProxy's examples, and is what
-// HAProxy Ingress sends.
-func (f ForwardFormat) Header() string {
-	switch f {
-	case formatRFC9440:
-		return "Client-Cert"
-	case formatNginx, formatHAProxy:
-		return "X-SSL-Client-Cert"
-	case formatEnvoy:
-		return "X-Forwarded-Client-Cert"
-	case formatAWSALB:
-		return "X-Amzn-Mtls-Clientcert"
-	}
-	return ""
-}
-
-// ChainHeader returns the name of the header field with the certificates above the
-// client's, or "" for a format without one. Envoy and Application Load Balancers
-// put them into the same field.
-func (f ForwardFormat) ChainHeader() string {
-	if f == formatRFC9440 {
-		return "Client-Cert-Chain"
-	}
-	return ""
-}
+// String returns the name of the format.
+func (f *ForwardFormat) String() string { return f.Name }
 
 // Parse parses the certificates in the values of the two header fields, one string
-// for each field line. Formats without a [ForwardFormat.ChainHeader] ignore
-// chainValues. The first certificate is the client's own, and the only one that
-// identifies it. The others, at most eight, are for verifying the first, and no
-// more trusted than those of a TLS peer.
+// for each field line. Formats without a ChainHeader ignore chainValues. The first
+// certificate is the client's own, and the only one that identifies it. The others,
+// at most eight, are for verifying the first, and no more trusted than those of a
+// TLS peer.
 //
 // Parse is stricter than RFC 8941 §4.2.7 recommends: padding is required, unused
 // bits are zero, and parameters and trailing data are errors. So a certificate has
@@ -105,11 +97,11 @@ func (f ForwardFormat) ChainHeader() string {
 // PEM. A second field line is an error unless it continues a list, because one of
 // the two may be the client's.
 //
-// The error is [ErrNoForwardedCertificate] for a field that is absent or empty. It
-// is for the log: one line of bounded length, with at most the first few
-// characters of a value.
-func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
-	if f.ChainHeader() == "" {
+// The error is [ErrNoForwardedCertificate] for a field that is absent or empty, also
+// between the delimiters of its format. Any other error is for the log: one line of
+// bounded length, with at most the first few characters of a value.
+func (f *ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
+	if f.ChainHeader == "" {
 		chainValues = nil
 	}
 	if len(values) == 0 {
@@ -123,29 +115,10 @@ func (f ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate,
 	}
 
 	value := trimSpace(values[0])
-	if f == formatHAProxy && len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
-		value = value[1 : len(value)-1]
-	}
 	if value == "" { // as HAProxy's set-header leaves it without a certificate
 		return nil, ErrNoForwardedCertificate
 	}
-	switch f {
-	case formatRFC9440:
-		return parseClientCert(value, chainValues)
-	case formatHAProxy:
-		cert, err := decodeCertificate(value)
-		if err != nil {
-			return nil, err
-		}
-		return []*x509.Certificate{cert}, nil
-	case formatEnvoy:
-		return parseXFCC(value)
-	case formatNginx:
-		return parseEscapedPEM(value, 1)
-	case formatAWSALB:
-		return parseEscapedPEM(value, 1+maxIntermediates)
-	}
-	return nil, fmt.Errorf("unknown format %q of a forwarded certificate", firstBytes(string(f), 32))
+	return f.parse(value, chainValues)
 }
 
 func checkForwardedSize(values, chainValues []string) error {
@@ -159,8 +132,13 @@ func checkForwardedSize(values, chainValues []string) error {
 	return nil
 }
 
-// parseClientCert parses the two fields of RFC 9440 §2.
+// parseClientCert parses the two fields of RFC 9440 §2. An empty Byte Sequence means
+// that there is no certificate: a proxy that writes colons around a variable sends
+// it for a client without one.
 func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, error) {
+	if value == "::" {
+		return nil, ErrNoForwardedCertificate
+	}
 	leaf, err := parseByteSequence(value)
 	if err != nil {
 		return nil, err
@@ -206,10 +184,55 @@ func parseByteSequence(text string) (*x509.Certificate, error) {
 	return decodeCertificate(content)
 }
 
+// parseBase64 parses one certificate in base64, which may be in double quotes.
+func parseBase64(value string, _ []string) ([]*x509.Certificate, error) {
+	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
+		if value = value[1 : len(value)-1]; value == "" {
+			return nil, ErrNoForwardedCertificate
+		}
+	}
+	cert, err := decodeCertificate(value)
+	if err != nil {
+		return nil, err
+	}
+	return []*x509.Certificate{cert}, nil
+}
+
+// parseBase64List parses certificates in base64, joined by commas.
+func parseBase64List(value string, _ []string) ([]*x509.Certificate, error) {
+	// base64 has no percent sign, so the value tells whether it is URL-encoded
+	value, err := url.PathUnescape(value)
+	if err != nil {
+		return nil, fmt.Errorf("the value is not URL-encoded: %w", err)
+	}
+	if members := 1 + strings.Count(value, ","); members > 1+maxIntermediates {
+		return nil, fmt.Errorf("the value has %d certificates; at most %d are allowed", members, 1+maxIntermediates)
+	}
+	var certs []*x509.Certificate
+	for member := range strings.SplitSeq(value, ",") {
+		cert, err := decodeCertificate(member)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
 const (
 	pemCertificateBegin = "-----BEGIN CERTIFICATE-----"
 	pemCertificateEnd   = "-----END CERTIFICATE-----"
 )
+
+// parseEscapedCertificate parses one certificate in URL-encoded PEM.
+func parseEscapedCertificate(value string, _ []string) ([]*x509.Certificate, error) {
+	return parseEscapedPEM(value, 1)
+}
+
+// parseEscapedChain parses certificates in URL-encoded PEM.
+func parseEscapedChain(value string, _ []string) ([]*x509.Certificate, error) {
+	return parseEscapedPEM(value, 1+maxIntermediates)
+}
 
 // parseEscapedPEM parses URL-encoded PEM with one or more certificates, up to the
 // given number, and nothing else but white space. A plus sign is not a space. It
@@ -232,7 +255,7 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 			return nil, errors.New("the value is truncated: the line END CERTIFICATE is missing")
 		}
 		if len(certs) == most {
-			return nil, fmt.Errorf("more than %d certificates", most)
+			return nil, fmt.Errorf("more than %d certificates; have the proxy send fewer, or use format aws_alb, which reads a chain of %d", most, 1+maxIntermediates)
 		}
 		cert, err := decodeCertificate(withoutLineBreaks.Replace(body))
 		if err != nil {

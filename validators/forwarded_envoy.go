@@ -35,7 +35,7 @@ type xfccElement struct {
 // proxy's, and name someone else in it. The proxy's element, with the certificate
 // that does so, is then one of the others, so every element with names is checked
 // against its certificate.
-func parseXFCC(value string) ([]*x509.Certificate, error) {
+func parseXFCC(value string, _ []string) ([]*x509.Certificate, error) {
 	elements, err := splitXFCC(value)
 	if err != nil {
 		return nil, err

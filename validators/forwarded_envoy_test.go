@@ -171,13 +171,15 @@ func TestEnvoyFirstElementIsNotTrusted_A9(t *testing.T) {
 // A proxy that adds a second line does not vouch for the first.
 func TestSecondForwardedHeaderIsRefused_A9(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
-	for _, f := range forwardFormats {
+	for _, f := range ForwardFormats {
 		first, _ := forward(f, victim)
 		last, _ := forward(f, own)
 		mustNotForward(t, f, []string{first[0], last[0]}, nil, "sent 2 times")
 		mustNotForward(t, f, []string{last[0], first[0]}, nil, "sent 2 times")
 		if f != formatEnvoy {
-			mustNotForward(t, f, []string{first[0] + "," + last[0]}, nil, "")
+			if f != formatTraefik { // which joins the certificates of a chain like that
+				mustNotForward(t, f, []string{first[0] + "," + last[0]}, nil, "")
+			}
 			mustNotForward(t, f, []string{first[0] + ", " + last[0]}, nil, "")
 		}
 	}

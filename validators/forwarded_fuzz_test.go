@@ -12,7 +12,7 @@ import (
 )
 
 // fuzzForward parses, and checks what is true for every format.
-func fuzzForward(t *testing.T, f ForwardFormat, values, chainValues []string) []*x509.Certificate {
+func fuzzForward(t *testing.T, f *ForwardFormat, values, chainValues []string) []*x509.Certificate {
 	t.Helper()
 	certs, err := f.Parse(values, chainValues)
 	if err != nil {
@@ -61,7 +61,7 @@ func addForwarded(f *testing.F, add func(value string)) {
 		testpki.MustSelfSigned(f, testpki.WithKeyType(testpki.Ed25519), testpki.CommonName("")).Cert,
 		testpki.MustSelfSigned(f, testpki.DNSNames("a.example", "b.example"), testpki.URIs("spiffe://mesh.example/a")).Cert,
 	} {
-		for _, format := range forwardFormats {
+		for _, format := range ForwardFormats {
 			for _, certs := range [][]*x509.Certificate{{cert}, {cert, cert}} {
 				values, _ := forward(format, certs...)
 				add(values[0])
@@ -132,6 +132,26 @@ func FuzzForwardedHAProxy(f *testing.F) {
 		text := strings.Trim(value, " \t")
 		if got := toBase64(certs[0]); len(certs) != 1 || text != got && text != `"`+got+`"` {
 			t.Fatalf("%q holds %q", value, got)
+		}
+	})
+}
+
+func FuzzForwardedTraefik(f *testing.F) {
+	addForwarded(f, func(value string) {
+		f.Add(value)
+		f.Add(url.QueryEscape(value))
+	})
+	f.Fuzz(func(t *testing.T, value string) {
+		certs := fuzzForward(t, formatTraefik, []string{value}, nil)
+		if certs == nil {
+			return
+		}
+		text, err := url.PathUnescape(strings.Trim(value, " \t"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if written, _ := forward(formatTraefik, certs...); written[0] != text {
+			t.Fatalf("%q is written as %q", value, written[0])
 		}
 	})
 }

@@ -39,7 +39,7 @@ func toBase64(cert *x509.Certificate) string {
 }
 
 // forward writes certificates as a proxy does.
-func forward(f ForwardFormat, certs ...*x509.Certificate) (values, chainValues []string) {
+func forward(f *ForwardFormat, certs ...*x509.Certificate) (values, chainValues []string) {
 	leaf, chain := certs[0], certs[1:]
 	switch f {
 	case formatRFC9440:
@@ -53,11 +53,17 @@ func forward(f ForwardFormat, certs ...*x509.Certificate) (values, chainValues [
 		return []string{toBase64(leaf)}, nil
 	case formatAWSALB:
 		return []string{awsEscape(toPEM(certs...))}, nil
+	case formatTraefik:
+		var list []string
+		for _, cert := range certs {
+			list = append(list, toBase64(cert))
+		}
+		return []string{strings.Join(list, ",")}, nil
 	}
 	return []string{envoyElement(leaf, certs...)}, nil
 }
 
-func mustForward(t *testing.T, f ForwardFormat, values, chainValues []string, want ...*x509.Certificate) {
+func mustForward(t *testing.T, f *ForwardFormat, values, chainValues []string, want ...*x509.Certificate) {
 	t.Helper()
 	got, err := f.Parse(values, chainValues)
 	if err != nil {
@@ -69,7 +75,7 @@ func mustForward(t *testing.T, f ForwardFormat, values, chainValues []string, wa
 	}
 }
 
-func mustNotForward(t *testing.T, f ForwardFormat, values, chainValues []string, why string) {
+func mustNotForward(t *testing.T, f *ForwardFormat, values, chainValues []string, why string) {
 	t.Helper()
 	got, err := f.Parse(values, chainValues)
 	if err == nil || got != nil {
@@ -110,43 +116,41 @@ func TestForwardFormat(t *testing.T) {
 		{"haproxy", "X-SSL-Client-Cert", ""},
 		{"envoy", "X-Forwarded-Client-Cert", ""},
 		{"aws_alb", "X-Amzn-Mtls-Clientcert", ""},
+		{"traefik", "X-Forwarded-Tls-Client-Cert", ""},
 	} {
 		f, err := ParseForwardFormat(test.name)
-		if err != nil || string(f) != test.name || f.Header() != test.header || f.ChainHeader() != test.chainHeader {
-			t.Errorf("%s: %q with %q and %q, error %v", test.name, f, f.Header(), f.ChainHeader(), err)
+		if err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		} else if f.Name != test.name || f.Header != test.header || f.ChainHeader != test.chainHeader {
+			t.Errorf("%s: %q with %q and %q", test.name, f, f.Header, f.ChainHeader)
 		}
 	}
-	for _, name := range []string{"", "RFC9440", "nginx ", "traefik", strings.Repeat("x", 500)} {
+	for _, name := range []string{"", "RFC9440", "nginx ", "apache", strings.Repeat("x", 500)} {
 		f, err := ParseForwardFormat(name)
-		if err == nil || f != "" || !strings.Contains(err.Error(), "rfc9440, nginx, haproxy, envoy, aws_alb") || len(err.Error()) > 200 {
-			t.Errorf("%q: %q, error %v", name, f, err)
+		if err == nil || f != nil || !strings.Contains(err.Error(), "rfc9440, nginx, haproxy, envoy, aws_alb, traefik") || len(err.Error()) > 200 {
+			t.Errorf("%q: %v, error %v", name, f, err)
 		}
 	}
-	var none ForwardFormat
-	if none.Header() != "" || none.ChainHeader() != "" {
-		t.Error("the zero format has headers")
-	}
-	mustNotForward(t, none, []string{rfc9440ClientCert}, nil, "unknown format")
 }
 
 func TestForwardRoundTrip(t *testing.T) {
 	for _, kind := range []testpki.KeyType{testpki.P256, testpki.P521, testpki.RSA2048, testpki.Ed25519} {
 		leaf := testpki.MustSelfSigned(t, testpki.WithKeyType(kind)).Cert
-		for _, f := range forwardFormats {
+		for _, f := range ForwardFormats {
 			values, chainValues := forward(f, leaf)
 			mustForward(t, f, values, chainValues, leaf)
 			mustForward(t, f, []string{" \t" + values[0] + "\t "}, nil, leaf)
 		}
 	}
 	chain := chainOf(t, 3)
-	for _, f := range []ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB} {
+	for _, f := range []*ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
 		values, chainValues := forward(f, chain...)
 		mustForward(t, f, values, chainValues, chain...)
 	}
 }
 
 func TestNoForwardedCertificate(t *testing.T) {
-	for _, f := range forwardFormats {
+	for _, f := range ForwardFormats {
 		for _, none := range [][]string{nil, {}} {
 			_, err := f.Parse(none, []string{rfc9440ClientCertChain})
 			if !errors.Is(err, ErrNoForwardedCertificate) {
@@ -165,14 +169,17 @@ func TestNoForwardedCertificate(t *testing.T) {
 			}
 		}
 	}
-	if _, err := formatHAProxy.Parse([]string{`""`}, nil); !errors.Is(err, ErrNoForwardedCertificate) {
-		t.Errorf("quotes around nothing: %v", err)
+	// what is left of the delimiters around a variable that is empty
+	for value, f := range map[string]*ForwardFormat{`""`: formatHAProxy, "::": formatRFC9440, "\t:: ": formatRFC9440} {
+		if _, err := f.Parse([]string{value}, []string{"x"}); !errors.Is(err, ErrNoForwardedCertificate) {
+			t.Errorf("%s: %q: %v", f, value, err)
+		}
 	}
 }
 
 func TestForwardedSizeIsBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t).Cert
-	for _, f := range forwardFormats {
+	for _, f := range ForwardFormats {
 		values, chainValues := forward(f, leaf)
 		mustNotForward(t, f, append(values, values[0]), chainValues, "sent 2 times")
 		mustNotForward(t, f, append(values, ""), chainValues, "sent 2 times")
@@ -182,7 +189,7 @@ func TestForwardedSizeIsBounded(t *testing.T) {
 		for _, more := range []string{"\x00", "é", "\n"} {
 			if f == formatEnvoy {
 				more = `;Cert="` + more + `"` // Elsewhere it is in a value that is not read.
-			} else if more == "\n" && f != formatRFC9440 && f != formatHAProxy {
+			} else if more == "\n" && (f == formatNginx || f == formatAWSALB) {
 				continue
 			}
 			mustNotForward(t, f, []string{values[0] + more}, nil, "")
@@ -192,7 +199,7 @@ func TestForwardedSizeIsBounded(t *testing.T) {
 	mustNotForward(t, formatRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
 	// The size of a certificate is not limited here.
 	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
-	for _, f := range forwardFormats {
+	for _, f := range ForwardFormats {
 		values, chainValues := forward(f, big)
 		mustForward(t, f, values, chainValues, big)
 	}
@@ -213,9 +220,9 @@ func TestForwardedCertificateIsParsedStrictly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			forged := &x509.Certificate{Raw: test.der}
-			for _, f := range forwardFormats {
+			for _, f := range ForwardFormats {
 				values, chainValues := forward(f, forged)
-				if f == formatHAProxy && len(test.der) == 0 {
+				if len(test.der) == 0 && (f == formatHAProxy || f == formatRFC9440 || f == formatTraefik) {
 					continue // An empty header.
 				}
 				mustNotForward(t, f, values, chainValues, test.why)
@@ -231,7 +238,9 @@ func TestForwardRFC9440Malformed(t *testing.T) {
 		{toBase64(chain[0]), "does not begin with a colon"},
 		{strings.TrimSuffix(leaf, ":"), "closing colon is missing"},
 		{":", "closing colon is missing"},
-		{"::", "invalid certificate"},
+		{":::", "after the closing colon"},
+		{": :", "not base64"},
+		{":=:", "not base64"},
 		{leaf + ";a=1", "after the closing colon"},
 		{leaf + ", " + leaf, "after the closing colon"},
 		{leaf + leaf, "after the closing colon"},
@@ -289,7 +298,7 @@ func TestForwardRFC9440Chain(t *testing.T) {
 		mustNotForward(t, formatRFC9440, values, test.lines, test.why)
 	}
 	// No other format has this header.
-	for _, f := range forwardFormats[1:] {
+	for _, f := range ForwardFormats[1:] {
 		values, _ := forward(f, chain[0])
 		mustForward(t, f, values, []string{one}, chain[0])
 	}
@@ -309,6 +318,41 @@ func TestForwardHAProxyMalformed(t *testing.T) {
 		}
 		mustNotForward(t, formatHAProxy, []string{bad}, nil, "base64")
 	}
+}
+
+func TestForwardTraefik(t *testing.T) {
+	chain := chainOf(t, 3)
+	values, _ := forward(formatTraefik, chain...)
+	mustForward(t, formatTraefik, values, nil, chain...)
+	// older releases
+	escaped := url.QueryEscape(values[0])
+	mustForward(t, formatTraefik, []string{escaped}, nil, chain...)
+	mustForward(t, formatTraefik, []string{strings.ReplaceAll(escaped, "%2C", ",")}, nil, chain...)
+	// the order is the client's, and the first certificate counts
+	values, _ = forward(formatTraefik, chain[1], chain[0])
+	mustForward(t, formatTraefik, values, nil, chain[1], chain[0])
+
+	one := toBase64(chain[0])
+	for _, test := range []struct{ value, why string }{
+		{",", "certificate 1: invalid certificate"},
+		{one + ",", "certificate 2: invalid certificate"},
+		{"," + one, "certificate 1: invalid certificate"},
+		{one + ",," + one, "certificate 2: invalid certificate"},
+		{one + ", " + one, "certificate 2: the certificate is not base64"}, // as a proxy joins two headers
+		{one + ";" + one, "certificate 1: the certificate is not base64"},
+		{one + "%0A", "line breaks"},
+		{one + "%", "not URL-encoded"},
+		{url.QueryEscape(escaped), "not base64"},
+		{`"` + one + `"`, "not base64"},
+		{":" + one + ":", "not base64"},
+		{strings.Repeat(",", 50_000), "the value has 50001 certificates; at most 9 are allowed"},
+	} {
+		mustNotForward(t, formatTraefik, []string{test.value}, nil, test.why)
+	}
+	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	values, _ = forward(formatTraefik, most...)
+	mustForward(t, formatTraefik, values, nil, most...)
+	mustNotForward(t, formatTraefik, []string{values[0] + "," + one}, nil, "the value has 10 certificates")
 }
 
 func TestForwardPEMMalformed(t *testing.T) {
@@ -333,11 +377,11 @@ func TestForwardPEMMalformed(t *testing.T) {
 		{pemCertificateBegin + "\n" + text, "not base64"},
 		{strings.TrimSuffix(other, "-\n") + "\n" + text, "not base64"},
 	} {
-		for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
+		for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
 			mustNotForward(t, f, []string{nginxEscape(test.text)}, nil, test.why)
 		}
 	}
-	for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
+	for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
 		mustNotForward(t, f, []string{"%"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%2"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%zz"}, nil, "not URL-encoded")
@@ -371,7 +415,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 	if !strings.Contains(text, "+") || !strings.Contains(text, "/") || !strings.Contains(text, "=") {
 		t.Fatal("the certificate does not serve the test")
 	}
-	for _, f := range []ForwardFormat{formatNginx, formatAWSALB} {
+	for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
 		mustForward(t, f, []string{nginxEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{awsEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{strings.ReplaceAll(nginxEscape(text), "%2B", "%2b")}, nil, certs...)
@@ -380,7 +424,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 
 func TestOnlyTheFirstForwardedCertificateIsTheClients_B5(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
-	for _, f := range []ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB} {
+	for _, f := range []*ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
 		values, chainValues := forward(f, own, victim)
 		mustForward(t, f, values, chainValues, own, victim)
 	}

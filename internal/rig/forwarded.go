@@ -63,8 +63,11 @@ var (
 		return strings.NewReplacer("%2B", "+", "%3D", "=", "%2F", "/").Replace(EscapedPEM(leaf))
 	}}
 
+	// ByTraefik writes DER in base64, as Traefik does for a chain of one.
+	ByTraefik = Forwarder{"traefik", "X-Forwarded-Tls-Client-Cert", Base64DER}
+
 	// Forwarders are all of these proxies.
-	Forwarders = []Forwarder{ByRFC9440, ByNginx, ByHAProxy, ByEnvoy, ByALB}
+	Forwarders = []Forwarder{ByRFC9440, ByNginx, ByHAProxy, ByEnvoy, ByALB, ByTraefik}
 )
 
 // ForwardingRealm returns a realm with the clients of [BillingAndSensor] and the

@@ -16,8 +16,8 @@ func TestBadForwardedCertificate(t *testing.T) {
 		{"forwarded_certificate nginx envoy {\nfrom 10.0.0.1\n}", 1, surplus("forwarded_certificate <format>", "envoy")},
 		{"forwarded_certificate {\nfrom 10.0.0.1\n}", 1, missing("forwarded_certificate <format>")},
 		{`forwarded_certificate "{$MTLS_TEST_UNSET}"`, 1, "forwarded_certificate is empty; give it a value or remove the line"},
-		{"forwarded_certificate NGINX {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'NGINX': unknown format "NGINX" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
-		{"forwarded_certificate traefik {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'traefik': unknown format "traefik" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb`},
+		{"forwarded_certificate NGINX {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'NGINX': unknown format "NGINX" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb, traefik`},
+		{"forwarded_certificate apache {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate 'apache': unknown format "apache" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb, traefik`},
 		{"forwarded_certificate nginx", 1, nobody},
 		{"forwarded_certificate nginx {\n}", 2, nobody},
 		{"forwarded_certificate nginx {\nheader X-Cert\n}", 3, nobody},
@@ -74,7 +74,7 @@ func TestLoadForwardedCertificate(t *testing.T) {
 	const from = `"from":["10.0.0.0/8"]`
 	checkLoadErrors(t, loadJSON, inForwarded, []loadTest{
 		{"no format", from, []string{`realm 'partners': forwarded_certificate: unknown format "" of a forwarded certificate; use one of rfc9440, nginx`}},
-		{"unknown format", `"format":"traefik",` + from, []string{`realm 'partners': forwarded_certificate: unknown format "traefik"`}},
+		{"unknown format", `"format":"apache",` + from, []string{`realm 'partners': forwarded_certificate: unknown format "apache"`}},
 		{"format in capitals", `"format":"Envoy",` + from, []string{`unknown format "Envoy"`}},
 		{"format that is a placeholder", `"format":"{env.MTLS_TEST_UNSET}",` + from, []string{`unknown format "{env.MTLS_TEST_UNSET}"`}},
 		{"anybody", `"format":"nginx"`, []string{"realm 'partners': forwarded_certificate: no trusted proxy is named; add 'from <cidr>' or 'peer_key <hash>'"}},
@@ -111,6 +111,7 @@ func TestTheForwardedHeaderCannotBeKept_A9(t *testing.T) {
 		{`"format":"rfc9440","header":"Edge-Certificate"`, "Client-Cert*", "Client-Cert-Chain"},
 		{`"format":"envoy"`, "X-Forwarded-Client-Cert", "X-Forwarded-Client-Cert"},
 		{`"format":"aws_alb"`, "X-Amzn-Mtls-*", "X-Amzn-Mtls-Clientcert"},
+		{`"format":"traefik"`, "X-Forwarded-Tls-Client-Cert*", "X-Forwarded-Tls-Client-Cert"},
 		{`"format":"nginx","header":"edge-certificate"`, "Edge.Certificate", "Edge-Certificate"},
 		// other headers may be kept
 		{`"format":"nginx"`, "Client-Cert*", ""},

@@ -14,6 +14,7 @@ import (
 
 	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -112,6 +113,58 @@ func TestReasonsAreDocumented(t *testing.T) {
 		}
 	}
 	same(t, "reasons of mtls_bearer", list, rows(bearer))
+}
+
+// TestForwardFormatsAreDocumented checks that the table of formats has every format
+// with its headers and no other, that both syntaxes list them, and that the table of
+// proxies names existing formats and headers which are removed from requests.
+func TestForwardFormatsAreDocumented(t *testing.T) {
+	text := page(t, "forwarded_certificate.md")
+	_, formats, _ := strings.Cut(text, "\n## Formats\n")
+	formats, proxies, found := strings.Cut(formats, "\n## Proxies\n")
+	if !found {
+		t.Fatal("forwarded_certificate.md has no sections Formats and Proxies")
+	}
+	proxies, _, _ = strings.Cut(proxies, "\n## ")
+	var code, names, documented []string
+	for _, format := range validators.ForwardFormats {
+		row := format.Name + " " + format.Header
+		if format.ChainHeader != "" {
+			row += " " + format.ChainHeader
+		}
+		code, names = append(code, row), append(names, format.Name)
+	}
+	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| (`[^|]+`) \\| [^|]+ \\|$").FindAllStringSubmatch(formats, -1) {
+		documented = append(documented, match[1]+" "+strings.NewReplacer("`", "", ",", "").Replace(match[2]))
+	}
+	same(t, "formats of forwarded certificates", code, documented)
+
+	syntax := regexp.MustCompile(`(?m)^//\tforwarded_certificate ([a-z0-9_|]+) \{`).FindStringSubmatch(read(t, "caddyfile.go"))
+	if syntax == nil {
+		t.Fatal("caddyfile.go has no syntax of forwarded_certificate")
+	}
+	same(t, "formats in caddyfile.go", names, strings.Split(syntax[1], "|"))
+	_, member, _ := strings.Cut(read(t, "forwarded_certificate.go"), "\n\t// How the proxy encodes the certificate: ")
+	member, _, _ = strings.Cut(member, "\n\tFormat ")
+	for _, name := range names {
+		if !strings.Contains(member, "`"+name+"`") {
+			t.Errorf("the documentation of Format has no %s", name)
+		}
+	}
+
+	removed := headerguard.NewNames(headerguard.OtherGateways...)
+	rows := regexp.MustCompile("(?m)^\\| [^|`]+ \\| `([a-z0-9_]+)`(?: with `header ([A-Za-z0-9-]+)`)? \\| [^|]+ \\| [^|]+ \\|$").FindAllStringSubmatch(proxies, -1)
+	if len(rows) != strings.Count(proxies, "\n| ")-1 {
+		t.Errorf("%d of %d proxies have a format", len(rows), strings.Count(proxies, "\n| ")-1)
+	}
+	for _, row := range rows {
+		if !slices.Contains(names, row[1]) {
+			t.Errorf("no format is called %s", row[1])
+		}
+		if row[2] != "" && !removed.Contains(row[2]) {
+			t.Errorf("%s is not removed from every request", row[2])
+		}
+	}
 }
 
 // TestRecordMembersAreDocumented checks that the table of client records has
