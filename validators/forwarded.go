@@ -118,7 +118,13 @@ func (f *ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate
 	if value == "" { // as HAProxy's set-header leaves it without a certificate
 		return nil, ErrNoForwardedCertificate
 	}
-	return f.parse(value, chainValues)
+	certs, err := f.parse(value, chainValues)
+	if err != nil && !errors.Is(err, ErrNoForwardedCertificate) {
+		if remedy := f.remedy(value); remedy != "" {
+			err = fmt.Errorf("%w; %s", err, remedy)
+		}
+	}
+	return certs, err
 }
 
 func checkForwardedSize(values, chainValues []string) error {
