@@ -108,7 +108,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	}
 	h.cached = cache.New[cachedToken](tokenCacheSize)
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
-	warnWithoutClientAuth(ctx, h.realm, "mtls_bearer")
+	h.realm.app.warnAboutSites(ctx)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -22,6 +24,18 @@ type declarations struct {
 	audiences map[string]string
 	keys      map[trustedKeysID]*tokens.TrustedKeys
 	headers   []string
+	servers   []*caddyhttp.Server
+}
+
+// first reports whether it is called for the first time for a server.
+func (d *declarations) first(server *caddyhttp.Server) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if slices.Contains(d.servers, server) {
+		return false
+	}
+	d.servers = append(d.servers, server)
+	return true
 }
 
 // reserveAudience records the use of an audience: "forward_token", or the

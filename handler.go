@@ -142,7 +142,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, h.upstreamHeaders()); err != nil {
 		return err
 	}
-	warnWithoutClientAuth(ctx, h.realm, "mtls_auth")
+	h.realm.app.warnAboutSites(ctx)
 	return nil
 }
 

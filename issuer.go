@@ -54,11 +54,7 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return err
 	}
-	// with an alias on another server, that one asks for certificates
-	if alias := h.realm.issuer.config.MTLSAlias; alias == "" || listensAt(ctx, alias) {
-		warnWithoutClientAuth(ctx, h.realm, "mtls_issuer")
-	}
-	warnCertificateRequired(ctx, h.realm.app.logger, h.realm.issuer.url)
+	h.realm.app.warnAboutSites(ctx)
 	return nil
 }
 

@@ -71,7 +71,7 @@ func TestLoadBearerAlone(t *testing.T) {
 	if got := alone(""); got.err != nil || len(got.warnings()) != 1 {
 		t.Errorf("%v, warnings %q", got.err, got.warnings())
 	}
-	if got := alone(`,"allow_unbound":true`); got.err != nil || len(got.warnings()) != 2 || got.warnings()[0] != "allow_unbound admits tokens that are not bound to a certificate" {
+	if got := alone(`,"allow_unbound":true`); got.err != nil || len(got.warnings()) != 1 || got.warnings()[0] != "allow_unbound admits tokens that are not bound to a certificate" {
 		t.Errorf("%v, warnings %q", got.err, got.warnings())
 	}
 	// a realm without an issuer is useful for its proxies and its deny file

@@ -144,6 +144,8 @@ func TestProfileCipherSuites_R44(t *testing.T) {
 		{"recommended", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"`, ""},
 		{"CBC", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256","` + cbc + `"`, "mtls_issuer: profile fapi2: cipher suite '" + cbc + "' of the site of 'https://auth.example.com' is not allowed; remove it from 'ciphers' in the site's tls"},
 		{"CBC on the alias", "fapi2", "mtls.example.com", `"` + cbc + `"`, "of the site of 'https://mtls.example.com'"},
+		{"CBC under a wildcard", "fapi2", "*.example.com", `"` + cbc + `"`, "of the site of 'https://auth.example.com'"},
+		{"CBC under a host in capitals", "fapi2", "AUTH.example.com", `"` + cbc + `"`, "of the site of 'https://auth.example.com'"},
 		{"CBC elsewhere", "fapi2", "www.example.com", `"` + cbc + `"`, ""},
 		{"CBC without the profile", "", "auth.example.com", `"` + cbc + `"`, ""},
 	} {
