@@ -5,15 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -24,7 +20,7 @@ const (
 	// maxShownName bounds a name in an error, in bytes.
 	maxShownName = 64
 	// maxChainErrorText bounds the error of a failed verification, in bytes.
-	maxChainErrorText = 512
+	maxChainErrorText = 1024
 )
 
 var (
@@ -39,7 +35,9 @@ type TrustPool struct {
 	roots *x509.CertPool
 	// anchors are the certificates in roots, as far as they are known.
 	anchors []*x509.Certificate
-	verify  func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
+	// names are the keys of the anchors' subjects.
+	names  map[string]bool
+	verify func(*x509.Certificate, x509.VerifyOptions) ([][]*x509.Certificate, error)
 
 	// known are the intermediates that have verified under roots, and until when,
 	// by the SHA-256 of their TBSCertificate, because anybody can make many
@@ -55,10 +53,15 @@ type TrustPool struct {
 // disclose its certificates, so the caller passes those that it knows; they make
 // nothing trusted, but [TrustPool.NextValid] and errors need them.
 func NewTrustPool(pool *x509.CertPool, anchors ...*x509.Certificate) *TrustPool {
-	p := &TrustPool{verify: (*x509.Certificate).Verify, anchors: anchors}
+	p := &TrustPool{verify: (*x509.Certificate).Verify, anchors: anchors, names: make(map[string]bool)}
 	p.known.Store(new(map[[sha256.Size]byte]time.Time))
 	if pool != nil {
 		p.roots = pool.Clone()
+	}
+	for _, anchor := range anchors {
+		if name, err := DNFromRaw(anchor.RawSubject); err == nil {
+			p.names[name.Key()] = true
+		}
 	}
 	return p
 }
@@ -83,8 +86,8 @@ func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate
 		return nil, errors.New("verification needs a time") // Go would take the current one
 	}
 
-	intermediates, unusable := p.grow(presented, now)
-	chains, err := p.chains(leaf, intermediates, usageClientAuth, now)
+	verified, unusable := p.grow(presented, now)
+	chains, err := p.chains(leaf, verified.pool, usageClientAuth, now)
 	if err == nil {
 		chains = slices.DeleteFunc(chains, func(chain []*x509.Certificate) bool { return len(chain) < 2 })
 		if len(chains) > 0 {
@@ -92,7 +95,8 @@ func (p *TrustPool) Verify(leaf *x509.Certificate, presented []*x509.Certificate
 		}
 		err = errors.New("the certificate is itself in the trust pool, which is for the CAs that issue client certificates; declare it as a pinned credential")
 	}
-	return nil, chainError(withoutIssuer(err, leaf, presented), unusable, len(presented))
+	f := failure{pool: p, leaf: leaf, presented: presented, verified: verified.certs, unusable: unusable, now: now}
+	return nil, f.error(err)
 }
 
 // IssuedBy reports whether a certificate above the leaf, the anchor included, has
@@ -167,6 +171,17 @@ func (p *TrustPool) chains(cert *x509.Certificate, intermediates *x509.CertPool,
 	return chains, nil
 }
 
+// verifiedCAs are the presented certificates that have verified.
+type verifiedCAs struct {
+	certs []*x509.Certificate
+	pool  *x509.CertPool
+}
+
+func (v *verifiedCAs) add(cert *x509.Certificate) {
+	v.certs = append(v.certs, cert)
+	v.pool.AddCert(cert)
+}
+
 // intermediate is a presented certificate that has not verified.
 type intermediate struct {
 	cert *x509.Certificate
@@ -200,22 +215,17 @@ func (c *intermediate) due(verified []*x509.Certificate) bool {
 // for each anchor and each verified CA with the issuer's name; a stranger, who has
 // no CA under the pool, causes no other try except for genuine intermediates that
 // they also present. [x509.Certificate.Verify] stops after 100 signatures.
-func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.CertPool, []intermediate) {
+func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (verifiedCAs, []intermediate) {
 	if len(presented) == 0 {
-		return nil, nil
+		return verifiedCAs{}, nil
 	}
-	usable := x509.NewCertPool()
-	var verified []*x509.Certificate
-	admit := func(cert *x509.Certificate) {
-		verified = append(verified, cert)
-		usable.AddCert(cert)
-	}
+	usable := verifiedCAs{pool: x509.NewCertPool()}
 
 	var pending []intermediate
 	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
 		c := intermediate{cert: cert, tbs: sha256.Sum256(cert.RawTBSCertificate)}
 		if now.Before((*p.known.Load())[c.tbs]) {
-			admit(cert)
+			usable.add(cert)
 			continue
 		}
 		if slices.ContainsFunc(pending, func(other intermediate) bool { return bytes.Equal(other.cert.Raw, cert.Raw) }) {
@@ -232,11 +242,11 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 		// Last first, because a CA is usually sent after what it has issued.
 		for i := len(pending) - 1; i >= 0; i-- {
 			c := &pending[i]
-			if !c.due(verified) {
+			if !c.due(usable.certs) {
 				continue
 			}
-			c.seen = len(verified)
-			chains, err := p.chains(c.cert, usable, usageAny, now)
+			c.seen = len(usable.certs)
+			chains, err := p.chains(c.cert, usable.pool, usageAny, now)
 			if err != nil {
 				c.err = err
 				continue
@@ -249,7 +259,7 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (*x509.Ce
 			// Nothing is above a self-issued anchor. As an intermediate it would
 			// only be verified twice.
 			if len(chains[0]) > 1 || !bytes.Equal(c.cert.RawIssuer, c.cert.RawSubject) {
-				admit(c.cert)
+				usable.add(c.cert)
 				p.remember(c.tbs, chains)
 				again = true
 			}
@@ -283,29 +293,4 @@ func (p *TrustPool) remember(tbs [sha256.Size]byte, chains [][]*x509.Certificate
 	}
 	next[tbs] = until
 	p.known.Store(&next)
-}
-
-// withoutIssuer adds to the error that no CA could have issued the leaf, which
-// happens to clients that send no intermediates.
-func withoutIssuer(err error, leaf *x509.Certificate, presented []*x509.Certificate) error {
-	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown || err.Error() != (x509.UnknownAuthorityError{}).Error() ||
-		bytes.Equal(leaf.RawIssuer, leaf.RawSubject) ||
-		slices.ContainsFunc(presented, func(ca *x509.Certificate) bool { return bytes.Equal(ca.RawSubject, leaf.RawIssuer) }) {
-		return err
-	}
-	return fmt.Errorf("%w; its issuer is not in the trust pool, nor among the %d certificates that were sent after it", err, len(presented))
-}
-
-// chainError adds why presented certificates could not be used, and makes the text
-// fit for a log line.
-func chainError(err error, unusable []intermediate, presented int) error {
-	var text strings.Builder
-	text.WriteString(err.Error())
-	if presented > maxIntermediates {
-		fmt.Fprintf(&text, "; only the first %d of %d presented certificates were considered", maxIntermediates, presented)
-	}
-	for _, c := range unusable {
-		fmt.Fprintf(&text, "; presented certificate %q: %v", firstBytes(c.cert.Subject.CommonName, 64), c.err)
-	}
-	return errors.New(source.Text(text.String(), maxChainErrorText))
 }

@@ -40,6 +40,9 @@ func mustNotVerify(t *testing.T, pool *TrustPool, leaf *testpki.Leaf, why string
 	if !strings.Contains(err.Error(), why) {
 		t.Errorf("error %q does not say %q", err, why)
 	}
+	if strings.Contains(err.Error(), "x509") {
+		t.Errorf("error %q has words of the library", err)
+	}
 }
 
 func TestVerify(t *testing.T) {

@@ -44,7 +44,7 @@ func checkOverlooked(chain []*x509.Certificate) error {
 			err = checkNamesBelow(ca, chain[j])
 		}
 		if err != nil {
-			return fmt.Errorf("CA %q: %w", firstBytes(certName(ca), maxShownName), err)
+			return fmt.Errorf("CA %q: %w", shownName(ca), err)
 		}
 	}
 	return nil

@@ -234,7 +234,7 @@ func TestDetailsNameClientsAndRemedies(t *testing.T) {
 		{shared.Presented(), "", "certificate_ambiguous: the certificate matches client 'a' and client 'b'; the request must name one"},
 		{shared.Presented(), "x\ny" + strings.Repeat("z", 500), `client_mismatch: the certificate belongs to client 'a', the request names "x\nyzzz`},
 		{testpki.MustIssue(t, ca, company("x")).Presented(), "", "certificate_unknown: no client of the realm has a matching credential"},
-		{testpki.MustSelfSigned(t, company("client")).Presented(), "", "certificate_untrusted: x509: certificate signed by unknown authority"},
+		{testpki.MustSelfSigned(t, company("client")).Presented(), "", "certificate_untrusted: certificate signed by unknown authority"},
 	} {
 		_, refusal, _ := auth.Decide(context.Background(), test.presented, test.clientID)
 		if refusal == nil || !strings.HasPrefix(refusal.Error(), test.want) || len(refusal.Detail) > 600 {
