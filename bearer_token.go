@@ -193,7 +193,7 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	if len(token)+len(raw) <= maxCachedBytes {
 		cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
 		now := h.realm.app.Now()
-		h.cached.Replace(hash, cached, func(old *cachedToken) bool { return is(old) || !now.Before(old.token.Expires) })
+		h.cached.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
 	}
 	return cached, nil
 }

@@ -217,9 +217,9 @@ func (t *warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
 // put keeps a token, in place of the previous one, or of an expired one if there is
 // any.
 func (t *warmTokens) put(token *warmToken) {
-	t.Replace(hashThumbprint(token.thumbprint), token, func(old *warmToken) bool {
-		return old.isFor(token.client, token.thumbprint) || !token.issued.Before(old.expires)
-	})
+	t.Replace(hashThumbprint(token.thumbprint), token,
+		func(old *warmToken) bool { return old.isFor(token.client, token.thumbprint) },
+		func(old *warmToken) bool { return !token.issued.Before(old.expires) })
 }
 
 // token returns the value of the header for an admitted client. It returns a

@@ -58,15 +58,20 @@ func (t *Table[E]) Find(hash uint64, fits func(*E) bool) *E {
 	return nil
 }
 
-// Replace keeps an entry under a hash. It takes an empty slot or that of an entry
-// for which mayGo is true, if there is one, and else that of any other entry.
-func (t *Table[E]) Replace(hash uint64, entry *E, mayGo func(*E) bool) {
+// Replace keeps an entry under a hash. It takes the slot of an entry for which same
+// is true, if there is one, else an empty slot or that of an entry for which mayGo is
+// true, and else that of any other entry.
+func (t *Table[E]) Replace(hash uint64, entry *E, same, mayGo func(*E) bool) {
 	set := t.set(hash)
-	victim := &set[hash>>60&(Ways-1)]
+	victim, free := &set[hash>>60&(Ways-1)], false
 	for i := range set {
-		if old := set[i].Load(); old == nil || mayGo(old) {
+		old := set[i].Load()
+		if old != nil && same(old) {
 			victim = &set[i]
 			break
+		}
+		if !free && (old == nil || mayGo(old)) {
+			victim, free = &set[i], true
 		}
 	}
 	victim.Store(entry)

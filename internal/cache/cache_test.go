@@ -21,12 +21,12 @@ func TestTableSize(t *testing.T) {
 	}
 }
 
-// TestTableReplaces checks that an entry takes an empty slot or that of an entry
-// that may go, and only then that of another entry.
+// TestTableReplaces checks that an entry takes the slot of the same one, else an empty
+// slot or that of an entry that may go, and only then that of another entry.
 func TestTableReplaces(t *testing.T) {
 	table := New[int](Ways)
-	put := func(n int, mayGo func(*int) bool) { table.Replace(uint64(n)<<60, &n, mayGo) }
 	never := func(*int) bool { return false }
+	put := func(n int, mayGo func(*int) bool) { table.Replace(uint64(n)<<60, &n, never, mayGo) }
 	for n := range Ways {
 		put(n, never)
 	}
@@ -40,6 +40,11 @@ func TestTableReplaces(t *testing.T) {
 	put(7, never)
 	if got := slices.Collect(values(&table)); !slices.Equal(got, []int{0, 1, 5, 7}) {
 		t.Errorf("a full table holds %v", got)
+	}
+	eight := 8
+	table.Replace(0, &eight, func(old *int) bool { return *old == 7 }, func(old *int) bool { return *old == 0 })
+	if got := slices.Collect(values(&table)); !slices.Equal(got, []int{0, 1, 5, 8}) {
+		t.Errorf("after the same entry, the table holds %v", got)
 	}
 	if found := table.Find(0, func(n *int) bool { return *n == 5 }); found == nil || *found != 5 {
 		t.Errorf("found %v", found)
