@@ -16,12 +16,12 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 	app := provisionRealm(t, `{"clients": [{"client_id": "a", "x509_public_keys": "`+testpki.HashOf(leaf.Cert.Raw)+`"}]}`)
 	realm := app.Realms[defaultRealm]
 	presented := leaf.Presented()
-	_, refusal := realm.authenticate(t.Context(), presented, "")
+	id, refusal := realm.authenticate(t.Context(), presented, "")
 	if refusal == nil || refusal.Reason != validators.CertificateUnknown {
 		t.Fatal(refusal)
 	}
 	var hint string
-	for _, field := range (&refusedRequest{realm: realm, presented: presented, refusal: refusal}).hintFields() {
+	for _, field := range id.Notes.Fields(presented, refusal, true) {
 		if field.Key == "hint" {
 			hint = field.String
 		}

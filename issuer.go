@@ -262,7 +262,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, clientID: id.registeredID(), errorID: errorID})
+	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
 

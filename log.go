@@ -3,8 +3,8 @@ package mtlsauth
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,10 +17,17 @@ import (
 )
 
 const (
-	// maxLoggedNames is how many alternative names of a certificate are logged.
-	maxLoggedNames = 8
-	// maxQueuedRefusals is how many refusals may wait for their log line.
+	// maxQueuedRefusals is how many refusals may wait for their log line, and
+	// maxQueuedOctets how large the certificates may be that wait with them.
 	maxQueuedRefusals = 1024
+	maxQueuedOctets   = 4 << 20
+
+	// The bounds of what a caller chooses, in octets of JSON. With those of the
+	// certificate in internal/authn, a line has at most 4 KiB.
+	maxLoggedDetail   = 768
+	maxLoggedPath     = 256
+	maxLoggedHost     = 128
+	maxLoggedClientID = 256
 )
 
 // refusedRequest is what the log line of a refused request is made of.
@@ -29,8 +36,10 @@ type refusedRequest struct {
 	refusal *validators.Refusal
 	// failed makes it an ERROR instead of a WARN: the caller is not to blame.
 	failed bool
-	// presented are the certificates of the request, leaf first.
+	// presented are the certificates of the request, leaf first. notes keeps what the
+	// log says about them; nil if they have not been looked at.
 	presented         []*x509.Certificate
+	notes             *authn.Notes
 	clientID, errorID string // "" for none
 	more              []zap.Field
 
@@ -38,6 +47,7 @@ type refusedRequest struct {
 	at                  time.Time
 	remoteIP, host, uri string
 	forwarded           bool
+	octets              int64 // of presented
 }
 
 // logRefusal queues the log line of a refusal. r is nil for a refusal in the
@@ -45,10 +55,28 @@ type refusedRequest struct {
 func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	refused.realm, refused.at = realm, time.Now()
 	if r != nil {
-		refused.remoteIP, refused.host, refused.uri = remoteIP(r), r.Host, r.URL.Path
+		// copies, because the request's own text may be part of a large header
+		refused.remoteIP, refused.host, refused.uri = remoteIP(r), logCopy(r.Host, maxLoggedHost), logCopy(r.URL.Path, maxLoggedPath)
 		refused.forwarded = realm.proxyCertificates.trusts(r)
 	}
+	refused.clientID = logCopy(refused.clientID, maxLoggedClientID)
+	refused.keepPresented()
 	realm.app.refusals.add(&refused)
+}
+
+// keepPresented keeps the certificates only if the line needs them.
+func (refused *refusedRequest) keepPresented() {
+	switch {
+	case refused.notes == nil && len(refused.presented) > 0 && validators.CheckPresented(refused.presented) == nil:
+		var by *authn.Authenticator
+		if current := refused.realm.current.Load(); current != nil {
+			by = current.Authenticator
+		} // else mtls_bearer takes only tokens of other servers, which have the clients
+		refused.notes = authn.NewNotes(by, refused.refusal)
+	case refused.notes == nil, refused.notes.Made(refused.refusal):
+		refused.presented = nil
+	}
+	refused.octets = int64(validators.PresentedSize(refused.presented))
 }
 
 // log writes the line. Text from a certificate is escaped: a stranger chose it.
@@ -64,7 +92,7 @@ func (refused *refusedRequest) log(withHint bool) {
 	entry.Time = refused.at
 	fields := []zap.Field{
 		zap.String("reason", string(refused.refusal.Reason)),
-		zap.String("detail", refused.refusal.Detail),
+		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail)),
 	}
 	if refused.remoteIP != "" {
 		fields = append(fields, zap.String("remote_ip", refused.remoteIP), zap.String("host", refused.host), zap.String("uri", refused.uri))
@@ -78,52 +106,15 @@ func (refused *refusedRequest) log(withHint bool) {
 	if refused.clientID != "" {
 		fields = append(fields, zap.String("client_id", refused.clientID))
 	}
-	if len(refused.presented) > 0 {
-		fields = append(fields, authn.CertificateFields(refused.presented[0])...)
-		if names := loggedNames(refused.presented[0]); len(names) > 0 {
-			fields = append(fields, zap.Strings("names", names))
-		}
-		if withHint {
-			fields = append(fields, refused.hintFields()...)
-		}
+	if refused.notes != nil {
+		fields = append(fields, refused.notes.Fields(refused.presented, refused.refusal, withHint)...)
 	}
 	entry.Write(append(fields, refused.more...)...)
 }
 
-// hintFields says what the certificate comes close to, and which client block would
-// admit it if that would help. The block contains nothing from the certificate but
-// its hash, because an operator may paste it.
-func (refused *refusedRequest) hintFields() (fields []zap.Field) {
-	current := refused.realm.current.Load()
-	if current == nil {
-		return nil // mtls_bearer takes only tokens of other servers, which have the clients
-	}
-	if hint := current.Hint(refused.presented, refused.refusal); hint != "" {
-		fields = append(fields, zap.String("hint", hint))
-	}
-	if leaf := refused.presented[0]; current.Registrable(leaf, refused.refusal.Reason) {
-		fields = append(fields, zap.String("register", fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))))
-	}
-	return fields
-}
-
-// loggedNames returns the first alternative names of a certificate, as a client would
-// declare them.
-func loggedNames(cert *x509.Certificate) (names []string) {
-	shown, err := validators.ShowNames(cert)
-	if err != nil {
-		return nil
-	}
-	for _, name := range shown {
-		if name.Kind == "" {
-			continue
-		}
-		if len(names) == maxLoggedNames {
-			return append(names, "…")
-		}
-		names = append(names, string(name.Kind)+" "+name.Text)
-	}
-	return names
+// logCopy returns a copy of the text, cut as [authn.LogText] does.
+func logCopy(text string, most int) string {
+	return strings.Clone(authn.LogText(text, most))
 }
 
 // refusalLog writes the log lines of refused requests off the request path: how long
@@ -131,6 +122,7 @@ func loggedNames(cert *x509.Certificate) (names []string) {
 // able to measure that.
 type refusalLog struct {
 	queue   chan *refusedRequest
+	octets  atomic.Int64 // of the certificates in the queue
 	dropped atomic.Int64
 	done    chan struct{} // closed when the queue has been worked off
 
@@ -147,17 +139,22 @@ func (l *refusalLog) add(refused *refusedRequest) {
 		refused.log(false)
 		return
 	}
-	select {
-	case l.queue <- refused:
-	default:
-		l.dropped.Add(1)
+	if l.octets.Add(refused.octets) <= maxQueuedOctets {
+		select {
+		case l.queue <- refused:
+			return
+		default:
+		}
 	}
+	l.octets.Add(-refused.octets)
+	l.dropped.Add(1)
 }
 
 // run writes queued lines until the queue is closed and empty.
 func (l *refusalLog) run(logger *zap.Logger) {
 	defer close(l.done)
 	for refused := range l.queue {
+		l.octets.Add(-refused.octets)
 		if err := refused.logSafely(); err != nil {
 			logger.Error("refusal could not be logged", zap.String("error_id", refused.errorID), zap.Error(err))
 		}

@@ -2,39 +2,20 @@ package mtlsauth
 
 import (
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"net"
+	"encoding/json"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
-
-// TestLoggedNamesAreEscapedAndFew_E3 checks that alternative names are logged as an
-// operator would declare them, escaped and limited in number.
-func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
-	for want, options := range map[string][]testpki.Option{
-		"": nil,
-		"san_dns a.example|san_email x@a.example|san_ip 192.0.2.1|san_uri spiffe://a.example/b": {
-			testpki.DNSNames("a.example"), testpki.Emails("x@a.example"), testpki.IPs(net.IPv4(192, 0, 2, 1)), testpki.URIs("spiffe://a.example/b"),
-		},
-		`san_dns a\n\x1b[1m.example`: {testpki.Extension(pkix.Extension{
-			Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: append([]byte{0x30, 16, 0x82, 14}, "a\n\x1b[1m.example"...),
-		})},
-		strings.Repeat("san_dns x.example|", maxLoggedNames) + "…": {testpki.DNSNames(strings.Fields(strings.Repeat("x.example ", 100))...)},
-	} {
-		leaf := testpki.MustSelfSigned(t, options...)
-		if got := strings.Join(loggedNames(leaf.Cert), "|"); got != want {
-			t.Errorf("logged %q, want %q", got, want)
-		}
-	}
-}
 
 // refusing returns a realm whose log can be read, and a refusal with a hint.
 func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
@@ -105,12 +86,80 @@ func TestRefusalLogAfterStop(t *testing.T) {
 func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	broken := refused
-	broken.presented = []*x509.Certificate{nil}
+	broken.presented = []*x509.Certificate{{}} // without a serial number
 	go realm.app.refusals.run(realm.app.logger)
 	logRefusal(realm, nil, broken)
 	logRefusal(realm, nil, refused)
 	realm.app.refusals.close(t.Context())
 	if logs.FilterMessage("refusal could not be logged").Len() != 1 || logs.FilterMessage("client refused").Len() != 1 {
 		t.Errorf("logged: %v", logs.All())
+	}
+}
+
+// TestRefusalLogLineIsBounded_S3 checks that a line has at most 4 KiB, whatever the
+// caller chooses.
+func TestRefusalLogLineIsBounded_S3(t *testing.T) {
+	realm, logs, refused := refusing(t)
+	go realm.app.refusals.run(realm.app.logger)
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	for _, filler := range []string{"a", `"`, "\x00", "\xff", "\u2028", "\U0010ffff"} {
+		long := strings.Repeat(filler, 64<<10)
+		var names []string
+		for range 256 {
+			names = append(names, strings.Repeat("n", 200))
+		}
+		subject := testpki.CommonName(strings.ToValidUTF8(long[:len(filler)*500], "?"))
+		refused := refused
+		refused.presented = testpki.MustSelfSigned(t, subject, testpki.DNSNames(names...)).Presented()
+		refused.clientID, refused.refusal = long, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: long}
+		r, _ := newRequest(nil)
+		r.Host, r.URL, r.Header = long, &url.URL{Path: "/" + long}, http.Header{"User-Agent": {long}, "Referer": {long}}
+		logRefusal(realm, r, refused)
+	}
+	realm.app.refusals.close(t.Context())
+	if logs.Len() != 6 {
+		t.Fatalf("%d lines", logs.Len())
+	}
+	for _, line := range logs.All() {
+		encoded, err := encoder.EncodeEntry(line.Entry, line.Context)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if encoded.Len() > 4<<10 {
+			t.Errorf("a line of %d octets: %.300s", encoded.Len(), encoded)
+		}
+		if !json.Valid(encoded.Bytes()) || line.ContextMap()["thumbprint"] == nil {
+			t.Errorf("logged: %s", encoded)
+		}
+	}
+}
+
+// TestRefusalLogKeepsFewOctets_S3 checks that few certificates wait in the queue, and
+// none for which the fields of the line are known.
+func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
+	realm, logs, refused := refusing(t)
+	large := *refused.presented[0]
+	large.Raw = append(large.Raw, make([]byte, 60<<10)...)
+	refused.presented = []*x509.Certificate{&large}
+	for range maxQueuedRefusals {
+		logRefusal(realm, nil, refused)
+	}
+	if got := realm.app.refusals.octets.Load(); got > maxQueuedOctets || got < maxQueuedOctets/2 {
+		t.Errorf("%d octets are queued, at most %d may be", got, maxQueuedOctets)
+	}
+	go realm.app.refusals.run(realm.app.logger)
+	realm.app.refusals.close(t.Context())
+	if got := realm.app.refusals.octets.Load(); got != 0 {
+		t.Errorf("%d octets are left", got)
+	}
+	if logs.FilterMessage("too many refusals at once; some were not logged").Len() != 1 {
+		t.Error("what was dropped is not counted")
+	}
+
+	id, refusal := realm.authenticate(t.Context(), refused.presented, "")
+	id.Notes.Fields(refused.presented, refusal, true)
+	again := refusedRequest{refusal: refusal, presented: refused.presented, notes: id.Notes, realm: realm}
+	if again.keepPresented(); again.presented != nil || again.octets != 0 {
+		t.Error("certificates are kept, though the line needs none")
 	}
 }

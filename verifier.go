@@ -79,13 +79,13 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 	if v.realm.proxyCertificates.trustsKey(presented[0]) {
 		return nil // its own certificate never becomes an identity
 	}
-	_, refusal := v.realm.authenticate(context.Background(), presented, "")
+	id, refusal := v.realm.authenticate(context.Background(), presented, "")
 	if refusal == nil || refusal.Reason == validators.CertificateAmbiguous {
 		// a request can still name the client
 		return nil
 	}
 	v.realm.metrics.Certificates.Count(refusal.Reason)
-	logRefusal(v.realm, nil, refusedRequest{message: "client refused in the handshake", refusal: refusal, presented: presented})
+	logRefusal(v.realm, nil, refusedRequest{message: "client refused in the handshake", refusal: refusal, presented: presented, notes: id.Notes})
 	return errors.New(refusedWord)
 }
 

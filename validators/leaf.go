@@ -14,12 +14,34 @@ import (
 // all kinds together. Each of them costs a look-up.
 const maxSANs = 256
 
+// maxPresentedBytes is how large the certificates may be that a peer presents. Chains
+// have a few kilobytes; whoever presents more makes every request expensive.
+const maxPresentedBytes = 64 << 10
+
 var (
 	oidKeyUsage        = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidSubjectAltName  = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidExtKeyUsage     = asn1.ObjectIdentifier{2, 5, 29, 37}
 	oidNameConstraints = asn1.ObjectIdentifier{2, 5, 29, 30}
 )
+
+// CheckPresented refuses more than 64 KiB of certificates. Call it before anything else
+// looks at them: it costs nothing, not even a hash.
+func CheckPresented(presented []*x509.Certificate) *Refusal {
+	if size := PresentedSize(presented); size > maxPresentedBytes {
+		return refuse(CertificateUnsuitable, "%d certificates with together %d bytes were presented, and at most %d bytes are read; send the client's certificate and its intermediates only",
+			len(presented), size, maxPresentedBytes)
+	}
+	return nil
+}
+
+// PresentedSize returns the size of the DER encodings.
+func PresentedSize(presented []*x509.Certificate) (size int) {
+	for _, cert := range presented {
+		size += len(cert.Raw)
+	}
+	return size
+}
 
 // CheckValidity refuses a certificate outside its validity period, which includes
 // both ends (RFC 5280 §4.1.2.5). Call it for every request, because a connection

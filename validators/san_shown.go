@@ -2,6 +2,8 @@ package validators
 
 import (
 	"crypto/x509"
+	"encoding/asn1"
+	"iter"
 	"net/netip"
 	"strconv"
 )
@@ -20,27 +22,36 @@ type ShownName struct {
 	Name Name
 }
 
-// ShowNames returns every subject alternative name of a certificate, including those
-// that match no declared name. It returns the same errors as [NamesOf].
-func ShowNames(cert *x509.Certificate) ([]ShownName, error) {
+// ShowNames yields every subject alternative name of a certificate, including those
+// that match no declared name. It returns the same errors as [NamesOf]. Names that
+// nobody takes are not formatted.
+func ShowNames(cert *x509.Certificate) (iter.Seq[ShownName], error) {
 	general, err := generalNames(cert)
 	if err != nil {
 		return nil, err
 	}
-	kinds := map[int]NameKind{rfc822Name: NameEmail, dNSName: NameDNS, uniformResourceIdentifier: NameURI, iPAddress: NameIP}
-	shown := make([]ShownName, len(general))
-	for i, raw := range general {
-		shown[i] = ShownName{Kind: kinds[raw.Tag], Text: string(raw.Bytes)}
-		if address, ok := netip.AddrFromSlice(raw.Bytes); ok && raw.Tag == iPAddress {
-			shown[i].Text = address.String()
+	return func(yield func(ShownName) bool) {
+		for _, raw := range general {
+			if !yield(showName(raw)) {
+				return
+			}
 		}
-		shown[i].Text = escape(shown[i].Text)
-		if name, ok := presentedName(raw); ok {
-			shown[i].Name = name
-		}
-	}
-	return shown, nil
+	}, nil
 }
+
+func showName(raw asn1.RawValue) ShownName {
+	text := string(raw.Bytes[:min(len(raw.Bytes), maxShownText+1)])
+	if address, ok := netip.AddrFromSlice(raw.Bytes); ok && raw.Tag == iPAddress {
+		text = address.String()
+	}
+	shown := ShownName{Kind: shownKinds[raw.Tag], Text: escape(text)}
+	if name, ok := presentedName(raw); ok {
+		shown.Name = name
+	}
+	return shown
+}
+
+var shownKinds = map[int]NameKind{rfc822Name: NameEmail, dNSName: NameDNS, uniformResourceIdentifier: NameURI, iPAddress: NameIP}
 
 // escape returns text from a certificate as one line of printable characters.
 func escape(text string) string {

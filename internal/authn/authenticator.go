@@ -36,6 +36,9 @@ type Identity struct {
 	Thumbprint string
 	// Headers is nil if no handler forwards certificates.
 	Headers *CertificateHeaders
+	// Notes keeps what the log says about the certificates. Nobody may have some,
+	// too. It is nil if no certificate has been looked at.
+	Notes *Notes
 }
 
 // Client returns the client, or nil for nobody.
@@ -70,16 +73,16 @@ type Config struct {
 // caches, it is immutable. It is safe for concurrent use.
 type Authenticator struct {
 	config   Config
-	accepted *verdictCache
-	refused  *verdictCache
+	accepted *acceptedCache
+	refused  *refusedCache
 }
 
 // New returns an authenticator with empty caches.
 func New(config Config) *Authenticator {
 	return &Authenticator{
 		config:   config,
-		accepted: newVerdictCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
-		refused:  newVerdictCache(refusedSlots, 0),
+		accepted: newAcceptedCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
+		refused:  newRefusedCache(refusedSlots),
 	}
 }
 
@@ -99,41 +102,70 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if len(presented) == 0 {
 		return Identity{}, &validators.Refusal{Reason: validators.CertificateMissing, Detail: "no certificate was presented"}, false
 	}
-	now := a.config.Now()
-	leaf := presented[0]
-	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
-		return Identity{}, refusal, false
+	if refusal := validators.CheckPresented(presented); refusal != nil {
+		return Identity{}, refusal, false // before anything hashes them
 	}
-	hash := hashPresented(presented)
-	v := a.accepted.get(hash, presented, now)
-	if v == nil {
-		v = a.refused.get(hash, presented, now)
+	now := a.config.Now()
+	leaf, hash := presented[0], hashLeaf(presented)
+	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
+		return Identity{Notes: a.notesOnInvalid(hash, presented, refusal, now)}, refusal, false
 	}
 	// read before examining, so that a verdict never claims to be newer than it is
 	generation := a.generation()
+	v := a.recall(hash, presented, now)
 	remembered = v != nil && v.generation == generation
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
+		v.notes.by, v.notes.refusal = a, v.refusal
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
 			v.encodeHeaders(leaf, a.config.Forwards != nil && a.config.Forwards.Load())
 			a.accepted.put(hash, presented, v, now)
 		} else {
-			a.refused.put(hash, presented, v, now)
+			a.refused.put(hashPresented(hash, presented), presented, v, now)
 		}
 	}
+	id.Notes = &v.notes
 	if v.refusal != nil {
-		return Identity{}, v.refusal, remembered
+		return id, v.refusal, remembered
 	}
 	match, refusal := choose(v.matches, clientID)
 	if refusal != nil {
-		return Identity{}, refusal, remembered
+		return id, refusal, remembered
 	}
 	if a.config.ShadowTrust != nil {
 		a.config.Shadow.see(a.config.ShadowTrust, presented, v, now)
 	}
-	return Identity{Credential: match.Credential, Matched: match.Matched, Leaf: leaf, Thumbprint: v.thumbprint, Headers: match.headers}, nil, remembered
+	id.Credential, id.Matched, id.Leaf, id.Thumbprint, id.Headers = match.Credential, match.Matched, leaf, v.thumbprint, match.headers
+	return id, nil, remembered
+}
+
+// recall returns the remembered verdict on certificates whose leaf is valid, or nil.
+func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
+	if v := a.accepted.get(hash, presented, now); v != nil {
+		return v
+	}
+	v := a.refused.get(hashPresented(hash, presented), presented, now)
+	if v != nil && v.refusal.Reason == validators.CertificateExpired {
+		return nil // the clock was set
+	}
+	return v
+}
+
+// notesOnInvalid returns the notes on certificates whose leaf is outside its validity
+// period. That is found out anew on every request, but what the log says is kept.
+func (a *Authenticator) notesOnInvalid(hash uint64, presented []*x509.Certificate, refusal *validators.Refusal, now time.Time) *Notes {
+	hash = hashPresented(hash, presented)
+	v := a.refused.get(hash, presented, now)
+	if v == nil {
+		v = &verdict{refusal: refusal, until: now.Add(refusalMemory), notes: Notes{by: a, refusal: refusal}}
+		if leaf := presented[0]; now.Before(leaf.NotBefore) {
+			v.until = earlier(v.until, leaf.NotBefore)
+		}
+		a.refused.put(hash, presented, v, now)
+	}
+	return &v.notes
 }
 
 // generation returns a number that changes whenever CRLs, OCSP answers or the deny

@@ -25,10 +25,12 @@ func newTestAuthenticator(t testing.TB, clock *testenv.Clock, cas []*testpki.CA,
 	var trust *validators.TrustPool
 	if len(cas) > 0 {
 		pool := x509.NewCertPool()
+		var anchors []*x509.Certificate
 		for _, ca := range cas {
 			pool.AddCert(ca.Cert)
+			anchors = append(anchors, ca.Cert)
 		}
-		trust = validators.NewTrustPool(pool)
+		trust = validators.NewTrustPool(pool, anchors...)
 	}
 	return New(Config{Registry: registryOf(t, records...), Trust: trust, Now: clock.Now})
 }
@@ -74,7 +76,7 @@ func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) stri
 	switch {
 	case refusal == nil:
 		return id.Client().ID
-	case id != Identity{}:
+	case id != Identity{Notes: id.Notes}:
 		return "an identity beside a refusal"
 	}
 	return "[" + string(refusal.Reason) + "]"

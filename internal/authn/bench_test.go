@@ -54,7 +54,7 @@ func newBenchRealm(b *testing.B, size int) *benchRealm {
 func (realm *benchRealm) authenticate(b *testing.B, certificates [][]*x509.Certificate, i int, remember bool) {
 	presented := certificates[i%len(certificates)]
 	if !remember {
-		if v := realm.auth.accepted.get(hashPresented(presented), presented, time.Now()); v != nil {
+		if v := realm.auth.accepted.get(hashLeaf(presented), presented, time.Now()); v != nil {
 			v.until = time.Time{} // which forgets it
 		}
 	}

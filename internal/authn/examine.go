@@ -59,8 +59,19 @@ func choose(matches []admission, clientID string) (admission, *validators.Refusa
 // chain, then names. In this order, the time it takes does not reveal to a stranger
 // which names are registered.
 func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certificate, now time.Time) *verdict {
-	leaf := presented[0]
 	var chains chainResult
+	v := a.examineWith(ctx, presented, now, &chains)
+	v.leafAlone = !chains.done
+	if chains.done {
+		// another chain may verify then, or one at all
+		v.until = earlier(v.until, a.config.Trust.NextValid(presented, now))
+	}
+	return v
+}
+
+// examineWith is examine; chains says afterwards whether a chain was looked at.
+func (a *Authenticator) examineWith(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult) *verdict {
+	leaf := presented[0]
 	refused := func(refusal *validators.Refusal) *verdict {
 		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until)}
 	}
@@ -102,7 +113,7 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 	if slices.ContainsFunc(v.matches, func(m admission) bool { return !m.Client.Disabled }) {
 		return v
 	}
-	refusal := a.examineNames(ctx, presented, now, &chains, v)
+	refusal := a.examineNames(ctx, presented, now, chains, v)
 	if disabled := len(v.matches) > 0; disabled && refusal != nil {
 		v.until = earlier(v.until, earlier(now.Add(refusalMemory), chains.until))
 		return v

@@ -89,7 +89,7 @@ func TestCertificateHeadersOnDemand(t *testing.T) {
 		if refusal != nil || id.Headers != nil {
 			t.Errorf("%v %v", refusal, id.Headers)
 		}
-		auth.accepted = newVerdictCache(4, maxAcceptedBytes)
+		auth.accepted = newAcceptedCache(4, maxAcceptedBytes)
 	}
 }
 

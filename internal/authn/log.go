@@ -2,19 +2,141 @@ package authn
 
 import (
 	"crypto/x509"
+	"fmt"
+	"sync/atomic"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// The bounds of log fields about a certificate, in octets of JSON, because a stranger
+// chooses the certificate.
+const (
+	maxLoggedDN   = 384
+	maxLoggedHint = 1 << 10
+	// maxLoggedNames is how many alternative names are logged, and
+	// maxLoggedName how much of each.
+	maxLoggedNames = 8
+	maxLoggedName  = 64
+)
+
 // CertificateFields returns the log fields that describe a certificate: subject,
 // issuer, serial and thumbprint, escaped and bounded.
 func CertificateFields(cert *x509.Certificate) []zap.Field {
 	return []zap.Field{
-		zap.String("subject", validators.FormatDN(cert.RawSubject)),
-		zap.String("issuer", validators.FormatDN(cert.RawIssuer)),
+		zap.String("subject", LogText(validators.FormatDN(cert.RawSubject), maxLoggedDN)),
+		zap.String("issuer", LogText(validators.FormatDN(cert.RawIssuer), maxLoggedDN)),
 		zap.String("serial", validators.FormatSerial(cert.SerialNumber)),
 		zap.String("thumbprint", validators.ThumbprintOf(cert.Raw).String()),
 	}
+}
+
+// LogText cuts text so that it has at most that many octets as a JSON string, without
+// the quotes.
+func LogText(text string, most int) string {
+	const ellipsis = "…"
+	size, fits := 0, 0
+	for i := 0; i < len(text); {
+		r, width := utf8.DecodeRuneInString(text[i:])
+		switch {
+		case r == '"' || r == '\\' || r == '\n' || r == '\r' || r == '\t':
+			size += 2
+		case r < ' ' || r == utf8.RuneError && width == 1:
+			size += len(`\u0000`)
+		default:
+			size += width
+		}
+		if size > most {
+			return text[:fits] + ellipsis
+		}
+		if i += width; size+len(ellipsis) <= most {
+			fits = i
+		}
+	}
+	return text
+}
+
+// Notes keeps what the log says about the certificates of a verdict, so that nothing
+// is formatted for a request that repeats another. It may be used by several
+// goroutines at once.
+type Notes struct {
+	by *Authenticator // nil if there is no realm to give hints
+	// refusal is the one that the hints are about.
+	refusal *validators.Refusal
+
+	certificate, hints atomic.Pointer[[]zap.Field]
+}
+
+// NewNotes returns empty notes, for certificates that an authenticator has not looked
+// at. by may be nil; then there are no hints.
+func NewNotes(by *Authenticator, refusal *validators.Refusal) *Notes {
+	return &Notes{by: by, refusal: refusal}
+}
+
+// Made reports whether [Notes.Fields] needs no certificates any more for a refusal.
+func (n *Notes) Made(refusal *validators.Refusal) bool {
+	return n.certificate.Load() != nil && (n.by == nil || refusal != n.refusal || n.hints.Load() != nil)
+}
+
+// Fields returns the log fields about the certificates, leaf first, of a request that
+// was refused. With hints, it does not belong on the request path, because the time
+// that they take depends on which clients are registered.
+func (n *Notes) Fields(presented []*x509.Certificate, refusal *validators.Refusal, withHints bool) []zap.Field {
+	certificate := kept(&n.certificate, func() []zap.Field { return describe(presented[0]) })
+	if n.by == nil || refusal != n.refusal || !withHints {
+		return certificate
+	}
+	hints := kept(&n.hints, func() []zap.Field { return n.by.hints(presented, refusal) })
+	return append(certificate[:len(certificate):len(certificate)], hints...)
+}
+
+func kept(fields *atomic.Pointer[[]zap.Field], make func() []zap.Field) []zap.Field {
+	if known := fields.Load(); known != nil {
+		return *known
+	}
+	made := make()
+	fields.Store(&made)
+	return made
+}
+
+func describe(leaf *x509.Certificate) []zap.Field {
+	fields := CertificateFields(leaf)
+	if names := loggedNames(leaf); len(names) > 0 {
+		fields = append(fields, zap.Strings("names", names))
+	}
+	return fields
+}
+
+// hints says what the certificate comes close to, and which client block would admit
+// it if that would help. The block contains nothing from the certificate but its hash,
+// because an operator may paste it.
+func (a *Authenticator) hints(presented []*x509.Certificate, refusal *validators.Refusal) (fields []zap.Field) {
+	if hint := a.Hint(presented, refusal); hint != "" {
+		fields = append(fields, zap.String("hint", LogText(hint, maxLoggedHint)))
+	}
+	if leaf := presented[0]; a.Registrable(leaf, refusal.Reason) {
+		fields = append(fields, zap.String("register", fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))))
+	}
+	return fields
+}
+
+// loggedNames returns the first alternative names of a certificate, as a client would
+// declare them.
+func loggedNames(cert *x509.Certificate) (names []string) {
+	shown, err := validators.ShowNames(cert)
+	if err != nil {
+		return nil
+	}
+	for name := range shown {
+		if name.Kind == "" {
+			continue
+		}
+		if len(names) == maxLoggedNames {
+			return append(names, "…")
+		}
+		names = append(names, string(name.Kind)+" "+LogText(name.Text, maxLoggedName))
+	}
+	return names
 }

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
@@ -27,11 +28,11 @@ type verdict struct {
 	generation uint64
 	// unseen is true until the chain is queued for the shadow trust pool.
 	unseen atomic.Bool
-
-	hash      uint64
-	presented []byte
-	count     int
-	digest    [sha256.Size]byte
+	// leafAlone is set if only the leaf was looked at, so that the verdict holds
+	// whatever is presented after it.
+	leafAlone bool
+	notes     Notes
+	key       presentedKey
 }
 
 // admission is a credential that admits a certificate.
@@ -43,42 +44,126 @@ type admission struct {
 	headers *CertificateHeaders
 }
 
-// verdictCache is a bounded, lock-free store of verdicts.
-type verdictCache struct {
-	cache.Table[verdict]
-	maxBytes int
+// presentedKey identifies the certificates of a verdict. hash finds the slot.
+type presentedKey struct {
+	hash uint64
+
+	// in the cache of accepted certificates: the octets, because comparing them is
+	// faster than hashing
+	leaf, rest []byte
+	count      int
+
+	// in the cache of refusals: the SHA-256 of all certificates, and the parsed leaf
+	digest [sha256.Size]byte
+	parsed weak.Pointer[x509.Certificate]
 }
 
-// newVerdictCache returns a cache for at least size verdicts. It keeps up to
-// maxBytes of presented certificates with each, because comparing is faster than
-// hashing, and does not remember larger chains. If maxBytes is zero, it keeps the
-// SHA-256 hash of the chain instead, whatever its size.
-func newVerdictCache(size, maxBytes int) *verdictCache {
-	return &verdictCache{Table: cache.New[verdict](size), maxBytes: maxBytes}
+func hashLeaf(presented []*x509.Certificate) uint64 {
+	return maphash.Bytes(cache.Seed, presented[0].Raw)
 }
 
-func hashPresented(presented []*x509.Certificate) uint64 {
-	var hash uint64
-	for _, cert := range presented {
+// hashPresented hashes all certificates. ofLeaf is the hash of the first.
+func hashPresented(ofLeaf uint64, presented []*x509.Certificate) uint64 {
+	hash := ofLeaf
+	for _, cert := range presented[1:] {
 		hash = bits.RotateLeft64(hash, 25) ^ maphash.Bytes(cache.Seed, cert.Raw)
 	}
 	return hash
 }
 
+// acceptedCache is a bounded, lock-free store of verdicts that admit. It holds one
+// for each leaf, so that nobody can fill it by presenting ever other certificates
+// after their own.
+type acceptedCache struct {
+	cache.Table[verdict]
+	// maxBytes is the size of the largest chain that is remembered.
+	maxBytes int
+}
+
+func newAcceptedCache(size, maxBytes int) *acceptedCache {
+	return &acceptedCache{Table: cache.New[verdict](size), maxBytes: maxBytes}
+}
+
 // get returns the live verdict on exactly these certificates, or nil.
-func (m *verdictCache) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
+func (m *acceptedCache) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
 	return m.Find(hash, func(v *verdict) bool {
-		return v.hash == hash && m.same(v, presented) && now.Before(v.until)
+		return v.key.hash == hash && v.isFor(presented) && now.Before(v.until)
 	})
 }
 
-// same reports whether the verdict is on these certificates; the hash only finds
-// the slot.
-func (m *verdictCache) same(v *verdict, presented []*x509.Certificate) bool {
-	if m.maxBytes == 0 {
-		return v.digest == digestPresented(presented)
+// isFor compares the certificates octet by octet, as far as they matter.
+func (v *verdict) isFor(presented []*x509.Certificate) bool {
+	if !bytes.Equal(v.key.leaf, presented[0].Raw) {
+		return false
 	}
-	return v.isFor(presented)
+	if v.leafAlone {
+		return true
+	}
+	if v.key.count != len(presented) {
+		return false
+	}
+	rest := v.key.rest
+	for _, cert := range presented[1:] {
+		if !bytes.HasPrefix(rest, cert.Raw) {
+			return false
+		}
+		rest = rest[len(cert.Raw):]
+	}
+	return len(rest) == 0
+}
+
+// put remembers a verdict: in the place of one on the same leaf if there is one, else
+// in an empty or expired slot, else in that of another verdict.
+func (m *acceptedCache) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
+	matter := presented
+	if v.leafAlone {
+		matter = presented[:1]
+	}
+	size := validators.PresentedSize(matter)
+	if size > m.maxBytes {
+		return
+	}
+	octets := make([]byte, 0, size)
+	for _, cert := range matter {
+		octets = append(octets, cert.Raw...)
+	}
+	length := len(presented[0].Raw)
+	v.key = presentedKey{hash: hash, leaf: octets[:length:length], rest: octets[length:], count: len(matter)}
+	m.Replace(hash, v,
+		func(old *verdict) bool { return old.key.hash == hash && bytes.Equal(old.key.leaf, v.key.leaf) },
+		func(old *verdict) bool { return !now.Before(old.until) })
+}
+
+// refusedCache is a bounded, lock-free store of verdicts that refuse.
+type refusedCache struct {
+	cache.Table[verdict]
+}
+
+func newRefusedCache(size int) *refusedCache {
+	return &refusedCache{cache.New[verdict](size)}
+}
+
+// get returns the live verdict on these certificates, or nil. hash covers all of them.
+//
+// SHA-256 of 64 KiB would take longer than the rest of a refusal. crypto/tls parses a
+// certificate once for all connections that present it, so the leaf is recognized by
+// its address. Then hash is enough for the others: only the holder of the leaf's key
+// could look for two chains with one hash, and would be refused with either.
+func (m *refusedCache) get(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
+	parsed := weak.Make(presented[0])
+	return m.Find(hash, func(v *verdict) bool {
+		return v.key.hash == hash && now.Before(v.until) &&
+			(v.key.parsed == parsed && v.key.count == len(presented) || v.key.digest == digestPresented(presented))
+	})
+}
+
+// put remembers a verdict, in the place of the previous one on the same certificates
+// or of an expired one if there is one, else in that of another verdict.
+func (m *refusedCache) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
+	v.key = presentedKey{hash: hash, digest: digestPresented(presented), parsed: weak.Make(presented[0]), count: len(presented)}
+	m.Replace(hash, v,
+		func(old *verdict) bool { return old.key.digest == v.key.digest },
+		func(old *verdict) bool { return !now.Before(old.until) })
 }
 
 // digestPresented hashes the certificates one after the other. DER has lengths, so
@@ -90,43 +175,4 @@ func digestPresented(presented []*x509.Certificate) (digest [sha256.Size]byte) {
 	}
 	hash.Sum(digest[:0])
 	return digest
-}
-
-// isFor compares the certificates octet by octet.
-func (v *verdict) isFor(presented []*x509.Certificate) bool {
-	if v.count != len(presented) {
-		return false
-	}
-	rest := v.presented
-	for _, cert := range presented {
-		if !bytes.HasPrefix(rest, cert.Raw) {
-			return false
-		}
-		rest = rest[len(cert.Raw):]
-	}
-	return len(rest) == 0
-}
-
-// put remembers the verdict on these certificates, in an empty or expired slot if
-// there is one, otherwise in the place of another verdict.
-func (m *verdictCache) put(hash uint64, presented []*x509.Certificate, v *verdict, now time.Time) {
-	size := 0
-	for _, cert := range presented {
-		size += len(cert.Raw)
-	}
-	v.hash, v.count = hash, len(presented)
-	switch {
-	case m.maxBytes == 0:
-		v.digest = digestPresented(presented)
-	case size > m.maxBytes:
-		return
-	default:
-		v.presented = make([]byte, 0, size)
-		for _, cert := range presented {
-			v.presented = append(v.presented, cert.Raw...)
-		}
-	}
-	m.Replace(hash, v, func(old *verdict) bool {
-		return !now.Before(old.until) || old.hash == hash && m.same(old, presented)
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -72,12 +73,57 @@ func flood(t *testing.T, strangers int, want string, cas ...*testpki.CA) {
 			t.Fatal("a stranger took the place of a client")
 		}
 	}
-	refused, octets := auth.refused.verdicts(), 0
-	for _, v := range refused {
-		octets += len(v.presented)
+	if refused := auth.refused.verdicts(); auth.refused.Len() != refusedSlots || len(refused) > refusedSlots || slices.ContainsFunc(refused, keepsOctets) {
+		t.Errorf("%d slots hold %d refusals; want at most %d, without certificates", auth.refused.Len(), len(refused), refusedSlots)
 	}
-	if auth.refused.Len() != refusedSlots || len(refused) > refusedSlots || octets > 0 {
-		t.Errorf("%d slots hold %d refusals of %d octets; want at most %d", auth.refused.Len(), len(refused), octets, refusedSlots)
+}
+
+func keepsOctets(v *verdict) bool { return v.key.leaf != nil || v.key.rest != nil }
+
+// TestFloodOfOneClient_S8 checks that a client that presents ever other certificates
+// after its own neither fills the memory nor evicts other clients.
+func TestFloodOfOneClient_S8(t *testing.T) {
+	const known, junk = 2000, 20_000
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustSelfSigned(t)
+	presented := copies(leaf, known)
+	records := make([]clients.Record, known, known+1)
+	for i := range records {
+		records[i] = clients.Record{ClientID: fmt.Sprintf("c%d", i), Thumbprints: clients.Strings{testpki.HashOf(presented[i][0].Raw)}}
+	}
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, append(records, named("pki", "CN=pki,O=company"))...)
+	for i := range known {
+		auth.ask(presented[i], "")
+	}
+	octets := func() (n int) {
+		for _, v := range auth.accepted.verdicts() {
+			n += len(v.key.leaf) + len(v.key.rest)
+		}
+		return n
+	}
+	before, there := octets(), auth.accepted.verdicts()
+	for client, own := range map[string][]*x509.Certificate{"c0": presented[0], "pki": testpki.MustIssue(t, ca, company("pki")).Presented()} {
+		extra := *leaf.Cert
+		for i := range junk {
+			extra.Raw = binary.BigEndian.AppendUint64(make([]byte, 6000), uint64(i))
+			if got := auth.ask(append(own[:1:1], &extra), ""); got != client {
+				t.Fatalf("%s, want %s", got, client)
+			}
+		}
+	}
+	// the chain of one of the two clients counts, and is kept with its leaf
+	if after := octets(); after > before+maxAcceptedBytes {
+		t.Errorf("%d octets are kept, %d before", after, before)
+	}
+	after := auth.accepted.verdicts()
+	left := 0
+	for _, v := range there {
+		if slices.Contains(after, v) {
+			left++
+		}
+	}
+	if left < len(there)-2 {
+		t.Errorf("%d of %d clients are still remembered", left, len(there))
 	}
 }
 
@@ -104,7 +150,7 @@ func TestFloodWithLargeChains(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || refused[0].presented != nil {
+	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || keepsOctets(refused[0]) {
 		t.Errorf("%d accepted and %d refused are remembered, want none and one hash", accepted, len(refused))
 	}
 	if _, _, remembered := auth.Decide(context.Background(), chain[:len(chain)-1], ""); remembered {
@@ -152,7 +198,7 @@ func TestConcurrentAuthentication(t *testing.T) {
 	}
 	auth := newTestAuthenticator(t, clock, []*testpki.CA{ca}, records...)
 	// so small that they are always in each other's way
-	auth.accepted, auth.refused = newVerdictCache(cache.Ways, 1<<20), newVerdictCache(cache.Ways, 1<<20)
+	auth.accepted, auth.refused = newAcceptedCache(cache.Ways, 1<<20), newRefusedCache(cache.Ways)
 
 	var group sync.WaitGroup
 	for worker := range 8 {

@@ -65,7 +65,6 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 		t.Fatalf("the registered subject: %s", got)
 	}
 	forgetful := *auth
-	forgetful.refused = newVerdictCache(cache.Ways, 1) // less than any certificate
 
 	key := testpki.MustKey(t, testpki.P256)
 	for name, present := range map[string]func(testpki.Option) *testpki.Leaf{
@@ -83,7 +82,10 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 					t.Fatalf("%s: %s", cn, got)
 				}
 				counted[cn] = work{
-					examined:   testing.AllocsPerRun(200, func() { forgetful.Decide(context.Background(), presented, "") }),
+					examined: testing.AllocsPerRun(200, func() {
+						forgetful.refused = newRefusedCache(cache.Ways)
+						forgetful.Decide(context.Background(), presented, "")
+					}),
 					remembered: testing.AllocsPerRun(200, func() { auth.Decide(context.Background(), presented, "") }),
 				}
 				hints[cn] = auth.Hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})

@@ -113,11 +113,12 @@ func (f facts) hash(label, algorithm string, sum []byte) {
 }
 
 func (f facts) names(c *x509.Certificate) {
-	names, err := validators.ShowNames(c)
+	shown, err := validators.ShowNames(c)
 	if err != nil {
 		f.print("note", "%s", err)
 		return
 	}
+	names := slices.Collect(shown)
 	for i, name := range names {
 		switch {
 		case i == maxShownNames:

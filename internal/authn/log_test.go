@@ -1,0 +1,134 @@
+package authn
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// TestLoggedNamesAreEscapedAndFew_E3 checks that alternative names are logged as an
+// operator would declare them, escaped and limited in number.
+func TestLoggedNamesAreEscapedAndFew_E3(t *testing.T) {
+	for want, options := range map[string][]testpki.Option{
+		"": nil,
+		"san_dns a.example|san_email x@a.example|san_ip 192.0.2.1|san_uri spiffe://a.example/b": {
+			testpki.DNSNames("a.example"), testpki.Emails("x@a.example"), testpki.IPs(net.IPv4(192, 0, 2, 1)), testpki.URIs("spiffe://a.example/b"),
+		},
+		`san_dns a\n\x1b[1m.example`: {testpki.Extension(pkix.Extension{
+			Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: append([]byte{0x30, 16, 0x82, 14}, "a\n\x1b[1m.example"...),
+		})},
+		strings.Repeat("san_dns x.example|", maxLoggedNames) + "…": {testpki.DNSNames(strings.Fields(strings.Repeat("x.example ", 100))...)},
+	} {
+		leaf := testpki.MustSelfSigned(t, options...)
+		if got := strings.Join(loggedNames(leaf.Cert), "|"); got != want {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+	}
+}
+
+// jsonSize returns the octets of a string field, without quotes, as zap writes it.
+func jsonSize(t *testing.T, text string) int {
+	t.Helper()
+	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{})
+	line, err := encoder.EncodeEntry(zapcore.Entry{}, []zap.Field{zap.String("x", text)})
+	if err != nil || !json.Valid(line.Bytes()) {
+		t.Fatalf("%v: %q", err, line)
+	}
+	return len(strings.TrimSpace(line.String())) - len(`{"x":""}`)
+}
+
+func FuzzLogText(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string, most uint8) {
+		got := LogText(text, int(most))
+		if size := jsonSize(t, got); size > int(most) && size > len("…") {
+			t.Errorf("%q has %d octets, want %d", got, size, most)
+		}
+		if cut, isCut := strings.CutSuffix(got, "…"); got != text && (!isCut || !strings.HasPrefix(text, cut)) {
+			t.Errorf("%q became %q", text, got)
+		}
+		if utf8.ValidString(text) && !utf8.ValidString(got) {
+			t.Errorf("%q was cut within a character", text)
+		}
+		if jsonSize(t, text) <= int(most) && got != text {
+			t.Errorf("%q was cut without need", text)
+		}
+	})
+}
+
+// TestNotesAreMadeOnce_S3 checks that a repeated refusal formats nothing, whatever the
+// reason is, and that hints belong to the refusal of the certificate alone.
+func TestNotesAreMadeOnce_S3(t *testing.T) {
+	ca := testpki.MustCA(t)
+	now := time.Now()
+	off := named("off", "CN=off,O=company")
+	off.Disabled = true
+	auth := newTestAuthenticator(t, testenv.NewClockAt(now), []*testpki.CA{ca}, off)
+	for name, test := range map[string]struct {
+		leaf *testpki.Leaf
+		want string // the last field
+	}{
+		"untrusted": {testpki.MustSelfSigned(t, testpki.DNSNames("a.example")), "register"},
+		"unknown":   {testpki.MustIssue(t, ca, testpki.DNSNames("a.example")), "register"},
+		"expired":   {testpki.MustSelfSigned(t, testpki.DNSNames("a.example"), testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))), "names"},
+		"disabled":  {testpki.MustIssue(t, ca, company("off"), testpki.DNSNames("a.example")), "names"},
+	} {
+		presented := test.leaf.Presented()
+		id, refusal, _ := auth.Decide(context.Background(), presented, "")
+		if id.Notes.Made(refusal) {
+			t.Errorf("%s: the notes are there before they are made", name)
+		}
+		first := id.Notes.Fields(presented, refusal, true)
+		if last := first[len(first)-1].Key; last != test.want {
+			t.Errorf("%s: the last field is %s, want %s", name, last, test.want)
+		}
+		again, refusal, _ := auth.Decide(context.Background(), presented, "")
+		if again.Notes != id.Notes || !again.Notes.Made(refusal) {
+			t.Errorf("%s: the notes are not kept", name)
+		}
+		if got := again.Notes.Fields(nil, refusal, true); len(got) != len(first) {
+			t.Errorf("%s: %d fields, then %d", name, len(first), len(got))
+		}
+		other := &validators.Refusal{Reason: "token_malformed"}
+		if got := again.Notes.Fields(nil, other, true); got[len(got)-1].Key != "names" {
+			t.Errorf("%s: the refusal of a token has the field %s", name, got[len(got)-1].Key)
+		}
+	}
+}
+
+// TestTooManyPresented_S3 checks that more than 64 KiB of certificates are refused,
+// even behind a pinned one, and that nothing is kept about them.
+func TestTooManyPresented_S3(t *testing.T) {
+	pin := testpki.MustSelfSigned(t)
+	ca := testpki.MustCA(t)
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pinned("pin", pin), named("name", "CN=client,O=company"))
+	for client, leaf := range map[string]*testpki.Leaf{"pin": pin, "name": testpki.MustIssue(t, ca, company("client"))} {
+		presented := leaf.Presented()
+		for validators.PresentedSize(presented)+len(ca.Cert.Raw) <= 64<<10 {
+			presented = append(presented, ca.Cert)
+		}
+		if got := auth.ask(presented, ""); got != client {
+			t.Errorf("64 KiB: %s, want %s", got, client)
+		}
+		id, refusal, remembered := auth.Decide(context.Background(), append(presented, ca.Cert), "")
+		if refusal == nil || refusal.Reason != validators.CertificateUnsuitable || remembered || id != (Identity{}) ||
+			!strings.Contains(refusal.Detail, "at most 65536 bytes") {
+			t.Errorf("more: %v, %v", id, refusal)
+		}
+	}
+	if n := len(auth.refused.verdicts()); n != 0 {
+		t.Errorf("%d refusals are remembered", n)
+	}
+}
