@@ -9,6 +9,9 @@ import (
 	"net/netip"
 	"net/textproto"
 	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -163,6 +166,29 @@ func (p *proxyCertificates) trustsKey(own *x509.Certificate) bool {
 	}
 	_, known := p.peerKeys[sha256.Sum256(own.RawSubjectPublicKeyInfo)]
 	return known && (p.denied == nil || p.denied(own) == nil)
+}
+
+// ignores reports whether the request has a header with a certificate that does not
+// count, because the peer is not a trusted proxy.
+func (p *proxyCertificates) ignores(r *http.Request) bool {
+	if p == nil || r.Context().Value(http.LocalAddrContextKey) == nil || p.trusts(r) {
+		return false
+	}
+	state, ok := caddyhttp.GetVar(r.Context(), requestVar).(*requestState)
+	return ok && slices.ContainsFunc(state.proxyHeaders[p.header], func(value string) bool { return strings.TrimSpace(value) != "" })
+}
+
+// whyIgnored says why the header of this peer did not count.
+func (p *proxyCertificates) whyIgnored(peer string) string {
+	var missing []string
+	if len(p.from) > 0 {
+		missing = append(missing, "'from' does not have this address")
+	}
+	if len(p.peerKeys) > 0 {
+		missing = append(missing, "'peer_key' does not have the key of its certificate")
+	}
+	return fmt.Sprintf("header %s from %s was ignored because %s; if this is your proxy, name it in forwarded_certificate",
+		p.header, peer, strings.Join(missing, " and "))
 }
 
 // parse returns the certificates in the headers of a trusted proxy, leaf first.

@@ -48,6 +48,8 @@ type refusedRequest struct {
 	remoteIP, host, uri string
 	forwarded           bool
 	octets              int64 // of presented
+	// ignored is whether the peer sent a certificate in a header that does not count.
+	ignored bool
 }
 
 // logRefusal queues the log line of a refusal. r is nil for a refusal in the
@@ -57,7 +59,7 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	if r != nil {
 		// copies, because the request's own text may be part of a large header
 		refused.remoteIP, refused.host, refused.uri = remoteIP(r), logCopy(r.Host, maxLoggedHost), logCopy(r.URL.Path, maxLoggedPath)
-		refused.forwarded = realm.proxyCertificates.trusts(r)
+		refused.forwarded, refused.ignored = realm.proxyCertificates.trusts(r), realm.proxyCertificates.ignores(r)
 	}
 	refused.clientID = logCopy(refused.clientID, maxLoggedClientID)
 	refused.keepPresented()
@@ -90,9 +92,13 @@ func (refused *refusedRequest) log(withHint bool) {
 		return
 	}
 	entry.Time = refused.at
+	why := ""
+	if refused.ignored {
+		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.remoteIP)
+	}
 	fields := []zap.Field{
 		zap.String("reason", string(refused.refusal.Reason)),
-		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail)),
+		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail-len(why))+why),
 	}
 	if refused.remoteIP != "" {
 		fields = append(fields, zap.String("remote_ip", refused.remoteIP), zap.String("host", refused.host), zap.String("uri", refused.uri))

@@ -59,6 +59,6 @@ https://api.test:@HTTPS@ {
 		}
 	}
 	f.Logs.Wait(t, "the refusal of what was included", func(entry rig.LogEntry) bool {
-		return entry.Str("uri") == "/edge/guarded" && entry.Str("remote_ip") == "127.0.0.1" && entry.Str("reason") == "certificate_missing"
+		return entry.Str("uri") == "/edge/guarded" && entry.Str("remote_ip") == "127.0.0.1" && entry.Str("detail") == "no certificate was presented"
 	})
 }

@@ -170,6 +170,56 @@ func TestForwardedByAnybodyElse_A9(t *testing.T) {
 	}
 }
 
+// TestIgnoredHeaderIsLogged checks that the log line, and it alone, says that a header
+// did not count and why.
+func TestIgnoredHeaderIsLogged(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	options := map[string]string{
+		"address": "from 127.0.0.2",
+		"key":     "peer_key " + rig.KeyHash(f.Proxy),
+		"both":    "from 127.0.0.2\n\t\tpeer_key " + rig.KeyHash(f.Proxy),
+	}
+	global, realms := "", []string(nil)
+	for name, option := range options {
+		global += rig.ForwardingRealm(name, "rfc9440", option)
+		realms = append(realms, name)
+	}
+	run(f, global, realms...)
+	const address, key = "'from' does not have this address", "'peer_key' does not have the key of its certificate"
+	for name, because := range map[string]string{"address": address, "key": key, "both": address + " and " + key} {
+		guarded, auth := "https://api.test/"+name+"/guarded", "https://auth.test/"+name
+		ignored := "; header Client-Cert from 127.0.0.1 was ignored because " + because + "; if this is your proxy, name it in forwarded_certificate"
+		for leaf, detail := range map[*testpki.Leaf]string{nil: "no certificate was presented", f.Stranger: "no client "} {
+			c := f.Caller(t, "h2", leaf)
+			for _, got := range []rig.Reply{
+				c.Get(guarded, rig.ByRFC9440.Send(f.Billing)),
+				c.Get(guarded, rig.With("Client-Cert", "garbage")),
+				rig.AskToken(c, auth, "billing.partner", rig.ByRFC9440.Send(f.Billing)),
+			} {
+				entry := f.Logs.WithErrorID(t, "client refused", got.ErrorID)
+				if text := entry.Str("detail"); !strings.HasPrefix(text, detail) || !strings.HasSuffix(text, ignored) {
+					t.Errorf("%s: detail is %q, want %q and %q", name, text, detail, ignored)
+				}
+				if strings.Contains(got.Body+got.Header.Get("WWW-Authenticate"), "ignored") {
+					t.Errorf("%s: the caller is told: %q", name, got.Body)
+				}
+			}
+			for _, none := range []func(*http.Request){rig.With("X-Other", "1"), rig.With("Client-Cert", " ")} {
+				if text := f.Logs.WithErrorID(t, "client refused", c.Get(guarded, none).ErrorID).Str("detail"); strings.Contains(text, "ignored") {
+					t.Errorf("%s: without the header, detail is %q", name, text)
+				}
+			}
+		}
+		if name != "key" {
+			proxy := rig.CallerFrom(f.Rig, t, "h2", f.Stranger, "127.0.0.2")
+			entry := rig.WantRefusal(f.Rig, t, proxy.Get(guarded), name, "certificate_missing")
+			if text := entry.Str("detail"); text != "the proxy forwarded no certificate in Client-Cert" {
+				t.Errorf("%s: detail is %q", name, text)
+			}
+		}
+	}
+}
+
 // TestOneAddressOfTwo_A9 checks that, on one listener, only the connection's source
 // address counts.
 func TestOneAddressOfTwo_A9(t *testing.T) {
