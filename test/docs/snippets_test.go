@@ -56,6 +56,8 @@ const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c
 // shellSnippets are the commands the documents tell people to run, each with
 // what checks it.
 var shellSnippets = map[string]string{
+	`awk '{ gsub(/[";]/, "") } length($1) == 40 { print "client " $2 " {\n\tthumbprint " $1 "\n}" }' clients.map > clients.caddy`:                                                                                          "TestMigrationCommands",
+	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`: "TestMigrationCommands",
 	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
 	"go test ./...":                 "this is it",
 	"caddy mtls demo":               "see above",
@@ -107,13 +109,14 @@ func TestDocumentSnippets(t *testing.T) {
 	}
 }
 
-// adapt returns the JSON of a Caddyfile. strict is whether it must be formatted.
+// adapt returns the JSON of a Caddyfile, which may import clients.caddy. strict is
+// whether it must be formatted.
 func adapt(t *testing.T, config string, strict bool) []byte {
 	t.Helper()
 	if strings.Contains(config, "<") {
 		t.Fatalf("a placeholder has no example:\n%s", config)
 	}
-	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "testdata/Caddyfile"})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, config)
 	}
