@@ -1,12 +1,15 @@
 package mtlsauth
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // maxSourceSeries bounds the series of a realm's certificate files and JWKS.
@@ -65,6 +68,9 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 		}
 		for _, pool := range realm.trustPools {
 			instant(metrics.SourceLastSuccess, pool.LastSuccess(), name, pool.Word())
+			for _, ca := range pool.Trust().ExpiringFirst() {
+				instant(metrics.CAExpiry, ca.NotAfter, name, pool.Word(), validators.FormatDN(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
+			}
 		}
 		if realm.shadow != nil {
 			number(metrics.ShadowFailingClients, realm.shadow.Failing(realm.current.Load().registry, a.Now()), name)

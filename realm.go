@@ -216,19 +216,25 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 
 func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*components, *trustpool.Trust)) (*trustpool.Trust, error) {
 	app := realm.app
+	reporter := trustpool.NewUnusableReporter(realm.logger, word)
 	pool, err := trustpool.Load(trustpool.Config{
 		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
 		// a function, because tests replace the clock later
 		Now:    func() time.Time { return app.Now() },
 		Logger: realm.logger,
 		Use: func(t *trustpool.Trust) error {
-			return realm.change(func(c *components) { set(c, t) })
+			err := realm.change(func(c *components) { set(c, t) })
+			if err == nil {
+				reporter.Report(t, app.Now())
+			}
+			return err
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", word, err)
 	}
 	realm.trustPools = append(realm.trustPools, pool)
+	reporter.Report(pool.Trust(), app.Now())
 	return pool.Trust(), nil
 }
 

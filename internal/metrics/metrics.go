@@ -64,6 +64,8 @@ var (
 		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
 	CertificateExpiry = prometheus.NewDesc(prefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client last presented expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
+	CAExpiry = prometheus.NewDesc(prefix+"ca_certificate_expiry_timestamp_seconds",
+		"When a CA certificate of a trust pool expires; of each pool, the 100 that expire first.", []string{"realm", "source", "subject", "thumbprint"}, nil)
 	SourceLastSuccess = prometheus.NewDesc(prefix+"source_last_success_timestamp_seconds",
 		"When a source, such as a clients file, a CRL, a trust pool or the signing keys, was last read without an error.", []string{"realm", "source"}, nil)
 	CRLNextUpdate = prometheus.NewDesc(prefix+"crl_next_update_timestamp_seconds",
@@ -77,7 +79,7 @@ var (
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, CertificateExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
