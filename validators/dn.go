@@ -44,11 +44,10 @@ type DN struct {
 
 type rdn []attribute
 
-var (
-	oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
-	// wideTypes are country, organization and domain component.
-	wideTypes = []asn1.ObjectIdentifier{{2, 5, 4, 6}, {2, 5, 4, 10}, {0, 9, 2342, 19200300, 100, 1, 25}}
-)
+// wideTypes are country and domain component, state, locality, and organization.
+var wideTypes = [][]asn1.ObjectIdentifier{
+	{{2, 5, 4, 6}, {0, 9, 2342, 19200300, 100, 1, 25}}, {{2, 5, 4, 8}}, {{2, 5, 4, 7}}, {{2, 5, 4, 10}},
+}
 
 // attribute is an attribute type, and the text of its value or, if opaque, its DER,
 // which is only for printing.
@@ -106,15 +105,26 @@ func (d DN) Reversed() DN {
 	return DN{rdns: rdns, key: nameKey(rdns)}
 }
 
-// LooksReversed reports whether the RFC 4514 text of the name begins with a
-// country, an organization or a domain and ends with a common name, as OpenSSL
-// prints names. In most certificates it is the other way round.
+// LooksReversed reports whether the RFC 4514 text of the name begins with a wider
+// attribute than it ends with, such as a country or an organization before a common
+// name, as OpenSSL prints names. In most certificates it is the other way round.
 func (d DN) LooksReversed() bool {
 	if len(d.rdns) < 2 {
 		return false
 	}
-	first, last := d.rdns[len(d.rdns)-1], d.rdns[0]
-	return last[0].oid.Equal(oidCommonName) && slices.ContainsFunc(wideTypes, first[0].oid.Equal)
+	first, last := d.rdns[len(d.rdns)-1][0].oid, d.rdns[0][0].oid
+	return width(first) < width(last)
+}
+
+// width returns the position of an attribute type among those that say where somebody
+// belongs, from the widest; all that name somebody come last.
+func width(oid asn1.ObjectIdentifier) int {
+	for i, types := range wideTypes {
+		if slices.ContainsFunc(types, oid.Equal) {
+			return i
+		}
+	}
+	return len(wideTypes)
 }
 
 // Without returns the RFC 4514 text of the RDNs that another name lacks.

@@ -9,6 +9,8 @@ import (
 
 // TestOpaqueValuesAreNotText_B8 tests that a name matches nothing if a value of it is
 // not a string, not even the text with the same octets.
+var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+
 func TestOpaqueValuesAreNotText_B8(t *testing.T) {
 	for _, opaque := range []asn1.RawValue{
 		{Tag: asn1.TagOctetString, Bytes: []byte("client")},

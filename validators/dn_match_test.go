@@ -188,3 +188,32 @@ func TestDNKeyIsUnambiguous(t *testing.T) {
 		t.Error("the zero name is not empty")
 	}
 }
+
+// TestDNLooksReversed tests which declared names are in the order of OpenSSL, whatever
+// they end in.
+func TestDNLooksReversed(t *testing.T) {
+	for text, want := range map[string]bool{
+		"C=DE,O=company,CN=client":         true,
+		"O=company,OU=production":          true,
+		"O=company,UID=42":                 true,
+		"O=company,serialNumber=42":        true,
+		"C=DE,O=company":                   true,
+		"C=DE,ST=Bavaria,L=Munich,O=x":     true,
+		"DC=com,DC=example,OU=servers":     true,
+		"L=Munich,emailAddress=a@b.de":     true,
+		"CN=client,OU=production,O=x":      false,
+		"CN=client,O=x,L=Munich,ST=B,C=DE": false,
+		"OU=production,O=company":          false,
+		"O=company,C=DE":                   false,
+		"O=company,L=Munich":               false,
+		"DC=example,DC=com":                false,
+		"CN=x,OU=y":                        false,
+		"OU=y,CN=x":                        false, // not known to be wider
+		"O=company":                        false,
+		"UID=1,CN=x":                       false,
+	} {
+		if got := mustDeclare(t, text).LooksReversed(); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
