@@ -64,7 +64,7 @@ func (f *ForwardToken) header() string {
 
 func checkGatewayLifetime(d caddy.Duration) error {
 	if d := time.Duration(d); d < time.Second || d > maxGatewayLifetime {
-		return fmt.Errorf("it is %s; use 1s to %s", d, maxGatewayLifetime)
+		return fmt.Errorf("lifetime %s is too short or too long; use 1s to %s", d, maxGatewayLifetime)
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (f *ForwardToken) check() error {
 	}
 	if f.Lifetime != 0 {
 		if err := checkGatewayLifetime(f.Lifetime); err != nil {
-			return fmt.Errorf("lifetime '%s': %w", time.Duration(f.Lifetime), err)
+			return err
 		}
 	}
 	return nil

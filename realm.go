@@ -184,7 +184,7 @@ func (realm *Realm) provisionStorage(ctx caddy.Context) error {
 func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err error) {
 	if realm.TrustPoolRefresh != 0 {
 		if err := trustpool.CheckRefresh(realm.TrustPoolRefresh); err != nil {
-			return nil, nil, fmt.Errorf("trust_pool_refresh '%s': %w", time.Duration(realm.TrustPoolRefresh), err)
+			return nil, nil, err
 		}
 	}
 	anchors = new(trustpool.Trust)

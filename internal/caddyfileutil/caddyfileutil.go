@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -125,7 +126,8 @@ func Flag(flag *bool) Option {
 	}}
 }
 
-// Duration reads the one argument of an option that may be given once.
+// Duration reads the one argument of an option that may be given once. The error of
+// check names the option and the duration.
 func Duration(field *caddy.Duration, check func(caddy.Duration) error) Option {
 	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		option, text := d.Val(), ""
@@ -141,7 +143,10 @@ func Duration(field *caddy.Duration, check func(caddy.Duration) error) Option {
 			return d.Errf("%s '%s' is not a duration; write it as 30s, 90m, 12h or 7d", option, text)
 		}
 		*field = caddy.Duration(duration)
-		return CheckValue(d, option, text, func(string) error { return check(*field) })
+		if err := check(*field); err != nil {
+			return d.WrapErr(err)
+		}
+		return nil
 	}}
 }
 
@@ -178,8 +183,12 @@ func CheckValue(d *caddyfile.Dispenser, option, value string, check func(string)
 	if check == nil || strings.Contains(value, "{") {
 		return nil
 	}
-	if err := check(value); err != nil {
-		return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
+	err := check(value)
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "'"+value+"'"), strings.Contains(err.Error(), strconv.Quote(value)):
+		return d.WrapErr(fmt.Errorf("%s: %w", option, err)) // which names the value
 	}
-	return nil
+	return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
 }

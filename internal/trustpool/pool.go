@@ -31,7 +31,7 @@ const (
 // CheckRefresh reports why a pool cannot be loaded again that often.
 func CheckRefresh(d caddy.Duration) error {
 	if time.Duration(d) < minRefresh {
-		return fmt.Errorf("%s is too short; use at least 1m", time.Duration(d))
+		return fmt.Errorf("trust_pool_refresh %s is too short; use at least 1m", time.Duration(d))
 	}
 	return nil
 }

@@ -147,8 +147,8 @@ func TestLoadTrustPoolRefresh(t *testing.T) {
 	checkLoadErrors(t, loadJSON, func(members string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{` + members + `}}}}}`
 	}, []loadTest{
-		{"too short", `"trust_pool":{"provider":"system"},"trust_pool_refresh":59000000000`, []string{"realm 'partners': trust_pool_refresh '59s': 59s is too short; use at least 1m"}},
-		{"negative", `"trust_pool":{"provider":"system"},"trust_pool_refresh":-1`, []string{"realm 'partners': trust_pool_refresh '-1ns': -1ns is too short; use at least 1m"}},
+		{"too short", `"trust_pool":{"provider":"system"},"trust_pool_refresh":59000000000`, []string{"realm 'partners': trust_pool_refresh 59s is too short; use at least 1m"}},
+		{"negative", `"trust_pool":{"provider":"system"},"trust_pool_refresh":-1`, []string{"realm 'partners': trust_pool_refresh -1ns is too short; use at least 1m"}},
 		{"unknown module in the shadow", `"trust_pool":{"provider":"system"},"shadow_trust_pool":{"provider":"fil"}`, []string{"realm 'partners': shadow_trust_pool: loading module 'fil': unknown module: tls.ca_pool.source.fil"}},
 	})
 }
