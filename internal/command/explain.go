@@ -72,7 +72,8 @@ func explainCommand(load LoadFunc) *cobra.Command {
 		Long: `
 Loads a configuration and authenticates a certificate as a request would.
 Prints the client and the credential that matches, or the reason why the
-certificate is refused and the credentials that almost match.
+certificate is refused, the credentials that almost match, and the client
+block that registers an unknown certificate.
 
 No server is started, the issuer's keys are neither read nor created, and JWKS
 and CRLs are not fetched from URLs. OCSP responders are queried as the server
@@ -208,11 +209,11 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 	if e.UnfetchedCRLs > 0 {
 		f.print("not known", "the CRLs behind URLs (%d), which are not fetched here", e.UnfetchedCRLs)
 	}
-	if e.Registrable {
-		f.print("to register it", "see 'caddy mtls inspect'")
-	}
 	if e.Shadow != "" {
 		f.print("shadow_trust_pool", "%s", e.Shadow)
+	}
+	if e.Registrable {
+		fmt.Fprintf(out, "\nTo register it, paste this into the realm:\n\n%s", pinBlock(leaf))
 	}
 }
 

@@ -167,12 +167,15 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 		t.Errorf("explain prints\n%s\nwant\n%s", strings.Join(lines, "\n"), want)
 	}
 
-	x.write("stranger", testpki.MustIssue(t, x.ca, partner("stranger")))
+	stranger := testpki.MustIssue(t, x.ca, partner("stranger"))
+	register := "\n\nTo register it, paste this into the realm:\n\nclient \"CHANGE-ME\" {\n\tthumbprint \"" + hashOf(stranger.Cert.Raw) + "\"\n" +
+		"\t# or, to accept renewed certificates with the same key too:\n\t# public_key \"" + hashOf(stranger.Cert.RawSubjectPublicKeyInfo) + "\"\n}\n"
+	x.write("stranger", stranger)
 	x.write("off", testpki.MustIssue(t, x.ca, testpki.CommonName("off")))
 	x.write("billing", testpki.MustIssue(t, x.ca, partner("billing")))
 	x.write("hostile", testpki.MustIssue(t, x.ca, partner("a\x00\r\n\x1b[2J\u202e")))
 	for _, tc := range []struct{ certificate, args, reason, text string }{
-		{"stranger", "", "certificate_unknown", "to register it    see 'caddy mtls inspect'\n"},
+		{"stranger", "", "certificate_unknown", register},
 		{"off", "", "client_disabled", "client 'off' is disabled"},
 		{"billing", "--client-id sensor", "client_mismatch", "near miss         client 'sensor' declares the certificate"},
 		{"billing", "--at 2100-01-31T12:00:00Z", "certificate_expired", "near miss         within its validity period it would be client 'billing.partner'"},

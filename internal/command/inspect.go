@@ -201,35 +201,43 @@ func spanText(d time.Duration) string {
 // placeholders are escaped or left out.
 func clientBlock(certificates []*x509.Certificate) string {
 	leaf := certificates[0]
-	thumbprint, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	pin, publicKey := fmt.Sprintf(`thumbprint "%x"`, thumbprint), fmt.Sprintf(`public_key "%x"`, key)
 	var names []string
 	if !selfSigned(leaf) && validators.CheckPKILeaf(leaf) == nil {
 		names = nameLines(leaf)
 	}
+	if len(names) == 0 {
+		return pinBlock(leaf)
+	}
+	pin, publicKey := pinLines(leaf)
 	var b strings.Builder
 	b.WriteString("client \"CHANGE-ME\" {\n")
 	line := func(prefix, text string) { fmt.Fprintf(&b, "\t%s%s\n", prefix, text) }
-	if len(names) == 0 {
-		line("", pin)
-		line("# ", "or, to accept renewed certificates with the same key too:")
-		line("# ", publicKey)
-	} else {
-		line("", names[0])
-		line("# ", "the CA must be in trust_pool; renewed certificates are accepted too")
-		if ca := issuerAmong(certificates); ca != nil {
-			line("# ", "if trust_pool has other CAs, name the one that issues the certificate:")
-			line("# ", fmt.Sprintf(`issued_by "%x"`, sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
-		}
-		line("# ", "other ways to identify the client, each sufficient by itself:")
-		for _, name := range names[1:] {
-			line("# ", name)
-		}
-		line("# ", publicKey)
-		line("# ", pin)
+	line("", names[0])
+	line("# ", "the CA must be in trust_pool; renewed certificates are accepted too")
+	if ca := issuerAmong(certificates); ca != nil {
+		line("# ", "if trust_pool has other CAs, name the one that issues the certificate:")
+		line("# ", fmt.Sprintf(`issued_by "%x"`, sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
 	}
+	line("# ", "other ways to identify the client, each sufficient by itself:")
+	for _, name := range names[1:] {
+		line("# ", name)
+	}
+	line("# ", publicKey)
+	line("# ", pin)
 	b.WriteString("}\n")
 	return b.String()
+}
+
+// pinBlock returns the block that registers a certificate by its thumbprint, which
+// admits it whatever its CA.
+func pinBlock(leaf *x509.Certificate) string {
+	pin, publicKey := pinLines(leaf)
+	return "client \"CHANGE-ME\" {\n\t" + pin + "\n\t# or, to accept renewed certificates with the same key too:\n\t# " + publicKey + "\n}\n"
+}
+
+// pinLines returns the lines that declare the thumbprint and the key of a certificate.
+func pinLines(leaf *x509.Certificate) (thumbprint, publicKey string) {
+	return fmt.Sprintf(`thumbprint "%x"`, sha256.Sum256(leaf.Raw)), fmt.Sprintf(`public_key "%x"`, sha256.Sum256(leaf.RawSubjectPublicKeyInfo))
 }
 
 // nameLines returns the lines that declare the subject and the alternative names of a
