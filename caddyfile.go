@@ -219,9 +219,9 @@ func parseDirective(h httpcaddyfile.Helper, handler directive) (caddyhttp.Middle
 	if err := json.Unmarshal(option.Value, &app); err != nil {
 		return nil, h.WrapErr(err)
 	}
-	realm, ok := app.Realms[name]
-	if !ok {
-		return nil, h.Errf("unknown realm '%s'; declare it with 'mtls %s { … }' in the global options", name, name)
+	realm, err := app.realm(name)
+	if err != nil {
+		return nil, h.WrapErr(err)
 	}
 	realm.name = name
 	if err := handler.checkRealm(realm); err != nil {

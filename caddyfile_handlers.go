@@ -90,6 +90,9 @@ func headerUpOption(headers *map[string]string) caddyfileutil.Option {
 		if value == "" {
 			return d.Errf("header_up %s has no value; remove the line or name a placeholder such as %s", name, clientIDPlaceholder)
 		}
+		if err := checkPlaceholders(value); err != nil {
+			return d.WrapErr(fmt.Errorf("header_up %s: %w", name, err))
+		}
 		for other := range *headers {
 			if strings.EqualFold(other, name) {
 				return d.Errf("duplicate header_up '%s'; keep one", name)

@@ -183,7 +183,7 @@ func checkScopes(option string, scopes []string) error {
 		return fmt.Errorf("%s is an empty list; name a scope or leave it out", option)
 	}
 	for _, scope := range scopes {
-		if err := syntax.CheckScope(scope); err != nil {
+		if err := syntax.CheckDeclaredScope(scope); err != nil {
 			return fmt.Errorf("%s: %w", option, err)
 		}
 	}

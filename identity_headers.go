@@ -48,6 +48,9 @@ func checkIdentityHeaders(headerUp map[string]string, keep, upstream []string) e
 		if value == "" {
 			return fmt.Errorf("header_up %s has no value; remove it or name a placeholder such as %s", name, clientIDPlaceholder)
 		}
+		if err := checkPlaceholders(value); err != nil {
+			return fmt.Errorf("header_up %s: %w", name, err)
+		}
 		if i := alreadySet(name); i >= 0 {
 			return fmt.Errorf("header_up sets '%s' and '%s', which many servers treat as one header; keep one", set[i], name)
 		}

@@ -21,6 +21,9 @@ func CheckID(id string) error {
 	if len(id) > maxClientIDLength {
 		return fmt.Errorf("client_id '%.40s…' has %d characters; at most %d are allowed", id, len(id), maxClientIDLength)
 	}
+	if strings.HasSuffix(id, ",") {
+		return fmt.Errorf("client_id '%s' ends with a comma; remove it, and separate several by spaces alone", id)
+	}
 	for i := range len(id) {
 		if !isAlphanumeric(id[i]) && strings.IndexByte("._~:@/+-,", id[i]) < 0 {
 			return fmt.Errorf("client_id %q contains %q; use letters, digits and ._~:@/+-,", id, id[i])

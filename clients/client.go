@@ -110,7 +110,7 @@ func (c *Client) checkMetadata(r Record) error {
 
 func (c *Client) setScopes(r Record) error {
 	for scope := range strings.FieldsSeq(r.Scope) {
-		if err := syntax.CheckScope(scope); err != nil {
+		if err := syntax.CheckDeclaredScope(scope); err != nil {
 			return err
 		}
 		if !c.HasScope(scope) {

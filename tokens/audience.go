@@ -61,7 +61,7 @@ func scopeOwners(resources []Resource) (map[string]string, error) {
 		}
 		seen[r.Name] = true
 		for _, scope := range r.Scopes {
-			if err := syntax.CheckScope(scope); err != nil {
+			if err := syntax.CheckDeclaredScope(scope); err != nil {
 				return nil, fmt.Errorf("resource '%s': %w", r.Name, err)
 			}
 			if other, ok := owner[scope]; ok && other != r.Name {

@@ -29,6 +29,9 @@ func ParseDN(s string) (DN, error) {
 	if err := checkOpenSSLForm(s); err != nil {
 		return DN{}, err
 	}
+	if name := strings.Trim(s, " "); !strings.Contains(name, "=") {
+		return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write "CN=%s" if that is the common name`, excerpt(name), excerpt(name))
+	}
 	rdns, err := parseRDNs(s)
 	if err != nil {
 		return DN{}, err

@@ -90,6 +90,9 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 	if value == "" {
 		return d.Errf("%s is empty; give it a value or remove it", option)
 	}
+	if strings.HasSuffix(value, ",") {
+		return d.Errf("%s '%s' ends with a comma; separate values by spaces alone", option, value)
+	}
 	if slices.Contains(*list, value) {
 		return d.Errf("duplicate %s '%s'; keep one", option, value)
 	}
@@ -103,7 +106,7 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 func Scopes(list *[]string) Option {
 	return Option{Parse: func(d *caddyfile.Dispenser) error {
 		first := len(*list)
-		if err := List(list, syntax.CheckScope).Parse(d); err != nil {
+		if err := List(list, syntax.CheckDeclaredScope).Parse(d); err != nil {
 			return err
 		}
 		for _, scope := range (*list)[first:] {

@@ -58,7 +58,11 @@ func (u usage) check(d *caddyfile.Dispenser, option Option) error {
 	surplus := most >= 0 && len(args) > most
 	if option.Check != nil && len(args) > 1 && (surplus || option.Check(args[0]) != nil) {
 		if value := strings.Join(args, " "); option.Check(value) == nil {
-			return d.Errf("a %s with spaces needs quotes; write %s \"%s\"", u.name(), u.name(), value)
+			article := "a"
+			if strings.ContainsAny(u.name()[:1], "aeiou") {
+				article = "an"
+			}
+			return d.Errf("%s %s with spaces needs quotes; write %s \"%s\"", article, u.name(), u.name(), value)
 		}
 	}
 	switch {

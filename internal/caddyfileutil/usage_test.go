@@ -54,8 +54,8 @@ func TestCheckArgs(t *testing.T) {
 		{"a b c", "a <x>", Option{repeated: true}, "a: unexpected 'c'; write 'a <x>' on a line for each, and put a value with spaces in quotes"},
 		{"a {\n}", "a", Option{}, "a: it takes no block; remove the braces and write 'a'"},
 		{"a b {\nx\n}", "a <x>", Option{}, "a: it takes no block; remove the braces and write 'a <x>'"},
-		{"a b c", "a <x>", spaced, `a a with spaces needs quotes; write a "b c"`},
-		{"a b c", "a <x>...", spaced, `a a with spaces needs quotes; write a "b c"`},
+		{"a b c", "a <x>", spaced, `an a with spaces needs quotes; write a "b c"`},
+		{"a b c", "a <x>...", spaced, `an a with spaces needs quotes; write a "b c"`},
 		{`a "b c" d`, "a <x>...", spaced, ""},
 	} {
 		d := caddyfile.NewTestDispenser(test.text)

@@ -4,6 +4,7 @@ package syntax
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // CheckScope returns why scope is not a scope-token (RFC 6749 §3.3): printable
@@ -18,4 +19,13 @@ func CheckScope(scope string) error {
 		}
 	}
 	return nil
+}
+
+// CheckDeclaredScope is [CheckScope] for a scope in a configuration or client record.
+// A comma at its end was meant to separate it from the next one.
+func CheckDeclaredScope(scope string) error {
+	if strings.HasSuffix(scope, ",") {
+		return fmt.Errorf("scope '%s' ends with a comma; separate scopes by spaces alone", scope)
+	}
+	return CheckScope(scope)
 }

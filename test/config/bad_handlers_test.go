@@ -1,6 +1,13 @@
 package config_test
 
-import "testing"
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const allPlaceholders = "use one of claim.<name>, client_id, credential, error, matched, not_after, realm, scope, subject, thumbprint"
 
 func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, "{\n\tadmin off\n}\n\n:443 {\nBLOCK\n}\n", []badBlock{
@@ -17,8 +24,8 @@ func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, aroundHandler, []badBlock{
 		{"realm", 1, missing("realm <name>")},
 		{"realm Default", 1, `realm: realm name "Default" contains 'D'; use a-z, 0-9 and hyphens`},
-		{"realm {env.REALM}", 2, "unknown realm '{env.REALM}'; declare it with 'mtls {env.REALM} { … }' in the global options"},
-		{"realm partners", 2, "unknown realm 'partners'; declare it with 'mtls partners { … }' in the global options"},
+		{"realm {env.REALM}", 2, `unknown realm "{env.REALM}"; declared are: default`},
+		{"realm partners", 2, `unknown realm "partners"; declared are: default`},
 		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'; keep one"},
 		{"allow", 1, missing("allow <client_id>...")},
@@ -41,6 +48,19 @@ func TestBadHandler(t *testing.T) {
 		{`header_up X-Client "{$MTLS_TEST_UNSET}"`, 1, "header_up X-Client has no value; remove the line or name a placeholder such as {http.mtls.client_id}"},
 		{"header_up X-Client a\nheader_up x-client b", 2, "duplicate header_up 'x-client'; keep one"},
 		{"header_up X-Client a\nheader_up X_Client b", 3, "which many servers treat as one header; keep one"},
+		{"allow a, b", 1, "allow 'a,' ends with a comma; separate values by spaces alone"},
+		{"allow a,b c,", 1, "allow 'c,' ends with a comma; separate values by spaces alone"},
+		{"require_scope read, write", 1, "require_scope 'read,' ends with a comma; separate values by spaces alone"},
+		{"header_up X-A {http.mtls.clientid}", 1, "header_up X-A: unknown placeholder '{http.mtls.clientid}'; did you mean 'client_id'?"},
+		{"header_up X-A {http.mtls.nonsense}", 1, "unknown placeholder '{http.mtls.nonsense}'; " + allPlaceholders},
+		{"header_up X-A {http.mtls.claim}", 1, "unknown placeholder '{http.mtls.claim}'; " + allPlaceholders},
+		{`header_up X-A "{http.mtls.claim.ten ant}"`, 1, "unknown placeholder '{http.mtls.claim.ten ant}'; " + allPlaceholders},
+		{"header_up X-A {http.mtls.}", 1, "unknown placeholder '{http.mtls.}'; " + allPlaceholders},
+		{"header_up X-A id={mtls.client_id}", 1, "header_up X-A: unknown placeholder '{mtls.client_id}'; write {http.mtls.client_id}"},
+		{"header_up X-A {HTTP.mtls.client_id}", 1, "unknown placeholder '{HTTP.mtls.client_id}'; write {http.mtls.client_id}"},
+		{"header_up X-A http.mtls.client_id", 1, "header_up X-A: 'http.mtls.client_id' is a placeholder that lacks a brace; write {http.mtls.client_id}"},
+		{`header_up X-A "{http.mtls.client_id} http.mtls.claim.tenant"`, 1, "'http.mtls.claim.tenant' is a placeholder that lacks a brace; write {http.mtls.claim.tenant}"},
+		{`header_up X-A "{http.mtls.client_id"`, 1, "'{http.mtls.client_id' is a placeholder that lacks a brace; write {http.mtls.client_id}"},
 		{"keep_header", 1, missing("keep_header <name>...")},
 		{`keep_header "X Y"`, 1, `"X Y" is not a header name; use letters, digits and hyphens`},
 		{"keep_header *", 1, "the header name is empty"},
@@ -76,7 +96,7 @@ func TestBadHandler(t *testing.T) {
 		{"issuer a", 1, "unrecognized subdirective 'issuer'; the only one is realm"},
 		{"realm", 1, missing("realm <name>")},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'; keep one"},
-		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
+		{"realm other", 2, `unknown realm "other"; declared are: default`},
 	})
 }
 
@@ -96,7 +116,7 @@ func TestBadBearer(t *testing.T) {
 		{"realm", 1, missing("realm <name>")},
 		{`realm "{$MTLS_TEST_UNSET}"`, 1, "realm is empty; give it a value or remove the line"},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'; keep one"},
-		{"realm other", 2, "unknown realm 'other'; declare it with 'mtls other { … }' in the global options"},
+		{"realm other", 2, `unknown realm "other"; declared are: default`},
 		{"audience", 1, missing("audience <aud>...")},
 		{`audience "{$MTLS_TEST_UNSET}"`, 1, "audience is empty; give it a value or remove it"},
 		{"audience a\naudience a", 2, "duplicate audience 'a'; keep one"},
@@ -141,4 +161,23 @@ func TestBadBearer(t *testing.T) {
 		{"trust_pool nonsense", 0, "nonsense"},
 		{"trust_pool file a.pem\ntrust_pool file b.pem", 2, "duplicate option 'trust_pool'; use 'combined' for several sources"},
 	})
+}
+
+// TestEveryPlaceholderIsKnown checks that header_up accepts every placeholder of the
+// documentation.
+func TestEveryPlaceholderIsKnown(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reference/placeholders.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\{http\.mtls\.[^}]+\}`).FindAllString(string(page), -1)
+	if len(names) < 10 {
+		t.Fatalf("placeholders.md has %q", names)
+	}
+	for _, name := range names {
+		line := "header_up X-A " + strings.Replace(name, "<name>", "tenant", 1)
+		if _, _, err := adaptText("Caddyfile", strings.Replace(aroundHandler, "BLOCK", line, 1)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -50,6 +50,7 @@ func TestLoadRecord(t *testing.T) {
 		{"reserved claim in capitals", pin + `,"claims":{"CNF":{"x5t#S256":"x"}}`, []string{"realm 'partners': client 'a': claim 'CNF' is reserved for the token itself; choose another name"}},
 		{"bad claim name", pin + `,"claims":{"a b":"c"}`, []string{"realm 'partners': client 'a': claim 'a b': use only A-Z a-z 0-9 _ . - in its name"}},
 		{"empty claim", pin + `,"claims":{"t":""}`, []string{"realm 'partners': client 'a': claim t is empty; remove it or give it a value"}},
+		{"comma in the scopes", pin + `,"scope":"api1, api2"`, []string{"realm 'partners': client 'a': scope 'api1,' ends with a comma; separate scopes by spaces alone"}},
 		{"short lifetime", pin + `,"token_lifetime":"10ms"`, []string{"realm 'partners': client 'a': token_lifetime 10ms is too short; use at least 1s"}},
 		{"negative lifetime", pin + `,"token_lifetime":-1`, []string{"realm 'partners': client 'a': token_lifetime -1ns is too short; use at least 1s"}},
 		{"another grant", pin + `,"grant_types":["authorization_code"]`, []string{"realm 'partners': client 'a': grant_types", "lack client_credentials"}},

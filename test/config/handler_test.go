@@ -49,6 +49,8 @@ func TestLoadHandler(t *testing.T) {
 		{"empty required scope", `"require_scope":[""]`, []string{"mtls_auth: require_scope: a scope is empty; remove it or set the variable it comes from"}},
 	})
 	checkLoadErrors(t, loadJSON, withHandler, []loadTest{
+		{"unknown placeholder", `{"handler":"mtls_auth","realm":"partners","header_up":{"X-A":"{http.mtls.id}"}}`, []string{`mtls_auth: header_up X-A: unknown placeholder '{http.mtls.id}'; did you mean 'client_id'?`}},
+		{"comma in allow", `{"handler":"mtls_auth","realm":"partners","allow":["a,"]}`, []string{`mtls_auth: allow 'a,': client_id 'a,' ends with a comma; remove it`}},
 		{"unknown realm", `{"handler":"mtls_auth","realm":"x"}`, []string{`mtls_auth: unknown realm "x"; declared are: partners`}},
 		{"default realm that is not declared", `{"handler":"mtls_auth"}`, []string{`mtls_auth: unknown realm "default"; declared are: partners`}},
 		{"realm in another case", `{"handler":"mtls_auth","realm":"Partners"}`, []string{`mtls_auth: unknown realm "Partners"; declared are: partners`}},
