@@ -30,6 +30,13 @@ type Config struct {
 	// CRLs says that [Checker.SetCRLs] provides CRLs, now or later. Until it has,
 	// no CRL vouches for any certificate.
 	CRLs bool
+	// CAs, if set, returns the trusted CAs. A CRL that one of them has signed counts
+	// for an issuer of the same name, so that a CA may sign with another key.
+	CAs func() []*x509.Certificate
+	// CRLFailures, if set, describes the sources of CRLs that fail, for the log.
+	CRLFailures func() string
+	// Exempt are CAs about whose certificates no answer is needed.
+	Exempt Exempt
 	// OCSP are the URLs of the responders. All are asked about every certificate.
 	OCSP []string
 	// AllowUnavailable admits a chain when no source has a fresh answer about one
@@ -66,6 +73,8 @@ type Checker struct {
 	crls   atomic.Pointer[CRLSet]
 	deny   atomic.Pointer[DenyList]
 
+	cas atomic.Pointer[caIndex]
+
 	generation atomic.Uint64
 }
 
@@ -84,6 +93,12 @@ func NewChecker(config Config) *Checker {
 		config.Now = time.Now
 	}
 	config.ReportOCSP, config.ReportFailure = orSilent(config.ReportOCSP), orSilent(config.ReportFailure)
+	if config.CAs == nil {
+		config.CAs = func() []*x509.Certificate { return nil }
+	}
+	if config.CRLFailures == nil {
+		config.CRLFailures = func() string { return "" }
+	}
 	if config.ReportAdmitted == nil {
 		config.ReportAdmitted = func(string) {}
 	}
@@ -135,7 +150,7 @@ func (c *Checker) CheckDenied(chain ...*x509.Certificate) *validators.Refusal {
 // Check checks a verified chain, leaf first and anchor last: every certificate
 // but the anchor, whose issuer is the one above it (RFC 5280 §6.3). A certificate
 // is revoked if any source says so; otherwise a fresh answer of one source is
-// enough.
+// enough. None is needed about a certificate that an exempt CA has issued.
 //
 // Check waits only for OCSP: when a certificate is new, or its answer has expired
 // and nobody has renewed it, until there is an answer, ctx is done or the timeout
@@ -160,12 +175,12 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 
 	links := make([]link, len(chain)-1)
 	for i := range links {
-		links[i] = link{cert: chain[i], issuer: chain[i+1]}
+		links[i] = link{cert: chain[i], issuer: chain[i+1], exempt: c.config.Exempt.Has(chain[i+1])}
 		if c.config.CRLs {
-			links[i].crl, links[i].crlErr = c.crls.Load().statusOf(chain[i], chain[i+1], now)
+			links[i].crl, links[i].crlErr = c.crlStatus(chain[i], chain[i+1], chain, now)
 		}
 		if links[i].crl.Revoked {
-			return links[i].revoked("a CRL", links[i].crl, now)
+			return links[i].revoked(strings.TrimSpace("a CRL "+links[i].crl.place), links[i].crl, now)
 		}
 	}
 	if len(c.config.OCSP) > 0 {
@@ -177,6 +192,9 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	for _, l := range links {
 		if l.ocsp.Revoked {
 			return l.revoked("an OCSP responder", l.ocsp.certStatus, now)
+		}
+		if l.exempt {
+			continue
 		}
 		end := l.validUntil(now)
 		if end.IsZero() {
@@ -191,7 +209,11 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	if missing == nil {
 		return nil, until
 	}
-	detail := source.Text("revocation status unavailable: "+strings.Join(missing, "; "), maxDetail)
+	detail := "revocation status unavailable: " + strings.Join(missing, "; ")
+	if failures := c.config.CRLFailures(); failures != "" {
+		detail = source.Text(detail, maxDetail-maxErrorText) + "; failing: " + failures
+	}
+	detail = source.Text(detail, maxDetail)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// The caller hung up: no verdict that waiting would have changed may last.
 		return &validators.Refusal{Reason: validators.RevocationUnavailable, Detail: detail}, now
@@ -210,7 +232,9 @@ func (c *Checker) askOCSP(ctx context.Context, links []link, now time.Time) {
 	defer cancel()
 	waits := make([]<-chan struct{}, len(links))
 	for i := range links {
-		waits[i] = c.lookUpOCSP(&links[i], now)
+		if !links[i].exempt {
+			waits[i] = c.lookUpOCSP(&links[i], now)
+		}
 	}
 	for i, wait := range waits {
 		if wait == nil {
@@ -234,7 +258,7 @@ func (c *Checker) lookUpOCSP(l *link, now time.Time) (wait <-chan struct{}) {
 	if signer == nil || l.ocsp.Revoked {
 		return wait
 	}
-	status, _ := c.crls.Load().statusOf(signer, l.issuer, now)
+	status, _ := c.crlStatus(signer, l.issuer, []*x509.Certificate{signer, l.issuer}, now)
 	if status.Revoked || c.deny.Load().matchingRule(signer) != "" {
 		l.ocsp, l.ocspErr = ocspAnswer{}, errors.New("the certificate that signed the response is revoked")
 	}
@@ -247,6 +271,8 @@ type link struct {
 	crl             certStatus
 	ocsp            ocspAnswer
 	crlErr, ocspErr error
+	// exempt means that no answer is needed. One that says revoked counts.
+	exempt bool
 }
 
 func (l link) String() string {
@@ -283,14 +309,32 @@ func (l link) validUntil(now time.Time) time.Time {
 	return earliest(ends...)
 }
 
-// problem describes why there is no fresh answer.
+// problem describes why there is no fresh answer, and what to do about it.
 func (l link) problem() string {
-	text := "certificate " + l.String()
+	text := fmt.Sprintf("certificate %s, %s", source.Text(validators.FormatDN(l.cert.RawSubject), maxQuote), l)
+	remedy := ""
 	if l.crlErr != nil {
 		text += ", CRL: " + l.crlErr.Error()
+		if known := new(remedied); errors.As(l.crlErr, &known) {
+			remedy = "; " + known.remedy
+		}
 	}
 	if l.ocspErr != nil {
 		text += ", OCSP: " + l.ocspErr.Error()
 	}
-	return text
+	return text + remedy
+}
+
+// remedied is an error with a remedy, which its text lacks, because other errors may
+// come between.
+type remedied struct {
+	error
+	remedy string
+}
+
+func (r remedied) Unwrap() error { return r.error }
+
+// errorFor returns an error with a remedy.
+func errorFor(remedy, format string, args ...any) error {
+	return &remedied{fmt.Errorf(format, args...), remedy}
 }

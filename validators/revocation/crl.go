@@ -7,24 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // parsedCRL is a certificate revocation list (RFC 5280 §5), indexed by serial
-// number. Its signature is verified when the CRL is used, with the key of the CA
-// in the chain; until then the CRL may be forged.
+// number. Its signature is verified when the CRL is used, with the key of a CA that
+// is trusted; until then the CRL may be forged.
 type parsedCRL struct {
-	list *x509.RevocationList // without its entries
+	list *x509.RevocationList // without its entries and extensions
+	// issuer is the nameKey of the CRL's issuer.
+	issuer string
+	scope  crlScope
+	// place is the file or URL that provided the CRL, "" if that is unknown.
+	place string
 	// revoked has the dates of the revocations, in Unix time by serialKey.
 	revoked map[string]int64
-	// points are the distribution points that the CRL is limited to; without any
-	// it covers every certificate of its issuer.
-	points []string
 
 	mu sync.Mutex
 	// outcomes are the results of verifying the signature, by the SHA-256 of the
@@ -32,6 +34,23 @@ type parsedCRL struct {
 	outcomes map[[sha256.Size]byte]error
 	// signer is a CA certificate that the signature has been verified with.
 	signer atomic.Pointer[x509.Certificate]
+}
+
+func (c *parsedCRL) String() string {
+	if c.place == "" {
+		return "the CRL"
+	}
+	return "the CRL at " + source.Text(c.place, maxQuote)
+}
+
+// nameKey returns a map key for a DER-encoded Name, which is the same for names that
+// are equal as names, whatever their string types, case and spaces (RFC 5280 §7.1).
+func nameKey(raw []byte) string {
+	name, err := validators.DNFromRaw(raw)
+	if err != nil {
+		return "DER " + string(raw)
+	}
+	return name.Key()
 }
 
 // serialKey returns a map key for a serial number. Go parses no certificate with a
@@ -59,12 +78,10 @@ func (c *parsedCRL) checkReplaces(old *parsedCRL) error {
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// covers reports whether the CRL covers a certificate of its issuer (RFC 5280
-// §6.3.3 (b)(2)(i)).
-func (c *parsedCRL) covers(cert *x509.Certificate) bool {
-	return len(c.points) == 0 || slices.ContainsFunc(cert.CRLDistributionPoints, func(point string) bool {
-		return slices.Contains(c.points, point)
-	})
+// isOf reports whether a CRL may replace an older one if both are signed with one
+// key: it has the same issuer, and its scope includes that of the other.
+func (c *parsedCRL) isOf(old *parsedCRL) bool {
+	return c.issuer == old.issuer && c.scope.includes(&old.scope)
 }
 
 // checkSignedBy checks the CRL's issuer name and signature against a CA
@@ -80,7 +97,7 @@ func (c *parsedCRL) checkSignedBy(ca *x509.Certificate) error {
 		return err
 	}
 	switch {
-	case !bytes.Equal(c.list.RawIssuer, ca.RawSubject):
+	case !bytes.Equal(c.list.RawIssuer, ca.RawSubject) && c.issuer != nameKey(ca.RawSubject):
 		return errors.New("it belongs to another CA") // costs nothing, so it is not remembered
 	case validators.LacksKeyUsage(ca, x509.KeyUsageCRLSign):
 		err = errors.New("the CA's key usage lacks cRLSign")

@@ -18,17 +18,17 @@ type crlLocation struct {
 	file *source.Watched // nil for a URL
 	url  *source.URL     // nil for a file
 
-	// content is what was loaded last without an error, last the CRL that was.
+	// content is what was loaded last without an error, current the CRLs in force
+	// of what was loaded last.
 	content []byte
-	last    *parsedCRL
-	// verified are CRLs whose signatures have been verified, the newest for
-	// each key. unverified are up to two others: the newest, if it is not the
-	// last one loaded, and the last.
+	current []*parsedCRL
+	// verified are CRLs whose signatures have been verified, the newest for each key
+	// and scope. unverified are the others that were loaded last, and for each of
+	// them one that is newer.
 	verified, unverified []*parsedCRL
 
-	// stale and foreign are the CRLs that were last reported, examined the CRL that
-	// was last compared with the CAs.
-	stale, foreign, examined *parsedCRL
+	// reported is what has been reported about the CRLs in force.
+	reported map[*parsedCRL]*crlReport
 }
 
 // newLocation returns the location of a CRL, which has not been loaded yet.
@@ -58,7 +58,7 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 		Expires: func() time.Time {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return l.last.list.NextUpdate
+			return nextUpdate(l.current)
 		},
 		Fetch: func(ctx context.Context, address string, _ int64) (source.Document, error) {
 			content, err := s.config.Fetch(ctx, address)
@@ -72,45 +72,85 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 	return l, nil
 }
 
-// add takes a CRL in, and reports whether what is in force has changed. A CRL
-// whose signature has not been verified is kept alongside the others, because
-// it may be forged.
-func (l *crlLocation) add(crl *parsedCRL) (changed bool, err error) {
+// add takes in the CRLs of a document, and reports whether what is in force has
+// changed. whole says that they are all that the document has. A CRL whose signature
+// has not been verified is kept alongside the others, because it may be forged.
+func (l *crlLocation) add(document []*parsedCRL, whole bool) (changed bool, err error) {
+	before := l.inForce()
 	l.promoteVerified()
-	for i, old := range l.verified {
-		if crl.checkSignedBy(old.signer.Load()) != nil {
+	old := l.unverified
+	l.current, l.unverified = nil, nil
+	for _, crl := range document {
+		newest, e := l.addVerified(crl)
+		if newest == nil {
+			newest, e = l.addUnverified(crl, old)
+		}
+		if e != nil {
+			err = e
+		}
+		l.current = append(l.current, newest)
+	}
+	if !whole { // what cannot be read replaces nothing
+		for _, crl := range old {
+			if !slices.ContainsFunc(l.unverified, func(other *parsedCRL) bool { return other.isOf(crl) }) {
+				l.unverified, l.current = append(l.unverified, crl), append(l.current, crl)
+			}
+		}
+	}
+	now := l.inForce()
+	changed = len(before) != len(now) || slices.ContainsFunc(now, func(crl *parsedCRL) bool { return !slices.Contains(before, crl) })
+	return changed, err
+}
+
+// inForce returns all CRLs that count.
+func (l *crlLocation) inForce() []*parsedCRL { return slices.Concat(l.verified, l.unverified) }
+
+// addVerified lets a CRL replace those that are signed with the same key, and returns
+// the one in force then, nil if there is none to replace. The error says why the CRL
+// is not the one in force.
+func (l *crlLocation) addVerified(crl *parsedCRL) (inForce *parsedCRL, err error) {
+	replaces := func(old *parsedCRL) bool { return crl.isOf(old) && crl.checkSignedBy(old.signer.Load()) == nil }
+	for _, old := range l.verified {
+		switch {
+		case !replaces(old):
 			continue
+		case bytes.Equal(crl.list.Raw, old.list.Raw):
+			return old, nil
 		}
 		if err := crl.checkReplaces(old); err != nil {
-			changed = l.last != old
-			l.last = old
-			return changed, err
+			return old, err
 		}
-		changed = len(l.unverified) > 0
-		if !bytes.Equal(crl.list.Raw, old.list.Raw) {
-			l.verified[i], changed = crl, true
-		}
-		l.last, l.unverified = l.verified[i], nil
-		return changed, nil
+		inForce = crl
 	}
-	newest := crl
-	for _, other := range l.unverified {
+	if inForce != nil {
+		l.verified = append(slices.DeleteFunc(l.verified, replaces), crl)
+	}
+	return inForce, nil
+}
+
+// addUnverified keeps a CRL, and of the old ones that it would replace, one that is
+// newer, which it returns.
+func (l *crlLocation) addUnverified(crl *parsedCRL, old []*parsedCRL) (newest *parsedCRL, err error) {
+	newest = crl
+	for _, other := range old {
 		if bytes.Equal(other.list.Raw, crl.list.Raw) {
 			crl = other
 		}
-		if !bytes.Equal(other.list.RawIssuer, crl.list.RawIssuer) {
+		if !crl.isOf(other) {
 			continue
 		}
 		if e := newest.checkReplaces(other); e != nil {
 			newest, err = other, e
+		} else if bytes.Equal(newest.list.Raw, other.list.Raw) {
+			newest = other
 		}
 	}
-	changed = l.last != crl
-	l.last, l.unverified = crl, []*parsedCRL{crl}
-	if err != nil {
-		l.unverified = []*parsedCRL{newest, crl}
+	for _, kept := range []*parsedCRL{newest, crl} {
+		if !slices.Contains(l.unverified, kept) {
+			l.unverified = append(l.unverified, kept)
+		}
 	}
-	return changed, err
+	return newest, err
 }
 
 // promoteVerified moves the CRLs whose signatures have been verified since they
@@ -120,25 +160,26 @@ func (l *crlLocation) promoteVerified() {
 		if crl.signer.Load() == nil {
 			return false
 		}
-		for i, old := range l.verified {
-			if crl.checkSignedBy(old.signer.Load()) == nil {
-				if crl.checkReplaces(old) == nil {
-					l.verified[i] = crl
-				}
-				return true
-			}
+		if inForce, _ := l.addVerified(crl); inForce == nil {
+			l.verified = append(l.verified, crl)
 		}
-		l.verified = append(l.verified, crl)
 		return true
 	})
 }
 
-// current returns the CRL in force of the issuer that was loaded last, or nil.
-func (l *crlLocation) current() *parsedCRL {
-	if len(l.unverified) > 0 {
-		return l.unverified[0]
+// nextUpdate returns when the first of some CRLs is no longer fresh, zero without any.
+func nextUpdate(crls []*parsedCRL) (first time.Time) {
+	for _, crl := range crls {
+		if end := crl.list.NextUpdate; !end.IsZero() && (first.IsZero() || end.Before(first)) {
+			first = end
+		}
 	}
-	return l.last
+	return first
+}
+
+// tried reports whether the location has been read or fetched at all.
+func (l *crlLocation) tried() bool {
+	return l.file != nil || !l.url.Success().IsZero() || l.url.Failure() != nil
 }
 
 // health is how a [source.Watched] or a [source.URL] fares.
@@ -164,7 +205,7 @@ func (l *crlLocation) takeOver(old *crlLocation, oldMu *sync.Mutex) {
 	oldMu.Lock()
 	old.promoteVerified()
 	l.verified, l.unverified = slices.Clone(old.verified), slices.Clone(old.unverified)
-	l.last, l.content = old.last, old.content
+	l.current, l.content = slices.Clone(old.current), old.content
 	oldMu.Unlock()
 	if l.url != nil {
 		l.url.TakeOver(old.url)

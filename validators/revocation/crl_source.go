@@ -3,6 +3,7 @@ package revocation
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
@@ -21,7 +22,8 @@ const (
 
 // CRLConfig configures a [CRLSource].
 type CRLConfig struct {
-	// Locations are files, and http and https URLs, of CRLs in DER or PEM.
+	// Locations are files, and http and https URLs, of a CRL in DER, or of any number
+	// of CRLs in PEM.
 	Locations []string
 	// Refresh is how often URLs are fetched. A CRL is fetched earlier when its
 	// nextUpdate is earlier, so that it is replaced while it is fresh, and within
@@ -41,10 +43,15 @@ type CRLConfig struct {
 	// because it may only be half written. Report may be called by several
 	// goroutines at once.
 	Report func(location string, err error)
-	// ReportStale and ReportForeign, if set, are called with what
-	// [CRLSource.ReportProblems] finds: that a CRL in force is stale, and that it
-	// does not cover the certificates of a CA that has its name.
-	ReportStale, ReportForeign func(location string, err error)
+	// ReportStale, ReportPartial and ReportForeign, if set, are called with what
+	// [CRLSource.ReportProblems] finds: that a CRL in force is stale, that it vouches
+	// for no certificate whatever its age, and that it does not cover the
+	// certificates of a CA that has its name.
+	ReportStale, ReportPartial, ReportForeign func(location string, err error)
+	// ReportUncovered, if set, is called likewise with a CA that no CRL covers and
+	// that is not one of Exempt.
+	ReportUncovered func(ca *x509.Certificate)
+	Exempt          Exempt
 	// Use, if set, is called with the CRLs whenever they change, one call at a
 	// time. It is usually [Checker.SetCRLs], and must not call the source.
 	Use func(*CRLSet)
@@ -54,8 +61,8 @@ type CRLConfig struct {
 // its own: call [CRLSource.PollFiles] often and [CRLSource.Refresh] at
 // [CRLSource.Next]. It may be used by several goroutines at once.
 //
-// A CRL displaces another only if it parses, has a higher number (RFC 5280
-// §5.2.3) and is signed by the same CA. Verifying the signature takes the
+// A CRL displaces another of the same scope and location only if it has a higher
+// number (RFC 5280 §5.2.3) and is signed by the same CA. Verifying the signature takes the
 // certificate of the CA, which only a chain brings: until then, a CRL that came
 // over the network proves nothing and displaces nothing.
 type CRLSource struct {
@@ -66,16 +73,18 @@ type CRLSource struct {
 
 	reporting sync.Mutex          // held by ReportProblems
 	cas       []*x509.Certificate // with which the CRLs were last compared
+	untried   bool                // some location had not been read by then
+	uncovered map[[sha256.Size]byte]bool
 }
 
-// CRLState describes the CRL of a file or a URL.
+// CRLState describes the CRLs of a file or a URL.
 type CRLState struct {
 	// Location is the path, or the URL without a password.
 	Location string
 	// Loaded is when the CRL was last read or fetched without an error, changed
 	// or not.
 	Loaded time.Time
-	// NextUpdate is when the CRL in force is no longer fresh, zero without one.
+	// NextUpdate is when the first CRL in force is no longer fresh, zero without one.
 	NextUpdate time.Time
 	// Entries is the number of revoked certificates.
 	Entries int
@@ -100,6 +109,10 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	}
 	config.Report = orSilent(config.Report)
 	config.ReportStale, config.ReportForeign = orSilent(config.ReportStale), orSilent(config.ReportForeign)
+	config.ReportPartial = orSilent(config.ReportPartial)
+	if config.ReportUncovered == nil {
+		config.ReportUncovered = func(*x509.Certificate) {}
+	}
 	if config.Use == nil {
 		config.Use = func(*CRLSet) {}
 	}
@@ -178,23 +191,30 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 	all.Wait()
 }
 
-// load puts in force what a location provides, unless that is an old CRL.
+// load puts in force what a location provides: every CRL that can be read, unless it
+// is older than the one it would replace.
 func (s *CRLSource) load(location *crlLocation, content []byte) error {
 	s.mu.Lock()
-	known := location.last != nil && bytes.Equal(content, location.content)
+	known := location.current != nil && bytes.Equal(content, location.content)
 	s.mu.Unlock()
 	if known {
 		return nil
 	}
-	crl, err := parseCRL(content)
-	if err != nil {
-		return err
+	crls, unreadable := parseCRLs(content)
+	if len(crls) == 0 {
+		return unreadable
+	}
+	for _, crl := range crls {
+		crl.place = location.name
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed, err := location.add(crl)
+	changed, err := location.add(crls, unreadable == nil)
 	if changed {
 		s.config.Use(s.crlSet())
+	}
+	if unreadable != nil {
+		err = unreadable
 	}
 	if err == nil {
 		location.content = content
@@ -239,7 +259,7 @@ func (s *CRLSource) CRLs() *CRLSet {
 func (s *CRLSource) crlSet() *CRLSet {
 	var locations [][]*parsedCRL
 	for _, location := range s.locations {
-		locations = append(locations, slices.Concat(location.verified, location.unverified))
+		locations = append(locations, location.inForce())
 	}
 	return newCRLSet(locations)
 }
@@ -252,14 +272,24 @@ func (s *CRLSource) States() []CRLState {
 	for i, location := range s.locations {
 		health := location.health()
 		states[i] = CRLState{Location: location.name, Loaded: health.Success(), Failure: health.Failure()}
-		if crl := location.current(); crl != nil {
-			states[i].NextUpdate, states[i].Entries = crl.list.NextUpdate, len(crl.revoked)
-		}
 		location.promoteVerified()
-		for j, crl := range location.verified { // an unverified CRL may be forged
-			if end := crl.list.NextUpdate; j == 0 || end.Before(states[i].NextUpdate) {
-				states[i].NextUpdate = end
+		counted := slices.Clone(location.verified)
+		for _, crl := range location.unverified {
+			if slices.Contains(location.current, crl) {
+				counted = append(counted, crl)
 			}
+		}
+		for _, crl := range counted {
+			states[i].Entries += len(crl.revoked)
+		}
+		genuine := slices.DeleteFunc(slices.Clone(location.current), func(crl *parsedCRL) bool { return crl.signer.Load() == nil })
+		switch { // an unverified CRL may be forged
+		case len(genuine) > 0:
+			states[i].NextUpdate = nextUpdate(genuine)
+		case len(location.verified) > 0:
+			states[i].NextUpdate = nextUpdate(location.verified)
+		default:
+			states[i].NextUpdate = nextUpdate(location.current)
 		}
 	}
 	return states

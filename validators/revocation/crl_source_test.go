@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -187,7 +188,7 @@ func TestBrokenCRLKeepsThePreviousOne_B4(t *testing.T) {
 		want    string
 	}{
 		{nil, "empty"}, {good[:len(good)/2], "invalid CRL"}, {ca.PEM(), "PEM block"}, {[]byte("<html>"), "not a CRL"},
-		{makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1})), "delta"},
+		{append(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: good}), "-----BEGIN X509 CRL-----\nZm9v\n-----END X509 CRL-----\n"...), "invalid CRL"},
 	} {
 		w.write("a.crl", broken.content)
 		w.web[crlURL] = broken.content

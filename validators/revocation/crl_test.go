@@ -20,25 +20,6 @@ func TestParseCRL(t *testing.T) {
 	leaf := testpki.MustIssue(t, ca).Cert
 	der := makeCRL(t, ca, now, crlRevokes(1, leaf))
 	block := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
-	huge := new(big.Int).Lsh(big.NewInt(1), 8*maxCRLNumber)
-	yes, no := []byte{0xff}, []byte{0}
-	name := func(tag int, content string) []byte {
-		return contextual(t, 0, true, contextual(t, 0, true, contextual(t, tag, false, []byte(content))))
-	}
-	point := func(fields ...[]byte) []byte {
-		return makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, true, sequence(t, fields...)))
-	}
-	unsorted := point(contextual(t, 4, false, no), contextual(t, 1, false, yes))
-	entry := func(ext pkix.Extension) []byte {
-		return makeCRL(t, ca, now, func(l *x509.RevocationList) {
-			l.RevokedCertificateEntries = []x509.RevocationListEntry{{
-				SerialNumber: big.NewInt(7), RevocationTime: now, ExtraExtensions: []pkix.Extension{ext},
-			}}
-		})
-	}
-	raw := rawCRL{ThisUpdate: now.UTC(), NextUpdate: now.UTC().Add(time.Hour)}
-	endless := rawCRL{ThisUpdate: now.UTC()}
-
 	for title, test := range map[string]struct {
 		data []byte
 		want string
@@ -52,8 +33,11 @@ func TestParseCRL(t *testing.T) {
 		"B4 half of PEM":         {block[:len(block)/2], "line 1: a PEM block is damaged"},
 		"B4 PEM of another kind": {ca.PEM(), `line 1: PEM block 'CERTIFICATE' is not a CRL`},
 		"B4 no PEM":              {[]byte("-- no CRL --\n"), "not a CRL in DER or PEM"},
-		"several":                {append(bytes.Clone(block), block...), "several"},
-		"with a certificate":     {append(bytes.Clone(block), ca.PEM()...), `PEM block 'CERTIFICATE' is not a CRL; give the CRL a file of its own`},
+		"several":                {append(bytes.Clone(block), block...), ""},
+		"with a certificate":     {append(bytes.Clone(block), ca.PEM()...), ""},
+		"with a key":             {append(bytes.Clone(block), "-----BEGIN PRIVATE KEY-----\nZm9v\n-----END PRIVATE KEY-----\n"...), "PEM block 'PRIVATE KEY' is not a CRL; remove it"},
+		"several, one broken":    {append(bytes.Clone(block), "-----BEGIN X509 CRL-----\nZm9v\n-----END X509 CRL-----\n"...), "invalid CRL: malformed CRL"},
+		"too many":               {bytes.Repeat(block, maxCRLs+1), "more than 1024 CRLs"},
 		"B4 damaged before":      {append(bytes.Replace(block, []byte("-----END"), []byte("----END"), 1), block...), "line 1: a PEM block is damaged"},
 		"B4 damaged behind":      {append(bytes.Clone(block), block[:len(block)/2]...), "a PEM block is damaged"},
 		"B4 without a begin":     {append(bytes.Clone(block), "Zm9v\n-----END X509 CRL-----\n"...), "a PEM block is damaged"},
@@ -62,47 +46,112 @@ func TestParseCRL(t *testing.T) {
 		"octets behind the signature":  {trailing(t, der), "invalid CRL: malformed CRL"},
 		"octets behind the extensions": {trailingTBS(t, ca, now), "invalid CRL: malformed CRL"},
 		"too large":                    {make([]byte, maxCRLSize+1), "larger than"},
-
-		"C4 delta":                         {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1})), "delta"},
-		"C4 delta that hides it":           {makeCRL(t, ca, now, crlExtension(oidDeltaCRLIndicator, false, []byte{2, 1, 1})), "delta"},
-		"C4 entry of a delta":              {makeCRL(t, ca, now, crlRevokes(removeFromCRL, leaf)), "delta"},
-		"unknown critical extension":       {makeCRL(t, ca, now, crlExtension(unknownExtension, true, []byte{5, 0})), "unknown critical extension: " + unknownExtension.String()},
-		"unknown extension":                {makeCRL(t, ca, now, crlExtension(unknownExtension, false, []byte{5, 0})), ""},
-		"unknown critical entry extension": {entry(pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}), "entry of the CRL has an unknown critical extension"},
-		"unknown entry extension":          {entry(pkix.Extension{Id: unknownExtension, Value: []byte{5, 0}}), ""},
-		"entry of another issuer":          {entry(pkix.Extension{Id: oidCertificateIssuer, Critical: true, Value: sequence(t)}), "indirect"},
-		"entry of another issuer, hidden":  {entry(pkix.Extension{Id: oidCertificateIssuer, Value: sequence(t)}), "indirect"},
-		"full scope":                       {point(), ""},
-		"full scope, said at length":       {point(contextual(t, 1, false, no), contextual(t, 2, false, no), contextual(t, 4, false, no), contextual(t, 5, false, no)), ""},
-		"distribution point":               {point(name(6, "http://ca.example/crl")), ""},
-		"distribution point, no address":   {point(name(2, "ca.example")), "does not name its distribution point by a URI"},
-		"distribution point, relative":     {point(contextual(t, 0, true, contextual(t, 1, true, nil))), "does not name its distribution point by a URI"},
-		"only user certificates":           {point(contextual(t, 1, false, yes)), "only some kinds"},
-		"only CA certificates":             {point(contextual(t, 2, false, yes)), "only some kinds"},
-		"only some reasons":                {point(contextual(t, 3, false, []byte{6, 0x40})), "only some reasons"},
-		"only some reasons, none":          {point(contextual(t, 3, false, []byte{0})), "only some reasons"},
-		"indirect":                         {point(contextual(t, 4, false, yes)), "indirect"},
-		"only attribute certificates":      {point(contextual(t, 5, false, yes)), "only some kinds"},
-		"out of order":                     {unsorted, "only some kinds"},
-		"unknown scope":                    {point(contextual(t, 6, false, yes)), "invalid issuing distribution point"},
-		"unreadable scope":                 {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, true, []byte{5, 0})), "invalid issuing distribution point"},
-		"unreadable scope, not critical":   {makeCRL(t, ca, now, crlExtension(oidIssuingDistributionPoint, false, []byte("x"))), "invalid issuing distribution point"},
-		"number too long":                  {makeCRL(t, ca, now, crlExtension(oidCRLNumber, false, marshal(t, huge))), "longer than 20 octets"},
-		"negative number":                  {makeCRL(t, ca, now, crlExtension(oidCRLNumber, false, marshal(t, big.NewInt(-1)))), "negative"},
-		"without number":                   {raw.sign(t, ca, false), ""},
-		"without nextUpdate":               {endless.sign(t, ca, false), "nextUpdate"},
-		"signed with SHA-1":                {raw.sign(t, ca, true), "SHA-1"},
 	} {
 		t.Run(title, func(t *testing.T) {
-			crl, err := parseCRL(test.data)
+			crls, err := parseCRLs(test.data)
 			wantError(t, err, test.want)
-			if (crl == nil) != (test.want != "") {
-				t.Errorf("CRL %v with error %v", crl, err)
+			if wantNone := test.want != "" && !bytes.HasPrefix(test.data, block); wantNone != (len(crls) == 0) {
+				t.Errorf("%d CRLs with error %v", len(crls), err)
 			}
 		})
 	}
 	if crl := mustCRL(t, ca, now, crlRevokes(1, leaf)); len(crl.revoked) != 1 || crl.list.NextUpdate.Before(now) {
 		t.Errorf("%d entries until %s", len(crl.revoked), crl.list.NextUpdate)
+	}
+}
+
+// An entry counts whatever the scope and the form of the CRL that has it. Only what the
+// CRL does not list depends on them (RFC 5280 §6.3.3 (b)(2)).
+func TestListedIsRevokedWhateverTheScope(t *testing.T) {
+	ca := testpki.MustCA(t)
+	address := testpki.Template(func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://ca.example/crl"} })
+	leaf, good := testpki.MustIssue(t, ca).Cert, testpki.MustIssue(t, ca, address).Cert
+	subCA := testpki.MustIntermediate(t, ca).Cert
+	revoke := crlRevokes(1, leaf)
+	huge := new(big.Int).Lsh(big.NewInt(1), 8*maxCRLNumber)
+	yes, no := []byte{0xff}, []byte{0}
+	name := func(tag int, content []byte) []byte {
+		return contextual(t, 0, true, contextual(t, 0, true, contextual(t, tag, tag == 4, content)))
+	}
+	with := func(oid asn1.ObjectIdentifier, critical bool, value []byte) []byte {
+		return makeCRL(t, ca, now, revoke, crlExtension(oid, critical, value))
+	}
+	point := func(fields ...[]byte) []byte {
+		return with(oidIssuingDistributionPoint, true, sequence(t, fields...))
+	}
+	entry := func(reason int, extensions ...pkix.Extension) []byte {
+		return makeCRL(t, ca, now, func(l *x509.RevocationList) {
+			l.RevokedCertificateEntries = []x509.RevocationListEntry{{
+				SerialNumber: leaf.SerialNumber, RevocationTime: now, ReasonCode: reason, ExtraExtensions: extensions,
+			}}
+		})
+	}
+	raw := rawCRL{ThisUpdate: now.UTC(), NextUpdate: now.UTC().Add(time.Hour), Revoked: []rawCRLEntry{{Serial: leaf.SerialNumber, Date: now.UTC()}}}
+	endless, badDate, oddReason := raw, raw, raw
+	endless.NextUpdate = time.Time{}
+	badDate.Revoked = []rawCRLEntry{{Serial: leaf.SerialNumber, Date: asn1.RawValue{Tag: asn1.TagGeneralizedTime, Bytes: []byte("20260601120000.5Z")}}}
+	oddReason.Revoked = []rawCRLEntry{{leaf.SerialNumber, now.UTC(), []pkix.Extension{{Id: oidReasonCode, Value: []byte{5, 0}}}}}
+	directory := name(4, ca.Cert.RawSubject)
+	for title, test := range map[string]struct {
+		data []byte
+		// forLeaf and forCA are why the CRL does not vouch for a certificate that it does
+		// not list.
+		forLeaf, forCA string
+	}{
+		"complete":                         {makeCRL(t, ca, now, revoke), "", ""},
+		"version 1":                        {raw.signVersion1(t, ca), "", ""},
+		"without number":                   {raw.sign(t, ca, false), "", ""},
+		"without nextUpdate":               {endless.sign(t, ca, false), "no nextUpdate", "no nextUpdate"},
+		"signed with SHA-1":                {raw.sign(t, ca, true), "SHA-1", "SHA-1"},
+		"date of an entry is malformed":    {badDate.sign(t, ca, false), "malformed date", "malformed date"},
+		"number too long":                  {with(oidCRLNumber, false, marshal(t, huge)), "longer than 20 octets", "longer than 20 octets"},
+		"negative number":                  {with(oidCRLNumber, false, marshal(t, big.NewInt(-1))), "negative", "negative"},
+		"delta":                            {with(oidDeltaCRLIndicator, true, []byte{2, 1, 1}), "delta", "delta"},
+		"delta that hides it":              {with(oidDeltaCRLIndicator, false, []byte{2, 1, 1}), "delta", "delta"},
+		"unknown critical extension":       {with(unknownExtension, true, []byte{5, 0}), "unknown critical extension: " + unknownExtension.String(), "unknown critical"},
+		"unknown extension":                {with(unknownExtension, false, []byte{5, 0}), "", ""},
+		"unknown critical entry extension": {entry(1, pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}), "an entry has an unknown critical extension", "an entry has"},
+		"unknown entry extension":          {entry(1, pkix.Extension{Id: unknownExtension, Value: []byte{5, 0}}), "", ""},
+		"unknown reason":                   {oddReason.sign(t, ca, false), "", ""},
+		"on hold":                          {entry(6), "", ""},
+		"entry that names no issuer":       {entry(1, pkix.Extension{Id: oidCertificateIssuer, Critical: true, Value: sequence(t)}), "", ""},
+		"entry that names the issuer":      {entry(1, pkix.Extension{Id: oidCertificateIssuer, Critical: true, Value: sequence(t, contextual(t, 4, true, ca.Cert.RawSubject))}), "", ""},
+		"full scope":                       {point(), "", ""},
+		"full scope, said at length":       {point(contextual(t, 1, false, no), contextual(t, 2, false, no), contextual(t, 4, false, no), contextual(t, 5, false, no)), "", ""},
+		"distribution point":               {point(name(6, []byte("http://ca.example/crl"))), "", "distribution point"},
+		"other distribution point":         {point(name(6, []byte("http://ca.example/2.crl"))), "distribution point", "distribution point"},
+		"distribution point, no address":   {point(name(2, []byte("ca.example"))), "distribution point", "distribution point"},
+		"distribution point, directory":    {point(directory), "distribution point", "distribution point"},
+		"distribution point, relative":     {point(contextual(t, 0, true, contextual(t, 1, true, nil))), "distribution point", "distribution point"},
+		"only user certificates":           {point(contextual(t, 1, false, yes)), "", "not of CAs"},
+		"only CA certificates":             {point(contextual(t, 2, false, yes)), "only certificates of CAs", ""},
+		"only some reasons":                {point(contextual(t, 3, false, []byte{6, 0x40})), "only some reasons", "only some reasons"},
+		"only some reasons, none":          {point(contextual(t, 3, false, []byte{0})), "only some reasons", "only some reasons"},
+		"all reasons":                      {point(contextual(t, 3, false, []byte{7, 0x7f, 0x80})), "", ""},
+		"indirect":                         {point(contextual(t, 4, false, yes)), "", ""},
+		"only attribute certificates":      {point(contextual(t, 5, false, yes)), "only attribute certificates", "attribute"},
+		"out of order":                     {point(contextual(t, 4, false, no), contextual(t, 1, false, yes)), "", "not of CAs"},
+		"unknown scope":                    {point(contextual(t, 6, false, yes)), "distribution point is malformed", "malformed"},
+		"unreadable scope":                 {with(oidIssuingDistributionPoint, true, []byte{5, 0}), "distribution point is malformed", "malformed"},
+		"unreadable scope, not critical":   {with(oidIssuingDistributionPoint, false, []byte("x")), "distribution point is malformed", "malformed"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			crl, err := parseCRL(test.data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := crlSetOf(crl)
+			if status, err := set.statusOf(leaf, ca.Cert, now); !status.Revoked || err != nil {
+				t.Errorf("listed: %+v, %v", status, err)
+			}
+			for cert, want := range map[*x509.Certificate]string{good: test.forLeaf, subCA: test.forCA} {
+				status, err := set.statusOf(cert, ca.Cert, now)
+				wantError(t, err, want)
+				if status.Revoked || status.Until.IsZero() != (want != "") {
+					t.Errorf("not listed: %+v", status)
+				}
+			}
+		})
 	}
 }
 

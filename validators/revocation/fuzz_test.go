@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -60,47 +62,62 @@ func checkErrorText(t *testing.T, err error) {
 func FuzzParseCRL(f *testing.F) {
 	ca, leaf := fuzzCert(f, "ca"), fuzzCert(f, "leaf")
 	genuine := make(map[[sha256.Size]byte]certStatus)
-	for _, name := range []string{"good", "revoking", "distribution_point", "stale"} {
+	for name, says := range map[string]bool{
+		"good": true, "revoking": true, "entry_extension": true, "only_users": true, "distribution_point": false, "stale": false, "delta": false,
+	} {
 		crl, err := parseCRL(fuzzSeed(f, "FuzzParseCRL", name))
 		if err != nil {
 			f.Fatalf("%s: %v", name, err)
 		}
 		status, err := crlSetOf(crl).statusOf(leaf, ca, fuzzNow)
-		if says := status != (certStatus{}); says == (err != nil) || says != (name == "good" || name == "revoking") || status.Revoked != (name == "revoking") {
+		if says == (err != nil) || says == (status == certStatus{}) || status.Revoked != (name == "revoking") {
 			f.Fatalf("%s: %+v, %v", name, status, err)
 		}
 		genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] = status
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		crl, err := parseCRL(data)
+		crls, err := parseCRLs(data)
 		if err != nil {
 			checkErrorText(t, err)
-			return
 		}
-		if crl.list.NextUpdate.IsZero() || len(crl.revoked) > len(data) {
-			t.Fatalf("%d entries until %s", len(crl.revoked), crl.list.NextUpdate)
-		}
-		whole, err := x509.ParseRevocationList(crl.list.Raw)
-		if err != nil || len(whole.RevokedCertificateEntries) < len(crl.revoked) || !bytes.Equal(whole.RawTBSRevocationList, crl.list.RawTBSRevocationList) {
-			t.Fatalf("x509 reads it otherwise: %v", err)
-		}
-		for _, entry := range whole.RevokedCertificateEntries {
-			if _, listed := crl.revoked[serialKey(entry.SerialNumber)]; !listed {
-				t.Fatalf("%s is not revoked", entry.SerialNumber)
+		for _, crl := range crls {
+			checkFuzzedCRL(t, crl, len(data))
+			status, err := crlSetOf(crl).statusOf(leaf, ca, fuzzNow)
+			if err != nil {
+				checkErrorText(t, err)
+			}
+			if status != (certStatus{}) && status != genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] {
+				t.Fatalf("says %+v, %v", status, err)
 			}
 		}
-		again, err := parseCRL(crl.list.Raw)
-		if err != nil || len(again.revoked) != len(crl.revoked) || again.checkReplaces(crl) != nil || crl.checkReplaces(again) != nil {
-			t.Fatalf("read again: %v", err)
-		}
-		status, err := crlSetOf(crl).statusOf(leaf, ca, fuzzNow)
-		if err != nil {
-			checkErrorText(t, err)
-		}
-		if status != (certStatus{}) && status != genuine[sha256.Sum256(crl.list.RawTBSRevocationList)] {
-			t.Fatalf("says %+v, %v", status, err)
-		}
 	})
+}
+
+// checkFuzzedCRL checks what holds for every CRL, and compares it with what x509 reads.
+func checkFuzzedCRL(t *testing.T, crl *parsedCRL, size int) {
+	t.Helper()
+	if crl.list.NextUpdate.IsZero() && crl.scope.unusable == "" || len(crl.revoked) > size || !printable(crl.scope.unusable) {
+		t.Fatalf("%d entries until %s, %q", len(crl.revoked), crl.list.NextUpdate, crl.scope.unusable)
+	}
+	again, err := parseCRL(crl.list.Raw)
+	if err != nil || len(again.revoked) != len(crl.revoked) || again.checkReplaces(crl) != nil || crl.checkReplaces(again) != nil || !again.isOf(crl) {
+		t.Fatalf("read again: %v", err)
+	}
+	whole, err := x509.ParseRevocationList(crl.list.Raw)
+	if err != nil {
+		return // it is stricter
+	}
+	if len(whole.RevokedCertificateEntries) < len(crl.revoked) || !bytes.Equal(whole.RawTBSRevocationList, crl.list.RawTBSRevocationList) {
+		t.Fatalf("x509 reads %d entries, not %d", len(whole.RevokedCertificateEntries), len(crl.revoked))
+	}
+	for _, entry := range whole.RevokedCertificateEntries {
+		if slices.ContainsFunc(entry.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidCertificateIssuer) }) {
+			return // entries from here on may be for another issuer
+		}
+		if _, listed := crl.revoked[serialKey(entry.SerialNumber)]; !listed && entry.ReasonCode != removeFromCRL {
+			t.Fatalf("%s is not revoked", entry.SerialNumber)
+		}
+	}
 }
 
 // Only OCSP responses that the CA or its delegate has signed count.

@@ -98,9 +98,17 @@ type rawCRL struct {
 	Extensions []pkix.Extension `asn1:"tag:0,optional,explicit"`
 }
 
+// signVersion1 signs a CRL of version 1 (RFC 5280 §5.1.2.1), which x509 does not parse.
+func (c rawCRL) signVersion1(tb testing.TB, ca *testpki.CA) []byte {
+	tb.Helper()
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}
+	tbs := sequence(tb, marshal(tb, algorithm), ca.Cert.RawSubject, marshal(tb, c.ThisUpdate), marshal(tb, c.NextUpdate), marshal(tb, c.Revoked))
+	return marshal(tb, signed{asn1.RawValue{FullBytes: tbs}, algorithm, signature(tb, ca.Key, crypto.SHA256, tbs)})
+}
+
 type rawCRLEntry struct {
 	Serial     *big.Int
-	Date       time.Time
+	Date       any
 	Extensions []pkix.Extension `asn1:"optional"`
 }
 
