@@ -122,6 +122,7 @@ func trustPoolOption(raw *json.RawMessage) caddyfileutil.Option {
 //		refresh        <duration>
 //		ocsp           <url>...
 //		on_unavailable refuse|allow
+//		exempt         <hash>...
 //		deny           <file>
 //	}
 func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -135,6 +136,7 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"refresh <duration>":          caddyfileutil.Duration(&c.Refresh, checkRefresh),
 		"ocsp <url>...":               caddyfileutil.List(&c.OCSP, source.CheckURL),
 		"on_unavailable refuse|allow": caddyfileutil.String(&c.OnUnavailable, checkOnUnavailable),
+		"exempt <hash>...":            caddyfileutil.List(&c.Exempt, checkExempt),
 		"deny <file>":                 caddyfileutil.String(&c.Deny, nil),
 	})
 	if err != nil {

@@ -51,6 +51,9 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || id.Credential.NeedsChain()) {
 		explanation.UnfetchedCRLs = realm.revocation.crls.URLs()
 	}
+	if realm.revocation != nil {
+		explanation.Exempt = realm.revocation.exemptIssuers(presented)
+	}
 	explanation.Shadow = current.UnderShadow(ctx, presented, q.ClientID)
 	return explanation, nil
 }

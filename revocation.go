@@ -1,10 +1,14 @@
 package mtlsauth
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
@@ -25,9 +30,10 @@ const (
 // of a verified chain but its anchor is checked. A certificate is revoked if any
 // source says so; otherwise a fresh answer of one source is enough.
 type Revocation struct {
-	// Files, or http and https URLs, of CRLs (RFC 5280 §5) in DER or PEM, one CRL
-	// each. Files are watched, URLs are fetched in the background. A CRL that is
-	// broken, partial or indirect does not replace the previous one.
+	// Files, or http and https URLs, of CRLs (RFC 5280 §5): one in DER, or any number
+	// in PEM, as nginx and HAProxy read them. Files are watched, URLs are fetched in
+	// the background. What a CRL of the CA lists is revoked, whatever the scope and
+	// age of the CRL. A CRL that is broken does not replace the previous one.
 	CRL []string `json:"crl,omitempty"`
 
 	// How often CRLs are fetched from URLs, at least `1m`; earlier if their next
@@ -38,6 +44,11 @@ type Revocation struct {
 	// for the first time, which may delay that request by up to three seconds, and
 	// in the background afterwards.
 	OCSP []string `json:"ocsp,omitempty"`
+
+	// CAs that publish no revocations, by the SHA-256 of their certificates or public
+	// keys. No answer is needed about the certificates that they have issued. The deny
+	// file counts for them too.
+	Exempt []string `json:"exempt,omitempty"`
 
 	// What happens when neither a CRL nor a responder has a fresh answer: `refuse`
 	// (the default) or `allow`.
@@ -57,8 +68,10 @@ type certificateRevocation struct {
 	crls    *revocation.CRLSource // nil without CRLs
 	deny    *revocation.DenyFile  // nil without a deny file
 
-	denyPath  string          // as it is configured
-	trustPool *trustpool.Pool // nil without a trust pool
+	exempt    revocation.Exempt
+	unmatched map[[sha256.Size]byte]bool // exempt hashes that have been warned about
+	denyPath  string                     // as it is configured
+	trustPool *trustpool.Pool            // nil without a trust pool
 	logger    *zap.Logger
 	now       func() time.Time
 }
@@ -83,10 +96,19 @@ func (c *Revocation) check() error {
 	if c.OnUnavailable == unavailableAllow && len(c.CRL)+len(c.OCSP) == 0 {
 		return errors.New("on_unavailable allow has no effect with deny alone, because that file is always available; remove it, or add crl or ocsp")
 	}
+	if len(c.Exempt) > 0 && len(c.CRL)+len(c.OCSP) == 0 {
+		return errors.New("exempt has no effect with deny alone, which counts for exempt CAs too; remove it, or add crl or ocsp")
+	}
 	if c.Refresh != 0 {
 		return checkRefresh(c.Refresh)
 	}
 	return nil
+}
+
+// checkExempt returns an error for a value that is not a SHA-256.
+func checkExempt(value string) error {
+	_, err := validators.ParseSHA256(value)
+	return err
 }
 
 func checkRefresh(d caddy.Duration) error {
@@ -120,8 +142,13 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			return nil, fmt.Errorf("ocsp '%s': %w", url, err)
 		}
 	}
+	exempt, err := parseExempt(config.Exempt)
+	if err != nil {
+		return nil, err
+	}
 	r := &certificateRevocation{
-		cache: revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
+		exempt: exempt,
+		cache:  revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
 		logger: realm.logger, now: realm.app.Now,
 	}
 	var running *certificateRevocation
@@ -131,6 +158,9 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	}
 	r.checker = revocation.NewChecker(revocation.Config{
 		CRLs:             len(crls) > 0,
+		CAs:              r.trustedCAs,
+		CRLFailures:      r.crlFailures,
+		Exempt:           exempt,
 		OCSP:             responders,
 		AllowUnavailable: config.OnUnavailable == unavailableAllow,
 		Cache:            r.cache,
@@ -154,10 +184,15 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			ReportStale: func(place string, err error) {
 				r.logger.Warn("stale CRL no longer vouches for any certificate", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
 			},
+			ReportPartial: func(place string, err error) {
+				r.logger.Warn("CRL counts for what it lists but vouches for no certificate", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
+			},
 			ReportForeign: func(place string, err error) {
 				r.logger.Warn("CRL has the name of a CA in the trust pool but does not cover its certificates", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
 			},
-			Use: r.checker.SetCRLs,
+			ReportUncovered: r.reportUncovered(len(responders) > 0),
+			Exempt:          exempt,
+			Use:             r.checker.SetCRLs,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("crl: %w", err)
@@ -171,6 +206,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		r.checker.SetCRLs(r.crls.CRLs())
 		r.crls.ReportProblems(r.trustedCAs())
 	}
+	r.reportUnmatched()
 	if config.Deny != "" {
 		path, err := expand(config.Deny)
 		if err != nil {
@@ -185,6 +221,69 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		r.checker.SetDenyList(r.deny.List())
 	}
 	return r, nil
+}
+
+// parseExempt reads the hashes of exempt CAs.
+func parseExempt(values []string) (exempt revocation.Exempt, err error) {
+	if values, err = expandAll("exempt", values); err != nil {
+		return nil, err
+	}
+	for _, value := range values {
+		sum, err := validators.ParseSHA256(value)
+		if err != nil {
+			return nil, fmt.Errorf("exempt '%s': %w", value, err)
+		}
+		exempt = append(exempt, sum)
+	}
+	return exempt, nil
+}
+
+// reportUncovered returns a function that logs that no CRL covers a CA, nil if
+// responders may.
+func (r *certificateRevocation) reportUncovered(responders bool) func(*x509.Certificate) {
+	if responders {
+		return nil
+	}
+	return func(ca *x509.Certificate) {
+		sum := sha256.Sum256(ca.Raw)
+		r.logger.Warn("no CRL covers a CA of the trust pool",
+			zap.String("ca", validators.FormatDN(ca.RawSubject)), zap.String("thumbprint", hex.EncodeToString(sum[:])),
+			zap.String("hint", "add its CRL to crl or, if it publishes none, its thumbprint to exempt"))
+	}
+}
+
+// reportUnmatched logs once which exempt hashes are those of no CA in the trust pool.
+func (r *certificateRevocation) reportUnmatched() {
+	unmatched := make(map[[sha256.Size]byte]bool)
+	for _, sum := range r.exempt.Unmatched(r.trustedCAs()) {
+		unmatched[sum] = true
+		if !r.unmatched[sum] {
+			r.logger.Warn("exempt hash is that of no CA in the trust pool", zap.String("hash", hex.EncodeToString(sum[:])),
+				zap.String("hint", "check it, unless it is the hash of an intermediate that clients present"))
+		}
+	}
+	r.unmatched = unmatched
+}
+
+// exemptIssuers returns the names of the exempt CAs that may have issued certificates
+// of a presented chain.
+func (r *certificateRevocation) exemptIssuers(presented []*x509.Certificate) (names []string) {
+	for _, ca := range slices.Concat(presented[1:], r.trustedCAs()) {
+		name := validators.FormatDN(ca.RawSubject)
+		issued := func(cert *x509.Certificate) bool { return bytes.Equal(cert.RawIssuer, ca.RawSubject) }
+		if r.exempt.Has(ca) && slices.ContainsFunc(presented, issued) && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// crlFailures describes the sources of CRLs that fail, for the detail of a refusal.
+func (r *certificateRevocation) crlFailures() string {
+	if r.crls == nil {
+		return ""
+	}
+	return r.crls.Failures()
 }
 
 // generation returns a number that changes whenever a verdict may no longer hold.
@@ -232,4 +331,5 @@ func (r *certificateRevocation) pollCRLs(ctx context.Context) {
 		go r.crls.Refresh(ctx)
 	}
 	r.crls.ReportProblems(r.trustedCAs())
+	r.reportUnmatched()
 }

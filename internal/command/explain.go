@@ -57,6 +57,8 @@ type Explanation struct {
 	// UnfetchedJWKS and UnfetchedCRLs count the documents that a server would have
 	// fetched from URLs and that could change the decision.
 	UnfetchedJWKS, UnfetchedCRLs int
+	// Exempt are the CAs above the certificate that publish no revocations.
+	Exempt []string
 	// Shadow is the decision under the shadow trust pool, "" if the realm has none.
 	Shadow string
 }
@@ -208,6 +210,9 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 	}
 	if e.UnfetchedCRLs > 0 {
 		f.print("not known", "the CRLs behind URLs (%d), which are not fetched here", e.UnfetchedCRLs)
+	}
+	for _, ca := range e.Exempt {
+		f.print("exempt", "%s (revocation is not asked for what it has issued)", ca)
 	}
 	if e.Shadow != "" {
 		f.print("shadow_trust_pool", "%s", e.Shadow)

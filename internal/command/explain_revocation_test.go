@@ -24,6 +24,20 @@ func (x *explaining) with(lines string) {
 	x.config = writeFile(x.t, x.dir, "Caddyfile.revocation", []byte(text))
 }
 
+// TestExplainMentionsExemptCAs checks that the explanation says that a certificate is
+// from a CA that publishes no revocations.
+func TestExplainMentionsExemptCAs(t *testing.T) {
+	x := newExplaining(t)
+	x.write("billing", testpki.MustIssue(t, x.ca, partner("billing")))
+	other := testpki.MustCA(t, testpki.CommonName("Other"))
+	writeFile(t, x.dir, "other.crl", testpki.CRL(t, other, 1, time.Now().Add(time.Hour)))
+	x.with("crl " + x.dir + "/other.crl\nexempt " + testpki.HashOf(x.ca.Cert.Raw))
+	got, err := x.ask("billing", "--adapter", "caddyfile")
+	if want := "\nexempt            " + x.ca.Cert.Subject.String(); err != nil || !strings.Contains(got, want) {
+		t.Errorf("%v\n%s\nwant %q", err, got, want)
+	}
+}
+
 // TestExplainMentionsUnfetchedCRLs checks that the explanation mentions the CRLs that the
 // server would have fetched, wherever they could change the decision.
 func TestExplainMentionsUnfetchedCRLs(t *testing.T) {

@@ -147,7 +147,7 @@ func TestBadRevocation(t *testing.T) {
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"revocation on {\n}", 1, "revocation: unexpected 'on'; it takes a block only"},
 		{"revocation {\n}", 2, "revocation: it names no source; add crl, ocsp or deny"},
-		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'; use one of crl, deny, ocsp, on_unavailable, refresh"},
+		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'; use one of crl, deny, exempt, ocsp, on_unavailable, refresh"},
 		{"revocation {\ndeny a\n}\nrevocation {\ndeny b\n}", 4, "duplicate option 'revocation'; name all sources in one block"},
 		{"revocation {\ncrl\n}", 2, missing("crl <file-or-url>...")},
 		{"revocation {\ncrl a.crl\ncrl a.crl\n}", 3, "duplicate crl 'a.crl'; keep one"},
@@ -155,6 +155,9 @@ func TestBadRevocation(t *testing.T) {
 		{"revocation {\ncrl a.crl\nrefresh 1s\n}", 3, "refresh 1s is too short; use at least 1m"},
 		{"revocation {\ncrl a.crl\nrefresh often\n}", 3, "refresh 'often' is not a duration; write it as 30s, 90m, 12h or 7d"},
 		{"revocation {\nocsp http://a.example/, http://b.example/\n}", 2, "ocsp 'http://a.example/,' ends with a comma; separate values by spaces alone"},
+		{"revocation {\ncrl a.crl\nexempt\n}", 3, missing("exempt <hash>...")},
+		{"revocation {\ncrl a.crl\nexempt bca0d040847f843c5ee0fa6eb494837470155868\n}", 3, "exempt 'bca0d040847f843c5ee0fa6eb494837470155868': it is a SHA-1 hash, which is not accepted here; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},
+		{"revocation {\ndeny a\nexempt bca0d040847f843c5ee0fa6eb494837470155868bca0d040847f843c5ee0fa6e\n}", 4, "revocation: exempt has no effect with deny alone, which counts for exempt CAs too; remove it, or add crl or ocsp"},
 		{"revocation {\ndeny\n}", 2, missing("deny <file>")},
 		{"revocation {\ndeny a\ndeny b\n}", 3, "duplicate option 'deny'; keep one"},
 		{"revocation {\ndeny a\non_unavailable maybe\n}", 3, "on_unavailable 'maybe': it is neither refuse nor allow"},
