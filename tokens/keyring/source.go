@@ -282,7 +282,7 @@ func (s *Source) refreshSoon() {
 }
 
 // Wait returns when no attempt to read or change keys is running, or when ctx
-// is done. Call it at shutdown, so that no key is half written.
+// is done. Call it before [Source.End], so that no key is half written.
 func (s *Source) Wait(ctx context.Context) {
 	s.mu.Lock()
 	running := s.running
@@ -293,6 +293,15 @@ func (s *Source) Wait(ctx context.Context) {
 	select {
 	case <-running.done:
 	case <-ctx.Done():
+	}
+}
+
+// End ends all changes to storage, because they are now up to another source:
+// this one creates, retires and deletes no more keys. It still reads storage, so
+// that it learns which keys have been retired, but reports no failure of that.
+func (s *Source) End() {
+	if s.store != nil {
+		s.store.ended.Store(true)
 	}
 }
 
@@ -373,6 +382,7 @@ func (s *Source) noteOutcome(err error) {
 		s.read.Store(s.store.Now().Unix())
 	}
 	switch {
+	case s.store.ended.Load(): // the storage may have been closed too
 	case changed && err != nil:
 		s.store.Report(EventUnavailable, s.store.folder(), err)
 	case changed:

@@ -33,6 +33,9 @@ const (
 
 const unlockTimeout = 5 * time.Second
 
+// errEnded means that the configuration of the source has ended.
+var errEnded = errors.New("the configuration of the signing keys has ended")
+
 // Config describes where the managed keys of an issuer are kept and how they
 // rotate.
 type Config struct {
@@ -80,6 +83,8 @@ type store struct {
 	// extended is the longest lifetime of tokens requested since the start, in
 	// nanoseconds.
 	extended atomic.Int64
+	// ended is set once nothing may be written any more.
+	ended atomic.Bool
 	// reported is what is wrong with each object. Only one attempt at a time
 	// reads storage, so it needs no lock.
 	reported map[string]string
@@ -145,6 +150,9 @@ func (s *store) longestToken() time.Duration {
 // meantime, and the error of a part that could not be read. change returns the
 // resulting keys.
 func (s *store) change(ctx context.Context, local schedule, decide func(*reading, schedule, error) (schedule, error)) (schedule, error) {
+	if s.ended.Load() {
+		return schedule{}, errEnded
+	}
 	lock := s.folder()
 	if err := s.Storage.Lock(ctx, lock); err != nil {
 		return schedule{}, fmt.Errorf("locking '%s' in storage: %w", lock, err)
@@ -167,10 +175,17 @@ func (s *store) unlock(ctx context.Context, lock string) {
 	}
 }
 
-// maintain reads storage and does what is due. It returns the resulting keys,
-// none if storage could not be read, and what went wrong.
+// maintain reads storage and does what is due, unless the source has ended. It
+// returns the resulting keys, none if storage could not be read, and what went
+// wrong.
 func (s *store) maintain(ctx context.Context, local schedule) (schedule, error) {
 	found, keys, err := s.load(ctx, local)
+	if err == nil && s.ended.Load() {
+		if len(keys.keys) == 0 {
+			err = errNoKey
+		}
+		return keys, err
+	}
 	// An object that could not be read may be the signing key, so none is
 	// made.
 	if err != nil || s.due(found, keys, s.Now()).none() {
@@ -214,6 +229,9 @@ func (s *store) carryOut(ctx context.Context, found *reading, keys schedule) (sc
 		keys = keys.with(key)
 	}
 	for _, name := range t.remove {
+		if s.ended.Load() {
+			return keys, errEnded
+		}
 		name = path.Join(s.folder(), name)
 		if err := s.Storage.Delete(ctx, name); err != nil {
 			return keys, fmt.Errorf("deleting '%s' from storage: %w", name, err)
@@ -256,6 +274,9 @@ func (s *store) writeKey(ctx context.Context, key scheduledKey) error {
 }
 
 func (s *store) write(ctx context.Context, name string, data []byte) error {
+	if s.ended.Load() {
+		return errEnded
+	}
 	if err := s.Storage.Store(ctx, name, data); err != nil {
 		return fmt.Errorf("writing '%s' to storage: %w", name, err)
 	}
