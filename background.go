@@ -2,16 +2,71 @@ package mtlsauth
 
 import (
 	"context"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+const (
+	// decideAfterEnd is how long an app still decides about requests after its
+	// configuration has ended: long enough for those that were on their way.
+	decideAfterEnd = 5 * time.Second
+	// endPoll is how often the app looks whether that time is over.
+	endPoll = 100 * time.Millisecond
+)
+
+// endedRefusal is why an app whose configuration has ended decides nothing. Clients
+// can keep connections open for as long as they like, and HTTP/3 requests half sent;
+// the state that would decide about them is no longer kept up to date.
+var endedRefusal = refuse(validators.ConfigurationEnded,
+	"the request arrived more than %s after its configuration had been replaced or stopped", decideAfterEnd)
+
+// refuseEnded returns the refusal of every request once the app no longer decides,
+// else nil.
+func (a *App) refuseEnded() *validators.Refusal {
+	if a.ended.Load() {
+		return endedRefusal
+	}
+	return nil
+}
+
+// endLate ends the decisions of the app, and then the background work that keeps
+// their state up to date, a while after the configuration has ended. It waits for
+// Caddy's context instead of Stop, because Caddy may stop the HTTP servers later,
+// after their shutdown delay.
+func (a *App) endLate(endBackground context.CancelFunc) {
+	<-a.ctx.Done()
+	a.leaveStorage()
+	over := a.Now()
+	ticker := time.NewTicker(endPoll)
+	defer ticker.Stop()
+	for a.Now().Sub(over) < decideAfterEnd {
+		<-ticker.C
+	}
+	a.ended.Store(true)
+	endBackground()
+	a.closeTrustPools()
+	a.logger.Debug("previous configuration no longer answers requests")
+}
+
+// leaveStorage leaves changes to storage to the next configuration.
+func (a *App) leaveStorage() {
+	a.stopped.Store(true)
+	for _, realm := range a.Realms {
+		if realm.issuer != nil {
+			realm.issuer.keys.End()
+		}
+	}
+}
+
 // startBackground starts the background work of a realm. Each kind of work has a
-// goroutine of its own, so that a slow one does not hold up the others.
+// goroutine of its own, so that a slow one does not hold up the others. After
+// leaveStorage, it changes nothing in storage.
 func (realm *Realm) startBackground(ctx context.Context) {
 	if realm.issuer != nil {
 		go realm.issuer.keys.Keep(ctx)
-		go keepRevokedTokens(ctx, realm.logger, realm.issuer.revokedTokens)
+		go keepRevokedTokens(ctx, realm)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {
 		go look(ctx, r.pollDenyFile)

@@ -17,9 +17,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// keysRetryAfter is the Retry-After, in seconds, while the keys of an issuer are
-// unknown.
-const keysRetryAfter = "5"
+// retryAfter is the Retry-After, in seconds, of a request that nothing can decide
+// about at the moment.
+const retryAfter = "5"
 
 // BearerHandler admits requests that carry an access token together with the
 // certificate it is bound to (RFC 6750, RFC 8705 §3), and tells the upstream which
@@ -208,7 +208,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", keysRetryAfter)
+		w.Header().Set("Retry-After", retryAfter)
 	case refusal.Reason == tokenMissing:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case refusal.Reason == validators.ScopeMissing:
@@ -223,6 +223,9 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 // one is required. With a refusal, the identity is that of the token if it has been
 // verified, else nil.
 func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []*x509.Certificate, noCertificate *validators.Refusal) (*bearerIdentity, *validators.Refusal) {
+	if refusal := h.realm.app.refuseEnded(); refusal != nil {
+		return nil, refusal
+	}
 	token, refusal := bearerToken(state.authorization)
 	if refusal != nil {
 		return nil, refusal

@@ -66,7 +66,7 @@ func bearerOutcome(reason validators.Reason) bearerAnswer {
 		return bearerAnswer{http.StatusBadRequest, "invalid_request"}
 	case validators.ScopeMissing:
 		return bearerAnswer{http.StatusForbidden, "insufficient_scope"}
-	case validators.Reason(tokens.TokenKeysUnavailable):
+	case validators.Reason(tokens.TokenKeysUnavailable), validators.ConfigurationEnded:
 		return bearerAnswer{http.StatusServiceUnavailable, "temporarily_unavailable"}
 	}
 	return bearerAnswer{http.StatusUnauthorized, "invalid_token"}

@@ -141,9 +141,14 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 	return config
 }
 
-// keepCopies keeps copies of JWKS in storage until ctx is done.
+// keepCopies keeps copies of JWKS in storage until the app is stopped or ctx is done.
 func keepCopies(ctx context.Context, realm *Realm) {
-	source.Poll(ctx, copiesPoll, realm.directory.SaveCopies, func(err error) {
+	source.Poll(ctx, copiesPoll, func(ctx context.Context) error {
+		if realm.app.stopped.Load() {
+			return nil
+		}
+		return realm.directory.SaveCopies(ctx)
+	}, func(err error) {
 		if err != nil {
 			realm.logger.Error("storing JWKS copies failed", zap.Error(err))
 			return

@@ -31,7 +31,9 @@ var errTunnel = errors.New("connect_refused")
 // client, and tells the upstream who that client is.
 //
 // A refused caller gets 401 `certificate_missing` or `certificate_refused`, or
-// 403 `client_not_allowed` or `scope_missing`, through Caddy's error routes.
+// 403 `client_not_allowed` or `scope_missing`, through Caddy's error routes. A
+// request that comes seconds after its configuration was replaced gets 503
+// `temporarily_unavailable`.
 // The reason is in the log line `client refused`, which has the same error id
 // as the response.
 //
@@ -235,7 +237,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	failure := caddyhttp.Error(status, errors.New(word))
 	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID(), errorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
-	if status == http.StatusUnauthorized {
+	switch status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", retryAfter)
+	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`ClientCertificate realm="%s", error="%s", error_id="%s"`, h.realm.name, word, failure.ID))
 	}
 	return failure
@@ -267,6 +272,8 @@ func outcome(reason validators.Reason) (status int, word string) {
 		return http.StatusUnauthorized, string(reason)
 	case validators.ClientNotAllowed, validators.ScopeMissing:
 		return http.StatusForbidden, string(reason)
+	case validators.ConfigurationEnded:
+		return http.StatusServiceUnavailable, tokens.CodeTemporarilyUnavailable
 	}
 	return http.StatusUnauthorized, refusedWord
 }

@@ -96,6 +96,10 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 // servePublic serves a document that needs no certificate. It may be cached, but for
 // a shorter time than a key is announced.
 func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, document keyring.Document) error {
+	if refusal := h.realm.app.refuseEnded(); refusal != nil {
+		h.refuseClient(w, r, nil, identity{}, refusal)
+		return nil
+	}
 	header := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
@@ -260,6 +264,10 @@ func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID str
 func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal) {
 	h.realm.metrics.Certificates.Count(refusal.Reason)
 	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
+	if refusal.Reason == validators.ConfigurationEnded {
+		failure = tokens.NewError(tokens.CodeTemporarilyUnavailable, "the server has a new configuration, try again on a new connection")
+		failure.Header = http.Header{"Retry-After": {retryAfter}}
+	}
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})

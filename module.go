@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,7 +80,12 @@ type App struct {
 	logger   *zap.Logger
 	refusals *refusalLog
 	ctx      caddy.Context
-	stop     context.CancelFunc
+	// started is set by Start
+	started bool
+	// stopped is set when the app no longer changes storage
+	stopped atomic.Bool
+	// ended is set when the app no longer decides; see endLate
+	ended atomic.Bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -119,8 +125,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 // Start starts the background work. Signing keys that do not exist yet are
 // created now, not while a configuration is only validated.
 func (a *App) Start() error {
-	ctx, stop := context.WithCancel(a.ctx)
-	a.stop = stop
+	a.started = true
+	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
 	go a.refusals.run(a.logger)
 	for _, realm := range a.Realms {
 		realm.startBackground(ctx)
@@ -128,14 +134,15 @@ func (a *App) Start() error {
 	for id, keys := range a.declared.allTrustedKeys() {
 		go a.keepTrustedKeys(ctx, id, keys)
 	}
+	go a.endLate(end)
 	return nil
 }
 
-// Stop ends the background work. It waits for queued log lines and for a key that
-// is being stored, but not for a storage that hangs. Requests that end later write
-// their log lines themselves.
+// Stop ends the background work that changes storage. It waits for queued log lines
+// and for a key that is being stored, but not for a storage that hangs. Requests
+// that end later write their log lines themselves. The rest of the background work
+// goes on for as long as requests may be decided; see endLate.
 func (a *App) Stop() error {
-	a.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	a.refusals.close(ctx)
@@ -144,12 +151,20 @@ func (a *App) Stop() error {
 			realm.issuer.keys.Wait(ctx)
 		}
 	}
+	a.leaveStorage()
 	return nil
 }
 
 // Cleanup releases modules that may outlive the app's context. It also runs after
-// a failed Provision.
+// a failed Provision. An app that was started needs them a while longer.
 func (a *App) Cleanup() error {
+	if !a.started {
+		a.closeTrustPools()
+	}
+	return nil
+}
+
+func (a *App) closeTrustPools() {
 	for _, realm := range a.Realms {
 		if realm == nil {
 			continue
@@ -158,7 +173,6 @@ func (a *App) Cleanup() error {
 			pool.Close()
 		}
 	}
-	return nil
 }
 
 // runningApp returns the app of the running configuration, or an empty one.

@@ -241,6 +241,9 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 // authenticate finds the client of the certificates, leaf first, and counts the
 // outcome. clientID is the client that the request names, or "".
 func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certificate, clientID string) (identity, *validators.Refusal) {
+	if refusal := realm.app.refuseEnded(); refusal != nil {
+		return identity{decidedBy: realm.current.Load()}, refusal
+	}
 	start := time.Now()
 	current := realm.current.Load()
 	found, refusal, remembered := current.Decide(ctx, presented, clientID)

@@ -54,16 +54,23 @@ func reportRevokedTokens(logger *zap.Logger, list *tokens.RevokedTokens, err err
 
 // keepRevokedTokens reads the tokens that other nodes have revoked, and removes
 // expired ones from storage, until ctx is done.
-func keepRevokedTokens(ctx context.Context, logger *zap.Logger, list *tokens.RevokedTokens) {
+func keepRevokedTokens(ctx context.Context, realm *Realm) {
+	list := realm.issuer.revokedTokens
 	source.Poll(ctx, revokedPoll, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, revokedTimeout)
 		defer cancel()
+		if realm.app.stopped.Load() {
+			return list.Load(ctx)
+		}
 		return list.Refresh(ctx)
 	}, func(err error) {
+		if realm.app.stopped.Load() {
+			return // the storage may have been closed too
+		}
 		if err != nil {
-			reportRevokedTokens(logger, list, err)
+			reportRevokedTokens(realm.logger, list, err)
 			return
 		}
-		logger.Info("reading revoked tokens works again")
+		realm.logger.Info("reading revoked tokens works again")
 	})
 }

@@ -42,7 +42,12 @@ const (
 	ScopeMissing Reason = "scope_missing"
 )
 
-// Reasons are all reasons in a fixed order, for metrics and documentation.
+// ConfigurationEnded means that nothing keeps the state of the configuration up to
+// date any more, because it ended before the request arrived. It is the only reason
+// that says nothing about the caller, so it is not one of [Reasons].
+const ConfigurationEnded Reason = "configuration_ended"
+
+// Reasons are all reasons of a decision, in a fixed order, for metrics and documentation.
 var Reasons = []Reason{
 	CertificateMissing, CertificateExpired, CertificateUnknown, CertificateUntrusted,
 	CertificateRevoked, RevocationUnavailable, CertificateUnsuitable, CertificateAmbiguous,

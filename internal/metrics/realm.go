@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ type Results map[validators.Reason]prometheus.Counter
 
 func newResults(vec *prometheus.CounterVec, realm string, reasons []validators.Reason) Results {
 	results := Results{"": vec.WithLabelValues(realm, resultOK)}
-	for _, reason := range reasons {
+	for _, reason := range append(slices.Clone(reasons), validators.ConfigurationEnded) {
 		results[reason] = vec.WithLabelValues(realm, string(reason))
 	}
 	return results

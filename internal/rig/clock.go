@@ -26,6 +26,7 @@ var clocks sync.Map
 // https URLs through it.
 type Clock struct {
 	Ahead     atomic.Int64
+	frozen    atomic.Pointer[time.Time]
 	Broken    atomic.Bool // panics when a handler asks for the time
 	apps      sync.Map    // that use the clock
 	Transport http.RoundTripper
@@ -108,7 +109,17 @@ func (c *Clock) Now() time.Time {
 	if c.Broken.Load() && bytes.Contains(debug.Stack(), []byte("caddyhttp.(*Server).ServeHTTP")) {
 		panic("out of order")
 	}
-	return time.Now().Add(time.Duration(c.Ahead.Load()))
+	now := time.Now()
+	if frozen := c.frozen.Load(); frozen != nil {
+		now = *frozen
+	}
+	return now.Add(time.Duration(c.Ahead.Load()))
+}
+
+// Freeze makes the clock move only when the test advances it.
+func (c *Clock) Freeze() {
+	now := time.Now()
+	c.frozen.Store(&now)
 }
 
 // Advance moves the clock forward.

@@ -15,6 +15,7 @@ func (p *Pool) poll(s *poolSource) {
 	switch {
 	case s.watched():
 		p.lookAtFiles(s, now)
+	case p.config.Context.Err() != nil: // the configuration has ended, and so have its modules
 	case !now.Before(s.due):
 		p.loadAgain(s, now)
 	}

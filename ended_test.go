@@ -1,0 +1,70 @@
+package mtlsauth
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// TestDecidesUntilItsContextEnds_S1 checks that an app which is stopped decides, with
+// state that is kept up to date, until some seconds after the whole configuration
+// has ended, and that no goroutine outlives that. Caddy stops its apps in a random
+// order, and the HTTP servers go on for the shutdown delay and the grace period.
+func TestDecidesUntilItsContextEnds_S1(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t, testpki.CommonName("a"), testpki.Validity(time.Time{}, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)))
+	realm := &Realm{StorageRaw: caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)}
+	text, err := json.Marshal(map[string]any{"clients": []any{pinned("a", leaf)}})
+	if err == nil {
+		err = json.Unmarshal(text, realm)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		app := &App{Realms: map[string]*Realm{defaultRealm: realm}}
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		defer cancel()
+		if err := app.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := app.Start(); err != nil {
+			t.Fatal(err)
+		}
+		want := func(when string, want validators.Reason) {
+			t.Helper()
+			var got validators.Reason
+			if _, refusal := realm.authenticate(t.Context(), []*x509.Certificate{leaf.Cert}, ""); refusal != nil {
+				got = refusal.Reason
+			}
+			if got != want {
+				t.Errorf("%s: the reason is %q, want %q", when, got, want)
+			}
+		}
+		want("after the start", "")
+		if err := app.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		want("in the shutdown delay", "")
+		if !app.stopped.Load() {
+			t.Error("an app that is stopped still changes storage")
+		}
+		cancel()
+		time.Sleep(decideAfterEnd - time.Second)
+		want("after the end", "")
+		time.Sleep(2 * time.Second)
+		want("long after the end", validators.ConfigurationEnded)
+		if err := (&Verifier{realm: realm}).VerifyClientCertificate([][]byte{leaf.Cert.Raw}, nil); err == nil {
+			t.Error("the verifier still admits connections")
+		}
+	})
+}
