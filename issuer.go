@@ -26,7 +26,9 @@ const tokenBodyTimeout = 10 * time.Second
 // (RFC 8414), its public keys, the token endpoint, where a client gets an access
 // token bound to the certificate it authenticates with (RFC 8705 §3), and the
 // endpoints where tokens are introspected (RFC 7662) and revoked (RFC 7009).
-// Requests to any other path go to the next handler.
+// Other paths below `/connect/`, and below `/.well-known/` on the host of
+// `mtls_alias`, are answered with 404. Requests to any other path go to the next
+// handler.
 //
 // Paths are those of the request after any rewrite, so the handler does not
 // belong inside `handle_path`. Metadata and keys need no certificate.
@@ -89,6 +91,10 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	case tokens.EndpointRevocation:
 		h.serveRevocation(w, r)
 		return nil
+	}
+	if issuer.Owns(r.Host, r.URL.Path) {
+		// somebody else's 200 would be taken for an answer
+		return caddyhttp.Error(http.StatusNotFound, errors.New("not_found"))
 	}
 	return next.ServeHTTP(w, r)
 }
@@ -259,19 +265,36 @@ func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID str
 }
 
 // refuseClient answers a request whose client is not authenticated. The response is
-// the same for every reason, and it has no challenge, which OAuth libraries would
-// mistake for a different protocol.
+// the same for every reason but a missing certificate. It is a 401, which has a
+// challenge, only where an RFC demands it: OAuth libraries do not read the error of a
+// 401, or mistake the challenge for a different protocol.
 func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, presented []*x509.Certificate, id identity, refusal *validators.Refusal) {
 	h.realm.metrics.Certificates.Count(refusal.Reason)
-	failure := tokens.NewError(tokens.CodeInvalidClient, "client authentication failed")
-	if refusal.Reason == validators.ConfigurationEnded {
-		failure = tokens.NewError(tokens.CodeTemporarilyUnavailable, "the server has a new configuration, try again on a new connection")
-		failure.Header = http.Header{"Retry-After": {retryAfter}}
-	}
+	failure, refusal := h.clientFailure(r, refusal)
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
+}
+
+// clientFailure returns the response to a client that is not authenticated, and the
+// refusal for the log. A client without a certificate at the issuer's own host may have
+// overlooked that mtls_alias is on another.
+func (h *IssuerHandler) clientFailure(r *http.Request, refusal *validators.Refusal) (*tokens.Error, *validators.Refusal) {
+	issuer, description := h.realm.current.Load().issuer, "client authentication failed"
+	switch refusal.Reason {
+	case validators.ConfigurationEnded:
+		failure := tokens.NewError(tokens.CodeTemporarilyUnavailable, "the server has a new configuration, try again on a new connection")
+		failure.Header = http.Header{"Retry-After": {retryAfter}}
+		return failure, refusal
+	case validators.CertificateMissing:
+		description = "no client certificate was presented"
+		if alias := issuer.AliasFor(r.Host); alias != "" {
+			refusal = refuse(refusal.Reason, "%s; this host may not ask for one: clients find %s in the mtls_endpoint_aliases of the metadata", refusal.Detail, alias)
+		}
+	}
+	introspection := issuer.Endpoint(r.Host, r.URL.Path) == tokens.EndpointIntrospection
+	return tokens.InvalidClient(description, introspection || len(r.Header["Authorization"]) > 0), refusal
 }
 
 // refuseToken answers a request that fails for any other reason than the client's

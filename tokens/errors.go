@@ -46,14 +46,11 @@ type Error struct {
 	Cause error
 }
 
-// NewError returns the error response of a code, with its status: 401 for
-// invalid_client, 500 for server_error, 503 for temporarily_unavailable, and
-// 400 for all others.
+// NewError returns the error response of a code, with its status: 500 for
+// server_error, 503 for temporarily_unavailable, and 400 for all others.
 func NewError(code, description string) *Error {
 	status := http.StatusBadRequest
 	switch code {
-	case CodeInvalidClient:
-		status = http.StatusUnauthorized
 	case CodeServerError:
 		status = http.StatusInternalServerError
 	case CodeTemporarilyUnavailable:
@@ -85,6 +82,20 @@ func (e *Error) withCause(cause error) *Error {
 func (e *Error) withHeader(name, value string) *Error {
 	e.Header = http.Header{}
 	e.Header.Set(name, value)
+	return e
+}
+
+// InvalidClient returns the error response for a client that is not
+// authenticated. Its status is 400, because a 401 must have a challenge (RFC
+// 9110 §15.5.2), and no scheme stands for a client certificate. challenge makes it
+// 401 with a Basic challenge, which clients get that sent an Authorization header
+// (RFC 6749 §5.2) or asked for introspection (RFC 7662 §2.3).
+func InvalidClient(description string, challenge bool) *Error {
+	e := NewError(CodeInvalidClient, description)
+	if challenge {
+		e.Status = http.StatusUnauthorized
+		e = e.withHeader("WWW-Authenticate", `Basic realm="token endpoint"`)
+	}
 	return e
 }
 

@@ -12,7 +12,7 @@ import (
 func TestNewErrorStatus(t *testing.T) {
 	for code, status := range map[string]int{
 		CodeInvalidRequest:         400,
-		CodeInvalidClient:          401,
+		CodeInvalidClient:          400,
 		CodeUnsupportedGrantType:   400,
 		CodeInvalidScope:           400,
 		CodeInvalidTarget:          400,
@@ -25,14 +25,14 @@ func TestNewErrorStatus(t *testing.T) {
 	}
 }
 
-// TestInvalidClientHasNoChallenge_R27 checks that a client whose certificate
-// is refused gets 401 without a challenge, because no HTTP authentication
-// scheme fits.
-func TestInvalidClientHasNoChallenge_R27(t *testing.T) {
-	w := httptest.NewRecorder()
-	WriteError(w, NewError(CodeInvalidClient, "client authentication failed"), "")
-	if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "" {
-		t.Errorf("got %d with %v", w.Code, w.Header())
+// TestInvalidClientStatus_R27 checks that a 401 always has a challenge.
+func TestInvalidClientStatus_R27(t *testing.T) {
+	for challenge, want := range map[bool]int{false: http.StatusBadRequest, true: http.StatusUnauthorized} {
+		w := httptest.NewRecorder()
+		WriteError(w, InvalidClient("client authentication failed", challenge), "")
+		if w.Code != want || strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Basic ") != challenge {
+			t.Errorf("got %d with %v", w.Code, w.Header())
+		}
 	}
 }
 

@@ -1,12 +1,14 @@
 package tokens
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 )
@@ -60,6 +62,21 @@ func FuzzParseTokenQuery(f *testing.F) {
 		}
 		if query.ClientID == "" || len(form["client_id"]) != 1 || form.Get("client_id") != query.ClientID || form.Get("client_secret") != "" {
 			t.Fatalf("accepted %+v", query)
+		}
+	})
+}
+
+// FuzzBasicClient sends any credentials of HTTP Basic. They name a client only with
+// an empty password.
+func FuzzBasicClient(f *testing.F) {
+	f.Fuzz(func(t *testing.T, credentials string) {
+		id, ok := basicClient(credentials)
+		if !ok {
+			return
+		}
+		decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credentials))
+		if err != nil || !strings.HasSuffix(string(decoded), ":") || strings.Count(string(decoded), ":") != 1 || !utf8.ValidString(id) || len(id) > maxBasic {
+			t.Fatalf("%q names %q: %v", decoded, id, err)
 		}
 	})
 }

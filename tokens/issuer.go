@@ -144,6 +144,20 @@ func (i *Issuer) Metadata() keyring.Document {
 // other host is taken for the issuer's.
 func (i *Issuer) Endpoint(host, path string) EndpointKind { return i.routes.find(host, path) }
 
+// Owns reports whether a path that is no endpoint is below the issuer's
+// /connect/, or below /.well-known/ on the host of mtls_alias. It is a mistake to
+// ask for it, and not the concern of anything else that the host serves.
+func (i *Issuer) Owns(host, path string) bool { return i.routes.owns(host, path) }
+
+// AliasFor returns the token endpoint of mtls_alias if that is on another host
+// than this one, else "".
+func (i *Issuer) AliasFor(host string) string {
+	if i.routes.aliasHost == "" || i.routes.isAlias(host) {
+		return ""
+	}
+	return strings.TrimSuffix(i.config.MTLSAlias, "/") + pathToken
+}
+
 // IsResource reports whether the issuer has a resource of that name.
 func (i *Issuer) IsResource(name string) bool { return i.audiences.resources[name] }
 

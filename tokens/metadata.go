@@ -26,6 +26,7 @@ type metadata struct {
 	BoundAccessTokens   bool                `json:"tls_client_certificate_bound_access_tokens"` // RFC 8705 §3.3
 	MTLSEndpointAliases endpointAliases     `json:"mtls_endpoint_aliases"`                      // RFC 8705 §5
 	IDTokenSigningAlgs  []keyring.Algorithm `json:"id_token_signing_alg_values_supported"`      // OIDC libraries read the key type from it
+	SubjectTypes        []string            `json:"subject_types_supported"`                    // OIDC libraries require it
 }
 
 type endpointAliases struct {
@@ -69,6 +70,7 @@ func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
 		BoundAccessTokens:        true,
 		MTLSEndpointAliases:      aliases,
 		IDTokenSigningAlgs:       algs,
+		SubjectTypes:             []string{"public"}, // every API sees the same `sub`
 	}
 	if cfg.RevokedTokens == nil {
 		m.RevocationEndpoint, m.RevocationAuthMethods, m.MTLSEndpointAliases.RevocationEndpoint = "", nil, ""

@@ -49,6 +49,7 @@ func TestMetadata_R42_R43(t *testing.T) {
 			"revocation_endpoint":    testURL + "/tenant1/connect/mtls/revocation",
 		},
 		"id_token_signing_alg_values_supported": []any{"ES256"},
+		"subject_types_supported":               []any{"public"},
 	}
 	if got := readMetadata(t, issuer); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got  %v\nwant %v", got, want)

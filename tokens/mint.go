@@ -29,7 +29,8 @@ type TokenResponse struct {
 	// TokenType is "Bearer", also for a token that is bound to a certificate
 	// (RFC 8705 §3).
 	TokenType string `json:"token_type"`
-	// ExpiresIn is the token's lifetime in seconds.
+	// ExpiresIn is how long the token lasts, in whole seconds. It can be a second
+	// less than between `iat` and `exp`, which count from the last whole second.
 	ExpiresIn int64 `json:"expires_in"`
 	// Scope is the granted scope, separated by spaces; empty if there is none.
 	Scope string `json:"scope,omitempty"`
@@ -73,7 +74,7 @@ func (i *Issuer) Mint(ctx context.Context, g *Grant, req TokenRequest) (*TokenRe
 	return &TokenResponse{
 		AccessToken: token,
 		TokenType:   "Bearer",
-		ExpiresIn:   claims.Expires - claims.IssuedAt,
+		ExpiresIn:   claims.lasts,
 		Scope:       strings.Join(scopes, " "),
 		ID:          claims.ID,
 		Audience:    audience,
@@ -138,11 +139,13 @@ func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant,
 		return "", "", unavailable(err)
 	}
 	claims.Issuer, claims.Subject, claims.ClientID, claims.ID = i.config.URL, g.ClientID, g.ClientID, newTokenID()
-	claims.IssuedAt = i.config.Now().Unix()
+	now := i.config.Now()
+	claims.IssuedAt = now.Unix()
 	claims.Expires = min(claims.IssuedAt+i.keys.LimitLifetime(ring, max(1, int64(cmp.Or(g.Lifetime, i.config.Lifetime)/time.Second))), g.NotAfter.Unix())
 	if claims.Expires <= claims.IssuedAt {
-		return "", "", NewError(CodeInvalidClient, "client authentication failed").withCause(ErrCertificateExpired)
+		return "", "", InvalidClient("client authentication failed", false).withCause(ErrCertificateExpired)
 	}
+	claims.lasts = int64(time.Unix(claims.Expires, 0).Sub(now) / time.Second)
 	encoded, err := encodeClaims(claims, g.Claims)
 	if err != nil {
 		return "", "", mintFailed(err)
@@ -179,6 +182,8 @@ type tokenClaims struct {
 	Scope             scopeClaim   `json:"scope,omitzero"`
 	Confirmation      confirmation `json:"cnf,omitzero"`
 	GatewayThumbprint string       `json:"client_cert_x5t#S256,omitempty"`
+
+	lasts int64 // how long the token lasts, in whole seconds
 }
 
 // scopeClaim is one string (RFC 9068 §2.2.3), or an array if the issuer is

@@ -27,7 +27,7 @@ func TestMintedClaims_R31(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := mustMint(t, issuer, g, newRequest(""))
-	if token.TokenType != "Bearer" || token.ExpiresIn != 3600 || token.Scope != "api1 telemetry" {
+	if token.TokenType != "Bearer" || token.ExpiresIn != 3599 || token.Scope != "api1 telemetry" {
 		t.Errorf("response is %+v", token)
 	}
 	header, claims := verify(t, issuer, token.AccessToken)
@@ -133,7 +133,7 @@ func TestTokenNeverOutlivesTheCertificate_C6(t *testing.T) {
 			g.NotAfter = testenv.Now.Truncate(time.Second).Add(tc.left)
 			token, err := issuer.Mint(t.Context(), g, newRequest(""))
 			if tc.want == 0 {
-				if err == nil || !errors.Is(err, ErrCertificateExpired) || err.Code != CodeInvalidClient || err.Status != http.StatusUnauthorized {
+				if err == nil || !errors.Is(err, ErrCertificateExpired) || err.Code != CodeInvalidClient || err.Status != http.StatusBadRequest {
 					t.Fatalf("error is %v", err)
 				}
 				return
@@ -143,7 +143,8 @@ func TestTokenNeverOutlivesTheCertificate_C6(t *testing.T) {
 			}
 			_, claims := verify(t, issuer, token.AccessToken)
 			exp, iat := int64(claims["exp"].(float64)), int64(claims["iat"].(float64))
-			if token.ExpiresIn != tc.want || exp-iat != tc.want || iat != testenv.Now.Unix() {
+			// the clock is just past a whole second
+			if token.ExpiresIn != tc.want-1 || exp-iat != tc.want || iat != testenv.Now.Unix() {
 				t.Errorf("expires_in %d, exp-iat %d, want %d", token.ExpiresIn, exp-iat, tc.want)
 			}
 			if time.Unix(exp, 0).After(g.NotAfter) {
@@ -155,6 +156,33 @@ func TestTokenNeverOutlivesTheCertificate_C6(t *testing.T) {
 	g.NotAfter = time.Time{}
 	if _, err := newTestIssuer(t, IssuerConfig{}).Mint(t.Context(), g, newRequest("")); err == nil || !errors.Is(err, ErrCertificateExpired) {
 		t.Errorf("no end given: error is %v", err)
+	}
+}
+
+// TestExpiresInIsKept checks that a token lasts as long as the response says,
+// whatever the fraction of the second in which it was issued.
+func TestExpiresInIsKept(t *testing.T) {
+	for _, fraction := range []time.Duration{0, time.Nanosecond, time.Millisecond, 500 * time.Millisecond, time.Second - time.Nanosecond} {
+		for _, left := range []time.Duration{time.Hour, 10 * time.Second, 9*time.Second + 500*time.Millisecond, 9 * time.Second} {
+			clock := testenv.NewClock()
+			clock.Advance(testenv.Now.Truncate(time.Second).Sub(testenv.Now) + fraction)
+			issuer := newTestIssuer(t, IssuerConfig{Lifetime: 10 * time.Second, Now: clock.Now})
+			g := newGrant("api1")
+			g.NotAfter = clock.Now().Truncate(time.Second).Add(left)
+			token := mustMint(t, issuer, g, newRequest(""))
+			claims, err := issuer.verifier.Verify(token.AccessToken)
+			if err != nil {
+				t.Fatal(err)
+			}
+			promised, lasts := time.Duration(token.ExpiresIn)*time.Second, claims.Expires.Sub(clock.Now())
+			if promised > lasts || lasts-promised >= time.Second || claims.Expires.After(g.NotAfter) || claims.IssuedAt.After(clock.Now()) {
+				t.Errorf("%v into the second, with %v left: expires_in is %v, the token lasts %v", fraction, left, promised, lasts)
+			}
+			clock.Advance(promised - time.Nanosecond)
+			if err := issuer.verifier.Recheck(claims); err != nil {
+				t.Errorf("%v into the second: refused within %v: %v", fraction, promised, err)
+			}
+		}
 	}
 }
 
@@ -181,7 +209,7 @@ func TestNoRefreshToken_R29(t *testing.T) {
 	if err := json.Unmarshal(body, &response); err != nil {
 		t.Fatal(err)
 	}
-	if len(response) != 4 || response["scope"] != "api1" || response["token_type"] != "Bearer" || response["expires_in"] != 3600.0 {
+	if len(response) != 4 || response["scope"] != "api1" || response["token_type"] != "Bearer" || response["expires_in"] != 3599.0 {
 		t.Errorf("response is %s", body)
 	}
 }

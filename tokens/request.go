@@ -1,6 +1,8 @@
 package tokens
 
 import (
+	"cmp"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +19,9 @@ const (
 	maxBody = 64 << 10
 	// maxParameters is the largest number of parameters in a request body.
 	maxParameters = 64
+	// maxBasic is the size of the largest credentials of HTTP Basic, in bytes:
+	// enough for any client_id, with every character encoded twice.
+	maxBasic = 1 << 10
 
 	grantClientCredentials = "client_credentials"
 )
@@ -64,10 +69,11 @@ func (req TokenRequest) CheckGrant() *Error {
 // ParseTokenRequest reads a token request: POST, a form body of at most 64 KiB
 // and 64 parameters, none of them twice except `resource`, with `client_id`
 // and `grant_type`, and without a second client authentication method (RFC
-// 6749 §2.3, §3.2). The status of the error is 405 for another method, 413 for
-// a body that is too large, 401 for HTTP Basic (RFC 6749 §5.2), and 400 for
-// everything else. The query string is not read, but OAuth parameters in it
-// are an error.
+// 6749 §2.3, §3.2). HTTP Basic with an empty password authenticates nobody; its
+// user name counts as the `client_id`. The status of the error is 405 for another
+// method, 413 for a body that is too large, 401 for HTTP Basic with a password
+// (RFC 6749 §5.2), and 400 for everything else. The query string is not read, but
+// OAuth parameters in it are an error.
 func ParseTokenRequest(r *http.Request) (TokenRequest, *Error) {
 	form, err := readClientForm(r)
 	if err != nil {
@@ -113,7 +119,7 @@ func ParseTokenQuery(r *http.Request) (TokenQuery, *Error) {
 // readClientForm reads the parameters of a client that authenticates only with
 // a certificate.
 func readClientForm(r *http.Request) (url.Values, *Error) {
-	form, err := readForm(r)
+	form, named, err := readForm(r)
 	if err != nil {
 		return nil, err
 	}
@@ -122,49 +128,82 @@ func readClientForm(r *http.Request) (url.Values, *Error) {
 			return nil, NewError(CodeInvalidRequest, name+" is not supported; the client authenticates with its certificate only")
 		}
 	}
-	if form.Get("client_id") == "" {
+	switch id := form.Get("client_id"); {
+	case id == "" && named == "":
 		return nil, NewError(CodeInvalidRequest, "client_id is missing")
+	case id == "":
+		form.Set("client_id", named)
+	case named != "" && named != id:
+		return nil, NewError(CodeInvalidRequest, "the Authorization header names another client than client_id")
 	}
 	return form, nil
 }
 
-// readForm reads the form body of a request to an OAuth endpoint.
-func readForm(r *http.Request) (url.Values, *Error) {
+// readForm reads the form body of a request to an OAuth endpoint, and the client
+// that its Authorization header names.
+func readForm(r *http.Request) (form url.Values, named string, err *Error) {
 	if r.Method != http.MethodPost {
 		e := NewError(CodeInvalidRequest, "use POST").withHeader("Allow", http.MethodPost)
 		e.Status = http.StatusMethodNotAllowed
-		return nil, e
+		return nil, "", e
 	}
-	if err := checkAuthorization(r.Header.Values("Authorization")); err != nil {
-		return nil, err
+	if named, err = clientOfHeader(r.Header.Values("Authorization")); err != nil {
+		return nil, "", err
 	}
-	if err := checkQuery(r.URL.RawQuery); err != nil {
-		return nil, err
+	if err = checkQuery(r.URL.RawQuery); err != nil {
+		return nil, "", err
 	}
-	if err := checkContentType(r.Header.Values("Content-Type")); err != nil {
-		return nil, err
+	if err = checkContentType(r.Header.Values("Content-Type")); err != nil {
+		return nil, "", err
 	}
 	body, err := readBody(r.Body)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return parseForm(body)
+	form, err = parseForm(body)
+	return form, named, err
 }
 
-// checkAuthorization refuses every other way to authenticate. HTTP Basic must
-// be answered with 401 and a challenge (RFC 6749 §5.2).
-func checkAuthorization(values []string) *Error {
+// clientOfHeader returns the client that the Authorization header names without
+// authenticating it: the user name of HTTP Basic with an empty password, which
+// libraries send for a client without a secret. It refuses every other way to
+// authenticate. HTTP Basic must be answered with 401 and a challenge (RFC 6749
+// §5.2).
+func clientOfHeader(values []string) (named string, refused *Error) {
+	const remedy = "; send client_id in the form, the client authenticates with its certificate only"
 	for _, value := range values {
-		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")
-		if strings.EqualFold(scheme, "Basic") {
-			return NewError(CodeInvalidClient, "HTTP Basic is not supported; the client authenticates with its certificate only").
-				withHeader("WWW-Authenticate", `Basic realm="token endpoint"`)
+		scheme, credentials, _ := strings.Cut(strings.TrimSpace(value), " ")
+		switch {
+		case !strings.EqualFold(scheme, "Basic"):
+			refused = cmp.Or(refused, NewError(CodeInvalidRequest, "the Authorization header is not supported"+remedy))
+			continue
+		case len(values) == 1:
+			if id, ok := basicClient(credentials); ok {
+				return id, nil
+			}
 		}
+		return "", InvalidClient("HTTP Basic is not supported with a password"+remedy, true)
 	}
-	if len(values) > 0 {
-		return NewError(CodeInvalidRequest, "the Authorization header is not supported; the client authenticates with its certificate only")
+	return "", refused
+}
+
+// basicClient returns the user name of HTTP Basic credentials (RFC 7617 §2), which
+// OAuth clients encode as in a form (RFC 6749 §2.3.1). ok is false unless the
+// password is empty.
+func basicClient(credentials string) (id string, ok bool) {
+	if len(credentials) > maxBasic {
+		return "", false
 	}
-	return nil
+	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(credentials))
+	if err != nil {
+		return "", false
+	}
+	user, hasNoPassword := strings.CutSuffix(string(decoded), ":")
+	if !hasNoPassword || strings.Contains(user, ":") {
+		return "", false
+	}
+	id, err = url.QueryUnescape(user)
+	return id, err == nil && utf8.ValidString(id)
 }
 
 func checkQuery(query string) *Error {

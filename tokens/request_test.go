@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -164,6 +165,59 @@ func TestBasicAuthenticationIsChallenged_R27(t *testing.T) {
 			!strings.HasPrefix(err.Header.Get("WWW-Authenticate"), `Basic realm="`) {
 			t.Errorf("%q: got %+v", values, err)
 		}
+	}
+}
+
+// TestBasicWithoutAPassword checks that HTTP Basic with an empty password names the
+// client, as IdentityModel and x/oauth2 send it, and that nothing else does.
+func TestBasicWithoutAPassword(t *testing.T) {
+	const nameless = "grant_type=client_credentials&token=t"
+	basic := func(credentials string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(credentials))
+	}
+	for name, tc := range map[string]struct {
+		authorization, body string
+		want                string // the client, or what the description says
+		status              int
+	}{
+		"alone":                    {basic("mtls.client:"), nameless, "mtls.client", 0},
+		"with the same client_id":  {basic("mtls.client:"), nameless + "&client_id=mtls.client", "mtls.client", 0},
+		"with an empty client_id":  {basic("mtls.client:"), nameless + "&client_id=", "mtls.client", 0},
+		"encoded as in a form":     {basic("partner%3Ax%2By%2F+z:"), nameless, "partner:x+y/ z", 0},
+		"in any case":              {"bAsIc  " + basic("a:")[6:] + " ", nameless, "a", 0},
+		"of no name":               {basic(":"), nameless + "&client_id=a", "a", 0},
+		"with another client_id":   {basic("a:"), nameless + "&client_id=b", "names another client", 400},
+		"with another in case":     {basic("a:"), nameless + "&client_id=A", "names another client", 400},
+		"of no name, nor the form": {basic(":"), nameless, "client_id is missing", 400},
+		"with client_secret":       {basic("a:"), nameless + "&client_secret=x", "client_secret is not supported", 400},
+		"with a password":          {basic("a:hunter2"), nameless, "send client_id in the form", 401},
+		"with a space as password": {basic("a: "), nameless, "send client_id in the form", 401},
+		"with a second colon":      {basic("a:b:"), nameless, "send client_id in the form", 401},
+		"without a colon":          {basic("a"), nameless, "send client_id in the form", 401},
+		"not base64":               {"Basic a:", nameless, "send client_id in the form", 401},
+		"no credentials":           {"Basic", nameless, "send client_id in the form", 401},
+		"not UTF-8":                {basic("%ff:"), nameless, "send client_id in the form", 401},
+		"not well encoded":         {basic("%zz:"), nameless, "send client_id in the form", 401},
+		"too long":                 {basic(strings.Repeat("a", 1000) + ":"), nameless, "send client_id in the form", 401},
+	} {
+		request, err := ParseTokenRequest(post(tc.body, header("Authorization", tc.authorization)))
+		query, queryErr := ParseTokenQuery(post(tc.body, header("Authorization", tc.authorization)))
+		if tc.status == 0 {
+			if err != nil || queryErr != nil || request.ClientID != tc.want || query.ClientID != tc.want {
+				t.Errorf("%s: got %q, %v and %q, %v, want %q", name, request.ClientID, err, query.ClientID, queryErr, tc.want)
+			}
+			continue
+		}
+		for _, err := range []*Error{err, queryErr} {
+			if err == nil || err.Status != tc.status || !strings.Contains(err.Description, tc.want) || (err.Header.Get("WWW-Authenticate") != "") != (tc.status == 401) {
+				t.Errorf("%s: got %+v, want %d %q", name, err, tc.status, tc.want)
+			} else if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s: the password gets into the log: %v", name, err)
+			}
+		}
+	}
+	if _, err := ParseTokenRequest(post(minimal, header("Authorization", basic("mtls.client:"), basic("mtls.client:")))); err == nil || err.Status != 401 {
+		t.Errorf("two headers: got %v", err)
 	}
 }
 

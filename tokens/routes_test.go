@@ -81,11 +81,11 @@ func TestEndpointsOfAnIssuerThatRevokes_R39(t *testing.T) {
 		{"auth.example.com", "/t/connect/revoke", EndpointNone},
 		{"mtls.example.com", "/m/connect/revocation", EndpointRevocation},
 		{"mtls.example.com", "/m/connect/introspect", EndpointIntrospection},
-		{"mtls.example.com", "/m/connect/mtls/revocation", EndpointNone},
+		{"mtls.example.com", "/m/connect/mtls/revocation", EndpointRevocation},
 	})
 	checkRoutes(t, IssuerConfig{MTLSAlias: "https://mtls.example.com"}, []route{
 		{"mtls.example.com", "/connect/introspect", EndpointIntrospection},
-		{"mtls.example.com", "/connect/mtls/introspect", EndpointNone},
+		{"mtls.example.com", "/connect/mtls/introspect", EndpointIntrospection},
 		{"mtls.example.com", "/connect/revocation", EndpointNone},
 	})
 }
@@ -96,7 +96,7 @@ func TestAliasHost_R17(t *testing.T) {
 		{"mtls.example.com:443", "/m/connect/token", EndpointToken},
 		{"MTLS.Example.com", "/m/connect/token", EndpointToken},
 		{"mtls.example.com", "/connect/token", EndpointNone},
-		{"mtls.example.com", "/m/connect/mtls/token", EndpointNone},
+		{"mtls.example.com", "/m/connect/mtls/token", EndpointToken},
 		{"mtls.example.com", "/.well-known/openid-configuration", EndpointNone},
 		{"mtls.example.com:8443", "/m/connect/token", EndpointNone},
 		{"mtls.example.com:8443", "/connect/token", EndpointToken},
@@ -106,7 +106,7 @@ func TestAliasHost_R17(t *testing.T) {
 	})
 	checkRoutes(t, IssuerConfig{MTLSAlias: "https://auth.example.com:8443"}, []route{
 		{"auth.example.com:8443", "/connect/token", EndpointToken},
-		{"auth.example.com:8443", "/connect/mtls/token", EndpointNone},
+		{"auth.example.com:8443", "/connect/mtls/token", EndpointToken},
 		{"auth.example.com", "/connect/mtls/token", EndpointToken},
 	})
 }
@@ -118,6 +118,40 @@ func TestAliasOnTheIssuersOwnHost_R17(t *testing.T) {
 		{"auth.example.com", "/t/connect/mtls/token", EndpointToken},
 		{"auth.example.com", "/t/.well-known/openid-configuration", EndpointMetadata},
 	})
+}
+
+// TestPathsThatAreTheIssuers checks which paths are answered even though nothing is
+// there.
+func TestPathsThatAreTheIssuers(t *testing.T) {
+	const issuer, alias = "auth.example.com", "mtls.example.com"
+	for _, tc := range []struct {
+		cfg        IssuerConfig
+		host, path string
+		want       bool
+	}{
+		{IssuerConfig{}, issuer, "/connect/tokens", true},
+		{IssuerConfig{}, issuer, "/connect/", true},
+		{IssuerConfig{}, issuer, "/connect/mtls/token/", true},
+		{IssuerConfig{}, issuer, "/connect/revocation", true}, // without a list of revoked tokens
+		{IssuerConfig{}, issuer, "/connect", false},
+		{IssuerConfig{}, issuer, "/connected", false},
+		{IssuerConfig{}, issuer, "/api/connect/token", false},
+		{IssuerConfig{}, issuer, "/.well-known/security.txt", false},
+		{IssuerConfig{URL: testURL + "/t"}, issuer, "/t/connect/x", true},
+		{IssuerConfig{URL: testURL + "/t"}, issuer, "/connect/token", false},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, alias, "/m/connect/x", true},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, alias, "/connect/token", false},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, alias, "/m/.well-known/openid-configuration", true},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, alias, "/.well-known/oauth-authorization-server/m", true},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, alias, "/", false},
+		{IssuerConfig{MTLSAlias: "https://mtls.example.com/m"}, issuer, "/m/connect/x", false},
+		{IssuerConfig{MTLSAlias: testURL + "/m"}, issuer, "/m/connect/x", true},
+		{IssuerConfig{MTLSAlias: testURL + "/m"}, issuer, "/m/.well-known/x", false},
+	} {
+		if got := newTestIssuer(t, tc.cfg).Owns(tc.host, tc.path); got != tc.want {
+			t.Errorf("issuer %q, alias %q: %s%s belongs to the issuer: %v", tc.cfg.URL, tc.cfg.MTLSAlias, tc.host, tc.path, got)
+		}
+	}
 }
 
 func TestEndpointDoesNotAllocate(t *testing.T) {

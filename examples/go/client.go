@@ -70,8 +70,8 @@ func discover(ctx context.Context, issuer string) (*server, error) {
 }
 
 // requestToken gets a token; the certificate is the only authentication. Without a
-// secret, a clientcredentials.Config with AuthStyleInParams sends the client_id
-// alone.
+// secret, a clientcredentials.Config sends the client id as HTTP Basic with an empty
+// password, or with AuthStyleInParams as client_id in the form. Both will do.
 func requestToken(ctx context.Context, endpoint, clientID, certificate, scope, resource string) (*oauth2.Token, error) {
 	client, err := httpClient(certificate)
 	if err != nil {
@@ -80,7 +80,6 @@ func requestToken(ctx context.Context, endpoint, clientID, certificate, scope, r
 	config := clientcredentials.Config{
 		ClientID:       clientID,
 		TokenURL:       endpoint,
-		AuthStyle:      oauth2.AuthStyleInParams,
 		EndpointParams: url.Values{"resource": {resource}},
 		Scopes:         strings.Fields(scope),
 	}

@@ -75,6 +75,7 @@ https://{{.Auth}} {
 		}
 	}
 	mtls_issuer
+	respond 404
 }
 
 https://{{.API}} {

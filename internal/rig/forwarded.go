@@ -238,7 +238,7 @@ func WantToken(r *Rig, t *testing.T, got Reply, clientID string, leaf *testpki.L
 // logged this reason.
 func WantNoToken(r *Rig, t *testing.T, got Reply, reason string) {
 	t.Helper()
-	got.WantStatus(t, http.StatusUnauthorized)
+	got.WantStatus(t, http.StatusBadRequest)
 	if code := JSON(t, got.Body)["error"]; code != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
 		t.Errorf("the token endpoint answered %q", got.Body)
 	}

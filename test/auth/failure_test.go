@@ -35,7 +35,7 @@ func TestNoClients_E2(t *testing.T) {
 					}
 					c.Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, word)
 					for _, id := range []string{"billing", "x", "sensor"} {
-						got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(id)).WantStatus(t, http.StatusUnauthorized)
+						got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(id)).WantStatus(t, http.StatusBadRequest)
 						if rig.JSON(t, got.Body)["error"] != "invalid_client" {
 							t.Errorf("got %q, want error invalid_client", got.Body)
 						}

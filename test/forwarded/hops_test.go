@@ -285,7 +285,7 @@ func TestRefusedForwardedCertificatesAreNotLogged_E3(t *testing.T) {
 		value := proxy.Value(f.Stranger)
 		for _, sent := range []string{value, value + "x", value[:len(value)-20], strings.Replace(value, "M", "*", 1)} {
 			hop.Get("https://api.test/"+realm(proxy)+"/guarded", rig.With(proxy.Header, sent)).WantStatus(t, http.StatusUnauthorized)
-			rig.AskToken(hop, "https://auth.test/"+realm(proxy), "billing.partner", rig.With(proxy.Header, sent)).WantStatus(t, http.StatusUnauthorized)
+			rig.AskToken(hop, "https://auth.test/"+realm(proxy), "billing.partner", rig.With(proxy.Header, sent)).WantStatus(t, http.StatusBadRequest)
 		}
 	}
 	lines := f.Logs.WaitFor(t, len(rig.Forwarders)*8, "refusals", func(e rig.LogEntry) bool { return e.Str("msg") == "client refused" })

@@ -247,6 +247,15 @@ func TestRefusedQueries_R36_R39(t *testing.T) {
 				method = http.MethodPost
 			}
 			got := r.Caller(t, protocol, leaves[tc.leaf]).Do(method, "https://auth.test"+path, tc.request)
+			unauthenticated := tc.code == client && tc.header[0] == ""
+			if unauthenticated && strings.HasSuffix(path, "/revocation") {
+				tc.status = http.StatusBadRequest // as at the token endpoint
+			} else if unauthenticated {
+				tc.status = http.StatusUnauthorized // RFC 7662 §2.3
+			}
+			if challenged := got.Header.Get("WWW-Authenticate") != ""; challenged != (got.Status == http.StatusUnauthorized) {
+				t.Errorf("%s, %s: %d with challenge: %v", tc.name, path, got.Status, challenged)
+			}
 			if got.Status != tc.status || rig.JSON(t, got.Body)["error"] != tc.code {
 				t.Errorf("%s, %s: got %d %q, want %d %s", tc.name, path, got.Status, got.Body, tc.status, tc.code)
 			}
@@ -257,13 +266,13 @@ func TestRefusedQueries_R36_R39(t *testing.T) {
 			logged := tc
 			logged.name = "" // skips the check that the detail names the client
 			checkTokenLog(r, t, got, logged)
-			if tc.code == client && tc.reason != "" {
+			if unauthenticated && tc.reason != "certificate_missing" {
 				text := rig.Sameness(got)
-				if alike[protocol] == "" {
-					alike[protocol] = text
+				if alike[protocol+path] == "" {
+					alike[protocol+path] = text
 				}
-				if text != alike[protocol] {
-					t.Errorf("%s is distinguishable:\n%s\nothers get\n%s", tc.name, text, alike[protocol])
+				if text != alike[protocol+path] {
+					t.Errorf("%s is distinguishable:\n%s\nothers get\n%s", tc.name, text, alike[protocol+path])
 				}
 			}
 		}
@@ -282,9 +291,9 @@ func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
 		for _, path := range []string{"/connect/token", "/connect/introspect", "/connect/revocation"} {
 			for _, leaf := range []*testpki.Leaf{nil, leaves["billing.partner"]} {
 				body, rest := io.Pipe()
-				want := http.StatusUnauthorized
-				if leaf != nil { // a body that is not a form is not read either
-					want = http.StatusBadRequest
+				want := http.StatusBadRequest // a body that is not a form is not read either
+				if leaf == nil && path == "/connect/introspect" {
+					want = http.StatusUnauthorized
 				}
 				r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test"+path, func(r *http.Request) {
 					r.Body, r.ContentLength = body, 60000

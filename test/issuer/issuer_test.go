@@ -44,6 +44,7 @@ func TestMetadataAndKeys(t *testing.T) {
 					"token_endpoint": base + "/connect/mtls/token", "introspection_endpoint": base + "/connect/mtls/introspect", "revocation_endpoint": base + "/connect/mtls/revocation",
 				},
 				"id_token_signing_alg_values_supported": []any{"ES256"},
+				"subject_types_supported":               []any{"public"},
 			}
 			for _, protocol := range rig.Protocols {
 				c := r.Caller(t, protocol, nil) // public documents require no certificate
@@ -179,10 +180,13 @@ https://alias.test:@HTTPS@ {
 					t.Errorf("the metadata is %v", metadata)
 				}
 				// a missing certificate leads to a JSON response, not a failed handshake
-				got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
+				got := c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusBadRequest)
 				rig.CheckTokenHeaders(t, got)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
 					t.Errorf("without a certificate: %q", got.Body)
+				}
+				if detail := r.Logs.WithErrorID(t, "client refused", got.ErrorID).Str("detail"); !strings.Contains(detail, place+" in the mtls_endpoint_aliases") {
+					t.Errorf("the detail does not say where to go: %s", detail)
 				}
 				if n := asked.Load(); n > 0 {
 					t.Errorf("%s: the issuer's own host asked for a certificate %d times", protocol, n)
@@ -198,9 +202,17 @@ https://alias.test:@HTTPS@ {
 				if _, err := rig.Verify(t, r.Caller(t, protocol, nil), "https://auth.test", "https://auth.test", answer["access_token"].(string)); err != nil {
 					t.Error(err)
 				}
-				for _, path := range []string{"/.well-known/openid-configuration", "/.well-known/openid-configuration/jwks", "/connect/mtls/token", "/connect/mtls/introspect", "/connect/mtls/revocation"} {
-					if got := c.Get("https://alias.test" + path); got.Seen == nil {
-						t.Errorf("the alias host serves %s: %d %.100q", path, got.Status, got.Body)
+				rig.Token(r, t, c, alias+"/connect/mtls/token", rig.Form("billing.partner"))
+				for _, url := range []string{
+					alias + "/.well-known/openid-configuration", "https://alias.test/.well-known/openid-configuration/jwks", "https://alias.test/.well-known/oauth-authorization-server/base",
+					alias + "/connect/tokens", alias + "/connect/", "https://auth.test/connect/tokens", "https://auth.test/connect/mtls/token/",
+				} {
+					c.Get(url).WantStatus(t, http.StatusNotFound)
+					c.Do(http.MethodPost, url, rig.Form("billing.partner")).WantStatus(t, http.StatusNotFound)
+				}
+				for _, url := range []string{"https://alias.test/", "https://alias.test/connected", "https://auth.test/other"} {
+					if got := c.Get(url); got.Seen == nil {
+						t.Errorf("%s did not reach the next handler: %d %.100q", url, got.Status, got.Body)
 					}
 				}
 			}
@@ -230,7 +242,7 @@ func TestPathsOfTheIssuer_D3(t *testing.T) {
 	}
 	// these are equivalent to the exact path, so the same rules apply
 	for _, target := range []string{"/connect%2ftoken", "/%63onnect/token", "/connect/token?", "https://auth.test/connect/token"} {
-		for leaf, want := range map[*testpki.Leaf]int{billing: http.StatusOK, nil: http.StatusUnauthorized} {
+		for leaf, want := range map[*testpki.Leaf]int{billing: http.StatusOK, nil: http.StatusBadRequest} {
 			r.Raw(t, leaf, "auth.test").Send(fmt.Sprintf("POST %s HTTP/1.1\nHost: auth.test\nContent-Type: application/x-www-form-urlencoded\nContent-Length: %d\n\n%s", target, len(body), body)).WantStatus(t, want)
 		}
 	}

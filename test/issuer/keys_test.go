@@ -69,7 +69,7 @@ func TestProfileAtWork_R45_R47(t *testing.T) {
 			if header["alg"] != "PS256" {
 				t.Errorf("the header is %v", header)
 			}
-			got.WantStatus(t, http.StatusUnauthorized)
+			got.WantStatus(t, http.StatusBadRequest)
 			if entry := r.Logs.WithErrorID(t, "client refused", got.ErrorID); entry.Str("reason") != "certificate_unsuitable" || !strings.Contains(entry.Str("detail"), "1024 bits") {
 				t.Errorf("the log line is %v", entry)
 			}
@@ -227,7 +227,7 @@ func TestStorageUnusableAtFirstStart(t *testing.T) {
 			}
 			// an unauthenticated caller does not learn about the failure
 			stranger := r.Caller(t, protocol, nil).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner"))
-			stranger.WantStatus(t, http.StatusUnauthorized)
+			stranger.WantStatus(t, http.StatusBadRequest)
 
 			if err := os.Remove(blocker); err != nil {
 				t.Fatal(err)

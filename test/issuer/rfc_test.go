@@ -29,7 +29,7 @@ func TestOnlyTheHandshakeProvesPossession_R1(t *testing.T) {
 				got := c.Do(http.MethodPost, "https://auth.test/connect/token", func(r *http.Request) {
 					request(r)
 					r.Header[name] = []string{value}
-				}).WantStatus(t, http.StatusUnauthorized)
+				}).WantStatus(t, http.StatusBadRequest)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" {
 					t.Errorf("%s with %s: the response is %q", who, name, got.Body)
 				}

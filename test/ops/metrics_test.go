@@ -135,7 +135,7 @@ func TestMetrics(t *testing.T) {
 			invalidScope, invalidClient := `token_errors_total{error="invalid_scope"}`, `token_errors_total{error="invalid_client"}`
 			token(asBilling, 400, rig.Form("billing.partner", "scope", "x"))
 			changed(t, sum(result("ok"), duration, hit, invalidScope))
-			token(asBilling, 401, rig.Form("sensor-7"))
+			token(asBilling, 400, rig.Form("sensor-7"))
 			changed(t, sum(result("client_mismatch"), duration, hit, invalidClient))
 
 			mine := rig.JSON(t, asBilling.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).Body)["access_token"].(string)
@@ -205,7 +205,7 @@ func TestMetricsStayBounded_E3(t *testing.T) {
 		stranger := testpki.MustSelfSigned(t)
 		c := r.Caller(t, "h1", stranger)
 		c.Get("https://api.test/").WantStatus(t, 401)
-		c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("client-"+stranger.Cert.SerialNumber.String())).WantStatus(t, 401)
+		c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("client-"+stranger.Cert.SerialNumber.String())).WantStatus(t, 400)
 	}
 	after := rig.Series(t, rig.Metrics(r, t), "metered")
 	// one more for invalid_client, unless another test has already provoked it

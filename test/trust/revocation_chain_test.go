@@ -153,7 +153,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 			if name == "sensor" {
 				client = "sensor-7"
 			}
-			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(client)).WantStatus(t, http.StatusUnauthorized)
+			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form(client)).WantStatus(t, http.StatusBadRequest)
 			if answer := rig.JSON(t, got.Body); answer["error"] != "invalid_client" || answer["access_token"] != nil {
 				t.Errorf("%s: %s", name, got.Body)
 			}
@@ -168,7 +168,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	rig.Token(r, t, c, "https://auth.test/connect/token", rig.Form("billing.partner"))
 	r.Write("deny", []byte("thumbprint "+testpki.HashOf(leaves["billing"].Cert.Raw)+"\n"))
 	c.Eventually(t, http.StatusUnauthorized)
-	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
+	c.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusBadRequest)
 }
 
 // TestRevokedLooksTheSame_E1 checks that callers cannot tell from a response that
@@ -180,7 +180,7 @@ func TestRevokedLooksTheSame_E1(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		want := rig.Sameness(r.Caller(t, protocol, leaves["stranger"]).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused))
 		tokenOf := func(name string) string {
-			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusUnauthorized)
+			got := r.Caller(t, protocol, leaves[name]).Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).WantStatus(t, http.StatusBadRequest)
 			header := got.Header.Clone()
 			header.Del("Date")
 			header.Del("Alt-Svc")

@@ -68,7 +68,7 @@ func TestClientsFile_C2(t *testing.T) {
 	}
 	replace(r, "partners.json", pinsFile("", map[string]*testpki.Leaf{"device": device}))
 	want(http.StatusUnauthorized, http.StatusOK)
-	open["h1"].Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("partner")).WantStatus(t, http.StatusUnauthorized)
+	open["h1"].Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("partner")).WantStatus(t, http.StatusBadRequest)
 	r.Write("partners.json", pinsFile("", both)) // rewritten in place
 	want(http.StatusOK, http.StatusOK)
 	replace(r, "partners.json", pinsFile(`,"disabled":true`, map[string]*testpki.Leaf{"partner": partner}))
