@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -204,7 +205,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	state.reason = refusal.Reason
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, errors.New(answer.word))
-	logRefusal(h.realm, r, refusedRequest{message: "token refused", refusal: refusal, presented: presented, errorID: failure.ID, more: bearer.logFields()})
+	logRefusal(h.realm, r, refusedRequest{message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:
@@ -233,9 +234,18 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	if noCertificate != nil && noCertificate.Reason != validators.CertificateMissing {
 		return nil, noCertificate // what a proxy forwarded cannot be read
 	}
+	if refusal := validators.CheckPresented(presented); refusal != nil {
+		return nil, refusal
+	}
 	var leaf *x509.Certificate
-	if len(presented) > 0 {
+	switch {
+	case len(presented) > 0:
 		leaf = presented[0]
+	case h.allowsUnbound():
+	case noCertificate != nil:
+		return nil, noCertificate
+	default:
+		return nil, refuse(validators.CertificateMissing, detailNotPresented)
 	}
 	cached, refusal := h.verifyCached(token, leaf, noCertificate)
 	if refusal != nil {
@@ -245,6 +255,11 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 		return &cached.identity, refusal
 	}
 	return &cached.identity, nil
+}
+
+// allowsUnbound reports whether a token can be good without a certificate.
+func (h *BearerHandler) allowsUnbound() bool {
+	return slices.ContainsFunc(h.TrustIssuers, func(trusted *TrustedIssuer) bool { return trusted.AllowUnbound })
 }
 
 // permit checks what can change from one request to the next.
@@ -272,6 +287,15 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 		if !slices.Contains(cached.token.Scopes, scope) {
 			return refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
+	}
+	return nil
+}
+
+// notesOn returns what the realm keeps for the log about the certificates. It is nil
+// without a realm.
+func (h *BearerHandler) notesOn(presented []*x509.Certificate) *authn.Notes {
+	if current := h.realm.current.Load(); current != nil {
+		return current.NotesOn(presented)
 	}
 	return nil
 }

@@ -92,6 +92,9 @@ func bearerToken(values []string) (string, *validators.Refusal) {
 		return "", refuse(tokenMissing, "the Authorization scheme is not Bearer")
 	}
 	token = strings.TrimLeft(token, " ")
+	if len(token) > tokens.MaxTokenSize { // before anything looks at it
+		return "", refuse(validators.Reason(tokens.TokenMalformed), "the token has %d bytes; at most %d are read", len(token), tokens.MaxTokenSize)
+	}
 	if !isB64Token(token) {
 		return "", refuse(authorizationMalformed, "there is not exactly one token after Bearer")
 	}
@@ -101,15 +104,20 @@ func bearerToken(values []string) (string, *validators.Refusal) {
 // isB64Token reports whether a token has the syntax of RFC 6750 §2.1.
 func isB64Token(token string) bool {
 	token = strings.TrimRight(token, "=")
-	for _, c := range []byte(token) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~+/", c) >= 0:
-		default:
+	for i := range len(token) {
+		if !b64TokenCharacters[token[i]] {
 			return false
 		}
 	}
 	return token != ""
 }
+
+var b64TokenCharacters = func() (set [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		set[c] = true
+	}
+	return set
+}()
 
 // bearerIdentity is the client that a token was issued to.
 type bearerIdentity struct {
@@ -144,6 +152,8 @@ func (b *bearerIdentity) value(name string) string {
 	return certificateText(b.leaf, name)
 }
 
+const detailNotPresented = "a token is bound to a certificate, but none was presented"
+
 const (
 	tokenCacheSize = 1 << 12
 	// maxCachedBytes bounds a cached token together with its certificate.
@@ -177,6 +187,9 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 	if leaf != nil {
 		raw = leaf.Raw
 	}
+	if len(token)+len(raw) > maxCachedBytes {
+		return h.verify(token, leaf, noCertificate)
+	}
 	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), h.realm.revocation.generation()
 	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
 	if cached := h.cached.Find(hash, is); cached != nil && cached.generation == generation {
@@ -190,21 +203,15 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 		return nil, refusal
 	}
 	cached.hash, cached.generation = hash, generation
-	if len(token)+len(raw) <= maxCachedBytes {
-		cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
-		now := h.realm.app.Now()
-		h.cached.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
-	}
+	cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
+	now := h.realm.app.Now()
+	h.cached.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
 	return cached, nil
 }
 
 // verify verifies a token that is not cached.
 func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
-	by, err := h.verifierOf(token)
-	if err != nil {
-		return nil, tokenRefusal(err)
-	}
-	verified, err := by.verifier.Verify(token)
+	by, verified, err := h.verifyByAny(token)
 	if err != nil {
 		return nil, tokenRefusal(err)
 	}
@@ -230,7 +237,7 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	case noCertificate != nil:
 		return noCertificate
 	case leaf == nil:
-		return refuse(validators.CertificateMissing, "the token is bound to a certificate, but none was presented")
+		return refuse(validators.CertificateMissing, detailNotPresented)
 	}
 	if thumbprint := validators.X5tS256(sha256.Sum256(leaf.Raw)); thumbprint != token.Thumbprint {
 		return refuse(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %s was presented", token.ClientID, token.Thumbprint, thumbprint)
@@ -241,20 +248,40 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	return nil
 }
 
-// verifierOf returns the verifier of the token's issuer.
-func (h *BearerHandler) verifierOf(token string) (*trustedVerifier, error) {
-	if len(h.verifiers) == 1 {
-		return h.verifiers[0], nil
-	}
-	name, err := tokens.IssuerOf(token)
+// verifyByAny verifies a token with the keys of its issuer. If the token does not say
+// at little cost which one that is, it tries the keys of all, and the error is that of
+// the issuer whose verifier came furthest.
+func (h *BearerHandler) verifyByAny(token string) (by *trustedVerifier, verified *tokens.VerifiedToken, err error) {
+	read, err := tokens.ReadToken(token)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	i := slices.IndexFunc(h.verifiers, func(v *trustedVerifier) bool { return v.issuer == name })
-	if i < 0 {
-		return nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("issuer %.200q is not trusted", name)}
+	candidates := h.verifiers
+	if len(candidates) > 1 {
+		if name := read.ClaimedIssuer(); name != "" {
+			i := slices.IndexFunc(candidates, func(v *trustedVerifier) bool { return v.issuer == name })
+			if i < 0 {
+				return nil, nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("issuer %.200q is not trusted", name)}
+			}
+			candidates = candidates[i : i+1]
+		}
 	}
-	return h.verifiers[i], nil
+	furthest := -1
+	for _, by := range candidates {
+		verified, failure := by.verifier.VerifyRead(read)
+		if failure == nil {
+			return by, verified, nil
+		}
+		var refused *tokens.TokenError
+		if !errors.As(failure, &refused) || refused.Reason == tokens.TokenMalformed {
+			return nil, nil, failure // its header is not malformed, so this issuer signed it
+		}
+		// the reasons are in the order of the checks
+		if step := slices.Index(tokens.TokenReasons, refused.Reason); step > furthest {
+			furthest, err = step, failure
+		}
+	}
+	return nil, nil, err
 }
 
 func tokenRefusal(err error) *validators.Refusal {

@@ -7,20 +7,23 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
-	"github.com/golang-jwt/jwt/v5"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const (
-	// maxTokenSize is the size of the largest token that is accepted, in
+	// MaxTokenSize is the size of the largest token that is accepted, in
 	// bytes.
-	maxTokenSize = 16 << 10
+	MaxTokenSize = 16 << 10
+	// maxHeaderSize bounds the header of a token in base64url. A `kid` may have
+	// 512 characters, and other members that access tokens have are short. The
+	// header is read before anything proves who wrote it, so it is read only if
+	// that costs little; certificates in `x5c` would not fit, and are ignored
+	// anyway.
+	maxHeaderSize = 2 << 10
+	// maxHeaderMembers is more than RFC 7515 and RFC 7797 define.
+	maxHeaderMembers = 16
 	// leeway is how far another server's clock may be ahead; FAPI 2.0 §5.3.2.1
 	// allows up to 60 s. There is none for `exp`.
 	leeway = 10 * time.Second
@@ -88,7 +91,6 @@ type VerifiedToken struct {
 // and safe for concurrent use.
 type Verifier struct {
 	config VerifierConfig
-	parser *jwt.Parser
 }
 
 // KeySet finds the keys that the tokens of an issuer are verified with. Its
@@ -117,20 +119,15 @@ func NewVerifier(cfg VerifierConfig) (*Verifier, error) {
 	if len(cfg.Algorithms) == 0 {
 		cfg.Algorithms = keyring.Algorithms()
 	}
-	names := make([]string, len(cfg.Algorithms))
-	for i, alg := range cfg.Algorithms {
+	for _, alg := range cfg.Algorithms {
 		if _, err := keyring.ParseAlgorithm(string(alg)); err != nil {
 			return nil, err
 		}
-		names[i] = string(alg)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Verifier{
-		config: cfg,
-		parser: jwt.NewParser(jwt.WithStrictDecoding(), jwt.WithValidMethods(names), jwt.WithoutClaimsValidation()),
-	}, nil
+	return &Verifier{config: cfg}, nil
 }
 
 // CheckTokenType returns why tokens of that `typ` cannot be accepted.
@@ -143,27 +140,39 @@ func CheckTokenType(typ string) error {
 
 // Verify checks a token and returns its content. The error is a [*TokenError].
 // It never uses `jku`, `jwk`, `x5u` and `x5c` of the header.
+//
+// What costs more comes later, because anybody can send a token: the form, the
+// header, the key, the signature, and then the claims.
 func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
-	header, err := v.readHeader(token)
+	read, err := ReadToken(token)
 	if err != nil {
 		return nil, err
 	}
-	key, err := v.keyOf(header)
+	return v.VerifyRead(read)
+}
+
+// VerifyRead is [Verifier.Verify] for a token whose header has been read, as to
+// try several verifiers.
+func (v *Verifier) VerifyRead(token *ReadableToken) (*VerifiedToken, error) {
+	if err := v.checkHeader(token); err != nil {
+		return nil, err
+	}
+	key, err := v.keyOf(token)
 	if err != nil {
 		return nil, err
 	}
-	claims := new(rawClaims)
-	switch _, err := v.parser.ParseWithClaims(token, claims, func(*jwt.Token) (any, error) { return key.Key, nil }); {
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return nil, refuseToken(TokenSignature, "the signature does not verify with key %q", header.KeyID)
-	case err != nil:
-		return nil, refuseToken(TokenMalformed, "%.200q", err.Error())
+	if err := token.checkSignature(key); err != nil {
+		return nil, err
 	}
-	verified, err := v.checkClaims(claims.raw)
+	raw, err := base64url.DecodeString(token.claims)
+	if err != nil {
+		return nil, refuseToken(TokenMalformed, "the claims are not base64url")
+	}
+	verified, err := v.checkClaims(raw)
 	if err != nil {
 		return nil, err
 	}
-	verified.KeyID, verified.algorithm, verified.key = header.KeyID, header.Algorithm, key.Key
+	verified.KeyID, verified.algorithm, verified.key = token.keyID, token.algorithm, key.Key
 	return verified, nil
 }
 
@@ -193,141 +202,38 @@ func sameKey(a, b crypto.PublicKey) bool {
 	return ok && key.Equal(b)
 }
 
-// IssuerOf returns the `iss` of a token that has not been verified. Use it
-// only to choose the verifier.
-func IssuerOf(token string) (string, error) {
-	if err := checkForm(token); err != nil {
-		return "", err
-	}
-	var claims jwt.RegisteredClaims
-	if _, _, err := jwt.NewParser(jwt.WithStrictDecoding()).ParseUnverified(token, &claims); err != nil {
-		return "", refuseToken(TokenMalformed, "%.200q", err.Error())
-	}
-	return claims.Issuer, nil
-}
-
 func refuseToken(reason TokenReason, format string, args ...any) error {
 	return &TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// checkForm checks without decoding that a token is three parts of base64url
-// (RFC 7515 §7.1). A decoder may ignore line breaks.
-func checkForm(token string) error {
-	if len(token) > maxTokenSize {
-		return refuseToken(TokenMalformed, "larger than %d bytes", maxTokenSize)
-	}
-	dots := 0
-	for _, c := range []byte(token) {
-		switch {
-		case c == '.':
-			dots++
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
-			return refuseToken(TokenMalformed, "not a JWT: it contains %q", c)
-		}
-	}
-	switch dots {
-	case 2:
-		return nil
-	case 4:
-		return refuseToken(TokenMalformed, "it is encrypted; only signed tokens are read")
-	}
-	return refuseToken(TokenMalformed, "it has %d parts; a signed JWT has three", dots+1)
-}
-
-// joseHeader is the part of a token's header that matters. Member names are
-// case-sensitive.
-type joseHeader struct {
-	Algorithm keyring.Algorithm
-	Type      string
-	KeyID     string
-}
-
-// readHeader reads and checks the header of a token.
-func (v *Verifier) readHeader(token string) (joseHeader, error) {
-	var header joseHeader
-	if err := checkForm(token); err != nil {
-		return header, err
-	}
-	first, _, _ := strings.Cut(token, ".")
-	raw, err := v.parser.DecodeSegment(first)
-	if err != nil {
-		return header, refuseToken(TokenMalformed, "the header is not base64url")
-	}
-	members, err := strictMembers(raw)
-	if err != nil {
-		return header, refuseToken(TokenMalformed, "the header: %.200q", err.Error())
-	}
-	for _, name := range []string{"crit", "b64", "enc", "zip"} {
-		if _, ok := members[name]; ok {
-			return header, refuseToken(TokenMalformed, "the header has '%s', which no access token needs", name)
-		}
-	}
-	var alg, contentType string
-	for name, into := range map[string]*string{"alg": &alg, "typ": &header.Type, "kid": &header.KeyID, "cty": &contentType} {
-		if *into, err = stringMember(members, name); err != nil {
-			return header, refuseToken(TokenMalformed, "the header: %v", err)
-		}
-	}
-	header.Algorithm = keyring.Algorithm(alg)
+// checkHeader checks whether this verifier accepts tokens with such a header.
+func (v *Verifier) checkHeader(token *ReadableToken) error {
 	switch {
-	case isMediaType(contentType, TypeJWT):
-		return header, refuseToken(TokenMalformed, "it is a token in a token")
-	case !isMediaType(header.Type, TypeAccessToken) && (v.config.Type != TypeJWT || !isMediaType(header.Type, TypeJWT)):
-		return header, refuseToken(TokenType, "its typ is %.80q, want %s", header.Type, v.config.Type)
-	case !slices.Contains(v.config.Algorithms, header.Algorithm):
-		return header, refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", alg)
-	case len(header.KeyID) > keyring.MaxKeyID:
-		return header, refuseToken(TokenMalformed, "its kid has %d characters", len(header.KeyID))
+	case !isMediaType(token.typ, TypeAccessToken) && (v.config.Type != TypeJWT || !isMediaType(token.typ, TypeJWT)):
+		return refuseToken(TokenType, "its typ is %.80q, want %s", token.typ, v.config.Type)
+	case !slices.Contains(v.config.Algorithms, token.algorithm):
+		return refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", token.algorithm)
 	}
-	return header, nil
+	return nil
 }
 
-// isMediaType compares a `typ` or `cty` (RFC 7515 §4.1.9): media types ignore
-// case, and "application/" may be left out.
-func isMediaType(value, want string) bool {
-	const prefix = "application/"
-	if len(value) > len(prefix) && strings.EqualFold(value[:len(prefix)], prefix) {
-		value = value[len(prefix):]
-	}
-	return len(value) == len(want) && strings.EqualFold(value, want)
-}
-
-// keyOf returns the key that signed a token by its header.
-func (v *Verifier) keyOf(header joseHeader) (keyring.PublicKey, error) {
-	key, ok := v.config.Keys.PublicKey(header.KeyID, header.Algorithm)
+// keyOf returns the key that signed a token by its token.
+func (v *Verifier) keyOf(token *ReadableToken) (keyring.PublicKey, error) {
+	key, ok := v.config.Keys.PublicKey(token.keyID, token.algorithm)
 	if !ok {
 		if !v.config.Keys.Ready() {
 			return key, refuseToken(TokenKeysUnavailable, "the keys of issuer %s have not been read yet", v.config.Issuer)
 		}
-		if header.KeyID == "" {
+		if issuer := token.ClaimedIssuer(); issuer != "" && issuer != v.config.Issuer {
+			return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q; the token says that issuer %.200q issued it", v.config.Issuer, token.algorithm, token.keyID, issuer)
+		}
+		if token.keyID == "" {
 			return key, refuseToken(TokenKeyUnknown, "it names no key, and not exactly one key fits")
 		}
-		return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q", v.config.Issuer, header.Algorithm, header.KeyID)
+		return key, refuseToken(TokenKeyUnknown, "issuer %s publishes no such key for %s: %.80q", v.config.Issuer, token.algorithm, token.keyID)
 	}
-	if key.Algorithm != header.Algorithm || !header.Algorithm.VerifiesWith(key.Key) {
-		return key, refuseToken(TokenAlgorithm, "it is signed with %s, but the key %.80q is for %s", header.Algorithm, header.KeyID, key.Algorithm)
+	if key.Algorithm != token.algorithm || !token.algorithm.VerifiesWith(key.Key) {
+		return key, refuseToken(TokenAlgorithm, "it is signed with %s, but the key %.80q is for %s", token.algorithm, token.keyID, key.Algorithm)
 	}
 	return key, nil
-}
-
-// strictMembers decodes a JSON object in UTF-8 without duplicate members.
-func strictMembers(raw []byte) (map[string]json.RawMessage, error) {
-	if !utf8.Valid(raw) {
-		return nil, errors.New("not UTF-8")
-	}
-	return strictjson.Object(raw, maxTokenSize)
-}
-
-// stringMember returns a member that must be a string, "" if it is absent.
-func stringMember(members map[string]json.RawMessage, name string) (string, error) {
-	raw, ok := members[name]
-	if !ok {
-		return "", nil
-	}
-	var value *string
-	if err := json.Unmarshal(raw, &value); err != nil || value == nil {
-		return "", fmt.Errorf("'%s' is not a string", name)
-	}
-	return *value, nil
 }

@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -10,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
@@ -23,20 +20,6 @@ const maxNumericDate = 253402300799
 const maxClientID = 200
 
 const thumbprintMethod = "x5t#S256"
-
-// rawClaims keeps the claims of a token in their JSON form. It embeds
-// jwt.Claims only because the parser requires the type; the parser does not
-// call its methods.
-type rawClaims struct {
-	jwt.Claims
-	raw json.RawMessage
-}
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (c *rawClaims) UnmarshalJSON(raw []byte) error {
-	c.raw = bytes.Clone(raw)
-	return nil
-}
 
 // checkClaims checks the claims of a token whose signature has been verified.
 func (v *Verifier) checkClaims(raw []byte) (*VerifiedToken, error) {

@@ -87,7 +87,7 @@ func TestVerifyClaims_R34(t *testing.T) {
 		"nothing":                         {``, TokenMalformed},
 		"text after":                      {`{}{}`, TokenMalformed},
 		"not UTF-8":                       {"{\"a\":\"\xff\"}", TokenMalformed},
-		"larger than a token may be":      {members{"x": strings.Repeat("x", maxTokenSize)}, TokenMalformed},
+		"larger than a token may be":      {members{"x": strings.Repeat("x", MaxTokenSize)}, TokenMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVerifierTest(t)

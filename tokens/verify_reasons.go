@@ -8,8 +8,8 @@ type TokenReason string
 // The reasons of [Verifier], a closed list.
 const (
 	// TokenMalformed means that it is not a signed JWT, that it is larger than
-	// 16 KiB, or that its header or claims violate RFC 7515, RFC 7519 or RFC
-	// 9068.
+	// 16 KiB or its header than 2 KiB, or that its header or claims violate RFC
+	// 7515, RFC 7519 or RFC 9068.
 	TokenMalformed TokenReason = "token_malformed"
 	// TokenType means that `typ` is not that of an access token (RFC 9068 §4).
 	TokenType TokenReason = "token_type"

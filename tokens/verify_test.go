@@ -223,6 +223,12 @@ func TestVerifyHeaders_R34(t *testing.T) {
 		"null":                              {`null`, TokenMalformed},
 		"nothing":                           {``, TokenMalformed},
 		"two objects":                       {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID"}{}`, TokenMalformed},
+		"twice below the top level":         {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","jwk":{"x":1,"x":2}}`, ""},
+		"many members":                      {manyMembers(13), ""},
+		"too many members":                  {manyMembers(14), TokenMalformed},
+		"2 KiB":                             {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":"` + strings.Repeat("x", 1536-len(`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":""}`)-40) + `"}`, ""},
+		"more than 2 KiB":                   {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":"` + strings.Repeat("x", 1536-len(`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":""}`)-39) + `"}`, TokenMalformed},
+		"nested a little":                   {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, ""},
 		"nested deeply":                     {`{"alg":"EdDSA","typ":"at+jwt","kid":"KID","x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `}`, TokenMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -236,6 +242,42 @@ func TestVerifyHeaders_R34(t *testing.T) {
 			}
 			v.want(t, v.sign(t, header, v.claims(nil)), test.want)
 		})
+	}
+}
+
+// manyMembers returns a good header with that many further members.
+func manyMembers(more int) string {
+	header := `{"alg":"EdDSA","typ":"at+jwt","kid":"KID"`
+	for i := range more {
+		header += fmt.Sprintf(`,"x%d":0`, i)
+	}
+	return header + "}"
+}
+
+// TestHostileTokensCostLittle_S2 checks that a token is refused by the first check that
+// it fails, and that none of what comes later has been looked at.
+func TestHostileTokensCostLittle_S2(t *testing.T) {
+	v := newVerifierTest(t)
+	header, signature := encodePart(t, v.header(nil)), strings.Repeat("A", 86)
+	claims := strings.Repeat("A", 12<<10) // not JSON
+	numbers := `[0` + strings.Repeat(",0", 4000) + `]`
+	for name, test := range map[string]struct {
+		token string
+		want  TokenReason
+	}{
+		"long header":        {encodePart(t, `{"x":`+numbers+`}`) + ".e30." + signature, TokenMalformed},
+		"typ":                {encodePart(t, v.header(members{"typ": "x"})) + "." + claims + "." + claims[:100], TokenType},
+		"alg":                {encodePart(t, v.header(members{"alg": "x"})) + "." + claims + "." + claims[:100], TokenAlgorithm},
+		"kid":                {encodePart(t, v.header(members{"kid": "x"})) + "." + claims + "." + claims[:100], TokenKeyUnknown},
+		"long signature":     {header + ".e30." + claims, TokenSignature},
+		"forged":             {header + "." + claims + "." + signature, TokenSignature},
+		"larger than 16 KiB": {strings.Repeat("!", 1<<20), TokenMalformed},
+	} {
+		v.want(t, test.token, test.want)
+		verifier := v.verifier(t)
+		if allocs := testing.AllocsPerRun(100, func() { _, _ = verifier.Verify(test.token) }); allocs > 100 {
+			t.Errorf("%s: %v allocations", name, allocs)
+		}
 	}
 }
 
@@ -263,8 +305,12 @@ func TestTextThatIsNotAToken(t *testing.T) {
 		"a line break":             {head + "\n." + rest, TokenMalformed},
 		"with padding":             {good + "==", TokenMalformed},
 		"signature, not canonical": {good[:len(good)-1] + string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last^1]), TokenMalformed},
-		"too large":                {good + strings.Repeat("A", maxTokenSize), TokenMalformed},
-		"many dots":                {strings.Repeat(".", maxTokenSize), TokenMalformed},
+		"too large":                {good + strings.Repeat("A", MaxTokenSize), TokenMalformed},
+		"long signature":           {good + strings.Repeat("A", 12<<10), TokenSignature},
+		"long signature, garbage":  {good + strings.Repeat("!", 12<<10), TokenSignature},
+		"claims are garbage":       {head + ".!." + signature, TokenMalformed},
+		"claims are not canonical": {head + ".A." + signature, TokenSignature},
+		"many dots":                {strings.Repeat(".", MaxTokenSize), TokenMalformed},
 		"none":                     {encodePart(t, v.header(members{"alg": "none"})) + "." + body + ".", TokenAlgorithm},
 	} {
 		t.Run(name, func(t *testing.T) { v.want(t, test.token, test.want) })
@@ -346,21 +392,6 @@ func TestRecheckAllocatesNothing(t *testing.T) {
 		verifier := v.verifier(t)
 		if allocs := testing.AllocsPerRun(100, func() { _ = verifier.Recheck(token) }); allocs > 0 {
 			t.Errorf("%s: %v allocations", alg, allocs)
-		}
-	}
-}
-
-func TestIssuerOf(t *testing.T) {
-	v := newVerifierTest(t)
-	for token, want := range map[string]string{
-		v.sign(t, v.header(nil), v.claims(nil)):                           testURL,
-		v.sign(t, v.header(nil), v.claims(members{"iss": "x", "aud": 1})): "",
-		v.sign(t, v.header(nil), "x"):                                     "",
-		"x":                                                               "",
-	} {
-		got, err := IssuerOf(token)
-		if got != want || (err != nil) != (want == "") {
-			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
 	}
 }
@@ -453,4 +484,29 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkHostileToken measures tokens that anybody could send.
+func BenchmarkHostileToken(b *testing.B) {
+	v := newVerifierTest(b)
+	header, claims := encodePart(b, v.header(nil)), strings.Repeat("A", 12<<10)
+	verifier := v.verifier(b)
+	for name, token := range map[string]string{
+		"numbers":        encodePart(b, `{"x":[0`+strings.Repeat(",0", 700)+`]}`) + ".e30.AAAA",
+		"many_members":   encodePart(b, `{`+strings.Repeat(`"":0,`, 280)+`}`) + ".e30.AAAA",
+		"long_header":    encodePart(b, `{"x":[0`+strings.Repeat(",0", 4000)+`]}`) + ".e30.AAAA",
+		"long_claims":    header + "." + claims + ".AAAA",
+		"long_signature": header + ".e30." + claims,
+		"garbage":        strings.Repeat("A", MaxTokenSize),
+		"forged":         header + "." + claims + "." + strings.Repeat("A", 86),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := verifier.Verify(token); err == nil {
+					b.Fatal("accepted")
+				}
+			}
+		})
+	}
 }

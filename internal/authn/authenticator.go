@@ -108,7 +108,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	now := a.config.Now()
 	leaf, hash := presented[0], hashLeaf(presented)
 	if refusal := validators.CheckValidity(leaf, now); refusal != nil {
-		return Identity{Notes: a.notesOnInvalid(hash, presented, refusal, now)}, refusal, false
+		return Identity{Notes: a.notesOn(hash, presented, now)}, refusal, false
 	}
 	// read before examining, so that a verdict never claims to be newer than it is
 	generation := a.generation()
@@ -141,28 +141,38 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	return id, nil, remembered
 }
 
-// recall returns the remembered verdict on certificates whose leaf is valid, or nil.
+// recall returns the remembered verdict on the certificates, or nil.
 func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
 	if v := a.accepted.get(hash, presented, now); v != nil {
 		return v
 	}
-	v := a.refused.get(hashPresented(hash, presented), presented, now)
-	if v != nil && v.refusal.Reason == validators.CertificateExpired {
-		return nil // the clock was set
+	if v := a.refused.get(hashPresented(hash, presented), presented, now); v != nil && v.refusal != nil {
+		return v
 	}
-	return v
+	return nil
 }
 
-// notesOnInvalid returns the notes on certificates whose leaf is outside its validity
-// period. That is found out anew on every request, but what the log says is kept.
-func (a *Authenticator) notesOnInvalid(hash uint64, presented []*x509.Certificate, refusal *validators.Refusal, now time.Time) *Notes {
+// NotesOn returns the notes on certificates without a decision about them, or nil if
+// nothing looks at them. Where a request is refused for another reason, the log says
+// whose it was.
+func (a *Authenticator) NotesOn(presented []*x509.Certificate) *Notes {
+	if len(presented) == 0 || validators.CheckPresented(presented) != nil {
+		return nil
+	}
+	hash, now := hashLeaf(presented), a.config.Now()
+	if v := a.accepted.get(hash, presented, now); v != nil {
+		return &v.notes
+	}
+	return a.notesOn(hash, presented, now)
+}
+
+// notesOn returns the notes on certificates that are not accepted. Without a verdict on
+// them, it remembers one that says nothing.
+func (a *Authenticator) notesOn(hash uint64, presented []*x509.Certificate, now time.Time) *Notes {
 	hash = hashPresented(hash, presented)
 	v := a.refused.get(hash, presented, now)
 	if v == nil {
-		v = &verdict{refusal: refusal, until: now.Add(refusalMemory), notes: Notes{by: a, refusal: refusal}}
-		if leaf := presented[0]; now.Before(leaf.NotBefore) {
-			v.until = earlier(v.until, leaf.NotBefore)
-		}
+		v = &verdict{until: now.Add(refusalMemory)}
 		a.refused.put(hash, presented, v, now)
 	}
 	return &v.notes

@@ -43,6 +43,43 @@ func Object(raw []byte, maxBytes int) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
+// Members decodes one JSON object of at most most members. It returns an error if
+// a member appears twice in this object, and does not look into the values, so
+// that it costs little.
+func Members(raw []byte, most int) (map[string]json.RawMessage, error) {
+	notAnObject := errors.New("not a JSON object")
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if token, err := dec.Token(); err != nil || token != json.Delim('{') {
+		return nil, notAnObject
+	}
+	members := make(map[string]json.RawMessage)
+	for dec.More() {
+		if len(members) == most {
+			return nil, fmt.Errorf("more than %d members", most)
+		}
+		name, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		member, _ := name.(string)
+		if _, twice := members[member]; twice {
+			return nil, fmt.Errorf("duplicate member %.100q; keep one of the two", member)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		members[member] = value
+	}
+	if token, err := dec.Token(); err != nil || token != json.Delim('}') {
+		return nil, notAnObject
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("text after the JSON value; write one object")
+	}
+	return members, nil
+}
+
 func checkValue(dec *json.Decoder, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("nested deeper than %d levels", maxDepth)

@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,23 @@ func TestObject(t *testing.T) {
 	members, err := Object([]byte(`{"a":1,"A":[2]}`), 40)
 	if err != nil || len(members) != 2 || string(members["a"]) != "1" || string(members["A"]) != "[2]" {
 		t.Errorf("%s, %v", members, err)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{}`: "", `{"a":1,"b":[{"c":1,"c":2}]}`: "", ` {"a":null} `: "",
+		`{"a":1,"\u0061":2}`: "duplicate member", `{"a":1,"b":2,"c":3}`: "more than 2 members",
+		``: "not a JSON object", `[]`: "not a JSON object", `null`: "not a JSON object", `{"a":1`: "not a JSON object", `{"a"}`: "", `{"a":1}{}`: "text after",
+		`{"a":1,}`: "", `{1:2}`: "",
+	} {
+		members, err := Members([]byte(raw), 2)
+		valid := json.Valid([]byte(raw))
+		switch {
+		case want == "" && valid && err != nil:
+			t.Errorf("%s: %v", raw, err)
+		case (want != "" || !valid) && (err == nil || !strings.Contains(err.Error(), want) || members != nil):
+			t.Errorf("%s: %v, %v; want %q", raw, members, err, want)
+		}
 	}
 }

@@ -79,6 +79,37 @@ func TestWrongCertificate_R11_R20(t *testing.T) {
 	}
 }
 
+// TestHostileTokens_S2 checks that cheap checks come first: a token without a certificate
+// is not looked at, and of one with a certificate no more than its refusal needs.
+func TestHostileTokens_S2(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.IssuerRealm(""), rig.BearerSites)
+	encode := base64.RawURLEncoding.EncodeToString
+	header, rest, _ := strings.Cut(rig.AccessToken(r, t, billing, "billing.partner"), ".")
+	claims, signature, _ := strings.Cut(rest, ".")
+	hostile := map[string]struct{ token, reason string }{
+		"thousands of numbers": {encode([]byte(`{"typ":"at+jwt","alg":"ES256","x":[0`+strings.Repeat(",0", 5000)+`]}`)) + ".e30.AAAA", "token_malformed"},
+		"numbers in 2 KiB":     {encode([]byte(`{"typ":"at+jwt","alg":"ES256","x":[0`+strings.Repeat(",0", 700)+`]}`)) + ".e30.AAAA", "token_key_unknown"},
+		"many members":         {encode([]byte(`{"typ":"at+jwt","alg":"ES256"`+strings.Repeat(`,"":0`, 200)+`}`)) + ".e30.AAAA", "token_malformed"},
+		"garbage":              {strings.Repeat("A", 15<<10), "token_malformed"},
+		"long signature":       {header + "." + claims + "." + strings.Repeat("A", 12<<10), "token_signature"},
+		"long claims":          {header + "." + strings.Repeat("A", 12<<10) + "." + signature, "token_signature"},
+	}
+	for _, protocol := range rig.Protocols {
+		t.Run(protocol, func(t *testing.T) {
+			for name, test := range hostile {
+				for leaf, reason := range map[*testpki.Leaf]string{billing: test.reason, nil: "certificate_missing"} {
+					t.Run(name, func(t *testing.T) {
+						rig.WantBearer(r, t, r.Caller(t, protocol, leaf).Get("https://api.test/", rig.Bearer(test.token)), reason)
+					})
+				}
+			}
+		})
+	}
+}
+
 // TestOnlyInTheHeader_R46 checks that a token is accepted only in a single
 // Authorization header.
 func TestOnlyInTheHeader_R46(t *testing.T) {

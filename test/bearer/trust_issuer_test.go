@@ -213,6 +213,9 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 				t.Errorf("the upstream received %q, want %q", seen, want)
 			}
 			c.Get("https://other.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "other/job")
+			// its claims are not read before the signature is verified
+			long := other.token(job, "k1", map[string]any{"x": strings.Repeat("x", 4000)})
+			c.Get("https://other.test/", rig.Bearer(long)).WantStatus(t, http.StatusOK).WantClient(t, "other/job")
 			for name, test := range map[string]struct {
 				host    string
 				changes map[string]any
@@ -221,6 +224,7 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 				"of another issuer":     {"api", map[string]any{"iss": "https://x.test"}, "token_issuer"},
 				"of another, beside":    {"other", map[string]any{"iss": "https://x.test"}, "token_issuer"},
 				"as of the realm":       {"other", map[string]any{"iss": "https://auth.test"}, "token_key_unknown"},
+				"long, of another":      {"other", map[string]any{"iss": "https://x.test", "x": strings.Repeat("x", 4000)}, "token_issuer"},
 				"for another API":       {"api", map[string]any{"aud": "https://other.test"}, "token_audience"},
 				"without a scope":       {"other", map[string]any{"scope": "write"}, "scope_missing"},
 				"JWT":                   {"api", map[string]any{"typ": "JWT"}, "token_type"},
