@@ -47,6 +47,7 @@ func (a *App) endLate(endBackground context.CancelFunc) {
 	a.ended.Store(true)
 	endBackground()
 	a.closeTrustPools()
+	a.refusals.close(a.ctx) // Caddy does not stop an app if its remote admin endpoint fails to start
 	a.logger.Debug("previous configuration no longer answers requests")
 }
 

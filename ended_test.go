@@ -20,17 +20,8 @@ import (
 // has ended, and that no goroutine outlives that. Caddy stops its apps in a random
 // order, and the HTTP servers go on for the shutdown delay and the grace period.
 func TestDecidesUntilItsContextEnds_S1(t *testing.T) {
-	leaf := testpki.MustSelfSigned(t, testpki.CommonName("a"), testpki.Validity(time.Time{}, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)))
-	realm := &Realm{StorageRaw: caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)}
-	text, err := json.Marshal(map[string]any{"clients": []any{pinned("a", leaf)}})
-	if err == nil {
-		err = json.Unmarshal(text, realm)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	leaf, app := endingApp(t)
 	synctest.Test(t, func(t *testing.T) {
-		app := &App{Realms: map[string]*Realm{defaultRealm: realm}}
 		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 		defer cancel()
 		if err := app.Provision(ctx); err != nil {
@@ -41,11 +32,7 @@ func TestDecidesUntilItsContextEnds_S1(t *testing.T) {
 		}
 		want := func(when string, want validators.Reason) {
 			t.Helper()
-			var got validators.Reason
-			if _, refusal := realm.authenticate(t.Context(), []*x509.Certificate{leaf.Cert}, ""); refusal != nil {
-				got = refusal.Reason
-			}
-			if got != want {
+			if got := reasonFor(app, leaf); got != want {
 				t.Errorf("%s: the reason is %q, want %q", when, got, want)
 			}
 		}
@@ -63,8 +50,64 @@ func TestDecidesUntilItsContextEnds_S1(t *testing.T) {
 		want("after the end", "")
 		time.Sleep(2 * time.Second)
 		want("long after the end", validators.ConfigurationEnded)
-		if err := (&Verifier{realm: realm}).VerifyClientCertificate([][]byte{leaf.Cert.Raw}, nil); err == nil {
+		if err := (&Verifier{realm: app.Realms[defaultRealm]}).VerifyClientCertificate([][]byte{leaf.Cert.Raw}, nil); err == nil {
 			t.Error("the verifier still admits connections")
 		}
 	})
+}
+
+// TestEndWithoutStop_S1 checks that an app also ends if Caddy never stops it, because
+// something else failed to start, and that no goroutine outlives it.
+func TestEndWithoutStop_S1(t *testing.T) {
+	for _, started := range []bool{false, true} {
+		leaf, app := endingApp(t)
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+			defer cancel()
+			if err := app.Provision(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if started {
+				if err := app.Start(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := reasonFor(app, leaf); got != "" {
+				t.Errorf("started: %v: the reason is %q before the end", started, got)
+			}
+			cancel()
+			if err := app.Cleanup(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * decideAfterEnd)
+			if got := reasonFor(app, leaf); got != validators.ConfigurationEnded {
+				t.Errorf("started: %v: the reason is %q", started, got)
+			}
+		})
+	}
+}
+
+// endingApp returns an app that is not provisioned yet, and a certificate of its
+// client that is valid at any time.
+func endingApp(t *testing.T) (*testpki.Leaf, *App) {
+	t.Helper()
+	leaf := testpki.MustSelfSigned(t, testpki.CommonName("a"), testpki.Validity(time.Time{}, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)))
+	realm := &Realm{StorageRaw: caddyconfig.JSON(map[string]string{"module": "file_system", "root": t.TempDir()}, nil)}
+	text, err := json.Marshal(map[string]any{"clients": []any{pinned("a", leaf)}})
+	if err == nil {
+		err = json.Unmarshal(text, realm)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf, &App{Realms: map[string]*Realm{defaultRealm: realm}}
+}
+
+// reasonFor returns why the app refuses a certificate, or "".
+func reasonFor(app *App, leaf *testpki.Leaf) validators.Reason {
+	_, refusal := app.Realms[defaultRealm].authenticate(context.Background(), []*x509.Certificate{leaf.Cert}, "")
+	if refusal == nil {
+		return ""
+	}
+	return refusal.Reason
 }

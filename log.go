@@ -184,8 +184,10 @@ func (refused *refusedRequest) logSafely() (err error) {
 // done.
 func (l *refusalLog) close(ctx context.Context) {
 	l.mu.Lock()
-	l.closed = true
-	close(l.queue)
+	if !l.closed {
+		l.closed = true
+		close(l.queue)
+	}
 	l.mu.Unlock()
 	select {
 	case <-l.done:

@@ -156,9 +156,11 @@ func (a *App) Stop() error {
 }
 
 // Cleanup releases modules that may outlive the app's context. It also runs after
-// a failed Provision. An app that was started needs them a while longer.
+// a failed Provision. An app that was started needs them a while longer. One that
+// was not may have served requests, if the HTTP app started and another app did not.
 func (a *App) Cleanup() error {
 	if !a.started {
+		a.ended.Store(true)
 		a.closeTrustPools()
 	}
 	return nil
