@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // expand resolves {env.*} and {file.*} once. A placeholder that is unset or empty
@@ -22,7 +24,7 @@ func expandAll(word string, values []string) ([]string, error) {
 	for i, value := range values {
 		var err error
 		if expanded[i], err = expand(value); err != nil {
-			return nil, fmt.Errorf("%s '%s': %w", word, value, err)
+			return nil, fmt.Errorf("%s '%s': %w", word, source.ShownValue(value), err)
 		}
 	}
 	return expanded, nil

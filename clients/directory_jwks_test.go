@@ -25,18 +25,18 @@ func TestDirectoryFetchesJWKS_R10(t *testing.T) {
 		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 		w.config.Records = []Record{{ClientID: "a", JWKSURI: address}, pinned("c")}
 		w.mustLoad()
-		if w.fetched[address] != 0 || !w.state("jwks:a").Success.IsZero() || w.Registry().Client("a").Credentials[0].Value != "https://user:xxxxx@a.example/jwks" {
+		if w.fetched[address] != 0 || !w.state("jwks:a").Success.IsZero() || w.Registry().Client("a").Credentials[0].Value != "https://a.example/jwks" {
 			t.Error("it was fetched at load")
 		}
 		w.wantPin(one, "")
 		w.poll(0)
-		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: nothing there")
+		w.saw("jwks:a, https://a.example/jwks: nothing there")
 		w.web[address] = testpki.JWKS(t, one)
 		w.poll(time.Second)
 		w.wantPin(one, "") // the pause has not passed
 		w.poll(5 * time.Second)
 		w.wantPin(one, "a by jwks")
-		w.saw("jwks:a, https://user:xxxxx@a.example/jwks: <nil>")
+		w.saw("jwks:a, https://a.example/jwks: <nil>")
 		if state := w.state("jwks:a"); !state.Success.Equal(w.now) || state.Failure != "" || w.fetched[address] != 2 {
 			t.Errorf("%+v, %d fetches", state, w.fetched[address])
 		}
@@ -68,7 +68,7 @@ func TestDirectoryFetchesJWKS_R10(t *testing.T) {
 		// warnings are reported once
 		w.web[address] = testpki.KeySet(t, testpki.JWK(t, two), json.RawMessage("7"))
 		w.poll(time.Hour)
-		w.saw("warning: jwks 'https://user:xxxxx@a.example/jwks': key 2 is ignored", "jwks:a")
+		w.saw("warning: jwks 'https://a.example/jwks': key 2 is ignored", "jwks:a")
 		w.poll(time.Hour)
 		w.saw()
 

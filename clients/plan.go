@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -127,14 +126,10 @@ func (p *plan) keySet(file string) ([]*x509.Certificate, error) {
 }
 
 // keySetAt returns the certificates of a JWK Set behind a URL, nil if it has not
-// been fetched, and the URL without a password.
+// been fetched, and the URL as [source.ShownURL] shows it.
 func (p *plan) keySetAt(address string) (name string, certificates []*x509.Certificate, err error) {
-	parsed, err := url.Parse(address)
-	if err != nil {
-		return "", nil, err
-	}
 	certificates, err = p.certificates(documentKey{KindJWKS, address, true}, p.directory.openKeySet)
-	return parsed.Redacted(), certificates, err
+	return source.ShownURL(address), certificates, err
 }
 
 func (p *plan) inFile(kind Kind, path string, limit int64) ([]*x509.Certificate, error) {

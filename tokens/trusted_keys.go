@@ -46,7 +46,7 @@ type TrustedKeys struct {
 // wrong and the remedy.
 func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 	if _, err := parseBaseURL(cfg.Issuer); err != nil {
-		return nil, fmt.Errorf("issuer '%s': %w", cfg.Issuer, err)
+		return nil, fmt.Errorf("issuer '%s': %w", source.ShownValue(cfg.Issuer), err)
 	}
 	i := &TrustedKeys{config: cfg, fetcher: source.NewSecureFetcher(cfg.Transport)}
 	urlConfig := source.URLConfig{
@@ -54,7 +54,7 @@ func NewTrustedKeys(cfg TrustedKeysConfig) (*TrustedKeys, error) {
 	}
 	if cfg.JWKSURI != "" {
 		if err := CheckJWKSURI(cfg.JWKSURI); err != nil {
-			return nil, fmt.Errorf("jwks_uri '%s': %w", cfg.JWKSURI, err)
+			return nil, fmt.Errorf("jwks_uri '%s': %w", source.ShownURL(cfg.JWKSURI), err)
 		}
 		urlConfig.Address, urlConfig.Fetch = cfg.JWKSURI, i.fetcher.Get
 	}
@@ -123,16 +123,16 @@ func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64)
 	for _, address := range metadataURLs(issuer) {
 		document, err := i.fetcher.Get(ctx, address, limit)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			errs = append(errs, fmt.Errorf("%s: %w", source.ShownURL(address), err))
 			continue
 		}
 		uri, err := jwksURI(document.Content, issuer)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", address, err))
+			errs = append(errs, fmt.Errorf("%s: %w", source.ShownURL(address), err))
 			continue
 		}
 		if document, err = i.fetcher.Get(ctx, uri, limit); err != nil {
-			return document, fmt.Errorf("jwks_uri of %s: %w", address, err)
+			return document, fmt.Errorf("jwks_uri of %s: %w", source.ShownURL(address), err)
 		}
 		return document, nil
 	}

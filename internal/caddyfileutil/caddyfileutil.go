@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
@@ -91,10 +92,10 @@ func AppendValue[S ~[]string](d *caddyfile.Dispenser, list *S, option, value str
 		return d.Errf("%s is empty; give it a value or remove it", option)
 	}
 	if strings.HasSuffix(value, ",") {
-		return d.Errf("%s '%s' ends with a comma; separate values by spaces alone", option, value)
+		return d.Errf("%s '%s' ends with a comma; separate values by spaces alone", option, source.ShownValue(value))
 	}
 	if slices.Contains(*list, value) {
-		return d.Errf("duplicate %s '%s'; keep one", option, value)
+		return d.Errf("duplicate %s '%s'; keep one", option, source.ShownValue(value))
 	}
 	*list = append(*list, value)
 	return CheckValue(d, option, value, check)
@@ -193,5 +194,5 @@ func CheckValue(d *caddyfile.Dispenser, option, value string, check func(string)
 	case strings.Contains(err.Error(), "'"+value+"'"), strings.Contains(err.Error(), strconv.Quote(value)):
 		return d.WrapErr(fmt.Errorf("%s: %w", option, err)) // which names the value
 	}
-	return d.WrapErr(fmt.Errorf("%s '%s': %w", option, value, err))
+	return d.WrapErr(fmt.Errorf("%s '%s': %w", option, source.ShownValue(value), err))
 }

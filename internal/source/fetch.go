@@ -2,6 +2,9 @@ package source
 
 import (
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
@@ -15,18 +18,15 @@ import (
 
 const (
 	maxRedirects = 3
-	// maxHeader is the size of the largest header of a response, in bytes.
-	maxHeader = 64 << 10
+	// maxNameText bounds a name from the certificate of a server, in bytes.
+	maxNameText = 200
 	// maxErrorText bounds the text of an error, which a server may influence.
 	maxErrorText = 512
-	// maxURLText bounds the URL in an error.
-	maxURLText = 200
 )
 
 // Fetcher gets documents over HTTP or HTTPS from addresses that an operator has
-// configured. It makes direct connections, one for each request, ignores proxies in
-// the environment, follows a few redirects but none away from https, keeps nothing
-// and sends no cookies. Documents are bounded in size; the context of a request
+// configured. It makes a connection for each request, follows a few redirects but none
+// away from https, keeps nothing and sends no cookies. Documents are bounded in size; the context of a request
 // bounds its time. A Fetcher may be used by several goroutines at once.
 type Fetcher struct {
 	client *http.Client
@@ -34,7 +34,7 @@ type Fetcher struct {
 }
 
 // NewFetcher returns a Fetcher for http and https, for documents that are signed, such
-// as CRLs. A transport, unless nil, replaces the direct connections.
+// as CRLs. The default transport is a [Network] with the CAs of the system.
 func NewFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(transport, false) }
 
 // NewSecureFetcher returns a Fetcher for https alone, redirects included, for documents
@@ -43,15 +43,7 @@ func NewSecureFetcher(transport http.RoundTripper) *Fetcher { return newFetcher(
 
 func newFetcher(transport http.RoundTripper, secure bool) *Fetcher {
 	if transport == nil {
-		// A connection that hangs then delays only its own request.
-		protocols := new(http.Protocols)
-		protocols.SetHTTP1(true)
-		transport = &http.Transport{
-			Protocols:              protocols,
-			DisableKeepAlives:      true,
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: maxHeader,
-		}
+		transport = NewNetwork(nil)
 	}
 	f := &Fetcher{secure: secure}
 	f.client = &http.Client{Transport: transport, CheckRedirect: f.checkRedirect}
@@ -100,18 +92,6 @@ func parseURL(address string, secure bool) (*url.URL, error) {
 		return nil, failure(err)
 	}
 	return u, checkURL(u, secure)
-}
-
-// shown returns a URL for an error: without anything that may be a user name and a
-// password, even in the wrong place.
-func shown(u *url.URL) string {
-	bare := *u
-	bare.User = nil
-	text := bare.String()
-	if at := strings.LastIndexByte(text, '@'); at >= 0 {
-		text = "…" + text[at:]
-	}
-	return Text(text, maxURLText)
 }
 
 // Document is the body of a response.
@@ -170,9 +150,36 @@ func failure(err error) error {
 		if parsing != nil {
 			return fmt.Errorf("invalid URL: %s", Text(quoted.ReplaceAllString(wrapped.Err.Error(), ""), maxErrorText))
 		}
-		wrapped.URL = shown(u)
+		wrapped.URL, wrapped.Err = shown(u), untrusted(wrapped.Err)
 	}
-	return errors.New(Text(err.Error(), maxErrorText))
+	return errors.New(Plain(err, maxErrorText))
+}
+
+// untrusted returns an error about the certificate of a server in words for an
+// operator, and any other error as it is.
+func untrusted(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var other x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown) && unknown.Cert != nil:
+		return fmt.Errorf("the server's certificate chain ends at issuer '%s', which is not trusted for servers; add this CA to trust_pool in fetch or trust_issuer", shownName(unknown.Cert.RawIssuer))
+	case errors.As(err, &other):
+		return fmt.Errorf("the server's certificate '%s' does not have the name %s; use an address that it has", shownName(other.Certificate.RawSubject), Text(other.Host, maxNameText))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
+		return fmt.Errorf("certificate '%s' of the server is valid from %s to %s only; renew it, or set the clock",
+			shownName(invalid.Cert.RawSubject), invalid.Cert.NotBefore.UTC().Format(time.RFC3339), invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return err
+}
+
+// shownName returns the text of a DER-encoded Name.
+func shownName(raw []byte) string {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(raw, &name); err != nil {
+		return "an invalid name"
+	}
+	return Text(name.String(), maxNameText)
 }
 
 // Text makes text that a stranger may have chosen fit for a log line: it escapes

@@ -73,7 +73,7 @@ type URLConfig struct {
 // once.
 type URL struct {
 	config URLConfig
-	name   string // the address without a password
+	name   string // the address as [ShownURL] shows it
 
 	mu sync.Mutex
 	urlState
@@ -117,7 +117,7 @@ func NewURL(config URLConfig) (*URL, error) {
 	if config.Jitter == nil {
 		config.Jitter = rand.Float64
 	}
-	return &URL{config: config, name: parsed.Redacted()}, nil
+	return &URL{config: config, name: shown(parsed)}, nil
 }
 
 func orDefault[T int64 | time.Duration](value *T, otherwise T) {
@@ -126,7 +126,7 @@ func orDefault[T int64 | time.Duration](value *T, otherwise T) {
 	}
 }
 
-// Name returns the address without a password, for logs.
+// Name returns the address for logs, as [ShownURL] does.
 func (u *URL) Name() string { return u.name }
 
 // Content returns the copy. known is false while there is none.

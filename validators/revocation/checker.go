@@ -84,7 +84,7 @@ func NewChecker(config Config) *Checker {
 		config.Timeout = DefaultOCSPTimeout
 	}
 	if config.Ask == nil {
-		config.Ask = askResponder
+		config.Ask = NewFetcher(nil).Ask
 	}
 	if config.Cache == nil {
 		config.Cache = NewOCSPCache()

@@ -14,7 +14,7 @@ import (
 
 // crlLocation is a file or a URL, and the CRLs that it has provided.
 type crlLocation struct {
-	name string          // the path, or the URL without a password
+	name string          // the path, or the URL as [source.ShownURL] shows it
 	file *source.Watched // nil for a URL
 	url  *source.URL     // nil for a file
 

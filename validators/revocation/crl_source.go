@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -79,7 +81,7 @@ type CRLSource struct {
 
 // CRLState describes the CRLs of a file or a URL.
 type CRLState struct {
-	// Location is the path, or the URL without a password.
+	// Location is the path, or the URL as [source.ShownURL] shows it.
 	Location string
 	// Loaded is when the CRL was last read or fetched without an error, changed
 	// or not.
@@ -99,7 +101,7 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 		config.Refresh = defaultCRLRefresh
 	}
 	if config.Fetch == nil {
-		config.Fetch = fetchCRL
+		config.Fetch = NewFetcher(nil).CRL
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -117,14 +119,19 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 		config.Use = func(*CRLSet) {}
 	}
 	s := &CRLSource{config: config}
-	for _, address := range config.Locations {
+	for i, address := range config.Locations {
 		location, err := s.newLocation(address)
 		if err != nil {
 			return nil, err
 		}
-		// The metrics of two locations with one name would collide.
-		if slices.ContainsFunc(s.locations, func(other *crlLocation) bool { return other.name == location.name }) {
+		twice := func(other string) bool { return source.WithoutPasswords(other) == source.WithoutPasswords(address) }
+		if slices.ContainsFunc(config.Locations[:i], twice) {
 			return nil, fmt.Errorf("%s is named twice, or differs in a password only; name it once", location.name)
+		}
+		// the metrics of two locations with one name would collide
+		shown := location.name
+		for n := 2; slices.ContainsFunc(s.locations, func(other *crlLocation) bool { return other.name == location.name }); n++ {
+			location.name = fmt.Sprintf("%s (%d)", shown, n)
 		}
 		s.locations = append(s.locations, location)
 	}

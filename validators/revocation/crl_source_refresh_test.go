@@ -108,7 +108,7 @@ func TestCRLFetchThatPanicsIsAFailure(t *testing.T) {
 func TestCRLSourceHidesPasswords(t *testing.T) {
 	w := newCRLWorld(t, nil, "https://user:secret@ca.example/crl?key=x")
 	w.CRLSource.config.Report = func(place string, err error) { w.reports = append(w.reports, place) }
-	w.refresh(0, "https://user:xxxxx@ca.example")
+	w.refresh(0, "https://ca.example")
 	if text := fmt.Sprint(w.reports, w.States()); strings.Contains(text, "secret") {
 		t.Error(text)
 	}

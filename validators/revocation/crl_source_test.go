@@ -249,6 +249,22 @@ func TestCRLSourceRefusesDuplicateLocations(t *testing.T) {
 	}
 }
 
+// TestCRLLocationsThatDifferInAQueryValue checks that such locations have different
+// names, although the values are not shown.
+func TestCRLLocationsThatDifferInAQueryValue_S10(t *testing.T) {
+	s, err := NewCRLSource(CRLConfig{Locations: []string{"http://crl.test/?ca=1", "http://crl.test/?ca=2", "http://crl.test/?ca=3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, state := range s.States() {
+		names = append(names, state.Location)
+	}
+	if got := strings.Join(names, " "); got != "http://crl.test/?ca=… http://crl.test/?ca=… (2) http://crl.test/?ca=… (3)" {
+		t.Error(got)
+	}
+}
+
 func TestCRLSourceNumberDoesNotGoBack(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert

@@ -27,9 +27,9 @@ func TestFetchRequests(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	crl := func(path string) ([]byte, error) { return fetchCRL(t.Context(), server.URL+path) }
+	crl := func(path string) ([]byte, error) { return NewFetcher(nil).CRL(t.Context(), server.URL+path) }
 	ocsp := func(path string) ([]byte, error) {
-		return askResponder(t.Context(), server.URL+path, []byte("question"))
+		return NewFetcher(nil).Ask(t.Context(), server.URL+path, []byte("question"))
 	}
 	for path, test := range map[string]struct {
 		fetch func(path string) ([]byte, error)
@@ -55,8 +55,8 @@ func TestFetchesEndWithTheirContext_C5(t *testing.T) {
 	defer server.Close()
 	defer close(end)
 	for _, fetch := range []func(context.Context) error{
-		func(ctx context.Context) error { _, err := fetchCRL(ctx, server.URL); return err },
-		func(ctx context.Context) error { _, err := askResponder(ctx, server.URL, nil); return err },
+		func(ctx context.Context) error { _, err := NewFetcher(nil).CRL(ctx, server.URL); return err },
+		func(ctx context.Context) error { _, err := NewFetcher(nil).Ask(ctx, server.URL, nil); return err },
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -140,7 +139,7 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 	for i, address := range c.config.OCSP {
 		go func() {
 			status, err := c.askOne(ctx, address, question, cert, issuer)
-			c.config.ReportOCSP(redacted(address), err)
+			c.config.ReportOCSP(source.ShownURL(address), err)
 			outcomes <- outcome{i, status, err}
 		}()
 	}
@@ -177,17 +176,9 @@ func (c *ocspClient) joinFailures(failures []error) error {
 		if err == nil || errors.Is(err, context.DeadlineExceeded) {
 			err = errors.New("it has not answered in time")
 		}
-		texts[i] = redacted(c.config.OCSP[i]) + ": " + source.Text(err.Error(), maxErrorText)
+		texts[i] = source.ShownURL(c.config.OCSP[i]) + ": " + source.Text(err.Error(), maxErrorText)
 	}
 	return errors.New(source.Text(strings.Join(texts, "; "), maxDetail))
-}
-
-// redacted returns an address without its password.
-func redacted(address string) string {
-	if parsed, err := url.Parse(address); err == nil {
-		return parsed.Redacted()
-	}
-	return "an invalid address"
 }
 
 // askOne asks one responder. A response that it cannot parse without a panic is an
