@@ -15,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -104,7 +105,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, nil); err != nil {
 		return err
 	}
-	if err := h.acceptIssuers(ctx); err != nil {
+	if err := h.acceptIssuers(); err != nil {
 		return err
 	}
 	h.cached = cache.New[cachedToken](tokenCacheSize)
@@ -169,11 +170,11 @@ func (h *BearerHandler) check() error {
 			return errors.New("trust_issuer is null; name an issuer or remove it")
 		}
 		if err := trusted.check(h.Realm != "" || len(h.TrustIssuers) > 1); err != nil {
-			return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
+			return fmt.Errorf("trust_issuer '%s': %w", source.ShownValue(trusted.Issuer), err)
 		}
 		for _, other := range h.TrustIssuers[:i] {
 			if err := trusted.checkWith(other); err != nil {
-				return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
+				return fmt.Errorf("trust_issuer '%s': %w", source.ShownValue(trusted.Issuer), err)
 			}
 		}
 	}

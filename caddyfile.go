@@ -32,6 +32,9 @@ import (
 //			...
 //		}
 //		clients_from <source> ...
+//		fetch {
+//			...
+//		}
 //		revocation {
 //			...
 //		}
@@ -104,6 +107,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 			return err
 		}},
+		"fetch {":                          caddyfileutil.Block(&realm.Fetch, "a realm has one; name all its CAs there"),
 		"revocation {":                     caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
 		"forwarded_certificate <format> {": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
 		"issuer <https-url> {":             caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),

@@ -126,10 +126,8 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 		Before: realm.running().directory,
 		Check:  checkClaimNames,
 		// these are functions because tests replace the clock later
-		Now: func() time.Time { return app.Now() },
-		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
-			return app.Fetch(ctx, address, limit)
-		},
+		Now:   func() time.Time { return app.Now() },
+		Fetch: realm.fetchSecure,
 		Use: func(registry *clients.Registry) error {
 			return realm.change(func(c *components) { c.registry = registry })
 		},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -25,6 +26,8 @@ type declarations struct {
 	keys      map[trustedKeysID]*tokens.TrustedKeys
 	headers   []string
 	servers   []*caddyhttp.Server
+	// pools are those of trust_issuer
+	pools []*trustpool.Pool
 }
 
 // first reports whether it is called for the first time for a server.
@@ -72,6 +75,19 @@ func (d *declarations) allTrustedKeys() map[trustedKeysID]*tokens.TrustedKeys {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.keys)
+}
+
+func (d *declarations) addPool(pool *trustpool.Pool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.pools = append(d.pools, pool)
+}
+
+// allPools returns a copy of the trust pools of all trusted servers.
+func (d *declarations) allPools() []*trustpool.Pool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.pools)
 }
 
 // addHeaders notes headers that a directive sets. It leaves out Authorization:

@@ -70,7 +70,7 @@ type App struct {
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time `json:"-"`
 	// Fetch gets a document that is trusted because of where it comes from.
-	// Default: over https, with the CAs of the system.
+	// Default: over https, as the realm's fetch says.
 	Fetch func(ctx context.Context, address string, limit int64) (source.Document, error) `json:"-"`
 
 	// withoutIssuers is set if the realms are provisioned without their issuers;
@@ -104,9 +104,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Now == nil {
 		a.Now = time.Now
 	}
-	if a.Fetch == nil {
-		a.Fetch = source.NewSecureFetcher(nil).Get
-	}
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		realm := a.Realms[name]
 		if realm == nil {
@@ -130,6 +127,9 @@ func (a *App) Start() error {
 	go a.refusals.run(a.logger)
 	for _, realm := range a.Realms {
 		realm.startBackground(ctx)
+	}
+	for _, pool := range a.declared.allPools() {
+		pool.Watch(ctx)
 	}
 	for id, keys := range a.declared.allTrustedKeys() {
 		go a.keepTrustedKeys(ctx, id, keys)
@@ -174,6 +174,9 @@ func (a *App) closeTrustPools() {
 		for _, pool := range realm.trustPools {
 			pool.Close()
 		}
+	}
+	for _, pool := range a.declared.allPools() {
+		pool.Close()
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -28,6 +29,7 @@ const defaultRealm = "default"
 const (
 	wordTrustPool  = "trust_pool"
 	wordShadowPool = "shadow_trust_pool"
+	wordFetchPool  = "fetch trust_pool"
 )
 
 var errEarlyData = errors.New("too_early")
@@ -59,6 +61,10 @@ type Realm struct {
 	// More sources of clients. A client may be declared in one place only.
 	ClientsFromRaw []json.RawMessage `json:"clients_from,omitempty" caddy:"namespace=mtls.clients inline_key=source"`
 
+	// How the servers of CRLs, OCSP and JWKS are reached. Default: with the CAs of
+	// the system.
+	Fetch *FetchConfig `json:"fetch,omitempty"`
+
 	// The sources that say whether a certificate has been revoked. Default: none.
 	Revocation *Revocation `json:"revocation,omitempty"`
 
@@ -78,8 +84,11 @@ type Realm struct {
 	// current is what the realm decides by; changing is held while it is replaced
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex
-	// trustPools are trust_pool and shadow_trust_pool, as far as there are any
+	// trustPools are trust_pool, shadow_trust_pool and the one of fetch, as far as
+	// there are any
 	trustPools []*trustpool.Pool
+	// network reaches the servers of documents
+	network *source.Network
 	// shadow is nil without a shadow trust pool
 	shadow *authn.Shadow
 	// revocation is nil if none is configured
@@ -207,6 +216,9 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 			Logger: realm.logger,
 			OK:     realm.metrics.ShadowOK, Fail: realm.metrics.ShadowFail, Dropped: realm.metrics.ShadowDropped,
 		})
+	}
+	if err := realm.provisionFetch(); err != nil {
+		return nil, nil, err
 	}
 	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustpool.Pool).Refreshes) {
 		return nil, nil, errors.New("trust_pool_refresh has no effect, because files are watched and inline certificates do not change; remove it")

@@ -139,7 +139,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	}
 	for _, url := range responders {
 		if err := source.CheckURL(url); err != nil {
-			return nil, fmt.Errorf("ocsp '%s': %w", url, err)
+			return nil, fmt.Errorf("ocsp '%s': %w", source.ShownURL(url), err)
 		}
 	}
 	exempt, err := parseExempt(config.Exempt)
@@ -156,7 +156,9 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		running = before.revocation
 		r.cache = running.cache
 	}
+	fetcher := revocation.NewFetcher(realm.network)
 	r.checker = revocation.NewChecker(revocation.Config{
+		Ask:              fetcher.Ask,
 		CRLs:             len(crls) > 0,
 		CAs:              r.trustedCAs,
 		CRLFailures:      r.crlFailures,
@@ -178,6 +180,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	if len(crls) > 0 {
 		r.crls, err = revocation.NewCRLSource(revocation.CRLConfig{
 			Locations: crls,
+			Fetch:     fetcher.CRL,
 			Refresh:   time.Duration(config.Refresh),
 			Now:       r.now,
 			Report:    func(place string, err error) { r.report("crl", place, err) },

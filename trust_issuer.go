@@ -3,25 +3,20 @@ package mtlsauth
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
-
-// maxResponseHeader bounds the header of a response, in bytes.
-const maxResponseHeader = 64 << 10
 
 // TrustedIssuer is another authorization server whose access tokens are admitted.
 // Its keys are fetched and refreshed in the background, never during a request.
@@ -63,8 +58,8 @@ type TrustedIssuer struct {
 	// Default: false.
 	AllowUnbound bool `json:"allow_unbound,omitempty"`
 
-	// The CA certificates that the server's certificate chain must lead to. They
-	// are loaded once. Default: the CAs of the system.
+	// The CA certificates that the server's certificate chain must lead to. Files are
+	// watched. Default: those of the realm's `fetch` and of the system.
 	TrustPoolRaw json.RawMessage `json:"trust_pool,omitempty" caddy:"namespace=tls.ca_pool.source inline_key=provider"`
 }
 
@@ -112,7 +107,7 @@ func (i *TrustedIssuer) checkWith(other *TrustedIssuer) error {
 	case i.Issuer == other.Issuer:
 		return errors.New("it is declared twice; merge the two")
 	case strings.HasPrefix(i.IDPrefix, other.IDPrefix), strings.HasPrefix(other.IDPrefix, i.IDPrefix):
-		return fmt.Errorf("id_prefix '%s' and '%s' of trust_issuer '%s' overlap, so their clients could have the same name; choose others", i.IDPrefix, other.IDPrefix, other.Issuer)
+		return fmt.Errorf("id_prefix '%s' and '%s' of trust_issuer '%s' overlap, so their clients could have the same name; choose others", i.IDPrefix, other.IDPrefix, source.ShownValue(other.Issuer))
 	}
 	return nil
 }
@@ -141,7 +136,7 @@ func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 }
 
 // acceptIssuers adds the verifiers of all issuers whose tokens are admitted.
-func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
+func (h *BearerHandler) acceptIssuers() error {
 	if issuer := h.realm.issuer; issuer != nil {
 		audience, err := h.ownAudience()
 		if err != nil {
@@ -153,8 +148,8 @@ func (h *BearerHandler) acceptIssuers(ctx caddy.Context) error {
 		}
 	}
 	for _, trusted := range h.TrustIssuers {
-		if err := h.trust(ctx, trusted); err != nil {
-			return fmt.Errorf("trust_issuer '%s': %w", trusted.Issuer, err)
+		if err := h.trust(trusted); err != nil {
+			return fmt.Errorf("trust_issuer '%s': %w", source.ShownValue(trusted.Issuer), err)
 		}
 	}
 	return nil
@@ -189,7 +184,7 @@ func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierCo
 }
 
 // trust adds the verifier of another server.
-func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
+func (h *BearerHandler) trust(trusted *TrustedIssuer) error {
 	config, err := trusted.expand()
 	if err != nil {
 		return err
@@ -199,7 +194,7 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 			return errors.New("it is the realm's own issuer, or declared twice; remove one")
 		}
 	}
-	keys, err := h.realm.app.loadTrustedKeys(ctx, trusted, config)
+	keys, err := h.loadTrustedKeys(trusted, config)
 	if err != nil {
 		return err
 	}
@@ -215,28 +210,37 @@ func (h *BearerHandler) trust(ctx caddy.Context, trusted *TrustedIssuer) error {
 	return h.accept(&trustedVerifier{issuer: config.Issuer, prefix: config.IDPrefix}, verifier)
 }
 
-// trustedKeysID identifies the keys of a server.
-type trustedKeysID struct{ issuer, jwksURI, trustPool string }
+// trustedKeysID identifies the keys of a server, with how it is reached: trustPool is
+// the pool of trust_issuer, fetch that of the realm in its place.
+type trustedKeysID struct{ issuer, jwksURI, trustPool, fetch string }
 
 // loadTrustedKeys returns the keys of another server, which all directives share. It
 // takes over those that the running configuration has fetched.
-func (a *App) loadTrustedKeys(ctx caddy.Context, trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
-	id := trustedKeysID{config.Issuer, config.JWKSURI, string(trusted.TrustPoolRaw)}
+func (h *BearerHandler) loadTrustedKeys(trusted *TrustedIssuer, config TrustedIssuer) (*tokens.TrustedKeys, error) {
+	a := h.realm.app
+	id := trustedKeysID{issuer: config.Issuer, jwksURI: config.JWKSURI, trustPool: string(trusted.TrustPoolRaw)}
+	if trusted.TrustPoolRaw == nil && h.realm.Fetch != nil {
+		id.fetch = string(h.realm.Fetch.TrustPoolRaw)
+	}
 	if keys := a.declared.trustedKeys(id); keys != nil {
 		return keys, nil
 	}
-	var pool *x509.CertPool // nil for the CAs of the system
-	if trusted.TrustPoolRaw != nil {
-		var err error
-		if pool, err = trustpool.LoadOnce(ctx, trusted.TrustPoolRaw); err != nil {
-			return nil, fmt.Errorf("trust_pool: %w", err)
-		}
+	network := h.realm.network
+	if network == nil || trusted.TrustPoolRaw != nil {
+		network = source.NewNetwork(nil)
 	}
 	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{
-		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: directTransport(pool), Now: a.Now,
+		Issuer: config.Issuer, JWKSURI: config.JWKSURI, Transport: network, Now: a.Now,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if trusted.TrustPoolRaw != nil {
+		pool, err := h.realm.loadServerTrust(wordTrustPool, trusted.TrustPoolRaw, network, func(t *trustpool.Trust) (*x509.CertPool, error) { return t.Roots(), nil })
+		if err != nil {
+			return nil, err
+		}
+		a.declared.addPool(pool)
 	}
 	if running := runningApp().declared.trustedKeys(id); running != nil {
 		keys.TakeOver(running)
@@ -245,23 +249,9 @@ func (a *App) loadTrustedKeys(ctx caddy.Context, trusted *TrustedIssuer, config 
 	return keys, nil
 }
 
-// directTransport makes a direct connection for each request, so that one that
-// hangs does not hold up another.
-func directTransport(pool *x509.CertPool) http.RoundTripper {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Transport{
-		Protocols:              protocols,
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: maxResponseHeader,
-		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
-	}
-}
-
 // keepTrustedKeys fetches another server's keys when they are due, until ctx is done.
 func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *tokens.TrustedKeys) {
-	logger := a.logger.With(zap.String("issuer", id.issuer), zap.String("place", cmp.Or(id.jwksURI, id.issuer)))
+	logger := a.logger.With(zap.String("issuer", id.issuer), zap.String("place", source.ShownURL(cmp.Or(id.jwksURI, id.issuer))))
 	look(ctx, func(ctx context.Context) {
 		if a.Now().Before(keys.Due()) {
 			return

@@ -2,11 +2,13 @@ package trustpool
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // maxCAFile is how large a file of CA certificates may be, in bytes.
@@ -23,13 +25,15 @@ type caFile struct {
 	reported bool
 }
 
-// openCAFile reads a file for the first time.
-func openCAFile(path string, now time.Time) (*caFile, error) {
+// openCAFile reads a file for the first time. warn is called with what is left out of
+// it, now and whenever the file has changed.
+func openCAFile(path string, now time.Time, endEntities bool, warn func([]leftOut)) (*caFile, error) {
 	f := new(caFile)
 	f.Watched = source.NewWatched(path, maxCAFile, func(text []byte) error {
-		certs, err := parseCAFile(path, text)
+		certs, unreadable, err := parseCAFile(path, text, endEntities)
 		if err == nil {
 			f.next = certs
+			warn(unreadable)
 		}
 		return err
 	})
@@ -59,32 +63,55 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 	return slices.EqualFunc(a, b, (*x509.Certificate).Equal)
 }
 
-// parseCAFile returns the certificates of a file. A file without a CA certificate is
-// an error, and so is an invalid certificate, whose line the error names.
-func parseCAFile(file string, text []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
+// leftOut is a certificate that Go cannot read, so that no chain can lead to it. The
+// others of its file or its list count without it.
+type leftOut struct {
+	place  string // the file, or the member of the configuration
+	line   int    // in the file, else 0
+	number int    // in the list, from 1
+	cause  error
+}
+
+// parseCAFile returns the certificates of a file, and those that are left out. A file
+// without a CA certificate is an error, and so is one that is damaged; the error names
+// the line. endEntities says whether certificates that are not of a CA count.
+func parseCAFile(file string, text []byte, endEntities bool) (certs []*x509.Certificate, unreadable []leftOut, err error) {
 	var other string
 	for block, err := range source.PEMBlocks(text) {
 		if err != nil {
-			return nil, fmt.Errorf("file '%s', %w", file, err)
+			return nil, nil, fmt.Errorf("file '%s', %w", file, err)
 		}
 		if block.Type != "CERTIFICATE" {
 			other = block.Type
 			continue
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("file '%s', line %d: invalid certificate: %w; copy it again", file, block.Line, err)
+		cert, err := validators.ParseCertificate(block.Bytes)
+		switch {
+		case err == nil:
+			certs = append(certs, cert)
+		case isDamaged(err):
+			return nil, nil, fmt.Errorf("file '%s', line %d: %w", file, block.Line, err)
+		default:
+			unreadable = append(unreadable, leftOut{place: file, line: block.Line, number: len(certs) + len(unreadable) + 1, cause: err})
 		}
-		certs = append(certs, cert)
 	}
 	switch {
-	case slices.ContainsFunc(certs, mayBeCA):
-		return certs, nil
+	case slices.ContainsFunc(certs, mayBeCA), endEntities && len(certs) > 0:
+		return certs, unreadable, nil
+	case len(unreadable) > 0:
+		first := unreadable[0]
+		return nil, nil, fmt.Errorf("file '%s' has no CA certificate that can be read; line %d: %w", file, first.line, first.cause)
 	case len(certs) > 0:
-		return nil, fmt.Errorf("file '%s' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client", file)
+		return nil, nil, fmt.Errorf("file '%s' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client", file)
 	case other != "":
-		return nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA certificate there", file, other)
+		return nil, nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA certificate there", file, other)
 	}
-	return nil, fmt.Errorf("file '%s' has no PEM certificate; put the CA certificate there, in PEM", file)
+	return nil, nil, fmt.Errorf("file '%s' has no PEM certificate; put the CA certificate there, in PEM", file)
+}
+
+// isDamaged reports whether a certificate was damaged on its way, so that nobody can
+// tell what was to be trusted.
+func isDamaged(err error) bool {
+	unreadable := new(validators.UnreadableError)
+	return errors.As(err, &unreadable) && unreadable.Damaged
 }

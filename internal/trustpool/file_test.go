@@ -36,7 +36,7 @@ func TestCAFileChanges(t *testing.T) {
 	path, now := filepath.Join(t.TempDir(), "ca.pem"), time.Now()
 	write := func(parts ...[]byte) { writeFile(t, path, parts...) }
 	write(first)
-	f, err := openCAFile(path, now)
+	f, err := openCAFile(path, now, false, func([]leftOut) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,6 +99,6 @@ func TestCAFileTooLarge(t *testing.T) {
 	if err := os.Truncate(path, maxCAFile+1); err != nil {
 		t.Fatal(err)
 	}
-	_, err := openCAFile(path, time.Now())
+	_, err := openCAFile(path, time.Now(), false, func([]leftOut) {})
 	wantError(t, err, "is larger than 16777216 bytes")
 }

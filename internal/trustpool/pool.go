@@ -46,8 +46,29 @@ type Trust struct {
 	// disclose them.
 	Certificates []*x509.Certificate
 
-	// roots are what Pool was made of.
+	// roots are what Pool was made of, and all its certificates, as far as the
+	// modules disclose them.
 	roots *x509.CertPool
+	all   []*x509.Certificate
+}
+
+// Roots returns the pool for servers whose chains must lead to it.
+func (t *Trust) Roots() *x509.CertPool { return t.roots }
+
+// WithSystem returns the certificates of the pool besides those of the operating
+// system. It is an error if the module does not disclose them.
+func (t *Trust) WithSystem() (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the CAs of the system cannot be read: %w", err)
+	case !t.System && len(t.all) == 0:
+		return nil, errors.New("its module does not disclose its certificates; use another one, such as file")
+	}
+	for _, cert := range t.all {
+		pool.AddCert(cert)
+	}
+	return pool, nil
 }
 
 // Config says where a pool comes from and who uses it.
@@ -62,8 +83,11 @@ type Config struct {
 	// Refresh is how often sources that are not files are loaded again. Default:
 	// one hour.
 	Refresh time.Duration
-	Now     func() time.Time
-	Logger  *zap.Logger
+	// EndEntities says that the pool vouches for servers, whose own certificates may
+	// be in it. Then it needs no CA.
+	EndEntities bool
+	Now         func() time.Time
+	Logger      *zap.Logger
 	// Use puts what the pool holds now in the place of what it held. If it
 	// returns an error, everything stays as it is.
 	Use func(*Trust) error
@@ -139,6 +163,7 @@ func (p *Pool) combine() *Trust {
 	}
 	distinct := make(map[string]struct{})
 	for _, s := range p.sources {
+		t.all = append(t.all, s.loaded.certs...)
 		for _, cert := range s.loaded.certs {
 			if len(p.sources) > 1 {
 				t.roots.AddCert(cert)

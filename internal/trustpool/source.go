@@ -3,6 +3,7 @@ package trustpool
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,16 +13,24 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+const (
+	// maxGuestText bounds the error of a module, in bytes.
+	maxGuestText = 512
+	// maxLeftOut is how many certificates that are left out have a warning each.
+	maxLeftOut = 20
 )
 
 // poolSource is one module that CA certificates come from. The module `combined` is
 // not a source: each of its sources is reloaded on its own, so that a slow or broken
 // one does not hold up the others.
 type poolSource struct {
-	Provider string   `json:"provider"`
-	PEMFiles []string `json:"pem_files"`
+	Provider string `json:"provider"`
 
 	raw   json.RawMessage
 	files []*caFile
@@ -78,57 +87,106 @@ func loadModule(ctx caddy.Context, raw json.RawMessage) (caddytls.CA, error) {
 	return ca, nil
 }
 
-// LoadOnce loads a pool that does not change until the context ends. An empty
-// pool is an error.
-func LoadOnce(ctx caddy.Context, raw json.RawMessage) (*x509.CertPool, error) {
-	var s poolSource
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return nil, err
-	}
-	if err := loadPKI(ctx, s.Provider); err != nil {
-		return nil, err
-	}
-	ca, err := loadModule(ctx, raw)
-	if err != nil {
-		return nil, err
-	}
-	pool := ca.CertPool()
-	return pool, check(loaded{pool: pool}, "trust_pool")
-}
-
 func (p *Pool) loadFirst(s *poolSource) error {
 	if err := loadPKI(p.config.Context, s.Provider); err != nil {
 		return err
 	}
 	if s.watched() {
-		for _, path := range s.PEMFiles {
-			file, err := openCAFile(path, p.config.Now())
-			if err != nil {
-				return err
-			}
-			s.files = append(s.files, file)
+		if err := p.openFiles(s); err != nil {
+			return err
 		}
 	}
 	first, err := p.load(s)
 	if err != nil {
 		return err
 	}
-	if s.watched() {
-		// use what was checked, not what the module read after that
-		first.cancel()
-		if first, err = p.readFiles(s); err != nil {
-			return err
-		}
-	}
 	now := p.config.Now()
 	s.loaded, s.success, s.due = first, now, now.Add(p.config.Refresh)
 	return nil
 }
 
-// load makes an instance of the module and takes its certificates. The instance
+// load returns the certificates of a source. What Go cannot read among those of files
+// and of the configuration is left out, where Caddy's modules refuse the whole.
+func (p *Pool) load(s *poolSource) (loaded, error) {
+	switch {
+	case s.watched():
+		return p.readFiles(s)
+	case s.fixed():
+		return p.readInline(s)
+	}
+	return p.loadGuest(s)
+}
+
+// openFiles opens the files of a source, as the module `file` does.
+func (p *Pool) openFiles(s *poolSource) error {
+	var config struct {
+		Provider string   `json:"provider"`
+		PEMFiles []string `json:"pem_files"`
+	}
+	if err := caddy.StrictUnmarshalJSON(s.raw, &config); err != nil {
+		return fmt.Errorf("module '%s': %s", s.Provider, source.Plain(err, maxGuestText))
+	}
+	for _, path := range config.PEMFiles {
+		file, err := openCAFile(path, p.config.Now(), p.config.EndEntities, p.warnLeftOut)
+		if err != nil {
+			return err
+		}
+		s.files = append(s.files, file)
+	}
+	return nil
+}
+
+// readInline returns the certificates in the configuration, as the module `inline`
+// does.
+func (p *Pool) readInline(s *poolSource) (loaded, error) {
+	var config struct {
+		Provider     string   `json:"provider"`
+		TrustedCerts []string `json:"trusted_ca_certs"`
+	}
+	l := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
+	if err := caddy.StrictUnmarshalJSON(s.raw, &config); err != nil {
+		return l, fmt.Errorf("module '%s': %s", s.Provider, source.Plain(err, maxGuestText))
+	}
+	var unreadable []leftOut
+	for i, text := range config.TrustedCerts {
+		der, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return l, fmt.Errorf("inline: certificate %d is not base64; copy it again", i+1)
+		}
+		cert, err := validators.ParseCertificate(der)
+		switch {
+		case err == nil:
+			l.certs = append(l.certs, cert)
+		case isDamaged(err):
+			return l, fmt.Errorf("inline: certificate %d: %w", i+1, err)
+		default:
+			unreadable = append(unreadable, leftOut{place: s.Provider, number: i + 1, cause: err})
+		}
+	}
+	if len(l.certs) == 0 && len(unreadable) > 0 {
+		first := unreadable[0]
+		return l, fmt.Errorf("inline: no CA certificate can be read; certificate %d: %w", first.number, first.cause)
+	}
+	p.warnLeftOut(unreadable)
+	return p.pooled(l)
+}
+
+// warnLeftOut logs which certificates of a file or of the configuration do not count.
+func (p *Pool) warnLeftOut(unreadable []leftOut) {
+	for i, one := range unreadable {
+		if i == maxLeftOut {
+			p.config.Logger.Warn("more certificates left out of trust pool", zap.String("file", one.place), zap.Int("certificates", len(unreadable)-i))
+			return
+		}
+		p.config.Logger.Warn("certificate left out of trust pool", zap.String("file", one.place),
+			zap.Int("line", one.line), zap.Int("certificate", one.number), zap.Error(one.cause))
+	}
+}
+
+// loadGuest makes an instance of the module and takes its certificates. The instance
 // lives in a context of its own: the app's would keep every instance until the
 // configuration ends, and is not made for several goroutines.
-func (p *Pool) load(s *poolSource) (l loaded, err error) {
+func (p *Pool) loadGuest(s *poolSource) (l loaded, err error) {
 	parent := p.config.Context
 	inner, stop := context.WithCancel(parent.Context)
 	parent.Context = inner
@@ -161,7 +219,7 @@ func (p *Pool) load(s *poolSource) (l loaded, err error) {
 	defer source.Recover(module, &err)
 	ca, err := loadModule(child, s.raw)
 	if err != nil {
-		return l, err
+		return l, errors.New(source.Plain(err, maxGuestText))
 	}
 	l.pool = ca.CertPool()
 	if provider, ok := ca.(caddytls.CertificateProvider); ok {
@@ -172,28 +230,33 @@ func (p *Pool) load(s *poolSource) (l loaded, err error) {
 	} else if len(p.sources) > 1 {
 		return l, fmt.Errorf("combined: module %T does not disclose its certificates; it can only be used alone", ca)
 	}
-	return l, check(l, p.config.Word)
+	return l, p.check(l)
 }
 
 // readFiles returns the certificates of the files of the source.
 func (p *Pool) readFiles(s *poolSource) (loaded, error) {
-	l := loaded{pool: x509.NewCertPool(), certs: []*x509.Certificate{}, cancel: func() {}}
+	l := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
 	for _, file := range s.files {
 		l.certs = append(l.certs, file.certs...)
 	}
+	return p.pooled(l)
+}
+
+// pooled returns certificates that no module holds, with a pool of them.
+func (p *Pool) pooled(l loaded) (loaded, error) {
+	l.pool = x509.NewCertPool()
 	for _, cert := range l.certs {
 		l.pool.AddCert(cert)
 	}
-	return l, check(l, p.config.Word)
+	return l, p.check(l)
 }
 
-// check refuses what would lock everyone out. The word is the pool's name in the
-// configuration.
-func check(l loaded, word string) error {
+// check refuses what would lock everyone out.
+func (p *Pool) check(l loaded) error {
 	if l.pool == nil || l.pool.Equal(x509.NewCertPool()) || l.certs != nil && len(l.certs) == 0 {
-		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", word)
+		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", p.config.Word)
 	}
-	if l.certs != nil && !slices.ContainsFunc(l.certs, mayBeCA) {
+	if l.certs != nil && !p.config.EndEntities && !slices.ContainsFunc(l.certs, mayBeCA) {
 		return errors.New("it has only end-entity certificates, so no chain can verify; add the CA that issued them, or pin them with 'certificate' in a client")
 	}
 	return nil

@@ -145,6 +145,13 @@ func TestBadRealm(t *testing.T) {
 
 func TestBadRevocation(t *testing.T) {
 	checkBadBlocks(t, aroundRealm, []badBlock{
+		{"fetch on {\n}", 1, "fetch: unexpected 'on'; it takes a block only"},
+		{"fetch", 1, "fetch: it has no effect without trust_pool; add one or remove the block"},
+		{"fetch {\n}", 2, "fetch: it has no effect without trust_pool; add one or remove the block"},
+		{"fetch {\nproxy a\n}", 2, "unrecognized fetch option 'proxy'; the only one is trust_pool"},
+		{"fetch {\ntrust_pool\n}", 2, missing("trust_pool <module> ...")},
+		{"fetch {\ntrust_pool file a.pem\ntrust_pool file b.pem\n}", 3, "duplicate option 'trust_pool'; use 'combined' for several sources"},
+		{"fetch {\ntrust_pool file a.pem\n}\nfetch {\ntrust_pool file b.pem\n}", 4, "duplicate option 'fetch'; a realm has one; name all its CAs there"},
 		{"revocation on {\n}", 1, "revocation: unexpected 'on'; it takes a block only"},
 		{"revocation {\n}", 2, "revocation: it names no source; add crl, ocsp or deny"},
 		{"revocation {\nx\n}", 2, "unrecognized revocation option 'x'; use one of crl, deny, exempt, ocsp, on_unavailable, refresh"},
@@ -314,7 +321,7 @@ func TestBadIssuer(t *testing.T) {
 // a setting that an operator relies on must not be ignored.
 func TestUnknownWords(t *testing.T) {
 	for around, blocks := range map[string]struct{ kind, all string }{
-		aroundRealm:         {"mtls option", "client, clients_from, forwarded_certificate, issuer, revocation, shadow_trust_pool, storage, trust_pool, trust_pool_refresh"},
+		aroundRealm:         {"mtls option", "client, clients_from, fetch, forwarded_certificate, issuer, revocation, shadow_trust_pool, storage, trust_pool, trust_pool_refresh"},
 		aroundClient:        {"client option", "certificate, claim, default_scopes, disabled, introspect, issued_by, jwks, public_key, require_chain, resources, san_dns, san_email, san_ip, san_uri, scopes, shared_credential, subject, thumbprint, token_lifetime"},
 		aroundIssuer:        {"issuer option", "announce_for, audience, mtls_alias, profile, resource, rotate_every, scope_claim, signing_algorithm, signing_key, token_lifetime, verify_key"},
 		aroundRevocation:    {"revocation option", "crl, deny, ocsp, on_unavailable, refresh"},

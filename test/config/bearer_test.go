@@ -48,7 +48,7 @@ func TestLoadBearer(t *testing.T) {
 		{"type", `,"type":"id"`, []string{"token type 'id' is not supported; use at+jwt or JWT"}},
 		{"unknown trust pool", `,"trust_pool":{"provider":"nonsense"}`, []string{"trust_pool: ", "nonsense"}},
 		{"missing trust pool", `,"trust_pool":{"provider":"file","pem_files":["/nonexistent/ca.pem"]}`, []string{"trust_pool: ", "/nonexistent/ca.pem"}},
-		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_pool: it has no CA certificate, so no chain can verify; add one or remove trust_pool"}},
+		{"empty trust pool", `,"trust_pool":{"provider":"file","pem_files":["/dev/null"]}`, []string{"trust_issuer 'https://login.example.net': trust_pool: /dev/null is not a regular file"}},
 	})
 	checkLoadErrors(t, loadJSON, withBearer, []loadTest{
 		{"unknown realm", `{"handler":"mtls_bearer","realm":"x"}`, []string{`mtls_bearer: unknown realm "x"; declared are: bare, partners, proxied, several`}},

@@ -57,6 +57,10 @@ func loadFiles(t *testing.T) string {
 		"bom.pem":      {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
 		"comment.pem":  {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
 		"empty.txt":    {[]byte("\n")},
+
+		"unreadable.pem":    {testpki.UnreadablePEM(t, testpki.NegativeSerial, "Old CA")},
+		"oneunreadable.pem": {testpki.UnreadablePEM(t, testpki.NegativeSerial, "Old CA"), ca.PEM()},
+
 		"http.txt":     {[]byte("http://a.example/")},
 		"clients.json": {[]byte("[]")},
 		"subject.txt":  {[]byte("CN=from file,O=company\n")},

@@ -80,7 +80,7 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' has no PEM certificate; put the CA certificate there"}},
 		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/leafonly.pem' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client"}},
 		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA certificate there`}},
-		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: invalid certificate: x509: ", "; copy it again"}},
+		{"certificate that does not parse", "trust_pool file DIR/broken.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/broken.pem', line 2: invalid certificate: its octets are not a certificate in DER, or not all of one; copy it again"}},
 		{"cut off", "trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
 		{"damaged in the middle", "trust_pool file DIR/middle.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/middle.pem', line AFTERCA: a PEM block is damaged, cut off or indented; copy it again"}},
 		{"byte order mark", "trust_pool file DIR/bom.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/bom.pem', line 1: a PEM block is damaged, cut off or indented; copy it again"}},
@@ -103,6 +103,9 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 		{"shadow garbage", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/garbage.pem' has no PEM certificate"}},
 		{"shadow cut off", "trust_pool file DIR/ca.pem\nshadow_trust_pool file DIR/cut.pem" + client, []string{"realm 'partners': shadow_trust_pool: file 'DIR/cut.pem', line AFTERCA: a PEM block is damaged"}},
 		{"inline that does not parse", "trust_pool inline {\ntrust_der AAAA\n}" + client, []string{"realm 'partners': trust_pool: "}},
+		{"unreadable alone", "trust_pool file DIR/unreadable.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/unreadable.pem' has no CA certificate that can be read; line 1: invalid certificate 'CN=Old CA': its serial number is negative, which RFC 5280 §4.1.2.2 forbids; have its CA issue it again"}},
+		{"fetch missing", "fetch {\ntrust_pool file DIR/nowhere.pem\n}" + client, []string{"realm 'partners': fetch trust_pool: stat DIR/nowhere.pem: no such file"}},
+		{"fetch unreadable", "fetch {\ntrust_pool file DIR/unreadable.pem\n}" + client, []string{"realm 'partners': fetch trust_pool: file 'DIR/unreadable.pem' has no CA certificate that can be read"}},
 		{"storage that is empty", "trust_pool storage {\nkeys ca.pem\n}" + client, []string{"realm 'partners': trust_pool: "}},
 	})
 	checkLoadErrors(t, loadJSON, func(pool string) string {
@@ -128,6 +131,8 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 		"refreshed":           "pki_root local\ntrust_pool_refresh 1m",
 		"refreshed in part":   "combined {\nsource file DIR/ca.pem\nsource pki_intermediate local\n}\ntrust_pool_refresh 2h",
 		"refreshed shadow":    "file DIR/ca.pem\nshadow_trust_pool pki_root local\ntrust_pool_refresh 5m",
+		"unreadable in part":  "file DIR/oneunreadable.pem",
+		"fetch":               "file DIR/ca.pem\nfetch {\ntrust_pool file DIR/leafonly.pem\n}",
 		"shadow":              "file DIR/ca.pem\nshadow_trust_pool file DIR/two.pem",
 	} {
 		if result := loadCaddyfile(t, inPartners(fillLoadTest(dir, "trust_pool "+pool+client))); result.err != nil {

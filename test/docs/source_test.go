@@ -40,7 +40,7 @@ func literals(node ast.Node) (list []string) {
 // pageOfBlock is where the words of a block are documented, by what its parser calls
 // them in errors, without "option".
 var pageOfBlock = map[string]string{
-	"mtls": "global-option.md", "client": "client.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
+	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
 	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
 }
 
