@@ -192,7 +192,7 @@ var onlyHere = []difference{
 // onlyOpenSSL are the rules by which a chain is accepted by OpenSSL and not here.
 var onlyOpenSSL = []difference{
 	{"the leaf may be an anchor", nil, "", func(c *randomChain) bool { return slices.ContainsFunc(c.anchors, c.leaf.Equal) }},
-	{"the leaf may be a CA", nil, "the certificate belongs to a CA", nil},
+	{"the leaf may be a CA", nil, "belongs to a CA", nil},
 	{"the leaf may have keyCertSign", nil, "key usage has keyCertSign", nil},
 	{"the leaf may have keyAgreement alone", nil, "lacks digitalSignature", func(c *randomChain) bool { return c.leaf.KeyUsage == x509.KeyUsageKeyAgreement }},
 	{"a signature may be made with SHA-1", nil, "insecure algorithm SHA1", nil},
