@@ -180,7 +180,11 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 			links[i].crl, links[i].crlErr = c.crlStatus(chain[i], chain[i+1], chain, now)
 		}
 		if links[i].crl.Revoked {
-			return links[i].revoked(strings.TrimSpace("a CRL "+links[i].crl.place), links[i].crl, now)
+			by := "a CRL"
+			if place := links[i].crl.place; place != "" {
+				by += " at " + place
+			}
+			return links[i].revoked(by, links[i].crl, now)
 		}
 	}
 	if len(c.config.OCSP) > 0 {

@@ -68,7 +68,7 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) error {
 			}
 		case oid.Equal(oidDeltaCRLIndicator):
 			id = "delta " + id
-			s.setUnusable("it is a delta CRL; add the complete CRL")
+			s.setUnusable("it is a delta CRL")
 		case oid.Equal(oidIssuingDistributionPoint):
 			id += string(value)
 			if !s.readDistributionPoint(value) {
@@ -83,7 +83,7 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) error {
 	}
 	if insecureSignature(c.list.SignatureAlgorithm) {
 		id = "SHA-1 " + id // one that may be forged must not replace another
-		s.setUnusable("it is signed with SHA-1, which can be forged; have the CA use SHA-256")
+		s.setUnusable("it is signed with SHA-1, which can be forged")
 	}
 	if c.list.NextUpdate.IsZero() {
 		s.setUnusable("it has no nextUpdate, so it could be of any age")
@@ -198,7 +198,7 @@ func (c *parsedCRL) vouchesFor(cert *x509.Certificate, now time.Time) error {
 	s, isCA := &c.scope, cert.BasicConstraintsValid && cert.IsCA
 	switch {
 	case s.unusable != "":
-		return errorFor("add one that does", "%s vouches for no certificate: %s", c, s.unusable)
+		return errorFor("add the complete CRL of the CA, signed with SHA-256", "%s vouches for no certificate: %s", c, s.unusable)
 	case s.onlyUsers && isCA:
 		return errorFor("add the one for CAs", "%s covers only certificates that are not of CAs", c)
 	case s.onlyCAs && !isCA:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -161,6 +162,9 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 			good = got.status
 		case got.err != nil && !errors.Is(err, errOCSPUnknown):
 			err = got.err
+			if address := source.ShownURL(c.config.OCSP[got.responder]); ctx.Err() == nil && !strings.Contains(err.Error(), address) {
+				err = fmt.Errorf("%w (%s)", err, source.Text(address, maxQuote))
+			}
 		}
 	}
 	if good.Until.IsZero() {

@@ -183,6 +183,87 @@ func TestParseOCSPRevoked(t *testing.T) {
 	}
 }
 
+// A response that says revoked counts whatever keeps one from saying good, so that it is
+// not lost, but not longer than it takes to ask again.
+func TestRevokedByOCSPIsNotLost(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca).Cert
+	delegate := testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageOCSPSigning))
+	critical := pkix.Extension{Id: unknownExtension, Critical: true, Value: []byte{5, 0}}
+	for title, opt := range map[string]ocspOption{
+		"stale":           ocspDates(now.Add(-2*time.Hour), now.Add(-time.Hour)),
+		"stale, undated":  ocspDates(now.Add(-2*time.Hour), time.Time{}),
+		"from the future": ocspDates(now.Add(time.Hour), now.Add(2*time.Hour)),
+		"extension": func(o *ocspTemplate) {
+			o.edit = func(d *ocspResponseData) { d.Extensions = []pkix.Extension{critical} }
+		},
+	} {
+		for _, signer := range []any{ca, delegate} {
+			if signer == any(delegate) && title == "extension" {
+				continue // editOCSP sends no certificate
+			}
+			status, err := parseOCSP(makeOCSP(t, ca, leaf, signer, now, ocspState(ocsp.Revoked), opt), leaf, ca.Cert, now)
+			if err != nil || !status.Revoked || !status.Until.Equal(now.Add(undatedOCSP)) || status.ThisUpdate.After(now) {
+				t.Errorf("%s: %+v, %v", title, status, err)
+			}
+			status, err = parseOCSP(makeOCSP(t, ca, leaf, signer, now, opt), leaf, ca.Cert, now)
+			if err == nil || status != (certStatus{}) {
+				t.Errorf("%s: good counts: %+v", title, status)
+			}
+		}
+	}
+	stranger := testpki.MustIssue(t, ca)
+	if status, err := parseOCSP(makeOCSP(t, ca, leaf, stranger, now, ocspState(ocsp.Revoked)), leaf, ca.Cert, now); err == nil {
+		t.Errorf("another client revokes: %+v", status)
+	}
+}
+
+// A responder may send the certificates above its own too, in any order.
+func TestOCSPResponseWithSeveralCertificates(t *testing.T) {
+	root := testpki.MustCA(t, testpki.CommonName("Root"))
+	ca := testpki.MustIntermediate(t, root)
+	leaf := testpki.MustIssue(t, ca).Cert
+	delegate := testpki.MustIssue(t, ca, testpki.EKU(x509.ExtKeyUsageOCSPSigning))
+	for title, test := range map[string]struct {
+		signer any
+		sent   []*x509.Certificate
+		want   string
+	}{
+		"delegate first":         {delegate, []*x509.Certificate{delegate.Cert, ca.Cert, root.Cert}, ""},
+		"delegate last":          {delegate, []*x509.Certificate{root.Cert, ca.Cert, delegate.Cert}, ""},
+		"the issuer, and others": {ca, []*x509.Certificate{root.Cert, delegate.Cert}, ""},
+		"none":                   {ca, nil, ""},
+		"without the signer":     {delegate, []*x509.Certificate{root.Cert, ca.Cert}, "not signed with the issuer's key"},
+		"after too many":         {delegate, append(slices.Repeat([]*x509.Certificate{root.Cert}, maxOCSPCertificates), delegate.Cert), "not signed with"},
+	} {
+		response, err := ocsp.ParseResponse(makeOCSP(t, ca, leaf, test.signer, now), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var certs []asn1.RawValue
+		for _, cert := range test.sent {
+			certs = append(certs, asn1.RawValue{FullBytes: cert.Raw})
+		}
+		basic := marshal(t, struct {
+			TBS          asn1.RawValue
+			Algorithm    pkix.AlgorithmIdentifier
+			Signature    asn1.BitString
+			Certificates []asn1.RawValue `asn1:"explicit,tag:0,optional"`
+		}{
+			asn1.RawValue{FullBytes: response.TBSResponseData},
+			pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}},
+			asn1.BitString{Bytes: response.Signature, BitLength: 8 * len(response.Signature)}, certs,
+		})
+		kind := marshal(t, asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1})
+		data := sequence(t, marshal(t, asn1.Enumerated(0)), contextual(t, 0, true, sequence(t, kind, marshal(t, basic))))
+		status, err := parseOCSP(data, leaf, ca.Cert, now)
+		wantError(t, err, test.want)
+		if wantSigner := test.want == "" && test.signer == any(delegate); (status.Signer != nil) != wantSigner {
+			t.Errorf("%s: signer %v", title, status.Signer)
+		}
+	}
+}
+
 func TestParseOCSPUntil(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
