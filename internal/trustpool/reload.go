@@ -15,7 +15,6 @@ func (p *Pool) poll(s *poolSource) {
 	switch {
 	case s.watched():
 		p.lookAtFiles(s, now)
-	case p.config.Context.Err() != nil: // the configuration has ended, and so have its modules
 	case !now.Before(s.due):
 		p.loadAgain(s, now)
 	}
@@ -44,9 +43,20 @@ func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 	}
 }
 
-// loadAgain reloads a source that cannot be watched.
+// loadAgain reloads a source that cannot be watched, unless the configuration has
+// ended, and so have its modules.
 func (p *Pool) loadAgain(s *poolSource, now time.Time) {
+	ended := p.config.Context.Err
+	if ended() != nil {
+		return
+	}
 	next, err := p.load(s)
+	if ended() != nil {
+		if err == nil {
+			next.cancel()
+		}
+		return
+	}
 	if err == nil {
 		err = p.take(s, next)
 	}
