@@ -252,10 +252,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	if refusal != nil {
 		return nil, refusal
 	}
-	if refusal := h.permit(cached, r, presented); refusal != nil {
-		return &cached.identity, refusal
-	}
-	return &cached.identity, nil
+	return h.permit(cached, r, presented)
 }
 
 // allowsUnbound reports whether a token can be good without a certificate.
@@ -263,33 +260,41 @@ func (h *BearerHandler) allowsUnbound() bool {
 	return slices.ContainsFunc(h.TrustIssuers, func(trusted *TrustedIssuer) bool { return trusted.AllowUnbound })
 }
 
-// permit checks what can change from one request to the next.
-func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented []*x509.Certificate) *validators.Refusal {
+// permit checks what can change from one request to the next, and returns the
+// token's identity, with a refusal too.
+func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented []*x509.Certificate) (*bearerIdentity, *validators.Refusal) {
+	identity := cached.identity.Load()
 	if cached.token.Thumbprint != "" {
 		if refusal := validators.CheckValidity(presented[0], h.realm.app.Now()); refusal != nil {
-			return refusal
+			return identity, refusal
 		}
 	}
 	if cached.by.own {
 		// its verdict is cached, and takes account of every change to the client
 		// and to its certificate
-		if _, refusal := h.realm.authenticate(r.Context(), presented, cached.token.ClientID); refusal != nil {
-			return refusal
+		id, refusal := h.realm.authenticate(r.Context(), presented, cached.token.ClientID)
+		if refusal != nil {
+			return identity, refusal
 		}
+		identity = cached.identityOf(id.Client())
 		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
-			return refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
+			return identity, refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
-	} else if current := h.realm.current.Load(); current != nil && current.registry.Client(cached.identity.clientID) != nil {
+	} else if current := h.realm.current.Load(); current != nil && current.registry.Client(identity.clientID) != nil {
 		// nothing more is known here about a client of another server
-		return refuse(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
+		return identity, refuse(tokenClient, "client %q of issuer %s has the name of a client of realm '%s'; choose another id_prefix",
 			cached.token.ClientID, cached.by.issuer, h.realm.name)
 	}
 	for _, scope := range h.RequireScope {
-		if !slices.Contains(cached.token.Scopes, scope) {
-			return refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
+		switch {
+		case slices.Contains(identity.scopes, scope):
+		case slices.Contains(cached.token.Scopes, scope):
+			return identity, refuse(validators.ScopeMissing, "token has scope '%s', but client '%s' is no longer registered for it", scope, cached.token.ClientID)
+		default:
+			return identity, refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
-	return nil
+	return identity, nil
 }
 
 // notesOn returns what the realm keeps for the log about the certificates. It is nil

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
@@ -31,7 +33,7 @@ const (
 	// tokenRevoked means that the token has been revoked.
 	tokenRevoked validators.Reason = "token_revoked"
 	// tokenClient means that a client of another server has the name of a client
-	// of the realm.
+	// of the realm, or one that no client can have.
 	tokenClient validators.Reason = "token_client"
 )
 
@@ -122,8 +124,12 @@ var b64TokenCharacters = func() (set [256]bool) {
 // bearerIdentity is the client that a token was issued to.
 type bearerIdentity struct {
 	clientID, realm, scope string
+	scopes                 []string
 	token                  *tokens.VerifiedToken
 	leaf                   *x509.Certificate // nil for an unbound token
+	// client is the registered client whose scopes the identity is limited to; nil
+	// for a client of another server.
+	client *clients.Client
 }
 
 // value returns the value of a placeholder.
@@ -142,7 +148,7 @@ func (b *bearerIdentity) value(name string) string {
 	}
 	if claim, ok := strings.CutPrefix(name, claimPrefix); ok {
 		if value := b.token.Claims[claim]; string(value) != "null" {
-			return syntax.ClaimText(value)
+			return headerguard.EscapeControl(syntax.ClaimText(value))
 		}
 		return ""
 	}
@@ -164,7 +170,7 @@ const (
 type cachedToken struct {
 	by       *trustedVerifier
 	token    *tokens.VerifiedToken
-	identity bearerIdentity
+	identity atomic.Pointer[bearerIdentity]
 	// generation is that of the revocation sources when the certificate was last
 	// checked.
 	generation uint64
@@ -172,6 +178,21 @@ type cachedToken struct {
 	hash uint64
 	text string
 	leaf []byte // nil without a certificate
+}
+
+// identityOf returns the identity of a token of the realm's own. A scope that has been
+// taken from the client since the token was issued is no longer part of it.
+func (c *cachedToken) identityOf(client *clients.Client) *bearerIdentity {
+	known := c.identity.Load()
+	if known.client == client {
+		return known
+	}
+	current := *known
+	current.client = client
+	current.scopes = slices.DeleteFunc(slices.Clone(c.token.Scopes), func(scope string) bool { return !client.HasScope(scope) })
+	current.scope = strings.Join(current.scopes, " ")
+	c.identity.Store(&current)
+	return &current
 }
 
 // isFor reports whether the entry is about this token and this certificate.
@@ -220,13 +241,16 @@ func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertifica
 	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
 		return nil, refusal
 	}
-	cached := &cachedToken{by: by, token: verified}
-	cached.identity = bearerIdentity{
-		clientID: by.prefix + verified.ClientID, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
+	identity := &bearerIdentity{
+		clientID: by.prefix + verified.ClientID, scopes: verified.Scopes, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
 	}
 	if by.own {
-		cached.identity.realm = h.realm.name
+		identity.realm = h.realm.name
+	} else if err := checkForeignID(identity.clientID); err != nil {
+		return nil, refuse(tokenClient, "client %.80q of issuer %s: %v", verified.ClientID, by.issuer, err)
 	}
+	cached := &cachedToken{by: by, token: verified}
+	cached.identity.Store(identity)
 	return cached, nil
 }
 
@@ -239,8 +263,9 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 	case leaf == nil:
 		return refuse(validators.CertificateMissing, detailNotPresented)
 	}
-	if thumbprint := validators.X5tS256(sha256.Sum256(leaf.Raw)); thumbprint != token.Thumbprint {
-		return refuse(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %s was presented", token.ClientID, token.Thumbprint, thumbprint)
+	if sum := sha256.Sum256(leaf.Raw); validators.X5tS256(sum) != token.Thumbprint {
+		bound, _ := validators.ParseThumbprint(token.Thumbprint) // the verifier has checked its form
+		return refuse(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %x was presented", token.ClientID, bound, sum)
 	}
 	if h.realm.revocation != nil {
 		return h.realm.revocation.checker.CheckDenied(leaf)

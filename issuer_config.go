@@ -202,6 +202,8 @@ type realmIssuer struct {
 	fixed string
 	// revokedTokens are the tokens that have been revoked
 	revokedTokens *tokens.RevokedTokens
+	// denied is nil without a deny file
+	denied *deniedTokens
 }
 
 // newRealmIssuer reads the signing keys and the revoked tokens of a realm's issuer.
@@ -223,6 +225,7 @@ func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, err
 	if i.revokedTokens, err = loadRevokedTokens(realm, config.URL); err != nil {
 		return nil, err
 	}
+	i.denied = newDeniedTokens(realm)
 	i.config = tokens.IssuerConfig{
 		URL:           config.URL,
 		Lifetime:      time.Duration(config.TokenLifetime),
@@ -244,6 +247,13 @@ func (i *realmIssuer) serverFor(registry *clients.Registry) (*tokens.Issuer, err
 	config.Registered = func(id string) bool {
 		client := registry.Client(id)
 		return client != nil && !client.Disabled
+	}
+	config.HasScope = func(id, scope string) bool {
+		client := registry.Client(id)
+		return client != nil && client.HasScope(scope)
+	}
+	if i.denied != nil {
+		config.Denied = i.denied.has
 	}
 	if registry.HasPKI() {
 		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)

@@ -116,10 +116,19 @@ func checkIDPrefix(prefix string) error {
 	if strings.Contains(prefix, "{") {
 		return errors.New("placeholders are not expanded in it; write {$NAME} for an environment variable")
 	}
-	if err := clients.CheckID(prefix); err != nil {
-		return errors.New("use at most 200 letters, digits and ._~:@/+-,")
+	if checkForeignID(prefix) != nil {
+		return errors.New("use at most 200 letters, digits and ._~:@/+-, but no comma")
 	}
 	return nil
+}
+
+// checkForeignID reports why a client of another server cannot have a name: it is not
+// a client identifier, or an upstream might read it as a list of several.
+func checkForeignID(id string) error {
+	if strings.Contains(id, ",") {
+		return errors.New("its name has a comma, as in a list of names")
+	}
+	return clients.CheckID(id)
 }
 
 // expand resolves the placeholders of the issuer's own values.

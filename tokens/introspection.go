@@ -17,6 +17,7 @@ var (
 	errTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
 	errTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
 	errTokenClientGone error = &TokenError{"token_client_gone", "its client is not registered any more, or disabled"}
+	errTokenDenied     error = &TokenError{"certificate_revoked", "the deny file lists the certificate that it is bound to"}
 )
 
 // Introspector is an authenticated client that asks about a token.
@@ -39,8 +40,9 @@ type Introspection struct {
 
 // Introspect returns what a client may know about a token. A token is active
 // if this issuer issued it and it is valid, it belongs to the caller or to an
-// API that the caller is, its client is registered, and it has not been
-// revoked. The caller learns nothing about any other token (RFC 7662 §2.2,
+// API that the caller is, its client is registered, its certificate is not denied,
+// and it has not been revoked. A scope that has been taken from its client is left
+// out. The caller learns nothing about any other token (RFC 7662 §2.2,
 // §4).
 //
 // The error is temporarily_unavailable while there are no keys, or while the
@@ -63,6 +65,11 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 		return Introspection{Cause: errTokenClientGone}, nil
 	case i.config.RevokedTokens.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
 		return Introspection{Cause: errTokenRevoked}, nil
+	case i.config.Denied != nil && i.config.Denied(verified.Thumbprint):
+		return Introspection{Cause: errTokenDenied}, nil
+	}
+	if i.config.HasScope != nil {
+		verified.Scopes = slices.DeleteFunc(verified.Scopes, func(scope string) bool { return !i.config.HasScope(verified.ClientID, scope) })
 	}
 	return Introspection{Token: verified}, nil
 }

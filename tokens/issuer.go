@@ -59,6 +59,12 @@ type IssuerConfig struct {
 	// Registered reports whether the client of that `client_id` may use its
 	// tokens; the tokens of any other are inactive. Default: every client may.
 	Registered func(clientID string) bool
+	// HasScope reports whether a client is still registered for a scope. Its
+	// tokens no longer have any other. Default: it is, for every scope.
+	HasScope func(clientID, scope string) bool
+	// Denied reports whether the certificate of that `x5t#S256` is denied. Tokens
+	// that are bound to it are inactive. Default: none is.
+	Denied func(thumbprint string) bool
 	// RevokedTokens are the tokens that have been revoked. Default: none, and
 	// there is no revocation endpoint.
 	RevokedTokens *RevokedTokens

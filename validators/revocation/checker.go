@@ -147,6 +147,13 @@ func (c *Checker) CheckDenied(chain ...*x509.Certificate) *validators.Refusal {
 	return nil
 }
 
+// DeniesThumbprint reports whether the deny list has a thumbprint rule with this
+// hash, for a certificate that is not at hand.
+func (c *Checker) DeniesThumbprint(thumbprint validators.Thumbprint) bool {
+	deny := c.deny.Load()
+	return deny.Len() > 0 && deny.has(ruleThumbprint, thumbprint.String(), "")
+}
+
 // Check checks a verified chain, leaf first and anchor last: every certificate
 // but the anchor, whose issuer is the one above it (RFC 5280 §6.3). A certificate
 // is revoked if any source says so; otherwise a fresh answer of one source is
