@@ -99,13 +99,16 @@ func (f *failure) why(cert *x509.Certificate, err error) string {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		return f.whyInvalid(cert, invalid)
 	}
+	if odd, ok := errors.AsType[*caError](err); ok {
+		return f.about(cert, odd.ca) + odd.err.Error()
+	}
 	if _, unhandled := errors.AsType[x509.UnhandledCriticalExtension](err); unhandled {
 		return f.whyUnusable(cert, err)
 	}
 	if strings.HasPrefix(err.Error(), "x509: signature check attempts limit") {
 		return "more than 100 signatures would have to be verified; too many CAs have the name of its issuer"
 	}
-	return withoutPrefix(err.Error())
+	return source.Plain(err, maxChainErrorText)
 }
 
 // whyInvalid explains an error about one certificate of a path.
@@ -142,7 +145,7 @@ func (f *failure) whyUnusable(cert *x509.Certificate, err error) string {
 	if cert == f.leaf && !allowsClientAuth(cert) {
 		return fmt.Sprintf("the certificate's extended key usages are %s and not clientAuth", usageNames(cert))
 	}
-	return "no path to the trust pool allows it: " + withoutPrefix(err.Error())
+	return "no path to the trust pool allows it: " + source.Plain(err, maxChainErrorText)
 }
 
 // whyNotForName explains a name that the constraints of a CA above do not allow.
@@ -157,7 +160,7 @@ func (f *failure) whyNotForName(cert *x509.Certificate, err x509.CertificateInva
 		}
 		return fmt.Sprintf("it has a URI with %s which cannot be compared with name constraints, of whatever kind, such as those above%s; have it issued without that URI, or by a CA without name constraints", what, who)
 	}
-	return fmt.Sprintf("the name constraints of the CAs above%s do not allow one of its names: %s; have it issued without that name, or by a CA that may issue it", who, firstBytes(withoutPrefix(err.Detail), 2*maxShownName))
+	return fmt.Sprintf("the name constraints of the CAs above%s do not allow one of its names: %s; have it issued without that name, or by a CA that may issue it", who, source.Plain(errors.New(err.Detail), 2*maxShownName))
 }
 
 // whyUnknown explains that no CA issued the certificate which the error is about.
@@ -172,7 +175,10 @@ func (f *failure) whyUnknown(cert *x509.Certificate, unknown x509.UnknownAuthori
 	}
 	hinted := unknown.Error() != (x509.UnknownAuthorityError{}).Error() // by a CA that the pool does not disclose
 	issuer := firstBytes(FormatDN(cert.RawIssuer), 2*maxShownName)
-	var why string
+	var why, where string
+	if len(namesakes) == 0 && !hinted {
+		where = f.spelledOtherwise(cert.RawIssuer)
+	}
 	switch {
 	case (len(namesakes) > 0 || hinted) && isInsecure(cert.SignatureAlgorithm):
 		why = fmt.Sprintf("it is signed with the insecure algorithm %s; have it reissued with SHA-256 or better", cert.SignatureAlgorithm)
@@ -182,8 +188,8 @@ func (f *failure) whyUnknown(cert *x509.Certificate, unknown x509.UnknownAuthori
 		why = fmt.Sprintf("it names %q as its issuer, but was not signed with the key of that CA; if the CA has another key, add its certificate too", issuer)
 	case hinted:
 		why = fmt.Sprintf("it names %q as its issuer, which is in the trust pool but did not issue it", issuer)
-	case f.spelledOtherwise(cert.RawIssuer):
-		why = fmt.Sprintf("its issuer %q is in the trust pool or was sent, but its name is written there with other ASN.1 string types, case or spaces, and must be the same octets; use the CA's certificate that is written as the issuer is, or have this one reissued", issuer)
+	case where != "":
+		why = fmt.Sprintf("its issuer %q %s, but its name is written there with other ASN.1 string types, case or spaces, and must be the same octets; use a certificate of the CA that is written as the issuer is, or have this one reissued", issuer, where)
 	case slices.ContainsFunc(f.presented, func(ca *x509.Certificate) bool { return ca != cert && bytes.Equal(ca.RawSubject, cert.RawIssuer) }):
 		why = fmt.Sprintf("its issuer %q was sent after it, but cannot be used", issuer)
 	case bytes.Equal(cert.RawIssuer, cert.RawSubject):
@@ -233,19 +239,21 @@ func (f *failure) namesAbove(cert *x509.Certificate, has func(*x509.Certificate)
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// spelledOtherwise reports whether a CA has an equal name of other octets.
-func (f *failure) spelledOtherwise(rawSubject []byte) bool {
+// spelledOtherwise returns where a CA has an equal name of other octets, or "".
+func (f *failure) spelledOtherwise(rawSubject []byte) string {
 	name, err := DNFromRaw(rawSubject)
 	if err != nil {
-		return false
+		return ""
 	}
 	if f.pool.names[name.Key()] {
-		return true
+		return "is in the trust pool"
 	}
-	return slices.ContainsFunc(f.verified, func(ca *x509.Certificate) bool {
-		other, err := DNFromRaw(ca.RawSubject)
-		return err == nil && other.Key() == name.Key()
-	})
+	for _, ca := range f.verified {
+		if other, err := DNFromRaw(ca.RawSubject); err == nil && other.Key() == name.Key() {
+			return "was sent"
+		}
+	}
+	return ""
 }
 
 // about returns the subject of a sentence about a certificate, in the explanation of
@@ -282,9 +290,4 @@ func isInsecure(algorithm x509.SignatureAlgorithm) bool {
 		return true
 	}
 	return false
-}
-
-// withoutPrefix removes the name of the library from the text of its error.
-func withoutPrefix(text string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(text, "crypto/x509: ", ""), "x509: ", "")
 }

@@ -128,10 +128,10 @@ func TestErrorsAboutTheIssuer(t *testing.T) {
 		"self-signed":                {root, selfSigned, nil, "it is self-signed and not in the trust pool"},
 		"SHA-1":                      {rsaRoot, testpki.MustIssue(t, rsaRoot, sha1), nil, "it is signed with the insecure algorithm SHA1-RSA; have it reissued with SHA-256"},
 		"SHA-1 of the sent one":      {rsaRoot, testpki.MustIssue(t, testpki.MustIntermediate(t, rsaRoot, sha1)), []*x509.Certificate{testpki.MustIntermediate(t, rsaRoot, sha1).Cert}, `presented certificate "Test Intermediate CA": certificate signed by unknown authority; it is signed with the insecure algorithm`},
-		"string type":                {printable, testpki.MustIssue(t, utf8), nil, `its issuer "CN=Company CA" is in the trust pool or was sent, but its name is written there with other ASN.1 string types`},
+		"string type":                {printable, testpki.MustIssue(t, utf8), nil, `its issuer "CN=Company CA" is in the trust pool, but its name is written there with other ASN.1 string types`},
 		"string type, the other way": {utf8, testpki.MustIssue(t, printable), nil, "other ASN.1 string types"},
-		"string type of one sent":    {root, testpki.MustIssue(t, printable), []*x509.Certificate{utf8Sub.Cert}, "other ASN.1 string types"},
-		"string type, CA sent too":   {printable, testpki.MustIssue(t, utf8), []*x509.Certificate{utf8.Cert}, `presented certificate "Company CA": certificate signed by unknown authority; its issuer "CN=Company CA" is in the trust pool or was sent, but`},
+		"string type of one sent":    {root, testpki.MustIssue(t, printable), []*x509.Certificate{utf8Sub.Cert}, `its issuer "CN=Company CA" was sent, but its name is written there with other ASN.1 string types`},
+		"string type, CA sent too":   {printable, testpki.MustIssue(t, utf8), []*x509.Certificate{utf8.Cert}, `presented certificate "Company CA": certificate signed by unknown authority; its issuer "CN=Company CA" is in the trust pool, but`},
 		"string type, not the name":  {printable, testpki.MustIssue(t, testpki.MustCA(t, testpki.CommonName("Company"))), nil, "its issuer is not in the trust pool, nor among"},
 		"a URI without a host":       {testpki.MustCA(t, constraint(t, true, false, trees(dNSName, "example.com")[0])), nil, nil, `it has a URI with no host, as in urn:, which cannot be compared with name constraints, of whatever kind, such as those above (CA "Test Root CA" of the trust pool); have it issued without that URI`},
 	} {

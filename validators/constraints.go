@@ -44,11 +44,19 @@ func checkOverlooked(chain []*x509.Certificate) error {
 			err = checkNamesBelow(ca, chain[j])
 		}
 		if err != nil {
-			return fmt.Errorf("CA %q: %w", shownName(ca), err)
+			return &caError{ca: ca, err: err}
 		}
 	}
 	return nil
 }
+
+// caError is what is wrong with a CA of a chain.
+type caError struct {
+	ca  *x509.Certificate
+	err error
+}
+
+func (e *caError) Error() string { return fmt.Sprintf("CA %q: %v", shownName(e.ca), e.err) }
 
 // checkCA returns an error for a CA that must not issue certificates, whatever is below
 // it, although Go lets it. Go takes a key usage without a bit and an empty extended key
@@ -118,7 +126,7 @@ func checkNamesBelow(ca, below *x509.Certificate) error {
 	}
 	for _, address := range below.EmailAddresses {
 		if !permitsEmail(ca.PermittedEmailAddresses, address) {
-			return fmt.Errorf("its name constraints do not permit the e-mail address %q; a permitted host does not stand for the hosts below it", firstBytes(address, maxShownName))
+			return fmt.Errorf("its name constraints do not permit the e-mail address %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", firstBytes(address, maxShownName))
 		}
 	}
 	// Without email addresses among the alternative names, the constraint applies
@@ -132,13 +140,13 @@ func checkNamesBelow(ca, below *x509.Certificate) error {
 	}
 	for _, uri := range below.URIs {
 		if !permitsHost(ca.PermittedURIDomains, uri.Hostname()) {
-			return fmt.Errorf("its name constraints do not permit the URI host %q; a permitted host does not stand for the hosts below it", firstBytes(uri.Hostname(), maxShownName))
+			return fmt.Errorf("its name constraints do not permit the URI host %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", firstBytes(uri.Hostname(), maxShownName))
 		}
 	}
 	for _, ip := range below.IPAddresses {
 		for _, network := range ca.ExcludedIPRanges {
 			if len(ip) == len(network.IP) && bytes.Equal(ip.Mask(network.Mask), network.IP) {
-				return fmt.Errorf("its name constraints exclude the IP address %s, by the network %s", ip, network)
+				return fmt.Errorf("its name constraints exclude the IP address %s, by the network %s; have the certificate issued without it", ip, network)
 			}
 		}
 	}

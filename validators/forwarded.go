@@ -289,10 +289,14 @@ func decodeCertificate(text string) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("the certificate is not base64 with the standard alphabet and padding: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("invalid certificate: %s", source.Text(err.Error(), 96))
+	switch {
+	case err == nil:
+		return cert, nil
+	case isWholeCertificate(der):
+		_, err = ParseCertificate(der) // names it, and what is wrong with it
+		return nil, errors.New(source.Text(err.Error(), maxCauseText))
 	}
-	return cert, nil
+	return nil, fmt.Errorf("invalid certificate: %s", source.Plain(err, 96))
 }
 
 // trimSpace removes the white space around a field value (RFC 9110 §5.5).

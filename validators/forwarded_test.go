@@ -431,3 +431,13 @@ func TestOnlyTheFirstForwardedCertificateIsTheClients_B5(t *testing.T) {
 	values, _ := forward(formatNginx, own, victim)
 	mustNotForward(t, formatNginx, values, nil, "more than 1 certificates")
 }
+
+// TestForwardedUnreadableCertificateIsNamed tests that a certificate which Go cannot read
+// is refused by name.
+func TestForwardedUnreadableCertificateIsNamed(t *testing.T) {
+	der := testpki.Unreadable(t, testpki.NegativeSerial, "Old client")
+	_, err := decodeCertificate(base64.StdEncoding.EncodeToString(der))
+	if want := "invalid certificate 'CN=Old client': its serial number is negative"; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}

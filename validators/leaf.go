@@ -78,7 +78,7 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 		return refuse(CertificateUnsuitable, "the certificate's extended key usages are %s and not clientAuth; issue the client one with clientAuth, or without extended key usages", usageNames(leaf))
 	}
 	if unhandled := leaf.UnhandledCriticalExtensions; len(unhandled) > 0 {
-		return refuse(CertificateUnsuitable, "the certificate has an unknown critical extension: %s", oidText(unhandled[0]))
+		return refuse(CertificateUnsuitable, "the certificate has an unknown critical extension: %s; issue the client one without it", oidText(unhandled[0]))
 	}
 	// A name takes at least two bytes, so nearly every certificate ends here.
 	if len(extension(leaf, oidSubjectAltName)) > 2*maxSANs {

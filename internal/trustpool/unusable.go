@@ -37,14 +37,15 @@ func NewUnusableReporter(logger *zap.Logger, word string) *UnusableReporter {
 // reported.
 func (r *UnusableReporter) Report(t *Trust, now time.Time) {
 	causes, unreported := make(map[[sha256.Size]byte]string), 0
-	for _, ca := range t.Certificates {
+	for _, ca := range t.all {
 		err := validators.CheckCA(ca, now)
 		if err == nil {
 			continue
 		}
 		sum := sha256.Sum256(ca.Raw)
+		known := causes[sum] != "" || r.reported[sum] == err.Error()
 		causes[sum] = err.Error()
-		if r.reported[sum] == err.Error() {
+		if known {
 			continue
 		}
 		if unreported++; unreported <= maxReported {

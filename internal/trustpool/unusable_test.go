@@ -37,9 +37,10 @@ func TestUnusableCAsAreReportedOnce(t *testing.T) {
 		{[]*x509.Certificate{good, web, soon}, 2 * time.Minute, nil},
 		{[]*x509.Certificate{good, web, soon}, 2 * time.Hour, []string{"CN=Soon: it expired at"}},
 		{[]*x509.Certificate{good}, 0, nil},
-		{[]*x509.Certificate{web}, 0, []string{"CN=Web: "}},
+		{[]*x509.Certificate{web, web}, 0, []string{"CN=Web: "}},
+		{[]*x509.Certificate{good, testpki.MustIssue(t, testpki.MustCA(t)).Cert}, 0, []string{"CN=client: it is not a CA"}},
 	} {
-		reporter.Report(&Trust{Certificates: step.certs}, now.Add(step.after))
+		reporter.Report(&Trust{all: step.certs}, now.Add(step.after))
 		entries := logs.TakeAll()
 		if len(entries) != len(step.want) {
 			t.Fatalf("step %d: logged %v, want %d", i, entries, len(step.want))
@@ -53,9 +54,9 @@ func TestUnusableCAsAreReportedOnce(t *testing.T) {
 		}
 	}
 
-	many := &Trust{Certificates: []*x509.Certificate{good}}
+	many := &Trust{all: []*x509.Certificate{good}}
 	for i := range maxReported + 3 {
-		many.Certificates = append(many.Certificates, named(fmt.Sprint("old ", i), testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))))
+		many.all = append(many.all, named(fmt.Sprint("old ", i), testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))))
 	}
 	reporter.Report(many, now)
 	entries := logs.TakeAll()

@@ -12,6 +12,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const (
@@ -58,7 +59,7 @@ func parseVerifyPEM(data []byte) (*VerifyKey, error) {
 		public, err = x509.ParsePKCS1PublicKey(block.Bytes)
 	case block.Type == "CERTIFICATE":
 		var certificate *x509.Certificate
-		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
+		if certificate, err = validators.ParseCertificate(block.Bytes); err == nil {
 			public = certificate.PublicKey
 		}
 	case strings.Contains(block.Type, "PRIVATE KEY"):
