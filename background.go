@@ -6,6 +6,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 const (
@@ -73,6 +74,7 @@ func (realm *Realm) startBackground(ctx context.Context) {
 		go look(ctx, r.pollDenyFile)
 	}
 	if r := realm.revocation; r != nil && r.crls != nil {
+		r.crls.Begin(revocation.DefaultOCSPTimeout)
 		go look(ctx, r.pollCRLs)
 	}
 	go look(ctx, realm.directory.Poll)

@@ -161,6 +161,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		Ask:              fetcher.Ask,
 		CRLs:             len(crls) > 0,
 		CAs:              r.trustedCAs,
+		AwaitCRLs:        r.awaitCRLs,
 		CRLFailures:      r.crlFailures,
 		Exempt:           exempt,
 		OCSP:             responders,
@@ -208,6 +209,9 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		}
 		r.checker.SetCRLs(r.crls.CRLs())
 		r.crls.ReportProblems(r.trustedCAs())
+		if !realm.app.withoutIssuers { // servers may start before this app does
+			r.crls.Begin(revocation.DefaultOCSPTimeout)
+		}
 	}
 	r.reportUnmatched()
 	if config.Deny != "" {
@@ -279,6 +283,13 @@ func (r *certificateRevocation) exemptIssuers(presented []*x509.Certificate) (na
 		}
 	}
 	return names
+}
+
+// awaitCRLs waits for the first CRLs after a start.
+func (r *certificateRevocation) awaitCRLs(ctx context.Context) {
+	if r.crls != nil {
+		r.crls.Await(ctx)
+	}
 }
 
 // crlFailures describes the sources of CRLs that fail, for the detail of a refusal.

@@ -33,6 +33,8 @@ type Config struct {
 	// CAs, if set, returns the trusted CAs. A CRL that one of them has signed counts
 	// for an issuer of the same name, so that a CA may sign with another key.
 	CAs func() []*x509.Certificate
+	// AwaitCRLs, if set, waits for the first CRLs; see [CRLSource.Await].
+	AwaitCRLs func(ctx context.Context)
 	// CRLFailures, if set, describes the sources of CRLs that fail, for the log.
 	CRLFailures func() string
 	// Exempt are CAs about whose certificates no answer is needed.
@@ -95,6 +97,9 @@ func NewChecker(config Config) *Checker {
 	config.ReportOCSP, config.ReportFailure = orSilent(config.ReportOCSP), orSilent(config.ReportFailure)
 	if config.CAs == nil {
 		config.CAs = func() []*x509.Certificate { return nil }
+	}
+	if config.AwaitCRLs == nil {
+		config.AwaitCRLs = func(context.Context) {}
 	}
 	if config.CRLFailures == nil {
 		config.CRLFailures = func() string { return "" }
@@ -159,7 +164,7 @@ func (c *Checker) DeniesThumbprint(thumbprint validators.Thumbprint) bool {
 // is revoked if any source says so; otherwise a fresh answer of one source is
 // enough. None is needed about a certificate that an exempt CA has issued.
 //
-// Check waits only for OCSP: when a certificate is new, or its answer has expired
+// Check waits only for the first fetch of CRLs after a start, and for OCSP: when a certificate is new, or its answer has expired
 // and nobody has renewed it, until there is an answer, ctx is done or the timeout
 // is over. It asks about all certificates of the chain at once, and does not wait
 // for a certificate about which a question has failed within the last minute. To
@@ -180,6 +185,7 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 		return nil, time.Time{}
 	}
 
+	c.config.AwaitCRLs(ctx)
 	links := make([]link, len(chain)-1)
 	for i := range links {
 		links[i] = link{cert: chain[i], issuer: chain[i+1], exempt: c.config.Exempt.Has(chain[i+1])}
@@ -332,6 +338,9 @@ func (l link) problem() string {
 	}
 	if l.ocspErr != nil {
 		text += ", OCSP: " + l.ocspErr.Error()
+		if remedy == "" && !strings.Contains(l.ocspErr.Error(), "; ") {
+			remedy = "; check the responder"
+		}
 	}
 	return text + remedy
 }

@@ -58,7 +58,7 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 		Expires: func() time.Time {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return nextUpdate(l.current)
+			return nextFetch(l.current, s.config.Now())
 		},
 		Fetch: func(ctx context.Context, address string, _ int64) (source.Document, error) {
 			content, err := s.config.Fetch(ctx, address)
@@ -175,6 +175,19 @@ func nextUpdate(crls []*parsedCRL) (first time.Time) {
 		}
 	}
 	return first
+}
+
+// nextFetch returns when the first of some CRLs that are fresh no longer is; a distant
+// time if none has a nextUpdate, and now if all are stale.
+func nextFetch(crls []*parsedCRL, now time.Time) time.Time {
+	fresh := slices.DeleteFunc(slices.Clone(crls), func(crl *parsedCRL) bool { return !now.Before(crl.list.NextUpdate) })
+	switch {
+	case len(fresh) > 0:
+		return nextUpdate(fresh)
+	case nextUpdate(crls).IsZero():
+		return now.AddDate(1, 0, 0)
+	}
+	return now
 }
 
 // tried reports whether the location has been read or fetched at all.

@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"path/filepath"
 	"strings"
@@ -78,4 +79,41 @@ func TestReportProblems(t *testing.T) {
 	w.web[crlURL] = makeCRL(t, &testpki.CA{Cert: hostile.Cert, Key: ca.Key}, w.now, crlDates(w.now, w.now.Add(1000*time.Hour)))
 	w.refresh(2*time.Hour, "<nil>")
 	watch("crl: ", ca, hostile)
+}
+
+// CAs without a CRL are reported when they come into the pool, and once.
+func TestReportUncovered(t *testing.T) {
+	one, two := testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
+	silent := testpki.MustCA(t, testpki.CommonName("Silent"))
+	var reported []string
+	w := newCRLWorld(t, func(c *CRLConfig) {
+		c.ReportUncovered = func(ca *x509.Certificate) { reported = append(reported, ca.Subject.CommonName) }
+		c.Exempt = Exempt{sha256.Sum256(silent.Cert.Raw)}
+	}, "a.crl", crlURL)
+	watch := func(want string, cas ...*testpki.CA) {
+		t.Helper()
+		var certs []*x509.Certificate
+		for _, ca := range cas {
+			certs = append(certs, ca.Cert)
+		}
+		reported = nil
+		if w.ReportProblems(certs); strings.Join(reported, " ") != want {
+			t.Errorf("reported %q, want %q", reported, want)
+		}
+	}
+	w.write("a.crl", makeCRL(t, one, now))
+	w.PollFiles()
+	watch("", one, two, silent) // the URL may have the CRL
+	w.refresh(0, "404")
+	watch("Two", one, two, silent)
+	watch("", one, two, silent)
+	watch("", one, silent)
+	watch("Two", one, two)
+	w.web[crlURL] = makeCRL(t, two, now)
+	w.refresh(time.Minute, "crl: <nil>")
+	watch("", one, two)
+	watch("Silent", one, two, testpki.MustCA(t, testpki.CommonName("Silent")))
+	w.web[crlURL] = makeCRL(t, two, now, crlNumber(2), crlExtension(oidDeltaCRLIndicator, true, []byte{2, 1, 1}))
+	w.refresh(time.Hour, "crl: <nil>")
+	watch("", one, two) // the complete CRL stays
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -70,6 +71,8 @@ type CRLConfig struct {
 type CRLSource struct {
 	config    CRLConfig
 	locations []*crlLocation
+
+	first atomic.Pointer[firstFetch] // nil if nobody need wait for it
 
 	mu sync.Mutex // guards the CRLs of the locations and the calls of Use
 
@@ -196,6 +199,38 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 		})
 	}
 	all.Wait()
+	if first := s.first.Load(); first != nil {
+		first.end()
+	}
+}
+
+// firstFetch is the fetch of what a source has never had.
+type firstFetch struct {
+	done chan struct{}
+	end  func()
+}
+
+// Begin announces that [CRLSource.Refresh] is going to be called soon. If a URL has never
+// been fetched, [CRLSource.Await] waits for that, at most for the given time.
+func (s *CRLSource) Begin(most time.Duration) {
+	if s.first.Load() != nil || !slices.ContainsFunc(s.locations, func(l *crlLocation) bool { return !l.tried() }) {
+		return
+	}
+	first := &firstFetch{done: make(chan struct{})}
+	first.end = sync.OnceFunc(func() { s.first.Store(nil); close(first.done) })
+	s.first.Store(first)
+	time.AfterFunc(most, first.end)
+}
+
+// Await waits for the first fetch, so that a start does not admit for a moment what a
+// CRL has revoked. It costs nothing afterwards.
+func (s *CRLSource) Await(ctx context.Context) {
+	if first := s.first.Load(); first != nil {
+		select {
+		case <-first.done:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // load puts in force what a location provides: every CRL that can be read, unless it
