@@ -178,7 +178,7 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 func parseByteSequence(text string) (*x509.Certificate, error) {
 	content, found := strings.CutPrefix(text, ":")
 	if !found {
-		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", firstBytes(text, 16))
+		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", firstBytes(text, 8))
 	}
 	content, rest, found := strings.Cut(content, ":")
 	if !found {

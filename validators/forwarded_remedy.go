@@ -16,6 +16,7 @@ const (
 	remedyTwice       = "the value is URL-encoded twice; have the proxy encode it once"
 	remedyBase64PEM   = "this is PEM in base64; have the proxy encode the DER of the certificate, or send URL-encoded PEM with format nginx"
 	remedyBase64URL   = "this is base64url; have the proxy use the standard alphabet, with + and /"
+	remedyHex         = "this is DER in hex; have the proxy encode it in base64"
 	remedyWrapped     = "the base64 is broken into lines; have the proxy send it in one piece"
 	remedyEscaped64   = "the base64 is URL-encoded; have the proxy send it as it is, or use format traefik, which reads both"
 	remedyFingerprint = "this is a fingerprint; have the proxy send the certificate itself"
@@ -45,6 +46,8 @@ func (f *ForwardFormat) remedy(value string) string {
 		return remedyVariable
 	case isHash(value):
 		return remedyFingerprint
+	case hasAnyPrefix(start, "3082", "3081"): // whose base64 begins with MI
+		return remedyHex
 	case hasAnyPrefix(start, "failed:"):
 		return remedyResult
 	case hasAnyPrefix(start, "cn=", "o=", "c=", "/c=", "/o=", "/cn="):

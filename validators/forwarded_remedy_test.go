@@ -2,6 +2,7 @@ package validators
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"net/url"
 	"strings"
@@ -52,6 +53,8 @@ func TestWhatAProxySaysInItsOwnWay_A9(t *testing.T) {
 		"a form's plus signs":          {all, url.QueryEscape(text), "have the proxy write %20"},
 		"PEM in base64":                {all, base64.StdEncoding.EncodeToString([]byte(text)), "this is PEM in base64"},
 		"PEM in base64 between colons": {"rfc9440", ":" + base64.StdEncoding.EncodeToString([]byte(text)) + ":", "this is PEM in base64"},
+		"DER in hex":                   {all, hex.EncodeToString(leaf.Raw), "this is DER in hex"},
+		"DER in hex, capitals":         {all, strings.ToUpper(hex.EncodeToString(leaf.Raw)), "this is DER in hex"},
 		"base64url":                    {all, base64.RawURLEncoding.EncodeToString(leaf.Raw), "this is base64url"},
 		"base64url between colons":     {"haproxy", base64.URLEncoding.EncodeToString(leaf.Raw), "this is base64url"},
 		"wrapped base64":               {all, wrapped, "the base64 is broken into lines"},
