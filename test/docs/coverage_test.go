@@ -167,6 +167,25 @@ func TestForwardFormatsAreDocumented(t *testing.T) {
 	}
 }
 
+// TestMistakesBehindAProxy checks that the code has the words by which the guide tells
+// mistakes apart.
+func TestMistakesBehindAProxy(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "docs/behind-a-proxy.md"), "\n## Common mistakes\n")
+	var texts []string
+	for _, file := range parse(t) {
+		texts = append(texts, literals(file)...)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1)
+	if len(rows) < 8 {
+		t.Errorf("found %d mistakes; does the pattern still fit?", len(rows))
+	}
+	for _, row := range rows {
+		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, row[1]) }) {
+			t.Errorf("no code says %q", row[1])
+		}
+	}
+}
+
 // TestRecordMembersAreDocumented checks that the table of client records has
 // every member and no other.
 func TestRecordMembersAreDocumented(t *testing.T) {

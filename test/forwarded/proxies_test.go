@@ -2,14 +2,13 @@ package forwarded_test
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -17,169 +16,23 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// The tests here run real proxies in front of Caddy, where they are installed.
-
-// frontProxy describes a proxy that terminates TLS on two ports. It forwards one to
-// Caddy over plain HTTP and the other over TLS with its own certificate.
-type frontProxy struct {
-	program   string
-	command   func(program, config string) *exec.Cmd
-	forwarder rig.Forwarder
-	config    string // @PLAIN@ and @OVER_TLS@ are the ports
-}
-
-var frontProxies = []frontProxy{
-	{
-		program: "nginx",
-		command: func(program, config string) *exec.Cmd {
-			return exec.Command(program, "-e", "stderr", "-c", config)
-		},
-		forwarder: rig.ByNginx,
-		config: `
-daemon off;
-master_process off;
-pid @DIR@/nginx.pid;
-error_log stderr warn;
-events {
-	worker_connections 64;
-}
-http {
-	access_log off;
-	client_body_temp_path @DIR@/nginx-body;
-	proxy_temp_path @DIR@/nginx-proxy;
-	fastcgi_temp_path @DIR@/nginx-fastcgi;
-	uwsgi_temp_path @DIR@/nginx-uwsgi;
-	scgi_temp_path @DIR@/nginx-scgi;
-	ssl_certificate @DIR@/server.pem;
-	ssl_certificate_key @DIR@/server.key;
-	ssl_verify_client optional_no_ca;
-	ssl_verify_depth 10;
-	proxy_http_version 1.1;
-	proxy_set_header Host $host;
-	proxy_set_header X-Forwarded-For $remote_addr;
-	proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;
-	server {
-		listen 127.0.0.1:@PLAIN@ ssl;
-		location / {
-			proxy_pass http://127.0.0.1:@HTTP@;
-		}
-	}
-	server {
-		listen 127.0.0.1:@OVER_TLS@ ssl;
-		location / {
-			proxy_pass https://127.0.0.1:@HTTPS@;
-			proxy_ssl_server_name on;
-			proxy_ssl_name $host;
-			proxy_ssl_certificate @DIR@/proxy.pem;
-			proxy_ssl_certificate_key @DIR@/proxy.key;
-			proxy_ssl_session_reuse off;
-		}
-	}
-}
-`,
-	},
-	{
-		program:   "haproxy",
-		command:   func(program, config string) *exec.Cmd { return exec.Command(program, "-db", "-f", config) },
-		forwarder: rig.ByHAProxy,
-		config: `
-global
-	maxconn 64
-defaults
-	mode http
-	timeout connect 5s
-	timeout client 10s
-	timeout server 10s
-frontend plain
-	bind 127.0.0.1:@PLAIN@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
-	http-request deny if METH_CONNECT
-	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
-	default_backend plain
-backend plain
-	server caddy 127.0.0.1:@HTTP@
-frontend over_tls
-	bind 127.0.0.1:@OVER_TLS@ ssl crt @DIR@/both.pem ca-file @DIR@/clients-ca.pem verify optional crt-ignore-err all ca-ignore-err all
-	http-request deny if METH_CONNECT
-	http-request set-header X-SSL-Client-Cert %[ssl_c_der,base64]
-	default_backend over_tls
-backend over_tls
-	server caddy 127.0.0.1:@HTTPS@ ssl verify none sni req.hdr(host) crt @DIR@/proxy-both.pem
-`,
-	},
-}
-
-// run starts the proxy in front of Caddy and returns its two ports.
-func (p frontProxy) run(t *testing.T, f *rig.ForwardingRig) (plain, overTLS string) {
-	t.Helper()
-	program := testtool.Path(t, p.program)
-	// another process may take a free port before the proxy does
-	for attempt := range 3 {
-		plain, overTLS = rig.FreePort(t), rig.FreePort(t)
-		config := strings.NewReplacer("@PLAIN@", plain, "@OVER_TLS@", overTLS).Replace(f.Fill(p.config))
-		var output bytes.Buffer
-		command := p.command(program, f.Write(p.program+".conf", []byte(config)))
-		command.Stdout, command.Stderr = &output, &output
-		if err := command.Start(); err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan struct{})
-		go func() {
-			_ = command.Wait()
-			close(ended)
-		}()
-		if listens(plain, ended) && listens(overTLS, ended) {
-			t.Cleanup(func() {
-				_ = command.Process.Kill()
-				<-ended
-				if t.Failed() {
-					t.Logf("output of %s: %s", p.program, &output)
-				}
-			})
-			return plain, overTLS
-		}
-		_ = command.Process.Kill()
-		<-ended
-		if attempt == 2 || !strings.Contains(strings.ToLower(output.String()), "address already in use") {
-			t.Fatalf("starting %s failed: %s", p.program, &output)
-		}
-	}
-	return "", ""
-}
-
-// listens waits until the port accepts connections or the process has ended.
-func listens(port string, ended <-chan struct{}) bool {
-	for deadline := time.Now().Add(rig.Patience); time.Now().Before(deadline); {
-		conn, err := net.DialTimeout("tcp", "127.0.0.1:"+port, time.Second)
-		if err == nil {
-			_ = conn.Close()
-			return true
-		}
-		select {
-		case <-ended:
-			return false
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return false
-}
-
+// TestRealProxies_A9 runs proxies in front of Caddy, where they are installed, with the
+// configurations of the guide.
 func TestRealProxies_A9(t *testing.T) {
 	for _, p := range frontProxies {
-		t.Run(p.program, func(t *testing.T) {
+		t.Run(p.section, func(t *testing.T) {
 			f := rig.NewForwardingRig(t)
-			server := f.Leaves[0]
-			f.Write("both.pem", append(server.PEM(), server.KeyPEM()...))
-			f.Write("proxy-both.pem", append(f.Proxy.PEM(), f.Proxy.KeyPEM()...))
 			// Caddy recognizes the proxy by its address over plain HTTP and by its key
 			// over TLS
 			run(f, rig.ForwardingRealm("address", p.forwarder.Format, "from 127.0.0.1")+
 				rig.ForwardingRealm("key", p.forwarder.Format, "peer_key "+rig.KeyHash(f.Proxy)), "address", "key")
-			plain, overTLS := p.run(t, f)
-			t.Run("plain HTTP", func(t *testing.T) { checkThroughProxy(f, t, p.forwarder, "address", plain) })
-			t.Run("TLS", func(t *testing.T) { checkThroughProxy(f, t, p.forwarder, "key", overTLS) })
+			plainConfig, tlsConfig := p.configs(t, f)
+			plain, overTLS := p.start(t, f, plainConfig), p.start(t, f, tlsConfig)
+			t.Run("plain HTTP", func(t *testing.T) { checkThroughProxy(f, t, p, "address", plain) })
+			t.Run("TLS", func(t *testing.T) { checkThroughProxy(f, t, p, "key", overTLS) })
 			t.Run("a proxy that is not trusted", func(t *testing.T) {
 				c := f.Caller(t, "h1", f.Billing)
 				c.Address = "127.0.0.1:" + plain
@@ -190,7 +43,8 @@ func TestRealProxies_A9(t *testing.T) {
 	}
 }
 
-func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, realm, port string) {
+func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, p frontProxy, realm, port string) {
+	by := p.forwarder
 	through := func(leaf *testpki.Leaf) *rig.Caller {
 		c := f.Caller(t, "h1", leaf)
 		c.Address = "127.0.0.1:" + port
@@ -210,7 +64,7 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 	rig.WantNoToken(f.Rig, t, rig.AskToken(sensor, auth, "billing.partner"), "client_mismatch")
 
 	// the proxy replaces the header if the client sends it
-	for _, spelling := range []string{by.Header, strings.ToLower(by.Header), "X_SSL_Client_Cert", "X-SSL_Client-Cert"} {
+	for _, spelling := range []string{by.Header, strings.ToLower(by.Header), strings.ReplaceAll(by.Header, "-", "_"), strings.Replace(by.Header, "-Cert", "_Cert", 1)} {
 		for _, values := range [][]string{{by.Value(f.Billing)}, {by.Value(f.Billing), by.Value(f.Billing)}, {""}, {"garbage"}} {
 			forged := rig.With(spelling, values...)
 			rig.WantRefusal(f.Rig, t, nobody.Get(guarded, forged), realm, "certificate_missing")
@@ -220,13 +74,63 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 			rig.WantNoToken(f.Rig, t, rig.AskToken(nobody, auth, "billing.partner", forged), "certificate_missing")
 		}
 	}
-	// the client cannot make the proxy drop the header
+	// the client cannot complete its chain with a header, and a long chain gets through
+	issuer := testpki.MustIntermediate(t, testpki.MustIntermediate(t, f.CA))
+	below := testpki.MustIssue(t, issuer, testpki.CommonName("billing"))
+	chain := rig.With("Client-Cert-Chain", validators.ClientCertChain(below.Presented()[1:]))
+	rig.WantRefusal(f.Rig, t, through(below).Get(guarded, chain), realm, "certificate_untrusted")
+
+	// the client cannot make the proxy drop the header, or at least gains nothing
 	forged := func(r *http.Request) {
 		r.Header["Connection"] = []string{"close, " + by.Header}
 		r.Header[by.Header] = []string{by.Value(f.Billing)}
 	}
-	through(f.Sensor).Get(guarded, forged).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+	if p.dropsNamed {
+		rig.WantRefusal(f.Rig, t, through(f.Sensor).Get(guarded, forged), realm, "certificate_missing")
+	} else {
+		through(f.Sensor).Get(guarded, forged).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
+	}
 	rig.WantRefusal(f.Rig, t, through(nil).Get(guarded, forged), realm, "certificate_missing")
+}
+
+// notWord matches what the name of a folder had better not have.
+var notWord = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// TestProxiesThatSayItInTheirOwnWay_A9 checks that mistakes in the configuration of a
+// proxy are refused, with words that say what to change.
+func TestProxiesThatSayItInTheirOwnWay_A9(t *testing.T) {
+	for _, test := range []struct{ section, right, wrong, format, with, without string }{
+		{"nginx", "$ssl_client_escaped_cert", "$ssl_client_cert", "nginx", "the line breaks of the PEM are lost", ""},
+		{"nginx", "$ssl_client_escaped_cert", "$ssl_client_fingerprint", "nginx", "this is a fingerprint", ""},
+		{"nginx", "$ssl_client_escaped_cert", "$ssl_client_verify", "nginx", "this is the result of a verification", "this is no certificate"},
+		{"nginx", "$ssl_client_escaped_cert", "$ssl_client_s_dn", "nginx", "this is a name", ""},
+		{"nginx", "X-SSL-Client-Cert $", "Client-Cert $", "rfc9440", "use format nginx", ""},
+		{"HAProxy", "%[ssl_c_der,base64]", "%[ssl_c_der,base64]", "nginx", "use format haproxy", ""},
+		{"HAProxy", "%[ssl_c_der,base64]", "%[ssl_c_der,hex]", "haproxy", "this is DER in hex", ""},
+		{"HAProxy", "%[ssl_c_der,base64]", "%[ssl_c_sha1,hex]", "haproxy", "this is a fingerprint", ""},
+		{"HAProxy", "%[ssl_c_der,base64]", "%[ssl_c_s_dn]", "haproxy", "this is a name", ""},
+		{"Apache", "expr=%{escape:%{SSL_CLIENT_CERT}}", "%{SSL_CLIENT_CERT}s", "nginx", "the line breaks of the PEM are lost", "Apache writes (null) for a variable that is not set"},
+		{"Apache", "expr=%{escape:%{SSL_CLIENT_CERT}}", "expr=%{base64:%{SSL_CLIENT_CERT}}", "nginx", "this is PEM in base64", ""},
+		{"Caddy", ":{http.request.tls.client.certificate_der_base64}:", "{http.request.tls.client.certificate_der_base64}", "rfc9440", "use format haproxy", ""},
+		{"Caddy", "certificate_der_base64", "certificate_base64", "rfc9440", "the name of a variable", "the name of a variable"},
+	} {
+		t.Run(notWord.ReplaceAllString(test.section+"_"+test.wrong, "_"), func(t *testing.T) {
+			f := rig.NewForwardingRig(t)
+			run(f, rig.ForwardingRealm("edge", test.format, "from 127.0.0.1"), "edge")
+			p := frontProxies[slices.IndexFunc(frontProxies, func(p frontProxy) bool { return p.section == test.section })]
+			config, _ := p.configs(t, f)
+			port := p.start(t, f, strings.Replace(config, test.right, test.wrong, 1))
+			for leaf, words := range map[*testpki.Leaf]string{f.Sensor: test.with, nil: test.without} {
+				c, reason := f.Caller(t, "h1", leaf), "certificate_unsuitable"
+				if c.Address = "127.0.0.1:" + port; words == "" {
+					reason, words = "certificate_missing", "the proxy forwarded no certificate in "
+				}
+				if entry := rig.WantRefusal(f.Rig, t, c.Get("https://api.test/edge/guarded"), "edge", reason); !strings.Contains(entry.Str("detail"), words) {
+					t.Errorf("with %v, detail is %q, want %q in it", leaf != nil, entry["detail"], words)
+				}
+			}
+		})
+	}
 }
 
 // TestConnectThroughProxies_A9_D6 checks that the proxies, configured as documented,
@@ -234,19 +138,20 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, rea
 // with the trusted header.
 func TestConnectThroughProxies_A9_D6(t *testing.T) {
 	for _, p := range frontProxies {
-		t.Run(p.program, func(t *testing.T) {
+		t.Run(p.section, func(t *testing.T) {
 			f := rig.NewForwardingRig(t)
-			server := f.Leaves[0]
-			f.Write("both.pem", append(server.PEM(), server.KeyPEM()...))
-			f.Write("proxy-both.pem", append(f.Proxy.PEM(), f.Proxy.KeyPEM()...))
 			// an unguarded site answers CONNECT like any other request
 			f.Start(rig.ForwardingRealm("address", p.forwarder.Format, "from 127.0.0.1")+rig.ForwardingRealm("key", p.forwarder.Format, "peer_key "+rig.KeyHash(f.Proxy)),
 				forwardingSites("address", "key")+"https://public.test:@HTTPS@ {\n\timport mtls\n\trespond public\n}\nhttp://public.test:@HTTP@ {\n\timport plain\n\trespond public\n}\n")
-			plain, overTLS := p.run(t, f)
+			plainConfig, tlsConfig := p.configs(t, f)
+			plain, overTLS := p.start(t, f, plainConfig), p.start(t, f, tlsConfig)
 			for realm, port := range map[string]string{"address": plain, "key": overTLS} {
 				for _, host := range []string{"public.test", "api.test"} {
+					for _, protocol := range p.protocols {
+						t.Run(realm+"/"+host+"/"+protocol, func(t *testing.T) { smuggleThrough(f, t, p, realm, port, host, protocol) })
+					}
 					for _, leaf := range []*testpki.Leaf{nil, f.Sensor} {
-						t.Run(realm+"/"+host, func(t *testing.T) { connectThrough(f, t, p.forwarder, realm, port, host, leaf) })
+						t.Run(realm+"/"+host, func(t *testing.T) { connectThrough(f, t, p, realm, port, host, leaf) })
 					}
 				}
 			}
@@ -259,7 +164,7 @@ func TestConnectThroughProxies_A9_D6(t *testing.T) {
 
 // connectThrough sends a CONNECT and then, on the same connection, a request
 // that names another client.
-func connectThrough(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, realm, port, host string, leaf *testpki.Leaf) {
+func connectThrough(f *rig.ForwardingRig, t *testing.T, p frontProxy, realm, port, host string, leaf *testpki.Leaf) {
 	config := f.TLSConfig(leaf)
 	config.ServerName = host
 	conn, err := tls.Dial("tcp", "127.0.0.1:"+port, config)
@@ -274,12 +179,13 @@ func connectThrough(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, realm,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if response.StatusCode < 400 {
+	if response.StatusCode < 400 && !p.relaysConnect {
 		t.Errorf("the response to CONNECT is %s", response.Status)
-	} else if _, err := io.Copy(io.Discard, response.Body); err != nil {
+	}
+	if _, err := io.Copy(io.Discard, response.Body); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(conn, "GET /%s/guarded HTTP/1.1\r\nHost: api.test\r\n%s: %s\r\nConnection: close\r\n\r\n", realm, by.Header, by.Value(f.Billing))
+	fmt.Fprint(conn, p.forged(f, realm, "Connection: close\r\n"))
 	answer, err := io.ReadAll(in) // empty if the proxy closed the connection
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -288,6 +194,35 @@ func connectThrough(f *rig.ForwardingRig, t *testing.T, by rig.Forwarder, realm,
 	if strings.Contains(string(answer), "billing.partner") {
 		t.Errorf("the caller was taken for another client: %q", answer)
 	}
+	wantNotTold(f, t)
+}
+
+// smuggleThrough sends such a request as the body of a CONNECT.
+func smuggleThrough(f *rig.ForwardingRig, t *testing.T, p frontProxy, realm, port, host, protocol string) {
+	c := f.Caller(t, protocol, f.Sensor)
+	c.Address = "127.0.0.1:" + port
+	for _, tunnel := range []string{"", "h2c", "websocket"} {
+		if _, err := c.Try(http.MethodConnect, "https://"+host+"/", func(r *http.Request) {
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(p.forged(f, realm, ""))), -1
+			if tunnel != "" && protocol == "h3" {
+				r.Proto = tunnel
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c.Get("https://api.test/"+realm+"/guarded").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+	}
+	wantNotTold(f, t)
+}
+
+// forged returns a request that passes for billing.partner if it comes from the proxy.
+func (p frontProxy) forged(f *rig.ForwardingRig, realm, more string) string {
+	return fmt.Sprintf("GET /%s/guarded HTTP/1.1\r\nHost: api.test\r\n%s%s: %s\r\n\r\n", realm, more, p.forwarder.Header, p.forwarder.Value(f.Billing))
+}
+
+// wantNotTold fails the test if the upstream was told that the caller is billing.partner.
+func wantNotTold(f *rig.ForwardingRig, t *testing.T) {
+	t.Helper()
 	f.Upstream.Mu.Lock()
 	defer f.Upstream.Mu.Unlock()
 	if slices.Contains(f.Upstream.Told, "billing.partner") {

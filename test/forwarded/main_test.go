@@ -1,0 +1,9 @@
+package forwarded_test
+
+import (
+	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
