@@ -59,7 +59,7 @@ func (c *Client) HasPKI() bool {
 // newClient makes the client of a record, whose placeholders must have been
 // expanded, with the documents that it names. The warnings are for the operator's
 // log.
-func newClient(r Record, p *plan) (client *Client, warnings []string, err error) {
+func newClient(r Record, p *plan) (client *Client, warnings []warning, err error) {
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
@@ -73,21 +73,10 @@ func newClient(r Record, p *plan) (client *Client, warnings []string, err error)
 			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)
 		}
 	}
-	for _, warning := range c.keyWarnings {
-		warnings = append(warnings, fmt.Sprintf("client '%s': jwks: %s", c.ID, warning))
+	for _, text := range c.keyWarnings {
+		warnings = append(warnings, warning{client: c.ID, text: fmt.Sprintf("client '%s': jwks: %s", c.ID, text)})
 	}
-	for _, cred := range c.Credentials {
-		if cred.IsSHA1() {
-			warnings = append(warnings, fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint", c.ID, cred.Value))
-		}
-		if cred.Kind == KindSubject && cred.dn.LooksReversed() {
-			warnings = append(warnings, fmt.Sprintf("client '%s': subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()))
-		}
-		if cred.Ended(p.now) {
-			warnings = append(warnings, fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)))
-		}
-	}
-	return c, warnings, nil
+	return c, append(warnings, credentialWarnings(c, p.now)...), nil
 }
 
 func (c *Client) checkMetadata(r Record) error {

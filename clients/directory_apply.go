@@ -93,7 +93,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	for i, s := range d.sources {
 		s.entries = p.entries[i]
 	}
-	warnings := p.warnings
+	warnings := warningTexts(p.warnings)
 	for _, c := range p.changes {
 		c.status().setInForce(now)
 		if c.document != nil {

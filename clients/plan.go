@@ -23,7 +23,7 @@ type plan struct {
 	used     []*watchedDocument
 	entries  [][]entry // for each source
 	registry *Registry
-	warnings []string
+	warnings []warning
 }
 
 func newPlan(d *Directory, found changes) (*plan, error) {
@@ -46,7 +46,7 @@ func newPlan(d *Directory, found changes) (*plan, error) {
 		if records, ok := changed[s]; ok {
 			entries, err = p.makeEntries(s, records)
 			if s.source != nil && len(records) == 0 {
-				p.warnings = append(p.warnings, fmt.Sprintf("clients from %s: source has no clients", s.name))
+				p.warnings = append(p.warnings, warning{text: fmt.Sprintf("clients from %s: source has no clients", s.name)})
 			}
 		} else if len(p.changed) > 0 {
 			entries, err = p.remakeEntries(s)
@@ -93,7 +93,7 @@ func (p *plan) remakeEntries(s *recordSource) ([]entry, error) {
 	return entries, nil
 }
 
-func (p *plan) makeEntry(s *recordSource, record *Record) (entry, []string, error) {
+func (p *plan) makeEntry(s *recordSource, record *Record) (entry, []warning, error) {
 	p.used = nil
 	client, warnings, err := newClient(*record, p)
 	if err == nil {

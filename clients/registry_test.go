@@ -28,7 +28,8 @@ const (
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
 	p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now(), opened: map[documentKey]*watchedDocument{}}
-	return newClient(record, p)
+	client, warnings, err := newClient(record, p)
+	return client, warningTexts(warnings), err
 }
 
 func mustClient(t testing.TB, record Record) *Client {

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,17 @@ func TestLoadClientWarnings(t *testing.T) {
 	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\nthumbprint "+someSHA1+"\n}")),
 		"client 'a': thumbprint '"+someSHA1+"' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint")
 	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+"\n}")))
+	wantWarnings(t, loadCaddyfile(t, inPartners("client a {\nthumbprint "+someSHA256+" until 2020-01-31T12:00:00Z\n}")),
+		"client 'a': thumbprint '"+someSHA256+"' ended at 2020-01-31T12:00:00Z; remove it")
+	// many of a kind are one warning
+	many, ended := "", ""
+	for i := range 12 {
+		many += fmt.Sprintf("client c%d {\nthumbprint %039d%x\nthumbprint %038da%x\n}\n", i, 1, i, 1, i)
+		ended += fmt.Sprintf("client c%d {\nthumbprint %063d%x until 2020-01-31T12:00:00Z\n}\n", i, 1, i)
+	}
+	const names = ": client 'c0', client 'c1', client 'c2', client 'c3', client 'c4', client 'c5', client 'c6', client 'c7', client 'c8', client 'c9', 2 more"
+	wantWarnings(t, loadCaddyfile(t, inPartners(many)), "24 thumbprints are SHA-1, which can be forged; replace them with SHA-256 thumbprints"+names)
+	wantWarnings(t, loadCaddyfile(t, inPartners(ended)), "12 credentials have ended; remove them"+names)
 	wantWarnings(t, loadCaddyfile(t, inPartners("")),
 		"realm has no clients; everyone is refused")
 }
