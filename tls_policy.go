@@ -17,13 +17,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// hostOf returns the host of a URL, or an empty string.
+// hostOf returns the host of a URL as it is in a handshake, which never has the dot at
+// its end (RFC 6066 §3), or an empty string.
 func hostOf(place string) string {
 	parsed, err := url.Parse(place)
 	if err != nil {
 		return ""
 	}
-	return parsed.Hostname()
+	return strings.TrimSuffix(parsed.Hostname(), ".")
 }
 
 // listensAt reports whether a server listens at the port of a URL.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -140,6 +141,9 @@ func TestProfile_R45_R47(t *testing.T) {
 func TestProfileCipherSuites_R44(t *testing.T) {
 	const cbc = "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"
 	for _, test := range []struct{ name, profile, host, suites, want string }{
+		{"CBC under an issuer with a dot at its end", "fapi2", "auth.example.com|auth.example.com.", `"` + cbc + `"`, "of the site of 'https://auth.example.com.'"},
+		{"CBC at a port", "fapi2", "auth.example.com|auth.example.com:8443", `"` + cbc + `"`, "of the site of 'https://auth.example.com:8443'"},
+		{"CBC under an issuer in capitals", "fapi2", "auth.example.com|AUTH.Example.com", `"` + cbc + `"`, "cipher suite '" + cbc + "' of the site of"},
 		{"defaults", "fapi2", "auth.example.com", "", ""},
 		{"recommended", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"`, ""},
 		{"CBC", "fapi2", "auth.example.com", `"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256","` + cbc + `"`, "mtls_issuer: profile fapi2: cipher suite '" + cbc + "' of the site of 'https://auth.example.com' is not allowed; remove it from 'ciphers' in the site's tls"},
@@ -150,9 +154,10 @@ func TestProfileCipherSuites_R44(t *testing.T) {
 		{"CBC without the profile", "", "auth.example.com", `"` + cbc + `"`, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			policy := `{"match":{"sni":["` + test.host + `"]},"cipher_suites":[` + test.suites + `],"client_authentication":{"mode":"request"}}`
+			site, issuer, _ := strings.Cut(test.host, "|")
+			policy := `{"match":{"sni":["` + site + `"]},"cipher_suites":[` + test.suites + `],"client_authentication":{"mode":"request"}}`
 			server := strings.Replace(oneServer(`{"handler":"mtls_issuer","realm":"partners"}`), `"routes"`, `"tls_connection_policies":[`+policy+`],"routes"`, 1)
-			result := loadJSON(t, `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"`+someSHA256+`"}],"issuer":{"url":"https://auth.example.com","mtls_alias":"https://mtls.example.com","profile":"`+test.profile+`"}}}},`+server+`}}`)
+			result := loadJSON(t, `{"apps":{"mtls":{"realms":{"partners":{"clients":[{"client_id":"a","x509_thumbprints":"`+someSHA256+`"}],"issuer":{"url":"https://`+cmp.Or(issuer, "auth.example.com")+`","mtls_alias":"https://mtls.example.com","profile":"`+test.profile+`"}}}},`+server+`}}`)
 			if test.want == "" {
 				if result.err != nil {
 					t.Fatal(result.err)
