@@ -54,7 +54,8 @@ func newDenyList() *DenyList {
 // lines that begin with #. A comment after a rule is an error.
 //
 //	serial <hex> <issuer DN>     the certificate with this serial number of this
-//	                             CA, whose name may be written in either order
+//	                             CA, whose name may be written in either order;
+//	                             also with the serial= and issuer= of openssl
 //	public_key <SHA-256>         every certificate with this key
 //	tbs <SHA-256>                the certificate with this TBSCertificate
 //	thumbprint <SHA-256|SHA-1>   the client certificate
@@ -85,6 +86,9 @@ func parseDenyList(text []byte) (*DenyList, error) {
 
 func (l *DenyList) addRule(line string) error {
 	kind, text := cutWord(line)
+	if strings.HasPrefix(kind, serialLabel) { // as openssl prints it
+		kind, text = ruleSerial, line
+	}
 	rule := denyRule{kind: kind}
 	var err error
 	switch kind {
@@ -121,9 +125,15 @@ func cutWord(line string) (word, rest string) {
 // digits after an equals sign.
 var comment = regexp.MustCompile(`[^= \t][ \t]+#`)
 
+// The labels that openssl prints before a serial number and an issuer's name.
+const (
+	serialLabel = "serial="
+	issuerLabel = "issuer="
+)
+
 func parseSerialRule(text string) (serial, issuerKey string, err error) {
-	digits, issuer := cutWord(text)
-	digits = strings.ReplaceAll(digits, ":", "")
+	digits, issuer := cutWord(strings.TrimPrefix(text, serialLabel))
+	digits, issuer = strings.ReplaceAll(digits, ":", ""), strings.TrimPrefix(issuer, issuerLabel)
 	if digits == "" || len(digits) > maxSerialHex || issuer == "" {
 		return "", "", errors.New("write the serial number in hexadecimal digits and then the issuer's name, as in: serial 0A1B CN=CA,O=company")
 	}
