@@ -3,6 +3,7 @@ package caddyfileutil
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,6 +24,11 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
 		return nil, d.Errf("%s: unknown module '%s'; %s", option, name, suggestModule(namespace, name))
 	}
+	if !strings.HasPrefix(namespace, "mtls.") && strings.HasPrefix(name, "file") {
+		if err := checkFileArgs(*d, option); err != nil {
+			return nil, err
+		}
+	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+"."+name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", option, err)
@@ -31,6 +37,24 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
 	}
 	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+}
+
+// placeholder matches a placeholder that this plugin expands at provisioning.
+var placeholder = regexp.MustCompile(`\{(env|file)\.([^{}]*)\}`)
+
+// checkFileArgs refuses placeholders in the names of files that a module of Caddy
+// reads, because it does not expand them.
+func checkFileArgs(d caddyfile.Dispenser, option string) error {
+	for d.NextArg() {
+		if match := placeholder.FindStringSubmatch(d.Val()); match != nil {
+			name := "NAME"
+			if match[1] == "env" {
+				name = match[2]
+			}
+			return d.Errf("%s: file '%s': placeholders are not expanded here; write {$%s} for an environment variable", option, d.Val(), name)
+		}
+	}
+	return nil
 }
 
 // suggestModule returns the remedy for a word that is not the name of a module: the

@@ -128,7 +128,10 @@ func (p *Pool) openFiles(s *poolSource) error {
 	}
 	for _, path := range config.PEMFiles {
 		file, err := openCAFile(path, p.config.Now(), p.config.EndEntities, p.warnLeftOut)
-		if err != nil {
+		switch {
+		case err != nil && strings.Contains(path, "{"):
+			return fmt.Errorf("%w; placeholders are not expanded here, so write {$NAME} for an environment variable", err)
+		case err != nil:
 			return err
 		}
 		s.files = append(s.files, file)

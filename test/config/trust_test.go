@@ -111,6 +111,7 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 	checkLoadErrors(t, loadJSON, func(pool string) string {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":` + pool + `,"clients":[{"client_id":"a","tls_client_auth_subject_dn":"CN=a"}]}}}}}`
 	}, []loadTest{
+		{"placeholder", `{"provider":"file","pem_files":["{env.MTLS_TEST_UNSET}"]}`, []string{"realm 'partners': trust_pool: stat {env.MTLS_TEST_UNSET}: no such file", "; placeholders are not expanded here, so write {$NAME} for an environment variable"}},
 		{"no file", `{"provider":"file","pem_files":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate, so no chain can verify; add one or remove trust_pool"}},
 		{"nothing inline", `{"provider":"inline","trusted_ca_certs":[]}`, []string{"realm 'partners': trust_pool: it has no CA certificate"}},
 		{"combined without sources", `{"provider":"combined"}`, []string{"realm 'partners': trust_pool: combined: it has no source; add one"}},
