@@ -3,8 +3,11 @@ package ops_test
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -300,8 +303,8 @@ func TestFailedLoadEndsNothing_S1(t *testing.T) {
 }
 
 // TestEndedConfigurationLeavesNothing_S1 checks that no goroutine and no file stays
-// behind after a configuration has ended or was only validated, and that reloads
-// without a change write nothing to storage.
+// behind after a configuration has ended or was only validated, and that nothing in
+// storage has changed.
 func TestEndedConfigurationLeavesNothing_S1(t *testing.T) {
 	r, clock := startEnding(t, endingSites)
 	rig.AccessToken(r, t, r.Issue("billing"), "billing.partner")
@@ -320,6 +323,7 @@ func TestEndedConfigurationLeavesNothing_S1(t *testing.T) {
 		}
 		return goroutines, len(open)
 	}
+	stored := storedFiles(r, t)
 	var goroutines, files int
 	rig.Await(r, t, "the first configuration has ended", func() bool {
 		before := goroutines
@@ -348,6 +352,29 @@ func TestEndedConfigurationLeavesNothing_S1(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		return false
 	})
+	if now := storedFiles(r, t); !maps.Equal(now, stored) {
+		t.Errorf("storage has %v, had %v", now, stored)
+	}
+}
+
+// storedFiles returns when the plugin's files in storage were last written.
+func storedFiles(r *rig.Rig, t *testing.T) map[string]time.Time {
+	t.Helper()
+	written := make(map[string]time.Time)
+	err := filepath.WalkDir(filepath.Join(r.Dir, "storage", "mtls"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			written[path] = info.ModTime()
+		}
+		return err
+	})
+	if err != nil || len(written) == 0 {
+		t.Fatalf("storage has %v, %v", written, err)
+	}
+	return written
 }
 
 func validate(config []byte) error {
