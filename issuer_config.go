@@ -222,7 +222,7 @@ func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, err
 	if err := config.checkProfile(i.keys); err != nil {
 		return nil, err
 	}
-	if i.revokedTokens, err = loadRevokedTokens(realm, config.URL); err != nil {
+	if i.revokedTokens, err = loadRevokedTokens(realm, config.URL, longestToken(config, registry)); err != nil {
 		return nil, err
 	}
 	i.denied = newDeniedTokens(realm)

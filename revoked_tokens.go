@@ -22,13 +22,13 @@ const (
 
 // loadRevokedTokens reads the revoked tokens from storage. It changes nothing
 // there, because a configuration may be provisioned only to validate it.
-func loadRevokedTokens(realm *Realm, issuer string) (*tokens.RevokedTokens, error) {
+func loadRevokedTokens(realm *Realm, issuer string, longest time.Duration) (*tokens.RevokedTokens, error) {
 	var before *tokens.RevokedTokens
 	if running := realm.running(); running.issuer != nil {
 		before = running.issuer.revokedTokens
 	}
 	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
-		Storage: realm.storage, Realm: realm.name, Issuer: issuer, Now: realm.app.Now,
+		Storage: realm.storage, Realm: realm.name, Issuer: issuer, LongestToken: longest, Now: realm.app.Now,
 		Report: func(event, key string, err error) {
 			realm.logger.Error("stored token revocation", zap.String("event", event), zap.String("key", key), zap.Error(err))
 		},

@@ -85,6 +85,32 @@ func fillRevoked(t testing.TB, r *RevokedTokens, client string) {
 	}
 }
 
+// TestCutoffLastsAsLongAsAnyToken_S9 checks that a cutoff revokes tokens with a long
+// lifetime until they expire, even if nobody revoked them one by one.
+func TestCutoffLastsAsLongAsAnyToken_S9(t *testing.T) {
+	const day = 24 * time.Hour
+	storage, clock := newStorage(t), testenv.NewClock()
+	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now, LongestToken: 90 * day}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fillRevoked(t, r, "a")
+	clock.Advance(89 * day)
+	for range 2 {
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range []*RevokedTokens{r, startRevoked(t, storage, clock, nil)} {
+		if !r.Revoked("a", "another", testenv.Now) || r.Revoked("a", "another", clock.Now()) {
+			t.Error("a token that was issued before the cutoff is good again")
+		}
+	}
+}
+
 // TestRevocationLastsAsLongAsTheToken_S9 checks that a token which a cutoff
 // revokes stays revoked beyond the end of the cutoff, if somebody revoked it.
 func TestRevocationLastsAsLongAsTheToken_S9(t *testing.T) {

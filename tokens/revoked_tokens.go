@@ -23,8 +23,8 @@ const (
 	maxRevokedPerClient = 1000
 	// maxRevoked is the same for all clients of an issuer together.
 	maxRevoked = 50_000
-	// cutoffKeep is how long a client's cutoff is kept at least: longer than
-	// any token lives that was issued before it.
+	// cutoffKeep is how long a client's cutoff is kept at least, so that it ends
+	// no sooner than the tokens that were issued before it; see LongestToken.
 	cutoffKeep = 30 * 24 * time.Hour
 	// expiredKeep is how long a revocation is kept after its token has
 	// expired, so that a node whose clock is hours ahead undoes none that is
@@ -50,6 +50,9 @@ type RevokedTokensConfig struct {
 	Realm string
 	// Issuer is the issuer URL of the tokens. Required.
 	Issuer string
+	// LongestToken is the longest lifetime that tokens are expected to have.
+	// Default: 30 days, which is also the minimum.
+	LongestToken time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Report is called with what a log should show: an event, the storage key
@@ -210,16 +213,16 @@ func (l *revokedList) lasts(issuer string, rev *VerifiedToken) bool {
 
 // recordOf returns what is stored to revoke a token: that token, or a cutoff
 // of its client.
-func (l *revokedList) recordOf(issuer string, rev *VerifiedToken) revokedRecord {
-	client := digestOf(issuer, rev.ClientID)
-	record := revokedRecord{client: client, token: digestOf(issuer, rev.ClientID, rev.ID), expires: rev.Expires.Unix()}
+func (l *revokedList) recordOf(cfg RevokedTokensConfig, rev *VerifiedToken) revokedRecord {
+	client := digestOf(cfg.Issuer, rev.ClientID)
+	record := revokedRecord{client: client, token: digestOf(cfg.Issuer, rev.ClientID, rev.ID), expires: rev.Expires.Unix()}
 	before, full := l.cutoffs[client]
 	if !full && l.counts[client] < maxRevokedPerClient && len(l.tokens) < maxRevoked {
 		return record
 	}
 	return revokedRecord{
 		client: client, all: true, until: max(0, rev.IssuedAt.Unix(), before.until),
-		expires: max(record.expires, rev.IssuedAt.Add(cutoffKeep).Unix(), before.expires),
+		expires: max(record.expires, rev.IssuedAt.Add(max(cutoffKeep, cfg.LongestToken)).Unix(), before.expires),
 	}
 }
 
@@ -228,7 +231,7 @@ func (r *RevokedTokens) writeRecord(ctx context.Context, rev *VerifiedToken) err
 	if r.done(rev) { // while this one waited
 		return nil
 	}
-	record := r.current.Load().recordOf(r.cfg.Issuer, rev)
+	record := r.current.Load().recordOf(r.cfg, rev)
 	name := r.path(record)
 	body, err := encodeRevoked(r.cfg.Issuer, rev, r.cfg.Now())
 	if err != nil {

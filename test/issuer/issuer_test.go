@@ -91,7 +91,7 @@ func TestTokensWithOAuthLibraries(t *testing.T) {
 	r.Start(rig.IssuerRealm("audience https://api.test"), rig.IssuerSite)
 	for _, protocol := range rig.Protocols {
 		for id, leaf := range leaves {
-			for name, style := range map[string]oauth2.AuthStyle{"in params": oauth2.AuthStyleInParams, "auto": oauth2.AuthStyleAutoDetect} {
+			for name, style := range map[string]oauth2.AuthStyle{"in params": oauth2.AuthStyleInParams, "in header": oauth2.AuthStyleInHeader, "auto": oauth2.AuthStyleAutoDetect} {
 				for _, path := range []string{"/connect/token", "/connect/mtls/token"} {
 					t.Run(protocol+"/"+id+"/"+name+path, func(t *testing.T) {
 						config := clientcredentials.Config{ClientID: id, TokenURL: "https://auth.test" + path, AuthStyle: style}

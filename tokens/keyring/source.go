@@ -275,7 +275,8 @@ func (s *Source) refreshSoon() {
 	}
 	now := s.store.Now().UnixNano()
 	next := s.asked.Load()
-	if now < next || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
+	// a wait that is too long comes from a clock that has gone back
+	if wait := next - now; wait > 0 && wait <= int64(askPause) || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
 		return
 	}
 	go s.attempt(s.upkeep)
