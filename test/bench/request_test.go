@@ -232,6 +232,12 @@ type benchProcess struct {
 // requests makes a turn of requests and returns the server's CPU time for each.
 func (s benchProcess) requests(b *testing.B, request func() error) time.Duration {
 	start := s.cpu(b)
+	s.makeRequests(b, request)
+	return (s.cpu(b) - start) / turnRequests
+}
+
+// makeRequests makes a turn of requests.
+func (s benchProcess) makeRequests(b *testing.B, request func() error) {
 	var made atomic.Int64
 	failures := make(chan error, benchConnections)
 	for range benchConnections {
@@ -250,7 +256,6 @@ func (s benchProcess) requests(b *testing.B, request func() error) time.Duration
 			b.Fatal(err)
 		}
 	}
-	return (s.cpu(b) - start) / turnRequests
 }
 
 // ask makes one request. The API answers with the caller's identity it received.
