@@ -119,7 +119,8 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 }
 
 // identifyCaller returns the certificates of a request, before its body is read.
-// If there is nothing to authenticate, it answers and ok is false.
+// If there is nothing to authenticate, or only what has been refused already, it
+// answers and ok is false.
 func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (presented []*x509.Certificate, ok bool) {
 	if earlyData(r) {
 		h.refuseToken(w, r, "", &tokens.Error{
@@ -130,13 +131,14 @@ func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (
 	// HTTP/1.1 answers no earlier than the body ends, so this bounds a refusal too
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(tokenBodyTimeout))
 	presented, refusal := stateOf(h.realm.app, r).certificates(h.realm, r)
-	if refusal == nil && len(presented) == 0 {
-		_, refusal = h.realm.authenticate(r.Context(), nil, "")
+	var id identity
+	if refusal == nil && h.realm.current.Load().Refuses(presented) {
+		id, refusal = h.realm.authenticate(r.Context(), presented, "")
 	}
 	// a stranger could send the body of a POST for ever; any other method is
 	// refused as such
 	if refusal != nil && r.Method == http.MethodPost {
-		h.refuseClient(w, r, presented, identity{}, refusal)
+		h.refuseClient(w, r, presented, id, refusal)
 		return nil, false
 	}
 	return presented, true

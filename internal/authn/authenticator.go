@@ -152,6 +152,20 @@ func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, now t
 	return nil
 }
 
+// Refuses reports whether it is known without examining the certificates that
+// [Authenticator.Decide] refuses them, whichever client the request names.
+func (a *Authenticator) Refuses(presented []*x509.Certificate) bool {
+	if len(presented) == 0 || validators.CheckPresented(presented) != nil {
+		return true
+	}
+	now := a.config.Now()
+	if validators.CheckValidity(presented[0], now) != nil {
+		return true
+	}
+	v := a.recall(hashLeaf(presented), presented, now)
+	return v != nil && v.refusal != nil && v.generation == a.generation()
+}
+
 // NotesOn returns the notes on certificates without a decision about them, or nil if
 // nothing looks at them. Where a request is refused for another reason, the log says
 // whose it was.

@@ -70,7 +70,19 @@ func (g Guard) StripHop(r *http.Request) {
 	}
 }
 
+// maxConnection is the size of the largest Connection header that is read. Browsers and
+// proxies send a few words.
+const maxConnection = 4 << 10
+
 func (g Guard) stripConnection(header http.Header, values []string) {
+	size := 0
+	for _, value := range values {
+		size += len(value)
+	}
+	if size > maxConnection {
+		header.Del("Connection") // so the headers that it names go on, unless they are protected
+		return
+	}
 	var kept []string
 	removed := false
 	for _, value := range values {

@@ -187,3 +187,16 @@ func (b *endingBody) Close() error {
 	b.closed = true
 	return nil
 }
+
+// TestLongConnectionIsDropped_S2 checks that a Connection header which nobody needs is
+// not read.
+func TestLongConnectionIsDropped_S2(t *testing.T) {
+	for size, want := range map[int]string{maxConnection: "close", maxConnection + 1: ""} {
+		values := []string{"close, X-Client-ID,", strings.Repeat(",", size-len("close, X-Client-ID,"))}
+		r := &http.Request{Header: http.Header{"Connection": values, "X-Client-Id": {"admin"}}}
+		defaultGuard.Strip(r)
+		if got := r.Header.Get("Connection"); got != want || len(r.Header["X-Client-Id"]) > 0 {
+			t.Errorf("%d octets of Connection became %q, want %q", size, got, want)
+		}
+	}
+}

@@ -282,22 +282,29 @@ func TestRefusedQueries_R36_R39(t *testing.T) {
 	}
 }
 
-// TestStrangersAreAnsweredBeforeTheirBody checks that the response does not wait for
+// TestStrangersAreAnsweredBeforeTheirBody_S2 checks that the response does not wait for
 // the request body, which may never end. It skips HTTP/1.1 because Go's server reads
 // the body first there.
-func TestStrangersAreAnsweredBeforeTheirBody(t *testing.T) {
+func TestStrangersAreAnsweredBeforeTheirBody_S2(t *testing.T) {
 	r, leaves := startIntrospection(t, "")
+	stranger := r.SelfSigned("stranger")
+	const urlencoded = "application/x-www-form-urlencoded"
+	// the first time, its body is read; then it is known
+	r.Caller(t, "h2", stranger).Do(http.MethodPost, "https://auth.test/connect/token", rig.WithBody(urlencoded, "grant_type=client_credentials&client_id=x")).WantStatus(t, http.StatusBadRequest)
 	for _, protocol := range []string{"h2", "h3"} {
 		for _, path := range []string{"/connect/token", "/connect/introspect", "/connect/revocation"} {
-			for _, leaf := range []*testpki.Leaf{nil, leaves["billing.partner"]} {
+			for leaf, contentType := range map[*testpki.Leaf]string{
+				nil: urlencoded, stranger: urlencoded,
+				leaves["billing.partner"]: "text/plain", // a body that is not a form is not read either
+			} {
 				body, rest := io.Pipe()
-				want := http.StatusBadRequest // a body that is not a form is not read either
-				if leaf == nil && path == "/connect/introspect" {
+				want := http.StatusBadRequest
+				if leaf != leaves["billing.partner"] && path == "/connect/introspect" {
 					want = http.StatusUnauthorized
 				}
 				r.Caller(t, protocol, leaf).Do(http.MethodPost, "https://auth.test"+path, func(r *http.Request) {
 					r.Body, r.ContentLength = body, 60000
-					r.Header.Set("Content-Type", "text/plain")
+					r.Header.Set("Content-Type", contentType)
 				}).WantStatus(t, want)
 				_ = rest.Close()
 			}
