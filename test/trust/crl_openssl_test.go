@@ -2,8 +2,10 @@ package trust_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -175,4 +178,39 @@ func TestDetailNamesTheFailingSource(t *testing.T) {
 	if strings.Contains(detail, "secret") {
 		t.Errorf("detail %q has the password", detail)
 	}
+}
+
+// TestCRLOfAClockThatIsAhead checks that a CRL may be dated a minute ahead, and that a
+// refusal because it is further ahead ends when it no longer is.
+func TestCRLOfAClockThatIsAhead(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	billing, revoked := r.Issue("billing"), r.IssueBy(r.CA, "revoked", testpki.CommonName("billing"))
+	r.SelfSigned("sensor")
+	ahead := func(by time.Duration) []byte {
+		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+			Number: big.NewInt(1), ThisUpdate: clock.Now().Add(by), NextUpdate: clock.Now().Add(time.Hour),
+			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: revoked.Cert.SerialNumber, RevocationTime: clock.Now()}},
+		}, r.CA.Cert, r.CA.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	realm := strings.Replace(rig.ClockRealmOf(t), "\n\tclient billing.partner", "\n\trevocation {\n\t\tcrl \"@DIR@/clients.crl\"\n\t}\n\tclient billing.partner", 1)
+	file := r.Write("clients.crl", ahead(50*time.Second))
+	r.Start(realm, rig.OneSite)
+	r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	r.Caller(t, "h1", revoked).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+
+	if err := os.WriteFile(file, ahead(5*time.Minute), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := r.Caller(t, "h1", billing)
+	open.Eventually(t, http.StatusUnauthorized)
+	r.Logs.Wait(t, "the reason", func(entry rig.LogEntry) bool {
+		return strings.Contains(entry.Str("detail"), "is dated in the future: ") && strings.Contains(entry.Str("detail"), "; check the clocks")
+	})
+	r.Caller(t, "h1", revoked).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
+	clock.Advance(4*time.Minute + 6*time.Second) // within the minute, and five seconds later
+	open.Get("https://api.test/").WantStatus(t, http.StatusOK)
 }

@@ -1,10 +1,10 @@
 package revocation
 
 import (
+	"bytes"
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -25,9 +25,8 @@ func (c *parsedCRL) readEntries(entries cryptobyte.String) error {
 	c.revoked = make(map[string]int64)
 	foreign := false // holds for the entries that follow as well
 	for !entries.Empty() {
-		var entry, extensions cryptobyte.String
-		var serial big.Int
-		if !entries.ReadASN1(&entry, cbasn1.SEQUENCE) || !entry.ReadASN1Integer(&serial) {
+		var entry, number, extensions cryptobyte.String
+		if !entries.ReadASN1(&entry, cbasn1.SEQUENCE) || !entry.ReadASN1(&number, cbasn1.INTEGER) {
 			return errors.New("invalid CRL: an entry is malformed; download it again")
 		}
 		at, removed := c.list.ThisUpdate, false
@@ -55,15 +54,16 @@ func (c *parsedCRL) readEntries(entries cryptobyte.String) error {
 			c.scope.setUnusable("an entry is malformed")
 		}
 		if !foreign && !removed {
-			c.add(&serial, at)
+			c.add(number, at)
 		}
 	}
 	return nil
 }
 
-// add adds an entry. Of two for one certificate, the first counts.
-func (c *parsedCRL) add(serial *big.Int, at time.Time) {
-	key := serialKey(serial)
+// add adds an entry. Of two for one certificate, the first counts. The number may be
+// encoded as no certificate has it: too long, or as if it were negative.
+func (c *parsedCRL) add(number []byte, at time.Time) {
+	key := string(bytes.TrimLeft(number, "\x00"))
 	if _, listed := c.revoked[key]; !listed {
 		c.revoked[key] = at.Unix()
 	}

@@ -21,11 +21,12 @@ func TestCRLIssuerIsComparedAsAName(t *testing.T) {
 		der   []byte
 		known bool
 	}{
-		"T61String": {marshal(t, asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("Clients CA*")}), true},
-		"BMPString": {marshal(t, asn1.RawValue{Tag: asn1.TagBMPString, Bytes: []byte("\x00C\x00l\x00i\x00e\x00n\x00t\x00s\x00 \x00C\x00A\x00*")}), true},
-		"case":      {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("CLIENTS ca*")}), true},
-		"spaces":    {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(" Clients  CA* ")}), true},
-		"another":   {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("Clients CB*")}), false},
+		"T61String":                        {marshal(t, asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("Clients CA*")}), true},
+		"BMPString":                        {marshal(t, asn1.RawValue{Tag: asn1.TagBMPString, Bytes: []byte("\x00C\x00l\x00i\x00e\x00n\x00t\x00s\x00 \x00C\x00A\x00*")}), true},
+		"case":                             {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("CLIENTS ca*")}), true},
+		"spaces":                           {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(" Clients  CA* ")}), true},
+		"PrintableString with an asterisk": {marshal(t, asn1.RawValue{Tag: asn1.TagPrintableString, Bytes: []byte("Clients CA*")}), true},
+		"another":                          {marshal(t, asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("Clients CB*")}), false},
 	} {
 		t.Run(title, func(t *testing.T) {
 			attribute := sequence(t, marshal(t, asn1.ObjectIdentifier{2, 5, 4, 3}), test.der)

@@ -100,9 +100,7 @@ func parseCRL(der []byte) (*parsedCRL, error) {
 		return nil, fmt.Errorf("the CRL is signed with %s, which is not verified; have the CA use ECDSA or RSA with SHA-256", list.SignatureAlgorithm)
 	}
 	crl := &parsedCRL{list: list, issuer: nameKey(list.RawIssuer), outcomes: make(map[[sha256.Size]byte]error)}
-	if err := crl.readScope(extensions); err != nil {
-		return nil, err
-	}
+	crl.readScope(extensions)
 	if err := crl.readEntries(entries); err != nil {
 		return nil, err
 	}
@@ -113,7 +111,8 @@ func parseCRL(der []byte) (*parsedCRL, error) {
 // extensions, which it returns unparsed. There may be millions of entries, and x509
 // would take fifty times the memory for them before the signature is verified, so
 // x509 is given a copy of the CRL without them. The copy is of version 2, because
-// x509 parses no CRL of version 1, as "openssl ca -gencrl" makes them.
+// x509 parses no CRL of version 1, as "openssl ca -gencrl" makes them, and without the
+// issuer's name, because x509 parses fewer spellings of it than this package.
 func parseWithoutEntries(der []byte) (list *x509.RevocationList, entries, extensions cryptobyte.String, err error) {
 	var crl, signed, tbs, algorithm, signature cryptobyte.String
 	var hasExtensions bool
@@ -131,12 +130,14 @@ func parseWithoutEntries(der []byte) (list *x509.RevocationList, entries, extens
 	if tbs.PeekASN1Tag(cbasn1.INTEGER) && !tbs.ReadASN1Integer(&version) || version < 0 || version > 1 {
 		return nil, nil, nil, errors.New("malformed CRL, or one of an unknown version")
 	}
-	before := tbs
-	ok = tbs.SkipASN1(cbasn1.SEQUENCE) && tbs.SkipASN1(cbasn1.SEQUENCE) && readTime(&tbs, &at)
+	var inner, issuer cryptobyte.String
+	ok = tbs.ReadASN1Element(&inner, cbasn1.SEQUENCE) && tbs.ReadASN1Element(&issuer, cbasn1.SEQUENCE)
+	times := tbs
+	ok = ok && readTime(&tbs, &at)
 	if tbs.PeekASN1Tag(cbasn1.UTCTime) || tbs.PeekASN1Tag(cbasn1.GeneralizedTime) {
 		ok = ok && readTime(&tbs, &at)
 	}
-	before = before[:len(before)-len(tbs)]
+	times = times[:len(times)-len(tbs)]
 	ok = ok && tbs.ReadOptionalASN1(&entries, nil, cbasn1.SEQUENCE) &&
 		tbs.ReadOptionalASN1(&extensions, &hasExtensions, cbasn1.Tag(0).Constructed().ContextSpecific()) && tbs.Empty()
 	if ok && hasExtensions {
@@ -151,7 +152,9 @@ func parseWithoutEntries(der []byte) (list *x509.RevocationList, entries, extens
 	stub.AddASN1(cbasn1.SEQUENCE, func(stub *cryptobyte.Builder) {
 		stub.AddASN1(cbasn1.SEQUENCE, func(stub *cryptobyte.Builder) {
 			stub.AddASN1Int64(1)
-			stub.AddBytes(before)
+			stub.AddBytes(inner)
+			stub.AddASN1(cbasn1.SEQUENCE, func(*cryptobyte.Builder) {})
+			stub.AddBytes(times)
 		})
 		stub.AddBytes(algorithm)
 		stub.AddBytes(signature)
@@ -163,7 +166,7 @@ func parseWithoutEntries(der []byte) (list *x509.RevocationList, entries, extens
 	if list, err = x509.ParseRevocationList(content); err != nil {
 		return nil, nil, nil, err
 	}
-	list.Raw, list.RawTBSRevocationList = der, raw
+	list.Raw, list.RawTBSRevocationList, list.RawIssuer = der, raw, issuer
 	return list, entries, extensions, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -53,7 +52,7 @@ func (s *crlScope) includes(other *crlScope) bool {
 }
 
 // readScope reads the extensions of the CRL.
-func (c *parsedCRL) readScope(extensions cryptobyte.String) error {
+func (c *parsedCRL) readScope(extensions cryptobyte.String) {
 	s := &c.scope
 	s.reasons = allReasons
 	var id string
@@ -79,7 +78,7 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) error {
 		}
 	})
 	if !ok {
-		return errors.New("invalid CRL: an extension is malformed; download it again")
+		s.setUnusable("an extension is malformed")
 	}
 	if insecureSignature(c.list.SignatureAlgorithm) {
 		id = "SHA-1 " + id // one that may be forged must not replace another
@@ -89,7 +88,6 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) error {
 		s.setUnusable("it has no nextUpdate, so it could be of any age")
 	}
 	s.id = id
-	return nil
 }
 
 // readDistributionPoint parses the extension IssuingDistributionPoint (RFC 5280

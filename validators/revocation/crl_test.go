@@ -87,10 +87,15 @@ func TestListedIsRevokedWhateverTheScope(t *testing.T) {
 		})
 	}
 	raw := rawCRL{ThisUpdate: now.UTC(), NextUpdate: now.UTC().Add(time.Hour), Revoked: []rawCRLEntry{{Serial: leaf.SerialNumber, Date: now.UTC()}}}
-	endless, badDate, oddReason := raw, raw, raw
+	endless, badDate, oddReason, longNumber, badExtension := raw, raw, raw, raw, raw
 	endless.NextUpdate = time.Time{}
 	badDate.Revoked = []rawCRLEntry{{Serial: leaf.SerialNumber, Date: asn1.RawValue{Tag: asn1.TagGeneralizedTime, Bytes: []byte("20260601120000.5Z")}}}
 	oddReason.Revoked = []rawCRLEntry{{leaf.SerialNumber, now.UTC(), []pkix.Extension{{Id: oidReasonCode, Value: []byte{5, 0}}}}}
+	longNumber.Revoked = []rawCRLEntry{
+		{asn1.RawValue{Tag: asn1.TagInteger, Bytes: []byte{0xff, 0xff}}, now.UTC(), nil}, // negative
+		{asn1.RawValue{Tag: asn1.TagInteger, Bytes: append([]byte{0, 0, 0}, leaf.SerialNumber.Bytes()...)}, now.UTC(), nil},
+	}
+	badExtension.Odd = asn1.RawValue{FullBytes: contextual(t, 0, true, sequence(t, sequence(t, []byte{5, 0})))}
 	directory := name(4, ca.Cert.RawSubject)
 	for title, test := range map[string]struct {
 		data []byte
@@ -103,6 +108,8 @@ func TestListedIsRevokedWhateverTheScope(t *testing.T) {
 		"without number":                   {raw.sign(t, ca, false), "", ""},
 		"without nextUpdate":               {endless.sign(t, ca, false), "no nextUpdate", "no nextUpdate"},
 		"signed with SHA-1":                {raw.sign(t, ca, true), "SHA-1", "SHA-1"},
+		"number of an entry is too long":   {longNumber.sign(t, ca, false), "", ""},
+		"malformed extension":              {badExtension.sign(t, ca, false), "an extension is malformed", "malformed"},
 		"date of an entry is malformed":    {badDate.sign(t, ca, false), "malformed date", "malformed date"},
 		"number too long":                  {with(oidCRLNumber, false, marshal(t, huge)), "longer than 20 octets", "longer than 20 octets"},
 		"negative number":                  {with(oidCRLNumber, false, marshal(t, big.NewInt(-1))), "negative", "negative"},

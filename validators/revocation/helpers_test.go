@@ -96,6 +96,7 @@ type rawCRL struct {
 	NextUpdate time.Time        `asn1:"optional"`
 	Revoked    []rawCRLEntry    `asn1:"optional"`
 	Extensions []pkix.Extension `asn1:"tag:0,optional,explicit"`
+	Odd        asn1.RawValue    `asn1:"optional"`
 }
 
 // signVersion1 signs a CRL of version 1 (RFC 5280 §5.1.2.1), which x509 does not parse.
@@ -107,7 +108,7 @@ func (c rawCRL) signVersion1(tb testing.TB, ca *testpki.CA) []byte {
 }
 
 type rawCRLEntry struct {
-	Serial     *big.Int
+	Serial     any
 	Date       any
 	Extensions []pkix.Extension `asn1:"optional"`
 }
