@@ -18,6 +18,10 @@ import (
 // minRSABits is the size of the smallest RSA key that Go verifies signatures with.
 const minRSABits = 1024
 
+// maxComparedName bounds the names of issuers that are shown and looked for, in octets.
+// A stranger chooses how long they are.
+const maxComparedName = 512
+
 const unknownAuthority = "certificate signed by unknown authority"
 
 // CheckCA returns why no client certificate can verify under a CA of a trust pool, or
@@ -86,6 +90,9 @@ func (f *failure) error(err error) error {
 		fmt.Fprintf(&text, "; only the first %d of %d presented certificates were considered", maxIntermediates, len(f.presented))
 	}
 	for _, c := range f.unusable {
+		if text.Len() > maxChainErrorText {
+			break // the rest would be cut off
+		}
 		fmt.Fprintf(&text, "; presented certificate %q: %s", shownName(c.cert), f.why(c.cert, c.err))
 	}
 	return errors.New(source.Text(text.String(), maxChainErrorText))
@@ -174,7 +181,7 @@ func (f *failure) whyUnknown(cert *x509.Certificate, unknown x509.UnknownAuthori
 		}
 	}
 	hinted := unknown.Error() != (x509.UnknownAuthorityError{}).Error() // by a CA that the pool does not disclose
-	issuer := firstBytes(FormatDN(cert.RawIssuer), 2*maxShownName)
+	issuer := shownDN(cert.RawIssuer, 2*maxShownName)
 	var why, where string
 	if len(namesakes) == 0 && !hinted {
 		where = f.spelledOtherwise(cert.RawIssuer)
@@ -241,6 +248,9 @@ func (f *failure) namesAbove(cert *x509.Certificate, has func(*x509.Certificate)
 
 // spelledOtherwise returns where a CA has an equal name of other octets, or "".
 func (f *failure) spelledOtherwise(rawSubject []byte) string {
+	if len(rawSubject) > maxComparedName {
+		return ""
+	}
 	name, err := DNFromRaw(rawSubject)
 	if err != nil {
 		return ""
@@ -276,7 +286,15 @@ func shownName(cert *x509.Certificate) string {
 	if cert.Subject.CommonName != "" {
 		return firstBytes(cert.Subject.CommonName, maxShownName)
 	}
-	return firstBytes(FormatDN(cert.RawSubject), maxShownName)
+	return shownDN(cert.RawSubject, maxShownName)
+}
+
+// shownDN returns the first bytes of the text of a name.
+func shownDN(raw []byte, most int) string {
+	if len(raw) > maxComparedName {
+		return fmt.Sprintf("a name of %d octets", len(raw))
+	}
+	return firstBytes(FormatDN(raw), most)
 }
 
 func hasPolicyConstraints(ca *x509.Certificate) bool {

@@ -2,6 +2,8 @@ package validators
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +129,27 @@ func TestVerifyReadsNoStrangersNameConstraints(t *testing.T) {
 	pool := NewTrustPool(root.Pool())
 	if n := testing.AllocsPerRun(1, func() { mustVerify(t, pool, leaf, presented...) }); n > 5000 {
 		t.Errorf("%v allocations: unverified name constraints were read", n)
+	}
+}
+
+// TestVerifyExplainsStrangersCheaply tests that long names do not make the explanation
+// of a refusal expensive.
+func TestVerifyExplainsStrangersCheaply(t *testing.T) {
+	root := testpki.MustCA(t)
+	var units []string
+	for i := range 60 {
+		units = append(units, fmt.Sprint("ö", strings.Repeat("x", 30), i))
+	}
+	named := testpki.Subject(pkix.Name{OrganizationalUnit: units})
+	fake := testpki.MustCA(t, named)
+	var presented []*x509.Certificate
+	for range maxIntermediates {
+		presented = append(presented, testpki.MustIntermediate(t, fake, named).Cert)
+	}
+	leaf := testpki.MustIssue(t, fake)
+	pool := NewTrustPool(root.Pool(), root.Cert)
+	if n := testing.AllocsPerRun(10, func() { mustNotVerify(t, pool, leaf, "unknown authority", presented...) }); n > 300 {
+		t.Errorf("%v allocations", n)
 	}
 }
 
