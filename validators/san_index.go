@@ -114,6 +114,9 @@ func (ix *NameIndex[V]) walk(at int32, segments []string, yield func(*indexEntry
 	if len(segments) == 0 {
 		return ix.nodes[at].yield(yield)
 	}
+	if ix.nodes[at].first == 0 {
+		return true
+	}
 	segment, below := segments[0], segments[1:]
 	if segment == anyPath {
 		return ix.walkAll(at, yield)

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyteasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // The tags of a GeneralName (RFC 5280 §4.2.1.6) that are compared, and the last tag.
@@ -70,23 +73,24 @@ func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 }
 
 // generalNames returns the names of the extension, of any kind and unparsed, up to
-// maxSANs.
+// maxSANs. It does not use encoding/asn1, which allocates for each name.
 func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	der := extension(leaf, oidSubjectAltName)
 	if der == nil {
 		return nil, nil
 	}
-	var sequence asn1.RawValue
-	rest, err := asn1.Unmarshal(der, &sequence)
-	if err != nil || len(rest) > 0 || sequence.Class != asn1.ClassUniversal || sequence.Tag != asn1.TagSequence || !sequence.IsCompound {
+	input, sequence := cryptobyte.String(der), cryptobyte.String(nil)
+	if !input.ReadASN1(&sequence, cryptobyteasn1.SEQUENCE) || !input.Empty() {
 		return nil, unmatchable("the subject alternative names are invalid")
 	}
-	var names []asn1.RawValue
-	for der = sequence.Bytes; len(der) > 0; {
-		var name asn1.RawValue
-		if der, err = asn1.Unmarshal(der, &name); err != nil || name.Class != asn1.ClassContextSpecific || name.Tag > registeredID {
+	names := make([]asn1.RawValue, 0, min(len(sequence)/8, maxSANs))
+	for !sequence.Empty() {
+		var value cryptobyte.String
+		var tag cryptobyteasn1.Tag
+		if !sequence.ReadAnyASN1(&value, &tag) || tag>>6 != asn1.ClassContextSpecific || tag&0x1f > registeredID {
 			return nil, unmatchable("the subject alternative names are invalid")
 		}
+		name := asn1.RawValue{Class: int(tag >> 6), Tag: int(tag & 0x1f), IsCompound: tag&0x20 != 0, Bytes: value}
 		if name.IsCompound && isCompared(name.Tag) {
 			return nil, unmatchable("a subject alternative name is encoded in parts, which DER forbids")
 		}
