@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // ClientSource is a module in the namespace `mtls.clients`. It has clients of a
@@ -137,6 +139,45 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 		config.Copies = &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name}
 	}
 	return config
+}
+
+const (
+	// maxWhyUnknown bounds what the log says about documents that cannot be read, in
+	// bytes, and maxNamedTroubles their number.
+	maxWhyUnknown    = 512
+	maxNamedTroubles = 2
+	// troublesLifetime is how long they are remembered: strangers must not have them
+	// looked for all the time.
+	troublesLifetime = time.Second
+)
+
+// knownTroubles is the documents of clients that could not be read at some time.
+type knownTroubles struct {
+	texts []string
+	at    time.Time
+}
+
+// whyUnknown adds to the detail of a refusal that certificates of clients may be
+// unknown only because a document cannot be read.
+func (realm *Realm) whyUnknown(reason validators.Reason) string {
+	if reason != validators.CertificateUnknown && reason != validators.CertificateUntrusted && reason != validators.ClientMismatch || realm.directory == nil {
+		return ""
+	}
+	now := realm.app.Now()
+	known := realm.troubles.Load()
+	if known == nil || now.Sub(known.at).Abs() >= troublesLifetime {
+		known = &knownTroubles{realm.directory.Troubles(), now}
+		realm.troubles.Store(known)
+	}
+	var text strings.Builder
+	for i, trouble := range known.texts {
+		if i == maxNamedTroubles || text.Len()+len(trouble) > maxWhyUnknown {
+			fmt.Fprintf(&text, "; %d more files and JWKS of clients cannot be read", len(known.texts)-i)
+			break
+		}
+		text.WriteString("; " + trouble)
+	}
+	return text.String()
 }
 
 // keepCopies keeps copies of JWKS in storage until the app is stopped or ctx is done.

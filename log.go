@@ -96,6 +96,7 @@ func (refused *refusedRequest) log(withHint bool) {
 	if refused.ignored {
 		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.remoteIP)
 	}
+	why += refused.realm.whyUnknown(refused.refusal.Reason)
 	fields := []zap.Field{
 		zap.String("reason", string(refused.refusal.Reason)),
 		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail-len(why))+why),

@@ -80,7 +80,9 @@ type Realm struct {
 	metrics *metrics.Realm
 	// directory keeps the clients up to date
 	directory *clients.Directory
-	storage   certmagic.Storage
+	// troubles are what is wrong with documents of clients
+	troubles atomic.Pointer[knownTroubles]
+	storage  certmagic.Storage
 	// current is what the realm decides by; changing is held while it is replaced
 	current  atomic.Pointer[snapshot]
 	changing sync.Mutex

@@ -34,7 +34,7 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 	if err := config.checkRotation(); err != nil {
 		return nil, "", err
 	}
-	verify, err := readVerifyKeys(config.VerifyKeys)
+	verify, err := readVerifyKeys(realm.logger, config.VerifyKeys)
 	if err != nil {
 		return nil, "", err
 	}
@@ -77,14 +77,18 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 	return keys, "", nil
 }
 
-func readVerifyKeys(files []string) ([]*keyring.VerifyKey, error) {
+func readVerifyKeys(logger *zap.Logger, files []string) ([]*keyring.VerifyKey, error) {
 	var keys []*keyring.VerifyKey
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err == nil {
 			var some []*keyring.VerifyKey
-			some, err = keyring.ParseVerifyKeys(text)
+			var warnings []string
+			some, warnings, err = keyring.ParseVerifyKeys(text)
 			keys = append(keys, some...)
+			for _, warning := range warnings {
+				logger.Warn("verification key left out", zap.String("file", file), zap.String("error", warning))
+			}
 		}
 		if err == nil {
 			err = keyring.CheckVerifyKeys(keys)

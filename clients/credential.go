@@ -210,7 +210,8 @@ func (c *Client) addCredential(cred *Credential) {
 	c.Credentials = append(c.Credentials, cred)
 }
 
-// parseCertificate parses a PEM file that contains one certificate.
+// parseCertificate parses a PEM file with the client's certificate, which its chain
+// may follow. Nothing is needed of the chain, so it may have what cannot be read.
 func parseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
 	for block, err := range source.PEMBlocks(text) {
@@ -218,12 +219,16 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 		case err != nil:
 			return nil, err
 		case block.Type != "CERTIFICATE":
-			return nil, fmt.Errorf("contains PEM block %q; keep only the certificate", block.Type)
-		case found != nil:
-			return nil, errors.New("contains several certificates; keep the client's own, without its chain")
+			return nil, fmt.Errorf("line %d: contains PEM block %q; keep only the certificate", block.Line, block.Type)
 		}
-		if found, err = x509.ParseCertificate(block.Bytes); err != nil {
-			return nil, err
+		certificate, err := validators.ParseCertificate(block.Bytes)
+		switch {
+		case found == nil && err != nil:
+			return nil, fmt.Errorf("line %d: %w", block.Line, err)
+		case found == nil:
+			found = certificate
+		case err == nil && !certificate.IsCA && certificate.Version >= 3:
+			return nil, fmt.Errorf("line %d: contains several certificates that are not of CAs; keep the client's own, with or without its chain", block.Line)
 		}
 	}
 	if found == nil {

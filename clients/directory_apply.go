@@ -93,6 +93,7 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	for i, s := range d.sources {
 		s.entries = p.entries[i]
 	}
+	d.documents.keepUsed(d.sources)
 	warnings := warningTexts(p.warnings)
 	for _, c := range p.changes {
 		c.status().setInForce(now)
@@ -104,7 +105,6 @@ func (d *Directory) commit(p *plan, now time.Time) {
 	for _, opened := range p.opened {
 		warnings = append(warnings, opened.warningTexts()...)
 	}
-	d.documents.keepUsed(d.sources)
 	d.mu.Unlock()
 	d.pending = slices.DeleteFunc(d.pending, func(c change) bool {
 		return c.document != nil && d.documents.byKey[c.document.documentKey] != c.document

@@ -68,7 +68,7 @@ func TestDirectoryFetchesJWKS_R10(t *testing.T) {
 		// warnings are reported once
 		w.web[address] = testpki.KeySet(t, testpki.JWK(t, two), json.RawMessage("7"))
 		w.poll(time.Hour)
-		w.saw("warning: jwks 'https://a.example/jwks': key 2 is ignored", "jwks:a")
+		w.saw("warning: client 'a': jwks 'https://a.example/jwks': key 2 is ignored", "jwks:a")
 		w.poll(time.Hour)
 		w.saw()
 

@@ -105,7 +105,7 @@ func (d *Directory) takeUnchanged(c change, now time.Time) bool {
 	}
 	d.pending.drop(c)
 	d.mu.Lock()
-	reported := slices.Equal(c.document.warnings, c.contents.warnings)
+	reported := sameWarnings(c.document.warnings, c.contents.warnings)
 	c.document.contents = c.contents
 	c.status().setInForce(now)
 	d.mu.Unlock()

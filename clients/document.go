@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -115,13 +116,43 @@ func (d *watchedDocument) accept(content []byte) error {
 	return err
 }
 
-// warningTexts returns the warnings with the name of the document.
+// warningTexts returns the warnings with the names of the clients and the document.
 func (d *watchedDocument) warningTexts() []string {
 	list := make([]string, len(d.warnings))
 	for i, warning := range d.warnings {
-		list[i] = fmt.Sprintf("%s '%s': %s", d.kind, d.name, warning)
+		list[i] = fmt.Sprintf("%s: %s '%s': %s", d.userText(), d.kind, d.name, warning)
 	}
 	return list
+}
+
+// userText names the first clients that name the document.
+func (d *watchedDocument) userText() string {
+	const most = 3
+	switch {
+	case len(d.users) == 0: // it is about to be
+		return "client"
+	case len(d.users) == 1:
+		return "client '" + d.users[0] + "'"
+	}
+	text := "clients '" + strings.Join(d.users[:min(len(d.users), most)], "', '") + "'"
+	if more := len(d.users) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// sameWarnings reports whether warnings are the same, in any order: a server may list
+// the same keys in another order each time.
+func sameWarnings(a, b []string) bool {
+	withoutNumbers := func(list []string) []string {
+		texts := make([]string, len(list))
+		for i, text := range list {
+			texts[i] = strings.TrimLeft(strings.TrimPrefix(text, "key "), "0123456789")
+		}
+		slices.Sort(texts)
+		return texts
+	}
+	return slices.Equal(withoutNumbers(a), withoutNumbers(b))
 }
 
 // sameCertificates reports whether two documents have the same certificates, in

@@ -2,8 +2,10 @@ package clients
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -75,17 +77,23 @@ func TestKeysThatAreIgnored_R9(t *testing.T) {
 		"x5c not first":       {edit(other, func(m map[string]any) { m["x5c"] = []any{der, m["x5c"].([]any)[0]} }), "do not match"},
 		"x5c is no base64":    {edit(other, func(m map[string]any) { m["x5c"] = []string{"%"} }), "x5c"},
 		"x5c is garbage":      {edit(other, func(m map[string]any) { m["x5c"] = []string{"AAAA"} }), "x5c"},
-		"x5c is a string":     {edit(other, func(m map[string]any) { m["x5c"] = der }), "cannot unmarshal"},
+		"x5c is a string":     {edit(other, func(m map[string]any) { m["x5c"] = der }), "x5c is not an array of strings (RFC 7517 §4.7)"},
 		"x5c alone":           {json.RawMessage(`{"x5c":["` + der + `"]}`), "missing json web key type"},
 		"no coordinates":      {json.RawMessage(`{"kty":"EC","crv":"P-256","x5c":["` + der + `"]}`), "invalid EC key"},
-		"wrong thumbprint":    {edit(other, func(m map[string]any) { m["x5t#S256"] = strings.Repeat("A", 43) }), "x5t#S256"},
-		"for encryption":      {testpki.JWK(t, other, func(key *jose.JSONWebKey) { key.Use = "enc" }), "use is 'enc', not sig"},
-		"unknown type":        {json.RawMessage(`{"kty":"\u202eX","kid":"a\nb","x5c":["` + der + `"]}`), `(kid 'a\nb') is ignored: `},
-		"private":             {private, "(kid 'secret') is ignored: contains PRIVATE key material"},
-		"private RSA":         {edit(rsa, func(m map[string]any) { m["dp"] = "" }), "PRIVATE"},
-		"symmetric":           {json.RawMessage(`{"kty":"oct","k":"c2VjcmV0"}`), "PRIVATE"},
-		"a string":            {json.RawMessage(`"key"`), "not a JSON object"},
-		"null":                {json.RawMessage(`null`), "not a JSON object"},
+		"x5c is PEM":          {edit(other, func(m map[string]any) { m["x5c"] = []string{string(other.PEM())} }), "the first certificate in x5c cannot be read: it is PEM"},
+		"x5c is base64url":    {edit(other, func(m map[string]any) { m["x5c"] = []string{base64.RawURLEncoding.EncodeToString(other.Cert.Raw)} }), "it is not base64 with the standard alphabet and padding (RFC 7517 §4.7)"},
+		"x5c with a line": {edit(other, func(m map[string]any) {
+			m["x5c"] = []string{m["x5c"].([]any)[0].(string) + "-----END CERTIFICATE-----"}
+		}), "it is not base64"},
+		"x with padding": {edit(other, func(m map[string]any) { m["x"] = m["x"].(string) + "=" }), "its key cannot be read: a member is not base64url without padding (RFC 7518 §6)"},
+		"x is a number":  {edit(other, func(m map[string]any) { m["x"] = 5 }), "its key cannot be read: "},
+		"for encryption": {testpki.JWK(t, other, func(key *jose.JSONWebKey) { key.Use = "enc" }), "use is 'enc', not sig"},
+		"unknown type":   {json.RawMessage(`{"kty":"\u202eX","kid":"a\nb","x5c":["` + der + `"]}`), `(kid 'a\nb') is ignored: `},
+		"private":        {private, "(kid 'secret') is ignored: contains PRIVATE key material"},
+		"private RSA":    {edit(rsa, func(m map[string]any) { m["dp"] = "" }), "PRIVATE"},
+		"symmetric":      {json.RawMessage(`{"kty":"oct","k":"c2VjcmV0"}`), "PRIVATE"},
+		"a string":       {json.RawMessage(`"key"`), "not a JSON object"},
+		"null":           {json.RawMessage(`null`), "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			certificates, warnings, err := parseKeySet(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
@@ -102,6 +110,68 @@ func TestKeysThatAreIgnored_R9(t *testing.T) {
 			var members map[string]any
 			if json.Unmarshal(test.key, &members) == nil && members["d"] != nil && strings.Contains(warnings[0]+err.Error(), members["d"].(string)) {
 				t.Error("the private key is shown")
+			}
+		})
+	}
+}
+
+// TestFirstCertificateOfAKeyDecides checks that nothing but the key and the first
+// certificate matters: a fault elsewhere is a warning with the kid, and the certificate
+// counts.
+func TestFirstCertificateOfAKeyDecides_R9(t *testing.T) {
+	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+	der := base64.StdEncoding.EncodeToString
+	sum := func(leaf *testpki.Leaf) []byte { s := sha256.Sum256(leaf.Cert.Raw); return s[:] }
+	const stale = "x5t#S256 is not the hash of the first certificate in x5c, which counts nevertheless; replace it or leave it out"
+	second := func(element string) func(map[string]any) {
+		return func(m map[string]any) { m["x5c"] = append(m["x5c"].([]any), element) }
+	}
+	member := func(name string, value any) func(map[string]any) {
+		return func(m map[string]any) { m[name] = value }
+	}
+	for name, test := range map[string]struct {
+		change func(map[string]any)
+		want   string // "" for no warning
+	}{
+		"right hash":               {member("x5t#S256", base64.RawURLEncoding.EncodeToString(sum(leaf))), ""},
+		"second of another kind":   {second(der(testpki.Unreadable(t, testpki.UnsupportedCurve, "Meter CA"))), "certificate 2 in x5c cannot be read, and only the first counts: invalid certificate 'CN=Meter CA': its public key is on an elliptic curve that is not supported"},
+		"second cut off":           {second(der(other.Cert.Raw[:100])), "certificate 2 in x5c cannot be read"},
+		"second is no base64":      {second(der(other.Cert.Raw) + "-----END CERTIFICATE-----"), "certificate 2 in x5c cannot be read, and only the first counts: it is not base64"},
+		"second is empty":          {second(""), "certificate 2 in x5c cannot be read"},
+		"second is another":        {second(der(other.Cert.Raw)), ""},
+		"stale hash":               {member("x5t#S256", base64.RawURLEncoding.EncodeToString(sum(other))), stale},
+		"hash of zeros":            {member("x5t#S256", strings.Repeat("A", 43)), stale},
+		"hash in hex":              {member("x5t#S256", hex.EncodeToString(sum(leaf))), stale},
+		"hash in hex in base64url": {member("x5t#S256", base64.RawURLEncoding.EncodeToString([]byte(hex.EncodeToString(sum(leaf))))), stale},
+		"hash with padding":        {member("x5t#S256", base64.URLEncoding.EncodeToString(sum(leaf))), stale},
+		"hash that is a number":    {member("x5t#S256", 7), stale},
+		"stale SHA-1":              {member("x5t", strings.Repeat("A", 27)), "x5t is not the hash of the first"},
+		"line breaks": {func(m map[string]any) {
+			text := m["x5c"].([]any)[0].(string)
+			m["x5c"] = []string{text[:64] + "\r\n" + text[64:]}
+		}, ""},
+		"alg of another curve": {member("alg", "ES512"), ""},
+		"kid that is a number": {member("kid", 5), ""},
+		"x5u that is no URL":   {member("x5u", "::"), ""},
+		"other members":        {func(m map[string]any) { m["key_ops"], m["nbf"], m["status"] = []string{"verify"}, 1, "ACTIVE" }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var members map[string]any
+			if err := json.Unmarshal(testpki.JWK(t, leaf), &members); err != nil {
+				t.Fatal(err)
+			}
+			members["kid"] = "k1"
+			test.change(members)
+			text, err := json.Marshal(members)
+			if err != nil {
+				t.Fatal(err)
+			}
+			certificates, warnings, err := parseKeySet(testpki.KeySet(t, text))
+			if err != nil || len(certificates) != 1 || !certificates[0].Equal(leaf.Cert) {
+				t.Fatalf("%d certificates, %v", len(certificates), err)
+			}
+			if got := strings.Join(warnings, "; "); test.want == "" && got != "" || test.want != "" && !strings.HasPrefix(got, "key 1 (kid 'k1'): "+test.want) {
+				t.Errorf("warnings %q, want %q", got, test.want)
 			}
 		})
 	}

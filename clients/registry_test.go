@@ -113,7 +113,7 @@ func TestCertificateFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	ca, dir := testpki.MustCA(t), t.TempDir()
 	write := func(name string, parts ...[]byte) string {
 		file := filepath.Join(dir, name)
 		var text []byte
@@ -134,16 +134,30 @@ func TestCertificateFile(t *testing.T) {
 	if len(found) != 1 || found[0].Client != client || found[0].Kind != KindCertificate {
 		t.Fatalf("found %v", found)
 	}
+	for name, chain := range map[string][]byte{
+		"a chain":                  bytes.Join([][]byte{leaf.PEM(), ca.PEM(), testpki.MustCA(t).PEM()}, nil),
+		"a chain of nobody's":      bytes.Join([][]byte{leaf.PEM(), testpki.UnreadablePEM(t, testpki.UnsupportedCurve, "Meter CA")}, nil),
+		"a self-signed CA and one": bytes.Join([][]byte{ca.PEM(), testpki.MustCA(t).PEM()}, nil),
+	} {
+		client, _, err := makeClient(Record{ClientID: "a", CertificateFiles: Strings{write("chain.pem", chain)}})
+		if err != nil || len(client.Credentials) != 1 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	for name, test := range map[string]struct {
 		file, wantErr string
 	}{
-		"empty":   {write("empty.pem"), "contains no PEM certificate"},
-		"der":     {write("der.pem", leaf.Cert.Raw), "contains no PEM certificate"},
-		"key":     {write("key.pem", leaf.KeyPEM()), "keep only the certificate"},
-		"damaged": {write("damaged.pem", bytes.Replace(leaf.PEM(), []byte("\n"), []byte("\n!"), 1), leaf.PEM()), "damaged, cut off or indented"},
-		"begin":   {write("begin.pem", bytes.Replace(leaf.PEM(), []byte("-----BEGIN"), []byte("----BEGIN"), 1), leaf.PEM()), "line 1: a PEM block is damaged"},
-		"two":     {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
-		"garbage": {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "x509"},
+		"empty":           {write("empty.pem"), "contains no PEM certificate"},
+		"der":             {write("der.pem", leaf.Cert.Raw), "contains no PEM certificate"},
+		"key":             {write("key.pem", leaf.KeyPEM()), "keep only the certificate"},
+		"damaged":         {write("damaged.pem", bytes.Replace(leaf.PEM(), []byte("\n"), []byte("\n!"), 1), leaf.PEM()), "damaged, cut off or indented"},
+		"begin":           {write("begin.pem", bytes.Replace(leaf.PEM(), []byte("-----BEGIN"), []byte("----BEGIN"), 1), leaf.PEM()), "line 1: a PEM block is damaged"},
+		"two":             {write("two.pem", leaf.PEM(), leaf.PEM()), "several certificates"},
+		"garbage":         {write("garbage.pem", []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")), "line 1: invalid certificate: its octets are not a certificate in DER, or not all of one; copy it again"},
+		"unreadable":      {write("unreadable.pem", testpki.UnreadablePEM(t, testpki.NegativeSerial, "client")), "line 1: invalid certificate 'CN=client': its serial number is negative"},
+		"chain, then two": {write("chaintwo.pem", leaf.PEM(), ca.PEM(), leaf.PEM()), "contains several certificates that are not of CAs; keep the client's own, with or without its chain"},
+		"chain first":     {write("chainfirst.pem", ca.PEM(), leaf.PEM()), "contains several certificates that are not of CAs"},
+		"chain cut off":   {write("chaincut.pem", leaf.PEM(), ca.PEM()[:200]), "damaged, cut off or indented"},
 	} {
 		if _, _, err := makeClient(Record{ClientID: "a", CertificateFiles: Strings{test.file}}); err == nil || !strings.Contains(err.Error(), test.wantErr) {
 			t.Errorf("%s: error %v, want %q", name, err, test.wantErr)

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 
-	"github.com/go-jose/go-jose/v4"
-
 	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
@@ -40,11 +38,15 @@ func parseTrustedJWKS(content []byte) (trustedJWKS, error) {
 }
 
 func parseTrustedJWK(raw []byte) (trustedKey, bool) {
-	var jwk jose.JSONWebKey
 	var operations struct {
 		Names []string `json:"key_ops"`
 	}
-	if json.Unmarshal(raw, &operations) != nil || json.Unmarshal(raw, &jwk) != nil {
+	members, private, err := jwks.Members(raw)
+	if err != nil || private || json.Unmarshal(raw, &operations) != nil { // whoever publishes a private key has lost it
+		return trustedKey{}, false
+	}
+	jwk, err := jwks.Parse(members, "use", "alg", "kid")
+	if err != nil {
 		return trustedKey{}, false
 	}
 	key := trustedKey{id: jwk.KeyID, key: jwk.Key}
@@ -54,7 +56,7 @@ func parseTrustedJWK(raw []byte) (trustedKey, bool) {
 	case operations.Names != nil && !slices.Contains(operations.Names, "verify"):
 		return key, false
 	}
-	if keyring.CheckPublicKey(jwk.Key) != nil { // whoever publishes a private key has lost it
+	if keyring.CheckPublicKey(jwk.Key) != nil {
 		return key, false
 	}
 	for _, alg := range keyring.Algorithms() {

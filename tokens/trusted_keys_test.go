@@ -172,6 +172,8 @@ func TestTrustedJWKS(t *testing.T) {
 		"symmetric, of another alg":     {[]any{jwk([]byte("secret"), "", "")}, "k", "[]"},
 		"private":                       {[]any{jwk(ec.private, "", "")}, "k", "[]"},
 		"point not on the curve":        {[]any{with(jwk(ec.private.Public(), "", ""), "x", jwk(mustKey(t, keyring.ES256).private.Public(), "", "")["x"])}, "k", "[]"},
+		"x5c that is damaged":           {[]any{with(jwk(ec.private.Public(), "", ""), "x5c", []string{"AAAA"})}, "k", "[ES256]"},
+		"x5t that is stale":             {[]any{with(jwk(ec.private.Public(), "", ""), "x5t#S256", strings.Repeat("A", 43))}, "k", "[ES256]"},
 		"unknown type, then a good one": {[]any{map[string]any{"kty": "AKP"}, 1, nil, jwk(ed.private.Public(), "", "")}, "k", "[EdDSA]"},
 		"another kid":                   {[]any{jwk(ec.private.Public(), "", "")}, "other", "[]"},
 		"no kid asked for, one fits":    {[]any{jwk(ec.private.Public(), "", ""), jwk(big.private.Public(), "", "")}, "", "[ES256 " + rsaAlgorithms[1:]},

@@ -2,10 +2,17 @@
 package jwks
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // MaxKeys is how many keys a JWK Set may have.
@@ -41,4 +48,41 @@ func Members(jwk []byte) (members map[string]json.RawMessage, private bool, err 
 	}
 	private = slices.ContainsFunc(privateMembers, func(name string) bool { return members[name] != nil })
 	return members, private, nil
+}
+
+// maxErrorText bounds the error of [Parse], in bytes.
+const maxErrorText = 200
+
+// keyMembers are the members that make a public key (RFC 7518 §6).
+var keyMembers = []string{"kty", "crv", "x", "y", "n", "e"}
+
+// Parse parses the public key of a JWK, given its members, and those of the others that
+// are named. Whatever else is wrong with the JWK is not a fault of its key. The error
+// is for an operator.
+func Parse(members map[string]json.RawMessage, others ...string) (key jose.JSONWebKey, err error) {
+	needed := maps.Clone(members)
+	maps.DeleteFunc(needed, func(name string, _ json.RawMessage) bool {
+		return !slices.Contains(keyMembers, name) && !slices.Contains(others, name)
+	})
+	text, err := json.Marshal(needed)
+	if err == nil {
+		err = json.Unmarshal(text, &key)
+	}
+	return key, plain(err)
+}
+
+// plain puts an error of a JSON Web Key in words for an operator.
+func plain(err error) error {
+	wrongType := new(json.UnmarshalTypeError)
+	corrupt := base64.CorruptInputError(0)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrongType):
+		field := wrongType.Field[strings.LastIndexByte(wrongType.Field, '.')+1:]
+		return fmt.Errorf("the member %s is a JSON %s, not a %s", field, wrongType.Value, wrongType.Type)
+	case errors.As(err, &corrupt):
+		return errors.New("a member is not base64url without padding (RFC 7518 §6)")
+	}
+	return errors.New(source.Plain(err, maxErrorText))
 }

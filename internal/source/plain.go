@@ -7,7 +7,7 @@ import (
 )
 
 // libraryNames match what libraries put before the text of an error.
-var libraryNames = regexp.MustCompile(`\b(?:x509|asn1|tls|pkcs12|json|go-jose/go-jose|square/go-jose):? (?:(?:structure|syntax) error: )?`)
+var libraryNames = regexp.MustCompile(`\b(?:x509|asn1|tls|pkcs12|json|go-jose/go-jose): (?:(?:structure|syntax) error: )?`)
 
 // Plain returns the text of an error without the names of the libraries that it came
 // through, fit for a log: bounded, escaped, and without passwords of URLs.

@@ -58,8 +58,8 @@ func TestLoadRecord(t *testing.T) {
 		{"missing certificate file", `"x509_certificate_files":"DIR/nowhere.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/nowhere.pem': stat DIR/nowhere.pem: no such file"}},
 		{"empty certificate file", `"x509_certificate_files":"DIR/empty.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/empty.pem': contains no PEM certificate; convert a DER file with 'openssl x509 -inform der'"}},
 		{"certificate file with a key", `"x509_certificate_files":"DIR/client.key"`, []string{"realm 'partners': client 'a': certificate 'DIR/client.key': ", "keep only the certificate"}},
-		{"certificate file with a chain", `"x509_certificate_files":"DIR/leafca.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/leafca.pem': contains several certificates; keep the client's own, without its chain"}},
-		{"certificate that does not parse", `"x509_certificate_files":"DIR/broken.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/broken.pem': x509: "}},
+		{"certificate file with a chain in reverse", `"x509_certificate_files":"DIR/caleaf.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/caleaf.pem': line ", "contains several certificates that are not of CAs; keep the client's own, with or without its chain"}},
+		{"certificate that does not parse", `"x509_certificate_files":"DIR/broken.pem"`, []string{"realm 'partners': client 'a': certificate 'DIR/broken.pem': line 2: invalid certificate: its octets are not a certificate in DER, or not all of one; copy it again"}},
 	})
 }
 

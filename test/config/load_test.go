@@ -46,7 +46,7 @@ func loadFiles(t *testing.T) string {
 		"two.pem":      {ca.PEM(), other.PEM()},
 		"client.pem":   {leaf.PEM()},
 		"client.key":   {leaf.KeyPEM()},
-		"leafca.pem":   {leaf.PEM(), ca.PEM()},
+		"caleaf.pem":   {ca.PEM(), leaf.PEM()},
 		"empty.pem":    nil,
 		"garbage.pem":  {[]byte("this is no certificate\n")},
 		"leafonly.pem": {leaf.PEM()},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 func publicPEM(t testing.TB, public any) []byte {
@@ -91,7 +92,7 @@ func TestVerifyKeyFiles(t *testing.T) {
 		"a set with encryption": {set(p256.doc, publicJWK(t, rsaKey, func(m map[string]any) { m["use"], m["alg"] = "enc", "RSA-OAEP" })), []string{p256.ID, "ES256"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			keys, err := ParseVerifyKeys(tc.data)
+			keys, _, err := ParseVerifyKeys(tc.data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,9 +160,40 @@ func TestVerifyKeyFilesThatAreRefused(t *testing.T) {
 		"the second of a set": {set(ed.doc, with("alg", "none")), "key 2: signing algorithm 'none' is not supported"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			keys, err := ParseVerifyKeys(tc.data)
+			keys, _, err := ParseVerifyKeys(tc.data)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || keys != nil {
 				t.Errorf("got %v, %v, want %q", keys, err, tc.want)
+			}
+		})
+	}
+}
+
+// TestVerifyKeysThatAreNotNeeded checks that what is wrong with a certificate, with its
+// chain, or with another key of a set, does not keep a key from being used.
+func TestVerifyKeysThatAreNotNeeded(t *testing.T) {
+	key := mustKey(t, ES256, testenv.Now)
+	ca := testpki.MustCA(t)
+	with := func(name string, value any) []byte {
+		return publicJWK(t, key, func(m map[string]any) { m[name] = value })
+	}
+	unknown := []byte(`{"kty":"OKP","crv":"X25519","x":"AA","kid":"u"}`)
+	for name, test := range map[string]struct {
+		data     []byte
+		warnings string
+	}{
+		"a chain":                 {append(certificatePEM(t, key), ca.PEM()...), ""},
+		"a chain of another kind": {append(certificatePEM(t, key), testpki.UnreadablePEM(t, testpki.NegativeSerial, "Old CA")...), ""},
+		"x5c that is damaged":     {with("x5c", []string{"AAAA"}), ""},
+		"x5t that is stale":       {with("x5t#S256", strings.Repeat("A", 43)), ""},
+		"another of no kind":      {[]byte(`{"keys":[` + string(unknown) + `,` + string(with("use", "sig")) + `]}`), "key 1: the JWK does not parse: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			keys, warnings, err := ParseVerifyKeys(test.data)
+			if err != nil || len(keys) != 1 {
+				t.Fatalf("%d keys, %v", len(keys), err)
+			}
+			if got := strings.Join(warnings, "; "); test.warnings == "" && got != "" || !strings.HasPrefix(got, test.warnings) {
+				t.Errorf("warnings %q", got)
 			}
 		})
 	}
@@ -174,7 +206,7 @@ func jwkN(t testing.TB, key *rsa.PublicKey) string {
 
 func mustVerifyKeys(t testing.TB, data []byte) []*VerifyKey {
 	t.Helper()
-	keys, err := ParseVerifyKeys(data)
+	keys, _, err := ParseVerifyKeys(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +263,7 @@ func TestVerifyKeysBesideManagedOnes(t *testing.T) {
 // with its one algorithm, and is published without private members.
 func FuzzParseVerifyKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
-		keys, err := ParseVerifyKeys(data)
+		keys, _, err := ParseVerifyKeys(data)
 		if err != nil {
 			if err.Error() == "" || keys != nil {
 				t.Fatalf("got %v, %v", keys, err)
@@ -252,7 +284,7 @@ func FuzzParseVerifyKeys(f *testing.F) {
 					t.Fatalf("published as %s", key.doc)
 				}
 			}
-			again, err := ParseVerifyKeys(key.doc)
+			again, _, err := ParseVerifyKeys(key.doc)
 			if err != nil || len(again) != 1 || again[0].Algorithm != key.Algorithm {
 				t.Fatalf("%s does not survive: %v", key.doc, err)
 			}
