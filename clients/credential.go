@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"cmp"
 	"crypto/sha1" //nolint:gosec // see the registry
 	"crypto/sha256"
 	"crypto/x509"
@@ -232,7 +233,8 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 		}
 	}
 	if found == nil {
-		return nil, errors.New("contains no PEM certificate; convert a DER file with 'openssl x509 -inform der'")
+		remedy := cmp.Or(source.ConversionToPEM(text), "put the client's certificate there, in PEM")
+		return nil, errors.New("contains no PEM certificate; " + remedy)
 	}
 	return found, nil
 }

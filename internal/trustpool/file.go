@@ -1,6 +1,7 @@
 package trustpool
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -106,7 +107,8 @@ func parseCAFile(file string, text []byte, endEntities bool) (certs []*x509.Cert
 	case other != "":
 		return nil, nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA certificate there", file, other)
 	}
-	return nil, nil, fmt.Errorf("file '%s' has no PEM certificate; put the CA certificate there, in PEM", file)
+	remedy := cmp.Or(source.ConversionToPEM(text), "put the CA certificate there, in PEM")
+	return nil, nil, fmt.Errorf("file '%s' has no PEM certificate; %s", file, remedy)
 }
 
 // isDamaged reports whether a certificate was damaged on its way, so that nobody can

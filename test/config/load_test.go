@@ -57,6 +57,8 @@ func loadFiles(t *testing.T) string {
 		"bom.pem":      {[]byte("\xef\xbb\xbf"), ca.PEM(), other.PEM()},
 		"comment.pem":  {[]byte("# -----BEGIN CERTIFICATE-----\n# of old\n"), ca.PEM()},
 		"empty.txt":    {[]byte("\n")},
+		"ca.der":       {ca.Cert.Raw},
+		"utf16.pem":    {[]byte("\xff\xfe-\x00-\x00")},
 
 		"unreadable.pem":    {testpki.UnreadablePEM(t, testpki.NegativeSerial, "Old CA")},
 		"oneunreadable.pem": {testpki.UnreadablePEM(t, testpki.NegativeSerial, "Old CA"), ca.PEM()},

@@ -77,6 +77,8 @@ func TestTrustPoolFiles_B4(t *testing.T) {
 		{"missing", "trust_pool file DIR/nowhere.pem" + client, []string{"realm 'partners': trust_pool: stat DIR/nowhere.pem: no such file"}},
 		{"a folder", "trust_pool file DIR" + client, []string{"realm 'partners': trust_pool: DIR is not a regular file"}},
 		{"empty", "trust_pool file DIR/empty.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/empty.pem' has no PEM certificate; put the CA certificate there, in PEM"}},
+		{"DER", "trust_pool file DIR/ca.der" + client, []string{"realm 'partners': trust_pool: file 'DIR/ca.der' has no PEM certificate; it is DER, so convert it with 'openssl x509 -inform der -in <file> -out <new-file>'"}},
+		{"UTF-16", "trust_pool file DIR/utf16.pem" + client, []string{"file 'DIR/utf16.pem' has no PEM certificate; it is UTF-16 text, which PowerShell writes by default, so save it as ASCII"}},
 		{"garbage", "trust_pool file DIR/garbage.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/garbage.pem' has no PEM certificate; put the CA certificate there"}},
 		{"no CA among the certificates", "trust_pool file DIR/leafonly.pem" + client, []string{"realm 'partners': trust_pool: file 'DIR/leafonly.pem' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client"}},
 		{"key only", "trust_pool file DIR/caonly.key" + client, []string{`realm 'partners': trust_pool: file 'DIR/caonly.key' holds a PEM block "PRIVATE KEY" but no certificate; put the CA certificate there`}},
