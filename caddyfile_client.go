@@ -89,7 +89,7 @@ func pin(list *clients.Strings, check func(string) error) caddyfileutil.Option {
 	return caddyfileutil.Option{Check: check, Parse: func(d *caddyfile.Dispenser) error {
 		option, args := d.Val(), d.RemainingArgs()
 		if len(args) > 1 && args[1] != "until" {
-			return d.Errf("%s: unexpected '%s'; write '%s <hash> until <time>'", option, args[1], option)
+			return d.Errf("%s: unexpected '%s'; write '%s <hash>' or '%s <hash> until <time>'", option, args[1], option, option)
 		}
 		if len(args) == 2 {
 			return d.Errf("%s: the time is missing after 'until'; write '%s <hash> until 2027-01-31T12:00:00Z'", option, option)

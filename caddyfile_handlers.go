@@ -84,6 +84,9 @@ func headerUpOption(headers *map[string]string) caddyfileutil.Option {
 	return caddyfileutil.Option{Parse: func(d *caddyfile.Dispenser) error {
 		var name, value string
 		d.Args(&name, &value)
+		if plain := strings.TrimLeft(name, "+-"); plain != name {
+			return d.Errf("header_up %s: it always replaces the caller's header; write header_up %s", name, plain)
+		}
 		if err := headerguard.CheckName(name); err != nil {
 			return d.WrapErr(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,6 +24,11 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 	}
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
 		return nil, d.Errf("%s: unknown module '%s'; %s", option, name, suggestModule(namespace, name))
+	}
+	for rest := *d; rest.NextArg(); {
+		if strings.HasSuffix(rest.Val(), ",") {
+			return nil, d.Errf("%s: '%s' ends with a comma; separate values by spaces alone", option, rest.Val())
+		}
 	}
 	if !strings.HasPrefix(namespace, "mtls.") && strings.HasPrefix(name, "file") {
 		if err := checkFileArgs(*d, option); err != nil {
@@ -64,10 +70,14 @@ func suggestModule(namespace, word string) string {
 	for _, info := range caddy.GetModules(namespace) {
 		names = append(names, info.ID.Name())
 	}
+	if first, _, several := strings.Cut(word, " "); several && slices.Contains(names, first) {
+		return fmt.Sprintf("did you mean '%s' without quotes?", word)
+	}
+	file := strings.TrimPrefix(word, "file://")
+	isURL := strings.Contains(file, "://")
 	for _, name := range names {
-		isURL := strings.Contains(word, "://")
-		if (name == "http" && isURL) || (strings.HasPrefix(name, "file") && !isURL && strings.ContainsAny(word, `./\`)) {
-			return fmt.Sprintf("did you mean '%s %s'?", name, word)
+		if (name == "http" && isURL) || (strings.HasPrefix(name, "file") && !isURL && strings.ContainsAny(file, `./\`)) {
+			return fmt.Sprintf("did you mean '%s %s'?", name, file)
 		}
 	}
 	return Suggest(word, names)

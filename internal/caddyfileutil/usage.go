@@ -74,6 +74,8 @@ func (u usage) check(d *caddyfile.Dispenser, option Option) error {
 		return d.Errf("%s: unexpected '%s'; it takes a block only", u.name(), args[0])
 	case surplus && most == 0:
 		return d.Errf("%s: unexpected '%s'; write '%s' alone, or remove the line", u.name(), args[0], u.line())
+	case surplus && u.hasBlock():
+		return d.Errf("%s: unexpected '%s'; write '%s { … }'", u.name(), args[most], u.line())
 	case surplus && option.repeated:
 		return d.Errf("%s: unexpected '%s'; write '%s' on a line for each, and put a value with spaces in quotes", u.name(), args[most], u.line())
 	case surplus:

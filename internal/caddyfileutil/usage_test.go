@@ -51,6 +51,7 @@ func TestCheckArgs(t *testing.T) {
 		{"a b", "a", Option{}, "a: unexpected 'b'; write 'a' alone, or remove the line"},
 		{"a b {\nx\n}", "a {", Option{}, "a: unexpected 'b'; it takes a block only"},
 		{"a b c d", "a <x> <y>", Option{}, "a: unexpected 'd'; write 'a <x> <y>', and put a value with spaces in quotes"},
+		{"a b c", "a <x> {", Option{}, "a: unexpected 'c'; write 'a <x> { … }'"},
 		{"a b c", "a <x>", Option{repeated: true}, "a: unexpected 'c'; write 'a <x>' on a line for each, and put a value with spaces in quotes"},
 		{"a {\n}", "a", Option{}, "a: it takes no block; remove the braces and write 'a'"},
 		{"a b {\nx\n}", "a <x>", Option{}, "a: it takes no block; remove the braces and write 'a <x>'"},

@@ -45,11 +45,15 @@ func missing(usage string, after ...string) string {
 	return fmt.Sprintf("%s: an argument is missing after '%s'; write '%s'", name, after[0], usage)
 }
 
-// surplus is the adapter's error about an argument too many.
+// surplus is the adapter's error about an argument too many of an option that is
+// written so, with " {" at the end if it may have a block.
 func surplus(usage, argument string) string {
 	name, _, takesAny := strings.Cut(usage, " ")
 	if !takesAny {
 		return fmt.Sprintf("%s: unexpected '%s'; write '%s' alone, or remove the line", name, argument, usage)
+	}
+	if line, hasBlock := strings.CutSuffix(usage, " {"); hasBlock {
+		return fmt.Sprintf("%s: unexpected '%s'; write '%s { … }'", name, argument, line)
 	}
 	return fmt.Sprintf("%s: unexpected '%s'; write '%s', and put a value with spaces in quotes", name, argument, usage)
 }
@@ -81,7 +85,7 @@ func TestBadRealm(t *testing.T) {
 		{`mtls "{$MTLS_TEST_UNSET}"`, 1, "realm name '' has 0 characters; use 1 to 63"},
 		{"mtls " + strings.Repeat("a", 64), 1, "has 64 characters; use 1 to 63"},
 		{"mtls a_b", 1, `realm name "a_b" contains '_'; use a-z, 0-9 and hyphens`},
-		{"mtls a b {\n}", 1, surplus("mtls [<realm>]", "b")},
+		{"mtls a b {\n}", 1, surplus("mtls [<realm>] {", "b")},
 		{"mtls {\nclient a {\nsubject CN=a\n}\n}\nmtls default {\nclient a {\nsubject CN=b\n}\n}", 9, "client 'a' is declared twice; give each client one block"},
 		{"mtls {\nissuer https://a.example\n}\nmtls {\nissuer https://a.example\n}", 5, "duplicate option 'issuer'; declare another realm for another issuer"},
 		{"mtls {\ntrust_pool file a.pem\n}\nmtls {\ntrust_pool file a.pem\n}", 5, "duplicate option 'trust_pool'; use 'combined' for several sources"},
@@ -96,6 +100,9 @@ func TestBadRealm(t *testing.T) {
 		{"trust_pool file ca.pem {env.CA_FILE}", 1, "trust_pool: file '{env.CA_FILE}': placeholders are not expanded here; write {$CA_FILE} for an environment variable"},
 		{"shadow_trust_pool file {file./etc/ca}", 1, "shadow_trust_pool: file '{file./etc/ca}': placeholders are not expanded here; write {$NAME} for an environment variable"},
 		{"storage file_system {env.DATA}/mtls", 1, "storage: file '{env.DATA}/mtls': placeholders are not expanded here; write {$DATA} for an environment variable"},
+		{`trust_pool "file ca.pem"`, 1, "trust_pool: unknown module 'file ca.pem'; did you mean 'file ca.pem' without quotes?"},
+		{"trust_pool file:///etc/ca.pem", 1, "trust_pool: unknown module 'file:///etc/ca.pem'; did you mean 'file /etc/ca.pem'?"},
+		{"trust_pool file a.pem, b.pem", 1, "trust_pool: 'a.pem,' ends with a comma; separate values by spaces alone"},
 		{"trust_pool ca.pem", 1, "trust_pool: unknown module 'ca.pem'; did you mean 'file ca.pem'?"},
 		{"trust_pool https://ca.example.com/ca.pem", 1, "trust_pool: unknown module 'https://ca.example.com/ca.pem'; did you mean 'http https://ca.example.com/ca.pem'?"},
 		{"trust_pool \"{$MTLS_TEST_UNSET}\" ca.pem", 1, "trust_pool is empty; name a module"},
@@ -127,13 +134,13 @@ func TestBadRealm(t *testing.T) {
 		{"clients_from file a.json a.json", 1, "duplicate file 'a.json'; keep one"},
 		{"clients_from file a.json {\nx\n}", 1, "file: it takes no block; remove the braces and write 'file <json-file>...'"},
 		{"issuer", 1, missing("issuer <https-url>")},
-		{"issuer https://a.example https://b.example", 1, surplus("issuer <https-url>", "https://b.example")},
+		{"issuer https://a.example https://b.example", 1, surplus("issuer <https-url> {", "https://b.example")},
 		{`issuer "{$MTLS_TEST_UNSET}"`, 1, "issuer is empty; give it a value or remove the line"},
 		{"issuer http://auth.example.com", 1, "issuer 'http://auth.example.com': not an https URL; use one like https://auth.example.com"},
 		{"issuer https://auth.example.com/#a", 1, "the URL has a query or fragment; remove it (RFC 8414 §2)"},
 		{"issuer https://auth.example.com/?a=b", 1, "the URL has a query or fragment; remove it (RFC 8414 §2)"},
 		{"client {\nsubject CN=a\n}", 1, missing("client <client_id>")},
-		{"client a b {\nsubject CN=a\n}", 1, surplus("client <client_id>", "b")},
+		{"client a b {\nsubject CN=a\n}", 1, surplus("client <client_id> {", "b")},
 		{"client \"{$MTLS_TEST_UNSET}\" {\nsubject CN=a\n}", 1, "client_id is empty; name the client"},
 		{"client \"a b\" {\nsubject CN=a\n}", 1, `client_id "a b" contains ' '; use letters, digits and ._~:@/+-,`},
 		{"client a, {\nsubject CN=a\n}", 1, "client_id 'a,' ends with a comma; remove it, and separate several by spaces alone"},
@@ -178,6 +185,7 @@ func TestBadRevocation(t *testing.T) {
 func TestBadClient(t *testing.T) {
 	checkBadBlocks(t, aroundClient, []badBlock{
 		{"subject client", 1, `subject: "client" is not a distinguished name, because it has no "="; write "CN=client" if that is the common name`},
+		{"subject CN:client", 1, `subject: "CN:client" is not a distinguished name, because it has no "="; write "CN=client"`},
 		{`subject "CN=client, partner"`, 1, `"partner" is not an attribute, because it has no "="; if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`},
 		{`subject ""`, 1, "subject is empty; give it a value or remove it"},
 		{"subject {$MTLS_TEST_UNSET}", 1, missing("subject <dn>")},
@@ -190,14 +198,14 @@ func TestBadClient(t *testing.T) {
 		{"thumbprint bca0d040", 1, `has 8 hexadecimal digits; expected SHA-256 (64 hexadecimal digits or 43 base64url characters) or SHA-1 (40 or 27)`},
 		{"thumbprint e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1, "is the hash of empty input; hash the certificate's DER encoding"},
 		{`thumbprint "{$MTLS_TEST_UNSET}"`, 1, "thumbprint is empty; give it a value or remove it"},
-		{"thumbprint SHA256 SHA1", 1, "thumbprint: unexpected 'SHA1'; write 'thumbprint <hash> until <time>'"},
+		{"thumbprint SHA256 SHA1", 1, "thumbprint: unexpected 'SHA1'; write 'thumbprint <hash>' or 'thumbprint <hash> until <time>'"},
 		{"thumbprint bc a0 d0 40 84 7f 84 3c 5e e0 fa 6e b4 94 83 74 70 15 58 68", 1, `a thumbprint with spaces needs quotes; write thumbprint "bc a0 d0 40 84 7f 84 3c 5e e0 fa 6e b4 94 83 74 70 15 58 68"`},
 		{"thumbprint bca0d040847f843c5ee0 fa6eb494837470155868 until 2030-01-01T00:00:00Z", 1, `a thumbprint with spaces needs quotes; write thumbprint "bca0d040847f843c5ee0 fa6eb494837470155868 until 2030-01-01T00:00:00Z"`},
 		{"issued_by bca0d040847f843c5ee0fa6eb494837470155868 bca0d040847f843c5ee0fa6e", 1, `an issued_by with spaces needs quotes; write issued_by "bca0d040847f843c5ee0fa6eb494837470155868 bca0d040847f843c5ee0fa6e"`},
 		{"thumbprint SHA256\nthumbprint SHA256", 2, "duplicate thumbprint 'SHA256'; keep one"},
 		{"thumbprint SHA256 {\nx\n}", 1, "thumbprint: it takes no block; remove the braces and write 'thumbprint <hash> [until <time>]'"},
 		{"thumbprint SHA256 until", 1, "thumbprint: the time is missing after 'until'; write 'thumbprint <hash> until 2027-01-31T12:00:00Z'"},
-		{"thumbprint SHA256 before 2030-01-01T00:00:00Z", 1, "thumbprint: unexpected 'before'; write 'thumbprint <hash> until <time>'"},
+		{"thumbprint SHA256 before 2030-01-01T00:00:00Z", 1, "thumbprint: unexpected 'before'; write 'thumbprint <hash>' or 'thumbprint <hash> until <time>'"},
 		{"thumbprint SHA256 until tomorrow", 1, "until 'tomorrow' is not a time; write it as 2027-01-31T12:00:00Z"},
 		{"public_key", 1, missing("public_key <hash> [until <time>]")},
 		{"public_key SHA1", 1, "it is a SHA-1 hash, which is not accepted here; expected SHA-256: 64 hexadecimal digits or 43 base64url characters"},

@@ -13,7 +13,7 @@ func TestBadForwardedCertificate(t *testing.T) {
 	const nobody = "forwarded_certificate: no trusted proxy is named; add 'from <cidr>' or 'peer_key <hash>'"
 	checkBadBlocks(t, aroundRealm, []badBlock{
 		{"forwarded_certificate", 1, missing("forwarded_certificate <format>")},
-		{"forwarded_certificate nginx envoy {\nfrom 10.0.0.1\n}", 1, surplus("forwarded_certificate <format>", "envoy")},
+		{"forwarded_certificate nginx envoy {\nfrom 10.0.0.1\n}", 1, surplus("forwarded_certificate <format> {", "envoy")},
 		{"forwarded_certificate {\nfrom 10.0.0.1\n}", 1, missing("forwarded_certificate <format>")},
 		{`forwarded_certificate "{$MTLS_TEST_UNSET}"`, 1, "forwarded_certificate is empty; give it a value or remove the line"},
 		{"forwarded_certificate NGINX {\nfrom 10.0.0.1\n}", 1, `forwarded_certificate: unknown format "NGINX" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb, traefik`},
