@@ -135,7 +135,8 @@ func startProgram(p program) func(*testing.T, *rig.ForwardingRig, string) string
 		for attempt := range 3 {
 			port := rig.FreePort(t)
 			text := strings.Replace(p.around, "@CONFIG@", config, 1)
-			file := f.Write(p.name+".conf", []byte(strings.ReplaceAll(f.Fill(text), "@PORT@", port)))
+			// Apache reads the file again after it has begun to listen
+			file := f.Write(p.name+"-"+port+".conf", []byte(strings.ReplaceAll(f.Fill(text), "@PORT@", port)))
 			var output bytes.Buffer
 			command := exec.Command(path, append(p.arguments, file)...)
 			command.Stdout, command.Stderr = &output, &output
