@@ -302,7 +302,8 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 // other CONNECT, reverse_proxy writes the body to the upstream as it is. An
 // upstream that ignores the body of a CONNECT then reads it as the caller's next
 // request, with any headers. refuseTunnel also drops the body, because an error
-// route may proxy the request too.
+// route may proxy the request too. It ends a connection of HTTP/1, because a proxy in
+// front may have written the body of its caller's CONNECT there in the same way.
 func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodConnect || headerguard.OpensWebSocket(r) {
 		return nil
@@ -311,6 +312,9 @@ func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
 	failure := caddyhttp.Error(http.StatusMethodNotAllowed, errTunnel)
 	a.logger.Warn("tunnel refused", zap.String("remote_ip", remoteIP(r)), zap.String("host", r.Host), zap.String("error_id", failure.ID))
 	w.Header().Set("Allow", connectAllow)
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close")
+	}
 	return failure
 }
 

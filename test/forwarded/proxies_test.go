@@ -220,6 +220,33 @@ func (p frontProxy) forged(f *rig.ForwardingRig, realm, more string) string {
 	return fmt.Sprintf("GET /%s/guarded HTTP/1.1\r\nHost: api.test\r\n%s%s: %s\r\n\r\n", realm, more, p.forwarder.Header, p.forwarder.Value(f.Billing))
 }
 
+// TestRefusedTunnelEndsTheConnection_A9_D6 checks that what a proxy wrote behind the
+// CONNECT of its caller is not read as the next request.
+func TestRefusedTunnelEndsTheConnection_A9_D6(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	f.Start(rig.ForwardingRealm("edge", "rfc9440", "from 127.0.0.1"), `
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_auth {
+		realm edge
+	}
+	reverse_proxy @UP@
+}
+`)
+	conn := f.Raw(t, nil, "api.test")
+	request := "Host: api.test\nClient-Cert: " + rig.ByRFC9440.Value(f.Billing) + "\n\n"
+	conn.Write("CONNECT api.test:443 HTTP/1.1\n" + request + "GET / HTTP/1.1\n" + request)
+	answers, err := io.ReadAll(conn.In)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the connection was not closed")
+	}
+	if text := string(answers); !strings.HasPrefix(text, "HTTP/1.1 405 ") || strings.Count(text, "HTTP/1.1 ") != 1 {
+		t.Errorf("the answers are %q", text)
+	}
+	wantNotTold(f, t)
+}
+
 // wantNotTold fails the test if the upstream was told that the caller is billing.partner.
 func wantNotTold(f *rig.ForwardingRig, t *testing.T) {
 	t.Helper()
