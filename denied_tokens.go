@@ -9,21 +9,27 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
-// maxTokenLeaves is how many certificates are remembered that tokens are bound to.
-const maxTokenLeaves = 1 << 12
+const (
+	// maxTokenChains is how many certificates are remembered that tokens are bound
+	// to.
+	maxTokenChains = 1 << 11
+	// maxTokenChain bounds one of them together with its CA certificates, in bytes.
+	maxTokenChain = 8 << 10
+)
 
 // deniedTokens finds the tokens whose certificate is denied. A token has only the
 // SHA-256 of its certificate, but rules of the deny file may be about other parts of
-// it, so the certificates of issued tokens are remembered.
+// it, or about its CA, so the certificates of issued tokens are remembered.
 type deniedTokens struct {
 	checker *revocation.Checker
-	leaves  *cache.Table[tokenLeaf]
+	chains  *cache.Table[tokenChain]
 }
 
-// tokenLeaf is a certificate that tokens are bound to, and its x5t#S256.
-type tokenLeaf struct {
+// tokenChain is a certificate that tokens are bound to, its x5t#S256, and the CA
+// certificates that came with it.
+type tokenChain struct {
 	thumbprint string
-	leaf       *x509.Certificate
+	presented  []*x509.Certificate
 }
 
 // newDeniedTokens returns nil if the realm has no deny file. It remembers what the
@@ -34,32 +40,40 @@ func newDeniedTokens(realm *Realm) *deniedTokens {
 	}
 	d := &deniedTokens{checker: realm.revocation.checker}
 	if running := realm.running().issuer; running != nil && running.denied != nil {
-		d.leaves = running.denied.leaves
+		d.chains = running.denied.chains
 	} else {
-		leaves := cache.New[tokenLeaf](maxTokenLeaves)
-		d.leaves = &leaves
+		chains := cache.New[tokenChain](maxTokenChains)
+		d.chains = &chains
 	}
 	return d
 }
 
-// remember remembers the certificate of a token that has been issued.
-func (d *deniedTokens) remember(thumbprint string, leaf *x509.Certificate) {
+// remember remembers the certificates with which a token was requested, leaf first.
+// If they are too long, the leaf alone counts.
+func (d *deniedTokens) remember(thumbprint string, presented []*x509.Certificate) {
 	if d == nil || d.find(thumbprint) != nil {
 		return
 	}
-	same := func(known *tokenLeaf) bool { return known.thumbprint == thumbprint }
-	d.leaves.Replace(maphash.String(cache.Seed, thumbprint), &tokenLeaf{thumbprint, leaf}, same, func(*tokenLeaf) bool { return false })
+	size := 0
+	for _, cert := range presented {
+		size += len(cert.Raw)
+	}
+	if size > maxTokenChain {
+		presented = presented[:1:1]
+	}
+	same := func(known *tokenChain) bool { return known.thumbprint == thumbprint }
+	d.chains.Replace(maphash.String(cache.Seed, thumbprint), &tokenChain{thumbprint, presented}, same, func(*tokenChain) bool { return false })
 }
 
 // has reports whether the certificate of an x5t#S256 is denied.
 func (d *deniedTokens) has(thumbprint string) bool {
 	if known := d.find(thumbprint); known != nil {
-		return d.checker.CheckDenied(known.leaf) != nil
+		return d.checker.CheckDenied(known.presented...) != nil
 	}
 	parsed, err := validators.ParseThumbprint(thumbprint)
 	return err != nil || d.checker.DeniesThumbprint(parsed)
 }
 
-func (d *deniedTokens) find(thumbprint string) *tokenLeaf {
-	return d.leaves.Find(maphash.String(cache.Seed, thumbprint), func(known *tokenLeaf) bool { return known.thumbprint == thumbprint })
+func (d *deniedTokens) find(thumbprint string) *tokenChain {
+	return d.chains.Find(maphash.String(cache.Seed, thumbprint), func(known *tokenChain) bool { return known.thumbprint == thumbprint })
 }

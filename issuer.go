@@ -187,7 +187,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
-	h.realm.issuer.denied.remember(id.Thumbprint, id.Leaf)
+	h.realm.issuer.denied.remember(id.Thumbprint, presented)
 	tokens.WriteToken(w, token)
 }
 

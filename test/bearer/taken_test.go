@@ -97,7 +97,9 @@ func TestScopesThatWereTaken_S12(t *testing.T) {
 // TestTokensOfDeniedCertificates_S12 checks that every rule of the deny file counts
 // where tokens are taken and introspected, across a reload too.
 func TestTokensOfDeniedCertificates_S12(t *testing.T) {
-	r, billing, api, _ := startTaken(t)
+	r, _, api, _ := startTaken(t)
+	intermediate := testpki.MustIntermediate(t, r.CA)
+	billing := r.IssueBy(intermediate, "billing")
 	token := rig.AccessToken(r, t, billing, "billing.partner")
 	c := r.Caller(t, "h2", billing)
 	for n, rule := range []string{
@@ -105,6 +107,7 @@ func TestTokensOfDeniedCertificates_S12(t *testing.T) {
 		"tbs " + testpki.HashOf(billing.Cert.RawTBSCertificate),
 		"public_key " + testpki.HashOf(billing.Cert.RawSubjectPublicKeyInfo),
 		fmt.Sprintf("serial %x %s", billing.Cert.SerialNumber, billing.Cert.Issuer),
+		"public_key " + testpki.HashOf(intermediate.Cert.RawSubjectPublicKeyInfo),
 	} {
 		if answer := introspected(t, r, api, token); answer["active"] != true {
 			t.Fatalf("before the rule %q, the token is %v", rule, answer)
@@ -123,7 +126,6 @@ func TestTokensOfDeniedCertificates_S12(t *testing.T) {
 			t.Errorf("after a reload with the rule %q, the token is %v", rule, answer)
 		}
 		r.Write("deny.txt", []byte("# none\n"))
-		r.Caller(t, "h2", billing)
 		untilToken(t, r.Caller(t, "h2", billing), "https://api.test/", token, http.StatusOK)
 	}
 }
