@@ -14,7 +14,8 @@ import (
 
 // attributeTypes has, for each attribute type, the name that [DN.String] prints and
 // then the other names that [ParseDN] accepts. The sources are RFC 4514 §3, RFC
-// 4519 §2, OpenSSL's object table and the keys of .NET's X500DistinguishedName. SN
+// 4519 §2, OpenSSL's object table, GnuTLS and the keys of .NET's
+// X500DistinguishedName. SN
 // is the surname in all of them.
 var attributeTypes = []struct{ oid, names string }{
 	{"2.5.4.3", "CN commonName"},
@@ -47,9 +48,9 @@ var attributeTypes = []struct{ oid, names string }{
 	{"1.2.840.113549.1.9.1", "emailAddress E Email"},
 	{"1.2.840.113549.1.9.2", "unstructuredName"},
 	{"1.2.840.113549.1.9.8", "unstructuredAddress"},
-	{"1.3.6.1.4.1.311.60.2.1.1", "jurisdictionL jurisdictionLocalityName"},
-	{"1.3.6.1.4.1.311.60.2.1.2", "jurisdictionST jurisdictionStateOrProvinceName"},
-	{"1.3.6.1.4.1.311.60.2.1.3", "jurisdictionC jurisdictionCountryName"},
+	{"1.3.6.1.4.1.311.60.2.1.1", "jurisdictionL jurisdictionLocalityName jurisdictionOfIncorporationLocalityName"},
+	{"1.3.6.1.4.1.311.60.2.1.2", "jurisdictionST jurisdictionStateOrProvinceName jurisdictionOfIncorporationStateOrProvinceName"},
+	{"1.3.6.1.4.1.311.60.2.1.3", "jurisdictionC jurisdictionCountryName jurisdictionOfIncorporationCountryName"},
 }
 
 var (

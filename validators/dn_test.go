@@ -126,7 +126,7 @@ func TestDNDeclaredForms(t *testing.T) {
 		{"serialNumber=1,ST=s,STREET=r,L=l", []string{"SERIALNUMBER=1,S=s,street=r,l=l", "2.5.4.5=1,stateOrProvinceName=s,streetAddress=r,localityName=l"}},
 		{"dnQualifier=d,generationQualifier=g,pseudonym=p,businessCategory=b,postalCode=1,name=n,organizationIdentifier=o", []string{
 			"2.5.4.46=d,2.5.4.44=g,2.5.4.65=p,2.5.4.15=b,2.5.4.17=1,2.5.4.41=n,2.5.4.97=o"}},
-		{"jurisdictionC=US,jurisdictionST=NY,jurisdictionL=X", []string{"OID.1.3.6.1.4.1.311.60.2.1.3=US,1.3.6.1.4.1.311.60.2.1.2=NY,jurisdictionLocalityName=X"}},
+		{"jurisdictionC=US,jurisdictionST=NY,jurisdictionL=X", []string{"OID.1.3.6.1.4.1.311.60.2.1.3=US,1.3.6.1.4.1.311.60.2.1.2=NY,jurisdictionLocalityName=X", "jurisdictionOfIncorporationCountryName=US,jurisdictionOfIncorporationStateOrProvinceName=NY,jurisdictionOfIncorporationLocalityName=X"}},
 		{"1.2.3.4=#0c0161", []string{"1.2.3.4=a", "OID.1.2.3.4=A", `1.2.3.4="a"`, "1.2.3.4=#130141"}},
 	}
 	keys := make(map[string]string)

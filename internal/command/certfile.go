@@ -17,10 +17,15 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// maxCertificateFile bounds the size of a certificate file, in bytes.
-const maxCertificateFile = 1 << 20
+const (
+	// maxCertificateFile bounds the size of a certificate file, in bytes.
+	maxCertificateFile = 1 << 20
+	// maxCause bounds why a PKCS #12 file cannot be read, in bytes.
+	maxCause = 200
+)
 
 // passwordFlags are the flags of commands that read PKCS #12 files.
 type passwordFlags struct{ password, file string }
@@ -46,81 +51,86 @@ func (p *passwordFlags) read() (string, error) {
 }
 
 // readCertificates reads a certificate file, in which the client's own certificate
-// comes first. "-" reads standard input.
-func readCertificates(in io.Reader, file string, flags *passwordFlags) ([]*x509.Certificate, error) {
+// comes first, and says which of the others cannot be read. "-" reads standard input.
+func readCertificates(in io.Reader, file string, flags *passwordFlags) (certificates []*x509.Certificate, unreadable []string, err error) {
 	name := file
 	if file == "-" {
 		name = "standard input"
 	} else {
 		opened, err := os.Open(file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer opened.Close()
 		in = opened
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxCertificateFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(text) > maxCertificateFile {
-		return nil, fmt.Errorf("%s has more than %d bytes; pass the certificate alone", name, maxCertificateFile)
+		return nil, nil, fmt.Errorf("%s has more than %d bytes; pass the certificate alone", name, maxCertificateFile)
 	}
 	password, err := flags.read()
 	if err != nil {
-		return nil, fmt.Errorf("reading the password: %w", err)
+		return nil, nil, fmt.Errorf("reading the password: %w", err)
 	}
-	certificates, err := parseCertificates(text, password)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if certificates, unreadable, err = parseCertificates(text, password); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return certificates, nil
+	return certificates, unreadable, nil
 }
 
-// parseCertificates parses PEM, DER or PKCS #12.
-func parseCertificates(text []byte, password string) ([]*x509.Certificate, error) {
+// parseCertificates parses PEM, DER or PKCS #12, and says which certificates after the
+// first cannot be read.
+func parseCertificates(text []byte, password string) (certificates []*x509.Certificate, unreadable []string, err error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
-		return nil, errors.New("the file is empty")
+		return nil, nil, errors.New("the file is empty")
 	case bytes.HasPrefix(text, []byte{0xff, 0xfe}), bytes.HasPrefix(text, []byte{0xfe, 0xff}):
-		return nil, errors.New("the file is UTF-16 text, which PowerShell writes by default; save it as ASCII")
+		return nil, nil, errors.New("the file is UTF-16 text, which PowerShell writes by default; save it as ASCII")
 	case bytes.Contains(text, []byte("-----BEGIN ")):
 		return parsePEM(text)
 	}
-	certificates, err := x509.ParseCertificates(text)
-	if err == nil {
-		return certificates, nil
+	if certificates, err = x509.ParseCertificates(text); err == nil {
+		return certificates, nil, nil
 	}
 	if isPKCS12(text) {
-		return parsePKCS12(text, password)
+		certificates, err = parsePKCS12(text, password)
+		return certificates, nil, err
 	}
-	return nil, explainDER(text, err)
+	return nil, nil, explainDER(text)
 }
 
-// parsePEM returns the certificates of a PEM file. It skips other blocks, such as a
-// private key.
-func parsePEM(text []byte) ([]*x509.Certificate, error) {
-	var certificates []*x509.Certificate
+// parsePEM returns the certificates of a PEM file, and says which after the first
+// cannot be read. It skips other blocks, such as a private key.
+func parsePEM(text []byte) (certificates []*x509.Certificate, unreadable []string, err error) {
+	count := 0
 	other := "" // the type of the first of the other blocks
 	for block, err := range source.PEMBlocks(text) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if block.Type != "CERTIFICATE" && block.Type != "X509 CERTIFICATE" {
 			other = cmp.Or(other, block.Type)
 			continue
 		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(certificates)+1, err)
+		count++
+		certificate, err := validators.ParseCertificate(block.Bytes)
+		switch {
+		case err == nil:
+			certificates = append(certificates, certificate)
+		case count == 1:
+			return nil, nil, fmt.Errorf("certificate 1: line %d: %w", block.Line, err)
+		default:
+			unreadable = append(unreadable, fmt.Sprintf("certificate %d, line %d, cannot be read: %s", count, block.Line, err))
 		}
-		certificates = append(certificates, certificate)
 	}
 	if len(certificates) == 0 {
-		return nil, explainPEM(other)
+		return nil, nil, explainPEM(other)
 	}
-	return certificates, nil
+	return certificates, unreadable, nil
 }
 
 var (
@@ -150,7 +160,7 @@ func explainPEM(blockType string) error {
 }
 
 // explainDER returns the error for a file that is neither PEM nor a DER certificate.
-func explainDER(der []byte, notCertificate error) error {
+func explainDER(der []byte) error {
 	var contentInfo struct {
 		Type asn1.ObjectIdentifier
 		Rest asn1.RawValue `asn1:"optional"`
@@ -170,19 +180,27 @@ func explainDER(der []byte, notCertificate error) error {
 	if _, err := asn1.Unmarshal(der, &contentInfo); err == nil && contentInfo.Type.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}) {
 		return errIsPKCS7
 	}
-	return fmt.Errorf("the file is not a certificate in PEM, DER or PKCS #12: %w", notCertificate)
+	_, err := validators.ParseCertificate(der)
+	return fmt.Errorf("the file is not a certificate in PEM, DER or PKCS #12: %w", err)
 }
 
-// isPKCS12 reports whether the file begins like a PFX (RFC 7292 §4).
-func isPKCS12(der []byte) bool {
-	var pfx struct {
-		Version  int
-		AuthSafe asn1.RawValue
-		MacData  asn1.RawValue `asn1:"optional"`
+// isPKCS12 reports whether the file begins like a PFX (RFC 7292 §4), in DER or BER: a
+// SEQUENCE of the version 3 and of another SEQUENCE.
+func isPKCS12(file []byte) bool {
+	if len(file) < 2 || file[0] != 0x30 {
+		return false
 	}
-	_, err := asn1.Unmarshal(der, &pfx)
-	return err == nil && pfx.Version == 3 && pfx.AuthSafe.Tag == asn1.TagSequence
+	begin := 2
+	if file[1] > 0x80 {
+		begin += int(file[1] & 0x7f) // octets of the length
+	}
+	return begin < len(file) && bytes.HasPrefix(file[begin:], []byte{asn1.TagInteger, 1, 3, 0x30})
 }
+
+// indefinite begins a SEQUENCE whose length only its end tells. DER has none.
+var indefinite = []byte{0x30, 0x80}
+
+const convertPKCS12 = "; convert the file with 'openssl pkcs12 -nokeys -in <file> -out <file>.pem', adding '-legacy' if it is old"
 
 // parsePKCS12 returns the certificates of the file, the one of its private key first.
 // It discards the key.
@@ -197,7 +215,10 @@ func parsePKCS12(der []byte, password string) ([]*x509.Certificate, error) {
 		if certificates, storeErr := pkcs12.DecodeTrustStore(der, password); storeErr == nil && len(certificates) > 0 {
 			return certificates, nil
 		}
-		return nil, fmt.Errorf("%w; convert the file with 'openssl pkcs12 -nokeys', adding '-legacy' if it is old", err)
+		if bytes.HasPrefix(der, indefinite) || strings.Contains(err.Error(), "indefinite length") {
+			return nil, errors.New("the PKCS #12 file is in BER, as NSS and Bouncy Castle write it" + convertPKCS12)
+		}
+		return nil, errors.New("the PKCS #12 file cannot be read (" + source.Plain(err, maxCause) + ")" + convertPKCS12)
 	}
 	certificates := append([]*x509.Certificate{leaf}, others...)
 	if signer, ok := key.(crypto.Signer); ok {

@@ -121,10 +121,11 @@ Show whether a certificate will be accepted on a date:
 		} else {
 			q.At = time.Now()
 		}
-		presented, err := readCertificates(cmd.InOrStdin(), args[0], flags)
+		presented, unreadable, err := readCertificates(cmd.InOrStdin(), args[0], flags)
 		if err != nil {
 			return err
 		}
+		printUnreadable(cmd.ErrOrStderr(), unreadable)
 		explainer, err := loadConfig(file, adapter, load)
 		if err != nil {
 			return err

@@ -52,14 +52,22 @@ Inspect the output of another program:
 	}
 	flags := addPasswordFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		certificates, err := readCertificates(cmd.InOrStdin(), args[0], flags)
+		certificates, unreadable, err := readCertificates(cmd.InOrStdin(), args[0], flags)
 		if err != nil {
 			return err
 		}
+		printUnreadable(cmd.ErrOrStderr(), unreadable)
 		printInspection(cmd.OutOrStdout(), certificates, time.Now())
 		return nil
 	}
 	return cmd
+}
+
+// printUnreadable prints which certificates of a file do not count.
+func printUnreadable(out io.Writer, unreadable []string) {
+	for _, text := range unreadable {
+		fmt.Fprintln(out, "left out: "+text)
+	}
 }
 
 // facts prints one fact per line. The caller escapes text from certificates.
