@@ -203,7 +203,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 		return next.ServeHTTP(w, r)
 	}
 	h.results.Count(refusal.Reason)
-	state.reason = refusal.Reason
+	state.refused = refusal
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, errors.New(answer.word))
 	logRefusal(h.realm, r, refusedRequest{message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})

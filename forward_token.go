@@ -139,8 +139,8 @@ func checkGatewayAudience(app *App, audience string) error {
 func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
-	state.reason = validators.Reason(failure.Code)
-	line := refusedRequest{failed: true, refusal: tokenFailure(failure), clientID: id.registeredID()}
+	state.refused = tokenFailure(failure)
+	line := refusedRequest{failed: true, refusal: state.refused, clientID: id.registeredID()}
 	if h.ReportOnly {
 		line.message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)

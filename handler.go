@@ -226,7 +226,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.pass(w, r, next)
 	}
 	h.realm.metrics.Certificates.Count(refusal.Reason)
-	state.reason = refusal.Reason
+	state.refused = refusal
 	if h.ReportOnly {
 		logRefusal(h.realm, r, refusedRequest{message: "client would be refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID()})
 		return h.pass(w, r, next)

@@ -46,7 +46,8 @@ type requestState struct {
 	stripped bool
 	identity identity
 	realm    *Realm
-	reason   validators.Reason
+	// refused is why the last directive refused the request, or nil
+	refused *validators.Refusal
 
 	// bearer is the identity of an admitted token, or nil
 	bearer *bearerIdentity
@@ -121,7 +122,7 @@ func (s *requestState) clear() {
 	if s.clientID() != "" {
 		s.repl.Delete(userIDPlaceholder)
 	}
-	s.identity, s.bearer, s.realm, s.reason = identity{}, nil, nil, ""
+	s.identity, s.bearer, s.realm, s.refused = identity{}, nil, nil, nil
 }
 
 // admit makes an identity known to the handlers that follow: that of a certificate, or
@@ -161,7 +162,10 @@ func (s *requestState) placeholder(key string) (any, bool) {
 // text returns the value of a placeholder.
 func (s *requestState) text(name string) string {
 	if name == "error" {
-		return string(s.reason)
+		if s.refused == nil {
+			return ""
+		}
+		return string(s.refused.Reason)
 	}
 	if s.bearer != nil {
 		return s.bearer.value(name)

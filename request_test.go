@@ -217,7 +217,7 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	}
 
 	state.clear()
-	state.reason = validators.CertificateUnknown
+	state.refused = &validators.Refusal{Reason: validators.CertificateUnknown}
 	for name := range want {
 		expected := ""
 		if name == "error" {
