@@ -111,7 +111,29 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	h.cached = cache.New[cachedToken](tokenCacheSize)
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	h.realm.app.warnAboutSites(ctx)
+	h.warnAboutAudience()
 	return nil
+}
+
+// warnAboutAudience logs a warning about each audience that no token of the realm can
+// have.
+func (h *BearerHandler) warnAboutAudience() {
+	if h.realm.issuer == nil {
+		return
+	}
+	config := h.realm.issuer.config
+	possible := slices.Clone(config.Audience)
+	for _, resource := range config.Resources {
+		possible = append(possible, resource.Name)
+	}
+	if len(possible) == 0 {
+		possible = []string{h.realm.issuer.url}
+	}
+	for _, audience := range h.Audience {
+		if audience, err := expand(audience); err == nil && !slices.Contains(possible, audience) {
+			h.realm.logger.Warn("no token of the realm can have the audience", zap.String("audience", audience), zap.Strings("possible", possible))
+		}
+	}
 }
 
 // realmName returns the realm that is configured, or the default one unless other

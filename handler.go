@@ -144,6 +144,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, h.upstreamHeaders()); err != nil {
 		return err
 	}
+	h.warnAboutHeaders(registry)
 	h.realm.app.warnAboutSites(ctx)
 	return nil
 }

@@ -2,10 +2,14 @@ package mtlsauth
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
 
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
@@ -47,4 +51,33 @@ func checkPlaceholders(value string) error {
 func isPlaceholder(name string) bool {
 	claim, isClaim := strings.CutPrefix(name, claimPrefix)
 	return slices.Contains(placeholderNames, name) || isClaim && tokens.ValidClaimName(claim)
+}
+
+// warnAboutHeaders logs warnings about header_up of mtls_auth: if it does not send the
+// client id, or if it sends a claim that no client has.
+func (h *Handler) warnAboutHeaders(registry *clients.Registry) {
+	values := strings.Join(slices.Sorted(maps.Values(h.HeaderUp)), " ")
+	sendsID := strings.Contains(values, clientIDPlaceholder) || strings.Contains(values, "{"+userIDPlaceholder+"}")
+	if len(h.HeaderUp) > 0 && !sendsID && !h.ForwardCertificate && h.ForwardToken == nil {
+		h.realm.logger.Warn("header_up does not send the client id", zap.Strings("headers", slices.Sorted(maps.Keys(h.HeaderUp))))
+	}
+	if registry.Len() == 0 {
+		return
+	}
+	for _, match := range ownPlaceholder.FindAllStringSubmatch(values, -1) {
+		claim, isClaim := strings.CutPrefix(match[2], claimPrefix)
+		if isClaim && !hasClaim(registry, claim) {
+			h.realm.logger.Warn("header_up sends a claim that no client has", zap.String("claim", claim))
+		}
+	}
+}
+
+// hasClaim reports whether any client has a claim of this name.
+func hasClaim(registry *clients.Registry, name string) bool {
+	for client := range registry.All() {
+		if client.ClaimText(name) != "" {
+			return true
+		}
+	}
+	return false
 }

@@ -144,7 +144,7 @@ func TestSiteTLSWarnings(t *testing.T) {
 		{"asks", "https://api.example.com {\n@TLS@\nmtls_auth\n}", nil},
 		{"capitals and wildcards", "https://*.Example.com {\n@TLS@\nmtls_auth\n}", nil},
 		{"another site asks", "https://api.example.com {\n@TLS@\nmtls_auth\n}\nhttps://b.example.com {\n" + silent + "mtls_auth\n}", []string{warnSilent}},
-		{"a wildcard asks, the host does not", "https://*.example.com {\n@TLS@\nrespond hello\n}\nhttps://b.example.com {\n" + silent + "mtls_bearer {\naudience x\n}\n}", []string{warnSilent}},
+		{"a wildcard asks, the host does not", "https://*.example.com {\n@TLS@\nrespond hello\n}\nhttps://b.example.com {\n" + silent + "mtls_bearer {\naudience https://auth.example.com\n}\n}", []string{warnSilent}},
 		{"plain HTTP", "http://api.example.com {\nmtls_auth\n}", []string{warnPlain}},
 		{"tokens of others over plain HTTP", "http://api.example.com {\nmtls_bearer {\ntrust_issuer https://as.example.com {\naudience a\n}\n}\n}", []string{warnPlain}},
 		{"verify_if_given", "https://api.example.com {\n" + withMode("mode verify_if_given") + "mtls_auth\n}", []string{warnVerifies}},

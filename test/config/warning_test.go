@@ -73,6 +73,50 @@ func TestLoadAllowWarnings(t *testing.T) {
 	}
 }
 
+// TestLoadHeaderWarnings checks the warnings about headers that tell the upstream
+// nothing.
+func TestLoadHeaderWarnings(t *testing.T) {
+	const noID, noClaim = "header_up does not send the client id", "header_up sends a claim that no client has"
+	for members, want := range map[string][]string{
+		``: nil,
+		`,"header_up":{"X-A":"{http.mtls.client_id}"}`:                                    nil,
+		`,"header_up":{"X-A":"id={http.auth.user.id}","X-B":"{http.mtls.claim.tenant}"}`:  nil,
+		`,"header_up":{"X-B":"{http.mtls.scope}"},"forward_certificate":true`:             nil,
+		`,"header_up":{"X-B":"{http.mtls.scope}"}`:                                        {noID},
+		`,"header_up":{"X-A":"{http.mtls.client_id}","X-B":"{http.mtls.claim.tennant}"}`:  {noClaim},
+		`,"header_up":{"X-A":"{http.mtls.claim.other}","X-B":"{http.mtls.claim.tenant}"}`: {noID, noClaim},
+	} {
+		handler := `{"handler":"mtls_auth"` + members + `}`
+		wantWarnings(t, loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"default":{"clients":[`+
+			`{"client_id":"a","x509_thumbprints":"SHA256","claims":{"tenant":"acme"}}]}}},`+
+			strings.Replace(oneServer(handler), `"routes"`, `"tls_connection_policies":[{"client_authentication":{"mode":"request"}}],"routes"`, 1)+`}}`)), want...)
+	}
+}
+
+// TestLoadAudienceWarnings checks the warning about an audience that no token has.
+func TestLoadAudienceWarnings(t *testing.T) {
+	const warning = "no token of the realm can have the audience"
+	for _, test := range []struct {
+		issuer, audience string
+		want             []string
+	}{
+		{``, `"https://auth.example.com"`, nil},
+		{``, `"https://api.example.com"`, []string{warning}},
+		{`,"audience":["a","b"]`, `"a","b"`, nil},
+		{`,"audience":["a"]`, `"a","https://auth.example.com"`, []string{warning}},
+		{`,"resources":[{"name":"urn:r","scopes":["s"]}]`, `"urn:r"`, nil},
+		{`,"resources":[{"name":"urn:r","scopes":["s"]}]`, `"urn:R"`, []string{warning}},
+	} {
+		handler := `{"handler":"mtls_bearer","audience":[` + test.audience + `]},{"handler":"mtls_issuer"}`
+		result := loadJSON(t, fillLoadTest("", `{"apps":{"mtls":{"realms":{"default":{"issuer":{"url":"https://auth.example.com"`+test.issuer+`},"clients":[`+
+			`{"client_id":"a","x509_thumbprints":"SHA256"}]}}},`+
+			strings.Replace(oneServer(handler), `"routes"`, `"tls_connection_policies":[{"client_authentication":{"mode":"request"}}],"routes"`, 1)+`}}`))
+		if result.err != nil || result.countWarnings(warning) != len(test.want) {
+			t.Errorf("%s, audience %s: %v, warnings %q", test.issuer, test.audience, result.err, result.warnings())
+		}
+	}
+}
+
 func TestLoadScopeWarnings(t *testing.T) {
 	const warning = "require_scope matches no client"
 	for scopes, want := range map[string]int{`"api1"`: 0, `"api1","api2"`: 0, `"API1"`: 1, `"api","api1","api3"`: 2} {
