@@ -35,14 +35,19 @@ func TestMigrationCommands(t *testing.T) {
 				t.Fatal(err)
 			}
 			clientMap, want := "# partners\nmap $ssl_client_fingerprint $client {\n\tdefault \"\";\n", ""
-			for _, name := range []string{"sensor-7", "billing.partner"} {
+			// Of a client that renews its certificate, the map has two lines.
+			pins := make(map[string]string)
+			for i, name := range []string{"sensor-7", "billing.partner", "sensor-7"} {
 				leaf := testpki.MustSelfSigned(t, testpki.CommonName(name))
-				if _, _, err := leaf.WriteFiles(filepath.Join(dir, "partners"), name); err != nil {
+				if _, _, err := leaf.WriteFiles(filepath.Join(dir, "partners"), fmt.Sprint(name, i)); err != nil {
 					t.Fatal(err)
 				}
-				clientMap += fmt.Sprintf("\t"+line+"\n", sha1.Sum(leaf.Cert.Raw), name) //nolint:gosec // see above
+				clientMap += fmt.Sprintf("\t"+line+"  # line %d\n", sha1.Sum(leaf.Cert.Raw), name, i) //nolint:gosec // see above
 				sum := sha256.Sum256(leaf.Cert.Raw)
-				want += "client " + name + " {\n\tthumbprint " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n}\n"
+				pins[name] += "\tthumbprint " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n"
+			}
+			for _, name := range []string{"sensor-7", "billing.partner"} {
+				want += "client " + name + " {\n" + pins[name] + "}\n"
 			}
 			if err := os.WriteFile(filepath.Join(dir, "clients.map"), []byte(clientMap+"}\n"), 0o600); err != nil {
 				t.Fatal(err)

@@ -56,8 +56,8 @@ const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c
 // shellSnippets are the commands the documents tell people to run, each with
 // what checks it.
 var shellSnippets = map[string]string{
-	`awk '{ gsub(/[";]/, "") } length($1) == 40 { print "client " $2 " {\n\tthumbprint " $1 "\n}" }' clients.map > clients.caddy`:                                                                                          "TestMigrationCommands",
-	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`: "TestMigrationCommands",
+	`awk '{ gsub(/[";]|#.*/, "") } length($1) == 40 { f = $1; $1 = ""; if (!($0 in p)) n[++k] = $0; p[$0] = p[$0] "\tthumbprint " f "\n" } END { for (i = 1; i <= k; i++) print "client" n[i] " {\n" p[n[i]] "}" }' clients.map > clients.caddy`: "TestMigrationCommands",
+	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`:                       "TestMigrationCommands",
 	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
 	"go test ./...":                 "this is it",
 	"caddy mtls demo":               "see above",
