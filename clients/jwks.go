@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -158,7 +159,8 @@ func checkHashes(members map[string]json.RawMessage, certificate *x509.Certifica
 	for name, sum := range map[string][]byte{"x5t": sum1[:], "x5t#S256": sum256[:]} {
 		raw, has := members[name]
 		var text string
-		if has && (json.Unmarshal(raw, &text) != nil || text != base64.RawURLEncoding.EncodeToString(sum)) {
+		inHex := []byte(hex.EncodeToString(sum)) // as some software encodes it
+		if has && (json.Unmarshal(raw, &text) != nil || text != base64.RawURLEncoding.EncodeToString(sum) && text != base64.RawURLEncoding.EncodeToString(inHex)) {
 			flaw = name + " is not the hash of the first certificate in x5c, which counts nevertheless; replace it or leave it out"
 		}
 	}

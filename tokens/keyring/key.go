@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // Key is a signing key: a private key and the one algorithm it is used with.
@@ -134,7 +136,7 @@ func parsePrivateKeyBlock(block *pem.Block) (crypto.Signer, error) {
 		return nil, errors.New("a PEM block is not a private key; expected only -----BEGIN PRIVATE KEY-----")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the private key does not parse: %v", err)
+		return nil, fmt.Errorf("the private key does not parse: %s", source.Plain(err, maxKeyError))
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
