@@ -15,6 +15,9 @@ func TestParseRecords(t *testing.T) {
 	if err != nil || len(records) != 2 || records[0].ClientID != "a" || records[1].ClientID != "b" {
 		t.Errorf("%v, %v", records, err)
 	}
+	if records, err := parseRecords([]byte("\ufeff[{\"client_id\":\"a\"," + pin + "}]")); err != nil || len(records) != 1 {
+		t.Errorf("after a byte order mark: %v, %v", records, err)
+	}
 	if records, err := parseRecords([]byte(" [ ] ")); err != nil || records == nil || len(records) != 0 {
 		t.Errorf("%v, %v", records, err)
 	}
