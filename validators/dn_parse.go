@@ -31,9 +31,9 @@ func ParseDN(s string) (DN, error) {
 	}
 	if name := strings.Trim(s, " "); !strings.Contains(name, "=") {
 		if attribute, value, found := strings.Cut(name, ":"); found && attributeOIDs[strings.ToLower(attribute)] != nil {
-			return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write "%s=%s"`, excerpt(name), attribute, excerpt(strings.Trim(value, " ")))
+			return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q`, excerpt(name), attribute+"="+excerpt(strings.Trim(value, " ")))
 		}
-		return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write "CN=%s" if that is the common name`, excerpt(name), excerpt(name))
+		return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q if that is the common name`, excerpt(name), "CN="+excerpt(name))
 	}
 	rdns, err := parseRDNs(s)
 	if err != nil {
