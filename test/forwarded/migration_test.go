@@ -18,7 +18,7 @@ func TestFromANginxMap(t *testing.T) {
 	common := []string{"file clients-ca.pem", "file @DIR@/clients-ca.pem", "import clients.caddy", "import \"@DIR@/clients.caddy\"", "localhost:8080", "@UP@"}
 	const page = "../../docs/from-nginx-or-haproxy.md"
 
-	global, sites := rig.Snippet(t, page, 0, append(common, "http://localhost:8081", "http://api.test:@HTTP@")...)
+	global, sites := rig.Snippet(t, page, 0, append(common, "http://:8081", "http://:@HTTP@")...)
 	r.Start(global, sites)
 	c := r.Plain(t)
 	for leaf, want := range map[*testpki.Leaf]string{known: "sensor-7", stranger: ""} {
