@@ -1,4 +1,4 @@
-package mtlsauth
+package sites
 
 import (
 	"slices"
@@ -27,7 +27,7 @@ type branch struct {
 
 // A stop is a handler on the way of a request.
 type stop struct {
-	*siteHandler
+	*handler
 	at         int
 	conditions []condition
 	branches   []branch
@@ -36,21 +36,21 @@ type stop struct {
 // maxRouteLists bounds a walk, because JSON may have named routes invoke themselves.
 const maxRouteLists = 10_000
 
-// siteWalk collects the handlers of a site, in the order in which they run.
-type siteWalk struct {
+// walk collects the handlers of a site, in the order in which they run.
+type walk struct {
 	server *caddyhttp.Server
 	stops  []stop
 	lists  int
 }
 
 // stopsOf returns the handlers of a site in the order in which they run.
-func stopsOf(s site) []stop {
-	walk := siteWalk{server: s.server}
-	walk.through(s.routes, nil, nil)
-	return walk.stops
+func stopsOf(s *Site) []stop {
+	w := walk{server: s.server}
+	w.through(s.routes, nil, nil)
+	return w.stops
 }
 
-func (w *siteWalk) through(routes []siteRoute, conditions []condition, branches []branch) {
+func (w *walk) through(routes []route, conditions []condition, branches []branch) {
 	w.lists++
 	list := w.lists
 	for i := range routes {
@@ -109,24 +109,24 @@ func (s *stop) paths() []string {
 	return nil
 }
 
-// warnAboutOrder logs warnings about directives of this plugin that requests of the
+// WarnAboutOrder logs warnings about directives of this plugin that requests of the
 // site can get past.
-func (a *App) warnAboutOrder(s site) {
+func (s *Site) WarnAboutOrder(logger *zap.Logger) {
 	stops := stopsOf(s)
 	for i := range stops {
-		stop := &stops[i]
-		logger := a.logger.With(zap.Strings("hosts", s.hosts), zap.String("directive", stop.name))
-		if rewrite := findBefore(stops, stop, stop.seesRewritten); rewrite != nil && stop.isGuard() && leavesUnguarded(stops) {
-			logger.Warn("path matcher sees the path after a rewrite", zap.Strings("paths", stop.paths()))
+		at := &stops[i]
+		logger := logger.With(zap.Strings("hosts", s.Hosts), zap.String("directive", at.name))
+		if rewrite := findBefore(stops, at, at.seesRewritten); rewrite != nil && isGuard(at.name) && leavesUnguarded(stops) {
+			logger.Warn("path matcher sees the path after a rewrite", zap.Strings("paths", at.paths()))
 		}
-		if open := stop.openIn(stops); open != nil && stop.isGuard() {
-			logger.Warn("site is partly open", zap.Strings("paths", stop.paths()), zap.String("handler", open.name))
+		if open := at.openIn(stops); open != nil && isGuard(at.name) {
+			logger.Warn("site is partly open", zap.Strings("paths", at.paths()), zap.String("handler", open.name))
 		}
-		if answer := findBefore(stops, stop, stop.neverReachedAfter); answer != nil && stop.isOurs() {
+		if answer := findBefore(stops, at, at.neverReachedAfter); answer != nil && at.isOurs() {
 			logger.Warn("directive is never reached", zap.String("handler", answer.name))
 		}
-		if guard := findBefore(stops, stop, stop.asksAnotherRealm); guard != nil {
-			logger.Warn("two realms must both admit a request", zap.Strings("realms", []string{guard.guard().Realm, stop.guard().Realm}))
+		if guard := findBefore(stops, at, func(guard *stop) bool { return at.asksAnotherRealm(guard, s.realm) }); guard != nil {
+			logger.Warn("two realms must both admit a request", zap.Strings("realms", []string{guard.directive(s.realm).Realm, at.directive(s.realm).Realm}))
 		}
 	}
 }
@@ -148,21 +148,19 @@ func (s *stop) neverReachedAfter(earlier *stop) bool {
 	return earlier.answers() && s.within(earlier, false)
 }
 
-// asksAnotherRealm reports whether s and another guard both decide about a request,
+// asksAnotherRealm reports whether s and an earlier guard both decide about a request,
 // each with the clients of its own realm.
-func (s *stop) asksAnotherRealm(earlier *stop) bool {
-	if !s.isGuard() || !earlier.isGuard() || !s.within(earlier, false) && !earlier.within(s, false) {
+func (s *stop) asksAnotherRealm(earlier *stop, realm string) bool {
+	if !isGuard(s.name) || !isGuard(earlier.name) || !s.within(earlier, false) && !earlier.within(s, false) {
 		return false
 	}
-	one, other := earlier.guard(), s.guard()
+	one, other := earlier.directive(realm), s.directive(realm)
 	return one.Realm != other.Realm && one.mustAdmit() && other.mustAdmit()
 }
 
-func (g guardConfig) mustAdmit() bool { return g.Realm != "" && !g.Optional && !g.ReportOnly }
-
 // isGuarded reports whether a guard sees every request that reaches s.
 func (s *stop) isGuarded(stops []stop) bool {
-	return findBefore(stops, s, func(guard *stop) bool { return guard.isGuard() && s.within(guard, true) }) != nil
+	return findBefore(stops, s, func(guard *stop) bool { return isGuard(guard.name) && s.within(guard, true) }) != nil
 }
 
 // leavesUnguarded reports whether a handler serves requests that no guard sees.

@@ -1,4 +1,7 @@
-package mtlsauth
+// Package sites reads the routes and TLS settings of a Caddy server while Caddy
+// provisions it, and finds what leaves a site open although it has a directive of this
+// plugin.
+package sites
 
 import (
 	"encoding/json"
@@ -10,52 +13,98 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// A site is the routes of a server for some hosts, as far as warnings look at them.
-type site struct {
+// Site is the routes of a server for some hosts, as far as warnings look at them.
+type Site struct {
+	Hosts []string // empty if the site serves every host
+
 	server *caddyhttp.Server
-	hosts  []string // empty if the site serves every host
-	routes []siteRoute
+	routes []route
+	realm  string // of directives that name none
 }
 
-type siteRoute struct {
+// Directive is the configuration of mtls_auth, mtls_bearer or mtls_issuer, as far as
+// warnings look at it.
+type Directive struct {
+	// Name is the directive's.
+	Name string `json:"-"`
+	// Realm is empty if only tokens of other servers are admitted.
+	Realm      string `json:"realm"`
+	Optional   bool   `json:"optional"`
+	ReportOnly bool   `json:"report_only"`
+	// TrustIssuers are the other servers.
+	TrustIssuers []struct {
+		AllowUnbound bool `json:"allow_unbound"`
+	} `json:"trust_issuers"`
+}
+
+// IsGuard reports whether the directive refuses callers.
+func (d Directive) IsGuard() bool { return isGuard(d.Name) }
+
+// NeedsCertificate reports whether one of the other servers' tokens is bound to a
+// certificate.
+func (d Directive) NeedsCertificate() bool {
+	for _, trusted := range d.TrustIssuers {
+		if !trusted.AllowUnbound {
+			return true
+		}
+	}
+	return false
+}
+
+func (d Directive) mustAdmit() bool { return d.Realm != "" && !d.Optional && !d.ReportOnly }
+
+// Directives returns the directives of this plugin on the site, in the order in which
+// they run.
+func (s *Site) Directives() []Directive {
+	var directives []Directive
+	for _, stop := range stopsOf(s) {
+		if stop.isOurs() {
+			directives = append(directives, stop.directive(s.realm))
+		}
+	}
+	return directives
+}
+
+type route struct {
 	Match  []map[string]json.RawMessage `json:"match"`
-	Handle []siteHandler                `json:"handle"`
+	Handle []handler                    `json:"handle"`
 	Group  string                       `json:"group"`
 }
 
-// A siteHandler has the configuration of a handler, and the routes inside it.
-type siteHandler struct {
+// A handler has the configuration of a handler, and the routes inside it.
+type handler struct {
 	name   string
 	config json.RawMessage
-	routes []siteRoute
+	routes []route
 }
 
 // UnmarshalJSON reads any handler.
-func (h *siteHandler) UnmarshalJSON(raw []byte) error {
-	var any struct {
+func (h *handler) UnmarshalJSON(raw []byte) error {
+	var named struct {
 		Handler string `json:"handler"`
 	}
-	if err := json.Unmarshal(raw, &any); err != nil {
+	if err := json.Unmarshal(raw, &named); err != nil {
 		return err
 	}
-	h.name, h.config = any.Handler, slices.Clone(raw)
+	h.name, h.config = named.Handler, slices.Clone(raw)
 	if h.name != "subroute" {
 		return nil
 	}
 	var subroute struct {
-		Routes []siteRoute `json:"routes"`
+		Routes []route `json:"routes"`
 	}
 	err := json.Unmarshal(raw, &subroute)
 	h.routes = subroute.Routes
 	return err
 }
 
-// sitesOf returns the sites of a server. The adapter makes a route of each site, or,
-// where a site serves every host, may make several of it.
-func sitesOf(server *caddyhttp.Server) []site {
-	everyHost := site{server: server}
-	var sites []site
-	for i, route := range readRoutes(server.Routes) {
+// Of returns the sites of a server. A directive without a realm has the given one. The
+// adapter makes a route of each site, or, where a site serves every host, may make
+// several of it.
+func Of(server *caddyhttp.Server, realm string) []Site {
+	everyHost := Site{server: server, realm: realm}
+	var sites []Site
+	for i, read := range readRoutes(server.Routes) {
 		var hosts []string
 		for _, matchers := range server.Routes[i].MatcherSets {
 			for _, matcher := range matchers {
@@ -68,28 +117,31 @@ func sitesOf(server *caddyhttp.Server) []site {
 			}
 		}
 		if len(hosts) == 0 {
-			everyHost.routes = append(everyHost.routes, route)
+			everyHost.routes = append(everyHost.routes, read)
 		} else {
-			sites = append(sites, site{server: server, hosts: hosts, routes: []siteRoute{route}})
+			sites = append(sites, Site{Hosts: hosts, server: server, routes: []route{read}, realm: realm})
 		}
 	}
-	return append(sites, everyHost)
+	if len(everyHost.routes) > 0 {
+		sites = append(sites, everyHost)
+	}
+	return sites
 }
 
 // readRoutes reads routes while they are provisioned. Caddy has already turned some
 // of them into modules, and of others it still has the JSON.
-func readRoutes(list caddyhttp.RouteList) []siteRoute {
-	routes := make([]siteRoute, 0, len(list))
+func readRoutes(list caddyhttp.RouteList) []route {
+	routes := make([]route, 0, len(list))
 	for i := range list {
 		routes = append(routes, readRoute(&list[i]))
 	}
 	return routes
 }
 
-func readRoute(from *caddyhttp.Route) siteRoute {
-	route := siteRoute{Group: from.Group}
+func readRoute(from *caddyhttp.Route) route {
+	into := route{Group: from.Group}
 	for _, set := range from.MatcherSetsRaw {
-		route.Match = append(route.Match, maps.Clone(map[string]json.RawMessage(set)))
+		into.Match = append(into.Match, maps.Clone(map[string]json.RawMessage(set)))
 	}
 	for _, set := range from.MatcherSets {
 		matchers := make(map[string]json.RawMessage)
@@ -98,76 +150,55 @@ func readRoute(from *caddyhttp.Route) siteRoute {
 				matchers[caddy.GetModuleName(module)], _ = json.Marshal(matcher)
 			}
 		}
-		route.Match = append(route.Match, matchers)
+		into.Match = append(into.Match, matchers)
 	}
 	for _, raw := range from.HandlersRaw {
-		var handler siteHandler
-		if json.Unmarshal(raw, &handler) == nil {
-			route.Handle = append(route.Handle, handler)
+		var one handler
+		if json.Unmarshal(raw, &one) == nil {
+			into.Handle = append(into.Handle, one)
 		}
 	}
 	for _, module := range from.Handlers {
-		handler := siteHandler{name: caddy.GetModuleName(module)}
+		one := handler{name: caddy.GetModuleName(module)}
 		if subroute, ok := module.(*caddyhttp.Subroute); ok {
-			handler.routes = readRoutes(subroute.Routes)
+			one.routes = readRoutes(subroute.Routes)
 		} else {
-			handler.config, _ = json.Marshal(module)
+			one.config, _ = json.Marshal(module)
 		}
-		route.Handle = append(route.Handle, handler)
+		into.Handle = append(into.Handle, one)
 	}
-	return route
+	return into
 }
 
 // inside returns the routes inside a handler, or the named route that it invokes.
-func (h *siteHandler) inside(server *caddyhttp.Server) []siteRoute {
+func (h *handler) inside(server *caddyhttp.Server) []route {
 	var invoke struct {
 		Name string `json:"name"`
 	}
 	if h.name == "invoke" && json.Unmarshal(h.config, &invoke) == nil && server.NamedRoutes[invoke.Name] != nil {
-		return []siteRoute{readRoute(server.NamedRoutes[invoke.Name])}
+		return []route{readRoute(server.NamedRoutes[invoke.Name])}
 	}
 	return h.routes
 }
 
-// guardConfig is the configuration of mtls_auth, mtls_bearer or mtls_issuer, as far
-// as warnings look at it.
-type guardConfig struct {
-	Realm        string `json:"realm"`
-	Optional     bool   `json:"optional"`
-	ReportOnly   bool   `json:"report_only"`
-	TrustIssuers []struct {
-		AllowUnbound bool `json:"allow_unbound"`
-	} `json:"trust_issuers"`
-}
-
-// needsCertificate reports whether one of the other servers' tokens is bound to a
-// certificate.
-func (g *guardConfig) needsCertificate() bool {
-	for _, trusted := range g.TrustIssuers {
-		if !trusted.AllowUnbound {
-			return true
-		}
-	}
-	return false
-}
-
-// guard returns the configuration of a directive of this plugin.
-func (h *siteHandler) guard() (config guardConfig) {
+// directive returns the configuration of a directive of this plugin.
+func (h *handler) directive(realm string) Directive {
+	config := Directive{Name: h.name}
 	_ = json.Unmarshal(h.config, &config)
 	if config.Realm == "" && len(config.TrustIssuers) == 0 {
-		config.Realm = defaultRealm
+		config.Realm = realm
 	}
 	return config
 }
 
-// isGuard reports whether a handler refuses callers.
-func (h *siteHandler) isGuard() bool { return h.name == "mtls_auth" || h.name == "mtls_bearer" }
+// isGuard reports whether the handler of this name refuses callers.
+func isGuard(name string) bool { return name == "mtls_auth" || name == "mtls_bearer" }
 
 // isOurs reports whether a handler is of this plugin.
-func (h *siteHandler) isOurs() bool { return h.isGuard() || h.name == "mtls_issuer" }
+func (h *handler) isOurs() bool { return isGuard(h.name) || h.name == "mtls_issuer" }
 
 // serves reports whether a handler gives callers what is behind it.
-func (h *siteHandler) serves() bool {
+func (h *handler) serves() bool {
 	var proxy struct {
 		HandleResponse []json.RawMessage `json:"handle_response"`
 	}
@@ -181,7 +212,7 @@ func (h *siteHandler) serves() bool {
 }
 
 // answers reports whether a handler answers every request that reaches it.
-func (h *siteHandler) answers() bool {
+func (h *handler) answers() bool {
 	var files struct {
 		PassThru bool `json:"pass_thru"`
 	}
@@ -193,7 +224,7 @@ func (h *siteHandler) answers() bool {
 
 // stripsOnly returns the prefix that a rewrite removes from the path, if it does
 // nothing else.
-func (h *siteHandler) stripsOnly() string {
+func (h *handler) stripsOnly() string {
 	var config map[string]json.RawMessage
 	var prefix string
 	if json.Unmarshal(h.config, &config) != nil {
