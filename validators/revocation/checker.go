@@ -190,7 +190,7 @@ func (c *Checker) Check(ctx context.Context, chain []*x509.Certificate, now time
 	for i := range links {
 		links[i] = link{cert: chain[i], issuer: chain[i+1], exempt: c.config.Exempt.Has(chain[i+1])}
 		if c.config.CRLs {
-			links[i].crl, links[i].crlErr = c.crlStatus(chain[i], chain[i+1], chain, now)
+			links[i].crl, links[i].crlErr = c.crlStatus(chain[i], chain[i+1], chain[i:], now)
 		}
 		if links[i].crl.Revoked {
 			by := "a CRL"

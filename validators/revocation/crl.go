@@ -15,6 +15,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// maxOutcomes is how many CAs a CRL has been compared with are remembered: a CA may
+// issue ever more CAs of its own name.
+const maxOutcomes = 1 << 8
+
 // parsedCRL is a certificate revocation list (RFC 5280 §5), indexed by serial
 // number. Its signature is verified when the CRL is used, with the key of a CA that
 // is trusted; until then the CRL may be forged.
@@ -105,6 +109,9 @@ func (c *parsedCRL) checkSignedBy(ca *x509.Certificate) error {
 		err = errors.New("it is not signed with the key of the CA in the chain")
 	default:
 		c.signer.Store(ca)
+	}
+	if len(c.outcomes) >= maxOutcomes {
+		clear(c.outcomes)
 	}
 	c.outcomes[key] = err
 	return err

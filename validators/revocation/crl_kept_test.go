@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // A CRL counts for the CA whose name it has in another spelling (RFC 5280 §7.1).
@@ -255,4 +256,74 @@ func TestUnusableCRLReplacesOnlyItsLike(t *testing.T) {
 	put(crlNumber(3))
 	w.expect(one, ca.Cert, false, true)
 	w.expect(two, ca.Cert, false, true)
+}
+
+// A CRL that is loaded before anybody needed it is not lost to a forgery that comes
+// after it.
+func TestForgeryDisplacesNoCRLThatWasNeverUsed(t *testing.T) {
+	ca, forger := testpki.MustCA(t), testpki.MustCA(t) // of one name
+	leaf := testpki.MustIssue(t, ca).Cert
+	w := newCRLWorld(t, nil, crlURL)
+	get := func(content []byte) {
+		t.Helper()
+		w.web[crlURL] = content
+		w.refresh(time.Hour, "<nil>")
+	}
+	get(makeCRL(t, ca, now, crlNumber(5), crlRevokes(1, leaf), crlDates(now, now.Add(24*time.Hour))))
+	for i := range int64(5) {
+		get(makeCRL(t, forger, now, crlNumber(9+i)))
+	}
+	if n := len(w.locations[0].unverified); n > 3 {
+		t.Errorf("%d CRLs are kept", n)
+	}
+	w.expect(leaf, ca.Cert, true, true)
+}
+
+// What is no CRL in a file keeps no CRL behind it from counting.
+func TestCRLsBehindAnotherPEMBlockCount(t *testing.T) {
+	one, two := testpki.MustCA(t, testpki.CommonName("One")), testpki.MustCA(t, testpki.CommonName("Two"))
+	ofOne, ofTwo := testpki.MustIssue(t, one).Cert, testpki.MustIssue(t, two).Cert
+	w := newCRLWorld(t, nil, "a.crl")
+	w.write("a.crl", pemOf(makeCRL(t, one, now), makeCRL(t, two, now)))
+	w.refresh(0, "<nil>")
+	text := pemOf(makeCRL(t, one, now, crlNumber(2), crlRevokes(1, ofOne)))
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PKCS7", Bytes: []byte("bundle")})...)
+	w.write("a.crl", append(text, pemOf(makeCRL(t, two, now, crlNumber(2), crlRevokes(1, ofTwo)))...))
+	w.refresh(0, silence)
+	wantError(t, w.States()[0].Failure, "PEM block 'PKCS7' is not a CRL")
+	w.expect(ofOne, one.Cert, true, true)
+	w.expect(ofTwo, two.Cert, true, true)
+}
+
+// A CA cannot vouch for itself by a CA that it has issued with the name of its own
+// issuer.
+func TestCAsBelowDoNotVouch(t *testing.T) {
+	root := testpki.MustCA(t, testpki.CommonName("Root"))
+	sub := testpki.MustIntermediate(t, root, testpki.CommonName("Sub"))
+	namesake := testpki.MustIntermediate(t, sub, testpki.CommonName("Root"))
+	chain := []*x509.Certificate{testpki.MustIssue(t, namesake).Cert, namesake.Cert, sub.Cert, root.Cert}
+	check := func(crls ...*parsedCRL) *validators.Refusal {
+		c := NewChecker(Config{CRLs: true, CAs: func() []*x509.Certificate { return chain[3:] }})
+		c.SetCRLs(crlSetOf(crls...))
+		refusal, _ := c.Check(t.Context(), chain, now)
+		return refusal
+	}
+	ofSub, ofNamesake := mustCRL(t, sub, now), mustCRL(t, namesake, now)
+	wantRefusal(t, check(ofSub, ofNamesake), validators.RevocationUnavailable, "not signed with the key")
+	wantRefusal(t, check(ofSub, ofNamesake, mustCRL(t, root, now)), "", "")
+	wantRefusal(t, check(ofSub, ofNamesake, mustCRL(t, root, now, crlRevokes(1, sub.Cert))), validators.CertificateRevoked, "revoked since")
+}
+
+// What a CRL remembers about CAs is bounded, although a CA may issue ever more CAs of
+// its own name.
+func TestCRLRemembersFewCAs(t *testing.T) {
+	ca := testpki.MustCA(t)
+	crl, key := mustCRL(t, ca, now), testpki.MustKey(t, testpki.P256)
+	for range 2 * maxOutcomes {
+		wantError(t, crl.checkSignedBy(testpki.MustIntermediate(t, ca, testpki.RawSubject(ca.Cert.RawSubject), testpki.Key(key)).Cert), "not signed with the key")
+	}
+	if n := len(crl.outcomes); n > maxOutcomes {
+		t.Errorf("%d outcomes are remembered, want at most %d", n, maxOutcomes)
+	}
+	wantError(t, crl.checkSignedBy(ca.Cert), "")
 }

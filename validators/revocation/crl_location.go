@@ -24,7 +24,7 @@ type crlLocation struct {
 	current []*parsedCRL
 	// verified are CRLs whose signatures have been verified, the newest for each key
 	// and scope. unverified are the others that were loaded last, and for each of
-	// them one that is newer.
+	// them one that is newer and the one that was loaded first.
 	verified, unverified []*parsedCRL
 
 	// reported is what has been reported about the CRLs in force.
@@ -129,9 +129,11 @@ func (l *crlLocation) addVerified(crl *parsedCRL) (inForce *parsedCRL, err error
 }
 
 // addUnverified keeps a CRL, and of the old ones that it would replace, one that is
-// newer, which it returns.
+// newer, which it returns, and the first, which a forgery that comes later is not to
+// displace.
 func (l *crlLocation) addUnverified(crl *parsedCRL, old []*parsedCRL) (newest *parsedCRL, err error) {
 	newest = crl
+	var first *parsedCRL
 	for _, other := range old {
 		if bytes.Equal(other.list.Raw, crl.list.Raw) {
 			crl = other
@@ -139,14 +141,17 @@ func (l *crlLocation) addUnverified(crl *parsedCRL, old []*parsedCRL) (newest *p
 		if !crl.isOf(other) {
 			continue
 		}
+		if first == nil {
+			first = other
+		}
 		if e := newest.checkReplaces(other); e != nil {
 			newest, err = other, e
 		} else if bytes.Equal(newest.list.Raw, other.list.Raw) {
 			newest = other
 		}
 	}
-	for _, kept := range []*parsedCRL{newest, crl} {
-		if !slices.Contains(l.unverified, kept) {
+	for _, kept := range []*parsedCRL{first, newest, crl} {
+		if kept != nil && !slices.Contains(l.unverified, kept) {
 			l.unverified = append(l.unverified, kept)
 		}
 	}

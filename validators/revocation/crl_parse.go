@@ -63,11 +63,13 @@ func parseCRLs(data []byte) (crls []*parsedCRL, err error) {
 			}
 			continue
 		case block.Type != "X509 CRL":
-			return crls, errors.Join(err, fmt.Errorf("line %d: PEM block '%s' is not a CRL; remove it", block.Line, source.Text(block.Type, maxQuote)))
+			damage = fmt.Errorf("PEM block '%s' is not a CRL; remove it", source.Text(block.Type, maxQuote))
 		case len(crls) == maxCRLs:
 			return crls, errors.Join(err, fmt.Errorf("line %d: there are more than %d CRLs; split the file", block.Line, maxCRLs))
+		default:
+			crl, damage = parseCRL(block.Bytes)
 		}
-		if crl, damage = parseCRL(block.Bytes); damage != nil {
+		if damage != nil {
 			if err == nil { // one is enough for a log
 				err = fmt.Errorf("line %d: %w", block.Line, damage)
 			}

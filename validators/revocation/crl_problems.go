@@ -23,8 +23,10 @@ type crlReport struct{ stale, partial, foreign bool }
 func (s *CRLSource) ReportProblems(cas []*x509.Certificate) {
 	s.reporting.Lock()
 	defer s.reporting.Unlock()
-	others := !slices.Equal(s.cas, cas)
-	s.cas = cas
+	others := !slices.Equal(s.cas.cas, cas)
+	if others {
+		s.cas = newCAIndex(cas)
+	}
 	tried, changed := true, others
 	var inForce, foreign []*parsedCRL
 	for _, location := range s.locations {
@@ -69,21 +71,18 @@ func (s *CRLSource) reportProblem(location string, crl *parsedCRL, report *crlRe
 	if compared {
 		return
 	}
-	err := crl.signedByOneOf(s.cas)
+	err := crl.signedByOneOf(s.cas.byName[crl.issuer])
 	if err != nil && !report.foreign {
 		s.config.ReportForeign(location, err)
 	}
 	report.foreign = err != nil
 }
 
-// signedByOneOf returns an error if some of the CAs have the CRL's name and none
-// of these has signed it.
-func (c *parsedCRL) signedByOneOf(cas []*x509.Certificate) error {
+// signedByOneOf returns an error if there are CAs that have the CRL's name and none of
+// them has signed it.
+func (c *parsedCRL) signedByOneOf(namesakes []*x509.Certificate) error {
 	var failure error
-	for _, ca := range cas {
-		if nameKey(ca.RawSubject) != c.issuer {
-			continue
-		}
+	for _, ca := range namesakes {
 		err := c.checkSignedBy(ca)
 		if err == nil {
 			return nil
@@ -101,15 +100,15 @@ func (c *parsedCRL) signedByOneOf(cas []*x509.Certificate) error {
 // issued another CA of the pool may issue nothing else, so its CRL is not missed.
 func (s *CRLSource) reportUncovered(inForce, foreign []*parsedCRL) {
 	uncovered := make(map[[sha256.Size]byte]bool)
-	for _, ca := range s.cas {
+	for _, ca := range s.cas.cas {
 		name := nameKey(ca.RawSubject)
 		hasName := func(crl *parsedCRL) bool { return crl.issuer == name }
 		covered := func(crl *parsedCRL) bool {
-			return hasName(crl) && crl.scope.unusable == "" && crl.signedByOneOf(s.cas) == nil
+			return hasName(crl) && crl.scope.unusable == "" && crl.signedByOneOf(s.cas.byName[name]) == nil
 		}
 		switch {
 		case s.config.Exempt.Has(ca), slices.ContainsFunc(inForce, covered), slices.ContainsFunc(foreign, hasName),
-			slices.ContainsFunc(s.cas, func(other *x509.Certificate) bool { return issuedAnother(ca, other) }):
+			slices.ContainsFunc(s.cas.cas, func(other *x509.Certificate) bool { return issuedAnother(ca, other) }):
 			continue
 		}
 		sum := sha256.Sum256(ca.Raw)

@@ -17,23 +17,29 @@ func (i *caIndex) isOf(cas []*x509.Certificate) bool {
 	return i != nil && len(i.cas) == len(cas) && (len(cas) == 0 || &i.cas[0] == &cas[0])
 }
 
+func newCAIndex(cas []*x509.Certificate) *caIndex {
+	index := &caIndex{cas: cas, byName: make(map[string][]*x509.Certificate)}
+	for _, ca := range cas {
+		key := nameKey(ca.RawSubject)
+		index.byName[key] = append(index.byName[key], ca)
+	}
+	return index
+}
+
 // trustedNamesakes returns the trusted CAs that have a name.
 func (c *Checker) trustedNamesakes(name string) []*x509.Certificate {
 	cas, index := c.config.CAs(), c.cas.Load()
 	if !index.isOf(cas) {
-		index = &caIndex{cas: cas, byName: make(map[string][]*x509.Certificate)}
-		for _, ca := range cas {
-			key := nameKey(ca.RawSubject)
-			index.byName[key] = append(index.byName[key], ca)
-		}
+		index = newCAIndex(cas)
 		c.cas.Store(index)
 	}
 	return index.byName[name]
 }
 
-// crlStatus returns what the CRLs say about a certificate. A CRL may be signed with
-// the issuer's key, or with that of a CA of the same name that stands in the chain or
-// is trusted (RFC 5280 §6.3.3 (f)), unless it is denied.
+// crlStatus returns what the CRLs say about a certificate, which is the first of the
+// chain. A CRL may be signed with the issuer's key, or with that of a CA of the same
+// name that stands above it in the chain or is trusted (RFC 5280 §6.3.3 (f)), unless it
+// is denied. A CA below the certificate does not vouch for it.
 func (c *Checker) crlStatus(cert, issuer *x509.Certificate, chain []*x509.Certificate, now time.Time) (certStatus, error) {
 	crls := c.crls.Load()
 	if crls == nil {

@@ -76,9 +76,9 @@ type CRLSource struct {
 
 	mu sync.Mutex // guards the CRLs of the locations and the calls of Use
 
-	reporting sync.Mutex          // held by ReportProblems
-	cas       []*x509.Certificate // with which the CRLs were last compared
-	untried   bool                // some location had not been read by then
+	reporting sync.Mutex // held by ReportProblems
+	cas       *caIndex   // with which the CRLs were last compared
+	untried   bool       // some location had not been read by then
 	uncovered map[[sha256.Size]byte]bool
 }
 
@@ -121,7 +121,7 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	if config.Use == nil {
 		config.Use = func(*CRLSet) {}
 	}
-	s := &CRLSource{config: config}
+	s := &CRLSource{config: config, cas: newCAIndex(nil)}
 	for i, address := range config.Locations {
 		location, err := s.newLocation(address)
 		if err != nil {
