@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -92,4 +94,27 @@ func TestOCSPCacheIsBounded(t *testing.T) {
 	if len(c.failures) != 0 {
 		t.Errorf("%d old failures", len(c.failures))
 	}
+}
+
+// What one responder calls revoked is not admitted because another one lags behind, as
+// soon as the first cannot be reached.
+func TestRevokedCountsUntilEveryResponderSaysGood(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pki) {
+		p.says("a", p.leaf.Cert, ocspState(ocsp.Revoked))
+		c := p.checker(Config{OCSP: []string{"a", "b"}})
+		p.mustCheck(c, p.chain(), validators.CertificateRevoked, "revoked since")
+		p.down("a")
+		for range 3 {
+			time.Sleep(15 * time.Minute)
+			p.mustCheck(c, p.chain(), validators.CertificateRevoked, "revoked since")
+		}
+		time.Sleep(5 * time.Minute) // both are asked again
+		p.mustCheck(c, p.chain(), validators.CertificateRevoked, "revoked since")
+		time.Sleep(time.Minute)
+		p.mustCheck(c, p.chain(), validators.CertificateRevoked, "revoked since")
+		p.says("a", nil)
+		p.mustCheck(c, p.chain(), validators.CertificateRevoked, "revoked since")
+		time.Sleep(time.Second)
+		p.mustCheck(c, p.chain(), "", "")
+	})
 }

@@ -125,7 +125,8 @@ func (c *ocspClient) dropOldFailures() {
 
 // askResponders asks all responders at once, and gives each of them all the time
 // there is, because revoked by any of them is revoked. If none gives a usable
-// answer, err is the most telling failure and all is the failure of each.
+// answer, err is the most telling failure and all is the failure of each. While an
+// answer of revoked is fresh, good counts only if every responder says it.
 func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certificate) (status certStatus, all, err error) {
 	question, err := newOCSPRequest(cert, issuer)
 	if err != nil {
@@ -145,6 +146,7 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 		}()
 	}
 	var good certStatus
+	answered := 0
 	failures := make([]error, len(c.config.OCSP))
 	err = errors.New("no responder has answered in time")
 	for range c.config.OCSP {
@@ -154,6 +156,9 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 			failures[got.responder] = got.err
 		case <-ctx.Done():
 			got.err = err
+		}
+		if got.err == nil {
+			answered++
 		}
 		switch {
 		case got.status.Revoked:
@@ -167,8 +172,13 @@ func (c *ocspClient) askResponders(ctx context.Context, cert, issuer *x509.Certi
 			}
 		}
 	}
-	if good.Until.IsZero() {
+	old := c.config.Cache.answer(newOCSPKey(cert, issuer))
+	switch {
+	case good.Until.IsZero():
 		return good, c.joinFailures(failures), err
+	case answered < len(c.config.OCSP) && old.Revoked && c.config.Now().Before(old.Until):
+		err = errors.New("a responder has said revoked, and not all responders have said good since")
+		return certStatus{}, err, err
 	}
 	return good, nil, nil
 }
