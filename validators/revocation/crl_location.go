@@ -12,6 +12,10 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
+// maxDeltas is how many delta CRLs of one CA and scope a location keeps, each for another
+// complete CRL.
+const maxDeltas = 1 << 4
+
 // crlLocation is a file or a URL, and the CRLs that it has provided.
 type crlLocation struct {
 	name string          // the path, or the URL as [source.ShownURL] shows it
@@ -166,10 +170,30 @@ func (l *crlLocation) promoteVerified() {
 			return false
 		}
 		if inForce, _ := l.addVerified(crl); inForce == nil {
+			l.dropOldDelta(crl)
 			l.verified = append(l.verified, crl)
 		}
 		return true
 	})
+}
+
+// dropOldDelta drops the oldest of the delta CRLs of one key and scope before another is
+// added, if there are many. One stays when the next adds to a newer complete CRL, because
+// that may not have come yet.
+func (l *crlLocation) dropOldDelta(added *parsedCRL) {
+	var oldest *parsedCRL
+	count := 0
+	for _, old := range l.verified {
+		if added.scope.base == nil || old.scope.base == nil || !bytes.Equal(old.list.RawIssuer, added.list.RawIssuer) || old.scope.point != added.scope.point {
+			continue
+		}
+		if count++; oldest == nil || oldest.checkReplaces(old) == nil {
+			oldest = old
+		}
+	}
+	if count >= maxDeltas {
+		l.verified = slices.DeleteFunc(l.verified, func(old *parsedCRL) bool { return old == oldest })
+	}
 }
 
 // nextUpdate returns when the first of some CRLs is no longer fresh, zero without any.

@@ -25,6 +25,11 @@ type crlScope struct {
 	unusable string
 	// onlyUsers and onlyCAs limit the kinds of certificates.
 	onlyUsers, onlyCAs bool
+	// base is the number of the complete CRL that a delta CRL adds to (RFC 5280 §5.2.4),
+	// nil in a complete one.
+	base *big.Int
+	// point is the encoded issuing distribution point, "" without one.
+	point string
 	// points are the distribution points (pointKey) that the CRL is limited to, and
 	// reasons the reasons for revocation.
 	points  []string
@@ -55,7 +60,6 @@ func (s *crlScope) includes(other *crlScope) bool {
 func (c *parsedCRL) readScope(extensions cryptobyte.String) {
 	s := &c.scope
 	s.reasons = allReasons
-	var id string
 	ok := readExtensions(extensions, func(oid asn1.ObjectIdentifier, critical bool, value cryptobyte.String) {
 		switch {
 		case oid.Equal(oidCRLNumber):
@@ -66,10 +70,12 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) {
 				s.setUnusable(fmt.Sprintf("its number is malformed, negative or longer than %d octets", maxCRLNumber))
 			}
 		case oid.Equal(oidDeltaCRLIndicator):
-			id = "delta " + id
+			if s.base = new(big.Int); !value.ReadASN1Integer(s.base) || !value.Empty() || !validCRLNumber(s.base) {
+				s.base.SetInt64(0)
+			}
 			s.setUnusable("it is a delta CRL")
 		case oid.Equal(oidIssuingDistributionPoint):
-			id += string(value)
+			s.point += string(value)
 			if !s.readDistributionPoint(value) {
 				s.setUnusable("its issuing distribution point is malformed")
 			}
@@ -79,6 +85,10 @@ func (c *parsedCRL) readScope(extensions cryptobyte.String) {
 	})
 	if !ok {
 		s.setUnusable("an extension is malformed")
+	}
+	id := s.point
+	if s.base != nil {
+		id = fmt.Sprintf("delta %d %s", s.base, id)
 	}
 	if insecureSignature(c.list.SignatureAlgorithm) {
 		id = "SHA-1 " + id // one that may be forged must not replace another

@@ -88,27 +88,30 @@ func (s *CRLSet) statusOf(cert, issuer *x509.Certificate, now time.Time, namesak
 			signers = append(signers, ca)
 		}
 	}
+	var counting []signedCRL
 	for _, list := range lists {
 		for _, signer := range signers {
 			crl, err := list.newestSignedBy(signer)
-			if err != nil {
-				if errors.Is(problem, errNoCRL) {
-					problem = errorFor("add the CRL that this key signs, or the certificate of the key to the trust_pool", "the CRL with the issuer's name: %w", err)
-				}
-				continue
+			switch {
+			case err == nil:
+				counting = append(counting, signedCRL{crl, signer})
+			case errors.Is(problem, errNoCRL):
+				problem = errorFor("add the CRL that this key signs, or the certificate of the key to the trust_pool", "the CRL with the issuer's name: %w", err)
 			}
-			thisUpdate, nextUpdate := crl.list.ThisUpdate, crl.list.NextUpdate
-			if at, listed := crl.revoked[serial]; listed {
-				return certStatus{Revoked: true, RevokedAt: time.Unix(at, 0), ThisUpdate: thisUpdate, Until: nextUpdate, place: source.Text(crl.place, maxQuote)}, nil
-			}
-			if err := crl.vouchesFor(cert, now); err != nil {
-				problem = err
-				continue
-			}
-			covered |= crl.scope.reasons
-			if status.Until.IsZero() || nextUpdate.Before(status.Until) {
-				status.ThisUpdate, status.Until = thisUpdate, nextUpdate
-			}
+		}
+	}
+	for _, crl := range counting {
+		thisUpdate, nextUpdate := crl.list.ThisUpdate, crl.list.NextUpdate
+		if at, listed := crl.revoked[serial]; listed && !(crl.scope.base != nil && crl.isSuperseded(counting)) {
+			return certStatus{Revoked: true, RevokedAt: time.Unix(at, 0), ThisUpdate: thisUpdate, Until: nextUpdate, place: source.Text(crl.place, maxQuote)}, nil
+		}
+		if err := crl.vouchesFor(cert, now); err != nil {
+			problem = err
+			continue
+		}
+		covered |= crl.scope.reasons
+		if status.Until.IsZero() || nextUpdate.Before(status.Until) {
+			status.ThisUpdate, status.Until = thisUpdate, nextUpdate
 		}
 	}
 	switch {
