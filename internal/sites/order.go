@@ -25,28 +25,45 @@ type branch struct {
 	index int
 }
 
-// A stop is a handler on the way of a request.
+// A stop is a handler on the way of a request. A site may have thousands, so what is
+// compared with every other one is read only once.
 type stop struct {
-	*handler
+	name       string
+	directive  Directive // if the handler is of this plugin
+	serves     bool
+	answers    bool
+	strips     string // see handler.stripsOnly
+	guarded    bool   // a guard sees every request that reaches it
 	at         int
 	conditions []condition
 	branches   []branch
 }
 
-// maxRouteLists bounds a walk, because JSON may have named routes invoke themselves.
-const maxRouteLists = 10_000
+// maxStops bounds a walk: where each of many named routes invokes the next one twice,
+// the last is invoked more often than can be counted.
+const maxStops = 10_000
 
 // walk collects the handlers of a site, in the order in which they run.
 type walk struct {
-	server *caddyhttp.Server
-	stops  []stop
-	lists  int
+	site  *Site
+	stops []stop
+	lists int
+	named map[string]*namedRoute
+}
+
+// A namedRoute is one that a handler invokes.
+type namedRoute struct {
+	routes []route
+	inside bool // the walk is
 }
 
 // stopsOf returns the handlers of a site in the order in which they run.
 func stopsOf(s *Site) []stop {
-	w := walk{server: s.server}
+	w := walk{site: s, named: make(map[string]*namedRoute)}
 	w.through(s.routes, nil, nil)
+	for i := range w.stops {
+		w.stops[i].guarded = w.stops[i].serves && w.stops[i].isGuarded(w.stops)
+	}
 	return w.stops
 }
 
@@ -63,14 +80,51 @@ func (w *walk) through(routes []route, conditions []condition, branches []branch
 			inside = append(slices.Clip(inside), branch{list, route.Group, i})
 		}
 		for j := range route.Handle {
-			handler := &route.Handle[j]
-			if routes := handler.inside(w.server); routes != nil && w.lists < maxRouteLists {
-				w.through(routes, within, inside)
-				continue
+			switch handler := &route.Handle[j]; {
+			case len(w.stops) == maxStops:
+				return
+			case handler.routes != nil:
+				w.through(handler.routes, within, inside)
+			case handler.name == "invoke":
+				w.throughNamed(handler.invokes(), within, inside)
+			default:
+				w.stopAt(handler, within, inside)
 			}
-			w.stops = append(w.stops, stop{handler, len(w.stops), within, inside})
 		}
 	}
+}
+
+// throughNamed walks through a named route, but not again while it is inside: JSON may
+// have named routes invoke themselves.
+func (w *walk) throughNamed(name string, conditions []condition, branches []branch) {
+	named := w.named[name]
+	if named == nil {
+		named = new(namedRoute)
+		if route := w.site.server.NamedRoutes[name]; route != nil {
+			named.routes = readRoutes(caddyhttp.RouteList{*route})
+		}
+		w.named[name] = named
+	}
+	if named.inside {
+		return
+	}
+	named.inside = true
+	w.through(named.routes, conditions, branches)
+	named.inside = false
+}
+
+func (w *walk) stopAt(handler *handler, conditions []condition, branches []branch) {
+	at := stop{
+		name: handler.name, serves: handler.serves(), answers: handler.answers(),
+		at: len(w.stops), conditions: conditions, branches: branches,
+	}
+	switch {
+	case isOurs(handler.name):
+		at.directive = handler.directive(w.site.realm)
+	case handler.name == "rewrite":
+		at.strips = handler.stripsOnly()
+	}
+	w.stops = append(w.stops, at)
 }
 
 // excludes reports whether no request passes both.
@@ -113,20 +167,26 @@ func (s *stop) paths() []string {
 // site can get past.
 func (s *Site) WarnAboutOrder(logger *zap.Logger) {
 	stops := stopsOf(s)
+	leavesUnguarded := slices.ContainsFunc(stops, func(s stop) bool { return s.serves && !s.guarded })
 	for i := range stops {
 		at := &stops[i]
+		if !isOurs(at.name) {
+			continue
+		}
 		logger := logger.With(zap.Strings("hosts", s.Hosts), zap.String("directive", at.name))
-		if rewrite := findBefore(stops, at, at.seesRewritten); rewrite != nil && isGuard(at.name) && leavesUnguarded(stops) {
-			logger.Warn("path matcher sees the path after a rewrite", zap.Strings("paths", at.paths()))
+		if isGuard(at.name) && leavesUnguarded {
+			if findBefore(stops, at, at.seesRewritten) != nil {
+				logger.Warn("path matcher sees the path after a rewrite", zap.Strings("paths", at.paths()))
+			}
+			if open := at.openIn(stops); open != nil {
+				logger.Warn("site is partly open", zap.Strings("paths", at.paths()), zap.String("handler", open.name))
+			}
 		}
-		if open := at.openIn(stops); open != nil && isGuard(at.name) {
-			logger.Warn("site is partly open", zap.Strings("paths", at.paths()), zap.String("handler", open.name))
-		}
-		if answer := findBefore(stops, at, at.neverReachedAfter); answer != nil && at.isOurs() {
+		if answer := findBefore(stops, at, at.neverReachedAfter); answer != nil {
 			logger.Warn("directive is never reached", zap.String("handler", answer.name))
 		}
-		if guard := findBefore(stops, at, func(guard *stop) bool { return at.asksAnotherRealm(guard, s.realm) }); guard != nil {
-			logger.Warn("two realms must both admit a request", zap.Strings("realms", []string{guard.directive(s.realm).Realm, at.directive(s.realm).Realm}))
+		if guard := findBefore(stops, at, at.asksAnotherRealm); guard != nil {
+			logger.Warn("two realms must both admit a request", zap.Strings("realms", []string{guard.directive.Realm, at.directive.Realm}))
 		}
 	}
 }
@@ -135,7 +195,7 @@ func (s *Site) WarnAboutOrder(logger *zap.Logger) {
 // asked for, or nil.
 func findBefore(stops []stop, s *stop, is func(*stop) bool) *stop {
 	for i := range stops[:s.at] {
-		if earlier := &stops[i]; !earlier.excludes(s) && is(earlier) {
+		if earlier := &stops[i]; is(earlier) && !earlier.excludes(s) {
 			return earlier
 		}
 	}
@@ -145,27 +205,20 @@ func findBefore(stops []stop, s *stop, is func(*stop) bool) *stop {
 // neverReachedAfter reports whether another handler answers every request that would
 // reach s.
 func (s *stop) neverReachedAfter(earlier *stop) bool {
-	return earlier.answers() && s.within(earlier, false)
+	return earlier.answers && s.within(earlier, false)
 }
 
 // asksAnotherRealm reports whether s and an earlier guard both decide about a request,
 // each with the clients of its own realm.
-func (s *stop) asksAnotherRealm(earlier *stop, realm string) bool {
-	if !isGuard(s.name) || !isGuard(earlier.name) || !s.within(earlier, false) && !earlier.within(s, false) {
-		return false
-	}
-	one, other := earlier.directive(realm), s.directive(realm)
-	return one.Realm != other.Realm && one.mustAdmit() && other.mustAdmit()
+func (s *stop) asksAnotherRealm(earlier *stop) bool {
+	one, other := &earlier.directive, &s.directive
+	return one.Realm != other.Realm && one.mustAdmit() && other.mustAdmit() &&
+		isGuard(earlier.name) && isGuard(s.name) && (s.within(earlier, false) || earlier.within(s, false))
 }
 
 // isGuarded reports whether a guard sees every request that reaches s.
 func (s *stop) isGuarded(stops []stop) bool {
 	return findBefore(stops, s, func(guard *stop) bool { return isGuard(guard.name) && s.within(guard, true) }) != nil
-}
-
-// leavesUnguarded reports whether a handler serves requests that no guard sees.
-func leavesUnguarded(stops []stop) bool {
-	return slices.ContainsFunc(stops, func(s stop) bool { return s.serves() && !s.isGuarded(stops) })
 }
 
 // openIn returns a handler that the guard s was meant for, but which also serves
@@ -174,7 +227,7 @@ func leavesUnguarded(stops []stop) bool {
 func (s *stop) openIn(stops []stop) *stop {
 	for i := range stops {
 		serving := &stops[i]
-		if serving.serves() && !serving.excludes(s) && !disjoint(s.paths(), serving.paths()) && !serving.isGuarded(stops) {
+		if serving.serves && !serving.guarded && !serving.excludes(s) && !disjoint(s.paths(), serving.paths()) {
 			return serving
 		}
 	}
@@ -187,7 +240,7 @@ func (s *stop) seesRewritten(rewrite *stop) bool {
 	if rewrite.name != "rewrite" {
 		return false
 	}
-	if prefix := rewrite.stripsOnly(); prefix != "" && slices.Contains(rewrite.paths(), prefix+"/*") {
+	if rewrite.strips != "" && slices.Contains(rewrite.paths(), rewrite.strips+"/*") {
 		return false // handle_path
 	}
 	for _, c := range s.conditions {

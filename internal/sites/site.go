@@ -51,15 +51,15 @@ func (d Directive) NeedsCertificate() bool {
 	return false
 }
 
-func (d Directive) mustAdmit() bool { return d.Realm != "" && !d.Optional && !d.ReportOnly }
+func (d *Directive) mustAdmit() bool { return d.Realm != "" && !d.Optional && !d.ReportOnly }
 
 // Directives returns the directives of this plugin on the site, in the order in which
 // they run.
 func (s *Site) Directives() []Directive {
 	var directives []Directive
 	for _, stop := range stopsOf(s) {
-		if stop.isOurs() {
-			directives = append(directives, stop.directive(s.realm))
+		if isOurs(stop.name) {
+			directives = append(directives, stop.directive)
 		}
 	}
 	return directives
@@ -170,15 +170,13 @@ func readRoute(from *caddyhttp.Route) route {
 	return into
 }
 
-// inside returns the routes inside a handler, or the named route that it invokes.
-func (h *handler) inside(server *caddyhttp.Server) []route {
+// invokes returns the name of the route that a handler invokes.
+func (h *handler) invokes() string {
 	var invoke struct {
 		Name string `json:"name"`
 	}
-	if h.name == "invoke" && json.Unmarshal(h.config, &invoke) == nil && server.NamedRoutes[invoke.Name] != nil {
-		return []route{readRoute(server.NamedRoutes[invoke.Name])}
-	}
-	return h.routes
+	_ = json.Unmarshal(h.config, &invoke)
+	return invoke.Name
 }
 
 // directive returns the configuration of a directive of this plugin.
@@ -194,8 +192,8 @@ func (h *handler) directive(realm string) Directive {
 // isGuard reports whether the handler of this name refuses callers.
 func isGuard(name string) bool { return name == "mtls_auth" || name == "mtls_bearer" }
 
-// isOurs reports whether a handler is of this plugin.
-func (h *handler) isOurs() bool { return isGuard(h.name) || h.name == "mtls_issuer" }
+// isOurs reports whether the handler of this name is of this plugin.
+func isOurs(name string) bool { return isGuard(name) || name == "mtls_issuer" }
 
 // serves reports whether a handler gives callers what is behind it.
 func (h *handler) serves() bool {
