@@ -23,6 +23,10 @@ type generalSubtree struct {
 	Maximum int `asn1:"optional,tag:1,default:-1"`
 }
 
+// maxComparisons is how many pairs of a constraint and a name are compared for two
+// certificates: whoever operates a CA below an anchor chooses how many there are.
+const maxComparisons = 1 << 16
+
 // directoryName is the tag of a distinguished name in a GeneralName.
 const directoryName = 4
 
@@ -123,6 +127,10 @@ func (s *generalSubtree) isForm(tag int) bool {
 func checkNamesBelow(ca, below *x509.Certificate) error {
 	if extension(ca, oidNameConstraints) == nil {
 		return nil
+	}
+	names := len(below.EmailAddresses) + len(below.URIs) + len(below.IPAddresses)
+	if names*(len(ca.PermittedEmailAddresses)+len(ca.PermittedURIDomains)+len(ca.ExcludedIPRanges)) > maxComparisons {
+		return errors.New("its name constraints and the names of a certificate below are too many to compare; use a CA with fewer, or issue the certificate with fewer")
 	}
 	for _, address := range below.EmailAddresses {
 		if !permitsEmail(ca.PermittedEmailAddresses, address) {

@@ -1,9 +1,11 @@
 package validators
 
 import (
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -168,4 +170,21 @@ func TestUsagesThatGoTakesForMissing_P1(t *testing.T) {
 	wantRefusal(t, CheckLeaf(leaf), CertificateUnsuitable, "extended key usage is empty")
 	leaf = testpki.MustSelfSigned(t, noKeyUsage...).Cert
 	wantRefusal(t, CheckPKILeaf(leaf), CertificateUnsuitable, "digitalSignature")
+}
+
+// manyConstraints returns a CA with that many constraints, of which the last permits the
+// names, and a leaf below it with that many names.
+func manyConstraints(t *testing.T, constraints, names int) (*testpki.CA, *testpki.Leaf) {
+	permitted := slices.Repeat([]string{"other.example"}, constraints-1)
+	ca := testpki.MustCA(t, testpki.Template(func(c *x509.Certificate) { c.PermittedEmailAddresses = append(permitted, "example.com") }))
+	return ca, testpki.MustIssue(t, ca, testpki.Emails(slices.Repeat([]string{"joe@example.com"}, names)...))
+}
+
+// TestVerifyComparesFewNames tests that whoever operates a CA below an anchor cannot make
+// comparing names expensive.
+func TestVerifyComparesFewNames(t *testing.T) {
+	ca, leaf := manyConstraints(t, 256, 256)
+	mustVerify(t, NewTrustPool(ca.Pool()), leaf)
+	ca, leaf = manyConstraints(t, 256, 257)
+	mustNotVerify(t, NewTrustPool(ca.Pool()), leaf, "too many to compare")
 }

@@ -96,6 +96,9 @@ func refusalsOnPage(t *testing.T) (said []string) {
 	registered := testpki.MustCA(t, constraintsOf(t, nil, trees(registeredID, "*")))
 	_, err = NewTrustPool(registered.Pool(), registered.Cert).Verify(testpki.MustIssue(t, registered, sanOption(t, general(registeredID, false, []byte("*")))).Cert, nil, now)
 	add(err)
+	large, many := manyConstraints(t, 300, 300)
+	_, err = NewTrustPool(large.Pool(), large.Cert).Verify(many.Cert, nil, now)
+	add(err)
 	add(CheckLeaf(testpki.MustSelfSigned(t, testpki.NoEKU(), testpki.Extension(pkix.Extension{Id: oidExtKeyUsage, Value: []byte{0x30, 0}})).Cert))
 	return said
 }
