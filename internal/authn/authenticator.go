@@ -112,8 +112,8 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	}
 	// read before examining, so that a verdict never claims to be newer than it is
 	generation := a.generation()
-	v := a.recall(hash, presented, now)
-	remembered = v != nil && v.generation == generation
+	v := a.recall(hash, presented, generation, now)
+	remembered = v != nil
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
@@ -141,12 +141,13 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	return id, nil, remembered
 }
 
-// recall returns the remembered verdict on the certificates, or nil.
-func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, now time.Time) *verdict {
-	if v := a.accepted.get(hash, presented, now); v != nil {
+// recall returns the remembered verdict on the certificates that was reached in this
+// generation, or nil. One that admits may be older than one that refuses.
+func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, generation uint64, now time.Time) *verdict {
+	if v := a.accepted.get(hash, presented, now); v != nil && v.generation == generation {
 		return v
 	}
-	if v := a.refused.get(hashPresented(hash, presented), presented, now); v != nil && v.refusal != nil {
+	if v := a.refused.get(hashPresented(hash, presented), presented, now); v != nil && v.refusal != nil && v.generation == generation {
 		return v
 	}
 	return nil
@@ -162,8 +163,8 @@ func (a *Authenticator) Refuses(presented []*x509.Certificate) bool {
 	if validators.CheckValidity(presented[0], now) != nil {
 		return true
 	}
-	v := a.recall(hashLeaf(presented), presented, now)
-	return v != nil && v.refusal != nil && v.generation == a.generation()
+	v := a.recall(hashLeaf(presented), presented, a.generation(), now)
+	return v != nil && v.refusal != nil
 }
 
 // NotesOn returns the notes on certificates without a decision about them, or nil if

@@ -282,3 +282,29 @@ func TestVerdictIsNoNewerThanItSays(t *testing.T) {
 		})
 	}
 }
+
+// TestRevokedClientIsRemembered checks that a client that was admitted and is then
+// revoked does not cost an examination on each request.
+func TestRevokedClientIsRemembered(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, company("client"))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
+	auth.config.Revocation = revocation.NewChecker(revocation.Config{CRLs: true})
+	auth.config.Revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 1, time.Now().Add(time.Hour))))
+	if got := auth.ask(leaf.Presented(), ""); got != "a" {
+		t.Fatal(got)
+	}
+	auth.config.Revocation.SetCRLs(crlSet(t, testpki.CRL(t, ca, 2, time.Now().Add(time.Hour), leaf.Cert)))
+	if auth.Refuses(leaf.Presented()) {
+		t.Error("it is known to be refused before it was examined")
+	}
+	for _, want := range []bool{false, true, true} {
+		_, refusal, remembered := auth.Decide(t.Context(), leaf.Presented(), "")
+		if refusal == nil || remembered != want {
+			t.Errorf("%v, remembered %v, want %v", refusal, remembered, want)
+		}
+	}
+	if !auth.Refuses(leaf.Presented()) {
+		t.Error("it is not known to be refused")
+	}
+}
