@@ -311,7 +311,7 @@ func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
 	}
 	r.Body, r.ContentLength, r.Trailer = http.NoBody, 0, nil
 	failure := caddyhttp.Error(http.StatusMethodNotAllowed, errTunnel)
-	a.logger.Warn("tunnel refused", zap.String("remote_ip", remoteIP(r)), zap.String("host", r.Host), zap.String("error_id", failure.ID))
+	a.logger.Warn("tunnel refused", zap.String("remote_ip", remoteIP(r)), zap.String("host", logCopy(r.Host, maxLoggedHost)), zap.String("error_id", failure.ID))
 	w.Header().Set("Allow", connectAllow)
 	if r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")

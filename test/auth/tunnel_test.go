@@ -139,6 +139,20 @@ func TestConnect_D6(t *testing.T) {
 	})
 }
 
+// TestLogLineOfATunnel_S3 checks that the log line is short, whatever the caller asks for.
+func TestLogLineOfATunnel_S3(t *testing.T) {
+	r := rig.New(t)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.Start(rig.BillingAndSensor, rig.OneSite)
+	host := "api.test:" + strings.Repeat("0", 7_000)
+	r.Raw(t, nil, "api.test").Send("CONNECT "+host+" HTTP/1.1\nHost: "+host+"\n\n").WantStatus(t, http.StatusMethodNotAllowed)
+	line := r.Logs.Wait(t, "the refusal", func(entry rig.LogEntry) bool { return entry.Str("msg") == "tunnel refused" })
+	if logged := line.Str("host"); len(logged) > 200 || !strings.HasPrefix(logged, "api.test:000") {
+		t.Errorf("the host in the log has %d octets: %.40q", len(logged), logged)
+	}
+}
+
 func TestUpgrades_D6(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
