@@ -3,6 +3,8 @@ package mtlsauth
 import (
 	"crypto/x509"
 	"hash/maphash"
+	"slices"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -13,7 +15,7 @@ const (
 	// maxTokenChains is how many certificates are remembered that tokens are bound
 	// to.
 	maxTokenChains = 1 << 11
-	// maxTokenChain bounds one of them together with its CA certificates, in bytes.
+	// maxTokenChain bounds one of them together with its chains, in bytes.
 	maxTokenChain = 8 << 10
 )
 
@@ -25,11 +27,11 @@ type deniedTokens struct {
 	chains  *cache.Table[tokenChain]
 }
 
-// tokenChain is a certificate that tokens are bound to, its x5t#S256, and the CA
-// certificates that came with it.
+// tokenChain is a certificate that tokens are bound to: its x5t#S256, and the verified
+// chains, leaf first, or the leaf alone if it needed none.
 type tokenChain struct {
 	thumbprint string
-	presented  []*x509.Certificate
+	chains     [][]*x509.Certificate
 }
 
 // newDeniedTokens returns nil if the realm has no deny file. It remembers what the
@@ -48,27 +50,37 @@ func newDeniedTokens(realm *Realm) *deniedTokens {
 	return d
 }
 
-// remember remembers the certificates with which a token was requested, leaf first.
-// If they are too long, the leaf alone counts.
-func (d *deniedTokens) remember(thumbprint string, presented []*x509.Certificate) {
-	if d == nil || d.find(thumbprint) != nil {
+// remember remembers the certificates with which a client got a token, leaf first. It
+// looks for the chains again, because the client need not have sent the CAs that a rule
+// may be about. If they are too long, the leaf alone counts.
+func (d *deniedTokens) remember(id identity, presented []*x509.Certificate, now time.Time) {
+	if d == nil || d.find(id.Thumbprint) != nil {
 		return
 	}
-	size := 0
-	for _, cert := range presented {
-		size += len(cert.Raw)
+	known := &tokenChain{id.Thumbprint, [][]*x509.Certificate{presented[:1:1]}}
+	if id.Credential.NeedsChain() {
+		if chains, err := id.decidedBy.trust.Pool.Verify(presented[0], presented[1:], now); err == nil && chainsSize(chains) <= maxTokenChain {
+			known.chains = chains
+		}
 	}
-	if size > maxTokenChain {
-		presented = presented[:1:1]
-	}
-	same := func(known *tokenChain) bool { return known.thumbprint == thumbprint }
-	d.chains.Replace(maphash.String(cache.Seed, thumbprint), &tokenChain{thumbprint, presented}, same, func(*tokenChain) bool { return false })
+	same := func(other *tokenChain) bool { return other.thumbprint == known.thumbprint }
+	d.chains.Replace(maphash.String(cache.Seed, known.thumbprint), known, same, func(*tokenChain) bool { return false })
 }
 
-// has reports whether the certificate of an x5t#S256 is denied.
+func chainsSize(chains [][]*x509.Certificate) (size int) {
+	for _, chain := range chains {
+		for _, cert := range chain {
+			size += len(cert.Raw)
+		}
+	}
+	return size
+}
+
+// has reports whether the certificate of an x5t#S256 is denied: each of its chains has a
+// certificate that is.
 func (d *deniedTokens) has(thumbprint string) bool {
 	if known := d.find(thumbprint); known != nil {
-		return d.checker.CheckDenied(known.presented...) != nil
+		return !slices.ContainsFunc(known.chains, func(chain []*x509.Certificate) bool { return d.checker.CheckDenied(chain...) == nil })
 	}
 	parsed, err := validators.ParseThumbprint(thumbprint)
 	return err != nil || d.checker.DeniesThumbprint(parsed)

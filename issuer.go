@@ -114,6 +114,7 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.issuer.keys.MaxAge().Seconds())))
 	header.Set("Etag", document.ETag)
+	r.Header.Del("Range") // as many ranges as fit into a header make a long answer of a short document
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document.Body))
 	return nil
 }
@@ -187,7 +188,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
-	h.realm.issuer.denied.remember(id.Thumbprint, presented)
+	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)
 }
 

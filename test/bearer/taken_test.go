@@ -108,6 +108,8 @@ func TestTokensOfDeniedCertificates_S12(t *testing.T) {
 		"public_key " + testpki.HashOf(billing.Cert.RawSubjectPublicKeyInfo),
 		fmt.Sprintf("serial %x %s", billing.Cert.SerialNumber, billing.Cert.Issuer),
 		"public_key " + testpki.HashOf(intermediate.Cert.RawSubjectPublicKeyInfo),
+		// of the trust pool, which no client sends
+		"public_key " + testpki.HashOf(r.CA.Cert.RawSubjectPublicKeyInfo),
 	} {
 		if answer := introspected(t, r, api, token); answer["active"] != true {
 			t.Fatalf("before the rule %q, the token is %v", rule, answer)
