@@ -97,7 +97,7 @@ func (d *declarations) addHeaders(names []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, name := range names {
-		if !strings.EqualFold(name, "Authorization") {
+		if !strings.EqualFold(name, "Authorization") && !slices.Contains(d.headers, name) {
 			d.headers = append(d.headers, name)
 		}
 	}

@@ -26,11 +26,11 @@ const (
 // client is, and the headers that callers may not send.
 type identityHeaders struct {
 	headers []headerTemplate
-	own     headerguard.Guard // what the directive sets or reads
+	own     *headerguard.Guard // what the directive sets or reads
 	// protected guards the headers in own, those that any directive of the
 	// configuration sets, and those of other gateways. It is compiled at the first
 	// request, because only then have all directives been provisioned.
-	protected func() headerguard.Guard
+	protected func() *headerguard.Guard
 }
 
 // headerTemplate is a header of header_up, with a value to expand.
@@ -93,7 +93,7 @@ func (h *identityHeaders) compileHeaders(realm *Realm, headerUp map[string]strin
 	own, declared := slices.Concat(set, proxy), &realm.app.declared
 	h.own = headerguard.Only(own...)
 	declared.addHeaders(set)
-	h.protected = sync.OnceValue(func() headerguard.Guard {
+	h.protected = sync.OnceValue(func() *headerguard.Guard {
 		return headerguard.New(own, append(declared.allHeaders(), defaultIdentityHeader), keep)
 	})
 	return nil
@@ -102,12 +102,17 @@ func (h *identityHeaders) compileHeaders(realm *Realm, headerUp map[string]strin
 // stripProtected removes the headers that a caller may not send. It is called
 // before anything can fail, so that no error route sees a forged header.
 func (h *identityHeaders) stripProtected(state *requestState, r *http.Request) {
-	if state.stripped {
-		h.own.Strip(r)
+	guard, earlier := h.protected(), state.strippedBy
+	if earlier == nil {
+		guard.Strip(r)
+		state.strippedBy = guard
 		return
 	}
-	h.protected().Strip(r)
-	state.stripped = true
+	h.own.Strip(r)
+	if earlier != guard && earlier.Exempts() {
+		state.strippedBy = guard.After(earlier)
+		state.strippedBy.Strip(r)
+	}
 }
 
 // setIdentity sets the headers of header_up for the client that was admitted.

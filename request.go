@@ -42,10 +42,11 @@ func (id identity) registeredID() string {
 // requestState is what the directives of this module know about a request, which may
 // pass through several of them.
 type requestState struct {
-	repl     *caddy.Replacer
-	stripped bool
-	identity identity
-	realm    *Realm
+	repl *caddy.Replacer
+	// strippedBy is the guard that removed headers last, or nil
+	strippedBy *headerguard.Guard
+	identity   identity
+	realm      *Realm
 	// refused is why the last directive refused the request, or nil
 	refused *validators.Refusal
 

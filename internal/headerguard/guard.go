@@ -18,6 +18,8 @@ type Guard struct {
 	// names are protected unless they are in keep; those that are also in always
 	// are protected in any case
 	names, keep, always *Names
+	// earlier has stripped the request already, unless it is nil
+	earlier *Guard
 }
 
 // New returns the guard of a directive that sets or reads the headers in own.
@@ -25,10 +27,10 @@ type Guard struct {
 // directives set. The names in keep are exempt, but never those in own. A
 // trailing * in keep stands for any ending and exempts only headers of other
 // gateways: those in configured are exempt only by their whole name.
-func New(own, configured, keep []string) Guard {
+func New(own, configured, keep []string) *Guard {
 	exact := NewNames(slices.DeleteFunc(slices.Clone(keep), func(name string) bool { return strings.HasSuffix(name, "*") })...)
 	always := slices.Concat(own, slices.DeleteFunc(slices.Clone(configured), exact.Contains))
-	return Guard{
+	return &Guard{
 		names:  NewNames(slices.Concat(always, OtherGateways)...),
 		keep:   NewNames(keep...),
 		always: NewNames(always...),
@@ -36,17 +38,34 @@ func New(own, configured, keep []string) Guard {
 }
 
 // Only returns a guard that protects these names and no others.
-func Only(names ...string) Guard { return Guard{names: NewNames(names...)} }
+func Only(names ...string) *Guard { return &Guard{names: NewNames(names...)} }
+
+// Exempts reports whether a caller may send any header that is protected otherwise.
+func (g *Guard) Exempts() bool { return len(g.keep.exact)+len(g.keep.prefixes) > 0 }
+
+// After returns a guard that protects, of what g does, only what earlier has exempted.
+// Whatever else a request has under these names by then is the gateway's own word.
+func (g *Guard) After(earlier *Guard) *Guard {
+	after := *g
+	after.earlier = earlier
+	return &after
+}
 
 // protects reports whether a caller may not send the header.
-func (g Guard) protects(name string) bool {
-	return g.names.Contains(name) && (!g.keep.Contains(name) || g.always.Contains(name))
+func (g *Guard) protects(name string) bool {
+	return g.names.Contains(name) && !g.keeps(name) && (g.earlier == nil || g.earlier.exempts(name))
 }
+
+func (g *Guard) exempts(name string) bool {
+	return g.keeps(name) && (g.earlier == nil || g.earlier.exempts(name))
+}
+
+func (g *Guard) keeps(name string) bool { return g.keep.Contains(name) && !g.always.Contains(name) }
 
 // Strip removes the protected names from the headers and trailers of the
 // request and from its Connection header, in place. It also removes an Upgrade
 // to anything but WebSocket.
-func (g Guard) Strip(r *http.Request) {
+func (g *Guard) Strip(r *http.Request) {
 	for name := range r.Header {
 		if g.protects(name) {
 			delete(r.Header, name)
@@ -61,7 +80,7 @@ func (g Guard) Strip(r *http.Request) {
 // StripHop removes the protected names from Connection, in which a caller could
 // tell the next hop to drop them, and from the trailers. It leaves the headers
 // themselves.
-func (g Guard) StripHop(r *http.Request) {
+func (g *Guard) StripHop(r *http.Request) {
 	if connection := r.Header["Connection"]; len(connection) > 0 {
 		g.stripConnection(r.Header, connection)
 	}
@@ -74,7 +93,7 @@ func (g Guard) StripHop(r *http.Request) {
 // proxies send a few words.
 const maxConnection = 4 << 10
 
-func (g Guard) stripConnection(header http.Header, values []string) {
+func (g *Guard) stripConnection(header http.Header, values []string) {
 	size := 0
 	for _, value := range values {
 		size += len(value)
@@ -107,7 +126,7 @@ func (g Guard) stripConnection(header http.Header, values []string) {
 // stripTrailer gives the request a trailer map of its own. The server fills the
 // original map when the body ends, after all handlers have run, so the trailers
 // that may pass are copied then.
-func (g Guard) stripTrailer(r *http.Request) {
+func (g *Guard) stripTrailer(r *http.Request) {
 	filled := r.Trailer
 	r.Trailer = make(http.Header, len(filled))
 	for name := range filled {
@@ -123,7 +142,7 @@ func (g Guard) stripTrailer(r *http.Request) {
 // trailerBody copies the trailers that may pass once the body has been read.
 type trailerBody struct {
 	io.ReadCloser
-	guard    Guard
+	guard    *Guard
 	from, to http.Header
 }
 

@@ -13,14 +13,14 @@ import (
 // no cache gives one client's response to another (RFC 9440 §2.4).
 type VaryWriter struct {
 	caddyhttp.ResponseWriterWrapper
-	guard Guard
+	guard *Guard
 	sent  bool // the header, by WriteHeader
 }
 
 // VaryWriter returns a writer that hides the protected names in Vary. The
 // response header may not have been sent when the handler within returns, so its
 // caller calls [VaryWriter.Hide] then.
-func (g Guard) VaryWriter(w http.ResponseWriter) *VaryWriter {
+func (g *Guard) VaryWriter(w http.ResponseWriter) *VaryWriter {
 	return &VaryWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, guard: g}
 }
 
