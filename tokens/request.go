@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -22,6 +21,9 @@ const (
 	// maxBasic is the size of the largest credentials of HTTP Basic, in bytes:
 	// enough for any client_id, with every character encoded twice.
 	maxBasic = 1 << 10
+	// maxContentType is the size of the largest Content-Type, in bytes. It has room
+	// for a charset. Parsing a long one takes milliseconds.
+	maxContentType = 256
 
 	grantClientCredentials = "client_credentials"
 )
@@ -173,18 +175,18 @@ func clientOfHeader(values []string) (named string, refused *Error) {
 	const remedy = "; send client_id in the form, the client authenticates with its certificate only"
 	for _, value := range values {
 		scheme, credentials, _ := strings.Cut(strings.TrimSpace(value), " ")
-		switch {
-		case !strings.EqualFold(scheme, "Basic"):
-			refused = cmp.Or(refused, NewError(CodeInvalidRequest, "the Authorization header is not supported"+remedy))
+		if !strings.EqualFold(scheme, "Basic") {
 			continue
-		case len(values) == 1:
-			if id, ok := basicClient(credentials); ok {
-				return id, nil
-			}
+		}
+		if id, ok := basicClient(credentials); ok && len(values) == 1 {
+			return id, nil
 		}
 		return "", InvalidClient("HTTP Basic is not supported with a password"+remedy, true)
 	}
-	return "", refused
+	if len(values) > 0 {
+		return "", NewError(CodeInvalidRequest, "the Authorization header is not supported"+remedy)
+	}
+	return "", nil
 }
 
 // basicClient returns the user name of HTTP Basic credentials (RFC 7617 §2), which
@@ -210,6 +212,9 @@ func checkQuery(query string) *Error {
 	if query == "" {
 		return nil
 	}
+	if strings.Count(query, "&") >= maxParameters {
+		return NewError(CodeInvalidRequest, "there are too many parameters in the query string")
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return NewError(CodeInvalidRequest, "the query string is malformed")
@@ -225,7 +230,7 @@ func checkQuery(query string) *Error {
 func checkContentType(values []string) *Error {
 	const form = "application/x-www-form-urlencoded"
 	var mediaType string
-	if len(values) == 1 {
+	if len(values) == 1 && len(values[0]) <= maxContentType {
 		mediaType, _, _ = mime.ParseMediaType(values[0])
 	}
 	switch {

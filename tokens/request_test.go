@@ -96,6 +96,8 @@ func TestMalformedRequests_R28(t *testing.T) {
 		"multipart":                {post("", header("Content-Type", "multipart/form-data; boundary=x")), "Content-Type must be " + formType},
 		"no content type":          {post(minimal, header("Content-Type")), "Content-Type must be"},
 		"two content types":        {post(minimal, header("Content-Type", formType, formType)), "Content-Type must be"},
+		"long content type":        {post(minimal, header("Content-Type", formType+"; charset="+strings.Repeat("b", maxContentType))), "Content-Type must be"},
+		"64 query parameters":      {post(minimal, func(r *http.Request) { r.URL.RawQuery = strings.Repeat("a=b&", 64) }), "too many parameters in the query"},
 		"broken content type":      {post(minimal, header("Content-Type", ";")), "Content-Type must be"},
 		"bearer token":             {post(minimal, header("Authorization", "Bearer x")), "Authorization header is not supported"},
 		"empty authorization":      {post(minimal, header("Authorization", "")), "Authorization header is not supported"},

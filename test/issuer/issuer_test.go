@@ -80,6 +80,13 @@ func checkPublicDocument(t *testing.T, c *rig.Caller, place string, got rig.Repl
 	if got := c.Do(http.MethodHead, place).WantStatus(t, http.StatusOK); got.Body != "" || got.Header.Get("Etag") != etag {
 		t.Errorf("HEAD %s returns %q with %v", place, got.Body, got.Header)
 	}
+	ranges := make([]string, len(got.Body)-1) // each of them would have headers of its own
+	for i := range ranges {
+		ranges[i] = fmt.Sprintf("%d-%[1]d", i)
+	}
+	if ranged := c.Get(place, rig.With("Range", "bytes="+strings.Join(ranges, ","))).WantStatus(t, http.StatusOK); ranged.Body != got.Body {
+		t.Errorf("many ranges of %s return %d octets", place, len(ranged.Body))
+	}
 	if got := c.Do(http.MethodPost, place).WantStatus(t, http.StatusMethodNotAllowed); got.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST %s: Allow is %q", place, got.Header.Get("Allow"))
 	}
