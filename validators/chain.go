@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -231,7 +232,10 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (verified
 		if slices.ContainsFunc(pending, func(other intermediate) bool { return bytes.Equal(other.cert.Raw, cert.Raw) }) {
 			continue
 		}
-		if !cert.IsCA || !cert.BasicConstraintsValid {
+		switch {
+		case HasHugeKey(cert):
+			c.err, c.final = fmt.Errorf("its RSA key has more than %d bits, which is too large; use a CA with 2048 or 4096", maxRSABits), true
+		case !cert.IsCA || !cert.BasicConstraintsValid:
 			c.err, c.final = errors.New("not a CA"), true
 		}
 		pending = append(pending, c)

@@ -270,3 +270,16 @@ func TestVerifyRememberedIntermediate(t *testing.T) {
 	mustNotVerify(t, NewTrustPool(testpki.MustCA(t).Pool()), leaf, "unknown authority", sub.Cert)
 	mustNotVerify(t, pool, leaf, "unknown authority", twin.Cert)
 }
+
+// TestVerifyUsesNoHugeKey tests that a CA with a key that takes seconds is not used, as a
+// CA below an anchor may issue and a proxy may forward it.
+func TestVerifyUsesNoHugeKey(t *testing.T) {
+	root := testpki.MustCA(t)
+	huge := testpki.MustHugeRSA(t, maxRSABits+8)
+	pool := NewTrustPool(root.Pool(), root.Cert)
+	work := watch(pool)
+	mustNotVerify(t, pool, testpki.MustSelfSigned(t), "too large", huge)
+	if work.calls != 1 {
+		t.Errorf("%d verifications, want one, of the leaf", work.calls)
+	}
+}

@@ -70,6 +70,9 @@ func refusalsOnPage(t *testing.T) (said []string) {
 	_, err := pool.Verify(stranger.Cert, slices.Repeat([]*x509.Certificate{stranger.Cert}, maxIntermediates+1), now)
 	add(err)
 
+	_, err = pool.Verify(stranger.Cert, []*x509.Certificate{testpki.MustHugeRSA(t, maxRSABits+8)}, now)
+	add(err)
+
 	odd := *leaf.Cert
 	odd.SignatureAlgorithm = x509.UnknownSignatureAlgorithm
 	f := failure{pool: pool, leaf: &odd, now: now}
