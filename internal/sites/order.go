@@ -163,31 +163,65 @@ func (s *stop) paths() []string {
 	return nil
 }
 
+// maxShownPaths bounds the paths in a warning.
+const maxShownPaths = 8
+
 // WarnAboutOrder logs warnings about directives of this plugin that requests of the
-// site can get past.
+// site can get past, one for each kind, however many directives there are.
 func (s *Site) WarnAboutOrder(logger *zap.Logger) {
+	logger = logger.With(zap.Strings("hosts", s.Hosts))
 	stops := stopsOf(s)
 	leavesUnguarded := slices.ContainsFunc(stops, func(s stop) bool { return s.serves && !s.guarded })
+	rewritten, open, unreached := make(pairs), make(pairs), make(pairs)
+	realms := make(map[[2]string]struct{})
 	for i := range stops {
 		at := &stops[i]
 		if !isOurs(at.name) {
 			continue
 		}
-		logger := logger.With(zap.Strings("hosts", s.Hosts), zap.String("directive", at.name))
 		if isGuard(at.name) && leavesUnguarded {
-			if findBefore(stops, at, at.seesRewritten) != nil {
-				logger.Warn("path matcher sees the path after a rewrite", zap.Strings("paths", at.paths()))
-			}
-			if open := at.openIn(stops); open != nil {
-				logger.Warn("site is partly open", zap.Strings("paths", at.paths()), zap.String("handler", open.name))
-			}
+			rewritten.add(at, findBefore(stops, at, at.seesRewritten))
+			open.add(at, at.openIn(stops))
 		}
-		if answer := findBefore(stops, at, at.neverReachedAfter); answer != nil {
-			logger.Warn("directive is never reached", zap.String("handler", answer.name))
-		}
+		unreached.add(at, findBefore(stops, at, at.neverReachedAfter))
 		if guard := findBefore(stops, at, at.asksAnotherRealm); guard != nil {
-			logger.Warn("two realms must both admit a request", zap.Strings("realms", []string{guard.directive.Realm, at.directive.Realm}))
+			realms[[2]string{guard.directive.Realm, at.directive.Realm}] = struct{}{}
 		}
+	}
+	for pair, paths := range rewritten {
+		logger.Warn("path matcher sees the path after a rewrite", pair.fields(paths)...)
+	}
+	for pair, paths := range open {
+		logger.Warn("site is partly open", pair.fields(paths)...)
+	}
+	for pair, paths := range unreached {
+		logger.Warn("directive is never reached", pair.fields(paths)...)
+	}
+	for both := range realms {
+		logger.Warn("two realms must both admit a request", zap.Strings("realms", both[:]))
+	}
+}
+
+// pair is the names of a directive and of the handler that is in its way.
+type pair struct{ directive, handler string }
+
+// pairs are the paths of the directives, by pair.
+type pairs map[pair][]string
+
+// add notes a directive, unless nothing is in its way.
+func (p pairs) add(directive, handler *stop) {
+	if handler != nil {
+		key := pair{directive.name, handler.name}
+		p[key] = append(p[key], directive.paths()...)
+	}
+}
+
+func (p pair) fields(paths []string) []zap.Field {
+	slices.Sort(paths)
+	paths = slices.Compact(paths)
+	return []zap.Field{
+		zap.String("directive", p.directive), zap.String("handler", p.handler),
+		zap.Strings("paths", paths[:min(len(paths), maxShownPaths)]), zap.Int("all_paths", len(paths)),
 	}
 }
 
