@@ -20,7 +20,8 @@ const (
 	acceptedSlots    = 1 << 12
 	maxAcceptedSlots = 1 << 16
 	refusedSlots     = 1 << 10
-	// maxAcceptedBytes is the maximum size of an accepted chain in the cache.
+	// maxAcceptedBytes is the maximum size of an accepted chain in the cache. Of a
+	// larger one, the leaf and a hash are kept.
 	maxAcceptedBytes = 8 << 10
 )
 

@@ -49,12 +49,14 @@ type presentedKey struct {
 	hash uint64
 
 	// in the cache of accepted certificates: the octets, because comparing them is
-	// faster than hashing
+	// faster than hashing, or if there are many, those of the leaf
 	leaf, rest []byte
 	count      int
+	large      bool
 
-	// in the cache of refusals: the SHA-256 of all certificates, and the parsed leaf
+	// the SHA-256 of all certificates, in the cache of refusals and if they are large
 	digest [sha256.Size]byte
+	// in the cache of refusals: the parsed leaf
 	parsed weak.Pointer[x509.Certificate]
 }
 
@@ -76,7 +78,7 @@ func hashPresented(ofLeaf uint64, presented []*x509.Certificate) uint64 {
 // after their own.
 type acceptedCache struct {
 	cache.Table[verdict]
-	// maxBytes is the size of the largest chain that is remembered.
+	// maxBytes is the size of the largest chain whose octets are kept.
 	maxBytes int
 }
 
@@ -102,6 +104,9 @@ func (v *verdict) isFor(presented []*x509.Certificate) bool {
 	if v.key.count != len(presented) {
 		return false
 	}
+	if v.key.large {
+		return v.key.digest == digestPresented(presented)
+	}
 	rest := v.key.rest
 	for _, cert := range presented[1:] {
 		if !bytes.HasPrefix(rest, cert.Raw) {
@@ -119,7 +124,12 @@ func (m *acceptedCache) put(hash uint64, presented []*x509.Certificate, v *verdi
 	if v.leafAlone {
 		matter = presented[:1]
 	}
-	size := validators.PresentedSize(matter)
+	v.key = presentedKey{hash: hash, count: len(matter)}
+	if v.key.large = validators.PresentedSize(matter) > m.maxBytes; v.key.large {
+		v.key.digest = digestPresented(matter)
+		matter = matter[:1]
+	}
+	size, length := validators.PresentedSize(matter), len(presented[0].Raw)
 	if size > m.maxBytes {
 		return
 	}
@@ -127,8 +137,7 @@ func (m *acceptedCache) put(hash uint64, presented []*x509.Certificate, v *verdi
 	for _, cert := range matter {
 		octets = append(octets, cert.Raw...)
 	}
-	length := len(presented[0].Raw)
-	v.key = presentedKey{hash: hash, leaf: octets[:length:length], rest: octets[length:], count: len(matter)}
+	v.key.leaf, v.key.rest = octets[:length:length], octets[length:]
 	m.Replace(hash, v,
 		func(old *verdict) bool { return old.key.hash == hash && bytes.Equal(old.key.leaf, v.key.leaf) },
 		func(old *verdict) bool { return !now.Before(old.until) })

@@ -127,9 +127,8 @@ func TestFloodOfOneClient_S8(t *testing.T) {
 	}
 }
 
-// TestFloodWithLargeChains checks that a large accepted chain is not remembered,
-// but that a refused one is, by its hash, so that it is not verified again and
-// again.
+// TestFloodWithLargeChains checks that a large chain is remembered by its hash, so that
+// it is not verified again and again, whether it is refused or accepted.
 func TestFloodWithLargeChains(t *testing.T) {
 	ca := testpki.MustCA(t)
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
@@ -150,8 +149,19 @@ func TestFloodWithLargeChains(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	if accepted, refused := len(auth.accepted.verdicts()), auth.refused.verdicts(); accepted != 0 || len(refused) != 1 || keepsOctets(refused[0]) {
-		t.Errorf("%d accepted and %d refused are remembered, want none and one hash", accepted, len(refused))
+	accepted, refused := auth.accepted.verdicts(), auth.refused.verdicts()
+	if len(accepted) != 1 || len(accepted[0].key.rest) > 0 || len(refused) != 1 || keepsOctets(refused[0]) {
+		t.Errorf("%d accepted and %d refused are remembered, want one hash of each", len(accepted), len(refused))
+	}
+	for count, want := range map[int]bool{len(client): true, len(client) - 1: false} {
+		if _, refusal, remembered := auth.Decide(t.Context(), client[:count], ""); refusal != nil || remembered != want {
+			t.Errorf("%d certificates of the client: %v, remembered %v", count, refusal, remembered)
+		}
+	}
+	other := slices.Clone(client)
+	other[len(other)-1] = testpki.MustSelfSigned(t).Cert
+	if _, refusal, remembered := auth.Decide(t.Context(), other, ""); refusal != nil || remembered {
+		t.Errorf("other certificates behind the client's: %v, remembered %v", refusal, remembered)
 	}
 	if _, _, remembered := auth.Decide(context.Background(), chain[:len(chain)-1], ""); remembered {
 		t.Error("another chain is taken for a remembered one")

@@ -104,8 +104,12 @@ func TestVerdictCacheForgets(t *testing.T) {
 	}
 	large := []*x509.Certificate{fakeCert(2), fakeCert(3)}
 	accepted.put(hashLeaf(large), large, &verdict{until: now.Add(time.Minute)}, now)
-	if accepted.get(hashLeaf(large), large, now) != nil || len(accepted.verdicts()) != 1 {
-		t.Error("more octets are remembered than a verdict may have")
+	if v := accepted.get(hashLeaf(large), large, now); v == nil || len(v.key.leaf)+len(v.key.rest) > 400 {
+		t.Error("a large chain is forgotten, or more of its octets are remembered than a verdict may have")
+	}
+	accepted = newAcceptedCache(4, 399)
+	if accepted.put(hash, presented, &verdict{until: now.Add(time.Minute)}, now); len(accepted.verdicts()) != 0 {
+		t.Error("a large leaf is remembered")
 	}
 }
 
