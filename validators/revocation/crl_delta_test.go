@@ -1,7 +1,10 @@
 package revocation
 
 import (
+	"crypto/x509"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -41,8 +44,8 @@ func TestNextDeltaCRLBeforeItsCompleteOne(t *testing.T) {
 }
 
 // A newer delta CRL that adds to the same complete one, or to an older one, replaces the
-// one before, and only few are kept.
-func TestFewDeltaCRLsAreKept(t *testing.T) {
+// one before.
+func TestNextDeltaCRLOfTheSameCompleteOne(t *testing.T) {
 	ca := testpki.MustCA(t)
 	held := testpki.MustIssue(t, ca).Cert
 	for name, base := range map[string]byte{"the same": 5, "an older one": 4} {
@@ -55,14 +58,46 @@ func TestFewDeltaCRLsAreKept(t *testing.T) {
 			w.write("delta.crl", makeCRL(t, ca, now, crlNumber(7), deltaFrom(base)))
 			w.refresh(0, "<nil>")
 			w.expect(held, ca.Cert, false, true)
-			for i := range int64(2 * maxDeltas) {
-				w.write("delta.crl", makeCRL(t, ca, now, crlNumber(10+i), deltaFrom(byte(10+i)), crlRevokes(1, held)))
-				w.refresh(0, "<nil>")
-				w.expect(held, ca.Cert, true, true)
-			}
-			if n := len(w.locations[1].inForce()); n > maxDeltas+1 {
-				t.Errorf("%d delta CRLs are kept", n)
-			}
 		})
+	}
+}
+
+// What a location no longer provides is kept, but not without limit: a CA may give each
+// CRL another scope.
+func TestFewCRLsAreKeptThatAreNoLongerProvided(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf, first := testpki.MustIssue(t, ca).Cert, testpki.MustIssue(t, ca).Cert
+	w := newCRLWorld(t, nil, "a.crl")
+	l := w.locations[0]
+	put := func(i int, cert *x509.Certificate) {
+		t.Helper()
+		name := contextual(t, 0, true, contextual(t, 0, true, contextual(t, 6, false, fmt.Append(nil, i))))
+		crl := mustCRL(t, ca, now.Add(time.Duration(i)*time.Second), crlNumber(1), crlRevokes(1, cert), crlExtension(oidIssuingDistributionPoint, true, sequence(t, name)))
+		if err := crl.checkSignedBy(ca.Cert); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.add([]*parsedCRL{crl}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoked := func(cert *x509.Certificate) bool {
+		status, _ := w.CRLs().statusOf(cert, ca.Cert, w.now)
+		return status.Revoked
+	}
+	put(0, first)
+	for i := range maxCRLs {
+		put(1+i, leaf)
+	}
+	if n := len(l.inForce()); n != maxCRLs+1 || !revoked(first) || !revoked(leaf) {
+		t.Errorf("%d are kept, revoked: %v, %v", n, revoked(first), revoked(leaf))
+	}
+	put(maxCRLs+1, leaf)
+	put(maxCRLs+2, leaf)
+	if n := len(l.inForce()); n != maxCRLs+1 || revoked(first) || !revoked(leaf) {
+		t.Errorf("%d are kept then, revoked: %v, %v", n, revoked(first), revoked(leaf))
+	}
+	l.dropOldest(maxCRLs, 3*len(l.current[0].list.Raw))
+	if n := len(l.verified); n != 3 || !revoked(leaf) {
+		t.Errorf("%d are kept of those that may have the size of three, revoked: %v", n, revoked(leaf))
 	}
 }

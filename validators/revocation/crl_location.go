@@ -12,10 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// maxDeltas is how many delta CRLs of one CA and scope a location keeps, each for another
-// complete CRL.
-const maxDeltas = 1 << 4
-
 // crlLocation is a file or a URL, and the CRLs that it has provided.
 type crlLocation struct {
 	name string          // the path, or the URL as [source.ShownURL] shows it
@@ -100,6 +96,8 @@ func (l *crlLocation) add(document []*parsedCRL, whole bool) (changed bool, err 
 				l.unverified, l.current = append(l.unverified, crl), append(l.current, crl)
 			}
 		}
+	} else {
+		l.dropOldest(maxCRLs, maxCRLSize)
 	}
 	now := l.inForce()
 	changed = len(before) != len(now) || slices.ContainsFunc(now, func(crl *parsedCRL) bool { return !slices.Contains(before, crl) })
@@ -170,30 +168,30 @@ func (l *crlLocation) promoteVerified() {
 			return false
 		}
 		if inForce, _ := l.addVerified(crl); inForce == nil {
-			l.dropOldDelta(crl)
 			l.verified = append(l.verified, crl)
 		}
 		return true
 	})
 }
 
-// dropOldDelta drops the oldest of the delta CRLs of one key and scope before another is
-// added, if there are many. One stays when the next adds to a newer complete CRL, because
-// that may not have come yet.
-func (l *crlLocation) dropOldDelta(added *parsedCRL) {
-	var oldest *parsedCRL
-	count := 0
-	for _, old := range l.verified {
-		if added.scope.base == nil || old.scope.base == nil || !bytes.Equal(old.list.RawIssuer, added.list.RawIssuer) || old.scope.point != added.scope.point {
-			continue
-		}
-		if count++; oldest == nil || oldest.checkReplaces(old) == nil {
-			oldest = old
+// dropOldest drops the oldest of the verified CRLs that the location no longer provides,
+// so that there are at most so many, with at most so many bytes. A CA may give each CRL
+// another scope, so that none replaces another.
+func (l *crlLocation) dropOldest(most, mostBytes int) {
+	isLeft := func(crl *parsedCRL) bool { return !slices.Contains(l.current, crl) }
+	var left []*parsedCRL
+	size := 0
+	for _, crl := range l.verified {
+		if isLeft(crl) {
+			left, size = append(left, crl), size+len(crl.list.Raw)
 		}
 	}
-	if count >= maxDeltas {
-		l.verified = slices.DeleteFunc(l.verified, func(old *parsedCRL) bool { return old == oldest })
+	slices.SortStableFunc(left, func(a, b *parsedCRL) int { return a.list.ThisUpdate.Compare(b.list.ThisUpdate) })
+	drop := 0
+	for ; len(left)-drop > most || size > mostBytes; drop++ {
+		size -= len(left[drop].list.Raw)
 	}
+	l.verified = slices.DeleteFunc(l.verified, func(crl *parsedCRL) bool { return slices.Contains(left[:drop], crl) })
 }
 
 // nextUpdate returns when the first of some CRLs is no longer fresh, zero without any.
