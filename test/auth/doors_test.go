@@ -245,7 +245,7 @@ http://unix.test {
 			c.T = t
 			c.Get("http://"+name+"/", forged).WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
 			for _, endpoint := range []string{"/connect/token", "/connect/mtls/token"} {
-				got := c.Do(http.MethodPost, "http://"+name+endpoint, token, forged).WantStatus(t, http.StatusUnauthorized)
+				got := c.Do(http.MethodPost, "http://"+name+endpoint, token, forged).WantStatus(t, http.StatusBadRequest)
 				if rig.JSON(t, got.Body)["error"] != "invalid_client" || got.Header.Get("WWW-Authenticate") != "" {
 					t.Errorf("%s answered %q", endpoint, got.Body)
 				}
