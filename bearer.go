@@ -260,17 +260,14 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	if refusal := validators.CheckPresented(presented); refusal != nil {
 		return nil, refusal
 	}
-	var leaf *x509.Certificate
 	switch {
-	case len(presented) > 0:
-		leaf = presented[0]
-	case h.allowsUnbound():
+	case len(presented) > 0, h.allowsUnbound():
 	case noCertificate != nil:
 		return nil, noCertificate
 	default:
 		return nil, refuse(validators.CertificateMissing, detailNotPresented)
 	}
-	cached, refusal := h.verifyCached(token, leaf, noCertificate)
+	cached, refusal := h.verifyCached(r.Context(), token, presented, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}

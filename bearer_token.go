@@ -2,10 +2,10 @@ package mtlsauth
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"net/http"
 	"slices"
@@ -200,16 +200,16 @@ func (c *cachedToken) isFor(token string, leaf []byte) bool {
 	return c.text == token && bytes.Equal(c.leaf, leaf)
 }
 
-// verifyCached verifies that a token is valid and bound to this certificate. Of a
+// verifyCached verifies that a token is valid and bound to the first certificate. Of a
 // token that has been verified before, only the octets of token and certificate are
 // compared, and its expiry and its key are checked again.
-func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
+func (h *BearerHandler) verifyCached(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
 	var raw []byte
-	if leaf != nil {
-		raw = leaf.Raw
+	if len(presented) > 0 {
+		raw = presented[0].Raw
 	}
 	if len(token)+len(raw) > maxCachedBytes {
-		return h.verify(token, leaf, noCertificate)
+		return h.verify(ctx, token, presented, noCertificate)
 	}
 	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), h.realm.revocation.generation()
 	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
@@ -219,7 +219,7 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 		}
 		return cached, nil
 	}
-	cached, refusal := h.verify(token, leaf, noCertificate)
+	cached, refusal := h.verify(ctx, token, presented, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -231,15 +231,22 @@ func (h *BearerHandler) verifyCached(token string, leaf *x509.Certificate, noCer
 }
 
 // verify verifies a token that is not cached.
-func (h *BearerHandler) verify(token string, leaf *x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
-	by, verified, err := h.verifyByAny(token)
-	if err != nil {
-		return nil, tokenRefusal(err)
-	}
-	if verified.Thumbprint == "" {
-		leaf = nil // the certificate proves nothing about an unbound token
-	} else if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
+func (h *BearerHandler) verify(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
+	by, verified, refusal := h.verifyByAny(ctx, token, presented)
+	switch {
+	case refusal != nil && refusal.Reason == validators.CertificateMissing && noCertificate != nil:
+		return nil, noCertificate
+	case refusal != nil:
 		return nil, refusal
+	}
+	var leaf *x509.Certificate // nil if it proves nothing about an unbound token
+	if verified.Thumbprint != "" {
+		if len(presented) > 0 {
+			leaf = presented[0]
+		}
+		if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
+			return nil, refusal
+		}
 	}
 	identity := &bearerIdentity{
 		clientID: by.prefix + verified.ClientID, scopes: verified.Scopes, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
@@ -274,39 +281,73 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 }
 
 // verifyByAny verifies a token with the keys of its issuer. If the token does not say
-// at little cost which one that is, it tries the keys of all, and the error is that of
-// the issuer whose verifier came furthest.
-func (h *BearerHandler) verifyByAny(token string) (by *trustedVerifier, verified *tokens.VerifiedToken, err error) {
+// at little cost which one that is, it tries the keys of all, and the refusal is that
+// of the issuer whose verifier came furthest.
+func (h *BearerHandler) verifyByAny(ctx context.Context, token string, presented []*x509.Certificate) (by *trustedVerifier, verified *tokens.VerifiedToken, refusal *validators.Refusal) {
 	read, err := tokens.ReadToken(token)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, tokenRefusal(err)
 	}
 	candidates := h.verifiers
 	if len(candidates) > 1 {
 		if name := read.ClaimedIssuer(); name != "" {
 			i := slices.IndexFunc(candidates, func(v *trustedVerifier) bool { return v.issuer == name })
 			if i < 0 {
-				return nil, nil, &tokens.TokenError{Reason: tokens.TokenIssuer, Detail: fmt.Sprintf("issuer %.200q is not trusted", name)}
+				return nil, nil, refuse(validators.Reason(tokens.TokenIssuer), "issuer %.200q is not trusted", name)
 			}
 			candidates = candidates[i : i+1]
 		}
 	}
 	furthest := -1
 	for _, by := range candidates {
-		verified, failure := by.verifier.VerifyRead(read)
+		verified, failure := h.verifyBy(ctx, by, read, presented)
 		if failure == nil {
 			return by, verified, nil
 		}
-		var refused *tokens.TokenError
-		if !errors.As(failure, &refused) || refused.Reason == tokens.TokenMalformed {
+		reason := tokens.TokenReason(failure.Reason)
+		if reason == tokens.TokenMalformed {
 			return nil, nil, failure // its header is not malformed, so this issuer signed it
 		}
+		if !slices.Contains(tokens.TokenReasons, reason) { // its certificate, instead of its signature
+			reason = tokens.TokenSignature
+		}
 		// the reasons are in the order of the checks
-		if step := slices.Index(tokens.TokenReasons, refused.Reason); step > furthest {
-			furthest, err = step, failure
+		if step := slices.Index(tokens.TokenReasons, reason); step > furthest {
+			furthest, refusal = step, failure
 		}
 	}
-	return nil, nil, err
+	return nil, nil, refusal
+}
+
+// verifyBy verifies a token with the keys of one issuer. It looks at the certificate
+// before the signature if the issuer is the realm's: a refusal is remembered, and a
+// signature can cost milliseconds.
+func (h *BearerHandler) verifyBy(ctx context.Context, by *trustedVerifier, token *tokens.ReadableToken, presented []*x509.Certificate) (*tokens.VerifiedToken, *validators.Refusal) {
+	if by.own && by.verifier.CheckHeader(token) == nil {
+		_, refusal := h.realm.authenticate(ctx, presented, "")
+		if refusal != nil && refusal.Reason != validators.CertificateAmbiguous { // the token names the client
+			return nil, unlessStolen(token, presented, refusal)
+		}
+	}
+	verified, err := by.verifier.VerifyRead(token)
+	if err != nil {
+		return nil, tokenRefusal(err)
+	}
+	return verified, nil
+}
+
+// unlessStolen returns the refusal of certificates, or a better one if the token says
+// that it is bound to another one. Nothing proves what it says.
+func unlessStolen(token *tokens.ReadableToken, presented []*x509.Certificate, refusal *validators.Refusal) *validators.Refusal {
+	bound, err := validators.ParseThumbprint(token.ClaimedThumbprint())
+	if err != nil || len(presented) == 0 {
+		return refusal
+	}
+	sum := sha256.Sum256(presented[0].Raw)
+	if bound == validators.Thumbprint(sum[:]) {
+		return refusal
+	}
+	return refuse(tokenCertificate, "the token says that it is bound to certificate %s, but certificate %x was presented: %s", bound, sum, refusal.Detail)
 }
 
 func tokenRefusal(err error) *validators.Refusal {

@@ -151,13 +151,17 @@ func (v *Verifier) Verify(token string) (*VerifiedToken, error) {
 	return v.VerifyRead(read)
 }
 
+// CheckHeader checks what costs little: whether this verifier accepts tokens with such
+// a header, and has their key. [Verifier.VerifyRead] checks the same.
+func (v *Verifier) CheckHeader(token *ReadableToken) error {
+	_, err := v.keyFor(token)
+	return err
+}
+
 // VerifyRead is [Verifier.Verify] for a token whose header has been read, as to
 // try several verifiers.
 func (v *Verifier) VerifyRead(token *ReadableToken) (*VerifiedToken, error) {
-	if err := v.checkHeader(token); err != nil {
-		return nil, err
-	}
-	key, err := v.keyOf(token)
+	key, err := v.keyFor(token)
 	if err != nil {
 		return nil, err
 	}
@@ -206,15 +210,15 @@ func refuseToken(reason TokenReason, format string, args ...any) error {
 	return &TokenError{Reason: reason, Detail: fmt.Sprintf(format, args...)}
 }
 
-// checkHeader checks whether this verifier accepts tokens with such a header.
-func (v *Verifier) checkHeader(token *ReadableToken) error {
+// keyFor returns the key of a token, if this verifier accepts tokens with such a header.
+func (v *Verifier) keyFor(token *ReadableToken) (keyring.PublicKey, error) {
 	switch {
 	case !isMediaType(token.typ, TypeAccessToken) && (v.config.Type != TypeJWT || !isMediaType(token.typ, TypeJWT)):
-		return refuseToken(TokenType, "its typ is %.80q, want %s", token.typ, v.config.Type)
+		return keyring.PublicKey{}, refuseToken(TokenType, "its typ is %.80q, want %s", token.typ, v.config.Type)
 	case !slices.Contains(v.config.Algorithms, token.algorithm):
-		return refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", token.algorithm)
+		return keyring.PublicKey{}, refuseToken(TokenAlgorithm, "it is signed with %.80q, which is not accepted", token.algorithm)
 	}
-	return nil
+	return v.keyOf(token)
 }
 
 // keyOf returns the key that signed a token by its token.

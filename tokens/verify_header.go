@@ -133,20 +133,31 @@ func (t *ReadableToken) checkSignature(key keyring.PublicKey) error {
 // ClaimedIssuer returns the `iss`, or "" if the claims are long or cannot be read.
 // Nothing proves it: use it only to choose the verifier, and in a log.
 func (t *ReadableToken) ClaimedIssuer() string {
-	if len(t.claims) > maxHeaderSize {
-		return ""
-	}
-	raw, err := base64url.DecodeString(t.claims)
-	if err != nil {
-		return ""
-	}
 	var claims struct {
 		Issuer string `json:"iss"`
 	}
-	if json.Unmarshal(raw, &claims) != nil {
-		return ""
-	}
+	t.claimed(&claims)
 	return claims.Issuer
+}
+
+// ClaimedThumbprint returns the `x5t#S256` of the certificate that the token says it is
+// bound to, or "", as [ReadableToken.ClaimedIssuer] does.
+func (t *ReadableToken) ClaimedThumbprint() string {
+	var claims struct {
+		Confirmation confirmation `json:"cnf"`
+	}
+	t.claimed(&claims)
+	return claims.Confirmation.Thumbprint
+}
+
+// claimed reads claims that nothing proves, if they are short.
+func (t *ReadableToken) claimed(claims any) {
+	if len(t.claims) > maxHeaderSize {
+		return
+	}
+	if raw, err := base64url.DecodeString(t.claims); err == nil {
+		_ = json.Unmarshal(raw, claims)
+	}
 }
 
 // signatureSize returns the size of the signatures of a key (RFC 7518 §3.3, §3.4

@@ -3,6 +3,7 @@ package bearer_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -170,6 +171,44 @@ https://api.test:@HTTPS@ {
 		got.WantStatus(t, http.StatusOK).WantClient(t, "partner:"+id)
 		if tenant := got.Seen.Header.Get("X-Client-Tenant"); tenant != `a\0D\0AX-Admin: 1` || got.Seen.Header.Get("X-Admin") != "" {
 			t.Errorf("the upstream received the tenant %q and %v", tenant, got.Seen.Header)
+		}
+	}
+}
+
+// TestForgedTokensOfStrangers_S2 checks that the signature of a token is verified only
+// for a certificate that is admitted, because it can cost milliseconds.
+func TestForgedTokensOfStrangers_S2(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor, stranger := r.Issue("billing"), r.SelfSigned("sensor"), r.SelfSigned("stranger")
+	r.Start(rig.IssuerRealm("signing_algorithm ES512"), rig.IssuerSite+`
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer
+	reverse_proxy @UP@
+}
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		realm default
+		trust_issuer https://as.example.com {
+			audience  api
+			id_prefix as:
+			allow_unbound
+		}
+	}
+	reverse_proxy @UP@
+}
+`)
+	parts := strings.Split(rig.AccessToken(r, t, billing, "billing.partner"), ".")
+	signature := []byte(parts[2])
+	slices.Reverse(signature[10:40])
+	long := strings.Repeat("A", 4<<10) // so that nothing cheap says who issued it
+	for claims, refused := range map[string]string{parts[1]: "token_certificate", "e30": "certificate_untrusted", long: "certificate_untrusted"} {
+		forged := parts[0] + "." + claims + "." + string(signature)
+		for leaf, reason := range map[*testpki.Leaf]string{nil: "certificate_missing", stranger: refused, sensor: "token_signature", billing: "token_signature"} {
+			for n, host := range []string{"api.test", "other.test"} {
+				rig.WantBearer(r, t, r.Caller(t, rig.Protocols[n], leaf).Get("https://"+host+"/", rig.Bearer(forged)), reason)
+			}
 		}
 	}
 }
