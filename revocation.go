@@ -222,6 +222,10 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		if r.deny, err = revocation.OpenDenyFile(path, r.now()); err != nil {
 			return nil, err
 		}
+		r.deny.Shorter = func(before, after int) {
+			r.logger.Warn("deny file has fewer rules than before",
+				zap.String("file", path), zap.Int("before", before), zap.Int("after", after))
+		}
 		if running != nil && running.deny != nil {
 			r.deny.TakeOver(running.deny)
 		}

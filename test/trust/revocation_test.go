@@ -173,6 +173,9 @@ func TestDenyFileOverAReload_C2(t *testing.T) {
 	r.Logs.Wait(t, "the empty file", func(entry rig.LogEntry) bool {
 		return entry.Str("msg") == "deny file in force" && entry["rules"] == float64(0)
 	})
+	r.Logs.Wait(t, "that it became shorter", func(entry rig.LogEntry) bool {
+		return entry.Str("msg") == "deny file has fewer rules than before" && entry["before"] == float64(1) && entry["after"] == float64(0)
+	})
 	r.Caller(t, "h2", sensor).Eventually(t, http.StatusOK)
 }
 

@@ -18,18 +18,24 @@ type DenyFile struct {
 	list atomic.Pointer[DenyList]
 	// next is what the file says, nil once that alone is in force.
 	next *DenyList
+	// whole is what was last in force alone.
+	whole *DenyList
+
+	// Shorter is called by Poll when a file with fewer rules than before has taken
+	// effect, which may be a mistake. It must be set before the first Poll.
+	Shorter func(before, after int)
 }
 
 // OpenDenyFile reads a deny file for the first time. It returns an error for a
 // file that is missing or broken. [parseDenyList] has the syntax.
 func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
-	f := new(DenyFile)
+	f := &DenyFile{Shorter: func(int, int) {}}
 	f.list.Store(newDenyList())
 	f.file = source.NewWatched(path, maxDenyFile, f.addRules)
 	if _, err := f.file.Poll(now); err != nil {
 		return nil, fmt.Errorf("deny file: %w", err)
 	}
-	f.next = nil
+	f.next, f.whole = nil, f.List()
 	return f, nil
 }
 
@@ -52,7 +58,7 @@ func (f *DenyFile) TakeOver(old *DenyFile) {
 	if f.file.Path() != old.file.Path() {
 		return
 	}
-	f.next = f.List()
+	f.next, f.whole = f.List(), old.whole
 	f.list.Store(f.next.union(old.List()))
 }
 
@@ -70,8 +76,11 @@ func (f *DenyFile) Poll(now time.Time) (changed, report bool, err error) {
 	before := f.List()
 	report, err = f.file.Poll(now)
 	if err == nil && f.next != nil && f.file.Quiet(now) {
+		if f.next.Len() < f.whole.Len() {
+			f.Shorter(f.whole.Len(), f.next.Len())
+		}
 		f.list.Store(f.next)
-		f.next = nil
+		f.next, f.whole = nil, f.next
 	}
 	return f.List() != before, report, err
 }

@@ -3,6 +3,7 @@ package revocation
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,6 +122,51 @@ func TestDenyFileIsWatched(t *testing.T) {
 
 	f.write(denyLines("e"))
 	f.poll(0, 1, true, "")
+}
+
+// TestDenyFileSaysThatItBecameShorter checks that a file with fewer rules than were last
+// in force alone is told once, when it takes effect, over a reload too.
+func TestDenyFileSaysThatItBecameShorter(t *testing.T) {
+	var told [][2]int
+	hear := func(before, after int) { told = append(told, [2]int{before, after}) }
+	f := openDeny(t, denyLines("a", "b", "c"))
+	f.Shorter = hear
+	want := func(what string, want ...[2]int) {
+		t.Helper()
+		if !slices.Equal(told, want) {
+			t.Errorf("%s: told %v, want %v", what, told, want)
+		}
+		told = nil
+	}
+	f.write(denyLines("a"))
+	f.poll(0, 3, true, "")
+	f.write(denyLines("a", "b", "d"))
+	f.poll(source.QuietTime, 4, true, "")
+	f.poll(source.QuietTime, 3, true, "")
+	want("half written, then as long")
+	f.write(denyLines("a"))
+	f.poll(time.Second, 3, true, "")
+	want("not quiet")
+	f.poll(source.QuietTime, 1, true, "")
+	want("shorter", [2]int{3, 1})
+	f.poll(time.Hour, 1, false, "")
+	f.write(denyLines("a", "b"))
+	f.poll(time.Hour, 2, true, "")
+	f.poll(time.Hour, 2, true, "")
+	want("longer")
+
+	old := f.DenyFile
+	for _, text := range []string{denyLines("a"), denyLines("a", "b")} {
+		f.write(text)
+		var err error
+		if f.DenyFile, err = OpenDenyFile(f.path, f.now); err != nil {
+			t.Fatal(err)
+		}
+		f.Shorter = hear
+		f.TakeOver(old)
+		f.poll(source.QuietTime, f.next.Len(), true, "")
+	}
+	want("over reloads", [2]int{2, 1})
 }
 
 func TestBrokenDenyFileKeepsTheOldRules_B4(t *testing.T) {
