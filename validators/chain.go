@@ -260,9 +260,9 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (verified
 				c.err, c.final = err, true
 				continue
 			}
-			// Nothing is above a self-issued anchor. As an intermediate it would
+			// Nothing is above a self-signed anchor. As an intermediate it would
 			// only be verified twice.
-			if len(chains[0]) > 1 || !bytes.Equal(c.cert.RawIssuer, c.cert.RawSubject) {
+			if len(chains[0]) > 1 || !isSelfSigned(c.cert) {
 				usable.add(c.cert)
 				p.remember(c.tbs, chains)
 				again = true
@@ -271,6 +271,12 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (verified
 		}
 	}
 	return usable, pending
+}
+
+// isSelfSigned reports whether a CA has the name of its issuer and also its key, unlike
+// one that has been certified by the CA that it replaces.
+func isSelfSigned(ca *x509.Certificate) bool {
+	return bytes.Equal(ca.RawIssuer, ca.RawSubject) && ca.CheckSignatureFrom(ca) == nil
 }
 
 // remember keeps a verified intermediate from being verified again for the next

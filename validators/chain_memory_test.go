@@ -118,3 +118,19 @@ func TestVerifyHostileBesideRememberedOnes_P0(t *testing.T) {
 		}
 	})
 }
+
+// TestVerifyReturnsChainsAboveASelfIssuedAnchor tests that a renewed CA which its
+// predecessor has certified, both in the pool, has a chain to either.
+func TestVerifyReturnsChainsAboveASelfIssuedAnchor(t *testing.T) {
+	former := testpki.MustCA(t)
+	renewed := testpki.MustIntermediate(t, former, testpki.RawSubject(former.Cert.RawSubject))
+	anchors := former.Pool()
+	anchors.AddCert(renewed.Cert)
+	pool, leaf := NewTrustPool(anchors, former.Cert, renewed.Cert), testpki.MustIssue(t, renewed)
+	for range 2 {
+		chains, err := pool.Verify(leaf.Cert, []*x509.Certificate{renewed.Cert, former.Cert}, now)
+		if err != nil || len(chains) != 2 {
+			t.Errorf("%d chains, want 2; %v", len(chains), err)
+		}
+	}
+}
