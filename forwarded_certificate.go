@@ -168,18 +168,30 @@ func (p *proxyCertificates) trustsKey(own *x509.Certificate) bool {
 	return known && (p.denied == nil || p.denied(own) == nil)
 }
 
-// ignores reports whether the request has a header with a certificate that does not
-// count, because the peer is not a trusted proxy.
-func (p *proxyCertificates) ignores(r *http.Request) bool {
-	if p == nil || r.Context().Value(http.LocalAddrContextKey) == nil || p.trusts(r) {
-		return false
+// ignoredHeader returns the header of the request with a certificate that does not
+// count, because the peer is not a trusted proxy, or "".
+func (p *proxyCertificates) ignoredHeader(r *http.Request) string {
+	if r.Context().Value(http.LocalAddrContextKey) == nil || p.trusts(r) {
+		return ""
+	}
+	if p == nil {
+		if removed, ok := caddyhttp.GetVar(r.Context(), removedVar).(string); ok {
+			return removed
+		}
+		return headerguard.CertificateHeader(r.Header) // mtls_issuer removes none
 	}
 	state, ok := caddyhttp.GetVar(r.Context(), requestVar).(*requestState)
-	return ok && slices.ContainsFunc(state.proxyHeaders[p.header], func(value string) bool { return strings.TrimSpace(value) != "" })
+	if ok && headerguard.HasValue(state.proxyHeaders[p.header]) {
+		return p.header
+	}
+	return ""
 }
 
 // whyIgnored says why the header of this peer did not count.
-func (p *proxyCertificates) whyIgnored(peer string) string {
+func (p *proxyCertificates) whyIgnored(header, peer string) string {
+	if p == nil {
+		return fmt.Sprintf("header %s from %s was ignored because the realm has no forwarded_certificate; if this is your proxy, add one that names it", header, peer)
+	}
 	var missing []string
 	if len(p.from) > 0 {
 		missing = append(missing, "'from' does not have this address")
@@ -188,7 +200,7 @@ func (p *proxyCertificates) whyIgnored(peer string) string {
 		missing = append(missing, "'peer_key' does not have the key of its certificate")
 	}
 	return fmt.Sprintf("header %s from %s was ignored because %s; if this is your proxy, name it in forwarded_certificate",
-		p.header, peer, strings.Join(missing, " and "))
+		header, peer, strings.Join(missing, " and "))
 }
 
 // parse returns the certificates in the headers of a trusted proxy, leaf first.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 )
 
@@ -104,7 +106,9 @@ func (h *identityHeaders) compileHeaders(realm *Realm, headerUp map[string]strin
 func (h *identityHeaders) stripProtected(state *requestState, r *http.Request) {
 	guard, earlier := h.protected(), state.strippedBy
 	if earlier == nil {
-		guard.Strip(r)
+		if removed := guard.Strip(r); removed != "" {
+			caddyhttp.SetVar(r.Context(), removedVar, removed)
+		}
 		state.strippedBy = guard
 		return
 	}

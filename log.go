@@ -48,8 +48,9 @@ type refusedRequest struct {
 	remoteIP, host, uri string
 	forwarded           bool
 	octets              int64 // of presented
-	// ignored is whether the peer sent a certificate in a header that does not count.
-	ignored bool
+	// ignored is the header in which the peer sent a certificate that does not count,
+	// or "".
+	ignored string
 }
 
 // logRefusal queues the log line of a refusal. r is nil for a refusal in the
@@ -59,7 +60,10 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	if r != nil {
 		// copies, because the request's own text may be part of a large header
 		refused.remoteIP, refused.host, refused.uri = remoteIP(r), logCopy(r.Host, maxLoggedHost), logCopy(r.URL.Path, maxLoggedPath)
-		refused.forwarded, refused.ignored = realm.proxyCertificates.trusts(r), realm.proxyCertificates.ignores(r)
+		refused.forwarded = realm.proxyCertificates.trusts(r)
+		if realm.proxyCertificates != nil || refused.refusal.Reason == validators.CertificateMissing {
+			refused.ignored = realm.proxyCertificates.ignoredHeader(r)
+		}
 	}
 	refused.clientID = logCopy(refused.clientID, maxLoggedClientID)
 	refused.keepPresented()
@@ -93,8 +97,8 @@ func (refused *refusedRequest) log(withHint bool) {
 	}
 	entry.Time = refused.at
 	why := ""
-	if refused.ignored {
-		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.remoteIP)
+	if refused.ignored != "" {
+		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.ignored, refused.remoteIP)
 	}
 	why += refused.realm.whyUnknown(refused.refusal.Reason)
 	fields := []zap.Field{

@@ -16,7 +16,10 @@ import (
 )
 
 const (
-	requestVar        = "mtls_request"
+	requestVar = "mtls_request"
+	// removedVar names a removed header in which proxies usually forward certificates.
+	// It is not part of the request's state, because hardly any request has one.
+	removedVar        = "mtls_removed_header"
 	placeholderPrefix = "http.mtls."
 	claimPrefix       = "claim."
 	userIDPlaceholder = "http.auth.user.id"
@@ -58,7 +61,6 @@ type requestState struct {
 	// proxyHeaders are the headers in which proxies forward certificates, as they
 	// were before a directive removed them
 	proxyHeaders http.Header
-
 	// the outcome of authentication in the realm that was asked last
 	asked     *Realm
 	presented []*x509.Certificate

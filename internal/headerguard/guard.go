@@ -64,17 +64,27 @@ func (g *Guard) keeps(name string) bool { return g.keep.Contains(name) && !g.alw
 
 // Strip removes the protected names from the headers and trailers of the
 // request and from its Connection header, in place. It also removes an Upgrade
-// to anything but WebSocket.
-func (g *Guard) Strip(r *http.Request) {
-	for name := range r.Header {
-		if g.protects(name) {
-			delete(r.Header, name)
+// to anything but WebSocket. It returns the first of the removed headers in which
+// proxies forward certificates, or "", as [CertificateHeader] does.
+func (g *Guard) Strip(r *http.Request) (certificateHeader string) {
+	first := len(certificateHeaders)
+	for name, values := range r.Header {
+		if !g.protects(name) {
+			continue
 		}
+		if i := slices.Index(certificateHeaders, name); i >= 0 && HasValue(values) {
+			first = min(first, i)
+		}
+		delete(r.Header, name)
+	}
+	if first < len(certificateHeaders) {
+		certificateHeader = certificateHeaders[first]
 	}
 	g.StripHop(r)
 	if upgrade := r.Header["Upgrade"]; len(upgrade) > 0 {
 		stripUpgrade(r.Header, upgrade)
 	}
+	return certificateHeader
 }
 
 // StripHop removes the protected names from Connection, in which a caller could

@@ -98,6 +98,31 @@ func TestStripEveryValue_A3(t *testing.T) {
 	}
 }
 
+// TestRemovedCertificateHeader checks that Strip returns which header of a proxy it
+// has removed, unless it was blank.
+func TestRemovedCertificateHeader(t *testing.T) {
+	for name, values := range map[string][]string{
+		"Client-Cert": {":MII:"}, "X-Ssl-Client-Cert": {"", "MII"}, "X-Forwarded-Client-Cert": {"Hash=a"}, "X-Forwarded-Tls-Client-Cert": {"MII"},
+		"X-Client-Cert": {"MII"}, "X-Amzn-Mtls-Clientcert": {"MII"}, "X-Amzn-Mtls-Clientcert-Leaf": {"MII"},
+		"X-Arr-Clientcert": {"MII"}, "Cf-Client-Cert-Der-Base64": {"MII"},
+	} {
+		r := &http.Request{Header: http.Header{name: values, "X-Client-Id": {"admin"}, "Accept": {"*/*"}}}
+		if got := CertificateHeader(r.Header); got != name {
+			t.Errorf("%s is not found: %q", name, got)
+		}
+		if got := defaultGuard.Strip(r); got != name || len(r.Header) != 1 {
+			t.Errorf("%s: Strip returns %q, left are %v", name, got, r.Header)
+		}
+		if got := defaultGuard.Strip(&http.Request{Header: http.Header{name: {" ", ""}, "X-Client-Id": {"admin"}}}); got != "" {
+			t.Errorf("blank %s: Strip returns %q", name, got)
+		}
+	}
+	both := http.Header{"Client-Cert": {"a"}, "X-Ssl-Client-Cert": {"a"}, "X-Client-Cert": {"a"}}
+	if got := defaultGuard.Strip(&http.Request{Header: both}); got != "Client-Cert" {
+		t.Errorf("of several, Strip returns %q", got)
+	}
+}
+
 // TestConnection_A5 checks that a caller cannot make a hop drop a header that the
 // directive sets.
 func TestConnection_A5(t *testing.T) {

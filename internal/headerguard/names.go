@@ -3,6 +3,7 @@ package headerguard
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -16,6 +17,29 @@ var OtherGateways = []string{
 	"X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert*",
 	"X-Ssl-*", "Ssl-Client-*", "X-Client-Cert*",
 	"X-Amzn-Mtls-*", "Cf-Client-Cert*", "X-Arr-Clientcert", "X-Consumer-*",
+}
+
+// certificateHeaders are the headers in which proxies usually forward certificates,
+// in the form of the keys of http.Header.
+var certificateHeaders = []string{
+	"Client-Cert", "X-Ssl-Client-Cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Client-Cert",
+	"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "X-Arr-Clientcert", "Cf-Client-Cert-Der-Base64",
+}
+
+// CertificateHeader returns the first header in which proxies usually forward
+// certificates that is there and not blank, or "".
+func CertificateHeader(header http.Header) string {
+	for _, name := range certificateHeaders {
+		if HasValue(header[name]) {
+			return name
+		}
+	}
+	return ""
+}
+
+// HasValue reports whether any of the values is not blank.
+func HasValue(values []string) bool {
+	return slices.ContainsFunc(values, func(value string) bool { return strings.TrimSpace(value) != "" })
 }
 
 // maxName is the longest header name that can be configured, in octets, and how

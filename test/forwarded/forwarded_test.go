@@ -220,6 +220,43 @@ func TestIgnoredHeaderIsLogged(t *testing.T) {
 	}
 }
 
+// TestHeaderWithoutForwardedCertificateIsLogged checks that the log line of a caller
+// without a certificate, and it alone, says that the header of a proxy did not count
+// because the realm takes certificates from no proxy.
+func TestHeaderWithoutForwardedCertificateIsLogged(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	none := strings.ReplaceAll(rig.ForwardingRealm("none", "rfc9440", "from 127.0.0.1"), "\tforwarded_certificate rfc9440 {\n\t\tfrom 127.0.0.1\n\t}\n", "")
+	run(f, none, "none")
+	const guarded, auth = "https://api.test/none/guarded", "https://auth.test/none"
+	nobody, stranger := f.Caller(t, "h2", nil), f.Caller(t, "h2", f.Stranger)
+	detail := func(got rig.Reply) string {
+		if strings.Contains(got.Body+got.Header.Get("WWW-Authenticate"), "ignored") {
+			t.Errorf("the caller is told: %q", got.Body)
+		}
+		return f.Logs.WithErrorID(t, "client refused", got.ErrorID).Str("detail")
+	}
+	for _, header := range []string{
+		"Client-Cert", "X-SSL-Client-Cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Client-Cert",
+		"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "X-ARR-ClientCert", "Cf-Client-Cert-Der-Base64",
+	} {
+		ignored := "; header " + http.CanonicalHeaderKey(header) + " from 127.0.0.1 was ignored because the realm has no forwarded_certificate; if this is your proxy, add one that names it"
+		for _, got := range []rig.Reply{
+			nobody.Get(guarded, rig.With(header, "garbage")),
+			f.Plain(t).Get("http://api.test/none/guarded", rig.With(header, "garbage")),
+			rig.AskToken(nobody, auth, "billing.partner", rig.With(header, "garbage")),
+		} {
+			if text := detail(got); !strings.HasPrefix(text, "no certificate was presented") || !strings.HasSuffix(text, ignored) {
+				t.Errorf("%s: detail is %q, want it to end in %q", header, text, ignored)
+			}
+		}
+		for _, got := range []rig.Reply{nobody.Get(guarded, rig.With(header, " ")), stranger.Get(guarded, rig.With(header, "garbage"))} {
+			if text := detail(got); strings.Contains(text, "ignored") {
+				t.Errorf("%s: detail is %q", header, text)
+			}
+		}
+	}
+}
+
 // TestOneAddressOfTwo_A9 checks that, on one listener, only the connection's source
 // address counts.
 func TestOneAddressOfTwo_A9(t *testing.T) {
