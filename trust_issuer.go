@@ -272,6 +272,9 @@ func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *token
 			logger.Error("fetching issuer keys failed; keeping previous keys", zap.Error(err))
 		case changed:
 			logger.Info("issuer keys refreshed")
+			if faults := keys.NewFaults(); len(faults) > 0 {
+				logger.Warn("keys of issuer left out", zap.Strings("faults", faults))
+			}
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,10 @@ type TrustedKeys struct {
 	fetcher *source.Fetcher
 	url     *source.URL
 	keys    atomic.Pointer[trustedJWKS] // nil until they have been read
+
+	// faults are those of keys that are left out; told are those of which the owner
+	// knows.
+	faults, told atomic.Pointer[[]string]
 }
 
 // NewTrustedKeys returns a key set that is due. Errors name the value that is
@@ -105,13 +110,26 @@ func (i *TrustedKeys) LastSuccess() time.Time { return i.url.Success() }
 func (i *TrustedKeys) TakeOver(old *TrustedKeys) {
 	if i.config.Issuer == old.config.Issuer {
 		i.url.TakeOver(old.url)
+		i.told.Store(old.told.Load())
 	}
 }
 
+// NewFaults returns what is wrong with keys that are left out, or nil if that is what
+// it returned before. It is called by one goroutine at a time.
+func (i *TrustedKeys) NewFaults() []string {
+	faults, told := i.faults.Load(), i.told.Load()
+	if faults == nil || told != nil && slices.Equal(*faults, *told) {
+		return nil
+	}
+	i.told.Store(faults)
+	return *faults
+}
+
 func (i *TrustedKeys) useJWKS(content []byte) error {
-	keys, err := parseTrustedJWKS(content)
+	keys, faults, err := parseTrustedJWKS(content)
 	if err == nil {
 		i.keys.Store(&keys)
+		i.faults.Store(&faults)
 	}
 	return err
 }

@@ -192,7 +192,7 @@ func TestTrustedJWKS(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys, err := parseTrustedJWKS(content)
+			keys, _, err := parseTrustedJWKS(content)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -306,12 +306,15 @@ func TestTokensWithoutKeyID(t *testing.T) {
 // FuzzTrustedKeys parses any JWKS. Only keys that can verify tokens come out.
 func FuzzTrustedKeys(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
-		keys, err := parseTrustedJWKS(content)
+		keys, faults, err := parseTrustedJWKS(content)
 		if err != nil {
 			if err.Error() == "" {
 				t.Fatal("the error says nothing")
 			}
 			return
+		}
+		if len(faults) > maxKeyFaults+1 || len(strings.Join(faults, "")) > 1000*(maxKeyFaults+1) {
+			t.Fatalf("%d faults are told without a bound", len(faults))
 		}
 		for _, key := range keys {
 			if len(key.algorithms) == 0 || len(key.id) > keyring.MaxKeyID {

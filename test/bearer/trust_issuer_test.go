@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -63,6 +64,7 @@ func (s *otherServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		for kid, key := range s.keys {
 			set.Keys = append(set.Keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: "ES256", Use: "sig"})
 		}
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: []byte("secret"), KeyID: "leaked"})
 		_ = json.NewEncoder(w).Encode(set)
 	default:
 		http.NotFound(w, r)
@@ -290,6 +292,10 @@ func TestForeignKeys(t *testing.T) {
 	sites := strings.ReplaceAll(foreignSites, "OTHER", other.URL)
 	old := other.token(job, "k1", nil)
 	c.Get("https://api.test/", rig.Bearer(old)).WantStatus(t, http.StatusOK)
+
+	r.Logs.Wait(t, "a key that is left out", func(e rig.LogEntry) bool {
+		return e.Str("msg") == "keys of issuer left out" && e.Str("issuer") == other.URL && strings.Contains(fmt.Sprint(e["faults"]), "(kid 'leaked'): it has PRIVATE or secret members")
+	})
 
 	other.publish("k2")
 	other.setDown(true)
