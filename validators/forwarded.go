@@ -286,17 +286,17 @@ func decodeCertificate(text string) (*x509.Certificate, error) {
 	}
 	der, err := base64.StdEncoding.Strict().DecodeString(text)
 	if err != nil {
-		return nil, fmt.Errorf("the certificate is not base64 with the standard alphabet and padding: %w", err)
+		return nil, errors.New("the certificate is not base64 with the standard alphabet and padding")
 	}
-	cert, err := x509.ParseCertificate(der)
+	cert, err := ParseCertificate(der)
+	unreadable := new(UnreadableError)
 	switch {
 	case err == nil:
 		return cert, nil
-	case isWholeCertificate(der):
-		_, err = ParseCertificate(der) // names it, and what is wrong with it
-		return nil, errors.New(source.Text(err.Error(), maxCauseText))
+	case errors.As(err, &unreadable) && unreadable.Damaged:
+		return nil, errors.New("invalid certificate: its octets are not exactly one certificate in DER; check whether a hop cuts the header off")
 	}
-	return nil, fmt.Errorf("invalid certificate: %s", source.Plain(err, 96))
+	return nil, errors.New(source.Text(err.Error(), maxCauseText))
 }
 
 // trimSpace removes the white space around a field value (RFC 9110 §5.5).
