@@ -44,13 +44,13 @@ func (a *App) warnAboutSites(ctx caddy.Context) {
 
 // warnAboutClientAuth logs a warning if a directive gets no certificates on its site,
 // or none that Caddy has not judged before.
-func (r *Realm) warnAboutClientAuth(server *caddyhttp.Server, site *sites.Site, directive sites.Directive) {
+func (realm *Realm) warnAboutClientAuth(server *caddyhttp.Server, site *sites.Site, directive sites.Directive) {
 	hosts := site.Hosts
 	if len(hosts) == 0 {
 		hosts = []string{""}
 	}
-	if directive.Name == "mtls_issuer" && r.issuer != nil {
-		hosts = r.tokenHosts(server, site)
+	if directive.Name == "mtls_issuer" && realm.issuer != nil {
+		hosts = realm.tokenHosts(server, site)
 	}
 	var silent, verifying []string
 	for _, host := range hosts {
@@ -61,9 +61,9 @@ func (r *Realm) warnAboutClientAuth(server *caddyhttp.Server, site *sites.Site, 
 			verifying = append(verifying, host)
 		}
 	}
-	logger := r.logger.With(zap.String("directive", directive.Name), zap.Strings("listen", server.Listen))
+	logger := realm.logger.With(zap.String("directive", directive.Name), zap.Strings("listen", server.Listen))
 	switch {
-	case len(silent) == 0 || r.proxyCertificates != nil:
+	case len(silent) == 0 || realm.proxyCertificates != nil:
 	case len(server.TLSConnPolicies) == 0:
 		logger.Warn("plain HTTP has no client certificates; serve the site over HTTPS", zap.Strings("hosts", silent))
 	default:
@@ -76,9 +76,9 @@ func (r *Realm) warnAboutClientAuth(server *caddyhttp.Server, site *sites.Site, 
 
 // tokenHosts returns the hosts of the site where callers of the issuer send their
 // certificates: the alias's if there is one.
-func (r *Realm) tokenHosts(server *caddyhttp.Server, site *sites.Site) []string {
-	issuer := sites.HostOf(r.issuer.url)
-	if alias := r.issuer.config.MTLSAlias; alias != "" {
+func (realm *Realm) tokenHosts(server *caddyhttp.Server, site *sites.Site) []string {
+	issuer := sites.HostOf(realm.issuer.url)
+	if alias := realm.issuer.config.MTLSAlias; alias != "" {
 		// where both have one host, the port tells them apart
 		if host := sites.HostOf(alias); site.Serves(host) && (host != issuer || sites.ListensAt(server, alias)) {
 			return []string{host}

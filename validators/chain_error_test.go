@@ -15,8 +15,8 @@ import (
 // TestErrorsNameCertificateCauseAndRemedy tests what is said of a CA that lets nothing
 // verify: as the only CA of a pool, as one that a client sent, and as one above that.
 func TestErrorsNameCertificateCauseAndRemedy(t *testing.T) {
-	hour := func(from, until time.Duration) testpki.Option {
-		return testpki.Validity(now.Add(from*time.Hour), now.Add(until*time.Hour))
+	hour := func(from, until int) testpki.Option {
+		return testpki.Validity(now.Add(time.Duration(from)*time.Hour), now.Add(time.Duration(until)*time.Hour))
 	}
 	critical := func(oid asn1.ObjectIdentifier, value ...byte) testpki.Option {
 		return testpki.Extension(pkix.Extension{Id: oid, Critical: true, Value: value})

@@ -1,7 +1,6 @@
 package validators
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -95,7 +94,7 @@ func checkNameConstraints(ca *x509.Certificate) error {
 		}
 	}
 	for _, network := range slices.Concat(ca.PermittedIPRanges, ca.ExcludedIPRanges) {
-		if inside := network.IP.Mask(network.Mask); !bytes.Equal(inside, network.IP) {
+		if inside := network.IP.Mask(network.Mask); !slices.Equal(inside, network.IP) {
 			return fmt.Errorf("its name constraints have the IP network %s, whose address has bits outside its mask, so it cannot be enforced; use a CA with %s",
 				network, &net.IPNet{IP: inside, Mask: network.Mask})
 		}
@@ -153,7 +152,7 @@ func checkNamesBelow(ca, below *x509.Certificate) error {
 	}
 	for _, ip := range below.IPAddresses {
 		for _, network := range ca.ExcludedIPRanges {
-			if len(ip) == len(network.IP) && bytes.Equal(ip.Mask(network.Mask), network.IP) {
+			if len(ip) == len(network.IP) && slices.Equal(ip.Mask(network.Mask), network.IP) {
 				return fmt.Errorf("its name constraints exclude the IP address %s, by the network %s; have the certificate issued without it", ip, network)
 			}
 		}

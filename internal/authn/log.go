@@ -3,6 +3,7 @@ package authn
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unicode/utf8"
 
@@ -89,14 +90,14 @@ func (n *Notes) Fields(presented []*x509.Certificate, refusal *validators.Refusa
 		return certificate
 	}
 	hints := kept(&n.hints, func() []zap.Field { return n.by.hints(presented, refusal) })
-	return append(certificate[:len(certificate):len(certificate)], hints...)
+	return append(slices.Clip(certificate), hints...)
 }
 
-func kept(fields *atomic.Pointer[[]zap.Field], make func() []zap.Field) []zap.Field {
+func kept(fields *atomic.Pointer[[]zap.Field], build func() []zap.Field) []zap.Field {
 	if known := fields.Load(); known != nil {
 		return *known
 	}
-	made := make()
+	made := build()
 	fields.Store(&made)
 	return made
 }

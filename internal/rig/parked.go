@@ -2,6 +2,7 @@ package rig
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -134,6 +135,7 @@ func (p *Parked) Finish() Reply {
 		p.t.Logf("reading the response: %v, %v", err, parseErr)
 		return Reply{}
 	}
+	defer func() { _ = response.Body.Close() }()
 	got, err := ReadReply(response)
 	if err != nil {
 		p.t.Fatal(err)
@@ -179,7 +181,7 @@ func readFields(response *http.Response, block []byte) error {
 	for {
 		field, err := decode()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return err

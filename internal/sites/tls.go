@@ -43,6 +43,9 @@ func ListensAt(server *caddyhttp.Server, place string) bool {
 func PoliciesFor(server *caddyhttp.Server, host string) (policies []*caddytls.ConnectionPolicy) {
 	hello := &tls.ClientHelloInfo{ServerName: host}
 	for _, policy := range server.TLSConnPolicies {
+		if policy == nil {
+			continue
+		}
 		conditions := len(policy.MatchersRaw)
 		if raw, ok := policy.MatchersRaw["sni"]; ok {
 			var names caddytls.MatchServerName

@@ -43,8 +43,8 @@ func Object(raw []byte, maxBytes int) (map[string]json.RawMessage, error) {
 	return members, nil
 }
 
-// Members decodes one JSON object of at most most members. It returns an error if
-// a member appears twice in this object, and does not look into the values, so
+// Members decodes one JSON object of a bounded number of members. It returns an error
+// if a member appears twice in this object, and does not look into the values, so
 // that it costs little.
 func Members(raw []byte, most int) (map[string]json.RawMessage, error) {
 	notAnObject := errors.New("not a JSON object")

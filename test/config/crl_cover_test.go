@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -49,9 +50,7 @@ func TestWarnsAboutCAsWithoutCRL(t *testing.T) {
 			if test.exempt != nil {
 				revocation["exempt"] = test.exempt
 			}
-			for key, value := range test.more {
-				revocation[key] = value
-			}
+			maps.Copy(revocation, test.more)
 			got := loadRealm(t, revokedByPool(t, dir, pem, revocation))
 			if got.err != nil {
 				t.Fatal(got.err)

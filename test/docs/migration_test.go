@@ -1,7 +1,7 @@
 package docs_test
 
 import (
-	"crypto/sha1" //nolint:gosec // what maps of nginx and HAProxy have
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -42,7 +42,7 @@ func TestMigrationCommands(t *testing.T) {
 				if _, _, err := leaf.WriteFiles(filepath.Join(dir, "partners"), fmt.Sprint(name, i)); err != nil {
 					t.Fatal(err)
 				}
-				clientMap += fmt.Sprintf("\t"+line+"  # line %d\n", sha1.Sum(leaf.Cert.Raw), name, i) //nolint:gosec // see above
+				clientMap += fmt.Sprintf("\t"+line+"  # line %d\n", sha1.Sum(leaf.Cert.Raw), name, i)
 				sum := sha256.Sum256(leaf.Cert.Raw)
 				pins[name] += "\tthumbprint " + strings.ToUpper(hex.EncodeToString(sum[:])) + "\n"
 			}

@@ -1,7 +1,7 @@
 package forwarded_test
 
 import (
-	"crypto/sha1" //nolint:gosec // what maps of nginx and HAProxy have
+	"crypto/sha1"
 	"fmt"
 	"testing"
 
@@ -14,7 +14,7 @@ import (
 func TestFromANginxMap(t *testing.T) {
 	r := rig.New(t)
 	known, stranger := r.SelfSigned("sensor"), r.SelfSigned("stranger")
-	r.Write("clients.caddy", fmt.Appendf(nil, "client sensor-7 {\n\tthumbprint %x\n}\n", sha1.Sum(known.Cert.Raw))) //nolint:gosec // see above
+	r.Write("clients.caddy", fmt.Appendf(nil, "client sensor-7 {\n\tthumbprint %x\n}\n", sha1.Sum(known.Cert.Raw)))
 	common := []string{"file clients-ca.pem", "file @DIR@/clients-ca.pem", "import clients.caddy", "import \"@DIR@/clients.caddy\"", "localhost:8080", "@UP@"}
 	const page = "../../docs/from-nginx-or-haproxy.md"
 

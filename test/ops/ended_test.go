@@ -93,7 +93,7 @@ func end(r *rig.Rig, t *testing.T, clock *rig.Clock) {
 
 // wantEnded fails the test unless a directive refused the request because its
 // configuration had ended.
-func wantEnded(r *rig.Rig, t *testing.T, what string, got rig.Reply) {
+func wantEnded(t *testing.T, what string, got rig.Reply) {
 	t.Helper()
 	if got.Status != http.StatusServiceUnavailable || got.Seen != nil || got.Header.Get("Retry-After") != "5" || got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("WWW-Authenticate") != "" {
 		t.Errorf("%s: %d %.200q %v", what, got.Status, got.Body, got.Header)
@@ -151,7 +151,7 @@ func TestParkedRequests_S1(t *testing.T) {
 
 	before := rig.Series(t, rig.Metrics(r, t), "default")
 	for what, request := range parked {
-		wantEnded(r, t, what, request.Finish())
+		wantEnded(t, what, request.Finish())
 	}
 	const reason = "configuration_ended"
 	r.Logs.WaitFor(t, len(parked), "requests after the end", func(e rig.LogEntry) bool {
@@ -217,8 +217,8 @@ func TestWaysToEnd_S1(t *testing.T) {
 			atAPI, atIssuer := r.Parking(t, billing, "api.test").Park("GET", "/"), r.Parking(t, billing, "auth.test").Park("POST", "/connect/token", rig.Form("billing.partner"))
 			way(r, t)
 			end(r, t, clock)
-			wantEnded(r, t, "mtls_auth", atAPI.Finish())
-			wantEnded(r, t, "mtls_issuer", atIssuer.Finish())
+			wantEnded(t, "mtls_auth", atAPI.Finish())
+			wantEnded(t, "mtls_issuer", atIssuer.Finish())
 		})
 	}
 }
@@ -312,7 +312,7 @@ func TestEndedConfigurationLeavesNothing_S1(t *testing.T) {
 	end(r, t, clock)
 	count := func() (goroutines, files int) {
 		stacks := make([]byte, 8<<20)
-		for _, stack := range bytes.Split(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
+		for stack := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
 			if bytes.Contains(stack, []byte("caddy-mtls-auth")) && !bytes.Contains(stack, []byte("_test.")) && !bytes.Contains(stack, []byte("internal/rig")) {
 				goroutines++
 			}

@@ -62,7 +62,7 @@ func TestLateBody_S1(t *testing.T) {
 	_, _ = c.In.ReadString('\n')
 	r.Reload(endingRealm(t)+"\n# changed", endingSites)
 	end(r, t, clock)
-	wantEnded(r, t, "the token endpoint", c.Send(body))
+	wantEnded(t, "the token endpoint", c.Send(body))
 }
 
 // h2Conn is an HTTP/2 connection on which a test leaves requests half sent.
