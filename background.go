@@ -17,17 +17,17 @@ const (
 	endPoll = 100 * time.Millisecond
 )
 
-// refusalEnded is why an app whose configuration has ended decides nothing. Clients
+// errEnded is why an app whose configuration has ended decides nothing. Clients
 // can keep connections open for as long as they like, and HTTP/3 requests half sent;
 // the state that would decide about them is no longer kept up to date.
-var refusalEnded = refuse(validators.ConfigurationEnded,
+var errEnded = refuse(validators.ConfigurationEnded,
 	"the request arrived more than %s after its configuration had been replaced or stopped", decideAfterEnd)
 
 // refuseEnded returns the refusal of every request once the app no longer decides,
 // else nil.
 func (a *App) refuseEnded() *validators.Refusal {
 	if a.ended.Load() {
-		return refusalEnded
+		return errEnded
 	}
 	return nil
 }
