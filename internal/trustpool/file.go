@@ -31,7 +31,7 @@ type caFile struct {
 func openCAFile(path string, now time.Time, endEntities bool, warn func([]leftOut)) (*caFile, error) {
 	f := new(caFile)
 	f.Watched = source.NewWatched(path, maxCAFile, func(text []byte) error {
-		certs, unreadable, err := parseCAFile(path, text, endEntities)
+		certs, unreadable, err := parseCAFile("file", path, text, endEntities)
 		if err == nil {
 			f.next = certs
 			warn(unreadable)
@@ -73,14 +73,15 @@ type leftOut struct {
 	cause  error
 }
 
-// parseCAFile returns the certificates of a file, and those that are left out. A file
-// without a CA certificate is an error, and so is one that is damaged; the error names
-// the line. endEntities says whether certificates that are not of a CA count.
-func parseCAFile(file string, text []byte, endEntities bool) (certs []*x509.Certificate, unreadable []leftOut, err error) {
+// parseCAFile returns the certificates of a file, or of what is named by another kind of
+// name, and those that are left out. A file without a CA certificate is an error, and so
+// is one that is damaged; the error names the line. endEntities says whether certificates
+// that are not of a CA count.
+func parseCAFile(kind, name string, text []byte, endEntities bool) (certs []*x509.Certificate, unreadable []leftOut, err error) {
 	var other string
 	for block, err := range source.PEMBlocks(text) {
 		if err != nil {
-			return nil, nil, fmt.Errorf("file '%s', %w", file, err)
+			return nil, nil, fmt.Errorf("%s '%s', %w", kind, name, err)
 		}
 		if block.Type != "CERTIFICATE" {
 			other = block.Type
@@ -91,9 +92,9 @@ func parseCAFile(file string, text []byte, endEntities bool) (certs []*x509.Cert
 		case err == nil:
 			certs = append(certs, cert)
 		case isDamaged(err):
-			return nil, nil, fmt.Errorf("file '%s', line %d: %w", file, block.Line, err)
+			return nil, nil, fmt.Errorf("%s '%s', line %d: %w", kind, name, block.Line, err)
 		default:
-			unreadable = append(unreadable, leftOut{place: file, line: block.Line, number: len(certs) + len(unreadable) + 1, cause: err})
+			unreadable = append(unreadable, leftOut{place: name, line: block.Line, number: len(certs) + len(unreadable) + 1, cause: err})
 		}
 	}
 	switch {
@@ -101,14 +102,14 @@ func parseCAFile(file string, text []byte, endEntities bool) (certs []*x509.Cert
 		return certs, unreadable, nil
 	case len(unreadable) > 0:
 		first := unreadable[0]
-		return nil, nil, fmt.Errorf("file '%s' has no CA certificate that can be read; line %d: %w", file, first.line, first.cause)
+		return nil, nil, fmt.Errorf("%s '%s' has no CA certificate that can be read; line %d: %w", kind, name, first.line, first.cause)
 	case len(certs) > 0:
-		return nil, nil, fmt.Errorf("file '%s' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client", file)
+		return nil, nil, fmt.Errorf("%s '%s' has only end-entity certificates, so no chain can verify; replace them with the CA that issued them, or pin them with 'certificate' in a client", kind, name)
 	case other != "":
-		return nil, nil, fmt.Errorf("file '%s' holds a PEM block %q but no certificate; put the CA certificate there", file, other)
+		return nil, nil, fmt.Errorf("%s '%s' holds a PEM block %q but no certificate; put the CA certificate there", kind, name, other)
 	}
 	remedy := cmp.Or(source.ConversionToPEM(text), "put the CA certificate there, in PEM")
-	return nil, nil, fmt.Errorf("file '%s' has no PEM certificate; %s", file, remedy)
+	return nil, nil, fmt.Errorf("%s '%s' has no PEM certificate; %s", kind, name, remedy)
 }
 
 // isDamaged reports whether a certificate was damaged on its way, so that nobody can

@@ -34,6 +34,7 @@ type poolSource struct {
 
 	raw   json.RawMessage
 	files []*caFile
+	told  string // what has been reported as left out of storage
 
 	// what follows is guarded by the mutex of the pool
 	loaded  loaded
@@ -105,8 +106,8 @@ func (p *Pool) loadFirst(s *poolSource) error {
 	return nil
 }
 
-// load returns the certificates of a source. What Go cannot read among those of files
-// and of the configuration is left out, where Caddy's modules refuse the whole.
+// load returns the certificates of a source. What Go cannot read among those of files,
+// storage and the configuration is left out, where Caddy's modules refuse the whole.
 func (p *Pool) load(s *poolSource) (loaded, error) {
 	switch {
 	case s.watched():
@@ -186,9 +187,10 @@ func (p *Pool) warnLeftOut(unreadable []leftOut) {
 	}
 }
 
-// loadGuest makes an instance of the module and takes its certificates. The instance
-// lives in a context of its own: the app's would keep every instance until the
-// configuration ends, and is not made for several goroutines.
+// loadGuest makes an instance of the module and takes its certificates, except that
+// what the module `storage` does is done here. The instance lives in a context of its
+// own: the app's would keep every instance until the configuration ends, and is not
+// made for several goroutines.
 func (p *Pool) loadGuest(s *poolSource) (l loaded, err error) {
 	parent := p.config.Context
 	inner, stop := context.WithCancel(parent.Context)
@@ -220,6 +222,12 @@ func (p *Pool) loadGuest(s *poolSource) (l loaded, err error) {
 		}
 	}()
 	defer source.Recover(module, &err)
+	if s.Provider == "storage" {
+		if l.certs, err = p.readStorage(child, s); err != nil {
+			return l, err
+		}
+		return p.pooled(l)
+	}
 	ca, err := loadModule(child, s.raw)
 	if err != nil {
 		return l, errors.New(source.Plain(err, maxGuestText))
