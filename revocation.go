@@ -194,6 +194,9 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			ReportForeign: func(place string, err error) {
 				r.logger.Warn("CRL has the name of a CA in the trust pool but does not cover its certificates", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
 			},
+			ReportGone: func(place, issuer string) {
+				r.logger.Warn("CRL no longer in its source", zap.String("source", "crl"), zap.String("place", place), zap.String("issuer", issuer))
+			},
 			ReportUncovered: r.reportUncovered(len(responders) > 0),
 			Exempt:          exempt,
 			Use:             r.checker.SetCRLs,

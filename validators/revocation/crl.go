@@ -29,6 +29,8 @@ type parsedCRL struct {
 	scope  crlScope
 	// place is the file or URL that provided the CRL, "" if that is unknown.
 	place string
+	// gone says that place provides the CRL no more. What it says counts on.
+	gone atomic.Bool
 	// revoked has the dates of the revocations, in Unix time by serialKey.
 	revoked map[string]int64
 
@@ -41,8 +43,11 @@ type parsedCRL struct {
 }
 
 func (c *parsedCRL) String() string {
-	if c.place == "" {
+	switch {
+	case c.place == "":
 		return "the CRL"
+	case c.gone.Load():
+		return "the CRL that is no longer at " + source.Text(c.place, maxQuote)
 	}
 	return "the CRL at " + source.Text(c.place, maxQuote)
 }

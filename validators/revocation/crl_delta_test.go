@@ -76,7 +76,7 @@ func TestFewCRLsAreKeptThatAreNoLongerProvided(t *testing.T) {
 		if err := crl.checkSignedBy(ca.Cert); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.add([]*parsedCRL{crl}, true); err != nil {
+		if _, _, err := l.add([]*parsedCRL{crl}, true); err != nil {
 			t.Fatal(err)
 		}
 	}

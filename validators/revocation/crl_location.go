@@ -72,11 +72,12 @@ func (s *CRLSource) newLocation(address string) (*crlLocation, error) {
 	return l, nil
 }
 
-// add takes in the CRLs of a document, and reports whether what is in force has
-// changed. whole says that they are all that the document has. A CRL whose signature
-// has not been verified is kept alongside the others, because it may be forged.
-func (l *crlLocation) add(document []*parsedCRL, whole bool) (changed bool, err error) {
-	before := l.inForce()
+// add takes in the CRLs of a document, and returns those that are gone from it, and
+// whether what is in force has changed. whole says that they are all that the document
+// has. A CRL whose signature has not been verified is kept alongside the others, because
+// it may be forged.
+func (l *crlLocation) add(document []*parsedCRL, whole bool) (gone []*parsedCRL, changed bool, err error) {
+	before, provided := l.inForce(), l.current
 	l.promoteVerified()
 	old := l.unverified
 	l.current, l.unverified = nil, nil
@@ -96,12 +97,37 @@ func (l *crlLocation) add(document []*parsedCRL, whole bool) (changed bool, err 
 				l.unverified, l.current = append(l.unverified, crl), append(l.current, crl)
 			}
 		}
+		for _, crl := range provided {
+			if slices.Contains(l.verified, crl) && !slices.Contains(l.current, crl) {
+				l.current = append(l.current, crl)
+			}
+		}
 	} else {
+		gone = l.markGone(provided)
 		l.dropOldest(maxCRLs, maxCRLSize)
 	}
 	now := l.inForce()
 	changed = len(before) != len(now) || slices.ContainsFunc(now, func(crl *parsedCRL) bool { return !slices.Contains(before, crl) })
-	return changed, err
+	return gone, changed, err
+}
+
+// markGone marks the CRLs in force that the location does not provide, and returns those
+// of what it provided before that nothing has replaced. A delta CRL comes to its end
+// without a successor.
+func (l *crlLocation) markGone(provided []*parsedCRL) (gone []*parsedCRL) {
+	for _, crl := range l.inForce() {
+		crl.gone.Store(!slices.Contains(l.current, crl))
+	}
+	for _, old := range provided {
+		replaces := func(crl *parsedCRL) bool {
+			ca := old.signer.Load()
+			return crl == old || crl.isOf(old) && (ca == nil || crl.checkSignedBy(ca) == nil)
+		}
+		if old.scope.base == nil && !slices.ContainsFunc(l.current, replaces) {
+			gone = append(gone, old)
+		}
+	}
+	return gone
 }
 
 // inForce returns all CRLs that count.

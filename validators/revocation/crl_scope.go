@@ -215,6 +215,8 @@ func (c *parsedCRL) vouchesFor(cert *x509.Certificate, now time.Time) error {
 		return errorFor("add the CRL that the CA publishes for it", "%s belongs to a distribution point that the certificate does not name", c)
 	case c.list.ThisUpdate.After(now.Add(clockSkew)):
 		return errorFor("check the clocks", "%s is dated in the future: %s", c, timeText(c.list.ThisUpdate))
+	case !now.Before(c.list.NextUpdate) && c.gone.Load():
+		return errorFor("put the CA's next one there", "%s is stale since %s", c, timeText(c.list.NextUpdate))
 	case !now.Before(c.list.NextUpdate):
 		return errorFor("have the CA publish the next one", "%s is stale since %s", c, timeText(c.list.NextUpdate))
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const (
@@ -51,6 +52,9 @@ type CRLConfig struct {
 	// for no certificate whatever its age, and that it does not cover the
 	// certificates of a CA that has its name.
 	ReportStale, ReportPartial, ReportForeign func(location string, err error)
+	// ReportGone, if set, is called with the issuer of a CRL that a location provides no
+	// more, although no other of its kind has replaced it. It stays in force.
+	ReportGone func(location, issuer string)
 	// ReportUncovered, if set, is called likewise with a CA that no CRL covers and
 	// that is not one of Exempt.
 	ReportUncovered func(ca *x509.Certificate)
@@ -115,6 +119,9 @@ func NewCRLSource(config CRLConfig) (*CRLSource, error) {
 	config.Report = orSilent(config.Report)
 	config.ReportStale, config.ReportForeign = orSilent(config.ReportStale), orSilent(config.ReportForeign)
 	config.ReportPartial = orSilent(config.ReportPartial)
+	if config.ReportGone == nil {
+		config.ReportGone = func(string, string) {}
+	}
 	if config.ReportUncovered == nil {
 		config.ReportUncovered = func(*x509.Certificate) {}
 	}
@@ -251,9 +258,12 @@ func (s *CRLSource) load(location *crlLocation, content []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	changed, err := location.add(crls, unreadable == nil)
+	gone, changed, err := location.add(crls, unreadable == nil)
 	if changed {
 		s.config.Use(s.crlSet())
+	}
+	for _, crl := range gone {
+		s.config.ReportGone(location.name, source.Text(validators.FormatDN(crl.list.RawIssuer), maxQuote))
 	}
 	if unreadable != nil {
 		err = unreadable
