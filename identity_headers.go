@@ -68,6 +68,9 @@ func checkIdentityHeaders(headerUp map[string]string, keep, upstream []string) e
 		set = append(set, name)
 	}
 	for _, name := range keep {
+		if len(headerUp) == 0 && headerguard.CheckKept(name, nil) == nil && headerguard.NewNames(name).Contains(defaultIdentityHeader) {
+			return fmt.Errorf("keep_header: header '%s' is set by this directive by default, so the caller's value cannot be kept; remove it here, or set another header with header_up", defaultIdentityHeader)
+		}
 		if err := headerguard.CheckKept(name, set); err != nil {
 			return fmt.Errorf("keep_header: %w", err)
 		}

@@ -39,7 +39,7 @@ func TestLoadHandler(t *testing.T) {
 		{"header with underscores", `"header_up":{"X-Client":"a","X_Client":"b"}`, []string{"mtls_auth: header_up sets '", "which many servers treat as one header; keep one"}},
 		{"kept name with a space", `"keep_header":["X Y"]`, []string{`mtls_auth: keep_header: "X Y" is not a header name; use letters, digits and hyphens`}},
 		{"everything kept", `"keep_header":["*"]`, []string{"mtls_auth: keep_header: the header name is empty"}},
-		{"kept default header", `"keep_header":["x_client_id"]`, []string{"mtls_auth: keep_header: header 'X-Client-ID' is set by this directive, so the caller's value cannot be kept; remove one of the two"}},
+		{"kept default header", `"keep_header":["x_client_id"]`, []string{"mtls_auth: keep_header: header 'X-Client-ID' is set by this directive by default, so the caller's value cannot be kept; remove it here, or set another header with header_up"}},
 		{"kept own header by prefix", `"header_up":{"X-Tenant":"a"},"keep_header":["Client-Cert","X-Te*"]`, []string{"mtls_auth: keep_header: header 'X-Tenant' is set by this directive"}},
 		{"allow with a space", `"allow":["a b"]`, []string{`mtls_auth: allow 'a b': client_id "a b" contains ' '; use letters, digits and`}},
 		{"empty list of clients", `"allow":[]`, []string{"mtls_auth: allow is an empty list; name a client, or leave it out"}},
