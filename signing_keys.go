@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -51,7 +50,9 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		if err != nil {
 			return nil, "", fmt.Errorf("verify_key: %w", err)
 		}
-		return keyring.Fixed(ring), key.ID, nil
+		keys = keyring.Fixed(ring)
+		warnOwnKeys(realm.logger, keys, verify)
+		return keys, key.ID, nil
 	}
 	var previous *keyring.Source // of the configuration that is about to be replaced
 	if running := realm.running(); running.issuer != nil {
@@ -68,13 +69,18 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 	}
 	// a failure of storage is reported, and the background work tries again
 	_, _ = keys.Load(realm.app.ctx)
-	for _, info := range keys.Infos() {
-		own := info.State != keyring.StateVerify
-		if own && slices.ContainsFunc(verify, func(key *keyring.VerifyKey) bool { return key.ID == info.ID }) {
-			return nil, "", fmt.Errorf("verify_key: the key '%s' is one of this issuer's own keys; remove it", info.ID)
+	warnOwnKeys(realm.logger, keys, verify)
+	return keys, "", nil
+}
+
+// warnOwnKeys warns about keys in verify_key that are the issuer's own. A JWKS that was
+// saved after the switch has them.
+func warnOwnKeys(logger *zap.Logger, keys *keyring.Source, verify []*keyring.VerifyKey) {
+	for _, key := range verify {
+		if keys.Owns(key.ID) {
+			logger.Warn("verification key left out", zap.String("error", "the key '"+key.ID+"' is one of this issuer's own keys, which verify_key does not keep in force; remove it from there"))
 		}
 	}
-	return keys, "", nil
 }
 
 func readVerifyKeys(logger *zap.Logger, files []string) ([]*keyring.VerifyKey, error) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -62,33 +61,35 @@ func New(signing *Key) *Keyring {
 }
 
 // WithVerifyKeys returns the keyring with keys that are published and accepted
-// but never sign, in the given order. It returns an error if one has the `kid`
-// of another key.
+// but never sign, in the given order. A key with the `kid` of the signing key is left
+// out. It returns an error if two have the same `kid`.
 func (r *Keyring) WithVerifyKeys(keys ...*VerifyKey) (*Keyring, error) {
 	if err := CheckVerifyKeys(keys); err != nil {
 		return nil, err
-	}
-	for _, key := range keys {
-		if _, taken := r.publicKey(key.ID); taken {
-			return nil, fmt.Errorf("the key '%s' is one of this issuer's own keys; remove it from verify_key", key.ID)
-		}
 	}
 	more := *r
 	more.addVerifyKeys(keys)
 	return &more, nil
 }
 
-// addVerifyKeys adds the keys whose `kid` no other key has.
+// addVerifyKeys adds the keys that are not the issuer's own. Its retired keys do not
+// come back through these.
 func (r *Keyring) addVerifyKeys(keys []*VerifyKey) {
 	r.published, r.infos = slices.Clone(r.published), slices.Clone(r.infos)
 	for _, key := range keys {
-		if _, taken := r.publicKey(key.ID); taken {
+		if r.owns(key.ID) {
 			continue
 		}
 		r.published = append(r.published, key)
 		r.infos = append(r.infos, key.info(StateVerify))
 	}
 	r.publish()
+}
+
+// owns reports whether the `kid` is that of a key that signs, will sign or has signed.
+func (r *Keyring) owns(kid string) bool {
+	return kid == r.signing.ID || r.schedule.retired[objectName(kid)] ||
+		slices.ContainsFunc(r.schedule.keys, func(key scheduledKey) bool { return key.ID == kid })
 }
 
 // publish encodes the JWKS.

@@ -79,6 +79,8 @@ func TestReplaceRetiresAllKeys(t *testing.T) {
 	if err := b.refresh(); err != nil {
 		t.Fatal(err)
 	}
+	saved := a.Current().published // as in a JWKS in verify_key
+	a.store.VerifyKeys, b.store.VerifyKeys = saved, saved
 	kid, err := a.Rotate(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +96,7 @@ func TestReplaceRetiresAllKeys(t *testing.T) {
 	}
 	fresh := &node{storage: a.storage}
 	c.start(fresh, nil)
+	fresh.store.VerifyKeys = saved
 	if err := fresh.refresh(); err != nil {
 		t.Fatal(err)
 	}

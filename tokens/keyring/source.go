@@ -155,6 +155,13 @@ func (s *Source) Infos() []Info {
 	return infos
 }
 
+// Owns reports whether the `kid` is that of one of the issuer's own keys, also of one
+// that is retired.
+func (s *Source) Owns(kid string) bool {
+	ring := s.Current()
+	return ring != nil && ring.owns(kid)
+}
+
 // PublicKey returns the key of the current keyring with that `kid`, whatever
 // the algorithm. If there is none, another node may have made it, so the
 // source reads storage soon, in the background.
