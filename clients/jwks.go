@@ -43,6 +43,7 @@ func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []s
 	if len(content) > maxKeySetBytes {
 		return nil, nil, fmt.Errorf("it is larger than %d bytes", maxKeySetBytes)
 	}
+	content = source.WithoutBOM(content)
 	if err := strictjson.Check(content, maxKeySetBytes); err != nil {
 		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxKeyText))
 	}

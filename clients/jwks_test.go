@@ -272,3 +272,15 @@ func FuzzParseJWKS(f *testing.F) {
 		}
 	})
 }
+
+// TestByteOrderMarkInFiles checks that a byte order mark before a client's certificate or
+// JWKS does no harm.
+func TestByteOrderMarkInFiles(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	if got, err := parseCertificate(append([]byte("\ufeff"), leaf.PEM()...)); err != nil || !got.Equal(leaf.Cert) {
+		t.Errorf("certificate: %v", err)
+	}
+	if _, _, err := parseKeySet([]byte("\ufeff{\"keys\":[1]}")); err == nil || !strings.Contains(err.Error(), "none of its keys can be used") {
+		t.Errorf("JWKS: %v", err)
+	}
+}

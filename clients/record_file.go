@@ -46,7 +46,7 @@ func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err er
 // parseRecords parses a JSON array of client records as strictly as the
 // configuration is parsed (see [Record]). The error names the record and its line.
 func parseRecords(content []byte) ([]Record, error) {
-	content = bytes.TrimPrefix(content, []byte("\ufeff")) // of an editor on Windows
+	content = source.WithoutBOM(content)
 	dec := json.NewDecoder(bytes.NewReader(content))
 	first, err := dec.Token()
 	if err != nil || first != json.Delim('[') {

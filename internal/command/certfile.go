@@ -84,7 +84,7 @@ func readCertificates(in io.Reader, file string, flags *passwordFlags) (certific
 // parseCertificates parses PEM, DER or PKCS #12, and says which certificates after the
 // first cannot be read.
 func parseCertificates(text []byte, password string) (certificates []*x509.Certificate, unreadable []string, err error) {
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	text = source.WithoutBOM(text)
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
 		return nil, nil, errors.New("the file is empty")

@@ -27,7 +27,7 @@ func Keys(content []byte) ([]json.RawMessage, error) {
 	// not a struct, for which "Keys" would be "keys"
 	var set map[string]json.RawMessage
 	var keys []json.RawMessage
-	if json.Unmarshal(content, &set) != nil || json.Unmarshal(set["keys"], &keys) != nil || keys == nil {
+	if json.Unmarshal(source.WithoutBOM(content), &set) != nil || json.Unmarshal(set["keys"], &keys) != nil || keys == nil {
 		return nil, ErrNotSet
 	}
 	if len(keys) > MaxKeys {

@@ -2,6 +2,18 @@ package source
 
 import "bytes"
 
+var byteOrderMark = []byte("\ufeff")
+
+// WithoutBOM returns text without the byte order marks with which editors on Windows
+// begin a file: at its start, and where files were put together at that of a line.
+func WithoutBOM(text []byte) []byte {
+	text = bytes.TrimPrefix(text, byteOrderMark)
+	if !bytes.Contains(text, byteOrderMark) {
+		return text
+	}
+	return bytes.ReplaceAll(text, append([]byte("\n"), byteOrderMark...), []byte("\n"))
+}
+
 // pkcs12Start is the version of a PKCS #12 file, and how what follows begins
 // (RFC 7292 §4).
 var pkcs12Start = []byte{0x02, 0x01, 0x03, 0x30}

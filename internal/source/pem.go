@@ -16,12 +16,13 @@ type PEMBlock struct {
 
 // pemMark matches lines where a PEM block is meant to begin or end, including damaged
 // and indented ones.
-var pemMark = regexp.MustCompile(`(?m)^(?:\x{FEFF})?[ \t]*--+[ \t]*(?:BEGIN|END)[ -]`)
+var pemMark = regexp.MustCompile(`(?m)^[ \t]*--+[ \t]*(?:BEGIN|END)[ -]`)
 
 // PEMBlocks yields the blocks of PEM text. Where [pem.Decode] skips what it cannot
 // parse, so that another block would be taken for it, PEMBlocks yields an error that
 // names the line, and stops.
 func PEMBlocks(text []byte) iter.Seq2[PEMBlock, error] {
+	text = WithoutBOM(text)
 	return func(yield func(PEMBlock, error) bool) {
 		for rest := text; ; {
 			block, after := pem.Decode(rest)

@@ -81,6 +81,7 @@ func ParsePrivateKeyPEM(data []byte, alg Algorithm) (*Key, error) {
 }
 
 func parsePrivateKeyPEM(data []byte, alg Algorithm, created time.Time) (*Key, error) {
+	data = source.WithoutBOM(data)
 	var private crypto.Signer
 	blocks, marks := 0, bytes.Count(data, []byte("-----BEGIN "))
 	for {

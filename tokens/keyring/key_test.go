@@ -107,6 +107,7 @@ func TestParsePrivateKeyPEM(t *testing.T) {
 		public    crypto.PublicKey
 	}{
 		"PKCS#8 P-256":        {pkcs8(t, p256), "", ES256, p256.Public()},
+		"byte order mark":     {"\ufeff" + pkcs8(t, p256), "", ES256, p256.Public()},
 		"PKCS#8 P-384":        {pkcs8(t, p384), "", ES384, p384.Public()},
 		"PKCS#8 P-521":        {pkcs8(t, p521), "", ES512, p521.Public()},
 		"PKCS#8 Ed25519":      {pkcs8(t, edKey), "", EdDSA, edKey.Public()},

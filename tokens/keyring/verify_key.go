@@ -34,6 +34,7 @@ func ParseVerifyKeys(data []byte) (keys []*VerifyKey, warnings []string, err err
 	if len(data) > maxVerifyKeys {
 		return nil, nil, fmt.Errorf("the file has %d bytes, more than any set of keys", len(data))
 	}
+	data = source.WithoutBOM(data)
 	if text := bytes.TrimSpace(data); len(text) > 0 && text[0] == '{' {
 		return parseVerifyJSON(text)
 	}

@@ -68,7 +68,7 @@ func parseDenyList(text []byte) (*DenyList, error) {
 	}
 	list := newDenyList()
 	number := 0
-	for line := range strings.Lines(strings.TrimPrefix(string(text), "\ufeff")) {
+	for line := range strings.Lines(string(source.WithoutBOM(text))) {
 		number++
 		line = strings.TrimSpace(line)
 		if strings.Contains(line, "\r") { // what follows a comment would be part of it
