@@ -36,6 +36,10 @@ func ShownValue(value string) string {
 	if _, err := url.Parse(value); err != nil && strings.HasPrefix(strings.ToLower(value), "http") {
 		return "an invalid URL"
 	}
+	address, query, hasQuery := strings.Cut(value, "?")
+	if hasQuery && strings.Contains(address, "://") {
+		return WithoutPasswords(address) + "?" + withoutValues(query)
+	}
 	return WithoutPasswords(value)
 }
 

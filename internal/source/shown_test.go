@@ -58,3 +58,18 @@ func FuzzShownURL(f *testing.F) {
 		}
 	})
 }
+
+// TestShownValueHidesTheQuery checks that the values of an address's query are not shown,
+// whatever its scheme is.
+func TestShownValueHidesTheQuery(t *testing.T) {
+	for value, want := range map[string]string{
+		"ftp://ca.test/a.crl?token=s3cret&b": "ftp://ca.test/a.crl?token=…&=…",
+		"htp://u:s3cret@ca.test/?k=s3cret":   "htp://ca.test/?k=…",
+		"spiffe://a/*":                       "spiffe://a/*",
+		"what?":                              "what?",
+	} {
+		if got := ShownValue(value); got != want {
+			t.Errorf("%s is shown as %s, want %s", value, got, want)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func TestBadBearer(t *testing.T) {
 		{"keep_header", 1, missing("keep_header <name>...")},
 		{"keep_header *", 1, "the header name is empty"},
 		{"keep_header X-Client-ID", 2, "header 'X-Client-ID' is set by this directive by default, so the caller's value cannot be kept; remove it here, or set another header with header_up"},
-		{"trust_issuer https://a.example?x {\naudience a\n}", 1, "trust_issuer 'https://a.example?x': the URL has a query or fragment; remove it (RFC 8414 §2)"},
+		{"trust_issuer https://a.example?x {\naudience a\n}", 1, "trust_issuer 'https://a.example?=…': the URL has a query or fragment; remove it (RFC 8414 §2)"},
 		{`trust_issuer "{$MTLS_TEST_UNSET}"`, 1, "trust_issuer is empty; give it a value or remove the line"},
 		{"trust_issuer https://a.example {\naudience a\nid_prefix a/\n}\ntrust_issuer https://a.example {\naudience a\nid_prefix b/\n}", 9, "trust_issuer 'https://a.example': it is declared twice; merge the two"},
 		{"trust_issuer https://a.example {\naudience a\nid_prefix a\n}\ntrust_issuer https://b.example {\naudience a\nid_prefix ab\n}", 9, "id_prefix 'ab' and 'a' of trust_issuer 'https://a.example' overlap, so their clients could have the same name; choose others"},
