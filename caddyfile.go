@@ -81,11 +81,16 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 // UnmarshalCaddyfile reads a block of a realm, after its name, and adds it to the
 // realm.
 func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return parseBlock(d, "mtls option", realm.options())
+}
+
+// options returns the options of the block.
+func (realm *Realm) options() caddyfileutil.Options {
 	declared := make(map[string]struct{}, len(realm.Clients))
 	for _, client := range realm.Clients {
 		declared[client.ClientID] = struct{}{}
 	}
-	return caddyfileutil.ParseBlock(d, "mtls option", caddyfileutil.Options{
+	return caddyfileutil.Options{
 		"trust_pool <module> ... {":        trustPoolOption(&realm.TrustPoolRaw),
 		"trust_pool_refresh <duration>":    caddyfileutil.Duration(&realm.TrustPoolRefresh, trustpool.CheckRefresh),
 		"shadow_trust_pool <module> ... {": trustPoolOption(&realm.ShadowTrustPoolRaw),
@@ -111,7 +116,7 @@ func (realm *Realm) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"revocation {":                     caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
 		"forwarded_certificate <format> {": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
 		"issuer <https-url> {":             caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
-	})
+	}
 }
 
 // trustPoolOption reads a module that loads CA certificates.
@@ -130,7 +135,18 @@ func trustPoolOption(raw *json.RawMessage) caddyfileutil.Option {
 //		deny           <file>
 //	}
 func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	err := caddyfileutil.ParseBlock(d, "revocation option", caddyfileutil.Options{
+	if err := parseBlock(d, "revocation option", c.options()); err != nil {
+		return err
+	}
+	if err := c.check(); err != nil {
+		return d.WrapErr(fmt.Errorf("revocation: %w", err))
+	}
+	return nil
+}
+
+// options returns the options of the block.
+func (c *Revocation) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"crl <file-or-url>...": caddyfileutil.List(&c.CRL, func(place string) error {
 			if !strings.Contains(place, "://") {
 				return nil
@@ -142,14 +158,7 @@ func (c *Revocation) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"on_unavailable refuse|allow": caddyfileutil.String(&c.OnUnavailable, checkOnUnavailable),
 		"exempt <hash>...":            caddyfileutil.List(&c.Exempt, checkExempt),
 		"deny <file>":                 caddyfileutil.String(&c.Deny, nil),
-	})
-	if err != nil {
-		return err
 	}
-	if err := c.check(); err != nil {
-		return d.WrapErr(fmt.Errorf("revocation: %w", err))
-	}
-	return nil
 }
 
 // UnmarshalCaddyfile reads which proxies may terminate TLS in front of Caddy.
@@ -168,21 +177,25 @@ func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error 
 	if err := format.Parse(d); err != nil {
 		return err
 	}
-	err := caddyfileutil.ParseBlock(d, "forwarded_certificate option", caddyfileutil.Options{
-		"from <cidr>...": caddyfileutil.List(&c.From, func(from string) error {
-			_, err := parseFrom(from)
-			return err
-		}),
-		"peer_key <hash>...": caddyfileutil.List(&c.PeerKeys, clients.CheckIssuedBy),
-		"header <name>":      caddyfileutil.String(&c.Header, headerguard.CheckName),
-	})
-	if err != nil {
+	if err := parseBlock(d, "forwarded_certificate option", c.options()); err != nil {
 		return err
 	}
 	if len(c.From)+len(c.PeerKeys) == 0 {
 		return d.WrapErr(fmt.Errorf("forwarded_certificate: %w", errNoTrustedProxies))
 	}
 	return nil
+}
+
+// options returns the options of the block.
+func (c *ForwardedCertificate) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
+		"from <cidr>...": caddyfileutil.List(&c.From, func(from string) error {
+			_, err := parseFrom(from)
+			return err
+		}),
+		"peer_key <hash>...": caddyfileutil.List(&c.PeerKeys, clients.CheckIssuedBy),
+		"header <name>":      caddyfileutil.String(&c.Header, headerguard.CheckName),
+	}
 }
 
 // directive is a handler that refers to a realm.

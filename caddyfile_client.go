@@ -43,28 +43,7 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 		return record, d.WrapErr(err)
 	}
 	var scopes, defaults []string
-	err := caddyfileutil.ParseBlock(d, "client option", caddyfileutil.Options{
-		"subject <dn>":                     credential(&record.SubjectDN, clients.CheckSubject),
-		"san_dns <name>":                   credential(&record.SANDNS, clients.CheckName(clients.KindSANDNS)),
-		"san_uri <uri>":                    credential(&record.SANURI, clients.CheckName(clients.KindSANURI)),
-		"san_ip <address>":                 credential(&record.SANIP, clients.CheckName(clients.KindSANIP)),
-		"san_email <address>":              credential(&record.SANEmail, clients.CheckName(clients.KindSANEmail)),
-		"thumbprint <hash> [until <time>]": pin(&record.Thumbprints, clients.CheckThumbprint),
-		"public_key <hash> [until <time>]": pin(&record.PublicKeys, clients.CheckPublicKey),
-		"certificate <pem-file>":           credential(&record.CertificateFiles, nil),
-		"jwks <file-or-https-url>":         {Parse: func(d *caddyfile.Dispenser) error { return parseJWKS(d, &record) }},
-		"issued_by <hash>...":              caddyfileutil.List(&record.IssuedBy, clients.CheckIssuedBy),
-		"require_chain":                    caddyfileutil.Flag(&record.RequireChain),
-		"shared_credential":                caddyfileutil.Flag(&record.SharedCredential),
-		"scopes <scope>...":                caddyfileutil.Scopes(&scopes),
-		"default_scopes <scope>...":        caddyfileutil.Scopes(&defaults),
-		"resources <resource>...":          caddyfileutil.List(&record.Resources, nil),
-		"introspect <resource>...":         caddyfileutil.List(&record.Introspect, nil),
-		"claim <name> <value>":             {Parse: func(d *caddyfile.Dispenser) error { return parseClaim(d, &record) }},
-		"token_lifetime <duration>":        caddyfileutil.Duration(&record.TokenLifetime, checkTokenLifetime),
-		"disabled":                         caddyfileutil.Flag(&record.Disabled),
-	})
-	if err != nil {
+	if err := parseBlock(d, "client option", clientOptions(&record, &scopes, &defaults)); err != nil {
 		return record, err
 	}
 	if !record.HasCredential() {
@@ -77,6 +56,31 @@ func parseClient(d *caddyfile.Dispenser) (clients.Record, error) {
 	}
 	record.Scope, record.DefaultScope = strings.Join(scopes, " "), strings.Join(defaults, " ")
 	return record, nil
+}
+
+// clientOptions returns the options of a client's block.
+func clientOptions(record *clients.Record, scopes, defaults *[]string) caddyfileutil.Options {
+	return caddyfileutil.Options{
+		"subject <dn>":                     credential(&record.SubjectDN, clients.CheckSubject),
+		"san_dns <name>":                   credential(&record.SANDNS, clients.CheckName(clients.KindSANDNS)),
+		"san_uri <uri>":                    credential(&record.SANURI, clients.CheckName(clients.KindSANURI)),
+		"san_ip <address>":                 credential(&record.SANIP, clients.CheckName(clients.KindSANIP)),
+		"san_email <address>":              credential(&record.SANEmail, clients.CheckName(clients.KindSANEmail)),
+		"thumbprint <hash> [until <time>]": pin(&record.Thumbprints, clients.CheckThumbprint),
+		"public_key <hash> [until <time>]": pin(&record.PublicKeys, clients.CheckPublicKey),
+		"certificate <pem-file>":           credential(&record.CertificateFiles, nil),
+		"jwks <file-or-https-url>":         {Parse: func(d *caddyfile.Dispenser) error { return parseJWKS(d, record) }},
+		"issued_by <hash>...":              caddyfileutil.List(&record.IssuedBy, clients.CheckIssuedBy),
+		"require_chain":                    caddyfileutil.Flag(&record.RequireChain),
+		"shared_credential":                caddyfileutil.Flag(&record.SharedCredential),
+		"scopes <scope>...":                caddyfileutil.Scopes(scopes),
+		"default_scopes <scope>...":        caddyfileutil.Scopes(defaults),
+		"resources <resource>...":          caddyfileutil.List(&record.Resources, nil),
+		"introspect <resource>...":         caddyfileutil.List(&record.Introspect, nil),
+		"claim <name> <value>":             {Parse: func(d *caddyfile.Dispenser) error { return parseClaim(d, record) }},
+		"token_lifetime <duration>":        caddyfileutil.Duration(&record.TokenLifetime, checkTokenLifetime),
+		"disabled":                         caddyfileutil.Flag(&record.Disabled),
+	}
 }
 
 // credential reads an option that has one argument and may be given several times.

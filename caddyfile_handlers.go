@@ -38,7 +38,18 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := checkDirectiveArgs(d); err != nil {
 		return err
 	}
-	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+	if err := parseBlock(d, "subdirective", h.options()); err != nil {
+		return err
+	}
+	if err := h.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// options returns the options of the block.
+func (h *Handler) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"realm <name>":               caddyfileutil.String(&h.Realm, checkRealmName),
 		"allow <client_id>...":       caddyfileutil.List(&h.Allow, checkAllow),
 		"require_scope <scope>...":   caddyfileutil.Scopes(&h.RequireScope),
@@ -48,14 +59,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"keep_header <name>...":      keepHeaderOption(&h.KeepHeader),
 		"forward_certificate":        caddyfileutil.Flag(&h.ForwardCertificate),
 		"forward_token [<header>] {": caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
-	})
-	if err != nil {
-		return err
 	}
-	if err := h.check(); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
 }
 
 // UnmarshalCaddyfile reads the token for the upstream. Syntax:
@@ -72,11 +76,16 @@ func (f *ForwardToken) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.WrapErr(fmt.Errorf("forward_token: %w", err))
 		}
 	}
-	return caddyfileutil.ParseBlock(d, "forward_token option", caddyfileutil.Options{
+	return parseBlock(d, "forward_token option", f.options())
+}
+
+// options returns the options of the block.
+func (f *ForwardToken) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"audience <aud>":      caddyfileutil.String(&f.Audience, nil),
 		"scopes <scope>...":   caddyfileutil.Scopes(&f.Scopes),
 		"lifetime <duration>": caddyfileutil.Duration(&f.Lifetime, checkGatewayLifetime),
-	})
+	}
 }
 
 // headerUpOption reads a header to set. The option may be given several times.
@@ -130,9 +139,14 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := checkDirectiveArgs(d); err != nil {
 		return err
 	}
-	return caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+	return parseBlock(d, "subdirective", h.options())
+}
+
+// options returns the options of the block.
+func (h *IssuerHandler) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
-	})
+	}
 }
 
 // parseBearerHandler reads the mtls_bearer directive. Syntax:
@@ -165,7 +179,18 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := checkDirectiveArgs(d); err != nil {
 		return err
 	}
-	err := caddyfileutil.ParseBlock(d, "subdirective", caddyfileutil.Options{
+	if err := parseBlock(d, "subdirective", h.options()); err != nil {
+		return err
+	}
+	if err := h.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// options returns the options of the block.
+func (h *BearerHandler) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
 		"trust_issuer <https-url> {": {Parse: func(d *caddyfile.Dispenser) error {
 			trusted := new(TrustedIssuer)
@@ -176,14 +201,7 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"require_scope <scope>...": caddyfileutil.Scopes(&h.RequireScope),
 		"header_up <name> <value>": headerUpOption(&h.HeaderUp),
 		"keep_header <name>...":    keepHeaderOption(&h.KeepHeader),
-	})
-	if err != nil {
-		return err
 	}
-	if err := h.check(); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
 }
 
 // UnmarshalCaddyfile reads the block of another authorization server.
@@ -191,7 +209,12 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := caddyfileutil.String(&i.Issuer, tokens.CheckIssuerURL).Parse(d); err != nil {
 		return err
 	}
-	return caddyfileutil.ParseBlock(d, "trust_issuer option", caddyfileutil.Options{
+	return parseBlock(d, "trust_issuer option", i.options())
+}
+
+// options returns the options of the block.
+func (i *TrustedIssuer) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"jwks_uri <https-url>":      caddyfileutil.String(&i.JWKSURI, tokens.CheckJWKSURI),
 		"audience <aud>...":         caddyfileutil.List(&i.Audience, nil),
 		"id_prefix <text>":          caddyfileutil.String(&i.IDPrefix, checkIDPrefix),
@@ -200,5 +223,5 @@ func (i *TrustedIssuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"id_claim <name>":           caddyfileutil.String(&i.IDClaim, nil),
 		"allow_unbound":             caddyfileutil.Flag(&i.AllowUnbound),
 		"trust_pool <module> ... {": trustPoolOption(&i.TrustPoolRaw),
-	})
+	}
 }

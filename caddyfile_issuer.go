@@ -33,7 +33,21 @@ func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := caddyfileutil.String(&i.URL, tokens.CheckIssuerURL).Parse(d); err != nil {
 		return err
 	}
-	err := caddyfileutil.ParseBlock(d, "issuer option", caddyfileutil.Options{
+	if err := parseBlock(d, "issuer option", i.options()); err != nil {
+		return err
+	}
+	if err := i.checkRotation(); err != nil {
+		return d.WrapErr(fmt.Errorf("issuer: %w", err))
+	}
+	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
+		return caddyfileutil.CheckValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(keyring.Algorithm(name)) })
+	}
+	return nil
+}
+
+// options returns the options of the block.
+func (i *IssuerConfig) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
 		"token_lifetime <duration>":       caddyfileutil.Duration(&i.TokenLifetime, checkTokenLifetime),
 		"signing_algorithm <alg>":         caddyfileutil.String(&i.SigningAlgorithm, checkAlgorithm),
 		"signing_key <pem-file>":          caddyfileutil.String(&i.SigningKey, nil),
@@ -45,17 +59,7 @@ func (i *IssuerConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"resource <name> {":               {Parse: i.parseResource},
 		"profile fapi2":                   caddyfileutil.String(&i.Profile, checkProfileName),
 		"scope_claim string|array":        caddyfileutil.String(&i.ScopeClaim, tokens.CheckScopeClaim),
-	})
-	if err != nil {
-		return err
 	}
-	if err := i.checkRotation(); err != nil {
-		return d.WrapErr(fmt.Errorf("issuer: %w", err))
-	}
-	if i.Profile == profileFAPI2 && i.SigningAlgorithm != "" {
-		return caddyfileutil.CheckValue(d, "signing_algorithm", i.SigningAlgorithm, func(name string) error { return checkFAPIAlgorithm(keyring.Algorithm(name)) })
-	}
-	return nil
 }
 
 func checkAlgorithm(name string) error {
@@ -69,10 +73,7 @@ func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 	if err := caddyfileutil.String(&resource.Name, nil).Parse(d); err != nil {
 		return err
 	}
-	err := caddyfileutil.ParseBlock(d, "resource option", caddyfileutil.Options{
-		"scopes <scope>...": caddyfileutil.Scopes(&resource.Scopes),
-	})
-	if err != nil {
+	if err := parseBlock(d, "resource option", resourceOptions(&resource)); err != nil {
 		return err
 	}
 	i.Resources = append(i.Resources, resource)
@@ -80,4 +81,11 @@ func (i *IssuerConfig) parseResource(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	return nil
+}
+
+// resourceOptions returns the options of an API's block.
+func resourceOptions(resource *tokens.Resource) caddyfileutil.Options {
+	return caddyfileutil.Options{
+		"scopes <scope>...": caddyfileutil.Scopes(&resource.Scopes),
+	}
 }

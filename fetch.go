@@ -30,16 +30,20 @@ type FetchConfig struct {
 //		trust_pool <module> ...
 //	}
 func (c *FetchConfig) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	err := caddyfileutil.ParseBlock(d, "fetch option", caddyfileutil.Options{
-		"trust_pool <module> ... {": trustPoolOption(&c.TrustPoolRaw),
-	})
-	if err != nil {
+	if err := parseBlock(d, "fetch option", c.options()); err != nil {
 		return err
 	}
 	if err := c.check(); err != nil {
 		return d.WrapErr(fmt.Errorf("fetch: %w", err))
 	}
 	return nil
+}
+
+// options returns the options of the block.
+func (c *FetchConfig) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
+		"trust_pool <module> ... {": trustPoolOption(&c.TrustPoolRaw),
+	}
 }
 
 func (c *FetchConfig) check() error {

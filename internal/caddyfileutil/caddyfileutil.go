@@ -33,8 +33,15 @@ type Option struct {
 // [CheckArgs] has it: "realm <name>", or "resource <name> {" if a block may follow.
 type Options map[string]Option
 
-// ParseBlock reads a block of options, which kind describes in errors.
-func ParseBlock(d *caddyfile.Dispenser, kind string, options Options) error {
+// Named are the options of a block with its name.
+type Named struct {
+	Block   string
+	Options Options
+}
+
+// ParseBlock reads a block of options, which kind describes in errors. For a word that
+// the block does not have, the error says in which of all blocks it belongs.
+func ParseBlock(d *caddyfile.Dispenser, kind string, options Options, all func() []Named) error {
 	usages, names := make(map[string]usage, len(options)), make([]string, 0, len(options))
 	for line := range options {
 		u := usage(line)
@@ -43,7 +50,7 @@ func ParseBlock(d *caddyfile.Dispenser, kind string, options Options) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		u, ok := usages[d.Val()]
 		if !ok {
-			return d.Errf("unrecognized %s '%s'; %s", kind, d.Val(), Suggest(d.Val(), names))
+			return d.Errf("unrecognized %s '%s'; %s", kind, d.Val(), suggestBlock(d.Val(), names, all()))
 		}
 		option := options[string(u)]
 		if err := u.check(d, option); err != nil {

@@ -18,6 +18,27 @@ func Suggest(word string, known []string) string {
 	return "use one of " + strings.Join(sorted, ", ")
 }
 
+// suggestBlock returns the remedy for a word that is not one of the names of a block: a
+// near one of them, or else the blocks that have the word, or else [Suggest].
+func suggestBlock(word string, names []string, all []Named) string {
+	var blocks []string
+	for _, named := range all {
+		for line := range named.Options {
+			if usage(line).name() == word {
+				blocks = append(blocks, named.Block)
+			}
+		}
+	}
+	if len(blocks) == 0 || nearest(word, names) != "" {
+		return Suggest(word, names)
+	}
+	last := len(blocks) - 1
+	if last == 0 {
+		return "it belongs in " + blocks[0]
+	}
+	return "it belongs in " + strings.Join(blocks[:last], ", ") + " or " + blocks[last]
+}
+
 // nearest returns the one known word that differs from word in few letters, or else
 // the one that has word as a part between underscores, or the reverse, or "". Case, and
 // which of - and _ is written, do not count.

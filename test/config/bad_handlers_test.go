@@ -88,13 +88,13 @@ func TestBadHandler(t *testing.T) {
 		{"forward_token {\naudience a\nlifetime 1h\n}", 3, "lifetime 1h0m0s is too short or too long; use 1s to 5m0s"},
 		{"forward_token {\naudience a\nlifetime 0\n}", 3, "lifetime 0s is too short or too long; use 1s to 5m0s"},
 		{"forward_token {\naudience a\nlifetime 1m\nlifetime 1m\n}", 4, "duplicate option 'lifetime'; keep one"},
-		{"forward_token {\naudience a\nclaim b c\n}", 3, "unrecognized forward_token option 'claim'; use one of audience, lifetime, scopes"},
+		{"forward_token {\naudience a\nclaim b c\n}", 3, "unrecognized forward_token option 'claim'; it belongs in client"},
 		{"forward_token {\naudience a\n}\nforward_token {\naudience a\n}", 4, "duplicate option 'forward_token'; a directive forwards one token"},
 		{"forward_token {\naudience a\n}\nkeep_header Authorization", 5, "header 'Authorization' is set by this directive, so the caller's value cannot be kept; remove one of the two"},
 		{"forward_token {\naudience a\n}", 4, "forward_token: realm 'default' has no issuer to sign it; add 'issuer <https-url>' to the realm"},
 	})
 	checkBadBlocks(t, aroundIssuerHandler, []badBlock{
-		{"issuer a", 1, "unrecognized subdirective 'issuer'; the only one is realm"},
+		{"issuer a", 1, "unrecognized subdirective 'issuer'; it belongs in mtls"},
 		{"realm", 1, missing("realm <name>")},
 		{"realm default\nrealm default", 2, "duplicate option 'realm'; keep one"},
 		{"realm other", 2, `unknown realm "other"; declared are: default`},

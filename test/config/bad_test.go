@@ -345,6 +345,23 @@ func TestUnknownWords(t *testing.T) {
 	} {
 		checkBadBlocks(t, around, []badBlock{{"nonsense a", 0, "unrecognized " + list}})
 	}
+	for around, words := range map[string]map[string]string{
+		aroundRealm: {
+			"crl a.crl":       "mtls option 'crl'; it belongs in revocation",
+			"audience a":      "mtls option 'audience'; it belongs in issuer, forward_token, mtls_bearer or trust_issuer",
+			"id_prefix a":     "mtls option 'id_prefix'; it belongs in trust_issuer",
+			"peer_key SHA256": "mtls option 'peer_key'; it belongs in forwarded_certificate",
+		},
+		aroundClient:     {"trust_pool file a.pem": "client option 'trust_pool'; it belongs in mtls, fetch or trust_issuer"},
+		aroundIssuer:     {"subject CN=a": "issuer option 'subject'; it belongs in client"},
+		aroundRevocation: {"trust_pool file a.pem": "revocation option 'trust_pool'; it belongs in mtls, fetch or trust_issuer"},
+		aroundHandler:    {"scopes a": "subdirective 'scopes'; it belongs in client, resource or forward_token"},
+		aroundBearer:     {"allow a": "subdirective 'allow'; it belongs in mtls_auth"},
+	} {
+		for line, problem := range words {
+			checkBadBlocks(t, around, []badBlock{{line, 1, "unrecognized " + problem}})
+		}
+	}
 	nearest := func(around, kind string, words map[string]string) {
 		var tests []badBlock
 		for line, nearest := range words {

@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"cmp"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -45,10 +46,10 @@ var pageOfBlock = map[string]string{
 }
 
 // configurationWords returns the words that the parsers of Caddyfiles know, by
-// page: the options of every call of ParseBlock.
+// page: the options of every call of parseBlock.
 func configurationWords(t *testing.T) map[string][]string {
 	t.Helper()
-	words := make(map[string][]string)
+	words, tables := make(map[string][]string), optionTables(t)
 	for _, file := range parse(t) {
 		for _, decl := range file.Decls {
 			function, ok := decl.(*ast.FuncDecl)
@@ -60,7 +61,7 @@ func configurationWords(t *testing.T) map[string][]string {
 				if !ok {
 					return true
 				}
-				if selector, ok := call.Fun.(*ast.SelectorExpr); !ok || selector.Sel.Name != "ParseBlock" {
+				if name, ok := call.Fun.(*ast.Ident); !ok || name.Name != "parseBlock" {
 					return true
 				}
 				block := strings.TrimSuffix(lastOf(literals(call.Args[1])), " option")
@@ -71,7 +72,15 @@ func configurationWords(t *testing.T) map[string][]string {
 				case !known:
 					page = "none, for " + block
 				}
-				for _, option := range call.Args[2].(*ast.CompositeLit).Elts {
+				table := receiver(function) // of its method options
+				if name, ok := call.Args[2].(*ast.CallExpr).Fun.(*ast.Ident); ok {
+					table = name.Name
+				}
+				if tables[table] == nil {
+					t.Errorf("the options of %s are not found", block)
+					return true
+				}
+				for _, option := range tables[table].Elts {
 					usage := lastOf(literals(option.(*ast.KeyValueExpr).Key))
 					words[page] = append(words[page], strings.Fields(usage)[0])
 				}
@@ -82,18 +91,44 @@ func configurationWords(t *testing.T) map[string][]string {
 	return words
 }
 
-// pageOfDirective returns the page of the directive that a method parses.
-func pageOfDirective(function *ast.FuncDecl) string {
-	receiver := ""
+// optionTables returns the options of each block, by the receiver of the method options
+// that returns them, or by the name of the function.
+func optionTables(t *testing.T) map[string]*ast.CompositeLit {
+	t.Helper()
+	tables := make(map[string]*ast.CompositeLit)
+	for _, file := range parse(t) {
+		for _, decl := range file.Decls {
+			function, ok := decl.(*ast.FuncDecl)
+			if !ok || !strings.HasSuffix(strings.ToLower(function.Name.Name), "options") || function.Body == nil {
+				continue
+			}
+			last := function.Body.List[len(function.Body.List)-1]
+			if result, ok := last.(*ast.ReturnStmt); ok {
+				if table, ok := result.Results[0].(*ast.CompositeLit); ok {
+					tables[cmp.Or(receiver(function), function.Name.Name)] = table
+				}
+			}
+		}
+	}
+	return tables
+}
+
+// receiver returns the type of the receiver of a method, or "".
+func receiver(function *ast.FuncDecl) (name string) {
 	if function.Recv != nil {
 		ast.Inspect(function.Recv, func(node ast.Node) bool {
-			if name, ok := node.(*ast.Ident); ok {
-				receiver = name.Name
+			if ident, ok := node.(*ast.Ident); ok {
+				name = ident.Name
 			}
 			return true
 		})
 	}
-	switch {
+	return name
+}
+
+// pageOfDirective returns the page of the directive that a method parses.
+func pageOfDirective(function *ast.FuncDecl) string {
+	switch receiver := receiver(function); {
 	case strings.HasPrefix(receiver, "Bearer"):
 		return "mtls_bearer.md"
 	case strings.HasPrefix(receiver, "Issuer"):
