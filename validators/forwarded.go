@@ -63,6 +63,18 @@ var (
 // ForwardFormats are all formats.
 var ForwardFormats = []*ForwardFormat{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB, formatTraefik}
 
+// proxyFormats says which format to use for proxies that have none of their name.
+var proxyFormats = map[string]string{
+	"alb":        "aws_alb",
+	"apache":     "nginx with the function escape in Apache's RequestHeader",
+	"aws":        "aws_alb",
+	"azure":      "haproxy with header X-ARR-ClientCert for App Service, nginx for Application Gateway",
+	"caddy":      "rfc9440",
+	"cloudflare": "haproxy with header Cf-Client-Cert-Der-Base64",
+	"httpd":      "nginx with the function escape in Apache's RequestHeader",
+	"istio":      "envoy",
+}
+
 // maxForwardedBytes bounds the total size of the field values of a request.
 const maxForwardedBytes = 64 << 10
 
@@ -79,7 +91,11 @@ func ParseForwardFormat(s string) (*ForwardFormat, error) {
 		}
 		names = append(names, format.Name)
 	}
-	return nil, fmt.Errorf("unknown format %q of a forwarded certificate; use one of %s", firstBytes(s, 32), strings.Join(names, ", "))
+	use, known := proxyFormats[strings.ToLower(s)]
+	if !known {
+		use = "one of " + strings.Join(names, ", ")
+	}
+	return nil, fmt.Errorf("unknown format %q of a forwarded certificate; use %s", firstBytes(s, 32), use)
 }
 
 // String returns the name of the format.

@@ -130,7 +130,7 @@ func TestForwardFormat(t *testing.T) {
 			t.Errorf("%s: %q with %q and %q", test.name, f, f.Header, f.ChainHeader)
 		}
 	}
-	for _, name := range []string{"", "RFC9440", "nginx ", "apache", strings.Repeat("x", 500)} {
+	for _, name := range []string{"", "RFC9440", "nginx ", "pound", strings.Repeat("x", 500)} {
 		f, err := ParseForwardFormat(name)
 		if err == nil || f != nil || !strings.Contains(err.Error(), "rfc9440, nginx, haproxy, envoy, aws_alb, traefik") || len(err.Error()) > 200 {
 			t.Errorf("%q: %v, error %v", name, f, err)

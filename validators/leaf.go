@@ -107,9 +107,9 @@ func CheckPKILeaf(leaf *x509.Certificate) *Refusal {
 	case leaf.IsCA:
 		return refuse(CertificateUnsuitable, "the certificate belongs to a CA (basic constraints CA:TRUE); issue the client an end-entity certificate")
 	case leaf.KeyUsage&x509.KeyUsageCertSign != 0:
-		return refuse(CertificateUnsuitable, "the certificate's key usage has keyCertSign, which is for CAs")
+		return refuse(CertificateUnsuitable, "the certificate's key usage has keyCertSign, which is for CAs; issue the client one without it")
 	case LacksKeyUsage(leaf, x509.KeyUsageDigitalSignature):
-		return refuse(CertificateUnsuitable, "the certificate's key usage lacks digitalSignature, which client authentication needs")
+		return refuse(CertificateUnsuitable, "the certificate's key usage lacks digitalSignature, which client authentication needs; issue the client one with digitalSignature, or without key usages")
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func TestKeyUsage_R24(t *testing.T) {
 		"none":                        {testpki.KeyUsage(0), ""},
 		"digitalSignature":            {testpki.KeyUsage(x509.KeyUsageDigitalSignature), ""},
 		"digitalSignature and others": {testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement), ""},
-		"keyEncipherment":             {testpki.KeyUsage(x509.KeyUsageKeyEncipherment), "lacks digitalSignature"},
+		"keyEncipherment":             {testpki.KeyUsage(x509.KeyUsageKeyEncipherment), "lacks digitalSignature, which client authentication needs; issue the client one with digitalSignature, or without key usages"},
 		"no bits":                     {noBits, "lacks digitalSignature"},
 		"keyCertSign":                 {testpki.KeyUsage(x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign), "keyCertSign"},
 		"CA":                          {testpki.IsCA(true), "CA:TRUE"},

@@ -17,7 +17,7 @@ import (
 const (
 	refusalMemory       = 60 * time.Second
 	detailWrongIssuer   = "client '%s' matches by its %s, but no certificate of the chain is in its issued_by"
-	detailChainRequired = "client '%s' matches by its %s, but it has require_chain or issued_by and the chain does not verify: %s"
+	detailChainRequired = "client '%s' matches by its %s, but it has %s and the chain does not verify: %s"
 	detailNoMatch       = "no client of the realm has a matching credential"
 )
 
@@ -239,7 +239,7 @@ func (c *chainResult) whyNot(cred *clients.Credential) *validators.Refusal {
 	case c.refusal == nil:
 		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(detailWrongIssuer, cred.Client.ID, cred.Kind)}
 	case c.refusal.Reason == validators.CertificateUntrusted:
-		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(detailChainRequired, cred.Client.ID, cred.Kind, c.refusal.Detail)}
+		return &validators.Refusal{Reason: validators.CertificateUntrusted, Detail: fmt.Sprintf(detailChainRequired, cred.Client.ID, cred.Kind, chainSettings(cred.Client), c.refusal.Detail)}
 	}
 	return c.refusal
 }

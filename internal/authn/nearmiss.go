@@ -24,9 +24,26 @@ const (
 	maxNearPins = 4
 	// maxNearNames is how many alternative names are reported.
 	maxNearNames = 4
-
-	onlyWithChain = "', but it counts only with a verified chain that meets issued_by"
 )
+
+// onlyWithChain says what the names of a client count with.
+func onlyWithChain(client *clients.Client) string {
+	if len(client.IssuedBy) > 0 {
+		return "', but it counts only with a verified chain that meets issued_by"
+	}
+	return "', but it counts only with a verified chain"
+}
+
+// chainSettings names the settings of a client that require a chain for a pin.
+func chainSettings(client *clients.Client) string {
+	switch {
+	case len(client.IssuedBy) == 0:
+		return "require_chain"
+	case client.RequireChain:
+		return "require_chain and issued_by"
+	}
+	return "issued_by"
+}
 
 // Hint returns what a refused certificate comes close to, as one text of at most
 // 4 KiB for the log line, or "". It does not belong on the request path, because
@@ -85,7 +102,7 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 			said = text
 		case pin.NeedsChain():
 			said = fmt.Sprintf("client '%s' matches by its %s, ", pin.Client.ID, pin.Kind)
-			text = said + "but it has require_chain or issued_by, which the chain does not meet"
+			text = said + "but it has " + chainSettings(pin.Client) + ", which the chain does not meet"
 		}
 		if text != "" && !strings.HasPrefix(refusal.Detail, said) {
 			misses = append(misses, text)
@@ -139,9 +156,9 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 		switch {
 		case match.Kind == clients.KindSubject || len(declared) == maxNearNames:
 		case match.Kind == clients.KindSANURI && match.Matched != match.Value:
-			declared = append(declared, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", match.Kind, maxNearName, match.Matched, maxNearName, match.Value, match.Client.ID, onlyWithChain))
+			declared = append(declared, fmt.Sprintf("the %s '%.*s' fits '%.*s' of client '%s%s", match.Kind, maxNearName, match.Matched, maxNearName, match.Value, match.Client.ID, onlyWithChain(match.Client)))
 		default:
-			declared = append(declared, fmt.Sprintf("the %s '%.*s' is declared by client '%s%s", match.Kind, maxNearName, match.Matched, match.Client.ID, onlyWithChain))
+			declared = append(declared, fmt.Sprintf("the %s '%.*s' is declared by client '%s%s", match.Kind, maxNearName, match.Matched, match.Client.ID, onlyWithChain(match.Client)))
 		}
 	}
 	if notSVID != nil {
@@ -171,11 +188,15 @@ func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known 
 		return "the subject cannot match any client: " + err.Error(), false
 	}
 	if same := a.config.Registry.Subject(dn.Key()); len(same) > 0 {
-		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain, true
+		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain(same[0].Client), true
 	}
 	subject := validators.FormatDN(leaf.RawSubject)
 	if reversed := a.config.Registry.Subject(dn.Reversed().Key()); len(reversed) > 0 {
 		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
-	return "no client declares the subject '" + subject + "', in this order or in reverse", false
+	text = "no client declares the subject '" + subject + "', in this order or in reverse"
+	if near := a.config.Registry.NearSubject(subject); near != nil {
+		text += fmt.Sprintf("; client '%s' declares '%s', which differs in few letters", near.Client.ID, near.Value)
+	}
+	return text, false
 }

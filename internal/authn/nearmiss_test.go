@@ -71,7 +71,7 @@ func TestNearMisses(t *testing.T) {
 		leaf.Chain = nil
 		return leaf
 	}
-	const untrusted = "', but it counts only with a verified chain that meets issued_by"
+	const untrusted = "', but it counts only with a verified chain"
 	const own = "\nit names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name"
 	for _, tc := range []struct {
 		name     string
@@ -82,11 +82,14 @@ func TestNearMisses(t *testing.T) {
 	}{
 		{"subject in reverse", []clients.Record{client}, issue(reversed), "", "certificate_unknown\nclient 'a' declares the subject in reverse order; declare it as 'O=company,CN=client' if this is the client"},
 		{"subject of another CA", []clients.Record{client}, testpki.MustIssue(t, otherCA, company("client")), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted},
-		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted +
+		{"subject, not through issued_by", []clients.Record{issuedByOther}, issue(), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted + " that meets issued_by" +
 			"\nthe chain verifies, with the CA 'CN=Test Root CA': issued_by \"" + testpki.HashOf(ca.Cert.RawSubjectPublicKeyInfo) + "\""},
 		{"subject, no intermediate", []clients.Record{client}, alone(testpki.MustIssue(t, sub, company("client"))), "", "certificate_untrusted\nthe subject is declared by client 'a" + untrusted},
 		{"two SPIFFE IDs", []clients.Record{uri}, issue(testpki.URIs("spiffe://prod.example/ns/billing/one", "spiffe://prod.example/ns/billing/two")), "", "certificate_unsuitable\notherwise a client declares its SPIFFE ID"},
 		{"unknown subject", []clients.Record{client}, issue(company("stranger")), "", "certificate_unknown\nno client declares the subject 'O=company,CN=stranger', in this order or in reverse"},
+		{"typo in a subject", []clients.Record{client, named("b", "CN=b,O=company")}, issue(company("cleint")), "", "certificate_unknown\nno client declares the subject 'CN=cleint,O=company', in this order or in reverse; client 'a' declares 'CN=client,O=company', which differs in few letters"},
+		{"typo in a subject, of two", []clients.Record{client, named("b", "CN=cliens,O=company")}, issue(company("clien")), "", "certificate_unknown\nno client declares the subject 'CN=clien,O=company', in this order or in reverse"},
+		{"typo in a short subject", []clients.Record{named("b", "CN=b1")}, issue(testpki.Subject(pkix.Name{CommonName: "b2"})), "", "certificate_unknown\nno client declares the subject 'CN=b2', in this order or in reverse"},
 		{"DNS name of another CA", []clients.Record{dns}, sans(testpki.DNSNames("x.example", "ONE.example.com")), "", "certificate_untrusted\nthe san_dns 'one.example.com' is declared by client 'a" + untrusted + own},
 		{"DNS wildcard", []clients.Record{dns}, sans(testpki.DNSNames("n.wild.example.com")), "", "certificate_untrusted\nthe san_dns 'n.wild.example.com' is declared by client 'a" + untrusted + own},
 		{"URI pattern", []clients.Record{uri}, sans(workload), "", "certificate_untrusted\nthe san_uri 'spiffe://prod.example/ns/billing/one' fits 'spiffe://prod.example/ns/billing/*' of client 'a" + untrusted + own},
@@ -94,7 +97,7 @@ func TestNearMisses(t *testing.T) {
 		{"subject and name", []clients.Record{dns, named("b", "CN=client,O=company")}, selfSigned(testpki.DNSNames("one.example.com")), "", "certificate_untrusted\nthe subject is declared by client 'b" + untrusted + "\nthe san_dns 'one.example.com' is declared by client 'a" + untrusted + own},
 		{"pin that ended, pins only", []clients.Record{untilEnded}, keyLeaf, "", "certificate_unknown"}, // the detail says it
 		{"pin that ended, untrusted", []clients.Record{untilEnded, client}, keyLeaf, "", "certificate_untrusted\nthe thumbprint of client 'p' ended at " + ended + "\nno client declares the subject 'CN=client', in this order or in reverse"},
-		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' matches by its thumbprint, but it has require_chain or issued_by, which the chain does not meet\nno client declares the subject 'CN=client', in this order or in reverse"},
+		{"pin whose chain does not verify", []clients.Record{chained, named("b", "CN=b")}, keyLeaf, "", "certificate_untrusted\nclient 'a' matches by its thumbprint, but it has require_chain, which the chain does not meet\nno client declares the subject 'CN=client', in this order or in reverse"},
 		{"key declared as thumbprint", []clients.Record{{ClientID: "a", Thumbprints: clients.Strings{keyHash}}}, keyLeaf, "", "certificate_unknown\nthe thumbprint that client 'a' declares is the hash of this certificate's public key; declare it as public_key"},
 		{"thumbprint declared as key", []clients.Record{{ClientID: "a", PublicKeys: clients.Strings{testpki.HashOf(keyLeaf.Cert.Raw)}}}, keyLeaf, "", "certificate_unknown\nthe public_key that client 'a' declares is the thumbprint of this certificate; declare it as thumbprint"},
 		{"renewed", []clients.Record{certificateFile}, renewed, "", "certificate_unknown\nthe certificate file of client 'a' has the same key but a different certificate, as after a renewal; name the new file, or declare public_key \"" + keyHash + "\""},

@@ -268,7 +268,7 @@ func TestRequireChain(t *testing.T) {
 			}
 		}
 		_, refusal, _ := auth.Decide(context.Background(), foreign.Presented(), "")
-		want := "client '" + record.ClientID + "' matches by its thumbprint, but it has require_chain or issued_by and the chain does not verify: certificate signed by unknown authority"
+		want := "client '" + record.ClientID + "' matches by its thumbprint, but it has " + name + " and the chain does not verify: certificate signed by unknown authority"
 		if refusal == nil || !strings.HasPrefix(refusal.Detail, want) { // and then what is missing
 			t.Errorf("%s: refusal %v, want %q", name, refusal, want)
 		}

@@ -96,7 +96,7 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 				}
 			}
 			for cn, want := range map[string]string{
-				"registered": "the subject is declared by client 'a', but it counts only with a verified chain that meets issued_by",
+				"registered": "the subject is declared by client 'a', but it counts only with a verified chain",
 				"turned-rev": "client 'b' declares the subject in reverse order; declare it as 'serialNumber=1,CN=turned-rev,O=" + strings.Repeat("o", padding) + "' if this is the client",
 				"unknown-cn": "no client declares the subject 'serialNumber=1,CN=unknown-cn,O=" + strings.Repeat("o", padding) + "', in this order or in reverse",
 			} {

@@ -3,11 +3,24 @@ package caddyfileutil
 import (
 	"slices"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
+
+// synonyms are words that others use for ours.
+var synonyms = map[string]string{
+	"fingerprint": "thumbprint",
+	"spki":        "public_key",
+	"dn":          "subject",
+	"cn":          "subject",
+}
 
 // Suggest returns the remedy for an unknown word: the known word that it is most
 // likely to be a misspelling of, or the list of them.
 func Suggest(word string, known []string) string {
+	if ours := synonyms[strings.ToLower(word)]; slices.Contains(known, ours) {
+		return "did you mean '" + ours + "'?"
+	}
 	if nearest := nearest(word, known); nearest != "" {
 		return "did you mean '" + nearest + "'?"
 	}
@@ -49,7 +62,7 @@ func nearest(word string, known []string) string {
 	word = fold(word)
 	least, found, parts := 2+len(word)/4, "", []string(nil)
 	for _, candidate := range known {
-		switch d := distance(word, fold(candidate)); {
+		switch d := syntax.Distance(word, fold(candidate)); {
 		case d < least && 2*d < len(candidate):
 			least, found = d, candidate
 		case d == least:
@@ -72,29 +85,3 @@ func isPart(part, word string) bool { return strings.Contains("_"+word+"_", "_"+
 
 // maxNearest is how long a word may be that is compared with others, in bytes.
 const maxNearest = 64
-
-// distance returns how many letters must be inserted, deleted, replaced or swapped
-// with their neighbor to make b of a (optimal string alignment).
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			replaced := rows[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				replaced++
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, replaced)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
-}

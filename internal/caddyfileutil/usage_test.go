@@ -85,6 +85,9 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%q: %s, want %s", word, got, want)
 		}
 	}
+	if got := Suggest("Fingerprint", []string{"thumbprint", "subject"}); got != "did you mean 'thumbprint'?" {
+		t.Error(got)
+	}
 	if got := Suggest("name", []string{"realm"}); got != "the only one is realm" {
 		t.Error(got)
 	}

@@ -161,7 +161,7 @@ func TestExplainRefused(t *testing.T) {
 	sensor := hashOf(x.sensor.Cert.Raw)
 	if want := `         certificate_untrusted
 
-near miss         the subject is declared by client 'billing.partner', but it counts only with a verified chain that meets issued_by
+near miss         the subject is declared by client 'billing.partner', but it counts only with a verified chain
 near miss         client 'sensor' declares the certificate '` + sensor + `'
 `; strings.Join(lines, "\n") != want {
 		t.Errorf("explain prints\n%s\nwant\n%s", strings.Join(lines, "\n"), want)
