@@ -116,6 +116,9 @@ func (s *requestState) identify(realm *Realm, r *http.Request) (identity, *valid
 		if s.presented, s.refusal = s.certificates(realm, r); s.refusal == nil {
 			s.found, s.refusal = realm.authenticate(r.Context(), s.presented, "")
 		}
+		if s.refusal != nil && s.refusal.Reason == validators.CertificateMissing && r.TLS == nil && realm.proxyCertificates == nil {
+			s.refusal = refuse(validators.CertificateMissing, "no certificate was presented, because plain HTTP has none; serve the site over HTTPS")
+		}
 	}
 	return s.found, s.refusal
 }

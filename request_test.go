@@ -293,6 +293,13 @@ func TestCertificatesOfARequest(t *testing.T) {
 		t.Errorf("plain HTTP: %v", got)
 	}
 	leaf := testpki.MustSelfSigned(t)
+	realm := provisionHandlers(t, pinnedRealm(leaf, ""), pinnedRealm(leaf, ""), `"realm":"default"`)[0].realm
+	for connection, want := range map[*tls.ConnectionState]string{nil: "plain HTTP has none; serve the site over HTTPS", {}: "no certificate was presented"} {
+		r.TLS = connection
+		if _, refusal := new(requestState).identify(realm, r); refusal == nil || refusal.Reason != validators.CertificateMissing || !strings.HasSuffix(refusal.Detail, want) {
+			t.Errorf("%v, want %s", refusal, want)
+		}
+	}
 	r.TLS = &tls.ConnectionState{PeerCertificates: leaf.Presented(), VerifiedChains: [][]*x509.Certificate{{testpki.MustSelfSigned(t).Cert}}}
 	if got, _ := new(requestState).certificates(new(Realm), r); len(got) != 1 || got[0] != leaf.Cert || !earlyData(r) {
 		t.Errorf("before the handshake has ended: %v", got)
