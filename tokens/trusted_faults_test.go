@@ -12,11 +12,11 @@ import (
 // with its place, kid, cause and remedy, but not one that is for something else.
 func TestFaultsOfTrustedKeys(t *testing.T) {
 	good := string(mustKey(t, keyring.ES256).publicDoc())
-	changed := func(old, new string) string {
+	changed := func(old, replacement string) string {
 		if !strings.Contains(good, old) {
 			t.Fatalf("%s has no %s", good, old)
 		}
-		return strings.Replace(good, old, new, 1)
+		return strings.Replace(good, old, replacement, 1)
 	}
 	for _, test := range []struct{ name, key, want string }{
 		{"good", good, "[]"},

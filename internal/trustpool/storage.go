@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -57,11 +58,11 @@ func (p *Pool) readStorage(ctx caddy.Context, s *poolSource) (certs []*x509.Cert
 		}
 		certs, unreadable = append(certs, some...), append(unreadable, left...)
 	}
-	told := ""
+	var text strings.Builder
 	for _, one := range unreadable {
-		told += fmt.Sprintln(one.place, one.number, one.cause)
+		fmt.Fprintln(&text, one.place, one.number, one.cause)
 	}
-	if told != s.told { // not at each refresh
+	if told := text.String(); told != s.told { // not at each refresh
 		s.told = told
 		p.warnLeftOut(unreadable)
 	}

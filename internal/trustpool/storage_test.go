@@ -8,10 +8,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
-
-	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
