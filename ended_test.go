@@ -4,6 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +88,24 @@ func TestEndWithoutStop_S1(t *testing.T) {
 				t.Errorf("started: %v: the reason is %q", started, got)
 			}
 		})
+	}
+}
+
+// TestProxiesOfAnEndedConfiguration_S1 checks that an ended configuration takes nobody's
+// word that there is no certificate: what is optional may not be optional any more.
+func TestProxiesOfAnEndedConfiguration_S1(t *testing.T) {
+	app := new(App)
+	realm := &Realm{app: app, proxyCertificates: &proxyCertificates{
+		from: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, format: validators.ForwardFormats[0], header: "Client-Cert",
+	}}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{}))
+	r.RemoteAddr = "192.0.2.1:1"
+	for _, want := range []validators.Reason{validators.CertificateMissing, validators.ConfigurationEnded} {
+		if _, refusal := new(requestState).certificates(realm, r); refusal == nil || refusal.Reason != want {
+			t.Errorf("refused with %v, want %s", refusal, want)
+		}
+		app.ended.Store(true)
 	}
 }
 

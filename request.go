@@ -93,6 +93,9 @@ func stateOf(app *App, r *http.Request) *requestState {
 // first: those of the connection or, where a proxy that the realm trusts has ended
 // TLS, those in its headers alone.
 func (s *requestState) certificates(realm *Realm, r *http.Request) ([]*x509.Certificate, *validators.Refusal) {
+	if refusal := realm.app.refuseEnded(); refusal != nil {
+		return nil, refusal // before a proxy's word that there is no certificate counts
+	}
 	switch {
 	case realm.proxyCertificates.trusts(r):
 		return realm.proxyCertificates.parse(s.proxyHeaders)
