@@ -153,9 +153,12 @@ func TestFloodWithLargeChains(t *testing.T) {
 	if len(accepted) != 1 || len(accepted[0].key.rest) > 0 || len(refused) != 1 || keepsOctets(refused[0]) {
 		t.Errorf("%d accepted and %d refused are remembered, want one hash of each", len(accepted), len(refused))
 	}
-	for count, want := range map[int]bool{len(client): true, len(client) - 1: false} {
-		if _, refusal, remembered := auth.Decide(t.Context(), client[:count], ""); refusal != nil || remembered != want {
-			t.Errorf("%d certificates of the client: %v, remembered %v", count, refusal, remembered)
+	for _, test := range []struct {
+		certificates int
+		want         bool
+	}{{len(client), true}, {len(client) - 1, false}} {
+		if _, refusal, remembered := auth.Decide(t.Context(), client[:test.certificates], ""); refusal != nil || remembered != test.want {
+			t.Errorf("%d certificates of the client: %v, remembered %v", test.certificates, refusal, remembered)
 		}
 	}
 	other := slices.Clone(client)

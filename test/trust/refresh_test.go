@@ -208,7 +208,7 @@ func TestTrustPoolFromStorage(t *testing.T) {
 	}
 	clock.Advance(time.Hour)
 	r.Logs.Wait(t, "storage that has it no more", func(entry rig.LogEntry) bool {
-		return entry.Str("msg") == poolComplaint && entry.Str("source") == "storage" && strings.Contains(entry.Str("error"), "error loading cert 'cas/clients.pem' from storage")
+		return entry.Str("msg") == poolComplaint && entry.Str("source") == "storage" && strings.Contains(entry.Str("error"), "storage key 'cas/clients.pem'")
 	})
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 }
