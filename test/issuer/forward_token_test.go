@@ -334,7 +334,7 @@ func TestForwardTokenWithoutKeys(t *testing.T) {
 			if err := os.Remove(blocker); err != nil {
 				t.Fatal(err)
 			}
-			clock.Advance(time.Minute) // past the pause between attempts
+			clock.Advance(time.Minute)     // past the pause between attempts
 			c.Eventually(t, http.StatusOK) // an attempt may have begun before
 			toldToken(r, t, c.Get("https://api.test/").WantClient(t, "billing.partner"), "Authorization")
 		})
