@@ -289,7 +289,7 @@ func TestOutcomeOfEachReason(t *testing.T) {
 
 func TestCertificatesOfARequest(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://api.example.com/", nil)
-	if got, _ := new(requestState).certificates(new(Realm), r); got != nil || earlyData(r) {
+	if got, _ := new(requestState).certificates(&Realm{app: new(App)}, r); got != nil || earlyData(r) {
 		t.Errorf("plain HTTP: %v", got)
 	}
 	leaf := testpki.MustSelfSigned(t)
@@ -301,7 +301,7 @@ func TestCertificatesOfARequest(t *testing.T) {
 		}
 	}
 	r.TLS = &tls.ConnectionState{PeerCertificates: leaf.Presented(), VerifiedChains: [][]*x509.Certificate{{testpki.MustSelfSigned(t).Cert}}}
-	if got, _ := new(requestState).certificates(new(Realm), r); len(got) != 1 || got[0] != leaf.Cert || !earlyData(r) {
+	if got, _ := new(requestState).certificates(&Realm{app: new(App)}, r); len(got) != 1 || got[0] != leaf.Cert || !earlyData(r) {
 		t.Errorf("before the handshake has ended: %v", got)
 	}
 	r.TLS.HandshakeComplete = true
