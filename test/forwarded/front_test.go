@@ -44,6 +44,8 @@ var frontProxies = []frontProxy{
 	{"Caddy", "caddyfile", rig.ByRFC9440, false, false, []string{"h2", "h3"}, []string{
 		"api.example.com {\n\ttls {", "https://api.test:@HTTPS@ {\n\tbind 127.0.0.1\n\ttls \"@DIR@/server.pem\" \"@DIR@/server.key\" {",
 		"/etc/caddy/", "@DIR@/front-",
+		// without it, Caddy and Go's client have a data race over the body
+		"header_up -Client-Cert-Chain", "header_up -Client-Cert-Chain\n\t\trequest_buffers 1MiB",
 	}, startCaddy},
 }
 
