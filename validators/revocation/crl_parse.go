@@ -1,6 +1,7 @@
 package revocation
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
@@ -56,7 +57,7 @@ func parseCRLs(data []byte) (crls []*parsedCRL, err error) {
 		var crl *parsedCRL
 		switch {
 		case damage != nil:
-			return crls, errors.Join(err, damage)
+			return crls, cmp.Or(err, damage) // one is enough for a log
 		case strings.HasSuffix(block.Type, "CERTIFICATE"):
 			if foreign == 0 {
 				foreign = block.Line
@@ -65,14 +66,12 @@ func parseCRLs(data []byte) (crls []*parsedCRL, err error) {
 		case block.Type != "X509 CRL":
 			damage = fmt.Errorf("PEM block '%s' is not a CRL; remove it", source.Text(block.Type, maxQuote))
 		case len(crls) == maxCRLs:
-			return crls, errors.Join(err, fmt.Errorf("line %d: there are more than %d CRLs; split the file", block.Line, maxCRLs))
+			return crls, cmp.Or(err, fmt.Errorf("line %d: there are more than %d CRLs; split the file", block.Line, maxCRLs))
 		default:
 			crl, damage = parseCRL(block.Bytes)
 		}
 		if damage != nil {
-			if err == nil { // one is enough for a log
-				err = fmt.Errorf("line %d: %w", block.Line, damage)
-			}
+			err = cmp.Or(err, fmt.Errorf("line %d: %w", block.Line, damage))
 			continue
 		}
 		crls = append(crls, crl)
