@@ -25,7 +25,7 @@ import (
 type ClientSource interface {
 	// ClientSources returns the sources that clients are read from. It is called
 	// once, after provisioning.
-	ClientSources() []clients.Source
+	ClientSources() []clients.PolledSource
 }
 
 // ClientFiles reads clients from files of at most 64 MiB. Each is a JSON array of
@@ -75,8 +75,8 @@ func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // ClientSources implements [ClientSource].
-func (f *ClientFiles) ClientSources() []clients.Source {
-	sources := make([]clients.Source, len(f.paths))
+func (f *ClientFiles) ClientSources() []clients.PolledSource {
+	sources := make([]clients.PolledSource, len(f.paths))
 	for i, path := range f.paths {
 		sources[i] = clients.NewFileSource(path)
 	}

@@ -19,7 +19,7 @@ type DirectoryConfig struct {
 	// been expanded.
 	Records []Record
 	// Sources have more clients. Their names must differ.
-	Sources []Source
+	Sources []PolledSource
 	// Check returns what else is wrong with a client.
 	Check func(*Client) error
 	// Before, if set, is the directory that this one replaces. What it has fetched
@@ -84,7 +84,7 @@ type Directory struct {
 // recordSource is the configuration or a source, with its clients.
 type recordSource struct {
 	name    string
-	source  Source // nil for the configuration
+	source  PolledSource // nil for the configuration
 	entries []entry
 	status
 }

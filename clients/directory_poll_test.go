@@ -15,7 +15,7 @@ import (
 func TestFilesThatAreBeingWritten(t *testing.T) {
 	w := newWorld(t)
 	w.records("a.json", pinned("a"))
-	w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+	w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
 	w.mustLoad()
 	for _, part := range []string{"", "[", "[{", `[{"client_id":"b",`} {
 		w.write("a.json", []byte(part))
@@ -37,7 +37,7 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.records("a.json", pinned("a"))
-		w.config.Sources = []Source{NewFileSource(w.path("a.json"))}
+		w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
 		w.config.Records = []Record{{ClientID: "b", JWKSURI: urlB}}
 		w.web[urlB] = testpki.JWKS(t, testpki.MustSelfSigned(t))
 		w.mustLoad()
@@ -106,7 +106,7 @@ func (s *brokenSource) Load(time.Time) ([]Record, bool, error) {
 func TestSourceThatPanics(t *testing.T) {
 	w := newWorld(t)
 	guest := &brokenSource{broken: true}
-	w.config.Sources = []Source{guest}
+	w.config.Sources = []PolledSource{guest}
 	if err := w.load(); err == nil || err.Error() != "clients from guest: guest panicked: a bug" {
 		t.Error(err)
 	}

@@ -14,9 +14,9 @@ import (
 // maxRecordsFile is the size of the largest file of client records, in bytes.
 const maxRecordsFile = 64 << 20
 
-// Source is a place that client records come from, besides the configuration. It is
+// PolledSource is a place that client records come from, besides the configuration. It is
 // used by one goroutine at a time.
-type Source interface {
+type PolledSource interface {
 	// Name identifies the source in logs and metrics, as in "file:partners.json".
 	Name() string
 	// Load returns all records of the source if they have changed since the last
@@ -38,7 +38,7 @@ func NewFileSource(path string) *FileSource {
 // Name returns "file:" and the path.
 func (s *FileSource) Name() string { return "file:" + s.file.Path() }
 
-// Load implements [Source]. It costs one system call if the file has not changed.
+// Load implements [PolledSource]. It costs one system call if the file has not changed.
 func (s *FileSource) Load(now time.Time) (records []Record, changed bool, err error) {
 	return s.file.look(now)
 }
@@ -71,4 +71,4 @@ func parseRecords(content []byte) ([]Record, error) {
 }
 
 // Interface guard
-var _ Source = (*FileSource)(nil)
+var _ PolledSource = (*FileSource)(nil)
