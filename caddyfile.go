@@ -108,7 +108,7 @@ func (realm *Realm) options() caddyfileutil.Options {
 			return nil
 		}},
 		"clients_from <source> ... {": {Parse: func(d *caddyfile.Dispenser) error {
-			raw, err := caddyfileutil.ParseModule[ClientSource](d, "mtls.clients", "source", "source of clients")
+			raw, err := caddyfileutil.ParseModule[any](d, "mtls.clients", "source", "source of clients")
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 			return err
 		}},

@@ -104,11 +104,18 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 			return fmt.Errorf("clients_from: %w", err)
 		}
 		for _, module := range modules.([]any) {
-			from, ok := module.(ClientSource)
-			if !ok {
+			switch from := module.(type) {
+			case clients.SourceModule:
+				sources, err := clientSources(from, realm)
+				if err != nil {
+					return fmt.Errorf("clients_from: %w", err)
+				}
+				config.Sources = append(config.Sources, sources...)
+			case ClientSource:
+				config.Polled = append(config.Polled, from.ClientSources()...)
+			default:
 				return fmt.Errorf("clients_from: module %T is not a source of clients", module)
 			}
-			config.Sources = append(config.Sources, from.ClientSources()...)
 		}
 	}
 	var err error
@@ -119,6 +126,16 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 		realm.logger.Warn("realm has no clients; everyone is refused")
 	}
 	return nil
+}
+
+// clientSources returns the sources of a guest module.
+func clientSources(module clients.SourceModule, realm *Realm) (sources []clients.Source, err error) {
+	defer source.Recover(fmt.Sprintf("module %T", module), &err)
+	app := realm.app
+	return module.ClientSources(clients.Host{
+		Realm: realm.name, Storage: realm.storage, Transport: realm.network, Logger: realm.logger,
+		Now: func() time.Time { return app.Now() },
+	})
 }
 
 // directoryConfig returns the configuration of a realm's directory, without clients.

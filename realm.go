@@ -128,11 +128,12 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err := realm.provisionStorage(ctx); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}
-	if err := loadClients(ctx, realm); err != nil {
-		return err
-	}
+	// sources of clients may be reached as fetch says
 	anchors, shadow, err := realm.provisionTrust()
 	if err != nil {
+		return err
+	}
+	if err := loadClients(ctx, realm); err != nil {
 		return err
 	}
 	if realm.ForwardedCertificate != nil {

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -18,8 +19,11 @@ type DirectoryConfig struct {
 	// Records are the clients of the configuration. Their placeholders must have
 	// been expanded.
 	Records []Record
-	// Sources have more clients. Their names must differ.
-	Sources []PolledSource
+	// Sources have more clients, the one with the highest rank first. Their names must
+	// differ.
+	Sources []Source
+	// Polled are sources that are polled.
+	Polled []PolledSource
 	// Check returns what else is wrong with a client.
 	Check func(*Client) error
 	// Before, if set, is the directory that this one replaces. What it has fetched
@@ -85,6 +89,9 @@ type Directory struct {
 type recordSource struct {
 	name    string
 	source  PolledSource // nil for the configuration
+	from    Source
+	sink    *sink
+	records []Record
 	entries []entry
 	status
 }
@@ -112,8 +119,27 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	found := changes{{source: d.sources[0], records: config.Records}}
 	now := config.Now()
 	for _, from := range config.Sources {
+		s := &recordSource{name: from.Info().Name, from: from}
+		if d.hasSource(s.name) {
+			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
+		}
+		d.sources = append(d.sources, s)
+		err := d.loadSource(ctx, s)
+		if errors.Is(err, ErrUnavailable) {
+			if records, known := config.Before.recordsOf(s.name); known {
+				s.records = records
+				d.noteUnavailable(s, err)
+				err = nil
+			}
+		}
+		if err != nil {
+			return nil, s.wrap(err)
+		}
+		found = append(found, change{source: s, records: s.records})
+	}
+	for _, from := range config.Polled {
 		s := &recordSource{name: from.Name(), source: from}
-		if slices.ContainsFunc(d.sources, func(other *recordSource) bool { return other.name == s.name }) {
+		if d.hasSource(s.name) {
 			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
 		}
 		records, _, err := s.load(now)
@@ -139,6 +165,10 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	d.commit(p, now)
 	d.config.Before, d.config.Records, d.copies = nil, nil, nil
 	return d, nil
+}
+
+func (d *Directory) hasSource(name string) bool {
+	return slices.ContainsFunc(d.sources, func(s *recordSource) bool { return s.name == name })
 }
 
 // openKeySet opens a JWK Set behind a URL, which begins with what is known of it.
@@ -203,7 +233,7 @@ func (d *Directory) States(limit int) []SourceState {
 	defer d.mu.Unlock()
 	var states []SourceState
 	for _, s := range d.sources {
-		if s.source != nil {
+		if s.source != nil || s.from != nil {
 			states = append(states, SourceState{s.label(), s.success, s.failure()})
 		}
 	}

@@ -15,7 +15,7 @@ import (
 func TestFilesThatAreBeingWritten(t *testing.T) {
 	w := newWorld(t)
 	w.records("a.json", pinned("a"))
-	w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
+	w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
 	w.mustLoad()
 	for _, part := range []string{"", "[", "[{", `[{"client_id":"b",`} {
 		w.write("a.json", []byte(part))
@@ -37,7 +37,7 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.records("a.json", pinned("a"))
-		w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
+		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
 		w.config.Records = []Record{{ClientID: "b", JWKSURI: urlB}}
 		w.web[urlB] = testpki.JWKS(t, testpki.MustSelfSigned(t))
 		w.mustLoad()
@@ -77,7 +77,7 @@ func TestThreeFilesAtOnce(t *testing.T) {
 	w.records("2.json", pinned("two"), moving)
 	w.records("3.json", pinned("three"))
 	for _, name := range []string{"1.json", "2.json", "3.json"} {
-		w.config.Sources = append(w.config.Sources, NewFileSource(w.path(name)))
+		w.config.Polled = append(w.config.Polled, NewFileSource(w.path(name)))
 	}
 	w.mustLoad()
 	w.now = w.now.Add(time.Minute)
@@ -106,7 +106,7 @@ func (s *brokenSource) Load(time.Time) ([]Record, bool, error) {
 func TestSourceThatPanics(t *testing.T) {
 	w := newWorld(t)
 	guest := &brokenSource{broken: true}
-	w.config.Sources = []PolledSource{guest}
+	w.config.Polled = []PolledSource{guest}
 	if err := w.load(); err == nil || err.Error() != "clients from guest: guest panicked: a bug" {
 		t.Error(err)
 	}

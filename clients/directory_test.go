@@ -229,7 +229,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.records("a.json", pinned("a1"), pinned("a2"))
 	w.records("b.json", pinned("b1"))
 	w.config.Records = []Record{pinned("c")}
-	w.config.Sources = []PolledSource{NewFileSource(w.path("a.json")), NewFileSource(w.path("b.json"))}
+	w.config.Polled = []PolledSource{NewFileSource(w.path("a.json")), NewFileSource(w.path("b.json"))}
 	w.mustLoad()
 	w.wantClients("a1 a2 b1 c")
 	w.poll(time.Hour)
@@ -341,7 +341,7 @@ func TestDirectoryAtTheStart_B4(t *testing.T) {
 				w.write(file, []byte(text))
 			}
 			w.config.Records = []Record{pinned("c")}
-			w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
+			w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
 			if test.check {
 				w.config.Check = func(c *Client) error {
 					if c.ID == "a" {
@@ -457,7 +457,7 @@ func TestDirectoryTriesAgain(t *testing.T) {
 		w := newWorld(t)
 		leaf := testpki.MustSelfSigned(t)
 		w.records("a.json", Record{ClientID: "old", Thumbprints: Strings{sha256Hex}})
-		w.config.Sources = []PolledSource{NewFileSource(w.path("a.json"))}
+		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
 		w.mustLoad()
 		w.records("a.json", Record{ClientID: "new", JWKSFile: w.path("late.json")})
 		w.poll(time.Second)

@@ -39,7 +39,7 @@ func TestDirectoryOfManyClients(t *testing.T) {
 	largeFile(t, path, 10_000, 0)
 	leaf := testpki.MustSelfSigned(t)
 	d, err := NewDirectory(t.Context(), DirectoryConfig{
-		Records: []Record{{ClientID: "j", JWKS: testpki.JWKS(t, leaf)}}, Sources: []PolledSource{NewFileSource(path)},
+		Records: []Record{{ClientID: "j", JWKS: testpki.JWKS(t, leaf)}}, Polled: []PolledSource{NewFileSource(path)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func BenchmarkDirectoryOfAHundredThousand(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "many.json")
 	largeFile(b, path, 100_000, 0)
 	for b.Loop() {
-		if _, err := NewDirectory(b.Context(), DirectoryConfig{Sources: []PolledSource{NewFileSource(path)}}); err != nil {
+		if _, err := NewDirectory(b.Context(), DirectoryConfig{Polled: []PolledSource{NewFileSource(path)}}); err != nil {
 			b.Fatal(err)
 		}
 	}

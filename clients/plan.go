@@ -45,7 +45,7 @@ func newPlan(d *Directory, found changes) (*plan, error) {
 		var err error
 		if records, ok := changed[s]; ok {
 			entries, err = p.makeEntries(s, records)
-			if s.source != nil && len(records) == 0 {
+			if s.name != SourceConfig && len(records) == 0 {
 				p.warnings = append(p.warnings, warning{text: fmt.Sprintf("clients from %s: source has no clients", s.name)})
 			}
 		} else if len(p.changed) > 0 {

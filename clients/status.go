@@ -74,7 +74,7 @@ func (s *recordSource) label() string { return "clients:" + strings.TrimPrefix(s
 
 // wrap adds the name of the source to an error.
 func (s *recordSource) wrap(err error) error {
-	if s.source == nil {
+	if s.name == SourceConfig {
 		return err
 	}
 	return fmt.Errorf("clients from %s: %w", s.name, err)
