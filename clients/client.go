@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Client is a registered caller, ready to be looked up. It never changes.
+// Client is a registered caller, ready to be looked up. Except for its memo, it
+// never changes.
 type Client struct {
 	ID               string
 	Name             string
@@ -37,7 +39,13 @@ type Client struct {
 	source    string // where its record is, for errors
 	scope     string
 	claimText map[string]string
+
+	memo atomic.Pointer[any]
 }
+
+// Memo is where whoever looks clients up keeps what it prepares for a client when it
+// first needs it. It goes with the client.
+func (c *Client) Memo() *atomic.Pointer[any] { return &c.memo }
 
 // Scope returns the client's scopes, separated by spaces.
 func (c *Client) Scope() string { return c.scope }
