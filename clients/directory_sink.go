@@ -150,6 +150,9 @@ func (k *sink) fail(err error) error {
 
 // parse parses the record of an entry, which is nil if it has been removed.
 func (e *Entry) parse() (*Record, error) {
+	if e.Wrong != nil {
+		return nil, e.Wrong
+	}
 	if e.Record == nil {
 		if e.ID == "" {
 			return nil, errors.New("neither a record nor the client_id of one that has been removed")

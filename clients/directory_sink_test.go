@@ -94,5 +94,9 @@ func TestSourceHandsOverChanges(t *testing.T) {
 	if err := sink.Replace(t.Context(), all(entriesOf(pinned("e")), errors.New("cut off"))); err == nil {
 		t.Error("half of the records")
 	}
+	wrong := []Entry{{ID: "f", Place: "line 7", Wrong: errors.New("an alias")}}
+	if err := sink.Replace(t.Context(), all(wrong, nil)); err == nil || err.Error() != "line 7: record 'f': an alias" {
+		t.Error(err)
+	}
 	w.wantClients("d")
 }

@@ -39,7 +39,9 @@ type SourceInfo struct {
 	// different names.
 	Name string
 	// SkipBad has a record that is wrong skipped and reported: what the source had
-	// under its client_id stays in force. Default: the whole update is refused.
+	// under its client_id stays in force. If all records of a Replace are wrong, it is
+	// refused, because then they are something else. Default: the whole update is
+	// refused.
 	SkipBad bool
 	// NamesFiles allows the records to name certificate files and JWKS files on this
 	// machine. Default: such a record is wrong, because whoever can write it need not
@@ -59,6 +61,9 @@ type Entry struct {
 	Record []byte
 	// Place says where the record is, for errors, as in "line 17". It may be empty.
 	Place string
+	// Wrong says why the source has a record here but no text of it that could be
+	// handed over. The record is then like one whose text is wrong.
+	Wrong error
 }
 
 // Sink takes what a source hands over, and puts it in force. Its methods return when

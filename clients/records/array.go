@@ -61,16 +61,15 @@ func (t *text) readArray(take func(clients.Entry) bool) error {
 			last, inLine = t.line, 0
 		}
 		inLine++
-		entry := clients.Entry{Place: t.place()}
+		place := t.place()
 		if inLine > 1 {
-			entry.Place += ", record " + strconv.Itoa(inLine)
+			place += ", record " + strconv.Itoa(inLine)
 		}
 		text = text[:0]
 		if err := t.readElement(&text); err != nil {
 			return unclosed(err)
 		}
-		entry.Record = text
-		if !take(entry) {
+		if !take(text.entry(place)) {
 			return nil
 		}
 		if end, err = t.readSeparator(); err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
 
-// MaxBytes is the size of the largest record, in bytes. Of a larger one, the first
-// MaxBytes+1 bytes are handed over, which no one accepts.
+// MaxBytes is the size of the largest record, in bytes. The entry of a larger one is
+// Wrong, and has the start of it.
 const MaxBytes = 64 << 10
 
 const (
@@ -100,6 +100,15 @@ func (r *record) add(more []byte) {
 // a crash leaves in a file. What follows may be as large as the disk.
 var errBinary = errors.New("it is not text but has bytes that are zero; write the file anew")
 
+// entry returns the entry of the record.
+func (r record) entry(place string) clients.Entry {
+	e := clients.Entry{Record: r, Place: place}
+	if len(r) > MaxBytes {
+		e.Wrong = fmt.Errorf("the record has more than %d bytes; make it smaller", MaxBytes)
+	}
+	return e
+}
+
 // check returns why what follows the record cannot be records.
 func (r record) check() error {
 	if len(r) > MaxBytes && bytes.IndexByte(r, 0) >= 0 {
@@ -127,7 +136,7 @@ func Lines(r io.Reader) iter.Seq2[clients.Entry, error] {
 func (t *text) lines(yield func(clients.Entry, error) bool) {
 	for ; ; t.line++ {
 		line, err := t.readLine()
-		if len(line) > 0 && !yield(clients.Entry{Record: line, Place: t.place()}, nil) {
+		if len(line) > 0 && !yield(line.entry(t.place()), nil) {
 			return
 		}
 		if errors.Is(err, io.EOF) {

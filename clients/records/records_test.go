@@ -118,7 +118,7 @@ func TestLargeRecord(t *testing.T) {
 		} {
 			var got []string
 			for e, err := range text {
-				if err != nil || len(e.Record) > MaxBytes+1 || !strings.HasPrefix(" "+large, string(e.Record)) && !strings.HasPrefix(large, string(e.Record)) && string(e.Record) != "{}" {
+				if err != nil || len(e.Record) > MaxBytes+1 || (e.Wrong != nil) != (len(e.Record) > MaxBytes) || !strings.HasPrefix(" "+large, string(e.Record)) && !strings.HasPrefix(large, string(e.Record)) && string(e.Record) != "{}" {
 					t.Errorf("%s: %d bytes, %v", name, len(e.Record), err)
 				}
 				got = append(got, fmt.Sprint(e.Place, " ", len(e.Record)))
@@ -185,7 +185,7 @@ func TestReadError(t *testing.T) {
 // the whole of it.
 func TestLongLineIsNotCutToARecord(t *testing.T) {
 	for e := range Lines(strings.NewReader("{}" + strings.Repeat(" ", 3*bufferBytes) + "{}")) {
-		if len(e.Record) != MaxBytes+1 {
+		if len(e.Record) != MaxBytes+1 || e.Wrong == nil {
 			t.Errorf("%d bytes: %.10q", len(e.Record), e.Record)
 		}
 	}
