@@ -21,7 +21,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	var hint string
-	for _, field := range id.Notes.Fields(presented, refusal, true) {
+	for _, field := range id.Notes.Fields(realm.authenticator(), presented, refusal) {
 		if field.Key == "hint" {
 			hint = field.String
 		}

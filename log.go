@@ -74,12 +74,8 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 func (refused *refusedRequest) keepPresented() {
 	switch {
 	case refused.notes == nil && len(refused.presented) > 0 && validators.CheckPresented(refused.presented) == nil:
-		var by *authn.Authenticator
-		if current := refused.realm.current.Load(); current != nil {
-			by = current.Authenticator
-		} // else mtls_bearer takes only tokens of other servers, which have the clients
-		refused.notes = authn.NewNotes(by, refused.refusal)
-	case refused.notes == nil, refused.notes.Made(refused.refusal):
+		refused.notes = authn.NewNotes(refused.refusal)
+	case refused.notes == nil, refused.notes.Made(refused.realm.authenticator(), refused.refusal):
 		refused.presented = nil
 	}
 	refused.octets = int64(validators.PresentedSize(refused.presented))
@@ -118,7 +114,11 @@ func (refused *refusedRequest) log(withHint bool) {
 		fields = append(fields, zap.String("client_id", refused.clientID))
 	}
 	if refused.notes != nil {
-		fields = append(fields, refused.notes.Fields(refused.presented, refused.refusal, withHint)...)
+		var hinting *authn.Authenticator
+		if withHint {
+			hinting = refused.realm.authenticator()
+		}
+		fields = append(fields, refused.notes.Fields(hinting, refused.presented, refused.refusal)...)
 	}
 	entry.Write(append(fields, refused.more...)...)
 }

@@ -157,7 +157,7 @@ func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 	}
 
 	id, refusal := realm.authenticate(t.Context(), refused.presented, "")
-	id.Notes.Fields(refused.presented, refusal, true)
+	id.Notes.Fields(realm.authenticator(), refused.presented, refusal)
 	again := refusedRequest{refusal: refusal, presented: refused.presented, notes: id.Notes, realm: realm}
 	if again.keepPresented(); again.presented != nil || again.octets != 0 {
 		t.Error("certificates are kept, though the line needs none")

@@ -276,6 +276,15 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 	return id, refusal
 }
 
+// authenticator returns what the realm decides by now. It is nil for mtls_bearer
+// without a realm, which takes only tokens of other servers, which have the clients.
+func (realm *Realm) authenticator() *authn.Authenticator {
+	if current := realm.current.Load(); current != nil {
+		return current.Authenticator
+	}
+	return nil
+}
+
 // running returns the realm of this name in the running configuration, which is
 // about to be replaced, or an empty realm.
 func (realm *Realm) running() *Realm {

@@ -16,7 +16,7 @@ import (
 
 const (
 	// acceptedSlots is the minimum number of slots for accepted certificates. There
-	// are two per client, up to maxAcceptedSlots.
+	// are at least two per client, up to maxAcceptedSlots.
 	acceptedSlots    = 1 << 12
 	maxAcceptedSlots = 1 << 16
 	refusedSlots     = 1 << 10
@@ -76,15 +76,37 @@ type Authenticator struct {
 	config   Config
 	accepted *acceptedCache
 	refused  *refusedCache
+	// epoch stands for the registry in the caches, which must not keep it in memory
+	epoch uint64
 }
+
+// epochs is the last epoch of an authenticator.
+var epochs atomic.Uint64
 
 // New returns an authenticator with empty caches.
 func New(config Config) *Authenticator {
 	return &Authenticator{
 		config:   config,
-		accepted: newAcceptedCache(min(max(acceptedSlots, 2*config.Registry.Len()), maxAcceptedSlots), maxAcceptedBytes),
+		accepted: newAcceptedCache(acceptedSlotsFor(config.Registry), maxAcceptedBytes),
 		refused:  newRefusedCache(refusedSlots),
+		epoch:    epochs.Add(1),
 	}
+}
+
+func acceptedSlotsFor(registry *clients.Registry) int {
+	return min(max(acceptedSlots, 2*registry.Len()), maxAcceptedSlots)
+}
+
+// WithRegistry returns a copy with another registry. Both share their caches: what is
+// remembered about a certificate counts as long as the registry says the same about
+// it.
+func (a *Authenticator) WithRegistry(registry *clients.Registry) *Authenticator {
+	next := *a
+	next.config.Registry, next.epoch = registry, epochs.Add(1)
+	if size := acceptedSlotsFor(registry); size > a.accepted.Len() {
+		next.accepted = a.accepted.grown(size)
+	}
+	return &next
 }
 
 // WithClock returns a copy with another clock. Both share their caches.
@@ -118,7 +140,8 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 	if !remembered {
 		v = a.examine(ctx, presented, now)
 		v.generation = generation
-		v.notes.by, v.notes.refusal = a, v.refusal
+		v.epoch.Store(a.epoch)
+		v.notes.refusal = v.refusal
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
 			v.encodeHeaders(leaf, a.config.Forwards != nil && a.config.Forwards.Load())
@@ -143,15 +166,32 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 }
 
 // recall returns the remembered verdict on the certificates that was reached in this
-// generation, or nil. One that admits may be older than one that refuses.
+// generation and holds for the registry, or nil. One that admits may be older than one
+// that refuses.
 func (a *Authenticator) recall(hash uint64, presented []*x509.Certificate, generation uint64, now time.Time) *verdict {
-	if v := a.accepted.get(hash, presented, now); v != nil && v.generation == generation {
+	if v := a.accepted.get(hash, presented, now); v != nil && v.generation == generation && a.confirms(v, presented[0]) {
 		return v
 	}
-	if v := a.refused.get(hashPresented(hash, presented), presented, now); v != nil && v.refusal != nil && v.generation == generation {
+	if v := a.refused.get(hashPresented(hash, presented), presented, now); v != nil && v.refusal != nil && v.generation == generation && a.confirms(v, presented[0]) {
 		return v
 	}
 	return nil
+}
+
+// confirms reports whether a verdict holds for the registry. The registry is asked
+// again only if it is not the one that the verdict was last confirmed for.
+func (a *Authenticator) confirms(v *verdict, leaf *x509.Certificate) bool {
+	last := v.epoch.Load()
+	if last == a.epoch {
+		return true
+	}
+	if !v.candidates.same(a.config.Registry, leaf) {
+		return false
+	}
+	if last < a.epoch { // else a request with the previous registry came late
+		v.epoch.CompareAndSwap(last, a.epoch)
+	}
+	return true
 }
 
 // Refuses reports whether it is known without examining the certificates that

@@ -73,6 +73,11 @@ func thousandNames() []string {
 // ask returns the client, or the reason in brackets.
 func (a *Authenticator) ask(presented []*x509.Certificate, clientID string) string {
 	id, refusal, _ := a.Decide(context.Background(), presented, clientID)
+	return answer(id, refusal)
+}
+
+// answer returns the client, or the reason in brackets.
+func answer(id Identity, refusal *validators.Refusal) string {
 	switch {
 	case refusal == nil:
 		return id.Client().ID

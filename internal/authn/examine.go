@@ -72,8 +72,9 @@ func (a *Authenticator) examine(ctx context.Context, presented []*x509.Certifica
 // examineWith is examine; chains says afterwards whether a chain was looked at.
 func (a *Authenticator) examineWith(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult) *verdict {
 	leaf := presented[0]
+	v := &verdict{until: leaf.NotAfter}
 	refused := func(refusal *validators.Refusal) *verdict {
-		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until)}
+		return &verdict{refusal: refusal, until: earlier(now.Add(refusalMemory), chains.until), candidates: v.candidates}
 	}
 	if refusal := validators.CheckLeaf(leaf); refusal != nil {
 		return refused(refusal)
@@ -89,11 +90,12 @@ func (a *Authenticator) examineWith(ctx context.Context, presented []*x509.Certi
 		}
 	}
 	sum := sha256.Sum256(leaf.Raw)
-	v := &verdict{thumbprint: validators.X5tS256(sum), until: leaf.NotAfter}
+	v.thumbprint = validators.X5tS256(sum)
+	v.candidates = candidates{asked: askedPins, pins: a.config.Registry.Pins(leaf, sum)}
 
 	// pinRefusal is why a matching pin does not admit
 	var pinRefusal *validators.Refusal
-	for _, pin := range a.config.Registry.Pins(leaf, sum) {
+	for _, pin := range v.candidates.pins {
 		if pin.Ended(now) {
 			if pinRefusal == nil {
 				pinRefusal = &validators.Refusal{Reason: validators.CertificateUnknown, Detail: endedText(pin)}
@@ -131,7 +133,8 @@ func (a *Authenticator) examineWith(ctx context.Context, presented []*x509.Certi
 // no pin admits. The refusal says why there are none.
 func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Certificate, now time.Time, chains *chainResult, v *verdict) *validators.Refusal {
 	unknown := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: detailNoMatch}
-	if !a.config.Registry.HasPKI() {
+	v.candidates.asked, v.candidates.hasPKI = askedPKI, a.config.Registry.HasPKI()
+	if !v.candidates.hasPKI {
 		return unknown
 	}
 	if refusal := chains.verifyOnce(ctx, a, presented, now).refusal; refusal != nil {
@@ -142,6 +145,7 @@ func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Cert
 	}
 	found := false
 	names, nameRefusal := a.config.Registry.Names(presented[0])
+	v.candidates.asked, v.candidates.names, v.candidates.notSVID = askedNames, names, nameRefusal != nil
 	for _, name := range names {
 		if chain := chains.admit(name.Client, v); chain != nil {
 			v.matches = append(v.matches, admission{Match: name, chain: chain})

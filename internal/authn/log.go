@@ -63,43 +63,54 @@ func LogText(text string, most int) string {
 // is formatted for a request that repeats another. It may be used by several
 // goroutines at once.
 type Notes struct {
-	by *Authenticator // nil if there is no realm to give hints
 	// refusal is the one that the hints are about.
 	refusal *validators.Refusal
 
-	certificate, hints atomic.Pointer[[]zap.Field]
+	certificate atomic.Pointer[[]zap.Field]
+	hints       atomic.Pointer[notedHints]
+}
+
+// notedHints are hints that an authenticator of this epoch has given.
+type notedHints struct {
+	epoch  uint64
+	fields []zap.Field
 }
 
 // NewNotes returns empty notes, for certificates that an authenticator has not looked
-// at. by may be nil; then there are no hints.
-func NewNotes(by *Authenticator, refusal *validators.Refusal) *Notes {
-	return &Notes{by: by, refusal: refusal}
-}
+// at.
+func NewNotes(refusal *validators.Refusal) *Notes { return &Notes{refusal: refusal} }
 
 // Made reports whether [Notes.Fields] needs no certificates any more for a refusal.
-func (n *Notes) Made(refusal *validators.Refusal) bool {
-	return n.certificate.Load() != nil && (n.by == nil || refusal != n.refusal || n.hints.Load() != nil)
+func (n *Notes) Made(by *Authenticator, refusal *validators.Refusal) bool {
+	if n.certificate.Load() == nil {
+		return false
+	}
+	hints := n.hints.Load()
+	return by == nil || refusal != n.refusal || hints != nil && hints.epoch == by.epoch
 }
 
 // Fields returns the log fields about the certificates, leaf first, of a request that
-// was refused. With hints, it does not belong on the request path, because the time
-// that they take depends on which clients are registered.
-func (n *Notes) Fields(presented []*x509.Certificate, refusal *validators.Refusal, withHints bool) []zap.Field {
-	certificate := kept(&n.certificate, func() []zap.Field { return describe(presented[0]) })
-	if n.by == nil || refusal != n.refusal || !withHints {
-		return certificate
+// was refused. by gives hints, nil for none. It should be the authenticator that
+// decides now, so that the hints are about the clients as they are now. Hints do not
+// belong on the request path, because the time that they take depends on which clients
+// are registered.
+func (n *Notes) Fields(by *Authenticator, presented []*x509.Certificate, refusal *validators.Refusal) []zap.Field {
+	certificate := n.certificate.Load()
+	if certificate == nil {
+		described := describe(presented[0])
+		certificate = &described
+		n.certificate.Store(certificate)
 	}
-	hints := kept(&n.hints, func() []zap.Field { return n.by.hints(presented, refusal) })
-	return append(slices.Clip(certificate), hints...)
-}
-
-func kept(fields *atomic.Pointer[[]zap.Field], build func() []zap.Field) []zap.Field {
-	if known := fields.Load(); known != nil {
-		return *known
+	if by == nil || refusal != n.refusal {
+		return *certificate
 	}
-	made := build()
-	fields.Store(&made)
-	return made
+	hints := n.hints.Load()
+	// the certificates may be gone since the hints were up to date
+	if hints == nil || hints.epoch != by.epoch && len(presented) > 0 {
+		hints = &notedHints{by.epoch, by.hints(presented, refusal)}
+		n.hints.Store(hints)
+	}
+	return append(slices.Clip(*certificate), hints.fields...)
 }
 
 func describe(leaf *x509.Certificate) []zap.Field {

@@ -87,22 +87,22 @@ func TestNotesAreMadeOnce_S3(t *testing.T) {
 	} {
 		presented := test.leaf.Presented()
 		id, refusal, _ := auth.Decide(context.Background(), presented, "")
-		if id.Notes.Made(refusal) {
+		if id.Notes.Made(auth, refusal) {
 			t.Errorf("%s: the notes are there before they are made", name)
 		}
-		first := id.Notes.Fields(presented, refusal, true)
+		first := id.Notes.Fields(auth, presented, refusal)
 		if last := first[len(first)-1].Key; last != test.want {
 			t.Errorf("%s: the last field is %s, want %s", name, last, test.want)
 		}
 		again, refusal, _ := auth.Decide(context.Background(), presented, "")
-		if again.Notes != id.Notes || !again.Notes.Made(refusal) {
+		if again.Notes != id.Notes || !again.Notes.Made(auth, refusal) {
 			t.Errorf("%s: the notes are not kept", name)
 		}
-		if got := again.Notes.Fields(nil, refusal, true); len(got) != len(first) {
+		if got := again.Notes.Fields(auth, nil, refusal); len(got) != len(first) {
 			t.Errorf("%s: %d fields, then %d", name, len(first), len(got))
 		}
 		other := &validators.Refusal{Reason: "token_malformed"}
-		if got := again.Notes.Fields(nil, other, true); got[len(got)-1].Key != "names" {
+		if got := again.Notes.Fields(auth, nil, other); got[len(got)-1].Key != "names" {
 			t.Errorf("%s: the refusal of a token has the field %s", name, got[len(got)-1].Key)
 		}
 	}

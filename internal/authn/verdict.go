@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 	"time"
 	"weak"
@@ -26,6 +27,10 @@ type verdict struct {
 	until time.Time
 	// generation is that of the revocation sources when the verdict was reached.
 	generation uint64
+	// candidates is what the registry said. epoch is that of the last authenticator
+	// whose registry says the same.
+	candidates candidates
+	epoch      atomic.Uint64
 	// unseen is true until the chain is queued for the shadow trust pool.
 	unseen atomic.Bool
 	// leafAlone is set if only the leaf was looked at, so that the verdict holds
@@ -33,6 +38,43 @@ type verdict struct {
 	leafAlone bool
 	notes     Notes
 	key       presentedKey
+}
+
+// candidates is what a verdict took from the registry: the credentials that the leaf
+// fits, in the order in which they were asked for. Clients and credentials never
+// change, so as long as these are the same, so is the verdict.
+type candidates struct {
+	asked  question
+	pins   []*clients.Credential
+	hasPKI bool
+	names  []clients.Match
+	// notSVID is set if a SPIFFE ID fits and does not count.
+	notSVID bool
+}
+
+// question is the last one that a verdict asked the registry.
+type question int
+
+const (
+	askedNothing question = iota
+	askedPins
+	askedPKI
+	askedNames
+)
+
+// same reports whether the registry gives the same answers.
+func (c *candidates) same(registry *clients.Registry, leaf *x509.Certificate) bool {
+	if c.asked >= askedPins && !slices.Equal(registry.Pins(leaf, sha256.Sum256(leaf.Raw)), c.pins) {
+		return false
+	}
+	if c.asked >= askedPKI && registry.HasPKI() != c.hasPKI {
+		return false
+	}
+	if c.asked < askedNames {
+		return true
+	}
+	names, notSVID := registry.Names(leaf)
+	return slices.Equal(names, c.names) && (notSVID != nil) == c.notSVID
 }
 
 // admission is a credential that admits a certificate.
@@ -84,6 +126,15 @@ type acceptedCache struct {
 
 func newAcceptedCache(size, maxBytes int) *acceptedCache {
 	return &acceptedCache{Table: cache.New[verdict](size), maxBytes: maxBytes}
+}
+
+// grown returns a larger cache with the same verdicts.
+func (m *acceptedCache) grown(size int) *acceptedCache {
+	next := newAcceptedCache(size, m.maxBytes)
+	for v := range m.All() {
+		next.Replace(v.key.hash, v, func(*verdict) bool { return false }, func(*verdict) bool { return false })
+	}
+	return next
 }
 
 // get returns the live verdict on exactly these certificates, or nil.
