@@ -32,11 +32,16 @@ type Client struct {
 	IssuedBy         [][sha256.Size]byte
 	Credentials      []*Credential
 
-	// keySet has the certificates in the client's JWKS, nil while it is not known
+	// keySet has the certificates in the client's JWKS, nil while it is not known, and
+	// listed a credential for each of them
 	keySet      []*x509.Certificate
+	listed      []*Credential
 	keyWarnings []string
 
-	source    string // where its record is, for errors
+	// source is where its record is, for errors. A client of a smaller rank has what
+	// others claim, too
+	source    string
+	rank      int
 	scope     string
 	claimText map[string]string
 
@@ -62,6 +67,16 @@ func (c *Client) ClaimText(name string) string { return c.claimText[name] }
 // HasPKI reports whether the client has a credential that needs a chain.
 func (c *Client) HasPKI() bool {
 	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return !cred.Kind.Pinned() })
+}
+
+// trustDomain returns that of the client's spiffe: names, or "".
+func (c *Client) trustDomain() string {
+	for _, cred := range c.Credentials {
+		if domain := cred.name.TrustDomain(); domain != "" {
+			return domain
+		}
+	}
+	return ""
 }
 
 // newClient makes the client of a record, whose placeholders must have been

@@ -72,6 +72,13 @@ func (c *Credential) NeedsChain() bool {
 // forged.
 func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }
 
+// isListed reports whether the credential is a certificate in a JWKS, which no operator
+// has declared.
+func (c *Credential) isListed() bool { return c.Kind == KindJWKS }
+
+// isName reports whether the credential is an alternative name.
+func (c *Credential) isName() bool { return c.name != validators.Name{} }
+
 // Difference describes how the subject of a certificate differs from the declared
 // one, as in ", but the certificate lacks OU=production". It returns "" for other
 // kinds of credentials, and if nothing differs.
@@ -134,6 +141,9 @@ func (c *Client) setCredentials(r Record, p *plan) error {
 			name, err := validators.ParseName(list.kind, text)
 			if err != nil {
 				return fmt.Errorf("%s '%s': %w", list.kind, text, err)
+			}
+			if domain, other := c.trustDomain(), name.TrustDomain(); domain != "" && other != "" && domain != other {
+				return fmt.Errorf("%s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", list.kind, text, domain)
 			}
 			c.addCredential(&Credential{Kind: Kind(list.kind), Value: name.String(), name: name})
 		}
@@ -203,6 +213,11 @@ func (c *Client) setJWKS(r Record, p *plan) (err error) {
 		return fmt.Errorf("jwks '%s': %w", place, err)
 	}
 	c.addCredential(&Credential{Kind: KindJWKS, Value: place})
+	for _, certificate := range c.keySet {
+		cred := certificateCredential(KindJWKS, certificate)
+		cred.Client = c
+		c.listed = append(c.listed, cred)
+	}
 	return nil
 }
 

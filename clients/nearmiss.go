@@ -7,10 +7,12 @@ import (
 )
 
 const (
-	// maxNearSubjects is how many subjects a subject is compared with, and
+	// maxNearSubjects is how many subjects on either side a subject is compared with, and
 	// maxDifference how far apart the first and the last difference may be, in bytes.
 	maxNearSubjects = 1000
 	maxDifference   = 32
+	// maxNearLetters is in how many letters it may differ
+	maxNearLetters = 2
 )
 
 // The look-ups in this file authenticate nobody. They find what a refused
@@ -19,45 +21,55 @@ const (
 // DeclaredHash returns the first credential that declares the hash as the thumbprint
 // of a certificate, and the first that declares it as that of a public key, or nil.
 func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *Credential) {
-	return first(r.sha256[sum]), first(r.keys[sum])
+	return r.first(spaceSHA256, string(sum[:])), r.first(spacePublicKey, string(sum[:]))
 }
 
 // CertificateWithKey returns the first certificate in a file or JWKS that has a
 // public key with the hash, or nil.
 func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
-	return r.certificateKeys[sum]
+	return r.first(spaceCertificateKey, string(sum[:]))
 }
 
-// HasNames reports whether any client declares an alternative name.
-func (r *Registry) HasNames() bool { return len(r.firstNames) > 0 }
-
 // NearSubject returns the one credential that declares a subject that differs from
-// that of a certificate, in RFC 4514 text, in one or two letters, or nil. It compares
-// it with a bounded number only.
+// that of a certificate, in RFC 4514 text, in one or two letters, or nil. It compares it
+// with a bounded number only: those that come next to it in the order of their texts.
 func (r *Registry) NearSubject(text string) *Credential {
-	const most = 2
-	var near *Credential
-	least, compared := most+1, 0
-	for _, list := range r.subjects {
-		if compared++; compared > maxNearSubjects {
-			break
+	search := nearSearch{text: text, least: maxNearLetters + 1}
+	sought := &Credential{Value: text}
+	r.subjects.AscendGreaterOrEqual(sought, search.compare())
+	r.subjects.DescendLessOrEqual(sought, search.compare())
+	return search.near
+}
+
+// nearSearch is a search for the text that differs least from another one.
+type nearSearch struct {
+	text  string
+	near  *Credential // nil if several are equally near
+	least int
+}
+
+// compare returns a function that compares declared subjects, a bounded number.
+func (s *nearSearch) compare() func(*Credential) bool {
+	compared := 0
+	return func(cred *Credential) bool {
+		declared := cred.Value
+		if diff := len(declared) - len(s.text); diff <= maxNearLetters && diff >= -maxNearLetters {
+			if a, b := differing(s.text, declared); max(len(a), len(b)) <= maxDifference {
+				s.consider(cred, syntax.Distance(a, b))
+			}
 		}
-		declared := list[0].Value
-		if diff := len(declared) - len(text); diff > most || diff < -most {
-			continue
-		}
-		a, b := differing(text, declared)
-		if max(len(a), len(b)) > maxDifference {
-			continue
-		}
-		switch d := syntax.Distance(a, b); {
-		case d < least && 5*d < len(declared): // in short ones, other letters mean something else
-			near, least = list[0], d
-		case d == least:
-			near = nil // neither is more likely
-		}
+		compared++
+		return compared < maxNearSubjects
 	}
-	return near
+}
+
+func (s *nearSearch) consider(cred *Credential, distance int) {
+	switch {
+	case distance < s.least && 5*distance < len(cred.Value): // in short ones, other letters mean something else
+		s.near, s.least = cred, distance
+	case distance == s.least && (s.near == nil || s.near.Value != cred.Value):
+		s.near = nil // neither is more likely
+	}
 }
 
 // differing returns two texts without the beginning and the end that they share.
@@ -69,11 +81,4 @@ func differing(a, b string) (string, string) {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
 	return a, b
-}
-
-func first(list []*Credential) *Credential {
-	if len(list) == 0 {
-		return nil
-	}
-	return list[0]
 }

@@ -35,9 +35,9 @@ func leafOfExtension(der []byte) *x509.Certificate {
 }
 
 // indexOf returns an index with the position in the arguments as value.
-func indexOf(t testing.TB, kind NameKind, declared ...string) *NameIndex[int] {
+func indexOf(t testing.TB, kind NameKind, declared ...string) *nameIndex[int] {
 	t.Helper()
-	var ix NameIndex[int]
+	var ix nameIndex[int]
 	for i, s := range declared {
 		ix.Add(mustName(t, kind, s), i)
 	}
@@ -45,7 +45,7 @@ func indexOf(t testing.TB, kind NameKind, declared ...string) *NameIndex[int] {
 }
 
 // lookup returns "value matched" for every match, sorted.
-func lookup[V any](t testing.TB, ix *NameIndex[V], leaf *x509.Certificate) []string {
+func lookup[V any](t testing.TB, ix *nameIndex[V], leaf *x509.Certificate) []string {
 	t.Helper()
 	p, err := NamesOf(leaf)
 	if err != nil {
@@ -59,7 +59,7 @@ func lookup[V any](t testing.TB, ix *NameIndex[V], leaf *x509.Certificate) []str
 	return found
 }
 
-func wantLookup[V any](t testing.TB, ix *NameIndex[V], leaf *x509.Certificate, want ...string) {
+func wantLookup[V any](t testing.TB, ix *nameIndex[V], leaf *x509.Certificate, want ...string) {
 	t.Helper()
 	if got := lookup(t, ix, leaf); !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
@@ -67,7 +67,7 @@ func wantLookup[V any](t testing.TB, ix *NameIndex[V], leaf *x509.Certificate, w
 }
 
 func TestLookupOfARealCertificate(t *testing.T) {
-	var ix NameIndex[string]
+	var ix nameIndex[string]
 	ix.Add(mustName(t, NameDNS, "a.example.com"), "host")
 	ix.Add(mustName(t, NameDNS, "*.example.com"), "hosts")
 	ix.Add(mustName(t, NameURI, "spiffe://prod.example/ns/*/sa/pay"), "workload")
@@ -79,7 +79,7 @@ func TestLookupOfARealCertificate(t *testing.T) {
 		"mail Ops@example.com", "workload spiffe://prod.example/ns/x/sa/pay")
 
 	wantLookup(t, &ix, testpki.MustIssue(t, testpki.MustCA(t)).Cert)
-	var none NameIndex[string]
+	var none nameIndex[string]
 	wantLookup(t, &none, leaf)
 }
 
@@ -306,7 +306,7 @@ func FuzzNamesOf(f *testing.F) {
 			if declared != n {
 				t.Fatalf("%s %q is declared as %q", n.kind, n, declared)
 			}
-			var ix NameIndex[int]
+			var ix nameIndex[int]
 			ix.Add(declared, 1)
 			if !slices.Contains(lookup(t, &ix, leaf), "1 "+n.text) {
 				t.Fatalf("%s %q is declared and not found", n.kind, n)

@@ -226,7 +226,7 @@ func FuzzParseName(f *testing.F) {
 		if again, err := ParseName(n.Kind(), n.String()); again != n {
 			t.Fatalf("%q is read as %q and read back as %q, %v", s, n, again, err)
 		}
-		var ix NameIndex[int]
+		var ix nameIndex[int]
 		ix.Add(n, 1)
 		presented := strings.ReplaceAll(n.String(), "*", "a") // "**" fits "aa" too
 		if n.Kind() == NameIP {

@@ -220,7 +220,7 @@ func FuzzURIPattern(f *testing.F) {
 	f.Add("a?b", "*", "a%20?b#c")
 	f.Fuzz(func(t *testing.T, p, q, path string) {
 		const root = "https://h/"
-		var ix NameIndex[string]
+		var ix nameIndex[string]
 		var declared []Name
 		for _, s := range []string{p, q} {
 			n, err := ParseName(NameURI, root+s)

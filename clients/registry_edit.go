@@ -1,0 +1,143 @@
+package clients
+
+import "iter"
+
+// Edit makes a registry that differs from another one in some clients. It is used by
+// one goroutine at a time. The registry that it began with stays as it is.
+type Edit struct{ next *Registry }
+
+// Edit begins to make another registry. It costs the same however many clients there
+// are.
+func (r *Registry) Edit() *Edit {
+	r.cloning.Lock()
+	defer r.cloning.Unlock()
+	return &Edit{&Registry{
+		clients: r.clients.Clone(), hashed: r.hashed.Clone(), names: r.names.Clone(), subjects: r.subjects.Clone(),
+		counts: r.counts, spiffe: r.spiffe, trustDomain: r.trustDomain, loose: r.loose,
+		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(),
+		scopeList: r.scopeList,
+	}}
+}
+
+// Registry returns the registry with all changes. The Edit must not be used any more.
+func (e *Edit) Registry() *Registry { return e.next }
+
+// Add adds a client. It returns a [ConflictError] if a client of the same or a higher
+// rank has its client_id, or a credential that one certificate could match together
+// with one of its own, unless both have SharedCredential; then nothing changes. Clients
+// of lower ranks that have such are removed and returned.
+//
+// A certificate in a JWKS is never in the way (see [Registry.Pins]).
+func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
+	lower := make(map[*Client]struct{})
+	for conflict := range e.next.conflictsWith(c) {
+		if conflict.Holder.rank <= c.rank {
+			return nil, conflict
+		}
+		if _, known := lower[conflict.Holder]; !known {
+			lower[conflict.Holder] = struct{}{}
+			displaced = append(displaced, conflict.Holder)
+		}
+	}
+	for _, holder := range displaced {
+		e.Remove(holder)
+	}
+	e.count(c, +1)
+	e.next.clients.ReplaceOrInsert(c)
+	for cred := range c.indexed() {
+		e.insert(cred)
+	}
+	return displaced, nil
+}
+
+// Remove removes a client. It does nothing if the client is not there.
+func (e *Edit) Remove(c *Client) {
+	if e.next.Client(c.ID) != c {
+		return
+	}
+	e.count(c, -1)
+	e.next.clients.Delete(c)
+	for cred := range c.indexed() {
+		e.delete(cred)
+	}
+}
+
+// indexed yields the credentials by which the client is found: those that are
+// declared, and the certificates in its JWKS.
+func (c *Client) indexed() iter.Seq[*Credential] {
+	return func(yield func(*Credential) bool) {
+		for _, cred := range c.Credentials {
+			if cred.Kind != KindJWKS && !yield(cred) {
+				return
+			}
+		}
+		for _, cred := range c.listed {
+			if !yield(cred) {
+				return
+			}
+		}
+	}
+}
+
+// insert adds a credential, unless its client has the same one already.
+func (e *Edit) insert(cred *Credential) {
+	if cred.isName() {
+		if e.next.names.Has(cred) {
+			return
+		}
+		e.next.names.ReplaceOrInsert(cred)
+		if domain := cred.name.TrustDomain(); domain != "" {
+			e.next.trustDomain = domain
+			e.next.spiffe++
+		}
+		return
+	}
+	for s, key := range cred.keys() {
+		item := hashedCredential{s.hash(key), cred}
+		if !e.next.hashed.Has(item) {
+			e.next.hashed.ReplaceOrInsert(item)
+			e.next.counts[s]++
+		}
+	}
+	if cred.Kind == KindSubject {
+		e.next.subjects.ReplaceOrInsert(cred)
+	}
+}
+
+// delete removes a credential, or the same one of its client in its place.
+func (e *Edit) delete(cred *Credential) {
+	if cred.isName() {
+		if _, removed := e.next.names.Delete(cred); removed && cred.name.TrustDomain() != "" {
+			e.next.spiffe--
+		}
+		return
+	}
+	for s, key := range cred.keys() {
+		if _, removed := e.next.hashed.Delete(hashedCredential{s.hash(key), cred}); removed {
+			e.next.counts[s]--
+		}
+	}
+	if cred.Kind == KindSubject {
+		e.next.subjects.Delete(cred)
+	}
+}
+
+// count adds a client to what is counted, or with -1 subtracts it.
+func (e *Edit) count(c *Client, change int) {
+	changed := false
+	for _, scope := range c.Scopes {
+		changed = e.next.scopes.add(scope, change) || changed
+	}
+	if changed {
+		e.next.scopeList = e.next.scopes.values()
+	}
+	for name := range c.Claims {
+		e.next.claims.add(name, change)
+	}
+	if c.TokenLifetime != 0 {
+		e.next.lifetimes.add(c.TokenLifetime, change)
+	}
+	if c.HasPKI() && len(c.IssuedBy) == 0 {
+		e.next.loose += change
+	}
+}

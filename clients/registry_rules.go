@@ -1,0 +1,135 @@
+package clients
+
+import (
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// ConflictError says why a client cannot be added to those that are there.
+type ConflictError struct {
+	// Holder is the client that has what the other one claims.
+	Holder *Client
+	text   string
+}
+
+// Error implements error.
+func (e *ConflictError) Error() string { return e.text }
+
+func conflictf(holder *Client, format string, args ...any) *ConflictError {
+	return &ConflictError{holder, fmt.Sprintf(format, args...)}
+}
+
+// conflictsWith yields the reasons why a client cannot be added, at least one for each
+// client that is in its way.
+func (r *Registry) conflictsWith(c *Client) iter.Seq[*ConflictError] {
+	return func(yield func(*ConflictError) bool) {
+		if other := r.Client(c.ID); other != nil &&
+			!yield(conflictf(other, "client '%s' is in %s and again in %s; keep one", c.ID, other.source, c.source)) {
+			return
+		}
+		for _, cred := range c.Credentials {
+			search := conflictSearch{r, cred, yield}
+			goOn := true
+			switch {
+			case cred.Kind == KindJWKS:
+			case cred.isName():
+				goOn = search.names()
+			default:
+				goOn = search.hashes()
+			}
+			if !goOn {
+				return
+			}
+		}
+	}
+}
+
+// conflictSearch looks for the clients that one certificate could match together with
+// the client of a credential. Its methods report whether the search is to go on.
+type conflictSearch struct {
+	*Registry
+	cred  *Credential
+	yield func(*ConflictError) bool
+}
+
+// hashes looks for credentials that are the same, or that are another hash of a
+// certificate in a file.
+func (s conflictSearch) hashes() bool {
+	for space, key := range s.cred.keys() {
+		rivals := []spaceKey{{space, key}}
+		switch {
+		case space == spaceSHA1:
+			rivals = append(rivals, spaceKey{spaceCertificateSHA1, key})
+		case space == spacePublicKey:
+			rivals = append(rivals, spaceKey{spaceCertificateKey, key})
+		case space == spaceCertificateSHA1:
+			rivals = []spaceKey{{spaceSHA1, key}}
+		case space == spaceCertificateKey:
+			rivals = []spaceKey{{spacePublicKey, key}}
+		}
+		for _, rival := range rivals {
+			if _, goOn := s.among(s.under(rival.space, rival.key), rival.space.alike()); !goOn {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// names looks for names that overlap, and for another trust domain.
+func (s conflictSearch) names() bool {
+	if domain := s.cred.name.TrustDomain(); domain != "" && s.spiffe > 0 && domain != s.trustDomain {
+		for other := range s.allSPIFFE() {
+			if !s.yield(conflictf(other.Client, "client '%s': %s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", s.cred.Client.ID, s.cred.Kind, s.cred.Value, s.trustDomain)) {
+				return false
+			}
+		}
+		return true
+	}
+	shared, goOn := s.among(s.named(s.cred.name), true)
+	if goOn && !shared {
+		_, goOn = s.among(s.overlapping(s.cred.name), false)
+	}
+	return goOn
+}
+
+// among compares the credential with others. If these are all alike, one that is shared
+// stands for all, because the others were compared with it.
+func (s conflictSearch) among(others iter.Seq[*Credential], alike bool) (shared, goOn bool) {
+	for other := range others {
+		switch {
+		case other.isListed(), other.Client == s.cred.Client:
+			continue
+		case !other.Client.SharedCredential || !s.cred.Client.SharedCredential:
+			if !s.yield(s.conflict(other)) {
+				return false, false
+			}
+		case alike:
+			return true, true
+		}
+	}
+	return false, true
+}
+
+func (s conflictSearch) conflict(other *Credential) *ConflictError {
+	if s.cred.name != other.name {
+		return conflictf(other.Client, "client '%s': %s '%s' overlaps with '%s' of client '%s': one certificate could match both; narrow one of them, or set shared_credential in both",
+			s.cred.Client.ID, s.cred.Kind, s.cred.Value, other.Value, other.Client.ID)
+	}
+	return conflictf(other.Client, "client '%s': %s '%s' is also a credential of client '%s'; remove it from one of them, or set shared_credential in both",
+		s.cred.Client.ID, s.cred.Kind, s.cred.Value, other.Client.ID)
+}
+
+// allSPIFFE yields the credentials with spiffe: names.
+func (r *Registry) allSPIFFE() iter.Seq[*Credential] {
+	const scheme = "spiffe://"
+	return func(yield func(*Credential) bool) {
+		from := &Credential{name: validators.CanonicalName(validators.NameURI, scheme)}
+		r.names.AscendGreaterOrEqual(from, func(cred *Credential) bool {
+			return strings.HasPrefix(cred.name.String(), scheme) && yield(cred)
+		})
+	}
+}
