@@ -40,7 +40,16 @@ type Caller struct {
 // is nil, even if the server does not name its CA.
 func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller {
 	t.Helper()
-	c := &Caller{T: t, Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS, Patience: Patience}
+	c := r.Connect(protocol, leaf)
+	c.T = t
+	t.Cleanup(c.Close)
+	return c
+}
+
+// Connect is like [Rig.Caller], for callers that come and go within a test: close each
+// of them, and send its requests with [Caller.Try].
+func (r *Rig) Connect(protocol string, leaf *testpki.Leaf) *Caller {
+	c := &Caller{Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS, Patience: Patience}
 	if protocol == "h3" {
 		transport := &http3.Transport{
 			TLSClientConfig:    c.Tls,
@@ -52,7 +61,6 @@ func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller 
 				return quic.DialAddr(ctx, c.Address, tlsConfig, config)
 			},
 		}
-		t.Cleanup(func() { _ = transport.Close() })
 		c.Rt = transport
 		return c
 	}
@@ -67,7 +75,6 @@ func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller 
 			return new(net.Dialer).DialContext(ctx, c.Network, c.Address)
 		},
 	}
-	t.Cleanup(transport.CloseIdleConnections)
 	c.Rt = transport
 	return c
 }

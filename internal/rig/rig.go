@@ -249,6 +249,9 @@ func (r *Rig) Adapt(global, sites string) ([]byte, error) {
 	return json.Marshal(object)
 }
 
+// Generation returns the number of the configuration that was adapted last.
+func (r *Rig) Generation() int { return r.generation }
+
 // Fill replaces the names in @…@; see [Rig.Start].
 func (r *Rig) Fill(text string) string {
 	admin := "off"

@@ -53,6 +53,8 @@ mtls {
 func Reused(into *bool) func(*http.Request) {
 	return func(r *http.Request) {
 		*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+			// the transport may find the connection closed and open another
+			GetConn: func(string) { *into = false },
 			GotConn: func(info httptrace.GotConnInfo) { *into = info.Reused },
 		}))
 	}
