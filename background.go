@@ -39,6 +39,7 @@ func (a *App) refuseEnded() *validators.Refusal {
 func (a *App) endLate(endBackground context.CancelFunc) {
 	<-a.ctx.Done()
 	a.leaveStorage()
+	a.handOver()
 	over := a.Now()
 	ticker := time.NewTicker(endPoll)
 	defer ticker.Stop()
@@ -59,6 +60,21 @@ func (a *App) leaveStorage() {
 		if realm.issuer != nil {
 			realm.issuer.keys.End()
 		}
+	}
+}
+
+// handOver has the running configuration read the signing keys again. It read them when
+// it was loaded, and an operator may have retired keys with this one after that.
+func (a *App) handOver() {
+	for name, next := range runningApp().Realms {
+		realm := a.Realms[name]
+		if realm == nil || realm == next || realm.issuer == nil || next.issuer == nil {
+			continue
+		}
+		go func() {
+			realm.issuer.keys.Wait(next.app.ctx)
+			_, _ = next.issuer.keys.Load(next.app.ctx) // which reports a failure itself
+		}()
 	}
 }
 
