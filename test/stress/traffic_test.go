@@ -255,8 +255,17 @@ func (w *worker) send(q question) (answer, error) {
 		got, err := q.ask(w.caller(q.leaf), rig.Reused(&open), replayable)
 		var rejected *http3.Error
 		var handshake *quic.HandshakeTimeoutError
-		again := !open && w.protocol != "h3" || errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected || errors.As(err, &handshake)
-		if err == nil || !again || reopened == maxReopened {
+		if err == nil || reopened == maxReopened {
+			return got, err
+		}
+		switch {
+		case w.protocol != "h3":
+			if open {
+				return got, err
+			}
+		case errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected, errors.As(err, &handshake):
+		case strings.HasPrefix(err.Error(), "http3: conn unusable:"): // it was going away, so nothing was sent
+		default:
 			return got, err
 		}
 		w.count("reopened connection")
