@@ -16,6 +16,10 @@ import (
 // over the clients that the running one has from the source of the same name.
 var ErrUnavailable = errors.New("source is unavailable")
 
+// ErrBadRecord is wrapped by the error of [Writer.Change] if the source cannot store what
+// the record says.
+var ErrBadRecord = errors.New("invalid client record")
+
 // Source is a place that client records come from, besides the configuration: files, a
 // database, a directory server. It hands over all of its records, and then what
 // changes. Nothing of it is on the path of a request, so it may take its time.
@@ -94,9 +98,19 @@ type Writer interface {
 	// Change changes one record where the source keeps it, without losing any other
 	// change: it reads the record, calls decide with its text (nil if there is none),
 	// stores what decide returns (nil removes it), and hands it to the sink. An error
-	// of decide is returned as it is, and then nothing is stored. Change may be called
-	// by several goroutines at once.
+	// of decide is returned as it is, and then nothing is stored. It may call decide
+	// again if the record has changed in between. Change may be called by several
+	// goroutines at once.
 	Change(ctx context.Context, id string, decide func(current []byte) (next []byte, err error)) error
+}
+
+// Copier is a source that can keep a copy of its records, for a start without it.
+type Copier interface {
+	Source
+	// LoadCopy is like Load, but hands over the copy. It is called if Load has failed
+	// with [ErrUnavailable] and no running configuration has the records. The error is
+	// [errors.ErrUnsupported] if no copy is kept.
+	LoadCopy(ctx context.Context, sink Sink) error
 }
 
 // SourceModule is a Caddy module in the namespace `mtls.clients`.
