@@ -7,15 +7,13 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
 
-const maxRecordBytes = 256 << 10
+// maxRecordBytes is the size of the largest record of a client, in bytes.
+const maxRecordBytes = 64 << 10
 
 // Record is a registered client, as client metadata of RFC 7591 with the members
 // of RFC 8705 §2.1.2 where they exist. Member names are case-sensitive. An unknown
@@ -142,36 +140,25 @@ type Record struct {
 }
 
 // recordMembers are the member names of a Record, exactly as they must be written.
-var recordMembers = func() []string {
-	var names []string
-	t := reflect.TypeFor[Record]()
-	for field := range t.Fields() {
+var recordMembers = func() (names []string) {
+	for field := range reflect.TypeFor[Record]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		names = append(names, name)
 	}
-	sort.Strings(names)
+	slices.Sort(names)
 	return names
 }()
 
-// UnmarshalJSON reads a record strictly. A member that is unknown, written in
-// another case, or given twice is an error that names it.
+// UnmarshalJSON reads a record strictly. A member that is unknown, written in another
+// case, or given twice is an error that names it. So is a string with NUL, with half of
+// a surrogate pair, or that is not UTF-8.
 func (r *Record) UnmarshalJSON(raw []byte) error {
-	members, err := strictjson.Object(raw, maxRecordBytes)
+	record, claims, _, err := readRecord(string(raw))
 	if err != nil {
-		return fmt.Errorf("client record: %w", err)
+		return err
 	}
-	for name := range members {
-		if !slices.Contains(recordMembers, name) {
-			return fmt.Errorf("client record: unknown member %q; known are %s", name, strings.Join(recordMembers, ", "))
-		}
-	}
-	// the alias has no methods, so this does not recurse
-	type plain Record
-	var p plain
-	if err := json.Unmarshal(raw, &p); err != nil {
-		return fmt.Errorf("client record: %w", err)
-	}
-	*r = Record(p)
+	*r = *record
+	r.Claims = claimMap(claims)
 	return nil
 }
 

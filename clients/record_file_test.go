@@ -40,7 +40,7 @@ func TestParseRecords(t *testing.T) {
 		"[\n{\"Disabled\":true}]":              `unknown member "Disabled"`,
 		`[{"disabled":true,"disabled":false}]`: `duplicate member "disabled"`,
 		`["a"]`:                                "record 1",
-		`[{"client_name":"` + strings.Repeat("x", maxRecordBytes) + `"}]`: "larger than 262144 bytes",
+		`[{"client_name":"` + strings.Repeat("x", maxRecordBytes) + `"}]`: "larger than 65536 bytes",
 	} {
 		if records, err := parseRecords([]byte(text)); err == nil || records != nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.50q: %v, want %q", text, err, want)
