@@ -1,0 +1,102 @@
+package clientsapi
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// memberJWKSURI is the only member of a record in which a secret may be: in the user
+// name, the password or the query of the URL.
+const memberJWKSURI = "jwks_uri"
+
+// view is a record as it is compared and shown.
+type view struct {
+	record []byte // canonical
+	etag   string
+	shown  []byte // without secrets
+	uri    string // jwks_uri as it is
+}
+
+// newView returns the view of a record. One that is not an object, which can only be in
+// a source that somebody else writes, is shown as null.
+func newView(record []byte) *view {
+	text, err := mergepatch.Canonical(record)
+	if err != nil {
+		text = record
+	}
+	sum := sha256.Sum256(text)
+	v := &view{record: text, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`, shown: []byte("null")}
+	var members map[string]json.RawMessage
+	if err != nil || json.Unmarshal(text, &members) != nil || members == nil {
+		return v
+	}
+	v.shown = text
+	if json.Unmarshal(members[memberJWKSURI], &v.uri) == nil && v.uri != "" {
+		if shown := shownURI(v.uri); shown != v.uri {
+			v.shown = withURI(text, shown)
+		}
+	}
+	return v
+}
+
+// leftOut stands for what is left out of a URL.
+const leftOut = "…"
+
+// shownURI returns a jwks_uri without secrets. It contains leftOut if there were any.
+func shownURI(uri string) string {
+	shown := source.ShownURL(uri)
+	if shown != uri && !strings.Contains(shown, leftOut) {
+		shown += leftOut // for the user name and password, or the fragment
+	}
+	return shown
+}
+
+// tag returns the ETag, "" if there is no record.
+func (v *view) tag() string {
+	if v == nil {
+		return ""
+	}
+	return v.etag
+}
+
+// withURI returns the record with another jwks_uri.
+func withURI(record []byte, uri string) []byte {
+	patch, err := json.Marshal(map[string]string{memberJWKSURI: uri})
+	if err != nil {
+		return nil
+	}
+	changed, err := mergepatch.Apply(record, patch, 2*maxRecord)
+	if err != nil {
+		return nil
+	}
+	return changed
+}
+
+// keepSecret returns the record that replaces the one of the view, which may be nil,
+// with the same jwks_uri if it has the text that is shown instead of that, so that
+// what was read can be sent back.
+func (v *view) keepSecret(record []byte) ([]byte, error) {
+	before := ""
+	if v != nil {
+		before = v.uri
+	}
+	var members struct {
+		URI string `json:"jwks_uri"`
+	}
+	if json.Unmarshal(record, &members) != nil || members.URI == "" {
+		return record, nil // whoever checks the record says what is wrong with it
+	}
+	switch {
+	case members.URI == before || !strings.Contains(members.URI, leftOut):
+		return record, nil
+	case members.URI == shownURI(before):
+		return withURI(record, before), nil
+	}
+	return nil, apiError(http.StatusUnprocessableEntity, "jwks_uri has '%s', which answers have instead of secrets, but it is not the one that the client has; write the URL in full", leftOut)
+}
