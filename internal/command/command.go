@@ -1,10 +1,8 @@
-// Package command implements the commands of `caddy mtls`: inspect, explain and
-// demo.
+// Package command implements the commands of `caddy mtls`: inspect, explain, demo
+// and clients.
 package command
 
 import (
-	"fmt"
-
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 )
@@ -22,12 +20,8 @@ certificates.
 
 See 'caddy mtls <command> --help' for details and examples.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			// without these, a misspelt command would print the help and exit with status 0
-			cmd.Args = cobra.NoArgs
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-				return fmt.Errorf("missing command; see '%s --help'", cmd.CommandPath())
-			}
-			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load))
+			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
+			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand())
 		},
 	})
 }

@@ -235,15 +235,21 @@ func TestCommandsAreDocumented(t *testing.T) {
 	root := &cobra.Command{Use: "mtls"}
 	registered.CobraFunc(root)
 	var flags, documented []string
-	for _, cmd := range root.Commands() {
-		flags = append(flags, cmd.Name())
-		for _, match := range regexp.MustCompile(`(?m)^ +(?:-[a-z], +)?(--[a-z-]+)`).FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
-			flags = append(flags, cmd.Name()+" "+match[1])
+	var add func(commands []*cobra.Command)
+	add = func(commands []*cobra.Command) {
+		for _, cmd := range commands {
+			name := strings.TrimPrefix(cmd.CommandPath(), "mtls ")
+			flags = append(flags, name)
+			for _, match := range regexp.MustCompile(`(?m)^ +(?:-[a-z], +)?(--[a-z-]+)`).FindAllStringSubmatch(cmd.Flags().FlagUsages(), -1) {
+				flags = append(flags, name+" "+match[1])
+			}
+			add(cmd.Commands())
 		}
 	}
+	add(root.Commands())
 	name := ""
 	for line := range strings.Lines(page(t, "commands.md")) {
-		if match := regexp.MustCompile("^## `([a-z]+)`$").FindStringSubmatch(strings.TrimSpace(line)); match != nil {
+		if match := regexp.MustCompile("^###? `([a-z -]+)`$").FindStringSubmatch(strings.TrimSpace(line)); match != nil {
 			name = match[1]
 			documented = append(documented, name)
 		}

@@ -62,6 +62,7 @@ var shellSnippets = map[string]string{
 	"go test ./...":                 "this is it",
 	"caddy mtls demo":               "see above",
 	"caddy mtls inspect client.pem": "TestInspect",
+	"caddy mtls clients list":       "TestClientsList",
 	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem":                 "TestExplainAccepted",
 	"caddy mtls explain --config Caddyfile client.pem":                                         "TestExplainShadow",
 	"xcaddy build v2.11.9 --with github.com/caddymtls/caddy-mtls-auth":                         "TestModulePath",
