@@ -1,10 +1,8 @@
 package ops_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,13 +16,12 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
-	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // processConfig is the configuration of one node of a cluster. A key is announced
 // for eight seconds, and each node reads storage about five times in that period.
 const processConfig = `{
-	admin 127.0.0.1:@ADMIN@
+	admin @ADMIN@
 	persist_config off
 	auto_https off
 	skip_install_trust
@@ -66,19 +63,13 @@ https://api.test:@HTTPS@ {
 }
 `
 
-// process is a Caddy process.
-type process struct {
-	name, config, admin string
-	cmd                 *exec.Cmd
-	exited              chan struct{}
-	client              *rig.Caller
-}
+// process is a node of a cluster.
+type process struct{ *rig.Process }
 
 // processes are Caddy processes that share one storage.
 type processes struct {
 	*rig.Rig
-	binary string
-	nodes  []*process
+	nodes  []process
 	tokens map[string]string // one token of each unretired key, by kid
 	public map[string]string // every key ever published, by kid
 }
@@ -88,84 +79,24 @@ func startProcesses(t *testing.T, count int) *processes {
 	t.Helper()
 	c := &processes{Rig: rig.New(t), tokens: make(map[string]string), public: make(map[string]string)}
 	sensor := c.SelfSigned("sensor")
-	c.binary = filepath.Join(c.Dir, "caddy")
-	if out, err := exec.Command("go", "build", "-o", c.binary, "github.com/caddymtls/caddy-mtls-auth/cmd/caddy").CombinedOutput(); err != nil {
+	binary := filepath.Join(c.Dir, "caddy")
+	if out, err := exec.Command("go", "build", "-o", binary, "github.com/caddymtls/caddy-mtls-auth/cmd/caddy").CombinedOutput(); err != nil {
 		t.Fatalf("building Caddy: %v\n%s", err, out)
 	}
 	for n := range count {
-		c.start(t, n, sensor)
+		node := process{c.Process(t, fmt.Sprintf("node%d", n), binary, processConfig, sensor)}
+		c.nodes = append(c.nodes, node)
+		node.Run()
 	}
 	return c
 }
 
-// start configures a node and runs it.
-func (c *processes) start(t *testing.T, n int, leaf *testpki.Leaf) {
-	t.Helper()
-	c.HTTPS, c.HTTP, c.Admin = rig.FreePort(t), rig.FreePort(t), rig.FreePort(t)
-	node := &process{name: fmt.Sprintf("node%d", n), admin: c.Admin, client: c.Caller(t, "h2", leaf)}
-	text := strings.ReplaceAll(processConfig, "@ADMIN@", c.Admin)
-	node.config = c.Write(node.name+".caddyfile", []byte(c.Fill(text)))
-	c.nodes = append(c.nodes, node)
-	c.run(t, node)
-	t.Cleanup(func() {
-		node.kill()
-		if t.Failed() {
-			logged, _ := os.ReadFile(filepath.Join(c.Dir, node.name+".log"))
-			t.Logf("%s logged:\n%s", node.name, logged)
-		}
-	})
-}
-
-// run starts a node and waits until it serves.
-func (c *processes) run(t *testing.T, node *process) {
-	t.Helper()
-	log, err := os.OpenFile(filepath.Join(c.Dir, node.name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	node.cmd = exec.Command(c.binary, "run", "--config", node.config, "--adapter", "caddyfile")
-	node.cmd.Env = append(os.Environ(), "HOME="+c.Dir, "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
-	node.cmd.Stdout, node.cmd.Stderr = log, log
-	if err := node.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	node.exited = make(chan struct{})
-	go func() { _ = node.cmd.Wait(); close(node.exited) }()
-	rig.Await(c.Rig, t, node.name+" serves", func() bool {
-		_, err := node.client.Try(http.MethodGet, "https://auth.test/.well-known/openid-configuration")
-		return err == nil
-	})
-}
-
-// kill ends a node as abruptly as a power failure would.
-func (node *process) kill() {
-	_ = node.cmd.Process.Kill()
-	<-node.exited
-	node.client.Close()
-}
-
-// ask sends a request to the admin endpoint of a node.
-func (node *process) ask(method, path, body string) (status int, answer string, err error) {
-	request, err := http.NewRequest(method, "http://127.0.0.1:"+node.admin+path, strings.NewReader(body))
-	if err != nil {
-		return 0, "", err
-	}
-	response, err := (&http.Client{Timeout: rig.Patience}).Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(text), err
-}
-
 // keyring returns the keys that a node reports.
-func (node *process) keyring(t *testing.T) (ring signingKeys) {
+func (node process) keyring(t *testing.T) (ring signingKeys) {
 	t.Helper()
-	status, text, err := node.ask(http.MethodGet, "/mtls/realms/default/keys", "")
+	status, text, err := node.Ask(http.MethodGet, "/mtls/realms/default/keys", "")
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil {
-		t.Fatalf("%s returned %d %q, %v", node.name, status, text, err)
+		t.Fatalf("%s returned %d %q, %v", node.Name, status, text, err)
 	}
 	return ring
 }
@@ -181,26 +112,26 @@ func (ring signingKeys) has(state string) (kids []string) {
 }
 
 // rotate makes a node create a key, and returns its id.
-func (node *process) rotate(t *testing.T, body string) string {
+func (node process) rotate(t *testing.T, body string) string {
 	t.Helper()
-	status, text, err := node.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", body)
+	status, text, err := node.Ask(http.MethodPost, "/mtls/realms/default/keys/rotate", body)
 	var ring signingKeys
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil || ring.Rotated == "" {
-		t.Fatalf("%s returned %d %q, %v", node.name, status, text, err)
+		t.Fatalf("%s returned %d %q, %v", node.Name, status, text, err)
 	}
 	return ring.Rotated
 }
 
 // check makes each node issue a token. Every node must then verify a token of every
 // unretired key, both by its published JWKS and at its own API.
-func (c *processes) check(t *testing.T, nodes ...*process) {
+func (c *processes) check(t *testing.T, nodes ...process) {
 	t.Helper()
 	for _, node := range nodes {
-		answer := node.client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
+		answer := node.Client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
 		token, _ := rig.JSON(t, answer.Body)["access_token"].(string)
 		unverified, _, err := jwt.NewParser().ParseUnverified(token, jwt.MapClaims{})
 		if err != nil {
-			t.Fatalf("%s issues %q: %v", node.name, token, err)
+			t.Fatalf("%s issues %q: %v", node.Name, token, err)
 		}
 		c.tokens[unverified.Header["kid"].(string)] = token
 	}
@@ -215,10 +146,10 @@ func (c *processes) check(t *testing.T, nodes ...*process) {
 				return found[0].Key, nil
 			}, jwt.WithValidMethods([]string{"ES256"}))
 			if err != nil {
-				t.Fatalf("%s does not verify a token of key %s: %v; it has %+v", node.name, kid, err, node.keyring(t))
+				t.Fatalf("%s does not verify a token of key %s: %v; it has %+v", node.Name, kid, err, node.keyring(t))
 			}
-			if got := node.client.Get("https://api.test/", rig.Bearer(token)); got.Status != http.StatusOK || got.Body != "hello sensor-7" {
-				t.Fatalf("%s answers a token of key %s with %d %q; it has %+v", node.name, kid, got.Status, got.Body, node.keyring(t))
+			if got := node.Client.Get("https://api.test/", rig.Bearer(token)); got.Status != http.StatusOK || got.Body != "hello sensor-7" {
+				t.Fatalf("%s answers a token of key %s with %d %q; it has %+v", node.Name, kid, got.Status, got.Body, node.keyring(t))
 			}
 		}
 	}
@@ -226,39 +157,39 @@ func (c *processes) check(t *testing.T, nodes ...*process) {
 
 // published returns the JWKS of a node, and checks that a kid always and everywhere
 // belongs to the same key.
-func (c *processes) published(t *testing.T, node *process) (keys jose.JSONWebKeySet) {
+func (c *processes) published(t *testing.T, node process) (keys jose.JSONWebKeySet) {
 	t.Helper()
-	body := node.client.Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK).Body
+	body := node.Client.Get("https://auth.test/.well-known/openid-configuration/jwks").WantStatus(t, http.StatusOK).Body
 	if err := json.Unmarshal([]byte(body), &keys); err != nil {
 		t.Fatal(err)
 	}
 	for n, key := range keys.Keys {
 		text, err := key.MarshalJSON()
 		if err != nil || !key.IsPublic() {
-			t.Fatalf("%s publishes %s, %v", node.name, text, err)
+			t.Fatalf("%s publishes %s, %v", node.Name, text, err)
 		}
 		if other, known := c.public[key.KeyID]; known && other != string(text) {
 			t.Fatalf("two keys have the kid %s: %s and %s", key.KeyID, other, text)
 		}
 		c.public[key.KeyID] = string(text)
 		if slices.ContainsFunc(keys.Keys[:n], func(k jose.JSONWebKey) bool { return k.KeyID == key.KeyID }) {
-			t.Fatalf("%s publishes %s twice", node.name, key.KeyID)
+			t.Fatalf("%s publishes %s twice", node.Name, key.KeyID)
 		}
 	}
 	return keys
 }
 
 // until repeats check until holds is true of every node.
-func (c *processes) until(t *testing.T, what string, holds func(*process) bool, nodes ...*process) {
+func (c *processes) until(t *testing.T, what string, holds func(process) bool, nodes ...process) {
 	t.Helper()
 	for deadline := time.Now().Add(3 * rig.Patience); ; {
 		c.check(t, nodes...)
-		if !slices.ContainsFunc(nodes, func(node *process) bool { return !holds(node) }) {
+		if !slices.ContainsFunc(nodes, func(node process) bool { return !holds(node) }) {
 			return
 		}
 		if time.Now().After(deadline) {
 			for _, node := range nodes {
-				t.Logf("%s: %+v", node.name, node.keyring(t))
+				t.Logf("%s: %+v", node.Name, node.keyring(t))
 			}
 			t.Fatalf("timed out waiting until %s", what)
 		}
@@ -266,8 +197,8 @@ func (c *processes) until(t *testing.T, what string, holds func(*process) bool, 
 }
 
 // signs returns a condition: the node signs with the key.
-func signs(t *testing.T, kid string) func(*process) bool {
-	return func(node *process) bool { return slices.Equal(node.keyring(t).has("active"), []string{kid}) }
+func signs(t *testing.T, kid string) func(process) bool {
+	return func(node process) bool { return slices.Equal(node.keyring(t).has("active"), []string{kid}) }
 }
 
 // revoke has one node revoke a token. All others must refuse it within a few reads
@@ -275,21 +206,21 @@ func signs(t *testing.T, kid string) func(*process) bool {
 func (c *processes) revoke(t *testing.T) {
 	t.Helper()
 	a, b := c.nodes[0], c.nodes[1]
-	answer := a.client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
+	answer := a.Client.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("sensor-7")).WantStatus(t, http.StatusOK)
 	token, _ := rig.JSON(t, answer.Body)["access_token"].(string)
 	for _, node := range c.nodes { // every node caches the token
-		node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
+		node.Client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
 	}
-	a.client.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK)
-	a.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+	a.Client.Do(http.MethodPost, "https://auth.test/connect/revocation", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK)
+	a.Client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
 	for _, node := range c.nodes {
-		rig.Await(c.Rig, t, node.name+" refuses the revoked token", func() bool {
-			return node.client.Get("https://api.test/", rig.Bearer(token)).Status == http.StatusUnauthorized
+		rig.Await(c.Rig, t, node.Name+" refuses the revoked token", func() bool {
+			return node.Client.Get("https://api.test/", rig.Bearer(token)).Status == http.StatusUnauthorized
 		})
 	}
-	b.kill()
-	c.run(t, b)
-	b.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+	b.Kill()
+	b.Run()
+	b.Client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
 	c.check(t, c.nodes...)
 }
 
@@ -309,23 +240,23 @@ func TestClusterRotates(t *testing.T) {
 
 	// one plain rotation; during the next one, each node is killed
 	second := a.rotate(t, "")
-	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", ""); err != nil || status != http.StatusConflict || !strings.Contains(text, second) {
+	if status, text, err := b.Ask(http.MethodPost, "/mtls/realms/default/keys/rotate", ""); err != nil || status != http.StatusConflict || !strings.Contains(text, second) {
 		t.Errorf("a second announcement returned %d %q, %v", status, text, err)
 	}
 	c.until(t, "all sign with the second key", signs(t, second), c.nodes...)
 	third := b.rotate(t, "{}")
 	for n, node := range c.nodes {
-		node.kill()
+		node.Kill()
 		others := slices.Delete(slices.Clone(c.nodes), n, n+1)
 		c.check(t, others...)
-		c.run(t, node)
+		node.Run()
 		c.check(t, c.nodes...)
 	}
 	c.until(t, "all sign with the third key", signs(t, third), c.nodes...)
 
 	// storage becomes unavailable while a key is announced
 	fourth := d.rotate(t, "")
-	c.until(t, "all publish the fourth key", func(node *process) bool {
+	c.until(t, "all publish the fourth key", func(node process) bool {
 		return slices.Contains(node.keyring(t).has("next"), fourth)
 	}, c.nodes...)
 	storage, away := filepath.Join(c.Dir, "storage"), filepath.Join(c.Dir, "away")
@@ -334,11 +265,11 @@ func TestClusterRotates(t *testing.T) {
 	}
 	c.Write("storage", nil)
 	c.until(t, "all sign with the fourth key", signs(t, fourth), c.nodes...)
-	if out, err := exec.Command(c.binary, "reload", "--force", "--config", a.config, "--adapter", "caddyfile", "--address", "127.0.0.1:"+a.admin).CombinedOutput(); err != nil {
+	if out, err := a.Reload(); err != nil {
 		t.Fatalf("reloading: %v\n%s", err, out)
 	}
 	c.until(t, "all still sign with it", signs(t, fourth), c.nodes...)
-	if status, text, err := b.ask(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`); err != nil || status != http.StatusServiceUnavailable {
+	if status, text, err := b.Ask(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("an emergency rotation without storage returned %d %q, %v", status, text, err)
 	}
 	if err := os.Remove(storage); err != nil {
@@ -348,9 +279,8 @@ func TestClusterRotates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, node := range c.nodes {
-		rig.Await(c.Rig, t, node.name+" says that storage is back", func() bool {
-			logged, err := os.ReadFile(filepath.Join(c.Dir, node.name+".log"))
-			return err == nil && bytes.Contains(logged, []byte(`"keys_readable"`))
+		rig.Await(c.Rig, t, node.Name+" says that storage is back", func() bool {
+			return strings.Contains(node.Logged(), `"keys_readable"`)
 		})
 	}
 	c.check(t, c.nodes...)
@@ -363,23 +293,23 @@ func TestClusterRotates(t *testing.T) {
 		t.Errorf("after the emergency rotation the keys are %+v", got)
 	}
 	for _, node := range c.nodes {
-		rig.Await(c.Rig, t, node.name+" has the fifth key alone", func() bool {
+		rig.Await(c.Rig, t, node.Name+" has the fifth key alone", func() bool {
 			keys := c.published(t, node).Keys
 			return len(keys) == 1 && keys[0].KeyID == fifth
 		})
 	}
 	for kid, token := range c.tokens {
 		for _, node := range c.nodes {
-			node.client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
-			body := node.client.Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK).Body
+			node.Client.Get("https://api.test/", rig.Bearer(token)).WantStatus(t, http.StatusUnauthorized)
+			body := node.Client.Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("sensor-7", token)).WantStatus(t, http.StatusOK).Body
 			if body != rig.Inactive {
-				t.Errorf("%s introspects as %s a token of the retired key %s", node.name, body, kid)
+				t.Errorf("%s introspects as %s a token of the retired key %s", node.Name, body, kid)
 			}
 		}
 	}
 	clear(c.tokens)
 	c.check(t, c.nodes...)
-	d.kill()
-	c.run(t, d)
+	d.Kill()
+	d.Run()
 	c.until(t, "all sign with the fifth key", signs(t, fifth), c.nodes...)
 }
