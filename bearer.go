@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -130,7 +131,7 @@ func (h *BearerHandler) warnAboutAudience() {
 		possible = []string{h.realm.issuer.url}
 	}
 	for _, audience := range h.Audience {
-		if audience, err := expand(audience); err == nil && !slices.Contains(possible, audience) {
+		if audience, err := caddyfileutil.Expand(audience); err == nil && !slices.Contains(possible, audience) {
 			h.realm.logger.Warn("no token of the realm can have the audience", zap.String("audience", audience), zap.Strings("possible", possible))
 		}
 	}

@@ -31,7 +31,9 @@ import (
 //		client <client_id> {
 //			...
 //		}
-//		clients_from <source> ...
+//		clients_from <source> ... {
+//			...
+//		}
 //		fetch {
 //			...
 //		}
@@ -108,7 +110,7 @@ func (realm *Realm) options() caddyfileutil.Options {
 			return nil
 		}},
 		"clients_from <source> ... {": {Parse: func(d *caddyfile.Dispenser) error {
-			raw, err := caddyfileutil.ParseModule[any](d, "mtls.clients", "source", "source of clients")
+			raw, err := caddyfileutil.ParseModule[clients.SourceModule](d, "mtls.clients", "source", "source of clients")
 			realm.ClientsFromRaw = append(realm.ClientsFromRaw, raw)
 			return err
 		}},

@@ -2,7 +2,6 @@ package mtlsauth
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -19,69 +17,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
-
-// ClientSource is a module in the namespace `mtls.clients`. It has clients of a
-// realm, in addition to those of the configuration.
-type ClientSource interface {
-	// ClientSources returns the sources that clients are read from. It is called
-	// once, after provisioning.
-	ClientSources() []clients.PolledSource
-}
-
-// ClientFiles reads clients from files of at most 64 MiB. Each is a JSON array of
-// client records like those of the configuration, but placeholders are not expanded.
-// The files are watched. A change takes effect within a second, as a whole; one that
-// is broken, or in conflict with other clients, changes nothing.
-type ClientFiles struct {
-	// The files. A relative path is relative to the working directory of the
-	// process.
-	Files []string `json:"files,omitempty"`
-
-	paths []string
-}
-
-// CaddyModule returns the Caddy module information.
-func (*ClientFiles) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{
-		ID:  "mtls.clients.file",
-		New: func() caddy.Module { return new(ClientFiles) },
-	}
-}
-
-// Provision resolves the placeholders in the names of the files.
-func (f *ClientFiles) Provision(caddy.Context) error {
-	if len(f.Files) == 0 {
-		return errors.New("no file is named; add one")
-	}
-	var err error
-	if f.paths, err = expandAll("file", f.Files); err != nil {
-		return err
-	}
-	if slices.Contains(f.paths, "") {
-		return errors.New("the name of a file is empty; name a file")
-	}
-	return nil
-}
-
-// UnmarshalCaddyfile reads the files of clients_from. Syntax:
-//
-//	clients_from file <json-file>...
-func (f *ClientFiles) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the module's name
-	if err := caddyfileutil.CheckArgs(d, "file <json-file>..."); err != nil {
-		return err
-	}
-	return caddyfileutil.List(&f.Files, nil).Parse(d)
-}
-
-// ClientSources implements [ClientSource].
-func (f *ClientFiles) ClientSources() []clients.PolledSource {
-	sources := make([]clients.PolledSource, len(f.paths))
-	for i, path := range f.paths {
-		sources[i] = clients.NewFileSource(path)
-	}
-	return sources
-}
 
 // copiesPoll is how soon a JWKS that has changed is stored.
 const copiesPoll = 5 * time.Second
@@ -92,7 +27,7 @@ const copiesPoll = 5 * time.Second
 func loadClients(ctx caddy.Context, realm *Realm) error {
 	config := directoryConfig(realm)
 	for _, record := range realm.Clients {
-		record, err := record.Expand(expand)
+		record, err := record.Expand(caddyfileutil.Expand)
 		if err != nil {
 			return err
 		}
@@ -104,18 +39,15 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 			return fmt.Errorf("clients_from: %w", err)
 		}
 		for _, module := range modules.([]any) {
-			switch from := module.(type) {
-			case clients.SourceModule:
-				sources, err := clientSources(from, realm)
-				if err != nil {
-					return fmt.Errorf("clients_from: %w", err)
-				}
-				config.Sources = append(config.Sources, sources...)
-			case ClientSource:
-				config.Polled = append(config.Polled, from.ClientSources()...)
-			default:
+			from, ok := module.(clients.SourceModule)
+			if !ok {
 				return fmt.Errorf("clients_from: module %T is not a source of clients", module)
 			}
+			sources, err := clientSources(from, realm)
+			if err != nil {
+				return fmt.Errorf("clients_from: %w", err)
+			}
+			config.Sources = append(config.Sources, sources...)
 		}
 	}
 	var err error
@@ -232,10 +164,3 @@ func checkClaimNames(client *clients.Client) error {
 	}
 	return nil
 }
-
-// Interface guards
-var (
-	_ caddy.Provisioner     = (*ClientFiles)(nil)
-	_ caddyfile.Unmarshaler = (*ClientFiles)(nil)
-	_ ClientSource          = (*ClientFiles)(nil)
-)

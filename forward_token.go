@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -92,7 +93,7 @@ func (f *ForwardToken) check() error {
 
 // provision returns the minter of a directive's tokens.
 func (f *ForwardToken) provision(realm *Realm) (*gatewayMinter, error) {
-	audience, err := expand(f.Audience)
+	audience, err := caddyfileutil.Expand(f.Audience)
 	if err != nil {
 		return nil, fmt.Errorf("audience '%s': %w", f.Audience, err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -70,7 +71,7 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 		chainHeader: textproto.CanonicalMIMEHeaderKey(format.ChainHeader),
 	}
 	for _, text := range c.From {
-		if text, err = expand(text); err != nil {
+		if text, err = caddyfileutil.Expand(text); err != nil {
 			return nil, fmt.Errorf("from: %w", err)
 		}
 		prefix, err := parseFrom(text)
@@ -80,7 +81,7 @@ func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
 		p.from = append(p.from, prefix)
 	}
 	for _, text := range c.PeerKeys {
-		if text, err = expand(text); err != nil {
+		if text, err = caddyfileutil.Expand(text); err != nil {
 			return nil, fmt.Errorf("peer_key: %w", err)
 		}
 		sum, err := validators.ParseSHA256(text)

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
@@ -87,14 +88,14 @@ func (i IssuerConfig) expand() (IssuerConfig, error) {
 	var err error
 	for _, s := range settings {
 		before := *s.value
-		if *s.value, err = expand(before); err != nil {
+		if *s.value, err = caddyfileutil.Expand(before); err != nil {
 			return i, fmt.Errorf("%s '%s': %w", s.option, before, err)
 		}
 	}
-	if i.Audience, err = expandAll("audience", i.Audience); err != nil {
+	if i.Audience, err = caddyfileutil.ExpandAll("audience", i.Audience); err != nil {
 		return i, err
 	}
-	i.VerifyKeys, err = expandAll("verify_key", i.VerifyKeys)
+	i.VerifyKeys, err = caddyfileutil.ExpandAll("verify_key", i.VerifyKeys)
 	return i, err
 }
 

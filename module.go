@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -33,7 +34,7 @@ func init() {
 	caddy.RegisterModule(new(IssuerHandler))
 	caddy.RegisterModule(new(BearerHandler))
 	caddy.RegisterModule(new(Verifier))
-	caddy.RegisterModule(new(ClientFiles))
+	caddy.RegisterModule(new(filesource.Files))
 	caddy.RegisterModule(new(AdminAPI))
 	command.Register(loadExplainer)
 

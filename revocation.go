@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -129,11 +130,11 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	if trustPool == nil && len(config.CRL)+len(config.OCSP) > 0 {
 		return nil, errors.New("crl and ocsp check chains, but the realm has no trust_pool; add one, or use deny alone")
 	}
-	crls, err := expandAll("crl", config.CRL)
+	crls, err := caddyfileutil.ExpandAll("crl", config.CRL)
 	if err != nil {
 		return nil, err
 	}
-	responders, err := expandAll("ocsp", config.OCSP)
+	responders, err := caddyfileutil.ExpandAll("ocsp", config.OCSP)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +219,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	}
 	r.reportUnmatched()
 	if config.Deny != "" {
-		path, err := expand(config.Deny)
+		path, err := caddyfileutil.Expand(config.Deny)
 		if err != nil {
 			return nil, fmt.Errorf("deny '%s': %w", config.Deny, err)
 		}
@@ -239,7 +240,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 
 // parseExempt reads the hashes of exempt CAs.
 func parseExempt(values []string) (exempt revocation.Exempt, err error) {
-	if values, err = expandAll("exempt", values); err != nil {
+	if values, err = caddyfileutil.ExpandAll("exempt", values); err != nil {
 		return nil, err
 	}
 	for _, value := range values {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -134,13 +135,13 @@ func checkForeignID(id string) error {
 // expand resolves the placeholders of the issuer's own values.
 func (i TrustedIssuer) expand() (TrustedIssuer, error) {
 	var err error
-	if i.Issuer, err = expand(i.Issuer); err != nil {
+	if i.Issuer, err = caddyfileutil.Expand(i.Issuer); err != nil {
 		return i, err
 	}
-	if i.JWKSURI, err = expand(i.JWKSURI); err != nil {
+	if i.JWKSURI, err = caddyfileutil.Expand(i.JWKSURI); err != nil {
 		return i, fmt.Errorf("jwks_uri: %w", err)
 	}
-	i.Audience, err = expandAll("audience", i.Audience)
+	i.Audience, err = caddyfileutil.ExpandAll("audience", i.Audience)
 	return i, err
 }
 
@@ -169,7 +170,7 @@ func (h *BearerHandler) ownAudience() ([]string, error) {
 	config := h.realm.issuer.config
 	switch {
 	case len(h.Audience) > 0:
-		return expandAll("audience", h.Audience)
+		return caddyfileutil.ExpandAll("audience", h.Audience)
 	case len(config.Audience) > 0:
 		return config.Audience, nil
 	}

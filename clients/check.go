@@ -82,3 +82,18 @@ func CheckTokenLifetime(d time.Duration) error {
 func isAlphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
+
+// What a source does if a record is wrong, as configurations say it in on_bad_record:
+// see SkipBad of [SourceInfo].
+const (
+	OnBadRecordRefuse = "refuse"
+	OnBadRecordSkip   = "skip"
+)
+
+// CheckOnBadRecord reports why a value of on_bad_record is not valid.
+func CheckOnBadRecord(value string) error {
+	if value != OnBadRecordRefuse && value != OnBadRecordSkip {
+		return fmt.Errorf("unknown word; use %s or %s", OnBadRecordRefuse, OnBadRecordSkip)
+	}
+	return nil
+}

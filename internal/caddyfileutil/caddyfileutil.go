@@ -40,7 +40,8 @@ type Named struct {
 }
 
 // ParseBlock reads a block of options, which kind describes in errors. For a word that
-// the block does not have, the error says in which of all blocks it belongs.
+// the block does not have, the error says in which of all blocks it belongs, if all is
+// not nil.
 func ParseBlock(d *caddyfile.Dispenser, kind string, options Options, all func() []Named) error {
 	usages, names := make(map[string]usage, len(options)), make([]string, 0, len(options))
 	for line := range options {
@@ -50,7 +51,11 @@ func ParseBlock(d *caddyfile.Dispenser, kind string, options Options, all func()
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		u, ok := usages[d.Val()]
 		if !ok {
-			return d.Errf("unrecognized %s '%s'; %s", kind, d.Val(), suggestBlock(d.Val(), names, all()))
+			var others []Named
+			if all != nil {
+				others = all()
+			}
+			return d.Errf("unrecognized %s '%s'; %s", kind, d.Val(), suggestBlock(d.Val(), names, others))
 		}
 		option := options[string(u)]
 		if err := u.check(d, option); err != nil {

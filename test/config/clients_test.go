@@ -125,6 +125,7 @@ func TestLoadRealm(t *testing.T) {
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},
 		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "no file is named; add one"}},
 		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["DIR/clients.json","DIR/clients.json"]}]}`, []string{"clients are read from file:DIR/clients.json twice; keep one"}},
+		{"unknown on_bad_record of a source of clients", `"partners":{"clients_from":[{"source":"file","files":["a"],"on_bad_record":"ignore"}]}`, []string{"realm 'partners': clients_from: ", "on_bad_record 'ignore': unknown word; use refuse or skip"}},
 		{"unknown member of a source of clients", `"partners":{"clients_from":[{"source":"file","file":"a"}]}`, []string{`unknown field "file"`}},
 		{"storage without a module", `"partners":{"storage":{}}`, []string{"realm 'partners': storage: module name not specified"}},
 		{"trust pool that is null", `"partners":{"trust_pool":null}`, []string{"realm 'partners': trust_pool: ", "provider"}},

@@ -146,11 +146,11 @@ func TestLoadPlaceholders(t *testing.T) {
 		},
 		{
 			"file in clients_from of another kind", "clients_from file DIR/client.pem",
-			[]string{"realm 'partners': clients from file:DIR/client.pem: not a JSON array; write the records as ["},
+			[]string{"realm 'partners': clients from file:DIR/client.pem: line 1: it is not a JSON array; write the records as ["},
 		},
 		{
 			"empty file in clients_from", "clients_from file DIR/empty.pem",
-			[]string{"realm 'partners': clients from file:DIR/empty.pem: not a JSON array"},
+			[]string{"realm 'partners': clients from file:DIR/empty.pem: line 1: it is not a JSON array"},
 		},
 		{
 			"one file in two clients_from", "clients_from file DIR/clients.json\nclients_from file DIR/clients.json",

@@ -3,6 +3,8 @@ package docs_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
 )
 
 func readSnippets(t *testing.T) []snippet {
@@ -42,7 +45,7 @@ var examplesOf = strings.NewReplacer(
 	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
 	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
 	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
-	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ...", "clients_from file partners.json",
+	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ... {\n\t\t...", "clients_from file partners.json {\n\t\ton_bad_record skip", "clients_from file <path>...", "clients_from file partners.json", "refuse|skip", "skip",
 	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
 	"storage <module> ...", "storage file_system /var/lib/keys", "signing_key <pem-file>", "", "<pem-or-jwk-file>...", "old.pem older.json",
 	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
@@ -94,6 +97,8 @@ func TestDocumentSnippets(t *testing.T) {
 				adapt(t, snippetRealm+"api.example.com {\ntls {\nclient_auth {\n"+examplesOf.Replace(snippet.text)+"}\n}\n}\n", false)
 			case "json":
 				checkRecords(t, snippet.text)
+			case "jsonl", "yaml":
+				checkClientsFile(t, "clients."+snippet.kind, snippet.text)
 			case "json adapted":
 				checkAdapted(t, snippet)
 			case "sh":
@@ -129,6 +134,20 @@ func adapt(t *testing.T, config string, strict bool) []byte {
 		t.Fatalf("%v\n%s", warnings, config)
 	}
 	return adapted
+}
+
+// checkClientsFile reads a file of clients, each of which must be one.
+func checkClientsFile(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{
+		Sources: []clients.Source{filesource.New(filesource.Config{Path: path})},
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // checkRecords reads one client record, or an array of them.

@@ -42,7 +42,8 @@ func literals(node ast.Node) (list []string) {
 // them in errors, without "option".
 var pageOfBlock = map[string]string{
 	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
-	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
+	"clients_from file": "clients_from.md",
+	"issuer":            "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
 }
 
 // configurationWords returns the words that the parsers of Caddyfiles know, by
@@ -61,7 +62,7 @@ func configurationWords(t *testing.T) map[string][]string {
 				if !ok {
 					return true
 				}
-				if name, ok := call.Fun.(*ast.Ident); !ok || name.Name != "parseBlock" {
+				if !isParseBlock(call) {
 					return true
 				}
 				block := strings.TrimSuffix(lastOf(literals(call.Args[1])), " option")
@@ -89,6 +90,17 @@ func configurationWords(t *testing.T) map[string][]string {
 		}
 	}
 	return words
+}
+
+// isParseBlock reports whether a call parses a block of a known kind.
+func isParseBlock(call *ast.CallExpr) bool {
+	switch function := call.Fun.(type) {
+	case *ast.Ident:
+		return function.Name == "parseBlock"
+	case *ast.SelectorExpr:
+		return function.Sel.Name == "ParseBlock" && len(literals(call.Args[1])) > 0
+	}
+	return false
 }
 
 // optionTables returns the options of each block, by the receiver of the method options

@@ -95,7 +95,7 @@ func TestClientsFile_C2(t *testing.T) {
 	// B4: a file that is broken, missing or in conflict with other clients changes nothing
 	for _, broken := range []struct{ content, want string }{
 		{"", "not a JSON array"},
-		{string(pinsFile("", both))[:100], "record 1"},
+		{string(pinsFile("", both))[:100], "the array does not end; close it with ]"},
 		{`[{"client_id":"partner","disabled":false,"Disabled":true}]`, "unknown member"},
 		{string(pinsFile("", map[string]*testpki.Leaf{"billing.partner": partner})), "client 'billing.partner' is in config and again in file:"},
 		{string(pinsFile("", map[string]*testpki.Leaf{"partner": device})), "is also a credential of client"},
@@ -169,7 +169,7 @@ func TestClientsFileAtTheStart_B4(t *testing.T) {
 	for _, broken := range []struct{ content, want string }{
 		{"missing", "realm 'default': clients from file:" + r.Dir + "/partners.json: stat "},
 		{"", "not a JSON array"},
-		{"[{]", "record 1, at or after line 1"},
+		{"[{]", "line 1: ']' does not close what is open"},
 		{`[{"client_id":"billing.partner","x509_thumbprints":"` + testpki.SomeSHA256 + `"}]`, "client 'billing.partner' is in config and again in file:"},
 		{`[{"client_id":"a"}]`, "client 'a': no credential"},
 	} {

@@ -1,4 +1,4 @@
-package mtlsauth
+package caddyfileutil
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// expand resolves {env.*} and {file.*} once. A placeholder that is unset or empty
+// Expand resolves {env.*} and {file.*} once. A placeholder that is unset or empty
 // is an error, because it must never widen access.
-func expand(value string) (string, error) {
+func Expand(value string) (string, error) {
 	expanded, err := caddy.NewReplacer().ReplaceOrErr(value, true, true)
 	if err != nil {
 		return "", fmt.Errorf("%w; set it, or write the value itself", err)
@@ -18,12 +18,12 @@ func expand(value string) (string, error) {
 	return expanded, nil
 }
 
-// expandAll resolves the placeholders in the values of an option.
-func expandAll(word string, values []string) ([]string, error) {
+// ExpandAll resolves the placeholders in the values of an option.
+func ExpandAll(word string, values []string) ([]string, error) {
 	expanded := make([]string, len(values))
 	for i, value := range values {
 		var err error
-		if expanded[i], err = expand(value); err != nil {
+		if expanded[i], err = Expand(value); err != nil {
 			return nil, fmt.Errorf("%s '%s': %w", word, source.ShownValue(value), err)
 		}
 	}
