@@ -43,7 +43,10 @@ func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) 
 	}
 	h := app.(*caddyhttp.App).Servers["api"].Routes[0].Handlers[0].(*BearerHandler)
 	current := h.realm.current.Load()
-	grant := current.grants[current.registry.Client("a")]
+	grant, err := grantOf(current.registry.Client("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
 	minted, failure := current.issuer.Mint(context.Background(), &grant, tokens.TokenRequest{ClientID: "a", GrantType: "client_credentials"})
 	if failure != nil {
@@ -166,9 +169,11 @@ func TestCachedTokensAreBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, _ := provisionBearer(t, leaf)
 	current := h.realm.current.Load()
-	grant := current.grants[current.registry.Client("a")]
+	grant, err := grantOf(current.registry.Client("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	grant.Thumbprint, grant.NotAfter = validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), leaf.Cert.NotAfter
-	var err error
 	if grant.Claims, err = tokens.PrepareClaims(map[string]any{"x": strings.Repeat("x", 7<<10)}); err != nil {
 		t.Fatal(err)
 	}

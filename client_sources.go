@@ -3,8 +3,6 @@ package mtlsauth
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -75,12 +72,13 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 	app := realm.app
 	config := clients.DirectoryConfig{
 		Before: realm.running().directory,
-		Check:  checkClaimNames,
+		Check:  realm.rules.check,
 		// these are functions because tests replace the clock later
 		Now:   func() time.Time { return app.Now() },
 		Fetch: realm.fetchSecure,
 		Use: func(registry *clients.Registry) error {
-			return realm.change(func(c *components) { c.registry = registry })
+			realm.change(func(c *components) { c.registry = registry })
+			return nil
 		},
 		Logger: realm.logger,
 	}
@@ -143,24 +141,4 @@ func keepCopies(ctx context.Context, realm *Realm) {
 		}
 		realm.logger.Info("storing JWKS copies works again")
 	})
-}
-
-// checkClaimName returns why a client cannot have a claim of that name.
-func checkClaimName(name string) error {
-	switch {
-	case !tokens.ValidClaimName(name):
-		return fmt.Errorf("claim '%s': use only A-Z a-z 0-9 _ . - in its name", name)
-	case tokens.ReservedClaim(name):
-		return fmt.Errorf("claim '%s' is reserved for the token itself; choose another name", name)
-	}
-	return nil
-}
-
-func checkClaimNames(client *clients.Client) error {
-	for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
-		if err := checkClaimName(name); err != nil {
-			return fmt.Errorf("client '%s': %w", client.ID, err)
-		}
-	}
-	return nil
 }

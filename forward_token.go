@@ -160,7 +160,7 @@ func tokenFailure(failure *tokens.Error) *validators.Refusal {
 	return &validators.Refusal{Reason: validators.Reason(failure.Code), Detail: failure.Error()}
 }
 
-// The bounds on how many tokens a directive keeps warm. It keeps two for each
+// The bounds on how many tokens a directive keeps warm. It keeps at least two for each
 // client.
 const (
 	minWarmTokens = 1 << 10
@@ -180,12 +180,9 @@ type gatewayMinter struct {
 	warm atomic.Pointer[warmTokens]
 }
 
-// warmTokens are the tokens that were issued under one snapshot of the realm. They
-// are dropped with it.
-type warmTokens struct {
-	decidedBy *snapshot
-	cache.Table[warmToken]
-}
+// warmTokens are the tokens that a directive keeps. What they say depends on the client
+// alone, so each is good for as long as requests are found to be that client's.
+type warmTokens struct{ cache.Table[warmToken] }
 
 // warmToken is the token of a client with one certificate.
 type warmToken struct {
@@ -199,9 +196,20 @@ type warmToken struct {
 	refreshing               atomic.Bool
 }
 
-func newWarmTokens(decidedBy *snapshot) *warmTokens {
-	size := min(max(minWarmTokens, 2*decidedBy.registry.Len()), maxWarmTokens)
-	return &warmTokens{decidedBy: decidedBy, Table: cache.New[warmToken](size)}
+// warmFor returns the tokens that are kept, with room for that many clients.
+func (m *gatewayMinter) warmFor(clients int) *warmTokens {
+	size := min(max(minWarmTokens, 2*clients), maxWarmTokens)
+	for {
+		warm := m.warm.Load()
+		if warm != nil && warm.Len() >= size {
+			return warm
+		}
+		next := &warmTokens{cache.New[warmToken](size)}
+		if warm != nil {
+			next.Table = warm.Grown(size, func(token *warmToken) uint64 { return hashThumbprint(token.thumbprint) })
+		}
+		m.warm.CompareAndSwap(warm, next)
+	}
 }
 
 func hashThumbprint(thumbprint string) uint64 { return maphash.String(cache.Seed, thumbprint) }
@@ -228,11 +236,8 @@ func (t *warmTokens) put(token *warmToken) {
 // key to sign with.
 func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *validators.Refusal, *tokens.Error) {
 	client, now := id.Client(), m.now()
-	warm := m.warmFor(id.decidedBy)
-	var token *warmToken
-	if warm != nil {
-		token = warm.get(client, id.Thumbprint)
-	}
+	warm := m.warmFor(id.decidedBy.registry.Len())
+	token := warm.get(client, id.Thumbprint)
 	usable := token != nil && m.usable(token, now)
 	// one request renews a token that is due; the others use it meanwhile
 	if usable && (now.Before(token.refresh) || !token.refreshing.CompareAndSwap(false, true)) {
@@ -241,9 +246,7 @@ func (m *gatewayMinter) token(ctx context.Context, id identity) (string, *valida
 	fresh, failure := m.mint(ctx, id)
 	switch {
 	case failure == nil:
-		if warm != nil {
-			warm.put(fresh)
-		}
+		warm.put(fresh)
 		return fresh.value, nil, nil
 	case errors.Is(failure, tokens.ErrCertificateExpired):
 		return "", &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()}, nil
@@ -264,28 +267,14 @@ func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	return published
 }
 
-// warmFor returns the tokens of the snapshot that a request was decided by, or nil
-// if the realm no longer decides by it.
-func (m *gatewayMinter) warmFor(decidedBy *snapshot) *warmTokens {
-	warm := m.warm.Load()
-	if warm != nil && warm.decidedBy == decidedBy {
-		return warm
-	}
-	if m.realm.current.Load() != decidedBy {
-		return nil
-	}
-	next := newWarmTokens(decidedBy)
-	if m.warm.CompareAndSwap(warm, next) {
-		return next
-	}
-	return nil
-}
-
 // mint signs a token.
 func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tokens.Error) {
 	client := id.Client()
-	grant := id.decidedBy.grants[client]
-	grant.Thumbprint, grant.NotAfter, grant.Lifetime = id.Thumbprint, id.Leaf.NotAfter, m.lifetime
+	grant, failure := grantFor(id)
+	if failure != nil {
+		return nil, failure
+	}
+	grant.Lifetime, grant.Credential = m.lifetime, tokens.Credential{} // nobody introspects it
 	if m.scopes != nil {
 		grant.Scopes = nil
 		for _, scope := range m.scopes {

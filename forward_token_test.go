@@ -44,7 +44,11 @@ func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) 
 	clock, leaf := testenv.NewClockAt(time.Now()), testpki.MustSelfSigned(t, opts...)
 	realm := &Realm{name: "default", app: &App{Now: clock.Now}, logger: zap.NewNop(), metrics: metrics.NewRealm("default")}
 	keys := keyring.Fixed(newKeyring(t))
-	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, config: tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}}
+	server, err := tokens.NewIssuer(tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, server: server}
 	r := &minterRig{
 		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
 		t:             t, clock: clock, leaf: leaf,
@@ -58,11 +62,7 @@ func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
 	record.Scope = "read write"
-	built, err := r.realm.build(components{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.realm.current.Store(built)
+	r.realm.use(components{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
 }
 
 func (r *minterRig) identity() identity {
@@ -111,22 +111,45 @@ func TestWarmToken(t *testing.T) {
 	}
 }
 
-// TestWarmTokenOfASnapshot checks that a new snapshot gets new tokens, and that those
-// of a replaced snapshot are dropped.
-func TestWarmTokenOfASnapshot(t *testing.T) {
+// TestWarmTokenOfAClient checks that a token is kept while the client stays the same,
+// and not longer.
+func TestWarmTokenOfAClient(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	old, first := r.identity(), r.ask()
+	r.realm.change(func(c *components) { c.trust = new(trustpool.Trust) })
+	if r.ask() != first {
+		t.Error("a token does not survive a change that is not about its client")
+	}
 	r.decide()
 	second := r.ask()
 	if second == first {
 		t.Error("a token survives a change of the client")
 	}
-	// the old snapshot decided this request
+	// the client before decided this request
 	if value, refusal, failure := r.token(context.Background(), old); refusal != nil || failure != nil || value == second {
 		t.Errorf("%v %v", refusal, failure)
 	}
-	if r.warm.Load().decidedBy == old.decidedBy || r.ask() != second {
-		t.Error("the tokens of the replaced snapshot are used again")
+	if r.ask() != second {
+		t.Error("a request that was on its way changes the token of the client")
+	}
+}
+
+// TestWarmTokensGrowWithTheClients checks that tokens stay when there is room for more
+// clients.
+func TestWarmTokensGrowWithTheClients(t *testing.T) {
+	r := newMinterRig(t, time.Minute)
+	first, id := r.ask(), r.identity()
+	for clients, want := range map[int]int{0: minWarmTokens, 2 * minWarmTokens: 4 * minWarmTokens} {
+		r.warmFor(clients)
+		if token := r.warm.Load().get(id.Client(), id.Thumbprint); token == nil || token.value != first {
+			t.Errorf("the token is gone with %d clients", clients)
+		}
+		if got := r.warmFor(clients).Len(); got < want {
+			t.Errorf("%d slots for %d clients, want %d", got, clients, want)
+		}
+	}
+	if got := r.warmFor(1 << 30).Len(); got != maxWarmTokens {
+		t.Errorf("%d slots, at most %d are wanted", got, maxWarmTokens)
 	}
 }
 
@@ -184,7 +207,7 @@ func TestWarmTokenAtTheEndOfTheCertificate(t *testing.T) {
 
 func TestWarmTokensAreBounded(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
-	warm, client := newWarmTokens(r.realm.current.Load()), r.identity().Client()
+	warm, client := r.warmFor(1), r.identity().Client()
 	if warm.Len() != minWarmTokens {
 		t.Fatalf("%d slots", warm.Len())
 	}

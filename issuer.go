@@ -175,9 +175,11 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	grant := id.decidedBy.grants[id.Client()]
-	grant.Thumbprint, grant.NotAfter = id.Thumbprint, id.Leaf.NotAfter
-	token, failure := id.decidedBy.issuer.Mint(r.Context(), &grant, request)
+	var token *tokens.TokenResponse
+	grant, failure := grantFor(id)
+	if failure == nil {
+		token, failure = id.decidedBy.issuer.Mint(r.Context(), &grant, request)
+	}
 	switch {
 	case failure == nil:
 	case errors.Is(failure, tokens.ErrCertificateExpired):

@@ -150,149 +150,63 @@ func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 // isFAPI2 reports whether the issuer has the FAPI 2.0 profile. A nil issuer does not.
 func (i *IssuerConfig) isFAPI2() bool { return i != nil && i.Profile == profileFAPI2 }
 
-// checkProfileClients checks that no client has a SHA-1 thumbprint: a token that
-// is bound to a certificate which can be forged is not sender-constrained.
-func checkProfileClients(sorted []*clients.Client) error {
-	for _, client := range sorted {
-		if i := slices.IndexFunc(client.Credentials, (*clients.Credential).IsSHA1); i >= 0 {
-			return fmt.Errorf("client '%s': thumbprint '%s' is SHA-1, which profile %s does not allow; replace it with the SHA-256 thumbprint", client.ID, client.Credentials[i].Value, profileFAPI2)
-		}
-	}
-	return nil
-}
-
-// checkResources checks the clients' resources against the issuer, which is nil
-// if the realm has none.
-func checkResources(sorted []*clients.Client, issuer *tokens.Issuer) error {
-	for _, client := range sorted {
-		if err := checkResourcesOf(client, issuer); err != nil {
-			return fmt.Errorf("client '%s': %w", client.ID, err)
-		}
-	}
-	return nil
-}
-
-func checkResourcesOf(client *clients.Client, issuer *tokens.Issuer) error {
-	const noIssuer = "%s '%s': the realm has no issuer, so it issues no tokens; add an issuer, or remove the word"
-	switch {
-	case issuer == nil && len(client.Introspect) > 0:
-		return fmt.Errorf(noIssuer, "introspect", client.Introspect[0])
-	case issuer == nil && len(client.Resources) > 0:
-		return fmt.Errorf(noIssuer, "resources", client.Resources[0])
-	}
-	for _, resource := range client.Resources {
-		if !issuer.IsResource(resource) {
-			return fmt.Errorf("resources '%s': the issuer has no such resource; declare it with 'resource %s { … }', or correct the name", resource, resource)
-		}
-	}
-	for _, audience := range client.Introspect {
-		if !issuer.IsAudience(audience) {
-			return fmt.Errorf("introspect '%s': no token of the issuer has this audience; declare it as a resource or audience, or correct the name", audience)
-		}
-	}
-	return nil
-}
-
 // realmIssuer is the part of a realm's issuer that stays the same while clients
 // change.
 type realmIssuer struct {
 	url    string
 	config tokens.IssuerConfig
-	keys   *keyring.Source
+	// settings have their placeholders expanded
+	settings IssuerConfig
+	keys     *keyring.Source
 	// fixed is the ID of the key in signing_key, or "" with managed keys
 	fixed string
 	// revokedTokens are the tokens that have been revoked
 	revokedTokens *tokens.RevokedTokens
 	// denied is nil without a deny file
 	denied *deniedTokens
+	// server has no clients; see [snapshot]
+	server *tokens.Issuer
 }
 
-// newRealmIssuer reads the signing keys and the revoked tokens of a realm's issuer.
-func newRealmIssuer(realm *Realm, registry *clients.Registry) (*realmIssuer, error) {
-	config, err := realm.Issuer.expand()
+// newRealmIssuer returns a realm's issuer without its keys.
+func newRealmIssuer(realm *Realm) (*realmIssuer, error) {
+	settings, err := realm.Issuer.expand()
 	if err != nil {
 		return nil, err
 	}
-	if err := tokens.CheckIssuerURL(config.URL); err != nil {
-		return nil, fmt.Errorf("issuer '%s': %w", config.URL, err)
+	if err := tokens.CheckIssuerURL(settings.URL); err != nil {
+		return nil, fmt.Errorf("issuer '%s': %w", settings.URL, err)
 	}
-	i := &realmIssuer{url: config.URL}
-	if i.keys, i.fixed, err = signingKeys(realm, config, registry); err != nil {
-		return nil, err
-	}
-	if err := config.checkProfile(i.keys); err != nil {
-		return nil, err
-	}
-	if i.revokedTokens, err = loadRevokedTokens(realm, config.URL, longestToken(config, registry)); err != nil {
-		return nil, err
-	}
-	i.denied = newDeniedTokens(realm)
-	i.config = tokens.IssuerConfig{
-		URL:           config.URL,
-		Lifetime:      time.Duration(config.TokenLifetime),
-		MTLSAlias:     config.MTLSAlias,
-		Audience:      config.Audience,
-		ScopeClaim:    config.ScopeClaim,
-		Resources:     config.Resources,
-		RevokedTokens: i.revokedTokens,
-		Now:           realm.app.Now,
-	}
-	return i, nil
+	return &realmIssuer{url: settings.URL, settings: settings, config: tokens.IssuerConfig{
+		URL:        settings.URL,
+		Lifetime:   time.Duration(settings.TokenLifetime),
+		MTLSAlias:  settings.MTLSAlias,
+		Audience:   settings.Audience,
+		ScopeClaim: settings.ScopeClaim,
+		Resources:  settings.Resources,
+		Now:        realm.app.Now,
+	}}, nil
 }
 
-// serverFor returns the authorization server for these clients. Its metadata says
-// which scopes they can have and how they can authenticate.
-func (i *realmIssuer) serverFor(registry *clients.Registry) (*tokens.Issuer, error) {
-	config := i.config
-	config.Scopes = registry.Scopes()
-	config.Registered = func(id string) bool {
-		client := registry.Client(id)
-		return client != nil && !client.Disabled
+// load reads the signing keys and the revoked tokens. The registry is that of the first
+// snapshot.
+func (i *realmIssuer) load(realm *Realm, registry *clients.Registry) (err error) {
+	if i.keys, i.fixed, err = signingKeys(realm, i.settings, registry); err != nil {
+		return err
 	}
-	config.HasScope = func(id, scope string) bool {
-		client := registry.Client(id)
-		return client != nil && client.HasScope(scope)
+	if err := i.settings.checkProfile(i.keys); err != nil {
+		return err
 	}
-	if i.denied != nil {
-		config.Denied = i.denied.has
+	longest := func() time.Duration { return longestToken(i.settings, realm.directory.Registry()) }
+	if i.revokedTokens, err = loadRevokedTokens(realm, i.url, longest); err != nil {
+		return err
 	}
-	if registry.HasPKI() {
-		config.AuthMethods = append(config.AuthMethods, tokens.TLSClientAuth)
+	i.config.RevokedTokens = i.revokedTokens
+	if i.denied = newDeniedTokens(realm); i.denied != nil {
+		i.config.Denied = i.denied.has
 	}
-	if registry.HasPins() {
-		config.AuthMethods = append(config.AuthMethods, tokens.SelfSignedTLSClientAuth)
-	}
-	return tokens.NewIssuer(config, i.keys)
-}
-
-// prepareGrants prepares what a token says about each client, so that a request
-// has little left to encode. before has the grants of the previous snapshot, which
-// are used again.
-func prepareGrants(registry *clients.Registry, before map[*clients.Client]tokens.Grant) (map[*clients.Client]tokens.Grant, error) {
-	grants := make(map[*clients.Client]tokens.Grant, registry.Len())
-	for client := range registry.All() {
-		if grant, known := before[client]; known {
-			grants[client] = grant
-			continue
-		}
-		claims := make(map[string]any, len(client.Claims))
-		for name, value := range client.Claims {
-			claims[name] = value
-		}
-		prepared, err := tokens.PrepareClaims(claims)
-		if err != nil {
-			return nil, fmt.Errorf("client '%s': %w", client.ID, err)
-		}
-		grants[client] = tokens.Grant{
-			ClientID:      client.ID,
-			Scopes:        client.Scopes,
-			DefaultScopes: client.DefaultScopes,
-			Resources:     client.Resources,
-			Claims:        prepared,
-			Lifetime:      client.TokenLifetime,
-		}
-	}
-	return grants, nil
+	i.server, err = tokens.NewIssuer(i.config, i.keys)
+	return err
 }
 
 // checkIssuers refuses issuer URLs and signing keys that two realms share, because

@@ -78,6 +78,8 @@ type Realm struct {
 	app     *App
 	logger  *zap.Logger // names the realm
 	metrics *metrics.Realm
+	// rules are what is required of each client
+	rules clientRules
 	// directory keeps the clients up to date
 	directory *clients.Directory
 	// troubles are what is wrong with documents of clients
@@ -133,6 +135,13 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err != nil {
 		return err
 	}
+	realm.rules = clientRules{trust: anchors, shadow: shadow, fapi2: realm.Issuer.isFAPI2(), withoutIssuer: app.withoutIssuers}
+	if realm.Issuer != nil {
+		if realm.issuer, err = newRealmIssuer(realm); err != nil {
+			return fmt.Errorf("issuer: %w", err)
+		}
+		realm.rules.issuer = &realm.issuer.config
+	}
 	if err := loadClients(ctx, realm); err != nil {
 		return err
 	}
@@ -158,19 +167,15 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			realm.proxyCertificates.denied = realm.revocation.checker.CheckDenied
 		}
 	}
-	if realm.Issuer != nil {
-		if realm.issuer, err = newRealmIssuer(realm, realm.directory.Registry()); err != nil {
+	registry := realm.directory.Registry()
+	if realm.issuer != nil {
+		if err := realm.issuer.load(realm, registry); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
-	first, err := realm.build(components{registry: realm.directory.Registry(), trust: anchors, shadow: shadow})
-	if err != nil {
-		return err
-	}
-	if realm.shadow != nil {
-		realm.shadow.Use(shadow.Pool)
-	}
-	realm.current.Store(first)
+	first := components{registry: registry, trust: anchors, shadow: shadow}
+	realm.warnAboutCAs(first)
+	realm.use(first)
 	return nil
 }
 
@@ -238,11 +243,9 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 		Now:    func() time.Time { return app.Now() },
 		Logger: realm.logger,
 		Use: func(t *trustpool.Trust) error {
-			err := realm.change(func(c *components) { set(c, t) })
-			if err == nil {
-				reporter.Report(t, app.Now())
-			}
-			return err
+			realm.change(func(c *components) { set(c, t) })
+			reporter.Report(t, app.Now())
+			return nil
 		},
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ const (
 
 // loadRevokedTokens reads the revoked tokens from storage. It changes nothing
 // there, because a configuration may be provisioned only to validate it.
-func loadRevokedTokens(realm *Realm, issuer string, longest time.Duration) (*tokens.RevokedTokens, error) {
+func loadRevokedTokens(realm *Realm, issuer string, longest func() time.Duration) (*tokens.RevokedTokens, error) {
 	var before *tokens.RevokedTokens
 	if running := realm.running(); running.issuer != nil {
 		before = running.issuer.revokedTokens

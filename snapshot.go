@@ -1,9 +1,7 @@
 package mtlsauth
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 
 	"go.uber.org/zap"
 
@@ -25,52 +23,52 @@ type components struct {
 }
 
 // snapshot is everything that a realm decides by at one moment. It is immutable:
-// when a component changes, a new snapshot with empty caches replaces it, and
-// decides the next request on every connection.
+// when a component changes, a new snapshot replaces it, and decides the next request
+// on every connection. One with other clients shares the caches of the one before, so
+// that it costs next to nothing.
 type snapshot struct {
 	*authn.Authenticator
 	components
 	// issuer is nil if none is configured
 	issuer *tokens.Issuer
-	grants map[*clients.Client]tokens.Grant
 }
 
-// change replaces components of the current snapshot. If the new ones do not fit
-// together, the snapshot stays and the error says why.
-func (realm *Realm) change(update func(*components)) error {
+// change replaces components of the current snapshot.
+func (realm *Realm) change(update func(*components)) {
 	realm.changing.Lock()
 	defer realm.changing.Unlock()
-	next := realm.current.Load().components
+	before := realm.current.Load()
+	next := before.components
 	update(&next)
-	built, err := realm.build(next)
-	if err != nil {
-		return err
+	if next.trust != before.trust {
+		realm.warnAboutCAs(next)
 	}
-	if realm.shadow != nil {
-		realm.shadow.Use(next.shadow.Pool)
-	}
-	realm.current.Store(built)
-	return nil
+	realm.use(next)
 }
 
-// build returns a snapshot of components, or why they do not fit together.
-func (realm *Realm) build(c components) (*snapshot, error) {
-	before := realm.current.Load()
-	// in the order of their IDs, so that the same error comes first every time
-	sorted := slices.SortedFunc(c.registry.All(), func(a, b *clients.Client) int { return strings.Compare(a.ID, b.ID) })
-	if err := realm.checkTrust(sorted, c.trust, wordTrustPool, before != nil && before.trust == c.trust); err != nil {
-		return nil, err
+// use makes a snapshot of components the current one.
+func (realm *Realm) use(c components) {
+	s, before := &snapshot{components: c}, realm.current.Load()
+	if before != nil && before.trust == c.trust && before.shadow == c.shadow {
+		s.Authenticator = before.WithRegistry(c.registry)
+	} else {
+		s.Authenticator = realm.newAuthenticator(c)
 	}
-	if c.shadow != nil {
-		if err := realm.checkTrust(sorted, c.shadow, wordShadowPool, true); err != nil {
-			return nil, err
-		}
+	switch {
+	case realm.issuer == nil:
+	case before != nil && before.registry == c.registry:
+		s.issuer = before.issuer
+	default:
+		s.issuer = realm.issuer.server.WithClients(issuerClients{c.registry, realm.app})
 	}
-	if realm.Issuer.isFAPI2() {
-		if err := checkProfileClients(sorted); err != nil {
-			return nil, fmt.Errorf("issuer: %w", err)
-		}
+	if realm.shadow != nil {
+		realm.shadow.Use(c.shadow.Pool)
 	}
+	realm.current.Store(s)
+}
+
+// newAuthenticator returns an authenticator that remembers nothing.
+func (realm *Realm) newAuthenticator(c components) *authn.Authenticator {
 	config := authn.Config{
 		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Forwards: &realm.forwards,
 		StrongKeys: realm.Issuer.isFAPI2(), Now: realm.app.Now,
@@ -81,56 +79,25 @@ func (realm *Realm) build(c components) (*snapshot, error) {
 	if realm.revocation != nil {
 		config.Revocation = realm.revocation.checker
 	}
-	s := &snapshot{Authenticator: authn.New(config), components: c}
-	switch {
-	case realm.app.withoutIssuers:
-		return s, nil
-	case realm.issuer == nil:
-		return s, checkResources(sorted, nil)
-	}
-	var prepared map[*clients.Client]tokens.Grant
-	if before != nil {
-		prepared = before.grants
-	}
-	if before != nil && before.registry == c.registry {
-		s.issuer, s.grants = before.issuer, before.grants
-		return s, nil
-	}
-	var err error
-	if s.issuer, err = realm.issuer.serverFor(c.registry); err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
-	}
-	if err = checkResources(sorted, s.issuer); err != nil {
-		return nil, err
-	}
-	if s.grants, err = prepareGrants(c.registry, prepared); err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
-	}
-	return s, nil
+	return authn.New(config)
 }
 
-// checkTrust checks the clients against a trust pool. warned is set if the warning
-// about the pool has been logged already.
-func (realm *Realm) checkTrust(sorted []*clients.Client, anchors *trustpool.Trust, word string, warned bool) error {
-	var loose []string // clients whose names any CA of the pool can issue
-	for _, client := range sorted {
-		switch {
-		case anchors.Pool == nil && client.HasPKI():
-			i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
-			cred := client.Credentials[i]
-			return fmt.Errorf("client '%s': %s '%s': the realm has no trust_pool, so any CA could issue this name; add one", client.ID, cred.Kind, cred.Value)
-		case anchors.Pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
-			return fmt.Errorf("client '%s': require_chain and issued_by need a trust_pool in the realm; add one or remove them", client.ID)
-		case anchors.System && client.HasPKI() && len(client.IssuedBy) == 0:
-			return fmt.Errorf("client '%s': under %s system any public CA could issue its name; add issued_by with the SHA-256 hash of the right CA", client.ID, word)
-		case len(anchors.Certificates) > 1 && client.HasPKI() && len(client.IssuedBy) == 0:
+// warnAboutCAs logs which clients have names that any of several CAs can issue.
+func (realm *Realm) warnAboutCAs(c components) {
+	if len(c.trust.Certificates) < 2 {
+		return
+	}
+	var loose []string
+	for client := range c.registry.All() {
+		if client.HasPKI() && len(client.IssuedBy) == 0 {
 			loose = append(loose, client.ID)
 		}
 	}
-	if len(loose) > 0 && !warned {
-		realm.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
-			zap.Int("cas", len(anchors.Certificates)), zap.Int("clients", len(loose)),
-			zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
+	if len(loose) == 0 {
+		return
 	}
-	return nil
+	slices.Sort(loose)
+	realm.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
+		zap.Int("cas", len(c.trust.Certificates)), zap.Int("clients", len(loose)),
+		zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
 }

@@ -38,14 +38,30 @@ func newAudiences(cfg IssuerConfig) (audiences, error) {
 	if err != nil {
 		return audiences{}, err
 	}
-	a := audiences{defaults: slices.Clone(cfg.Audience), resources: make(map[string]bool, len(cfg.Resources)), owner: owner}
+	a := audiences{defaults: cfg.defaultAudience(), resources: make(map[string]bool, len(cfg.Resources)), owner: owner}
 	for _, r := range cfg.Resources {
 		a.resources[r.Name] = true
 	}
-	if len(a.defaults)+len(a.resources) == 0 {
-		a.defaults = []string{cfg.URL}
-	}
 	return a, nil
+}
+
+// defaultAudience returns the audience of tokens that belong to no resource.
+func (cfg *IssuerConfig) defaultAudience() []string {
+	if len(cfg.Audience)+len(cfg.Resources) == 0 {
+		return []string{cfg.URL}
+	}
+	return slices.Clone(cfg.Audience)
+}
+
+// HasResource reports whether there is a resource of that name.
+func (cfg *IssuerConfig) HasResource(name string) bool {
+	return slices.ContainsFunc(cfg.Resources, func(r Resource) bool { return r.Name == name })
+}
+
+// HasAudience reports whether the `aud` of a token can be name: a resource, or
+// the audience of tokens that belong to no resource.
+func (cfg *IssuerConfig) HasAudience(name string) bool {
+	return cfg.HasResource(name) || slices.Contains(cfg.defaultAudience(), name)
 }
 
 // scopeOwners returns the resource that each scope belongs to.

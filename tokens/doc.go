@@ -9,7 +9,7 @@
 //
 //	keys, err := keyring.Managed(keyring.Config{Storage: storage, Realm: "default", Issuer: url}, nil)
 //	...
-//	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url, Scopes: []string{"api1"}}, keys)
+//	issuer, err := tokens.NewIssuer(tokens.IssuerConfig{URL: url}, keys)
 //	...
 //	req, oauthErr := tokens.ParseTokenRequest(r)
 //	...  // authenticate req.ClientID by the certificate of the connection

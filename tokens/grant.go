@@ -35,6 +35,10 @@ type Grant struct {
 	// NotAfter is when the client certificate expires; no token outlives it.
 	// Required.
 	NotAfter time.Time
+	// Credential is the credential that the client authenticated with. When the
+	// client no longer has it, its tokens are inactive on every node; see
+	// [Clients.HasCredential]. Default, the zero value: that does not matter.
+	Credential Credential
 }
 
 // Claims are additional claims of a token, encoded once and used often. The

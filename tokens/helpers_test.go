@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,26 @@ func newTestIssuer(t testing.TB, cfg IssuerConfig) *Issuer {
 	}
 	return issuer
 }
+
+// testClients are clients of which a test says what matters to it.
+type testClients struct {
+	anyClients
+	registered      *[]string
+	credentials     *[]Credential
+	scopes, methods []string
+}
+
+func (c testClients) Registered(id string) bool {
+	return c.registered == nil || slices.Contains(*c.registered, id)
+}
+
+func (c testClients) HasCredential(_ string, is func(Credential) bool) bool {
+	return c.credentials == nil || slices.ContainsFunc(*c.credentials, is)
+}
+
+func (c testClients) Scopes() []string { return c.scopes }
+
+func (c testClients) AuthMethods() []string { return c.methods }
 
 // newGrant returns the grant of a client with the given scopes and a
 // certificate that lasts a day.

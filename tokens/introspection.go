@@ -17,6 +17,7 @@ var (
 	errTokenRevoked    error = &TokenError{"token_revoked", "it was revoked"}
 	errTokenOfOther    error = &TokenError{"token_of_other", "it is neither the caller's nor for an API that the caller is"}
 	errTokenClientGone error = &TokenError{"token_client_gone", "its client is not registered any more, or disabled"}
+	errCredentialGone  error = &TokenError{"token_credential_gone", "its client no longer has the credential that it got it with"}
 	errTokenDenied     error = &TokenError{"certificate_revoked", "the deny file lists the certificate that it is bound to"}
 )
 
@@ -40,8 +41,8 @@ type Introspection struct {
 
 // Introspect returns what a client may know about a token. A token is active
 // if this issuer issued it and it is valid, it belongs to the caller or to an
-// API that the caller is, its client is registered, its certificate is not denied,
-// and it has not been revoked. A scope that has been taken from its client is left
+// API that the caller is, its client is registered and has the credential that it got
+// the token with, its certificate is not denied, and it has not been revoked. A scope that has been taken from its client is left
 // out. The caller learns nothing about any other token (RFC 7662 §2.2,
 // §4).
 //
@@ -61,17 +62,24 @@ func (i *Issuer) Introspect(ctx context.Context, caller Introspector, token stri
 		return Introspection{Cause: err}, nil //nolint:nilerr // such a token is inactive, which is not an error (RFC 7662 §2.2)
 	case !caller.maySee(verified):
 		return Introspection{Cause: errTokenOfOther}, nil
-	case i.config.Registered != nil && !i.config.Registered(verified.ClientID):
+	case !i.clients.Registered(verified.ClientID):
 		return Introspection{Cause: errTokenClientGone}, nil
+	case !i.hasCredential(verified):
+		return Introspection{Cause: errCredentialGone}, nil
 	case i.config.RevokedTokens.Revoked(verified.ClientID, verified.ID, verified.IssuedAt):
 		return Introspection{Cause: errTokenRevoked}, nil
 	case i.config.Denied != nil && i.config.Denied(verified.Thumbprint):
 		return Introspection{Cause: errTokenDenied}, nil
 	}
-	if i.config.HasScope != nil {
-		verified.Scopes = slices.DeleteFunc(verified.Scopes, func(scope string) bool { return !i.config.HasScope(verified.ClientID, scope) })
-	}
+	verified.Scopes = slices.DeleteFunc(verified.Scopes, func(scope string) bool { return !i.clients.HasScope(verified.ClientID, scope) })
 	return Introspection{Token: verified}, nil
+}
+
+// hasCredential reports whether the client of a token has the credential that it got
+// the token with, as far as the token says.
+func (i *Issuer) hasCredential(token *VerifiedToken) bool {
+	is, tagged := credentialOf(token)
+	return !tagged || i.clients.HasCredential(token.ClientID, is)
 }
 
 func (c Introspector) maySee(token *VerifiedToken) bool {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +36,7 @@ func newIntrospecting(t *testing.T) *introspecting {
 func (x *introspecting) issuer(t *testing.T, cfg IssuerConfig) *Issuer {
 	t.Helper()
 	cfg.Resources, cfg.Now = apis, x.clock.Now
-	cfg.Registered = func(id string) bool { return slices.Contains(x.registered, id) }
+	cfg.Clients = testClients{registered: &x.registered}
 	cfg.RevokedTokens = startRevoked(t, x.storage, x.clock, nil)
 	issuer, err := NewIssuer(cfg, fixedKeys(x.key))
 	if err != nil {

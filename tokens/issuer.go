@@ -13,17 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
 const defaultLifetime = time.Hour
-
-// The client authentication methods of RFC 8705 §2.1.1 and §2.2.1.
-const (
-	TLSClientAuth           = "tls_client_auth"
-	SelfSignedTLSClientAuth = "self_signed_tls_client_auth"
-)
 
 // The forms of the `scope` claim in tokens. In a token response and in an
 // introspection response `scope` is always a string.
@@ -48,20 +41,12 @@ type IssuerConfig struct {
 	// mutual TLS is on another host. Default: the issuer's own /connect/mtls/
 	// paths.
 	MTLSAlias string
-	// Scopes are all scopes that clients have, for the metadata.
-	Scopes []string
-	// AuthMethods are the client authentication methods for the metadata:
-	// [TLSClientAuth], [SelfSignedTLSClientAuth]. Default: both.
-	AuthMethods []string
 	// ScopeClaim is how `scope` is written in tokens: [ScopeString] or
 	// [ScopeArray]. Default: ScopeString.
 	ScopeClaim string
-	// Registered reports whether the client of that `client_id` may use its
-	// tokens; the tokens of any other are inactive. Default: every client may.
-	Registered func(clientID string) bool
-	// HasScope reports whether a client is still registered for a scope. Its
-	// tokens no longer have any other. Default: it is, for every scope.
-	HasScope func(clientID, scope string) bool
+	// Clients are the registered clients. Default: every token is good as long as
+	// it lasts, and the metadata names no scopes.
+	Clients Clients
 	// Denied reports whether the certificate of that `x5t#S256` is denied. Tokens
 	// that are bound to it are inactive. Default: none is.
 	Denied func(thumbprint string) bool
@@ -75,10 +60,16 @@ type IssuerConfig struct {
 // Issuer is an authorization server without its HTTP and TLS. It is safe for
 // concurrent use.
 type Issuer struct {
+	*server
+	clients  Clients
+	metadata atomic.Pointer[ringMetadata]
+}
+
+// server is the part of an issuer that does not depend on its clients.
+type server struct {
 	config    IssuerConfig // with the defaults, except those of the metadata
 	audiences audiences
 	keys      *keyring.Source
-	metadata  atomic.Pointer[ringMetadata]
 	routes    routes
 	verifier  *Verifier
 	revocable *Verifier
@@ -104,7 +95,6 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Scopes, cfg.AuthMethods = slices.Clone(cfg.Scopes), slices.Clone(cfg.AuthMethods)
 	cfg.Lifetime = cmp.Or(cfg.Lifetime, defaultLifetime)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -118,7 +108,17 @@ func NewIssuer(cfg IssuerConfig, keys *keyring.Source) (*Issuer, error) {
 		return nil, err
 	}
 	routes := newRoutes(issuer, alias, cfg.RevokedTokens != nil)
-	return &Issuer{config: cfg, audiences: audiences, keys: keys, routes: routes, verifier: verifier, revocable: revocable}, nil
+	i := &Issuer{server: &server{config: cfg, audiences: audiences, keys: keys, routes: routes, verifier: verifier, revocable: revocable}}
+	return i.WithClients(cfg.Clients), nil
+}
+
+// WithClients returns the issuer as it is when clients have changed. That costs next to
+// nothing: the metadata is made when it is asked for.
+func (i *Issuer) WithClients(clients Clients) *Issuer {
+	if clients == nil {
+		clients = anyClients{}
+	}
+	return &Issuer{server: i.server, clients: clients}
 }
 
 // JWKS returns the public keys (RFC 7517 §5). If there are none yet it loads
@@ -139,7 +139,7 @@ func (i *Issuer) Metadata() keyring.Document {
 	if last := i.metadata.Load(); last != nil && last.ring == ring {
 		return last.document
 	}
-	document := newMetadata(i.config, i.keys.Algorithms())
+	document := newMetadata(i.config, i.clients, i.keys.Algorithms())
 	i.metadata.Store(&ringMetadata{ring, document})
 	return document
 }
@@ -164,15 +164,6 @@ func (i *Issuer) AliasFor(host string) string {
 	return strings.TrimSuffix(i.config.MTLSAlias, "/") + pathToken
 }
 
-// IsResource reports whether the issuer has a resource of that name.
-func (i *Issuer) IsResource(name string) bool { return i.audiences.resources[name] }
-
-// IsAudience reports whether the `aud` of a token can be name: a resource, or
-// the audience of tokens that belong to no resource.
-func (i *Issuer) IsAudience(name string) bool {
-	return i.audiences.resources[name] || slices.Contains(i.audiences.defaults, name)
-}
-
 // checkSettings returns what is wrong with the settings that are not URLs.
 func (cfg *IssuerConfig) checkSettings() error {
 	if cfg.Lifetime != 0 && cfg.Lifetime < time.Second {
@@ -186,19 +177,9 @@ func (cfg *IssuerConfig) checkSettings() error {
 			return fmt.Errorf("audience '%s' is listed twice; remove one", aud)
 		}
 	}
-	for _, scope := range cfg.Scopes {
-		if err := syntax.CheckScope(scope); err != nil {
-			return err
-		}
-	}
 	if cfg.ScopeClaim != "" {
 		if err := CheckScopeClaim(cfg.ScopeClaim); err != nil {
 			return fmt.Errorf("scope_claim '%s': %w", cfg.ScopeClaim, err)
-		}
-	}
-	for _, method := range cfg.AuthMethods {
-		if method != TLSClientAuth && method != SelfSignedTLSClientAuth {
-			return fmt.Errorf("client authentication method '%s' is not supported; use %s or %s", method, TLSClientAuth, SelfSignedTLSClientAuth)
 		}
 	}
 	return nil

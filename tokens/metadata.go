@@ -41,7 +41,7 @@ type ringMetadata struct {
 	document keyring.Document
 }
 
-func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
+func newMetadata(cfg IssuerConfig, clients Clients, algs []keyring.Algorithm) keyring.Document {
 	base := strings.TrimSuffix(cfg.URL, "/")
 	aliases := endpointAliases{
 		TokenEndpoint: base + pathMTLSToken, IntrospectionEndpoint: base + pathMTLSIntrospect, RevocationEndpoint: base + pathMTLSRevocation,
@@ -52,7 +52,7 @@ func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
 			TokenEndpoint: alias + pathToken, IntrospectionEndpoint: alias + pathIntrospect, RevocationEndpoint: alias + pathRevocation,
 		}
 	}
-	methods := sortedSet(cfg.AuthMethods)
+	methods := sortedSet(clients.AuthMethods())
 	if len(methods) == 0 {
 		methods = sortedSet([]string{TLSClientAuth, SelfSignedTLSClientAuth})
 	}
@@ -60,7 +60,7 @@ func newMetadata(cfg IssuerConfig, algs []keyring.Algorithm) keyring.Document {
 		Issuer:                   cfg.URL,
 		TokenEndpoint:            base + pathToken,
 		JWKSURI:                  base + pathJWKS,
-		ScopesSupported:          sortedSet(cfg.Scopes),
+		ScopesSupported:          sortedSet(clients.Scopes()),
 		GrantTypes:               []string{grantClientCredentials},
 		TokenAuthMethods:         methods,
 		IntrospectionEndpoint:    base + pathIntrospect,

@@ -27,8 +27,7 @@ func readMetadata(t testing.TB, issuer *Issuer) map[string]any {
 func TestMetadata_R42_R43(t *testing.T) {
 	issuer := newTestIssuer(t, IssuerConfig{
 		URL:           testURL + "/tenant1",
-		Scopes:        []string{"telemetry", "api1", "telemetry"},
-		AuthMethods:   []string{TLSClientAuth},
+		Clients:       testClients{scopes: []string{"telemetry", "api1", "telemetry"}, methods: []string{TLSClientAuth}},
 		RevokedTokens: newTestRevoked(t, newStorage(t)),
 	})
 	want := map[string]any{
@@ -101,7 +100,7 @@ func TestAuthMethods_R26(t *testing.T) {
 		{[]string{TLSClientAuth, SelfSignedTLSClientAuth, TLSClientAuth}, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 		{nil, []string{SelfSignedTLSClientAuth, TLSClientAuth}},
 	} {
-		issuer := newTestIssuer(t, IssuerConfig{AuthMethods: tc.methods, RevokedTokens: newTestRevoked(t, newStorage(t))})
+		issuer := newTestIssuer(t, IssuerConfig{Clients: testClients{methods: tc.methods}, RevokedTokens: newTestRevoked(t, newStorage(t))})
 		metadata := readMetadata(t, issuer)
 		for _, endpoint := range []string{"token", "introspection", "revocation"} {
 			var got []string

@@ -3,8 +3,6 @@ package tokens
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,7 +136,7 @@ func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant,
 	if err != nil {
 		return "", "", unavailable(err)
 	}
-	claims.Issuer, claims.Subject, claims.ClientID, claims.ID = i.config.URL, g.ClientID, g.ClientID, newTokenID()
+	claims.Issuer, claims.Subject, claims.ClientID, claims.ID = i.config.URL, g.ClientID, g.ClientID, newTokenID(g.ClientID, g.Credential)
 	now := i.config.Now()
 	claims.IssuedAt = now.Unix()
 	claims.Expires = min(claims.IssuedAt+i.keys.LimitLifetime(ring, max(1, int64(cmp.Or(g.Lifetime, i.config.Lifetime)/time.Second))), g.NotAfter.Unix())
@@ -159,13 +157,6 @@ func (i *Issuer) signToken(ctx context.Context, typ keyring.TokenType, g *Grant,
 
 func mintFailed(cause error) *Error {
 	return NewError(CodeServerError, "the token could not be issued").withCause(cause)
-}
-
-// newTokenID returns 128 random bits in base64url.
-func newTokenID() string {
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(id[:])
 }
 
 // tokenClaims is the claims set of a token: that of RFC 9068 §2.2 with the

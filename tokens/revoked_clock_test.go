@@ -90,7 +90,7 @@ func fillRevoked(t testing.TB, r *RevokedTokens, client string) {
 func TestCutoffLastsAsLongAsAnyToken_S9(t *testing.T) {
 	const day = 24 * time.Hour
 	storage, clock := newStorage(t), testenv.NewClock()
-	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now, LongestToken: 90 * day}, nil)
+	r, err := NewRevokedTokens(RevokedTokensConfig{Storage: storage, Realm: "default", Issuer: testURL, Now: clock.Now, LongestToken: func() time.Duration { return 90 * day }}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,9 +50,9 @@ type RevokedTokensConfig struct {
 	Realm string
 	// Issuer is the issuer URL of the tokens. Required.
 	Issuer string
-	// LongestToken is the longest lifetime that tokens are expected to have.
+	// LongestToken returns the longest lifetime that tokens are expected to have.
 	// Default: 30 days, which is also the minimum.
-	LongestToken time.Duration
+	LongestToken func() time.Duration
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 	// Report is called with what a log should show: an event, the storage key
@@ -124,6 +124,9 @@ func NewRevokedTokens(cfg RevokedTokensConfig, before *RevokedTokens) (*RevokedT
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(string, string, error) {}
+	}
+	if cfg.LongestToken == nil {
+		cfg.LongestToken = func() time.Duration { return 0 }
 	}
 	r := &RevokedTokens{cfg: cfg, writers: make(chan struct{}, maxRevoking)}
 	r.current.Store(new(revokedList))
@@ -222,7 +225,7 @@ func (l *revokedList) recordOf(cfg RevokedTokensConfig, rev *VerifiedToken) revo
 	}
 	return revokedRecord{
 		client: client, all: true, until: max(0, rev.IssuedAt.Unix(), before.until),
-		expires: max(record.expires, rev.IssuedAt.Add(max(cutoffKeep, cfg.LongestToken)).Unix(), before.expires),
+		expires: max(record.expires, rev.IssuedAt.Add(max(cutoffKeep, cfg.LongestToken())).Unix(), before.expires),
 	}
 }
 

@@ -130,11 +130,7 @@ func newAcceptedCache(size, maxBytes int) *acceptedCache {
 
 // grown returns a larger cache with the same verdicts.
 func (m *acceptedCache) grown(size int) *acceptedCache {
-	next := newAcceptedCache(size, m.maxBytes)
-	for v := range m.All() {
-		next.Replace(v.key.hash, v, func(*verdict) bool { return false }, func(*verdict) bool { return false })
-	}
-	return next
+	return &acceptedCache{Table: m.Grown(size, func(v *verdict) uint64 { return v.key.hash }), maxBytes: m.maxBytes}
 }
 
 // get returns the live verdict on exactly these certificates, or nil.

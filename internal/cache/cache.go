@@ -26,6 +26,16 @@ func New[E any](size int) Table[E] {
 	return Table[E]{slots: make([]atomic.Pointer[E], 1<<bits.Len(uint(max(size, Ways)-1)))}
 }
 
+// Grown returns a table of at least size slots with the same entries. hash returns what
+// an entry is kept under.
+func (t *Table[E]) Grown(size int, hash func(*E) uint64) Table[E] {
+	next, no := New[E](size), func(*E) bool { return false }
+	for entry := range t.All() {
+		next.Replace(hash(entry), entry, no, no)
+	}
+	return next
+}
+
 // Len returns the number of slots.
 func (t *Table[E]) Len() int { return len(t.slots) }
 

@@ -120,7 +120,7 @@ func TestProfile_R45_R47(t *testing.T) {
 		{"ES384 to verify", "verify_key KEYS/p384.pub", "SHA256", "is for ES384, which is not allowed; remove it from verify_key"},
 		{"ES384 by its key", "signing_key KEYS/p384.pem", "SHA256", "realm 'partners': issuer: profile fapi2: signing algorithm 'ES384' " + remedy},
 		{"RSA of 1024 bits", "signing_algorithm PS256\nsigning_key KEYS/rsa1024.pem", "SHA256", "the RSA key has 1024 bits; use one of at least 2048"},
-		{"SHA-1", "", someSHA1, "realm 'partners': issuer: client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it with the SHA-256 thumbprint"},
+		{"SHA-1", "", someSHA1, "realm 'partners': client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow; replace it with the SHA-256 thumbprint"},
 		{"SHA-1 by a placeholder", "", "{env.MTLS_TEST_WEAK}", "client 'a': thumbprint '" + someSHA1 + "' is SHA-1, which profile fapi2 does not allow"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
