@@ -1,0 +1,188 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/records"
+)
+
+const (
+	// changeTimeout bounds a change, and then handing it over.
+	changeTimeout = 10 * time.Second
+	// reuseTimeout bounds the first answer of a connection that was used before, because
+	// it may be dead.
+	reuseTimeout = 2 * time.Second
+	// maxAttempts is how often a change is tried while others create the same client.
+	maxAttempts = 5
+)
+
+// errEnded is the error of a change after the source was watched.
+var errEnded = errors.New("the configuration that the source belongs to is not running")
+
+// Writer is a source whose clients can be changed.
+type Writer struct {
+	*Source
+	// slot has the connection of the last change, or nil, while there is none being made.
+	slot  chan *pgx.Conn
+	ended bool // guarded by slot
+}
+
+func newWriter(s *Source) *Writer {
+	w := &Writer{Source: s, slot: make(chan *pgx.Conn, 1)}
+	w.slot <- nil
+	return w
+}
+
+// Watch implements [clients.Source].
+func (w *Writer) Watch(ctx context.Context, sink clients.Sink) {
+	w.Source.Watch(ctx, sink)
+	conn := <-w.slot
+	if conn != nil {
+		closeConn(conn)
+	}
+	w.ended = true
+	w.slot <- nil
+}
+
+// Change implements [clients.Writer]. It locks the row from when it is read until it is
+// stored.
+func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]byte, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, changeTimeout, fmt.Errorf("%w: the change takes longer than %s", clients.ErrUnavailable, changeTimeout))
+	defer cancel()
+	var conn *pgx.Conn
+	select {
+	case conn = <-w.slot:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	var err error
+	defer func() {
+		if conn != nil && conn.IsClosed() {
+			conn = nil
+		}
+		w.slot <- conn
+	}()
+	if w.ended {
+		return errEnded
+	}
+	if conn, err = w.reuse(ctx, conn); err != nil {
+		return availability(err)
+	}
+	if err := store(ctx, conn, w.table, id, decide); err != nil {
+		return err
+	}
+	if err := w.putInForce(ctx, conn, id); err != nil {
+		return fmt.Errorf("the change of client '%s' is stored, but not in force: %w", id, err)
+	}
+	return nil
+}
+
+// reuse returns the connection if it works, or else another one.
+func (w *Writer) reuse(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) {
+	if conn != nil {
+		ctx, cancel := context.WithTimeout(ctx, reuseTimeout)
+		defer cancel()
+		if conn.Ping(ctx) == nil {
+			return conn, nil
+		}
+		closeConn(conn)
+	}
+	return connect(ctx, w.dsn)
+}
+
+// putInForce hands over what is stored. Whoever asked for the change may have gone.
+func (w *Writer) putInForce(ctx context.Context, conn *pgx.Conn, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	defer cancel()
+	if err := w.take(ctx); err != nil {
+		return err
+	}
+	defer w.release()
+	if w.sink == nil {
+		return errEnded
+	}
+	return w.readRows(ctx, conn, []string{id})
+}
+
+// store changes a row in a transaction.
+func store(ctx context.Context, conn *pgx.Conn, table tableName, id string, decide func([]byte) ([]byte, error)) error {
+	for attempt := 1; ; attempt++ {
+		c := change{table: table, id: id, decide: decide}
+		err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return c.run(ctx, tx) })
+		var fault *pgconn.PgError
+		switch {
+		case c.refused != nil:
+			return c.refused
+		case err == nil:
+			return nil
+		case !errors.As(err, &fault):
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			if c.committing {
+				err = fmt.Errorf("whether the change of client '%s' is stored is not known, because the connection broke: %w", id, err)
+			}
+			return availability(err)
+		case fault.Code == uniqueViolation && attempt < maxAttempts: // somebody else has created it
+		case fault.Code[:2] == "22" || fault.Code == checkViolation:
+			return fmt.Errorf("%w: PostgreSQL does not store it: %s %s", clients.ErrBadRecord, fault.Message, fault.Detail)
+		default:
+			return availability(fmt.Errorf("changing client '%s': %w", id, err))
+		}
+	}
+}
+
+const (
+	uniqueViolation = "23505"
+	checkViolation  = "23514"
+)
+
+// change is a change of a row.
+type change struct {
+	table      tableName
+	id         string
+	decide     func([]byte) ([]byte, error)
+	refused    error // why decide did not want it
+	committing bool  // everything but the commit is done
+}
+
+func (c *change) run(ctx context.Context, tx pgx.Tx) error {
+	// a node that stops here must not hold the lock for long
+	if _, err := tx.Exec(ctx, "SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)",
+		fmt.Sprint(changeTimeout.Milliseconds())); err != nil {
+		return err
+	}
+	var current []byte
+	err := tx.QueryRow(ctx, fmt.Sprintf("SELECT left(coalesce(record, 'null')::text, %d) FROM %s WHERE client_id = $1 FOR UPDATE", records.MaxBytes+1, c.table), c.id).Scan(&current)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		current = nil
+	case err != nil:
+		return err
+	case len(current) > records.MaxBytes:
+		c.refused = fmt.Errorf("the record of client '%s' has more than %d bytes; make it smaller in the database", c.id, records.MaxBytes)
+		return c.refused
+	}
+	next, err := c.decide(current)
+	if err != nil {
+		c.refused = err
+		return err
+	}
+	switch {
+	case next == nil:
+		_, err = tx.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE client_id = $1", c.table), c.id)
+	case current == nil:
+		_, err = tx.Exec(ctx, fmt.Sprintf("INSERT INTO %s (client_id, record) VALUES ($1, $2::text::jsonb)", c.table), c.id, string(next))
+	default:
+		_, err = tx.Exec(ctx, fmt.Sprintf("UPDATE %s SET record = $2::text::jsonb WHERE client_id = $1", c.table), c.id, string(next))
+	}
+	c.committing = err == nil
+	return err
+}

@@ -1,0 +1,175 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
+)
+
+// to returns a decision that stores a record, whatever there is.
+func to(record string) func([]byte) ([]byte, error) {
+	return func([]byte) ([]byte, error) {
+		if record == "" {
+			return nil, nil
+		}
+		return []byte(record), nil
+	}
+}
+
+// TestChangeIsInForceHereAndElsewhere checks that a change is in force when Change
+// returns, and within a second at a second source.
+func TestChangeIsInForceHereAndElsewhere(t *testing.T) {
+	dsn := newDB(t)
+	here := newSource(t, Config{DSN: dsn, Refresh: time.Hour}).(*Writer)
+	sink, _ := start(t, here)
+	elsewhere, _ := start(t, newSource(t, Config{DSN: dsn, Refresh: time.Hour, ReadOnly: true}))
+	elsewhere.wait(t, "the other source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	for _, want := range []string{rec("a", 1), rec("a", 2), "", rec("a", 3)} {
+		before := sink.get("a")
+		var seen []byte
+		err := here.Change(t.Context(), "a", func(current []byte) ([]byte, error) {
+			seen = current
+			return to(want)(current)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := time.Now()
+		if string(seen) != before || (seen == nil) != (before == "") {
+			t.Errorf("decided about %q instead of %q", seen, before)
+		}
+		if got := sink.get("a"); got != want {
+			t.Errorf("here it is %q instead of %q", got, want)
+		}
+		elsewhere.waitFor(t, "a", want)
+		if took := time.Since(changed); took > 5*time.Second {
+			t.Errorf("in force elsewhere after %s", took)
+		}
+	}
+}
+
+// TestChangeLosesNoOther checks that changes of one client at two sources, and by SQL, do
+// not overwrite each other, nor does its creation.
+func TestChangeLosesNoOther(t *testing.T) {
+	const workers, rounds = 6, 20
+	dsn := newDB(t)
+	var sources []*Writer
+	for range 2 {
+		s := newSource(t, Config{DSN: dsn}).(*Writer)
+		start(t, s)
+		sources = append(sources, s)
+	}
+	count := func(current []byte) ([]byte, error) {
+		n := 0
+		if current != nil {
+			if _, err := fmt.Sscanf(string(current), `{"client_id": "a", "client_name": "%d"}`, &n); err != nil {
+				return nil, err
+			}
+		}
+		return []byte(rec("a", n+1)), nil
+	}
+	var working sync.WaitGroup
+	for worker := range workers {
+		working.Go(func() {
+			for range rounds {
+				if err := sources[worker%2].Change(context.Background(), "a", count); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range rounds {
+		testpg.Exec(t, dsn, `INSERT INTO mtls_clients AS c (client_id, record) VALUES ('a', '{"client_id": "a", "client_name": "1"}')
+			ON CONFLICT (client_id) DO UPDATE SET record = c.record || jsonb_build_object('client_name', ((c.record ->> 'client_name')::int + 1)::text)`)
+	}
+	working.Wait()
+	var got string
+	if err := testpg.Connect(t, dsn).QueryRow(t.Context(), `SELECT record ->> 'client_name' FROM mtls_clients`).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprint((workers + 1) * rounds); got != want {
+		t.Errorf("%s of %s changes are left", got, want)
+	}
+}
+
+// TestRefusedChangeStoresNothing checks what becomes of changes that decide, the database
+// or the sink does not want.
+func TestRefusedChangeStoresNothing(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "a", 0)
+	s := newSource(t, Config{DSN: dsn}).(*Writer)
+	sink, _ := start(t, s)
+	mine := errors.New("not like this")
+	if err := s.Change(t.Context(), "a", func([]byte) ([]byte, error) { return nil, mine }); err != mine {
+		t.Errorf("an error of decide comes back as %v", err)
+	}
+	for name, record := range map[string]string{
+		"NUL":                `{"client_id": "a", "client_name": "\u0000"}`,
+		"raw NUL":            "{\"client_id\": \"a\", \"client_name\": \"\x00\"}",
+		"lone surrogate":     `{"client_id": "a", "client_name": "\ud800"}`,
+		"low surrogate":      `{"client_id": "a", "client_name": "\udc00x"}`,
+		"broken UTF-8":       "{\"client_id\": \"a\", \"client_name\": \"\xff\"}",
+		"number of 10^9":     `{"client_id": "a", "claims": {"n": 1e1000000000}}`,
+		"no object":          `"a"`,
+		"no JSON":            `{`,
+		"another client_id":  `{"client_id": "b"}`,
+		"more than 64 KiB":   `{"client_id": "a", "client_name": "` + strings.Repeat("x", 65536) + `"}`,
+		"client_id with NUL": `{"client_id": "a\u0000"}`,
+	} {
+		err := s.Change(t.Context(), "a", to(record))
+		if !errors.Is(err, clients.ErrBadRecord) || !strings.Contains(err.Error(), "PostgreSQL does not store it: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := s.Change(t.Context(), "a\x00b", to(rec("x", 1))); !errors.Is(err, clients.ErrBadRecord) {
+		t.Errorf("client_id with NUL: %v", err)
+	}
+	if got := sink.get("a"); got != rec("a", 0) {
+		t.Errorf("it is %q now", got)
+	}
+	// the connection still works, and what the sink refuses is reported
+	sink.mu.Lock()
+	sink.refuses = func(clients.Entry) error { return mine }
+	sink.mu.Unlock()
+	if err := s.Change(t.Context(), "a", to(rec("a", 1))); !errors.Is(err, mine) || !strings.Contains(err.Error(), "stored, but not in force") {
+		t.Errorf("a change that the sink refuses: %v", err)
+	}
+	sink.mu.Lock()
+	sink.refuses = nil
+	sink.mu.Unlock()
+	sink.waitFor(t, "a", rec("a", 1))
+}
+
+// TestChangeWaitsForNobodyLong checks that a lock that somebody else holds ends a change
+// when its context ends, and that the next one works.
+func TestChangeWaitsForNobodyLong(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "a", 0)
+	s := newSource(t, Config{DSN: dsn}).(*Writer)
+	sink, stop := start(t, s)
+	tx := begin(t, dsn)
+	exec(t, tx, `SELECT FROM mtls_clients WHERE client_id = 'a' FOR UPDATE`)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := s.Change(ctx, "a", to(rec("a", 1))); !errors.Is(err, clients.ErrUnavailable) {
+		t.Errorf("a locked row: %v", err)
+	}
+	end(t, tx.Rollback(t.Context()))
+	if err := s.Change(t.Context(), "a", to(rec("a", 2))); err != nil {
+		t.Fatal(err)
+	}
+	if got := sink.get("a"); got != rec("a", 2) {
+		t.Errorf("it is %q", got)
+	}
+	stop()
+	if err := s.Change(t.Context(), "a", to(rec("a", 3))); !errors.Is(err, errEnded) {
+		t.Errorf("after the end: %v", err)
+	}
+}

@@ -1,0 +1,120 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
+)
+
+// waitForCopy waits until the copy has this text.
+func waitForCopy(t *testing.T, path, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		content, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(content), text) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the copy is %q (%v)", content, err)
+		}
+	}
+}
+
+// TestCopyIsForAStartWithoutTheDatabase checks that the copy follows what is in force,
+// can be read by its owner alone, and is what a start without the database has.
+func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
+	server := testpg.Start(t)
+	dsn := server.Database(t)
+	if err := InitDB(t.Context(), dsn, DefaultTable); err != nil {
+		t.Fatal(err)
+	}
+	testpg.Exec(t, dsn, dropChecks)
+	putClient(t, dsn, "a", 0)
+	path := filepath.Join(t.TempDir(), "copy.jsonl")
+	config := Config{DSN: dsn, KeepCopy: path, Refresh: time.Hour}
+	s := newSource(t, config).(*Writer)
+	s.copyEvery = 10 * time.Millisecond
+	sink, stop := start(t, s)
+	waitForCopy(t, path, rec("a", 0)+"\n")
+	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the copy has mode %v: %v", info.Mode(), err)
+	}
+	for n := 1; n < 4; n++ {
+		if err := s.Change(t.Context(), "a", to(rec("a", n))); err != nil {
+			t.Fatal(err)
+		}
+		waitForCopy(t, path, rec("a", n))
+	}
+
+	// what is not in force is not copied either
+	testpg.Exec(t, dsn, `INSERT INTO mtls_clients (client_id) VALUES ('wrong')`)
+	putClient(t, dsn, "b", 1)
+	sink.wait(t, "the row is refused", func(k *fakeSink) bool { return len(core(s).turn) == 0 && k.refused > 0 })
+	if err := s.saveCopy(t.Context()); err == nil {
+		t.Error("what is not in force is copied")
+	}
+	stop()
+	server.Stop(t)
+	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 1 {
+		t.Errorf("files: %v, %v", left, err)
+	}
+
+	logger, logs := newLogger()
+	other := newLogged(t, config, logger)
+	sink = newSink()
+	if err := other.Load(t.Context(), sink); !errors.Is(err, clients.ErrUnavailable) {
+		t.Fatalf("a start without the database: %v", err)
+	}
+	if err := core(other).LoadCopy(t.Context(), sink); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(sink.contents()); got != "["+rec("a", 3)+"]" {
+		t.Errorf("from the copy: %s", got)
+	}
+	if logs.FilterMessage("PostgreSQL is unavailable; clients come from the copy").Len() != 1 {
+		t.Error("nothing is logged")
+	}
+	defer watch(t, other, sink)()
+	sink.wait(t, "the outage is noted", func(k *fakeSink) bool { return len(k.notes) > 0 })
+	server.Restart(t)
+	testpg.Exec(t, dsn, `DELETE FROM mtls_clients WHERE client_id = 'wrong'`)
+	sink.waitFor(t, "b", rec("b", 1))
+}
+
+// TestWrongCopies checks copies that are not used.
+func TestWrongCopies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy.jsonl")
+	s := newSource(t, Config{DSN: "postgres://u@127.0.0.1/x", KeepCopy: path})
+	title := `{"copy_of":"postgres:127.0.0.1:5432/x/mtls_clients"}` + "\n"
+	for text, want := range map[string]string{
+		"":                 "it is empty",
+		rec("a", 1) + "\n": "it is not a copy of this table",
+		`{"copy_of":"postgres:127.0.0.1:5432/staging/mtls_clients"}` + "\n": "it is not a copy of this table",
+		title + rec("a", 1) + "\n" + strings.Repeat("x", 100_000):           "has more than 65536 bytes",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := core(s).LoadCopy(t.Context(), newSink())
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%.60q: %v", text, err)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := core(s).LoadCopy(t.Context(), newSink()); err == nil || !strings.Contains(err.Error(), "has not been written yet") {
+		t.Errorf("no copy yet: %v", err)
+	}
+	if err := core(newSource(t, Config{DSN: "postgres://u@127.0.0.1/x"})).LoadCopy(t.Context(), newSink()); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("no copy kept: %v", err)
+	}
+}

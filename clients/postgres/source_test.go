@@ -1,0 +1,161 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
+)
+
+// TestChangesArriveWithinASecond checks that what SQL changes is handed over by
+// notification: the source looks for itself only once an hour here.
+func TestChangesArriveWithinASecond(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "a", 0)
+	sink, _ := start(t, newSource(t, Config{DSN: dsn, Refresh: time.Hour}))
+	if got := sink.get("a"); got != rec("a", 0) {
+		t.Fatalf("after Load: %q", got)
+	}
+	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	for _, step := range []struct{ sql, id, want string }{
+		{`UPDATE mtls_clients SET record = record || '{"client_name": "1"}'`, "a", rec("a", 1)},
+		{`INSERT INTO mtls_clients (client_id, record) VALUES ('b', '{"client_id": "b", "client_name": "2"}')`, "b", rec("b", 2)},
+		{`UPDATE mtls_clients SET client_id = 'c', record = '{"client_id": "c", "client_name": "3"}' WHERE client_id = 'b'`, "c", rec("c", 3)},
+		{`SELECT 1`, "b", ""},
+		{`DELETE FROM mtls_clients WHERE client_id = 'c'`, "c", ""},
+		{`TRUNCATE mtls_clients`, "a", ""},
+		{`INSERT INTO mtls_clients (client_id, record) VALUES ('a', '{"client_id": "a", "client_name": "4"}')`, "a", rec("a", 4)},
+		{`DELETE FROM mtls_clients; INSERT INTO mtls_clients (client_id, record) VALUES ('a', '{"client_id": "a", "client_name": "5"}')`, "a", rec("a", 5)},
+	} {
+		began := time.Now()
+		testpg.Exec(t, dsn, step.sql)
+		sink.waitFor(t, step.id, step.want)
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s: in force after %s", step.sql, took)
+		}
+	}
+	if len(sink.records) != 1 {
+		t.Errorf("%d records: %v", len(sink.records), sink.records)
+	}
+}
+
+// TestLostNotificationsAreFound checks that the periodic look finds every kind of change
+// that nobody was notified of.
+func TestLostNotificationsAreFound(t *testing.T) {
+	dsn := newDB(t)
+	for _, id := range []string{"a", "b", "c"} {
+		putClient(t, dsn, id, 0)
+	}
+	sink, _ := start(t, newSource(t, Config{DSN: dsn}))
+	testpg.Exec(t, dsn, `ALTER TABLE mtls_clients DISABLE TRIGGER mtls_notify; ALTER TABLE mtls_clients DISABLE TRIGGER mtls_notify_truncate`)
+	replaces := sink.replaces
+	putClient(t, dsn, "a", 1)
+	sink.waitFor(t, "a", rec("a", 1))
+	testpg.Exec(t, dsn, `DELETE FROM mtls_clients WHERE client_id = 'b'`)
+	sink.waitFor(t, "b", "")
+	testpg.Exec(t, dsn, `UPDATE mtls_clients SET client_id = 'd', record = '{"client_id": "d", "client_name": "7"}' WHERE client_id = 'c'`)
+	sink.waitFor(t, "d", rec("d", 7))
+	sink.waitFor(t, "c", "")
+	if sink.replaces != replaces {
+		t.Errorf("everything was read %d times for single changes", sink.replaces-replaces)
+	}
+	testpg.Exec(t, dsn, `TRUNCATE mtls_clients`)
+	sink.wait(t, "all are gone", func(k *fakeSink) bool { return len(k.records) == 0 })
+
+	// nobody notes changes either
+	testpg.Exec(t, dsn, `ALTER TABLE mtls_clients DISABLE TRIGGER ALL`)
+	putClient(t, dsn, "e", 1)
+	sink.waitFor(t, "e", rec("e", 1))
+}
+
+// TestLongTransactionLosesNothing checks that a row is found whose transaction began
+// before others that were committed and read, and is committed after them.
+func TestLongTransactionLosesNothing(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "long", 0)
+	putClient(t, dsn, "gone", 0)
+	sink, _ := start(t, newSource(t, Config{DSN: dsn}))
+	testpg.Exec(t, dsn, `ALTER TABLE mtls_clients DISABLE TRIGGER mtls_notify`)
+	long, undone := begin(t, dsn), begin(t, dsn)
+	exec(t, long, put, "long", rec("long", 1))
+	exec(t, long, `DELETE FROM mtls_clients WHERE client_id = 'gone'`)
+	exec(t, undone, put, "undone", rec("undone", 1))
+	for n := range 3 {
+		id := fmt.Sprint("short", n)
+		putClient(t, dsn, id, n)
+		sink.waitFor(t, id, rec(id, n))
+	}
+	if got := sink.get("long"); got != rec("long", 0) {
+		t.Fatalf("before the commit: %q", got)
+	}
+	end(t, long.Commit(t.Context()))
+	sink.waitFor(t, "long", rec("long", 1))
+	sink.waitFor(t, "gone", "")
+	end(t, undone.Rollback(t.Context()))
+	putClient(t, dsn, "last", 1)
+	sink.waitFor(t, "last", rec("last", 1))
+	if got := sink.get("undone"); got != "" {
+		t.Errorf("what was rolled back is handed over: %q", got)
+	}
+}
+
+// TestConcurrentWritersLoseNothing checks that a source without notifications ends with
+// what is in the table after many transactions of all lengths, some rolled back.
+func TestConcurrentWritersLoseNothing(t *testing.T) {
+	const writers, rounds, ids = 8, 40, 30
+	dsn := newDB(t)
+	sink, _ := start(t, newSource(t, Config{DSN: dsn, Refresh: 20 * time.Millisecond}))
+	testpg.Exec(t, dsn, `ALTER TABLE mtls_clients DISABLE TRIGGER mtls_notify`)
+	var writing sync.WaitGroup
+	for range writers {
+		conn := testpg.Connect(t, dsn)
+		writing.Go(func() {
+			for range rounds {
+				tx, err := conn.Begin(context.Background())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				id := fmt.Sprint("client", rand.N(ids))
+				if rand.N(4) == 0 {
+					_, err = tx.Exec(context.Background(), `DELETE FROM mtls_clients WHERE client_id = $1`, id)
+				} else {
+					_, err = tx.Exec(context.Background(), put, id, rec(id, rand.N(1000)))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				time.Sleep(rand.N(30 * time.Millisecond)) // not for synchronisation: transactions differ in length
+				if rand.N(5) == 0 {
+					err = tx.Rollback(context.Background())
+				} else {
+					err = tx.Commit(context.Background())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writing.Wait()
+	want := map[string]string{}
+	rows, err := testpg.Connect(t, dsn).Query(t.Context(), `SELECT client_id, record::text FROM mtls_clients`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var id, record string
+		if err := rows.Scan(&id, &record); err != nil {
+			t.Fatal(err)
+		}
+		want[id] = record
+	}
+	sink.wait(t, "the source has what the table has", func(k *fakeSink) bool { return fmt.Sprint(k.records) == fmt.Sprint(want) })
+	if sink.replaces != 1 {
+		t.Errorf("everything was read %d times", sink.replaces)
+	}
+}
