@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,8 +14,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 )
 
-// loadExplainer provisions the realms of the app's configuration without their issuers
-// and storage, so that it neither needs nor creates signing keys.
+// loadExplainer provisions the realms of the app's configuration without their issuers,
+// so that it neither needs nor creates signing keys, and without their storage, unless
+// clients come from there.
 func loadExplainer(ctx caddy.Context, raw json.RawMessage) (command.Explainer, error) {
 	app := &App{withoutIssuers: true}
 	if err := caddy.StrictUnmarshalJSON(raw, app); err != nil {
@@ -22,13 +24,24 @@ func loadExplainer(ctx caddy.Context, raw json.RawMessage) (command.Explainer, e
 	}
 	for _, realm := range app.Realms {
 		if realm != nil {
-			realm.Issuer, realm.StorageRaw = nil, nil
+			realm.Issuer = nil
+			if !slices.ContainsFunc(realm.ClientsFromRaw, inStorage) {
+				realm.StorageRaw = nil
+			}
 		}
 	}
 	if err := app.Provision(ctx); err != nil {
 		return nil, fmt.Errorf("app %s: %w", appID, err)
 	}
 	return explainer{app}, nil
+}
+
+// inStorage reports whether the source of clients is the realm's storage.
+func inStorage(raw json.RawMessage) bool {
+	var module struct {
+		Source string `json:"source"`
+	}
+	return json.Unmarshal(raw, &module) == nil && module.Source == "storage"
 }
 
 // explainer implements [command.Explainer].

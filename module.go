@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
+	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -35,6 +36,7 @@ func init() {
 	caddy.RegisterModule(new(BearerHandler))
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(filesource.Files))
+	caddy.RegisterModule(new(storagesource.Clients))
 	caddy.RegisterModule(new(AdminAPI))
 	command.Register(loadExplainer)
 

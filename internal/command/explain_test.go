@@ -8,6 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -270,6 +274,30 @@ func TestExplainMentionsUnfetchedJWKS(t *testing.T) {
 	got, err := x.ask("sensor")
 	if err == nil || !strings.Contains(got, "\nnot known         the JWKS behind URLs (1), which are not fetched here\n") {
 		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// TestExplainKnowsClientsInStorage checks that clients are read from the storage of
+// their realm, and that nothing is written there.
+func TestExplainKnowsClientsInStorage(t *testing.T) {
+	x := newExplaining(t)
+	x.config = writeFile(t, x.dir, "storage.caddyfile", []byte(strings.ReplaceAll(`{
+		mtls {
+			storage file_system "DIR/realm"
+			clients_from storage
+			issuer https://auth.example.com
+		}
+	}`, "DIR", x.dir)))
+	record := clients.Entry{Record: []byte(`{"client_id":"stored","x509_thumbprints":"` + hashOf(x.sensor.Cert.Raw) + `"}`)}
+	all := func(yield func(clients.Entry, error) bool) { yield(record, nil) }
+	if err := storagesource.Fill(t.Context(), &certmagic.FileStorage{Path: x.dir + "/realm"}, "default", all); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := x.ask("sensor"); err != nil || !strings.Contains(got, "\nclient            stored\n") {
+		t.Errorf("%v\n%s", err, got)
+	}
+	if _, err := os.Stat(x.dir + "/realm/mtls/default/keys"); !os.IsNotExist(err) {
+		t.Errorf("explain made keys: %v", err)
 	}
 }
 

@@ -122,6 +122,8 @@ func TestLoadRealm(t *testing.T) {
 		{"missing deny file", `"partners":{"revocation":{"deny":"/nonexistent/deny"}}`, []string{"realm 'partners': revocation: deny file: ", "no such file"}},
 		{"unset deny file", `"partners":{"revocation":{"deny":"{env.MTLS_TEST_UNSET}"}}`, []string{"realm 'partners': revocation: deny '{env.MTLS_TEST_UNSET}': "}},
 		{"source of clients that does not exist", `"partners":{"clients_from":[{"source":"nowhere"}]}`, []string{"realm 'partners': clients_from: ", "mtls.clients.nowhere"}},
+		{"on_bad_record that does not exist", `"partners":{"clients_from":[{"source":"storage","on_bad_record":"ignore"}]}`, []string{"realm 'partners': clients_from: ", "on_bad_record 'ignore': unknown word; use refuse or skip"}},
+		{"clients in storage twice", `"partners":{"clients_from":[{"source":"storage"},{"source":"storage"}]}`, []string{"clients are read from storage twice; keep one"}},
 		{"source of clients without a module", `"partners":{"clients_from":[{}]}`, []string{"realm 'partners': clients_from: ", "source"}},
 		{"source of clients without a file", `"partners":{"clients_from":[{"source":"file"}]}`, []string{"realm 'partners': clients_from: ", "no file is named; add one"}},
 		{"source of clients that names a file twice", `"partners":{"clients_from":[{"source":"file","files":["DIR/clients.json","DIR/clients.json"]}]}`, []string{"clients are read from file:DIR/clients.json twice; keep one"}},
