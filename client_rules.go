@@ -3,7 +3,6 @@ package mtlsauth
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -34,7 +33,7 @@ func (r *clientRules) check(client *clients.Client) error {
 }
 
 func (r *clientRules) checkClaims(client *clients.Client) error {
-	for _, name := range slices.Sorted(maps.Keys(client.Claims)) {
+	for _, name := range client.ClaimNames() {
 		if err := checkClaimName(name); err != nil {
 			return err
 		}

@@ -26,8 +26,8 @@ func grantOf(client *clients.Client) (tokens.Grant, error) {
 	if known := client.Memo().Load(); known != nil {
 		return *(*known).(*tokens.Grant), nil
 	}
-	claims := make(map[string]any, len(client.Claims))
-	for name, value := range client.Claims {
+	claims := make(map[string]any, len(client.ClaimNames()))
+	for name, value := range client.Claims() {
 		claims[name] = value
 	}
 	prepared, err := tokens.PrepareClaims(claims)

@@ -66,18 +66,8 @@ func (h *Handler) warnAboutHeaders(registry *clients.Registry) {
 	}
 	for _, match := range ownPlaceholder.FindAllStringSubmatch(values, -1) {
 		claim, isClaim := strings.CutPrefix(match[2], claimPrefix)
-		if isClaim && !hasClaim(registry, claim) {
+		if isClaim && !registry.HasClaim(claim) {
 			h.realm.logger.Warn("header_up sends a claim that no client has", zap.String("claim", claim))
 		}
 	}
-}
-
-// hasClaim reports whether any client has a claim of this name.
-func hasClaim(registry *clients.Registry, name string) bool {
-	for client := range registry.All() {
-		if client.ClaimText(name) != "" {
-			return true
-		}
-	}
-	return false
 }

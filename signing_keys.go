@@ -108,11 +108,7 @@ func readVerifyKeys(logger *zap.Logger, files []string) ([]*keyring.VerifyKey, e
 
 // longestToken returns the longest lifetime that a token of the realm can have.
 func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration {
-	longest := time.Duration(config.TokenLifetime)
-	for client := range registry.All() {
-		longest = max(longest, client.TokenLifetime)
-	}
-	return longest
+	return max(time.Duration(config.TokenLifetime), registry.LongestLifetime())
 }
 
 // reportKeys logs what happens to the signing keys in storage.

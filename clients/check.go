@@ -49,13 +49,13 @@ func CheckName(kind Kind) func(string) error {
 // CheckThumbprint returns why pin is not a valid thumbprint, which may have an end:
 // "<hash> until <RFC 3339 time>".
 func CheckThumbprint(pin string) error {
-	_, _, err := parsePin(pin, validators.ParseThumbprint)
+	_, _, _, err := parsePin(pin, validators.ParseThumbprint)
 	return err
 }
 
 // CheckPublicKey is [CheckThumbprint] for the SHA-256 hash of a public key.
 func CheckPublicKey(pin string) error {
-	_, _, err := parsePin(pin, validators.ParseSHA256)
+	_, _, _, err := parsePin(pin, validators.ParseSHA256)
 	return err
 }
 

@@ -1,68 +1,95 @@
 package clients
 
 import (
-	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// Client is a registered caller, ready to be looked up. Except for its memo, it
-// never changes.
+// Client is a registered caller, ready to be looked up. Except for what is prepared for
+// it when it is first needed, it never changes. There may be a million of them, so it
+// has the text of its record only once.
 type Client struct {
-	ID               string
-	Name             string
-	Scopes           []string
-	DefaultScopes    []string
-	Resources        []string // nil for all that have one of its scopes
-	Introspect       []string
-	Claims           map[string]json.RawMessage
-	TokenLifetime    time.Duration // zero for the issuer's
-	Disabled         bool
-	RequireChain     bool
-	SharedCredential bool
-	IssuedBy         [][sha256.Size]byte
-	Credentials      []*Credential
+	*Traits
+	*origin
+	ID          string
+	Disabled    bool
+	Credentials []*Credential
 
-	// keySet has the certificates in the client's JWKS, nil while it is not known, and
-	// listed a credential for each of them
-	keySet      []*x509.Certificate
-	listed      []*Credential
-	keyWarnings []string
+	record   string
+	prepared atomic.Pointer[prepared]
+}
 
-	// source is where its record is, for errors. A client of a smaller rank has what
-	// others claim, too
-	source    string
-	rank      int
-	scope     string
-	claimText map[string]string
+// origin is where clients come from.
+type origin struct {
+	source string
+	// rank is small if it is high: a client takes what others of lower ranks have
+	rank int
+}
 
-	memo atomic.Pointer[any]
+// prepared is what is made for a client when it is first needed.
+type prepared struct {
+	memo   atomic.Pointer[any]
+	claims atomic.Pointer[map[string]string]
+}
+
+func (c *Client) prepare() *prepared {
+	if p := c.prepared.Load(); p != nil {
+		return p
+	}
+	c.prepared.CompareAndSwap(nil, new(prepared))
+	return c.prepared.Load()
 }
 
 // Memo is where whoever looks clients up keeps what it prepares for a client when it
 // first needs it. It goes with the client.
-func (c *Client) Memo() *atomic.Pointer[any] { return &c.memo }
+func (c *Client) Memo() *atomic.Pointer[any] { return &c.prepare().memo }
 
-// Scope returns the client's scopes, separated by spaces.
-func (c *Client) Scope() string { return c.scope }
+// Source returns the name of the source that the client comes from.
+func (c *Client) Source() string { return c.source }
 
-// HasScope reports whether the client is registered for scope.
-func (c *Client) HasScope(scope string) bool {
-	return slices.Contains(c.Scopes, scope)
+// Record returns the JSON text of the client's record, without white space between
+// tokens.
+func (c *Client) Record() string { return c.record }
+
+// hasRecord reports whether the client has been made of a record with this text, but
+// for white space.
+func (c *Client) hasRecord(text []byte) bool {
+	return string(text) == c.record || strictjson.SameCompact(text, c.record)
+}
+
+// Claims returns the client's claims. It reads them from the record.
+func (c *Client) Claims() map[string]json.RawMessage {
+	if len(c.claimNames) == 0 {
+		return nil
+	}
+	_, claims, _, _ := readRecord(c.record) // it has been read before
+	return claimMap(claims)
 }
 
 // ClaimText returns the claim as a placeholder shows it: a string as it is, any
 // other value as JSON, and "" if there is no such claim.
-func (c *Client) ClaimText(name string) string { return c.claimText[name] }
+func (c *Client) ClaimText(name string) string {
+	if !slices.Contains(c.claimNames, name) {
+		return ""
+	}
+	p := c.prepare()
+	texts := p.claims.Load()
+	if texts == nil {
+		texts = &map[string]string{}
+		for name, value := range c.Claims() {
+			(*texts)[name] = syntax.ClaimText(value)
+		}
+		p.claims.Store(texts)
+	}
+	return (*texts)[name]
+}
 
 // HasPKI reports whether the client has a credential that needs a chain.
 func (c *Client) HasPKI() bool {
@@ -72,37 +99,85 @@ func (c *Client) HasPKI() bool {
 // trustDomain returns that of the client's spiffe: names, or "".
 func (c *Client) trustDomain() string {
 	for _, cred := range c.Credentials {
-		if domain := cred.name.TrustDomain(); domain != "" {
+		if domain := cred.name().TrustDomain(); domain != "" {
 			return domain
 		}
 	}
 	return ""
 }
 
+// listed returns the certificates in the client's JWKS, none while it is not known.
+func (c *Client) listed() []*Credential {
+	if cred := c.Credentials[len(c.Credentials)-1]; cred.Kind == KindJWKS && cred.details != nil {
+		return cred.details.listed
+	}
+	return nil
+}
+
 // newClient makes the client of a record, whose placeholders must have been
 // expanded, with the documents that it names. The warnings are for the operator's
-// log.
-func newClient(r Record, p *plan) (client *Client, warnings []warning, err error) {
+// log. The text is copied.
+func newClient(text []byte, p *plan) (client *Client, warnings []warning, err error) {
+	record := string(text)
+	r, claims, spaces, err := readRecord(record)
+	if err == nil && spaces > 0 {
+		record = strictjson.Compact(record)
+		r, claims, _, err = readRecord(record)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
-	c := &Client{
-		ID: r.ClientID, Name: r.ClientName, Claims: r.Claims, TokenLifetime: time.Duration(r.TokenLifetime),
-		Disabled: r.Disabled, RequireChain: r.RequireChain, SharedCredential: r.SharedCredential,
+	m := clientMaker{plan: p, client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: new(origin)}}
+	if err := m.make(r, claims); err != nil {
+		return nil, nil, fmt.Errorf("client '%s': %w", r.ClientID, err)
 	}
-	credentials := func(r Record) error { return c.setCredentials(r, p) }
-	for _, step := range []func(Record) error{c.checkMetadata, c.setScopes, c.setResources, c.setClaims, c.setIssuedBy, credentials} {
-		if err := step(r); err != nil {
-			return nil, nil, fmt.Errorf("client '%s': %w", c.ID, err)
-		}
-	}
-	for _, text := range c.keyWarnings {
-		warnings = append(warnings, warning{client: c.ID, text: fmt.Sprintf("client '%s': jwks: %s", c.ID, text)})
-	}
-	return c, append(warnings, credentialWarnings(c, p.now)...), nil
+	return m.client, m.warnings, nil
 }
 
-func (c *Client) checkMetadata(r Record) error {
+// clientMaker makes a client of its record.
+type clientMaker struct {
+	plan        *plan
+	client      *Client
+	credentials []Credential
+	warnings    []warning
+}
+
+func (m *clientMaker) make(r *Record, claims []claim) (err error) {
+	if err = checkMetadata(r); err != nil {
+		return err
+	}
+	if m.client.Traits, err = sharedTraits.of(r, claims); err != nil {
+		return err
+	}
+	for _, c := range claims {
+		if c.value == `""` {
+			return fmt.Errorf("claim %s is empty; remove it or give it a value", c.name)
+		}
+	}
+	if err = m.addCredentials(r); err != nil {
+		return err
+	}
+	m.finish()
+	return nil
+}
+
+// finish gives the client its credentials, and its credentials the client.
+func (m *clientMaker) finish() {
+	all := slices.Clone(m.credentials)
+	m.client.Credentials = make([]*Credential, len(all))
+	for i := range all {
+		m.client.Credentials[i] = &all[i]
+		all[i].Client = m.client
+	}
+	for _, cred := range m.client.listed() {
+		cred.Client = m.client
+	}
+}
+
+func checkMetadata(r *Record) error {
 	if len(r.GrantTypes) > 0 && !slices.Contains(r.GrantTypes, "client_credentials") {
 		return fmt.Errorf("grant_types %q lack client_credentials, the only supported grant; add it or remove the member", []string(r.GrantTypes))
 	}
@@ -116,68 +191,6 @@ func (c *Client) checkMetadata(r Record) error {
 	}
 	if r.TokenLifetime != 0 {
 		return CheckTokenLifetime(time.Duration(r.TokenLifetime))
-	}
-	return nil
-}
-
-func (c *Client) setScopes(r Record) error {
-	for scope := range strings.FieldsSeq(r.Scope) {
-		if err := syntax.CheckDeclaredScope(scope); err != nil {
-			return err
-		}
-		if !c.HasScope(scope) {
-			c.Scopes = append(c.Scopes, scope)
-		}
-	}
-	for scope := range strings.FieldsSeq(r.DefaultScope) {
-		if !c.HasScope(scope) {
-			return fmt.Errorf("default scope '%s' is not one of the client's scopes; add it to them", scope)
-		}
-		if !slices.Contains(c.DefaultScopes, scope) {
-			c.DefaultScopes = append(c.DefaultScopes, scope)
-		}
-	}
-	c.scope = strings.Join(c.Scopes, " ")
-	return nil
-}
-
-func (c *Client) setResources(r Record) error {
-	for _, list := range []struct {
-		word   string
-		values []string
-		into   *[]string
-	}{{"resources", r.Resources, &c.Resources}, {"introspect", r.Introspect, &c.Introspect}} {
-		for _, resource := range list.values {
-			if resource == "" {
-				return fmt.Errorf("%s: a resource is empty; remove it or set the variable it comes from", list.word)
-			}
-			if !slices.Contains(*list.into, resource) {
-				*list.into = append(*list.into, resource)
-			}
-		}
-	}
-	return nil
-}
-
-func (c *Client) setClaims(r Record) error {
-	c.claimText = make(map[string]string, len(r.Claims))
-	for name, value := range r.Claims {
-		text := syntax.ClaimText(value)
-		if text == "" {
-			return fmt.Errorf("claim %s is empty; remove it or give it a value", name)
-		}
-		c.claimText[name] = text
-	}
-	return nil
-}
-
-func (c *Client) setIssuedBy(r Record) error {
-	for _, text := range r.IssuedBy {
-		sum, err := validators.ParseSHA256(text)
-		if err != nil {
-			return fmt.Errorf("issued_by '%s': %w", text, err)
-		}
-		c.IssuedBy = append(c.IssuedBy, sum)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package clients
 import (
 	"cmp"
 	"crypto/sha1" //nolint:gosec // see the registry
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -46,21 +45,30 @@ type Credential struct {
 	// client's credentials, it is the file or URL. For a certificate listed in the
 	// JWKS, it is the SHA-256 thumbprint.
 	Value string
-	// Until is when a pin ends, zero if it does not end.
-	Until time.Time
 
-	dn         validators.DN
-	name       validators.Name
-	thumbprint validators.Thumbprint
-	// publicKey is the SHA-256 hash of a pinned key, or of the key of a certificate
-	// in a file or JWKS; sha1 is the hash of a certificate in a file
-	publicKey [sha256.Size]byte
-	sha1      [sha1.Size]byte
+	details *credentialDetails // nil for most
+}
+
+// credentialDetails is what few credentials have.
+type credentialDetails struct {
+	until time.Time
+	// certificate is the one in a file, or listed in a JWKS, and listed are those in
+	// a JWKS that is among the client's credentials
+	certificate *x509.Certificate
+	listed      []*Credential
+}
+
+// Until returns when a pin ends, zero if it does not end.
+func (c *Credential) Until() time.Time {
+	if c.details == nil {
+		return time.Time{}
+	}
+	return c.details.until
 }
 
 // Ended reports whether the credential is a pin that has ended.
 func (c *Credential) Ended(now time.Time) bool {
-	return !c.Until.IsZero() && !now.Before(c.Until)
+	return c.details != nil && !c.details.until.IsZero() && !now.Before(c.details.until)
 }
 
 // NeedsChain reports whether the credential counts only with a verified chain.
@@ -70,14 +78,26 @@ func (c *Credential) NeedsChain() bool {
 
 // IsSHA1 reports whether the credential is a SHA-1 thumbprint, which can be
 // forged.
-func (c *Credential) IsSHA1() bool { return c.Kind == KindThumbprint && c.thumbprint.IsSHA1() }
+func (c *Credential) IsSHA1() bool {
+	return c.Kind == KindThumbprint && len(c.Value) == hex.EncodedLen(sha1.Size)
+}
 
 // isListed reports whether the credential is a certificate in a JWKS, which no operator
 // has declared.
 func (c *Credential) isListed() bool { return c.Kind == KindJWKS }
 
 // isName reports whether the credential is an alternative name.
-func (c *Credential) isName() bool { return c.name != validators.Name{} }
+func (c *Credential) isName() bool { return c.name() != validators.Name{} }
+
+// name returns the declared alternative name, the zero Name for other kinds of
+// credentials.
+func (c *Credential) name() validators.Name {
+	switch c.Kind {
+	case KindSANDNS, KindSANURI, KindSANIP, KindSANEmail:
+		return validators.CanonicalName(validators.NameKind(c.Kind), c.Value)
+	}
+	return validators.Name{}
+}
 
 // Difference describes how the subject of a certificate differs from the declared
 // one, as in ", but the certificate lacks OU=production". It returns "" for other
@@ -87,10 +107,11 @@ func (c *Credential) Difference(leaf *x509.Certificate) string {
 		return ""
 	}
 	presented, err := validators.DNFromRaw(leaf.RawSubject)
-	if err != nil || presented.Key() == c.dn.Key() {
+	declared := validators.CanonicalDN(c.Value)
+	if err != nil || presented.Key() == declared.Key() {
 		return ""
 	}
-	lacks, has := c.dn.Without(presented), presented.Without(c.dn)
+	lacks, has := declared.Without(presented), presented.Without(declared)
 	switch {
 	case lacks != "" && has != "":
 		return ", but the certificate lacks " + lacks + ", and has " + has + " instead"
@@ -112,27 +133,60 @@ type Match struct {
 }
 
 // parsePin parses the hash of a pin, and its end if it has one, as in "<hash> until
-// 2027-01-01T00:00:00Z".
-func parsePin[T any](text string, parse func(string) (T, error)) (hash T, until time.Time, err error) {
+// 2027-01-01T00:00:00Z". It also returns the hash as it is declared.
+func parsePin[T any](text string, parse func(string) (T, error)) (hash T, declared string, details *credentialDetails, err error) {
 	declared, end, found := strings.Cut(text, " until ")
 	if found {
 		end = strings.TrimSpace(end)
-		if until, err = time.Parse(time.RFC3339, end); err != nil {
-			return hash, until, fmt.Errorf("until '%s' is not a time; write it as 2027-01-31T12:00:00Z", end)
+		until, err := time.Parse(time.RFC3339, end)
+		if err != nil || until.IsZero() {
+			return hash, declared, nil, fmt.Errorf("until '%s' is not a time; write it as 2027-01-31T12:00:00Z", end)
 		}
+		details = &credentialDetails{until: until}
 	}
 	hash, err = parse(declared)
-	return hash, until, err
+	return hash, declared, details, err
 }
 
-func (c *Client) setCredentials(r Record, p *plan) error {
+// addCredentials adds the credentials of a record. A JWKS is the last one.
+func (m *clientMaker) addCredentials(r *Record) error {
+	for _, step := range []func(*Record) error{m.addSubjects, m.addNames, m.addPins, m.addFiles, m.addJWKS} {
+		if err := step(r); err != nil {
+			return err
+		}
+	}
+	if len(m.credentials) == 0 {
+		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks")
+	}
+	return nil
+}
+
+// add adds a credential. Its value is a part of the record if it is written there in
+// its canonical spelling.
+func (m *clientMaker) add(kind Kind, declared, value string, details *credentialDetails) {
+	if value == declared {
+		value = declared
+	}
+	m.credentials = append(m.credentials, Credential{Kind: kind, Value: value, details: details})
+}
+
+func (m *clientMaker) addSubjects(r *Record) error {
 	for _, text := range r.SubjectDN {
 		dn, err := validators.ParseDN(text)
 		if err != nil {
 			return fmt.Errorf("subject '%s': %w", text, err)
 		}
-		c.addCredential(&Credential{Kind: KindSubject, Value: dn.String(), dn: dn})
+		value := dn.String()
+		m.add(KindSubject, text, value, nil)
+		if dn.LooksReversed() {
+			m.warn("", "subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", value, dn.Reversed())
+		}
 	}
+	return nil
+}
+
+func (m *clientMaker) addNames(r *Record) error {
+	domain := ""
 	for _, list := range []struct {
 		kind   validators.NameKind
 		values Strings
@@ -142,88 +196,92 @@ func (c *Client) setCredentials(r Record, p *plan) error {
 			if err != nil {
 				return fmt.Errorf("%s '%s': %w", list.kind, text, err)
 			}
-			if domain, other := c.trustDomain(), name.TrustDomain(); domain != "" && other != "" && domain != other {
+			if other := name.TrustDomain(); domain != "" && other != "" && other != domain {
 				return fmt.Errorf("%s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", list.kind, text, domain)
 			}
-			c.addCredential(&Credential{Kind: Kind(list.kind), Value: name.String(), name: name})
+			domain = cmp.Or(domain, name.TrustDomain())
+			m.add(Kind(list.kind), text, name.String(), nil)
 		}
-	}
-	for _, text := range r.Thumbprints {
-		thumbprint, until, err := parsePin(text, validators.ParseThumbprint)
-		if err != nil {
-			return fmt.Errorf("thumbprint '%s': %w", text, err)
-		}
-		c.addCredential(&Credential{Kind: KindThumbprint, Value: thumbprint.String(), Until: until, thumbprint: thumbprint})
-	}
-	for _, text := range r.PublicKeys {
-		sum, until, err := parsePin(text, validators.ParseSHA256)
-		if err != nil {
-			return fmt.Errorf("public_key '%s': %w", text, err)
-		}
-		c.addCredential(&Credential{Kind: KindPublicKey, Value: hex.EncodeToString(sum[:]), Until: until, publicKey: sum})
-	}
-	for _, file := range r.CertificateFiles {
-		cert, err := p.certificate(file)
-		if err != nil {
-			return fmt.Errorf("certificate '%s': %w", file, err)
-		}
-		cred := certificateCredential(KindCertificate, cert)
-		cred.sha1 = sha1.Sum(cert.Raw) //nolint:gosec // see the registry
-		c.addCredential(cred)
-	}
-	if r.hasJWKS() {
-		if err := c.setJWKS(r, p); err != nil {
-			return err
-		}
-	}
-	if len(c.Credentials) == 0 {
-		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks")
 	}
 	return nil
 }
 
-func certificateCredential(kind Kind, cert *x509.Certificate) *Credential {
-	thumbprint := validators.ThumbprintOf(cert.Raw)
-	return &Credential{
-		Kind: kind, Value: thumbprint.String(), thumbprint: thumbprint,
-		publicKey: sha256.Sum256(cert.RawSubjectPublicKeyInfo),
+func (m *clientMaker) addPins(r *Record) error {
+	for _, text := range r.Thumbprints {
+		thumbprint, declared, details, err := parsePin(text, validators.ParseThumbprint)
+		if err != nil {
+			return fmt.Errorf("thumbprint '%s': %w", text, err)
+		}
+		m.add(KindThumbprint, declared, thumbprint.String(), details)
+		if cred := &m.credentials[len(m.credentials)-1]; cred.IsSHA1() {
+			m.warn("%d thumbprints are SHA-1, which can be forged; replace them with SHA-256 thumbprints",
+				"thumbprint '%s' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint", cred.Value)
+		}
+		m.warnEnded()
 	}
+	for _, text := range r.PublicKeys {
+		sum, declared, details, err := parsePin(text, validators.ParseSHA256)
+		if err != nil {
+			return fmt.Errorf("public_key '%s': %w", text, err)
+		}
+		m.add(KindPublicKey, declared, hex.EncodeToString(sum[:]), details)
+		m.warnEnded()
+	}
+	return nil
 }
 
-// setJWKS notes which certificates the client's JWKS lists. The registry decides
-// which of them count, because other clients may have them too.
-func (c *Client) setJWKS(r Record, p *plan) (err error) {
+func (m *clientMaker) addFiles(r *Record) error {
+	for _, file := range r.CertificateFiles {
+		certificate, err := m.plan.certificate(file)
+		if err != nil {
+			return fmt.Errorf("certificate '%s': %w", file, err)
+		}
+		m.credentials = append(m.credentials, certificateCredential(KindCertificate, certificate))
+	}
+	return nil
+}
+
+func certificateCredential(kind Kind, certificate *x509.Certificate) Credential {
+	return Credential{Kind: kind, Value: validators.ThumbprintOf(certificate.Raw).String(), details: &credentialDetails{certificate: certificate}}
+}
+
+// addJWKS adds the JWKS with the certificates in it. The registry decides which of them
+// count, because other clients may have them too.
+func (m *clientMaker) addJWKS(r *Record) (err error) {
+	if !r.hasJWKS() {
+		return nil
+	}
 	if r.JWKSURI != "" && (r.JWKS != nil || r.JWKSFile != "") || r.JWKS != nil && r.JWKSFile != "" {
 		return errors.New("several of jwks, jwks_uri and jwks_file are set; keep one (RFC 7591 §2)")
 	}
+	var keySet []*x509.Certificate
+	var flaws []string
 	place := "written out"
 	switch {
 	case r.JWKSURI != "":
 		if err := CheckJWKSURI(r.JWKSURI); err != nil {
 			return fmt.Errorf("jwks_uri: %w", err)
 		}
-		place, c.keySet, err = p.keySetAt(r.JWKSURI)
+		place, keySet, err = m.plan.keySetAt(r.JWKSURI)
 	case r.JWKSFile != "":
 		place = r.JWKSFile
-		c.keySet, err = p.keySet(r.JWKSFile)
+		keySet, err = m.plan.keySet(r.JWKSFile)
 	default:
-		c.keySet, c.keyWarnings, err = parseKeySet(r.JWKS)
+		keySet, flaws, err = parseKeySet(r.JWKS)
 	}
 	if err != nil {
 		return fmt.Errorf("jwks '%s': %w", place, err)
 	}
-	c.addCredential(&Credential{Kind: KindJWKS, Value: place})
-	for _, certificate := range c.keySet {
-		cred := certificateCredential(KindJWKS, certificate)
-		cred.Client = c
-		c.listed = append(c.listed, cred)
+	for _, flaw := range flaws {
+		m.warn("", "jwks: %s", flaw)
 	}
+	details := &credentialDetails{listed: make([]*Credential, len(keySet))}
+	for i, certificate := range keySet {
+		listed := certificateCredential(KindJWKS, certificate)
+		details.listed[i] = &listed
+	}
+	m.add(KindJWKS, "", place, details)
 	return nil
-}
-
-func (c *Client) addCredential(cred *Credential) {
-	cred.Client = c
-	c.Credentials = append(c.Credentials, cred)
 }
 
 // parseCertificate parses a PEM file with the client's certificate, which its chain

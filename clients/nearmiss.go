@@ -2,6 +2,7 @@ package clients
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
@@ -21,13 +22,13 @@ const (
 // DeclaredHash returns the first credential that declares the hash as the thumbprint
 // of a certificate, and the first that declares it as that of a public key, or nil.
 func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *Credential) {
-	return r.first(spaceSHA256, string(sum[:])), r.first(spacePublicKey, string(sum[:]))
+	return r.first(spaceSHA256, hex.EncodeToString(sum[:])), r.first(spacePublicKey, hex.EncodeToString(sum[:]))
 }
 
 // CertificateWithKey returns the first certificate in a file or JWKS that has a
 // public key with the hash, or nil.
 func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
-	return r.first(spaceCertificateKey, string(sum[:]))
+	return r.first(spaceCertificateKey, hex.EncodeToString(sum[:]))
 }
 
 // NearSubject returns the one credential that declares a subject that differs from

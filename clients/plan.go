@@ -2,6 +2,7 @@ package clients
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -95,7 +96,11 @@ func (p *plan) remakeEntries(s *recordSource) ([]entry, error) {
 
 func (p *plan) makeEntry(s *recordSource, record *Record) (entry, []warning, error) {
 	p.used = nil
-	client, warnings, err := newClient(*record, p)
+	text, err := json.Marshal(record)
+	if err != nil {
+		return entry{}, nil, err
+	}
+	client, warnings, err := newClient(text, p)
 	if err == nil {
 		err = p.directory.config.Check(client)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
@@ -192,14 +191,4 @@ func claimMap(claims []claim) map[string]json.RawMessage {
 		members[c.name] = json.RawMessage(c.value)
 	}
 	return members
-}
-
-// claimNames returns the names of claims, sorted.
-func claimNames(claims []claim) []string {
-	names := make([]string, len(claims))
-	for i, c := range claims {
-		names[i] = c.name
-	}
-	slices.Sort(names)
-	return names
 }

@@ -1,9 +1,9 @@
 package clients
 
 import (
-	"crypto/sha1" //nolint:gosec // accepted for migration, with a warning at load
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"iter"
 	"slices"
 	"sync"
@@ -73,14 +73,12 @@ func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Creden
 
 // pins returns all credentials that are hashes of a certificate, those in JWKS too.
 func (r *Registry) pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
-	found := r.find(spaceSHA256, string(sum[:]))
+	found := r.find(spaceSHA256, hex.EncodeToString(sum[:]))
 	if r.counts[spacePublicKey] > 0 {
-		key := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-		found = append(found, r.find(spacePublicKey, string(key[:]))...)
+		found = append(found, r.find(spacePublicKey, sha256Text(leaf.RawSubjectPublicKeyInfo))...)
 	}
 	if r.counts[spaceSHA1] > 0 {
-		old := sha1.Sum(leaf.Raw) //nolint:gosec // see above
-		found = append(found, r.find(spaceSHA1, string(old[:]))...)
+		found = append(found, r.find(spaceSHA1, sha1Text(leaf.Raw))...)
 	}
 	return found
 }
@@ -121,7 +119,7 @@ func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *vali
 	}
 	for _, name := range presented {
 		for cred := range r.overlapping(name) {
-			if cred.name.TrustDomain() != "" {
+			if cred.name().TrustDomain() != "" {
 				if _, refusal = validators.IsSVID(leaf); refusal != nil {
 					continue
 				}

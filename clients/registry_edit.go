@@ -71,7 +71,7 @@ func (c *Client) indexed() iter.Seq[*Credential] {
 				return
 			}
 		}
-		for _, cred := range c.listed {
+		for _, cred := range c.listed() {
 			if !yield(cred) {
 				return
 			}
@@ -86,17 +86,17 @@ func (e *Edit) insert(cred *Credential) {
 			return
 		}
 		e.next.names.ReplaceOrInsert(cred)
-		if domain := cred.name.TrustDomain(); domain != "" {
+		if domain := cred.name().TrustDomain(); domain != "" {
 			e.next.trustDomain = domain
 			e.next.spiffe++
 		}
 		return
 	}
-	for s, key := range cred.keys() {
-		item := hashedCredential{s.hash(key), cred}
+	for _, own := range cred.keys() {
+		item := hashedCredential{own.space.hash(own.key), cred}
 		if !e.next.hashed.Has(item) {
 			e.next.hashed.ReplaceOrInsert(item)
-			e.next.counts[s]++
+			e.next.counts[own.space]++
 		}
 	}
 	if cred.Kind == KindSubject {
@@ -107,14 +107,14 @@ func (e *Edit) insert(cred *Credential) {
 // delete removes a credential, or the same one of its client in its place.
 func (e *Edit) delete(cred *Credential) {
 	if cred.isName() {
-		if _, removed := e.next.names.Delete(cred); removed && cred.name.TrustDomain() != "" {
+		if _, removed := e.next.names.Delete(cred); removed && cred.name().TrustDomain() != "" {
 			e.next.spiffe--
 		}
 		return
 	}
-	for s, key := range cred.keys() {
-		if _, removed := e.next.hashed.Delete(hashedCredential{s.hash(key), cred}); removed {
-			e.next.counts[s]--
+	for _, own := range cred.keys() {
+		if _, removed := e.next.hashed.Delete(hashedCredential{own.space.hash(own.key), cred}); removed {
+			e.next.counts[own.space]--
 		}
 	}
 	if cred.Kind == KindSubject {
@@ -131,7 +131,7 @@ func (e *Edit) count(c *Client, change int) {
 	if changed {
 		e.next.scopeList = e.next.scopes.values()
 	}
-	for name := range c.Claims {
+	for _, name := range c.ClaimNames() {
 		e.next.claims.add(name, change)
 	}
 	if c.TokenLifetime != 0 {

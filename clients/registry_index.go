@@ -2,6 +2,9 @@ package clients
 
 import (
 	"cmp"
+	"crypto/sha1" //nolint:gosec // accepted for migration, with a warning at load
+	"crypto/sha256"
+	"encoding/hex"
 	"hash/maphash"
 	"iter"
 	"slices"
@@ -27,15 +30,10 @@ const (
 	spacePublicKey                    // the SHA-256 hash of a public key
 	spaceSubject                      // the key of a distinguished name
 	spaceCertificateKey               // the public key of a certificate in a file or JWKS
-	spaceCertificateSHA1              // the SHA-1 thumbprint of a certificate in a file
+	spaceCertificateSHA1              // the same as SHA-1 thumbprint
+	spaceListedSubject                // the key of the subject of a certificate in a JWKS
 	spaces
 )
-
-// spaceKey is a key in a space.
-type spaceKey struct {
-	space space
-	key   string
-}
 
 // alike reports whether all credentials with a key in the space are the same one. Two
 // certificates in files can have the same key.
@@ -67,11 +65,11 @@ func (h hashedCredential) less(other hashedCredential) bool {
 	if a.isListed() != b.isListed() {
 		return b.isListed()
 	}
-	return cmp.Or(strings.Compare(a.Client.ID, b.Client.ID), strings.Compare(a.Value, b.Value), a.Until.Compare(b.Until)) < 0
+	return cmp.Or(strings.Compare(a.Client.ID, b.Client.ID), strings.Compare(a.Value, b.Value), a.Until().Compare(b.Until())) < 0
 }
 
 func lessName(a, b *Credential) bool {
-	return cmp.Or(a.name.Compare(b.name), compareClients(a, b)) < 0
+	return cmp.Or(a.name().Compare(b.name()), compareClients(a, b)) < 0
 }
 
 func lessSubject(a, b *Credential) bool {
@@ -90,36 +88,45 @@ func compareClients(a, b *Credential) int {
 	return strings.Compare(id(a), id(b))
 }
 
-// keys yields the keys under which a credential is found by hash.
-func (c *Credential) keys() iter.Seq2[space, string] {
-	return func(yield func(space, string) bool) {
-		switch c.Kind {
-		case KindSubject:
-			yield(spaceSubject, c.dn.Key())
-		case KindPublicKey:
-			yield(spacePublicKey, string(c.publicKey[:]))
-		case KindThumbprint:
-			if c.thumbprint.IsSHA1() {
-				yield(spaceSHA1, string(c.thumbprint))
-				return
-			}
-			yield(spaceSHA256, string(c.thumbprint))
-		case KindCertificate, KindJWKS:
-			if yield(spaceSHA256, string(c.thumbprint)) && yield(spaceCertificateKey, string(c.publicKey[:])) && !c.isListed() {
-				yield(spaceCertificateSHA1, string(c.sha1[:]))
-			}
-		}
-	}
+// spaceKey is a key in a space. Hashes are in hexadecimal digits.
+type spaceKey struct {
+	space space
+	key   string
 }
 
-// hasKey reports whether the credential is found under the key.
-func (c *Credential) hasKey(s space, key string) bool {
-	for itsSpace, itsKey := range c.keys() {
-		if itsSpace == s && itsKey == key {
-			return true
+// keys returns the keys under which a credential is found by hash.
+func (c *Credential) keys() []spaceKey {
+	switch c.Kind {
+	case KindSubject:
+		return []spaceKey{{spaceSubject, validators.CanonicalDN(c.Value).Key()}}
+	case KindPublicKey:
+		return []spaceKey{{spacePublicKey, c.Value}}
+	case KindThumbprint:
+		if c.IsSHA1() {
+			return []spaceKey{{spaceSHA1, c.Value}}
 		}
+		return []spaceKey{{spaceSHA256, c.Value}}
+	case KindCertificate, KindJWKS:
+		certificate := c.details.certificate
+		keys := []spaceKey{
+			{spaceSHA256, c.Value}, {spaceCertificateKey, sha256Text(certificate.RawSubjectPublicKeyInfo)}, {spaceCertificateSHA1, sha1Text(certificate.Raw)},
+		}
+		if dn, err := validators.DNFromRaw(certificate.RawSubject); err == nil && c.isListed() {
+			keys = append(keys, spaceKey{spaceListedSubject, dn.Key()})
+		}
+		return keys
 	}
-	return false
+	return nil
+}
+
+func sha256Text(octets []byte) string {
+	sum := sha256.Sum256(octets)
+	return hex.EncodeToString(sum[:])
+}
+
+func sha1Text(octets []byte) string {
+	sum := sha1.Sum(octets) //nolint:gosec // accepted for migration, with a warning at load
+	return hex.EncodeToString(sum[:])
 }
 
 // under yields the credentials under a key.
@@ -127,7 +134,7 @@ func (r *Registry) under(s space, key string) iter.Seq[*Credential] {
 	return func(yield func(*Credential) bool) {
 		hash := s.hash(key)
 		r.hashed.AscendGreaterOrEqual(hashedCredential{hash: hash}, func(h hashedCredential) bool {
-			return h.hash == hash && (!h.credential.hasKey(s, key) || yield(h.credential))
+			return h.hash == hash && (!slices.Contains(h.credential.keys(), spaceKey{s, key}) || yield(h.credential))
 		})
 	}
 }
@@ -143,11 +150,16 @@ func (r *Registry) first(s space, key string) *Credential {
 	return nil
 }
 
+// sought returns what comes before all credentials with a name.
+func sought(name validators.Name) *Credential {
+	return &Credential{Kind: Kind(name.Kind()), Value: name.String()}
+}
+
 // named yields the credentials that declare exactly this name.
 func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
 	return func(yield func(*Credential) bool) {
-		r.names.AscendGreaterOrEqual(&Credential{name: name}, func(cred *Credential) bool {
-			return cred.name == name && yield(cred)
+		r.names.AscendGreaterOrEqual(sought(name), func(cred *Credential) bool {
+			return cred.name() == name && yield(cred)
 		})
 	}
 }
@@ -155,11 +167,9 @@ func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
 // overlapping yields the credentials whose names overlap with a name. For a presented
 // name, these are those that it matches.
 func (r *Registry) overlapping(name validators.Name) iter.Seq[*Credential] {
-	sought := new(Credential)
 	next := func(from validators.Name) (found validators.Name, ok bool) {
-		sought.name = from
-		r.names.AscendGreaterOrEqual(sought, func(cred *Credential) bool {
-			found, ok = cred.name, true
+		r.names.AscendGreaterOrEqual(sought(from), func(cred *Credential) bool {
+			found, ok = cred.name(), true
 			return false
 		})
 		return found, ok

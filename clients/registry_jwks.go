@@ -2,7 +2,6 @@ package clients
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"slices"
 )
 
@@ -25,8 +24,8 @@ func (r *Registry) Conflicts() []Conflict { return r.conflicts }
 // Listed returns a credential for each certificate in the client's JWKS that
 // counts.
 func (r *Registry) Listed(client *Client) (listed []*Credential) {
-	for i, cred := range client.listed {
-		if r.declaredByOther(client, client.keySet[i]) == nil {
+	for _, cred := range client.listed() {
+		if r.declaredByOther(cred) == nil {
 			listed = append(listed, cred)
 		}
 	}
@@ -38,8 +37,8 @@ func (r *Registry) findConflicts(list []*Client) {
 	lists := make(map[string][]*Client)
 	var several []string
 	for _, client := range list {
-		for i, cred := range client.listed {
-			if holder := r.declaredByOther(client, client.keySet[i]); holder != nil {
+		for _, cred := range client.listed() {
+			if holder := r.declaredByOther(cred); holder != nil {
 				r.conflicts = append(r.conflicts, Conflict{client, cred.Value, holder})
 				continue
 			}
@@ -61,8 +60,9 @@ func (r *Registry) findConflicts(list []*Client) {
 	}
 }
 
-// declaredByOther returns a credential that a certificate in the client's JWKS fits and
-// that is declared for another client, or nil.
-func (r *Registry) declaredByOther(client *Client, certificate *x509.Certificate) *Credential {
-	return ofOther(r.declared(certificate, r.pins(certificate, sha256.Sum256(certificate.Raw))), client)
+// declaredByOther returns a credential that a certificate in a JWKS fits and that is
+// declared for another client, or nil.
+func (r *Registry) declaredByOther(listed *Credential) *Credential {
+	certificate := listed.details.certificate
+	return ofOther(r.declared(certificate, r.pins(certificate, sha256.Sum256(certificate.Raw))), listed.Client)
 }

@@ -58,8 +58,9 @@ type conflictSearch struct {
 // hashes looks for credentials that are the same, or that are another hash of a
 // certificate in a file.
 func (s conflictSearch) hashes() bool {
-	for space, key := range s.cred.keys() {
-		rivals := []spaceKey{{space, key}}
+	for _, own := range s.cred.keys() {
+		space, key := own.space, own.key
+		rivals := []spaceKey{own}
 		switch {
 		case space == spaceSHA1:
 			rivals = append(rivals, spaceKey{spaceCertificateSHA1, key})
@@ -81,7 +82,7 @@ func (s conflictSearch) hashes() bool {
 
 // names looks for names that overlap, and for another trust domain.
 func (s conflictSearch) names() bool {
-	if domain := s.cred.name.TrustDomain(); domain != "" && s.spiffe > 0 && domain != s.trustDomain {
+	if domain := s.cred.name().TrustDomain(); domain != "" && s.spiffe > 0 && domain != s.trustDomain {
 		for other := range s.allSPIFFE() {
 			if !s.yield(conflictf(other.Client, "client '%s': %s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", s.cred.Client.ID, s.cred.Kind, s.cred.Value, s.trustDomain)) {
 				return false
@@ -89,9 +90,9 @@ func (s conflictSearch) names() bool {
 		}
 		return true
 	}
-	shared, goOn := s.among(s.named(s.cred.name), true)
+	shared, goOn := s.among(s.named(s.cred.name()), true)
 	if goOn && !shared {
-		_, goOn = s.among(s.overlapping(s.cred.name), false)
+		_, goOn = s.among(s.overlapping(s.cred.name()), false)
 	}
 	return goOn
 }
@@ -115,7 +116,7 @@ func (s conflictSearch) among(others iter.Seq[*Credential], alike bool) (shared,
 }
 
 func (s conflictSearch) conflict(other *Credential) *ConflictError {
-	if s.cred.name != other.name {
+	if s.cred.name() != other.name() {
 		return conflictf(other.Client, "client '%s': %s '%s' overlaps with '%s' of client '%s': one certificate could match both; narrow one of them, or set shared_credential in both",
 			s.cred.Client.ID, s.cred.Kind, s.cred.Value, other.Value, other.Client.ID)
 	}
@@ -127,9 +128,9 @@ func (s conflictSearch) conflict(other *Credential) *ConflictError {
 func (r *Registry) allSPIFFE() iter.Seq[*Credential] {
 	const scheme = "spiffe://"
 	return func(yield func(*Credential) bool) {
-		from := &Credential{name: validators.CanonicalName(validators.NameURI, scheme)}
+		from := sought(validators.CanonicalName(validators.NameURI, scheme))
 		r.names.AscendGreaterOrEqual(from, func(cred *Credential) bool {
-			return strings.HasPrefix(cred.name.String(), scheme) && yield(cred)
+			return strings.HasPrefix(cred.name().String(), scheme) && yield(cred)
 		})
 	}
 }

@@ -28,7 +28,11 @@ const (
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
 	p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now(), opened: map[documentKey]*watchedDocument{}}
-	client, warnings, err := newClient(record, p)
+	text, err := json.Marshal(record)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, warnings, err := newClient(text, p)
 	return client, warningTexts(warnings), err
 }
 

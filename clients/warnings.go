@@ -18,30 +18,17 @@ type warning struct {
 	several string
 }
 
-// credentialWarnings returns what an operator should change about the credentials of
-// a client.
-func credentialWarnings(c *Client, now time.Time) (list []warning) {
-	for _, cred := range c.Credentials {
-		if cred.IsSHA1() {
-			list = append(list, warning{
-				client: c.ID, several: "%d thumbprints are SHA-1, which can be forged; replace them with SHA-256 thumbprints",
-				text: fmt.Sprintf("client '%s': thumbprint '%s' is SHA-1, which can be forged; replace it with the SHA-256 thumbprint", c.ID, cred.Value),
-			})
-		}
-		if cred.Kind == KindSubject && cred.dn.LooksReversed() {
-			list = append(list, warning{
-				client: c.ID,
-				text:   fmt.Sprintf("client '%s': subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", c.ID, cred.Value, cred.dn.Reversed()),
-			})
-		}
-		if cred.Ended(now) {
-			list = append(list, warning{
-				client: c.ID, several: "%d credentials have ended; remove them",
-				text: fmt.Sprintf("client '%s': %s '%s' ended at %s; remove it", c.ID, cred.Kind, cred.Value, cred.Until.UTC().Format(time.RFC3339)),
-			})
-		}
+// warn adds a warning about the client that is being made.
+func (m *clientMaker) warn(several, format string, args ...any) {
+	id := m.client.ID
+	m.warnings = append(m.warnings, warning{client: id, several: several, text: "client '" + id + "': " + fmt.Sprintf(format, args...)})
+}
+
+// warnEnded warns about the last credential if it has ended.
+func (m *clientMaker) warnEnded() {
+	if cred := &m.credentials[len(m.credentials)-1]; cred.Ended(m.plan.now) {
+		m.warn("%d credentials have ended; remove them", "%s '%s' ended at %s; remove it", cred.Kind, cred.Value, cred.Until().UTC().Format(time.RFC3339))
 	}
-	return list
 }
 
 // warningTexts returns the texts to report: one for all warnings of a kind.

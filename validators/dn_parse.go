@@ -45,6 +45,15 @@ func ParseDN(s string) (DN, error) {
 	return newDN(rdns)
 }
 
+// CanonicalDN returns the name whose String is text, without checking that.
+func CanonicalDN(text string) DN {
+	rdns, err := parseRDNs(text)
+	if err != nil {
+		return DN{}
+	}
+	return DN{rdns: rdns, key: nameKey(rdns)}
+}
+
 // shortestEncoding returns how many bytes a name has at least in a certificate, where
 // a character takes one byte in a T61String and two in a BMPString.
 func shortestEncoding(rdns []rdn) (size int) {

@@ -110,7 +110,7 @@ func (a *Authenticator) examineWith(ctx context.Context, presented []*x509.Certi
 			}
 		}
 		v.matches = append(v.matches, admission{Match: clients.Match{Credential: pin, Matched: pin.Value}, chain: chain})
-		v.until = earlier(v.until, pin.Until)
+		v.until = earlier(v.until, pin.Until())
 	}
 	if slices.ContainsFunc(v.matches, func(m admission) bool { return !m.Client.Disabled }) {
 		return v
@@ -165,7 +165,7 @@ func (a *Authenticator) examineNames(ctx context.Context, presented []*x509.Cert
 
 // endedText says that the `until` of a pin has passed.
 func endedText(pin *clients.Credential) string {
-	return fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("the %s of client '%s' ended at %s", pin.Kind, pin.Client.ID, pin.Until().UTC().Format(time.RFC3339))
 }
 
 // chainResult is the outcome of verifying the chains of a leaf and checking them for

@@ -231,8 +231,8 @@ func (f facts) admission(e *Explanation) {
 	if e.Matched != e.Credential.Value {
 		f.print("declared", "%s", e.Credential.Value)
 	}
-	if !e.Credential.Until.IsZero() {
-		f.print("until", "%s", e.Credential.Until.UTC().Format(time.RFC3339))
+	if !e.Credential.Until().IsZero() {
+		f.print("until", "%s", e.Credential.Until().UTC().Format(time.RFC3339))
 	}
 	f.print("scopes", "%s", orNone(client.Scope()))
 	if len(client.DefaultScopes) > 0 {
