@@ -53,7 +53,7 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 		for _, state := range realm.directory.States(maxSourceSeries) {
 			instant(metrics.SourceLastSuccess, state.Success, name, state.Source)
 		}
-		number(metrics.JWKSIgnored, len(realm.directory.Registry().Conflicts()), name)
+		number(metrics.JWKSIgnored, realm.directory.Registry().CountConflicts(), name)
 		for id, notAfter := range realm.metrics.Expiries {
 			instant(metrics.CertificateExpiry, notAfter, name, id)
 		}

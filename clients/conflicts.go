@@ -17,6 +17,14 @@ type Conflict struct {
 	Holder *Credential
 }
 
+// less sorts conflicts by certificate. One without a client comes before all others.
+func (c Conflict) less(other Conflict) bool {
+	if c.Thumbprint != other.Thumbprint || c.Client == nil || other.Client == nil {
+		return c.Thumbprint < other.Thumbprint || c.Thumbprint == other.Thumbprint && c.Client == nil && other.Client != nil
+	}
+	return c.Client.ID < other.Client.ID
+}
+
 // Ambiguity is a certificate in the JWKS of several clients that do not all have
 // SharedCredential. It authenticates none of them by itself.
 type Ambiguity struct {
@@ -25,6 +33,8 @@ type Ambiguity struct {
 	// ClientIDs are the identifiers of the clients, sorted.
 	ClientIDs []string
 }
+
+func (a Ambiguity) less(other Ambiguity) bool { return a.Thumbprint < other.Thumbprint }
 
 // reportedConflicts are the conflicts and ambiguities that have been reported.
 type reportedConflicts struct {
@@ -39,7 +49,7 @@ type conflictKey struct{ thumbprint, clientID, holderID string }
 func (r *reportedConflicts) update(logger *zap.Logger, registry *Registry) {
 	before := *r
 	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity)}
-	for _, c := range registry.conflicts {
+	for _, c := range registry.Conflicts() {
 		key := conflictKey{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
 		r.conflicts[key] = struct{}{}
 		if _, reported := before.conflicts[key]; !reported {
@@ -48,7 +58,7 @@ func (r *reportedConflicts) update(logger *zap.Logger, registry *Registry) {
 				zap.String("credential", string(c.Holder.Kind)), zap.String("thumbprint", c.Thumbprint))
 		}
 	}
-	for _, a := range registry.ambiguities {
+	for _, a := range registry.allAmbiguities() {
 		r.ambiguities[a.Thumbprint] = a
 		if !slices.Equal(before.ambiguities[a.Thumbprint].ClientIDs, a.ClientIDs) {
 			logger.Error("certificate in the JWKS of several clients is ambiguous",

@@ -82,10 +82,6 @@ func (c *Credential) IsSHA1() bool {
 	return c.Kind == KindThumbprint && len(c.Value) == hex.EncodedLen(sha1.Size)
 }
 
-// isListed reports whether the credential is a certificate in a JWKS, which no operator
-// has declared.
-func (c *Credential) isListed() bool { return c.Kind == KindJWKS }
-
 // isName reports whether the credential is an alternative name.
 func (c *Credential) isName() bool { return c.name() != validators.Name{} }
 

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 
@@ -22,13 +23,15 @@ const (
 // DeclaredHash returns the first credential that declares the hash as the thumbprint
 // of a certificate, and the first that declares it as that of a public key, or nil.
 func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *Credential) {
-	return r.first(spaceSHA256, hex.EncodeToString(sum[:])), r.first(spacePublicKey, hex.EncodeToString(sum[:]))
+	text := hex.EncodeToString(sum[:])
+	return cmp.Or(r.first(spaceSHA256, text), r.first(spaceListed, text)), r.first(spacePublicKey, text)
 }
 
 // CertificateWithKey returns the first certificate in a file or JWKS that has a
 // public key with the hash, or nil.
 func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
-	return r.first(spaceCertificateKey, hex.EncodeToString(sum[:]))
+	text := hex.EncodeToString(sum[:])
+	return cmp.Or(r.first(spaceFileKey, text), r.first(spaceListedKey, text))
 }
 
 // NearSubject returns the one credential that declares a subject that differs from

@@ -38,8 +38,11 @@ type Registry struct {
 	// scopeList returns the scopes, sorted. It is shared as long as they stay the same
 	scopeList func() []string
 
-	conflicts   []Conflict
-	ambiguities []Ambiguity
+	// listedNames are the alternative names of the certificates in JWKS, conflicts those
+	// certificates that do not count, and ambiguities those that several clients list
+	listedNames *btree.BTreeG[listedName]
+	conflicts   *btree.BTreeG[Conflict]
+	ambiguities *btree.BTreeG[Ambiguity]
 }
 
 // emptyRegistry returns a registry without clients.
@@ -50,7 +53,10 @@ func emptyRegistry() *Registry {
 		names:    btree.NewG(treeDegree, lessName),
 		subjects: btree.NewG(treeDegree, lessSubject),
 		scopes:   newTally[string](), claims: newTally[string](), lifetimes: newTally[time.Duration](),
-		scopeList: func() []string { return nil },
+		scopeList:   func() []string { return nil },
+		listedNames: btree.NewG(treeDegree, listedName.less),
+		conflicts:   btree.NewG(treeDegree, Conflict.less),
+		ambiguities: btree.NewG(treeDegree, Ambiguity.less),
 	}
 }
 
@@ -61,19 +67,21 @@ func emptyRegistry() *Registry {
 // another client. SharedCredential does not matter there, because no operator has seen
 // what a JWKS lists, nor does it whether a pin has ended or a chain would verify.
 func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
-	found := r.pins(leaf, sum)
-	if !slices.ContainsFunc(found, (*Credential).isListed) {
-		return found
+	thumbprint := hex.EncodeToString(sum[:])
+	pins := r.declaredPins(leaf, thumbprint)
+	if r.counts[spaceListed] == 0 {
+		return pins
 	}
-	declared := r.declared(leaf, found)
-	return slices.DeleteFunc(found, func(cred *Credential) bool {
-		return cred.isListed() && ofOther(declared, cred.Client) != nil
-	})
+	if listed := r.find(spaceListed, thumbprint); len(listed) > 0 {
+		declared := r.declared(leaf, thumbprint)
+		pins = append(pins, slices.DeleteFunc(listed, func(cred *Credential) bool { return ofOther(declared, cred.Client) != nil })...)
+	}
+	return pins
 }
 
-// pins returns all credentials that are hashes of a certificate, those in JWKS too.
-func (r *Registry) pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
-	found := r.find(spaceSHA256, hex.EncodeToString(sum[:]))
+// declaredPins returns the pins of a certificate that are not from a JWKS.
+func (r *Registry) declaredPins(leaf *x509.Certificate, thumbprint string) []*Credential {
+	found := r.find(spaceSHA256, thumbprint)
 	if r.counts[spacePublicKey] > 0 {
 		found = append(found, r.find(spacePublicKey, sha256Text(leaf.RawSubjectPublicKeyInfo))...)
 	}
@@ -84,9 +92,9 @@ func (r *Registry) pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Creden
 }
 
 // declared returns the credentials that a certificate fits and that are not from a
-// JWKS. pins are all of its pins.
-func (r *Registry) declared(leaf *x509.Certificate, pins []*Credential) []*Credential {
-	declared := slices.DeleteFunc(slices.Clone(pins), (*Credential).isListed)
+// JWKS.
+func (r *Registry) declared(leaf *x509.Certificate, thumbprint string) []*Credential {
+	declared := r.declaredPins(leaf, thumbprint)
 	names, _ := r.Names(leaf)
 	for _, name := range names {
 		declared = append(declared, name.Credential)
@@ -177,7 +185,7 @@ func (r *Registry) HasNames() bool { return r.names.Len() > 0 }
 
 // HasPins reports whether any client has a pinned credential.
 func (r *Registry) HasPins() bool {
-	return r.counts[spaceSHA256]+r.counts[spaceSHA1]+r.counts[spacePublicKey] > 0
+	return r.counts[spaceSHA256]+r.counts[spaceSHA1]+r.counts[spacePublicKey]+r.counts[spaceListed] > 0
 }
 
 // LooseClients returns how many clients with PKI credentials have no issued_by, so that

@@ -4,23 +4,34 @@ import "iter"
 
 // Edit makes a registry that differs from another one in some clients. It is used by
 // one goroutine at a time. The registry that it began with stays as it is.
-type Edit struct{ next *Registry }
+type Edit struct {
+	next *Registry
+	// touched are the thumbprints of the certificates in JWKS that may count now, or
+	// no longer
+	touched map[string]struct{}
+}
 
 // Edit begins to make another registry. It costs the same however many clients there
 // are.
 func (r *Registry) Edit() *Edit {
 	r.cloning.Lock()
 	defer r.cloning.Unlock()
-	return &Edit{&Registry{
+	return &Edit{touched: make(map[string]struct{}), next: &Registry{
 		clients: r.clients.Clone(), hashed: r.hashed.Clone(), names: r.names.Clone(), subjects: r.subjects.Clone(),
 		counts: r.counts, spiffe: r.spiffe, trustDomain: r.trustDomain, loose: r.loose,
 		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(),
-		scopeList: r.scopeList,
+		scopeList:   r.scopeList,
+		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(),
 	}}
 }
 
 // Registry returns the registry with all changes. The Edit must not be used any more.
-func (e *Edit) Registry() *Registry { return e.next }
+func (e *Edit) Registry() *Registry {
+	for thumbprint := range e.touched {
+		e.reassess(thumbprint)
+	}
+	return e.next
+}
 
 // Add adds a client. It returns a [ConflictError] if a client of the same or a higher
 // rank has its client_id, or a credential that one certificate could match together
@@ -81,45 +92,50 @@ func (c *Client) indexed() iter.Seq[*Credential] {
 
 // insert adds a credential, unless its client has the same one already.
 func (e *Edit) insert(cred *Credential) {
-	if cred.isName() {
-		if e.next.names.Has(cred) {
-			return
-		}
-		e.next.names.ReplaceOrInsert(cred)
-		if domain := cred.name().TrustDomain(); domain != "" {
-			e.next.trustDomain = domain
-			e.next.spiffe++
-		}
-		return
-	}
-	for _, own := range cred.keys() {
+	keys := cred.keys()
+	for _, own := range keys {
 		item := hashedCredential{own.space.hash(own.key), cred}
 		if !e.next.hashed.Has(item) {
 			e.next.hashed.ReplaceOrInsert(item)
 			e.next.counts[own.space]++
 		}
 	}
-	if cred.Kind == KindSubject {
+	switch {
+	case cred.Kind == KindJWKS:
+		e.insertListed(cred)
+		return
+	case cred.Kind == KindSubject:
 		e.next.subjects.ReplaceOrInsert(cred)
+	case cred.isName() && !e.next.names.Has(cred):
+		e.next.names.ReplaceOrInsert(cred)
+		if domain := cred.name().TrustDomain(); domain != "" {
+			e.next.trustDomain = domain
+			e.next.spiffe++
+		}
 	}
+	e.touch(cred, keys)
 }
 
 // delete removes a credential, or the same one of its client in its place.
 func (e *Edit) delete(cred *Credential) {
-	if cred.isName() {
-		if _, removed := e.next.names.Delete(cred); removed && cred.name().TrustDomain() != "" {
-			e.next.spiffe--
-		}
-		return
-	}
-	for _, own := range cred.keys() {
+	keys := cred.keys()
+	for _, own := range keys {
 		if _, removed := e.next.hashed.Delete(hashedCredential{own.space.hash(own.key), cred}); removed {
 			e.next.counts[own.space]--
 		}
 	}
-	if cred.Kind == KindSubject {
+	switch {
+	case cred.Kind == KindJWKS:
+		e.deleteListed(cred)
+		return
+	case cred.Kind == KindSubject:
 		e.next.subjects.Delete(cred)
+	case cred.isName():
+		if _, removed := e.next.names.Delete(cred); removed && cred.name().TrustDomain() != "" {
+			e.next.spiffe--
+		}
 	}
+	e.touch(cred, keys)
 }
 
 // count adds a client to what is counted, or with -1 subtracts it.

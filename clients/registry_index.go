@@ -25,26 +25,25 @@ const treeDegree = 32
 type space uint8
 
 const (
-	spaceSHA256          space = iota // the thumbprint of a certificate
-	spaceSHA1                         // the same, as SHA-1
-	spacePublicKey                    // the SHA-256 hash of a public key
-	spaceSubject                      // the key of a distinguished name
-	spaceCertificateKey               // the public key of a certificate in a file or JWKS
-	spaceCertificateSHA1              // the same as SHA-1 thumbprint
-	spaceListedSubject                // the key of the subject of a certificate in a JWKS
+	spaceSHA256        space = iota // the thumbprint of a declared certificate
+	spaceSHA1                       // the same, as SHA-1
+	spacePublicKey                  // the SHA-256 hash of a declared public key
+	spaceSubject                    // the key of a declared distinguished name
+	spaceFileKey                    // the public key of a certificate in a file
+	spaceFileSHA1                   // its SHA-1 thumbprint
+	spaceListed                     // the thumbprint of a certificate in a JWKS
+	spaceListedSHA1                 // the same, as SHA-1
+	spaceListedKey                  // its public key
+	spaceListedSubject              // the key of its subject
 	spaces
 )
-
-// alike reports whether all credentials with a key in the space are the same one. Two
-// certificates in files can have the same key.
-func (s space) alike() bool { return s != spaceCertificateKey && s != spaceCertificateSHA1 }
 
 // hashSeed makes sure that nobody can make credentials with the same hash.
 var hashSeed = maphash.MakeSeed()
 
 // hash returns what the credentials with a key are sorted by. Those of one space are
 // next to each other.
-func (s space) hash(key string) uint64 { return uint64(s)<<61 | maphash.String(hashSeed, key)>>3 }
+func (s space) hash(key string) uint64 { return uint64(s)<<60 | maphash.String(hashSeed, key)>>4 }
 
 // hashedCredential is a credential under the hash of one of its keys.
 type hashedCredential struct {
@@ -52,8 +51,8 @@ type hashedCredential struct {
 	credential *Credential // nil is before all others
 }
 
-// less sorts the credentials under one hash: those in JWKS last, then by client. The
-// pins of a client that differ in their end only are different ones.
+// less sorts the credentials under one hash by client. The pins of a client that differ
+// in their end only are different ones.
 func (h hashedCredential) less(other hashedCredential) bool {
 	if h.hash != other.hash {
 		return h.hash < other.hash
@@ -61,9 +60,6 @@ func (h hashedCredential) less(other hashedCredential) bool {
 	a, b := h.credential, other.credential
 	if a == nil || b == nil {
 		return a == nil && b != nil
-	}
-	if a.isListed() != b.isListed() {
-		return b.isListed()
 	}
 	return cmp.Or(strings.Compare(a.Client.ID, b.Client.ID), strings.Compare(a.Value, b.Value), a.Until().Compare(b.Until())) < 0
 }
@@ -106,12 +102,17 @@ func (c *Credential) keys() []spaceKey {
 			return []spaceKey{{spaceSHA1, c.Value}}
 		}
 		return []spaceKey{{spaceSHA256, c.Value}}
-	case KindCertificate, KindJWKS:
+	case KindCertificate:
+		certificate := c.details.certificate
+		return []spaceKey{
+			{spaceSHA256, c.Value}, {spaceFileKey, sha256Text(certificate.RawSubjectPublicKeyInfo)}, {spaceFileSHA1, sha1Text(certificate.Raw)},
+		}
+	case KindJWKS:
 		certificate := c.details.certificate
 		keys := []spaceKey{
-			{spaceSHA256, c.Value}, {spaceCertificateKey, sha256Text(certificate.RawSubjectPublicKeyInfo)}, {spaceCertificateSHA1, sha1Text(certificate.Raw)},
+			{spaceListed, c.Value}, {spaceListedKey, sha256Text(certificate.RawSubjectPublicKeyInfo)}, {spaceListedSHA1, sha1Text(certificate.Raw)},
 		}
-		if dn, err := validators.DNFromRaw(certificate.RawSubject); err == nil && c.isListed() {
+		if dn, err := validators.DNFromRaw(certificate.RawSubject); err == nil {
 			keys = append(keys, spaceKey{spaceListedSubject, dn.Key()})
 		}
 		return keys

@@ -1,9 +1,149 @@
 package clients
 
 import (
-	"crypto/sha256"
+	"cmp"
 	"slices"
+	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
+
+// listedName is an alternative name of a certificate in a JWKS. Without a credential, it
+// comes before all others of that name.
+type listedName struct {
+	name       validators.Name
+	credential *Credential
+}
+
+func (l listedName) less(other listedName) bool {
+	if order := l.name.Compare(other.name); order != 0 {
+		return order < 0
+	}
+	a, b := l.credential, other.credential
+	if a == nil || b == nil {
+		return a == nil && b != nil
+	}
+	return cmp.Or(strings.Compare(a.Client.ID, b.Client.ID), strings.Compare(a.Value, b.Value)) < 0
+}
+
+// Conflicts returns the certificates in JWKS that do not count.
+func (r *Registry) Conflicts() (list []Conflict) {
+	r.conflicts.Ascend(func(c Conflict) bool {
+		list = append(list, c)
+		return true
+	})
+	return list
+}
+
+// CountConflicts returns how many certificates in JWKS do not count.
+func (r *Registry) CountConflicts() int { return r.conflicts.Len() }
+
+// allAmbiguities returns the certificates that several clients list.
+func (r *Registry) allAmbiguities() (list []Ambiguity) {
+	r.ambiguities.Ascend(func(a Ambiguity) bool {
+		list = append(list, a)
+		return true
+	})
+	return list
+}
+
+// Listed returns a credential for each certificate in the client's JWKS that
+// counts.
+func (r *Registry) Listed(client *Client) []*Credential {
+	return slices.DeleteFunc(slices.Clone(client.listed()), func(cred *Credential) bool {
+		return ofOther(r.declared(cred.details.certificate, cred.Value), client) != nil
+	})
+}
+
+// insertListed and deleteListed note the names of a certificate in a JWKS.
+func (e *Edit) insertListed(cred *Credential) {
+	e.touched[cred.Value] = struct{}{}
+	names, _ := validators.NamesOf(cred.details.certificate) // with an error, none counts
+	for _, name := range names {
+		e.next.listedNames.ReplaceOrInsert(listedName{name, cred})
+	}
+}
+
+func (e *Edit) deleteListed(cred *Credential) {
+	e.touched[cred.Value] = struct{}{}
+	names, _ := validators.NamesOf(cred.details.certificate)
+	for _, name := range names {
+		e.next.listedNames.Delete(listedName{name, cred})
+	}
+}
+
+// listedLike are the spaces in which the certificates in JWKS are that a declared
+// credential fits.
+var listedLike = map[space]space{
+	spaceSHA256: spaceListed, spaceSHA1: spaceListedSHA1, spacePublicKey: spaceListedKey, spaceSubject: spaceListedSubject,
+}
+
+// touch notes the certificates in JWKS that a credential fits which is declared now, or
+// no longer.
+func (e *Edit) touch(cred *Credential, keys []spaceKey) {
+	if e.next.counts[spaceListed] == 0 {
+		return
+	}
+	for _, own := range keys {
+		if listed, declared := listedLike[own.space]; declared {
+			for like := range e.next.under(listed, own.key) {
+				e.touched[like.Value] = struct{}{}
+			}
+		}
+	}
+	if cred.isName() {
+		for name := range cred.name().Overlapping(e.next.nextListed) {
+			e.next.listedNames.AscendGreaterOrEqual(listedName{name: name}, func(l listedName) bool {
+				if l.name == name {
+					e.touched[l.credential.Value] = struct{}{}
+				}
+				return l.name == name
+			})
+		}
+	}
+}
+
+// nextListed returns the first name of a certificate in a JWKS that is not before from.
+func (r *Registry) nextListed(from validators.Name) (found validators.Name, ok bool) {
+	r.listedNames.AscendGreaterOrEqual(listedName{name: from}, func(l listedName) bool {
+		found, ok = l.name, true
+		return false
+	})
+	return found, ok
+}
+
+// reassess decides anew whether a certificate in JWKS counts, and for whom.
+func (e *Edit) reassess(thumbprint string) {
+	r := e.next
+	var old []Conflict
+	r.conflicts.AscendGreaterOrEqual(Conflict{Thumbprint: thumbprint}, func(c Conflict) bool {
+		if c.Thumbprint == thumbprint {
+			old = append(old, c)
+		}
+		return c.Thumbprint == thumbprint
+	})
+	for _, c := range old {
+		r.conflicts.Delete(c)
+	}
+	r.ambiguities.Delete(Ambiguity{Thumbprint: thumbprint})
+	listed := r.find(spaceListed, thumbprint)
+	if len(listed) == 0 {
+		return
+	}
+	declared := r.declared(listed[0].details.certificate, thumbprint)
+	count, shared := Ambiguity{Thumbprint: thumbprint}, true
+	for _, cred := range listed {
+		if holder := ofOther(declared, cred.Client); holder != nil {
+			r.conflicts.ReplaceOrInsert(Conflict{cred.Client, thumbprint, holder})
+			continue
+		}
+		count.ClientIDs = append(count.ClientIDs, cred.Client.ID)
+		shared = shared && cred.Client.SharedCredential
+	}
+	if len(count.ClientIDs) > 1 && !shared {
+		r.ambiguities.ReplaceOrInsert(count)
+	}
+}
 
 // newRegistry makes the registry of clients, none of which has what another one has.
 func newRegistry(list []*Client) (*Registry, error) {
@@ -13,56 +153,5 @@ func newRegistry(list []*Client) (*Registry, error) {
 			return nil, err
 		}
 	}
-	r := e.Registry()
-	r.findConflicts(list)
-	return r, nil
-}
-
-// Conflicts returns the certificates in JWKS that do not count.
-func (r *Registry) Conflicts() []Conflict { return r.conflicts }
-
-// Listed returns a credential for each certificate in the client's JWKS that
-// counts.
-func (r *Registry) Listed(client *Client) (listed []*Credential) {
-	for _, cred := range client.listed() {
-		if r.declaredByOther(cred) == nil {
-			listed = append(listed, cred)
-		}
-	}
-	return listed
-}
-
-// findConflicts finds the certificates in JWKS that others declare or list, too.
-func (r *Registry) findConflicts(list []*Client) {
-	lists := make(map[string][]*Client)
-	var several []string
-	for _, client := range list {
-		for _, cred := range client.listed() {
-			if holder := r.declaredByOther(cred); holder != nil {
-				r.conflicts = append(r.conflicts, Conflict{client, cred.Value, holder})
-				continue
-			}
-			if lists[cred.Value] = append(lists[cred.Value], client); len(lists[cred.Value]) == 2 {
-				several = append(several, cred.Value)
-			}
-		}
-	}
-	for _, thumbprint := range several {
-		a, shared := Ambiguity{Thumbprint: thumbprint}, true
-		for _, client := range lists[thumbprint] {
-			a.ClientIDs = append(a.ClientIDs, client.ID)
-			shared = shared && client.SharedCredential
-		}
-		if !shared {
-			slices.Sort(a.ClientIDs)
-			r.ambiguities = append(r.ambiguities, a)
-		}
-	}
-}
-
-// declaredByOther returns a credential that a certificate in a JWKS fits and that is
-// declared for another client, or nil.
-func (r *Registry) declaredByOther(listed *Credential) *Credential {
-	certificate := listed.details.certificate
-	return ofOther(r.declared(certificate, r.pins(certificate, sha256.Sum256(certificate.Raw))), listed.Client)
+	return e.Registry(), nil
 }

@@ -41,7 +41,7 @@ func TestJWKSInTheRegistry_R10(t *testing.T) {
 			t.Errorf("near miss %+v", near)
 		}
 	}
-	if !registry.HasPins() || registry.HasPKI() || client.HasPKI() || len(registry.Listed(client)) != 2 || registry.Conflicts() != nil || registry.ambiguities != nil {
+	if !registry.HasPins() || registry.HasPKI() || client.HasPKI() || len(registry.Listed(client)) != 2 || registry.Conflicts() != nil || registry.ambiguities.Len() != 0 {
 		t.Error("a JWKS is no pins")
 	}
 	if cred := client.Credentials[0]; cred.Kind != KindJWKS || cred.Value != "written out" {
@@ -89,7 +89,7 @@ func TestJWKSStealsNothing_B10(t *testing.T) {
 					t.Errorf("what is his own is %q", got)
 				}
 				conflicts := registry.Conflicts()
-				if len(registry.ambiguities) != 0 || len(conflicts) != 1 || conflicts[0].Client.ID != "thief" || conflicts[0].Holder.Client.ID != "holder" ||
+				if registry.ambiguities.Len() != 0 || len(conflicts) != 1 || conflicts[0].Client.ID != "thief" || conflicts[0].Holder.Client.ID != "holder" ||
 					conflicts[0].Thumbprint != hex.EncodeToString(sum[:]) || !strings.HasPrefix(string(kind), string(conflicts[0].Holder.Kind)) {
 					t.Errorf("conflicts %+v", conflicts)
 				}
@@ -140,7 +140,7 @@ func TestJWKSThatListOneCertificate_B10(t *testing.T) {
 				t.Errorf("%v: what one lists alone is %q", test.shared, got)
 			}
 			told := ""
-			for _, a := range registry.ambiguities {
+			for _, a := range registry.allAmbiguities() {
 				if told += fmt.Sprint(a.ClientIDs); a.Thumbprint != hex.EncodeToString(sum[:]) {
 					t.Errorf("%v: thumbprint %s", test.shared, a.Thumbprint)
 				}
@@ -204,8 +204,8 @@ func TestDeclaredComesBeforeJWKS_B10(t *testing.T) {
 		for _, c := range registry.Conflicts() {
 			told = append(told, c.Client.ID+" to "+c.Holder.Client.ID)
 		}
-		if fmt.Sprint(told) != "[a to c b to c]" || registry.ambiguities != nil {
-			t.Errorf("%s: lost are %q, ambiguous %v", name, told, registry.ambiguities)
+		if fmt.Sprint(told) != "[a to c b to c]" || registry.ambiguities.Len() != 0 {
+			t.Errorf("%s: lost are %q, ambiguous %v", name, told, registry.allAmbiguities())
 		}
 	}
 }

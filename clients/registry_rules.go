@@ -59,20 +59,21 @@ type conflictSearch struct {
 // certificate in a file.
 func (s conflictSearch) hashes() bool {
 	for _, own := range s.cred.keys() {
-		space, key := own.space, own.key
 		rivals := []spaceKey{own}
-		switch {
-		case space == spaceSHA1:
-			rivals = append(rivals, spaceKey{spaceCertificateSHA1, key})
-		case space == spacePublicKey:
-			rivals = append(rivals, spaceKey{spaceCertificateKey, key})
-		case space == spaceCertificateSHA1:
-			rivals = []spaceKey{{spaceSHA1, key}}
-		case space == spaceCertificateKey:
-			rivals = []spaceKey{{spacePublicKey, key}}
+		switch own.space {
+		case spaceSHA1:
+			rivals = append(rivals, spaceKey{spaceFileSHA1, own.key})
+		case spacePublicKey:
+			rivals = append(rivals, spaceKey{spaceFileKey, own.key})
+		case spaceFileSHA1:
+			rivals[0].space = spaceSHA1
+		case spaceFileKey:
+			rivals[0].space = spacePublicKey
 		}
 		for _, rival := range rivals {
-			if _, goOn := s.among(s.under(rival.space, rival.key), rival.space.alike()); !goOn {
+			// two certificates in files can have the same key
+			alike := rival.space != spaceFileKey && rival.space != spaceFileSHA1
+			if _, goOn := s.among(s.under(rival.space, rival.key), alike); !goOn {
 				return false
 			}
 		}
@@ -102,7 +103,7 @@ func (s conflictSearch) names() bool {
 func (s conflictSearch) among(others iter.Seq[*Credential], alike bool) (shared, goOn bool) {
 	for other := range others {
 		switch {
-		case other.isListed(), other.Client == s.cred.Client:
+		case other.Client == s.cred.Client:
 			continue
 		case !other.Client.SharedCredential || !s.cred.Client.SharedCredential:
 			if !s.yield(s.conflict(other)) {
