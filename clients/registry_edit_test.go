@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // ids returns the client_ids of clients, sorted.
@@ -121,5 +123,48 @@ func TestFromYieldsInOrder(t *testing.T) {
 		if fmt.Sprint(got) != want {
 			t.Errorf("from %q: %v", from, got)
 		}
+	}
+}
+
+// TestNameDeclaredTwice: a name that a client declares twice goes with the client, and
+// so does its trust domain.
+func TestNameDeclaredTwice(t *testing.T) {
+	twice := mustClient(t, Record{ClientID: "a", SANURI: Strings{"spiffe://a.example/x", "spiffe://a.example/x"}})
+	other := mustClient(t, Record{ClientID: "b", SANURI: Strings{"spiffe://b.example/x"}})
+	e := emptyRegistry().Edit()
+	if _, err := e.Add(twice); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Add(other); err == nil {
+		t.Error("a realm has two trust domains")
+	}
+	e.Remove(twice)
+	if _, err := e.Add(other); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTwoFilesOneKey_B10: two clients may have certificates with one key in files. Their
+// key belongs to none that does not share it with both.
+func TestTwoFilesOneKey_B10(t *testing.T) {
+	one := testpki.MustSelfSigned(t)
+	two := testpki.MustSelfSigned(t, testpki.Key(one.Key))
+	dir := t.TempDir()
+	var list []*Client
+	for i, leaf := range []*testpki.Leaf{one, two} {
+		file, _, err := leaf.WriteFiles(dir, fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, mustClient(t, Record{ClientID: fmt.Sprint("file", i), CertificateFiles: Strings{file}, SharedCredential: i == 0}))
+	}
+	registry, err := newRegistry(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := mustClient(t, Record{ClientID: "key", PublicKeys: Strings{sha256Text(one.Cert.RawSubjectPublicKeyInfo)}, SharedCredential: true})
+	_, err = registry.Edit().Add(key)
+	if conflict := new(ConflictError); !errors.As(err, &conflict) || conflict.Holder != list[1] {
+		t.Errorf("error %v", err)
 	}
 }
