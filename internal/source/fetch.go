@@ -113,15 +113,11 @@ func (f *Fetcher) Get(ctx context.Context, address string, limit int64) (Documen
 }
 
 // Do sends a request and returns the body of the response if its status is 200 and it
-// has at most limit bytes. Errors are fit for a log: bounded, with characters that are
-// not printable escaped, and without the password in the URL.
+// has at most limit bytes.
 func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
-	if err := checkURL(request.URL, f.secure); err != nil {
-		return Document{}, err
-	}
-	response, err := f.client.Do(request)
+	response, err := f.Open(request)
 	if err != nil {
-		return Document{}, failure(err)
+		return Document{}, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -129,7 +125,7 @@ func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 	}
 	content, err := io.ReadAll(io.LimitReader(response.Body, limit+1))
 	if err != nil {
-		return Document{}, failure(err)
+		return Document{}, err
 	}
 	if int64(len(content)) > limit {
 		return Document{}, fmt.Errorf("the server sends more than %d bytes", limit)
@@ -137,6 +133,32 @@ func (f *Fetcher) Do(request *http.Request, limit int64) (Document, error) {
 	document := Document{Content: content}
 	document.Fresh, document.HasFresh = freshness(response.Header)
 	return document, nil
+}
+
+// Open sends a request and returns the response, whatever its status. Errors, also those
+// of reading the body, are fit for a log: bounded, with characters that are not printable
+// escaped, and without the password in the URL.
+func (f *Fetcher) Open(request *http.Request) (*http.Response, error) {
+	if err := checkURL(request.URL, f.secure); err != nil {
+		return nil, err
+	}
+	response, err := f.client.Do(request)
+	if err != nil {
+		return nil, failure(err)
+	}
+	response.Body = body{response.Body}
+	return response, nil
+}
+
+// body is the body of a response, with errors that are fit for a log.
+type body struct{ io.ReadCloser }
+
+func (b body) Read(p []byte) (n int, err error) {
+	n, err = b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = failure(err)
+	}
+	return n, err
 }
 
 // quoted matches what the cause of an error quotes from a URL.
