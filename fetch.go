@@ -16,7 +16,7 @@ import (
 )
 
 // FetchConfig configures how a realm reaches the servers of its CRLs, its OCSP
-// responders and its JWKS. As in Caddy's own requests, the proxies of the
+// responders, its JWKS and its clients. As in Caddy's own requests, the proxies of the
 // environment (`HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`) are used.
 type FetchConfig struct {
 	// The CA certificates that vouch for these servers, in addition to those of the

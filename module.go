@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
+	"github.com/caddymtls/caddy-mtls-auth/clients/httpsource"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
@@ -37,6 +38,7 @@ func init() {
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(filesource.Files))
 	caddy.RegisterModule(new(storagesource.Clients))
+	caddy.RegisterModule(new(httpsource.HTTP))
 	caddy.RegisterModule(new(AdminAPI))
 	command.Register(loadExplainer)
 

@@ -61,7 +61,7 @@ type Realm struct {
 	// More sources of clients. A client may be declared in one place only.
 	ClientsFromRaw []json.RawMessage `json:"clients_from,omitempty" caddy:"namespace=mtls.clients inline_key=source"`
 
-	// How the servers of CRLs, OCSP and JWKS are reached. Default: with the CAs of
+	// How the servers of CRLs, OCSP, JWKS and clients are reached. Default: with the CAs of
 	// the system.
 	Fetch *FetchConfig `json:"fetch,omitempty"`
 

@@ -32,6 +32,7 @@ func readSnippets(t *testing.T) []snippet {
 
 // examplesOf fills the placeholders of the syntax blocks with values.
 var examplesOf = strings.NewReplacer(
+	"header <name> <value>", "header X-Api-Key {env.KEY}",
 	"client <client_id> {\n\t\t...", "client a {\n\t\tthumbprint "+strings.Repeat("0b", 32), "fetch {\n\t\t...", "fetch {\n\t\ttrust_pool file ca.pem", "revocation {\n\t\t...", "revocation {\n\t\tdeny deny.txt",
 	"forwarded_certificate <format> {\n\t\t...", "forwarded_certificate nginx {\n\t\tfrom 10.0.0.7", "issuer <https-url> {\n\t\t...", "issuer https://auth.example.com {\n",
 	"[<realm>]", "", "[<matcher>]", "", "trust_issuer <https-url>", "trust_issuer https://login.example.net", "<text>", "login/",
@@ -46,6 +47,7 @@ var examplesOf = strings.NewReplacer(
 	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
 	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
 	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ... {\n\t\t...", "clients_from file partners.json {\n\t\ton_bad_record skip", "clients_from file <path>...", "clients_from file partners.json", "refuse|skip", "skip",
+	"keep_copy <file>", "keep_copy clients.copy", "max_size <size>", "max_size 64MiB",
 	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
 	"storage <module> ...", "storage file_system /var/lib/keys", "signing_key <pem-file>", "", "<pem-or-jwk-file>...", "old.pem older.json",
 	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
