@@ -79,7 +79,8 @@ func TestMatchesAny(t *testing.T) {
 		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}})
 	}
 	registry := registryOf(t, records...)
-	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false} {
+	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false,
+		"s*": true, "sen*7": true, "sen*8": false, "sensor-8*": false, "a*a": false, "a*": true, "s": false} {
 		if got := matchesAny(pattern, registry); got != want {
 			t.Errorf("%s: %t, want %t", pattern, got, want)
 		}

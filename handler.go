@@ -129,7 +129,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	for _, scope := range h.RequireScope {
-		if _, known := slices.BinarySearch(registry.Scopes(), scope); !known {
+		if !registry.HasScope(scope) {
 			h.realm.logger.Warn("require_scope matches no client", zap.String("require_scope", scope))
 		}
 	}
@@ -352,15 +352,20 @@ func (l allowList) admits(id string) bool {
 	return slices.ContainsFunc(l.wildcards, func(w wildcard) bool { return w.matches(id) })
 }
 
-// matchesAny reports whether a pattern of `allow` admits a client of the registry.
+// matchesAny reports whether a pattern of `allow` admits a client of the registry. It
+// looks only at those that begin as the pattern does.
 func matchesAny(pattern string, registry *clients.Registry) bool {
-	if registry.Client(pattern) != nil {
-		return true
+	prefix, _, isWildcard := strings.Cut(pattern, "*")
+	if !isWildcard {
+		return registry.Client(pattern) != nil
 	}
 	list := newAllowList([]string{pattern})
-	for client := range registry.All() {
-		if list.admits(client.ID) {
+	for client := range registry.From(prefix) {
+		switch {
+		case list.admits(client.ID):
 			return true
+		case !strings.HasPrefix(client.ID, prefix):
+			return false
 		}
 	}
 	return false

@@ -1,8 +1,6 @@
 package mtlsauth
 
 import (
-	"slices"
-
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -84,20 +82,19 @@ func (realm *Realm) newAuthenticator(c components) *authn.Authenticator {
 
 // warnAboutCAs logs which clients have names that any of several CAs can issue.
 func (realm *Realm) warnAboutCAs(c components) {
-	if len(c.trust.Certificates) < 2 {
+	loose := c.registry.LooseClients()
+	if len(c.trust.Certificates) < 2 || loose == 0 {
 		return
 	}
-	var loose []string
+	var named []string
 	for client := range c.registry.All() {
 		if client.HasPKI() && len(client.IssuedBy) == 0 {
-			loose = append(loose, client.ID)
+			named = append(named, client.ID)
+		}
+		if len(named) == min(loose, maxWarnedClients) {
+			break
 		}
 	}
-	if len(loose) == 0 {
-		return
-	}
-	slices.Sort(loose)
 	realm.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
-		zap.Int("cas", len(c.trust.Certificates)), zap.Int("clients", len(loose)),
-		zap.Strings("client_ids", loose[:min(len(loose), maxWarnedClients)]))
+		zap.Int("cas", len(c.trust.Certificates)), zap.Int("clients", loose), zap.Strings("client_ids", named))
 }
