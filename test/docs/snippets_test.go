@@ -109,6 +109,11 @@ func TestDocumentSnippets(t *testing.T) {
 						t.Errorf("nothing checks the command %q", line)
 					}
 				}
+			case "go": // which the tests of its package run
+				_, example, _ := strings.Cut(read(t, "storagetest/example_test.go"), "\n")
+				if _, text, _ := strings.Cut(snippet.text, "\n"); text != example {
+					t.Errorf("it is not storagetest/example_test.go:\n%s", text)
+				}
 			case "text":
 			case "nginx", "haproxy", "apache": // TestRealProxies runs them
 				if !strings.HasPrefix(snippet.where, "docs/behind-a-proxy.md#") {
