@@ -58,7 +58,7 @@ func (r *clientRules) checkTrust(client *clients.Client) error {
 	loose := client.HasPKI() && len(client.IssuedBy) == 0
 	switch {
 	case r.trust.Pool == nil && client.HasPKI():
-		i := slices.IndexFunc(client.Credentials, func(cred *clients.Credential) bool { return !cred.Kind.Pinned() })
+		i := slices.IndexFunc(client.Credentials, func(cred clients.Credential) bool { return !cred.Kind.Pinned() })
 		cred := client.Credentials[i]
 		return fmt.Errorf("%s '%s': the realm has no trust_pool, so any CA could issue this name; add one", cred.Kind, cred.Value)
 	case r.trust.Pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
@@ -78,7 +78,7 @@ func (r *clientRules) checkProfile(client *clients.Client) error {
 	if !r.fapi2 {
 		return nil
 	}
-	if i := slices.IndexFunc(client.Credentials, (*clients.Credential).IsSHA1); i >= 0 {
+	if i := slices.IndexFunc(client.Credentials, func(cred clients.Credential) bool { return cred.IsSHA1() }); i >= 0 {
 		return fmt.Errorf("thumbprint '%s' is SHA-1, which profile %s does not allow; replace it with the SHA-256 thumbprint", client.Credentials[i].Value, profileFAPI2)
 	}
 	return nil

@@ -84,7 +84,12 @@ func (c issuerClients) HasCredential(id string, is func(tokens.Credential) bool)
 	}
 	now := c.app.Now()
 	counts := func(cred *clients.Credential) bool { return !cred.Ended(now) && is(tokenCredential(cred)) }
-	return slices.ContainsFunc(client.Credentials, counts) || slices.ContainsFunc(c.Listed(client), counts)
+	for i := range client.Credentials {
+		if counts(&client.Credentials[i]) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(c.Listed(client), counts)
 }
 
 // AuthMethods implements [tokens.Clients].

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +21,7 @@ type Client struct {
 	*origin
 	ID          string
 	Disabled    bool
-	Credentials []*Credential
+	Credentials []Credential
 
 	record   string
 	prepared atomic.Pointer[prepared]
@@ -69,7 +70,7 @@ func (c *Client) Claims() map[string]json.RawMessage {
 	if len(c.claimNames) == 0 {
 		return nil
 	}
-	_, claims, _, _ := readRecord(c.record) // it has been read before
+	claims, _, _ := readRecord(c.record, new(Record)) // it has been read before
 	return claimMap(claims)
 }
 
@@ -93,7 +94,7 @@ func (c *Client) ClaimText(name string) string {
 
 // HasPKI reports whether the client has a credential that needs a chain.
 func (c *Client) HasPKI() bool {
-	return slices.ContainsFunc(c.Credentials, func(cred *Credential) bool { return !cred.Kind.Pinned() })
+	return slices.ContainsFunc(c.Credentials, func(cred Credential) bool { return !cred.Kind.Pinned() })
 }
 
 // trustDomain returns that of the client's spiffe: names, or "".
@@ -107,22 +108,27 @@ func (c *Client) trustDomain() string {
 }
 
 // listed returns the certificates in the client's JWKS, none while it is not known.
-func (c *Client) listed() []*Credential {
-	if cred := c.Credentials[len(c.Credentials)-1]; cred.Kind == KindJWKS && cred.details != nil {
+func (c *Client) listed() []Credential {
+	if cred := &c.Credentials[len(c.Credentials)-1]; cred.Kind == KindJWKS && cred.details != nil {
 		return cred.details.listed
 	}
 	return nil
 }
 
+// readRecords are records that clients are made of. A million of them need not all be
+// allocated.
+var readRecords = sync.Pool{New: func() any { return new(Record) }}
+
 // newClient makes the client of a record, whose placeholders must have been
 // expanded, with the documents that it names. The warnings are for the operator's
 // log. The text is copied.
 func newClient(text []byte, p *plan) (client *Client, warnings []warning, err error) {
-	record := string(text)
-	r, claims, spaces, err := readRecord(record)
+	record, r := string(text), readRecords.Get().(*Record)
+	defer readRecords.Put(r)
+	claims, spaces, err := readRecord(record, r)
 	if err == nil && spaces > 0 {
 		record = strictjson.Compact(record)
-		r, claims, _, err = readRecord(record)
+		claims, _, err = readRecord(record, r)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -130,7 +136,8 @@ func newClient(text []byte, p *plan) (client *Client, warnings []warning, err er
 	if err := CheckID(r.ClientID); err != nil {
 		return nil, nil, err
 	}
-	m := clientMaker{plan: p, client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: new(origin)}}
+	var few [4]Credential
+	m := clientMaker{plan: p, credentials: few[:0], client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: new(origin)}}
 	if err := m.make(r, claims); err != nil {
 		return nil, nil, fmt.Errorf("client '%s': %w", r.ClientID, err)
 	}
@@ -166,14 +173,11 @@ func (m *clientMaker) make(r *Record, claims []claim) (err error) {
 
 // finish gives the client its credentials, and its credentials the client.
 func (m *clientMaker) finish() {
-	all := slices.Clone(m.credentials)
-	m.client.Credentials = make([]*Credential, len(all))
-	for i := range all {
-		m.client.Credentials[i] = &all[i]
-		all[i].Client = m.client
-	}
-	for _, cred := range m.client.listed() {
-		cred.Client = m.client
+	m.client.Credentials = slices.Clone(m.credentials)
+	for _, list := range [][]Credential{m.client.Credentials, m.client.listed()} {
+		for i := range list {
+			list[i].Client = m.client
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ type credentialDetails struct {
 	// certificate is the one in a file, or listed in a JWKS, and listed are those in
 	// a JWKS that is among the client's credentials
 	certificate *x509.Certificate
-	listed      []*Credential
+	listed      []Credential
 }
 
 // Until returns when a pin ends, zero if it does not end.
@@ -146,10 +146,20 @@ func parsePin[T any](text string, parse func(string) (T, error)) (hash T, declar
 
 // addCredentials adds the credentials of a record. A JWKS is the last one.
 func (m *clientMaker) addCredentials(r *Record) error {
-	for _, step := range []func(*Record) error{m.addSubjects, m.addNames, m.addPins, m.addFiles, m.addJWKS} {
-		if err := step(r); err != nil {
-			return err
-		}
+	if err := m.addSubjects(r); err != nil {
+		return err
+	}
+	if err := m.addNames(r); err != nil {
+		return err
+	}
+	if err := m.addPins(r); err != nil {
+		return err
+	}
+	if err := m.addFiles(r); err != nil {
+		return err
+	}
+	if err := m.addJWKS(r); err != nil {
+		return err
 	}
 	if len(m.credentials) == 0 {
 		return errors.New("no credential; add a subject, one of the san_ names, or a thumbprint, public_key, certificate or jwks")
@@ -271,10 +281,9 @@ func (m *clientMaker) addJWKS(r *Record) (err error) {
 	for _, flaw := range flaws {
 		m.warn("", "jwks: %s", flaw)
 	}
-	details := &credentialDetails{listed: make([]*Credential, len(keySet))}
+	details := &credentialDetails{listed: make([]Credential, len(keySet))}
 	for i, certificate := range keySet {
-		listed := certificateCredential(KindJWKS, certificate)
-		details.listed[i] = &listed
+		details.listed[i] = certificateCredential(KindJWKS, certificate)
 	}
 	m.add(KindJWKS, "", place, details)
 	return nil

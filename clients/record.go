@@ -153,13 +153,9 @@ var recordMembers = func() (names []string) {
 // case, or given twice is an error that names it. So is a string with NUL, with half of
 // a surrogate pair, or that is not UTF-8.
 func (r *Record) UnmarshalJSON(raw []byte) error {
-	record, claims, _, err := readRecord(string(raw))
-	if err != nil {
-		return err
-	}
-	*r = *record
+	claims, _, err := readRecord(string(raw), r)
 	r.Claims = claimMap(claims)
-	return nil
+	return err
 }
 
 // Strings is a list of strings. In JSON it is a string or an array of strings.

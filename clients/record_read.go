@@ -22,18 +22,19 @@ type claim struct{ name, value string }
 
 // readRecord reads a record strictly (see [Record.UnmarshalJSON]). The claims are not in
 // the record, but returned. spaces is how much white space there is between tokens.
-func readRecord(text string) (record *Record, claims []claim, spaces int, err error) {
+func readRecord(text string, into *Record) (claims []claim, spaces int, err error) {
 	if len(text) > maxRecordBytes {
-		return nil, nil, 0, fmt.Errorf("client record: larger than %d bytes", maxRecordBytes)
+		return nil, 0, fmt.Errorf("client record: larger than %d bytes", maxRecordBytes)
 	}
-	r := recordReader{Reader: strictjson.NewReader(text), record: new(Record)}
+	*into = Record{}
+	r := recordReader{Reader: strictjson.NewReader(text), record: into}
 	if err = r.Object(r.member); err == nil {
 		err = r.End()
 	}
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("client record: %w", err)
+		return nil, 0, fmt.Errorf("client record: %w", err)
 	}
-	return r.record, r.claims, r.Spaces(), nil
+	return r.claims, r.Spaces(), nil
 }
 
 func (r *recordReader) member(name string) (err error) {

@@ -159,7 +159,7 @@ func BenchmarkReadRecord(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, _, err := readRecord(text); err != nil {
+		if _, _, err := readRecord(text, new(Record)); err != nil {
 			b.Fatal(err)
 		}
 	}

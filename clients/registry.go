@@ -25,11 +25,10 @@ type Registry struct {
 	names    *btree.BTreeG[*Credential]      // alternative names, see [validators.Name.Compare]
 	subjects *btree.BTreeG[*Credential]      // by their text, for hints
 
-	// counts is how many credentials hashed has in each space, and spiffe how many
-	// spiffe: names there are, which all have the trustDomain
-	counts      [spaces]int
-	spiffe      int
-	trustDomain string
+	// counts is how many credentials hashed has in each space, and patterns how many
+	// alternative names have wildcards
+	counts   [spaces]int
+	patterns int
 	// loose is how many clients with PKI credentials have no issued_by
 	loose     int
 	scopes    tally[string]
@@ -142,9 +141,17 @@ func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *vali
 // given key, as validators.DN.Key makes it.
 func (r *Registry) Subject(key string) []*Credential { return r.find(spaceSubject, key) }
 
+// soughtClients are what a tree is asked for, because requests ask for clients and should
+// not allocate any.
+var soughtClients = sync.Pool{New: func() any { return new(Client) }}
+
 // Client returns the client with the identifier, or nil.
 func (r *Registry) Client(id string) *Client {
-	client, _ := r.clients.Get(&Client{ID: id})
+	sought := soughtClients.Get().(*Client)
+	sought.ID = id
+	client, _ := r.clients.Get(sought)
+	sought.ID = ""
+	soughtClients.Put(sought)
 	return client
 }
 

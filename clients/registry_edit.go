@@ -1,7 +1,5 @@
 package clients
 
-import "iter"
-
 // Edit makes a registry that differs from another one in some clients. It is used by
 // one goroutine at a time. The registry that it began with stays as it is.
 type Edit struct {
@@ -18,7 +16,7 @@ func (r *Registry) Edit() *Edit {
 	defer r.cloning.Unlock()
 	return &Edit{touched: make(map[string]struct{}), next: &Registry{
 		clients: r.clients.Clone(), hashed: r.hashed.Clone(), names: r.names.Clone(), subjects: r.subjects.Clone(),
-		counts: r.counts, spiffe: r.spiffe, trustDomain: r.trustDomain, loose: r.loose,
+		counts: r.counts, patterns: r.patterns, loose: r.loose,
 		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(),
 		scopeList:   r.scopeList,
 		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(),
@@ -40,12 +38,16 @@ func (e *Edit) Registry() *Registry {
 //
 // A certificate in a JWKS is never in the way (see [Registry.Pins]).
 func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
-	lower := make(map[*Client]struct{})
-	for conflict := range e.next.conflictsWith(c) {
+	credentials := c.indexed()
+	var lower map[*Client]struct{}
+	for conflict := range e.next.conflictsWith(c, credentials) {
 		if conflict.Holder.rank <= c.rank {
 			return nil, conflict
 		}
 		if _, known := lower[conflict.Holder]; !known {
+			if lower == nil {
+				lower = make(map[*Client]struct{})
+			}
 			lower[conflict.Holder] = struct{}{}
 			displaced = append(displaced, conflict.Holder)
 		}
@@ -55,7 +57,7 @@ func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 	}
 	e.count(c, +1)
 	e.next.clients.ReplaceOrInsert(c)
-	for cred := range c.indexed() {
+	for _, cred := range credentials {
 		e.insert(cred)
 	}
 	return displaced, nil
@@ -68,33 +70,38 @@ func (e *Edit) Remove(c *Client) {
 	}
 	e.count(c, -1)
 	e.next.clients.Delete(c)
-	for cred := range c.indexed() {
+	for _, cred := range c.indexed() {
 		e.delete(cred)
 	}
 }
 
-// indexed yields the credentials by which the client is found: those that are
+// indexedCredential is a credential by which a client is found, with the keys under
+// which it is found by hash.
+type indexedCredential struct {
+	*Credential
+	keys []spaceKey
+}
+
+// indexed returns the credentials by which the client is found: those that are
 // declared, and the certificates in its JWKS.
-func (c *Client) indexed() iter.Seq[*Credential] {
-	return func(yield func(*Credential) bool) {
-		for _, cred := range c.Credentials {
-			if cred.Kind != KindJWKS && !yield(cred) {
-				return
-			}
-		}
-		for _, cred := range c.listed() {
-			if !yield(cred) {
-				return
-			}
+func (c *Client) indexed() []indexedCredential {
+	list := make([]indexedCredential, 0, len(c.Credentials))
+	for i := range c.Credentials {
+		if cred := &c.Credentials[i]; cred.Kind != KindJWKS {
+			list = append(list, indexedCredential{cred, cred.keys()})
 		}
 	}
+	listed := c.listed()
+	for i := range listed {
+		list = append(list, indexedCredential{&listed[i], listed[i].keys()})
+	}
+	return list
 }
 
 // insert adds a credential, unless its client has the same one already.
-func (e *Edit) insert(cred *Credential) {
-	keys := cred.keys()
-	for _, own := range keys {
-		item := hashedCredential{own.space.hash(own.key), cred}
+func (e *Edit) insert(cred indexedCredential) {
+	for _, own := range cred.keys {
+		item := hashedCredential{own.space.hash(own.key), cred.Credential}
 		if !e.next.hashed.Has(item) {
 			e.next.hashed.ReplaceOrInsert(item)
 			e.next.counts[own.space]++
@@ -102,40 +109,37 @@ func (e *Edit) insert(cred *Credential) {
 	}
 	switch {
 	case cred.Kind == KindJWKS:
-		e.insertListed(cred)
+		e.insertListed(cred.Credential)
 		return
 	case cred.Kind == KindSubject:
-		e.next.subjects.ReplaceOrInsert(cred)
-	case cred.isName() && !e.next.names.Has(cred):
-		e.next.names.ReplaceOrInsert(cred)
-		if domain := cred.name().TrustDomain(); domain != "" {
-			e.next.trustDomain = domain
-			e.next.spiffe++
+		e.next.subjects.ReplaceOrInsert(cred.Credential)
+	case cred.isName():
+		if _, replaced := e.next.names.ReplaceOrInsert(cred.Credential); !replaced && isPattern(cred.name()) {
+			e.next.patterns++
 		}
 	}
-	e.touch(cred, keys)
+	e.touch(cred)
 }
 
 // delete removes a credential, or the same one of its client in its place.
-func (e *Edit) delete(cred *Credential) {
-	keys := cred.keys()
-	for _, own := range keys {
-		if _, removed := e.next.hashed.Delete(hashedCredential{own.space.hash(own.key), cred}); removed {
+func (e *Edit) delete(cred indexedCredential) {
+	for _, own := range cred.keys {
+		if _, removed := e.next.hashed.Delete(hashedCredential{own.space.hash(own.key), cred.Credential}); removed {
 			e.next.counts[own.space]--
 		}
 	}
 	switch {
 	case cred.Kind == KindJWKS:
-		e.deleteListed(cred)
+		e.deleteListed(cred.Credential)
 		return
 	case cred.Kind == KindSubject:
-		e.next.subjects.Delete(cred)
+		e.next.subjects.Delete(cred.Credential)
 	case cred.isName():
-		if _, removed := e.next.names.Delete(cred); removed && cred.name().TrustDomain() != "" {
-			e.next.spiffe--
+		if _, removed := e.next.names.Delete(cred.Credential); removed && isPattern(cred.name()) {
+			e.next.patterns--
 		}
 	}
-	e.touch(cred, keys)
+	e.touch(cred)
 }
 
 // count adds a client to what is counted, or with -1 subtracts it.

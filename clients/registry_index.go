@@ -168,8 +168,13 @@ func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
 // overlapping yields the credentials whose names overlap with a name. For a presented
 // name, these are those that it matches.
 func (r *Registry) overlapping(name validators.Name) iter.Seq[*Credential] {
+	if r.patterns == 0 && !isPattern(name) {
+		return r.named(name)
+	}
+	at := new(Credential)
 	next := func(from validators.Name) (found validators.Name, ok bool) {
-		r.names.AscendGreaterOrEqual(sought(from), func(cred *Credential) bool {
+		at.Kind, at.Value = Kind(from.Kind()), from.String()
+		r.names.AscendGreaterOrEqual(at, func(cred *Credential) bool {
 			found, ok = cred.name(), true
 			return false
 		})
@@ -185,6 +190,9 @@ func (r *Registry) overlapping(name validators.Name) iter.Seq[*Credential] {
 		}
 	}
 }
+
+// isPattern reports whether a name has wildcards.
+func isPattern(name validators.Name) bool { return strings.Contains(name.String(), "*") }
 
 // tally counts how often clients have each value. It is shared like the trees.
 type tally[K cmp.Ordered] struct{ *btree.BTreeG[counted[K]] }

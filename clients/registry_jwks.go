@@ -2,7 +2,6 @@ package clients
 
 import (
 	"cmp"
-	"slices"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -49,10 +48,15 @@ func (r *Registry) allAmbiguities() (list []Ambiguity) {
 
 // Listed returns a credential for each certificate in the client's JWKS that
 // counts.
-func (r *Registry) Listed(client *Client) []*Credential {
-	return slices.DeleteFunc(slices.Clone(client.listed()), func(cred *Credential) bool {
-		return ofOther(r.declared(cred.details.certificate, cred.Value), client) != nil
-	})
+func (r *Registry) Listed(client *Client) (counting []*Credential) {
+	listed := client.listed()
+	for i := range listed {
+		cred := &listed[i]
+		if ofOther(r.declared(cred.details.certificate, cred.Value), client) == nil {
+			counting = append(counting, cred)
+		}
+	}
+	return counting
 }
 
 // insertListed and deleteListed note the names of a certificate in a JWKS.
@@ -80,11 +84,11 @@ var listedLike = map[space]space{
 
 // touch notes the certificates in JWKS that a credential fits which is declared now, or
 // no longer.
-func (e *Edit) touch(cred *Credential, keys []spaceKey) {
+func (e *Edit) touch(cred indexedCredential) {
 	if e.next.counts[spaceListed] == 0 {
 		return
 	}
-	for _, own := range keys {
+	for _, own := range cred.keys {
 		if listed, declared := listedLike[own.space]; declared {
 			for like := range e.next.under(listed, own.key) {
 				e.touched[like.Value] = struct{}{}

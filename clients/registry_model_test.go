@@ -177,7 +177,7 @@ func (l modelLeaf) fits(cred *Credential) (pinned bool, names []string) {
 
 // lists reports whether the JWKS of a client has the certificate.
 func (l modelLeaf) lists(client *Client) bool {
-	return slices.ContainsFunc(client.listed(), func(cred *Credential) bool { return cred.Value == l.sha256 })
+	return slices.ContainsFunc(client.listed(), func(cred Credential) bool { return cred.Value == l.sha256 })
 }
 
 // declares reports whether a client declares the certificate, and by which credential
@@ -193,8 +193,8 @@ func (l modelLeaf) declares(client *Client) bool {
 
 // declared returns the credentials of a client but its JWKS.
 func (c *Client) declared() (list []*Credential) {
-	for _, cred := range c.Credentials {
-		if cred.Kind != KindJWKS {
+	for i := range c.Credentials {
+		if cred := &c.Credentials[i]; cred.Kind != KindJWKS {
 			list = append(list, cred)
 		}
 	}

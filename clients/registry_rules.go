@@ -24,13 +24,13 @@ func conflictf(holder *Client, format string, args ...any) *ConflictError {
 
 // conflictsWith yields the reasons why a client cannot be added, at least one for each
 // client that is in its way.
-func (r *Registry) conflictsWith(c *Client) iter.Seq[*ConflictError] {
+func (r *Registry) conflictsWith(c *Client, credentials []indexedCredential) iter.Seq[*ConflictError] {
 	return func(yield func(*ConflictError) bool) {
 		if other := r.Client(c.ID); other != nil &&
 			!yield(conflictf(other, "client '%s' is in %s and again in %s; keep one", c.ID, other.source, c.source)) {
 			return
 		}
-		for _, cred := range c.Credentials {
+		for _, cred := range credentials {
 			search := conflictSearch{r, cred, yield}
 			goOn := true
 			switch {
@@ -51,14 +51,14 @@ func (r *Registry) conflictsWith(c *Client) iter.Seq[*ConflictError] {
 // the client of a credential. Its methods report whether the search is to go on.
 type conflictSearch struct {
 	*Registry
-	cred  *Credential
+	cred  indexedCredential
 	yield func(*ConflictError) bool
 }
 
 // hashes looks for credentials that are the same, or that are another hash of a
 // certificate in a file.
 func (s conflictSearch) hashes() bool {
-	for _, own := range s.cred.keys() {
+	for _, own := range s.cred.keys {
 		rivals := []spaceKey{own}
 		switch own.space {
 		case spaceSHA1:
@@ -83,13 +83,16 @@ func (s conflictSearch) hashes() bool {
 
 // names looks for names that overlap, and for another trust domain.
 func (s conflictSearch) names() bool {
-	if domain := s.cred.name().TrustDomain(); domain != "" && s.spiffe > 0 && domain != s.trustDomain {
+	if domain := s.cred.name().TrustDomain(); domain != "" {
 		for other := range s.allSPIFFE() {
-			if !s.yield(conflictf(other.Client, "client '%s': %s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", s.cred.Client.ID, s.cred.Kind, s.cred.Value, s.trustDomain)) {
+			realm := other.name().TrustDomain()
+			if realm == domain {
+				break // it is that of all others, too
+			}
+			if !s.yield(conflictf(other.Client, "client '%s': %s '%s' has another SPIFFE trust domain than '%s'; a realm has only one, so declare another realm", s.cred.Client.ID, s.cred.Kind, s.cred.Value, realm)) {
 				return false
 			}
 		}
-		return true
 	}
 	shared, goOn := s.among(s.named(s.cred.name()), true)
 	if goOn && !shared {

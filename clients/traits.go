@@ -55,7 +55,8 @@ func (t *traitsTable) of(r *Record, claims []claim) (*Traits, error) {
 		names[i] = c.name
 	}
 	slices.Sort(names)
-	key := traitsKey(r, names)
+	var buf [256]byte
+	key := appendTraitsKey(buf[:0], r, names)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known := t.byKey[string(key)].Value(); known != nil {
@@ -80,9 +81,9 @@ func (t *traitsTable) forget(key string) {
 	}
 }
 
-// traitsKey returns what is the same for two records if and only if their traits are.
-func traitsKey(r *Record, claimNames []string) []byte {
-	key := make([]byte, 0, 256)
+// appendTraitsKey appends what is the same for two records if and only if their traits
+// are.
+func appendTraitsKey(key []byte, r *Record, claimNames []string) []byte {
 	for _, list := range [][]string{{r.Scope, r.DefaultScope}, r.Resources, r.Introspect, r.IssuedBy, claimNames} {
 		key = binary.AppendUvarint(key, uint64(len(list)))
 		for _, text := range list {

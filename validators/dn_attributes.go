@@ -55,7 +55,8 @@ var attributeTypes = []struct{ oid, names string }{
 
 var (
 	attributeNames = make(map[string]string)                // dotted OID to printed name
-	attributeOIDs  = make(map[string]asn1.ObjectIdentifier) // lower-case name to OID
+	attributeOIDs  = make(map[string]asn1.ObjectIdentifier) // lower-case name, and printed name, to OID
+	x500Names      [128]string                              // the last arc of an OID below 2.5.4 to printed name
 )
 
 func init() {
@@ -66,14 +67,26 @@ func init() {
 		}
 		names := strings.Fields(attributeType.names)
 		attributeNames[attributeType.oid] = names[0]
+		attributeOIDs[names[0]] = oid
+		if isX500(oid) {
+			x500Names[oid[3]] = names[0]
+		}
 		for _, name := range names {
 			attributeOIDs[strings.ToLower(name)] = oid
 		}
 	}
 }
 
+// isX500 reports whether an attribute type is one of X.520, which nearly all are.
+func isX500(oid asn1.ObjectIdentifier) bool {
+	return len(oid) == 4 && oid[0] == 2 && oid[1] == 5 && oid[2] == 4 && oid[3] < len(x500Names)
+}
+
 // attributeName returns the name of an attribute type, or its dotted OID.
 func attributeName(oid asn1.ObjectIdentifier) (name string, known bool) {
+	if isX500(oid) && x500Names[oid[3]] != "" {
+		return x500Names[oid[3]], true
+	}
 	dotted := oid.String()
 	if name, known = attributeNames[dotted]; known {
 		return name, true
@@ -84,6 +97,9 @@ func attributeName(oid asn1.ObjectIdentifier) (name string, known bool) {
 // parseAttributeType parses a declared attribute type: a name in any case, a dotted
 // OID (RFC 4514 §3), or a dotted OID after "OID." (RFC 2253 §4).
 func parseAttributeType(name string) (asn1.ObjectIdentifier, error) {
+	if oid, known := attributeOIDs[name]; known {
+		return oid, nil
+	}
 	// strings.ToLower turns 'İ' into 'i'.
 	if oid, known := attributeOIDs[strings.ToLower(name)]; known && isASCII(name) {
 		return oid, nil

@@ -74,8 +74,10 @@ func shortestEncoding(rdns []rdn) (size int) {
 // parseRDNs returns the RDNs in encoded order.
 func parseRDNs(s string) ([]rdn, error) {
 	p := nameParser{rest: s}
-	var rdns []rdn
-	var current rdn
+	// all attributes are in one array, which the RDNs are parts of
+	most := 1 + strings.Count(s, ",") + strings.Count(s, ";") + strings.Count(s, "+")
+	most = min(most, maxNameAttributes+1)
+	current, rdns := make(rdn, 0, most), make([]rdn, 0, most)
 	for {
 		a, err := p.attribute()
 		if err != nil {
@@ -89,8 +91,8 @@ func parseRDNs(s string) ([]rdn, error) {
 		if separator == '+' {
 			continue
 		}
-		rdns = append(rdns, current)
-		current = nil
+		rdns = append(rdns, slices.Clip(current))
+		current = current[len(current):]
 		if separator == 0 {
 			slices.Reverse(rdns)
 			return rdns, nil
@@ -170,6 +172,15 @@ func declaredAttribute(oid asn1.ObjectIdentifier, name, text string) (attribute,
 // plainText consumes an unquoted value (RFC 4514 §3, string). Spaces at its ends
 // belong to it only if they are escaped.
 func (p *nameParser) plainText() (string, error) {
+	end := strings.IndexAny(p.rest, separators+`\"<>`)
+	if end < 0 || strings.IndexByte(separators, p.rest[end]) >= 0 { // nothing is escaped
+		if end < 0 {
+			end = len(p.rest)
+		}
+		text := strings.TrimRight(p.rest[:end], " ")
+		p.rest = p.rest[end:]
+		return text, nil
+	}
 	var text []byte
 	i, kept := 0, 0
 	for i < len(p.rest) && strings.IndexByte(separators, p.rest[i]) < 0 {

@@ -36,8 +36,11 @@ func (n Name) Compare(other Name) int {
 }
 
 func compareURIs(a, b string) int {
-	shorter := min(len(a), len(b))
-	for i := range shorter {
+	const step = 16 // which most of two URIs have in common
+	for len(a) >= step && len(b) >= step && a[:step] == b[:step] {
+		a, b = a[step:], b[step:]
+	}
+	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {
 			return cmp.Compare(uriRank(a[i]), uriRank(b[i]))
 		}
@@ -70,7 +73,7 @@ func uriRank(c byte) byte {
 // For a declared spiffe: URI, the certificate must also be an X.509-SVID, see [IsSVID].
 func (n Name) Overlapping(next func(Name) (Name, bool)) iter.Seq[Name] {
 	return func(yield func(Name) bool) {
-		w := nameWalk{kind: n.kind, next: next, yield: yield}
+		w := nameWalk{kind: n.kind, text: n.text, next: next, yield: yield}
 		switch n.kind {
 		case NameDNS:
 			w.dns(n.text)
@@ -90,6 +93,7 @@ func (n Name) Overlapping(next func(Name) (Name, bool)) iter.Seq[Name] {
 // to go on.
 type nameWalk struct {
 	kind  NameKind
+	text  string // of the name whose overlaps are sought
 	next  func(Name) (Name, bool)
 	yield func(Name) bool
 }
@@ -132,7 +136,7 @@ func (w nameWalk) below(path string, segments []string) bool {
 		return w.exact(path)
 	}
 	least, ok := w.from(path + "/" + anySegment)
-	if !ok || !strings.HasPrefix(least, path+"/") {
+	if !ok || !isBelow(least, path) {
 		return true
 	}
 	switch segment, rest := segments[0], segments[1:]; segment {
@@ -141,18 +145,31 @@ func (w nameWalk) below(path string, segments []string) bool {
 	case anySegment:
 		return w.exact(path+"/"+anyPath) && w.children(path, rest)
 	default:
-		if strings.HasPrefix(least, path+"/"+anySegment) && !(w.exact(path+"/"+anyPath) && w.below(path+"/"+anySegment, rest)) {
+		if strings.HasPrefix(least[len(path)+1:], anySegment) && !(w.exact(path+"/"+anyPath) && w.below(path+"/"+anySegment, rest)) {
 			return false
 		}
-		return w.below(path+"/"+segment, rest)
+		return w.below(w.child(path, segment), rest)
 	}
+}
+
+// child returns the path with another segment, as a part of the sought text if it is one.
+func (w nameWalk) child(path, segment string) string {
+	if end := len(path) + 1 + len(segment); len(w.text) >= end && w.text[:len(path)] == path {
+		return w.text[:end]
+	}
+	return path + "/" + segment
+}
+
+// isBelow reports whether a text begins with a path and a slash.
+func isBelow(text, path string) bool {
+	return len(text) > len(path) && text[len(path)] == '/' && strings.HasPrefix(text, path)
 }
 
 // children goes on with every segment that follows path.
 func (w nameWalk) children(path string, rest []string) bool {
 	for from := path + "/" + anySegment; ; {
 		found, ok := w.from(from)
-		if !ok || !strings.HasPrefix(found, path+"/") {
+		if !ok || !isBelow(found, path) {
 			return true
 		}
 		segment, _, _ := strings.Cut(found[len(path)+1:], "/")
@@ -168,7 +185,7 @@ func (w nameWalk) children(path string, rest []string) bool {
 func (w nameWalk) all(path string) bool {
 	for from := path + "/" + anySegment; ; {
 		found, ok := w.from(from)
-		if !ok || !strings.HasPrefix(found, path+"/") {
+		if !ok || !isBelow(found, path) {
 			return true
 		}
 		if len(uriPath(found)) > 1 && !w.yield(Name{w.kind, found}) {
