@@ -143,6 +143,7 @@ func ownChanges(t *testing.T, ca *testpki.CA) map[string]ownChange {
 	chained.RequireChain = true
 	ended := pinned("a", leaf)
 	ended.Thumbprints[0] += " until 2020-01-01T00:00:00Z"
+	listed, listsIssued := clients.Record{ClientID: "a", JWKS: testpki.JWKS(t, leaf)}, clients.Record{ClientID: "b", JWKS: testpki.JWKS(t, issued)}
 	workload := clients.Record{ClientID: "w", SANURI: clients.Strings{"spiffe://a.example/*"}}
 	return map[string]ownChange{
 		"disabled":             {leaf, pinned("a", leaf), "a", off, "[client_disabled]"},
@@ -157,6 +158,9 @@ func ownChanges(t *testing.T, ca *testpki.CA) map[string]ownChange {
 		"issued_by removed":    {issued, narrow, "[certificate_untrusted]", named, "a"},
 		"pin before the name":  {issued, named, "a", pinned("b", issued), "b"},
 		"require_chain of one": {issued, pinned("a", issued), "a", chained, "a"},
+		"listed by a JWKS":     {leaf, pinned("z", pin), "[certificate_untrusted]", listed, "a"},
+		"declared by another":  {leaf, listed, "a", pinned("b", leaf), "b"},
+		"named by another":     {issued, listsIssued, "b", named, "a"},
 		"a SPIFFE ID":          {spiffe, pinned("z", pin), "[certificate_unknown]", workload, "[certificate_unsuitable]"},
 	}
 }
