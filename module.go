@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
 	"github.com/caddymtls/caddy-mtls-auth/clients/httpsource"
+	"github.com/caddymtls/caddy-mtls-auth/clients/postgres"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
@@ -39,6 +40,7 @@ func init() {
 	caddy.RegisterModule(new(filesource.Files))
 	caddy.RegisterModule(new(storagesource.Clients))
 	caddy.RegisterModule(new(httpsource.HTTP))
+	caddy.RegisterModule(new(postgres.Table))
 	caddy.RegisterModule(new(AdminAPI))
 	command.Register(loadExplainer)
 

@@ -151,6 +151,12 @@ func (k *fakeSink) get(id string) string {
 	return k.records[id]
 }
 
+func (k *fakeSink) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.updates
+}
+
 // rec is the record of a client as PostgreSQL writes it.
 func rec(id string, n int) string {
 	return fmt.Sprintf(`{"client_id": "%s", "client_name": "%d"}`, id, n)

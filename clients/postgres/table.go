@@ -17,21 +17,30 @@ const (
 	// maxIdentifier is how long PostgreSQL lets names be, in bytes, and maxSuffix how
 	// long what is appended to the name of the table for others.
 	maxIdentifier = 63
-	maxSuffix     = len("_notify_truncate")
+	maxSuffix     = len("_deleted_changed")
 	tableRemedy   = "write it as SQL does, as in mtls_clients, partners.clients or \"Partners\".\"Clients\""
 )
 
 // tableName is the name of the table of clients, with or without a schema.
 type tableName pgx.Identifier
 
-// parseTable parses the name of a table as SQL does: names without quotes are folded to
-// lower case.
+// parseTable parses the name of a table. The error names it.
 func parseTable(text string) (tableName, error) {
+	name, err := parseName(text)
+	if err != nil {
+		return nil, fmt.Errorf("table '%s': %w", source.Text(text, 2*maxIdentifier), err)
+	}
+	return name, nil
+}
+
+// parseName parses the name of a table as SQL does: names without quotes are folded to
+// lower case.
+func parseName(text string) (tableName, error) {
 	var name tableName
 	for rest := text; ; {
 		part, after, err := cutIdentifier(rest)
 		if err != nil {
-			return nil, fmt.Errorf("table '%s': %w; %s", source.Text(text, 2*maxIdentifier), err, tableRemedy)
+			return nil, fmt.Errorf("%w; %s", err, tableRemedy)
 		}
 		name = append(name, part)
 		if after == "" {
@@ -41,9 +50,9 @@ func parseTable(text string) (tableName, error) {
 	}
 	switch {
 	case len(name) > 2:
-		return nil, fmt.Errorf("table '%s' has more than a schema and a name; %s", source.Text(text, 2*maxIdentifier), tableRemedy)
+		return nil, errors.New("it has more than a schema and a name; " + tableRemedy)
 	case len(name.base()) > maxIdentifier-maxSuffix:
-		return nil, fmt.Errorf("table '%s': its name is longer than %d bytes; choose a shorter one", source.Text(text, 2*maxIdentifier), maxIdentifier-maxSuffix)
+		return nil, fmt.Errorf("it is longer than %d bytes; choose a shorter name", maxIdentifier-maxSuffix)
 	}
 	return name, nil
 }

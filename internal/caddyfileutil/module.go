@@ -10,6 +10,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // ParseModule reads the guest module of an option, whose first argument is the
@@ -23,11 +25,11 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 		return nil, d.Errf("%s is empty; name a module", option)
 	}
 	if _, err := caddy.GetModule(namespace + "." + name); err != nil {
-		return nil, d.Errf("%s: unknown module '%s'; %s", option, name, suggestModule(namespace, name))
+		return nil, d.Errf("%s: unknown module '%s'; %s", option, shownArg(name), suggestModule(namespace, name))
 	}
 	for rest := *d; rest.NextArg(); {
 		if strings.HasSuffix(rest.Val(), ",") {
-			return nil, d.Errf("%s: '%s' ends with a comma; separate values by spaces alone", option, rest.Val())
+			return nil, d.Errf("%s: '%s' ends with a comma; separate values by spaces alone", option, shownArg(rest.Val()))
 		}
 	}
 	if !strings.HasPrefix(namespace, "mtls.") && strings.HasPrefix(name, "file") {
@@ -43,6 +45,15 @@ func ParseModule[T any](d *caddyfile.Dispenser, namespace, inlineKey, kind strin
 		return nil, d.Errf("%s module '%s' is not a %s", option, name, kind)
 	}
 	return caddyconfig.JSONModuleObject(module, inlineKey, name, nil), nil
+}
+
+// shownArg returns an argument for an error. It may be the DSN of a database, in which
+// nobody can tell where the password is unless it is valid.
+func shownArg(value string) string {
+	if lower := strings.ToLower(value); strings.HasPrefix(lower, "postgres") && strings.Contains(value, "://") || strings.Contains(lower, "password") {
+		return "…"
+	}
+	return source.ShownValue(value)
 }
 
 // placeholder matches a placeholder that this plugin expands at provisioning.
@@ -72,6 +83,9 @@ func suggestModule(namespace, word string) string {
 	}
 	if first, _, several := strings.Cut(word, " "); several && slices.Contains(names, first) {
 		return fmt.Sprintf("did you mean '%s' without quotes?", word)
+	}
+	if strings.HasPrefix(word, "postgres") && strings.Contains(word, "://") && slices.Contains(names, "postgres") {
+		return "did you mean 'postgres <dsn>'?"
 	}
 	file := strings.TrimPrefix(word, "file://")
 	isURL := strings.Contains(file, "://")

@@ -233,6 +233,8 @@ func describe(err error) error {
 	switch {
 	case err == nil || statusOf(err) != http.StatusInternalServerError:
 		return err
+	case errors.Is(err, clients.ErrBadRecord):
+		return apiError(http.StatusBadRequest, "%w", err)
 	case errors.Is(err, clients.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return apiError(http.StatusServiceUnavailable, "the client may not have been changed: %w; read it, and send the request again", err)
 	}

@@ -23,6 +23,7 @@ The commands send requests to the admin API of a running Caddy.`,
 	cmd.AddCommand(
 		clientsListCommand(), clientsShowCommand(), clientsAddCommand(),
 		clientsDisableCommand(), clientsEnableCommand(), clientsRemoveCommand(),
+		clientsInitDBCommand(),
 	)
 	return cmd
 }

@@ -46,8 +46,9 @@ var examplesOf = strings.NewReplacer(
 	"claim <name> <value>", "claim tenant acme", "header_up <name> <value>", "header_up X-Tenant {http.mtls.claim.tenant}",
 	"keep_header <name>...", "keep_header X-SSL-Cipher", "header <name>", "header X-Edge-Certificate", "resource <name>", "resource https://api.example.com",
 	"crl <file-or-url>...", "crl clients.crl https://ca.example.com/clients.crl", "refresh <duration>", "refresh 30m",
-	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ... {\n\t\t...", "clients_from file partners.json {\n\t\ton_bad_record skip", "clients_from file <path>...", "clients_from file partners.json", "refuse|skip", "skip",
+	"jwks <file-or-https-url>", "jwks https://a.example.com/jwks.json", "clients_from <source> ... {\n\t\t...", "clients_from file partners.json {\n\t\ton_bad_record skip", "clients_from file <path>...", "clients_from file partners.json", "clients_from postgres <dsn>", "clients_from postgres postgres://caddy@db.example.com/app?sslmode=verify-full", "refuse|skip", "skip",
 	"keep_copy <file>", "keep_copy clients.copy", "max_size <size>", "max_size 64MiB",
+	"table         <name>", "table partners.clients", "keep_copy     <file>", "keep_copy clients.jsonl",
 	"ocsp <url>...", "ocsp http://ocsp.example.com", "refuse|allow", "refuse", "deny <file>", "deny deny.txt",
 	"storage <module> ...", "storage file_system /var/lib/keys", "signing_key <pem-file>", "", "<pem-or-jwk-file>...", "old.pem older.json",
 	"rotate_every <duration>", "rotate_every 30d", "announce_for <duration>", "announce_for 12h",
@@ -63,11 +64,12 @@ const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c
 var shellSnippets = map[string]string{
 	`awk '{ gsub(/[";]|#.*/, "") } length($1) == 40 { f = $1; $1 = ""; if (!($0 in p)) n[++k] = $0; p[$0] = p[$0] "\tthumbprint " f "\n" } END { for (i = 1; i <= k; i++) print "client" n[i] " {\n" p[n[i]] "}" }' clients.map > clients.caddy`: "TestMigrationCommands",
 	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`:                       "TestMigrationCommands",
-	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
-	"go test ./...":                 "this is it",
-	"caddy mtls demo":               "see above",
-	"caddy mtls inspect client.pem": "TestInspect",
-	"caddy mtls clients list":       "TestClientsList",
+	"go run ./cmd/caddy mtls demo":                          "the demo is run by its own test and in CI",
+	"go test ./...":                                         "this is it",
+	"caddy mtls demo":                                       "see above",
+	"caddy mtls inspect client.pem":                         "TestInspect",
+	"caddy mtls clients list":                               "TestClientsList",
+	"caddy mtls clients init-db --dsn '{env.DATABASE_URL}'": "TestInitDBCommand",
 	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem":                 "TestExplainAccepted",
 	"caddy mtls explain --config Caddyfile client.pem":                                         "TestExplainShadow",
 	"xcaddy build v2.11.9 --with github.com/caddymtls/caddy-mtls-auth":                         "TestModulePath",
@@ -113,6 +115,10 @@ func TestDocumentSnippets(t *testing.T) {
 				_, example, _ := strings.Cut(read(t, "storagetest/example_test.go"), "\n")
 				if _, text, _ := strings.Cut(snippet.text, "\n"); text != example {
 					t.Errorf("it is not storagetest/example_test.go:\n%s", text)
+				}
+			case "sql":
+				if snippet.where[:strings.IndexByte(snippet.where+"#", '#')] != "docs/clients-in-postgresql.md" { // TestDocumentedSQL runs it
+					t.Error("nothing runs this SQL")
 				}
 			case "text":
 			case "nginx", "haproxy", "apache": // TestRealProxies runs them

@@ -42,7 +42,7 @@ func literals(node ast.Node) (list []string) {
 // them in errors, without "option".
 var pageOfBlock = map[string]string{
 	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
-	"clients_from file": "clients_from.md", "clients_from storage": "clients_from.md", "clients_from http": "clients_from.md",
+	"clients_from file": "clients_from.md", "clients_from storage": "clients_from.md", "clients_from http": "clients_from.md", "clients_from postgres": "clients_from.md",
 	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
 }
 
