@@ -23,6 +23,8 @@ const (
 	// storage never answered for included.
 	parallelReads = 16
 	unlockTimeout = 5 * time.Second
+	// longestLock is longer than any change holds the lock.
+	longestLock = changeTimeout + unlockTimeout + 5*time.Second
 
 	indexName = "index.json"
 )
@@ -34,10 +36,12 @@ type objects struct {
 	storage certmagic.Storage
 	folder  string
 	reading chan struct{} // has an element for each read under way
+	locking *storage.Lock
 }
 
 func newObjects(s certmagic.Storage, realm string) *objects {
-	return &objects{s, path.Join("mtls", certmagic.StorageKeys.Safe(realm), "clients"), make(chan struct{}, parallelReads)}
+	folder := path.Join("mtls", certmagic.StorageKeys.Safe(realm), "clients")
+	return &objects{s, folder, make(chan struct{}, parallelReads), &storage.Lock{Storage: s, Name: folder, Longest: longestLock}}
 }
 
 func (o *objects) key(name string) string { return path.Join(o.folder, name) }
@@ -103,7 +107,7 @@ func (o *objects) remove(ctx context.Context, name string) (err error) {
 func (o *objects) lock(ctx context.Context) (err error) {
 	defer func() { err = o.failed("locking", "", err) }()
 	defer source.Recover("storage", &err)
-	return o.storage.Lock(ctx, o.folder)
+	return o.locking.Lock(ctx)
 }
 
 // unlock releases the lock even if ctx is done, because a lock that is left behind
