@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func (r *Rig) Process(t *testing.T, name, binary, config string, leaf *testpki.L
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s logged:\n%s", name, p.Logged())
+			t.Logf("%s logged, besides refusals:\n%s", name, p.notable())
 		}
 	})
 	return p
@@ -82,6 +83,9 @@ func (p *Process) Start() {
 	p.exited = exited
 	go func() { _ = p.cmd.Wait(); close(exited) }()
 }
+
+// PID returns the ID of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Exited reports whether the process is not running.
 func (p *Process) Exited() bool {
@@ -135,6 +139,13 @@ func (p *Process) Ask(method, path, body string) (status int, answer string, err
 func (p *Process) Logged() string {
 	text, _ := os.ReadFile(p.log())
 	return string(text)
+}
+
+// notable returns the last lines of the log that are not about refused clients, of which
+// there can be thousands.
+func (p *Process) notable() string {
+	lines := slices.DeleteFunc(strings.Split(p.Logged(), "\n"), func(line string) bool { return strings.Contains(line, `"client refused"`) })
+	return strings.Join(lines[max(0, len(lines)-60):], "\n")
 }
 
 func (p *Process) log() string { return filepath.Join(p.Dir, p.Name+".log") }
