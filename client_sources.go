@@ -51,6 +51,9 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
 		return err
 	}
+	for _, from := range config.Sources {
+		realm.metrics.AddClientSource(from.Info().Name)
+	}
 	if realm.directory.Registry().Len() == 0 {
 		realm.logger.Warn("realm has no clients; everyone is refused")
 	}
@@ -80,6 +83,7 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 			realm.change(func(c *components) { c.registry = registry })
 			return nil
 		},
+		Failed: realm.metrics.ClientSourceFailed,
 		Logger: realm.logger,
 	}
 	if !app.withoutIssuers { // else storage may not be needed

@@ -49,6 +49,7 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 	for name, realm := range a.Realms {
 		for _, size := range realm.directory.Sizes() {
 			number(metrics.Clients, size.Clients, name, size.Source)
+			number(metrics.ClientsRefused, size.Refused, name, size.Source)
 		}
 		for _, state := range realm.directory.States(maxSourceSeries) {
 			instant(metrics.SourceLastSuccess, state.Success, name, state.Source)

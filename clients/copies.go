@@ -137,7 +137,7 @@ type fetchedKeySet struct {
 func (d *Directory) fetchedKeySets() (fetched []fetchedKeySet, due bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, document := range d.documents.urls {
+	for _, document := range d.documents.urls.all {
 		if len(document.certificates) > 0 {
 			at := document.url.Success()
 			fetched = append(fetched, fetchedKeySet{document, document.contents, at})

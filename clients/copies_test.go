@@ -402,7 +402,7 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 			t.Fatal("it has not begun")
 		}
 		document.contents = &contents{certificates: certificates}
-		w.documents.urls = append(w.documents.urls, document)
+		w.documents.urls.add(document)
 	}
 	add(urlA, certificates)
 	add(urlB, slices.Repeat(certificates, 10))

@@ -2,10 +2,12 @@ package clients
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,18 +18,17 @@ import (
 // DirectoryConfig says where clients come from, and what is done with them. Only
 // Records or Sources are required; a nil function is not called.
 type DirectoryConfig struct {
-	// Records are the clients of the configuration. Their placeholders must have
-	// been expanded.
+	// Records are the clients of the configuration, which has the highest rank. Their
+	// placeholders must have been expanded.
 	Records []Record
 	// Sources have more clients, the one with the highest rank first. Their names must
 	// differ.
 	Sources []Source
-	// Polled are sources that are polled.
-	Polled []PolledSource
-	// Check returns what else is wrong with a client.
+	// Check returns what else is wrong with a client. It must not depend on other
+	// clients, or on anything that changes.
 	Check func(*Client) error
 	// Before, if set, is the directory that this one replaces. What it has fetched
-	// is taken over.
+	// is taken over, and the clients of sources that cannot be reached.
 	Before *Directory
 	// Copies, if set, keep the JWK Sets behind URLs over a restart (see
 	// [Directory.SaveCopies]).
@@ -40,6 +41,9 @@ type DirectoryConfig struct {
 	// Use is called with each registry that is to replace the one before. An error
 	// keeps the one before in force. Use must not call the directory.
 	Use func(*Registry) error
+	// Failed is called with the name of a source when it cannot be read, or an update of
+	// it cannot be put in force.
+	Failed func(name string)
 	// Logger gets what an operator should know. Default: none.
 	Logger *zap.Logger
 }
@@ -55,100 +59,63 @@ func (c *DirectoryConfig) setDefaults() {
 	if c.Use == nil {
 		c.Use = func(*Registry) error { return nil }
 	}
+	if c.Failed == nil {
+		c.Failed = func(string) {}
+	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
 }
 
 // Directory keeps the clients of a realm: those of the configuration and of the
-// sources, with the files and JWK Sets that they name. When one of these changes,
-// it makes a new registry. Whatever is broken, missing or in conflict with the
-// rest changes nothing, and is tried again when anything changes, and from time to
-// time.
+// sources, with the files and JWK Sets that they name. When one of these changes, it
+// makes a new registry, at the cost of the change. Whatever is broken, missing or in
+// conflict with the rest changes nothing.
 //
-// A directory starts nothing but fetches. Its owner calls [Directory.Poll] a few
-// times a second.
+// The configuration and the sources are ranked. A client that claims what one of a
+// higher rank has, its client_id or a credential, waits until that one lets go.
+//
+// A directory starts nothing but fetches. Its owner calls [Directory.Watch] once, and
+// [Directory.Poll] a few times a second.
 type Directory struct {
 	config DirectoryConfig
 	// copies returns what was stored, by name; it is nil once the directory is made
 	copies func() map[string]keySetCopy
+	// loaded is set once the directory is made
+	loaded bool
+	// sources are the configuration and the sources, in the order of their ranks
+	sources  []*recordSource
+	registry atomic.Pointer[Registry]
+	waiting  atomic.Pointer[waitList]
 
-	polling  sync.Mutex // held by Poll; guards what only it uses
-	pending  changes
-	tried    time.Time // when the pending changes were last tried
-	rest     time.Time // until then, changes of JWK Sets behind URLs wait
+	polling   sync.Mutex // held by Poll; guards what only it uses
+	pending   documentChanges
+	tried     time.Time // when the pending changes were last tried, and with what
+	triedWith *Registry
+	rest      time.Time // until then, changes of JWK Sets behind URLs wait
+
+	// changing is held while the registry is replaced, after polling and before mu. It
+	// guards what follows, and what of that others read is also guarded by mu
+	changing sync.Mutex
+	// waiters are those who wait for a client
+	waiters  map[*Client]map[*Client]struct{}
 	reported reportedConflicts
 
-	mu        sync.Mutex // guards what others read
-	sources   []*recordSource
+	mu        sync.Mutex
 	documents documentSet
-	registry  *Registry
 }
 
-// recordSource is the configuration or a source, with its clients.
-type recordSource struct {
-	name    string
-	source  PolledSource // nil for the configuration
-	from    Source
-	sink    *sink
-	records []Record
-	entries []entry
-	status
-}
-
-// load loads the records of the source, which may be a guest module.
-func (s *recordSource) load(now time.Time) (records []Record, changed bool, err error) {
-	defer source.Recover(s.name, &err)
-	return s.source.Load(now)
-}
-
-// entry is a client. The record is nil unless it names documents: the client is
-// made again when one of them changes.
-type entry struct {
-	client    *Client
-	record    *Record
-	documents []*watchedDocument
-}
-
-// NewDirectory reads everything but URLs. Unlike later, anything that is missing,
-// broken or in conflict is an error. The context applies to reading copies.
+// NewDirectory reads everything but URLs. Unlike later, anything that is missing or
+// broken is an error, and so are records of the same rank that are in conflict. The
+// context applies to reading sources and copies.
 func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, error) {
 	config.setDefaults()
-	d := &Directory{config: config, documents: documentSet{fetches: make(chan struct{}, maxFetches)}}
-	d.sources = []*recordSource{{name: SourceConfig}}
-	found := changes{{source: d.sources[0], records: config.Records}}
-	now := config.Now()
-	for _, from := range config.Sources {
-		s := &recordSource{name: from.Info().Name, from: from}
-		if d.hasSource(s.name) {
-			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
-		}
-		d.sources = append(d.sources, s)
-		err := d.loadSource(ctx, s)
-		if errors.Is(err, ErrUnavailable) {
-			if records, known := config.Before.recordsOf(s.name); known {
-				s.records = records
-				d.noteUnavailable(s, err)
-				err = nil
-			}
-		}
-		if err != nil {
-			return nil, s.wrap(err)
-		}
-		found = append(found, change{source: s, records: s.records})
+	d := &Directory{
+		config: config, documents: newDocumentSet(),
+		waiters: make(map[*Client]map[*Client]struct{}),
 	}
-	for _, from := range config.Polled {
-		s := &recordSource{name: from.Name(), source: from}
-		if d.hasSource(s.name) {
-			return nil, fmt.Errorf("clients are read from %s twice; keep one", s.name)
-		}
-		records, _, err := s.load(now)
-		if err != nil {
-			return nil, s.wrap(err)
-		}
-		d.sources = append(d.sources, s)
-		found = append(found, change{source: s, records: records})
-	}
+	d.registry.Store(emptyRegistry())
+	d.waiting.Store(newWaitList())
 	if config.Copies != nil && config.Before == nil {
 		d.copies = sync.OnceValue(func() map[string]keySetCopy {
 			copies, err := config.Copies.load(ctx)
@@ -158,22 +125,48 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 			return copies
 		})
 	}
-	p, err := newPlan(d, found)
-	if err != nil {
+	d.sources = []*recordSource{newRecordSource(SourceConfig, 0)}
+	if err := d.loadRecords(ctx, config.Records); err != nil {
 		return nil, err
 	}
-	d.commit(p, now)
+	for _, from := range config.Sources {
+		info := from.Info()
+		if slices.ContainsFunc(d.sources, func(s *recordSource) bool { return s.name == info.Name }) {
+			return nil, fmt.Errorf("clients are read from %s twice; keep one", info.Name)
+		}
+		s := newRecordSource(info.Name, len(d.sources))
+		s.from, s.info = from, info
+		d.sources = append(d.sources, s)
+		if err := d.load(ctx, s); err != nil {
+			return nil, s.wrap(err)
+		}
+	}
 	d.config.Before, d.config.Records, d.copies = nil, nil, nil
+	d.loaded = true
+	d.reported.update(config.Logger, d.Registry())
 	return d, nil
 }
 
-func (d *Directory) hasSource(name string) bool {
-	return slices.ContainsFunc(d.sources, func(s *recordSource) bool { return s.name == name })
+// loadRecords loads the records of the configuration.
+func (d *Directory) loadRecords(ctx context.Context, records []Record) error {
+	u := d.newUpdate(d.sources[0], true)
+	for i := range records {
+		text, err := json.Marshal(records[i])
+		if err != nil {
+			return err
+		}
+		u.records = append(u.records, incoming{text: text})
+	}
+	_, err := u.apply(ctx)
+	if wrong := new(RecordError); errors.As(err, &wrong) {
+		return wrong.Err // the configuration has no lines, and its text is the operator's own
+	}
+	return err
 }
 
 // openKeySet opens a JWK Set behind a URL, which begins with what is known of it.
 func (d *Directory) openKeySet(key documentKey) (*watchedDocument, error) {
-	opened := &watchedDocument{documentKey: key, contents: new(contents)}
+	opened := &watchedDocument{documentKey: key, contents: new(contents), users: make(map[*Client]struct{})}
 	var err error
 	opened.url, err = source.NewURL(source.URLConfig{
 		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.accept, Fetch: d.config.Fetch, Now: d.config.Now,
@@ -206,62 +199,4 @@ func (d *Directory) takeOverURL(document *watchedDocument) bool {
 	}
 	document.contents = &contents{certificates: document.accepted.certificates} // warnings have been reported
 	return true
-}
-
-// Registry returns the clients as they are now.
-func (d *Directory) Registry() *Registry {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.registry
-}
-
-// Sizes returns how many clients the configuration and each source have.
-func (d *Directory) Sizes() []SourceSize {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	sizes := make([]SourceSize, len(d.sources))
-	for i, s := range d.sources {
-		sizes[i] = SourceSize{s.name, len(s.entries)}
-	}
-	return sizes
-}
-
-// States returns the states of all sources, and of certificate files and JWK Sets
-// of clients, at most limit of these.
-func (d *Directory) States(limit int) []SourceState {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	var states []SourceState
-	for _, s := range d.sources {
-		if s.source != nil || s.from != nil {
-			states = append(states, SourceState{s.label(), s.success, s.failure()})
-		}
-	}
-	limit += len(states)
-	for _, document := range slices.Concat(d.documents.files, d.documents.urls) {
-		if document.url != nil {
-			// a fetch may succeed though its result cannot be put in force
-			document.success = document.url.Success()
-		}
-		for _, label := range document.labels() {
-			if len(states) == limit {
-				return states
-			}
-			states = append(states, SourceState{label, document.success, document.failure()})
-		}
-	}
-	return states
-}
-
-// Unfetched returns how many JWK Sets have never been fetched.
-func (d *Directory) Unfetched() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	count := 0
-	for _, document := range d.documents.urls {
-		if _, known := document.url.Content(); !known {
-			count++
-		}
-	}
-	return count
 }

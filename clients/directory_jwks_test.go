@@ -101,7 +101,7 @@ func TestDirectoryReportsSharedCertificates_B10(t *testing.T) {
 	w.write("thief.json", testpki.JWKS(t, own))
 	w.write("third.json", testpki.JWKS(t, testpki.MustSelfSigned(t)))
 	w.write("pin.json", []byte("[]"))
-	w.config.Polled = []PolledSource{NewFileSource(w.path("pin.json"))}
+	w.config.Sources = []Source{w.file("pin.json")}
 	for _, id := range []string{"victim", "thief", "third"} {
 		w.config.Records = append(w.config.Records, Record{ClientID: id, JWKSFile: w.path(id + ".json")})
 	}
@@ -143,7 +143,7 @@ func TestDirectoryForgetsJWKS(t *testing.T) {
 		leaf := testpki.MustSelfSigned(t)
 		w.web["https://a.example/"], w.web["https://b.example/"] = testpki.JWKS(t, leaf), testpki.JWKS(t, testpki.MustSelfSigned(t))
 		w.records("a.json", Record{ClientID: "a", JWKSURI: "https://a.example/"}, Record{ClientID: "b", JWKSURI: "https://a.example/", SharedCredential: true})
-		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
+		w.config.Sources = []Source{w.file("a.json")}
 		w.mustLoad()
 		w.poll(0)
 		w.wantPin(leaf, "a by jwks, b by jwks")
@@ -171,7 +171,7 @@ func TestDirectoryRestsBetweenJWKS(t *testing.T) {
 		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 		w.web["https://a.example/"] = testpki.JWKS(t, one)
 		w.records("a.json", pinned("a1"))
-		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
+		w.config.Sources = []Source{w.file("a.json")}
 		w.config.Records = []Record{{ClientID: "a", JWKSURI: "https://a.example/"}}
 		w.config.Use = func(*Registry) error {
 			time.Sleep(time.Minute) // which takes so long
@@ -181,8 +181,8 @@ func TestDirectoryRestsBetweenJWKS(t *testing.T) {
 		w.poll(0)
 		w.wantPin(one, "a by jwks")
 		w.web["https://a.example/"] = testpki.JWKS(t, two)
-		w.documents.urls[0].url.AskSoon()
-		time.Sleep(9 * time.Minute)
+		w.documents.urls.all[0].url.AskSoon()
+		time.Sleep(8 * time.Minute)
 		w.poll(0)
 		w.wantPin(one, "a by jwks")
 		w.records("a.json", pinned("a2"))

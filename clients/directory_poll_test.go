@@ -6,30 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
-
-// TestFilesThatAreBeingWritten: a file that is broken for a moment is not reported,
-// and is not a failure.
-func TestFilesThatAreBeingWritten(t *testing.T) {
-	w := newWorld(t)
-	w.records("a.json", pinned("a"))
-	w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
-	w.mustLoad()
-	for _, part := range []string{"", "[", "[{", `[{"client_id":"b",`} {
-		w.write("a.json", []byte(part))
-		w.poll(source.QuietTime - time.Second)
-		w.wantClients("a")
-		if state := w.state("clients:a.json"); state.Failure != "" {
-			t.Errorf("%+v", state)
-		}
-	}
-	w.records("a.json", pinned("b"))
-	w.poll(time.Second)
-	w.wantClients("b")
-	w.saw("clients:a.json, file:a.json: <nil>")
-}
 
 // TestFailuresAreReportedOnce: the end of a failure is reported too, even if nothing
 // has changed.
@@ -37,7 +15,7 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.records("a.json", pinned("a"))
-		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
+		w.config.Sources = []Source{w.file("a.json")}
 		w.config.Records = []Record{{ClientID: "b", JWKSURI: urlB}}
 		w.web[urlB] = testpki.JWKS(t, testpki.MustSelfSigned(t))
 		w.mustLoad()
@@ -51,7 +29,7 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 		for range 3 {
 			w.poll(time.Hour)
 		}
-		w.saw("jwks:b, "+urlB+": nothing there", "clients:a.json, file:a.json: stat")
+		w.saw("clients:a.json, file:a.json: open", "jwks:b, "+urlB+": nothing there")
 		w.web = web
 		if err := os.Rename(w.path("away"), w.path("a.json")); err != nil {
 			t.Fatal(err)
@@ -68,54 +46,54 @@ func TestFailuresAreReportedOnce(t *testing.T) {
 	})
 }
 
-// TestThreeFilesAtOnce: a change that depends on others gets in force after them,
-// whatever the order.
+// TestThreeFilesAtOnce: a client may move from one source to another, whichever is
+// read first.
 func TestThreeFilesAtOnce(t *testing.T) {
 	w := newWorld(t)
-	moving := pinned("c")
-	w.records("1.json", pinned("one"))
-	w.records("2.json", pinned("two"), moving)
+	up, down := pinned("up"), pinned("down")
+	w.records("1.json", pinned("one"), down)
+	w.records("2.json", pinned("two"), up)
 	w.records("3.json", pinned("three"))
 	for _, name := range []string{"1.json", "2.json", "3.json"} {
-		w.config.Polled = append(w.config.Polled, NewFileSource(w.path(name)))
+		w.config.Sources = append(w.config.Sources, w.file(name))
 	}
 	w.mustLoad()
-	w.now = w.now.Add(time.Minute)
-	w.records("1.json", pinned("one"), moving)
+	w.wantClients("down one three two up")
+	w.records("1.json", pinned("one"), up)
 	w.records("2.json", pinned("two"))
-	w.records("3.json", pinned("three"), pinned("one")) // which is wrong
-	w.Poll(t.Context())
-	w.wantClients("c one three two")
-	w.saw("clients:2.json, file:2.json: <nil>", "clients:1.json, file:1.json: <nil>", "clients:3.json, file:3.json: client 'one' is in")
-}
-
-// brokenSource is a source that panics when broken is set.
-type brokenSource struct{ broken bool }
-
-func (*brokenSource) Name() string { return "guest" }
-
-func (s *brokenSource) Load(time.Time) ([]Record, bool, error) {
-	if s.broken {
-		panic("a bug")
-	}
-	return []Record{pinned("a")}, true, nil
+	w.records("3.json", pinned("three"), down, pinned("one")) // which is of a higher rank
+	w.poll(time.Minute)
+	w.wantClients("down one three two up")
+	w.saw("refused: up of clients:2.json", "clients:1.json, file:1.json: <nil>", "clients:2.json, file:2.json: <nil>",
+		"refused: one of clients:3.json for one of file:1.json", "clients:3.json, file:3.json: <nil>")
 }
 
 // TestSourceThatPanics: a guest module that panics fails as a source, and ends
 // neither the start nor the process.
 func TestSourceThatPanics(t *testing.T) {
 	w := newWorld(t)
-	guest := &brokenSource{broken: true}
-	w.config.Polled = []PolledSource{guest}
+	guest := newGuest("guest", pinned("a"))
+	w.config.Sources = []Source{guest}
+	guest.panics = true
 	if err := w.load(); err == nil || err.Error() != "clients from guest: guest panicked: a bug" {
 		t.Error(err)
 	}
-	guest.broken = false
+	guest.panics = false
 	w.mustLoad()
-	w.said = nil
-	guest.broken = true
-	w.poll(time.Minute)
-	w.poll(time.Minute)
+	sink := w.watch(guest)
+	bug := func(func(Entry, error) bool) { panic("a bug") }
+	for range 2 {
+		if err := sink.Replace(t.Context(), bug); err == nil {
+			t.Error("no error")
+		}
+	}
 	w.wantClients("a")
 	w.saw("clients:guest, guest: guest panicked: a bug")
+
+	// a Watch that panics, too
+	w.mustLoad()
+	guest.panics = true
+	w.Directory.Watch(t.Context())
+	w.waitFor("clients:guest, guest: guest panicked: a bug")
+	w.wantClients("a")
 }

@@ -3,43 +3,123 @@ package clients
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// defaultLoadTimeout is how long a source may take to load, unless it says otherwise.
-const defaultLoadTimeout = 30 * time.Second
+const (
+	// defaultLoadTimeout is how long a source may take to load, unless it says
+	// otherwise.
+	defaultLoadTimeout = 30 * time.Second
+	// loadGrace is how long a source may take to notice that.
+	loadGrace = 2 * time.Second
+)
 
-// maxSourceRecord is the size of the largest record of a source, in bytes.
-const maxSourceRecord = 64 << 10
+// recordSource is the configuration or a source, with its clients.
+type recordSource struct {
+	name string
+	rank int
+	from Source // nil for the configuration
+	// origin is what its clients say about where they come from
+	origin origin
+	info   SourceInfo
+	// loading is closed when Load has returned
+	loading chan struct{}
 
-// sink takes what a source hands over.
-type sink struct {
-	directory *Directory
-	source    *recordSource
-	// loaded is set after Load. Until then, records are only kept.
-	loaded bool
+	// clients are those in force and those that wait. The directory's changing guards
+	// them, and its mu what follows
+	clients map[*Client]struct{}
+	size    int // of clients
+	status
+	skipped skippedRecords
 }
 
-// loadSource has a source hand over all of its records.
-func (d *Directory) loadSource(ctx context.Context, s *recordSource) (err error) {
-	defer source.Recover(s.name, &err)
-	timeout := cmp.Or(s.from.Info().LoadTimeout, defaultLoadTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("loading took longer than %s", timeout))
+func newRecordSource(name string, rank int) *recordSource {
+	return &recordSource{
+		name: name, rank: rank, origin: origin{name, rank}, loading: make(chan struct{}),
+		clients: make(map[*Client]struct{}),
+	}
+}
+
+// has reports whether a client is one of the source's.
+func (s *recordSource) has(c *Client) bool {
+	_, has := s.clients[c]
+	return has
+}
+
+// clientOf returns the client of a source, in force or waiting, or nil.
+func (d *Directory) clientOf(s *recordSource, id string) *Client {
+	if id == "" {
+		return nil
+	}
+	if client := d.Registry().Client(id); client != nil && client.rank == s.rank {
+		return client
+	}
+	if w := d.waiting.Load().under(id, s.rank); w != nil {
+		return w.client
+	}
+	return nil
+}
+
+// load has a source hand over all of its records. If it cannot be reached, those that
+// the running configuration has from it are taken over, or else its own copy.
+func (d *Directory) load(ctx context.Context, s *recordSource) error {
+	err := d.call(ctx, s, s.from.Load, s.loading)
+	if !errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	if records, known := d.config.Before.recordsOf(s.name); known {
+		if err := d.newUpdate(s, true).run(ctx, records); err != nil {
+			return err
+		}
+		d.config.Logger.Error("client source unavailable; keeping clients of the running configuration", d.noteUnavailable(s, err)...)
+		return nil
+	}
+	copier, ok := s.from.(Copier)
+	if !ok {
+		return err
+	}
+	copying := d.call(ctx, s, copier.LoadCopy, make(chan struct{}))
+	switch {
+	case errors.Is(copying, errors.ErrUnsupported):
+		return err
+	case copying != nil:
+		return fmt.Errorf("%w; and its copy: %w", err, copying)
+	}
+	d.noteUnavailable(s, err) // the source has said so itself, and how old its copy is
+	return nil
+}
+
+// call calls a function of a source, which may be a guest module, and closes done when
+// it has returned. It does not wait for one that ignores its context.
+func (d *Directory) call(ctx context.Context, s *recordSource, load func(context.Context, Sink) error, done chan struct{}) error {
+	timeout := cmp.Or(s.info.LoadTimeout, defaultLoadTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: it was not loaded within %s", ErrUnavailable, timeout))
 	defer cancel()
-	s.sink = &sink{directory: d, source: s}
-	err = s.from.Load(ctx, s.sink)
-	s.sink.loaded = true
-	if err == nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+	result := make(chan error, 1)
+	go func() {
+		defer close(done)
+		var err error
+		defer func() { result <- err }()
+		defer source.Recover(s.name, &err)
+		err = load(ctx, &sink{d, s})
+	}()
+	var err error
+	select {
+	case err = <-result:
+	case <-ctx.Done():
+		select {
+		case err = <-result:
+		case <-time.After(loadGrace):
+			err = ctx.Err()
+		}
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }
@@ -48,160 +128,98 @@ func (d *Directory) loadSource(ctx context.Context, s *recordSource) (err error)
 func (d *Directory) Watch(ctx context.Context) {
 	for _, s := range d.sources {
 		if s.from != nil {
-			go d.watchSource(ctx, s)
+			go d.watch(ctx, s)
 		}
 	}
 }
 
-// watchSource watches a source, which may be a guest module. A panic ends it, and not
-// the process.
-func (d *Directory) watchSource(ctx context.Context, s *recordSource) {
+// watch watches a source, which may be a guest module. A panic ends it, and not the
+// process.
+func (d *Directory) watch(ctx context.Context, s *recordSource) {
+	<-s.loading
+	k := &sink{d, s}
 	watch := func() (err error) {
 		defer source.Recover(s.name, &err)
-		s.from.Watch(ctx, s.sink)
+		s.from.Watch(ctx, k)
 		return nil
 	}
 	if err := watch(); err != nil {
-		s.sink.Note(err)
+		k.Note(err)
 	}
+}
+
+// recordsOf returns the records that the directory has from a source.
+func (d *Directory) recordsOf(name string) (records iter.Seq2[Entry, error], known bool) {
+	if d == nil {
+		return nil, false
+	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	for _, s := range d.sources {
+		if s.name != name || s.from == nil {
+			continue
+		}
+		list := make([]*Client, 0, len(s.clients))
+		for client := range s.clients {
+			list = append(list, client)
+		}
+		return func(yield func(Entry, error) bool) {
+			for _, client := range list {
+				if !yield(Entry{ID: client.ID, Record: []byte(client.record)}, nil) {
+					return
+				}
+			}
+		}, true
+	}
+	return nil, false
+}
+
+// sink takes what a source hands over.
+type sink struct {
+	directory *Directory
+	source    *recordSource
 }
 
 // Replace implements [Sink].
 func (k *sink) Replace(ctx context.Context, records iter.Seq2[Entry, error]) error {
-	list := []Record{}
-	for e, err := range records {
-		var record *Record
-		if err == nil {
-			record, err = e.parse()
-		}
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return k.fail(e.wrap(err))
-		}
-		list = append(list, *record)
-	}
-	return k.put(list)
+	return k.directory.newUpdate(k.source, true).run(ctx, records)
 }
 
 // Update implements [Sink].
-func (k *sink) Update(_ context.Context, records []Entry) error {
-	list := slices.Clone(k.source.records)
-	for _, e := range records {
-		record, err := e.parse()
-		if err != nil {
-			return k.fail(e.wrap(err))
-		}
-		id := e.ID
-		if record != nil {
-			id = record.ClientID
-		}
-		list = slices.DeleteFunc(list, func(r Record) bool { return r.ClientID == id })
-		if record != nil {
-			list = append(list, *record)
+func (k *sink) Update(ctx context.Context, records []Entry) error {
+	return k.directory.newUpdate(k.source, false).run(ctx, lastOfEach(records))
+}
+
+// lastOfEach yields the last record of each client.
+func lastOfEach(records []Entry) iter.Seq2[Entry, error] {
+	last := make(map[string]int)
+	idOf := func(e Entry) string { return cmp.Or(e.ID, guessID(e.Record)) }
+	for i, e := range records {
+		last[idOf(e)] = i
+	}
+	return func(yield func(Entry, error) bool) {
+		for i, e := range records {
+			if id := idOf(e); id != "" && last[id] != i {
+				continue
+			}
+			if !yield(e, nil) {
+				return
+			}
 		}
 	}
-	return k.put(list)
 }
 
 // Note implements [Sink].
 func (k *sink) Note(err error) {
 	d, s := k.directory, k.source
-	d.mu.Lock()
-	reported := err == nil && s.reading == nil || err != nil && s.reading != nil && s.reading.Error() == err.Error()
-	s.noteReading(d.config.Now(), err)
-	d.mu.Unlock()
-	if !reported {
-		d.config.report(change{source: s}, err)
-	}
-}
-
-// put puts the records of the source in force.
-func (k *sink) put(list []Record) error {
-	if !k.loaded {
-		k.source.records = list
-		return nil
-	}
-	d := k.directory
-	d.polling.Lock()
-	defer d.polling.Unlock()
-	now := d.config.Now()
-	c := change{source: k.source, records: list}
-	p, err := d.use(changes{c})
 	if err != nil {
-		c.failure = err
-		d.noteFailedChange(c)
-		return err
+		d.config.Failed(s.name)
 	}
-	k.source.records = list
-	d.commit(p, now)
-	d.config.report(c, nil)
-	d.apply(nil, now)
-	return nil
-}
-
-func (k *sink) fail(err error) error {
-	if k.loaded {
-		k.directory.noteFailedChange(change{source: k.source, failure: err})
+	d.mu.Lock()
+	reported := err != nil && s.reading != nil && s.reading.Error() == err.Error()
+	mended := s.noteReading(d.config.Now(), err)
+	d.mu.Unlock()
+	if mended || err != nil && !reported {
+		d.config.report(s.label(), s.name, err)
 	}
-	return err
-}
-
-// parse parses the record of an entry, which is nil if it has been removed.
-func (e *Entry) parse() (*Record, error) {
-	if e.Wrong != nil {
-		return nil, e.Wrong
-	}
-	if e.Record == nil {
-		if e.ID == "" {
-			return nil, errors.New("neither a record nor the client_id of one that has been removed")
-		}
-		return nil, nil
-	}
-	if len(e.Record) > maxSourceRecord {
-		return nil, fmt.Errorf("it has %d bytes; at most %d are allowed", len(e.Record), maxSourceRecord)
-	}
-	var record Record
-	if err := json.Unmarshal(e.Record, &record); err != nil {
-		return nil, err
-	}
-	if e.ID != "" && e.ID != record.ClientID {
-		return nil, fmt.Errorf("its client_id is '%s'", source.Text(record.ClientID, maxClientIDLength))
-	}
-	return &record, nil
-}
-
-// wrap adds where the record is to an error.
-func (e *Entry) wrap(err error) error {
-	if e.ID != "" {
-		err = fmt.Errorf("record '%s': %w", source.Text(e.ID, maxClientIDLength), err)
-	}
-	if e.Place != "" {
-		err = fmt.Errorf("%s: %w", e.Place, err)
-	}
-	return err
-}
-
-// noteUnavailable reports that a source cannot be reached, and that the clients which
-// the running configuration has from it are taken over.
-func (d *Directory) noteUnavailable(s *recordSource, err error) {
-	s.reading = err
-	d.config.Logger.Error("client source unavailable; keeping clients of the running configuration",
-		zap.String("source", s.label()), zap.String("place", s.name), zap.Error(err))
-}
-
-// recordsOf returns the records that the directory has from a source.
-func (d *Directory) recordsOf(name string) (records []Record, known bool) {
-	if d == nil {
-		return nil, false
-	}
-	d.polling.Lock()
-	defer d.polling.Unlock()
-	for _, s := range d.sources {
-		if s.name == name && s.from != nil {
-			return s.records, true
-		}
-	}
-	return nil, false
 }

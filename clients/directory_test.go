@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,6 +39,60 @@ type world struct {
 	refuse  string // a client that Use refuses
 	said    []string
 	uses    int
+	files   []*testFile
+}
+
+// testFile is a source whose records are in a JSON file. It hands them over when its
+// world polls.
+type testFile struct {
+	w       *world
+	path    string
+	sink    Sink
+	content []byte
+	failed  bool
+}
+
+// file returns the source of a file.
+func (w *world) file(name string) *testFile {
+	f := &testFile{w: w, path: w.path(name)}
+	w.files = append(w.files, f)
+	return f
+}
+
+func (f *testFile) Info() SourceInfo { return SourceInfo{Name: "file:" + f.path, NamesFiles: true} }
+
+func (f *testFile) Watch(context.Context, Sink) {}
+
+func (f *testFile) Load(ctx context.Context, sink Sink) (err error) {
+	f.sink = sink
+	if f.content, err = os.ReadFile(f.path); err != nil {
+		return err
+	}
+	return f.handOver(ctx)
+}
+
+func (f *testFile) handOver(ctx context.Context) error {
+	var records []json.RawMessage
+	err := json.Unmarshal(f.content, &records)
+	var entries []Entry
+	for i, record := range records {
+		entries = append(entries, Entry{Record: record, Place: fmt.Sprintf("record %d", i+1)})
+	}
+	return f.sink.Replace(ctx, all(entries, err))
+}
+
+func (f *testFile) poll(ctx context.Context) {
+	content, err := os.ReadFile(f.path)
+	if err != nil {
+		f.sink.Note(err)
+		return
+	}
+	if bytes.Equal(content, f.content) && !f.failed {
+		f.sink.Note(nil)
+		return
+	}
+	f.content = content
+	f.failed = f.handOver(ctx) != nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -96,6 +151,12 @@ func (s spoken) Write(e zapcore.Entry, fields []zapcore.Field) error {
 			err = "<nil>"
 		}
 		s.w.say("%s, %s: %s", log.Fields["source"], log.Fields["place"], err)
+	case "error: client record refused; a source of a higher rank has its client_id or credential":
+		s.w.say("refused: %s of %s for %s of %s", log.Fields["client_id"], log.Fields["source"], log.Fields["holder"], log.Fields["holder_source"])
+	case "info: client record no longer refused":
+		s.w.say("admitted: %s of %s", log.Fields["client_id"], log.Fields["source"])
+	case "error: client record skipped; it is wrong":
+		s.w.say("skipped: %s of %s: %s", log.Fields["client_id"], log.Fields["source"], log.Fields["error"])
 	case "error: certificate in JWKS ignored; it fits a credential of another client":
 		s.w.say("ignored: %s of %s for %s", thumbprint, log.Fields["holder"], log.Fields["client_id"])
 	case "error: certificate in the JWKS of several clients is ambiguous":
@@ -173,14 +234,20 @@ func (w *world) poll(after time.Duration) {
 	w.mu.Lock()
 	w.now = w.now.Add(after)
 	w.mu.Unlock()
-	w.Poll(w.t.Context())
+	poll := func() {
+		for _, f := range w.files {
+			f.poll(w.t.Context())
+		}
+		w.Poll(w.t.Context())
+	}
+	poll()
 	wait := func() {
-		if len(w.documents.urls) > 0 {
+		if len(w.documents.urls.all) > 0 {
 			synctest.Wait()
 		}
 	}
 	wait()
-	w.Poll(w.t.Context())
+	poll()
 	wait()
 }
 
@@ -229,7 +296,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	w.records("a.json", pinned("a1"), pinned("a2"))
 	w.records("b.json", pinned("b1"))
 	w.config.Records = []Record{pinned("c")}
-	w.config.Polled = []PolledSource{NewFileSource(w.path("a.json")), NewFileSource(w.path("b.json"))}
+	w.config.Sources = []Source{w.file("a.json"), w.file("b.json")}
 	w.mustLoad()
 	w.wantClients("a1 a2 b1 c")
 	w.poll(time.Hour)
@@ -246,70 +313,52 @@ func TestDirectoryOfFiles(t *testing.T) {
 	if w.Registry().Client("b1") != before || w.uses != 1 {
 		t.Error("what has not changed was made anew")
 	}
-	if got := fmt.Sprint(w.Sizes()); strings.ReplaceAll(got, w.dir+string(filepath.Separator), "") != "[{config 1} {file:a.json 2} {file:b.json 1}]" {
+	if got := fmt.Sprint(w.Sizes()); strings.ReplaceAll(got, w.dir+string(filepath.Separator), "") != "[{config 1 0} {file:a.json 2 0} {file:b.json 1 0}]" {
 		t.Error(got)
 	}
 	changed := w.now
 
-	// B4: broken, in conflict, refused, gone: the old state stays, and it is
-	// reported once, unless the file is still being written
+	// B4: broken, refused, gone: the old state stays, and it is reported once
 	w.write("a.json", []byte(`[{"client_id":"a4"`))
 	w.poll(time.Minute)
-	w.saw()
-	if state := w.state("clients:a.json"); state.Failure != "" {
-		t.Errorf("%+v", state)
-	}
-	w.poll(source.QuietTime)
-	w.saw("clients:a.json, file:a.json: record 1")
+	w.saw("clients:a.json, file:a.json: unexpected end")
 	w.poll(time.Minute)
 	w.saw()
 	w.wantClients("a1 a3 b1 c")
 	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || state.Failure == "" {
 		t.Errorf("%+v at %s", state, w.now)
 	}
-	w.records("a.json", pinned("a1"), pinned("b1"))
+	w.records("a.json", pinned("a1"), pinned("a1"))
 	w.poll(time.Minute)
-	w.saw("client 'b1' is in file:")
+	w.saw("record 2: client 'a1' is in file:a.json and again in file:a.json; keep one")
 	w.poll(time.Minute)
 	w.saw()
 	w.wantClients("a1 a3 b1 c")
-	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || !strings.Contains(state.Failure, "b1") {
+	if state := w.state("clients:a.json"); !state.Success.Equal(changed) || !strings.Contains(state.Failure, "a1") {
 		t.Errorf("%+v", state)
 	}
-	// the other file drops the client, and the pending change gets in force
-	w.records("b.json", pinned("b2"))
-	w.poll(time.Minute)
-	w.wantClients("a1 b1 b2 c")
-	w.saw("clients:a.json, file:a.json: <nil>", "clients:b.json, file:b.json: <nil>")
 
 	w.refuse = "x"
 	w.records("a.json", pinned("x"))
 	w.records("b.json", pinned("b3"))
 	w.poll(time.Minute)
-	w.wantClients("a1 b1 b3 c")
-	w.saw("clients:b.json, file:b.json: <nil>", "clients:a.json, file:a.json: client 'x' is refused")
-	// a pending change is dropped when the file breaks
-	w.write("a.json", []byte("["))
-	w.poll(time.Minute)
-	w.poll(source.QuietTime)
-	w.saw("clients:a.json, file:a.json: after record 0")
+	w.wantClients("a1 a3 b3 c")
+	w.saw("clients:a.json, file:a.json: client 'x' is refused", "clients:b.json, file:b.json: <nil>")
 	w.refuse = ""
-	w.records("b.json", pinned("b4"))
 	w.poll(time.Minute)
-	w.wantClients("a1 b1 b4 c")
-	w.saw("clients:b.json, file:b.json: <nil>")
+	w.wantClients("b3 c x")
+	w.saw("clients:a.json, file:a.json: <nil>")
 
 	if err := os.Remove(w.path("a.json")); err != nil {
 		t.Fatal(err)
 	}
 	w.poll(time.Minute)
-	w.poll(source.QuietTime)
-	w.saw("clients:a.json, file:a.json: stat ")
-	w.wantClients("a1 b1 b4 c")
+	w.saw("clients:a.json, file:a.json: open ")
+	w.wantClients("b3 c x")
 	w.write("a.json", []byte("[]"))
 	w.poll(time.Minute)
-	w.saw("warning: clients from file:a.json: source has no clients", "clients:a.json, file:a.json: <nil>")
-	w.wantClients("b4 c")
+	w.saw("warning: client source has no clients", "clients:a.json, file:a.json: <nil>")
+	w.wantClients("b3 c")
 	if state := w.state("clients:a.json"); state.Failure != "" || !state.Success.Equal(w.now) {
 		t.Errorf("%+v", state)
 	}
@@ -321,19 +370,16 @@ func TestDirectoryAtTheStart_B4(t *testing.T) {
 		check bool
 		want  string
 	}{
-		"missing":      {nil, false, "clients from file:a.json: stat "},
-		"empty":        {map[string]string{"a.json": ""}, false, "clients from file:a.json: not a JSON array"},
-		"broken":       {map[string]string{"a.json": "[{}"}, false, "clients from file:a.json: after record 1"},
-		"bad client":   {map[string]string{"a.json": `[{"client_id":"a"}]`}, false, "clients from file:a.json: client 'a': no credential"},
+		"missing":      {nil, false, "clients from file:a.json: open a.json: no such file"},
+		"empty":        {map[string]string{"a.json": ""}, false, "clients from file:a.json: unexpected end of JSON input"},
+		"broken":       {map[string]string{"a.json": "[{}"}, false, "clients from file:a.json: unexpected end of JSON input"},
+		"bad client":   {map[string]string{"a.json": `[{"client_id":"a"}]`}, false, "clients from file:a.json: record 1: client 'a': no credential"},
 		"no https URL": {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"http://a.example/"}]`}, false, "client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
-		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: checked"},
+		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: record 1: client 'a': checked"},
 		"two ways":     {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/","jwks_file":"x"}]`}, false, "keep one (RFC 7591 §2)"},
 		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is in file:a.json and again in file:a.json; keep one"},
 		"no JWKS":      {map[string]string{"a.json": `[{"client_id":"a","jwks_file":"nowhere.json"}]`}, false, "client 'a': jwks 'nowhere.json': stat nowhere.json"},
 		"empty JWKS":   {map[string]string{"a.json": `[{"client_id":"a","jwks":{"keys":[]}}]`}, false, "client 'a': jwks 'written out': it has no keys"},
-		"in the configuration": {
-			map[string]string{"a.json": `[{"client_id":"c","jwks_uri":"https://a.example/"}]`}, false, "client 'c' is in config and again in file:a.json; keep one",
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -341,7 +387,7 @@ func TestDirectoryAtTheStart_B4(t *testing.T) {
 				w.write(file, []byte(text))
 			}
 			w.config.Records = []Record{pinned("c")}
-			w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
+			w.config.Sources = []Source{w.file("a.json")}
 			if test.check {
 				w.config.Check = func(c *Client) error {
 					if c.ID == "a" {
@@ -448,35 +494,4 @@ func TestDirectoryLooksAtManyFilesInTurn(t *testing.T) {
 	if got := len(w.Registry().Pins(leaves[1].Cert, sha256.Sum256(leaves[1].Cert.Raw))); got != maxLooks+10 {
 		t.Errorf("%d after two polls", got)
 	}
-}
-
-// TestDirectoryTriesAgain: a pending change is tried again, because a file that it
-// names may have appeared.
-func TestDirectoryTriesAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		leaf := testpki.MustSelfSigned(t)
-		w.records("a.json", Record{ClientID: "old", Thumbprints: Strings{sha256Hex}})
-		w.config.Polled = []PolledSource{NewFileSource(w.path("a.json"))}
-		w.mustLoad()
-		w.records("a.json", Record{ClientID: "new", JWKSFile: w.path("late.json")})
-		w.poll(time.Second)
-		w.saw("clients:a.json, file:a.json: clients from file:a.json: client 'new': jwks 'late.json': ")
-		w.poll(retryPause)
-		w.saw()
-		w.write("late.json", testpki.JWKS(t, leaf))
-		w.poll(time.Second)
-		w.wantPin(leaf, "")
-		w.poll(retryPause)
-		w.wantPin(leaf, "new by jwks")
-		w.saw("clients:a.json, file:a.json: <nil>")
-		if state := w.state("clients:a.json"); state.Failure != "" {
-			t.Errorf("%+v", state)
-		}
-		// a file without clients is reported
-		w.write("a.json", []byte("[]"))
-		w.poll(time.Second)
-		w.wantPin(leaf, "")
-		w.saw("warning: clients from file:a.json: source has no clients", "clients:a.json, file:a.json: <nil>")
-	})
 }

@@ -23,8 +23,9 @@ type watchedDocument struct {
 	*contents // in force
 	status
 
-	// users are the identifiers of the clients that name it
-	users []string
+	// users are the clients that name it, and index its place in a documentList
+	users map[*Client]struct{}
+	index int
 	// saved is when the JWK Set was fetched that storage has a copy of, zero if
 	// that is not the one in force. It is guarded by the directory's mu
 	saved time.Time
@@ -125,17 +126,28 @@ func (d *watchedDocument) warningTexts() []string {
 	return list
 }
 
+// userIDs returns the identifiers of the clients that name the document, sorted.
+func (d *watchedDocument) userIDs() []string {
+	ids := make([]string, 0, len(d.users))
+	for user := range d.users {
+		ids = append(ids, user.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // userText names the first clients that name the document.
 func (d *watchedDocument) userText() string {
 	const most = 3
+	ids := d.userIDs()
 	switch {
-	case len(d.users) == 0: // it is about to be
+	case len(ids) == 0: // it is about to be
 		return "client"
-	case len(d.users) == 1:
-		return "client '" + d.users[0] + "'"
+	case len(ids) == 1:
+		return "client '" + ids[0] + "'"
 	}
-	text := "clients '" + strings.Join(d.users[:min(len(d.users), most)], "', '") + "'"
-	if more := len(d.users) - most; more > 0 {
+	text := "clients '" + strings.Join(ids[:min(len(ids), most)], "', '") + "'"
+	if more := len(ids) - most; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text

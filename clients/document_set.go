@@ -1,10 +1,5 @@
 package clients
 
-import (
-	"context"
-	"time"
-)
-
 const (
 	// maxCertificateFile is the size of the largest certificate file, in bytes.
 	maxCertificateFile = 1 << 20
@@ -14,58 +9,83 @@ const (
 	maxFetches = 8
 )
 
-// documentSet is the documents that clients name.
+// documentSet is the documents that clients name. It changes only while both changing
+// and mu of the directory are held.
 type documentSet struct {
 	byKey       map[documentKey]*watchedDocument
-	files, urls []*watchedDocument
-	// the file and the URL that a poll has come to
-	lastFile, lastURL int
+	files, urls documentList
+	// used are the documents of the clients that name any
+	used map[*Client][]*watchedDocument
 	// fetches bounds those that are under way
 	fetches chan struct{}
 }
 
-// keepUsed keeps the documents that clients name, notes who these are, and forgets
-// all others.
-func (s *documentSet) keepUsed(sources []*recordSource) {
-	for _, document := range s.byKey {
-		document.users = nil
-	}
-	s.byKey, s.files, s.urls = make(map[documentKey]*watchedDocument), nil, nil
-	for _, from := range sources {
-		for _, e := range from.entries {
-			for _, document := range e.documents {
-				document.users = append(document.users, e.client.ID)
-				if s.byKey[document.documentKey] != nil {
-					continue
-				}
-				s.byKey[document.documentKey] = document
-				if document.url != nil {
-					s.urls = append(s.urls, document)
-				} else {
-					s.files = append(s.files, document)
-				}
-			}
-		}
+func newDocumentSet() documentSet {
+	return documentSet{
+		byKey: make(map[documentKey]*watchedDocument), used: make(map[*Client][]*watchedDocument),
+		fetches: make(chan struct{}, maxFetches),
 	}
 }
 
-// startFetches fetches what is due in the background, a few at a time.
-func (s *documentSet) startFetches(ctx context.Context, now time.Time) {
-	for range s.urls {
-		s.lastURL = (s.lastURL + 1) % len(s.urls)
-		document := s.urls[s.lastURL]
-		if now.Before(document.url.Due()) {
-			continue
-		}
-		select {
-		case s.fetches <- struct{}{}:
-		default:
-			s.lastURL += len(s.urls) - 1 // it is the first, next time
-			return
-		}
-		go func() {
-			document.fetch(ctx)
-			<-s.fetches
-		}()
+// use notes which documents a client names.
+func (s *documentSet) use(c *Client, used []*watchedDocument) {
+	if len(used) == 0 {
+		return
 	}
+	s.used[c] = used
+	for _, document := range used {
+		if s.byKey[document.documentKey] == nil {
+			s.byKey[document.documentKey] = document
+			s.list(document).add(document)
+		}
+		document.users[c] = struct{}{}
+	}
+}
+
+// drop notes that a client is gone, and forgets documents that no other client names.
+func (s *documentSet) drop(c *Client) {
+	for _, document := range s.used[c] {
+		delete(document.users, c)
+		if len(document.users) == 0 && s.byKey[document.documentKey] == document {
+			delete(s.byKey, document.documentKey)
+			s.list(document).remove(document)
+		}
+	}
+	delete(s.used, c)
+}
+
+func (s *documentSet) list(document *watchedDocument) *documentList {
+	if document.url != nil {
+		return &s.urls
+	}
+	return &s.files
+}
+
+// documentList is documents that are looked at in turn.
+type documentList struct {
+	all  []*watchedDocument
+	last int // which one was the last
+}
+
+func (l *documentList) add(document *watchedDocument) {
+	document.index = len(l.all)
+	l.all = append(l.all, document)
+}
+
+func (l *documentList) remove(document *watchedDocument) {
+	end := len(l.all) - 1
+	l.all[document.index] = l.all[end]
+	l.all[document.index].index = document.index
+	l.all[end] = nil
+	l.all = l.all[:end]
+}
+
+// next returns the documents whose turn it is.
+func (l *documentList) next(most int) []*watchedDocument {
+	list := make([]*watchedDocument, 0, min(most, len(l.all)))
+	for range cap(list) {
+		l.last = (l.last + 1) % len(l.all)
+		list = append(list, l.all[l.last])
+	}
+	return list
 }

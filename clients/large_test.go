@@ -38,8 +38,9 @@ func TestDirectoryOfManyClients(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "many.json")
 	largeFile(t, path, 10_000, 0)
 	leaf := testpki.MustSelfSigned(t)
+	file := &testFile{path: path}
 	d, err := NewDirectory(t.Context(), DirectoryConfig{
-		Records: []Record{{ClientID: "j", JWKS: testpki.JWKS(t, leaf)}}, Polled: []PolledSource{NewFileSource(path)},
+		Records: []Record{{ClientID: "j", JWKS: testpki.JWKS(t, leaf)}}, Sources: []Source{file},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +50,7 @@ func TestDirectoryOfManyClients(t *testing.T) {
 		t.Errorf("%d clients", first.Len())
 	}
 	largeFile(t, path, 10_000, 7)
-	d.Poll(t.Context())
+	file.poll(t.Context())
 	second := d.Registry()
 	if second == first || second.Len() != first.Len() || who(second, leaf) != "j by jwks" || second.Client("j") != first.Client("j") {
 		t.Error("the change of one client is not in force, or is more than that")
@@ -63,7 +64,7 @@ func BenchmarkDirectoryOfAHundredThousand(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "many.json")
 	largeFile(b, path, 100_000, 0)
 	for b.Loop() {
-		if _, err := NewDirectory(b.Context(), DirectoryConfig{Polled: []PolledSource{NewFileSource(path)}}); err != nil {
+		if _, err := NewDirectory(b.Context(), DirectoryConfig{Sources: []Source{&testFile{path: path}}}); err != nil {
 			b.Fatal(err)
 		}
 	}

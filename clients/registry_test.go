@@ -27,13 +27,15 @@ const (
 
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
-	p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now(), opened: map[documentKey]*watchedDocument{}}
+	p := (&Directory{config: DirectoryConfig{Now: time.Now}}).newPlan()
+	p.locked, p.source = true, newRecordSource(SourceConfig, 0)
 	text, err := json.Marshal(record)
 	if err != nil {
 		return nil, nil, err
 	}
 	client, warnings, err := newClient(text, p)
-	return client, warningTexts(warnings), err
+	p.warnings.add(warnings)
+	return client, p.warnings.texts(), err
 }
 
 func mustClient(t testing.TB, record Record) *Client {

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -22,8 +23,10 @@ const (
 // SourceSize is how many clients a source has.
 type SourceSize struct {
 	// Source is [SourceConfig] or the name of a source.
-	Source  string
-	Clients int
+	Source string
+	// Clients are in force. Refused are records that are not: clients of a source with
+	// a higher rank have what they claim, or they are wrong and skipped.
+	Clients, Refused int
 }
 
 // SourceState is the state of something that clients are read from.
@@ -74,10 +77,18 @@ func (s *recordSource) label() string { return "clients:" + strings.TrimPrefix(s
 
 // wrap adds the name of the source to an error.
 func (s *recordSource) wrap(err error) error {
-	if s.name == SourceConfig {
+	if s.from == nil {
 		return err
 	}
 	return fmt.Errorf("clients from %s: %w", s.name, err)
+}
+
+// label is what a document is called in a log line.
+func (d *watchedDocument) label() string {
+	if labels := d.labels(); len(labels) > 0 {
+		return labels[0]
+	}
+	return string(d.kind)
 }
 
 // labels are what a document is called in a [SourceState], once for each client.
@@ -85,35 +96,29 @@ func (d *watchedDocument) labels() []string {
 	if d.kind == KindCertificate {
 		return []string{"certificate:" + d.name}
 	}
-	labels := make([]string, len(d.users))
-	for i, user := range d.users {
-		labels[i] = "jwks:" + user
+	labels := d.userIDs()
+	for i, id := range labels {
+		labels[i] = "jwks:" + id
 	}
 	return labels
 }
 
-// report logs that a change is in force, or why it cannot be.
-func (c *DirectoryConfig) report(of change, err error) {
-	var label, place string
-	if of.source != nil {
-		label, place = of.source.label(), of.source.name
-	} else {
-		label, place = string(of.document.kind), of.document.name
-		if labels := of.document.labels(); len(labels) > 0 {
-			label = labels[0]
-		}
-	}
+// report logs that a source is in force, or why it cannot be.
+func (c *DirectoryConfig) report(label, place string, err error) {
 	logger := c.Logger.With(zap.String("source", label), zap.String("place", place))
-	if err != nil {
-		logger.Error("client source failed; keeping previous clients", zap.Error(err))
+	if err == nil {
+		logger.Info("client source in force")
 		return
 	}
-	logger.Info("client source in force")
+	if wrong := new(RecordError); errors.As(err, &wrong) {
+		logger = logger.With(wrong.fields()...)
+	}
+	logger.Error("client source failed; keeping previous clients", zap.Error(err))
 }
 
 // warnAll logs warnings, the first few one by one.
 func (c *DirectoryConfig) warnAll(warnings []string) {
-	if more := len(warnings) - maxWarnings; more > 0 {
+	if more := len(warnings) - maxWarnings; more > 1 {
 		warnings = append(warnings[:maxWarnings:maxWarnings], fmt.Sprintf("%d more warnings", more))
 	}
 	for _, warning := range warnings {

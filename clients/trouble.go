@@ -22,7 +22,7 @@ const (
 func (d *Directory) Troubles() (texts []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, document := range slices.Concat(d.documents.urls, d.documents.files) {
+	for _, document := range slices.Concat(d.documents.urls.all, d.documents.files.all) {
 		if text := document.trouble(); text != "" && len(texts) < maxTroubles {
 			texts = append(texts, text)
 		}

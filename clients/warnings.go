@@ -2,7 +2,6 @@ package clients
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -31,33 +30,71 @@ func (m *clientMaker) warnEnded() {
 	}
 }
 
-// warningTexts returns the texts to report: one for all warnings of a kind.
-func warningTexts(list []warning) (texts []string) {
-	byKind := make(map[string][]warning)
-	for _, w := range list {
-		byKind[w.several] = append(byKind[w.several], w)
-	}
-	for _, w := range list {
-		switch same := byKind[w.several]; {
-		case w.several == "" || len(same) == 1:
-			texts = append(texts, w.text)
-		case len(same) > 1:
-			texts = append(texts, fmt.Sprintf(w.several, len(same))+": "+clientNames(same))
-			byKind[w.several] = nil
-		}
-	}
-	return texts
+// warningList collects warnings. It keeps only what is reported of them.
+type warningList struct {
+	kinds map[string]*warningKind // by what is said of several
+	order []*warningKind
+	more  int // warnings that are only counted
 }
 
-// clientNames returns the first clients of the warnings.
-func clientNames(list []warning) string {
-	var names []string
+// warningKind is warnings of which the first, and the first clients, are kept.
+type warningKind struct {
+	first   warning
+	count   int
+	clients []string
+	more    int // clients that are only counted
+	last    string
+}
+
+// add adds the warnings about a client.
+func (l *warningList) add(list []warning) {
 	for _, w := range list {
-		names = append(names, "client '"+w.client+"'")
+		kind := l.kinds[w.several]
+		if w.several == "" || kind == nil {
+			if len(l.order) == maxWarnings {
+				l.more++
+				continue
+			}
+			kind = &warningKind{first: w}
+			l.order = append(l.order, kind)
+		}
+		if w.several != "" {
+			if l.kinds == nil {
+				l.kinds = make(map[string]*warningKind)
+			}
+			l.kinds[w.several] = kind
+		}
+		kind.add(w.client)
 	}
-	names = slices.Compact(names) // the warnings of a client are together
-	if more := len(names) - maxWarnedClients; more > 0 {
-		names = append(names[:maxWarnedClients], fmt.Sprintf("%d more", more))
+}
+
+func (k *warningKind) add(client string) {
+	k.count++
+	switch { // the warnings of a client are together
+	case k.last == client:
+	case len(k.clients) == maxWarnedClients:
+		k.more++
+	default:
+		k.clients = append(k.clients, client)
 	}
-	return strings.Join(names, ", ")
+	k.last = client
+}
+
+// texts returns the texts to report: one for all warnings of a kind.
+func (l *warningList) texts() (texts []string) {
+	for _, kind := range l.order {
+		if kind.count == 1 {
+			texts = append(texts, kind.first.text)
+			continue
+		}
+		names := "client '" + strings.Join(kind.clients, "', client '") + "'"
+		if kind.more > 0 {
+			names += fmt.Sprintf(", %d more", kind.more)
+		}
+		texts = append(texts, fmt.Sprintf(kind.first.several, kind.count)+": "+names)
+	}
+	if l.more > 0 {
+		texts = append(texts, fmt.Sprintf("%d more warnings", l.more))
+	}
+	return texts
 }

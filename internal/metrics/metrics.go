@@ -51,6 +51,10 @@ var (
 		Name: prefix + "revocations_total",
 		Help: "Token revocation requests answered, by result: revoked, or ignored because the token is invalid or another client's.",
 	}, []string{"realm", "result"})
+	clientSourceFailures = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "client_source_failures_total",
+		Help: "Attempts to read a source of clients, or to put a change of it in force, that failed.",
+	}, []string{"realm", "source"})
 	bearerRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "bearer_total",
 		Help: "Decisions about access tokens, by result: ok or the refusal reason.",
@@ -62,6 +66,8 @@ var (
 var (
 	Clients = prometheus.NewDesc(prefix+"clients",
 		"Registered clients, by where they are declared.", []string{"realm", "source"}, nil)
+	ClientsRefused = prometheus.NewDesc(prefix+"clients_refused",
+		"Client records that are not in force, because a source of a higher rank has what they claim, or because they are wrong and skipped.", []string{"realm", "source"}, nil)
 	CertificateExpiry = prometheus.NewDesc(prefix+"certificate_expiry_timestamp_seconds",
 		"When the certificate that a client last presented expires; at most 1000 clients of a realm.", []string{"realm", "client_id"}, nil)
 	CAExpiry = prometheus.NewDesc(prefix+"ca_certificate_expiry_timestamp_seconds",
@@ -79,7 +85,7 @@ var (
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
@@ -93,7 +99,7 @@ func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Me
 // registry.
 func Register(registry *prometheus.Registry, gauges prometheus.Collector) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, gauges,
+		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, clientSourceFailures, gauges,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,10 +53,11 @@ type Realm struct {
 	// trust pool.
 	ShadowOK, ShadowFail, ShadowDropped prometheus.Counter
 
-	tokenErrors *prometheus.CounterVec
-	expiries    sync.Map // client_id -> time.Time
-	expiryMu    sync.Mutex
-	expiryCount int
+	tokenErrors          *prometheus.CounterVec
+	clientSourceFailures *prometheus.CounterVec
+	expiries             sync.Map // client_id -> time.Time
+	expiryMu             sync.Mutex
+	expiryCount          int
 }
 
 // NewRealm returns the series of the realm of that name.
@@ -71,7 +73,19 @@ func NewRealm(realm string) *Realm {
 		Revoked:           tokenRevocations.WithLabelValues(realm, "revoked"),
 		RevocationIgnored: tokenRevocations.WithLabelValues(realm, "ignored"),
 		tokenErrors:       tokenErrors.MustCurryWith(prometheus.Labels{"realm": realm}),
+
+		clientSourceFailures: clientSourceFailures.MustCurryWith(prometheus.Labels{"realm": realm}),
 	}
+}
+
+// AddClientSource adds the series of a source of clients.
+func (m *Realm) AddClientSource(name string) { m.failures(name).Add(0) }
+
+// ClientSourceFailed counts a failure of a source of clients.
+func (m *Realm) ClientSourceFailed(name string) { m.failures(name).Inc() }
+
+func (m *Realm) failures(source string) prometheus.Counter {
+	return m.clientSourceFailures.WithLabelValues(strings.ToValidUTF8(source, "?")) // a path may be anything
 }
 
 // AddShadow adds the series of the shadow trust pool.

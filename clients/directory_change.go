@@ -1,0 +1,152 @@
+package clients
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// textTwice is what is said about two records of one client.
+const textTwice = "client '%s' is in %s and again in %s; keep one"
+
+// transaction is a change of clients. Nothing is in force before it is committed.
+type transaction struct {
+	directory *Directory
+	edit      *Edit
+	plan      *plan
+	documents documentChanges // whose contents change
+
+	// added and removed are the clients that sources have now, and no longer have
+	added, removed map[*Client]struct{}
+	// waits says what clients wait for now, nil if they are in force. Waiters are
+	// those that wait for a client, and newcomers the added ones, by client_id
+	waits     map[*Client]*wait
+	waiters   map[*Client][]*Client
+	newcomers map[string]*Client
+	// freed are clients that are no longer in force, so that others may be
+	freed []*Client
+}
+
+// begin begins a change. The caller holds changing until it has been committed or
+// dropped.
+func (d *Directory) begin(p *plan) *transaction {
+	return &transaction{
+		directory: d, edit: d.Registry().Edit(), plan: p,
+		added: make(map[*Client]struct{}), removed: make(map[*Client]struct{}),
+		waits: make(map[*Client]*wait), waiters: make(map[*Client][]*Client), newcomers: make(map[string]*Client),
+	}
+}
+
+// waitOf returns why a client is not in force, or nil.
+func (t *transaction) waitOf(c *Client) *wait {
+	if w, changed := t.waits[c]; changed {
+		return w
+	}
+	return t.directory.waiting.Load().of(c)
+}
+
+// hold has a client wait.
+func (t *transaction) hold(c, holder *Client, place string, err error) {
+	t.waits[c] = &wait{c, holder, place, err}
+	t.waiters[holder] = append(t.waiters[holder], c)
+}
+
+// remove removes a client that its source no longer has.
+func (t *transaction) remove(c *Client) {
+	if _, removed := t.removed[c]; removed {
+		return
+	}
+	t.removed[c] = struct{}{}
+	if t.waitOf(c) == nil {
+		t.free(c)
+	}
+}
+
+// free takes a client out of force.
+func (t *transaction) free(c *Client) {
+	t.edit.Remove(c)
+	t.freed = append(t.freed, c)
+}
+
+// add adds a client. It waits if a client of a higher rank is in its way. One of the
+// same rank is an error, and so is anything that is wrong with the client itself.
+func (t *transaction) add(c *Client, place string) error {
+	s := t.directory.sources[c.rank]
+	if other := t.directory.waiting.Load().under(c.ID, c.rank); other != nil {
+		if _, removed := t.removed[other.client]; !removed {
+			return fmt.Errorf(textTwice, c.ID, s.name, s.name)
+		}
+	}
+	if t.newcomers[c.ID] != nil {
+		return fmt.Errorf(textTwice, c.ID, s.name, s.name)
+	}
+	err := t.put(c)
+	if conflict := new(ConflictError); errors.As(err, &conflict) && conflict.Holder.rank < c.rank {
+		t.hold(c, conflict.Holder, place, conflict)
+		t.newcomers[c.ID] = c
+		err = nil
+	}
+	if err == nil {
+		t.added[c] = struct{}{}
+	}
+	return err
+}
+
+// put puts a client in force. Those of lower ranks in its way wait.
+func (t *transaction) put(c *Client) error {
+	displaced, err := t.edit.Add(c)
+	for _, lower := range displaced {
+		t.hold(lower, c, "", fmt.Errorf("client '%s' of %s has its client_id or one of its credentials", c.ID, c.source))
+		t.freed = append(t.freed, lower)
+	}
+	return err
+}
+
+// drop takes back the addition of a client that is in force.
+func (t *transaction) drop(c *Client) {
+	delete(t.added, c)
+	t.free(c)
+}
+
+// restore takes back the removal of a client. It returns the client of the same source
+// that has been added in its place and is in its way, if any.
+func (t *transaction) restore(c *Client) (newcomer *Client) {
+	if t.waitOf(c) == nil {
+		err := t.put(c)
+		if conflict := new(ConflictError); errors.As(err, &conflict) {
+			if conflict.Holder.rank == c.rank {
+				return conflict.Holder
+			}
+			t.hold(c, conflict.Holder, "", err)
+		}
+	}
+	delete(t.removed, c)
+	return nil
+}
+
+// settle puts clients in force that have waited for those that are gone. The highest
+// rank comes first.
+func (t *transaction) settle() {
+	for len(t.freed) > 0 {
+		var list []*Client
+		for _, holder := range t.freed {
+			list = append(slices.AppendSeq(list, maps.Keys(t.directory.waiters[holder])), t.waiters[holder]...)
+		}
+		t.freed = nil
+		slices.SortFunc(list, func(a, b *Client) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.ID, b.ID)) })
+		for _, c := range slices.Compact(list) {
+			w := t.waitOf(c)
+			if _, removed := t.removed[c]; removed || w == nil {
+				continue
+			}
+			err := t.put(c)
+			if conflict := new(ConflictError); errors.As(err, &conflict) {
+				t.hold(c, conflict.Holder, w.place, err)
+			} else {
+				t.waits[c] = nil
+			}
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package clients
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// commit puts a transaction in force. An error changes nothing.
+func (d *Directory) commit(t *transaction) error {
+	t.settle()
+	registry := t.edit.Registry()
+	if d.loaded {
+		if err := d.config.Use(registry); err != nil {
+			return err
+		}
+	}
+	d.registry.Store(registry)
+	refused, admitted := t.newWaits()
+	now := d.config.Now()
+	warnings := t.plan.warnings.texts()
+	d.changeWaiting(t)
+	d.mu.Lock()
+	for c := range t.removed {
+		delete(d.sources[c.rank].clients, c)
+		d.documents.drop(c)
+	}
+	for c := range t.added {
+		d.sources[c.rank].clients[c] = struct{}{}
+		d.documents.use(c, t.plan.usedBy[c])
+	}
+	for _, s := range d.sources {
+		s.size = len(s.clients)
+	}
+	for _, c := range t.documents {
+		c.document.contents, c.document.saved = c.contents, time.Time{}
+		c.document.setInForce(now)
+		warnings = append(warnings, c.document.warningTexts()...)
+	}
+	for _, opened := range t.plan.opened {
+		warnings = append(warnings, opened.warningTexts()...)
+	}
+	d.mu.Unlock()
+	d.config.warnAll(warnings)
+	d.reportRefused(refused)
+	d.reportAdmitted(admitted)
+	if d.loaded {
+		d.reported.update(d.config.Logger, registry)
+	}
+	return nil
+}
+
+// newWaits returns the clients that begin to wait and those that are in force after
+// having waited, in the order of their client_id. A changed record that waits for the
+// same client as before is not new.
+func (t *transaction) newWaits() (refused, admitted []*Client) {
+	waiting := t.directory.waiting.Load()
+	for c, w := range t.waits {
+		if _, removed := t.removed[c]; removed {
+			continue
+		}
+		if w == nil {
+			if waiting.of(c) != nil {
+				admitted = append(admitted, c)
+			}
+			continue
+		}
+		if before := waiting.under(c.ID, c.rank); before == nil || before.holder.ID != w.holder.ID {
+			refused = append(refused, c)
+		}
+	}
+	byID := func(a, b *Client) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.rank, b.rank)) }
+	slices.SortFunc(refused, byID)
+	slices.SortFunc(admitted, byID)
+	return refused, admitted
+}
+
+// reportRefused logs which records are refused because clients of a source with a
+// higher rank have what they claim, the first few one by one.
+func (d *Directory) reportRefused(refused []*Client) {
+	waiting := d.waiting.Load()
+	for i, c := range refused {
+		s, w := d.sources[c.rank], waiting.of(c)
+		logger := d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
+		if i == maxWarnings {
+			logger.Error("more client records refused", zap.Int("records", len(refused)-i))
+			return
+		}
+		logger.Error("client record refused; a source of a higher rank has its client_id or credential",
+			append((&RecordError{Place: w.place, ClientID: c.ID}).fields(),
+				zap.String("holder", w.holder.ID), zap.String("holder_source", w.holder.source), zap.Error(w.err))...)
+	}
+}
+
+// reportAdmitted logs which records are no longer refused.
+func (d *Directory) reportAdmitted(admitted []*Client) {
+	for i, c := range admitted {
+		s := d.sources[c.rank]
+		logger := d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
+		if i == maxWarnings {
+			logger.Info("more client records no longer refused", zap.Int("records", len(admitted)-i))
+			return
+		}
+		logger.Info("client record no longer refused", zap.String("client_id", c.ID))
+	}
+}

@@ -1,0 +1,102 @@
+package clients
+
+import (
+	"cmp"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// maxSkipped is how many skipped records of a source are remembered, so that they are
+// reported once.
+const maxSkipped = 10_000
+
+// skippedRecords are the records of a source that are skipped because they are wrong:
+// what is wrong, by client_id, or by place if the record has none.
+type skippedRecords struct {
+	errors map[string]string
+	more   int // that are only counted
+}
+
+func (s *skippedRecords) count() int { return len(s.errors) + s.more }
+
+// note notes which records an update has skipped, and returns those that are new.
+func (s *skippedRecords) note(u *update) (reported []*RecordError) {
+	before := s.errors
+	if u.replace || before == nil {
+		s.errors, s.more = make(map[string]string), 0
+	}
+	for _, record := range u.records {
+		if record.client != nil && !u.replace {
+			delete(s.errors, record.client.ID)
+		}
+	}
+	for _, id := range u.removed {
+		delete(s.errors, id)
+	}
+	for _, wrong := range u.bad {
+		key := cmp.Or(wrong.ClientID, wrong.Place)
+		if before[key] != wrong.Error() {
+			reported = append(reported, wrong)
+		}
+		if _, known := s.errors[key]; !known && len(s.errors) == maxSkipped {
+			s.more++
+			continue
+		}
+		s.errors[key] = wrong.Error()
+	}
+	return reported
+}
+
+// note notes the outcome of an update, and reports what is new. The error that keeps a
+// directory from being made is reported by its owner.
+func (u *update) note(changed bool, err error) {
+	d, s := u.directory, u.source
+	if err != nil {
+		d.noteFailure(s, err)
+		return
+	}
+	d.mu.Lock()
+	was := s.failure()
+	s.setInForce(d.config.Now())
+	skipped := s.skipped.note(u)
+	d.mu.Unlock()
+	logger := d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
+	for i, wrong := range skipped {
+		if i == maxWarnings {
+			logger.Error("more client records skipped", zap.Int("records", len(skipped)-i))
+			break
+		}
+		logger.Error("client record skipped; it is wrong", append(wrong.fields(), zap.Error(wrong))...)
+	}
+	if u.replace && u.read == 0 && (changed || !d.loaded) {
+		logger.Warn("client source has no clients")
+	}
+	u.progress.end(u.read)
+	if d.loaded && (changed || was != "") {
+		d.config.report(s.label(), s.name, nil)
+	}
+}
+
+// noteFailure notes why an update cannot be put in force, and reports it once.
+func (d *Directory) noteFailure(s *recordSource, err error) {
+	if !d.loaded {
+		return
+	}
+	d.config.Failed(s.name)
+	d.mu.Lock()
+	reported := s.applying != nil && s.applying.Error() == err.Error()
+	s.reading, s.applying = nil, err
+	d.mu.Unlock()
+	if !reported {
+		d.config.report(s.label(), s.name, err)
+	}
+}
+
+// noteUnavailable notes that a source cannot be reached, and returns the fields of the
+// log line.
+func (d *Directory) noteUnavailable(s *recordSource, err error) []zap.Field {
+	d.config.Failed(s.name)
+	s.reading, s.success = err, time.Time{}
+	return []zap.Field{zap.String("source", s.label()), zap.String("place", s.name), zap.Error(err)}
+}

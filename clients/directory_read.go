@@ -1,0 +1,102 @@
+package clients
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Registry returns the clients as they are now.
+func (d *Directory) Registry() *Registry { return d.registry.Load() }
+
+// Writer returns the source that clients are written to, the first that can be, if any.
+func (d *Directory) Writer() (Writer, bool) {
+	for _, s := range d.sources {
+		if writer, ok := s.from.(Writer); ok {
+			return writer, true
+		}
+	}
+	return nil, false
+}
+
+// CheckRecord returns why a source could not have a record under a client_id, with
+// everything else as it is now. Nothing changes. A client of another source that is in
+// its way is an error as well, whatever its rank, unless it would have to give way.
+func (d *Directory) CheckRecord(sourceName, id string, text []byte) error {
+	i := slices.IndexFunc(d.sources, func(s *recordSource) bool { return s.name == sourceName })
+	if i < 0 {
+		return fmt.Errorf("unknown source of clients '%s'", sourceName)
+	}
+	s := d.sources[i]
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	u := d.newUpdate(s, false)
+	u.plan.locked = true
+	u.source = &recordSource{name: s.name, rank: s.rank, from: s.from, info: s.info}
+	u.source.info.SkipBad = false
+	record, err := u.take(Entry{ID: id, Record: text})
+	if wrong := new(RecordError); errors.As(err, &wrong) {
+		return wrong.Err
+	}
+	if err != nil || record.known {
+		return err
+	}
+	edit := d.Registry().Edit()
+	if old := d.clientOf(s, record.client.ID); old != nil {
+		edit.Remove(old)
+	}
+	_, err = edit.Add(record.client)
+	return err
+}
+
+// Sizes returns how many clients the configuration and each source have.
+func (d *Directory) Sizes() []SourceSize {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sizes := make([]SourceSize, len(d.sources))
+	for i, s := range d.sources {
+		waiting := d.waiting.Load().counts[s.rank]
+		sizes[i] = SourceSize{Source: s.name, Clients: s.size - waiting, Refused: waiting + s.skipped.count()}
+	}
+	return sizes
+}
+
+// States returns the states of all sources, and of certificate files and JWK Sets
+// of clients, at most limit of these.
+func (d *Directory) States(limit int) []SourceState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var states []SourceState
+	for _, s := range d.sources {
+		if s.from != nil {
+			states = append(states, SourceState{s.label(), s.success, s.failure()})
+		}
+	}
+	limit += len(states)
+	for _, document := range slices.Concat(d.documents.files.all, d.documents.urls.all) {
+		if document.url != nil {
+			// a fetch may succeed though its result cannot be put in force
+			document.success = document.url.Success()
+		}
+		for _, label := range document.labels() {
+			if len(states) == limit {
+				return states
+			}
+			states = append(states, SourceState{label, document.success, document.failure()})
+		}
+	}
+	return states
+}
+
+// Unfetched returns how many JWK Sets have never been fetched.
+func (d *Directory) Unfetched() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	count := 0
+	for _, document := range d.documents.urls.all {
+		if _, known := document.url.Content(); !known {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,287 @@
+package clients
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+// checkEvery is after how many records an update looks whether it must end.
+const checkEvery = 1024
+
+// update is what a source hands over at once. It reads the records without a lock, and
+// then puts them in force, all or none of them.
+type update struct {
+	directory *Directory
+	source    *recordSource
+	plan      *plan
+	progress  *progress
+	// replace is set if these are all records of the source
+	replace bool
+	read    int
+	records []incoming
+	removed []string // client_ids
+	bad     []*RecordError
+}
+
+// incoming is a record that an update has read. If it has no client, the client is to
+// be made of the text, or there is no text because the record is wrong.
+type incoming struct {
+	client *Client
+	place  string
+	text   []byte
+	known  bool // the client was in force or waiting before, and stays
+}
+
+func (d *Directory) newUpdate(s *recordSource, replace bool) *update {
+	return &update{
+		directory: d, source: s, replace: replace, progress: d.newProgress(s),
+		plan: d.newPlan(),
+	}
+}
+
+// run reads records and puts them in force, and notes the outcome.
+func (u *update) run(ctx context.Context, records iter.Seq2[Entry, error]) error {
+	changed, err := u.try(ctx, records)
+	u.note(changed, err)
+	return err
+}
+
+// try is run without notes. What it calls may be a guest module.
+func (u *update) try(ctx context.Context, records iter.Seq2[Entry, error]) (changed bool, err error) {
+	defer source.Recover(u.source.name, &err)
+	if err := u.readAll(ctx, records); err != nil {
+		return false, err
+	}
+	return u.apply(ctx)
+}
+
+// readAll reads records until one ends the update.
+func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) error {
+	for e, err := range records {
+		if err != nil {
+			return inPlace(e.Place, err)
+		}
+		if err := u.check(ctx, u.read); err != nil {
+			return err
+		}
+		u.read++
+		record, err := u.take(e)
+		if err != nil {
+			return err
+		}
+		if record.client != nil || record.text != nil {
+			u.records = append(u.records, record)
+		}
+	}
+	if u.replace && u.read > 0 && len(u.bad) == u.read {
+		return fmt.Errorf("all %d records are wrong; the first: %w", u.read, u.bad[0])
+	}
+	return context.Cause(ctx)
+}
+
+// check returns why the update must end, and reports its progress. It looks from time
+// to time.
+func (u *update) check(ctx context.Context, done int) error {
+	if done%checkEvery != 0 {
+		return nil
+	}
+	u.progress.report(done)
+	if err := checkMemory(); err != nil {
+		return fmt.Errorf("after %d records: %w", done, err)
+	}
+	return context.Cause(ctx)
+}
+
+// take takes a record. Its error ends the update.
+func (u *update) take(e Entry) (incoming, error) {
+	id := e.ID
+	if id == "" {
+		id = guessID(e.Record)
+	}
+	switch {
+	case e.Wrong != nil:
+		return u.skip(&RecordError{e.Place, id, e.Wrong})
+	case e.Record == nil && (e.ID == "" || u.replace):
+		return u.skip(&RecordError{e.Place, id, errors.New("there is no record")})
+	case e.Record == nil:
+		u.removed = append(u.removed, id)
+		return incoming{}, nil
+	case len(e.Record) > maxRecordBytes:
+		return u.skip(&RecordError{e.Place, id, fmt.Errorf("the record has %d bytes; at most %d are allowed", len(e.Record), maxRecordBytes)})
+	}
+	if current := u.directory.clientOf(u.source, id); current != nil && current.hasRecord(e.Record) {
+		return incoming{client: current, place: e.Place, known: true}, nil
+	}
+	client, err := u.plan.make(u.source, e.Record)
+	switch {
+	case errors.Is(err, errNeedsDocument):
+		return incoming{place: e.Place, text: bytes.Clone(e.Record)}, nil
+	case err != nil:
+		return u.skip(&RecordError{e.Place, id, err})
+	case e.ID != "" && e.ID != client.ID:
+		return u.skip(&RecordError{e.Place, e.ID, fmt.Errorf("the record has the client_id '%s', but its source keeps it under another", client.ID)})
+	}
+	return incoming{client: client, place: e.Place}, nil
+}
+
+// skip skips a record that is wrong, and returns what the source had under its
+// client_id, which stays. The error is that of the record if it ends the update.
+func (u *update) skip(err *RecordError) (incoming, error) {
+	if CheckID(err.ClientID) != nil {
+		err.ClientID = ""
+	}
+	if !u.source.info.SkipBad {
+		return incoming{}, err
+	}
+	u.bad = append(u.bad, err)
+	current := u.directory.clientOf(u.source, err.ClientID)
+	return incoming{client: current, place: err.Place, known: current != nil}, nil
+}
+
+// guessID returns what seems to be the client_id of a record, or "". Nothing depends on
+// it but the text of errors, and which client is compared with the record.
+func guessID(record []byte) string {
+	_, rest, _ := bytes.Cut(record, []byte(`"client_id"`))
+	rest = bytes.TrimLeft(rest, " \t\r\n:")
+	if !bytes.HasPrefix(rest, []byte{'"'}) {
+		return ""
+	}
+	id, _, found := bytes.Cut(rest[1:min(len(rest), maxClientIDLength+2)], []byte{'"'})
+	if !found {
+		return ""
+	}
+	return string(id)
+}
+
+// apply puts the update in force.
+func (u *update) apply(ctx context.Context) (changed bool, err error) {
+	d := u.directory
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	u.plan.locked = true
+	t := d.begin(u.plan)
+	for i := range u.records {
+		if err := u.resolve(&u.records[i]); err != nil {
+			return false, err
+		}
+	}
+	if err := u.removeOld(t); err != nil {
+		return false, err
+	}
+	u.progress.next("indexed")
+	for i, record := range u.records {
+		if err := u.check(ctx, i); err != nil {
+			return false, err
+		}
+		if record.client == nil || record.known {
+			continue
+		}
+		if err := u.add(t, record); err != nil {
+			return false, err
+		}
+	}
+	if len(t.added)+len(t.removed) == 0 {
+		return false, nil
+	}
+	return true, d.commit(t)
+}
+
+// resolve makes the client of a record that names documents, and of one whose client
+// was known when it was read, and has been made again since then.
+func (u *update) resolve(record *incoming) (err error) {
+	if record.known && !u.source.has(record.client) {
+		*record = incoming{place: record.place, text: []byte(record.client.record)}
+	}
+	if record.client != nil || record.text == nil {
+		return nil
+	}
+	if current := u.directory.clientOf(u.source, guessID(record.text)); current != nil && current.hasRecord(record.text) {
+		record.client, record.known = current, true
+		return nil
+	}
+	if record.client, err = u.plan.make(u.source, record.text); err != nil {
+		*record, err = u.skip(&RecordError{record.place, guessID(record.text), err})
+	}
+	return err
+}
+
+// removeOld removes the clients that the source no longer has, and those whose records
+// have changed.
+func (u *update) removeOld(t *transaction) error {
+	kept := make(map[*Client]struct{})
+	for i := range u.records {
+		record := &u.records[i]
+		if !record.known {
+			continue
+		}
+		if _, twice := kept[record.client]; twice {
+			var err error
+			twice := fmt.Errorf(textTwice, record.client.ID, u.source.name, u.source.name)
+			if *record, err = u.skip(&RecordError{record.place, record.client.ID, twice}); err != nil {
+				return err
+			}
+			continue
+		}
+		kept[record.client] = struct{}{}
+	}
+	if u.replace {
+		for client := range u.source.clients {
+			if _, stays := kept[client]; !stays {
+				t.remove(client)
+			}
+		}
+		return nil
+	}
+	ids := slices.Clone(u.removed)
+	for _, record := range u.records {
+		if record.client != nil && !record.known {
+			ids = append(ids, record.client.ID)
+		}
+	}
+	for _, id := range ids {
+		if client := u.directory.clientOf(u.source, id); client != nil {
+			t.remove(client)
+		}
+	}
+	return nil
+}
+
+// add adds a client. If that is not possible, the record is skipped, or the error ends
+// the update.
+func (u *update) add(t *transaction, record incoming) error {
+	err := t.add(record.client, record.place)
+	if err == nil {
+		return nil
+	}
+	return u.keepOld(t, record, err)
+}
+
+// keepOld keeps what the source had under the client_id of a wrong record. If another
+// new record has what that one has, it is wrong as well.
+func (u *update) keepOld(t *transaction, record incoming, why error) error {
+	id := record.client.ID
+	if _, err := u.skip(&RecordError{record.place, id, why}); err != nil {
+		return err
+	}
+	old := u.directory.clientOf(u.source, id)
+	if old == nil {
+		return nil
+	}
+	if _, removed := t.removed[old]; !removed {
+		return nil
+	}
+	for newcomer := t.restore(old); newcomer != nil; newcomer = t.restore(old) {
+		t.drop(newcomer)
+		i := slices.IndexFunc(u.records, func(r incoming) bool { return r.client == newcomer })
+		if err := u.keepOld(t, u.records[i], fmt.Errorf("it has what client '%s' keeps, because the new record of that client is wrong", id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package clients
+
+import (
+	"cmp"
+	"iter"
+
+	"github.com/google/btree"
+)
+
+// wait is that a client is not in force, because another one has what it claims.
+type wait struct {
+	client, holder *Client
+	place          string // of the record, if it is known
+	err            error
+}
+
+// waitList is the clients that are not in force, in the order of their client_id and
+// rank. It is immutable once it is published.
+type waitList struct {
+	tree *btree.BTreeG[*wait]
+	// counts is how many there are of each rank
+	counts map[int]int
+}
+
+func newWaitList() *waitList {
+	return &waitList{btree.NewG(treeDegree, func(a, b *wait) bool {
+		return cmp.Or(cmp.Compare(a.client.ID, b.client.ID), cmp.Compare(a.client.rank, b.client.rank)) < 0
+	}), make(map[int]int)}
+}
+
+// under returns what the client of a rank waits for, or nil.
+func (l *waitList) under(id string, rank int) *wait {
+	w, _ := l.tree.Get(&wait{client: &Client{ID: id, origin: &origin{rank: rank}}})
+	return w
+}
+
+// of returns what a client waits for, or nil.
+func (l *waitList) of(c *Client) *wait {
+	if w := l.under(c.ID, c.rank); w != nil && w.client == c {
+		return w
+	}
+	return nil
+}
+
+// changeWaiting notes which clients wait after a transaction, and for whom.
+func (d *Directory) changeWaiting(t *transaction) {
+	before := d.waiting.Load()
+	next := &waitList{before.tree.Clone(), make(map[int]int, len(before.counts))}
+	for rank, count := range before.counts {
+		next.counts[rank] = count
+	}
+	end := func(c *Client) {
+		w := next.of(c)
+		if w == nil {
+			return
+		}
+		next.tree.Delete(w)
+		next.counts[c.rank]--
+		delete(d.waiters[w.holder], c)
+		if len(d.waiters[w.holder]) == 0 {
+			delete(d.waiters, w.holder)
+		}
+	}
+	for c := range t.removed {
+		end(c)
+	}
+	for c := range t.waits {
+		end(c)
+	}
+	for c, w := range t.waits {
+		if _, removed := t.removed[c]; removed || w == nil {
+			continue
+		}
+		next.tree.ReplaceOrInsert(w)
+		next.counts[c.rank]++
+		if d.waiters[w.holder] == nil {
+			d.waiters[w.holder] = make(map[*Client]struct{})
+		}
+		d.waiters[w.holder][c] = struct{}{}
+	}
+	d.waiting.Store(next)
+}
+
+// WaitingClient is a client that is not in force, because a client of a source with a
+// higher rank has its client_id or one of its credentials.
+type WaitingClient struct {
+	*Client
+	// Holder is the other client.
+	Holder *Client
+	// Reason says what it has.
+	Reason error
+}
+
+// Waiting yields the clients that are not in force, in the order of their client_id,
+// from id on.
+func (d *Directory) Waiting(id string) iter.Seq[WaitingClient] {
+	return func(yield func(WaitingClient) bool) {
+		d.waiting.Load().tree.AscendGreaterOrEqual(&wait{client: &Client{ID: id, origin: &origin{rank: -1}}}, func(w *wait) bool {
+			return yield(WaitingClient{w.client, w.holder, w.err})
+		})
+	}
+}
