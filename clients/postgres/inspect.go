@@ -75,7 +75,7 @@ func inspect(ctx context.Context, tx pgx.Tx, table tableName, readOnly bool) (*t
 		types map[string]string
 	}{
 		{table, state.oid, map[string]string{"client_id": "text", "record": "jsonb", "changed": "xid8"}},
-		{table.deleted(), deleted, map[string]string{"client_id": "text", "changed": "xid8"}},
+		{table.deleted(), deleted, map[string]string{"client_id": "text", "changed": "xid8", "deleted_at": "timestamp with time zone"}},
 	} {
 		if err := checkColumns(ctx, tx, want.table, want.oid, want.types); err != nil {
 			return nil, err
@@ -156,7 +156,7 @@ func checkColumns(ctx context.Context, tx pgx.Tx, table tableName, oid uint32, t
 	}); err != nil {
 		return err
 	}
-	for _, column := range []string{"client_id", "record", "changed"} {
+	for _, column := range []string{"client_id", "record", "changed", "deleted_at"} {
 		switch want, has := types[column], found[column]; {
 		case want == "" || want == has || want == "text" && has == "character varying":
 		case has == "":

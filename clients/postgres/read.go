@@ -127,7 +127,23 @@ func (s *Source) pass(ctx context.Context, conn *pgx.Conn, listening *tableState
 	if time.Now().Before(s.nextFull) {
 		return true, nil
 	}
-	return false, s.readAll(ctx, conn, listening)
+	if err := s.readAll(ctx, conn, listening); err != nil {
+		return false, err
+	}
+	s.forgetDeleted(ctx, conn)
+	return false, nil
+}
+
+// forgetDeleted removes the client_ids that were deleted long ago. Nobody needs them,
+// because whoever has not looked for that long reads everything. Another node may be
+// doing the same, so it does not matter if it fails.
+func (s *Source) forgetDeleted(ctx context.Context, conn *pgx.Conn) {
+	if s.config.ReadOnly {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.queryTimeout)
+	defer cancel()
+	_, _ = conn.Exec(ctx, "DELETE FROM "+s.table.deleted().String()+" WHERE deleted_at < now() - interval '1 day'")
 }
 
 // handOverChanges hands over the rows that the last snapshot does not have. full is set if

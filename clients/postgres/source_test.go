@@ -2,12 +2,16 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
 )
 
@@ -158,4 +162,78 @@ func TestConcurrentWritersLoseNothing(t *testing.T) {
 	if sink.replaces != 1 {
 		t.Errorf("everything was read %d times", sink.replaces)
 	}
+}
+
+// TestDeletedClientsAreForgotten checks that the table of deleted clients does not grow
+// for ever.
+func TestDeletedClientsAreForgotten(t *testing.T) {
+	dsn := newDB(t)
+	testpg.Exec(t, dsn, `INSERT INTO mtls_clients_deleted (client_id, deleted_at) VALUES ('old', now() - interval '2 days'), ('new', now())`)
+	s := newSource(t, Config{DSN: dsn})
+	core(s).fullEvery = time.Millisecond
+	sink, _ := start(t, s)
+	sink.wait(t, "everything is read again", func(k *fakeSink) bool { return k.replaces > 2 })
+	var left string
+	if err := testpg.Connect(t, dsn).QueryRow(t.Context(), `SELECT string_agg(client_id, ' ') FROM mtls_clients_deleted`).Scan(&left); err != nil || left != "new" {
+		t.Errorf("left are %s: %v", left, err)
+	}
+}
+
+// TestEverythingIsReadAgain checks that what has bypassed the triggers is found in the end.
+func TestEverythingIsReadAgain(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "a", 0)
+	s := newSource(t, Config{DSN: dsn})
+	core(s).fullEvery = 300 * time.Millisecond
+	sink, _ := start(t, s)
+	testpg.Exec(t, dsn, `SET session_replication_role = replica; UPDATE mtls_clients SET record = record || '{"client_name": "1"}'`)
+	sink.waitFor(t, "a", rec("a", 1))
+}
+
+// TestMillionRowsTakeNoMemory checks that rows are handed over one by one, at the start
+// and as changes.
+func TestMillionRowsTakeNoMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a while")
+	}
+	const rows = 1_000_000
+	dsn := testpg.Shared(t).Database(t)
+	testpg.Exec(t, dsn, `CREATE UNLOGGED TABLE mtls_clients AS
+		SELECT id AS client_id, jsonb_build_object('client_id', id, 'scope', 'api1 api2', 'x509_thumbprints', jsonb_build_array(md5(id), md5(id || '-'))) AS record, pg_current_xact_id() AS changed
+			FROM (SELECT 'client-' || n AS id FROM generate_series(1, 1000000) AS n) AS ids;
+		ALTER TABLE mtls_clients ADD PRIMARY KEY (client_id)`)
+	if err := InitDB(t.Context(), dsn, DefaultTable); err != nil {
+		t.Fatal(err)
+	}
+	s := newSource(t, Config{DSN: dsn})
+	counter := new(countingSink)
+	began := time.Now()
+	if err := s.Load(t.Context(), counter); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d rows in %s, %d MiB of heap", counter.rows, time.Since(began), counter.most>>20)
+	if counter.rows != rows || counter.most > 64<<20 {
+		t.Errorf("%d rows, with %d MiB of heap", counter.rows, counter.most>>20)
+	}
+}
+
+// countingSink counts rows, and measures the heap meanwhile.
+type countingSink struct {
+	clients.Sink
+	rows int
+	most uint64
+}
+
+func (k *countingSink) Replace(_ context.Context, records iter.Seq2[clients.Entry, error]) error {
+	for e, err := range records {
+		if err != nil || e.Wrong != nil {
+			return errors.Join(err, e.Wrong)
+		}
+		if k.rows++; k.rows%50_000 == 0 {
+			var memory runtime.MemStats
+			runtime.ReadMemStats(&memory)
+			k.most = max(k.most, memory.HeapAlloc)
+		}
+	}
+	return nil
 }
