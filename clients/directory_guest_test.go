@@ -99,3 +99,14 @@ func (w *world) waitFor(text string) {
 		}
 	}
 }
+
+// tookNote takes what was said and wants a line with the text among it.
+func (w *world) tookNote(text string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.ContainsFunc(w.said, func(line string) bool { return strings.Contains(line, text) }) {
+		w.t.Errorf("said %q, want %q", w.said, text)
+	}
+	w.said = nil
+}

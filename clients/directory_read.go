@@ -32,14 +32,20 @@ func (d *Directory) CheckRecord(sourceName, id string, text []byte) error {
 	defer d.changing.Unlock()
 	u := d.newUpdate(s, false)
 	u.plan.locked = true
-	u.source = &recordSource{name: s.name, rank: s.rank, from: s.from, info: s.info}
+	u.source = &recordSource{name: s.name, rank: s.rank, from: s.from, info: s.info, origin: s.origin}
 	u.source.info.SkipBad = false
 	record, err := u.take(Entry{ID: id, Record: text})
 	if wrong := new(RecordError); errors.As(err, &wrong) {
 		return wrong.Err
 	}
-	if err != nil || record.known {
+	if err != nil || record.client == nil {
 		return err
+	}
+	if record.known {
+		if w := d.waiting.Load().of(record.client); w != nil {
+			return w.err
+		}
+		return nil
 	}
 	edit := d.Registry().Edit()
 	if old := d.clientOf(s, record.client.ID); old != nil {
