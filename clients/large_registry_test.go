@@ -1,11 +1,14 @@
 package clients
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // heap returns how many octets are in use.
@@ -77,6 +80,44 @@ func BenchmarkLoad(b *testing.B) {
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*count), "ns/client")
 			})
+		}
+	}
+}
+
+// BenchmarkOneClient measures the change of one client, and look-ups, in registries of
+// different sizes. They should differ by the logarithm of the size only.
+func BenchmarkOneClient(b *testing.B) {
+	leaf := testpki.MustSelfSigned(b, testpki.CommonName("stranger"), testpki.URIs("spiffe://prod.example/ns/n0/sa/s0000000"))
+	sum := sha256.Sum256(leaf.Cert.Raw)
+	for name, record := range manyRecords {
+		for _, count := range []int{10, 1000, 100_000, 1_000_000} {
+			r, _ := manyClients(b, count, record)
+			bench := func(what string, measured func(i int)) {
+				b.Run(fmt.Sprintf("%s/%s/%d", what, strings.ReplaceAll(name, " ", "_"), count), func(b *testing.B) {
+					b.ReportAllocs()
+					for i := 0; b.Loop(); i++ {
+						measured(i)
+					}
+				})
+			}
+			p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now()}
+			bench("change", func(i int) {
+				text, _ := record(i * 7919 % count)
+				client, _, err := newClient([]byte(text), p)
+				if err != nil {
+					b.Fatal(err)
+				}
+				e := r.Edit()
+				e.Remove(r.Client(client.ID))
+				if _, err := e.Add(client); err != nil {
+					b.Fatal(err)
+				}
+				r = e.Registry()
+			})
+			bench("pins", func(int) { r.Pins(leaf.Cert, sum) })
+			bench("names", func(int) { r.Names(leaf.Cert) })
+			bench("near", func(int) { r.NearSubject("CN=partner-0000x07,OU=production,O=company") })
+			bench("client", func(i int) { r.Client("partner-0000007") })
 		}
 	}
 }

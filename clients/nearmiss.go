@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// maxNearSubjects is how many subjects on either side a subject is compared with, and
+	// maxNearSubjects is how many subjects a subject is compared with, and
 	// maxDifference how far apart the first and the last difference may be, in bytes.
 	maxNearSubjects = 1000
 	maxDifference   = 32
@@ -38,10 +38,15 @@ func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
 // that of a certificate, in RFC 4514 text, in one or two letters, or nil. It compares it
 // with a bounded number only: those that come next to it in the order of their texts.
 func (r *Registry) NearSubject(text string) *Credential {
-	search := nearSearch{text: text, least: maxNearLetters + 1}
-	sought := &Credential{Value: text}
-	r.subjects.AscendGreaterOrEqual(sought, search.compare())
-	r.subjects.DescendLessOrEqual(sought, search.compare())
+	search := nearSearch{text: text, least: maxNearLetters + 1, left: maxNearSubjects}
+	if r.subjects.Len() <= maxNearSubjects {
+		r.subjects.Ascend(search.compare)
+		return search.near
+	}
+	search.left /= 2
+	r.subjects.AscendGreaterOrEqual(&Credential{Value: text}, search.compare)
+	search.left = maxNearSubjects / 2
+	r.subjects.DescendLessOrEqual(&Credential{Value: text}, search.compare)
 	return search.near
 }
 
@@ -50,21 +55,20 @@ type nearSearch struct {
 	text  string
 	near  *Credential // nil if several are equally near
 	least int
+	left  int // how many texts are to be compared
 }
 
-// compare returns a function that compares declared subjects, a bounded number.
-func (s *nearSearch) compare() func(*Credential) bool {
-	compared := 0
-	return func(cred *Credential) bool {
-		declared := cred.Value
-		if diff := len(declared) - len(s.text); diff <= maxNearLetters && diff >= -maxNearLetters {
-			if a, b := differing(s.text, declared); max(len(a), len(b)) <= maxDifference {
-				s.consider(cred, syntax.Distance(a, b))
-			}
+// compare compares a declared subject, and reports whether the search is to go on.
+func (s *nearSearch) compare(cred *Credential) bool {
+	declared := cred.Value
+	if diff := len(declared) - len(s.text); diff <= maxNearLetters && diff >= -maxNearLetters {
+		if a, b := differing(s.text, declared); max(len(a), len(b)) <= maxDifference {
+			s.consider(cred, syntax.Distance(a, b))
 		}
-		compared++
-		return compared < maxNearSubjects
 	}
+	s.left--
+	undecided := s.near != nil || s.least > 1 // nothing is nearer than several by one letter
+	return s.left > 0 && undecided
 }
 
 func (s *nearSearch) consider(cred *Credential, distance int) {
