@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -79,6 +80,8 @@ type relay struct {
 	net.Listener
 	mu    sync.Mutex
 	stuck chan struct{} // closed: existing connections are stuck
+	// pooler has clients told another process than the one that serves them
+	pooler bool
 }
 
 func newRelay(t *testing.T, to string) *relay {
@@ -103,14 +106,14 @@ func newRelay(t *testing.T, to string) *relay {
 			r.mu.Lock()
 			stuck := r.stuck
 			r.mu.Unlock()
-			go pipe(ours, theirs, stuck)
-			go pipe(theirs, ours, stuck)
+			go r.pipe(ours, theirs, stuck)
+			go r.pipe(theirs, ours, stuck)
 		}
 	}()
 	return r
 }
 
-func pipe(to, from net.Conn, stuck chan struct{}) {
+func (r *relay) pipe(to, from net.Conn, stuck chan struct{}) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := from.Read(buffer)
@@ -123,6 +126,9 @@ func pipe(to, from net.Conn, stuck chan struct{}) {
 		if err != nil {
 			_ = to.Close()
 			return
+		}
+		if at := bytes.Index(buffer[:n], []byte("K\x00\x00\x00\x0c")); at >= 0 && r.pooler { // BackendKeyData
+			buffer[at+5] ^= 1
 		}
 		if _, err := to.Write(buffer[:n]); err != nil {
 			return
@@ -156,4 +162,24 @@ func TestHalfDeadConnectionIsNoticed(t *testing.T) {
 	}
 	putClient(t, dsn, "b", 1)
 	sink.waitFor(t, "b", rec("b", 1))
+}
+
+// TestPoolerIsAWarning checks that the log says once if notifications may be lost between
+// the database and the source, which finds changes all the same.
+func TestPoolerIsAWarning(t *testing.T) {
+	dsn := newDB(t)
+	relay := newRelay(t, testpg.Shared(t).Address())
+	relay.pooler = true
+	const message = "PostgreSQL is behind a connection pooler; notifications may be lost"
+	for address, want := range map[string]int{relay.Addr().String(): 1, testpg.Shared(t).Address(): 0} {
+		logger, logs := newLogger()
+		sink, stop := start(t, newLogged(t, Config{DSN: strings.Replace(dsn, testpg.Shared(t).Address(), address, 1)}, logger))
+		sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+		putClient(t, dsn, "a", want)
+		sink.waitFor(t, "a", rec("a", want))
+		stop()
+		if got := logs.FilterMessage(message).Len(); got != want {
+			t.Errorf("warned %d times instead of %d", got, want)
+		}
+	}
 }

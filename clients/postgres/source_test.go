@@ -237,3 +237,22 @@ func (k *countingSink) Replace(_ context.Context, records iter.Seq2[clients.Entr
 	}
 	return nil
 }
+
+// TestManyChangesAtOnce checks that changes of more rows than are read one by one arrive
+// as one update, and those of more than an update takes by reading everything.
+func TestManyChangesAtOnce(t *testing.T) {
+	dsn := newDB(t)
+	sink, _ := start(t, newSource(t, Config{DSN: dsn, Refresh: time.Hour}))
+	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	for _, rows := range []int{maxGathered + 500, maxChanges + 500} {
+		replaces := sink.replaces
+		testpg.Exec(t, dsn, `INSERT INTO mtls_clients (client_id, record) SELECT id, jsonb_build_object('client_id', id)
+			FROM (SELECT 'client' || n AS id FROM generate_series(1, $1::int) AS n) AS ids`, rows)
+		sink.wait(t, fmt.Sprintf("%d rows arrive", rows), func(k *fakeSink) bool { return len(k.records) == rows })
+		if full := sink.replaces > replaces; full != (rows > maxChanges) {
+			t.Errorf("%d rows: everything was read %d times", rows, sink.replaces-replaces)
+		}
+		testpg.Exec(t, dsn, `DELETE FROM mtls_clients`)
+		sink.wait(t, "they are gone", func(k *fakeSink) bool { return len(k.records) == 0 })
+	}
+}
