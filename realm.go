@@ -58,7 +58,9 @@ type Realm struct {
 	// The registered clients.
 	Clients []clients.Record `json:"clients,omitempty"`
 
-	// More sources of clients. A client may be declared in one place only.
+	// More sources of clients, the one with the highest rank first. A record that has the
+	// `client_id` or a credential of a client of a higher rank, or of `clients`, is
+	// refused alone.
 	ClientsFromRaw []json.RawMessage `json:"clients_from,omitempty" caddy:"namespace=mtls.clients inline_key=source"`
 
 	// How the servers of CRLs, OCSP, JWKS and clients are reached. Default: with the CAs of
