@@ -34,6 +34,9 @@ type origin struct {
 	rank int
 }
 
+// nowhere is where a client comes from until its source is known.
+var nowhere origin
+
 // prepared is what is made for a client when it is first needed.
 type prepared struct {
 	memo   atomic.Pointer[any]
@@ -137,7 +140,7 @@ func newClient(text []byte, p *plan) (client *Client, warnings []warning, err er
 		return nil, nil, err
 	}
 	var few [4]Credential
-	m := clientMaker{plan: p, credentials: few[:0], client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: new(origin)}}
+	m := clientMaker{plan: p, credentials: few[:0], client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: &nowhere}}
 	if err := m.make(r, claims); err != nil {
 		return nil, nil, fmt.Errorf("client '%s': %w", r.ClientID, err)
 	}

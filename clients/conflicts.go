@@ -40,6 +40,7 @@ func (a Ambiguity) less(other Ambiguity) bool { return a.Thumbprint < other.Thum
 type reportedConflicts struct {
 	conflicts   map[conflictKey]struct{}
 	ambiguities map[string]Ambiguity // by thumbprint
+	assessed    *assessment
 }
 
 type conflictKey struct{ thumbprint, clientID, holderID string }
@@ -47,8 +48,11 @@ type conflictKey struct{ thumbprint, clientID, holderID string }
 // update logs the conflicts and ambiguities of a registry that are new, and the
 // ambiguities that are over.
 func (r *reportedConflicts) update(logger *zap.Logger, registry *Registry) {
+	if registry.assessed == r.assessed {
+		return
+	}
 	before := *r
-	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity)}
+	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity), registry.assessed}
 	for _, c := range registry.Conflicts() {
 		key := conflictKey{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
 		r.conflicts[key] = struct{}{}

@@ -42,7 +42,12 @@ type Registry struct {
 	listedNames *btree.BTreeG[listedName]
 	conflicts   *btree.BTreeG[Conflict]
 	ambiguities *btree.BTreeG[Ambiguity]
+	// assessed is another one after each change that concerns certificates in JWKS
+	assessed *assessment
 }
+
+// assessment stands for the conflicts and ambiguities of registries that have the same.
+type assessment struct{ _ byte }
 
 // emptyRegistry returns a registry without clients.
 func emptyRegistry() *Registry {

@@ -19,13 +19,14 @@ func (r *Registry) Edit() *Edit {
 		counts: r.counts, patterns: r.patterns, loose: r.loose,
 		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(),
 		scopeList:   r.scopeList,
-		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(),
+		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(), assessed: r.assessed,
 	}}
 }
 
 // Registry returns the registry with all changes. The Edit must not be used any more.
 func (e *Edit) Registry() *Registry {
 	for thumbprint := range e.touched {
+		e.next.assessed = new(assessment)
 		e.reassess(thumbprint)
 	}
 	return e.next

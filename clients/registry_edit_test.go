@@ -25,7 +25,7 @@ func ids(list []*Client) string {
 func TestEditRanks_B10(t *testing.T) {
 	ranked := func(rank int, record Record) *Client {
 		client := mustClient(t, record)
-		client.rank = rank
+		client.origin = &origin{rank: rank}
 		return client
 	}
 	pinned := ranked(1, Record{ClientID: "pinned", Thumbprints: Strings{sha256Hex}})
