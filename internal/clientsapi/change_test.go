@@ -217,6 +217,8 @@ func TestSourcesThatCannotBeWrittenTo(t *testing.T) {
 	a.noStore = false
 	a.failure = fmt.Errorf("storage: %w: disk on fire", clients.ErrUnavailable)
 	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "disk on fire; read it, and send the request again")
+	a.failure = fmt.Errorf("%w: PostgreSQL does not store it: NUL", clients.ErrBadRecord)
+	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusBadRequest, "invalid client record: PostgreSQL does not store it: NUL")
 	a.failure = context.DeadlineExceeded
 	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "may not have been changed")
 	a.failure = errors.New("out of luck")
