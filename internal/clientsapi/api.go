@@ -46,12 +46,24 @@ type Directory interface {
 
 // Client is a client of one source.
 type Client struct {
-	ID, Name, Source string
+	ID, Source string
 	// Record is the JSON text of its record.
 	Record string
 	// Waits is set if the record is not in force, because a client of a source with a
 	// higher rank has its ID or one of its credentials.
 	Waits *Waits
+}
+
+// name returns the client_name of the client.
+func (c Client) name() string {
+	if !strings.Contains(c.Record, `"client_name"`) {
+		return "" // most clients have none
+	}
+	var record struct {
+		Name string `json:"client_name"`
+	}
+	_ = json.Unmarshal([]byte(c.Record), &record) // a record in force can be read
+	return record.Name
 }
 
 // Waits says what a record waits for.

@@ -36,12 +36,9 @@ func Put(w http.ResponseWriter, r *http.Request, realm Realm) error {
 		if current != nil && r.Header.Get(ifMatch) == "" {
 			return nil, apiError(http.StatusPreconditionRequired, "the client exists; to replace it, send the ETag that you have read in If-Match, or * to replace it whatever it is")
 		}
-		if err := strictjson.Check(body, maxRecord); err != nil {
-			return nil, apiError(http.StatusBadRequest, "the body is not a client record: %w", err)
-		}
 		record, err := mergepatch.Canonical(body)
 		if err != nil {
-			return nil, apiError(http.StatusBadRequest, "the body is not a client record: %w", err)
+			return nil, err
 		}
 		return c.complete(record, current)
 	})
@@ -49,10 +46,10 @@ func Put(w http.ResponseWriter, r *http.Request, realm Realm) error {
 		return err
 	}
 	if c.before != nil {
-		return writeRecord(w, http.StatusOK, c.after)
+		return c.answer(w, http.StatusOK)
 	}
 	w.Header().Set("Location", "/mtls/realms/"+realm.Name+"/clients/"+escapeID(c.id))
-	return writeRecord(w, http.StatusCreated, c.after)
+	return c.answer(w, http.StatusCreated)
 }
 
 // Patch changes members of the record of a client (RFC 7396).
@@ -79,7 +76,14 @@ func Patch(w http.ResponseWriter, r *http.Request, realm Realm) error {
 	if err != nil {
 		return err
 	}
-	return writeRecord(w, http.StatusOK, c.after)
+	return c.answer(w, http.StatusOK)
+}
+
+// answer answers with the record that is in force now.
+func (c *change) answer(w http.ResponseWriter, status int) error {
+	w.Header().Set("Mtls-Source", headerText(c.writer.Info().Name))
+	w.Header().Set("Mtls-Writable", "true")
+	return writeRecord(w, status, c.after)
 }
 
 // Delete removes a client, and answers with the record that it had.
@@ -222,8 +226,12 @@ func readBody(r *http.Request, action string) ([]byte, error) {
 	case len(body) > maxRecord:
 		return nil, apiError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxRecord)
 	}
-	if err := checkText(body); err != nil {
-		return nil, apiError(http.StatusBadRequest, "%w", err)
+	text := strictjson.NewReader(string(body))
+	if _, err = text.Value(); err == nil {
+		err = text.End()
+	}
+	if err != nil {
+		return nil, apiError(http.StatusBadRequest, "the body is not a client record or a patch of one in JSON: %w", err)
 	}
 	return body, nil
 }

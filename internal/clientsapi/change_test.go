@@ -111,7 +111,7 @@ func TestChangesThatAreRefused(t *testing.T) {
 	}{
 		"no object":            {"PUT", "b", `[]`, nil, 400, "not a JSON object"},
 		"null":                 {"PUT", "b", `null`, nil, 400, "not a JSON object"},
-		"empty":                {"PUT", "b", ``, nil, 400, "the body is not a client record: EOF"},
+		"empty":                {"PUT", "b", ``, nil, 400, "unexpected EOF in JSON"},
 		"two values":           {"PUT", "b", `{} {}`, nil, 400, "text after the JSON value"},
 		"repeated member":      {"PUT", "b", `{"disabled":true,"disabled":false}`, nil, 400, `duplicate member "disabled"`},
 		"repeated claim":       {"PATCH", "a", `{"claims":{"a":1,"\u0061":2}}`, nil, 400, `duplicate member "a"`},

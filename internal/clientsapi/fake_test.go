@@ -67,9 +67,7 @@ func (s *store) Writer() (clients.Writer, bool) { return s, !s.noStore }
 func (s *store) all(waiting bool) []Client {
 	var list []Client
 	for id, text := range s.records {
-		var record clients.Record
-		_ = json.Unmarshal([]byte(text), &record)
-		list = append(list, Client{ID: id, Name: record.ClientName, Source: storeName, Record: text})
+		list = append(list, Client{ID: id, Source: storeName, Record: text})
 	}
 	list = slices.DeleteFunc(append(list, s.fixed...), func(c Client) bool { return (c.Waits != nil) != waiting })
 	slices.SortFunc(list, func(a, b Client) int { return strings.Compare(a.ID, b.ID) })

@@ -68,7 +68,8 @@ func (q listQuery) page(directory Directory) page {
 		if client.ID == q.after {
 			continue
 		}
-		if len(result.Clients) == q.limit || visited == maxVisited || size >= maxPage {
+		full := len(result.Clients) >= q.limit || visited >= maxVisited || size >= maxPage
+		if full && client.ID != last { // several sources may have one that waits
 			result.Next = last
 			break
 		}
@@ -88,7 +89,7 @@ func (q listQuery) page(directory Directory) page {
 }
 
 func (q listQuery) fits(client Client) bool {
-	return q.filter == "" || strings.Contains(strings.ToLower(client.ID), q.filter) || strings.Contains(strings.ToLower(client.Name), q.filter)
+	return q.filter == "" || strings.Contains(strings.ToLower(client.ID), q.filter) || strings.Contains(strings.ToLower(client.name()), q.filter)
 }
 
 // parseListQuery parses the query of a list. It refuses what it does not know, because

@@ -35,6 +35,8 @@ func TestList(t *testing.T) {
 	a.fixed = []Client{
 		{ID: "aa", Source: "config", Record: `{"client_id":"aa"}`},
 		{ID: "w", Source: storeName, Record: `{"client_id":"w"}`, Waits: &Waits{"aa", "why"}},
+		{ID: "w", Source: "file", Record: `{"client_id":"w"}`, Waits: &Waits{"aa", "why"}},
+		{ID: "x", Source: "file", Record: `{"client_id":"x"}`, Waits: &Waits{"aa", "why"}},
 	}
 	for query, want := range map[string][2]string{
 		"":                         {"a aa b c/1 d e", ""},
@@ -51,7 +53,8 @@ func TestList(t *testing.T) {
 		"?q=a&limit=1":             {"a", "a"},
 		"?q=a&limit=1&after=a":     {"aa", "aa"},
 		"?q=nobody":                {"", ""},
-		"?waiting=true":            {"w", ""},
+		"?waiting=true":            {"w w x", ""},
+		"?waiting=true&limit=1":    {"w w", "w"},
 		"?waiting=false&after=&q=": {"a aa b c/1 d e", ""},
 	} {
 		result, ids := a.list(t, query)
