@@ -1,27 +1,21 @@
 package mtlsauth
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
-	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/internal/clientsapi"
 )
-
-// maxAdminBody bounds the body of an admin request, in bytes.
-const maxAdminBody = 4 << 10
 
 // AdminAPI lets operators inspect and manage the realms of the running
 // configuration on Caddy's admin endpoint:
 //
+//   - `GET /mtls/realms` and `GET /mtls/realms/{realm}` describe realms
+//   - `GET /mtls/realms/{realm}/clients` lists clients
+//   - `GET`, `PUT`, `PATCH` and `DELETE /mtls/realms/{realm}/clients/{client_id}`
+//     show and change a client
 //   - `GET /mtls/realms/{realm}/keys` lists the signing keys, without their
 //     private parts
 //   - `POST /mtls/realms/{realm}/keys/rotate` announces the next key, or with the
@@ -40,6 +34,13 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 // request, because the router can outlive the configuration it came with.
 func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
+		{Pattern: "GET /mtls/realms", Handler: caddy.AdminHandlerFunc(listRealms)},
+		{Pattern: "GET /mtls/realms/{realm}", Handler: withRealm(showRealm)},
+		{Pattern: "GET /mtls/realms/{realm}/clients", Handler: withClients(clientsapi.List)},
+		{Pattern: "GET /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Get)},
+		{Pattern: "PUT /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Put)},
+		{Pattern: "PATCH /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Patch)},
+		{Pattern: "DELETE /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Delete)},
 		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(func(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
 			return writeKeys(w, realm.issuer.keys, "")
 		})},
@@ -52,9 +53,11 @@ func adminError(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
 }
 
-// withIssuer serves requests about a realm of the running configuration that has an
-// issuer.
-func withIssuer(serve func(http.ResponseWriter, *http.Request, *Realm) error) caddy.AdminHandlerFunc {
+// realmHandler serves requests about a realm.
+type realmHandler func(http.ResponseWriter, *http.Request, *Realm) error
+
+// withRealm serves requests about a realm of the running configuration.
+func withRealm(serve realmHandler) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		app := runningApp()
 		if len(app.Realms) == 0 {
@@ -64,82 +67,19 @@ func withIssuer(serve func(http.ResponseWriter, *http.Request, *Realm) error) ca
 		if err != nil {
 			return adminError(http.StatusNotFound, "%w", err)
 		}
-		if realm.issuer == nil {
-			return adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
-		}
 		return serve(w, r, realm)
 	}
 }
 
-// adminKeyring is the response to requests about keys.
-type adminKeyring struct {
-	// Rotated is the ID of the key that the request has created.
-	Rotated string         `json:"rotated,omitempty"`
-	Keys    []keyring.Info `json:"keys"`
-	// LastRead is when the keys were last read from storage.
-	LastRead time.Time `json:"last_read,omitzero"`
-}
-
-func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) error {
-	ring := adminKeyring{Rotated: rotated, Keys: keys.Infos(), LastRead: keys.LastRead().UTC()}
-	if ring.Keys == nil {
-		ring.Keys = []keyring.Info{} // an empty list, not null
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	return json.NewEncoder(w).Encode(ring)
-}
-
-func rotateKeys(w http.ResponseWriter, r *http.Request, realm *Realm) error {
-	retire, err := parseRotate(r)
-	if err != nil {
-		return err
-	}
-	keys := realm.issuer.keys
-	kid, err := keys.Rotate(r.Context(), retire)
-	switch {
-	case errors.Is(err, keyring.ErrFixedKeys):
-		return adminError(http.StatusConflict, "realm '%s' signs with the file in signing_key, which is not rotated here; replace the file and reload the configuration", realm.name)
-	case errors.Is(err, keyring.ErrAnnounced):
-		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
-	case err != nil && retire:
-		return adminError(http.StatusServiceUnavailable, "some keys may not have been retired: %w; send the request again", err)
-	case err != nil:
-		return adminError(http.StatusServiceUnavailable, "no key was announced: %w", err)
-	}
-	realm.logger.Warn("signing keys rotated by an operator",
-		zap.String("kid", kid), zap.Bool("others_retired", retire))
-	return writeKeys(w, keys, kid)
-}
-
-// parseRotate reads the body of a request to rotate: none, {} or
-// {"retire":"now"}. Anything else is refused, because a misspelt word must not turn
-// an emergency into an ordinary rotation.
-func parseRotate(r *http.Request) (retire bool, err error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
-	if err != nil {
-		return false, adminError(http.StatusBadRequest, "reading the body: %w", err)
-	}
-	switch {
-	case len(body) > maxAdminBody:
-		return false, adminError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxAdminBody)
-	case len(bytes.TrimSpace(body)) == 0:
-		return false, nil
-	}
-	members, err := strictjson.Object(body, maxAdminBody)
-	if err != nil {
-		return false, adminError(http.StatusBadRequest, `the body is not an object such as {"retire":"now"}: %w`, err)
-	}
-	for name, value := range members {
-		if name != "retire" {
-			return false, adminError(http.StatusBadRequest, `unknown member %.100q; the only one is "retire"`, name)
+// withIssuer serves requests about a realm of the running configuration that has an
+// issuer.
+func withIssuer(serve realmHandler) caddy.AdminHandlerFunc {
+	return withRealm(func(w http.ResponseWriter, r *http.Request, realm *Realm) error {
+		if realm.issuer == nil {
+			return adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
 		}
-		if string(value) != `"now"` {
-			return false, adminError(http.StatusBadRequest, `retire is %.100s; the only value is "now"`, value)
-		}
-		retire = true
-	}
-	return retire, nil
+		return serve(w, r, realm)
+	})
 }
 
 // Interface guard

@@ -47,6 +47,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 			config.Sources = append(config.Sources, sources...)
 		}
 	}
+	keepWriters(ctx, realm, config.Sources)
 	var err error
 	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
 		return err

@@ -24,8 +24,8 @@ const maxRecord = 64 << 10
 type Realm struct {
 	Name    string
 	Clients Directory
-	// Audit gets a line for each change, and for each that is refused.
-	Audit *zap.Logger
+	// Logger gets a line for each change, and for each that is refused.
+	Logger *zap.Logger
 }
 
 // Directory has the clients of a realm.

@@ -28,7 +28,7 @@ func (c *change) audit(r *http.Request, err error) {
 		fields = append(fields, zap.String("source", c.writer.Info().Name))
 	}
 	if err != nil {
-		c.realm.Audit.Warn("client change refused", append(fields, zap.Int("status", statusOf(err)), zap.String("error", source.Plain(err, maxAuditedError)))...)
+		c.realm.Logger.Warn("client change refused", append(fields, zap.Int("status", statusOf(err)), zap.String("error", source.Plain(err, maxAuditedError)))...)
 		return
 	}
 	before, after := differences(c.before, c.after)
@@ -38,7 +38,7 @@ func (c *change) audit(r *http.Request, err error) {
 	if after != nil {
 		fields = append(fields, zap.String("after", source.Text(string(after), maxAudited)))
 	}
-	c.realm.Audit.Info("client changed", fields...)
+	c.realm.Logger.Info("client changed", fields...)
 }
 
 // who returns the fields that say who sent a request: the certificate that Caddy's

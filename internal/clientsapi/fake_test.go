@@ -134,7 +134,7 @@ func newAPI(records ...string) *api {
 		s.records[r.ClientID] = record
 	}
 	core, logs := observer.New(zapcore.InfoLevel)
-	realm := Realm{Name: "default", Clients: s, Audit: zap.New(core)}
+	realm := Realm{Name: "default", Clients: s, Logger: zap.New(core)}
 	mux := http.NewServeMux()
 	handle := func(pattern string, serve func(http.ResponseWriter, *http.Request, Realm) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

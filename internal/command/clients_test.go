@@ -174,6 +174,20 @@ func TestClientsChange(t *testing.T) {
 	}
 }
 
+func TestRealms(t *testing.T) {
+	const text = `{"realms":[{"realm":"default","sources":[{"name":"config","clients":1,"refused":0,"writable":false},{"name":"storage","clients":20,"refused":3,"writable":true,"error":"gone\u001b[31m"}]}]}`
+	api := newAdminAPI(t, text, text)
+	address := strings.TrimPrefix(api.URL, "http://")
+	if out := mustRun(t, "realms", "--address", address); out != "REALM    SOURCE   CLIENTS  REFUSED  WRITABLE  ERROR\n"+
+		"default  config   1        0        no        \n"+
+		"default  storage  20       3        yes       gone\\x1b[31m\n" {
+		t.Error(out)
+	}
+	if out := mustRun(t, "realms", "--json", "--address", address); !strings.Contains(out, "\"name\": \"storage\"") {
+		t.Error(out)
+	}
+}
+
 // TestClientsErrors checks that errors say what to do.
 func TestClientsErrors(t *testing.T) {
 	for answer, want := range map[string]string{

@@ -1,5 +1,5 @@
-// Package command implements the commands of `caddy mtls`: inspect, explain, demo
-// and clients.
+// Package command implements the commands of `caddy mtls`: inspect, explain, demo,
+// clients and realms.
 package command
 
 import (
@@ -21,7 +21,7 @@ certificates.
 See 'caddy mtls <command> --help' for details and examples.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
-			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand())
+			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand())
 		},
 	})
 }

@@ -1,0 +1,86 @@
+package mtlsauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+)
+
+// maxAdminBody bounds the body of a request to rotate keys, in bytes.
+const maxAdminBody = 4 << 10
+
+// adminKeyring is the response to requests about keys.
+type adminKeyring struct {
+	// Rotated is the ID of the key that the request has created.
+	Rotated string         `json:"rotated,omitempty"`
+	Keys    []keyring.Info `json:"keys"`
+	// LastRead is when the keys were last read from storage.
+	LastRead time.Time `json:"last_read,omitzero"`
+}
+
+func writeKeys(w http.ResponseWriter, keys *keyring.Source, rotated string) error {
+	ring := adminKeyring{Rotated: rotated, Keys: keys.Infos(), LastRead: keys.LastRead().UTC()}
+	if ring.Keys == nil {
+		ring.Keys = []keyring.Info{} // an empty list, not null
+	}
+	return writeAdmin(w, ring)
+}
+
+func rotateKeys(w http.ResponseWriter, r *http.Request, realm *Realm) error {
+	retire, err := parseRotate(r)
+	if err != nil {
+		return err
+	}
+	keys := realm.issuer.keys
+	kid, err := keys.Rotate(r.Context(), retire)
+	switch {
+	case errors.Is(err, keyring.ErrFixedKeys):
+		return adminError(http.StatusConflict, "realm '%s' signs with the file in signing_key, which is not rotated here; replace the file and reload the configuration", realm.name)
+	case errors.Is(err, keyring.ErrAnnounced):
+		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
+	case err != nil && retire:
+		return adminError(http.StatusServiceUnavailable, "some keys may not have been retired: %w; send the request again", err)
+	case err != nil:
+		return adminError(http.StatusServiceUnavailable, "no key was announced: %w", err)
+	}
+	realm.logger.Warn("signing keys rotated by an operator",
+		zap.String("kid", kid), zap.Bool("others_retired", retire))
+	return writeKeys(w, keys, kid)
+}
+
+// parseRotate reads the body of a request to rotate: none, {} or
+// {"retire":"now"}. Anything else is refused, because a misspelt word must not turn
+// an emergency into an ordinary rotation.
+func parseRotate(r *http.Request) (retire bool, err error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxAdminBody+1))
+	if err != nil {
+		return false, adminError(http.StatusBadRequest, "reading the body: %w", err)
+	}
+	switch {
+	case len(body) > maxAdminBody:
+		return false, adminError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", maxAdminBody)
+	case len(bytes.TrimSpace(body)) == 0:
+		return false, nil
+	}
+	members, err := strictjson.Object(body, maxAdminBody)
+	if err != nil {
+		return false, adminError(http.StatusBadRequest, `the body is not an object such as {"retire":"now"}: %w`, err)
+	}
+	for name, value := range members {
+		if name != "retire" {
+			return false, adminError(http.StatusBadRequest, `unknown member %.100q; the only one is "retire"`, name)
+		}
+		if string(value) != `"now"` {
+			return false, adminError(http.StatusBadRequest, `retire is %.100s; the only value is "now"`, value)
+		}
+		retire = true
+	}
+	return retire, nil
+}
