@@ -141,7 +141,7 @@ func (d *Directory) apply(list documentChanges, now time.Time) {
 	})
 	for {
 		waiting := len(d.pending)
-		failed := d.try(slices.Clone(d.pending), now)
+		failed := d.try(slices.Clone(d.pending))
 		if len(d.pending) > 0 && len(d.pending) < waiting {
 			continue
 		}
@@ -175,7 +175,7 @@ func (d *Directory) takeUnchanged(c documentChange, now time.Time) bool {
 
 // try puts changes in force. If they do not go together, it tries one half after
 // the other.
-func (d *Directory) try(list documentChanges, now time.Time) documentChanges {
+func (d *Directory) try(list documentChanges) documentChanges {
 	if len(list) == 0 {
 		return nil
 	}
@@ -189,8 +189,8 @@ func (d *Directory) try(list documentChanges, now time.Time) documentChanges {
 		return nil
 	case len(list) > 1:
 		half := len(list) / 2
-		failed := d.try(list[:half], now)
-		return append(failed, d.try(list[half:], now)...)
+		failed := d.try(list[:half])
+		return append(failed, d.try(list[half:])...)
 	}
 	failed := list[0]
 	failed.failure = err

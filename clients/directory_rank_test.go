@@ -1,7 +1,7 @@
 package clients
 
 import (
-	"crypto/sha1" //nolint:gosec // a kind of thumbprint
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -19,7 +19,7 @@ func TestRanksByCredential(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, old := sha256.Sum256(leaf.Cert.Raw), sha1.Sum(leaf.Cert.Raw) //nolint:gosec // see above
+	sum, old := sha256.Sum256(leaf.Cert.Raw), sha1.Sum(leaf.Cert.Raw)
 	key := sha256.Sum256(leaf.Cert.RawSubjectPublicKeyInfo)
 	one := func(value string) Strings { return Strings{value} }
 	for name, pair := range map[string][2]Record{

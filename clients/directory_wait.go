@@ -3,6 +3,7 @@ package clients
 import (
 	"cmp"
 	"iter"
+	"maps"
 
 	"github.com/google/btree"
 )
@@ -45,10 +46,7 @@ func (l *waitList) of(c *Client) *wait {
 // changeWaiting notes which clients wait after a transaction, and for whom.
 func (d *Directory) changeWaiting(t *transaction) {
 	before := d.waiting.Load()
-	next := &waitList{before.tree.Clone(), make(map[int]int, len(before.counts))}
-	for rank, count := range before.counts {
-		next.counts[rank] = count
-	}
+	next := &waitList{before.tree.Clone(), maps.Clone(before.counts)}
 	end := func(c *Client) {
 		w := next.of(c)
 		if w == nil {
