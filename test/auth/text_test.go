@@ -61,7 +61,7 @@ func TestTextOfCertificatesInHeaders_A7(t *testing.T) {
 	// a Caddyfile cannot express this claim
 	r.Change = func(config map[string]any) {
 		for _, client := range rig.Member(t, config, "apps", "mtls", "realms", "default")["clients"].([]any) {
-			rig.Member(t, client.(map[string]any), "claims")["text"] = " a\r\nX-Client-ID: billing.partner\x00 "
+			rig.Member(t, client.(map[string]any), "claims")["text"] = " a\r\nX-Client-ID: billing.partner\x01 "
 		}
 	}
 	r.Start("mtls {\n"+clients.String()+"}\n", `
@@ -93,7 +93,7 @@ https://api.test:@HTTPS@ {
 				if id := got.Seen.Header.Get("X-Client-Id"); !strings.HasPrefix(id, "hostile-") {
 					t.Errorf("X-Client-ID is %q", id)
 				}
-				if claim := got.Seen.Header.Get("X-Claim"); claim != `a\0D\0AX-Client-ID: billing.partner\00` {
+				if claim := got.Seen.Header.Get("X-Claim"); claim != `a\0D\0AX-Client-ID: billing.partner\01` {
 					t.Errorf("X-Claim is %q", claim)
 				}
 				if name == "placeholder" && !strings.Contains(got.Seen.Header.Get("X-Subject"), "{env.HOME}") {
