@@ -73,6 +73,7 @@ func Start(tb testing.TB) *Server {
 	tb.Cleanup(func() {
 		_ = s.input.Close()
 		<-s.ended
+		_ = os.RemoveAll(s.folder) // if the test has stopped it
 	})
 	return s
 }
