@@ -17,8 +17,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// realm has clients in the Caddyfile and in a source that is written to.
-const realm = `
+// changedRealm has clients in the Caddyfile and in a source that is written to.
+const changedRealm = `
 mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
 	client fixed {
@@ -53,7 +53,7 @@ func start(t *testing.T, records map[string]string) (*rig.Rig, *shared) {
 	store := newStore(t, records)
 	r := rig.New(t)
 	r.AdminOn = true
-	r.Start(realm, sites)
+	r.Start(changedRealm, sites)
 	return r, store
 }
 
@@ -251,7 +251,7 @@ func TestRefusedChanges(t *testing.T) {
 		}
 	}
 
-	r.Reload(strings.Replace(realm, "clients_from memory", "", 1), sites)
+	r.Reload(strings.Replace(changedRealm, "clients_from memory", "", 1), sites)
 	admin(t, r, "PUT", clientsPath+"/b", pinned(leaf)).want(t, http.StatusConflict, "realm 'default' has no source of clients that can be written to; add 'clients_from storage'")
 	admin(t, r, "GET", realmPath, "").want(t, http.StatusOK, `"realm":"default"`)
 	r.Reload("", "")
@@ -309,7 +309,7 @@ func TestChangeDuringReload(t *testing.T) {
 		}
 	}
 	store.mu.Unlock()
-	r.Reload(realm+"\n# changed", sites)
+	r.Reload(changedRealm+"\n# changed", sites)
 	if status := <-disabled; status != http.StatusOK {
 		t.Fatalf("the change is answered with %d", status)
 	}
