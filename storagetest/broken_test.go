@@ -343,6 +343,7 @@ func noLock(b *broken) {
 
 // TestBrokenStorageIsFound: each check finds what it is for.
 func TestBrokenStorageIsFound(t *testing.T) {
+	t.Parallel()
 	for _, c := range checks {
 		if len(breaks[c.name]) == 0 {
 			t.Errorf("no storage is broken for '%s'", c.name)

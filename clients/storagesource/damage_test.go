@@ -50,7 +50,7 @@ var damages = map[string]damage{
 	}, want: "line 2: client 'one' is not in order"},
 	"line that is not a record": {do: func(t *testing.T, folder string, _ map[string]string) {
 		forge(t, folder, "one", "x\n")
-	}, want: "line 1: "},
+	}, want: "line 1: not a JSON object whose client_id is a string"},
 	"index of garbage": {do: func(t *testing.T, folder string, _ map[string]string) {
 		edit(t, folder, indexName, func(text string) string { return text[:len(text)/2] })
 	}, want: "'mtls/partners/clients/index.json': it is not an index of clients (unexpected end of JSON input); restore it from a backup", all: true},

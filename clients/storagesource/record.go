@@ -14,26 +14,21 @@ import (
 // idMember is how the text of a record usually begins.
 var idMember = []byte(`{"client_id":"`)
 
-// recordID returns the client_id of a record. If that is its first member, which it
-// is if this release wrote the record, the rest of the text is not looked at.
+// recordID returns the client_id of a record. If that is its first member, as it is
+// unless it has claims, the rest of the text is not looked at.
 func recordID(text []byte) (string, error) {
 	if rest, found := bytes.CutPrefix(text, idMember); found {
 		if id, _, found := bytes.Cut(rest, []byte{'"'}); found && clients.CheckID(string(id)) == nil {
 			return string(id), nil
 		}
 	}
-	members, err := strictjson.Object(text, records.MaxBytes)
-	if err != nil {
-		return "", err
+	var record struct {
+		ID *string `json:"client_id"`
 	}
-	var id *string
-	if json.Unmarshal(members["client_id"], &id) != nil || id == nil {
-		return "", errors.New("client_id is missing or not a string")
+	if json.Unmarshal(text, &record) != nil || record.ID == nil {
+		return "", errors.New("not a JSON object whose client_id is a string")
 	}
-	if err := clients.CheckID(*id); err != nil {
-		return "", err
-	}
-	return *id, nil
+	return *record.ID, clients.CheckID(*record.ID)
 }
 
 // oneLine returns the text of a client's record as it is stored: JSON without spaces
@@ -47,6 +42,9 @@ func oneLine(id string, text []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: client '%s' is not JSON: %w", clients.ErrBadRecord, id, err)
 	}
 	named, err := recordID(compact.Bytes())
+	if err == nil {
+		err = strictjson.Check(compact.Bytes(), records.MaxBytes)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: client '%s': %w", clients.ErrBadRecord, id, err)
 	}

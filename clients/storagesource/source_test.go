@@ -90,15 +90,18 @@ func TestRecordsAreLines(t *testing.T) {
 		t.Errorf("%d objects have been stored", got)
 	}
 	for text, wrong := range map[string]string{
-		record("two", "x"):               "has client_id 'two'; make them the same",
-		`{"client_name":"x"}`:            "client_id is missing",
-		`{"client_id":1}`:                "client_id is missing or not a string",
-		`{"client_id":"one","a":`:        "not JSON",
-		`[]`:                             "not a JSON object",
-		`{"client_id":"one"} {}`:         "not JSON",
-		``:                               "not JSON",
-		strings.Repeat(" ", 65537):       "has 65537 bytes; at most 65536",
-		`{"a":"","a":"","client_id":""}`: "duplicate member",
+		record("two", "x"):                      "has client_id 'two'; make them the same",
+		`{"client_name":"x"}`:                   "not a JSON object whose client_id is a string",
+		`{"client_id":1}`:                       "not a JSON object whose client_id is a string",
+		`{"client_id":null}`:                    "not a JSON object whose client_id is a string",
+		`{"client_id":"one","a":`:               "not JSON",
+		`[]`:                                    "not a JSON object whose client_id is a string",
+		`null`:                                  "not a JSON object whose client_id is a string",
+		`{"client_id":"one"} {}`:                "not JSON",
+		``:                                      "not JSON",
+		`{"claims":{},"client_id":"a b"}`:       `client_id "a b" contains ' '`,
+		strings.Repeat(" ", 65537):              "has 65537 bytes; at most 65536",
+		`{"client_id":"one","client_id":"two"}`: "duplicate member",
 	} {
 		err := put(text)
 		checkError(t, err, wrong)
