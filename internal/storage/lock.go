@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"path"
 	"sync"
 	"time"
@@ -38,8 +37,9 @@ func (l *Lock) Lock(ctx context.Context) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, min(lockAttempt, l.Longest))
 		err := l.Storage.Lock(attempt, l.Name)
+		waited := attempt.Err() != nil // whatever error the storage has for that
 		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if err == nil || ctx.Err() != nil || !waited {
 			return err
 		}
 		if l.abandoned(ctx) {

@@ -8,10 +8,37 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
 )
+
+// ownError is a storage that has an error of its own for a lock that was waited for in
+// vain.
+type ownError struct {
+	certmagic.Storage
+	attempts int
+}
+
+func (s *ownError) Lock(ctx context.Context, _ string) error {
+	if s.attempts++; s.attempts == 3 {
+		return nil
+	}
+	<-ctx.Done()
+	return errors.New("not obtained")
+}
+
+// TestLockWaitsWhateverTheError checks that a lock is waited for as long as ctx allows,
+// and not as long as one attempt.
+func TestLockWaitsWhateverTheError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &ownError{Storage: &certmagic.FileStorage{Path: t.TempDir()}}
+		if err := (&Lock{Storage: s, Name: "clients", Longest: time.Minute}).Lock(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
 
 // TestLockOfADeadNode checks that a lock whose file goes on being refreshed after its
 // holder has died is taken over, but not one that changes hands.
