@@ -146,6 +146,36 @@ func (s *stress) changeKey(n int) error {
 	return nil
 }
 
+const storedPath = "/mtls/realms/default/clients/stored"
+
+// changeStored disables a client with the admin API, or enables it, which is in force at
+// once. If the configuration was being replaced meanwhile, the new one may have read the
+// clients before the change, so changeStored waits until it has them.
+func (s *stress) changeStored(n int) error {
+	stored := n%2 == 0
+	begun, ended := s.reloadsBegun.Load(), s.reloadsEnded.Load()
+	s.oracle.stored.begin(stored)
+	var status int
+	var text string
+	var err error
+	// the configuration before changes no clients any more
+	_ = s.await("the change is made", func() bool {
+		status, text, err = s.admin(http.MethodPatch, storedPath, fmt.Sprintf(`{"disabled":%t}`, !stored))
+		return err != nil || status != http.StatusServiceUnavailable
+	})
+	if err != nil || status != http.StatusOK {
+		return fmt.Errorf("%d %q %v", status, text, err)
+	}
+	if begun != ended || s.reloadsBegun.Load() != begun {
+		s.count("change of the stored client during one of the configuration")
+		if err := s.inForce("stored", func(st *state) { st.stored = stored }); err != nil {
+			return err
+		}
+	}
+	s.oracle.stored.end(stored)
+	return nil
+}
+
 // changeConfig replaces the configuration, until nothing but the new one answers new
 // connections.
 func (s *stress) changeConfig(int) error {
@@ -210,7 +240,7 @@ const series = `caddy_mtls_authentications_total{realm="default",result="ok"}`
 // read reads the metrics and the admin API. While Caddy loads a configuration, it
 // serves metrics that are still incomplete.
 func (s *stress) read(n int) error {
-	paths := []string{"/metrics", "/mtls/realms/default/keys", "/config/apps/mtls"}
+	paths := []string{"/metrics", "/mtls/realms/default/keys", "/mtls/realms/default/clients?limit=50", "/config/apps/mtls"}
 	path := paths[n%len(paths)]
 	ended := s.reloadsEnded.Load()
 	status, text, err := s.admin(http.MethodGet, path, "")

@@ -37,6 +37,7 @@ mtls {
 		exempt @OTHER@
 	}
 	clients_from file @DIR@/clients.json
+	clients_from storage
 	client static {
 		certificate @DIR@/static.pem
 		scopes      use
@@ -50,10 +51,6 @@ mtls {
 	client revocable {
 		subject CN=revocable
 		scopes  use
-	}
-	client stored {
-		certificate @DIR@/stored.pem
-		scopes      use
 	}
 	issuer https://auth.test {
 		resource https://other.test {
@@ -130,6 +127,10 @@ func start(t *testing.T) *stress {
 	if err := s.changeKey(0); err != nil {
 		t.Fatal(err)
 	}
+	record := fmt.Sprintf(`{"client_id":"stored","scope":"use","x509_thumbprints":%q}`, testpki.HashOf(s.leaves["stored"].Cert.Raw))
+	if status, text, err := s.admin(http.MethodPut, storedPath, record); err != nil || status != http.StatusCreated {
+		t.Fatal(status, text, err)
+	}
 	return s
 }
 
@@ -181,7 +182,7 @@ func (s *stress) run(t *testing.T, duration time.Duration) {
 	}
 	changes := map[string]func(int) error{
 		"change of clients": s.changePinned, "change of the trust pool": s.changeTrusted, "change of the CRL": s.changeRevoked,
-		"change of the key": s.changeKey, "change of the configuration": s.changeConfig,
+		"change of the key": s.changeKey, "change of the stored client": s.changeStored, "change of the configuration": s.changeConfig,
 	}
 	for what, change := range changes {
 		s.changing.Add(1)
@@ -268,6 +269,10 @@ func (s *stress) admin(method, path, body string) (status int, answer string, er
 		var request *http.Request
 		if request, err = http.NewRequest(method, "http://127.0.0.1:"+s.Admin+path, strings.NewReader(body)); err != nil {
 			return 0, "", err
+		}
+		request.Header.Set("Content-Type", "application/json")
+		if method == http.MethodPatch {
+			request.Header.Set("Content-Type", "application/merge-patch+json")
 		}
 		var response *http.Response
 		if response, err = client.Do(request); err != nil {
