@@ -32,7 +32,11 @@ func readRecord(text string, into *Record) (claims []claim, spaces int, err erro
 		err = r.End()
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("client record: %w", err)
+		err = fmt.Errorf("client record: %w", err)
+		if id := guessID([]byte(text)); CheckID(id) == nil {
+			err = fmt.Errorf("client '%s': %w", id, err)
+		}
+		return nil, 0, err
 	}
 	return r.claims, r.Spaces(), nil
 }

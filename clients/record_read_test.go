@@ -110,6 +110,8 @@ func TestRecordReader(t *testing.T) {
 		{`{"claims":{"a":["\u0000"]}}`, "it contains NUL"},
 		{`{"client_id":7}`, "client record: client_id: 7 is not a string"},
 		{`{"disabled":"yes"}`, `client record: disabled: "yes" is not true or false`},
+		{`{"client_id":"a","disabled":"yes"}`, `client 'a': client record: disabled: "yes" is not true or false`},
+		{`{"disabled":"yes","client_id":"a"}`, `client 'a': client record: disabled: "yes" is not true or false`},
 		{`{"contacts":["a",7]}`, "contacts: 7 is not a string"},
 		{`{"claims":7}`, "claims: not a JSON object"},
 		{`{"client_id":"a"`, "unexpected EOF"},

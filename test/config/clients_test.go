@@ -15,12 +15,12 @@ func inRecord(members string) string {
 func TestLoadRecord(t *testing.T) {
 	const pin = `"x509_thumbprints":"SHA256"`
 	checkLoadErrors(t, loadJSON, inRecord, []loadTest{
-		{"unknown member", pin + `,"thumbprint":"SHA256"`, []string{`client record: unknown member "thumbprint"; known are `, "x509_thumbprints"}},
+		{"unknown member", pin + `,"thumbprint":"SHA256"`, []string{`client 'a': client record: unknown member "thumbprint"; known are `, "x509_thumbprints"}},
 		{"member in another case", pin + `,"Disabled":true`, []string{`client record: unknown member "Disabled"; known are `, "disabled"}},
 		{"member in two cases", pin + `,"disabled":true,"Disabled":false`, []string{`client record: unknown member "Disabled"; known are `}},
 		{"member twice", pin + `,"disabled":true,"disabled":false`, []string{`client record: duplicate member "disabled"; keep one of the two`}},
 		{"credential twice", pin + `,` + pin, []string{`client record: duplicate member "x509_thumbprints"; keep one of the two`}},
-		{"claim twice", pin + `,"claims":{"t":"a","t":"b"}`, []string{`client record: duplicate member "t"; keep one of the two`}},
+		{"claim twice", pin + `,"claims":{"t":"a","t":"b"}`, []string{`client 'a': client record: claims: duplicate member "t"; keep one of the two`}},
 		{"JWKS that is not secure", `"jwks_uri":"http://a.example/jwks"`, []string{"realm 'partners': client 'a': jwks_uri: 'http://a.example/jwks' is not an https URL; use one, or a file"}},
 		{"JWKS in two ways", `"jwks_uri":"https://a.example/jwks","jwks":{"keys":[]}`, []string{"realm 'partners': client 'a': several of jwks, jwks_uri and jwks_file are set; keep one (RFC 7591 §2)"}},
 		{"JWKS without keys", `"jwks":{"keys":[]}`, []string{"realm 'partners': client 'a': jwks 'written out': it has no keys"}},
@@ -39,7 +39,8 @@ func TestLoadRecord(t *testing.T) {
 		{"empty subject", `"tls_client_auth_subject_dn":""`, []string{"realm 'partners': client 'a': subject '': ", "it is empty; write a name such as CN=client,O=company, or set the variable it comes from"}},
 		{"subject of spaces", `"tls_client_auth_subject_dn":"  "`, []string{"realm 'partners': client 'a': subject '  ': ", "it is empty; write a name"}},
 		{"empty attribute", `"tls_client_auth_subject_dn":"CN=,O=company"`, []string{"realm 'partners': client 'a': subject 'CN=,O=company': ", "the value of CN is empty; write one, leave the attribute out"}},
-		{"NUL in a subject", `"tls_client_auth_subject_dn":"CN=a\u0000b"`, []string{"realm 'partners': client 'a': subject 'CN=a\x00b': ", "U+0000; remove it"}},
+		{"NUL in a subject", `"tls_client_auth_subject_dn":"CN=a\u0000b"`, []string{`client 'a': client record: tls_client_auth_subject_dn: invalid character in a string: it contains NUL (\u0000); remove it`}},
+		{"half of a surrogate pair in a subject", `"tls_client_auth_subject_dn":"CN=a\ud800b"`, []string{`client 'a': client record: tls_client_auth_subject_dn: invalid character in a string: it contains \ud800, which is half of a surrogate pair; write the character itself`}},
 		{"zero width space in a subject", `"tls_client_auth_subject_dn":"CN=a\u200bb"`, []string{"realm 'partners': client 'a': subject 'CN=a\u200bb': ", "U+200B; remove it"}},
 		{"short thumbprint", `"x509_thumbprints":"abcd"`, []string{"realm 'partners': client 'a': thumbprint 'abcd': ", "expected SHA-256"}},
 		{"hash of nothing", `"x509_thumbprints":"da39a3ee5e6b4b0d3255bfef95601890afd80709"`, []string{"realm 'partners': client 'a': thumbprint 'da39a3ee5e6b4b0d3255bfef95601890afd80709': ", "is the hash of empty input", "hash the certificate's DER encoding"}},

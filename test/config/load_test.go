@@ -66,6 +66,7 @@ func loadFiles(t *testing.T) string {
 		"http.txt":     {[]byte("http://a.example/")},
 		"clients.json": {[]byte("[]")},
 		"subject.txt":  {[]byte("CN=from file,O=company\n")},
+		"nul.txt":      {[]byte("CN=a\x00b")},
 	} {
 		testtool.WriteTemp(t, dir, name, parts...)
 	}
@@ -119,6 +120,10 @@ func TestLoadPlaceholders(t *testing.T) {
 		{
 			"empty file in a thumbprint", "client a {\nthumbprint {file.DIR/empty.txt}\n}",
 			[]string{"realm 'partners': client 'a': thumbprint '{file.DIR/empty.txt}': evaluated placeholder {file.DIR/empty.txt} is empty; set it"},
+		},
+		{
+			"file with NUL in a subject", "trust_pool file DIR/ca.pem\nclient a {\nsubject {file.DIR/nul.txt}\n}",
+			[]string{"realm 'partners': client 'a': client record: tls_client_auth_subject_dn: invalid character in a string: it contains NUL (\\u0000); remove it"},
 		},
 		{
 			"missing file in a certificate", "client a {\ncertificate {file.DIR/nowhere}\n}",
