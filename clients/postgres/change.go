@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,7 @@ const (
 )
 
 // errEnded is the error of a change after the source was watched.
-var errEnded = errors.New("the configuration that the source belongs to is not running")
+var errEnded = fmt.Errorf("%w: the configuration has been replaced; try again", clients.ErrUnavailable)
 
 // Writer is a source whose clients can be changed.
 type Writer struct {
@@ -51,8 +52,9 @@ func (w *Writer) Watch(ctx context.Context, sink clients.Sink) {
 	w.slot <- nil
 }
 
-// Change implements [clients.Writer]. It locks the row from when it is read until it is
-// stored.
+// Change implements [clients.Writer]. One change of the table follows another, at all
+// Caddys, and is decided when what the others have changed is in force here. The row is
+// locked from when it is read until it is stored, because others change it with SQL.
 func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]byte, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, changeTimeout, fmt.Errorf("%w: the change takes longer than %s", clients.ErrUnavailable, changeTimeout))
 	defer cancel()
@@ -75,7 +77,7 @@ func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]b
 	if conn, err = w.reuse(ctx, conn); err != nil {
 		return availability(err)
 	}
-	if err := store(ctx, conn, w.table, id, decide); err != nil {
+	if err := w.store(ctx, conn, id, decide); err != nil {
 		return err
 	}
 	if err := w.putInForce(ctx, conn, id); err != nil {
@@ -112,9 +114,9 @@ func (w *Writer) putInForce(ctx context.Context, conn *pgx.Conn, id string) erro
 }
 
 // store changes a row in a transaction.
-func store(ctx context.Context, conn *pgx.Conn, table tableName, id string, decide func([]byte) ([]byte, error)) error {
+func (w *Writer) store(ctx context.Context, conn *pgx.Conn, id string, decide func([]byte) ([]byte, error)) error {
 	for attempt := 1; ; attempt++ {
-		c := change{table: table, id: id, decide: decide}
+		c := change{writer: w, id: id, decide: decide}
 		err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return c.run(ctx, tx) })
 		var fault *pgconn.PgError
 		switch {
@@ -132,7 +134,11 @@ func store(ctx context.Context, conn *pgx.Conn, table tableName, id string, deci
 			return availability(err)
 		case fault.Code == uniqueViolation && attempt < maxAttempts: // somebody else has created it
 		case fault.Code[:2] == "22" || fault.Code == checkViolation:
-			return fmt.Errorf("%w: PostgreSQL does not store it: %s %s", clients.ErrBadRecord, fault.Message, fault.Detail)
+			detail := fault.Detail
+			if fault.Code == checkViolation {
+				detail = "" // it has the row, which may have a secret
+			}
+			return fmt.Errorf("%w: PostgreSQL does not store it: %s", clients.ErrBadRecord, strings.TrimSpace(fault.Message+" "+detail))
 		default:
 			return availability(fmt.Errorf("changing client '%s': %w", id, err))
 		}
@@ -146,7 +152,7 @@ const (
 
 // change is a change of a row.
 type change struct {
-	table      tableName
+	writer     *Writer
 	id         string
 	decide     func([]byte) ([]byte, error)
 	refused    error // why decide did not want it
@@ -159,8 +165,12 @@ func (c *change) run(ctx context.Context, tx pgx.Tx) error {
 		fmt.Sprint(changeTimeout.Milliseconds())); err != nil {
 		return err
 	}
+	if err := c.writer.catchUp(ctx, tx); err != nil {
+		return err
+	}
+	table := c.writer.table
 	var current []byte
-	err := tx.QueryRow(ctx, fmt.Sprintf("SELECT left(coalesce(record, 'null')::text, %d) FROM %s WHERE client_id = $1 FOR UPDATE", records.MaxBytes+1, c.table), c.id).Scan(&current)
+	err := tx.QueryRow(ctx, fmt.Sprintf("SELECT left(coalesce(record, 'null')::text, %d) FROM %s WHERE client_id = $1 FOR UPDATE", records.MaxBytes+1, table), c.id).Scan(&current)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		current = nil
@@ -177,12 +187,33 @@ func (c *change) run(ctx context.Context, tx pgx.Tx) error {
 	}
 	switch {
 	case next == nil:
-		_, err = tx.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE client_id = $1", c.table), c.id)
+		_, err = tx.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE client_id = $1", table), c.id)
 	case current == nil:
-		_, err = tx.Exec(ctx, fmt.Sprintf("INSERT INTO %s (client_id, record) VALUES ($1, $2::text::jsonb)", c.table), c.id, string(next))
+		_, err = tx.Exec(ctx, fmt.Sprintf("INSERT INTO %s (client_id, record) VALUES ($1, $2::text::jsonb)", table), c.id, string(next))
 	default:
-		_, err = tx.Exec(ctx, fmt.Sprintf("UPDATE %s SET record = $2::text::jsonb WHERE client_id = $1", c.table), c.id, string(next))
+		_, err = tx.Exec(ctx, fmt.Sprintf("UPDATE %s SET record = $2::text::jsonb WHERE client_id = $1", table), c.id, string(next))
 	}
 	c.committing = err == nil
+	return err
+}
+
+// catchUp waits until no other change of the table is under way, at any Caddy, and hands
+// over what has been changed elsewhere. If that is refused, or everything must be read,
+// the change is decided without it, because a wrong record must not stop all changes.
+func (w *Writer) catchUp(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended('caddy mtls clients ' || to_regclass($1)::oid::text, 0))", w.table.String()); err != nil {
+		return err
+	}
+	if err := w.take(ctx); err != nil {
+		return err
+	}
+	defer w.release()
+	if w.seen == "" || !w.server.marks() {
+		return nil
+	}
+	_, err := w.handOverUnseen(ctx, tx)
+	if _, refused := errors.AsType[*refusal](err); refused {
+		return nil
+	}
 	return err
 }

@@ -128,6 +128,11 @@ func TestRefusedChangeStoresNothing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	testpg.Exec(t, dsn, "ALTER TABLE mtls_clients ADD CONSTRAINT small CHECK (octet_length(record::text) < 1000)")
+	secret := `{"client_id": "a", "jwks_uri": "https://user:secret@a.example/` + strings.Repeat("x", 1000) + `"}`
+	if err := s.Change(t.Context(), "a", to(secret)); !errors.Is(err, clients.ErrBadRecord) || !strings.Contains(err.Error(), `"small"`) || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a record that a constraint refuses: %v", err)
+	}
 	if err := s.Change(t.Context(), "a\x00b", to(rec("x", 1))); !errors.Is(err, clients.ErrBadRecord) {
 		t.Errorf("client_id with NUL: %v", err)
 	}
@@ -169,7 +174,45 @@ func TestChangeWaitsForNobodyLong(t *testing.T) {
 		t.Errorf("it is %q", got)
 	}
 	stop()
-	if err := s.Change(t.Context(), "a", to(rec("a", 3))); !errors.Is(err, errEnded) {
+	if err := s.Change(t.Context(), "a", to(rec("a", 3))); !errors.Is(err, errEnded) || !errors.Is(err, clients.ErrUnavailable) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestChangeKnowsOfChangesElsewhere checks that a change is decided after what other
+// sources have changed is in force here: two Caddys must not give one credential to two
+// clients.
+func TestChangeKnowsOfChangesElsewhere(t *testing.T) {
+	dsn := newDB(t)
+	here, there := newSource(t, Config{DSN: dsn, Refresh: time.Hour}).(*Writer), newSource(t, Config{DSN: dsn, Refresh: time.Hour}).(*Writer)
+	sinkHere, _ := start(t, here)
+	start(t, there)
+	sinkHere.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	for n := range 20 {
+		there1, here1 := fmt.Sprint("there", n), fmt.Sprint("here", n)
+		decided := make(chan string, 1)
+		err := there.Change(t.Context(), there1, func([]byte) ([]byte, error) {
+			go func() {
+				if err := here.Change(context.Background(), here1, func([]byte) ([]byte, error) {
+					decided <- sinkHere.get(there1)
+					return []byte(rec(here1, n)), nil
+				}); err != nil {
+					decided <- err.Error()
+				}
+			}()
+			select {
+			case <-decided:
+				t.Error("a change is decided while another one is under way")
+				decided <- ""
+			case <-time.After(20 * time.Millisecond): // it waits
+			}
+			return []byte(rec(there1, n)), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-decided; got != rec(there1, n) {
+			t.Fatalf("client '%s' is %q when client '%s' is changed", there1, got, here1)
+		}
 	}
 }

@@ -162,27 +162,31 @@ func (s *Source) handOverChanges(ctx context.Context, conn *pgx.Conn, listening 
 			full = true
 			return nil
 		}
-		var seen string
-		if err := tx.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&seen); err != nil {
-			return err
-		}
-		entries, err := s.changes(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if full = entries == nil; full {
-			return nil
-		}
-		if err := s.update(ctx, entries); err != nil {
-			return err
-		}
-		s.seen, s.behind = seen, false
-		return nil
+		full, err = s.handOverUnseen(ctx, tx)
+		return err
 	})
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return full, err
+}
+
+// handOverUnseen is handOverChanges in a transaction. If each query of it sees what is
+// committed by then, rows that change meanwhile are handed over, and again next time.
+func (s *Source) handOverUnseen(ctx context.Context, tx pgx.Tx) (full bool, err error) {
+	var seen string
+	if err := tx.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&seen); err != nil {
+		return false, err
+	}
+	entries, err := s.changes(ctx, tx)
+	if err != nil || entries == nil {
+		return err == nil, err
+	}
+	if err := s.update(ctx, entries); err != nil {
+		return false, err
+	}
+	s.seen, s.behind = seen, false
+	return false, nil
 }
 
 // changes returns what has changed since the last snapshot, or nil if everything must be
