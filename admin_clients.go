@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net/http"
 	"sync"
@@ -125,8 +126,9 @@ type sharedWriter struct {
 
 // Change implements [clients.Writer].
 func (w sharedWriter) Change(ctx context.Context, id string, decide func([]byte) ([]byte, error)) error {
-	if err := w.Writer.Change(ctx, id, decide); err != nil {
-		return err
+	failed := w.Writer.Change(ctx, id, decide)
+	if stored := new(clients.StoredError); failed != nil && !errors.As(failed, &stored) {
+		return failed
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passOnTimeout)
 	defer cancel()
@@ -137,7 +139,7 @@ func (w sharedWriter) Change(ctx context.Context, id string, decide func([]byte)
 			w.realm.logger.Warn("changed client may not be in force in the configuration that is being loaded", zap.String("client_id", id), zap.Error(err))
 		}
 	}
-	return nil
+	return failed
 }
 
 // others returns the same source in other configurations.

@@ -20,6 +20,16 @@ var ErrUnavailable = errors.New("source is unavailable")
 // the record says.
 var ErrBadRecord = errors.New("invalid client record")
 
+// StoredError is an error of [Writer.Change] after which the record has been stored, or may
+// have been, although it is not in force. Its text says which.
+type StoredError struct{ Err error }
+
+// Error returns the text of the error.
+func (e *StoredError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error.
+func (e *StoredError) Unwrap() error { return e.Err }
+
 // Source is a place that client records come from, besides the configuration: files, a
 // database, a directory server. It hands over all of its records, and then what
 // changes. Nothing of it is on the path of a request, so it may take its time.
@@ -98,8 +108,8 @@ type Writer interface {
 	// Change changes one record where the source keeps it, without losing any other
 	// change: it reads the record, calls decide with its text (nil if there is none),
 	// stores what decide returns (nil removes it), and hands it to the sink. An error
-	// of decide is returned as it is, and then nothing is stored. It may call decide
-	// again if the record has changed in between. Change may be called by several
+	// of decide is returned as it is. After any error, nothing is stored, unless it is a
+	// [StoredError]. It may call decide again if the record has changed in between. Change may be called by several
 	// goroutines at once.
 	Change(ctx context.Context, id string, decide func(current []byte) (next []byte, err error)) error
 }

@@ -81,7 +81,7 @@ func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]b
 		return err
 	}
 	if err := w.putInForce(ctx, conn, id); err != nil {
-		return fmt.Errorf("the change of client '%s' is stored, but not in force: %w", id, err)
+		return &clients.StoredError{Err: fmt.Errorf("the change of client '%s' is stored, but not in force: %w", id, availability(err))}
 	}
 	return nil
 }
@@ -124,14 +124,10 @@ func (w *Writer) store(ctx context.Context, conn *pgx.Conn, id string, decide fu
 			return c.refused
 		case err == nil:
 			return nil
-		case !errors.As(err, &fault):
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			if c.committing {
-				err = fmt.Errorf("whether the change of client '%s' is stored is not known, because the connection broke: %w", id, err)
-			}
-			return availability(err)
+		case !errors.As(err, &fault) && ctx.Err() != nil:
+			return c.broken(context.Cause(ctx))
+		case fault == nil || fault.Code[:2] == operatorIntervention:
+			return c.broken(err)
 		case fault.Code == uniqueViolation && attempt < maxAttempts: // somebody else has created it
 		case fault.Code[:2] == "22" || fault.Code == checkViolation:
 			detail := fault.Detail
@@ -148,6 +144,9 @@ func (w *Writer) store(ctx context.Context, conn *pgx.Conn, id string, decide fu
 const (
 	uniqueViolation = "23505"
 	checkViolation  = "23514"
+	// operatorIntervention is the class of errors when the server is stopped, which may
+	// happen after a commit that standbys have not confirmed.
+	operatorIntervention = "57"
 )
 
 // change is a change of a row.
@@ -157,6 +156,14 @@ type change struct {
 	decide     func([]byte) ([]byte, error)
 	refused    error // why decide did not want it
 	committing bool  // everything but the commit is done
+}
+
+// broken returns the error of a change that has ended before the server has said how.
+func (c *change) broken(err error) error {
+	if !c.committing {
+		return availability(fmt.Errorf("changing client '%s': %w", c.id, err))
+	}
+	return &clients.StoredError{Err: availability(fmt.Errorf("it is not known whether the change of client '%s' is stored, because the connection broke; read it again: %w", c.id, err))}
 }
 
 func (c *change) run(ctx context.Context, tx pgx.Tx) error {

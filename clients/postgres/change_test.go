@@ -143,7 +143,8 @@ func TestRefusedChangeStoresNothing(t *testing.T) {
 	sink.mu.Lock()
 	sink.refuses = func(clients.Entry) error { return mine }
 	sink.mu.Unlock()
-	if err := s.Change(t.Context(), "a", to(rec("a", 1))); !errors.Is(err, mine) || !strings.Contains(err.Error(), "stored, but not in force") {
+	var stored *clients.StoredError
+	if err := s.Change(t.Context(), "a", to(rec("a", 1))); !errors.Is(err, mine) || !errors.As(err, &stored) || !strings.Contains(err.Error(), "stored, but not in force") {
 		t.Errorf("a change that the sink refuses: %v", err)
 	}
 	sink.mu.Lock()

@@ -37,8 +37,7 @@ type change struct {
 }
 
 // Change implements [clients.Writer]. Storage that fails, or does not answer in time, is
-// [clients.ErrUnavailable]. The error says so if the record may have been changed
-// nevertheless.
+// [clients.ErrUnavailable].
 func (s *Source) Change(ctx context.Context, id string, decide func(current []byte) (next []byte, err error)) error {
 	if err := clients.CheckID(id); err != nil {
 		return err
@@ -70,7 +69,7 @@ func (c *change) leave(cause error) error {
 	defer c.mu.Unlock()
 	c.left = true
 	if c.committed {
-		return fmt.Errorf("%w: storage has not answered yet; the client may have been changed, so read it again: %w", clients.ErrUnavailable, cause)
+		return &clients.StoredError{Err: fmt.Errorf("%w: storage has not answered yet; the client may have been changed, so read it again: %w", clients.ErrUnavailable, cause)}
 	}
 	return fmt.Errorf("%w: storage has not answered; nothing has been changed: %w", clients.ErrUnavailable, cause)
 }
@@ -229,7 +228,7 @@ func (s *Source) store(ctx context.Context, c *change, x *index, name string, li
 	}
 	latest := x.with(name, entry)
 	if err := s.objects.store(ctx, indexName, latest.encode()); err != nil {
-		return nil, fmt.Errorf("%w; the client may have been changed, so read it again", err)
+		return nil, &clients.StoredError{Err: fmt.Errorf("%w; the client may have been changed, so read it again", err)}
 	}
 	return latest, nil
 }
@@ -238,12 +237,12 @@ func (s *Source) store(ctx context.Context, c *change, x *index, name string, li
 // removed. It does not depend on other records that are not in force.
 func (s *Source) putInForce(ctx context.Context, done *stored, l line) error {
 	if err := s.applying.lock(ctx); err != nil {
-		return fmt.Errorf("the record has been stored, and will be in force soon: %w", err)
+		return &clients.StoredError{Err: fmt.Errorf("the record has been stored, and will be in force soon: %w", err)}
 	}
 	defer s.applying.unlock()
 	e := clients.Entry{ID: l.id, Record: l.text, Place: s.objects.key(indexName)}
 	if err := s.sink.Update(ctx, []clients.Entry{e}); err != nil {
-		return fmt.Errorf("the record has been stored, but is not in force: %w", err)
+		return &clients.StoredError{Err: fmt.Errorf("the record has been stored, but is not in force: %w", err)}
 	}
 	s.set(done.shard, l)
 	if known := s.applied[done.shard]; known.object == done.before.Shards[done.shard].Object {

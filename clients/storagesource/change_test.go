@@ -176,6 +176,7 @@ func TestStorageFails(t *testing.T) {
 			n.settle()
 			unavailable(t, err)
 			checkError(t, err, test.want)
+			checkStored(t, err, strings.Contains(test.want, "may have been changed"))
 			n.has("one=1")
 			n.storage.OnLock, n.storage.OnLoad, n.storage.OnStore = nil, nil, nil
 			n.must("one", "3")

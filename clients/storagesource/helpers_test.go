@@ -198,6 +198,15 @@ func checkError(t *testing.T, err error, want string) {
 	}
 }
 
+// checkStored checks that an error says rightly whether a record may have been stored.
+func checkStored(t *testing.T, err error, want bool) {
+	t.Helper()
+	var stored *clients.StoredError
+	if errors.As(err, &stored) != want {
+		t.Errorf("%v: a StoredError? want %t", err, want)
+	}
+}
+
 func unavailable(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, clients.ErrUnavailable) {

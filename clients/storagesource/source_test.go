@@ -233,6 +233,7 @@ func TestRefusedOwnChange(t *testing.T) {
 	n.sink.refuse = func(map[string]string) error { return wrong }
 	err := n.set("one", "1")
 	checkError(t, err, "has been stored, but is not in force: conflict")
+	checkStored(t, err, true)
 	if !errors.Is(err, wrong) {
 		t.Error("the error of the sink is lost")
 	}

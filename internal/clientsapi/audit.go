@@ -15,8 +15,9 @@ import (
 
 const (
 	// maxAudited bounds each of before and after in an audit line, and maxAuditedError
-	// and maxAuditedID what a caller chooses, in bytes.
-	maxAudited      = 8 << 10
+	// and maxAuditedID what a caller chooses, in bytes. No record is cut, because one
+	// long member could hide what another has become.
+	maxAudited      = 4 * maxRecord
 	maxAuditedError = 1 << 10
 	maxAuditedID    = 256
 )
@@ -27,8 +28,8 @@ func (c *change) audit(r *http.Request, err error) {
 	if c.writer != nil {
 		fields = append(fields, zap.String("source", c.writer.Info().Name))
 	}
-	if err != nil {
-		c.realm.Logger.Warn("client change refused", append(fields, zap.Int("status", statusOf(err)), zap.String("error", source.Plain(err, maxAuditedError)))...)
+	if err != nil && !c.stored {
+		c.realm.Logger.Warn("client change refused", append(fields, failure(err)...)...)
 		return
 	}
 	before, after := differences(c.before, c.after)
@@ -38,7 +39,16 @@ func (c *change) audit(r *http.Request, err error) {
 	if after != nil {
 		fields = append(fields, zap.String("after", source.Text(string(after), maxAudited)))
 	}
+	if err != nil {
+		c.realm.Logger.Error("client change not in force", append(fields, failure(err)...)...)
+		return
+	}
 	c.realm.Logger.Info("client changed", fields...)
+}
+
+// failure returns the fields that say why a request has failed.
+func failure(err error) []zap.Field {
+	return []zap.Field{zap.Int("status", statusOf(err)), zap.String("error", source.Plain(err, maxAuditedError))}
 }
 
 // who returns the fields that say who sent a request: the certificate that Caddy's
@@ -71,7 +81,8 @@ func differences(before, after *view) (was, is []byte) {
 		return before.shown, after.shown
 	}
 	for name, value := range old {
-		if bytes.Equal(value, changed[name]) { // both are canonical
+		hidden := name == memberJWKSURI && before.uri != after.uri
+		if bytes.Equal(value, changed[name]) && !hidden { // both are canonical
 			delete(old, name)
 			delete(changed, name)
 		}

@@ -23,6 +23,8 @@ type change struct {
 	writer clients.Writer
 	// before and after are what the client is changed from and to, nil for nothing.
 	before, after *view
+	// stored is set if the change may be stored although there was an error.
+	stored bool
 }
 
 // Put creates a client, or replaces its record. To replace one, the request must have
@@ -108,7 +110,7 @@ func Delete(w http.ResponseWriter, r *http.Request, realm Realm) error {
 func (c *change) run(r *http.Request, decide func(body []byte, current *view) ([]byte, error)) (err error) {
 	defer func() { c.audit(r, err) }()
 	c.id = r.PathValue("id") // for the audit line, also if it is wrong
-	if c.id, err = clientID(r); err != nil {
+	if _, err = clientID(r); err != nil {
 		return err
 	}
 	body, err := readBody(r, c.action)
@@ -134,7 +136,9 @@ func (c *change) run(r *http.Request, decide func(body []byte, current *view) ([
 		}
 		return next, nil
 	})
-	return describe(err)
+	var stored *clients.StoredError
+	c.stored = errors.As(err, &stored)
+	return c.describe(err)
 }
 
 // findWriter finds the source that the change is written to.
@@ -237,14 +241,19 @@ func readBody(r *http.Request, action string) ([]byte, error) {
 }
 
 // describe returns the error of [clients.Writer.Change] with its status.
-func describe(err error) error {
+func (c *change) describe(err error) error {
 	switch {
 	case err == nil || statusOf(err) != http.StatusInternalServerError:
 		return err
 	case errors.Is(err, clients.ErrBadRecord):
 		return apiError(http.StatusBadRequest, "%w", err)
-	case errors.Is(err, clients.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return apiError(http.StatusServiceUnavailable, "the client may not have been changed: %w; read it, and send the request again", err)
 	}
-	return apiError(http.StatusInternalServerError, "the client may not have been changed: %w", err)
+	status := http.StatusInternalServerError
+	if errors.Is(err, clients.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		status = http.StatusServiceUnavailable
+	}
+	if c.stored {
+		return apiError(status, "%w", err)
+	}
+	return apiError(status, "the client has not been changed: %w", err)
 }

@@ -165,6 +165,9 @@ func TestChangesThatAreRefused(t *testing.T) {
 			if len(lines) != 1 || a.audit.Len() != 1 || lines[0].ContextMap()["status"] != int64(tc.status) || lines[0].ContextMap()["remote_ip"] != "192.0.2.1" {
 				t.Errorf("the audit lines are %v", a.audit.All())
 			}
+			if id, _ := lines[0].ContextMap()["client_id"].(string); id == "" && tc.id != "" {
+				t.Errorf("the audit line does not say which client: %v", lines)
+			}
 		})
 	}
 }
@@ -216,11 +219,11 @@ func TestSourcesThatCannotBeWrittenTo(t *testing.T) {
 	}
 	a.noStore = false
 	a.failure = fmt.Errorf("storage: %w: disk on fire", clients.ErrUnavailable)
-	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "disk on fire; read it, and send the request again")
+	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "the client has not been changed: storage: source is unavailable: disk on fire")
 	a.failure = fmt.Errorf("%w: PostgreSQL does not store it: NUL", clients.ErrBadRecord)
 	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusBadRequest, "invalid client record: PostgreSQL does not store it: NUL")
 	a.failure = context.DeadlineExceeded
-	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "may not have been changed")
+	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusServiceUnavailable, "has not been changed")
 	a.failure = errors.New("out of luck")
 	want(t, a.ask("PATCH", clientsPath+"/a", `{}`), http.StatusInternalServerError, "out of luck")
 }
@@ -290,6 +293,44 @@ func TestSecretsOfURLs(t *testing.T) {
 	}
 }
 
+// TestStoredButNotInForce checks that the answer and the audit line do not call a change
+// refused that has been stored, or may have been.
+func TestStoredButNotInForce(t *testing.T) {
+	a := newAPI(recordA)
+	for status, cause := range map[int]error{
+		http.StatusServiceUnavailable:  fmt.Errorf("%w: no answer yet; read it again", clients.ErrUnavailable),
+		http.StatusInternalServerError: errors.New("stored, but not in force: conflict"),
+	} {
+		a.stored = &clients.StoredError{Err: cause}
+		w := a.ask("PATCH", clientsPath+"/a", fmt.Sprintf(`{"client_name":"%d"}`, status))
+		want(t, w, status, cause.Error())
+		if strings.Contains(w.Body.String(), "not been changed") {
+			t.Errorf("the answer is %s", w.Body)
+		}
+		lines := a.audit.TakeAll()
+		if len(lines) != 1 || lines[0].Message != "client change not in force" {
+			t.Fatalf("the audit lines are %v", lines)
+		}
+		fields := lines[0].ContextMap()
+		if fields["status"] != int64(status) || fields["error"] != cause.Error() || fields["after"] != fmt.Sprintf(`{"client_name":"%d"}`, status) {
+			t.Errorf("the audit line is %v", fields)
+		}
+	}
+}
+
+// TestAuditSaysThatASecretChanges checks that another URL is not invisible because it is
+// shown like the one before.
+func TestAuditSaysThatASecretChanges(t *testing.T) {
+	a := newAPI(`{"client_id":"a","jwks_uri":"https://a.example/jwks?tenant=one"}`)
+	want(t, a.ask("PATCH", clientsPath+"/a", `{"jwks_uri":"https://a.example/jwks?tenant=two"}`), http.StatusOK, "…")
+	fields := a.audit.All()[0].ContextMap()
+	for _, name := range []string{"before", "after"} {
+		if fields[name] != `{"jwks_uri":"https://a.example/jwks?tenant=…"}` {
+			t.Errorf("%s is %v", name, fields[name])
+		}
+	}
+}
+
 func TestAuditLines(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.CommonName("Op\u202eerator"))
 	a := newAPI()
@@ -299,8 +340,8 @@ func TestAuditLines(t *testing.T) {
 	}{
 		{"PUT", `{"x509_thumbprints":"0a","scope":"<api>"}`, nil, `{"client_id":"a","scope":"<api>","x509_thumbprints":"0a"}`},
 		{"PATCH", `{"disabled":true,"scope":null}`, `{"scope":"<api>"}`, `{"disabled":true}`},
-		{"PATCH", `{"client_name":"` + strings.Repeat("x", 20<<10) + `"}`, `{}`, `{"client_name":"` + strings.Repeat("x", maxAudited-16) + "…"},
-		{"PATCH", `{"client_name":null}`, `{"client_name":"` + strings.Repeat("x", maxAudited-16) + "…", `{}`},
+		{"PATCH", `{"client_name":"` + strings.Repeat("x", 60<<10) + `","scope":"a"}`, `{}`, `{"client_name":"` + strings.Repeat("x", 60<<10) + `","scope":"a"}`},
+		{"PATCH", `{"client_name":null,"scope":null}`, `{"client_name":"` + strings.Repeat("x", 60<<10) + `","scope":"a"}`, `{}`},
 		{"DELETE", ``, `{"client_id":"a","disabled":true,"x509_thumbprints":"0a"}`, nil},
 	} {
 		r := httptest.NewRequest(step.method, clientsPath+"/a", strings.NewReader(step.body))

@@ -30,6 +30,7 @@ type store struct {
 	records map[string]string // of the source that is written to
 	fixed   []Client          // of others, or waiting
 	failure error
+	stored  error // what is wrong after a record has been stored
 	noStore bool
 	visited int
 }
@@ -59,7 +60,7 @@ func (s *store) Change(_ context.Context, id string, decide func([]byte) ([]byte
 	} else {
 		s.records[id] = string(next)
 	}
-	return nil
+	return s.stored
 }
 
 func (s *store) Writer() (clients.Writer, bool) { return s, !s.noStore }
