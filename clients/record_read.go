@@ -118,11 +118,18 @@ func (r *recordReader) bound() error {
 	return r.bool(r.record.CertificateBound)
 }
 
-// isNot returns the error about a value that is something else.
+// isNot returns the error about a value that is something else. What is in an array or an
+// object may be a secret, such as that of a jwks_uri.
 func (r *recordReader) isNot(what string) error {
 	value, err := r.Value()
 	if err != nil {
 		return err
+	}
+	switch value[0] {
+	case '[':
+		value = "an array"
+	case '{':
+		value = "an object"
 	}
 	return fmt.Errorf("%.40s is not %s", value, what)
 }

@@ -112,6 +112,8 @@ func TestRecordReader(t *testing.T) {
 		{`{"disabled":"yes"}`, `client record: disabled: "yes" is not true or false`},
 		{`{"client_id":"a","disabled":"yes"}`, `client 'a': client record: disabled: "yes" is not true or false`},
 		{`{"disabled":"yes","client_id":"a"}`, `client 'a': client record: disabled: "yes" is not true or false`},
+		{`{"jwks_uri":["https://a.example/?token=secret"]}`, "jwks_uri: an array is not a string"},
+		{`{"jwks_uri":{"url":"https://a.example/?token=secret"}}`, "jwks_uri: an object is not a string"},
 		{`{"contacts":["a",7]}`, "contacts: 7 is not a string"},
 		{`{"claims":7}`, "claims: not a JSON object"},
 		{`{"client_id":"a"`, "unexpected EOF"},
