@@ -34,6 +34,7 @@ type Registry struct {
 	scopes    tally[string]
 	claims    tally[string]
 	lifetimes tally[time.Duration]
+	ranks     tally[int]
 	// scopeList returns the scopes, sorted. It is shared as long as they stay the same
 	scopeList func() []string
 
@@ -56,7 +57,7 @@ func emptyRegistry() *Registry {
 		hashed:   btree.NewG(treeDegree, hashedCredential.less),
 		names:    btree.NewG(treeDegree, lessName),
 		subjects: btree.NewG(treeDegree, lessSubject),
-		scopes:   newTally[string](), claims: newTally[string](), lifetimes: newTally[time.Duration](),
+		scopes:   newTally[string](), claims: newTally[string](), lifetimes: newTally[time.Duration](), ranks: newTally[int](),
 		scopeList:   func() []string { return nil },
 		listedNames: btree.NewG(treeDegree, listedName.less),
 		conflicts:   btree.NewG(treeDegree, Conflict.less),
@@ -70,17 +71,41 @@ func emptyRegistry() *Registry {
 // A certificate in a JWKS is not a credential if it fits one that is declared for
 // another client. SharedCredential does not matter there, because no operator has seen
 // what a JWKS lists, nor does it whether a pin has ended or a chain would verify.
+//
+// Nor is what a client declares if the certificate also fits what a client of a higher
+// rank declares in another way, such as a pin of a certificate that has its name, unless
+// both have SharedCredential.
 func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Credential {
 	thumbprint := hex.EncodeToString(sum[:])
 	pins := r.declaredPins(leaf, thumbprint)
-	if r.counts[spaceListed] == 0 {
+	var listed []*Credential
+	if r.counts[spaceListed] > 0 {
+		listed = r.find(spaceListed, thumbprint)
+	}
+	lower := slices.ContainsFunc(pins, r.mayBeOutranked)
+	if len(listed) == 0 && !lower {
 		return pins
 	}
-	if listed := r.find(spaceListed, thumbprint); len(listed) > 0 {
-		declared := r.declared(leaf, thumbprint)
-		pins = append(pins, slices.DeleteFunc(listed, func(cred *Credential) bool { return ofOther(declared, cred.Client) != nil })...)
+	declared := r.declared(leaf, thumbprint)
+	if lower {
+		pins = slices.DeleteFunc(pins, func(pin *Credential) bool { return pin.outrankedBy(declared) })
 	}
-	return pins
+	return append(pins, slices.DeleteFunc(listed, func(cred *Credential) bool { return ofOther(declared, cred.Client) != nil })...)
+}
+
+// mayBeOutranked reports whether there are clients of a higher rank than that of the
+// credential.
+func (r *Registry) mayBeOutranked(cred *Credential) bool {
+	highest, _ := r.ranks.Min()
+	return cred.Client.rank > highest.value
+}
+
+// outrankedBy reports whether one of the credentials that a certificate fits keeps
+// another one from counting.
+func (c *Credential) outrankedBy(declared []*Credential) bool {
+	return slices.ContainsFunc(declared, func(other *Credential) bool {
+		return other.Client.rank < c.Client.rank && !(other.Client.SharedCredential && c.Client.SharedCredential)
+	})
 }
 
 // declaredPins returns the pins of a certificate that are not from a JWKS.
@@ -99,7 +124,7 @@ func (r *Registry) declaredPins(leaf *x509.Certificate, thumbprint string) []*Cr
 // JWKS.
 func (r *Registry) declared(leaf *x509.Certificate, thumbprint string) []*Credential {
 	declared := r.declaredPins(leaf, thumbprint)
-	names, _ := r.Names(leaf)
+	names, _ := r.declaredNames(leaf)
 	for _, name := range names {
 		declared = append(declared, name.Credential)
 	}
@@ -115,8 +140,19 @@ func ofOther(list []*Credential, client *Client) *Credential {
 }
 
 // Names returns the credentials that the subject and the alternative names of a
-// certificate fit. The refusal is why a SPIFFE ID that fits does not count, if any.
+// certificate fit, without those that do not count because of a client of a higher rank
+// (see [Registry.Pins]). The refusal is why a SPIFFE ID that fits does not count, if any.
 func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
+	matches, refusal = r.declaredNames(leaf)
+	if slices.ContainsFunc(matches, func(m Match) bool { return r.mayBeOutranked(m.Credential) }) {
+		declared := r.declared(leaf, sha256Text(leaf.Raw))
+		matches = slices.DeleteFunc(matches, func(m Match) bool { return m.outrankedBy(declared) })
+	}
+	return matches, refusal
+}
+
+// declaredNames returns the names that a certificate fits, whether or not they count.
+func (r *Registry) declaredNames(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
 	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
 		for _, cred := range r.Subject(dn.Key()) {
 			matches = append(matches, Match{cred, cred.Value})

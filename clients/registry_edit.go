@@ -17,7 +17,7 @@ func (r *Registry) Edit() *Edit {
 	return &Edit{touched: make(map[string]struct{}), next: &Registry{
 		clients: r.clients.Clone(), hashed: r.hashed.Clone(), names: r.names.Clone(), subjects: r.subjects.Clone(),
 		counts: r.counts, patterns: r.patterns, loose: r.loose,
-		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(),
+		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(), ranks: r.ranks.clone(),
 		scopeList:   r.scopeList,
 		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(), assessed: r.assessed,
 	}}
@@ -145,6 +145,7 @@ func (e *Edit) delete(cred indexedCredential) {
 
 // count adds a client to what is counted, or with -1 subtracts it.
 func (e *Edit) count(c *Client, change int) {
+	e.next.ranks.add(c.rank, change)
 	changed := false
 	for _, scope := range c.Scopes {
 		changed = e.next.scopes.add(scope, change) || changed

@@ -191,6 +191,14 @@ func (l modelLeaf) declares(client *Client) bool {
 	return false
 }
 
+// outranked reports whether a certificate is not that of a client because one of a higher
+// rank declares it, too.
+func (m *model) outranked(leaf modelLeaf, client *Client) bool {
+	return slices.ContainsFunc(m.clients, func(other *Client) bool {
+		return other.rank < client.rank && leaf.declares(other) && !(other.SharedCredential && client.SharedCredential)
+	})
+}
+
 // declared returns the credentials of a client but its JWKS.
 func (c *Client) declared() (list []*Credential) {
 	for i := range c.Credentials {
@@ -266,6 +274,9 @@ func (m *model) lines() string {
 		allShared := true
 		for _, client := range m.clients {
 			for _, cred := range client.declared() {
+				if m.outranked(leaf, client) {
+					break
+				}
 				pinned, names := leaf.fits(cred)
 				if pinned {
 					add("leaf %d is pinned by %s: %s until %s", i, client.ID, cred.Value, cred.Until())

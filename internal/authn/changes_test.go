@@ -135,6 +135,7 @@ func TestVerdictSurvivesOtherClients(t *testing.T) {
 // with that certificate and the answers before and after.
 func ownChanges(t *testing.T, ca *testpki.CA) map[string]ownChange {
 	leaf, issued, pin := testpki.MustSelfSigned(t), testpki.MustIssue(t, ca, company("client")), testpki.MustSelfSigned(t)
+	others := testpki.MustIssue(t, ca, company("pki"))
 	spiffe := testpki.MustIssue(t, ca, testpki.URIs("spiffe://a.example/one", "https://a.example"))
 	off, shared, alsoShared := pinned("a", leaf), pinned("a", leaf), pinned("b", leaf)
 	off.Disabled, shared.SharedCredential, alsoShared.SharedCredential = true, true, true
@@ -156,7 +157,7 @@ func ownChanges(t *testing.T, ca *testpki.CA) map[string]ownChange {
 		"subject registered":   {issued, pinned("z", pin), "[certificate_unknown]", named, "a"},
 		"issued_by added":      {issued, named, "a", narrow, "[certificate_untrusted]"},
 		"issued_by removed":    {issued, narrow, "[certificate_untrusted]", named, "a"},
-		"pin before the name":  {issued, named, "a", pinned("b", issued), "b"},
+		"pin before the name":  {others, pinned("b", pin), "pki", pinned("b", others), "b"},
 		"require_chain of one": {issued, pinned("a", issued), "a", chained, "a"},
 		"listed by a JWKS":     {leaf, pinned("z", pin), "[certificate_untrusted]", listed, "a"},
 		"declared by another":  {leaf, listed, "a", pinned("b", leaf), "b"},
