@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // shell runs a line in the folder of the rig, where caddy is this binary and its admin
@@ -104,9 +105,7 @@ func TestClientsCommands(t *testing.T) {
 
 // TestManagingClients runs the commands of docs/managing-clients.md.
 func TestManagingClients(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("curl is not installed")
-	}
+	testtool.Path(t, "curl")
 	const page = "../../docs/managing-clients.md"
 	r := rig.New(t)
 	r.AdminOn = true
