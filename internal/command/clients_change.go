@@ -8,6 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 )
@@ -64,8 +67,24 @@ func printRecord(out io.Writer, record []byte) error {
 	if err := json.Indent(&text, bytes.TrimSpace(record), "", "\t"); err != nil {
 		return fmt.Errorf("the answer of the admin API cannot be read: %w", err)
 	}
-	_, err := fmt.Fprintln(out, text.String())
+	_, err := fmt.Fprintln(out, printable(text.String()))
 	return err
+}
+
+// printable returns the same JSON for a terminal: characters that control it, or cannot be
+// seen, are escaped. They can only be in strings.
+func printable(text string) string {
+	var out strings.Builder
+	for _, r := range text {
+		if r < 0x7f || strconv.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&out, `\u%04x`, unit)
+		}
+	}
+	return out.String()
 }
 
 func clientsDisableCommand() *cobra.Command {

@@ -139,7 +139,7 @@ func (f *listFlags) printClient(out io.Writer, text json.RawMessage) error {
 		if err := json.Compact(&line, text); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(out, line.String())
+		_, err := fmt.Fprintln(out, printable(line.String()))
 		return err
 	}
 	var c listedClient

@@ -2,12 +2,15 @@ package command_test
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -50,12 +53,12 @@ func newAdminAPI(t *testing.T, answers ...string) *adminAPI {
 }
 
 // runClients runs `caddy mtls clients <args>` with that admin endpoint.
-func (a *adminAPI) run(in io.Reader, args ...string) (out, errors string, err error) {
-	var text, notes bytes.Buffer
+func (a *adminAPI) run(in io.Reader, args ...string) (out, notes string, err error) {
+	var text, errOut bytes.Buffer
 	cmd := newCommand(in, &text, append(append([]string{"clients"}, args...), "--address", strings.TrimPrefix(a.URL, "http://"))...)
-	cmd.SetErr(&notes)
+	cmd.SetErr(&errOut)
 	err = cmd.Execute()
-	return text.String(), notes.String(), err
+	return text.String(), errOut.String(), err
 }
 
 func TestClientsList(t *testing.T) {
@@ -89,6 +92,27 @@ GET /mtls/realms/other/clients?after=aa&limit=500&q=x+y` {
 	}
 	if _, _, err = api.run(nil, "list", "--limit", "-1"); err == nil || !strings.Contains(err.Error(), "use 0 to list all") {
 		t.Error(err)
+	}
+}
+
+// TestRecordsAreHarmlessOnATerminal checks that what a client is called cannot control the
+// terminal, or change the order of what is on it, and that the JSON stays the same.
+func TestRecordsAreHarmlessOnATerminal(t *testing.T) {
+	record := "{\"client_id\":\"a\",\"client_name\":\"é\u009b31m\u007f\u202e\U000e0041\U0001f600\"}"
+	shown := `"é\u009b31m\u007f\u202e\udb40\udc41` + "\U0001f600\""
+	for _, args := range [][]string{{"show", "a"}, {"remove", "a"}, {"list", "--json"}} {
+		answer := record
+		if args[0] == "list" {
+			answer = `{"clients":[` + record + `]}`
+		}
+		out, _, err := newAdminAPI(t, answer).run(nil, args...)
+		if err != nil || !strings.Contains(out, shown) {
+			t.Errorf("%s: %q, %v", args, out, err)
+		}
+		var got, want any
+		if err := errors.Join(json.Unmarshal([]byte(out), &got), json.Unmarshal([]byte(record), &want)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, %v", args, got, err)
+		}
 	}
 }
 
