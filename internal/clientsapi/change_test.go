@@ -318,6 +318,29 @@ func TestStoredButNotInForce(t *testing.T) {
 	}
 }
 
+// TestETagOfNumbers checks that a record has the same ETag if its source writes the
+// numbers in another way.
+func TestETagOfNumbers(t *testing.T) {
+	etag := func(number string) string {
+		return newView([]byte(`{"claims":{"n":[` + number + `],"s":"1e2 \\\" 1e2"},"client_id":"a"}`)).etag
+	}
+	for number, other := range map[string]string{
+		"1e2": "100", "1.50E+1": "15.0", "-12e-1": "-1.2", "0.00": "0", "-0": "0", "1e-400": "0." + strings.Repeat("0", 399) + "1",
+		"12345678901234567890.5e1": "123456789012345678905",
+	} {
+		if etag(number) != etag(other) {
+			t.Errorf("%s and %s", number, other)
+		}
+	}
+	seen := make(map[string]string)
+	for _, number := range []string{"1", "-1", "10", "0.1", "0", "100", "12345678901234567890", "12345678901234567891", "1e99999999999", "1e99999999998", `"1"`, `"1e0"`, "1,0", "10,1"} {
+		if other, twice := seen[etag(number)]; twice {
+			t.Errorf("%s and %s", number, other)
+		}
+		seen[etag(number)] = number
+	}
+}
+
 // TestAuditSaysThatASecretChanges checks that another URL is not invisible because it is
 // shown like the one before.
 func TestAuditSaysThatASecretChanges(t *testing.T) {

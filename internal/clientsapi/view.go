@@ -1,10 +1,14 @@
 package clientsapi
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
@@ -30,7 +34,7 @@ func newView(record []byte) *view {
 	if err != nil {
 		text = record
 	}
-	sum := sha256.Sum256(text)
+	sum := sha256.Sum256(withPlainNumbers(text))
 	v := &view{record: text, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`, shown: []byte("null")}
 	var members map[string]json.RawMessage
 	if err != nil || json.Unmarshal(text, &members) != nil || members == nil {
@@ -44,6 +48,35 @@ func newView(record []byte) *view {
 	}
 	return v
 }
+
+// withPlainNumbers returns a canonical record with each number in one form, because a
+// database may write it in another: PostgreSQL writes 1e2 as 100.
+func withPlainNumbers(text []byte) []byte {
+	return number.ReplaceAllFunc(text, func(match []byte) []byte {
+		if match[0] == '"' {
+			return match // a string
+		}
+		mantissa, exponent, _ := strings.Cut(strings.ToLower(string(match)), "e")
+		power, err := strconv.ParseInt(cmp.Or(exponent, "0"), 10, 32)
+		if err != nil {
+			return match // no database has room for it
+		}
+		mantissa, isNegative := strings.CutPrefix(mantissa, "-")
+		whole, fraction, _ := strings.Cut(mantissa, ".")
+		digits := strings.TrimLeft(whole+fraction, "0")
+		power += int64(len(digits) - len(fraction))
+		if digits = strings.TrimRight(digits, "0"); digits == "" {
+			return []byte("0")
+		}
+		if isNegative {
+			digits = "-" + digits
+		}
+		return fmt.Appendf(nil, "%se%d", digits, power)
+	})
+}
+
+// number matches the numbers of a JSON text, and its strings, which may look like some.
+var number = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*`)
 
 // leftOut stands for what is left out of a URL.
 const leftOut = "…"
