@@ -94,12 +94,17 @@ type Directory struct {
 	triedWith *Registry
 	rest      time.Time // until then, changes of JWK Sets behind URLs wait
 
+	// aside is held by the update that is prepared without changing, before that
+	aside sync.Mutex
+
 	// changing is held while the registry is replaced, after polling and before mu. It
 	// guards what follows, and what of that others read is also guarded by mu
 	changing sync.Mutex
 	// waiters are those who wait for a client
 	waiters  map[*Client]map[*Client]struct{}
 	reported reportedConflicts
+	// concurrent notes what changes while an update is prepared aside, else it is nil
+	concurrent *concurrent
 
 	mu        sync.Mutex
 	documents documentSet

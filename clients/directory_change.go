@@ -20,6 +20,10 @@ type transaction struct {
 
 	// added and removed are the clients that sources have now, and no longer have
 	added, removed map[*Client]struct{}
+	// replaced is the source that has handed over all of its records, if any, and all
+	// are its clients now
+	replaced *recordSource
+	all      map[*Client]struct{}
 	// waits says what clients wait for now, nil if they are in force. Waiters are
 	// those that wait for a client, and newcomers the added ones, by client_id
 	waits     map[*Client]*wait

@@ -8,6 +8,14 @@ import (
 	"go.uber.org/zap"
 )
 
+// finish puts a transaction in force if it changes anything.
+func (t *transaction) finish() (changed bool, err error) {
+	if len(t.added)+len(t.removed) == 0 {
+		return false, nil
+	}
+	return true, t.directory.commit(t)
+}
+
 // commit puts a transaction in force. An error changes nothing.
 func (d *Directory) commit(t *transaction) error {
 	t.settle()
@@ -18,22 +26,23 @@ func (d *Directory) commit(t *transaction) error {
 		}
 	}
 	d.registry.Store(registry)
+	d.concurrent.note(t)
 	refused, admitted := t.newWaits()
 	now := d.config.Now()
 	warnings := t.plan.warnings.texts()
 	d.changeWaiting(t)
 	d.mu.Lock()
 	for c := range t.removed {
-		delete(d.sources[c.rank].clients, c)
 		d.documents.drop(c)
 	}
 	for c := range t.added {
-		d.sources[c.rank].clients[c] = struct{}{}
 		d.documents.use(c, t.plan.usedBy[c])
 	}
+	t.changeSources()
 	for _, s := range d.sources {
 		s.size = len(s.clients)
 	}
+	d.documents.version += len(t.documents)
 	for _, c := range t.documents {
 		c.document.contents, c.document.saved = c.contents, time.Time{}
 		c.document.setInForce(now)
@@ -50,6 +59,20 @@ func (d *Directory) commit(t *transaction) error {
 		d.reported.update(d.config.Logger, registry)
 	}
 	return nil
+}
+
+// changeSources notes which clients the sources have after a transaction.
+func (t *transaction) changeSources() {
+	if t.replaced != nil {
+		t.replaced.clients = t.all
+		return
+	}
+	for c := range t.removed {
+		delete(t.directory.sources[c.rank].clients, c)
+	}
+	for c := range t.added {
+		t.directory.sources[c.rank].clients[c] = struct{}{}
+	}
 }
 
 // newWaits returns the clients that begin to wait and those that are in force after

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -27,6 +28,9 @@ type update struct {
 	records []incoming
 	removed []string // client_ids
 	bad     []*RecordError
+	// outdated are the clients that go, or are made again, and kept those that stay
+	outdated []*Client
+	kept     map[*Client]struct{}
 }
 
 // incoming is a record that an update has read. If it has no client, the client is to
@@ -159,37 +163,65 @@ func guessID(record []byte) string {
 	return string(id)
 }
 
-// apply puts the update in force.
+// apply puts the update in force. Meanwhile, nothing else can be, unless the update has
+// all records of a source.
 func (u *update) apply(ctx context.Context) (changed bool, err error) {
 	d := u.directory
-	d.changing.Lock()
-	defer d.changing.Unlock()
-	u.plan.locked = true
-	t := d.begin(u.plan)
-	for i := range u.records {
-		if err := u.resolve(&u.records[i]); err != nil {
-			return false, err
+	if u.replace && d.loaded {
+		if done, changed, err := u.applyAside(ctx); done {
+			return changed, err
 		}
 	}
-	if err := u.removeOld(t); err != nil {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	t, err := u.prepare()
+	if err == nil {
+		err = u.index(ctx, t)
+	}
+	if err != nil {
 		return false, err
 	}
+	return t.finish()
+}
+
+// prepare begins a transaction, and decides which clients it removes. The caller holds
+// changing.
+func (u *update) prepare() (*transaction, error) {
+	u.plan.locked = true
+	t := u.directory.begin(u.plan)
+	for i := range u.records {
+		if err := u.resolve(&u.records[i]); err != nil {
+			return nil, err
+		}
+	}
+	return t, u.compare()
+}
+
+// index removes and adds clients.
+func (u *update) index(ctx context.Context, t *transaction) error {
 	u.progress.next("indexed")
+	for i, client := range u.outdated {
+		if err := u.check(ctx, i); err != nil {
+			return err
+		}
+		t.remove(client)
+	}
 	for i, record := range u.records {
 		if err := u.check(ctx, i); err != nil {
-			return false, err
+			return err
 		}
 		if record.client == nil || record.known {
 			continue
 		}
 		if err := u.add(t, record); err != nil {
-			return false, err
+			return err
 		}
 	}
-	if len(t.added)+len(t.removed) == 0 {
-		return false, nil
+	if u.replace {
+		maps.Copy(u.kept, t.added)
+		t.replaced, t.all = u.source, u.kept
 	}
-	return true, d.commit(t)
+	return nil
 }
 
 // resolve makes the client of a record that names documents, and of one whose client
@@ -211,29 +243,28 @@ func (u *update) resolve(record *incoming) (err error) {
 	return err
 }
 
-// removeOld removes the clients that the source no longer has, and those whose records
-// have changed.
-func (u *update) removeOld(t *transaction) error {
-	kept := make(map[*Client]struct{})
+// compare finds out which clients of the source stay, and which are outdated: those that
+// it no longer has, and those whose records have changed.
+func (u *update) compare() (err error) {
+	u.outdated, u.kept = nil, make(map[*Client]struct{})
 	for i := range u.records {
 		record := &u.records[i]
 		if !record.known {
 			continue
 		}
-		if _, twice := kept[record.client]; twice {
-			var err error
+		if _, twice := u.kept[record.client]; twice {
 			twice := fmt.Errorf(textTwice, record.client.ID, u.source.name, u.source.name)
 			if *record, err = u.skip(&RecordError{record.place, record.client.ID, twice}); err != nil {
 				return err
 			}
 			continue
 		}
-		kept[record.client] = struct{}{}
+		u.kept[record.client] = struct{}{}
 	}
 	if u.replace {
 		for client := range u.source.clients {
-			if _, stays := kept[client]; !stays {
-				t.remove(client)
+			if _, stays := u.kept[client]; !stays {
+				u.outdated = append(u.outdated, client)
 			}
 		}
 		return nil
@@ -246,7 +277,7 @@ func (u *update) removeOld(t *transaction) error {
 	}
 	for _, id := range ids {
 		if client := u.directory.clientOf(u.source, id); client != nil {
-			t.remove(client)
+			u.outdated = append(u.outdated, client)
 		}
 	}
 	return nil
@@ -276,6 +307,7 @@ func (u *update) keepOld(t *transaction, record incoming, why error) error {
 	if _, removed := t.removed[old]; !removed {
 		return nil
 	}
+	u.kept[old] = struct{}{}
 	for newcomer := t.restore(old); newcomer != nil; newcomer = t.restore(old) {
 		t.drop(newcomer)
 		i := slices.IndexFunc(u.records, func(r incoming) bool { return r.client == newcomer })

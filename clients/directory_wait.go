@@ -46,12 +46,16 @@ func (l *waitList) of(c *Client) *wait {
 // changeWaiting notes which clients wait after a transaction, and for whom.
 func (d *Directory) changeWaiting(t *transaction) {
 	before := d.waiting.Load()
-	next := &waitList{before.tree.Clone(), maps.Clone(before.counts)}
+	if before.tree.Len() == 0 && len(t.waits) == 0 {
+		return
+	}
+	next, changed := &waitList{before.tree.Clone(), maps.Clone(before.counts)}, false
 	end := func(c *Client) {
 		w := next.of(c)
 		if w == nil {
 			return
 		}
+		changed = true
 		next.tree.Delete(w)
 		next.counts[c.rank]--
 		delete(d.waiters[w.holder], c)
@@ -69,6 +73,7 @@ func (d *Directory) changeWaiting(t *transaction) {
 		if _, removed := t.removed[c]; removed || w == nil {
 			continue
 		}
+		changed = true
 		next.tree.ReplaceOrInsert(w)
 		next.counts[c.rank]++
 		if d.waiters[w.holder] == nil {
@@ -76,7 +81,9 @@ func (d *Directory) changeWaiting(t *transaction) {
 		}
 		d.waiters[w.holder][c] = struct{}{}
 	}
-	d.waiting.Store(next)
+	if changed {
+		d.waiting.Store(next)
+	}
 }
 
 // WaitingClient is a client that is not in force, because a client of a source with a

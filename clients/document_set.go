@@ -12,7 +12,9 @@ const (
 // documentSet is the documents that clients name. It changes only while both changing
 // and mu of the directory are held.
 type documentSet struct {
-	byKey       map[documentKey]*watchedDocument
+	byKey map[documentKey]*watchedDocument
+	// version counts changes of byKey and of the contents in force
+	version     int
 	files, urls documentList
 	// used are the documents of the clients that name any
 	used map[*Client][]*watchedDocument
@@ -36,6 +38,7 @@ func (s *documentSet) use(c *Client, used []*watchedDocument) {
 	for _, document := range used {
 		if s.byKey[document.documentKey] == nil {
 			s.byKey[document.documentKey] = document
+			s.version++
 			s.list(document).add(document)
 		}
 		document.users[c] = struct{}{}
@@ -48,6 +51,7 @@ func (s *documentSet) drop(c *Client) {
 		delete(document.users, c)
 		if len(document.users) == 0 && s.byKey[document.documentKey] == document {
 			delete(s.byKey, document.documentKey)
+			s.version++
 			s.list(document).remove(document)
 		}
 	}
