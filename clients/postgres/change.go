@@ -24,8 +24,9 @@ const (
 	maxAttempts = 5
 )
 
-// errEnded is the error of a change after the source was watched.
-var errEnded = fmt.Errorf("%w: the configuration has been replaced; try again", clients.ErrUnavailable)
+// errNotRunning is the error of a change before the source is loaded, and after it was
+// watched.
+var errNotRunning = fmt.Errorf("%w: the configuration of the source is not running; try again", clients.ErrUnavailable)
 
 // Writer is a source whose clients can be changed.
 type Writer struct {
@@ -72,7 +73,10 @@ func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]b
 		w.slot <- conn
 	}()
 	if w.ended {
-		return errEnded
+		return errNotRunning
+	}
+	if err := w.ready(ctx); err != nil {
+		return err
 	}
 	if conn, err = w.reuse(ctx, conn); err != nil {
 		return availability(err)
@@ -82,6 +86,19 @@ func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]b
 	}
 	if err := w.putInForce(ctx, conn, id); err != nil {
 		return &clients.StoredError{Err: fmt.Errorf("the change of client '%s' is stored, but not in force: %w", id, availability(err))}
+	}
+	return nil
+}
+
+// ready waits while all clients are being read, which may take long, so that a change
+// does not wait for that when it holds the lock of the table.
+func (w *Writer) ready(ctx context.Context) error {
+	if err := w.take(ctx); err != nil {
+		return err
+	}
+	defer w.release()
+	if w.sink == nil {
+		return errNotRunning
 	}
 	return nil
 }
@@ -107,9 +124,6 @@ func (w *Writer) putInForce(ctx context.Context, conn *pgx.Conn, id string) erro
 		return err
 	}
 	defer w.release()
-	if w.sink == nil {
-		return errEnded
-	}
 	return w.readRows(ctx, conn, []string{id})
 }
 

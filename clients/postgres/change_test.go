@@ -175,9 +175,38 @@ func TestChangeWaitsForNobodyLong(t *testing.T) {
 		t.Errorf("it is %q", got)
 	}
 	stop()
-	if err := s.Change(t.Context(), "a", to(rec("a", 3))); !errors.Is(err, errEnded) || !errors.Is(err, clients.ErrUnavailable) {
+	if err := s.Change(t.Context(), "a", to(rec("a", 3))); !errors.Is(err, errNotRunning) || !errors.Is(err, clients.ErrUnavailable) {
 		t.Errorf("after the end: %v", err)
 	}
+}
+
+// TestChangeWaitsBeforeItLocks checks that a source that reads all clients, or has not
+// begun to, does not keep others from changing any.
+func TestChangeWaitsBeforeItLocks(t *testing.T) {
+	dsn := newDB(t)
+	here, there := newSource(t, Config{DSN: dsn}).(*Writer), newSource(t, Config{DSN: dsn}).(*Writer)
+	start(t, there)
+	if err := here.Change(t.Context(), "a", to(rec("a", 1))); !errors.Is(err, errNotRunning) {
+		t.Errorf("a change before the source is loaded: %v", err)
+	}
+	start(t, here)
+	if err := here.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	changed := make(chan error)
+	go func() { changed <- here.Change(ctx, "a", to(rec("a", 1))) }()
+	time.Sleep(100 * time.Millisecond)
+	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := there.Change(soon, "b", to(rec("b", 1))); err != nil {
+		t.Errorf("another source waits for it: %v", err)
+	}
+	leave()
+	if err := <-changed; err == nil {
+		t.Error("a change is made while all clients are being read")
+	}
+	here.release()
 }
 
 // TestChangeKnowsOfChangesElsewhere checks that a change is decided after what other
