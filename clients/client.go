@@ -100,16 +100,6 @@ func (c *Client) HasPKI() bool {
 	return slices.ContainsFunc(c.Credentials, func(cred Credential) bool { return !cred.Kind.Pinned() })
 }
 
-// trustDomain returns that of the client's spiffe: names, or "".
-func (c *Client) trustDomain() string {
-	for _, cred := range c.Credentials {
-		if domain := cred.name().TrustDomain(); domain != "" {
-			return domain
-		}
-	}
-	return ""
-}
-
 // listed returns the certificates in the client's JWKS, none while it is not known.
 func (c *Client) listed() []Credential {
 	if cred := &c.Credentials[len(c.Credentials)-1]; cred.Kind == KindJWKS && cred.details != nil {

@@ -168,3 +168,14 @@ func TestTwoFilesOneKey_B10(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// newRegistry makes the registry of clients, none of which has what another one has.
+func newRegistry(list []*Client) (*Registry, error) {
+	e := emptyRegistry().Edit()
+	for _, client := range list {
+		if _, err := e.Add(client); err != nil {
+			return nil, err
+		}
+	}
+	return e.Registry(), nil
+}

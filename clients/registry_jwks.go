@@ -148,14 +148,3 @@ func (e *Edit) reassess(thumbprint string) {
 		r.ambiguities.ReplaceOrInsert(count)
 	}
 }
-
-// newRegistry makes the registry of clients, none of which has what another one has.
-func newRegistry(list []*Client) (*Registry, error) {
-	e := emptyRegistry().Edit()
-	for _, client := range list {
-		if _, err := e.Add(client); err != nil {
-			return nil, err
-		}
-	}
-	return e.Registry(), nil
-}

@@ -473,3 +473,13 @@ func TestRegistryWhileItChanges(t *testing.T) {
 		readers.Wait()
 	}
 }
+
+// trustDomain returns that of the client's spiffe: names, or "".
+func (c *Client) trustDomain() string {
+	for _, cred := range c.Credentials {
+		if domain := cred.name().TrustDomain(); domain != "" {
+			return domain
+		}
+	}
+	return ""
+}

@@ -78,7 +78,7 @@ func open(path string) (*os.File, os.FileInfo, error) {
 		err = errNotRegular
 	}
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, nil, err
 	}
 	return file, info, nil

@@ -88,7 +88,7 @@ func (s *Source) open(ctx context.Context) (*http.Response, error) {
 		return nil, withCause(ctx, err)
 	}
 	if err := s.check(response, conditional); err != nil {
-		response.Body.Close()
+		_ = response.Body.Close()
 		return nil, err
 	}
 	return response, nil

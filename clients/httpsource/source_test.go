@@ -204,14 +204,20 @@ func TestBadDocument(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"captive portal":    {send("<!DOCTYPE html><html>Sign in"), "neither a JSON array of client records nor JSON Lines"},
-		"empty":             {send(""), "it is empty; write [] if there are no clients"},
-		"an error in JSON":  {send(`{"error":"overloaded"}`), "neither a JSON array of client records nor JSON Lines"},
-		"an envelope":       {send("{\n\"clients\":[]}"), "neither a JSON array of client records nor JSON Lines"},
-		"half an array":     {send(`[{"a":1},`), "the array does not end"},
-		"status 500":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); fmt.Fprint(w, "[]") }, "the server answers 500 instead of 200"},
-		"status 204":        {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, "the server answers 204 instead of 200"},
-		"partial content":   {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(206); fmt.Fprint(w, "[]") }, "the server answers 206 instead of 200"},
+		"captive portal":   {send("<!DOCTYPE html><html>Sign in"), "neither a JSON array of client records nor JSON Lines"},
+		"empty":            {send(""), "it is empty; write [] if there are no clients"},
+		"an error in JSON": {send(`{"error":"overloaded"}`), "neither a JSON array of client records nor JSON Lines"},
+		"an envelope":      {send("{\n\"clients\":[]}"), "neither a JSON array of client records nor JSON Lines"},
+		"half an array":    {send(`[{"a":1},`), "the array does not end"},
+		"status 500": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprint(w, "[]")
+		}, "the server answers 500 instead of 200"},
+		"status 204": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "the server answers 204 instead of 200"},
+		"partial content": {func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusPartialContent)
+			fmt.Fprint(w, "[]")
+		}, "the server answers 206 instead of 200"},
 		"shorter than said": {hijack("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + line), "unexpected EOF"},
 		"cut off chunks":    {hijack("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n12\r\n" + line + "\r\n"), "unexpected EOF"},
 		"of unknown length": {hijack("HTTP/1.0 200 OK\r\n\r\n" + line), "it is not a JSON array"},
@@ -402,7 +408,7 @@ func TestWatch(t *testing.T) {
 	if err := f.Load(t.Context(), w); err != nil || <-w.notes != nil {
 		t.Fatal(err)
 	}
-	f.answer = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }
+	f.answer = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
 	go func() { f.Watch(ctx, w); close(done) }()
 	due <- f.now.Add(time.Minute)
 	if err := <-w.notes; !errors.Is(err, clients.ErrUnavailable) {

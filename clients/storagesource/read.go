@@ -69,7 +69,7 @@ func (s *Source) replace(ctx context.Context, x *index) error {
 		for shard := range s.read(ctx, x, slices.Sorted(maps.Keys(x.Shards))) {
 			switch {
 			case shard.err == nil:
-			case s.isReplaced(ctx, x, shard):
+			case s.isReplaced(ctx, shard):
 				failed = errReplaced
 			case s.skipBad && errors.Is(shard.err, errDamaged):
 				damaged = append(damaged, shard.err)
@@ -128,7 +128,7 @@ func (s *Source) update(ctx context.Context, x *index) error {
 		case shard.err == nil:
 			entries = append(entries, s.differences(s.applied[shard.name], shard)...)
 			applied[shard.name] = s.summary(shard)
-		case s.isReplaced(ctx, x, shard):
+		case s.isReplaced(ctx, shard):
 			return errReplaced
 		case errors.Is(shard.err, errDamaged):
 			damaged = append(damaged, shard.err)
@@ -157,7 +157,7 @@ func (s *Source) update(ctx context.Context, x *index) error {
 
 // isReplaced reports whether a shard could not be read because the index has changed
 // since it was read.
-func (s *Source) isReplaced(ctx context.Context, x *index, shard shardRead) bool {
+func (s *Source) isReplaced(ctx context.Context, shard shardRead) bool {
 	if !errors.Is(shard.err, fs.ErrNotExist) {
 		return false
 	}

@@ -115,7 +115,7 @@ func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pollInterval - rand.N(pollJitter)):
+		case <-time.After(pollInterval - rand.N(pollJitter)): //nolint:gosec // it only spreads the load
 		}
 		s.poll(ctx, sink)
 	}

@@ -77,7 +77,7 @@ With --json, each line of the output is a client as the admin API lists it.`,
 		if f.limit < 0 {
 			return errors.New("--limit is negative; use 0 to list all")
 		}
-		out := io.Writer(cmd.OutOrStdout())
+		var out io.Writer = cmd.OutOrStdout()
 		if !f.json {
 			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			defer table.Flush()

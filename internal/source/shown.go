@@ -21,15 +21,6 @@ func ShownURL(address string) string {
 	return shown(u)
 }
 
-// ShownPlace is like [ShownURL] for the path of a file or a URL. A path is returned as
-// it is.
-func ShownPlace(place string) string {
-	if !strings.Contains(place, "://") {
-		return place
-	}
-	return ShownURL(place)
-}
-
 // ShownValue returns a value of the configuration, which may be an address, for an
 // error.
 func ShownValue(value string) string {

@@ -3,6 +3,7 @@ package strictjson
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -70,7 +71,7 @@ func (r *Reader) expect(c byte) error {
 	return nil
 }
 
-// Object reads an object, and has read read the value of each member.
+// Object reads an object. It calls read for each member, to read its value.
 func (r *Reader) Object(read func(name string) error) error {
 	if r.Next() != '{' {
 		return errors.New("not a JSON object")
@@ -94,7 +95,7 @@ func (r *Reader) Object(read func(name string) error) error {
 	})
 }
 
-// Array reads an array, and has read read each element.
+// Array reads an array. It calls read for each element, to read it.
 func (r *Reader) Array(read func() error) error { return r.list('[', ']', read) }
 
 // list reads what is between brackets and separated by commas.
@@ -327,10 +328,8 @@ func (s *nameSet) add(name string) bool {
 		s.many[name] = struct{}{}
 		return !known
 	}
-	for _, other := range s.few[:s.size] {
-		if other == name {
-			return false
-		}
+	if slices.Contains(s.few[:s.size], name) {
+		return false
 	}
 	if s.size < manyMembers {
 		s.few[s.size] = name

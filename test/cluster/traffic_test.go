@@ -1,13 +1,12 @@
 package cluster_test
 
 import (
+	"encoding/json"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
-
-	"encoding/json"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )

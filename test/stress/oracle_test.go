@@ -49,8 +49,8 @@ func (f *fact[T]) end(value T) {
 func (f *fact[T]) during(from, to time.Time) (values []T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := len(f.values) - 1; i >= 0; i-- {
-		if v := f.values[i]; !v.begin.After(to) {
+	for _, v := range slices.Backward(f.values) {
+		if !v.begin.After(to) {
 			values = append(values, v.value)
 			if !v.end.IsZero() && v.end.Before(from) {
 				return values // the ones before it were over
