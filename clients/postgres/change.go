@@ -229,11 +229,11 @@ func (w *Writer) catchUp(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	defer w.release()
-	if w.seen == "" || !w.server.marks() {
+	if w.seen == "" {
 		return nil
 	}
-	_, err := w.handOverUnseen(ctx, tx)
-	if _, refused := errors.AsType[*refusal](err); refused {
+	_, err := w.handOverUnseen(ctx, tx, w.server)
+	if _, refused := errors.AsType[*refusal](err); refused || errors.Is(err, errReplaced) {
 		return nil
 	}
 	return err

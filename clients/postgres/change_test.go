@@ -209,6 +209,34 @@ func TestChangeWaitsBeforeItLocks(t *testing.T) {
 	here.release()
 }
 
+// TestChangeAtAnotherServer checks that a change whose connection leads to another server
+// than the one that is listened to, as in a failover, does not mix up what they have seen.
+func TestChangeAtAnotherServer(t *testing.T) {
+	dsn := newDB(t)
+	s := newSource(t, Config{DSN: dsn, Refresh: time.Hour}).(*Writer)
+	sink, _ := start(t, s)
+	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	putClient(t, dsn, "b", 1) // after what has been seen
+	sink.waitFor(t, "b", rec("b", 1))
+	if err := s.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	seen, server := s.seen, *s.server
+	server.started = "another time"
+	s.server = &server
+	s.release()
+	if err := s.Change(t.Context(), "a", to(rec("a", 1))); err != nil || sink.get("a") != rec("a", 1) {
+		t.Errorf("%q, %v", sink.get("a"), err)
+	}
+	if err := s.take(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.release()
+	if s.seen != seen {
+		t.Error("the snapshot is that of another server")
+	}
+}
+
 // TestChangeKnowsOfChangesElsewhere checks that a change is decided after what other
 // sources have changed is in force here: two Caddys must not give one credential to two
 // clients.

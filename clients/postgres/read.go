@@ -152,17 +152,7 @@ func (s *Source) handOverChanges(ctx context.Context, conn *pgx.Conn, listening 
 	ctx, cancel := context.WithTimeoutCause(ctx, s.queryTimeout, fmt.Errorf("the database has not answered for %s", s.queryTimeout))
 	defer cancel()
 	err = pgx.BeginTxFunc(ctx, conn, snapshotTx, func(tx pgx.Tx) error {
-		now, err := look(ctx, tx, s.table)
-		switch {
-		case err != nil:
-			return err
-		case !now.same(listening):
-			return errReplaced
-		case !now.marks():
-			full = true
-			return nil
-		}
-		full, err = s.handOverUnseen(ctx, tx)
+		full, err = s.handOverUnseen(ctx, tx, listening)
 		return err
 	})
 	if err != nil && ctx.Err() != nil {
@@ -173,7 +163,16 @@ func (s *Source) handOverChanges(ctx context.Context, conn *pgx.Conn, listening 
 
 // handOverUnseen is handOverChanges in a transaction. If each query of it sees what is
 // committed by then, rows that change meanwhile are handed over, and again next time.
-func (s *Source) handOverUnseen(ctx context.Context, tx pgx.Tx) (full bool, err error) {
+func (s *Source) handOverUnseen(ctx context.Context, tx pgx.Tx, listening *tableState) (full bool, err error) {
+	now, err := look(ctx, tx, s.table)
+	switch {
+	case err != nil:
+		return false, err
+	case !now.same(listening):
+		return false, errReplaced
+	case !now.marks():
+		return true, nil
+	}
 	var seen string
 	if err := tx.QueryRow(ctx, "SELECT pg_current_snapshot()::text").Scan(&seen); err != nil {
 		return false, err
