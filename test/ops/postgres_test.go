@@ -41,14 +41,7 @@ func TestClientsInPostgreSQL(t *testing.T) {
 	r.Start(global, rig.OneSite)
 	c := r.Caller(t, "h1", device)
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "device")
-	put(`, "disabled": true`)
-	c.Eventually(t, http.StatusUnauthorized)
-	put("")
-	c.Eventually(t, http.StatusOK)
-	testpg.Exec(t, dsn, `DELETE FROM mtls_clients`)
-	c.Eventually(t, http.StatusUnauthorized)
-	put("")
-	c.Eventually(t, http.StatusOK)
+	// it is written again after a minute, when the client is as it is now
 	for deadline := time.Now().Add(rig.Patience); ; time.Sleep(20 * time.Millisecond) {
 		if text, _ := os.ReadFile(r.Fill("@DIR@/copy.jsonl")); strings.Contains(string(text), testpki.HashOf(device.Cert.Raw)) {
 			break
@@ -57,6 +50,14 @@ func TestClientsInPostgreSQL(t *testing.T) {
 			t.Fatal("the copy is not written")
 		}
 	}
+	put(`, "disabled": true`)
+	c.Eventually(t, http.StatusUnauthorized)
+	put("")
+	c.Eventually(t, http.StatusOK)
+	testpg.Exec(t, dsn, `DELETE FROM mtls_clients`)
+	c.Eventually(t, http.StatusUnauthorized)
+	put("")
+	c.Eventually(t, http.StatusOK)
 
 	server.Stop(t)
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
