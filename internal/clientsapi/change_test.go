@@ -332,6 +332,9 @@ func TestETagOfNumbers(t *testing.T) {
 			t.Errorf("%s and %s", number, other)
 		}
 	}
+	for _, broken := range []string{`"`, `"\`, `{"a`, "1e", "-", "e"} { // in a source that somebody else writes
+		newView([]byte(broken))
+	}
 	seen := make(map[string]string)
 	for _, number := range []string{"1", "-1", "10", "0.1", "0", "100", "12345678901234567890", "12345678901234567891", "1e99999999999", "1e99999999998", `"1"`, `"1e0"`, "1,0", "10,1"} {
 		if other, twice := seen[etag(number)]; twice {

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -52,31 +50,48 @@ func newView(record []byte) *view {
 // withPlainNumbers returns a canonical record with each number in one form, because a
 // database may write it in another: PostgreSQL writes 1e2 as 100.
 func withPlainNumbers(text []byte) []byte {
-	return number.ReplaceAllFunc(text, func(match []byte) []byte {
-		if match[0] == '"' {
-			return match // a string
+	out := make([]byte, 0, len(text))
+	for start, end := 0, 0; start < len(text); start = end {
+		end++
+		switch c := text[start]; {
+		case c == '"':
+			for ; end < len(text) && text[end] != '"'; end++ {
+				if text[end] == '\\' {
+					end++
+				}
+			}
+			end = min(end+1, len(text))
+		case c == '-' || c >= '0' && c <= '9':
+			for end < len(text) && strings.IndexByte("0123456789.eE+-", text[end]) >= 0 {
+				end++
+			}
+			out = append(out, plainNumber(string(text[start:end]))...)
+			continue
 		}
-		mantissa, exponent, _ := strings.Cut(strings.ToLower(string(match)), "e")
-		power, err := strconv.ParseInt(cmp.Or(exponent, "0"), 10, 32)
-		if err != nil {
-			return match // no database has room for it
-		}
-		mantissa, isNegative := strings.CutPrefix(mantissa, "-")
-		whole, fraction, _ := strings.Cut(mantissa, ".")
-		digits := strings.TrimLeft(whole+fraction, "0")
-		power += int64(len(digits) - len(fraction))
-		if digits = strings.TrimRight(digits, "0"); digits == "" {
-			return []byte("0")
-		}
-		if isNegative {
-			digits = "-" + digits
-		}
-		return fmt.Appendf(nil, "%se%d", digits, power)
-	})
+		out = append(out, text[start:end]...)
+	}
+	return out
 }
 
-// number matches the numbers of a JSON text, and its strings, which may look like some.
-var number = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*`)
+// plainNumber returns a number as its digits and the power of ten after "0.".
+func plainNumber(number string) string {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(number), "e")
+	power, err := strconv.ParseInt(cmp.Or(exponent, "0"), 10, 32)
+	if err != nil {
+		return number // no database has room for it
+	}
+	mantissa, isNegative := strings.CutPrefix(mantissa, "-")
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimLeft(whole+fraction, "0")
+	power += int64(len(digits) - len(fraction))
+	if digits = strings.TrimRight(digits, "0"); digits == "" {
+		return "0"
+	}
+	if isNegative {
+		digits = "-" + digits
+	}
+	return digits + "e" + strconv.FormatInt(power, 10)
+}
 
 // leftOut stands for what is left out of a URL.
 const leftOut = "…"
