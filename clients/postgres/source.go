@@ -30,7 +30,7 @@ const (
 	// minBackOff and maxBackOff are how long a source waits before it connects again.
 	minBackOff = 500 * time.Millisecond
 	maxBackOff = 30 * time.Second
-	// gatherFor is how long more notifications are waited for after the first one, and
+	// gatherFor is how long after the first notification more are waited for, and
 	// maxGathered how many rows are read one by one.
 	gatherFor   = 20 * time.Millisecond
 	maxGathered = 1000
@@ -196,7 +196,8 @@ func (s *Source) follow(ctx context.Context) (followed bool, err error) {
 	for next := time.Now(); ; {
 		var ids []string
 		if wait := time.Until(next); wait > 0 {
-			if ids, err = gather(ctx, conn, wait); err != nil {
+			receive := func(wait time.Duration) (*pgconn.Notification, error) { return notification(ctx, conn, wait) }
+			if ids, err = gather(receive, wait); err != nil {
 				return followed, err
 			}
 		}
@@ -238,20 +239,23 @@ func (s *Source) listen(ctx context.Context, conn *pgx.Conn) (state *tableState,
 	return state, err
 }
 
-// gather waits for a notification and those that come with it, and returns the client_ids
-// that they name, or nothing if none has come in time.
-func gather(ctx context.Context, conn *pgx.Conn, wait time.Duration) (ids []string, err error) {
-	for len(ids) <= maxGathered {
-		next, err := notification(ctx, conn, wait)
+// gather waits for a notification and those that come soon after it, and returns the
+// client_ids that they name, or nothing if none has come in time. However many come, and
+// whenever, the first one does not wait for long.
+func gather(next func(wait time.Duration) (*pgconn.Notification, error), wait time.Duration) (ids []string, err error) {
+	var until time.Time
+	for len(ids) <= maxGathered && wait > 0 {
+		note, err := next(wait)
 		if err != nil {
 			return nil, err
 		}
-		if next == nil {
+		if note == nil {
 			break
 		}
-		if ids = append(ids, next.Payload); len(ids) == 1 {
-			wait = gatherFor
+		if ids = append(ids, note.Payload); len(ids) == 1 {
+			until = time.Now().Add(gatherFor)
 		}
+		wait = time.Until(until)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
