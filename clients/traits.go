@@ -118,21 +118,18 @@ func makeTraits(r *Record, claimNames []string) (*Traits, error) {
 }
 
 func (t *Traits) setScopes(r *Record) error {
+	scopes, defaults := newWordSet(&t.Scopes), newWordSet(&t.DefaultScopes)
 	for scope := range strings.FieldsSeq(r.Scope) {
 		if err := syntax.CheckDeclaredScope(scope); err != nil {
 			return err
 		}
-		if !t.HasScope(scope) {
-			t.Scopes = append(t.Scopes, strings.Clone(scope))
-		}
+		scopes.add(scope)
 	}
 	for scope := range strings.FieldsSeq(r.DefaultScope) {
-		if !t.HasScope(scope) {
+		if !scopes.has(scope) {
 			return fmt.Errorf("default scope '%s' is not one of the client's scopes; add it to them", scope)
 		}
-		if !slices.Contains(t.DefaultScopes, scope) {
-			t.DefaultScopes = append(t.DefaultScopes, strings.Clone(scope))
-		}
+		defaults.add(scope)
 	}
 	t.scope = strings.Join(t.Scopes, " ")
 	return nil
@@ -144,16 +141,37 @@ func (t *Traits) setResources(r *Record) error {
 		values []string
 		into   *[]string
 	}{{"resources", r.Resources, &t.Resources}, {"introspect", r.Introspect, &t.Introspect}} {
+		set := newWordSet(list.into)
 		for _, resource := range list.values {
 			if resource == "" {
 				return fmt.Errorf("%s: a resource is empty; remove it or set the variable it comes from", list.word)
 			}
-			if !slices.Contains(*list.into, resource) {
-				*list.into = append(*list.into, strings.Clone(resource))
-			}
+			set.add(resource)
 		}
 	}
 	return nil
+}
+
+// wordSet collects different words in a list. A record has room for so many that they
+// must not be compared with each other.
+type wordSet struct {
+	into  *[]string
+	known map[string]struct{}
+}
+
+func newWordSet(into *[]string) wordSet { return wordSet{into, make(map[string]struct{})} }
+
+func (s wordSet) has(word string) bool {
+	_, has := s.known[word]
+	return has
+}
+
+// add adds a copy of a word, unless the set has it.
+func (s wordSet) add(word string) {
+	if !s.has(word) {
+		s.known[word] = struct{}{}
+		*s.into = append(*s.into, strings.Clone(word))
+	}
 }
 
 func (t *Traits) setIssuedBy(r *Record) error {
