@@ -17,6 +17,9 @@ const (
 	maxHeap = 85
 	// progressInterval is how often the progress of long updates is logged.
 	progressInterval = 3 * time.Second
+	// maxGrowth is by how many bytes records may grow together whatever the memory, so
+	// that clients can be disabled.
+	maxGrowth = 4 << 10
 )
 
 // checkMemory returns an error if memory is nearly used up. The limit is that of the
@@ -31,6 +34,19 @@ func checkMemory() error {
 		return nil
 	}
 	return fmt.Errorf("%d MiB of the memory limit of %d MiB are in use; give the process more memory, or reduce the clients", used>>20, limit>>20)
+}
+
+// grows reports whether a transaction takes more memory. Whatever has used it up, clients
+// can be disabled and removed.
+func (t *transaction) grows() bool {
+	growth := 0
+	for c := range t.added {
+		growth += len(c.record)
+	}
+	for c := range t.removed {
+		growth -= len(c.record)
+	}
+	return len(t.added) > len(t.removed) || growth > maxGrowth
 }
 
 // heapUse returns how many bytes were in use at the last garbage collection, and the limit.

@@ -13,6 +13,11 @@ func (t *transaction) finish() (changed bool, err error) {
 	if len(t.added)+len(t.removed) == 0 {
 		return false, nil
 	}
+	if t.grows() {
+		if err := checkMemory(); err != nil {
+			return false, err
+		}
+	}
 	return true, t.directory.commit(t)
 }
 

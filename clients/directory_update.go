@@ -92,7 +92,7 @@ func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) e
 // check returns why the update must end, and reports its progress. It looks from time
 // to time.
 func (u *update) check(ctx context.Context, done int) error {
-	if done%checkEvery != 0 {
+	if done == 0 || done%checkEvery != 0 {
 		return nil
 	}
 	u.progress.report(done)

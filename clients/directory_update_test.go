@@ -273,6 +273,33 @@ func TestMoreClientsThanMemory(t *testing.T) {
 	w.wantClients("a b")
 }
 
+// TestChangeWithoutMemory: one source, or anything else, that has used up the memory does
+// not keep the operator from disabling and removing clients.
+func TestChangeWithoutMemory(t *testing.T) {
+	w := newWorld(t)
+	guest := newGuest("guest", pinned("a"), pinned("b"))
+	w.config.Sources = []Source{guest}
+	w.mustLoad()
+	sink := w.watch(guest)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1))
+	off := pinned("a")
+	off.Disabled = true
+	if err := sink.Update(t.Context(), append(entriesOf(off), Entry{ID: "b"})); err != nil {
+		t.Error(err)
+	}
+	w.wantClients("a")
+	if !w.Registry().Client("a").Disabled {
+		t.Error("the client is still enabled")
+	}
+	if err := sink.Update(t.Context(), entriesOf(pinned("c"))); err == nil || !strings.Contains(err.Error(), "of the memory limit of") {
+		t.Errorf("one more client: %v", err)
+	}
+	off.ClientName = strings.Repeat("x", maxGrowth)
+	if err := sink.Update(t.Context(), entriesOf(off)); err == nil {
+		t.Error("a larger client")
+	}
+}
+
 // TestSourceThatHangs: the start waits no longer than the timeout of the source says,
 // also for one that ignores its context. The clients of the running configuration are
 // taken over.
