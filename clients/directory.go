@@ -100,6 +100,7 @@ type Directory struct {
 	// changing is held while the registry is replaced, after polling and before mu. It
 	// guards what follows, and what of that others read is also guarded by mu
 	changing sync.Mutex
+	maxHold  time.Duration // see the constant
 	// waiters are those who wait for a client
 	waiters  map[*Client]map[*Client]struct{}
 	reported reportedConflicts
@@ -116,7 +117,7 @@ type Directory struct {
 func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, error) {
 	config.setDefaults()
 	d := &Directory{
-		config: config, documents: newDocumentSet(),
+		config: config, documents: newDocumentSet(), maxHold: maxHold,
 		waiters: make(map[*Client]map[*Client]struct{}),
 	}
 	d.registry.Store(emptyRegistry())

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -54,6 +55,8 @@ func (u *update) tryAside(ctx context.Context) (done, changed bool, err error) {
 		err = u.index(ctx, t)
 	}()
 	switch {
+	case errors.Is(err, errLate):
+		return true, false, err
 	case !t.repeat(others, u.source):
 		return false, false, nil
 	case err != nil:

@@ -20,6 +20,10 @@ const (
 	// maxGrowth is by how many bytes records may grow together whatever the memory, so
 	// that clients can be disabled.
 	maxGrowth = 4 << 10
+	// maxHold is how long an update may keep others waiting, and holdPerRecord how much
+	// longer for each record. Twenty times as much as usual is enough.
+	maxHold       = 10 * time.Second
+	holdPerRecord = 100 * time.Microsecond
 )
 
 // checkMemory returns an error if memory is nearly used up. The limit is that of the

@@ -59,13 +59,19 @@ func (t *transaction) hold(c, holder *Client, place string, err error) {
 
 // remove removes a client that its source no longer has.
 func (t *transaction) remove(c *Client) {
-	if _, removed := t.removed[c]; removed {
+	if t.hasRemoved(c) {
 		return
 	}
 	t.removed[c] = struct{}{}
 	if t.waitOf(c) == nil {
 		t.free(c)
 	}
+}
+
+// hasRemoved reports whether a client has been removed.
+func (t *transaction) hasRemoved(c *Client) bool {
+	_, removed := t.removed[c]
+	return removed
 }
 
 // free takes a client out of force.
@@ -79,7 +85,7 @@ func (t *transaction) free(c *Client) {
 func (t *transaction) add(c *Client, place string) error {
 	s := t.directory.sources[c.rank]
 	if other := t.directory.waiting.Load().under(c.ID, c.rank); other != nil {
-		if _, removed := t.removed[other.client]; !removed {
+		if !t.hasRemoved(other.client) {
 			return fmt.Errorf(textTwice, c.ID, s.name, s.name)
 		}
 	}
@@ -117,6 +123,9 @@ func (t *transaction) drop(c *Client) {
 // restore takes back the removal of a client. It returns the client of the same source
 // that has been added in its place and is in its way, if any.
 func (t *transaction) restore(c *Client) (newcomer *Client) {
+	if !t.hasRemoved(c) {
+		return nil
+	}
 	if t.waitOf(c) == nil {
 		err := t.put(c)
 		if conflict := new(ConflictError); errors.As(err, &conflict) {
@@ -142,7 +151,7 @@ func (t *transaction) settle() {
 		slices.SortFunc(list, func(a, b *Client) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.ID, b.ID)) })
 		for _, c := range slices.Compact(list) {
 			w := t.waitOf(c)
-			if _, removed := t.removed[c]; removed || w == nil {
+			if t.hasRemoved(c) || w == nil {
 				continue
 			}
 			err := t.put(c)

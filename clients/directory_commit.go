@@ -10,6 +10,9 @@ import (
 
 // finish puts a transaction in force if it changes anything.
 func (t *transaction) finish() (changed bool, err error) {
+	if t.edit.late {
+		return false, errLate
+	}
 	if len(t.added)+len(t.removed) == 0 {
 		return false, nil
 	}
@@ -18,6 +21,7 @@ func (t *transaction) finish() (changed bool, err error) {
 			return false, err
 		}
 	}
+	t.edit.deadline = time.Time{} // those that have waited need not wait for the next update
 	return true, t.directory.commit(t)
 }
 

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
@@ -31,6 +32,7 @@ type update struct {
 	// outdated are the clients that go, or are made again, and kept those that stay
 	outdated []*Client
 	kept     map[*Client]struct{}
+	places   map[*Client]string // see placeOf
 }
 
 // incoming is a record that an update has read. If it has no client, the client is to
@@ -92,12 +94,14 @@ func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) e
 // check returns why the update must end, and reports its progress. It looks from time
 // to time.
 func (u *update) check(ctx context.Context, done int) error {
-	if done == 0 || done%checkEvery != 0 {
+	if done%checkEvery != 0 {
 		return nil
 	}
 	u.progress.report(done)
-	if err := checkMemory(); err != nil {
-		return fmt.Errorf("after %d records: %w", done, err)
+	if done > 0 { // clients can be disabled without memory
+		if err := checkMemory(); err != nil {
+			return fmt.Errorf("after %d records: %w", done, err)
+		}
 	}
 	return context.Cause(ctx)
 }
@@ -187,8 +191,9 @@ func (u *update) apply(ctx context.Context) (changed bool, err error) {
 // prepare begins a transaction, and decides which clients it removes. The caller holds
 // changing.
 func (u *update) prepare() (*transaction, error) {
-	u.plan.locked = true
+	u.plan.locked, u.places = true, nil
 	t := u.directory.begin(u.plan)
+	t.edit.deadline = time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records)))
 	for i := range u.records {
 		if err := u.resolve(&u.records[i]); err != nil {
 			return nil, err
@@ -209,6 +214,9 @@ func (u *update) index(ctx context.Context, t *transaction) error {
 	for i, record := range u.records {
 		if err := u.check(ctx, i); err != nil {
 			return err
+		}
+		if !t.edit.goOn() {
+			return errLate
 		}
 		if record.client == nil || record.known {
 			continue
@@ -287,8 +295,8 @@ func (u *update) compare() (err error) {
 // the update.
 func (u *update) add(t *transaction, record incoming) error {
 	err := t.add(record.client, record.place)
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, errLate) {
+		return err
 	}
 	return u.keepOld(t, record, err)
 }
@@ -296,24 +304,44 @@ func (u *update) add(t *transaction, record incoming) error {
 // keepOld keeps what the source had under the client_id of a wrong record. If another
 // new record has what that one has, it is wrong as well.
 func (u *update) keepOld(t *transaction, record incoming, why error) error {
-	id := record.client.ID
-	if _, err := u.skip(&RecordError{record.place, id, why}); err != nil {
+	if _, err := u.skip(&RecordError{record.place, record.client.ID, why}); err != nil {
 		return err
 	}
-	old := u.directory.clientOf(u.source, id)
-	if old == nil {
-		return nil
-	}
-	if _, removed := t.removed[old]; !removed {
-		return nil
-	}
-	u.kept[old] = struct{}{}
-	for newcomer := t.restore(old); newcomer != nil; newcomer = t.restore(old) {
+	// one may lead to the next, for as many as there are
+	for olds := u.oldOf(t, record.client.ID); len(olds) > 0; {
+		old := olds[len(olds)-1]
+		u.kept[old] = struct{}{}
+		newcomer := t.restore(old)
+		if newcomer == nil {
+			olds = olds[:len(olds)-1]
+			continue
+		}
 		t.drop(newcomer)
-		i := slices.IndexFunc(u.records, func(r incoming) bool { return r.client == newcomer })
-		if err := u.keepOld(t, u.records[i], fmt.Errorf("it has what client '%s' keeps, because the new record of that client is wrong", id)); err != nil {
+		why := fmt.Errorf("it has what client '%s' keeps, because the new record of that client is wrong", old.ID)
+		if _, err := u.skip(&RecordError{u.placeOf(newcomer), newcomer.ID, why}); err != nil {
 			return err
 		}
+		olds = append(olds, u.oldOf(t, newcomer.ID)...)
 	}
 	return nil
+}
+
+// oldOf returns the client that has been removed because there is another record of it,
+// if any.
+func (u *update) oldOf(t *transaction, id string) []*Client {
+	if old := u.directory.clientOf(u.source, id); old != nil && t.hasRemoved(old) {
+		return []*Client{old}
+	}
+	return nil
+}
+
+// placeOf returns where the record of a new client is.
+func (u *update) placeOf(c *Client) string {
+	if u.places == nil {
+		u.places = make(map[*Client]string, len(u.records))
+		for _, record := range u.records {
+			u.places[record.client] = record.place
+		}
+	}
+	return u.places[c]
 }

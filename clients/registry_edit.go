@@ -1,5 +1,10 @@
 package clients
 
+import (
+	"errors"
+	"time"
+)
+
 // Edit makes a registry that differs from another one in some clients. It is used by
 // one goroutine at a time. The registry that it began with stays as it is.
 type Edit struct {
@@ -7,6 +12,27 @@ type Edit struct {
 	// touched are the thumbprints of the certificates in JWKS that may count now, or
 	// no longer
 	touched map[string]struct{}
+
+	// deadline is when the search for what is in the way of a client ends, zero for
+	// never. late is set if it has ended before its time. Then the Edit is of no use
+	deadline time.Time
+	late     bool
+	steps    int
+}
+
+// errLate is why clients cannot be added if looking for what is in their way takes too
+// long: whoever writes names with wildcards can choose what these are compared with.
+var errLate = errors.New("comparing the clients with each other takes too long; use fewer wildcards, or fewer clients at once")
+
+// stepsPerLook is after how many steps an Edit looks at the clock.
+const stepsPerLook = 1024
+
+// goOn reports whether there is time left. It is called at each step of a search.
+func (e *Edit) goOn() bool {
+	if e.steps++; e.steps%stepsPerLook == 0 && !e.deadline.IsZero() {
+		e.late = e.late || time.Now().After(e.deadline)
+	}
+	return !e.late
 }
 
 // Edit begins to make another registry. It costs the same however many clients there
@@ -41,7 +67,7 @@ func (e *Edit) Registry() *Registry {
 func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 	credentials := c.indexed()
 	var lower map[*Client]struct{}
-	for conflict := range e.next.conflictsWith(c, credentials) {
+	for conflict := range e.conflictsWith(c, credentials) {
 		if conflict.Holder.rank <= c.rank {
 			return nil, conflict
 		}
@@ -52,6 +78,9 @@ func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 			lower[conflict.Holder] = struct{}{}
 			displaced = append(displaced, conflict.Holder)
 		}
+	}
+	if e.late {
+		return nil, errLate
 	}
 	for _, holder := range displaced {
 		e.Remove(holder)

@@ -168,11 +168,19 @@ func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
 // overlapping yields the credentials whose names overlap with a name. For a presented
 // name, these are those that it matches.
 func (r *Registry) overlapping(name validators.Name) iter.Seq[*Credential] {
+	return r.overlappingWhile(name, func() bool { return true })
+}
+
+// overlappingWhile is overlapping that may end early.
+func (r *Registry) overlappingWhile(name validators.Name, goOn func() bool) iter.Seq[*Credential] {
 	if r.patterns == 0 && !isPattern(name) {
 		return r.named(name)
 	}
 	at := new(Credential)
 	next := func(from validators.Name) (found validators.Name, ok bool) {
+		if !goOn() {
+			return found, false
+		}
 		at.Kind, at.Value = Kind(from.Kind()), from.String()
 		r.names.AscendGreaterOrEqual(at, func(cred *Credential) bool {
 			found, ok = cred.name(), true

@@ -96,20 +96,23 @@ func (e *Edit) touch(cred indexedCredential) {
 		}
 	}
 	if cred.isName() {
-		for name := range cred.name().Overlapping(e.next.nextListed) {
+		for name := range cred.name().Overlapping(e.nextListed) {
 			e.next.listedNames.AscendGreaterOrEqual(listedName{name: name}, func(l listedName) bool {
 				if l.name == name {
 					e.touched[l.credential.Value] = struct{}{}
 				}
-				return l.name == name
+				return l.name == name && e.goOn()
 			})
 		}
 	}
 }
 
 // nextListed returns the first name of a certificate in a JWKS that is not before from.
-func (r *Registry) nextListed(from validators.Name) (found validators.Name, ok bool) {
-	r.listedNames.AscendGreaterOrEqual(listedName{name: from}, func(l listedName) bool {
+func (e *Edit) nextListed(from validators.Name) (found validators.Name, ok bool) {
+	if !e.goOn() {
+		return found, false
+	}
+	e.next.listedNames.AscendGreaterOrEqual(listedName{name: from}, func(l listedName) bool {
 		found, ok = l.name, true
 		return false
 	})

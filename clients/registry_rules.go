@@ -24,14 +24,14 @@ func conflictf(holder *Client, format string, args ...any) *ConflictError {
 
 // conflictsWith yields the reasons why a client cannot be added, at least one for each
 // client that is in its way.
-func (r *Registry) conflictsWith(c *Client, credentials []indexedCredential) iter.Seq[*ConflictError] {
+func (e *Edit) conflictsWith(c *Client, credentials []indexedCredential) iter.Seq[*ConflictError] {
 	return func(yield func(*ConflictError) bool) {
-		if other := r.Client(c.ID); other != nil &&
+		if other := e.next.Client(c.ID); other != nil &&
 			!yield(conflictf(other, "client '%s' is in %s and again in %s; keep one", c.ID, other.source, c.source)) {
 			return
 		}
 		for _, cred := range credentials {
-			search := conflictSearch{r, cred, yield}
+			search := conflictSearch{e.next, e, cred, yield}
 			goOn := true
 			switch {
 			case cred.Kind == KindJWKS:
@@ -51,6 +51,7 @@ func (r *Registry) conflictsWith(c *Client, credentials []indexedCredential) ite
 // the client of a credential. Its methods report whether the search is to go on.
 type conflictSearch struct {
 	*Registry
+	edit  *Edit
 	cred  indexedCredential
 	yield func(*ConflictError) bool
 }
@@ -96,7 +97,7 @@ func (s conflictSearch) names() bool {
 	}
 	shared, goOn := s.among(s.named(s.cred.name()), true)
 	if goOn && !shared {
-		_, goOn = s.among(s.overlapping(s.cred.name()), false)
+		_, goOn = s.among(s.overlappingWhile(s.cred.name(), s.edit.goOn), false)
 	}
 	return goOn
 }
@@ -106,6 +107,8 @@ func (s conflictSearch) names() bool {
 func (s conflictSearch) among(others iter.Seq[*Credential], alike bool) (shared, goOn bool) {
 	for other := range others {
 		switch {
+		case !s.edit.goOn():
+			return false, false
 		case other.Client == s.cred.Client:
 			continue
 		case !other.Client.SharedCredential || !s.cred.Client.SharedCredential:

@@ -1,0 +1,123 @@
+package clients
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLongRowOfKeptClients: that a wrong record has its client keep what another one
+// wants, and so on, takes no stack, however many clients there are.
+func TestLongRowOfKeptClients(t *testing.T) {
+	const count = 10_000
+	w := newWorld(t)
+	guest := newGuest("guest")
+	guest.SkipBad = true
+	named := func(i, name int) Record {
+		return Record{ClientID: fmt.Sprintf("c%05d", i), SubjectDN: Strings{fmt.Sprintf("CN=%d", name)}}
+	}
+	var before, after []Record
+	for i := range count {
+		before = append(before, named(i, i))
+		after = append(after, named(i, i+1))
+	}
+	after[count-1] = named(count-1, 1) // which the first one has now
+	guest.entries = entriesOf(before...)
+	w.config.Sources = []Source{guest}
+	w.mustLoad()
+	was := w.Registry().Client("c00007")
+	sink := w.watch(guest)
+	defer debug.SetMaxStack(debug.SetMaxStack(1 << 20))
+	if err := sink.Replace(t.Context(), all(append(entriesOf(after...), entriesOf(pinned("new"))...), nil)); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.Registry(); r.Len() != count+1 || r.Client("c00007") != was || r.Client("new") == nil {
+		t.Errorf("%d clients", r.Len())
+	}
+	w.tookNote("line 9999: client 'c09998': it has what client 'c09999' keeps, because the new record of that client is wrong")
+}
+
+// TestTwoNewRecordsOfOneClient: both are wrong, the old one stays, and so does the rest.
+func TestTwoNewRecordsOfOneClient(t *testing.T) {
+	w := newWorld(t)
+	guest := newGuest("guest", pinned("a"), pinned("b"))
+	guest.SkipBad = true
+	w.config.Sources = []Source{guest}
+	w.mustLoad()
+	was := w.Registry().Client("a")
+	scoped := func(id, scope string) Record {
+		record := pinned(id)
+		record.Scope = scope
+		return record
+	}
+	if err := w.watch(guest).Replace(t.Context(), all(entriesOf(scoped("a", "one"), scoped("a", "two"), scoped("b", "three")), nil)); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.Registry(); r.Client("a") != was || r.Client("b").Scope() != "three" {
+		t.Errorf("a %q, b %q", r.Client("a").Scope(), r.Client("b").Scope())
+	}
+}
+
+// wildcards are n clients that share names, and n that share wildcards which all overlap
+// with all of them.
+func wildcards(n int) (records []Record) {
+	for i := range n {
+		path, segments := "", fmt.Sprintf("%08b", i)
+		for _, bit := range segments {
+			path += "/" + map[rune]string{'0': "a", '1': "*"}[bit]
+		}
+		records = append(records,
+			Record{ClientID: fmt.Sprint("name-", i), SharedCredential: true, SANURI: Strings{fmt.Sprintf("https://h.example%s/%d", strings.Repeat("/a", 8), i)}},
+			Record{ClientID: fmt.Sprint("wild-", i), SharedCredential: true, SANURI: Strings{"https://h.example" + path + "/*"}})
+	}
+	return records
+}
+
+// TestClientsThatTakeLong: an update whose names have to be compared with too many others
+// is refused, because other changes wait for it. It is not a matter of one record.
+func TestClientsThatTakeLong(t *testing.T) {
+	w := newWorld(t)
+	guest, other := newGuest("guest", pinned("a")), newGuest("other", pinned("mine"))
+	guest.SkipBad = true
+	w.config.Sources = []Source{guest, other}
+	w.mustLoad()
+	before := w.Registry()
+	w.maxHold = -time.Hour
+	sink := w.watch(guest)
+	if err := sink.Replace(t.Context(), all(entriesOf(wildcards(100)...), nil)); err == nil || !strings.HasPrefix(err.Error(), errLate.Error()) {
+		t.Error(err)
+	}
+	w.tookNote(errLate.Error())
+	if w.Registry() != before {
+		t.Errorf("clients %s", w.ids())
+	}
+	// a few take no time that matters
+	off := pinned("a")
+	off.Disabled = true
+	if err := sink.Update(t.Context(), entriesOf(off)); err != nil || !w.Registry().Client("a").Disabled {
+		t.Error(err)
+	}
+	w.maxHold = time.Minute
+	if err := sink.Replace(t.Context(), all(entriesOf(wildcards(100)...), nil)); err != nil || w.Registry().Len() != 201 {
+		t.Error(w.Registry().Len(), err)
+	}
+}
+
+// TestEditEndsInTime: not even one client holds up an Edit, and nothing changes then.
+func TestEditEndsInTime(t *testing.T) {
+	one := Record{ClientID: "one", SharedCredential: true}
+	e := emptyRegistry().Edit()
+	for _, record := range wildcards(100) {
+		if strings.HasPrefix(record.ClientID, "wild") {
+			one.SANURI = append(one.SANURI, record.SANURI...)
+		} else if _, err := e.Add(mustClient(t, record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.deadline = time.Now().Add(-time.Second)
+	if _, err := e.Add(mustClient(t, one)); err != errLate || e.next.Client("one") != nil || e.steps > 3*stepsPerLook {
+		t.Errorf("%v after %d steps", err, e.steps)
+	}
+}
