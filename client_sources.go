@@ -66,7 +66,7 @@ func clientSources(module clients.SourceModule, realm *Realm) (sources []clients
 	defer source.Recover(fmt.Sprintf("module %T", module), &err)
 	app := realm.app
 	return module.ClientSources(clients.Host{
-		Realm: realm.name, Storage: realm.storage, Transport: realm.network, Logger: realm.logger,
+		Realm: realm.name, Running: realm.running().directory.Supplied(), Storage: realm.storage, Transport: realm.network, Logger: realm.logger,
 		Now: func() time.Time { return app.Now() },
 	})
 }

@@ -55,6 +55,22 @@ func (d *Directory) CheckRecord(sourceName, id string, text []byte) error {
 	return err
 }
 
+// Supplied returns the names of the sources that have clients, in force or waiting. A nil
+// directory has none.
+func (d *Directory) Supplied() (names []string) {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sources {
+		if s.from != nil && s.size > 0 {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
 // Sizes returns how many clients the configuration and each source have.
 func (d *Directory) Sizes() []SourceSize {
 	d.mu.Lock()

@@ -134,6 +134,10 @@ type SourceModule interface {
 type Host struct {
 	// Realm is the name of the realm.
 	Realm string
+	// Running are the names of the sources that the running configuration has clients of.
+	// If there is nothing where one of them has kept its clients, it has probably been
+	// lost: [Source.Load] then fails with [ErrUnavailable].
+	Running []string
 	// Storage is the storage of the realm.
 	Storage certmagic.Storage
 	// Transport reaches servers as the `fetch` option of the realm says. It does not

@@ -284,3 +284,27 @@ func FuzzShard(f *testing.F) {
 		}
 	})
 }
+
+// TestReloadWithoutStorage: a configuration that replaces another one does not begin with
+// nothing where that one has clients, and writes nothing there.
+func TestReloadWithoutStorage(t *testing.T) {
+	folder := t.TempDir()
+	n := newNode(t, testenv.NewStorage(folder), false)
+	n.running = true
+	const want = "and all shards have vanished"
+	err := n.Load(t.Context(), n.sink)
+	checkError(t, err, want)
+	unavailable(t, err)
+	n.look()
+	n.notes(want)
+	checkError(t, n.set("one", "1"), want)
+	if texts := contents(t, folder); len(texts) > 0 {
+		t.Errorf("stored are %v", texts)
+	}
+	start(t, folder).must("one", "back")
+	n.look()
+	n.notes("")
+	n.has("one=back")
+	n.must("two", "2")
+	n.has("one=back", "two=2")
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,6 +15,8 @@ import (
 )
 
 const (
+	sourceName = "storage"
+
 	// pollInterval is the longest time between the starts of two polls, and pollJitter
 	// how much shorter it may be, so that nodes do not read at the same time. With it,
 	// a change is in force on every node within 10 s, even if each call of storage takes
@@ -48,6 +51,8 @@ func (m mutex) unlock() { <-m }
 type Source struct {
 	objects *objects
 	skipBad bool
+	// running is set if the running configuration has clients of the source
+	running bool
 	ended   func() bool // whether storage may not be changed any more
 	logger  *zap.Logger
 	now     func() time.Time
@@ -81,6 +86,7 @@ type trouble struct {
 
 func newSource(host clients.Host, skipBad bool, ended func() bool) *Source {
 	return &Source{
+		running: slices.Contains(host.Running, sourceName),
 		objects: newObjects(host.Storage, host.Realm), skipBad: skipBad, ended: ended, logger: host.Logger, now: host.Now,
 		writing: make(mutex, 1), applying: make(mutex, 1), seed: maphash.MakeSeed(),
 	}
@@ -88,7 +94,7 @@ func newSource(host clients.Host, skipBad bool, ended func() bool) *Source {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: "storage", SkipBad: s.skipBad, LoadTimeout: loadTimeout}
+	return clients.SourceInfo{Name: sourceName, SkipBad: s.skipBad, LoadTimeout: loadTimeout}
 }
 
 // Load implements [clients.Source].
@@ -105,6 +111,9 @@ func (s *Source) Load(ctx context.Context, sink clients.Sink) error {
 	if s.loaded && err != nil { // all but what is damaged, as on_bad_record says
 		sink.Note(err)
 		return nil
+	}
+	if err != nil && x != nil && x.Revision == 0 { // the running configuration has the clients
+		return fmt.Errorf("%w: %w", clients.ErrUnavailable, err)
 	}
 	return err
 }
@@ -179,10 +188,11 @@ func (s *Source) apply(ctx context.Context, x *index) error {
 	return fmt.Errorf("%w: stored clients change faster than they can be read", clients.ErrUnavailable)
 }
 
-// checkExists returns an error if there is nothing in storage, but there has been: a
-// folder that is not mounted does not mean that all clients have been removed.
+// checkExists returns an error if there is nothing in storage, but there has been, also
+// for the running configuration: a folder that is not mounted does not mean that all
+// clients have been removed.
 func (s *Source) checkExists(x *index) error {
-	if x.Revision > 0 || s.revision == 0 {
+	if x.Revision > 0 || s.revision == 0 && !s.running {
 		return nil
 	}
 	return fmt.Errorf("%w: '%s' and all shards have vanished; bring them back, or restart Caddy to go on without them", errDamaged, s.objects.key(indexName))

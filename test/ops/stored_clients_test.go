@@ -127,4 +127,22 @@ func TestClientsInStorage(t *testing.T) {
 	within("after the damage", func() { other.put(t, "device", device, "") }, others, http.StatusOK)
 	r.Reload(realm, rig.OneSite)
 	r.Caller(t, "h2", device).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "device")
+
+	// a reload while the folder is not mounted
+	folder := filepath.Dir(index)
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r.Reload(realm, rig.OneSite)
+	r.Logs.Wait(t, "the missing folder", func(entry rig.LogEntry) bool {
+		return entry.Str("msg") == "client source unavailable; keeping clients of the running configuration" && strings.Contains(entry.Str("error"), "have vanished")
+	})
+	r.Caller(t, "h2", device).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "device")
+	r.Reload(realm, rig.OneSite)
+	mounted := r.Caller(t, "h2", device)
+	mounted.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "device")
+	if err := os.Rename(folder+".away", folder); err != nil {
+		t.Fatal(err)
+	}
+	within("a change after the folder is back", func() { other.put(t, "device", device, `,"disabled":true`) }, mounted, http.StatusUnauthorized)
 }
