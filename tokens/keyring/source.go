@@ -286,7 +286,7 @@ func (s *Source) refreshSoon() {
 	if wait := next - now; wait > 0 && wait <= int64(askPause) || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
 		return
 	}
-	go s.attempt(s.upkeep)
+	s.attempt(s.upkeep)
 }
 
 // Wait returns when no attempt to read or change keys is running, or when ctx
