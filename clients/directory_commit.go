@@ -16,7 +16,7 @@ func (t *transaction) finish() (changed bool, err error) {
 	if len(t.added)+len(t.removed) == 0 {
 		return false, nil
 	}
-	if t.grows() {
+	if t.directory.loaded && t.grows() { // a new configuration may be what frees memory
 		if err := checkMemory(); err != nil {
 			return false, err
 		}

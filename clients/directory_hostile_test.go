@@ -5,7 +5,10 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // TestLongRowOfKeptClients: that a wrong record has its client keep what another one
@@ -120,4 +123,33 @@ func TestEditEndsInTime(t *testing.T) {
 	if _, err := e.Add(mustClient(t, one)); err != errLate || e.next.Client("one") != nil || e.steps > 3*stepsPerLook {
 		t.Errorf("%v after %d steps", err, e.steps)
 	}
+}
+
+// TestKeySetsWithoutMemory: JWK Sets are not taken if there is no memory for them, and
+// one that does not grow is.
+func TestKeySetsWithoutMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "https://a.example/jwks"
+		w := newWorld(t)
+		one, two := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
+		w.config.Records = []Record{{ClientID: "a", JWKSURI: address}}
+		w.mustLoad()
+		w.web[address] = testpki.JWKS(t, one)
+		unlimited := debug.SetMemoryLimit(1)
+		defer debug.SetMemoryLimit(unlimited)
+		w.poll(0)
+		w.wantPin(one, "")
+		w.tookNote("of the memory limit of")
+		debug.SetMemoryLimit(unlimited)
+		w.poll(time.Minute)
+		w.wantPin(one, "a by jwks")
+		debug.SetMemoryLimit(1)
+		w.web[address] = testpki.JWKS(t, two)
+		w.poll(time.Hour)
+		w.wantPin(two, "a by jwks")
+		// a new configuration needs what the old one has
+		w.config.Before = w.Directory
+		w.mustLoad()
+		w.wantPin(two, "a by jwks")
+	})
 }

@@ -31,6 +31,7 @@ type watchedDocument struct {
 	saved time.Time
 
 	mu       sync.Mutex // guards what a fetch leaves
+	fetching bool       // what is accepted is from its server, and not taken over
 	accepted *contents  // what was parsed last
 	fetched  *contents  // what the next look returns
 }
@@ -99,6 +100,9 @@ func (d *watchedDocument) look(now time.Time) (parsed *contents, changed bool, e
 
 // fetch fetches the document. The next look returns the outcome.
 func (d *watchedDocument) fetch(ctx context.Context) {
+	d.mu.Lock()
+	d.fetching = true
+	d.mu.Unlock()
 	if _, changed, _ := d.url.Refresh(ctx); changed {
 		d.mu.Lock()
 		defer d.mu.Unlock()
@@ -106,15 +110,23 @@ func (d *watchedDocument) fetch(ctx context.Context) {
 	}
 }
 
-// accept parses what was fetched. It is called when the content has changed.
+// accept parses what was fetched, or taken over. It is called when the content has
+// changed. Whoever names a JWK Set may be its server as well, and name a million, so that
+// memory may not do for all of them.
 func (d *watchedDocument) accept(content []byte) error {
 	parsed, err := d.parse(content)
-	if err == nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.accepted = parsed
+	if err != nil {
+		return err
 	}
-	return err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fetching && (d.accepted == nil || len(parsed.certificates) > len(d.accepted.certificates)) {
+		if err := checkMemory(); err != nil {
+			return err
+		}
+	}
+	d.accepted = parsed
+	return nil
 }
 
 // warningTexts returns the warnings with the names of the clients and the document.
