@@ -165,6 +165,10 @@ func (s spoken) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		s.w.say("unambiguous: %s of %q", thumbprint, log.Fields["client_ids"])
 	case "error: reading JWKS copies failed; waiting for fetches":
 		s.w.say("copies: %s", log.Fields["error"])
+	case "info: loading clients":
+		s.w.say("loading: %v of %s after %v", log.Fields["read"], log.Fields["source"], log.Fields["after"])
+	case "info: clients loaded":
+		s.w.say("loaded: %v of %s after %v", log.Fields["records"], log.Fields["source"], log.Fields["after"])
 	default:
 		s.w.say("%sing: %s", e.Level, e.Message)
 	}

@@ -1,0 +1,48 @@
+package clients
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowSource is a source that takes a second for every 1024 records.
+type slowSource struct {
+	SourceInfo
+	records int
+}
+
+func (s *slowSource) Info() SourceInfo { return s.SourceInfo }
+
+func (s *slowSource) Load(ctx context.Context, sink Sink) error {
+	return sink.Replace(ctx, func(yield func(Entry, error) bool) {
+		for i := range s.records {
+			if i%checkEvery == 0 {
+				time.Sleep(time.Second)
+			}
+			id := fmt.Sprintf("client-%d", i)
+			if !yield(Entry{ID: id, Record: entriesOf(pinned(id))[0].Record}, nil) {
+				return
+			}
+		}
+	})
+}
+
+func (s *slowSource) Watch(context.Context, Sink) {}
+
+// TestProgress checks that an update which takes long says every few seconds how far it
+// has come, and when it is in force, and that others say nothing.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		slow := &slowSource{SourceInfo{Name: "slow"}, 5 * checkEvery}
+		w.config.Sources = []Source{slow}
+		w.mustLoad()
+		w.saw("loading: 2048 of clients:slow after 3s", "loaded: 5120 of clients:slow after 5s")
+		slow.records = 2 * checkEvery
+		w.mustLoad()
+		w.saw()
+	})
+}
