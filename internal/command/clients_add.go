@@ -132,6 +132,9 @@ func (r *recordFlags) record(cmd *cobra.Command, id string, flags *passwordFlags
 		if err != nil {
 			return addedRecord{}, err
 		}
+		if _, twice := record.Claims[name]; twice {
+			return addedRecord{}, fmt.Errorf("--claim %s is given twice; name a claim once, or write an array into a --file", name)
+		}
 		if record.Claims == nil {
 			record.Claims = make(map[string]json.RawMessage)
 		}

@@ -156,6 +156,7 @@ func TestClientsAdd(t *testing.T) {
 		{"", "missing client_id; name the client, or its record with --file", []string{"--thumbprint", "0a"}},
 		{"", "the client has no credential; add --certificate", []string{"a", "--scope", "x"}},
 		{"", "--claim 'tenant' has no value", []string{"a", "--thumbprint", "0a", "--claim", "tenant"}},
+		{"", "--claim tenant is given twice", []string{"a", "--thumbprint", "0a", "--claim", "tenant=a", "--claim", "tenant=b"}},
 		{"", "no such file", []string{"a", "--certificate", filepath.Join(dir, "none.pem")}},
 		{"", "no such file", []string{"--file", filepath.Join(dir, "none.json")}},
 		{"", "is not a client record: invalid character", []string{"--file", certificate}},
