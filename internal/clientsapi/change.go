@@ -1,6 +1,7 @@
 package clientsapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
@@ -176,6 +178,9 @@ func (c *change) complete(record []byte, current *view) ([]byte, error) {
 		}
 	} else if !isString(id, c.id) {
 		return nil, apiError(http.StatusUnprocessableEntity, "the record has the client_id %.100s, but the path names '%s'; make them the same", id, c.id)
+	}
+	if _, private := jwks.Public(members[memberJWKS]); private && !bytes.Equal(members[memberJWKS], current.jwks()) {
+		return nil, apiError(http.StatusUnprocessableEntity, "jwks contains PRIVATE key material, so anyone who can read it can impersonate the client; replace the key, and write only its public part")
 	}
 	if record, err = current.keepSecret(record); err != nil {
 		return nil, err

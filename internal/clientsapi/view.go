@@ -9,13 +9,17 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-// memberJWKSURI is the only member of a record in which a secret may be: in the user
-// name, the password or the query of the URL.
-const memberJWKSURI = "jwks_uri"
+// The members of a record in which a secret may be: in the user name, the password or
+// the query of the URL, and in a key whose private part somebody has left there.
+const (
+	memberJWKSURI = "jwks_uri"
+	memberJWKS    = "jwks"
+)
 
 // view is a record as it is compared and shown.
 type view struct {
@@ -44,7 +48,20 @@ func newView(record []byte) *view {
 			v.shown = withURI(text, shown)
 		}
 	}
+	if public, private := jwks.Public(members[memberJWKS]); private {
+		v.shown = withJWKS(v.shown, public)
+	}
 	return v
+}
+
+// withJWKS returns the record with another jwks.
+func withJWKS(record []byte, set json.RawMessage) []byte {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(record, &members) != nil {
+		return nil
+	}
+	members[memberJWKS] = set
+	return encoded(members)
 }
 
 // withPlainNumbers returns a canonical record with each number in one form, because a
@@ -111,6 +128,15 @@ func (v *view) tag() string {
 		return ""
 	}
 	return v.etag
+}
+
+// jwks returns the jwks of the record as it is, nil if there is none.
+func (v *view) jwks() json.RawMessage {
+	var members map[string]json.RawMessage
+	if v == nil || json.Unmarshal(v.record, &members) != nil {
+		return nil
+	}
+	return members[memberJWKS]
 }
 
 // withURI returns the record with another jwks_uri.

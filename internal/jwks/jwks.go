@@ -2,6 +2,7 @@
 package jwks
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,45 @@ func Members(jwk []byte) (members map[string]json.RawMessage, private bool, err 
 	}
 	private = slices.ContainsFunc(privateMembers, func(name string) bool { return members[name] != nil })
 	return members, private, nil
+}
+
+// Public returns a JWK Set, or whatever is in its place, without the members of keys that
+// are private or secret, and whether there were any. The text must be JSON.
+func Public(content []byte) (public json.RawMessage, private bool) {
+	dec := json.NewDecoder(bytes.NewReader(content))
+	dec.UseNumber()
+	var value any
+	if dec.Decode(&value) != nil || !removePrivate(value) {
+		return content, false
+	}
+	public, err := json.Marshal(value)
+	if err != nil {
+		return nil, true
+	}
+	return public, true
+}
+
+// removePrivate removes private members from all objects, and reports whether there
+// were any.
+func removePrivate(value any) (removed bool) {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, member := range value {
+			if slices.Contains(privateMembers, name) {
+				delete(value, name)
+				removed = true
+			} else if removePrivate(member) {
+				removed = true
+			}
+		}
+	case []any:
+		for _, element := range value {
+			if removePrivate(element) {
+				removed = true
+			}
+		}
+	}
+	return removed
 }
 
 // maxErrorText bounds the error of [Parse], in bytes.
