@@ -71,6 +71,8 @@ func who(r *http.Request) []zap.Field {
 // one if there is no other.
 func differences(before, after *view) (was, is []byte) {
 	switch {
+	case before == nil && after == nil: // nothing has been decided
+		return nil, nil
 	case before == nil:
 		return nil, after.shown
 	case after == nil:

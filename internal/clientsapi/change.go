@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
 	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
 
@@ -122,14 +124,14 @@ func (c *change) run(r *http.Request, decide func(body []byte, current *view) ([
 	if err := c.findWriter(r); err != nil {
 		return err
 	}
-	err = c.writer.Change(r.Context(), c.id, func(text []byte) ([]byte, error) {
-		c.before, c.after = nil, nil // of an attempt before
+	err = c.write(r.Context(), func(text []byte) (next []byte, err error) {
+		defer source.Recover("checking the record", &err) // the source may run it in a goroutine
+		c.before, c.after = nil, nil                      // of an attempt before
 		var current *view
 		if text != nil {
 			current = newView(text)
 		}
-		next, err := decide(body, current)
-		if err != nil {
+		if next, err = decide(body, current); err != nil {
 			return nil, err
 		}
 		c.before = current
@@ -141,6 +143,21 @@ func (c *change) run(r *http.Request, decide func(body []byte, current *view) ([
 	var stored *clients.StoredError
 	c.stored = errors.As(err, &stored)
 	return c.describe(err)
+}
+
+// write has the source make the change. The source may be a guest module. If it panics, it
+// may have stored the record before.
+func (c *change) write(ctx context.Context, decide func([]byte) ([]byte, error)) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = &clients.StoredError{Err: fmt.Errorf("%w; the client may have been changed, so read it again", err)}
+		}
+	}()
+	defer source.Recover(c.writer.Info().Name, &err)
+	err = c.writer.Change(ctx, c.id, decide)
+	returned = true
+	return err
 }
 
 // findWriter finds the source that the change is written to.

@@ -282,6 +282,19 @@ func TestStoredButNotInForce(t *testing.T) {
 	}
 }
 
+// TestWriterThatPanics checks that a source, which may be a guest module, cannot have a
+// change audited that it has not made.
+func TestWriterThatPanics(t *testing.T) {
+	a := newAPI(recordA)
+	for _, a.panics = range []string{"before", "after"} {
+		want(t, a.ask("PATCH", clientsPath+"/a", `{"disabled":true}`), http.StatusInternalServerError, "storage panicked: a bug")
+		lines := a.audit.TakeAll()
+		if len(lines) != 1 || lines[0].Message != "client change not in force" {
+			t.Errorf("%s: the audit lines are %v", a.panics, lines)
+		}
+	}
+}
+
 // TestETagOfNumbers checks that a record has the same ETag if its source writes the
 // numbers in another way.
 func TestETagOfNumbers(t *testing.T) {

@@ -30,7 +30,8 @@ type store struct {
 	records map[string]string // of the source that is written to
 	fixed   []Client          // of others, or waiting
 	failure error
-	stored  error // what is wrong after a record has been stored
+	stored  error  // what is wrong after a record has been stored
+	panics  string // "before" or "after" it decides
 	noStore bool
 	visited int
 }
@@ -47,6 +48,9 @@ func (s *store) Change(_ context.Context, id string, decide func([]byte) ([]byte
 	if s.failure != nil {
 		return s.failure
 	}
+	if s.panics == "before" {
+		panic("a bug")
+	}
 	var current []byte
 	if text, ok := s.records[id]; ok {
 		current = []byte(text)
@@ -54,6 +58,9 @@ func (s *store) Change(_ context.Context, id string, decide func([]byte) ([]byte
 	next, err := decide(current)
 	if err != nil {
 		return err
+	}
+	if s.panics == "after" {
+		panic("a bug")
 	}
 	if next == nil {
 		delete(s.records, id)
