@@ -13,6 +13,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // clientFlags are the flags of commands about one client.
@@ -54,7 +56,7 @@ credentials, standard error says so.`,
 			return err
 		}
 		if holder := answer.header.Get("Mtls-Waits-For"); holder != "" {
-			fmt.Fprintf(cmd.ErrOrStderr(), "This record is not in force; its ID or a credential is that of client '%s'\n", holder)
+			fmt.Fprintf(cmd.ErrOrStderr(), "This record is not in force; its ID or a credential is that of client '%s'\n", source.Text(holder, maxClientID))
 		}
 		return printRecord(cmd.OutOrStdout(), answer.body)
 	}
