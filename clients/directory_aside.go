@@ -46,12 +46,12 @@ func (u *update) tryAside(ctx context.Context) (done, changed bool, err error) {
 	if err != nil {
 		return true, false, err
 	}
-	defer func() {
-		d.concurrent = nil
-		d.changing.Unlock()
-	}()
+	defer d.changing.Unlock()
 	func() {
-		defer d.changing.Lock() // even if a check of a client panics
+		defer func() { // even if a check of a client panics
+			d.changing.Lock()
+			d.concurrent = nil
+		}()
 		err = u.index(ctx, t)
 	}()
 	switch {

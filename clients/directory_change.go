@@ -142,7 +142,7 @@ func (t *transaction) restore(c *Client) (newcomer *Client) {
 // settle puts clients in force that have waited for those that are gone. The highest
 // rank comes first.
 func (t *transaction) settle() {
-	for len(t.freed) > 0 {
+	for len(t.freed) > 0 && len(t.directory.waiters)+len(t.waiters) > 0 {
 		var list []*Client
 		for _, holder := range t.freed {
 			list = append(slices.AppendSeq(list, maps.Keys(t.directory.waiters[holder])), t.waiters[holder]...)

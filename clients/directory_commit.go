@@ -41,11 +41,15 @@ func (d *Directory) commit(t *transaction) error {
 	warnings := t.plan.warnings.texts()
 	d.changeWaiting(t)
 	d.mu.Lock()
-	for c := range t.removed {
-		d.documents.drop(c)
+	if len(d.documents.used) > 0 {
+		for c := range t.removed {
+			d.documents.drop(c)
+		}
 	}
-	for c := range t.added {
-		d.documents.use(c, t.plan.usedBy[c])
+	for c, used := range t.plan.usedBy {
+		if _, added := t.added[c]; added {
+			d.documents.use(c, used)
+		}
 	}
 	t.changeSources()
 	for _, s := range d.sources {

@@ -94,6 +94,7 @@ func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) e
 // check returns why the update must end, and reports its progress. It looks from time
 // to time.
 func (u *update) check(ctx context.Context, done int) error {
+	u.plan.pace.step()
 	if done%checkEvery != 0 {
 		return nil
 	}
@@ -195,6 +196,7 @@ func (u *update) prepare() (*transaction, error) {
 	t := u.directory.begin(u.plan)
 	t.edit.deadline = time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records)))
 	for i := range u.records {
+		u.plan.pace.step()
 		if err := u.resolve(&u.records[i]); err != nil {
 			return nil, err
 		}
@@ -256,6 +258,7 @@ func (u *update) resolve(record *incoming) (err error) {
 func (u *update) compare() (err error) {
 	u.outdated, u.kept = nil, make(map[*Client]struct{})
 	for i := range u.records {
+		u.plan.pace.step()
 		record := &u.records[i]
 		if !record.known {
 			continue
@@ -271,6 +274,7 @@ func (u *update) compare() (err error) {
 	}
 	if u.replace {
 		for client := range u.source.clients {
+			u.plan.pace.step()
 			if _, stays := u.kept[client]; !stays {
 				u.outdated = append(u.outdated, client)
 			}

@@ -29,13 +29,18 @@ type plan struct {
 	usedBy map[*Client][]*watchedDocument
 
 	warnings warningList
+	pace     *pace // nil while no requests are served
 }
 
 func (d *Directory) newPlan() *plan {
-	return &plan{
+	p := &plan{
 		directory: d, now: d.config.Now(), opened: make(map[documentKey]*watchedDocument),
 		usedBy: make(map[*Client][]*watchedDocument),
 	}
+	if d.loaded || d.config.Before != nil { // requests are being served
+		p.pace = &pace{began: time.Now()}
+	}
+	return p
 }
 
 // make makes the client of a record. The text is copied.
