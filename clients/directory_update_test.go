@@ -305,15 +305,16 @@ func TestChangeWithoutMemory(t *testing.T) {
 // taken over.
 func TestSourceThatHangs(t *testing.T) {
 	w := newWorld(t)
-	guest := newGuest("guest", pinned("a"), pinned("b"))
-	guest.LoadTimeout = time.Nanosecond
-	guest.hangs = make(chan struct{})
-	w.config.Sources = []Source{guest}
+	hanging := newGuest("guest")
+	hanging.LoadTimeout = time.Nanosecond
+	hanging.hangs = make(chan struct{})
+	defer close(hanging.hangs)
+	w.config.Sources = []Source{hanging}
 	if err := w.load(); !errors.Is(err, ErrUnavailable) || err.Error() != "clients from guest: source is unavailable: it was not loaded within 1ns" {
 		t.Error(err)
 	}
-	guest.LoadTimeout = 0
-	close(guest.hangs)
+	guest := newGuest("guest", pinned("a"), pinned("b"))
+	w.config.Sources = []Source{guest}
 	w.mustLoad()
 	w.config.Before, w.said = w.Directory, nil
 	guest.fail = fmt.Errorf("connecting: %w", ErrUnavailable)

@@ -157,7 +157,7 @@ func (n *nodes) hold(lock string) (kill func() error, err error) {
 	for i, part := range parts {
 		parts[i] = "^" + regexp.QuoteMeta(part) + "$"
 	}
-	command := exec.Command(os.Args[0], "-test.run="+strings.Join(parts, "/"), "-test.timeout=1h") //nolint:gosec // this binary, and the name of the test
+	command := exec.CommandContext(context.Background(), os.Args[0], "-test.run="+strings.Join(parts, "/"), "-test.timeout=1h") //nolint:gosec // this binary, and the name of the test
 	command.Env = append(os.Environ(), lockName+"="+lock)
 	output, err := command.StdoutPipe()
 	if err != nil {
