@@ -178,6 +178,7 @@ func TestHalfWritten(t *testing.T) {
 	for name, test := range map[string]struct{ before, half, inForce, notes string }{
 		"a.json":   {`[{"a":1},{"b":2}]`, `[{"a":1},`, "", "line 1: {\"a\":1}; line 1: error: the array does not end; close it with ]"},
 		"no.jsonl": {"{\"a\":1}\n", "{\"a\":1}\n{\"b\":2}", `line 1: {"a":1}; line 2: {"b":2}`, ""},
+		"c.jsonl":  {"{\"a\":1}\n{\"b\":2}\n", "{\"a\":1}\n{\"b\"", "", `line 1: {"a":1}; line 2: error: the text ends within a record; write the rest`},
 		"b.jsonl":  {"{\"a\":1}\n{\"b\":2}\n", "{\"a\":1}\n", `line 1: {"a":1}`, ""},
 		"b.yaml":   {"- a: 1\n- b: 2\n", "- a: 1\n", `line 1: {"a":1}`, ""},
 		"e.jsonl":  {"{\"a\":1}\n", "", "", "error: it has no record; write [] into a file if there are no clients"},

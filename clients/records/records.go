@@ -100,6 +100,8 @@ func (r *record) add(more []byte) {
 // a crash leaves in a file. What follows may be as large as the disk.
 var errBinary = errors.New("it is not text but has bytes that are zero; write the file anew")
 
+var errCut = errors.New("the text ends within a record; write the rest")
+
 // entry returns the entry of the record.
 func (r record) entry(place string) clients.Entry {
 	e := clients.Entry{Record: r, Place: place}
@@ -124,7 +126,8 @@ func failed(place string, err error) iter.Seq2[clients.Entry, error] {
 
 // Lines returns the records of JSON Lines: one record in each line that is not blank.
 // The place of an entry is the number of its line, and the text of its record is valid
-// until the next one. It can be ranged over once.
+// until the next one. It can be ranged over once. Text that ends within a record is an
+// error, because nobody can tell what else is missing.
 func Lines(r io.Reader) iter.Seq2[clients.Entry, error] {
 	t, err := newText(r)
 	if err != nil {
@@ -136,7 +139,9 @@ func Lines(r io.Reader) iter.Seq2[clients.Entry, error] {
 func (t *text) lines(yield func(clients.Entry, error) bool) {
 	for ; ; t.line++ {
 		line, err := t.readLine()
-		if len(line) > 0 && !yield(line.entry(t.place()), nil) {
+		if errors.Is(err, io.EOF) && line.isCut() {
+			err = errCut
+		} else if len(line) > 0 && !yield(line.entry(t.place()), nil) {
 			return
 		}
 		if errors.Is(err, io.EOF) {
@@ -147,6 +152,17 @@ func (t *text) lines(yield func(clients.Entry, error) bool) {
 			return
 		}
 	}
+}
+
+// isCut reports whether an object begins and does not end. In the last line, it is what
+// an export has left that failed in the middle, so more than this record is missing.
+func (r record) isCut() bool {
+	if len(r) > MaxBytes || !bytes.HasPrefix(r, []byte("{")) {
+		return false
+	}
+	var s structure
+	_, done, err := s.scan(r)
+	return !done && err == nil
 }
 
 // readLine returns the next line without blanks around it. With [io.EOF] it is the last

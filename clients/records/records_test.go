@@ -49,6 +49,11 @@ func TestLines(t *testing.T) {
 		"{}\nnull\n\"a\"\n{\n":        `line 1: {}; line 2: null; line 3: "a"; line 4: {`,
 		"{}\n\xff\x00\n{}":            "line 1: {}; line 2: \xff\x00; line 3: {}", // for the sink to refuse
 		"\xff\xfe{\x00}\x00":          "error: the text is UTF-16; save it as UTF-8",
+		"{}\nnull":                    "line 1: {}; line 2: null", // for the sink to refuse
+		"{}\n{]":                      "line 1: {}; line 2: {]",
+		"{}\n{\"a\":\"}":              "line 1: {}; line 2: error: the text ends within a record; write the rest",
+		"{}\n {\"a\":{}":              "line 1: {}; line 2: error: the text ends within a record; write the rest",
+		"{":                           "line 1: error: the text ends within a record; write the rest",
 	} {
 		each(t, Lines, text, want)
 	}
