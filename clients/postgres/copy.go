@@ -42,6 +42,10 @@ func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
 		return fmt.Errorf("keep_copy: %w", err)
 	}
 	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("keep_copy: %w", err)
+	}
 	err = sink.Replace(ctx, func(yield func(clients.Entry, error) bool) {
 		begun := false
 		for e, err := range records.Lines(file) {
@@ -64,6 +68,8 @@ func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
 	if err != nil {
 		return fmt.Errorf("keep_copy: '%s': %w; remove it, and wait for the database", s.config.KeepCopy, err)
 	}
+	s.logger.Error("database of clients unavailable; clients come from the copy",
+		zap.String("copy", s.config.KeepCopy), zap.Duration("age", time.Since(info.ModTime())))
 	return nil
 }
 

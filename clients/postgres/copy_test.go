@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
 )
@@ -67,7 +69,8 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 		t.Errorf("files: %v, %v", left, err)
 	}
 
-	other := newSource(t, config)
+	logger, logs := newLogger()
+	other := newLogged(t, config, logger)
 	sink = newSink()
 	if err := other.Load(t.Context(), sink); !errors.Is(err, clients.ErrUnavailable) {
 		t.Fatalf("a start without the database: %v", err)
@@ -77,6 +80,10 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 	}
 	if got := fmt.Sprint(sink.contents()); got != "["+rec("a", 3)+"]" {
 		t.Errorf("from the copy: %s", got)
+	}
+	lines := logs.FilterMessage("database of clients unavailable; clients come from the copy").All()
+	if len(lines) != 1 || lines[0].Level != zap.ErrorLevel || lines[0].ContextMap()["copy"] != path || lines[0].ContextMap()["age"] == nil {
+		t.Errorf("log: %v", logs.All())
 	}
 	defer watch(t, other, sink)()
 	sink.wait(t, "the outage is noted", func(k *fakeSink) bool { return len(k.notes) > 0 })
