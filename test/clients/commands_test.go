@@ -116,8 +116,14 @@ func TestManagingClients(t *testing.T) {
 		t.Helper()
 		return r.Caller(t, "h2", leaf).Get("https://public.test/")
 	}
+	r.Write("partners.jsonl", []byte(`{"client_id":"sensor-8","x509_thumbprints":"`+thumbprint(r.SelfSigned("sensor-8"))+`"}`+"\n"))
 	// what holds after a command that begins so
 	after := map[string]func(out string){
+		"while read -r record": func(out string) {
+			if out != "client 'sensor-8' is added\n" {
+				t.Error(out)
+			}
+		},
 		"caddy mtls clients add sensor-7": func(string) { get(sensor).WantClient(t, "sensor-7") },
 		"caddy mtls clients show": func(out string) {
 			if !strings.Contains(out, thumbprint(sensor)) {
