@@ -82,7 +82,7 @@ type BearerHandler struct {
 	// realm has no name and decides nothing if none is configured
 	realm     *Realm
 	verifiers []*trustedVerifier
-	cached    cache.Table[cachedToken]
+	cached    *cache.Growing[cachedToken]
 	results   metrics.Results
 	identityHeaders
 }
@@ -109,7 +109,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.acceptIssuers(); err != nil {
 		return err
 	}
-	h.cached = cache.New[cachedToken](tokenCacheSize)
+	h.cached = new(cache.Growing[cachedToken])
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	h.realm.app.warnAboutSites(ctx)
 	h.warnAboutAudience()

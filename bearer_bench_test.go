@@ -9,7 +9,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
@@ -25,9 +24,16 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 	stateOf(h.realm.app, r)
 	w := httptest.NewRecorder()
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	if err := h.ServeHTTP(w, r, next); err != nil {
+		b.Fatal(err)
+	}
+	var hash uint64
+	for cached := range h.cachedTokens().All() {
+		hash = cached.hash
+	}
 	return func(int) {
 		if forget {
-			h.cached = cache.New[cachedToken](cache.Ways)
+			h.cachedTokens().Find(hash, func(*cachedToken) bool { return true }).generation++
 		}
 		if err := h.ServeHTTP(w, r, next); err != nil {
 			b.Fatal(err)

@@ -117,12 +117,31 @@ func TestCachedTokenIsRevoked(t *testing.T) {
 	}
 }
 
+// TestCachedTokensGrowWithTheClients checks that tokens stay cached when there is room for
+// more clients.
+func TestCachedTokensGrowWithTheClients(t *testing.T) {
+	leaf := testpki.MustSelfSigned(t)
+	h, token := provisionBearer(t, leaf)
+	if got := h.ask(t, leaf, "Bearer "+token); got != "" {
+		t.Fatal(got)
+	}
+	known := slices.Collect(h.cachedTokens().All())
+	for _, step := range []struct{ clients, want int }{{0, minCachedTokens}, {minCachedTokens, 2 * minCachedTokens}, {1 << 30, maxCachedTokens}, {1, maxCachedTokens}} {
+		if got := h.cachedFor(step.clients).Len(); got != step.want {
+			t.Errorf("%d slots for %d clients, want %d", got, step.clients, step.want)
+		}
+		if got := h.ask(t, leaf, "Bearer "+token); got != "" || !slices.Equal(slices.Collect(h.cachedTokens().All()), known) {
+			t.Errorf("the token is not the one that was cached, with %d clients", step.clients)
+		}
+	}
+}
+
 // TestCachedTokenIsForOneCertificate checks that a cached token is valid with its
 // certificate only, and no longer than its key is in use.
 func TestCachedTokenIsForOneCertificate(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	cached := func() []*cachedToken { return slices.Collect(h.cached.All()) }
+	cached := func() []*cachedToken { return slices.Collect(h.cachedTokens().All()) }
 	for _, step := range []struct {
 		leaf  *testpki.Leaf
 		token string
@@ -186,7 +205,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	for range h.cached.All() {
+	for range h.cachedTokens().All() {
 		t.Fatal("the token is cached")
 	}
 }

@@ -161,7 +161,10 @@ func (b *bearerIdentity) value(name string) string {
 const detailNotPresented = "a token is bound to a certificate, but none was presented"
 
 const (
-	tokenCacheSize = 1 << 12
+	// minCachedTokens and maxCachedTokens bound how many tokens a directive keeps. It
+	// keeps at least two for each client of the realm.
+	minCachedTokens = 1 << 12
+	maxCachedTokens = 1 << 16
 	// maxCachedBytes bounds a cached token together with its certificate.
 	maxCachedBytes = 8 << 10
 )
@@ -200,6 +203,19 @@ func (c *cachedToken) isFor(token string, leaf []byte) bool {
 	return c.text == token && bytes.Equal(c.leaf, leaf)
 }
 
+// cachedTokens returns the tokens that are kept.
+func (h *BearerHandler) cachedTokens() *cache.Table[cachedToken] {
+	if h.realm.directory == nil { // only tokens of other servers
+		return h.cachedFor(0)
+	}
+	return h.cachedFor(h.realm.directory.Registry().Len())
+}
+
+// cachedFor returns the tokens that are kept, with room for that many clients.
+func (h *BearerHandler) cachedFor(clients int) *cache.Table[cachedToken] {
+	return h.cached.For(min(max(minCachedTokens, 2*clients), maxCachedTokens), func(c *cachedToken) uint64 { return c.hash })
+}
+
 // verifyCached verifies that a token is valid and bound to the first certificate. Of a
 // token that has been verified before, only the octets of token and certificate are
 // compared, and its expiry and its key are checked again.
@@ -213,7 +229,8 @@ func (h *BearerHandler) verifyCached(ctx context.Context, token string, presente
 	}
 	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), h.realm.revocation.generation()
 	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
-	if cached := h.cached.Find(hash, is); cached != nil && cached.generation == generation {
+	kept := h.cachedTokens()
+	if cached := kept.Find(hash, is); cached != nil && cached.generation == generation {
 		if err := cached.by.verifier.Recheck(cached.token); err != nil {
 			return nil, tokenRefusal(err)
 		}
@@ -226,7 +243,7 @@ func (h *BearerHandler) verifyCached(ctx context.Context, token string, presente
 	cached.hash, cached.generation = hash, generation
 	cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
 	now := h.realm.app.Now()
-	h.cached.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
+	kept.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
 	return cached, nil
 }
 

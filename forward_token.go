@@ -177,12 +177,12 @@ type gatewayMinter struct {
 	scopes         []string
 	lifetime       time.Duration
 
-	warm atomic.Pointer[warmTokens]
+	warm cache.Growing[warmToken]
 }
 
 // warmTokens are the tokens that a directive keeps. What they say depends on the client
 // alone, so each is good for as long as requests are found to be that client's.
-type warmTokens struct{ cache.Table[warmToken] }
+type warmTokens struct{ *cache.Table[warmToken] }
 
 // warmToken is the token of a client with one certificate.
 type warmToken struct {
@@ -197,19 +197,9 @@ type warmToken struct {
 }
 
 // warmFor returns the tokens that are kept, with room for that many clients.
-func (m *gatewayMinter) warmFor(clients int) *warmTokens {
+func (m *gatewayMinter) warmFor(clients int) warmTokens {
 	size := min(max(minWarmTokens, 2*clients), maxWarmTokens)
-	for {
-		warm := m.warm.Load()
-		if warm != nil && warm.Len() >= size {
-			return warm
-		}
-		next := &warmTokens{cache.New[warmToken](size)}
-		if warm != nil {
-			next.Table = warm.Grown(size, func(token *warmToken) uint64 { return hashThumbprint(token.thumbprint) })
-		}
-		m.warm.CompareAndSwap(warm, next)
-	}
+	return warmTokens{m.warm.For(size, func(token *warmToken) uint64 { return hashThumbprint(token.thumbprint) })}
 }
 
 func hashThumbprint(thumbprint string) uint64 { return maphash.String(cache.Seed, thumbprint) }
@@ -219,13 +209,13 @@ func (t *warmToken) isFor(client *clients.Client, thumbprint string) bool {
 	return t.client == client && t.thumbprint == thumbprint
 }
 
-func (t *warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
+func (t warmTokens) get(client *clients.Client, thumbprint string) *warmToken {
 	return t.Find(hashThumbprint(thumbprint), func(token *warmToken) bool { return token.isFor(client, thumbprint) })
 }
 
 // put keeps a token, in place of the previous one, or of an expired one if there is
 // any.
-func (t *warmTokens) put(token *warmToken) {
+func (t warmTokens) put(token *warmToken) {
 	t.Replace(hashThumbprint(token.thumbprint), token,
 		func(old *warmToken) bool { return old.isFor(token.client, token.thumbprint) },
 		func(old *warmToken) bool { return !token.issued.Before(old.expires) })

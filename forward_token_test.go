@@ -141,7 +141,7 @@ func TestWarmTokensGrowWithTheClients(t *testing.T) {
 	first, id := r.ask(), r.identity()
 	for clients, want := range map[int]int{0: minWarmTokens, 2 * minWarmTokens: 4 * minWarmTokens} {
 		r.warmFor(clients)
-		if token := r.warm.Load().get(id.Client(), id.Thumbprint); token == nil || token.value != first {
+		if token := r.warmFor(1).get(id.Client(), id.Thumbprint); token == nil || token.value != first {
 			t.Errorf("the token is gone with %d clients", clients)
 		}
 		if got := r.warmFor(clients).Len(); got < want {
@@ -170,7 +170,7 @@ func TestWarmTokenIsRenewedOnce(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first, id := r.ask(), r.identity()
 	r.clock.Advance(45 * time.Second)
-	token := r.warm.Load().get(id.Client(), id.Thumbprint)
+	token := r.warmFor(1).get(id.Client(), id.Thumbprint)
 	token.refreshing.Store(true) // as if another request were renewing it
 	var group sync.WaitGroup
 	for range 8 {

@@ -36,6 +36,28 @@ func (t *Table[E]) Grown(size int, hash func(*E) uint64) Table[E] {
 	return next
 }
 
+// Growing is a table that grows. The zero value is an empty one.
+type Growing[E any] struct{ table atomic.Pointer[Table[E]] }
+
+// For returns the table, which has at least size slots from now on. hash returns what an
+// entry is kept under. An entry that is added to the table before while it grows may be
+// lost.
+func (g *Growing[E]) For(size int, hash func(*E) uint64) *Table[E] {
+	for {
+		table := g.table.Load()
+		if table != nil && table.Len() >= size {
+			return table
+		}
+		var next Table[E]
+		if table == nil {
+			next = New[E](size)
+		} else {
+			next = table.Grown(size, hash)
+		}
+		g.table.CompareAndSwap(table, &next)
+	}
+}
+
 // Len returns the number of slots.
 func (t *Table[E]) Len() int { return len(t.slots) }
 
