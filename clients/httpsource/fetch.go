@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -87,11 +89,26 @@ func (s *Source) open(ctx context.Context) (*http.Response, error) {
 	if err != nil {
 		return nil, withCause(ctx, err)
 	}
+	if code := response.StatusCode; code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable {
+		s.pause = retryAfter(response.Header.Get("Retry-After"), s.config.Now())
+	}
 	if err := s.check(response, conditional); err != nil {
 		_ = response.Body.Close()
 		return nil, err
 	}
 	return response, nil
+}
+
+// retryAfter returns how long a Retry-After asks to wait (RFC 9110 §10.2.3), 0 if it does
+// not say.
+func retryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
 }
 
 // check returns why a response is not one with the document.
@@ -129,6 +146,10 @@ type body struct {
 	limit    int64
 	read     int64
 	kept     *newCopy
+	// stalled ends the request when the server has sent nothing for as long as patience.
+	// It does not run while the document is parsed
+	stalled  *time.Timer
+	patience time.Duration
 	// failure is why the document did not come as a whole
 	failure error
 }
@@ -152,7 +173,9 @@ func (b *body) records(yield func(clients.Entry, error) bool) {
 
 // Read implements [io.Reader].
 func (b *body) Read(p []byte) (int, error) {
+	b.stalled.Reset(b.patience)
 	n, err := b.response.Body.Read(p)
+	b.stalled.Stop()
 	b.read += int64(n)
 	switch {
 	case b.read > b.limit:

@@ -30,8 +30,8 @@ type HTTP struct {
 	// How often the document is asked for. Default: `1m`, at least `1s`.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
-	// How long an answer may take, with the whole document. A start waits no longer.
-	// Default: `30s`.
+	// How long the server may send nothing. The whole answer may take 5 minutes, or the
+	// timeout if that is longer. Default: `30s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// Request headers, such as one with a token. They are sent to the host of the URL

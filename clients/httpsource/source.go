@@ -20,6 +20,8 @@ const (
 	minRefresh     = time.Second
 	defaultTimeout = 30 * time.Second
 	minTimeout     = time.Second
+	// maxAnswer bounds an answer that keeps coming.
+	maxAnswer      = 5 * time.Minute
 	defaultMaxSize = 1 << 30
 
 	// firstRetry is the pause after a failure; it doubles with each further one, up to
@@ -34,7 +36,8 @@ type Config struct {
 	Address string
 	// Refresh is how often the document is asked for. Default: a minute.
 	Refresh time.Duration
-	// Timeout bounds the time of a request, with its response. Default: 30 seconds.
+	// Timeout is how long the server may send nothing. Default: 30 seconds. The whole
+	// answer may take 5 minutes, or Timeout if that is longer.
 	Timeout time.Duration
 	// Header is sent to the host of the address, and to no other.
 	Header http.Header
@@ -65,6 +68,8 @@ type Source struct {
 	inForce  validators
 	due      time.Time
 	failures int // in a row
+	// pause is how long the server has asked to be left alone
+	pause time.Duration
 	// sum is that of the document that the copy has, and copyFailing is set while the
 	// copy cannot be written
 	sum         string
@@ -102,8 +107,11 @@ func New(config Config) (*Source, error) {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: s.name, SkipBad: s.config.SkipBad, LoadTimeout: s.config.Timeout}
+	return clients.SourceInfo{Name: s.name, SkipBad: s.config.SkipBad, LoadTimeout: s.longest()}
 }
+
+// longest is how long an answer may take.
+func (s *Source) longest() time.Duration { return max(maxAnswer, s.config.Timeout) }
 
 // Load implements [clients.Source].
 func (s *Source) Load(ctx context.Context, sink clients.Sink) error {
@@ -115,7 +123,7 @@ func (s *Source) Load(ctx context.Context, sink clients.Sink) error {
 func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 	source.Poll(ctx, source.LookInterval, func(ctx context.Context) error {
 		// tests set the clock, and somebody may set it back
-		if until := s.due.Sub(s.config.Now()); until > 0 && until <= max(s.config.Refresh, maxRetry) {
+		if until := s.due.Sub(s.config.Now()); until > 0 && until <= s.longestPause() {
 			return nil
 		}
 		if told, err := s.refresh(ctx, sink); !told && ctx.Err() == nil {
@@ -125,18 +133,26 @@ func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 	}, nil)
 }
 
+func (s *Source) longestPause() time.Duration { return max(s.config.Refresh, maxRetry) }
+
 // refresh asks for the document, and hands it over if it has changed. told is set if the
 // sink knows the outcome.
 func (s *Source) refresh(ctx context.Context, sink clients.Sink) (told bool, err error) {
+	s.pause = 0
 	told, err = s.fetch(ctx, sink)
 	wait := s.config.Refresh
 	if err != nil {
-		wait = min(firstRetry<<min(s.failures, 16), max(s.config.Refresh, maxRetry))
+		wait = min(firstRetry<<min(s.failures, 16), s.longestPause())
 		s.failures++
 	} else {
 		s.failures = 0
 	}
-	s.due = s.config.Now().Add(wait - time.Duration(s.config.Jitter()*float64(wait)/10))
+	jitter := s.config.Jitter()
+	wait -= time.Duration(jitter * float64(wait) / 10)
+	if s.pause > wait {
+		wait = min(s.pause+time.Duration(jitter*float64(s.pause)/10), s.longestPause())
+	}
+	s.due = s.config.Now().Add(wait)
 	return told, err
 }
 
@@ -144,9 +160,14 @@ func (s *Source) refresh(ctx context.Context, sink clients.Sink) (told bool, err
 // whole wraps [clients.ErrUnavailable]. What is wrong with a record is an error of the
 // sink.
 func (s *Source) fetch(ctx context.Context, sink clients.Sink) (told bool, err error) {
-	within, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("the server took longer than %s", s.config.Timeout))
+	within, cancel := context.WithTimeoutCause(ctx, s.longest(), fmt.Errorf("the server took longer than %s", s.longest()))
 	defer cancel()
+	within, stop := context.WithCancelCause(within)
+	defer stop(nil)
+	stalled := time.AfterFunc(s.config.Timeout, func() { stop(fmt.Errorf("the server has sent nothing for %s", s.config.Timeout)) })
+	defer stalled.Stop()
 	response, err := s.open(within)
+	stalled.Stop()
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", clients.ErrUnavailable, err)
 	}
@@ -159,7 +180,7 @@ func (s *Source) fetch(ctx context.Context, sink clients.Sink) (told bool, err e
 	}
 	kept := s.newCopy()
 	defer kept.discard()
-	body := &body{ctx: within, response: response, limit: s.config.MaxSize, kept: kept}
+	body := &body{ctx: within, response: response, limit: s.config.MaxSize, kept: kept, stalled: stalled, patience: s.config.Timeout}
 	if err := sink.Replace(ctx, body.records); err != nil {
 		if body.failure != nil {
 			err = fmt.Errorf("%w: %w", clients.ErrUnavailable, err)

@@ -112,7 +112,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (clients.SourceInfo{Name: "http:https://api.example/clients?key=…", SkipBad: true, LoadTimeout: time.Minute}); s.Info() != want {
+	if want := (clients.SourceInfo{Name: "http:https://api.example/clients?key=…", SkipBad: true, LoadTimeout: 5 * time.Minute}); s.Info() != want {
 		t.Errorf("%+v", s.Info())
 	}
 	for _, address := range []string{"", "http://api.example/", "clients.json", "https://"} {
@@ -288,9 +288,9 @@ func TestUnreachable(t *testing.T) {
 	hanging := make(chan struct{})
 	defer close(hanging)
 	for want, change := range map[string]func(*Config){
-		"connection refused":               func(c *Config) { c.Address = address },
-		"which is not trusted for servers": func(c *Config) { c.Transport = source.NewNetwork(x509.NewCertPool()) },
-		"the server took longer than 50ms": func(c *Config) { c.Timeout = 50 * time.Millisecond },
+		"connection refused":                   func(c *Config) { c.Address = address },
+		"which is not trusted for servers":     func(c *Config) { c.Transport = source.NewNetwork(x509.NewCertPool()) },
+		"the server has sent nothing for 50ms": func(c *Config) { c.Timeout = 50 * time.Millisecond },
 	} {
 		f := newFixture(t, change)
 		f.answer = func(w http.ResponseWriter, _ *http.Request) {
@@ -446,3 +446,69 @@ func (f sinkFunc) Replace(_ context.Context, records iter.Seq2[clients.Entry, er
 }
 func (sinkFunc) Update(context.Context, []clients.Entry) error { panic("not used") }
 func (sinkFunc) Note(error)                                    { panic("not used") }
+
+// TestRetryAfter: a server that is busy is left alone for as long as it asks, within
+// bounds.
+func TestRetryAfter(t *testing.T) {
+	f := newFixture(t, nil)
+	for _, c := range []struct {
+		status int
+		value  string
+		want   time.Duration
+	}{
+		{http.StatusServiceUnavailable, "60", time.Minute}, {http.StatusTooManyRequests, "60", time.Minute},
+		{http.StatusServiceUnavailable, f.now.Add(2 * time.Minute).Format(http.TimeFormat), 2 * time.Minute},
+		{http.StatusServiceUnavailable, "86400", maxRetry}, {http.StatusServiceUnavailable, "2147483647", maxRetry},
+		{http.StatusServiceUnavailable, "1", firstRetry}, {http.StatusServiceUnavailable, "-60", firstRetry},
+		{http.StatusServiceUnavailable, "99999999999999999999", firstRetry}, {http.StatusServiceUnavailable, "soon", firstRetry},
+		{http.StatusServiceUnavailable, f.now.Add(-time.Hour).Format(http.TimeFormat), firstRetry},
+		{http.StatusInternalServerError, "60", firstRetry},
+	} {
+		f.failures = 0
+		f.answer = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", c.value)
+			w.WriteHeader(c.status)
+		}
+		f.fetches(fmt.Sprintf("the server answers %d", c.status))
+		if got := f.due.Sub(f.now); got != c.want {
+			t.Errorf("%d with Retry-After %s: asked again after %s, want %s", c.status, c.value, got, c.want)
+		}
+	}
+	f.sends("[]")
+	f.fetches("")
+	if got := f.due.Sub(f.now); got != defaultRefresh {
+		t.Errorf("asked again after %s", got)
+	}
+}
+
+// TestSlowParsing: what the document is parsed for does not count as a server that sends
+// nothing.
+func TestSlowParsing(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Timeout = 200 * time.Millisecond })
+	f.sends("[" + strings.Repeat(`{"client_id":"a"},`, 100_000) + `{"client_id":"b"}]`)
+	count := 0
+	slow := slowSink{f, func() {
+		if count++; count == 1 {
+			time.Sleep(2 * f.config.Timeout) // the work of a slow machine
+		}
+	}}
+	if _, err := f.refresh(t.Context(), slow); err != nil || count != 100_001 {
+		t.Errorf("%d records, %v", count, err)
+	}
+}
+
+// slowSink takes a while for each record.
+type slowSink struct {
+	*fixture
+	take func()
+}
+
+func (s slowSink) Replace(_ context.Context, records iter.Seq2[clients.Entry, error]) error {
+	for _, err := range records {
+		if err != nil {
+			return err
+		}
+		s.take()
+	}
+	return nil
+}
