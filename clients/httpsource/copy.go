@@ -13,12 +13,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/records"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // titleBytes is how long the first line of a copy is, filled up with blanks, because it is
@@ -34,7 +34,7 @@ type title struct {
 
 // newCopy is a copy that is being written. A nil one is none.
 type newCopy struct {
-	file   *os.File
+	file   *source.Replacement
 	buffer *bufio.Writer
 	sum    hash.Hash
 	err    error // why it cannot be written
@@ -46,7 +46,7 @@ func (s *Source) newCopy() *newCopy {
 		return nil
 	}
 	c := &newCopy{sum: sha256.New()}
-	if c.file, c.err = os.CreateTemp(filepath.Dir(s.config.KeepCopy), filepath.Base(s.config.KeepCopy)+".*.new"); c.err == nil {
+	if c.file, c.err = source.NewReplacement(s.config.KeepCopy); c.err == nil {
 		c.buffer = bufio.NewWriterSize(c.file, 64<<10)
 		c.write(bytes.Repeat([]byte(" "), titleBytes))
 		c.sum.Reset()
@@ -62,7 +62,7 @@ func (c *newCopy) write(p []byte) {
 	}
 }
 
-// finish writes the title, and has the file on disk.
+// finish writes the title, and makes the file the copy.
 func (c *newCopy) finish(t title) error {
 	if c.err != nil {
 		return c.err
@@ -79,7 +79,7 @@ func (c *newCopy) finish(t title) error {
 		_, err = c.file.WriteAt(append(text, '\n'), 0)
 	}
 	if err == nil {
-		err = c.file.Sync()
+		err = c.file.Commit()
 	}
 	return err
 }
@@ -87,8 +87,7 @@ func (c *newCopy) finish(t title) error {
 // discard removes the file, unless it has become the copy.
 func (c *newCopy) discard() {
 	if c != nil && c.file != nil {
-		_ = c.file.Close()
-		_ = os.Remove(c.file.Name())
+		c.file.Discard()
 	}
 }
 
@@ -103,9 +102,6 @@ func (s *Source) keep(c *newCopy) {
 		return
 	}
 	err := c.finish(title{s.name, sum})
-	if err == nil {
-		err = os.Rename(c.file.Name(), s.config.KeepCopy)
-	}
 	switch {
 	case err != nil && !s.copyFailing:
 		s.config.Logger.Error("writing the copy of clients failed", zap.String("copy", s.config.KeepCopy), zap.Error(err))

@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/records"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -111,7 +112,7 @@ func (s *Source) keepCopy(ctx context.Context) {
 }
 
 // saveCopy writes the copy, on a connection of its own so that nothing waits for it.
-func (s *Source) saveCopy(ctx context.Context) (err error) {
+func (s *Source) saveCopy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.info.LoadTimeout)
 	defer cancel()
 	conn, err := connect(ctx, s.dsn)
@@ -119,28 +120,23 @@ func (s *Source) saveCopy(ctx context.Context) (err error) {
 		return err
 	}
 	defer closeConn(conn)
-	file, err := os.CreateTemp(filepath.Dir(s.config.KeepCopy), filepath.Base(s.config.KeepCopy)+".*.new") // for the owner alone
+	file, err := source.NewReplacement(s.config.KeepCopy)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, file.Close())
-		if err == nil {
-			err = os.Rename(file.Name(), s.config.KeepCopy)
-		}
-		if err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}()
+	defer file.Discard()
 	if err := s.writeCopy(ctx, conn, file); err != nil {
 		return err
 	}
-	return s.checkInForce(ctx, conn)
+	if err := s.checkInForce(ctx, conn); err != nil {
+		return err
+	}
+	return file.Commit()
 }
 
 // writeCopy writes a record in each line. Those that are wrong whatever they contain are
 // left out.
-func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file *os.File) error {
+func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file io.Writer) error {
 	rows, err := conn.Query(ctx, fmt.Sprintf("SELECT record::text FROM %s WHERE record ->> 'client_id' = client_id AND octet_length(record::text) <= %d", s.table, records.MaxBytes))
 	if err != nil {
 		return err
@@ -153,7 +149,7 @@ func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file *os.File) e
 		_, _ = buffered.Write(rows.RawValues()[0])
 		_ = buffered.WriteByte('\n')
 	}
-	return errors.Join(rows.Err(), buffered.Flush(), file.Sync())
+	return errors.Join(rows.Err(), buffered.Flush())
 }
 
 // checkInForce hands over what has changed, so that all that was copied is in force.
