@@ -2,7 +2,10 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/pem"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -15,6 +18,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
 )
+
+// serveFile serves the file of clients from a server of its own.
+func (f *figures) serveFile(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(f.Dir, "clients.jsonl"))
+	}))
+	t.Cleanup(server.Close)
+	f.Write("platform.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	return "http " + server.URL + "/clients {\n\t\t\ttimeout 10m\n\t\t}\n\t\tfetch {\n\t\t\ttrust_pool file \"@DIR@/platform.pem\"\n\t\t}"
+}
 
 // fillStorage puts the records into storage.
 func (f *figures) fillStorage(t *testing.T) {

@@ -41,7 +41,7 @@ func TestClientFigures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, source := range []string{"file", "storage", "postgres"} {
+		for _, source := range []string{"file", "http", "storage", "postgres"} {
 			t.Run(fmt.Sprintf("%s %d", source, size), func(t *testing.T) { measure(t, source, size) })
 		}
 	}
@@ -77,6 +77,9 @@ func (f *figures) fill(t *testing.T, source string) string {
 	case "file":
 		f.writeFile(t, 0)
 		return `file "@DIR@/clients.jsonl"`
+	case "http":
+		f.writeFile(t, 0)
+		return f.serveFile(t)
 	case "storage":
 		f.fillStorage(t)
 		return "storage"
@@ -168,8 +171,11 @@ func measure(t *testing.T, source string, size int) {
 	heap := f.heap(t, a)
 	say("heap", "%.1f MB", heap/1e6)
 	f.requests(t, say)
-	if source == "file" {
+	switch source {
+	case "file":
 		f.replacement(t, say)
+		return
+	case "http": // its clients are replaced like those of a file
 		return
 	}
 	f.nodes[1].Start()
