@@ -77,6 +77,7 @@ func (d *Directory) commit(t *transaction) error {
 // changeSources notes which clients the sources have after a transaction.
 func (t *transaction) changeSources() {
 	if t.replaced != nil {
+		t.replaced.before = len(t.replaced.clients)
 		t.replaced.clients = t.all
 		return
 	}

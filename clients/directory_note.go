@@ -11,6 +11,10 @@ import (
 // reported once.
 const maxSkipped = 10_000
 
+// minManyClients is how many clients a source has had if their number is compared with
+// that of its next records. Few clients may be gone for many reasons.
+const minManyClients = 100
+
 // skippedRecords are the records of a source that are skipped because they are wrong:
 // what is wrong, by client_id, or by place if the record has none.
 type skippedRecords struct {
@@ -60,6 +64,7 @@ func (u *update) note(changed bool, err error) {
 	was := s.failure()
 	s.setInForce(d.config.Now())
 	skipped := s.skipped.note(u)
+	size, before := s.size, s.before
 	d.mu.Unlock()
 	logger := d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
 	for i, wrong := range skipped {
@@ -73,9 +78,17 @@ func (u *update) note(changed bool, err error) {
 		logger.Warn("client source has no clients")
 	}
 	u.progress.end(u.read)
-	if d.loaded && (changed || was != "") {
-		d.config.report(s.label(), s.name, nil)
+	if !d.loaded || !changed && was == "" {
+		return
 	}
+	fields := []zap.Field{zap.Int("clients", size)}
+	if u.replace && changed {
+		fields = append(fields, zap.Int("before", before))
+		if before >= minManyClients && 2*size < before {
+			logger.Warn("client source has far fewer clients than before", fields...)
+		}
+	}
+	d.config.report(s.label(), s.name, nil, fields...)
 }
 
 // noteFailure notes why an update cannot be put in force, and reports it once.

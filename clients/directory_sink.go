@@ -34,6 +34,7 @@ type recordSource struct {
 	// them, and its mu what follows
 	clients map[*Client]struct{}
 	size    int // of clients
+	before  int // size before all records were last replaced
 	status
 	skipped skippedRecords
 }

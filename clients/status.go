@@ -103,11 +103,11 @@ func (d *watchedDocument) labels() []string {
 	return labels
 }
 
-// report logs that a source is in force, or why it cannot be.
-func (c *DirectoryConfig) report(label, place string, err error) {
+// report logs that a source is in force, with more fields, or why it cannot be.
+func (c *DirectoryConfig) report(label, place string, err error, more ...zap.Field) {
 	logger := c.Logger.With(zap.String("source", label), zap.String("place", place))
 	if err == nil {
-		logger.Info("client source in force")
+		logger.Info("client source in force", more...)
 		return
 	}
 	if wrong := new(RecordError); errors.As(err, &wrong) {

@@ -1,0 +1,68 @@
+package clients
+
+import (
+	"fmt"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// manyPinned returns the entries of as many clients.
+func manyPinned(count int) []Entry {
+	list := make([]Record, count)
+	for i := range list {
+		list[i] = pinned(fmt.Sprint("c", i))
+	}
+	return entriesOf(list...)
+}
+
+// TestShrunkSourceIsLogged: an export that was cut off between two records cannot be told
+// from a shorter one, so it takes effect. The log says how many clients are gone.
+func TestShrunkSourceIsLogged(t *testing.T) {
+	const inForce, fewer = "client source in force", "client source has far fewer clients than before"
+	for _, test := range []struct {
+		before, after int
+		warns         bool
+	}{
+		{100, 49, true}, {100, 50, false}, {101, 50, true}, {99, 1, false}, {100, 0, true}, {10, 200, false},
+	} {
+		core, logs := observer.New(zapcore.InfoLevel)
+		w := newWorld(t)
+		w.config.Logger = zap.New(core)
+		guest := newGuest("guest")
+		guest.entries = manyPinned(test.before)
+		w.config.Sources = []Source{guest}
+		w.mustLoad()
+		if logs.Len() != 0 {
+			t.Errorf("at the start: %v", logs.All())
+		}
+		sink := w.watch(guest)
+		for range 2 { // the second time, nothing changes
+			if err := sink.Replace(t.Context(), all(manyPinned(test.after), nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := map[string]any{"source": "clients:guest", "place": "guest", "clients": int64(test.after), "before": int64(test.before)}
+		lines := logs.FilterMessage(inForce).All()
+		if len(lines) != 1 || fmt.Sprint(lines[0].ContextMap()) != fmt.Sprint(want) {
+			t.Errorf("%d to %d: %v, want %v", test.before, test.after, lines, want)
+		}
+		lines = logs.FilterMessage(fewer).All()
+		switch {
+		case !test.warns && len(lines) > 0:
+			t.Errorf("%d to %d: %v", test.before, test.after, lines)
+		case test.warns && (len(lines) != 1 || lines[0].Level != zap.WarnLevel || fmt.Sprint(lines[0].ContextMap()) != fmt.Sprint(want)):
+			t.Errorf("%d to %d: %v, want %v", test.before, test.after, lines, want)
+		}
+
+		logs.TakeAll()
+		if err := sink.Update(t.Context(), entriesOf(pinned("another"))); err != nil {
+			t.Fatal(err)
+		}
+		if lines := logs.All(); len(lines) != 1 || lines[0].ContextMap()["clients"] != int64(test.after+1) || lines[0].ContextMap()["before"] != nil {
+			t.Errorf("an update: %v", lines)
+		}
+	}
+}
