@@ -5,11 +5,14 @@ import "time"
 const (
 	// restTime is how long a long update rests when it gives way. The runtime makes a
 	// millisecond of it if there is nothing else to do.
-	restTime = 100 * time.Microsecond
-	// minWork and maxWork are how long it works before, at least and at most.
-	minWork, maxWork = 100 * time.Microsecond, 250 * time.Microsecond
+	restTime = 150 * time.Microsecond
+	// minWork and maxWork are how long it works before, at least and at most: a request
+	// that arrives may have to wait that long. In between, it works restShare times
+	// shorter than it has rested.
+	minWork, maxWork = 60 * time.Microsecond, 250 * time.Microsecond
+	restShare        = 3
 	// paceSteps is after how many steps it looks at the clock.
-	paceSteps = 8
+	paceSteps = 4
 )
 
 // pace has a long update give way to requests. A goroutine that does not wait for
@@ -32,7 +35,7 @@ func (p *pace) step() {
 		return
 	}
 	now := time.Now()
-	if now.Sub(p.began) < min(max(p.rested, minWork), maxWork) {
+	if now.Sub(p.began) < min(max(p.rested/restShare, minWork), maxWork) {
 		return
 	}
 	time.Sleep(restTime)
