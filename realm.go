@@ -178,6 +178,8 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	first := components{registry: registry, trust: anchors, shadow: shadow}
 	realm.warnAboutCAs(first)
 	realm.use(first)
+	// clients may have changed meanwhile, by a source or by the admin API
+	realm.change(func(c *components) { c.registry = realm.directory.Registry() })
 	return nil
 }
 

@@ -31,11 +31,15 @@ type snapshot struct {
 	issuer *tokens.Issuer
 }
 
-// change replaces components of the current snapshot.
+// change replaces components of the current snapshot. Before there is one, it does
+// nothing; see [Realm.provision].
 func (realm *Realm) change(update func(*components)) {
 	realm.changing.Lock()
 	defer realm.changing.Unlock()
 	before := realm.current.Load()
+	if before == nil {
+		return
+	}
 	next := before.components
 	update(&next)
 	if next.trust != before.trust {

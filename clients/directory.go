@@ -79,10 +79,8 @@ func (c *DirectoryConfig) setDefaults() {
 // [Directory.Poll] a few times a second.
 type Directory struct {
 	config DirectoryConfig
-	// copies returns what was stored, by name; it is nil once the directory is made
-	copies func() map[string]keySetCopy
-	// loaded is set once the directory is made
-	loaded bool
+	// beginning is nil once the directory is made
+	beginning atomic.Pointer[beginning]
 	// sources are the configuration and the sources, in the order of their ranks
 	sources  []*recordSource
 	registry atomic.Pointer[Registry]
@@ -122,8 +120,11 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	}
 	d.registry.Store(emptyRegistry())
 	d.waiting.Store(newWaitList())
+	d.config.Before, d.config.Records = nil, nil // they are in the way of the garbage collector
+	begin := &beginning{before: config.Before}
+	d.beginning.Store(begin)
 	if config.Copies != nil && config.Before == nil {
-		d.copies = sync.OnceValue(func() map[string]keySetCopy {
+		begin.copies = sync.OnceValue(func() map[string]keySetCopy {
 			copies, err := config.Copies.load(ctx)
 			if err != nil {
 				config.Logger.Error("reading JWKS copies failed; waiting for fetches", zap.Error(err))
@@ -132,9 +133,6 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		})
 	}
 	d.sources = []*recordSource{newRecordSource(SourceConfig, 0)}
-	if err := d.loadRecords(ctx, config.Records); err != nil {
-		return nil, err
-	}
 	for _, from := range config.Sources {
 		info := from.Info()
 		if slices.ContainsFunc(d.sources, func(s *recordSource) bool { return s.name == info.Name }) {
@@ -143,15 +141,34 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		s := newRecordSource(info.Name, len(d.sources))
 		s.from, s.info = from, info
 		d.sources = append(d.sources, s)
+	}
+	if err := d.loadRecords(ctx, config.Records); err != nil {
+		return nil, err
+	}
+	for _, s := range d.sources[1:] {
 		if err := d.load(ctx, s); err != nil {
 			return nil, s.wrap(err)
 		}
 	}
-	d.config.Before, d.config.Records, d.copies = nil, nil, nil
-	d.loaded = true
+	// a source may already hand over changes
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	d.beginning.Store(nil)
 	d.reported.update(config.Logger, d.Registry())
 	return d, nil
 }
+
+// beginning is what a directory needs while it is made.
+type beginning struct {
+	// before is the directory that the new one replaces, or nil
+	before *Directory
+	// copies returns the JWK Sets that were stored, by name. It is nil if they are not
+	// needed.
+	copies func() map[string]keySetCopy
+}
+
+// loaded reports whether the directory is made.
+func (d *Directory) loaded() bool { return d.beginning.Load() == nil }
 
 // loadRecords loads the records of the configuration.
 func (d *Directory) loadRecords(ctx context.Context, records []Record) error {
@@ -181,10 +198,11 @@ func (d *Directory) openKeySet(key documentKey) (*watchedDocument, error) {
 		return nil, err
 	}
 	opened.name = opened.url.Name()
-	if d.config.Before.takeOverURL(opened) || d.copies == nil {
+	begin := d.beginning.Load()
+	if begin == nil || begin.before.takeOverURL(opened) || begin.copies == nil {
 		return opened, nil
 	}
-	kept, ok := d.copies()[copyName(key.place)]
+	kept, ok := begin.copies()[copyName(key.place)]
 	if ok && d.config.Now().Sub(kept.Fetched).Abs() < copyLifetime && opened.url.Begin(kept.KeySet, kept.Fetched) {
 		opened.contents, opened.saved = opened.accepted, kept.Fetched
 	}

@@ -16,7 +16,7 @@ func (t *transaction) finish() (changed bool, err error) {
 	if len(t.added)+len(t.removed) == 0 {
 		return false, nil
 	}
-	if t.directory.loaded && t.grows() { // a new configuration may be what frees memory
+	if t.directory.loaded() && t.grows() { // a new configuration may be what frees memory
 		if err := checkMemory(); err != nil {
 			return false, err
 		}
@@ -29,12 +29,9 @@ func (t *transaction) finish() (changed bool, err error) {
 func (d *Directory) commit(t *transaction) error {
 	t.settle()
 	registry := t.edit.Registry()
-	if d.loaded {
-		if err := d.config.Use(registry); err != nil {
-			return err
-		}
+	if err := d.publish(registry); err != nil {
+		return err
 	}
-	d.registry.Store(registry)
 	d.concurrent.note(t)
 	refused, admitted := t.newWaits()
 	now := d.config.Now()
@@ -68,9 +65,28 @@ func (d *Directory) commit(t *transaction) error {
 	d.config.warnAll(warnings)
 	d.reportRefused(refused)
 	d.reportAdmitted(admitted)
-	if d.loaded {
+	if d.loaded() {
 		d.reported.update(d.config.Logger, registry)
 	}
+	return nil
+}
+
+// publish has the registry used. It is known before it is used, so that nothing is lost
+// if its user begins only now.
+func (d *Directory) publish(registry *Registry) error {
+	before, used := d.Registry(), false
+	defer func() {
+		if !used { // Use may panic
+			d.registry.Store(before)
+		}
+	}()
+	d.registry.Store(registry)
+	if d.loaded() {
+		if err := d.config.Use(registry); err != nil {
+			return err
+		}
+	}
+	used = true
 	return nil
 }
 

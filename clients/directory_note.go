@@ -74,11 +74,11 @@ func (u *update) note(changed bool, err error) {
 		}
 		logger.Error("client record skipped; it is wrong", append(wrong.fields(), zap.Error(wrong))...)
 	}
-	if u.replace && u.read == 0 && (changed || !d.loaded) {
+	if u.replace && u.read == 0 && (changed || !d.loaded()) {
 		logger.Warn("client source has no clients")
 	}
 	u.progress.end(u.read)
-	if !d.loaded || !changed && was == "" {
+	if !d.loaded() || !changed && was == "" {
 		return
 	}
 	fields := []zap.Field{zap.Int("clients", size)}
@@ -93,7 +93,7 @@ func (u *update) note(changed bool, err error) {
 
 // noteFailure notes why an update cannot be put in force, and reports it once.
 func (d *Directory) noteFailure(s *recordSource, err error) {
-	if !d.loaded {
+	if !d.loaded() {
 		return
 	}
 	d.config.Failed(s.name)

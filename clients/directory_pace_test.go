@@ -26,7 +26,7 @@ func TestReplacingGivesWay(t *testing.T) {
 	}
 	for name, before := range map[string]*Directory{"start": nil, "reload": w.Directory} {
 		d := &Directory{config: w.config}
-		d.config.Before = before
+		d.beginning.Store(&beginning{before: before})
 		if got := d.newPlan().pace != nil; got != (before != nil) {
 			t.Errorf("%s gives way: %v", name, got)
 		}

@@ -73,7 +73,7 @@ func (d *Directory) load(ctx context.Context, s *recordSource) error {
 	if !errors.Is(err, ErrUnavailable) {
 		return err
 	}
-	if records, known := d.config.Before.recordsOf(s.name); known {
+	if records, known := d.beginning.Load().before.recordsOf(s.name); known {
 		if err := d.newUpdate(s, true).run(ctx, records); err != nil {
 			return err
 		}

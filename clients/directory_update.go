@@ -172,7 +172,7 @@ func guessID(record []byte) string {
 // all records of a source.
 func (u *update) apply(ctx context.Context) (changed bool, err error) {
 	d := u.directory
-	if u.replace && d.loaded {
+	if u.replace && d.loaded() {
 		if done, changed, err := u.applyAside(ctx); done {
 			return changed, err
 		}

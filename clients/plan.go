@@ -37,7 +37,7 @@ func (d *Directory) newPlan() *plan {
 		directory: d, now: d.config.Now(), opened: make(map[documentKey]*watchedDocument),
 		usedBy: make(map[*Client][]*watchedDocument),
 	}
-	if d.loaded || d.config.Before != nil { // requests are being served
+	if begin := d.beginning.Load(); begin == nil || begin.before != nil { // requests are being served
 		p.pace = &pace{began: time.Now()}
 	}
 	return p
