@@ -25,6 +25,8 @@ const (
 	defaultCopyEvery = time.Minute
 	// copyShare bounds how much of the time that is being done: a twentieth.
 	copyShare = 20
+	// lastCopyTimeout is how long the end of a configuration waits for the copy.
+	lastCopyTimeout = 5 * time.Second
 )
 
 // errNoCopy says that what is in the database is not what is in force.
@@ -83,6 +85,7 @@ func (s *Source) copyTitle() []byte {
 
 // keepCopy writes the copy after changes, until ctx is done.
 func (s *Source) keepCopy(ctx context.Context) {
+	s.keeping.Store(true)
 	failing := false
 	for {
 		select {
@@ -91,7 +94,7 @@ func (s *Source) keepCopy(ctx context.Context) {
 		case <-s.changed:
 		}
 		began := time.Now()
-		err := s.saveCopy(ctx)
+		count, err := s.saveCopy(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -103,53 +106,88 @@ func (s *Source) keepCopy(ctx context.Context) {
 		if failing = err != nil; failing {
 			s.noteChange()
 		}
+		pause := copyShare * time.Since(began)
+		if failing || count > 0 { // a start with an empty copy refuses everybody
+			pause = max(pause, s.copyEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(max(s.copyEvery, copyShare*time.Since(began))):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// saveCopy writes the copy, on a connection of its own so that nothing waits for it.
-func (s *Source) saveCopy(ctx context.Context) error {
+// saveLastCopy writes what has changed since the copy was written. The process may end
+// after that, and start again without the database.
+func (s *Source) saveLastCopy() {
+	if !s.keeping.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lastCopyTimeout)
+	defer cancel()
+	select {
+	case s.saving <- struct{}{}: // what is being written is complete now
+		<-s.saving
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-s.changed:
+	default:
+		return
+	}
+	if _, err := s.saveCopy(ctx); err != nil {
+		s.logger.Error("writing the copy of clients failed", zap.String("copy", s.config.KeepCopy), zap.Error(err))
+	}
+}
+
+// saveCopy writes the copy, on a connection of its own so that nothing waits for it. It
+// returns how many clients the copy has.
+func (s *Source) saveCopy(ctx context.Context) (count int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.info.LoadTimeout)
 	defer cancel()
+	select {
+	case s.saving <- struct{}{}:
+		defer func() { <-s.saving }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
 	conn, err := connect(ctx, s.dsn)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer closeConn(conn)
 	file, err := source.NewReplacement(s.config.KeepCopy)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer file.Discard()
-	if err := s.writeCopy(ctx, conn, file); err != nil {
-		return err
+	if count, err = s.writeCopy(ctx, conn, file); err != nil {
+		return 0, err
 	}
 	if err := s.checkInForce(ctx, conn); err != nil {
-		return err
+		return 0, err
 	}
-	return file.Commit()
+	return count, file.Commit()
 }
 
-// writeCopy writes a record in each line. Those that are wrong whatever they contain are
-// left out.
-func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file io.Writer) error {
+// writeCopy writes a record in each line, and returns how many there are. Those that are
+// wrong whatever they contain are left out.
+func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file io.Writer) (count int, err error) {
 	rows, err := conn.Query(ctx, fmt.Sprintf("SELECT record::text FROM %s WHERE record ->> 'client_id' = client_id AND octet_length(record::text) <= %d", s.table, records.MaxBytes))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer rows.Close()
 	buffered := bufio.NewWriter(file)
 	_, _ = buffered.Write(s.copyTitle())
 	_ = buffered.WriteByte('\n')
-	for rows.Next() {
+	for ; rows.Next(); count++ {
 		_, _ = buffered.Write(rows.RawValues()[0])
 		_ = buffered.WriteByte('\n')
 	}
-	return errors.Join(rows.Err(), buffered.Flush())
+	return count, errors.Join(rows.Err(), buffered.Flush())
 }
 
 // checkInForce hands over what has changed, so that all that was copied is in force.

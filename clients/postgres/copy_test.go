@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -60,7 +61,7 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 	testpg.Exec(t, dsn, `INSERT INTO mtls_clients (client_id) VALUES ('wrong')`)
 	putClient(t, dsn, "b", 1)
 	sink.wait(t, "the row is refused", func(k *fakeSink) bool { return len(core(s).turn) == 0 && k.refused > 0 })
-	if err := s.saveCopy(t.Context()); err == nil {
+	if _, err := s.saveCopy(t.Context()); err == nil {
 		t.Error("what is not in force is copied")
 	}
 	stop()
@@ -90,6 +91,50 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 	server.Restart(t)
 	testpg.Exec(t, dsn, `DELETE FROM mtls_clients WHERE client_id = 'wrong'`)
 	sink.waitFor(t, "b", rec("b", 1))
+}
+
+// TestCopyHasTheFirstClientsAtOnce checks that a copy without clients does not stay for a
+// minute, because a start with it would refuse everybody.
+func TestCopyHasTheFirstClientsAtOnce(t *testing.T) {
+	dsn := newDB(t)
+	path := filepath.Join(t.TempDir(), "copy.jsonl")
+	s := newSource(t, Config{DSN: dsn, KeepCopy: path})
+	core(s).copyEvery = time.Hour
+	_, stop := start(t, s)
+	waitForCopy(t, path, `"copy_of"`)
+	putClient(t, dsn, "a", 0)
+	waitForCopy(t, path, rec("a", 0))
+	stop()
+}
+
+// TestCopyIsWrittenAtTheEnd checks that what has changed since the copy was written is in
+// it when its configuration has ended.
+func TestCopyIsWrittenAtTheEnd(t *testing.T) {
+	dsn := newDB(t)
+	putClient(t, dsn, "a", 0)
+	path := filepath.Join(t.TempDir(), "copy.jsonl")
+	table := Table{DSN: dsn, KeepCopy: path, Refresh: caddy.Duration(time.Second)}
+	if err := table.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := table.ClientSources(clients.Host{Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, _ := start(t, sources[0])
+	waitForCopy(t, path, rec("a", 0))
+	putClient(t, dsn, "a", 1)
+	sink.waitFor(t, "a", rec("a", 1))
+	if err := table.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(content), rec("a", 1)) {
+		t.Errorf("the copy is %q: %v", content, err)
+	}
+	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 1 {
+		t.Errorf("files: %v, %v", left, err)
+	}
 }
 
 // TestWrongCopies checks copies that are not used.

@@ -28,8 +28,8 @@ type Table struct {
 	Table string `json:"table,omitempty"`
 
 	// A file with a copy of the clients, which Caddy starts with if the database is
-	// unavailable. It is written after changes, at most once a minute. A relative path
-	// is relative to the working directory of the process. Default: no copy, so Caddy
+	// unavailable. It is written after changes, at most once a minute if it has
+	// clients, and when Caddy stops. A relative path is relative to the working directory of the process. Default: no copy, so Caddy
 	// does not start without the database.
 	KeepCopy string `json:"keep_copy,omitempty"`
 
@@ -50,6 +50,7 @@ type Table struct {
 	LoadTimeout caddy.Duration `json:"load_timeout,omitempty"`
 
 	config Config
+	source *Source
 }
 
 // CaddyModule returns the Caddy module information.
@@ -177,12 +178,27 @@ func (t *Table) ClientSources(host clients.Host) ([]clients.Source, error) {
 	if err != nil {
 		return nil, err
 	}
+	switch s := source.(type) {
+	case *Source:
+		t.source = s
+	case *Writer:
+		t.source = s.Source
+	}
 	return []clients.Source{source}, nil
+}
+
+// Cleanup writes the copy if it is to be written, because the process may end.
+func (t *Table) Cleanup() error {
+	if t.source != nil {
+		t.source.saveLastCopy()
+	}
+	return nil
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner     = (*Table)(nil)
+	_ caddy.CleanerUpper    = (*Table)(nil)
 	_ caddyfile.Unmarshaler = (*Table)(nil)
 	_ clients.SourceModule  = (*Table)(nil)
 	_ clients.Copier        = (*Source)(nil)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,6 +57,8 @@ type Source struct {
 	logger  *zap.Logger
 	warned  sync.Once     // of the pooler
 	changed chan struct{} // has an element if the copy is to be written
+	saving  chan struct{} // is full while the copy is written
+	keeping atomic.Bool   // is set once the copy is kept
 	// what only tests change
 	fullEvery, copyEvery, queryTimeout time.Duration
 
@@ -94,6 +97,7 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 			LoadTimeout: orDefault(config.LoadTimeout, defaultLoadTimeout),
 		},
 		changed: make(chan struct{}, 1),
+		saving:  make(chan struct{}, 1),
 		turn:    make(chan struct{}, 1),
 	}
 	s.logger = logger.With(zap.String("source", s.info.Name))
