@@ -2,6 +2,8 @@ package clients
 
 import (
 	"cmp"
+	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,7 +64,12 @@ func (u *update) note(changed bool, err error) {
 	}
 	d.mu.Lock()
 	was := s.failure()
-	s.setInForce(d.config.Now())
+	leaves := !s.doubted && u.leaves(s.applying)
+	if leaves {
+		s.reading, s.doubted = nil, true
+	} else {
+		s.setInForce(d.config.Now())
+	}
 	skipped := s.skipped.note(u)
 	size, before := s.size, s.before
 	d.mu.Unlock()
@@ -78,7 +85,7 @@ func (u *update) note(changed bool, err error) {
 		logger.Warn("client source has no clients")
 	}
 	u.progress.end(u.read)
-	if !d.loaded() || !changed && was == "" {
+	if leaves || !d.loaded() || !changed && was == "" {
 		return
 	}
 	fields := []zap.Field{zap.Int("clients", size)}
@@ -91,6 +98,19 @@ func (u *update) note(changed bool, err error) {
 	d.config.report(s.label(), s.name, nil, fields...)
 }
 
+// leaves reports whether an update is about other records than the one that a failure is
+// about, so that it does not end the failure by itself. A source with a wrong record goes
+// on, and a change of another client is handed over alone.
+func (u *update) leaves(failure error) bool {
+	wrong := new(RecordError)
+	if u.replace || !errors.As(failure, &wrong) {
+		return false
+	}
+	return !slices.Contains(u.removed, wrong.ClientID) && !slices.ContainsFunc(u.records, func(r incoming) bool {
+		return r.client != nil && r.client.ID == wrong.ClientID
+	})
+}
+
 // noteFailure notes why an update cannot be put in force, and reports it once.
 func (d *Directory) noteFailure(s *recordSource, err error) {
 	if !d.loaded() {
@@ -99,7 +119,7 @@ func (d *Directory) noteFailure(s *recordSource, err error) {
 	d.config.Failed(s.name)
 	d.mu.Lock()
 	reported := s.applying != nil && s.applying.Error() == err.Error()
-	s.reading, s.applying = nil, err
+	s.reading, s.applying, s.doubted = nil, err, false
 	d.mu.Unlock()
 	if !reported {
 		d.config.report(s.label(), s.name, err)

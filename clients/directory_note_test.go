@@ -66,3 +66,56 @@ func TestShrunkSourceIsLogged(t *testing.T) {
 		}
 	}
 }
+
+// TestChangeOfAnotherClientEndsNoFailure: a source hands over a wrong record again and
+// again, and a change of another client in between. That is one failure.
+func TestChangeOfAnotherClientEndsNoFailure(t *testing.T) {
+	w := newWorld(t)
+	guest := newGuest("guest", pinned("a"))
+	w.config.Sources = []Source{guest}
+	w.mustLoad()
+	sink := w.watch(guest)
+	wrong := []Entry{{ID: "b", Record: []byte(`{"client_id":"b"}`)}}
+	fail := func() {
+		t.Helper()
+		if err := sink.Update(t.Context(), wrong); err == nil {
+			t.Fatal("the wrong record is in force")
+		}
+	}
+	put := func(id string) {
+		t.Helper()
+		if err := sink.Update(t.Context(), entriesOf(pinned(id))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const failed, inForce = "clients:guest, guest: client 'b': no credential", "clients:guest, guest: <nil>"
+	fail()
+	w.saw(failed)
+	for _, id := range []string{"c", "d"} {
+		put(id)
+		fail()
+		if w.Registry().Client(id) == nil || w.state("clients:guest").Failure == "" {
+			t.Errorf("after a change of %s: %+v", id, w.state("clients:guest"))
+		}
+	}
+	w.saw()
+	put("b")
+	w.saw(inForce)
+
+	// what is wrong has gone
+	for name, end := range map[string]func(){
+		"nothing has changed": func() { sink.Note(nil) },
+		"another change":      func() { put("f") },
+		"it is removed":       func() { _ = sink.Update(t.Context(), []Entry{{ID: "b"}}) },
+	} {
+		fail()
+		w.saw(failed)
+		put("e" + name[:2])
+		w.saw()
+		end()
+		w.saw(inForce)
+		if failure := w.state("clients:guest").Failure; failure != "" {
+			t.Errorf("%s: %s", name, failure)
+		}
+	}
+}

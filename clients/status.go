@@ -47,18 +47,26 @@ type status struct {
 	// reading is why it cannot be read, once that has been reported, and applying
 	// why its content cannot be put in force
 	reading, applying error
+	// doubted is set if something else has been put in force since applying, so that
+	// another success ends the failure
+	doubted bool
 	// health is that of looks at a file or source
 	health source.Health
 }
 
 // setInForce notes that the content is in force.
-func (s *status) setInForce(now time.Time) { s.success, s.reading, s.applying = now, nil, nil }
+func (s *status) setInForce(now time.Time) {
+	s.success, s.reading, s.applying, s.doubted = now, nil, nil, false
+}
 
 // noteReading notes the outcome of a look or fetch that has brought nothing new,
 // and returns whether it has ended a failure.
 func (s *status) noteReading(now time.Time, err error) (mended bool) {
-	mended = err == nil && s.reading != nil && s.applying == nil
+	mended = err == nil && (s.doubted || s.reading != nil && s.applying == nil)
 	s.reading = err
+	if mended {
+		s.setInForce(now)
+	}
 	if err == nil && s.applying == nil {
 		s.success = now
 	}
