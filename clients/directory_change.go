@@ -8,9 +8,6 @@ import (
 	"slices"
 )
 
-// textTwice is what is said about two records of one client.
-const textTwice = "client '%s' is in %s and again in %s; keep one"
-
 // transaction is a change of clients. Nothing is in force before it is committed.
 type transaction struct {
 	directory *Directory
@@ -86,11 +83,11 @@ func (t *transaction) add(c *Client, place string) error {
 	s := t.directory.sources[c.rank]
 	if other := t.directory.waiting.Load().under(c.ID, c.rank); other != nil {
 		if !t.hasRemoved(other.client) {
-			return fmt.Errorf(textTwice, c.ID, s.name, s.name)
+			return errors.New(twiceText(c.ID, s.name, s.name))
 		}
 	}
 	if t.newcomers[c.ID] != nil {
-		return fmt.Errorf(textTwice, c.ID, s.name, s.name)
+		return errors.New(twiceText(c.ID, s.name, s.name))
 	}
 	err := t.put(c)
 	if conflict := new(ConflictError); errors.As(err, &conflict) && conflict.Holder.rank < c.rank {

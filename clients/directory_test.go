@@ -334,7 +334,7 @@ func TestDirectoryOfFiles(t *testing.T) {
 	}
 	w.records("a.json", pinned("a1"), pinned("a1"))
 	w.poll(time.Minute)
-	w.saw("record 2: client 'a1' is in file:a.json and again in file:a.json; keep one")
+	w.saw("record 2: client 'a1' is twice in file:a.json; keep one")
 	w.poll(time.Minute)
 	w.saw()
 	w.wantClients("a1 a3 b1 c")
@@ -381,7 +381,7 @@ func TestDirectoryAtTheStart_B4(t *testing.T) {
 		"no https URL": {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"http://a.example/"}]`}, false, "client 'a': jwks_uri: 'http://a.example/' is not an https URL"},
 		"bad claim":    {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"}]`}, true, "clients from file:a.json: record 1: client 'a': checked"},
 		"two ways":     {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/","jwks_file":"x"}]`}, false, "keep one (RFC 7591 §2)"},
-		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is in file:a.json and again in file:a.json; keep one"},
+		"twice":        {map[string]string{"a.json": `[{"client_id":"a","jwks_uri":"https://a.example/"},{"client_id":"a","jwks_uri":"https://a.example/"}]`}, false, "client 'a' is twice in file:a.json; keep one"},
 		"no JWKS":      {map[string]string{"a.json": `[{"client_id":"a","jwks_file":"nowhere.json"}]`}, false, "client 'a': jwks 'nowhere.json': stat nowhere.json"},
 		"empty JWKS":   {map[string]string{"a.json": `[{"client_id":"a","jwks":{"keys":[]}}]`}, false, "client 'a': jwks 'written out': it has no keys"},
 	} {

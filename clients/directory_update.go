@@ -264,7 +264,7 @@ func (u *update) compare() (err error) {
 			continue
 		}
 		if _, twice := u.kept[record.client]; twice {
-			twice := fmt.Errorf(textTwice, record.client.ID, u.source.name, u.source.name)
+			twice := errors.New(twiceText(record.client.ID, u.source.name, u.source.name))
 			if *record, err = u.skip(&RecordError{record.place, record.client.ID, twice}); err != nil {
 				return err
 			}

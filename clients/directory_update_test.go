@@ -31,7 +31,7 @@ var badEntries = map[string]struct {
 	"said to be wrong": {Entry{ID: "b", Wrong: errors.New("no JSON object")}, "line 2: client 'b': no JSON object"},
 	"a file":           {Entry{Record: []byte(`{"client_id":"b","jwks_file":"/etc/passwd"}`)}, "line 2: client 'b': jwks '/etc/passwd': records of this source must not name files"},
 	"checked":          {Entry{Record: []byte(`{"client_id":"b","scope":"bad","x509_thumbprints":"` + sha256Hex + `"}`)}, "line 2: client 'b': scope 'bad'"},
-	"a second record":  {entriesOf(pinned("a"))[0], "line 2: client 'a' is in guest and again in guest; keep one"},
+	"a second record":  {entriesOf(pinned("a"))[0], "line 2: client 'a' is twice in guest; keep one"},
 	"a credential twice": {
 		entriesOf(Record{ClientID: "b", Thumbprints: pinned("a").Thumbprints})[0], "line 2: client 'b': thumbprint '",
 	},

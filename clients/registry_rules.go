@@ -22,12 +22,20 @@ func conflictf(holder *Client, format string, args ...any) *ConflictError {
 	return &ConflictError{holder, fmt.Sprintf(format, args...)}
 }
 
+// twiceText says that a client has two records, and in which sources.
+func twiceText(id, first, second string) string {
+	if first == second {
+		return fmt.Sprintf("client '%s' is twice in %s; keep one", id, first)
+	}
+	return fmt.Sprintf("client '%s' is in %s and again in %s; keep one", id, first, second)
+}
+
 // conflictsWith yields the reasons why a client cannot be added, at least one for each
 // client that is in its way.
 func (e *Edit) conflictsWith(c *Client, credentials []indexedCredential) iter.Seq[*ConflictError] {
 	return func(yield func(*ConflictError) bool) {
 		if other := e.next.Client(c.ID); other != nil &&
-			!yield(conflictf(other, "client '%s' is in %s and again in %s; keep one", c.ID, other.source, c.source)) {
+			!yield(&ConflictError{other, twiceText(c.ID, other.source, c.source)}) {
 			return
 		}
 		for _, cred := range credentials {

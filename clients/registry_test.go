@@ -202,7 +202,7 @@ func TestTwoClientsOneCredential_B10(t *testing.T) {
 	if _, err := newRegistry([]*Client{one, other}); err == nil {
 		t.Fatal("one shared_credential is not enough")
 	}
-	if _, err := newRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "client 'a' is in") {
+	if _, err := newRegistry([]*Client{one, one}); err == nil || !strings.Contains(err.Error(), "client 'a' is twice in") {
 		t.Fatal(err)
 	}
 }

@@ -72,7 +72,7 @@ func TestLoadRegistry(t *testing.T) {
 		return `{"apps":{"mtls":{"realms":{"partners":{"trust_pool":{"provider":"file","pem_files":["DIR/ca.pem"]},"clients":[` + list + `]}}}}}`
 	}
 	checkLoadErrors(t, loadJSON, wrap, []loadTest{
-		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is in config and again in config; keep one"}},
+		{"client_id twice", `{"client_id":"a","x509_thumbprints":"SHA256"},{"client_id":"a","x509_thumbprints":"OTHER256"}`, []string{"realm 'partners': client 'a' is twice in config; keep one"}},
 		{"no client_id", `{"x509_thumbprints":"SHA256"}`, []string{"realm 'partners': client_id is empty; name the client"}},
 		{"null for a client", `null`, []string{"client record: not a JSON object"}},
 		{
