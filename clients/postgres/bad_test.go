@@ -15,7 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
 )
 
-const dropChecks = `ALTER TABLE mtls_clients DROP CONSTRAINT mtls_clients_client_id_check, DROP CONSTRAINT mtls_clients_check, DROP CONSTRAINT mtls_clients_record_check;
+const dropChecks = `ALTER TABLE mtls_clients DROP CONSTRAINT client_id_is_short, DROP CONSTRAINT record_has_its_client_id, DROP CONSTRAINT record_is_small;
 	ALTER TABLE mtls_clients ALTER record DROP NOT NULL;`
 
 // TestWrongRowsAreHandedOverAsWrong checks rows that a table made by hand lets pass: each

@@ -128,6 +128,9 @@ func TestRefusedChangeStoresNothing(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if err := s.Change(t.Context(), "a", to(rec("b", 1))); err == nil || !strings.Contains(err.Error(), `"record_has_its_client_id"`) {
+		t.Errorf("the record of another client: %v", err)
+	}
 	testpg.Exec(t, dsn, "ALTER TABLE mtls_clients ADD CONSTRAINT small CHECK (octet_length(record::text) < 1000)")
 	secret := `{"client_id": "a", "jwks_uri": "https://user:secret@a.example/` + strings.Repeat("x", 1000) + `"}`
 	if err := s.Change(t.Context(), "a", to(secret)); !errors.Is(err, clients.ErrBadRecord) || !strings.Contains(err.Error(), `"small"`) || strings.Contains(err.Error(), "secret") {

@@ -1,9 +1,9 @@
 -- The clients. changed is the transaction that changed the row last.
 CREATE TABLE IF NOT EXISTS mtls_clients (
-	client_id text COLLATE "C" PRIMARY KEY CHECK (octet_length(client_id) <= 200),
+	client_id text COLLATE "C" PRIMARY KEY CONSTRAINT client_id_is_short CHECK (octet_length(client_id) <= 200),
 	record    jsonb NOT NULL
-		CHECK (jsonb_typeof(record) = 'object' AND coalesce(record ->> 'client_id' = client_id, false))
-		CHECK (octet_length(record::text) <= 65536),
+		CONSTRAINT record_has_its_client_id CHECK (jsonb_typeof(record) = 'object' AND coalesce(record ->> 'client_id' = client_id, false))
+		CONSTRAINT record_is_small CHECK (octet_length(record::text) <= 65536),
 	changed   xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
 ALTER TABLE mtls_clients ADD COLUMN IF NOT EXISTS changed xid8 NOT NULL DEFAULT pg_current_xact_id();
