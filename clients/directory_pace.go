@@ -13,6 +13,9 @@ const (
 	restShare        = 3
 	// paceSteps is after how many steps it looks at the clock.
 	paceSteps = 4
+	// enoughProcessors are so many that an update and the garbage collector, which takes
+	// a quarter of them, do not keep all.
+	enoughProcessors = 4
 )
 
 // pace has a long update give way to requests. A goroutine that does not wait for

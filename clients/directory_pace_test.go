@@ -2,12 +2,14 @@ package clients
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 )
 
 // TestReplacingGivesWay: an update of many clients lets others run again and again once
 // requests may be served, and does not while the process starts.
 func TestReplacingGivesWay(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 	const count = 5000
 	var records []Entry
 	for i := range count {

@@ -94,7 +94,6 @@ func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) e
 // check returns why the update must end, and reports its progress. It looks from time
 // to time.
 func (u *update) check(ctx context.Context, done int) error {
-	u.plan.pace.step()
 	if done%checkEvery != 0 {
 		return nil
 	}
@@ -196,7 +195,6 @@ func (u *update) prepare() (*transaction, error) {
 	t := u.directory.begin(u.plan)
 	t.edit.deadline = time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records)))
 	for i := range u.records {
-		u.plan.pace.step()
 		if err := u.resolve(&u.records[i]); err != nil {
 			return nil, err
 		}
@@ -208,6 +206,7 @@ func (u *update) prepare() (*transaction, error) {
 func (u *update) index(ctx context.Context, t *transaction) error {
 	u.progress.next("indexed")
 	for i, client := range u.outdated {
+		u.plan.pace.step()
 		if err := u.check(ctx, i); err != nil {
 			return err
 		}
@@ -223,6 +222,7 @@ func (u *update) index(ctx context.Context, t *transaction) error {
 		if record.client == nil || record.known {
 			continue
 		}
+		u.plan.pace.step()
 		if err := u.add(t, record); err != nil {
 			return err
 		}
@@ -258,7 +258,6 @@ func (u *update) resolve(record *incoming) (err error) {
 func (u *update) compare() (err error) {
 	u.outdated, u.kept = nil, make(map[*Client]struct{})
 	for i := range u.records {
-		u.plan.pace.step()
 		record := &u.records[i]
 		if !record.known {
 			continue
@@ -274,7 +273,6 @@ func (u *update) compare() (err error) {
 	}
 	if u.replace {
 		for client := range u.source.clients {
-			u.plan.pace.step()
 			if _, stays := u.kept[client]; !stays {
 				u.outdated = append(u.outdated, client)
 			}

@@ -64,7 +64,6 @@ func (d *Directory) changeWaiting(t *transaction) {
 		}
 	}
 	for c := range t.removed {
-		t.plan.pace.step()
 		end(c)
 	}
 	for c := range t.waits {

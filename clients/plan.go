@@ -3,6 +3,7 @@ package clients
 import (
 	"crypto/x509"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -29,7 +30,7 @@ type plan struct {
 	usedBy map[*Client][]*watchedDocument
 
 	warnings warningList
-	pace     *pace // nil while no requests are served
+	pace     *pace // nil if no requests are served, or none can wait for the update
 }
 
 func (d *Directory) newPlan() *plan {
@@ -37,7 +38,8 @@ func (d *Directory) newPlan() *plan {
 		directory: d, now: d.config.Now(), opened: make(map[documentKey]*watchedDocument),
 		usedBy: make(map[*Client][]*watchedDocument),
 	}
-	if begin := d.beginning.Load(); begin == nil || begin.before != nil { // requests are being served
+	begin := d.beginning.Load()
+	if serves := begin == nil || begin.before != nil; serves && runtime.GOMAXPROCS(0) < enoughProcessors {
 		p.pace = &pace{began: time.Now()}
 	}
 	return p
@@ -45,6 +47,7 @@ func (d *Directory) newPlan() *plan {
 
 // make makes the client of a record. The text is copied.
 func (p *plan) make(s *recordSource, text []byte) (*Client, error) {
+	p.pace.step()
 	p.used, p.source = nil, s
 	client, warnings, err := newClient(text, p)
 	if err != nil {
