@@ -22,12 +22,18 @@ type transaction struct {
 	replaced *recordSource
 	all      map[*Client]struct{}
 	// waits says what clients wait for now, nil if they are in force. Waiters are
-	// those that wait for a client, and newcomers the added ones, by client_id
+	// those that wait for a client, and newcomers the added ones
 	waits     map[*Client]*wait
 	waiters   map[*Client][]*Client
-	newcomers map[string]*Client
+	newcomers map[newcomer]*Client
 	// freed are clients that are no longer in force, so that others may be
 	freed []*Client
+}
+
+// newcomer is a client_id in a source.
+type newcomer struct {
+	id   string
+	rank int
 }
 
 // begin begins a change. The caller holds changing until it has been committed or
@@ -36,7 +42,7 @@ func (d *Directory) begin(p *plan) *transaction {
 	return &transaction{
 		directory: d, edit: d.Registry().Edit(), plan: p,
 		added: make(map[*Client]struct{}), removed: make(map[*Client]struct{}),
-		waits: make(map[*Client]*wait), waiters: make(map[*Client][]*Client), newcomers: make(map[string]*Client),
+		waits: make(map[*Client]*wait), waiters: make(map[*Client][]*Client), newcomers: make(map[newcomer]*Client),
 	}
 }
 
@@ -86,13 +92,13 @@ func (t *transaction) add(c *Client, place string) error {
 			return errors.New(twiceText(c.ID, s.name, s.name))
 		}
 	}
-	if t.newcomers[c.ID] != nil {
+	if t.newcomers[newcomer{c.ID, c.rank}] != nil {
 		return errors.New(twiceText(c.ID, s.name, s.name))
 	}
 	err := t.put(c)
 	if conflict := new(ConflictError); errors.As(err, &conflict) && conflict.Holder.rank < c.rank {
 		t.hold(c, conflict.Holder, place, conflict)
-		t.newcomers[c.ID] = c
+		t.newcomers[newcomer{c.ID, c.rank}] = c
 		err = nil
 	}
 	if err == nil {

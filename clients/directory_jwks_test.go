@@ -274,3 +274,26 @@ func TestJWKSThatPanics(t *testing.T) {
 		}
 	})
 }
+
+// TestDocumentOfWaitingClients: records of one client_id that wait in two sources may
+// name the same document.
+func TestDocumentOfWaitingClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const address = "https://a.example/jwks"
+		w := newWorld(t)
+		one := testpki.MustSelfSigned(t)
+		w.config.Records = []Record{pinned("a")}
+		b := Record{ClientID: "b", JWKSURI: address}
+		a := Record{ClientID: "a", JWKSURI: address}
+		w.config.Sources = []Source{newGuest("first", a, b), newGuest("second", a)}
+		w.web[address] = testpki.JWKS(t, one)
+		w.mustLoad()
+		w.said = nil
+		w.poll(0)
+		w.poll(time.Second)
+		w.wantPin(one, "b by jwks")
+		if state := w.state("jwks:b"); state.Failure != "" {
+			t.Error(state.Failure)
+		}
+	})
+}
