@@ -71,7 +71,7 @@ func (c *change) leave(cause error) error {
 	if c.committed {
 		return &clients.StoredError{Err: fmt.Errorf("%w: storage has not answered yet; the client may have been changed, so read it again: %w", clients.ErrUnavailable, cause)}
 	}
-	return fmt.Errorf("%w: storage has not answered; nothing has been changed: %w", clients.ErrUnavailable, cause)
+	return fmt.Errorf("%w: storage has not answered: %w", clients.ErrUnavailable, cause)
 }
 
 // errLeft means that the caller no longer waits.
@@ -141,7 +141,7 @@ func (s *Source) carryOut(ctx context.Context, c *change) (*stored, error) {
 	var lines []line
 	if exists {
 		if lines, err = s.objects.readShard(ctx, entry.Object); err != nil {
-			return nil, fmt.Errorf("nothing has been changed, because the shard of client '%s' cannot be read: %w", c.id, err)
+			return nil, fmt.Errorf("the shard of client '%s' cannot be read: %w", c.id, err)
 		}
 	}
 	i, found := slices.BinarySearchFunc(lines, c.id, compareID)
@@ -187,13 +187,13 @@ func (s *Source) catchUp(ctx context.Context) (*index, error) {
 		err = s.checkExists(x)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("nothing has been changed: %w", err)
+		return nil, err
 	}
 	if s.sink == nil {
 		return nil, fmt.Errorf("%w: stored clients have not been read yet", clients.ErrUnavailable)
 	}
 	if err := s.follow(ctx, x); errors.Is(err, clients.ErrUnavailable) || !s.loaded {
-		return nil, fmt.Errorf("nothing has been changed: %w", err)
+		return nil, err
 	}
 	return x, nil
 }
@@ -217,9 +217,9 @@ func (s *Source) store(ctx context.Context, c *change, x *index, name string, li
 	current, err := s.objects.readIndex(ctx)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("nothing has been changed: %w", err)
+		return nil, err
 	case current.Revision != x.Revision || current.Shards[name] != x.Shards[name]:
-		return nil, fmt.Errorf("%w: another node has taken over the storage lock; nothing has been changed", clients.ErrUnavailable)
+		return nil, fmt.Errorf("%w: another node has taken over the storage lock", clients.ErrUnavailable)
 	case s.ended():
 		return nil, errEnded
 	}

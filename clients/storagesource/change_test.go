@@ -138,7 +138,7 @@ func TestLockIsTakenOver(t *testing.T) {
 	}
 	err := stopped.set("one", "overwritten")
 	unavailable(t, err)
-	checkError(t, err, "another node has taken over the storage lock; nothing has been changed")
+	checkError(t, err, "another node has taken over the storage lock")
 	start(t, folder).has("one=1", "two=2")
 	stopped.must("one", "3")
 	start(t, folder).has("one=3", "two=2")
@@ -208,7 +208,7 @@ func TestCallerLeaves(t *testing.T) {
 		want  string
 		then  string
 	}{
-		"lock": {func(s *testenv.Storage, hang func(context.Context, string) error) { s.OnLock = hang }, "nothing has been changed", "one=1"},
+		"lock": {func(s *testenv.Storage, hang func(context.Context, string) error) { s.OnLock = hang }, "storage has not answered: ", "one=1"},
 		"object": {func(s *testenv.Storage, hang func(context.Context, string) error) {
 			s.OnStore = func(ctx context.Context, key string) error {
 				if filepath.Base(key) != indexName {
@@ -216,7 +216,7 @@ func TestCallerLeaves(t *testing.T) {
 				}
 				return nil
 			}
-		}, "nothing has been changed", "one=1"},
+		}, "storage has not answered: ", "one=1"},
 		"index": {func(s *testenv.Storage, hang func(context.Context, string) error) {
 			s.OnStore = func(ctx context.Context, key string) error {
 				if filepath.Base(key) == indexName {
@@ -241,6 +241,9 @@ func TestCallerLeaves(t *testing.T) {
 				err := n.set("one", "2")
 				unavailable(t, err)
 				checkError(t, err, test.want)
+				if stored := new(clients.StoredError); errors.As(err, &stored) != (name == "index") {
+					t.Errorf("the error says whether it is stored: %v", err)
+				}
 				if took := time.Since(began); took != changeTimeout {
 					t.Errorf("it took %s", took)
 				}
