@@ -251,7 +251,7 @@ func TestMoreClientsThanMemory(t *testing.T) {
 	w.mustLoad()
 	sink := w.watch(guest)
 	used, _ := heapUse()
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(int64(used + 64<<20)))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(int64(used + 32<<20)))
 	taken := 0
 	endless := func(yield func(Entry, error) bool) {
 		for ; taken < math.MaxInt32; taken++ {

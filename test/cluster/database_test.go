@@ -33,6 +33,7 @@ var postgresFaults = []fault{
 // doing, and what they do not, whatever fails.
 func TestClusterOnPostgres(t *testing.T) {
 	skip(t)
+	t.Parallel()
 	database.server = testpg.Start(t)
 	database.dsn = database.server.Database(t)
 	if err := postgres.InitDB(t.Context(), database.dsn, postgres.DefaultTable); err != nil {

@@ -15,6 +15,7 @@ import (
 // go on doing, and what they do not, whatever fails.
 func TestClusterOnStorage(t *testing.T) {
 	skip(t)
+	t.Parallel()
 	start(t, "storage", 10*time.Second).run(t, storageFaults)
 }
 
