@@ -274,14 +274,19 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte("{}\n{}"))
 	f.Add([]byte("\ufeff{}\r\n\r\n \t{\"client_id\":\"a\"}\n"))
 	f.Add([]byte("{}\n\ufeff\n\x00\n\xff\xff"))
+	f.Add([]byte("{\n{"))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if bytes.HasPrefix(content, []byte{0xff, 0xfe}) || bytes.HasPrefix(content, []byte{0xfe, 0xff}) {
 			return
 		}
 		var want []string
-		for i, line := range strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n") {
+		lines := strings.Split(strings.TrimPrefix(string(content), "\ufeff"), "\n")
+		for i, line := range lines {
 			line = strings.Trim(strings.TrimPrefix(line, "\ufeff"), blanks)
-			if line != "" {
+			switch {
+			case i == len(lines)-1 && record(line).isCut():
+				want = append(want, fmt.Sprintf("line %d: error: %s", i+1, errCut))
+			case line != "":
 				want = append(want, fmt.Sprintf("line %d: %s", i+1, line[:min(len(line), MaxBytes+1)]))
 			}
 		}
