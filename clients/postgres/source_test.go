@@ -194,7 +194,7 @@ func TestEverythingIsReadAgain(t *testing.T) {
 // and as changes.
 func TestMillionRowsTakeNoMemory(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes a while")
+		t.Skip("SKIPPED: -short leaves out a million rows, which take seconds")
 	}
 	const rows = 1_000_000
 	dsn := testpg.Shared(t).Database(t)
