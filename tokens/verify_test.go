@@ -444,7 +444,11 @@ func FuzzVerify(f *testing.F) {
 				Audience any             `json:"aud"`
 				CNF      json.RawMessage `json:"cnf"`
 			}
-			if err := json.Unmarshal([]byte(claims), &said); err != nil || !strings.Contains(header, "at") || len(said.CNF) == 0 {
+			var head struct {
+				Type string `json:"typ"`
+			}
+			if err := errors.Join(json.Unmarshal([]byte(claims), &said), json.Unmarshal([]byte(header), &head)); err != nil || len(said.CNF) == 0 ||
+				!isMediaType(head.Type, TypeAccessToken) {
 				t.Fatalf("%s %s is good: %v", header, claims, err)
 			}
 			if got.Issuer != testURL || !slices.Contains(got.Audience, "api") || !got.Expires.After(testenv.Now) || len(got.Thumbprint) != 43 ||
