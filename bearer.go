@@ -229,7 +229,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	state.refused = refusal
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, errors.New(answer.word))
-	logRefusal(h.realm, r, refusedRequest{message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})
+	logRefusal(h.realm, r, refusedRequest{directive: directiveBearer, message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:

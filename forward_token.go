@@ -141,8 +141,9 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
 	state.refused = tokenFailure(failure)
-	line := refusedRequest{failed: true, refusal: state.refused, clientID: id.registeredID()}
+	line := refusedRequest{directive: directiveAuth, failed: true, refusal: state.refused, clientID: id.registeredID()}
 	if h.ReportOnly {
+		line.reportOnly = true
 		line.message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)
 		return h.pass(w, r, next)

@@ -229,14 +229,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.realm.metrics.Certificates.Count(refusal.Reason)
 	state.refused = refusal
 	if h.ReportOnly {
-		logRefusal(h.realm, r, refusedRequest{message: "client would be refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID()})
+		logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, reportOnly: true, message: "client would be refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID()})
 		return h.pass(w, r, next)
 	}
 	status, word := outcome(refusal.Reason)
 	// the error contains only the word for the caller, because
 	// {http.error.message} often ends up in a response body
 	failure := caddyhttp.Error(status, errors.New(word))
-	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID(), errorID: failure.ID})
+	logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, message: "client refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID(), errorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
 	switch status {
 	case http.StatusServiceUnavailable:

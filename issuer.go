@@ -279,7 +279,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	failure, refusal := h.clientFailure(r, refusal)
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	logRefusal(h.realm, r, refusedRequest{message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
+	logRefusal(h.realm, r, refusedRequest{directive: directiveIssuer, message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
 
@@ -309,7 +309,7 @@ func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clie
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	logRefusal(h.realm, r, refusedRequest{
-		message: "token request refused", refusal: tokenFailure(failure), clientID: fmt.Sprintf("%.200s", clientID), errorID: errorID,
+		directive: directiveIssuer, message: "token request refused", refusal: tokenFailure(failure), clientID: fmt.Sprintf("%.200s", clientID), errorID: errorID,
 	})
 	tokens.WriteError(w, failure, errorID)
 }

@@ -30,10 +30,21 @@ const (
 	maxLoggedClientID = 256
 )
 
+// What refuses, as operators call it.
+const (
+	directiveAuth     = "mtls_auth"
+	directiveIssuer   = "mtls_issuer"
+	directiveBearer   = "mtls_bearer"
+	directiveVerifier = "verifier"
+)
+
 // refusedRequest is what the log line of a refused request is made of.
 type refusedRequest struct {
-	message string
-	refusal *validators.Refusal
+	directive string
+	message   string
+	refusal   *validators.Refusal
+	// reportOnly is set if the request is passed on nevertheless.
+	reportOnly bool
 	// failed makes it an ERROR instead of a WARN: the caller is not to blame.
 	failed bool
 	// presented are the certificates of the request, leaf first. notes keeps what the
@@ -100,6 +111,10 @@ func (refused *refusedRequest) log(withHint bool) {
 	fields := []zap.Field{
 		zap.String("reason", string(refused.refusal.Reason)),
 		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail-len(why))+why),
+		zap.String("directive", refused.directive),
+	}
+	if refused.reportOnly {
+		fields = append(fields, zap.Bool("report_only", true))
 	}
 	if refused.remoteIP != "" {
 		fields = append(fields, zap.String("remote_ip", refused.remoteIP), zap.String("host", refused.host), zap.String("uri", refused.uri))

@@ -85,7 +85,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		return nil
 	}
 	v.realm.metrics.Certificates.Count(refusal.Reason)
-	logRefusal(v.realm, nil, refusedRequest{message: "client refused in the handshake", refusal: refusal, presented: presented, notes: id.Notes})
+	logRefusal(v.realm, nil, refusedRequest{directive: directiveVerifier, message: "client refused in the handshake", refusal: refusal, presented: presented, notes: id.Notes})
 	return errors.New(refusedWord)
 }
 
