@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// update has TestChecksAreListed write the tests into the page:
+// update has TestChecksAreListed and TestReasonsAreDocumented write their tables into the
+// pages:
 //
-//	go test ./test/docs -run TestChecksAreListed -update
-var update = flag.Bool("update", false, "write the tests of every check into docs/checks.md")
+//	go test ./test/docs -run 'TestChecksAreListed|TestReasonsAreDocumented' -update
+var update = flag.Bool("update", false, "write the tables of docs/checks.md and docs/reference/refusals.md")
 
 const checksPage = "docs/checks.md"
 

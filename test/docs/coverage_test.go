@@ -15,7 +15,6 @@ import (
 	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
-	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -75,44 +74,6 @@ func TestMetricsAreDocumented(t *testing.T) {
 		documented = append(documented, match[1]+" "+match[2]+" "+strings.ReplaceAll(match[3], "`", ""))
 	}
 	same(t, "metrics", metrics(t), documented)
-}
-
-// TestReasonsAreDocumented checks that the tables have every refusal reason,
-// and no other.
-func TestReasonsAreDocumented(t *testing.T) {
-	text, _, _ := strings.Cut(page(t, "refusals.md"), "\n## The log line")
-	certificates, bearer, found := strings.Cut(text, "\n## Tokens\n")
-	if !found {
-		t.Fatal("refusals.md has no section Tokens")
-	}
-	rows := func(text string) (reasons []string) {
-		for _, match := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(text, -1) {
-			reasons = append(reasons, match[1])
-		}
-		return reasons
-	}
-	var list []string
-	for _, reason := range validators.Reasons {
-		list = append(list, string(reason))
-	}
-	same(t, "reasons of mtls_auth", list, rows(certificates))
-	for _, reason := range list {
-		if !strings.Contains(certificates, "\n| `"+reason+"` | 40") {
-			t.Errorf("refusals.md has no status for %s", reason)
-		}
-	}
-
-	list = nil
-	for _, reason := range tokens.TokenReasons {
-		list = append(list, string(reason))
-	}
-	declared := regexp.MustCompile(`validators\.Reason = "([a-z_]+)"`)
-	for _, source := range sourcesOf(t) {
-		for _, match := range declared.FindAllStringSubmatch(source, -1) {
-			list = append(list, match[1])
-		}
-	}
-	same(t, "reasons of mtls_bearer", list, rows(bearer))
 }
 
 // TestForwardFormatsAreDocumented checks that the table of formats has every format
