@@ -170,7 +170,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 		return err
 	}
 	app := module.(*App)
-	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", ""))}
+	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", "")), memory: app.memoryOf("")}
 	return nil
 }
 

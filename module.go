@@ -86,6 +86,8 @@ type App struct {
 
 	logger   *zap.Logger
 	refusals *refusalLog
+	// memories are those that are in use, by the realm's name
+	memories map[string]*realmMemory
 	ctx      caddy.Context
 	// started is set by Start
 	started bool
@@ -166,6 +168,7 @@ func (a *App) Stop() error {
 // a failed Provision. An app that was started needs them a while longer. One that
 // was not may have served requests, if the HTTP app started and another app did not.
 func (a *App) Cleanup() error {
+	a.releaseMemories()
 	if !a.started {
 		a.ended.Store(true)
 		a.closeTrustPools()

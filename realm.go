@@ -80,6 +80,7 @@ type Realm struct {
 	app     *App
 	logger  *zap.Logger // names the realm
 	metrics *metrics.Realm
+	memory  *realmMemory
 	// rules are what is required of each client
 	rules clientRules
 	// directory keeps the clients up to date
@@ -127,7 +128,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err := checkRealmName(name); err != nil {
 		return err
 	}
-	realm.name, realm.app, realm.metrics = name, app, metrics.NewRealm(name)
+	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memoryOf(name)
 	realm.logger = app.logger.With(zap.String("realm", name))
 	if err := realm.provisionStorage(ctx); err != nil {
 		return fmt.Errorf("storage: %w", err)

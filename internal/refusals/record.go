@@ -29,8 +29,10 @@ type Record struct {
 	Host      string `json:"host,omitempty"`
 	URI       string `json:"uri,omitempty"`
 	Forwarded bool   `json:"forwarded,omitempty"`
-	// ClientID is the client, if it is known.
+	// ClientID is the client, if it is known. With Claimed, the request only named it, and
+	// anybody may have sent that.
 	ClientID string `json:"client_id,omitempty"`
+	Claimed  bool   `json:"client_id_claimed,omitempty"`
 	// Certificate is the one that was presented, nil for none.
 	Certificate *Certificate `json:"certificate,omitempty"`
 	// Hint says what the certificate comes close to.
@@ -52,14 +54,16 @@ type Certificate struct {
 	Subject string `json:"subject"`
 	Issuer  string `json:"issuer"`
 	Serial  string `json:"serial"`
-	// Thumbprint is the SHA-256 of the certificate in hexadecimal.
+	// Thumbprint is the SHA-256 of the certificate in hexadecimal, and PublicKey that of its
+	// key.
 	Thumbprint string    `json:"thumbprint"`
+	PublicKey  string    `json:"public_key,omitempty"`
 	Names      []string  `json:"names,omitempty"`
 	NotBefore  time.Time `json:"not_before"`
 	NotAfter   time.Time `json:"not_after"`
 }
 
-// Stranger is a certificate that was refused lately and belongs to no client.
+// Stranger is a certificate that was refused lately as unknown or untrusted.
 type Stranger struct {
 	Certificate
 	// Reason, Detail, RemoteIP, ErrorID, Hint and Register are those of the last refusal.

@@ -1,0 +1,140 @@
+package refusals
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func thumbprints(list []Stranger) string {
+	var names []string
+	for _, s := range list {
+		names = append(names, s.Thumbprint)
+	}
+	return strings.Join(names, " ")
+}
+
+// TestStrangersAreThoseNobodyKnows checks which refusals are about strangers.
+func TestStrangersAreThoseNobodyKnows(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(0))
+	untrusted, expired, claimed := c.stranger("2", "untrusted"), c.stranger("3", "expired"), c.stranger("4", "claimed")
+	untrusted.Reason, expired.Reason = "certificate_untrusted", "certificate_expired"
+	claimed.ClientID, claimed.Claimed = "billing", true
+	known := c.stranger("5", "known")
+	known.ClientID = "billing"
+	for _, r := range []Record{c.stranger("1", "unknown"), untrusted, expired, claimed, known, c.nobody("6", "192.0.2.1"), c.client("7", "billing")} {
+		c.now = c.now.Add(time.Second)
+		r.At = c.now
+		m.Add(r)
+	}
+	list, more := m.Strangers(0)
+	if got := thumbprints(list); got != "claimed untrusted unknown" || more != 0 {
+		t.Errorf("strangers: %s, %d more", got, more)
+	}
+}
+
+// TestStrangerIsDescribed checks what is known about a stranger after two refusals, and
+// that the last refused is listed first.
+func TestStrangerIsDescribed(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(0))
+	first := c.now
+	m.Add(c.stranger("1", "a"))
+	c.now = c.now.Add(time.Minute)
+	m.Add(c.stranger("2", "b"))
+	m.Add(c.stranger("3", "c"))
+	c.now = c.now.Add(time.Minute)
+	again := c.stranger("4", "a")
+	again.Reason, again.Detail, again.RemoteIP, again.Hint, again.Register = "certificate_untrusted", "why", "192.0.2.2", "near", "client"
+	m.Add(again)
+	list, more := m.Strangers(2)
+	if got := thumbprints(list); got != "a c" || more != 1 {
+		t.Fatalf("strangers: %s, %d more", got, more)
+	}
+	want := Stranger{
+		Certificate: Certificate{Thumbprint: "a"}, Reason: "certificate_untrusted", Detail: "why", RemoteIP: "192.0.2.2", ErrorID: "4",
+		Hint: "near", Register: "client", Times: 2, First: first, Last: c.now,
+	}
+	if got := list[0]; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestStrangersWhoComeOnceHideNobody_S3 checks that strangers are bounded, and that any
+// number of those who come once takes no room of those who came twice.
+func TestStrangersWhoComeOnceHideNobody_S3(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(0))
+	m.Add(c.stranger("p1", "partner"))
+	m.Add(c.stranger("p2", "partner"))
+	for i := range 20_000 {
+		m.Add(c.stranger(fmt.Sprint(i), fmt.Sprint("t", i)))
+	}
+	list, _ := m.Strangers(0)
+	if len(list) != maxStrangers || m.CountStrangers() != maxStrangers || len(m.strangers.byThumbprint) != maxStrangers {
+		t.Errorf("%d strangers, want %d", len(list), maxStrangers)
+	}
+	if !strings.Contains(thumbprints(list), "partner") {
+		t.Error("the partner is hidden")
+	}
+	// those who come twice leave room for new ones
+	for i := range 2000 {
+		m.Add(c.stranger(fmt.Sprint("r", i), fmt.Sprint("r", i)))
+		m.Add(c.stranger(fmt.Sprint("R", i), fmt.Sprint("r", i)))
+	}
+	for i := range maxStrangers {
+		m.Add(c.stranger(fmt.Sprint("o", i), fmt.Sprint("o", i)))
+	}
+	list, _ = m.Strangers(0)
+	regulars := 0
+	for _, s := range list {
+		if s.Times > 1 {
+			regulars++
+		}
+	}
+	if len(list) != maxStrangers || regulars != maxRegulars {
+		t.Errorf("%d strangers, %d of them regulars, want %d and %d", len(list), regulars, maxStrangers, maxRegulars)
+	}
+}
+
+// TestForgetStranger checks that an admitted certificate is no stranger any more.
+func TestForgetStranger(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(0))
+	m.Forget("a")
+	m.Add(c.stranger("1", "a"))
+	m.Add(c.stranger("2", "a"))
+	m.Add(c.stranger("3", "b"))
+	m.Forget("a")
+	m.Forget("never")
+	list, more := m.Strangers(10)
+	if got := thumbprints(list); got != "b" || more != 0 || m.CountStrangers() != 1 {
+		t.Errorf("strangers: %s, %d more, %d in all", got, more, m.CountStrangers())
+	}
+	if _, found := m.Find("2"); !found {
+		t.Error("the refusal is forgotten, too")
+	}
+	m.Add(c.stranger("4", "a"))
+	if list, _ := m.Strangers(1); list[0].Times != 1 {
+		t.Errorf("%d times, want 1", list[0].Times)
+	}
+}
+
+// TestStrangersAreForgottenInTime checks that keep_for counts for strangers, too.
+func TestStrangersAreForgottenInTime(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(0))
+	m.Add(c.stranger("1", "regular"))
+	m.Add(c.stranger("2", "regular"))
+	m.Add(c.stranger("3", "once"))
+	c.now = c.now.Add(DefaultKeepFor)
+	if m.CountStrangers() != 2 {
+		t.Errorf("%d strangers, want 2", m.CountStrangers())
+	}
+	c.now = c.now.Add(time.Nanosecond)
+	if list, more := m.Strangers(0); len(list) != 0 || more != 0 || m.CountStrangers() != 0 {
+		t.Errorf("%d strangers and %d more are left", len(list), more)
+	}
+}

@@ -1,0 +1,44 @@
+package mtlsauth
+
+import (
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+)
+
+// realmMemory is what a realm remembers for the people who run it. It belongs to the name of
+// the realm, so it survives a reload. Nothing is decided by it.
+type realmMemory struct {
+	refusals *refusals.Memory
+}
+
+// Destruct implements [caddy.Destructor].
+func (*realmMemory) Destruct() error { return nil }
+
+// realmMemories has the memory of each realm of all loaded configurations by its name.
+var realmMemories = caddy.NewUsagePool()
+
+// memoryOf returns the memory of the realm with that name, "" for directives without a realm,
+// until Cleanup.
+func (a *App) memoryOf(name string) *realmMemory {
+	if memory := a.memories[name]; memory != nil {
+		return memory
+	}
+	loaded, _, _ := realmMemories.LoadOrNew(name, func() (caddy.Destructor, error) {
+		return &realmMemory{refusals: refusals.NewMemory(refusals.Limits{})}, nil
+	})
+	if a.memories == nil {
+		a.memories = make(map[string]*realmMemory)
+	}
+	a.memories[name] = loaded.(*realmMemory)
+	return a.memories[name]
+}
+
+// releaseMemories lets go of what memoryOf has returned. Requests that are still being
+// answered may go on to use it.
+func (a *App) releaseMemories() {
+	for name := range a.memories {
+		_, _ = realmMemories.Delete(name)
+	}
+	a.memories = nil
+}
