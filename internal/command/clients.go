@@ -1,8 +1,6 @@
 package command
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 )
 
@@ -31,7 +29,7 @@ The commands send requests to the admin API of a running Caddy.`,
 // missingCommand makes a group of commands fail without one; otherwise, a misspelt
 // command would print the help and exit with status 0.
 func missingCommand(cmd *cobra.Command, _ []string) error {
-	return fmt.Errorf("missing command; see '%s --help'", cmd.CommandPath())
+	return usagef("missing command; see '%s --help'", cmd.CommandPath())
 }
 
 // realmFlags are the flags of commands about a realm of a running Caddy.
@@ -43,6 +41,7 @@ type realmFlags struct {
 func addRealmFlags(cmd *cobra.Command) *realmFlags {
 	f := &realmFlags{admin: addAdminFlags(cmd)}
 	cmd.Flags().StringVar(&f.realm, "realm", "default", "Name of the realm")
+	_ = cmd.RegisterFlagCompletionFunc("realm", f.admin.completeRealms) // which fails without the flag
 	return f
 }
 

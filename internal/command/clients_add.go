@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,7 +37,8 @@ func clientsAddCommand() *cobra.Command {
 		Short: "Adds a client",
 		Long: `
 Adds a client to the writable source of a realm. It is admitted at once. A
-client that exists is not changed.
+client that exists is not changed. With --json, prints the record that the
+client has.
 
 Add the client of a certificate, by the certificate's thumbprint:
 
@@ -68,6 +68,8 @@ Add a client whose record is in a file, or comes from standard input:
 	cmd.Flags().StringArrayVar(&r.claims, "claim", nil, "Claim of the client's tokens, as name=value")
 	cmd.Flags().StringVar(&r.name, "name", "", "Name of the client, for people")
 	flags := addPasswordFlags(cmd)
+	asJSON := addJSONFlag(cmd)
+	cmd.ValidArgsFunction = completeArgs(nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		id := ""
 		if len(args) == 1 {
@@ -77,12 +79,15 @@ Add a client whose record is in a file, or comes from standard input:
 		if err != nil {
 			return err
 		}
-		_, err = f.admin.ask(http.MethodPut, f.client(record.ClientID), http.Header{"If-None-Match": {"*"}}, record.text)
+		answer, err := f.admin.ask(http.MethodPut, f.client(record.ClientID), http.Header{"If-None-Match": {"*"}}, record.text)
 		if isStatus(err, http.StatusPreconditionFailed) {
 			return fmt.Errorf("client '%s' exists already; change it with PATCH in the admin API, or remove it first", record.ClientID)
 		}
 		if err != nil {
 			return err
+		}
+		if *asJSON {
+			return printRecord(cmd.OutOrStdout(), answer.body)
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "client '%s' is added\n", record.ClientID)
 		return err
@@ -101,13 +106,13 @@ func (r *recordFlags) record(cmd *cobra.Command, id string, flags *passwordFlags
 	if r.file != "" {
 		for _, name := range []string{"certificate", "thumbprint", "public-key", "subject", "san-dns", "san-uri", "jwks", "scope", "claim", "name"} {
 			if cmd.Flags().Changed(name) {
-				return addedRecord{}, fmt.Errorf("--file has the whole record; write what --%s says into it", name)
+				return addedRecord{}, usagef("--file has the whole record; write what --%s says into it", name)
 			}
 		}
 		return readRecord(cmd.InOrStdin(), r.file, id)
 	}
 	if id == "" {
-		return addedRecord{}, errors.New("missing client_id; name the client, or its record with --file")
+		return addedRecord{}, usagef("missing client_id; name the client, or its record with --file")
 	}
 	record := clients.Record{
 		ClientID: id, ClientName: r.name, Scope: strings.Join(r.scopes, " "), Thumbprints: r.thumbprints, PublicKeys: r.publicKeys,
@@ -121,19 +126,19 @@ func (r *recordFlags) record(cmd *cobra.Command, id string, flags *passwordFlags
 		record.Thumbprints = append(record.Thumbprints, fmt.Sprintf("%x", sha256.Sum256(certificates[0].Raw)))
 	}
 	if !record.HasCredential() {
-		return addedRecord{}, errors.New("the client has no credential; add --certificate, --thumbprint, --public-key, --subject, --san-dns, --san-uri or --jwks")
+		return addedRecord{}, usagef("the client has no credential; add --certificate, --thumbprint, --public-key, --subject, --san-dns, --san-uri or --jwks")
 	}
 	for _, claim := range r.claims {
 		name, value, ok := strings.Cut(claim, "=")
 		if !ok {
-			return addedRecord{}, fmt.Errorf("--claim '%s' has no value; write it as name=value", claim)
+			return addedRecord{}, usagef("--claim '%s' has no value; write it as name=value", claim)
 		}
 		text, err := json.Marshal(value)
 		if err != nil {
 			return addedRecord{}, err
 		}
 		if _, twice := record.Claims[name]; twice {
-			return addedRecord{}, fmt.Errorf("--claim %s is given twice; name a claim once, or write an array into a --file", name)
+			return addedRecord{}, usagef("--claim %s is given twice; name a claim once, or write an array into a --file", name)
 		}
 		if record.Claims == nil {
 			record.Claims = make(map[string]json.RawMessage)

@@ -1,16 +1,10 @@
 package command
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
-	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +19,7 @@ type clientFlags struct {
 
 func addClientFlags(cmd *cobra.Command) *clientFlags {
 	f := &clientFlags{realmFlags: addRealmFlags(cmd)}
+	cmd.ValidArgsFunction = completeArgs(f.completeClients)
 	cmd.Flags().StringVar(&f.source, "source", "", "Source of the client, if several have one with this ID")
 	return f
 }
@@ -46,10 +41,13 @@ Prints the record of a client as JSON, which 'clients add --file' reads.
 Instead of secrets in a jwks_uri, it has "…".
 
 If the record is not in force, because another source has its ID or one of its
-credentials, standard error says so.`,
+credentials, standard error says so.
+
+	$ caddy mtls clients show sensor-7`,
 		Args: cobra.ExactArgs(1),
 	}
 	f := addClientFlags(cmd)
+	addJSONFlag(cmd) // the output is JSON without it, too
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		answer, err := f.admin.ask(http.MethodGet, f.path(args[0]), nil, nil)
 		if err != nil {
@@ -61,32 +59,6 @@ credentials, standard error says so.`,
 		return printRecord(cmd.OutOrStdout(), answer.body)
 	}
 	return cmd
-}
-
-// printRecord prints a record with a member a line.
-func printRecord(out io.Writer, record []byte) error {
-	var text bytes.Buffer
-	if err := json.Indent(&text, bytes.TrimSpace(record), "", "\t"); err != nil {
-		return fmt.Errorf("the answer of the admin API cannot be read: %w", err)
-	}
-	_, err := fmt.Fprintln(out, printable(text.String()))
-	return err
-}
-
-// printable returns the same JSON for a terminal: characters that control it, or cannot be
-// seen, are escaped. They can only be in strings.
-func printable(text string) string {
-	var out strings.Builder
-	for _, r := range text {
-		if r < 0x7f || strconv.IsPrint(r) {
-			out.WriteRune(r)
-			continue
-		}
-		for _, unit := range utf16.AppendRune(nil, r) {
-			fmt.Fprintf(&out, `\u%04x`, unit)
-		}
-	}
-	return out.String()
 }
 
 func clientsDisableCommand() *cobra.Command {
@@ -103,14 +75,23 @@ Removes "disabled" from the record of a client.`, `{"disabled":null}`, "enabled"
 // switchCommand returns a command that applies a merge patch to a client. It needs no
 // If-Match, because the patch undoes no other change.
 func switchCommand(word, short, long, patch, done string) *cobra.Command {
-	cmd := &cobra.Command{Use: word + " <client_id>", Short: short, Long: long, Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: word + " <client_id>", Short: short, Long: long + fmt.Sprintf(`
+
+With --json, prints the record that the client has now.
+
+	$ caddy mtls clients %s sensor-7`, word), Args: cobra.ExactArgs(1)}
 	f := addClientFlags(cmd)
+	asJSON := addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		header := http.Header{"Content-Type": {"application/merge-patch+json"}}
-		if _, err := f.admin.ask(http.MethodPatch, f.path(args[0]), header, []byte(patch)); err != nil {
+		answer, err := f.admin.ask(http.MethodPatch, f.path(args[0]), header, []byte(patch))
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "client '%s' is %s\n", args[0], done)
+		if *asJSON {
+			return printRecord(cmd.OutOrStdout(), answer.body)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "client '%s' is %s\n", args[0], done)
 		return err
 	}
 	return cmd
@@ -123,10 +104,13 @@ func clientsRemoveCommand() *cobra.Command {
 		Long: `
 Removes a client without asking. Its requests are refused at once, also on open
 connections, and its tokens end. Prints the record that the client had, which
-'clients add --file' reads.`,
+'clients add --file' reads.
+
+	$ caddy mtls clients remove sensor-7 > sensor-7.json`,
 		Args: cobra.ExactArgs(1),
 	}
 	f := addClientFlags(cmd)
+	addJSONFlag(cmd) // the output is JSON without it, too
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		answer, err := f.admin.ask(http.MethodDelete, f.path(args[0]), nil, nil)
 		if err != nil {

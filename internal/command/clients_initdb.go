@@ -1,7 +1,6 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -38,7 +37,7 @@ variable or a file that has the DSN.`,
 			return err
 		}
 		if *dsn == "" {
-			return errors.New("no database is named; add --dsn '{env.DATABASE_URL}', or --print")
+			return usagef("no database is named; add --dsn '{env.DATABASE_URL}', or --print")
 		}
 		expanded, err := postgres.ExpandDSN(*dsn)
 		if err != nil {

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,19 +8,14 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
-const (
-	// clientsPage is how many clients are asked for at once.
-	clientsPage = 500
-	// maxCell bounds what the table shows of a value, in bytes.
-	maxCell = 60
-)
+// clientsPage is how many clients are asked for at once.
+const clientsPage = 500
 
 // listedClient is a client in the list of the admin API.
 type listedClient struct {
@@ -53,7 +47,8 @@ type listFlags struct {
 	*realmFlags
 	filter, after string
 	limit         int
-	waiting, json bool
+	waiting       bool
+	json          *bool
 }
 
 func clientsListCommand() *cobra.Command {
@@ -64,7 +59,9 @@ func clientsListCommand() *cobra.Command {
 Lists the clients of a realm in the order of their IDs, at most --limit of
 them. If there are more, standard error says how to see them.
 
-With --json, each line of the output is a client as the admin API lists it.`,
+With --json, each line of the output is a client as the admin API lists it.
+
+	$ caddy mtls clients list --q sensor`,
 		Args: cobra.NoArgs,
 	}
 	f := listFlags{realmFlags: addRealmFlags(cmd)}
@@ -72,20 +69,14 @@ With --json, each line of the output is a client as the admin API lists it.`,
 	cmd.Flags().StringVar(&f.after, "after", "", "Begin after this client ID")
 	cmd.Flags().IntVar(&f.limit, "limit", 100, "List at most that many; 0 lists all")
 	cmd.Flags().BoolVar(&f.waiting, "waiting", false, "List the records that are not in force, because another source has their ID or credential")
-	cmd.Flags().BoolVar(&f.json, "json", false, "Print a JSON object for each client")
+	f.json = addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if f.limit < 0 {
-			return errors.New("--limit is negative; use 0 to list all")
+			return usagef("--limit is negative; use 0 to list all")
 		}
-		var out io.Writer = cmd.OutOrStdout()
-		if !f.json {
-			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-			defer table.Flush()
-			out = table
-			fmt.Fprintln(out, "CLIENT_ID\tSOURCE\tSTATE\tSCOPE\tNAME")
-		}
-		next, err := f.print(out)
-		if err == nil && next != "" {
+		show, flush := f.printer(cmd.OutOrStdout())
+		next, err := f.each(show)
+		if err = errors.Join(err, flush()); err == nil && next != "" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "There may be more; continue with --after '%s'\n", source.Text(next, maxCell))
 		}
 		return err
@@ -93,8 +84,8 @@ With --json, each line of the output is a client as the admin API lists it.`,
 	return cmd
 }
 
-// print lists clients page by page, and returns the last one if there may be more.
-func (f *listFlags) print(out io.Writer) (last string, err error) {
+// each passes on clients page by page, and returns the last one if there may be more.
+func (f *listFlags) each(show func(json.RawMessage) error) (last string, err error) {
 	listed := 0
 	for after := f.after; ; {
 		ask := clientsPage
@@ -119,10 +110,10 @@ func (f *listFlags) print(out io.Writer) (last string, err error) {
 			Next    string            `json:"next"`
 		}
 		if err := json.Unmarshal(answer.body, &page); err != nil {
-			return "", fmt.Errorf("the answer of the admin API cannot be read: %w", err)
+			return "", errUnreadable(err)
 		}
 		for _, client := range page.Clients {
-			if err := f.printClient(out, client); err != nil {
+			if err := show(client); err != nil {
 				return "", err
 			}
 		}
@@ -133,23 +124,18 @@ func (f *listFlags) print(out io.Writer) (last string, err error) {
 	}
 }
 
-func (f *listFlags) printClient(out io.Writer, text json.RawMessage) error {
-	if f.json {
-		var line bytes.Buffer
-		if err := json.Compact(&line, text); err != nil {
-			return err
+// printer returns a function that prints a client, and one that ends the output.
+func (f *listFlags) printer(out io.Writer) (show func(json.RawMessage) error, flush func() error) {
+	if *f.json {
+		return func(client json.RawMessage) error { return printLine(out, client) }, func() error { return nil }
+	}
+	t := newTable(out, column{title: "CLIENT_ID", most: maxClientID}, column{title: "SOURCE"}, column{title: "STATE", most: maxClientID}, column{title: "SCOPE"}, column{title: "NAME"})
+	return func(client json.RawMessage) error {
+		var c listedClient
+		if err := json.Unmarshal(client, &c); err != nil {
+			return errUnreadable(err)
 		}
-		_, err := fmt.Fprintln(out, printable(line.String()))
-		return err
-	}
-	var c listedClient
-	if err := json.Unmarshal(text, &c); err != nil {
-		return fmt.Errorf("the answer of the admin API cannot be read: %w", err)
-	}
-	_, err := fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\n", source.Text(c.ClientID, maxClientID), source.Text(c.Source, maxCell), source.Text(c.state(), maxClientID),
-		source.Text(c.Record.Scope, maxCell), source.Text(c.Record.Name, maxCell))
-	return err
+		t.row(c.ClientID, c.Source, c.state(), c.Record.Scope, c.Record.Name)
+		return nil
+	}, t.flush
 }
-
-// maxClientID bounds a client ID in the output, in bytes.
-const maxClientID = 256

@@ -72,8 +72,8 @@ func TestClientsList(t *testing.T) {
 	out, notes, err := api.run(nil, "list", "--limit", "0", "--q", "x y", "--realm", "other")
 	want := "CLIENT_ID  SOURCE   STATE        SCOPE      NAME\n" +
 		"a          config   enabled      api1 api2  Al\\x1b[31mice\n" +
-		"team/b     storage  disabled                \n" +
-		"c          storage  waits for a             \n"
+		"team/b     storage  disabled\n" +
+		"c          storage  waits for a\n"
 	if err != nil || out != want || notes != "" {
 		t.Errorf("%s\n%s%v", out, notes, err)
 	}
@@ -204,8 +204,8 @@ func TestRealms(t *testing.T) {
 	api := newAdminAPI(t, text, text)
 	address := strings.TrimPrefix(api.URL, "http://")
 	if out := mustRun(t, "realms", "--address", address); out != "REALM    SOURCE   CLIENTS  REFUSED  WRITABLE  ERROR\n"+
-		"default  config   1        0        no        \n"+
-		"default  storage  20       3        yes       gone\\x1b[31m\n" {
+		"default  config         1        0  no\n"+
+		"default  storage       20        3  yes       gone\\x1b[31m\n" {
 		t.Error(out)
 	}
 	if out := mustRun(t, "realms", "--json", "--address", address); !strings.Contains(out, "\"name\": \"storage\"") {

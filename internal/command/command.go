@@ -18,10 +18,15 @@ func Register(load LoadFunc) {
 Commands for the mtls app, which authenticates clients by their TLS
 certificates.
 
-See 'caddy mtls <command> --help' for details and examples.`,
+See 'caddy mtls <command> --help' for details and examples, and
+'caddy completion --help' for how a shell completes them.
+
+The exit status is 0 if a command did what it says, or its answer is yes; 1 if
+it failed, or its answer is no; and 2 if the command line is wrong.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
 			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand())
+			reportErrors(cmd)
 		},
 	})
 }
@@ -37,7 +42,9 @@ issuer, and calls both as the clients. Prints each result and the curl command
 to repeat it, and keeps running until Ctrl-C.
 
 Changes nothing outside the temporary folder: no trust store, no configuration
-and no storage of another Caddy instance.`,
+and no storage of another Caddy instance.
+
+	$ caddy mtls demo`,
 		Args: cobra.NoArgs,
 	}
 	once := cmd.Flags().Bool("once", false, "Exit after the demo; nonzero if a step failed")

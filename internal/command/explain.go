@@ -111,12 +111,12 @@ Show whether a certificate will be accepted on a date:
 	flags := addPasswordFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file == "-" && args[0] == "-" {
-			return errors.New("the configuration and the certificate cannot both be read from standard input")
+			return usagef("the configuration and the certificate cannot both be read from standard input")
 		}
 		if *at != "" {
 			var err error
 			if q.At, err = time.Parse(time.RFC3339, *at); err != nil {
-				return fmt.Errorf("invalid time %q in --at; write it as 2027-01-31T12:00:00Z", *at)
+				return usagef("invalid time %q in --at; write it as 2027-01-31T12:00:00Z", *at)
 			}
 		} else {
 			q.At = time.Now()

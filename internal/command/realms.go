@@ -2,14 +2,11 @@ package command
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/spf13/cobra"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // maxSourceError bounds what the table shows of an error, in bytes.
@@ -37,11 +34,13 @@ how many clients are in force, how many records are not because they are wrong
 or wait, which source 'caddy mtls clients' writes to, and what is wrong with a
 source.
 
-With --json, prints the answer of the admin API.`,
+With --json, prints the answer of the admin API.
+
+	$ caddy mtls realms`,
 		Args: cobra.NoArgs,
 	}
 	f := addAdminFlags(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "Print the answer of the admin API")
+	asJSON := addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		answer, err := f.ask(http.MethodGet, "/mtls/realms", nil, nil)
 		if err != nil {
@@ -54,7 +53,7 @@ With --json, prints the answer of the admin API.`,
 			Realms []describedRealm `json:"realms"`
 		}
 		if err := json.Unmarshal(answer.body, &list); err != nil {
-			return fmt.Errorf("the answer of the admin API cannot be read: %w", err)
+			return errUnreadable(err)
 		}
 		return printRealms(cmd.OutOrStdout(), list.Realms)
 	}
@@ -62,16 +61,19 @@ With --json, prints the answer of the admin API.`,
 }
 
 func printRealms(out io.Writer, realms []describedRealm) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "REALM\tSOURCE\tCLIENTS\tREFUSED\tWRITABLE\tERROR")
+	t := newTable(out, column{title: "REALM"}, column{title: "SOURCE"}, column{title: "CLIENTS", right: true}, column{title: "REFUSED", right: true}, column{title: "WRITABLE"}, column{title: "ERROR", most: maxSourceError})
 	for _, realm := range realms {
 		for _, s := range realm.Sources {
-			writable := "no"
-			if s.Writable {
-				writable = "yes"
-			}
-			fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%s\n", source.Text(realm.Realm, maxCell), source.Text(s.Name, maxCell), s.Clients, s.Refused, writable, source.Text(s.Error, maxSourceError))
+			t.row(realm.Realm, s.Name, strconv.Itoa(s.Clients), strconv.Itoa(s.Refused), yesNo(s.Writable), s.Error)
 		}
 	}
-	return table.Flush()
+	return t.flush()
+}
+
+// yesNo returns the word for a value in a table.
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
 }

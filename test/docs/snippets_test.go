@@ -69,6 +69,7 @@ var shellSnippets = map[string]string{
 	"caddy mtls demo":                                       "see above",
 	"caddy mtls inspect client.pem":                         "TestInspect",
 	"caddy mtls clients list":                               "TestClientsCommands",
+	"source <(caddy completion bash)":                       "TestShellCompletion",
 	"caddy mtls clients init-db --dsn '{env.DATABASE_URL}'": "TestInitDBCommand",
 	"caddy mtls explain --config Caddyfile --client-id mtls.client client.pem": "TestExplainAccepted",
 	"caddy mtls explain --config Caddyfile client.pem":                         "TestExplainShadow",
