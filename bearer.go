@@ -84,6 +84,7 @@ type BearerHandler struct {
 	verifiers []*trustedVerifier
 	cached    *cache.Growing[cachedToken]
 	results   metrics.Results
+	timer     metrics.Timer
 	identityHeaders
 }
 
@@ -110,6 +111,8 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.cached = new(cache.Growing[cachedToken])
+	h.timer = metrics.NewTimer(h.realm.name, directiveBearer)
+	metrics.AddRefusals(h.realm.name, directiveBearer, false, bearerReasons())
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	h.realm.app.warnAboutSites(ctx)
 	h.warnAboutAudience()
@@ -206,6 +209,17 @@ func (h *BearerHandler) check() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	start := metrics.Now()
+	err := h.decide(w, r)
+	h.timer.Observe(start, nil)
+	if err != nil {
+		return err
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// decide admits a request or returns the refusal.
+func (h *BearerHandler) decide(w http.ResponseWriter, r *http.Request) error {
 	state := stateOf(h.realm.app, r)
 	h.stripProtected(state, r)
 	onlyAuthorization.StripHop(r)
@@ -223,7 +237,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 		h.results.Count("")
 		state.admit(h.realm, identity{}, bearer)
 		h.setIdentity(state, r)
-		return next.ServeHTTP(w, r)
+		return nil
 	}
 	h.results.Count(refusal.Reason)
 	state.refused = refusal

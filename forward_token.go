@@ -135,9 +135,9 @@ func checkGatewayAudience(app *App, audience string) error {
 	return app.declared.reserveAudience(audience, usedByForwardToken)
 }
 
-// withoutToken ends a request whose token cannot be issued. With report_only, the
-// request is passed on without an identity.
-func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, id identity, failure *tokens.Error) error {
+// withoutToken refuses a request whose token cannot be issued. With report_only, the
+// request goes on without an identity.
+func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *http.Request, id identity, failure *tokens.Error) error {
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
 	state.refused = tokenFailure(failure)
@@ -146,7 +146,7 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 		line.reportOnly = true
 		line.message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)
-		return h.pass(w, r, next)
+		return nil
 	}
 	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
 	line.message, line.errorID = "request refused: gateway token unavailable", refused.ID

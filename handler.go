@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -99,6 +100,7 @@ type Handler struct {
 	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
 
 	realm   *Realm
+	timer   metrics.Timer
 	allowed allowList
 	minter  *gatewayMinter // nil without forward_token
 	identityHeaders
@@ -121,6 +123,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.realm, err = realmFor(ctx, h); err != nil {
 		return err
 	}
+	h.timer = metrics.NewTimer(h.realm.name, directiveAuth)
+	metrics.AddRefusals(h.realm.name, directiveAuth, h.ReportOnly, validators.Reasons)
 	registry := h.realm.current.Load().registry
 	h.allowed = newAllowList(h.Allow)
 	for _, pattern := range h.Allow {
@@ -195,6 +199,18 @@ func checkScopes(option string, scopes []string) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	start := metrics.Now()
+	err := h.decide(w, r)
+	h.timer.Observe(start, nil)
+	if err != nil {
+		return err
+	}
+	return h.pass(w, r, next)
+}
+
+// decide admits a request or returns the refusal. It also returns nil if the request
+// goes on without an identity.
+func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 	state := stateOf(h.realm.app, r)
 	h.stripProtected(state, r)
 	state.clear()
@@ -213,7 +229,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal == nil && h.minter != nil {
 		var failure *tokens.Error
 		if token, refusal, failure = h.minter.token(r.Context(), id); failure != nil {
-			return h.withoutToken(state, w, r, next, id, failure)
+			return h.withoutToken(state, w, r, id, failure)
 		}
 	}
 	if refusal == nil {
@@ -221,16 +237,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		state.admit(h.realm, id, nil)
 		h.setIdentity(state, r)
 		h.setUpstreamHeaders(r.Header, id, token)
-		return h.pass(w, r, next)
+		return nil
 	}
 	if h.Optional && refusal.Reason == validators.CertificateMissing {
-		return h.pass(w, r, next)
+		return nil
 	}
 	h.realm.metrics.Certificates.Count(refusal.Reason)
 	state.refused = refusal
 	if h.ReportOnly {
 		logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, reportOnly: true, message: "client would be refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID()})
-		return h.pass(w, r, next)
+		return nil
 	}
 	status, word := outcome(refusal.Reason)
 	// the error contains only the word for the caller, because

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -37,6 +38,7 @@ type IssuerHandler struct {
 	Realm string `json:"realm,omitempty"`
 
 	realm *Realm
+	timer metrics.Timer
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,6 +55,8 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	if h.realm, err = realmFor(ctx, h); err != nil {
 		return err
 	}
+	h.timer = metrics.NewTimer(h.realm.name, directiveIssuer)
+	metrics.AddRefusals(h.realm.name, directiveIssuer, false, validators.Reasons)
 	if err := checkProfileTLS(ctx, h.realm); err != nil {
 		return err
 	}
@@ -72,7 +76,20 @@ func (h *IssuerHandler) checkRealm(realm *Realm) error {
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	issuer := h.realm.current.Load().issuer
-	switch issuer.Endpoint(r.Host, r.URL.Path) {
+	endpoint := issuer.Endpoint(r.Host, r.URL.Path)
+	if endpoint == tokens.EndpointNone && !issuer.Owns(r.Host, r.URL.Path) {
+		return next.ServeHTTP(w, r)
+	}
+	start, body := metrics.Now(), &metrics.Body{ReadCloser: r.Body}
+	r.Body = body
+	err := h.serve(w, r, issuer, endpoint)
+	h.timer.Observe(start, body)
+	return err
+}
+
+// serve answers a request to a path of the issuer.
+func (h *IssuerHandler) serve(w http.ResponseWriter, r *http.Request, issuer *tokens.Issuer, endpoint tokens.EndpointKind) error {
+	switch endpoint {
 	case tokens.EndpointMetadata:
 		return h.servePublic(w, r, issuer.Metadata())
 	case tokens.EndpointJWKS:
@@ -92,11 +109,8 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 		h.serveRevocation(w, r)
 		return nil
 	}
-	if issuer.Owns(r.Host, r.URL.Path) {
-		// somebody else's 200 would be taken for an answer
-		return caddyhttp.Error(http.StatusNotFound, errors.New("not_found"))
-	}
-	return next.ServeHTTP(w, r)
+	// somebody else's 200 would be taken for an answer
+	return caddyhttp.Error(http.StatusNotFound, errors.New("not_found"))
 }
 
 // servePublic serves a document that needs no certificate. It may be cached, but for

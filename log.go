@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -64,9 +65,10 @@ type refusedRequest struct {
 	ignored string
 }
 
-// logRefusal queues the log line of a refusal. r is nil for a refusal in the
+// logRefusal counts a refusal and queues its log line. r is nil for a refusal in the
 // handshake.
 func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
+	metrics.CountRefusal(realm.name, refused.directive, refused.refusal.Reason, refused.reportOnly)
 	refused.realm, refused.at = realm, time.Now()
 	if r != nil {
 		// copies, because the request's own text may be part of a large header

@@ -267,11 +267,11 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 	if refusal := realm.app.refuseEnded(); refusal != nil {
 		return identity{decidedBy: realm.current.Load()}, refusal
 	}
-	start := time.Now()
+	start := metrics.Now()
 	current := realm.current.Load()
 	found, refusal, remembered := current.Decide(ctx, presented, clientID)
 	id := identity{Identity: found, decidedBy: current}
-	realm.metrics.Duration.Observe(time.Since(start).Seconds())
+	realm.metrics.Duration.Observe(start.Elapsed().Seconds())
 	switch {
 	case remembered:
 		realm.metrics.CacheHit.Inc()

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -41,6 +42,7 @@ func (v *Verifier) Provision(ctx caddy.Context) error {
 	if v.realm, err = findRealm(ctx, cmp.Or(v.Realm, defaultRealm)); err != nil {
 		return err
 	}
+	metrics.AddRefusals(v.realm.name, directiveVerifier, false, validators.Reasons)
 	if v.realm.proxyCertificates != nil && len(v.realm.proxyCertificates.from) > 0 {
 		v.realm.logger.Warn("the verifier refuses certificates of proxies that are trusted only by 'from'; add their peer_key")
 	}

@@ -14,6 +14,8 @@ const (
 	resultOK = "ok"
 )
 
+var durationBuckets = []float64{1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 1e-3, 5e-3, 25e-3, 100e-3, 1, 5}
+
 // Counters belong to the process, so that they go on counting across reloads;
 // each configuration registers them in its own registry. Gauges show a
 // configuration and come from its app.
@@ -25,8 +27,17 @@ var (
 	authenticationDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    prefix + "authentication_duration_seconds",
 		Help:    "Time to find the client of a certificate.",
-		Buckets: []float64{1e-6, 5e-6, 25e-6, 100e-6, 250e-6, 1e-3, 5e-3, 25e-3, 100e-3, 1, 5},
+		Buckets: durationBuckets,
 	}, []string{"realm"})
+	handlerDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    prefix + "handler_duration_seconds",
+		Help:    "Time that a directive adds to a request, without the upstream and without waiting for the body.",
+		Buckets: durationBuckets,
+	}, []string{"realm", "directive"})
+	refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "refusals_total",
+		Help: "Refusals, by what refused and why. With report_only, the request was passed on nevertheless.",
+	}, []string{"realm", "directive", "reason", "report_only"})
 	cacheLookups = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "cache_total",
 		Help: "Certificates whose verdict was cached (hit) or had to be worked out (miss).",
@@ -99,7 +110,7 @@ func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Me
 // registry.
 func Register(registry *prometheus.Registry, gauges prometheus.Collector) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, clientSourceFailures, gauges,
+		authentications, authenticationDuration, handlerDuration, refusals, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, clientSourceFailures, gauges,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err

@@ -20,7 +20,7 @@ func Series(t *testing.T, text, realm string) map[string]float64 {
 		if !strings.Contains(labels, `realm="`+realm+`"`) || strings.HasSuffix(name, "_bucket") {
 			continue
 		}
-		labels = strings.Trim(strings.Replace(labels, `realm="`+realm+`"`, "", 1), ",")
+		labels = strings.Trim(strings.Replace(strings.Replace(labels, `realm="`+realm+`"`, "", 1), ",,", ",", 1), ",")
 		if labels != "" {
 			name += "{" + labels + "}"
 		}

@@ -71,7 +71,7 @@ func TestMetrics(t *testing.T) {
 		current := now()
 		for name, value := range current {
 			moved := value - last[name]
-			if strings.HasSuffix(name, "_sum") || strings.HasPrefix(name, "certificate_expiry") || strings.HasPrefix(name, "source_last_success") {
+			if strings.Contains(name, "_seconds_sum") || strings.HasPrefix(name, "certificate_expiry") || strings.HasPrefix(name, "source_last_success") {
 				continue
 			}
 			if moved != want[name] {
@@ -87,10 +87,19 @@ func TestMetrics(t *testing.T) {
 	result := func(reason string) string { return `authentications_total{result="` + reason + `"}` }
 	hit, miss := `cache_total{outcome="hit"}`, `cache_total{outcome="miss"}`
 	const duration = "authentication_duration_seconds_count"
+	const byAuth, byIssuer = `handler_duration_seconds_count{directive="mtls_auth"}`, `handler_duration_seconds_count{directive="mtls_issuer"}`
+	refused := func(directive, reason string) string {
+		return `refusals_total{directive="` + directive + `",reason="` + reason + `",report_only="false"}`
+	}
 
 	for _, reason := range validators.Reasons {
 		if _, ok := last[result(string(reason))]; !ok {
 			t.Errorf("the series for %s is missing before its first event", reason)
+		}
+		for _, directive := range []string{"mtls_auth", "mtls_issuer"} {
+			if _, ok := last[refused(directive, string(reason))]; !ok {
+				t.Errorf("the series for %s by %s is missing before its first event", reason, directive)
+			}
 		}
 	}
 	for _, protocol := range rig.Protocols {
@@ -108,19 +117,19 @@ func TestMetrics(t *testing.T) {
 			}
 			asBilling, asSensor, asStranger, asNobody := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor), r.Caller(t, protocol, stranger), r.Caller(t, protocol, nil)
 			asBilling.Get("https://api.test/").WantStatus(t, 200)
-			changed(t, sum(result("ok"), duration, first))
+			changed(t, sum(result("ok"), duration, first, byAuth))
 			asBilling.Get("https://api.test/").WantStatus(t, 200)
-			changed(t, sum(result("ok"), duration, later))
+			changed(t, sum(result("ok"), duration, later, byAuth))
 			asSensor.Get("https://api.test/").WantStatus(t, 403)
-			changed(t, sum(result("client_not_allowed"), duration, first))
+			changed(t, sum(result("client_not_allowed"), duration, first, byAuth, refused("mtls_auth", "client_not_allowed")))
 			asStranger.Get("https://api.test/").WantStatus(t, 401)
-			changed(t, sum(result("certificate_unknown"), duration, first))
+			changed(t, sum(result("certificate_unknown"), duration, first, byAuth, refused("mtls_auth", "certificate_unknown")))
 			asNobody.Get("https://api.test/").WantStatus(t, 401)
-			changed(t, sum(result("certificate_missing"), duration))
+			changed(t, sum(result("certificate_missing"), duration, byAuth, refused("mtls_auth", "certificate_missing")))
 			asNobody.Get("https://api.test/report").WantStatus(t, 200)
-			changed(t, sum(result("certificate_missing"), duration))
+			changed(t, sum(result("certificate_missing"), duration, byAuth, `refusals_total{directive="mtls_auth",reason="certificate_missing",report_only="true"}`))
 			asNobody.Get("https://api.test/free").WantStatus(t, 200)
-			changed(t, sum(duration)) // no decision was made
+			changed(t, sum(duration, byAuth)) // no decision was made
 
 			token := func(c *rig.Caller, status int, request func(*http.Request)) {
 				t.Helper()
@@ -131,20 +140,20 @@ func TestMetrics(t *testing.T) {
 				}
 			}
 			token(asBilling, 200, rig.Form("billing.partner"))
-			changed(t, sum(result("ok"), duration, hit, "tokens_issued_total"))
+			changed(t, sum(result("ok"), duration, hit, byIssuer, "tokens_issued_total"))
 			invalidScope, invalidClient := `token_errors_total{error="invalid_scope"}`, `token_errors_total{error="invalid_client"}`
 			token(asBilling, 400, rig.Form("billing.partner", "scope", "x"))
-			changed(t, sum(result("ok"), duration, hit, invalidScope))
+			changed(t, sum(result("ok"), duration, hit, byIssuer, invalidScope, refused("mtls_issuer", "invalid_scope")))
 			token(asBilling, 400, rig.Form("sensor-7"))
-			changed(t, sum(result("client_mismatch"), duration, hit, invalidClient))
+			changed(t, sum(result("client_mismatch"), duration, hit, byIssuer, invalidClient, refused("mtls_issuer", "client_mismatch")))
 
 			mine := rig.JSON(t, asBilling.Do(http.MethodPost, "https://auth.test/connect/token", rig.Form("billing.partner")).Body)["access_token"].(string)
 			r.Secrets = append(r.Secrets, mine)
-			changed(t, sum(result("ok"), duration, hit, "tokens_issued_total"))
+			changed(t, sum(result("ok"), duration, hit, byIssuer, "tokens_issued_total"))
 			about := func(endpoint, token, result string, status int) {
 				t.Helper()
 				asBilling.Do(http.MethodPost, "https://auth.test/connect/"+endpoint, rig.Query("billing.partner", token)).WantStatus(t, status)
-				changed(t, sum(`authentications_total{result="ok"}`, duration, hit, result))
+				changed(t, sum(`authentications_total{result="ok"}`, duration, hit, byIssuer, result))
 			}
 			about("introspect", mine, `introspections_total{result="active"}`, 200)
 			about("introspect", "nonsense", `introspections_total{result="inactive"}`, 200)
@@ -152,7 +161,7 @@ func TestMetrics(t *testing.T) {
 			about("revocation", mine, `revocations_total{result="revoked"}`, 200)
 			about("introspect", mine, `introspections_total{result="inactive"}`, 200)
 			asNobody.Do(http.MethodPost, "https://auth.test/connect/introspect", rig.Query("billing.partner", mine)).WantStatus(t, 401)
-			changed(t, sum(result("certificate_missing"), duration, invalidClient))
+			changed(t, sum(result("certificate_missing"), duration, byIssuer, invalidClient, refused("mtls_issuer", "certificate_missing")))
 		})
 	}
 	if site := rig.Series(t, r.Caller(t, "h2", nil).Get("https://metrics.test/metrics").WantStatus(t, 200).Body, "metered"); site[result("ok")] != last[result("ok")] {
