@@ -204,6 +204,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
+	h.realm.emitTokenIssued(r, id, token)
 	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)
 }

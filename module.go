@@ -26,6 +26,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients/postgres"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
+	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -56,7 +57,7 @@ func init() {
 
 const appID = "mtls"
 
-// stopTimeout is how long Stop waits for log lines and storage.
+// stopTimeout is how long Stop waits for log lines, events and storage.
 const stopTimeout = 2 * time.Second
 
 // App holds the realms: the registered clients, the CAs that vouch for them,
@@ -86,6 +87,7 @@ type App struct {
 
 	logger   *zap.Logger
 	refusals *refusalLog
+	events   *events.Queue
 	// memories are those that are in use, by the realm's name
 	memories map[string]*realmMemory
 	ctx      caddy.Context
@@ -109,6 +111,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger(a)
 	a.refusals = &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
+	a.events = events.NewQueue(eventNames...)
 	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
 	if a.Now == nil {
 		a.Now = time.Now
@@ -134,6 +137,7 @@ func (a *App) Start() error {
 	a.started = true
 	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
 	go a.refusals.run(a.logger)
+	go a.runEvents(a.eventsApp())
 	for _, realm := range a.Realms {
 		realm.startBackground(ctx)
 	}
@@ -147,10 +151,11 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends the background work that changes storage. It waits for queued log lines
-// and for a key that is being stored, but not for a storage that hangs. Requests
-// that end later write their log lines themselves. The rest of the background work
-// goes on for as long as requests may be decided; see endLate.
+// Stop ends the background work that changes storage. It waits for queued log lines,
+// for a key that is being stored and for handlers of events, but not for a storage or a
+// handler that hangs. Requests that end later write their log lines themselves. The
+// rest of the background work goes on for as long as requests may be decided; see
+// endLate.
 func (a *App) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -161,6 +166,7 @@ func (a *App) Stop() error {
 		}
 	}
 	a.leaveStorage()
+	a.events.Flush(ctx)
 	return nil
 }
 

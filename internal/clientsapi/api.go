@@ -26,6 +26,8 @@ type Realm struct {
 	Clients Directory
 	// Logger gets a line for each change, and for each that is refused.
 	Logger *zap.Logger
+	// Changed is told each change, unless it is nil.
+	Changed func(Changed)
 }
 
 // Directory has the clients of a realm.

@@ -3,8 +3,10 @@ package clientsapi
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -22,9 +24,34 @@ const (
 	maxAuditedID    = 256
 )
 
+// Changed is a change of a client: who has made it, and what has changed. It contains no
+// secrets.
+type Changed struct {
+	ClientID string
+	// Action is `put`, `patch` or `delete`.
+	Action string
+	// Source is the name of the source that was written to.
+	Source string
+	// Members are those of the record that differ, in alphabetical order.
+	Members []string
+	// InForce is false if the change was stored, or may have been, but is not in force.
+	InForce bool
+	// By is who has made the change.
+	By Sender
+}
+
+// Sender is who has sent a request.
+type Sender struct {
+	RemoteIP string
+	// Certificate and Thumbprint are those of the certificate that Caddy's remote admin
+	// endpoint has verified, "" if there is none.
+	Certificate, Thumbprint string
+}
+
 // audit writes the line about a change, or about one that was refused.
 func (c *change) audit(r *http.Request, err error) {
-	fields := append(who(r), zap.String("action", c.action), zap.String("client_id", source.Text(c.id, maxAuditedID)))
+	by := senderOf(r)
+	fields := append(by.fields(), zap.String("action", c.action), zap.String("client_id", source.Text(c.id, maxAuditedID)))
 	if c.writer != nil {
 		fields = append(fields, zap.String("source", c.writer.Info().Name))
 	}
@@ -33,6 +60,9 @@ func (c *change) audit(r *http.Request, err error) {
 		return
 	}
 	before, after := differences(c.before, c.after)
+	if c.realm.Changed != nil {
+		c.realm.Changed(Changed{ClientID: c.id, Action: c.action, Source: c.writer.Info().Name, Members: membersOf(before, after), InForce: err == nil, By: by})
+	}
 	if before != nil {
 		fields = append(fields, zap.String("before", source.Text(string(before), maxAudited)))
 	}
@@ -51,18 +81,23 @@ func failure(err error) []zap.Field {
 	return []zap.Field{zap.Int("status", statusOf(err)), zap.String("error", source.Plain(err, maxAuditedError))}
 }
 
-// who returns the fields that say who sent a request: the certificate that Caddy's
-// remote admin endpoint has verified, and the address.
-func who(r *http.Request) []zap.Field {
+func senderOf(r *http.Request) (by Sender) {
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		address = r.RemoteAddr // of a Unix socket
 	}
-	fields := []zap.Field{zap.String("remote_ip", address)}
+	by.RemoteIP = address
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		leaf := r.TLS.PeerCertificates[0]
-		fields = append(fields, zap.String("admin", validators.FormatDN(leaf.RawSubject)),
-			zap.String("admin_thumbprint", validators.ThumbprintOf(leaf.Raw).String()))
+		by.Certificate, by.Thumbprint = validators.FormatDN(leaf.RawSubject), validators.ThumbprintOf(leaf.Raw).String()
+	}
+	return by
+}
+
+func (by Sender) fields() []zap.Field {
+	fields := []zap.Field{zap.String("remote_ip", by.RemoteIP)}
+	if by.Thumbprint != "" {
+		fields = append(fields, zap.String("admin", by.Certificate), zap.String("admin_thumbprint", by.Thumbprint))
 	}
 	return fields
 }
@@ -101,4 +136,13 @@ func encoded(members map[string]json.RawMessage) []byte {
 		return nil
 	}
 	return text
+}
+
+// membersOf returns the names of the members of several objects.
+func membersOf(objects ...[]byte) []string {
+	names := make(map[string]json.RawMessage)
+	for _, object := range objects {
+		_ = json.Unmarshal(object, &names) // there may be none
+	}
+	return slices.Sorted(maps.Keys(names))
 }
