@@ -12,6 +12,7 @@ import (
 // AdminAPI lets operators inspect and manage the realms of the running
 // configuration on Caddy's admin endpoint:
 //
+//   - `GET /mtls/status` reports on the state of all realms
 //   - `GET /mtls/realms` and `GET /mtls/realms/{realm}` describe realms
 //   - `GET /mtls/realms/{realm}/clients` lists clients
 //   - `GET`, `PUT`, `PATCH` and `DELETE /mtls/realms/{realm}/clients/{client_id}`
@@ -34,6 +35,7 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 // request, because the router can outlive the configuration it came with.
 func (AdminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
+		{Pattern: "GET /mtls/status", Handler: caddy.AdminHandlerFunc(showStatus)},
 		{Pattern: "GET /mtls/realms", Handler: caddy.AdminHandlerFunc(listRealms)},
 		{Pattern: "GET /mtls/realms/{realm}", Handler: withRealm(showRealm)},
 		{Pattern: "GET /mtls/realms/{realm}/clients", Handler: withClients(clientsapi.List)},
@@ -53,6 +55,8 @@ func adminError(status int, format string, args ...any) error {
 	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
 }
 
+var errNoRealm = adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
+
 // realmHandler serves requests about a realm.
 type realmHandler func(http.ResponseWriter, *http.Request, *Realm) error
 
@@ -61,7 +65,7 @@ func withRealm(serve realmHandler) caddy.AdminHandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		app := runningApp()
 		if len(app.Realms) == 0 {
-			return adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
+			return errNoRealm
 		}
 		realm, err := app.realm(r.PathValue("realm"))
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -111,7 +110,7 @@ func describeSources(directory *clients.Directory) []adminSource {
 	writer, writable := directory.Writer()
 	sources := []adminSource{}
 	for rank, size := range directory.Sizes() {
-		state := states["clients:"+strings.TrimPrefix(size.Source, "file:")]
+		state := states[clients.SourceLabel(size.Source)]
 		sources = append(sources, adminSource{
 			Name: size.Source, Rank: rank, Clients: size.Clients, Refused: size.Refused,
 			Writable:    writable && writer.Info().Name == size.Source,

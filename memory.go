@@ -1,15 +1,21 @@
 package mtlsauth
 
 import (
+	"time"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
 )
 
 // realmMemory is what a realm remembers for the people who run it. It belongs to the name of
 // the realm, so it survives a reload. Nothing is decided by it.
 type realmMemory struct {
-	refusals *refusals.Memory
+	// since is when it began
+	since     time.Time
+	refusals  *refusals.Memory
+	sightings *sightings.Table
 }
 
 // Destruct implements [caddy.Destructor].
@@ -25,7 +31,7 @@ func (a *App) memoryOf(name string) *realmMemory {
 		return memory
 	}
 	loaded, _, _ := realmMemories.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return &realmMemory{refusals: refusals.NewMemory(refusals.Limits{})}, nil
+		return &realmMemory{since: a.Now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}, nil
 	})
 	if a.memories == nil {
 		a.memories = make(map[string]*realmMemory)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,19 @@ func (c *Client) Source() string { return c.source }
 // Record returns the JSON text of the client's record, without white space between
 // tokens.
 func (c *Client) Record() string { return c.record }
+
+// NameIn returns the client_name in the JSON text of the record of a client, "" if it has
+// none.
+func NameIn(record string) string {
+	if !strings.Contains(record, `"client_name"`) {
+		return "" // most clients have none
+	}
+	var named struct {
+		Name string `json:"client_name"`
+	}
+	_ = json.Unmarshal([]byte(record), &named) // a record in force can be read
+	return named.Name
+}
 
 // hasRecord reports whether the client has been made of a record with this text, but
 // for white space.

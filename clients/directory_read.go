@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // Registry returns the clients as they are now.
@@ -91,12 +93,14 @@ func (d *Directory) States(limit int) []SourceState {
 	var states []SourceState
 	for _, s := range d.sources {
 		if s.from != nil {
-			states = append(states, SourceState{s.label(), s.success, s.failure()})
+			states = append(states, SourceState{s.label(), s.success, s.failure(), s.info.Refresh})
 		}
 	}
 	limit += len(states)
 	for _, document := range slices.Concat(d.documents.files.all, d.documents.urls.all) {
+		refresh := source.LookInterval
 		if document.url != nil {
+			refresh = document.url.Interval()
 			// a fetch may succeed though its result cannot be put in force
 			document.success = document.url.Success()
 		}
@@ -104,7 +108,7 @@ func (d *Directory) States(limit int) []SourceState {
 			if len(states) == limit {
 				return states
 			}
-			states = append(states, SourceState{label, document.success, document.failure()})
+			states = append(states, SourceState{label, document.success, document.failure(), refresh})
 		}
 	}
 	return states

@@ -63,6 +63,10 @@ type SourceInfo struct {
 	NamesFiles bool
 	// LoadTimeout bounds Load. Default: 30 seconds.
 	LoadTimeout time.Duration
+	// Refresh is how old what the source has handed over gets at most while it is in
+	// order, because it looks for changes that often. It does nothing but tell operators
+	// of a source that is late. Default: nobody is told.
+	Refresh time.Duration
 }
 
 // Entry is a client record as a source hands it over.

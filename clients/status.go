@@ -38,6 +38,8 @@ type SourceState struct {
 	Success time.Time
 	// Failure is why it could not be used, "" if it could.
 	Failure string
+	// Refresh is how often it is read, zero if that is not known.
+	Refresh time.Duration
 }
 
 // status is how a source or a document fares. It is guarded by the directory's mu.
@@ -81,7 +83,10 @@ func (s *status) failure() string {
 }
 
 // label is what a source is called in a [SourceState].
-func (s *recordSource) label() string { return "clients:" + strings.TrimPrefix(s.name, "file:") }
+func (s *recordSource) label() string { return SourceLabel(s.name) }
+
+// SourceLabel returns what the source of that name is called in a [SourceState].
+func SourceLabel(name string) string { return "clients:" + strings.TrimPrefix(name, "file:") }
 
 // wrap adds the name of the source to an error.
 func (s *recordSource) wrap(err error) error {

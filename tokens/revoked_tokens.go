@@ -174,6 +174,17 @@ func (r *RevokedTokens) LastRead() time.Time {
 	return time.Time{}
 }
 
+// Count returns how many listed tokens have not expired.
+func (r *RevokedTokens) Count() (count int) {
+	now := r.cfg.Now().Unix()
+	for _, token := range r.current.Load().tokens {
+		if token.expires > now {
+			count++
+		}
+	}
+	return count
+}
+
 // Revoke revokes a token on every node. It returns when storage has it, after
 // 5 s at most; an error means that the token may not be revoked. Revoking a
 // token that is already revoked or has expired does nothing. It reads ID,

@@ -102,6 +102,12 @@ func (i *TrustedKeys) Refresh(ctx context.Context) (changed bool, err error) {
 	return changed, err
 }
 
+// Interval returns how long the keys are kept before they are fetched again.
+func (i *TrustedKeys) Interval() time.Duration { return i.url.Interval() }
+
+// Failure returns why the last fetch failed, or nil.
+func (i *TrustedKeys) Failure() error { return i.url.Failure() }
+
 // LastSuccess returns when the keys were last read, the zero time if never.
 func (i *TrustedKeys) LastSuccess() time.Time { return i.url.Success() }
 

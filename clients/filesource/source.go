@@ -80,7 +80,7 @@ func New(config Config) *Source {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: "file:" + s.config.Path, SkipBad: s.config.SkipBad, NamesFiles: true, LoadTimeout: loadTimeout}
+	return clients.SourceInfo{Name: "file:" + s.config.Path, SkipBad: s.config.SkipBad, NamesFiles: true, LoadTimeout: loadTimeout, Refresh: source.LookInterval}
 }
 
 // Load implements [clients.Source]. It reads what is there, complete or not.

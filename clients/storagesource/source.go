@@ -94,7 +94,7 @@ func newSource(host clients.Host, skipBad bool, ended func() bool) *Source {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: sourceName, SkipBad: s.skipBad, LoadTimeout: loadTimeout}
+	return clients.SourceInfo{Name: sourceName, SkipBad: s.skipBad, LoadTimeout: loadTimeout, Refresh: pollInterval}
 }
 
 // Load implements [clients.Source].

@@ -56,18 +56,6 @@ type Client struct {
 	Waits *Waits
 }
 
-// name returns the client_name of the client.
-func (c Client) name() string {
-	if !strings.Contains(c.Record, `"client_name"`) {
-		return "" // most clients have none
-	}
-	var record struct {
-		Name string `json:"client_name"`
-	}
-	_ = json.Unmarshal([]byte(c.Record), &record) // a record in force can be read
-	return record.Name
-}
-
 // Waits says what a record waits for.
 type Waits struct {
 	Holder string `json:"holder"` // the client_id of the other client

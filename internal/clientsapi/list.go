@@ -89,14 +89,14 @@ func (q listQuery) page(directory Directory) page {
 }
 
 func (q listQuery) fits(client Client) bool {
-	return q.filter == "" || strings.Contains(strings.ToLower(client.ID), q.filter) || strings.Contains(strings.ToLower(client.name()), q.filter)
+	return q.filter == "" || strings.Contains(strings.ToLower(client.ID), q.filter) || strings.Contains(strings.ToLower(clients.NameIn(client.Record)), q.filter)
 }
 
 // parseListQuery parses the query of a list. It refuses what it does not know, because
 // a misspelt filter must not list everything.
 func parseListQuery(raw string) (listQuery, error) {
 	q := listQuery{limit: defaultLimit}
-	err := eachParameter(raw, func(name, value string) error {
+	err := EachParameter(raw, func(name, value string) error {
 		switch name {
 		case "after":
 			q.after = value
@@ -129,7 +129,7 @@ func parseListQuery(raw string) (listQuery, error) {
 
 // sourceParameter returns the source that a request for one client names, or "".
 func sourceParameter(r *http.Request) (name string, err error) {
-	err = eachParameter(r.URL.RawQuery, func(parameter, value string) error {
+	err = EachParameter(r.URL.RawQuery, func(parameter, value string) error {
 		if parameter != "source" || value == "" {
 			return apiError(http.StatusBadRequest, "unknown parameter %.100q; the only one is source, which names one", parameter)
 		}
@@ -139,8 +139,8 @@ func sourceParameter(r *http.Request) (name string, err error) {
 	return name, err
 }
 
-// eachParameter parses a query in which no parameter may appear twice.
-func eachParameter(raw string, use func(name, value string) error) error {
+// EachParameter parses a query in which no parameter may appear twice.
+func EachParameter(raw string, use func(name, value string) error) error {
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
 		return apiError(http.StatusBadRequest, "the query cannot be read: %w", err)

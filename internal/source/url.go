@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -87,6 +88,7 @@ type urlState struct {
 	known    bool
 	due      time.Time
 	success  time.Time
+	kept     time.Duration // how long the copy is kept, zero if it was not fetched
 	failure  error
 	failures int // in a row
 	// asked is when AskSoon last had an effect, and soon whether the fetch that it
@@ -193,7 +195,7 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 		u.content, u.known = fetched.Content, true
 	}
 	if err == nil {
-		u.success, u.failure, u.failures = now, nil, 0
+		u.success, u.kept, u.failure, u.failures = now, next, nil, 0
 		u.due = now.Add(next)
 	} else {
 		u.failure = err
@@ -253,6 +255,13 @@ func (u *URL) Success() time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.success
+}
+
+// Interval returns how long the copy is kept before the document is fetched again.
+func (u *URL) Interval() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return cmp.Or(u.kept, u.config.Refresh)
 }
 
 // Failure returns why the last attempt failed, or nil.

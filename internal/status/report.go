@@ -11,18 +11,23 @@ import (
 // Report is the state of all realms of this Caddy at one moment.
 type Report struct {
 	At time.Time `json:"at"`
-	// Since is when this Caddy began to remember what the report is about. A reload
-	// changes nothing about that.
+	// Since is when this Caddy began to remember what the report is about, in the realm
+	// that it has known for the longest. A reload changes nothing about that.
 	Since time.Time `json:"since"`
 	// Version is that of the plugin.
 	Version string  `json:"version"`
 	Realms  []Realm `json:"realms"`
+	// Sources are those of no realm: the keys of the servers in `trust_issuer`.
+	Sources []Source `json:"sources,omitempty"`
 }
 
 // Realm is the state of a realm.
 type Realm struct {
-	Name    string  `json:"realm"`
-	Traffic Traffic `json:"traffic"`
+	Name string `json:"realm"`
+	// Since is when this Caddy began to remember what happens in the realm. It forgets
+	// that when the realm is removed, and when Caddy ends.
+	Since   time.Time `json:"since"`
+	Traffic Traffic   `json:"traffic"`
 	// Expiring are the certificates that expire within [ExpiringWithin], soonest first.
 	Expiring     []Expiring `json:"expiring"`
 	MoreExpiring int        `json:"more_expiring,omitempty"`
@@ -88,9 +93,12 @@ type Expiring struct {
 // Clients is a page of the clients of a realm.
 type Clients struct {
 	Total int `json:"total"`
-	// Seen is how many have been admitted since [Report.Since].
-	Seen int      `json:"seen"`
-	List []Client `json:"list"`
+	// Seen is how many have been admitted since [Realm.Since].
+	Seen int `json:"seen"`
+	// NotNoted is how often a client was admitted without being noted, because so many
+	// have been seen that there is no more room.
+	NotNoted uint64   `json:"not_noted,omitempty"`
+	List     []Client `json:"list"`
 	// Next is the client_id after which the next page begins, "" if there is none.
 	Next string `json:"next,omitempty"`
 }

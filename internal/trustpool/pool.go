@@ -194,6 +194,33 @@ func (p *Pool) Refreshes() bool {
 	return slices.ContainsFunc(p.sources, func(s *poolSource) bool { return !s.watched() && !s.fixed() })
 }
 
+// Interval returns how often the sources that can change are read, the longest time if
+// they differ, and zero if none can.
+func (p *Pool) Interval() (longest time.Duration) {
+	for _, s := range p.sources {
+		switch {
+		case s.fixed():
+		case s.watched():
+			longest = max(longest, source.LookInterval)
+		default:
+			longest = max(longest, p.config.Refresh)
+		}
+	}
+	return longest
+}
+
+// Failure returns why a source could not be read last, "" if all could.
+func (p *Pool) Failure() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sources {
+		if s.failing != "" {
+			return s.failing
+		}
+	}
+	return ""
+}
+
 // LastSuccess returns when the sources that can change were last read without an
 // error: the time of the one that was read the longest ago.
 func (p *Pool) LastSuccess() time.Time {

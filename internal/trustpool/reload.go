@@ -26,6 +26,9 @@ func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 	for _, file := range s.files {
 		other, report, err := file.look(now)
 		changed, broken = changed || other, broken || err != nil
+		if err != nil {
+			p.failed(s, err.Error())
+		}
 		if report {
 			p.report(s, err)
 		}
@@ -38,7 +41,10 @@ func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 		s.due = now.Add(retryInterval)
 		p.outcome(s, err)
 	}
-	if !broken && s.failure == "" {
+	switch {
+	case s.failure != "":
+		p.failed(s, s.failure)
+	case !broken:
 		p.succeeded(s, now)
 	}
 }
@@ -62,6 +68,7 @@ func (p *Pool) loadAgain(s *poolSource, now time.Time) {
 	}
 	p.outcome(s, err)
 	if err != nil {
+		p.failed(s, s.failure)
 		s.due = now.Add(min(p.config.Refresh, retryInterval))
 		return
 	}
@@ -142,7 +149,13 @@ func subjects(certs []*x509.Certificate) (texts []string) {
 func (p *Pool) succeeded(s *poolSource, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.success = now
+	s.success, s.failing = now, ""
+}
+
+func (p *Pool) failed(s *poolSource, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.failing = why
 }
 
 // report logs a failure of a source, or with nil its end.

@@ -39,6 +39,7 @@ type poolSource struct {
 	// what follows is guarded by the mutex of the pool
 	loaded  loaded
 	success time.Time
+	failing string // why it could not be used last
 	// due and failure belong to the goroutine that loads the source
 	due     time.Time
 	failure string

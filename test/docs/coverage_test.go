@@ -342,7 +342,7 @@ func TestImportsGoDown(t *testing.T) {
 		if strings.HasPrefix(from, "examples/") || place[from] >= place["internal/rig"] {
 			continue
 		}
-		for _, match := range regexp.MustCompile(`"`+module+`(?:/([a-z/]+))?"`).FindAllStringSubmatch(source, -1) {
+		for _, match := range regexp.MustCompile(`(?m)^(?:import\s|\s)\s*(?:\S+ )?"`+module+`(?:/([a-z/]+))?"$`).FindAllStringSubmatch(source, -1) {
 			to := cmp.Or(match[1], ".")
 			if at, mapped := place[to]; !mapped || at <= place[from] {
 				t.Errorf("%s imports %s, which is not further down the code map", file, to)

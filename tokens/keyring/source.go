@@ -213,6 +213,36 @@ func (s *Source) LastRead() time.Time {
 	return time.Time{}
 }
 
+// Interval returns how often storage is read, zero if the keys are fixed.
+func (s *Source) Interval() time.Duration {
+	if s.store == nil {
+		return 0
+	}
+	return s.store.refreshInterval()
+}
+
+// Failure returns why storage could not be read or changed last, or nil.
+func (s *Source) Failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failure
+}
+
+// NextRotation returns when another key begins to sign: the next one, or the one that
+// will be made. It is zero if the keys are fixed or there are none.
+func (s *Source) NextRotation() time.Time {
+	ring := s.Current()
+	if s.store == nil || ring == nil {
+		return time.Time{}
+	}
+	keys := ring.schedule.keys
+	active := ring.schedule.active(s.store.Now())
+	if active+1 < len(keys) {
+		return keys[active+1].signsFrom.UTC()
+	}
+	return keys[active].signsFrom.Add(s.store.RotateEvery).UTC()
+}
+
 // Load reads the keyring from storage, without changing anything there, and
 // makes it the current one. It waits 5 s at most. If it fails, the current one
 // stays. It is an error if storage has no key.

@@ -99,6 +99,8 @@ type CRLState struct {
 	Entries int
 	// Failure is why the last attempt failed, nil if it did not.
 	Failure error
+	// Refresh is how often it is read or fetched.
+	Refresh time.Duration
 }
 
 // NewCRLSource returns a source that has loaded nothing yet. It returns an error
@@ -323,7 +325,10 @@ func (s *CRLSource) States() []CRLState {
 	states := make([]CRLState, len(s.locations))
 	for i, location := range s.locations {
 		health := location.health()
-		states[i] = CRLState{Location: location.name, Loaded: health.Success(), Failure: health.Failure()}
+		states[i] = CRLState{Location: location.name, Loaded: health.Success(), Failure: health.Failure(), Refresh: source.LookInterval}
+		if location.url != nil {
+			states[i].Refresh = location.url.Interval()
+		}
 		location.promoteVerified()
 		counted := slices.Clone(location.verified)
 		for _, crl := range location.unverified {

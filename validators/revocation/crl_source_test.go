@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -139,10 +140,10 @@ func TestCRLSourceLoadsFilesAndURLs(t *testing.T) {
 	w.expect(ofOne, one.Cert, true, true)
 	w.expect(ofTwo, two.Cert, false, true)
 	for i, want := range []CRLState{
-		{filepath.Join(w.dir, "one.crl"), w.now, w.now.Add(time.Hour), 1, nil},
-		{crlURL, w.now, w.now.Add(time.Hour), 0, nil},
+		{filepath.Join(w.dir, "one.crl"), w.now, w.now.Add(time.Hour), 1, nil, source.LookInterval},
+		{crlURL, w.now, w.now.Add(time.Hour), 0, nil, w.States()[1].Refresh},
 	} {
-		if got := w.States()[i]; got.Location != want.Location || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != nil {
+		if got := w.States()[i]; got.Location != want.Location || !got.Loaded.Equal(want.Loaded) || !got.NextUpdate.Equal(want.NextUpdate) || got.Entries != want.Entries || got.Failure != nil || got.Refresh != want.Refresh || got.Refresh <= 0 || got.Refresh > time.Hour {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}

@@ -65,6 +65,9 @@ func (f *DenyFile) TakeOver(old *DenyFile) {
 // List returns the rules that are in force.
 func (f *DenyFile) List() *DenyList { return f.list.Load() }
 
+// Failure returns why the file could not be used at the last look, or nil.
+func (f *DenyFile) Failure() error { return f.file.Failure() }
+
 // LastSuccess returns when the file was last found to be readable and valid.
 func (f *DenyFile) LastSuccess() time.Time { return f.file.Success() }
 

@@ -1,0 +1,129 @@
+package sightings
+
+import (
+	"encoding/hex"
+	"time"
+)
+
+// pruneStep is how many clients are looked at while the table is locked.
+const pruneStep = 1000
+
+// Sighting is the last admission of a client.
+type Sighting struct {
+	ClientID string
+	// At is when it was, to the minute.
+	At time.Time
+	Credential
+}
+
+// ThumbprintText returns the SHA-256 of the certificate in hexadecimal, "" if there was
+// none.
+func (c Credential) ThumbprintText() string {
+	if c.Thumbprint == ([32]byte{}) {
+		return ""
+	}
+	return hex.EncodeToString(c.Thumbprint[:])
+}
+
+func (s *sighting) describe() Sighting {
+	return Sighting{ClientID: s.id, At: time.Unix(s.minute.Load()*60, 0).UTC(), Credential: *s.by.Load()}
+}
+
+// Of returns the last admission of a client, if there was any. A nil table has none.
+func (t *Table) Of(clientID string) (Sighting, bool) {
+	if t == nil {
+		return Sighting{}, false
+	}
+	t.mu.RLock()
+	s, _ := t.clients.Get(&sighting{id: clientID})
+	t.mu.RUnlock()
+	if s == nil || s.by.Load() == nil { // it is being noted
+		return Sighting{}, false
+	}
+	return s.describe(), true
+}
+
+// Len returns how many clients have been admitted.
+func (t *Table) Len() int {
+	if t == nil {
+		return 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.clients.Len()
+}
+
+// Unnoted returns how many admissions have not been noted, because the table was full.
+func (t *Table) Unnoted() uint64 {
+	if t == nil {
+		return 0
+	}
+	return t.unnoted.Load()
+}
+
+// Expiring returns the clients whose certificates, as they were last presented, expire in
+// a time, soonest first, at most limit. more is how many others there are among the 10,000
+// that the table keeps.
+func (t *Table) Expiring(from, until time.Time, limit int) (list []Sighting, more int) {
+	if t == nil {
+		return nil, 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	t.expiring.AscendRange(expiry{at: from.Unix(), of: new(sighting)}, expiry{at: until.Unix() + 1, of: new(sighting)}, func(e expiry) bool {
+		switch {
+		case len(list) < limit:
+			list = append(list, e.of.describe())
+		default:
+			more++
+		}
+		return true
+	})
+	return list, more
+}
+
+// Prune forgets clients that are no longer registered. It looks at the next clients, at
+// most most of them, and goes on with the rest the next time. done is true if it has come
+// to the end.
+func (t *Table) Prune(registered func(clientID string) bool, most int) (done bool) {
+	for looked := 0; looked < most; {
+		ids := t.nextIDs(min(pruneStep, most-looked))
+		if len(ids) == 0 {
+			return true
+		}
+		looked += len(ids)
+		for _, id := range ids {
+			if !registered(id) { // asked without the lock
+				t.Forget(id)
+			}
+		}
+	}
+	return false
+}
+
+// nextIDs returns the next clients to look at, none at the end.
+func (t *Table) nextIDs(most int) (ids []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clients.AscendGreaterOrEqual(&sighting{id: t.pruned}, func(s *sighting) bool {
+		if s.id != t.pruned {
+			ids = append(ids, s.id)
+		}
+		return len(ids) < most
+	})
+	t.pruned = ""
+	if len(ids) > 0 {
+		t.pruned = ids[len(ids)-1]
+	}
+	return ids
+}
+
+// Forget forgets a client.
+func (t *Table) Forget(clientID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s, found := t.clients.Delete(&sighting{id: clientID}); found {
+		t.unlist(s)
+		s.forgotten.Store(true)
+	}
+}

@@ -1,0 +1,78 @@
+package mtlsauth
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
+	"github.com/caddymtls/caddy-mtls-auth/internal/version"
+)
+
+const (
+	// maxStatusRefusals is how many refusals of a realm a report has, and
+	// maxStatusStrangers how many strangers.
+	maxStatusRefusals  = 20
+	maxStatusStrangers = 50
+)
+
+// status reports on the realms of the app. What it costs does not depend on how many
+// clients there are.
+func (a *App) status(q status.Query) status.Report {
+	report := status.Report{At: a.Now().UTC(), Version: version.Plugin(), Realms: []status.Realm{}}
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		if q.Realm != "" && q.Realm != name {
+			continue
+		}
+		realm := a.Realms[name].status(q, report.At)
+		if report.Since.IsZero() || realm.Since.Before(report.Since) {
+			report.Since = realm.Since
+		}
+		report.Realms = append(report.Realms, realm)
+	}
+	if q.Realm == "" {
+		report.Sources = a.trustedIssuerSources(report.At)
+	}
+	return report
+}
+
+// status reports on a realm.
+func (realm *Realm) status(q status.Query, now time.Time) status.Realm {
+	registry, memory := realm.current.Load().registry, realm.memory
+	report := status.Realm{
+		Name: realm.name, Since: memory.since, Sources: realm.sources(now),
+		Expiring: []status.Expiring{},
+		Refusals: orEmpty(memory.refusals.List(refusals.Query{Limit: maxStatusRefusals})),
+	}
+	report.Clients.Total, report.Clients.Seen = registry.Len(), memory.sightings.Len()
+	report.Clients.List, report.Clients.Next = q.List(registry.From(q.After), memory.sightings)
+	report.Traffic.Reasons = []status.Reason{}
+	report.Traffic.Admitted.Minute, report.Traffic.Refused.Minute, report.Traffic.Tokens.Minute = []uint64{}, []uint64{}, []uint64{}
+	strangers, more := memory.refusals.Strangers(maxStatusStrangers)
+	report.Strangers, report.MoreStrangers = orEmpty(strangers), more
+	if realm.issuer != nil {
+		report.Issuer = realm.issuer.status()
+	}
+	return report
+}
+
+// status reports on an issuer.
+func (i *realmIssuer) status() *status.Issuer {
+	report := &status.Issuer{URL: i.url, Keys: []status.Key{}, NextRotation: i.keys.NextRotation(), RevokedTokens: i.revokedTokens.Count()}
+	for _, info := range i.keys.Infos() {
+		report.Keys = append(report.Keys, status.Key{
+			ID: info.ID, Algorithm: string(info.Algorithm), State: info.State,
+			Created: info.Created, From: info.SignsFrom, Until: info.Leaves,
+		})
+	}
+	return report
+}
+
+// orEmpty returns a list that is not null in JSON.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
