@@ -69,7 +69,7 @@ func TestStatusOfRealms(t *testing.T) {
 	for query, want := range map[string]string{
 		"?realm=default&limit=2":               "billing.partner more-1 → more-1",
 		"?realm=default&limit=2&after=more-1":  "more-2 sensor-7",
-		"?realm=default&q=GR%C3%96":          "more-1",
+		"?realm=default&q=GR%C3%96":            "more-1",
 		"?realm=default&q=sensor&never=true":   "sensor-7",
 		"?realm=default&q=nobody&never=false":  "",
 		"?realm=default&after=sensor-7":        "",

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
