@@ -111,6 +111,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.cached = new(cache.Growing[cachedToken])
+	h.realm.app.declared.addCache(h.realm.name, cacheBearerTokens, h.cached.Entries)
 	h.timer = metrics.NewTimer(h.realm.name, directiveBearer)
 	metrics.AddRefusals(h.realm.name, directiveBearer, false, bearerReasons())
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())

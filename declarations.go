@@ -27,7 +27,38 @@ type declarations struct {
 	headers   []string
 	servers   []*caddyhttp.Server
 	// pools are those of trust_issuer
-	pools []*trustpool.Pool
+	pools  []*trustpool.Pool
+	caches map[cacheName][]cacheSize
+}
+
+// cacheName is what metrics call the caches that directives of a realm have.
+type cacheName struct{ realm, cache string }
+
+// cacheSize returns the number of entries.
+type cacheSize func() int
+
+// addCache adds a cache to those of the same name.
+func (d *declarations) addCache(realm, cache string, entries cacheSize) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.caches == nil {
+		d.caches = make(map[cacheName][]cacheSize)
+	}
+	name := cacheName{realm, cache}
+	d.caches[name] = append(d.caches[name], entries)
+}
+
+// cacheEntries returns the number of entries of the caches.
+func (d *declarations) cacheEntries() map[cacheName]int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	entries := make(map[cacheName]int, len(d.caches))
+	for name, caches := range d.caches {
+		for _, size := range caches {
+			entries[name] += size()
+		}
+	}
+	return entries
 }
 
 // first reports whether it is called for the first time for a server.

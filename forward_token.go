@@ -105,6 +105,7 @@ func (f *ForwardToken) provision(realm *Realm) (*gatewayMinter, error) {
 		audience: audience, scopes: f.Scopes,
 		lifetime: cmp.Or(time.Duration(f.Lifetime), defaultGatewayLifetime),
 	}
+	realm.app.declared.addCache(realm.name, cacheGatewayTokens, m.warm.Entries)
 	if m.header == defaultTokenHeader {
 		m.prefix = "Bearer "
 	}

@@ -176,6 +176,7 @@ func (l *refusalLog) add(refused *refusedRequest) {
 	}
 	l.octets.Add(-refused.octets)
 	l.dropped.Add(1)
+	metrics.RefusalsDropped.Inc()
 }
 
 // run writes queued lines until the queue is closed and empty.

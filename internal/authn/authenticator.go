@@ -234,6 +234,12 @@ func (a *Authenticator) notesOn(hash uint64, presented []*x509.Certificate, now 
 	return &v.notes
 }
 
+// Remembered returns how many verdicts that admit and how many that refuse are in the
+// caches.
+func (a *Authenticator) Remembered() (accepted, refused int) {
+	return a.accepted.Entries(), a.refused.Entries()
+}
+
 // generation returns a number that changes whenever CRLs, OCSP answers or the deny
 // file change.
 func (a *Authenticator) generation() uint64 {

@@ -164,6 +164,9 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 		CertificateFields(leaf), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)
 }
 
+// Waiting returns how many certificates wait to be verified.
+func (w *Shadow) Waiting() int { return len(w.queue) }
+
 // Failing returns the number of registered clients with an unexpired certificate
 // that would fail.
 func (w *Shadow) Failing(registry *clients.Registry, now time.Time) int {

@@ -18,12 +18,13 @@ var Seed = maphash.MakeSeed()
 // Table is a bounded, lock-free cache. Slots are read and replaced atomically. A
 // lost race costs no more than making an entry again.
 type Table[E any] struct {
-	slots []atomic.Pointer[E]
+	slots   []atomic.Pointer[E]
+	entries *atomic.Int64
 }
 
 // New returns a table of at least size slots.
 func New[E any](size int) Table[E] {
-	return Table[E]{slots: make([]atomic.Pointer[E], 1<<bits.Len(uint(max(size, Ways)-1)))}
+	return Table[E]{slots: make([]atomic.Pointer[E], 1<<bits.Len(uint(max(size, Ways)-1))), entries: new(atomic.Int64)}
 }
 
 // Grown returns a table of at least size slots with the same entries. hash returns what
@@ -58,8 +59,19 @@ func (g *Growing[E]) For(size int, hash func(*E) uint64) *Table[E] {
 	}
 }
 
+// Entries returns the number of entries.
+func (g *Growing[E]) Entries() int {
+	if table := g.table.Load(); table != nil {
+		return table.Entries()
+	}
+	return 0
+}
+
 // Len returns the number of slots.
 func (t *Table[E]) Len() int { return len(t.slots) }
+
+// Entries returns the number of entries, those that have expired included.
+func (t *Table[E]) Entries() int { return int(t.entries.Load()) }
 
 // All yields the entries.
 func (t *Table[E]) All() iter.Seq[*E] {
@@ -106,5 +118,7 @@ func (t *Table[E]) Replace(hash uint64, entry *E, same, mayGo func(*E) bool) {
 			victim, free = &set[i], true
 		}
 	}
-	victim.Store(entry)
+	if victim.Swap(entry) == nil {
+		t.entries.Add(1)
+	}
 }

@@ -54,6 +54,27 @@ func TestTableReplaces(t *testing.T) {
 	}
 }
 
+// TestTableCountsEntries checks that an entry that takes the slot of another is not
+// counted, and that a grown table counts those that it took over.
+func TestTableCountsEntries(t *testing.T) {
+	var growing Growing[int]
+	if got := growing.Entries(); got != 0 {
+		t.Errorf("without a table: %d entries", got)
+	}
+	hash, never := func(n *int) uint64 { return uint64(*n) }, func(*int) bool { return false }
+	table := growing.For(Ways, hash)
+	for n := range 2 * Ways {
+		table.Replace(uint64(n), &n, never, never)
+	}
+	if got := growing.Entries(); got != Ways {
+		t.Errorf("a full table has %d entries", got)
+	}
+	table = growing.For(8*Ways, hash)
+	if got, found := growing.Entries(), len(slices.Collect(values(table))); got != Ways || found != got {
+		t.Errorf("the grown table has %d entries, of which %d are found", got, found)
+	}
+}
+
 func values(t *Table[int]) func(func(int) bool) {
 	return func(yield func(int) bool) {
 		for n := range t.All() {

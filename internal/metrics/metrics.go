@@ -66,10 +66,27 @@ var (
 		Name: prefix + "client_source_failures_total",
 		Help: "Attempts to read a source of clients, or to put a change of it in force, that failed.",
 	}, []string{"realm", "source"})
+	dropped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "dropped_total",
+		Help: "What a full queue had no room for.",
+	}, []string{"queue"})
 	bearerRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "bearer_total",
 		Help: "Decisions about access tokens, by result: ok or the refusal reason.",
 	}, []string{"realm", "result"})
+)
+
+// What full queues had no room for.
+var (
+	// RefusalsDropped counts refusals that are counted, but neither logged nor remembered.
+	RefusalsDropped = dropped.WithLabelValues(QueueRefusals)
+	shadowDropped   = dropped.WithLabelValues(QueueShadow)
+)
+
+// The queues, as their metrics call them.
+const (
+	QueueRefusals = "refusals"
+	QueueShadow   = "shadow"
 )
 
 // The gauges of a configuration. Sources are called by their kind and, if there
@@ -91,12 +108,16 @@ var (
 		"Certificates in the JWKS of clients that are ignored because they are credentials of others.", []string{"realm"}, nil)
 	ShadowFailingClients = prometheus.NewDesc(prefix+"shadow_trust_failing_clients",
 		"Clients that presented an unexpired certificate which would fail under the shadow trust pool.", []string{"realm"}, nil)
+	QueueLength = prometheus.NewDesc(prefix+"queue_length",
+		"What waits in a queue of work that no request waits for.", []string{"queue"}, nil)
+	CacheEntries = prometheus.NewDesc(prefix+"cache_entries",
+		"Entries of a cache, those that have expired included.", []string{"realm", "cache"}, nil)
 	SigningKeys = prometheus.NewDesc(prefix+"signing_keys",
 		"Keys in the JWKS, by state: active signs, next will sign, past has signed, verify belongs to a server that is being replaced.", []string{"realm", "state"}, nil)
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
@@ -110,7 +131,7 @@ func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Me
 // registry.
 func Register(registry *prometheus.Registry, gauges prometheus.Collector) error {
 	for _, collector := range []prometheus.Collector{
-		authentications, authenticationDuration, handlerDuration, refusals, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, clientSourceFailures, gauges,
+		authentications, authenticationDuration, handlerDuration, refusals, cacheLookups, tokensIssued, tokenErrors, introspections, tokenRevocations, shadowTrust, bearerRequests, clientSourceFailures, dropped, gauges,
 	} {
 		if err := registry.Register(collector); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err

@@ -92,7 +92,19 @@ func (m *Realm) failures(source string) prometheus.Counter {
 func (m *Realm) AddShadow(realm string) {
 	m.ShadowOK = shadowTrust.WithLabelValues(realm, resultOK)
 	m.ShadowFail = shadowTrust.WithLabelValues(realm, "fail")
-	m.ShadowDropped = shadowTrust.WithLabelValues(realm, "dropped")
+	m.ShadowDropped = both{shadowTrust.WithLabelValues(realm, "dropped"), shadowDropped}
+}
+
+// both are two counters of the same thing.
+type both struct {
+	prometheus.Counter
+	also prometheus.Counter
+}
+
+// Inc implements prometheus.Counter.
+func (b both) Inc() {
+	b.Counter.Inc()
+	b.also.Inc()
 }
 
 // CountTokenError counts a refused request at an endpoint of the issuer, by its

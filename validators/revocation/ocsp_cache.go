@@ -53,6 +53,13 @@ func NewOCSPCache() *OCSPCache {
 	}
 }
 
+// Len returns the number of answers.
+func (c *OCSPCache) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.answers)
+}
+
 func (c *OCSPCache) answer(key ocspKey) ocspAnswer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
