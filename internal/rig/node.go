@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
 // nodeConfig and nodeSink are the environment variables of a process that runs
@@ -18,8 +19,14 @@ const (
 	nodeSink   = "MTLS_TEST_NODE_SINK"
 )
 
-// Main runs the tests, or a Caddy in a process that [Node] has started.
+// Main runs the tests, a Caddy in a process that [Node] has started, or the command caddy
+// in one that [Shell] has.
 func Main(m *testing.M) {
+	if os.Getenv(asCaddy) != "" {
+		os.Args[0] = "caddy"
+		caddycmd.Main()
+		return
+	}
 	if file := os.Getenv(nodeConfig); file != "" {
 		os.Exit(runNode(file))
 	}

@@ -1,13 +1,8 @@
 package clients_test
 
 import (
-	"bytes"
 	"crypto/x509/pkix"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,43 +12,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-// shell runs a line in the folder of the rig, where caddy is this binary and its admin
-// endpoint that of the rig.
-func shell(t *testing.T, r *rig.Rig, line string) (out, problems string, status int) {
-	t.Helper()
-	bin := filepath.Join(r.Dir, "bin")
-	if err := os.MkdirAll(bin, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	script := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", asCaddy, os.Args[0])
-	if err := os.WriteFile(filepath.Join(bin, "caddy"), []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("sh", "-c", line)
-	cmd.Dir = r.Dir
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CADDY_ADMIN=127.0.0.1:"+r.Admin)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		return stdout.String(), stderr.String(), failed.ExitCode()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return stdout.String(), stderr.String(), 0
-}
-
-// mustShell is like shell, and ends the test unless the line succeeds.
-func mustShell(t *testing.T, r *rig.Rig, line string) string {
-	t.Helper()
-	out, problems, status := shell(t, r, line)
-	if status != 0 {
-		t.Fatalf("%s\nexits with %d: %s", line, status, problems)
-	}
-	return out
-}
-
 // TestClientsCommands checks the commands with a running Caddy, and what they exit with.
 func TestClientsCommands(t *testing.T) {
 	r, _ := start(t, nil)
@@ -61,25 +19,25 @@ func TestClientsCommands(t *testing.T) {
 	caller := r.Caller(t, "h2", leaf)
 	guarded := func() rig.Reply { t.Helper(); return caller.Get("https://public.test/") }
 
-	mustShell(t, r, "caddy mtls clients add team/sensor-7 --certificate sensor-7.pem --scope invoices.read --name 'Sensor 7'")
+	rig.MustShell(r, t, "caddy mtls clients add team/sensor-7 --certificate sensor-7.pem --scope invoices.read --name 'Sensor 7'")
 	guarded().WantClient(t, "team/sensor-7")
-	mustShell(t, r, "caddy mtls clients disable team/sensor-7")
+	rig.MustShell(r, t, "caddy mtls clients disable team/sensor-7")
 	guarded().WantRefused(t, "default", 401, rig.Refused)
-	if out := mustShell(t, r, "caddy mtls clients list"); !regexp.MustCompile(`(?m)^team/sensor-7 +memory +disabled +invoices.read +Sensor 7$`).MatchString(out) || !regexp.MustCompile(`(?m)^fixed +config +enabled`).MatchString(out) {
+	if out := rig.MustShell(r, t, "caddy mtls clients list"); !regexp.MustCompile(`(?m)^team/sensor-7 +memory +disabled +invoices.read +Sensor 7$`).MatchString(out) || !regexp.MustCompile(`(?m)^fixed +config +enabled`).MatchString(out) {
 		t.Error(out)
 	}
-	mustShell(t, r, "caddy mtls clients enable team/sensor-7")
+	rig.MustShell(r, t, "caddy mtls clients enable team/sensor-7")
 	guarded().WantClient(t, "team/sensor-7")
-	if out := mustShell(t, r, "caddy mtls clients list --json --q SENSOR"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"client_id":"team/sensor-7"`) {
+	if out := rig.MustShell(r, t, "caddy mtls clients list --json --q SENSOR"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"client_id":"team/sensor-7"`) {
 		t.Error(out)
 	}
-	shown := mustShell(t, r, "caddy mtls clients show team/sensor-7")
-	if removed := mustShell(t, r, "caddy mtls clients remove team/sensor-7"); removed != shown || !strings.Contains(removed, thumbprint(leaf)) {
+	shown := rig.MustShell(r, t, "caddy mtls clients show team/sensor-7")
+	if removed := rig.MustShell(r, t, "caddy mtls clients remove team/sensor-7"); removed != shown || !strings.Contains(removed, thumbprint(leaf)) {
 		t.Errorf("%s, %s", removed, shown)
 	}
 	guarded().WantRefused(t, "default", 401, rig.Refused)
 	r.Write("record.json", []byte(shown))
-	mustShell(t, r, "caddy mtls clients add --file record.json")
+	rig.MustShell(r, t, "caddy mtls clients add --file record.json")
 	guarded().WantClient(t, "team/sensor-7")
 
 	for line, want := range map[string]string{
@@ -96,7 +54,7 @@ func TestClientsCommands(t *testing.T) {
 		"caddy mtls clients disable":                                "accepts 1 arg(s)",
 		"CADDY_ADMIN=off caddy mtls clients list --address 'x y:z'": "x y",
 	} {
-		out, problems, status := shell(t, r, line)
+		out, problems, status := rig.Shell(r, t, line)
 		if status == 0 || !strings.Contains(problems, want) || out != "" && !strings.HasPrefix(out, "CLIENT_ID") {
 			t.Errorf("%s\nexits with %d: %s%s", line, status, out, problems)
 		}
@@ -156,7 +114,7 @@ func TestManagingClients(t *testing.T) {
 		for line := range strings.Lines(block[1]) {
 			line = strings.TrimSpace(line)
 			commands++
-			out := mustShell(t, r, strings.ReplaceAll(strings.Replace(line, "curl ", "curl -sSf ", 1), "localhost:2019", "127.0.0.1:"+r.Admin))
+			out := rig.MustShell(r, t, strings.ReplaceAll(strings.Replace(line, "curl ", "curl -sSf ", 1), "localhost:2019", "127.0.0.1:"+r.Admin))
 			longest := ""
 			for begin := range after {
 				if strings.HasPrefix(line, begin) && len(begin) > len(longest) {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,22 +18,13 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddymtls/caddy-mtls-auth"
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
-// asCaddy is the environment variable of a process that is the command caddy.
-const asCaddy = "MTLS_TEST_CADDY"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asCaddy) != "" {
-		os.Args[0] = "caddy"
-		caddycmd.Main()
-		return
-	}
 	caddy.RegisterModule(new(memory))
 	rig.Main(m)
 }
