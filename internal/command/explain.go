@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -146,39 +144,21 @@ Show whether a certificate will be accepted on a date:
 
 // loadConfig provisions only the realms of a configuration file.
 func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
-	quiet := &caddy.Logging{Logs: map[string]*caddy.CustomLog{
-		caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{
-			Level:     "ERROR",
-			WriterRaw: caddyconfig.JSONModuleObject(caddy.StderrWriter{}, "output", "stderr", nil),
-		}},
-	}}
-	// adapting the file logs, so this comes first
-	if _, err := caddy.ProvisionContext(&caddy.Config{Logging: quiet}); err != nil {
-		return nil, err
-	}
 	if file == "" {
 		if _, err := os.Stat("Caddyfile"); err != nil {
 			return nil, errors.New("no Caddyfile in the current directory; name a configuration with --config")
 		}
 		file = "Caddyfile"
 	}
-	text, _, _, err := caddycmd.LoadConfig(file, adapter)
+	whole, err := readConfig(file, adapter)
 	if err != nil {
-		return nil, err
-	}
-	var whole struct {
-		Storage json.RawMessage            `json:"storage"`
-		Apps    map[string]json.RawMessage `json:"apps"`
-	}
-	if err := json.Unmarshal(caddy.RemoveMetaFields(text), &whole); err != nil {
 		return nil, err
 	}
 	app := whole.Apps[appID]
 	if app == nil {
 		return nil, errors.New("the configuration has no realm; add 'mtls { … }' to the global options")
 	}
-	config := &caddy.Config{StorageRaw: whole.Storage, AppsRaw: make(caddy.ModuleMap), Logging: quiet}
-	ctx, err := caddy.ProvisionContext(config)
+	config, ctx, err := whole.provision()
 	if err != nil {
 		return nil, err
 	}
