@@ -3,17 +3,22 @@ package mtlsauth
 import (
 	"crypto/sha256"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/version"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // maxSourceSeries bounds the series of a realm's certificate files and JWKS.
 const maxSourceSeries = 1000
+
+// caddyModule is the path of Caddy's module.
+const caddyModule = "github.com/caddyserver/caddy/v2"
 
 // The labels of sources in metrics.
 const (
@@ -49,6 +54,7 @@ func (a *App) Collect(collected chan<- prometheus.Metric) {
 		realm.collectTrust(c)
 		realm.collectIssuer(c)
 		realm.collectCaches(c)
+		realm.collectRefusals(c)
 	}
 	for name, entries := range a.declared.cacheEntries() {
 		c.number(metrics.CacheEntries, entries, name.realm, name.cache)
@@ -86,6 +92,8 @@ func (a *App) collectProcess(c collector) {
 	}
 	c.number(metrics.QueueLength, waiting, metrics.QueueShadow)
 	c.number(metrics.QueueLength, len(a.refusals.queue), metrics.QueueRefusals)
+	c.number(metrics.QueueLength, a.events.Len(), metrics.QueueEvents)
+	c.number(metrics.BuildInfo, 1, version.Plugin(), version.Of(caddyModule), runtime.Version())
 }
 
 func (realm *Realm) collectClients(c collector) {
@@ -148,6 +156,11 @@ func (realm *Realm) collectIssuer(c collector) {
 	if denied := realm.issuer.denied; denied != nil {
 		c.number(metrics.CacheEntries, denied.chains.Entries(), realm.name, cacheTokenCertificates)
 	}
+}
+
+func (realm *Realm) collectRefusals(c collector) {
+	c.number(metrics.RecentRefusals, realm.memory.refusals.Len(), realm.name)
+	c.number(metrics.Strangers, realm.memory.refusals.CountStrangers(), realm.name)
 }
 
 func (realm *Realm) collectCaches(c collector) {

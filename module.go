@@ -112,6 +112,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger(a)
 	a.refusals = &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
 	a.events = events.NewQueue(eventNames...)
+	a.events.OnDrop = metrics.EventsDropped.Inc
 	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
 	if a.Now == nil {
 		a.Now = time.Now

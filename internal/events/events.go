@@ -31,6 +31,8 @@ type Queue struct {
 	// unheard are the events that nobody listens to, nil before the queue runs
 	unheard atomic.Pointer[[]string]
 	dropped atomic.Uint64
+	// OnDrop is called for every event that is dropped, unless it is nil.
+	OnDrop func()
 }
 
 type event struct {
@@ -58,7 +60,14 @@ func (q *Queue) Add(name string, data map[string]any) {
 	select {
 	case q.waiting <- event{name: name, data: data}:
 	default:
-		q.dropped.Add(1)
+		q.countDropped()
+	}
+}
+
+func (q *Queue) countDropped() {
+	q.dropped.Add(1)
+	if q.OnDrop != nil {
+		q.OnDrop()
 	}
 }
 
@@ -110,7 +119,7 @@ func (q *Queue) drop(e event) {
 		close(e.reached)
 		return
 	}
-	q.dropped.Add(1)
+	q.countDropped()
 }
 
 // Flush waits until the handlers of the events that have been added so far have

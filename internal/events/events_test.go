@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -75,6 +76,8 @@ func TestHandlerThatHangs(t *testing.T) {
 		hanging <- struct{}{}
 		<-release
 	}, nil)
+	var told atomic.Int64
+	q.OnDrop = func() { told.Add(1) }
 	start()
 	q.Add("a", nil)
 	<-hanging
@@ -91,7 +94,7 @@ func TestHandlerThatHangs(t *testing.T) {
 	end()
 	close(release)
 	<-ended
-	if q.Len() != 0 || q.Dropped() != maxQueued+5 {
+	if q.Len() != 0 || q.Dropped() != maxQueued+5 || told.Load() != maxQueued+5 {
 		t.Errorf("at the end %d events wait and %d were dropped, want 0 and %d", q.Len(), q.Dropped(), maxQueued+5)
 	}
 }

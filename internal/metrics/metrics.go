@@ -80,13 +80,16 @@ var (
 var (
 	// RefusalsDropped counts refusals that are counted, but neither logged nor remembered.
 	RefusalsDropped = dropped.WithLabelValues(QueueRefusals)
-	shadowDropped   = dropped.WithLabelValues(QueueShadow)
+	// EventsDropped counts events that no handler has seen.
+	EventsDropped = dropped.WithLabelValues(QueueEvents)
+	shadowDropped = dropped.WithLabelValues(QueueShadow)
 )
 
 // The queues, as their metrics call them.
 const (
 	QueueRefusals = "refusals"
 	QueueShadow   = "shadow"
+	QueueEvents   = "events"
 )
 
 // The gauges of a configuration. Sources are called by their kind and, if there
@@ -112,12 +115,18 @@ var (
 		"What waits in a queue of work that no request waits for.", []string{"queue"}, nil)
 	CacheEntries = prometheus.NewDesc(prefix+"cache_entries",
 		"Entries of a cache, those that have expired included.", []string{"realm", "cache"}, nil)
+	RecentRefusals = prometheus.NewDesc(prefix+"recent_refusals",
+		"Refusals that are remembered.", []string{"realm"}, nil)
+	Strangers = prometheus.NewDesc(prefix+"strangers",
+		"Certificates of nobody that were refused lately.", []string{"realm"}, nil)
+	BuildInfo = prometheus.NewDesc(prefix+"build_info",
+		"Always 1, with the versions of the plugin, of Caddy and of Go.", []string{"version", "caddy_version", "go_version"}, nil)
 	SigningKeys = prometheus.NewDesc(prefix+"signing_keys",
 		"Keys in the JWKS, by state: active signs, next will sign, past has signed, verify belongs to a server that is being replaced.", []string{"realm", "state"}, nil)
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, RecentRefusals, Strangers, BuildInfo, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {

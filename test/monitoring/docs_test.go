@@ -78,7 +78,7 @@ func TestCacheSizes(t *testing.T) {
 			t.Errorf("%s has %v entries, want %v", cache, got, want)
 		}
 	}
-	for _, queue := range []string{"refusals", "shadow"} {
+	for _, queue := range []string{"refusals", "shadow", "events"} {
 		if waiting := value(t, families, "caddy_mtls_queue_length", "queue", queue); waiting > 1000 {
 			t.Errorf("%v wait in %s", waiting, queue)
 		}
