@@ -16,6 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -116,6 +117,7 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	metrics.AddRefusals(h.realm.name, directiveBearer, false, bearerReasons())
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
 	h.realm.app.warnAboutSites(ctx)
+	problem.Answer(ctx)
 	h.warnAboutAudience()
 	return nil
 }
@@ -243,7 +245,7 @@ func (h *BearerHandler) decide(w http.ResponseWriter, r *http.Request) error {
 	h.results.Count(refusal.Reason)
 	state.refused = refusal
 	answer := bearerOutcome(refusal.Reason)
-	failure := caddyhttp.Error(answer.status, errors.New(answer.word))
+	failure := caddyhttp.Error(answer.status, problem.Word(answer.word))
 	logRefusal(h.realm, r, refusedRequest{directive: directiveBearer, message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})
 	w.Header().Set("Cache-Control", "no-store")
 	switch {

@@ -20,6 +20,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
+	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -149,7 +150,7 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 		logRefusal(h.realm, r, line)
 		return nil
 	}
-	refused := caddyhttp.Error(http.StatusServiceUnavailable, errors.New(tokens.CodeTemporarilyUnavailable))
+	refused := caddyhttp.Error(http.StatusServiceUnavailable, problem.Word(tokens.CodeTemporarilyUnavailable))
 	line.message, line.errorID = "request refused: gateway token unavailable", refused.ID
 	logRefusal(h.realm, r, line)
 	w.Header().Set("Cache-Control", "no-store")

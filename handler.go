@@ -15,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -26,7 +27,7 @@ const refusedWord = "certificate_refused"
 // connectAllow lists the methods that a caller of CONNECT may use instead.
 const connectAllow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
-var errTunnel = errors.New("connect_refused")
+const errTunnel problem.Word = "connect_refused"
 
 // Handler admits requests that come with the certificate of a registered
 // client, and tells the upstream who that client is.
@@ -150,6 +151,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.warnAboutHeaders(registry)
 	h.realm.app.warnAboutSites(ctx)
+	problem.Answer(ctx)
 	return nil
 }
 
@@ -249,9 +251,7 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	status, word := outcome(refusal.Reason)
-	// the error contains only the word for the caller, because
-	// {http.error.message} often ends up in a response body
-	failure := caddyhttp.Error(status, errors.New(word))
+	failure := caddyhttp.Error(status, problem.Word(word))
 	logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, message: "client refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID(), errorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
 	switch status {

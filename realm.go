@@ -18,6 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -32,7 +33,7 @@ const (
 	wordFetchPool  = "fetch trust_pool"
 )
 
-var errEarlyData = errors.New("too_early")
+const errEarlyData problem.Word = "too_early"
 
 // Realm is one set of clients, the CAs that vouch for them, and the issuer of
 // their tokens.

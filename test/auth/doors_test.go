@@ -267,7 +267,7 @@ http://unix.test {
 					t.Errorf("%s with a certificate: %d %.200q", target, got.Status, got.Body)
 				}
 			}
-			if got := r.Caller(t, protocol, nil).Get("https://api.test/answer"); got.Body != "" {
+			if got := r.Caller(t, protocol, nil).Get("https://api.test/answer"); got.Body != "" { // because of handle_errors
 				t.Errorf("without a certificate, respond answered %q", got.Body)
 			}
 		})
