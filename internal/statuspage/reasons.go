@@ -1,0 +1,31 @@
+package statuspage
+
+import (
+	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+)
+
+// whoOf says who was refused.
+func whoOf(r refusals.Record) string {
+	switch {
+	case r.ClientID != "":
+		return shown(r.ClientID)
+	case r.Certificate != nil && r.Certificate.Subject != "":
+		return shown(r.Certificate.Subject)
+	case r.Certificate != nil:
+		return short(r.Certificate.Thumbprint)
+	}
+	return "no certificate"
+}
+
+// sentence says what a reason means, or "" if it is unknown.
+func sentence(reason string) string {
+	text, _ := reasons.Of(reason)
+	return text.Plain().Sentence
+}
+
+// remedy says what to do about a refusal for a reason, or "" if it is unknown.
+func remedy(reason string) string {
+	text, _ := reasons.Of(reason)
+	return text.Plain().Remedy
+}
