@@ -85,6 +85,7 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 			return nil
 		},
 		Failed: realm.metrics.ClientSourceFailed,
+		Report: realm.noteSource,
 		Logger: realm.logger,
 	}
 	if !app.withoutIssuers { // else storage may not be needed

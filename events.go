@@ -24,7 +24,7 @@ const (
 	eventClientChanged = "mtls_client_changed"
 )
 
-var eventNames = []string{eventTokenIssued, eventClientChanged}
+var eventNames = []string{eventTokenIssued, eventClientChanged, eventKeysRotated, eventSourceFailed, eventSourceRecovered}
 
 const (
 	// droppedEvery is how often a log line may say that events were dropped.

@@ -88,6 +88,7 @@ type App struct {
 	logger   *zap.Logger
 	refusals *refusalLog
 	events   *events.Queue
+	failing  failingSources
 	// memories are those that are in use, by the realm's name
 	memories map[string]*realmMemory
 	ctx      caddy.Context

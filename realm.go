@@ -248,6 +248,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 		// a function, because tests replace the clock later
 		Now:    func() time.Time { return app.Now() },
 		Logger: realm.logger,
+		Report: func(err error) { realm.noteSource(word, err) },
 		Use: func(t *trustpool.Trust) error {
 			realm.change(func(c *components) { set(c, t) })
 			reporter.Report(t, app.Now())

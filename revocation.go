@@ -75,6 +75,8 @@ type certificateRevocation struct {
 	trustPool *trustpool.Pool            // nil without a trust pool
 	logger    *zap.Logger
 	now       func() time.Time
+	// noteSource is told each outcome of reading a source
+	noteSource func(name string, err error)
 }
 
 func checkOnUnavailable(value string) error {
@@ -150,7 +152,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	r := &certificateRevocation{
 		exempt: exempt,
 		cache:  revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
-		logger: realm.logger, now: realm.app.Now,
+		logger: realm.logger, now: realm.app.Now, noteSource: realm.noteSource,
 	}
 	var running *certificateRevocation
 	if before := realm.running(); before.revocation != nil {
@@ -185,7 +187,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 			Fetch:     fetcher.CRL,
 			Refresh:   time.Duration(config.Refresh),
 			Now:       r.now,
-			Report:    func(place string, err error) { r.report("crl", place, err) },
+			Report:    func(place string, err error) { r.report("crl", place, "crl:"+place, err) },
 			ReportStale: func(place string, err error) {
 				r.logger.Warn("stale CRL no longer vouches for any certificate", zap.String("source", "crl"), zap.String("place", place), zap.Error(err))
 			},
@@ -316,8 +318,9 @@ func (r *certificateRevocation) generation() uint64 {
 	return r.checker.Generation()
 }
 
-// report logs the outcome of reading a source.
-func (r *certificateRevocation) report(kind, place string, err error) {
+// report logs the outcome of reading a source, which the metrics call by that name.
+func (r *certificateRevocation) report(kind, place, name string, err error) {
+	r.noteSource(name, err)
 	if err != nil {
 		r.logger.Error("refreshing revocation source failed; keeping previous data", zap.String("source", kind), zap.String("place", place), zap.Error(err))
 		return
@@ -341,7 +344,7 @@ func (r *certificateRevocation) pollDenyFile(context.Context) {
 		r.logger.Info("deny file in force", zap.Int("rules", r.deny.List().Len()))
 	}
 	if report {
-		r.report("deny", r.denyPath, err)
+		r.report("deny", r.denyPath, sourceDeny, err)
 	}
 }
 

@@ -39,17 +39,18 @@ func loadRevokedTokens(realm *Realm, issuer string, longest func() time.Duration
 	within, cancel := context.WithTimeout(realm.app.ctx, revokedFirst)
 	defer cancel()
 	if err := list.Load(within); err != nil {
-		reportRevokedTokens(realm.logger, list, err)
+		reportRevokedTokens(realm, list, err)
 	}
 	return list, nil
 }
 
-func reportRevokedTokens(logger *zap.Logger, list *tokens.RevokedTokens, err error) {
+func reportRevokedTokens(realm *Realm, list *tokens.RevokedTokens, err error) {
+	realm.noteSource(sourceRevokedTokens, err)
 	consequence := "keeping previous list"
 	if !list.Known() {
 		consequence = "every token counts as revoked"
 	}
-	logger.Error("reading revoked tokens failed; "+consequence, zap.Error(err))
+	realm.logger.Error("reading revoked tokens failed; "+consequence, zap.Error(err))
 }
 
 // keepRevokedTokens reads the tokens that other nodes have revoked, and removes
@@ -68,9 +69,10 @@ func keepRevokedTokens(ctx context.Context, realm *Realm) {
 			return // the storage may have been closed too
 		}
 		if err != nil {
-			reportRevokedTokens(realm.logger, list, err)
+			reportRevokedTokens(realm, list, err)
 			return
 		}
+		realm.noteSource(sourceRevokedTokens, nil)
 		realm.logger.Info("reading revoked tokens works again")
 	})
 }

@@ -62,7 +62,8 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		Storage: realm.storage, Realm: realm.name, Issuer: config.URL,
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
-		Now: realm.app.Now, Report: func(event, key string, err error) { reportKeys(realm.logger, event, key, err) },
+		Now: realm.app.Now, Report: func(event, key string, err error) { reportKeys(realm, event, key, err) },
+		ReportChange: realm.emitKeysRotated,
 	}, previous)
 	if err != nil {
 		return nil, "", err
@@ -112,8 +113,12 @@ func longestToken(config IssuerConfig, registry *clients.Registry) time.Duration
 }
 
 // reportKeys logs what happens to the signing keys in storage.
-func reportKeys(logger *zap.Logger, event, key string, err error) {
+func reportKeys(realm *Realm, event, key string, err error) {
+	logger := realm.logger
 	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
+	if event == keyring.EventUnavailable || event == keyring.EventReadable {
+		realm.noteSource(sourceSigningKeys, err)
+	}
 	switch {
 	case err == nil:
 		logger.Info("signing key", fields...)

@@ -267,6 +267,9 @@ func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *token
 			return
 		}
 		changed, err := keys.Refresh(ctx)
+		if ctx.Err() == nil {
+			a.noteSource("", "jwks:"+id.issuer, err)
+		}
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:

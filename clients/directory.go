@@ -44,6 +44,10 @@ type DirectoryConfig struct {
 	// Failed is called with the name of a source when it cannot be read, or an update of
 	// it cannot be put in force.
 	Failed func(name string)
+	// Report is called with what a [SourceState] calls a source and why it fails, once for
+	// each fault, and with nil when it works again or has changed. It must not call the
+	// directory.
+	Report func(label string, err error)
 	// Logger gets what an operator should know. Default: none.
 	Logger *zap.Logger
 }
@@ -61,6 +65,9 @@ func (c *DirectoryConfig) setDefaults() {
 	}
 	if c.Failed == nil {
 		c.Failed = func(string) {}
+	}
+	if c.Report == nil {
+		c.Report = func(string, error) {}
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()

@@ -118,6 +118,7 @@ func (d *watchedDocument) labels() []string {
 
 // report logs that a source is in force, with more fields, or why it cannot be.
 func (c *DirectoryConfig) report(label, place string, err error, more ...zap.Field) {
+	c.Report(label, err)
 	logger := c.Logger.With(zap.String("source", label), zap.String("place", place))
 	if err == nil {
 		logger.Info("client source in force", more...)

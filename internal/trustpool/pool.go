@@ -88,6 +88,9 @@ type Config struct {
 	EndEntities bool
 	Now         func() time.Time
 	Logger      *zap.Logger
+	// Report is called with why a source cannot be loaded again, and with nil when it
+	// can. Default: nothing is reported.
+	Report func(error)
 	// Use puts what the pool holds now in the place of what it held. If it
 	// returns an error, everything stays as it is.
 	Use func(*Trust) error
@@ -109,6 +112,9 @@ type Pool struct {
 func Load(config Config) (*Pool, error) {
 	if config.Refresh == 0 {
 		config.Refresh = defaultRefresh
+	}
+	if config.Report == nil {
+		config.Report = func(error) {}
 	}
 	config.Logger = config.Logger.With(zap.String("pool", config.Word))
 	p := &Pool{config: config, timeout: loadTimeout}

@@ -30,7 +30,7 @@ func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
 			p.failed(s, err.Error())
 		}
 		if report {
-			p.report(s, err)
+			p.noteLoad(s, err)
 		}
 	}
 	if changed || s.failure != "" && !now.Before(s.due) {
@@ -81,10 +81,10 @@ func (p *Pool) outcome(s *poolSource, err error) {
 	switch {
 	case err != nil && err.Error() != s.failure:
 		s.failure = err.Error()
-		p.report(s, err)
+		p.noteLoad(s, err)
 	case err == nil && s.failure != "":
 		s.failure = ""
-		p.report(s, nil)
+		p.noteLoad(s, nil)
 	}
 }
 
@@ -156,6 +156,12 @@ func (p *Pool) failed(s *poolSource, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.failing = why
+}
+
+// noteLoad reports that a source cannot be loaded again, or with nil that it can.
+func (p *Pool) noteLoad(s *poolSource, err error) {
+	p.config.Report(err)
+	p.report(s, err)
 }
 
 // report logs a failure of a source, or with nil its end.

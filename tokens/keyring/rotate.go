@@ -101,6 +101,7 @@ func (s *store) retire(ctx context.Context, key scheduledKey) error {
 	if err := s.write(ctx, s.retirementPath(key.ID), data); err != nil {
 		return err
 	}
+	s.touched.Store(touch{key.ID, true}, true)
 	s.Report(EventRetired, s.keyPath(key.ID), nil)
 	return nil
 }

@@ -103,6 +103,7 @@ func (s *Source) swap(old, ring *Keyring) *Keyring {
 	if old != nil && old.Signing().ID != ring.Signing().ID {
 		s.store.Report(EventActive, s.store.keyPath(ring.Signing().ID), nil)
 	}
+	s.reportChanges(old, ring)
 	return ring
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,9 @@ type Config struct {
 	// Report is called with what a log should show: an event, the storage key
 	// it is about, and the error if any. Default: nothing is reported.
 	Report func(event string, key string, err error)
+	// ReportChange is called with each change of the keys, whichever node has made it.
+	// Default: nothing is reported.
+	ReportChange func(Change)
 }
 
 // store is the managed keys of an issuer in storage. Every node that shares
@@ -85,6 +89,8 @@ type store struct {
 	extended atomic.Int64
 	// ended is set once nothing may be written any more.
 	ended atomic.Bool
+	// touched has each [touch] of this node.
+	touched sync.Map
 	// reported is what is wrong with each object. Only one attempt at a time
 	// reads storage, so it needs no lock.
 	reported map[string]string
@@ -101,6 +107,9 @@ func newStore(cfg Config) (*store, error) {
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(string, string, error) {}
+	}
+	if cfg.ReportChange == nil {
+		cfg.ReportChange = func(Change) {}
 	}
 	switch {
 	case cfg.Storage == nil:
@@ -261,6 +270,7 @@ func (s *store) create(ctx context.Context, announce bool) (scheduledKey, error)
 	if err := s.writeKey(ctx, scheduled); err != nil {
 		return scheduledKey{}, err
 	}
+	s.touched.Store(touch{key.ID, false}, true)
 	s.Report(event, s.keyPath(key.ID), nil)
 	return scheduled, nil
 }
