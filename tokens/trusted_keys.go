@@ -144,7 +144,7 @@ func (i *TrustedKeys) useJWKS(content []byte) error {
 // time, because the server may move its keys.
 func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64) (source.Document, error) {
 	var errs []error
-	for _, address := range metadataURLs(issuer) {
+	for _, address := range MetadataURLs(issuer) {
 		document, err := i.fetcher.Get(ctx, address, limit)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", source.ShownURL(address), err))
@@ -163,10 +163,10 @@ func (i *TrustedKeys) fetchJWKS(ctx context.Context, issuer string, limit int64)
 	return source.Document{}, errors.Join(errs...)
 }
 
-// metadataURLs returns the addresses where an issuer's metadata may be: with
+// MetadataURLs returns the addresses where an issuer's metadata may be: with
 // the well-known path between host and path (RFC 8414 §3.1), and after the
 // path (OpenID Connect Discovery).
-func metadataURLs(issuer string) []string {
+func MetadataURLs(issuer string) []string {
 	issuer = strings.TrimSuffix(issuer, "/")
 	parsed, err := url.Parse(issuer)
 	if err != nil {

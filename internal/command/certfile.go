@@ -205,26 +205,33 @@ const convertPKCS12 = "; convert the file with 'openssl pkcs12 -nokeys -in <file
 // parsePKCS12 returns the certificates of the file, the one of its private key first.
 // It discards the key.
 func parsePKCS12(der []byte, password string) ([]*x509.Certificate, error) {
+	_, certificates, err := decodePKCS12(der, password)
+	return certificates, err
+}
+
+// decodePKCS12 returns the private key of the file, nil if it has none, and its
+// certificates.
+func decodePKCS12(der []byte, password string) (key any, certificates []*x509.Certificate, err error) {
 	key, leaf, others, err := pkcs12.DecodeChain(der, password)
 	switch {
 	case errors.Is(err, pkcs12.ErrIncorrectPassword) && password == "":
-		return nil, errors.New("the PKCS #12 file has a password; pass it with --password-file")
+		return nil, nil, errors.New("the PKCS #12 file has a password; pass it with --password-file")
 	case errors.Is(err, pkcs12.ErrIncorrectPassword):
-		return nil, errors.New("wrong password for PKCS #12 file")
+		return nil, nil, errors.New("wrong password for PKCS #12 file")
 	case err != nil:
 		if certificates, storeErr := pkcs12.DecodeTrustStore(der, password); storeErr == nil && len(certificates) > 0 {
-			return certificates, nil
+			return nil, certificates, nil
 		}
 		if bytes.HasPrefix(der, indefinite) || strings.Contains(err.Error(), "indefinite length") {
-			return nil, errors.New("the PKCS #12 file is in BER, as NSS and Bouncy Castle write it" + convertPKCS12)
+			return nil, nil, errors.New("the PKCS #12 file is in BER, as NSS and Bouncy Castle write it" + convertPKCS12)
 		}
-		return nil, errors.New("the PKCS #12 file cannot be read (" + source.Plain(err, maxCause) + ")" + convertPKCS12)
+		return nil, nil, errors.New("the PKCS #12 file cannot be read (" + source.Plain(err, maxCause) + ")" + convertPKCS12)
 	}
-	certificates := append([]*x509.Certificate{leaf}, others...)
+	certificates = append([]*x509.Certificate{leaf}, others...)
 	if signer, ok := key.(crypto.Signer); ok {
 		public, err := x509.MarshalPKIXPublicKey(signer.Public())
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		own := slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, public) })
 		if own > 0 {
@@ -232,5 +239,5 @@ func parsePKCS12(der []byte, password string) ([]*x509.Certificate, error) {
 			certificates = slices.Insert(slices.Delete(certificates, own, own+1), 0, leaf)
 		}
 	}
-	return certificates, nil
+	return key, certificates, nil
 }

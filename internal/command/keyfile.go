@@ -2,6 +2,7 @@ package command
 
 import (
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // readPrivateKey reads a private key from a PEM file, which may have certificates too.
@@ -80,4 +82,49 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 		return nil, errors.New("the private key cannot sign; use one of RSA, ECDSA or Ed25519")
 	}
 	return signer, nil
+}
+
+// readIdentity reads the certificate of a client with its private key, from PEM files, of
+// which one may have both, or from a PKCS #12 file.
+func readIdentity(certificateFile, keyFile string, flags *passwordFlags) (*tls.Certificate, error) {
+	text, err := readBounded(certificateFile)
+	if err != nil {
+		return nil, err
+	}
+	password, err := flags.read()
+	if err != nil {
+		return nil, fmt.Errorf("reading the password: %w", err)
+	}
+	var certificates []*x509.Certificate
+	var key any
+	if isPKCS12(text) {
+		key, certificates, err = decodePKCS12(text, password)
+	} else {
+		certificates, _, err = parseCertificates(text, password)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", certificateFile, err)
+	}
+	if keyFile != "" {
+		if key, err = readPrivateKey(keyFile); err != nil {
+			return nil, err
+		}
+	} else if key == nil {
+		if key, err = parsePrivateKey(text); err != nil {
+			return nil, fmt.Errorf("%s: %w; or name the key with --key", certificateFile, err)
+		}
+	}
+	leaf := certificates[0]
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%s: the private key cannot sign; use one of RSA, ECDSA or Ed25519", certificateFile)
+	}
+	if public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
+		return nil, fmt.Errorf("the private key is not that of the certificate '%s'; name the key that belongs to it", source.Text(validators.FormatDN(leaf.RawSubject), maxCause))
+	}
+	identity := &tls.Certificate{PrivateKey: signer, Leaf: leaf}
+	for _, certificate := range certificates {
+		identity.Certificate = append(identity.Certificate, certificate.Raw)
+	}
+	return identity, nil
 }

@@ -1,0 +1,279 @@
+package clienttoken
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+)
+
+// world is an issuer, and what its answers are.
+type world struct {
+	*httptest.Server
+	ca     *testpki.CA
+	client *testpki.Leaf
+	answer func(w http.ResponseWriter, r *http.Request) // instead of a token
+	token  func() string
+	seen   *http.Request
+}
+
+func newWorld(t *testing.T, change func(*tls.Config, *testpki.CA), options ...testpki.Option) *world {
+	t.Helper()
+	w := &world{ca: testpki.MustCA(t), client: testpki.MustSelfSigned(t, testpki.CommonName("sensor-7"))}
+	key, err := testpki.NewKey(testpki.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.token = func() string { return w.sign(t, key, nil) }
+	mux := http.NewServeMux()
+	mux.HandleFunc("/.well-known/openid-configuration", func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(rw, `{"issuer":%q,"token_endpoint":"%s/none","jwks_uri":"%s/jwks","mtls_endpoint_aliases":{"token_endpoint":"%s/token"}}`, w.URL, w.URL, w.URL, w.URL)
+	})
+	mux.HandleFunc("/jwks", func(rw http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(rw).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "ES256"}}})
+	})
+	mux.HandleFunc("POST /token", func(rw http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		w.seen = r
+		if w.answer != nil {
+			w.answer(rw, r)
+			return
+		}
+		_, _ = fmt.Fprintf(rw, `{"access_token":%q,"token_type":"Bearer","expires_in":3600,"scope":"a b"}`, w.token())
+	})
+	w.Server = httptest.NewUnstartedServer(mux)
+	w.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server := testpki.MustIssue(t, w.ca, append([]testpki.Option{testpki.CommonName("server"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth)}, options...)...)
+	w.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{server.Cert.Raw}, PrivateKey: server.Key}}, ClientAuth: tls.RequestClientCert}
+	if change != nil {
+		change(w.TLS, w.ca)
+	}
+	w.EnableHTTP2 = true
+	w.StartTLS()
+	w.URL = strings.Replace(w.URL, "127.0.0.1", "localhost", 1)
+	t.Cleanup(w.Close)
+	return w
+}
+
+// sign returns a token with these claims in place of good ones; nil removes one.
+func (w *world) sign(t *testing.T, key any, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "1"}}, (&jose.SignerOptions{}).WithType("at+jwt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(w.client.Cert.Raw)
+	all := map[string]any{
+		"iss": w.URL, "sub": "sensor-7", "client_id": "sensor-7", "aud": "https://api.example.com", "jti": "x",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		"cnf": map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])},
+	}
+	maps.Copy(all, claims)
+	text, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := signer.Sign(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compact, err := signed.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compact
+}
+
+func (w *world) request() *Request {
+	return &Request{
+		Issuer: w.URL, ClientID: "sensor-7", Roots: w.ca.Pool(), Timeout: 10 * time.Second,
+		Identity: &tls.Certificate{Certificate: [][]byte{w.client.Cert.Raw}, PrivateKey: w.client.Key, Leaf: w.client.Cert},
+	}
+}
+
+// TestGetFollowsTheAlias checks what is sent, and where to.
+func TestGetFollowsTheAlias(t *testing.T) {
+	w := newWorld(t, nil)
+	r := w.request()
+	r.Scopes, r.Resources = []string{"a", "b"}, []string{"https://api.example.com", "https://b.example.com"}
+	answer, err := r.Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.Endpoint != w.URL+"/token" || answer.Scope != "a b" || answer.ExpiresIn != 3600 || answer.TokenType != "Bearer" {
+		t.Errorf("%+v", answer)
+	}
+	form := w.seen.PostForm
+	if form.Get("client_id") != "sensor-7" || form.Get("scope") != "a b" || len(form["resource"]) != 2 || form.Get("grant_type") != "client_credentials" || !w.seen.TLS.PeerCertificates[0].Equal(w.client.Cert) {
+		t.Errorf("%v", form)
+	}
+	if err := r.Verify(t.Context(), answer.AccessToken); err != nil {
+		t.Error(err)
+	}
+	header, claims, err := Decode(answer.AccessToken)
+	if err != nil || !strings.Contains(string(header), "ES256") || !strings.Contains(string(claims), `"client_id":"sensor-7"`) {
+		t.Errorf("%s %s %v", header, claims, err)
+	}
+}
+
+// TestVerify checks that a token is verified as an API would.
+func TestVerify(t *testing.T) {
+	w := newWorld(t, nil)
+	other, err := testpki.NewKey(testpki.P256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.token = func() string { return w.sign(t, other, nil) }
+	verify := func(token string) error {
+		r := w.request()
+		r.Resources = []string{"https://api.example.com"}
+		return r.Verify(t.Context(), token)
+	}
+	if err := verify(w.token()); err == nil || !strings.Contains(err.Error(), "token_signature") {
+		t.Error(err)
+	}
+	w = newWorld(t, nil)
+	good := w.token()
+	if err := verify(good); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := Decode("opaque"); err == nil || !strings.Contains(err.Error(), "not a signed JWT") {
+		t.Error(err)
+	}
+	if _, _, err := Decode("a.b.c"); err == nil {
+		t.Error("a.b.c is decoded")
+	}
+	w.client = testpki.MustSelfSigned(t)
+	if err := verify(good); err == nil || !strings.Contains(err.Error(), "token_certificate") {
+		t.Error(err)
+	}
+	r := w.request()
+	r.Resources = []string{"https://c.example.com"}
+	if err := r.Verify(t.Context(), good); err == nil || !strings.Contains(err.Error(), "token_audience") {
+		t.Error(err)
+	}
+	r = w.request()
+	r.Issuer += "/other"
+	if err := r.Verify(t.Context(), good); err == nil || !strings.Contains(err.Error(), "the keys of the issuer cannot be read") {
+		t.Error(err)
+	}
+}
+
+// TestFailuresSayWhereAndWhy checks the last step of requests that fail, and that those
+// before it are good.
+func TestFailuresSayWhereAndWhy(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	say := func(status int, text string) func(*world, *Request) {
+		return func(w *world, _ *Request) {
+			w.answer = func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Header().Set("Location", "https://elsewhere.example.com/")
+				rw.WriteHeader(status)
+				_, _ = io.WriteString(rw, text)
+			}
+		}
+	}
+	require := func(c *tls.Config, ca *testpki.CA) {
+		c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
+	}
+	for name, tc := range map[string]struct {
+		server  func(*tls.Config, *testpki.CA)
+		options []testpki.Option
+		change  func(*world, *Request)
+		step    string
+		want    []string
+	}{
+		"no such name":  {change: func(_ *world, r *Request) { r.Issuer = "https://none.invalid"; r.Timeout = 3 * time.Second }, step: StepName, want: []string{"'none.invalid' has no address"}},
+		"nothing there": {change: func(_ *world, r *Request) { r.Issuer = strings.Replace(gone.URL, "http:", "https:", 1) }, step: StepConnect, want: []string{"connection refused", "is the server running"}},
+		"silent":        {change: func(_ *world, r *Request) { r.Issuer = "https://" + silent.Addr().String(); r.Timeout = time.Second }, step: StepTLS, want: []string{"does not answer the TLS handshake in time"}},
+		"not TLS":       {change: func(_ *world, r *Request) { r.Issuer = strings.Replace(plain.URL, "http:", "https:", 1) }, step: StepTLS, want: []string{"does not speak TLS"}},
+		"unknown CA":    {change: func(_ *world, r *Request) { r.Roots = x509.NewCertPool() }, step: StepTLS, want: []string{"certificate 'CN=server' is not trusted", "its CA 'CN=Test Root CA' is not", "--cacert"}},
+		"another name":  {options: []testpki.Option{testpki.Template(func(c *x509.Certificate) { c.DNSNames = []string{"a.example.com", "b.example.com"} })}, step: StepTLS, want: []string{"is not for 'localhost'", "a.example.com, b.example.com"}},
+		"expired":       {options: []testpki.Option{testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))}, step: StepTLS, want: []string{"'CN=server' is valid from", "renew it"}},
+		"no such host": {server: func(c *tls.Config, _ *testpki.CA) {
+			c.Certificates = nil
+			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("no") }
+		}, step: StepTLS, want: []string{"internal error", "no certificate for 'localhost'"}},
+		"refused":         {server: require, step: StepCertificate, want: []string{"'CN=sensor-7' sent", "asks for certificates of other CAs", "refused it in the handshake", "'mode request'"}},
+		"refused, TLS1.2": {server: func(c *tls.Config, ca *testpki.CA) { require(c, ca); c.MaxVersion = tls.VersionTLS12 }, step: StepCertificate, want: []string{"refused it in the handshake"}},
+		"refused, h1":     {server: func(c *tls.Config, ca *testpki.CA) { require(c, ca); c.NextProtos = []string{"http/1.1"} }, step: StepCertificate, want: []string{"refused it in the handshake"}},
+		"another issuer":  {change: func(w *world, r *Request) { r.Issuer += "/" }, step: StepAnswer, want: []string{"the metadata of issuer 'https://localhost:"}},
+		"no metadata":     {change: func(w *world, r *Request) { r.Issuer += "/x" }, step: StepAnswer, want: []string{"404 Not Found"}},
+		"redirect":        {change: say(302, ""), step: StepAnswer, want: []string{"302 Found, to 'https://elsewhere.example.com/", "does not follow"}},
+		"page":            {change: say(200, "<html>"), step: StepToken, want: []string{"no access_token"}},
+		"large":           {change: say(200, strings.Repeat("x", maxAnswer+1)), step: StepAnswer, want: []string{"more than 262144 bytes"}},
+		"refused client":  {change: say(400, `{"error":"invalid_client","error_description":"client authentication failed (error id: k3f9abcde)"}`), step: StepAnswer, want: []string{"400 invalid_client, client authentication failed", "'caddy mtls why k3f9abcde'"}},
+		"hostile":         {change: say(400, `{"error":"\u001b[2Jx","error_description":"\u202egnp"}`), step: StepAnswer, want: []string{`400 \x1b[2Jx, \u202egnp`}},
+		"ends": {change: func(w *world, _ *Request) {
+			w.answer = func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+		}, step: StepAnswer, want: []string{"the server does not answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, tc.server, tc.options...)
+			r := w.request()
+			if tc.change != nil {
+				tc.change(w, r)
+			}
+			_, err := r.Get(t.Context())
+			failure := (*Failure)(nil)
+			if !errors.As(err, &failure) {
+				t.Fatalf("%v", err)
+			}
+			last := failure.Steps[len(failure.Steps)-1]
+			for _, want := range tc.want {
+				if last.Name != tc.step || last.OK || !strings.Contains(last.Text, want) {
+					t.Errorf("%+v, want %s %q", last, tc.step, want)
+				}
+			}
+			for _, step := range failure.Steps {
+				if strings.ContainsFunc(step.Text, func(c rune) bool { return !unicode.IsPrint(c) }) || !step.OK && step != last {
+					t.Errorf("%+v", step)
+				}
+			}
+		})
+	}
+}
+
+// TestCertificateNotAskedFor checks that it is said if the server asks for none.
+func TestCertificateNotAskedFor(t *testing.T) {
+	w := newWorld(t, func(c *tls.Config, _ *testpki.CA) { c.ClientAuth = tls.NoClientCert })
+	w.answer = func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(rw, `{"error":"invalid_client"}`)
+	}
+	_, err := w.request().Get(t.Context())
+	failure := (*Failure)(nil)
+	if !errors.As(err, &failure) || failure.OAuthError != "invalid_client" || failure.Status != 400 {
+		t.Fatal(err)
+	}
+	for _, step := range failure.Steps {
+		if step.Name == StepCertificate && strings.Contains(step.Text, "NOT sent") {
+			return
+		}
+	}
+	t.Errorf("%+v", failure.Steps)
+}

@@ -1,0 +1,63 @@
+package clienttoken
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+)
+
+// maxReason bounds why a token is not verified, in bytes.
+const maxReason = 500
+
+// Decode returns the header and the claims of a token, or an error if it is not a JWT.
+// They are not verified.
+func Decode(token string) (header, claims json.RawMessage, err error) {
+	parts := strings.Split(token, ".")
+	if len(token) > tokens.MaxTokenSize || len(parts) != 3 {
+		return nil, nil, errors.New("the token is not a signed JWT, so only its issuer can read it")
+	}
+	for i, into := range []*json.RawMessage{&header, &claims} {
+		text, err := base64.RawURLEncoding.DecodeString(parts[i])
+		if err != nil || !json.Valid(text) {
+			return nil, nil, errors.New("the token is not a signed JWT: a part of it is not JSON in base64url")
+		}
+		*into = text
+	}
+	return header, claims, nil
+}
+
+// Verify verifies the token as an API would: the signature with the keys of the issuer,
+// the issuer, the audience if the request names resources, the times, and that it is
+// bound to the client's certificate.
+func (r *Request) Verify(ctx context.Context, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	transport := r.transport(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return r.Identity, nil })
+	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{Issuer: r.Issuer, Transport: transport})
+	if err != nil {
+		return err
+	}
+	if _, err := keys.Refresh(ctx); err != nil {
+		return errors.New("the keys of the issuer cannot be read: " + source.Plain(err, maxReason))
+	}
+	verifier, err := tokens.NewVerifier(tokens.VerifierConfig{Issuer: r.Issuer, Keys: keys, Audiences: r.Resources, Type: tokens.TypeJWT})
+	if err != nil {
+		return err
+	}
+	verified, err := verifier.Verify(token)
+	if err != nil {
+		return errors.New(source.Text(err.Error(), maxReason))
+	}
+	sum := sha256.Sum256(r.Identity.Leaf.Raw)
+	if own := base64.RawURLEncoding.EncodeToString(sum[:]); verified.Thumbprint != own {
+		return errors.New("token_certificate: it is bound to the certificate '" + source.Text(verified.Thumbprint, maxText) + "', and the client's is '" + own + "'; is another proxy between this client and the issuer?")
+	}
+	return nil
+}
