@@ -23,6 +23,8 @@ type Record struct {
 	Detail string `json:"detail"`
 	// ReportOnly is set if the request was passed on nevertheless.
 	ReportOnly bool `json:"report_only,omitempty"`
+	// Failed is set if the server is to blame, and not the caller.
+	Failed bool `json:"failed,omitempty"`
 	// RemoteIP, Host and URI are empty for a refusal in the TLS handshake. With Forwarded,
 	// RemoteIP is that of a proxy.
 	RemoteIP  string `json:"remote_ip,omitempty"`
