@@ -17,6 +17,9 @@ import (
 //   - `GET /mtls/realms/{realm}/clients` lists clients
 //   - `GET`, `PUT`, `PATCH` and `DELETE /mtls/realms/{realm}/clients/{client_id}`
 //     show and change a client
+//   - `GET /mtls/realms/{realm}/strangers` lists certificates that were refused and belong
+//     to no client
+//   - `GET /mtls/refusals` and `GET /mtls/refusals/{error_id}` show recent refusals
 //   - `GET /mtls/realms/{realm}/keys` lists the signing keys, without their
 //     private parts
 //   - `POST /mtls/realms/{realm}/keys/rotate` announces the next key, or with the
@@ -43,10 +46,13 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "PUT /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Put)},
 		{Pattern: "PATCH /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Patch)},
 		{Pattern: "DELETE /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Delete)},
+		{Pattern: "GET /mtls/realms/{realm}/strangers", Handler: withRealm(listStrangers)},
 		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(func(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
 			return writeKeys(w, realm.issuer.keys, "")
 		})},
 		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: withIssuer(rotateKeys)},
+		{Pattern: "GET /mtls/refusals", Handler: caddy.AdminHandlerFunc(listRefusals)},
+		{Pattern: "GET /mtls/refusals/{error_id}", Handler: caddy.AdminHandlerFunc(showRefusal)},
 	}
 }
 

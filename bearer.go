@@ -246,7 +246,7 @@ func (h *BearerHandler) decide(w http.ResponseWriter, r *http.Request) error {
 	state.refused = refusal
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, problem.Word(answer.word))
-	logRefusal(h.realm, r, refusedRequest{directive: directiveBearer, message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID, more: bearer.logFields()})
+	logRefusal(h.realm, r, refusedRequest{directive: directiveBearer, message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID}.about(bearer))
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:
@@ -343,16 +343,12 @@ func (h *BearerHandler) notesOn(presented []*x509.Certificate) *authn.Notes {
 	return nil
 }
 
-// logFields returns the log fields of a refused token, if it has been verified.
-func (b *bearerIdentity) logFields() []zap.Field {
-	if b == nil {
-		return nil
+// about adds what is known about a refused token, if it has been verified.
+func (refused refusedRequest) about(token *bearerIdentity) refusedRequest {
+	if token != nil {
+		refused.clientID, refused.tokenIssuer, refused.tokenID = token.clientID, token.token.Issuer, token.token.ID
 	}
-	return []zap.Field{
-		zap.String("client_id", b.clientID),
-		zap.String("token_issuer", b.token.Issuer),
-		zap.String("token_id", fmt.Sprintf("%.200s", b.token.ID)),
-	}
+	return refused
 }
 
 // Interface guards

@@ -117,6 +117,7 @@ func (realm *Realm) options() caddyfileutil.Options {
 		"fetch {":                          caddyfileutil.Block(&realm.Fetch, "a realm has one; name all its CAs there"),
 		"revocation {":                     caddyfileutil.Block(&realm.Revocation, "name all sources in one block"),
 		"forwarded_certificate <format> {": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
+		"refusals {":                       caddyfileutil.Block(&realm.Refusals, "a realm has one; name all options there"),
 		"issuer <https-url> {":             caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
 	}
 }

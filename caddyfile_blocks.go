@@ -22,6 +22,7 @@ func allBlocks() []caddyfileutil.Named {
 		{Block: "fetch", Options: new(FetchConfig).options()},
 		{Block: "revocation", Options: new(Revocation).options()},
 		{Block: "forwarded_certificate", Options: new(ForwardedCertificate).options()},
+		{Block: "refusals", Options: new(RefusalsConfig).options()},
 		{Block: "issuer", Options: new(IssuerConfig).options()},
 		{Block: "resource", Options: resourceOptions(new(tokens.Resource))},
 		{Block: "mtls_auth", Options: new(Handler).options()},

@@ -20,14 +20,9 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 	if refusal == nil || refusal.Reason != validators.CertificateUnknown {
 		t.Fatal(refusal)
 	}
-	var hint string
-	for _, field := range id.Notes.Fields(realm.authenticator(), presented, refusal) {
-		if field.Key == "hint" {
-			hint = field.String
-		}
-	}
+	_, hints := id.Notes.Describe(realm.authenticator(), presented, refusal)
 	misses := realm.current.Load().Explain(presented, "", refusal, time.Now())
-	if hint == "" || hint != strings.Join(misses, "; ") {
-		t.Errorf("the log says %q, explain %q", hint, misses)
+	if hints.Hint == "" || hints.Hint != strings.Join(misses, "; ") {
+		t.Errorf("the log says %q, explain %q", hints.Hint, misses)
 	}
 }

@@ -95,7 +95,7 @@ func (h *IssuerHandler) serve(w http.ResponseWriter, r *http.Request, issuer *to
 	case tokens.EndpointJWKS:
 		jwks, failure := issuer.JWKS(r.Context())
 		if failure != nil {
-			h.refuseToken(w, r, "", failure)
+			h.refuseToken(w, r, refusedRequest{}, failure)
 			return nil
 		}
 		return h.servePublic(w, r, jwks)
@@ -138,7 +138,7 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 // answers and ok is false.
 func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (presented []*x509.Certificate, ok bool) {
 	if earlyData(r) {
-		h.refuseToken(w, r, "", &tokens.Error{
+		h.refuseToken(w, r, refusedRequest{}, &tokens.Error{
 			Status: http.StatusTooEarly, Code: tokens.CodeInvalidRequest, Description: "the request came before the end of the TLS handshake; send it again",
 		})
 		return nil, false
@@ -182,7 +182,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	request, failure := tokens.ParseTokenRequest(r)
 	if failure != nil {
-		h.refuseToken(w, r, request.ClientID, failure)
+		h.refuseToken(w, r, refusedRequest{clientID: request.ClientID, claimed: true}, failure)
 		return
 	}
 	id, ok := h.chooseClient(w, r, presented, request.ClientID)
@@ -200,7 +200,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseClient(w, r, presented, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
 		return
 	default:
-		h.refuseToken(w, r, request.ClientID, failure)
+		h.refuseToken(w, r, refusedRequest{clientID: id.Client().ID}, failure)
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
@@ -218,7 +218,7 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 	client := id.Client()
 	answer, failure := id.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
 	if failure != nil {
-		h.refuseToken(w, r, client.ID, failure)
+		h.refuseToken(w, r, refusedRequest{clientID: client.ID}, failure)
 		return
 	}
 	if answer.Token != nil {
@@ -239,7 +239,7 @@ func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) 
 	client := id.Client()
 	result, failure := id.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
 	if failure != nil {
-		h.refuseToken(w, r, client.ID, failure)
+		h.refuseToken(w, r, refusedRequest{clientID: client.ID}, failure)
 		return
 	}
 	if result.Cause == nil {
@@ -261,7 +261,7 @@ func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (quer
 	}
 	query, failure := tokens.ParseTokenQuery(r)
 	if failure != nil {
-		h.refuseToken(w, r, query.ClientID, failure)
+		h.refuseToken(w, r, refusedRequest{clientID: query.ClientID, claimed: true}, failure)
 		return query, id, false
 	}
 	id, ok = h.chooseClient(w, r, presented, query.ClientID)
@@ -319,13 +319,12 @@ func (h *IssuerHandler) clientFailure(r *http.Request, refusal *validators.Refus
 }
 
 // refuseToken answers a request that fails for any other reason than the client's
-// authentication, and logs why.
-func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, clientID string, failure *tokens.Error) {
+// authentication, and logs why. from says which client sent it.
+func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, from refusedRequest, failure *tokens.Error) {
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	logRefusal(h.realm, r, refusedRequest{
-		directive: directiveIssuer, message: "token request refused", refusal: tokenFailure(failure), clientID: fmt.Sprintf("%.200s", clientID), errorID: errorID,
-	})
+	from.directive, from.message, from.refusal, from.errorID = directiveIssuer, "token request refused", tokenFailure(failure), errorID
+	logRefusal(h.realm, r, from)
 	tokens.WriteError(w, failure, errorID)
 }
 

@@ -1,34 +1,31 @@
 package mtlsauth
 
 import (
-	"context"
 	"crypto/x509"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
+// The bounds of what a caller chooses, in octets of JSON. With those of the certificate in
+// internal/authn, a log line has at most 4 KiB.
 const (
-	// maxQueuedRefusals is how many refusals may wait for their log line, and
-	// maxQueuedOctets how large the certificates may be that wait with them.
-	maxQueuedRefusals = 1024
-	maxQueuedOctets   = 4 << 20
-
-	// The bounds of what a caller chooses, in octets of JSON. With those of the
-	// certificate in internal/authn, a line has at most 4 KiB.
 	maxLoggedDetail   = 768
 	maxLoggedPath     = 256
 	maxLoggedHost     = 128
 	maxLoggedClientID = 256
+	maxLoggedTokenID  = 256
 )
 
 // What refuses, as operators call it.
@@ -39,7 +36,7 @@ const (
 	directiveVerifier = "verifier"
 )
 
-// refusedRequest is what the log line of a refused request is made of.
+// refusedRequest is what the request path hands over about a refusal.
 type refusedRequest struct {
 	directive string
 	message   string
@@ -48,12 +45,16 @@ type refusedRequest struct {
 	reportOnly bool
 	// failed makes it an ERROR instead of a WARN: the caller is not to blame.
 	failed bool
-	// presented are the certificates of the request, leaf first. notes keeps what the
-	// log says about them; nil if they have not been looked at.
-	presented         []*x509.Certificate
-	notes             *authn.Notes
-	clientID, errorID string // "" for none
-	more              []zap.Field
+	// presented are the certificates of the request, leaf first. notes keeps what
+	// operators are told about them; nil if they have not been looked at.
+	presented []*x509.Certificate
+	notes     *authn.Notes
+	// clientID and errorID are "" for none. With claimed, the client is not known: the
+	// request names it.
+	clientID, errorID string
+	claimed           bool
+	// tokenIssuer and tokenID are those of a verified token.
+	tokenIssuer, tokenID string
 
 	realm               *Realm
 	at                  time.Time
@@ -65,11 +66,11 @@ type refusedRequest struct {
 	ignored string
 }
 
-// logRefusal counts a refusal and queues its log line. r is nil for a refusal in the
+// logRefusal counts a refusal and hands it to the reporter. r is nil for a refusal in the
 // handshake.
 func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 	metrics.CountRefusal(realm.name, refused.directive, refused.refusal.Reason, refused.reportOnly)
-	refused.realm, refused.at = realm, time.Now()
+	refused.realm, refused.at = realm, realm.app.Now()
 	if r != nil {
 		// copies, because the request's own text may be part of a large header
 		refused.remoteIP, refused.host, refused.uri = remoteIP(r), logCopy(r.Host, maxLoggedHost), logCopy(r.URL.Path, maxLoggedPath)
@@ -79,11 +80,17 @@ func logRefusal(realm *Realm, r *http.Request, refused refusedRequest) {
 		}
 	}
 	refused.clientID = logCopy(refused.clientID, maxLoggedClientID)
+	refused.tokenID = logCopy(refused.tokenID, maxLoggedTokenID)
 	refused.keepPresented()
 	realm.app.refusals.add(&refused)
 }
 
-// keepPresented keeps the certificates only if the line needs them.
+// logCopy returns a copy of the text, cut as [authn.LogText] does.
+func logCopy(text string, most int) string {
+	return strings.Clone(authn.LogText(text, most))
+}
+
+// keepPresented keeps the certificates only if they are still needed to describe them.
 func (refused *refusedRequest) keepPresented() {
 	switch {
 	case refused.notes == nil && len(refused.presented) > 0 && validators.CheckPresented(refused.presented) == nil:
@@ -94,126 +101,122 @@ func (refused *refusedRequest) keepPresented() {
 	refused.octets = int64(validators.PresentedSize(refused.presented))
 }
 
-// log writes the line. Text from a certificate is escaped: a stranger chose it.
-func (refused *refusedRequest) log(withHint bool) {
-	level := zap.WarnLevel
-	if refused.failed {
-		level = zap.ErrorLevel
+// record describes the refusal for operators. It is made off the request path: how long a
+// hint takes depends on which clients are registered, and a stranger must not be able to
+// measure that.
+func (refused *refusedRequest) record(withHint bool) refusals.Record {
+	record := refusals.Record{
+		ErrorID: refused.errorID, At: refused.at, Realm: refused.realm.name,
+		Directive: refused.directive, Message: refused.message,
+		Reason: string(refused.refusal.Reason), Detail: refused.detail(),
+		ReportOnly: refused.reportOnly, Failed: refused.failed, Forwarded: refused.forwarded,
+		RemoteIP: printable(refused.remoteIP, maxLoggedHost), Host: printable(refused.host, maxLoggedHost), URI: printable(refused.uri, maxLoggedPath),
+		ClientID: printable(refused.clientID, maxLoggedClientID), Claimed: refused.claimed,
+		TokenIssuer: refused.tokenIssuer, TokenID: printable(refused.tokenID, maxLoggedTokenID),
 	}
-	entry := refused.realm.logger.Check(level, refused.message)
-	if entry == nil {
-		return
-	}
-	entry.Time = refused.at
-	why := ""
-	if refused.ignored != "" {
-		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.ignored, refused.remoteIP)
-	}
-	why += refused.realm.whyUnknown(refused.refusal.Reason)
-	fields := []zap.Field{
-		zap.String("reason", string(refused.refusal.Reason)),
-		zap.String("detail", authn.LogText(refused.refusal.Detail, maxLoggedDetail-len(why))+why),
-		zap.String("directive", refused.directive),
-	}
-	if refused.reportOnly {
-		fields = append(fields, zap.Bool("report_only", true))
-	}
-	if refused.remoteIP != "" {
-		fields = append(fields, zap.String("remote_ip", refused.remoteIP), zap.String("host", refused.host), zap.String("uri", refused.uri))
-	}
-	if refused.forwarded {
-		fields = append(fields, zap.Bool("forwarded", true)) // and remote_ip is the proxy's
-	}
-	if refused.errorID != "" {
-		fields = append(fields, zap.String("error_id", refused.errorID))
-	}
-	if refused.clientID != "" {
-		fields = append(fields, zap.String("client_id", refused.clientID))
+	if record.ErrorID == "" {
+		record.ErrorID = caddyhttp.Error(0, nil).ID // nobody else has it
 	}
 	if refused.notes != nil {
 		var hinting *authn.Authenticator
 		if withHint {
 			hinting = refused.realm.authenticator()
 		}
-		fields = append(fields, refused.notes.Fields(hinting, refused.presented, refused.refusal)...)
+		certificate, hints := refused.notes.Describe(hinting, refused.presented, refused.refusal)
+		record.Certificate, record.Hint, record.Register = certificate, hints.Hint, hints.Register
 	}
-	entry.Write(append(fields, refused.more...)...)
+	return record
 }
 
-// logCopy returns a copy of the text, cut as [authn.LogText] does.
-func logCopy(text string, most int) string {
-	return strings.Clone(authn.LogText(text, most))
+// printable escapes text that a stranger may have chosen, and cuts it as [authn.LogText]
+// does.
+func printable(text string, most int) string {
+	return authn.LogText(source.Text(text, most), most)
 }
 
-// refusalLog writes the log lines of refused requests off the request path: how long
-// a hint takes depends on which clients are registered, and a stranger must not be
-// able to measure that.
-type refusalLog struct {
-	queue   chan *refusedRequest
-	octets  atomic.Int64 // of the certificates in the queue
-	dropped atomic.Int64
-	done    chan struct{} // closed when the queue has been worked off
-
-	mu     sync.RWMutex
-	closed bool // then lines are written at once
+func (refused *refusedRequest) detail() string {
+	why := ""
+	if refused.ignored != "" {
+		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.ignored, refused.remoteIP)
+	}
+	why += refused.realm.whyUnknown(refused.refusal.Reason)
+	return printable(refused.refusal.Detail, maxLoggedDetail-len(why)) + why
 }
 
-// add queues a line. It never blocks: if the queue is full, the line is dropped and
-// counted. After close, add writes the line itself, without a hint.
-func (l *refusalLog) add(refused *refusedRequest) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.closed {
-		refused.log(false)
+// levelOf returns the level of the lines about a refusal.
+func levelOf(failed bool) zapcore.Level {
+	if failed {
+		return zap.ErrorLevel
+	}
+	return zap.WarnLevel
+}
+
+// writeLine writes the log line of a refusal.
+func writeLine(logger *zap.Logger, record *refusals.Record) {
+	entry := logger.Check(levelOf(record.Failed), record.Message)
+	if entry == nil {
 		return
 	}
-	if l.octets.Add(refused.octets) <= maxQueuedOctets {
-		select {
-		case l.queue <- refused:
-			return
-		default:
+	entry.Time = record.At
+	fields := []zap.Field{zap.String("reason", record.Reason), zap.String("detail", record.Detail), zap.String("directive", record.Directive)}
+	if record.ReportOnly {
+		fields = append(fields, zap.Bool("report_only", true))
+	}
+	if record.RemoteIP != "" {
+		fields = append(fields, zap.String("remote_ip", record.RemoteIP), zap.String("host", record.Host), zap.String("uri", record.URI))
+	}
+	if record.Forwarded {
+		fields = append(fields, zap.Bool("forwarded", true)) // and remote_ip is the proxy's
+	}
+	fields = append(fields, zap.String("error_id", record.ErrorID))
+	fields = appendText(fields, "client_id", record.ClientID)
+	if record.Certificate != nil {
+		fields = append(fields, authn.CertificateFields(record.Certificate)...)
+		if names := record.Certificate.Names; len(names) > 0 {
+			fields = append(fields, zap.Strings("names", names))
 		}
 	}
-	l.octets.Add(-refused.octets)
-	l.dropped.Add(1)
-	metrics.RefusalsDropped.Inc()
+	hint := record.Hint
+	if text, known := reasons.Of(record.Reason); known && hint == "" {
+		hint = text.Short()
+	}
+	fields = appendText(fields, "hint", hint)
+	fields = appendText(fields, "register", record.Register)
+	fields = appendText(fields, "token_issuer", record.TokenIssuer)
+	fields = appendText(fields, "token_id", record.TokenID)
+	entry.Write(fields...)
 }
 
-// run writes queued lines until the queue is closed and empty.
-func (l *refusalLog) run(logger *zap.Logger) {
-	defer close(l.done)
-	for refused := range l.queue {
-		l.octets.Add(-refused.octets)
-		if err := refused.logSafely(); err != nil {
-			logger.Error("refusal could not be logged", zap.String("error_id", refused.errorID), zap.Error(err))
-		}
-		if len(l.queue) == 0 {
-			if dropped := l.dropped.Swap(0); dropped > 0 {
-				logger.Warn("too many refusals at once; some were not logged", zap.Int64("dropped", dropped))
-			}
-		}
+// writeCount writes the log line of refusals that have had none.
+func writeCount(logger *zap.Logger, counted *refusals.Counted) {
+	last := &counted.Last
+	var entry *zapcore.CheckedEntry
+	if counted.Several {
+		entry = logger.Check(levelOf(last.Failed), "more refusals")
+	} else {
+		entry = logger.Check(levelOf(last.Failed), "refusal repeated")
 	}
+	if entry == nil {
+		return
+	}
+	fields := []zap.Field{
+		zap.Int("times", counted.Times), zap.String("refused", counted.Message),
+		zap.String("reason", counted.Reason), zap.String("directive", counted.Directive),
+	}
+	if last.ReportOnly {
+		fields = append(fields, zap.Bool("report_only", true))
+	}
+	if !counted.Several {
+		fields = appendText(fields, "client_id", last.ClientID)
+		fields = appendText(fields, "thumbprint", last.Thumbprint)
+		fields = appendText(fields, "remote_ip", last.RemoteIP)
+	}
+	entry.Write(append(fields, zap.String("error_id", last.ErrorID))...)
 }
 
-// logSafely turns a panic over a hostile certificate into an error; outside of a
-// request, it would end the process.
-func (refused *refusedRequest) logSafely() (err error) {
-	defer source.Recover("the log line", &err)
-	refused.log(true)
-	return nil
-}
-
-// close ends the worker and waits until it has written all lines or the context is
-// done.
-func (l *refusalLog) close(ctx context.Context) {
-	l.mu.Lock()
-	if !l.closed {
-		l.closed = true
-		close(l.queue)
+func appendText(fields []zap.Field, key, text string) []zap.Field {
+	if text == "" {
+		return fields
 	}
-	l.mu.Unlock()
-	select {
-	case <-l.done:
-	case <-ctx.Done():
-	}
+	return append(fields, zap.String(key, text))
 }

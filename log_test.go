@@ -28,8 +28,9 @@ func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
 	return app.Realms[defaultRealm], logs, refusedRequest{message: "client refused", refusal: refusal, presented: testpki.MustSelfSigned(t).Presented(), errorID: "x"}
 }
 
-// TestRefusalLogNeverWaits checks that nothing blocks while the queue is full, and
-// that the log says how many lines were dropped.
+// TestRefusalLogNeverWaits checks that nothing blocks while the queue is full, that the
+// request path describes nothing, and that the log says how many refusals of the caller
+// were counted or dropped.
 func TestRefusalLogNeverWaits(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	r, _ := newRequest(nil)
@@ -37,14 +38,23 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 	for range maxQueuedRefusals + 5 {
 		logRefusal(realm, r, refused)
 	}
-	if logs.Len() > 0 {
-		t.Fatal("the request path wrote a log line")
+	first := <-realm.app.refusals.queue
+	if logs.Len() > 0 || first.notes.Made(nil, first.refusal) {
+		t.Fatal("the request path wrote a log line or described a certificate")
 	}
+	realm.app.refusals.queue <- first
 	end := time.Now()
-	go realm.app.refusals.run(realm.app.logger)
+	go realm.app.refusals.run()
 	realm.app.refusals.close(t.Context())
-	if n := logs.FilterMessage("client refused").Len(); n != maxQueuedRefusals {
-		t.Errorf("%d refusals are logged, want %d", n, maxQueuedRefusals)
+	if n := logs.FilterMessage("client refused").Len(); n != 1 {
+		t.Errorf("%d refusals of one caller have a line, want 1", n)
+	}
+	repeated := logs.FilterMessage("refusal repeated").All()
+	if len(repeated) != 1 || repeated[0].ContextMap()["times"] != int64(maxQueuedRefusals-1) {
+		t.Errorf("repeated: %v, want one line that counts %d", repeated, maxQueuedRefusals-1)
+	}
+	if dropped := realm.app.refusals.Dropped(); dropped != 5 {
+		t.Errorf("%d are dropped, want 5", dropped)
 	}
 	dropped := logs.FilterMessage("too many refusals at once; some were not logged").All()
 	if len(dropped) != 1 || dropped[0].ContextMap()["dropped"] != int64(5) {
@@ -61,7 +71,7 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 // ones are written at once, without a hint.
 func TestRefusalLogAfterStop(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	go realm.app.refusals.run(realm.app.logger)
+	go realm.app.refusals.run()
 	logRefusal(realm, nil, refused)
 	realm.app.refusals.close(t.Context())
 	logRefusal(realm, nil, refused)
@@ -82,17 +92,20 @@ func TestRefusalLogAfterStop(t *testing.T) {
 }
 
 // TestRefusalLogSurvivesAPanic_E2 checks that a panic over a certificate ends
-// neither the process nor the log.
+// neither the process nor the log, and that its error id is found.
 func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	broken := refused
-	broken.presented = []*x509.Certificate{{}} // without a serial number
-	go realm.app.refusals.run(realm.app.logger)
+	broken.presented, broken.errorID = []*x509.Certificate{{}}, "broken" // without a serial number
+	go realm.app.refusals.run()
 	logRefusal(realm, nil, broken)
 	logRefusal(realm, nil, refused)
 	realm.app.refusals.close(t.Context())
-	if logs.FilterMessage("refusal could not be logged").Len() != 1 || logs.FilterMessage("client refused").Len() != 1 {
+	if logs.FilterMessage("certificate of a refusal could not be described").Len() != 1 || logs.FilterMessage("client refused").Len() != 2 {
 		t.Errorf("logged: %v", logs.All())
+	}
+	if record, found := realm.memory.refusals.Find("broken"); !found || record.Certificate != nil || record.Reason != "certificate_unknown" {
+		t.Errorf("remembered: %v, %v", record, found)
 	}
 }
 
@@ -100,7 +113,7 @@ func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 // caller chooses.
 func TestRefusalLogLineIsBounded_S3(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	go realm.app.refusals.run(realm.app.logger)
+	go realm.app.refusals.run()
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	for _, filler := range []string{"a", `"`, "\x00", "\xff", "\u2028", "\U0010ffff"} {
 		long := strings.Repeat(filler, 64<<10)
@@ -147,7 +160,7 @@ func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 	if got := realm.app.refusals.octets.Load(); got > maxQueuedOctets || got < maxQueuedOctets/2 {
 		t.Errorf("%d octets are queued, at most %d may be", got, maxQueuedOctets)
 	}
-	go realm.app.refusals.run(realm.app.logger)
+	go realm.app.refusals.run()
 	realm.app.refusals.close(t.Context())
 	if got := realm.app.refusals.octets.Load(); got != 0 {
 		t.Errorf("%d octets are left", got)
@@ -157,7 +170,7 @@ func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 	}
 
 	id, refusal := realm.authenticate(t.Context(), refused.presented, "")
-	id.Notes.Fields(realm.authenticator(), refused.presented, refusal)
+	id.Notes.Describe(realm.authenticator(), refused.presented, refusal)
 	again := refusedRequest{refusal: refusal, presented: refused.presented, notes: id.Notes, realm: realm}
 	if again.keepPresented(); again.presented != nil || again.octets != 0 {
 		t.Error("certificates are kept, though the line needs none")

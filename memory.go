@@ -40,11 +40,10 @@ func (a *App) memoryOf(name string) *realmMemory {
 	return a.memories[name]
 }
 
-// releaseMemories lets go of what memoryOf has returned. Requests that are still being
-// answered may go on to use it.
+// releaseMemories lets go of what memoryOf has returned, once. Requests that are still
+// being answered go on to use it.
 func (a *App) releaseMemories() {
 	for name := range a.memories {
 		_, _ = realmMemories.Delete(name)
 	}
-	a.memories = nil
 }

@@ -86,7 +86,7 @@ type App struct {
 	withoutIssuers bool
 
 	logger   *zap.Logger
-	refusals *refusalLog
+	refusals *reporter
 	events   *events.Queue
 	failing  failingSources
 	// memories are those that are in use, by the realm's name
@@ -111,7 +111,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger(a)
-	a.refusals = &refusalLog{queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{})}
+	a.refusals = newReporter(a)
 	a.events = events.NewQueue(eventNames...)
 	a.events.OnDrop = metrics.EventsDropped.Inc
 	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
@@ -138,9 +138,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) Start() error {
 	a.started = true
 	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
-	go a.refusals.run(a.logger)
+	go a.refusals.run()
 	go a.runEvents(a.eventsApp())
 	for _, realm := range a.Realms {
+		realm.memory.refusals.SetLimits(realm.refusalLimits())
 		realm.startBackground(ctx)
 	}
 	for _, pool := range a.declared.allPools() {

@@ -77,6 +77,10 @@ type Realm struct {
 	// The realm's token issuer, which the `mtls_issuer` handler serves.
 	Issuer *IssuerConfig `json:"issuer,omitempty"`
 
+	// How many refusals are remembered for the admin API and the status page, and how
+	// long. Default: 10 000 for a day.
+	Refusals *RefusalsConfig `json:"refusals,omitempty"`
+
 	name    string
 	app     *App
 	logger  *zap.Logger // names the realm
@@ -131,6 +135,9 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	}
 	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memoryOf(name)
 	realm.logger = app.logger.With(zap.String("realm", name))
+	if err := realm.Refusals.check(); err != nil {
+		return fmt.Errorf("refusals: %w", err)
+	}
 	if err := realm.provisionStorage(ctx); err != nil {
 		return fmt.Errorf("storage: %w", err)
 	}

@@ -49,8 +49,7 @@ func (realm *Realm) status(q status.Query, now time.Time) status.Realm {
 	report.Clients.List, report.Clients.Next = q.List(registry.From(q.After), memory.sightings)
 	report.Traffic.Reasons = []status.Reason{}
 	report.Traffic.Admitted.Minute, report.Traffic.Refused.Minute, report.Traffic.Tokens.Minute = []uint64{}, []uint64{}, []uint64{}
-	strangers, more := memory.refusals.Strangers(maxStatusStrangers)
-	report.Strangers, report.MoreStrangers = orEmpty(strangers), more
+	report.Strangers, report.MoreStrangers = realm.strangers(maxStatusStrangers)
 	if realm.issuer != nil {
 		report.Issuer = realm.issuer.status()
 	}

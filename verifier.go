@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -74,8 +75,8 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 	presented := make([]*x509.Certificate, len(rawCerts))
 	for i, der := range rawCerts {
 		var err error
-		if presented[i], err = x509.ParseCertificate(der); err != nil {
-			return errors.New(refusedWord)
+		if presented[i], err = validators.ParseCertificate(der); err != nil { // Go has parsed it, too
+			return v.refuse(refuse(validators.CertificateUnsuitable, "certificate %d of %d: %s", i+1, len(rawCerts), err), nil, nil)
 		}
 	}
 	if v.realm.proxyCertificates.trustsKey(presented[0]) {
@@ -86,8 +87,14 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 		// a request can still name the client
 		return nil
 	}
+	return v.refuse(refusal, presented, id.Notes)
+}
+
+// refuse counts and reports a refusal. The error that it returns goes to the log of
+// Caddy's HTTP server, at level DEBUG.
+func (v *Verifier) refuse(refusal *validators.Refusal, presented []*x509.Certificate, notes *authn.Notes) error {
 	v.realm.metrics.Certificates.Count(refusal.Reason)
-	logRefusal(v.realm, nil, refusedRequest{directive: directiveVerifier, message: "client refused in the handshake", refusal: refusal, presented: presented, notes: id.Notes})
+	logRefusal(v.realm, nil, refusedRequest{directive: directiveVerifier, message: "client refused in the handshake", refusal: refusal, presented: presented, notes: notes})
 	return errors.New(refusedWord)
 }
 

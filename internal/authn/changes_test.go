@@ -249,12 +249,8 @@ func TestHintsAreAboutTheClientsNow(t *testing.T) {
 	auth := testAuthenticatorOf(book.registry(), ca)
 	hint := func(presented []*x509.Certificate) string {
 		id, refusal, _ := auth.Decide(t.Context(), leaf.Presented(), "")
-		for _, field := range id.Notes.Fields(auth, presented, refusal) {
-			if field.Key == "hint" {
-				return field.String
-			}
-		}
-		return ""
+		_, hints := id.Notes.Describe(auth, presented, refusal)
+		return hints.Hint
 	}
 	const want = "client 'b' declares the subject in reverse order"
 	if got := hint(leaf.Presented()); strings.Contains(got, want) {
@@ -283,7 +279,7 @@ func TestVerdictsKeepNoRegistry(t *testing.T) {
 	for _, leaf := range []*testpki.Leaf{pin, testpki.MustIssue(t, ca, company("client")), testpki.MustIssue(t, ca), testpki.MustSelfSigned(t)} {
 		id, refusal, _ := auth.Decide(t.Context(), leaf.Presented(), "")
 		if refusal != nil {
-			id.Notes.Fields(auth, leaf.Presented(), refusal)
+			id.Notes.Describe(auth, leaf.Presented(), refusal)
 		}
 	}
 	old := weak.Make(auth.config.Registry)

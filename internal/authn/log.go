@@ -3,12 +3,12 @@ package authn
 import (
 	"crypto/x509"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"unicode/utf8"
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -22,17 +22,6 @@ const (
 	maxLoggedNames = 8
 	maxLoggedName  = 64
 )
-
-// CertificateFields returns the log fields that describe a certificate: subject,
-// issuer, serial and thumbprint, escaped and bounded.
-func CertificateFields(cert *x509.Certificate) []zap.Field {
-	return []zap.Field{
-		zap.String("subject", LogText(validators.FormatDN(cert.RawSubject), maxLoggedDN)),
-		zap.String("issuer", LogText(validators.FormatDN(cert.RawIssuer), maxLoggedDN)),
-		zap.String("serial", validators.FormatSerial(cert.SerialNumber)),
-		zap.String("thumbprint", validators.ThumbprintOf(cert.Raw).String()),
-	}
-}
 
 // LogText cuts text so that it has at most that many octets as a JSON string, without
 // the quotes.
@@ -59,28 +48,35 @@ func LogText(text string, most int) string {
 	return text
 }
 
-// Notes keeps what the log says about the certificates of a verdict, so that nothing
-// is formatted for a request that repeats another. It may be used by several
+// Notes keeps what operators are told about the certificates of a verdict, so that
+// nothing is formatted for a request that repeats another. It may be used by several
 // goroutines at once.
 type Notes struct {
 	// refusal is the one that the hints are about.
 	refusal *validators.Refusal
 
-	certificate atomic.Pointer[[]zap.Field]
+	certificate atomic.Pointer[refusals.Certificate]
 	hints       atomic.Pointer[notedHints]
+}
+
+// Hints are what helps an operator to register a refused certificate.
+type Hints struct {
+	// Hint says what the certificate comes close to, Register is the client block that
+	// would admit it. Both are "" if there is nothing to say.
+	Hint, Register string
 }
 
 // notedHints are hints that an authenticator of this epoch has given.
 type notedHints struct {
-	epoch  uint64
-	fields []zap.Field
+	epoch uint64
+	Hints
 }
 
 // NewNotes returns empty notes, for certificates that an authenticator has not looked
 // at.
 func NewNotes(refusal *validators.Refusal) *Notes { return &Notes{refusal: refusal} }
 
-// Made reports whether [Notes.Fields] needs no certificates any more for a refusal.
+// Made reports whether [Notes.Describe] needs no certificates any more for a refusal.
 func (n *Notes) Made(by *Authenticator, refusal *validators.Refusal) bool {
 	if n.certificate.Load() == nil {
 		return false
@@ -89,20 +85,18 @@ func (n *Notes) Made(by *Authenticator, refusal *validators.Refusal) bool {
 	return by == nil || refusal != n.refusal || hints != nil && hints.epoch == by.epoch
 }
 
-// Fields returns the log fields about the certificates, leaf first, of a request that
-// was refused. by gives hints, nil for none. It should be the authenticator that
-// decides now, so that the hints are about the clients as they are now. Hints do not
-// belong on the request path, because the time that they take depends on which clients
-// are registered.
-func (n *Notes) Fields(by *Authenticator, presented []*x509.Certificate, refusal *validators.Refusal) []zap.Field {
+// Describe describes the certificates, leaf first, of a request that was refused. by
+// gives hints, nil for none. It should be the authenticator that decides now, so that
+// the hints are about the clients as they are now. Hints do not belong on the request
+// path, because the time that they take depends on which clients are registered.
+func (n *Notes) Describe(by *Authenticator, presented []*x509.Certificate, refusal *validators.Refusal) (*refusals.Certificate, Hints) {
 	certificate := n.certificate.Load()
 	if certificate == nil {
-		described := describe(presented[0])
-		certificate = &described
+		certificate = describe(presented[0])
 		n.certificate.Store(certificate)
 	}
 	if by == nil || refusal != n.refusal {
-		return *certificate
+		return certificate, Hints{}
 	}
 	hints := n.hints.Load()
 	// the certificates may be gone since the hints were up to date
@@ -110,28 +104,40 @@ func (n *Notes) Fields(by *Authenticator, presented []*x509.Certificate, refusal
 		hints = &notedHints{by.epoch, by.hints(presented, refusal)}
 		n.hints.Store(hints)
 	}
-	return append(slices.Clip(*certificate), hints.fields...)
+	return certificate, hints.Hints
 }
 
-func describe(leaf *x509.Certificate) []zap.Field {
-	fields := CertificateFields(leaf)
-	if names := loggedNames(leaf); len(names) > 0 {
-		fields = append(fields, zap.Strings("names", names))
+// describe describes a certificate, escaped and bounded.
+func describe(leaf *x509.Certificate) *refusals.Certificate {
+	return &refusals.Certificate{
+		Subject:    LogText(validators.FormatDN(leaf.RawSubject), maxLoggedDN),
+		Issuer:     LogText(validators.FormatDN(leaf.RawIssuer), maxLoggedDN),
+		Serial:     validators.FormatSerial(leaf.SerialNumber),
+		Thumbprint: validators.ThumbprintOf(leaf.Raw).String(),
+		PublicKey:  validators.ThumbprintOf(leaf.RawSubjectPublicKeyInfo).String(),
+		Names:      loggedNames(leaf),
+		NotBefore:  leaf.NotBefore.UTC(),
+		NotAfter:   leaf.NotAfter.UTC(),
 	}
-	return fields
+}
+
+// CertificateFields returns the log fields that name a certificate.
+func CertificateFields(cert *refusals.Certificate) []zap.Field {
+	return []zap.Field{
+		zap.String("subject", cert.Subject), zap.String("issuer", cert.Issuer),
+		zap.String("serial", cert.Serial), zap.String("thumbprint", cert.Thumbprint),
+	}
 }
 
 // hints says what the certificate comes close to, and which client block would admit
 // it if that would help. The block contains nothing from the certificate but its hash,
 // because an operator may paste it.
-func (a *Authenticator) hints(presented []*x509.Certificate, refusal *validators.Refusal) (fields []zap.Field) {
-	if hint := a.Hint(presented, refusal); hint != "" {
-		fields = append(fields, zap.String("hint", LogText(hint, maxLoggedHint)))
-	}
+func (a *Authenticator) hints(presented []*x509.Certificate, refusal *validators.Refusal) (hints Hints) {
+	hints.Hint = LogText(a.Hint(presented, refusal), maxLoggedHint)
 	if leaf := presented[0]; a.Registrable(leaf, refusal.Reason) {
-		fields = append(fields, zap.String("register", fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))))
+		hints.Register = fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))
 	}
-	return fields
+	return hints
 }
 
 // loggedNames returns the first alternative names of a certificate, as a client would

@@ -78,32 +78,32 @@ func TestNotesAreMadeOnce_S3(t *testing.T) {
 	auth := newTestAuthenticator(t, testenv.NewClockAt(now), []*testpki.CA{ca}, off)
 	for name, test := range map[string]struct {
 		leaf *testpki.Leaf
-		want string // the last field
+		want bool // to register it
 	}{
-		"untrusted": {testpki.MustSelfSigned(t, testpki.DNSNames("a.example")), "register"},
-		"unknown":   {testpki.MustIssue(t, ca, testpki.DNSNames("a.example")), "register"},
-		"expired":   {testpki.MustSelfSigned(t, testpki.DNSNames("a.example"), testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))), "names"},
-		"disabled":  {testpki.MustIssue(t, ca, company("off"), testpki.DNSNames("a.example")), "names"},
+		"untrusted": {testpki.MustSelfSigned(t, testpki.DNSNames("a.example")), true},
+		"unknown":   {testpki.MustIssue(t, ca, testpki.DNSNames("a.example")), true},
+		"expired":   {testpki.MustSelfSigned(t, testpki.DNSNames("a.example"), testpki.Validity(now.Add(-2*time.Hour), now.Add(-time.Hour))), false},
+		"disabled":  {testpki.MustIssue(t, ca, company("off"), testpki.DNSNames("a.example")), false},
 	} {
 		presented := test.leaf.Presented()
 		id, refusal, _ := auth.Decide(context.Background(), presented, "")
 		if id.Notes.Made(auth, refusal) {
 			t.Errorf("%s: the notes are there before they are made", name)
 		}
-		first := id.Notes.Fields(auth, presented, refusal)
-		if last := first[len(first)-1].Key; last != test.want {
-			t.Errorf("%s: the last field is %s, want %s", name, last, test.want)
+		certificate, hints := id.Notes.Describe(auth, presented, refusal)
+		if got := hints.Register != ""; got != test.want || len(certificate.Names) == 0 {
+			t.Errorf("%s: to be registered %v, want %v; %v", name, got, test.want, certificate)
 		}
 		again, refusal, _ := auth.Decide(context.Background(), presented, "")
 		if again.Notes != id.Notes || !again.Notes.Made(auth, refusal) {
 			t.Errorf("%s: the notes are not kept", name)
 		}
-		if got := again.Notes.Fields(auth, nil, refusal); len(got) != len(first) {
-			t.Errorf("%s: %d fields, then %d", name, len(first), len(got))
+		if c, h := again.Notes.Describe(auth, nil, refusal); c != certificate || h != hints {
+			t.Errorf("%s: %v, then %v", name, hints, h)
 		}
 		other := &validators.Refusal{Reason: "token_malformed"}
-		if got := again.Notes.Fields(auth, nil, other); got[len(got)-1].Key != "names" {
-			t.Errorf("%s: the refusal of a token has the field %s", name, got[len(got)-1].Key)
+		if c, h := again.Notes.Describe(auth, nil, other); c != certificate || h != (Hints{}) {
+			t.Errorf("%s: the refusal of a token has the hints %v", name, h)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 	}
 	w.failures[key] = leaf.NotAfter
 	w.config.Logger.Warn("client would fail under the shadow trust pool", append(
-		CertificateFields(leaf), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)
+		CertificateFields(describe(leaf)), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)
 }
 
 // Waiting returns how many certificates wait to be verified.

@@ -166,6 +166,30 @@ func Duration(field *caddy.Duration, check func(caddy.Duration) error) Option {
 	}}
 }
 
+// Number reads the one argument of an option that may be given once. The error of check
+// names the option and the number.
+func Number(field **int, check func(int) error) Option {
+	return Option{Parse: func(d *caddyfile.Dispenser) error {
+		option, text := d.Val(), ""
+		if *field != nil {
+			return d.Errf("duplicate option '%s'; keep one", option)
+		}
+		d.Args(&text)
+		number, err := strconv.Atoi(text)
+		switch {
+		case err != nil && strings.Contains(text, "{"):
+			return d.Errf("%s '%s': placeholders are not expanded in numbers; write {$NAME} for an environment variable", option, source.ShownValue(text))
+		case err != nil:
+			return d.Errf("%s '%s' is not a number; write it in digits", option, source.ShownValue(text))
+		}
+		*field = &number
+		if err := check(number); err != nil {
+			return d.WrapErr(err)
+		}
+		return nil
+	}}
+}
+
 // Block reads an option that has a block of its own and may be given once. The error
 // for a second one ends with remedy.
 func Block[T any, P interface {

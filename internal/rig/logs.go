@@ -122,20 +122,6 @@ func (s *logSink) WaitFor(t *testing.T, n int, what string, match func(LogEntry)
 	}
 }
 
-// WithErrorID returns the only log line with this message and error id.
-func (s *logSink) WithErrorID(t *testing.T, message, id string) LogEntry {
-	t.Helper()
-	if id == "" {
-		t.Fatalf("the response has no error id, so the log line %q cannot be found", message)
-	}
-	match := func(e LogEntry) bool { return e.Str("msg") == message && e.Str("error_id") == id }
-	entry := s.Wait(t, message+" "+id, match)
-	if n := len(s.All(match)); n != 1 {
-		t.Errorf("%d log lines %q have the error id %s, want one", n, message, id)
-	}
-	return entry
-}
-
 // Access waits for the access log line of the request with this URI.
 func (s *logSink) Access(t *testing.T, uri string) LogEntry {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -156,7 +157,7 @@ func TestReportOnlyTellsWhatWouldBeRefused(t *testing.T) {
 				already := func(e rig.LogEntry) bool {
 					return e.Str("msg") == "client would be refused" && e.Str("reason") == tc.reason
 				}
-				before := len(r.Logs.All(already))
+				before := len(rig.WaitForRefusals(t, 0, already))
 				got := r.Caller(t, protocol, tc.leaf).Get("https://api.test/report").WantStatus(t, http.StatusOK).WantClient(t, "")
 				if told := got.Seen.Header.Get("X-Error"); told != tc.reason {
 					t.Errorf("{http.mtls.error} is %q, want %q", told, tc.reason)
@@ -164,12 +165,12 @@ func TestReportOnlyTellsWhatWouldBeRefused(t *testing.T) {
 				if got.Header.Get("WWW-Authenticate") != "" {
 					t.Error("the response to an admitted request has a challenge")
 				}
-				entries := r.Logs.WaitFor(t, before+1, "what would be refused", already)
+				entries := rig.WaitForRefusals(t, before+1, already)
 				if len(entries) != before+1 {
-					t.Fatalf("%d log lines, want one more than the %d before", len(entries), before)
+					t.Fatalf("%d refusals, want one more than the %d before", len(entries), before)
 				}
-				entry := entries[before]
-				if _, ok := entry["error_id"]; ok || entry.Str("level") != "warn" {
+				entry := r.Logs.WithErrorID(t, "client would be refused", entries[before].Str("error_id"))
+				if entry["report_only"] != true || entry.Str("level") != "warn" || strings.Contains(fmt.Sprint(got.Header, got.Seen.Header, got.Body), entry.Str("error_id")) {
 					t.Errorf("unexpected log line %v", entry)
 				}
 			})

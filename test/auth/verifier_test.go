@@ -55,7 +55,7 @@ func TestVerifierRefusesStrangersInTheHandshake(t *testing.T) {
 	}
 	for reason := range strangers {
 		r.Logs.Wait(t, reason, func(entry rig.LogEntry) bool {
-			return entry.Str("msg") == "client refused in the handshake" && entry.Str("reason") == reason && entry.Str("thumbprint") != ""
+			return entry.Str("msg") == "client refused in the handshake" && entry.Str("reason") == reason && entry.Str("thumbprint") != "" && entry.Str("error_id") != ""
 		})
 	}
 }

@@ -33,7 +33,7 @@ func readSnippets(t *testing.T) []snippet {
 // examplesOf fills the placeholders of the syntax blocks with values.
 var examplesOf = strings.NewReplacer(
 	"header <name> <value>", "header X-Api-Key {env.KEY}",
-	"client <client_id> {\n\t\t...", "client a {\n\t\tthumbprint "+strings.Repeat("0b", 32), "fetch {\n\t\t...", "fetch {\n\t\ttrust_pool file ca.pem", "revocation {\n\t\t...", "revocation {\n\t\tdeny deny.txt",
+	"client <client_id> {\n\t\t...", "client a {\n\t\tthumbprint "+strings.Repeat("0b", 32), "fetch {\n\t\t...", "fetch {\n\t\ttrust_pool file ca.pem", "refusals {\n\t\t...", "refusals {\n\t\tkeep 5", "<count>", "500", "<max_clients>", "50", "revocation {\n\t\t...", "revocation {\n\t\tdeny deny.txt",
 	"forwarded_certificate <format> {\n\t\t...", "forwarded_certificate nginx {\n\t\tfrom 10.0.0.7", "issuer <https-url> {\n\t\t...", "issuer https://auth.example.com {\n",
 	"[<realm>]", "", "[<matcher>]", "", "trust_issuer <https-url>", "trust_issuer https://login.example.net", "<text>", "login/",
 	"<alg>...", "ES256 RS256", "at+jwt|JWT", "JWT", "id_claim <name>", "id_claim appid", "trust_pool <module> ...", "trust_pool file ca.pem",

@@ -1,0 +1,149 @@
+package mtlsauth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+)
+
+// adminRefusals are the refusals that a request asks for, the newest first.
+type adminRefusals struct {
+	Refusals []refusals.Record `json:"refusals"`
+}
+
+// adminRefusal is a refusal and what to do about it.
+type adminRefusal struct {
+	refusals.Record
+	Sentence string `json:"sentence,omitempty"`
+	Remedy   string `json:"remedy,omitempty"`
+}
+
+// adminStrangers are certificates that belong to nobody, the last refused first.
+type adminStrangers struct {
+	Strangers []refusals.Stranger `json:"strangers"`
+	// More is how many there are besides.
+	More int `json:"more_strangers"`
+}
+
+func listRefusals(w http.ResponseWriter, r *http.Request) error {
+	app := runningApp()
+	if app.Now == nil {
+		return writeAdmin(w, adminRefusals{[]refusals.Record{}}) // no app is running
+	}
+	realm, q, err := refusals.ParseQuery(r.URL.RawQuery, app.Now())
+	if err != nil {
+		return adminError(http.StatusBadRequest, "%w", err)
+	}
+	if realm != "" {
+		if _, err := app.realm(realm); err != nil {
+			return adminError(http.StatusNotFound, "%w", err)
+		}
+	}
+	return writeAdmin(w, adminRefusals{app.Refusals(realm, q)})
+}
+
+// Refusals returns the refusals of a realm, or of all for "", that a query selects, the
+// newest first.
+func (a *App) Refusals(realm string, q refusals.Query) []refusals.Record {
+	list := []refusals.Record{}
+	for name, memory := range a.memories {
+		if realm == "" || realm == name {
+			list = append(list, memory.refusals.List(q)...)
+		}
+	}
+	slices.SortStableFunc(list, func(x, y refusals.Record) int { return y.At.Compare(x.At) })
+	if q.Limit > 0 && len(list) > q.Limit {
+		list = list[:q.Limit]
+	}
+	return list
+}
+
+func showRefusal(w http.ResponseWriter, r *http.Request) error {
+	app := runningApp()
+	record, found := app.Refusal(r.PathValue("error_id"))
+	if !found {
+		return adminError(http.StatusNotFound, "no refusal with the error id %.100q is remembered; %s", r.PathValue("error_id"), app.remembers())
+	}
+	shown := adminRefusal{Record: record}
+	if text, known := reasons.Of(record.Reason); known {
+		text = text.Plain()
+		shown.Sentence, shown.Remedy = text.Sentence, text.Remedy
+	}
+	return writeAdmin(w, shown)
+}
+
+// Refusal returns the refusal with this error id, if it is remembered.
+func (a *App) Refusal(errorID string) (refusals.Record, bool) {
+	for _, memory := range a.memories {
+		if record, found := memory.refusals.Find(errorID); found {
+			return record, true
+		}
+	}
+	return refusals.Record{}, false
+}
+
+// remembers says how many refusals are remembered and for how long.
+func (a *App) remembers() string {
+	text := "each node remembers its own refusals since it was started"
+	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
+		limits := a.Realms[name].refusalLimits()
+		text += fmt.Sprintf(", realm '%s' the last %d for %s", name, limits.Keep, shortDuration(limits.KeepFor))
+		if len(text) > 500 {
+			return text + ", …"
+		}
+	}
+	return text
+}
+
+// shortDuration returns a duration without zero minutes and seconds.
+func shortDuration(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return d.String()
+}
+
+func listStrangers(w http.ResponseWriter, r *http.Request, realm *Realm) error {
+	limit, err := refusals.ParseLimit(r.URL.RawQuery)
+	if err != nil {
+		return adminError(http.StatusBadRequest, "%w", err)
+	}
+	list, more := realm.strangers(limit)
+	return writeAdmin(w, adminStrangers{list, more})
+}
+
+// strangers returns certificates that were refused lately and that no client declares, the
+// last refused first, and how many more there are than limit.
+func (realm *Realm) strangers(limit int) (list []refusals.Stranger, more int) {
+	registry := realm.current.Load().registry
+	all, _ := realm.memory.refusals.Strangers(0)
+	list = slices.DeleteFunc(all, func(s refusals.Stranger) bool { return declares(registry, s.Thumbprint, s.PublicKey) })
+	if len(list) > limit {
+		list, more = list[:limit], len(list)-limit
+	}
+	return list, more
+}
+
+// declares reports whether a client declares the certificate by its thumbprint or key.
+func declares(registry *clients.Registry, thumbprint, publicKey string) bool {
+	certificate, _ := registry.DeclaredHash(hashOf(thumbprint))
+	_, key := registry.DeclaredHash(hashOf(publicKey))
+	return certificate != nil || key != nil
+}
+
+func hashOf(text string) (sum [sha256.Size]byte) {
+	decoded, _ := hex.DecodeString(text)
+	copy(sum[:], decoded)
+	return sum
+}

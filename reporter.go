@@ -1,0 +1,165 @@
+package mtlsauth
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+const (
+	// maxQueuedRefusals is how many refusals may wait for the reporter, and
+	// maxQueuedOctets how large the certificates may be that wait with them.
+	maxQueuedRefusals = 1024
+	maxQueuedOctets   = 4 << 20
+
+	// tellPoll is how often the reporter looks whether counts are due.
+	tellPoll = time.Second
+	// tellDropped is how often it tells how many refusals were dropped.
+	tellDropped = time.Minute
+)
+
+// reporter tells operators about refusals, off the request path: in the log, where
+// repetitions are folded, and in the memory of the realm.
+type reporter struct {
+	app     *App
+	queue   chan *refusedRequest
+	octets  atomic.Int64 // of the certificates in the queue
+	dropped atomic.Int64
+	done    chan struct{} // closed when the queue has been worked off
+
+	closing sync.RWMutex
+	closed  bool // then refusals are reported at once
+
+	reporting sync.Mutex // held while a refusal is reported; it guards what follows
+	fold      *refusals.Fold
+	// told is how many dropped refusals the log has told of, and when
+	told   int64
+	toldAt time.Time
+}
+
+func newReporter(app *App) *reporter {
+	return &reporter{app: app, queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{}), fold: refusals.NewFold()}
+}
+
+// Dropped returns how many refusals were not reported, because too many were waiting.
+func (p *reporter) Dropped() int64 { return p.dropped.Load() }
+
+// Len returns how many refusals are waiting.
+func (p *reporter) Len() int { return len(p.queue) }
+
+// add queues a refusal. It never blocks: if the queue is full, the refusal is dropped and
+// counted. After close, add reports it itself, without a hint.
+func (p *reporter) add(refused *refusedRequest) {
+	p.closing.RLock()
+	defer p.closing.RUnlock()
+	if p.closed {
+		p.report(refused, false)
+		return
+	}
+	if p.octets.Add(refused.octets) <= maxQueuedOctets {
+		select {
+		case p.queue <- refused:
+			return
+		default:
+		}
+	}
+	p.octets.Add(-refused.octets)
+	p.dropped.Add(1)
+	metrics.RefusalsDropped.Inc()
+}
+
+// run reports queued refusals until the queue is closed and empty.
+func (p *reporter) run() {
+	defer close(p.done)
+	due := time.NewTicker(tellPoll)
+	defer due.Stop()
+	for {
+		select {
+		case refused, open := <-p.queue:
+			if !open {
+				p.tell(p.app.Now(), true)
+				return
+			}
+			p.octets.Add(-refused.octets)
+			p.report(refused, true)
+		case <-due.C:
+			p.tell(p.app.Now(), false)
+		}
+	}
+}
+
+// report reports a refusal, without its certificate if that makes the plugin panic.
+func (p *reporter) report(refused *refusedRequest, inTime bool) {
+	err := p.try(refused, inTime)
+	if err == nil {
+		return
+	}
+	refused.realm.logger.Error("certificate of a refusal could not be described", zap.String("error_id", refused.errorID), zap.Error(err))
+	refused.notes = nil
+	_ = p.try(refused, inTime)
+}
+
+// try remembers a refusal and logs it. Refusals that come late each have a line, because
+// nobody would tell their count. It turns a panic over a hostile certificate into an
+// error; outside of a request, it would end the process.
+func (p *reporter) try(refused *refusedRequest, inTime bool) (err error) {
+	defer source.Recover("the reporter", &err)
+	record := refused.record(inTime)
+	p.reporting.Lock()
+	defer p.reporting.Unlock()
+	p.tellCounts(p.fold.Due(record.At))
+	if !inTime || p.fold.Add(&record) {
+		writeLine(refused.realm.logger, &record)
+	}
+	refused.realm.memory.refusals.Add(record)
+	return nil
+}
+
+// tell logs the counts that are due, or all at the end.
+func (p *reporter) tell(now time.Time, end bool) {
+	p.reporting.Lock()
+	defer p.reporting.Unlock()
+	counts := p.fold.Due(now)
+	if end {
+		counts = append(counts, p.fold.Pending()...)
+	}
+	p.tellCounts(counts)
+	if dropped := p.dropped.Load(); dropped > p.told && (end || now.Sub(p.toldAt).Abs() >= tellDropped) {
+		p.app.logger.Warn("too many refusals at once; some were not logged", zap.Int64("dropped", dropped-p.told))
+		p.told, p.toldAt = dropped, now
+	}
+}
+
+func (p *reporter) tellCounts(counts []refusals.Counted) {
+	for i := range counts {
+		logger := p.app.logger
+		if realm := p.app.Realms[counts[i].Realm]; realm != nil {
+			logger = realm.logger
+		} else {
+			logger = logger.With(zap.String("realm", counts[i].Realm))
+		}
+		writeCount(logger, &counts[i])
+	}
+}
+
+// close ends the worker and waits until it has reported all refusals or the context is
+// done.
+func (p *reporter) close(ctx context.Context) {
+	p.closing.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.queue)
+	}
+	p.closing.Unlock()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+	}
+}
