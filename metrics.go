@@ -4,11 +4,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/version"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -48,9 +50,9 @@ func (a *App) Describe(descs chan<- *prometheus.Desc) {
 func (a *App) Collect(collected chan<- prometheus.Metric) {
 	c := collector(collected)
 	a.collectProcess(c)
-	for _, realm := range a.Realms {
+	for name, realm := range a.Realms {
 		realm.collectClients(c)
-		realm.collectRevocation(c)
+		c.sources(name, realm.sources(a.Now()))
 		realm.collectTrust(c)
 		realm.collectIssuer(c)
 		realm.collectCaches(c)
@@ -75,15 +77,21 @@ func (c collector) instant(desc *prometheus.Desc, at time.Time, labels ...string
 	}
 }
 
-// collectProcess collects what belongs to no realm.
-func (a *App) collectProcess(c collector) {
-	seen := make(map[string]bool)
-	for id, keys := range a.declared.allTrustedKeys() {
-		if success := keys.LastSuccess(); !success.IsZero() && !seen[id.issuer] {
-			seen[id.issuer] = true
-			c.instant(metrics.SourceLastSuccess, success, "", "jwks:"+id.issuer)
+// sources takes what sources report.
+func (c collector) sources(realm string, sources []status.Source) {
+	for _, s := range sources {
+		c.instant(metrics.SourceLastSuccess, s.LastSuccess, realm, s.Name)
+		c.instant(metrics.CRLNextUpdate, s.NextUpdate, realm, s.Name)
+		if s.Normal > 0 {
+			c <- metrics.Gauge(metrics.SourceNormalAge, s.Normal, realm, s.Name)
 		}
 	}
+}
+
+// collectProcess collects what belongs to no realm.
+func (a *App) collectProcess(c collector) {
+	// two directives can have different keys of one server; the oldest count
+	c.sources("", slices.CompactFunc(a.trustedIssuerSources(a.Now()), func(a, b status.Source) bool { return a.Name == b.Name }))
 	waiting := 0
 	for _, realm := range a.Realms {
 		if realm.shadow != nil {
@@ -101,36 +109,14 @@ func (realm *Realm) collectClients(c collector) {
 		c.number(metrics.Clients, size.Clients, realm.name, size.Source)
 		c.number(metrics.ClientsRefused, size.Refused, realm.name, size.Source)
 	}
-	for _, state := range realm.directory.States(maxSourceSeries) {
-		c.instant(metrics.SourceLastSuccess, state.Success, realm.name, state.Source)
-	}
 	c.number(metrics.JWKSIgnored, realm.directory.Registry().CountConflicts(), realm.name)
 	for id, notAfter := range realm.metrics.Expiries {
 		c.instant(metrics.CertificateExpiry, notAfter, realm.name, id)
 	}
 }
 
-func (realm *Realm) collectRevocation(c collector) {
-	r := realm.revocation
-	if r == nil {
-		return
-	}
-	c.number(metrics.CacheEntries, r.cache.Len(), realm.name, cacheOCSPAnswers)
-	if r.deny != nil {
-		c.instant(metrics.SourceLastSuccess, r.deny.LastSuccess(), realm.name, sourceDeny)
-	}
-	if r.crls == nil {
-		return
-	}
-	for _, state := range r.crls.States() {
-		c.instant(metrics.SourceLastSuccess, state.Loaded, realm.name, "crl:"+state.Location)
-		c.instant(metrics.CRLNextUpdate, state.NextUpdate, realm.name, "crl:"+state.Location)
-	}
-}
-
 func (realm *Realm) collectTrust(c collector) {
 	for _, pool := range realm.trustPools {
-		c.instant(metrics.SourceLastSuccess, pool.LastSuccess(), realm.name, pool.Word())
 		for _, ca := range pool.Trust().ExpiringFirst() {
 			c.instant(metrics.CAExpiry, ca.NotAfter, realm.name, pool.Word(), validators.FormatDN(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
 		}
@@ -151,8 +137,6 @@ func (realm *Realm) collectIssuer(c collector) {
 	for state, count := range count {
 		c.number(metrics.SigningKeys, count, realm.name, state)
 	}
-	c.instant(metrics.SourceLastSuccess, realm.issuer.keys.LastRead(), realm.name, sourceSigningKeys)
-	c.instant(metrics.SourceLastSuccess, realm.issuer.revokedTokens.LastRead(), realm.name, sourceRevokedTokens)
 	if denied := realm.issuer.denied; denied != nil {
 		c.number(metrics.CacheEntries, denied.chains.Entries(), realm.name, cacheTokenCertificates)
 	}
@@ -164,6 +148,9 @@ func (realm *Realm) collectRefusals(c collector) {
 }
 
 func (realm *Realm) collectCaches(c collector) {
+	if realm.revocation != nil {
+		c.number(metrics.CacheEntries, realm.revocation.cache.Len(), realm.name, cacheOCSPAnswers)
+	}
 	accepted, refused := realm.authenticator().Remembered()
 	c.number(metrics.CacheEntries, accepted, realm.name, cacheVerdicts)
 	c.number(metrics.CacheEntries, refused, realm.name, cacheRefusals)

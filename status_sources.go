@@ -71,7 +71,9 @@ func (a *App) trustedIssuerSources(now time.Time) []status.Source {
 	for id, keys := range a.declared.allTrustedKeys() {
 		list = append(list, statusSource("jwks:"+id.issuer, keys.LastSuccess(), keys.Interval(), errorText(keys.Failure()), now))
 	}
-	slices.SortFunc(list, func(a, b status.Source) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b status.Source) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), a.LastSuccess.Compare(b.LastSuccess))
+	})
 	return list
 }
 

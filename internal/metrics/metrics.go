@@ -105,6 +105,8 @@ var (
 		"When a CA certificate of a trust pool expires; of each pool, the 100 that expire first.", []string{"realm", "source", "subject", "thumbprint"}, nil)
 	SourceLastSuccess = prometheus.NewDesc(prefix+"source_last_success_timestamp_seconds",
 		"When a source, such as a clients file, a CRL, a trust pool or the signing keys, was last read without an error.", []string{"realm", "source"}, nil)
+	SourceNormalAge = prometheus.NewDesc(prefix+"source_normal_age_seconds",
+		"How old the last success of a source in order gets at most.", []string{"realm", "source"}, nil)
 	CRLNextUpdate = prometheus.NewDesc(prefix+"crl_next_update_timestamp_seconds",
 		"When the CRL in force expires and no longer vouches for any certificate.", []string{"realm", "source"}, nil)
 	JWKSIgnored = prometheus.NewDesc(prefix+"jwks_ignored_certificates",
@@ -126,7 +128,7 @@ var (
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, RecentRefusals, Strangers, BuildInfo, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, SourceNormalAge, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, RecentRefusals, Strangers, BuildInfo, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
