@@ -119,7 +119,9 @@ func (q *Queue) drop(e event) {
 		close(e.reached)
 		return
 	}
-	q.countDropped()
+	if q.Wants(e.name) { // else nobody misses it
+		q.countDropped()
+	}
 }
 
 // Flush waits until the handlers of the events that have been added so far have

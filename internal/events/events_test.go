@@ -119,3 +119,17 @@ func TestHandlerThatPanics(t *testing.T) {
 		t.Errorf("reported %q", got)
 	}
 }
+
+// TestNobodyMissesUnheardEvents checks that an event that nobody listens to does not count
+// as dropped when the configuration ends before it is handled.
+func TestNobodyMissesUnheardEvents(t *testing.T) {
+	q, start, end, ended := run(t, func(string, map[string]any) {}, nil)
+	q.Add("c", nil)
+	q.Add("a", nil)
+	end()
+	start()
+	<-ended
+	if q.Dropped() != 1 {
+		t.Errorf("%d events were dropped, want 1", q.Dropped())
+	}
+}
