@@ -301,6 +301,7 @@ func (h *BearerHandler) allowsUnbound() bool {
 // token's identity, with a refusal too.
 func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented []*x509.Certificate) (*bearerIdentity, *validators.Refusal) {
 	identity := cached.identity.Load()
+	var own authn.Identity // the zero Identity for a token of another server
 	if cached.token.Thumbprint != "" {
 		if refusal := validators.CheckValidity(presented[0], h.realm.app.Now()); refusal != nil {
 			return identity, refusal
@@ -314,6 +315,7 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 			return identity, refusal
 		}
 		identity = cached.identityOf(id.Client())
+		own = id.Identity
 		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
 			return identity, refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
@@ -331,6 +333,7 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 			return identity, refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
+	h.realm.see(&own)
 	return identity, nil
 }
 

@@ -42,7 +42,7 @@ func newKeyring(t *testing.T) *keyring.Keyring {
 func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) *minterRig {
 	t.Helper()
 	clock, leaf := testenv.NewClockAt(time.Now()), testpki.MustSelfSigned(t, opts...)
-	realm := &Realm{name: "default", app: &App{Now: clock.Now}, logger: zap.NewNop(), metrics: metrics.NewRealm("default")}
+	realm := &Realm{name: "default", app: &App{Now: clock.Now}, logger: zap.NewNop(), metrics: metrics.NewRealm("default"), memory: new(realmMemory)}
 	keys := keyring.Fixed(newKeyring(t))
 	server, err := tokens.NewIssuer(tokens.IssuerConfig{URL: "https://auth.test", Now: clock.Now}, keys)
 	if err != nil {

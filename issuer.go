@@ -170,6 +170,7 @@ func (h *IssuerHandler) chooseClient(w http.ResponseWriter, r *http.Request, pre
 		return id, false
 	}
 	h.realm.metrics.Certificates.Count("")
+	h.realm.see(&id.Identity)
 	stateOf(h.realm.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
 	return id, true
 }

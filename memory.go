@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
+	"github.com/caddymtls/caddy-mtls-auth/internal/traffic"
 )
 
 // realmMemory is what a realm remembers for the people who run it. It belongs to the name of
@@ -16,6 +17,7 @@ type realmMemory struct {
 	since     time.Time
 	refusals  *refusals.Memory
 	sightings *sightings.Table
+	traffic   traffic.Hour
 }
 
 // Destruct implements [caddy.Destructor].

@@ -16,8 +16,15 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// maxSourceSeries bounds the series of a realm's certificate files and JWKS.
-const maxSourceSeries = 1000
+const (
+	// maxSourceSeries bounds the series of a realm's certificate files and JWKS.
+	maxSourceSeries = 1000
+	// maxExpirySeries bounds those of the certificates of its clients.
+	maxExpirySeries = 1000
+)
+
+// maxInstant is later than a certificate can expire.
+var maxInstant = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // caddyModule is the path of Caddy's module.
 const caddyModule = "github.com/caddyserver/caddy/v2"
@@ -110,8 +117,9 @@ func (realm *Realm) collectClients(c collector) {
 		c.number(metrics.ClientsRefused, size.Refused, realm.name, size.Source)
 	}
 	c.number(metrics.JWKSIgnored, realm.directory.Registry().CountConflicts(), realm.name)
-	for id, notAfter := range realm.metrics.Expiries {
-		c.instant(metrics.CertificateExpiry, notAfter, realm.name, id)
+	soonest, _ := realm.memory.sightings.Expiring(time.Unix(0, 0), maxInstant, maxExpirySeries)
+	for _, presented := range soonest {
+		c.instant(metrics.CertificateExpiry, presented.NotAfter, realm.name, presented.ClientID)
 	}
 }
 

@@ -94,6 +94,8 @@ type App struct {
 	ctx      caddy.Context
 	// started is set by Start
 	started bool
+	// watching is set once it is in force
+	watching atomic.Bool
 	// stopped is set when the app no longer changes storage
 	stopped atomic.Bool
 	// ended is set when the app no longer decides; see endLate
@@ -150,6 +152,7 @@ func (a *App) Start() error {
 	for id, keys := range a.declared.allTrustedKeys() {
 		go a.keepTrustedKeys(ctx, id, keys)
 	}
+	go a.watchTraffic(ctx)
 	go a.endLate(end)
 	return nil
 }

@@ -2,7 +2,9 @@ package mtlsauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -86,6 +89,9 @@ type Realm struct {
 	logger  *zap.Logger // names the realm
 	metrics *metrics.Realm
 	memory  *realmMemory
+	// prunedWith are the clients by which sightings of others have been forgotten
+	pruning    sync.Mutex
+	prunedWith weak.Pointer[clients.Registry]
 	// rules are what is required of each client
 	rules clientRules
 	// directory keeps the clients up to date
@@ -286,11 +292,19 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 		realm.metrics.CacheHit.Inc()
 	case id.Leaf != nil:
 		realm.metrics.CacheMiss.Inc()
-		realm.metrics.ObserveExpiry(id.Client().ID, id.Leaf.NotAfter)
+		id.Present()
 	case refusal.Reason != validators.CertificateMissing:
 		realm.metrics.CacheMiss.Inc()
 	}
 	return id, refusal
+}
+
+// see notes that a client has been admitted.
+func (realm *Realm) see(id *authn.Identity) {
+	if id.See() {
+		sum := sha256.Sum256(id.Leaf.Raw)
+		realm.memory.refusals.Forget(hex.EncodeToString(sum[:])) // it is not a stranger's any more
+	}
 }
 
 // authenticator returns what the realm decides by now. It is nil for mtls_bearer

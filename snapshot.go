@@ -72,7 +72,7 @@ func (realm *Realm) use(c components) {
 // newAuthenticator returns an authenticator that remembers nothing.
 func (realm *Realm) newAuthenticator(c components) *authn.Authenticator {
 	config := authn.Config{
-		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Forwards: &realm.forwards,
+		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Sightings: realm.memory.sightings, Forwards: &realm.forwards,
 		StrongKeys: realm.Issuer.isFAPI2(), Now: realm.app.Now,
 	}
 	if c.shadow != nil {

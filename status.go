@@ -1,10 +1,12 @@
 package mtlsauth
 
 import (
+	"encoding/hex"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/version"
@@ -15,11 +17,15 @@ const (
 	// maxStatusStrangers how many strangers.
 	maxStatusRefusals  = 20
 	maxStatusStrangers = 50
+	// maxStatusFailing is how many certificates that fail under the shadow trust pool
+	// there are.
+	maxStatusFailing = 200
 )
 
 // status reports on the realms of the app. What it costs does not depend on how many
 // clients there are.
 func (a *App) status(q status.Query) status.Report {
+	a.observeTraffic()
 	report := status.Report{At: a.Now().UTC(), Version: version.Plugin(), Realms: []status.Realm{}}
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		if q.Realm != "" && q.Realm != name {
@@ -42,16 +48,31 @@ func (realm *Realm) status(q status.Query, now time.Time) status.Realm {
 	registry, memory := realm.current.Load().registry, realm.memory
 	report := status.Realm{
 		Name: realm.name, Since: memory.since, Sources: realm.sources(now),
-		Expiring: []status.Expiring{},
+		Traffic:  memory.traffic.Traffic(),
 		Refusals: orEmpty(memory.refusals.List(refusals.Query{Limit: maxStatusRefusals})),
 	}
-	report.Clients.Total, report.Clients.Seen = registry.Len(), memory.sightings.Len()
+	report.Clients.Total, report.Clients.NotNoted = registry.Len(), memory.sightings.Unnoted()
+	report.Clients.Seen = min(memory.sightings.Len(), report.Clients.Total) // those that are gone may not have been forgotten yet
+	report.Expiring, report.MoreExpiring = realm.expiring(now)
 	report.Clients.List, report.Clients.Next = q.List(registry.From(q.After), memory.sightings)
-	report.Traffic.Reasons = []status.Reason{}
-	report.Traffic.Admitted.Minute, report.Traffic.Refused.Minute, report.Traffic.Tokens.Minute = []uint64{}, []uint64{}, []uint64{}
 	report.Strangers, report.MoreStrangers = realm.strangers(maxStatusStrangers)
+	if realm.shadow != nil {
+		report.Shadow = realm.shadowStatus(registry, now)
+	}
 	if realm.issuer != nil {
 		report.Issuer = realm.issuer.status()
+	}
+	return report
+}
+
+// shadowStatus reports on the shadow trust pool.
+func (realm *Realm) shadowStatus(registry *clients.Registry, now time.Time) *status.Shadow {
+	failures, more := realm.shadow.Failures(registry, now, maxStatusFailing)
+	report := &status.Shadow{Failing: []status.ShadowFailure{}, More: more}
+	for _, f := range failures {
+		report.Failing = append(report.Failing, status.ShadowFailure{
+			ClientID: f.ClientID, Subject: f.Subject, Thumbprint: hex.EncodeToString(f.Thumbprint[:]), NotAfter: f.NotAfter.UTC(), Why: f.Why,
+		})
 	}
 	return report
 }

@@ -57,6 +57,12 @@ func (realm *Realm) clientSources(now time.Time) []status.Source {
 	list := []status.Source{}
 	for _, state := range realm.directory.States(maxSourceSeries) {
 		s := statusSource(state.Source, state.Success, state.Refresh, state.Failure, now)
+		if state.Copy != "" {
+			s.Copy = state.Copy
+			if !state.CopyTime.IsZero() {
+				s.CopyTime = state.CopyTime.UTC()
+			}
+		}
 		if size, known := sizes[state.Source]; known {
 			s.Clients, s.Refused = size.Clients, size.Refused
 		}

@@ -112,7 +112,7 @@ func TestRestartWithoutJWKSServers(t *testing.T) {
 		w.now = w.now.Add(23 * time.Hour)
 		w.mustLoad()
 		w.wantBoth(a, b, true)
-		if state := w.state("jwks:a"); state.Success.IsZero() || state.Failure != "" || w.Unfetched() != 0 {
+		if state := w.state("jwks:a"); state.Success.IsZero() || state.Failure != "" || w.Unfetched() != 0 || state.Copy != CopyStorage || !state.CopyTime.Equal(state.Success) {
 			t.Errorf("%+v, %d unfetched", state, w.Unfetched())
 		}
 		w.poll(0)
@@ -125,6 +125,9 @@ func TestRestartWithoutJWKSServers(t *testing.T) {
 		w.web = map[string][]byte{urlA: testpki.JWKS(t, next)}
 		w.poll(time.Hour)
 		w.wantStored(kept, 1)
+		if state := w.state("jwks:a"); state.Copy != "" {
+			t.Errorf("%+v", state)
+		}
 		w.web = nil
 		w.mustLoad()
 		w.wantPin(a, "")

@@ -80,7 +80,7 @@ func TestDirectoryFetchesJWKS_R10(t *testing.T) {
 		w.wantPin(two, "a by jwks")
 		w.poll(time.Minute)
 		w.saw()
-		if w.fetched[address] != fetches || w.state("jwks:a") != (SourceState{"jwks:a", old.States(9)[0].Success, "", old.States(9)[0].Refresh}) {
+		if w.fetched[address] != fetches || w.state("jwks:a") != (SourceState{"jwks:a", old.States(9)[0].Success, "", old.States(9)[0].Refresh, "", time.Time{}}) {
 			t.Errorf("%d fetches, %+v", w.fetched[address]-fetches, w.state("jwks:a"))
 		}
 	})

@@ -126,10 +126,10 @@ func (d *Directory) noteFailure(s *recordSource, err error) {
 	}
 }
 
-// noteUnavailable notes that a source cannot be reached, and returns the fields of the
-// log line.
-func (d *Directory) noteUnavailable(s *recordSource, err error) []zap.Field {
+// noteUnavailable notes that a source cannot be reached, and what is used instead, and
+// returns the fields of the log line.
+func (d *Directory) noteUnavailable(s *recordSource, err error, instead string, from time.Time) []zap.Field {
 	d.config.Failed(s.name)
-	s.reading, s.success = err, time.Time{}
+	s.reading, s.success, s.copy, s.copyTime = err, time.Time{}, instead, from
 	return []zap.Field{zap.String("source", s.label()), zap.String("place", s.name), zap.Error(err)}
 }

@@ -1,9 +1,12 @@
 package clients
 
 import (
+	"cmp"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
@@ -93,25 +96,46 @@ func (d *Directory) States(limit int) []SourceState {
 	var states []SourceState
 	for _, s := range d.sources {
 		if s.from != nil {
-			states = append(states, SourceState{s.label(), s.success, s.failure(), s.info.Refresh})
+			states = append(states, SourceState{s.label(), s.success, s.failure(), s.info.Refresh, s.copy, s.copyTime})
 		}
 	}
 	limit += len(states)
 	for _, document := range slices.Concat(d.documents.files.all, d.documents.urls.all) {
-		refresh := source.LookInterval
+		state := SourceState{Refresh: source.LookInterval}
 		if document.url != nil {
-			refresh = document.url.Interval()
+			state.Refresh = document.url.Interval()
+			if document.url.Begun() {
+				state.Copy, state.CopyTime = CopyStorage, document.url.Success()
+			}
 			// a fetch may succeed though its result cannot be put in force
 			document.success = document.url.Success()
 		}
+		state.Success, state.Failure = document.success, document.failure()
 		for _, label := range document.labels() {
 			if len(states) == limit {
 				return states
 			}
-			states = append(states, SourceState{label, document.success, document.failure(), refresh})
+			state.Source = label
+			states = append(states, state)
 		}
 	}
 	return states
+}
+
+// readTime returns when a source was last read, or from when what is used instead is.
+func (d *Directory) readTime(name string) time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.sources {
+		switch {
+		case s.name != name:
+		case s.success.IsZero():
+			return s.copyTime
+		default:
+			return s.success
+		}
+	}
+	return time.Time{}
 }
 
 // Unfetched returns how many JWK Sets have never been fetched.
@@ -125,4 +149,37 @@ func (d *Directory) Unfetched() int {
 		}
 	}
 	return count
+}
+
+// maxFilesRead is how many certificate files [Directory.CertificateFiles] looks at.
+const maxFilesRead = 10_000
+
+// CertificateFile is the certificate in a file that a client names.
+type CertificateFile struct {
+	ClientID    string
+	Certificate *x509.Certificate
+}
+
+// CertificateFiles returns the certificates in files that expire within a time, soonest
+// first, at most limit, and how many more there are. It looks at 10,000 files.
+func (d *Directory) CertificateFiles(from, until time.Time, limit int) (list []CertificateFile, more int) {
+	d.mu.Lock()
+	for _, document := range d.documents.files.all[:min(len(d.documents.files.all), maxFilesRead)] {
+		if document.kind != KindCertificate || document.contents == nil {
+			continue
+		}
+		certificate := document.certificates[0]
+		if certificate.NotAfter.Before(from) || certificate.NotAfter.After(until) {
+			continue
+		}
+		for _, id := range document.userIDs() {
+			list = append(list, CertificateFile{id, certificate})
+		}
+	}
+	d.mu.Unlock()
+	slices.SortFunc(list, func(a, b CertificateFile) int {
+		return cmp.Or(a.Certificate.NotAfter.Compare(b.Certificate.NotAfter), cmp.Compare(a.ClientID, b.ClientID))
+	})
+	more = max(len(list)-limit, 0)
+	return list[:len(list)-more], more
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -77,12 +78,16 @@ func (d *Directory) load(ctx context.Context, s *recordSource) error {
 		if err := d.newUpdate(s, true).run(ctx, records); err != nil {
 			return err
 		}
-		d.config.Logger.Error("client source unavailable; keeping clients of the running configuration", d.noteUnavailable(s, err)...)
+		d.config.Logger.Error("client source unavailable; keeping clients of the running configuration", d.noteUnavailable(s, err, CopyRunning, d.beginning.Load().before.readTime(s.name))...)
 		return nil
 	}
 	copier, ok := s.from.(Copier)
 	if !ok {
 		return err
+	}
+	var written time.Time
+	if info, err := os.Stat(s.info.Copy); err == nil {
+		written = info.ModTime()
 	}
 	copying := d.call(ctx, s, copier.LoadCopy, make(chan struct{}))
 	switch {
@@ -91,7 +96,7 @@ func (d *Directory) load(ctx context.Context, s *recordSource) error {
 	case copying != nil:
 		return fmt.Errorf("%w; and its copy: %w", err, copying)
 	}
-	d.noteUnavailable(s, err) // the source has said so itself, and how old its copy is
+	d.noteUnavailable(s, err, cmp.Or(s.info.Copy, "copy"), written) // the source has said so itself, and how old its copy is
 	return nil
 }
 

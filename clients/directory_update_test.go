@@ -317,11 +317,22 @@ func TestSourceThatHangs(t *testing.T) {
 	w.config.Sources = []Source{guest}
 	w.mustLoad()
 	w.config.Before, w.said = w.Directory, nil
+	read := w.state("clients:guest").Success
+	if w.now = w.now.Add(time.Hour); read.IsZero() || w.state("clients:guest").Copy != "" {
+		t.Errorf("%+v", w.state("clients:guest"))
+	}
 	guest.fail = fmt.Errorf("connecting: %w", ErrUnavailable)
 	w.mustLoad()
 	w.wantClients("a b")
 	w.saw("erroring: client source unavailable; keeping clients of the running configuration")
-	if state := w.state("clients:guest"); state.Failure == "" || !state.Success.IsZero() {
+	if state := w.state("clients:guest"); state.Failure == "" || !state.Success.IsZero() || state.Copy != CopyRunning || !state.CopyTime.Equal(read) {
+		t.Errorf("%+v", state)
+	}
+	// also in the next configuration, it is known from when they are
+	w.config.Before = w.Directory
+	w.mustLoad()
+	w.saw("erroring: client source unavailable; keeping clients of the running configuration")
+	if state := w.state("clients:guest"); state.Copy != CopyRunning || !state.CopyTime.Equal(read) {
 		t.Errorf("%+v", state)
 	}
 	// it is back
@@ -331,6 +342,9 @@ func TestSourceThatHangs(t *testing.T) {
 	}
 	w.wantClients("a")
 	w.saw("clients:guest, guest: <nil>")
+	if state := w.state("clients:guest"); state.Copy != "" || !state.CopyTime.IsZero() || state.Success.IsZero() {
+		t.Errorf("%+v", state)
+	}
 	// another failure is not that the source is unavailable
 	guest.fail = errors.New("wrong password")
 	if err := w.load(); err == nil || err.Error() != "clients from guest: wrong password" {

@@ -63,6 +63,8 @@ type SourceInfo struct {
 	NamesFiles bool
 	// LoadTimeout bounds Load. Default: 30 seconds.
 	LoadTimeout time.Duration
+	// Copy is the file of the copy that a [Copier] keeps. It is shown to operators.
+	Copy string
 	// Refresh is how old what the source has handed over gets at most while it is in
 	// order, because it looks for changes that often. It does nothing but tell operators
 	// of a source that is late. Default: nobody is told.

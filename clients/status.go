@@ -40,7 +40,17 @@ type SourceState struct {
 	Failure string
 	// Refresh is how often it is read, zero if that is not known.
 	Refresh time.Duration
+	// Copy is what is in use as long as it has not been read: the name of a copy, or
+	// [CopyRunning]. CopyTime is from when it is, zero if that is not known.
+	Copy     string
+	CopyTime time.Time
 }
+
+// The copies of [SourceState] that are not files.
+const (
+	CopyRunning = "previous configuration"
+	CopyStorage = "storage"
+)
 
 // status is how a source or a document fares. It is guarded by the directory's mu.
 type status struct {
@@ -54,11 +64,15 @@ type status struct {
 	doubted bool
 	// health is that of looks at a file or source
 	health source.Health
+	// copy is what is in use instead, and copyTime from when it is
+	copy     string
+	copyTime time.Time
 }
 
 // setInForce notes that the content is in force.
 func (s *status) setInForce(now time.Time) {
 	s.success, s.reading, s.applying, s.doubted = now, nil, nil, false
+	s.copy, s.copyTime = "", time.Time{}
 }
 
 // noteReading notes the outcome of a look or fetch that has brought nothing new,

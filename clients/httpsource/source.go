@@ -107,7 +107,7 @@ func New(config Config) (*Source, error) {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: s.name, SkipBad: s.config.SkipBad, LoadTimeout: s.longest(), Refresh: s.config.Refresh}
+	return clients.SourceInfo{Name: s.name, SkipBad: s.config.SkipBad, LoadTimeout: s.longest(), Refresh: s.config.Refresh, Copy: s.config.KeepCopy}
 }
 
 // longest is how long an answer may take.

@@ -94,7 +94,7 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 		fullEvery: defaultFullEvery, copyEvery: defaultCopyEvery, queryTimeout: defaultQueryTimeout,
 		info: clients.SourceInfo{
 			Name: sourceName(dsn, table), SkipBad: config.SkipBad,
-			LoadTimeout: orDefault(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh,
+			LoadTimeout: orDefault(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh, Copy: config.KeepCopy,
 		},
 		changed: make(chan struct{}, 1),
 		saving:  make(chan struct{}, 1),

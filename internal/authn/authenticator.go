@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
@@ -40,7 +41,19 @@ type Identity struct {
 	// Notes keeps what the log says about the certificates. Nobody may have some,
 	// too. It is nil if no certificate has been looked at.
 	Notes *Notes
+
+	// mark is where the client's admissions are noted, and at is the time of this
+	// decision, in Unix seconds
+	mark *sightings.Mark
+	at   int64
 }
+
+// Present notes that the client has been recognized.
+func (id *Identity) Present() { id.mark.Present(id.at) }
+
+// See notes that the client has been admitted, and reports whether it was for the first
+// time since the certificate was examined.
+func (id *Identity) See() (first bool) { return id.mark.See(id.at) }
 
 // Client returns the client, or nil for nobody.
 func (id Identity) Client() *clients.Client {
@@ -64,6 +77,8 @@ type Config struct {
 	// certificates under it.
 	ShadowTrust *validators.TrustPool
 	Shadow      *Shadow
+	// Sightings remember when clients were admitted. It is nil if nothing does.
+	Sightings *sightings.Table
 	// Forwards is set once a handler forwards certificates. It is nil if none can.
 	Forwards *atomic.Bool
 	// Now is the clock.
@@ -144,6 +159,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 		v.notes.refusal = v.refusal
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
+			v.makeMarks(a.config.Sightings, leaf)
 			v.encodeHeaders(leaf, a.config.Forwards != nil && a.config.Forwards.Load())
 			a.accepted.put(hash, presented, v, now)
 		} else {
@@ -162,6 +178,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 		a.config.Shadow.see(a.config.ShadowTrust, presented, v, now)
 	}
 	id.Credential, id.Matched, id.Leaf, id.Thumbprint, id.Headers = match.Credential, match.Matched, leaf, v.thumbprint, match.headers
+	id.mark, id.at = match.mark, now.Unix()
 	return id, nil, remembered
 }
 

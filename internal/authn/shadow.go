@@ -1,11 +1,14 @@
 package authn
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +25,8 @@ const (
 	shadowQueue = 256
 	// maxShadowFailures is how many failing certificates are remembered.
 	maxShadowFailures = 10000
+	// maxShadowWhy bounds the reason that is remembered for each, in octets of JSON.
+	maxShadowWhy = 256
 )
 
 // Counter counts outcomes.
@@ -45,7 +50,7 @@ type Shadow struct {
 	mu sync.Mutex
 	// pool is the one that failures belong to.
 	pool     *validators.TrustPool
-	failures map[shadowKey]time.Time // to the certificate's notAfter
+	failures map[shadowKey]shadowFailure
 }
 
 // shadowSight is an admitted certificate that was seen for the first time.
@@ -61,9 +66,15 @@ type shadowKey struct {
 	clientID   string
 }
 
+// shadowFailure is a certificate that fails. Its texts are bounded.
+type shadowFailure struct {
+	subject, why string
+	end          time.Time // notAfter
+}
+
 // NewShadow returns a Shadow without a pool; see [Shadow.Use] and [Shadow.Run].
 func NewShadow(config ShadowConfig) *Shadow {
-	return &Shadow{config: config, queue: make(chan shadowSight, shadowQueue), failures: make(map[shadowKey]time.Time)}
+	return &Shadow{config: config, queue: make(chan shadowSight, shadowQueue), failures: make(map[shadowKey]shadowFailure)}
 }
 
 // Use sets the shadow pool. If it differs from the previous one, all failures are
@@ -154,12 +165,15 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 		return
 	}
 	if len(w.failures) >= maxShadowFailures {
-		maps.DeleteFunc(w.failures, func(_ shadowKey, end time.Time) bool { return end.Before(sight.now) })
+		maps.DeleteFunc(w.failures, func(_ shadowKey, f shadowFailure) bool { return f.end.Before(sight.now) })
 	}
 	if len(w.failures) >= maxShadowFailures {
 		return // it is only counted
 	}
-	w.failures[key] = leaf.NotAfter
+	key.clientID = strings.Clone(key.clientID) // it may be part of a record, which would be kept
+	w.failures[key] = shadowFailure{
+		subject: LogText(validators.FormatDN(leaf.RawSubject), maxLoggedDN), why: LogText(why, maxShadowWhy), end: leaf.NotAfter,
+	}
 	w.config.Logger.Warn("client would fail under the shadow trust pool", append(
 		CertificateFields(describe(leaf)), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)
 }
@@ -173,10 +187,40 @@ func (w *Shadow) Failing(registry *clients.Registry, now time.Time) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	distinct := make(map[string]struct{})
-	for key, end := range w.failures {
-		if client := registry.Client(key.clientID); client != nil && !client.Disabled && now.Before(end) {
+	for key, failure := range w.failures {
+		if failure.concerns(registry, key.clientID, now) {
 			distinct[key.clientID] = struct{}{}
 		}
 	}
 	return len(distinct)
+}
+
+// concerns reports whether the client is registered and could still use the certificate.
+func (f shadowFailure) concerns(registry *clients.Registry, clientID string, now time.Time) bool {
+	client := registry.Client(clientID)
+	return client != nil && !client.Disabled && now.Before(f.end)
+}
+
+// ShadowFailure is an unexpired certificate of a registered client that would fail.
+type ShadowFailure struct {
+	ClientID, Subject, Why string
+	Thumbprint             [sha256.Size]byte
+	NotAfter               time.Time
+}
+
+// Failures returns those that are known, in the order of the clients, at most limit, and
+// how many more there are.
+func (w *Shadow) Failures(registry *clients.Registry, now time.Time, limit int) (list []ShadowFailure, more int) {
+	w.mu.Lock()
+	for key, failure := range w.failures {
+		if failure.concerns(registry, key.clientID, now) {
+			list = append(list, ShadowFailure{key.clientID, failure.subject, failure.why, key.thumbprint, failure.end})
+		}
+	}
+	w.mu.Unlock()
+	slices.SortFunc(list, func(a, b ShadowFailure) int {
+		return cmp.Or(cmp.Compare(a.ClientID, b.ClientID), a.NotAfter.Compare(b.NotAfter), bytes.Compare(a.Thumbprint[:], b.Thumbprint[:]))
+	})
+	more = max(len(list)-limit, 0)
+	return list[:len(list)-more], more
 }

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"math/big"
@@ -126,6 +127,14 @@ func TestShadowFailuresAreBounded(t *testing.T) {
 	now = now.Add(10 * time.Second)
 	note(-3, "b", now.Add(time.Hour), "why")
 	failing(2)
+	list, more := w.Failures(current.config.Registry, now, 3)
+	if len(list) != 3 || more != maxShadowFailures-12 || list[0].ClientID != "a" || !list[0].NotAfter.Before(list[1].NotAfter) {
+		t.Errorf("%d more than %+v", more, list)
+	}
+	list, more = w.Failures(current.config.Registry, now, maxShadowFailures)
+	if last := list[len(list)-1]; more != 0 || last.ClientID != "b" || last.Why != "why" || last.Thumbprint != sha256.Sum256([]byte("-3")) {
+		t.Errorf("%d more than those before %+v", more, last)
+	}
 	// another pool, nothing known
 	w.Use(new(validators.TrustPool))
 	failing(0)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -84,6 +85,21 @@ type admission struct {
 	// dropped when the headers have been made.
 	chain   []*x509.Certificate
 	headers *CertificateHeaders
+	mark    *sightings.Mark
+}
+
+// makeMarks prepares what is noted when the certificate is admitted.
+func (v *verdict) makeMarks(table *sightings.Table, leaf *x509.Certificate) {
+	if table == nil {
+		return
+	}
+	sum := sha256.Sum256(leaf.Raw)
+	for i := range v.matches {
+		match := &v.matches[i]
+		match.mark = table.Mark(match.Client.ID, sightings.Credential{
+			Kind: string(match.Credential.Kind), Matched: match.Matched, Thumbprint: sum, NotAfter: leaf.NotAfter.UTC(),
+		})
+	}
 }
 
 // presentedKey identifies the certificates of a verdict. hash finds the slot.

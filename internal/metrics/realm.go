@@ -3,16 +3,11 @@ package metrics
 import (
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
-
-// maxExpirySeries bounds the certificate expiry series of one realm.
-const maxExpirySeries = 1000
 
 // Results counts decisions by their outcome: "" for one that admits, else the
 // refusal reason.
@@ -55,9 +50,6 @@ type Realm struct {
 
 	tokenErrors          *prometheus.CounterVec
 	clientSourceFailures *prometheus.CounterVec
-	expiries             sync.Map // client_id -> time.Time
-	expiryMu             sync.Mutex
-	expiryCount          int
 }
 
 // NewRealm returns the series of the realm of that name.
@@ -111,23 +103,4 @@ func (b both) Inc() {
 // OAuth error code, which is one of a closed list.
 func (m *Realm) CountTokenError(code string) {
 	m.tokenErrors.WithLabelValues(code).Inc()
-}
-
-// ObserveExpiry notes when the certificate that a client has presented expires.
-// Of more than 1000 clients, the first 1000 are noted.
-func (m *Realm) ObserveExpiry(clientID string, notAfter time.Time) {
-	if _, known := m.expiries.Load(clientID); !known {
-		m.expiryMu.Lock()
-		defer m.expiryMu.Unlock()
-		if m.expiryCount >= maxExpirySeries {
-			return
-		}
-		m.expiryCount++
-	}
-	m.expiries.Store(clientID, notAfter)
-}
-
-// Expiries calls yield with each client and the time its certificate expires.
-func (m *Realm) Expiries(yield func(clientID string, notAfter time.Time) bool) {
-	m.expiries.Range(func(id, notAfter any) bool { return yield(id.(string), notAfter.(time.Time)) })
 }

@@ -25,8 +25,10 @@ func (c Credential) ThumbprintText() string {
 	return hex.EncodeToString(c.Thumbprint[:])
 }
 
-func (s *sighting) describe() Sighting {
-	return Sighting{ClientID: s.id, At: time.Unix(s.minute.Load()*60, 0).UTC(), Credential: *s.by.Load()}
+// Presented is a certificate that a client has presented.
+type Presented struct {
+	ClientID string
+	Credential
 }
 
 // Of returns the last admission of a client, if there was any. A nil table has none.
@@ -37,10 +39,10 @@ func (t *Table) Of(clientID string) (Sighting, bool) {
 	t.mu.RLock()
 	s, _ := t.clients.Get(&sighting{id: clientID})
 	t.mu.RUnlock()
-	if s == nil || s.by.Load() == nil { // it is being noted
+	if s == nil || s.minute.Load() == 0 {
 		return Sighting{}, false
 	}
-	return s.describe(), true
+	return Sighting{ClientID: s.id, At: time.Unix(s.minute.Load()*60, 0).UTC(), Credential: *s.by.Load()}, true
 }
 
 // Len returns how many clients have been admitted.
@@ -50,7 +52,7 @@ func (t *Table) Len() int {
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.clients.Len()
+	return t.seen
 }
 
 // Unnoted returns how many admissions have not been noted, because the table was full.
@@ -61,10 +63,10 @@ func (t *Table) Unnoted() uint64 {
 	return t.unnoted.Load()
 }
 
-// Expiring returns the clients whose certificates, as they were last presented, expire in
-// a time, soonest first, at most limit. more is how many others there are among the 10,000
+// Expiring returns the certificates that clients have last presented and that expire in a
+// time, soonest first, at most limit. more is how many others there are among the 10,000
 // that the table keeps.
-func (t *Table) Expiring(from, until time.Time, limit int) (list []Sighting, more int) {
+func (t *Table) Expiring(from, until time.Time, limit int) (list []Presented, more int) {
 	if t == nil {
 		return nil, 0
 	}
@@ -73,7 +75,7 @@ func (t *Table) Expiring(from, until time.Time, limit int) (list []Sighting, mor
 	t.expiring.AscendRange(expiry{at: from.Unix(), of: new(sighting)}, expiry{at: until.Unix() + 1, of: new(sighting)}, func(e expiry) bool {
 		switch {
 		case len(list) < limit:
-			list = append(list, e.of.describe())
+			list = append(list, Presented{e.of.id, *e.of.presented.Load()})
 		default:
 			more++
 		}
@@ -125,5 +127,8 @@ func (t *Table) Forget(clientID string) {
 	if s, found := t.clients.Delete(&sighting{id: clientID}); found {
 		t.unlist(s)
 		s.forgotten.Store(true)
+		if s.minute.Load() != 0 {
+			t.seen--
+		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package sightings remembers when the clients of a realm were last admitted, and by
-// which credential.
+// Package sightings remembers when the clients of a realm were last admitted and by which
+// credential, and when the certificates expire that they have presented.
 package sightings
 
 import (
@@ -42,16 +42,22 @@ type Table struct {
 	pruned string
 	// max and maxExpiring are the constants
 	max, maxExpiring int
-	unnoted          atomic.Uint64
+	// seen is how many of the clients have been admitted
+	seen    int
+	unnoted atomic.Uint64
 }
 
-// sighting is the last admission of a client.
+// sighting is what is known of a client.
 type sighting struct {
 	id     string
-	minute atomic.Int64 // since 1970
+	minute atomic.Int64 // of the last admission, since 1970; 0 for never
 	by     atomic.Pointer[Credential]
+	// presented is what the client was last recognized by, admitted or not
+	presented atomic.Pointer[Credential]
 	// forgotten is set when the table no longer has it
 	forgotten atomic.Bool
+	// surplus is set if there was no room for it in the table
+	surplus bool
 	// listed is the time under which its certificate is in expiring, 0 if it is not. The
 	// table's lock guards it.
 	listed int64
@@ -94,15 +100,19 @@ func (t *Table) Mark(clientID string, by Credential) *Mark {
 }
 
 // See notes that the client was admitted, at a time in Unix seconds. What it costs but
-// once a minute is two atomic loads.
-func (m *Mark) See(at int64) {
+// once a minute is two atomic loads. first reports whether it is the first time for the
+// mark.
+func (m *Mark) See(at int64) (first bool) {
 	if m == nil {
-		return
+		return false
 	}
 	minute := at / 60
-	if s := m.seen.Load(); s == nil || s.minute.Load() != minute {
-		m.note(s, minute)
+	s := m.seen.Load()
+	if s != nil && s.minute.Load() == minute {
+		return false
 	}
+	m.note(s, minute)
+	return s == nil
 }
 
 // note notes the first admission within a minute.
@@ -111,9 +121,34 @@ func (m *Mark) note(s *sighting, minute int64) {
 		s = m.table.sightingOf(m.id)
 		m.seen.Store(s)
 	}
-	s.minute.Store(minute)
-	if s.by.Swap(m.by) != m.by {
-		m.table.list(s, m.by.NotAfter, minute*60)
+	s.by.Store(m.by)
+	if s.minute.Load() == 0 {
+		m.table.countSeen(s, minute)
+	} else {
+		s.minute.Store(minute)
+	}
+	m.present(s, minute*60)
+}
+
+// countSeen notes the first admission of a client.
+func (t *Table) countSeen(s *sighting, minute int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.minute.Swap(minute) == 0 && !s.surplus && !s.forgotten.Load() {
+		t.seen++
+	}
+}
+
+// Present notes that the client has been recognized, at a time in Unix seconds.
+func (m *Mark) Present(at int64) {
+	if m != nil {
+		m.present(m.table.sightingOf(m.id), at)
+	}
+}
+
+func (m *Mark) present(s *sighting, at int64) {
+	if s.presented.Swap(m.by) != m.by {
+		m.table.list(s, m.by.NotAfter, at)
 	}
 }
 
@@ -134,7 +169,7 @@ func (t *Table) sightingOf(id string) *sighting {
 	}
 	if t.clients.Len() >= t.max {
 		t.unnoted.Add(1)
-		next.listed = -1 // never
+		next.surplus = true
 		return next
 	}
 	t.clients.ReplaceOrInsert(next)
@@ -145,7 +180,7 @@ func (t *Table) sightingOf(id string) *sighting {
 func (t *Table) list(s *sighting, notAfter time.Time, now int64) {
 	at := notAfter.Unix()
 	t.mu.RLock()
-	done := s.listed == at || s.listed < 0
+	done := s.listed == at || s.surplus
 	t.mu.RUnlock()
 	if done {
 		return

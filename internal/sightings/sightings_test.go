@@ -21,7 +21,7 @@ func see(t *Table, id string, by Credential, at time.Time) *Mark {
 	return m
 }
 
-func ids(list []Sighting) (ids []string) {
+func ids(list []Presented) (ids []string) {
 	for _, s := range list {
 		ids = append(ids, s.ClientID)
 	}
@@ -54,8 +54,32 @@ func TestSightings(t *testing.T) {
 	if list, _ := table.Expiring(noon, noon.AddDate(0, 0, 90), 10); len(list) != 1 || list[0].Credential != in(10) {
 		t.Errorf("expiring: %v", list)
 	}
+	// a client that is recognized but not admitted has not been seen
+	m := table.Mark("b", in(5))
+	m.Present(noon.Unix())
+	if _, known := table.Of("b"); known || table.Len() != 1 {
+		t.Error("a client was seen that was not admitted")
+	}
+	if list, _ := table.Expiring(noon, noon.AddDate(0, 0, 90), 10); len(list) != 2 || list[0] != (Presented{"b", in(5)}) {
+		t.Errorf("expiring: %v", list)
+	}
+	// nor does a certificate with which a client was not admitted change with which it was
+	table.Mark("a", in(1)).Present(noon.Unix())
+	if got, _ := table.Of("a"); got.Credential != in(10) {
+		t.Errorf("got %v", got)
+	}
+	table.Forget("b")
+	if m.See(noon.Unix()); table.Len() != 2 {
+		t.Errorf("%d clients", table.Len())
+	}
+	table.Forget("b")
+	table.Forget("b")
+	if table.Len() != 1 {
+		t.Errorf("%d clients", table.Len())
+	}
 	var none *Table
 	none.Mark("a", in(1)).See(noon.Unix())
+	none.Mark("a", in(1)).Present(noon.Unix())
 	if _, known := none.Of("a"); known || none.Len() != 0 || none.Unnoted() != 0 {
 		t.Error("a nil table knows somebody")
 	}
@@ -174,6 +198,7 @@ func TestSightingsConcurrently(t *testing.T) {
 		all.Go(func() {
 			for i := range 500 {
 				m := table.Mark(fmt.Sprint(i%50), in(worker*100+i%90))
+				m.Present(noon.Unix())
 				m.See(noon.Add(time.Duration(i) * time.Minute).Unix())
 				m.See(noon.Add(time.Duration(i+1) * time.Minute).Unix())
 				switch worker {
@@ -189,7 +214,13 @@ func TestSightingsConcurrently(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if table.expiring.Len() > 10 || table.Len() > 50 {
+	seen := 0
+	for i := range 50 {
+		if _, known := table.Of(fmt.Sprint(i)); known {
+			seen++
+		}
+	}
+	if table.expiring.Len() > 10 || table.Len() != seen {
 		t.Errorf("%d clients, %d expire", table.Len(), table.expiring.Len())
 	}
 }

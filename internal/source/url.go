@@ -264,6 +264,14 @@ func (u *URL) Interval() time.Duration {
 	return cmp.Or(u.kept, u.config.Refresh)
 }
 
+// Begun reports whether the copy is still one that another process has fetched; see
+// [URL.Begin].
+func (u *URL) Begun() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.known && u.kept == 0
+}
+
 // Failure returns why the last attempt failed, or nil.
 func (u *URL) Failure() error {
 	u.mu.Lock()

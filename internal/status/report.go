@@ -69,6 +69,8 @@ type Series struct {
 type Reason struct {
 	Reason string `json:"reason"`
 	Series
+	// ReportOnly is how many of the Total were passed on nevertheless.
+	ReportOnly uint64 `json:"report_only,omitempty"`
 }
 
 // The kinds of [Expiring].
@@ -76,6 +78,7 @@ const (
 	ExpiringClient = "client"
 	ExpiringCA     = "ca"
 	ExpiringShadow = "shadow_ca"
+	ExpiringFetch  = "fetch_ca" // of the servers of CRLs, JWKS and clients
 )
 
 // Expiring is a certificate that expires soon.
@@ -84,7 +87,9 @@ type Expiring struct {
 	// its file has it, or a CA of a trust pool.
 	Kind string `json:"kind"`
 	// ClientID is "" for a CA.
-	ClientID   string    `json:"client_id,omitempty"`
+	ClientID string `json:"client_id,omitempty"`
+	// Subject is that of a CA or of a file. Of another certificate, it is known only if
+	// the client was recognized by it.
 	Subject    string    `json:"subject,omitempty"`
 	Thumbprint string    `json:"thumbprint,omitempty"`
 	NotAfter   time.Time `json:"not_after"`
@@ -189,6 +194,8 @@ type Source struct {
 	// many of its records are not.
 	Clients int `json:"clients,omitempty"`
 	Refused int `json:"refused,omitempty"`
-	// Copy is the last good state that is in use instead, such as `keep_copy`'s file.
-	Copy string `json:"copy,omitempty"`
+	// Copy is the last good state that is in use instead: the file of `keep_copy`,
+	// `storage`, or `previous configuration`. CopyTime is from when it is.
+	Copy     string    `json:"copy,omitempty"`
+	CopyTime time.Time `json:"copy_time,omitzero"`
 }

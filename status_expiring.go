@@ -1,0 +1,73 @@
+package mtlsauth
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
+	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
+)
+
+// maxStatusExpiring is how many certificates that expire a report has.
+const maxStatusExpiring = 200
+
+// expiring returns the certificates that expire soon: those of clients that have been
+// admitted, those in the files of clients, and the CAs of the trust pools.
+func (realm *Realm) expiring(now time.Time) (list []status.Expiring, more int) {
+	until := now.Add(status.ExpiringWithin)
+	seen, more := realm.memory.sightings.Expiring(now, until, maxStatusExpiring)
+	known := make(map[string]bool, len(seen)) // by client and certificate
+	for _, s := range seen {
+		known[s.ClientID+" "+s.ThumbprintText()] = true
+		list = append(list, expiringClient(s))
+	}
+	files, moreFiles := realm.directory.CertificateFiles(now, until, maxStatusExpiring)
+	more += moreFiles
+	for _, file := range files {
+		thumbprint := validators.ThumbprintOf(file.Certificate.Raw).String()
+		if known[file.ClientID+" "+thumbprint] {
+			continue
+		}
+		list = append(list, status.Expiring{
+			Kind: status.ExpiringClient, ClientID: file.ClientID, Subject: validators.FormatDN(file.Certificate.RawSubject),
+			Thumbprint: thumbprint, NotAfter: file.Certificate.NotAfter.UTC(),
+		})
+	}
+	for _, pool := range realm.trustPools {
+		list = append(list, expiringCAs(pool, now, until)...)
+	}
+	slices.SortStableFunc(list, func(a, b status.Expiring) int {
+		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.ClientID, b.ClientID))
+	})
+	if len(list) > maxStatusExpiring {
+		more += len(list) - maxStatusExpiring
+		list = list[:maxStatusExpiring]
+	}
+	return orEmpty(list), more
+}
+
+func expiringClient(s sightings.Presented) status.Expiring {
+	e := status.Expiring{Kind: status.ExpiringClient, ClientID: s.ClientID, Thumbprint: s.ThumbprintText(), NotAfter: s.NotAfter}
+	if s.Kind == string(clients.KindSubject) {
+		e.Subject = s.Matched
+	}
+	return e
+}
+
+// expiringCAs returns the CAs of a pool that expire within a time.
+func expiringCAs(pool *trustpool.Pool, now, until time.Time) (list []status.Expiring) {
+	kind := map[string]string{wordTrustPool: status.ExpiringCA, wordShadowPool: status.ExpiringShadow, wordFetchPool: status.ExpiringFetch}[pool.Word()]
+	for _, ca := range pool.Trust().ExpiringFirst() {
+		if ca.NotAfter.Before(now) || ca.NotAfter.After(until) {
+			continue
+		}
+		list = append(list, status.Expiring{
+			Kind: kind, Subject: validators.FormatDN(ca.RawSubject), Thumbprint: validators.ThumbprintOf(ca.Raw).String(), NotAfter: ca.NotAfter.UTC(),
+		})
+	}
+	return list
+}
