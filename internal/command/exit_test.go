@@ -118,9 +118,19 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 			t.Errorf("the help of '%s' has no example", cmd.CommandPath())
 		}
 		for line := range strings.Lines(cmd.Long) {
-			if len(line) > 81 && !strings.Contains(line, "$ caddy") {
+			if len(line) > 81 && !strings.HasPrefix(line, "\t$ ") {
 				t.Errorf("a line in the help of '%s' does not fit into a terminal: %s", cmd.CommandPath(), line)
 			}
+		}
+	}
+}
+
+// TestEveryCommandPrintsJSON checks that programs can read what a command says.
+func TestEveryCommandPrintsJSON(t *testing.T) {
+	forPeople := []string{"demo", "init-db", "inspect", "explain"}
+	for _, cmd := range commands() {
+		if cmd.Flags().Lookup("json") == nil && !slices.Contains(forPeople, cmd.Name()) {
+			t.Errorf("'%s' has no --json", cmd.CommandPath())
 		}
 	}
 }
