@@ -25,6 +25,7 @@ it failed, or its answer is no; and 2 if the command line is wrong.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
 			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand(), issueCommand(), tokenCommand(), keysCommand(), versionCommand())
+			cmd.AddCommand(probeCommand())
 			reportErrors(cmd)
 		},
 	})

@@ -64,6 +64,10 @@ const snippetRealm = "{\n\tmtls {\n\t\tclient x {\n\t\t\tthumbprint 0c0c0c0c0c0c
 var shellSnippets = map[string]string{
 	`awk '{ gsub(/[";]|#.*/, "") } length($1) == 40 { f = $1; $1 = ""; if (!($0 in p)) n[++k] = $0; p[$0] = p[$0] "\tthumbprint " f "\n" } END { for (i = 1; i <= k; i++) print "client" n[i] " {\n" p[n[i]] "}" }' clients.map > clients.caddy`: "TestMigrationCommands",
 	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`:                       "TestMigrationCommands",
+	// probe
+	"caddy mtls probe --echo --listen 127.0.0.1:9000":                                    "TestEchoCommand",
+	"caddy mtls probe https://api.example.com/orders --cert client.pem --key client.key": "TestProbeCommand",
+
 	"go run ./cmd/caddy mtls demo":  "the demo is run by its own test and in CI",
 	"go test ./...":                 "this is it",
 	"caddy mtls demo":               "see above",
@@ -133,8 +137,8 @@ func TestDocumentSnippets(t *testing.T) {
 					t.Error("nothing runs this SQL")
 				}
 			case "text":
-			case "nginx", "haproxy", "apache": // TestRealProxies runs them
-				if !strings.HasPrefix(snippet.where, "docs/behind-a-proxy.md#") {
+			case "nginx", "haproxy", "apache": // TestRealProxies and TestProbeOfRealGateways run them
+				if !strings.HasPrefix(snippet.where, "docs/behind-a-proxy.md#") && !strings.HasPrefix(snippet.where, "docs/from-nginx-or-haproxy.md#") {
 					t.Errorf("nothing runs this configuration of %s", snippet.kind)
 				}
 			default:
