@@ -69,6 +69,9 @@ func TestExitStatus(t *testing.T) {
 		{"mtls clients list --limit -1", 2, "use 0 to list all"},
 		{"mtls clients add x", 2, "no credential"},
 		{"mtls explain --at tomorrow x", 2, "invalid time"},
+		{"mtls why hello", 2, "cannot be an error id"},
+		{"mtls why --reason nonsense", 2, "no refusal has the reason"},
+		{"mtls why 7gsx4nkp2", 1, "no admin API at 127.0.0.1:1"},
 		{"mtls inspect none.pem", 1, "none.pem"},
 		{"mtls realms", 1, "no admin API at 127.0.0.1:1"},
 	} {

@@ -25,12 +25,16 @@ type Text struct {
 // Of returns the text about a reason of a refusal: one of validators.Reasons, of
 // tokens.TokenReasons, of mtls_bearer, an OAuth error code or configuration_ended.
 func Of(reason string) (Text, bool) {
-	for _, list := range [][]Text{Certificates, Tokens, TokenRequests, {configurationEnded}} {
-		if i := slices.IndexFunc(list, func(text Text) bool { return text.Reason == reason }); i >= 0 {
-			return list[i], true
-		}
+	all := All()
+	if i := slices.IndexFunc(all, func(text Text) bool { return text.Reason == reason }); i >= 0 {
+		return all[i], true
 	}
 	return Text{}, false
+}
+
+// All returns the texts about all reasons.
+func All() []Text {
+	return slices.Concat(Certificates, Tokens, TokenRequests, []Text{configurationEnded})
 }
 
 // link matches a link of Markdown and its text.

@@ -8,17 +8,9 @@ import (
 // maxShort bounds what a log line says in place of a near miss, in bytes.
 const maxShort = 160
 
-func every() []Text {
-	var list []Text
-	for _, part := range [][]Text{Certificates, Tokens, TokenRequests, {configurationEnded}} {
-		list = append(list, part...)
-	}
-	return list
-}
-
 func TestOfFindsEachReasonOnce(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, want := range every() {
+	for _, want := range All() {
 		if seen[want.Reason] {
 			t.Errorf("%s has two texts", want.Reason)
 		}
@@ -37,7 +29,7 @@ func TestOfFindsEachReasonOnce(t *testing.T) {
 // TestTextsFitEverywhere checks what the table of the documentation, a terminal and a
 // log line need of the texts.
 func TestTextsFitEverywhere(t *testing.T) {
-	for _, text := range every() {
+	for _, text := range All() {
 		for _, part := range []string{text.Sentence, text.Remedy} {
 			if !strings.HasSuffix(part, ".") || strings.ContainsAny(part, "|\n") || strings.Contains(part, "  ") {
 				t.Errorf("%s: %q", text.Reason, part)
