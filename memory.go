@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
 	"github.com/caddymtls/caddy-mtls-auth/internal/traffic"
@@ -20,6 +21,14 @@ type realmMemory struct {
 	traffic   traffic.Hour
 }
 
+// observe notes what the counters say, nil if there are none yet.
+func (m *realmMemory) observe(now time.Time, counts *traffic.Counts) {
+	if counts == nil {
+		counts = new(traffic.Counts)
+	}
+	m.traffic.Observe(now, *counts)
+}
+
 // Destruct implements [caddy.Destructor].
 func (*realmMemory) Destruct() error { return nil }
 
@@ -33,7 +42,9 @@ func (a *App) memoryOf(name string) *realmMemory {
 		return memory
 	}
 	loaded, _, _ := realmMemories.LoadOrNew(name, func() (caddy.Destructor, error) {
-		return &realmMemory{since: a.Now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}, nil
+		memory := &realmMemory{since: a.Now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}
+		memory.observe(memory.since, metrics.Traffic()[name]) // what has been counted before does not count
+		return memory, nil
 	})
 	if a.memories == nil {
 		a.memories = make(map[string]*realmMemory)

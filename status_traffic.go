@@ -31,9 +31,7 @@ func (a *App) watchTraffic(ctx context.Context) {
 func (a *App) observeTraffic() {
 	now, counts := a.Now(), metrics.Traffic()
 	for name, realm := range a.Realms {
-		if count := counts[name]; count != nil {
-			realm.memory.traffic.Observe(now, *count)
-		}
+		realm.memory.observe(now, counts[name])
 		if a.watching.Load() && !a.stopped.Load() {
 			realm.pruneSightings()
 		}

@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
@@ -101,6 +103,21 @@ func TestShadowTrustPool(t *testing.T) {
 			line.Str("thumbprint") != testpki.HashOf(leaf.Cert.Raw) || !strings.Contains(line.Str("why"), "unknown authority") {
 			t.Errorf("log line %v", line)
 		}
+	}
+
+	// the status says who would fail, and why
+	_, text := rig.Ask(r, t, http.MethodGet, "/mtls/status?realm=shadowed", "")
+	var report status.Report
+	if err := json.Unmarshal([]byte(text), &report); err != nil || len(report.Realms) != 1 || report.Realms[0].Shadow == nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	failing := report.Realms[0].Shadow.Failing
+	if len(failing) != 2 || failing[0].ClientID != "chained" || failing[1].ClientID != "old" {
+		t.Fatalf("failing are %+v", failing)
+	}
+	want := status.ShadowFailure{ClientID: "old", Subject: "CN=old", Thumbprint: testpki.HashOf(old.Cert.Raw), NotAfter: old.Cert.NotAfter.UTC(), Why: failing[1].Why}
+	if failing[1] != want || !strings.Contains(want.Why, "unknown authority") || report.Realms[0].Shadow.More != 0 {
+		t.Errorf("got %+v, want %+v", failing[1], want)
 	}
 
 	// a cached certificate is not checked again, on any protocol
