@@ -218,7 +218,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	if err != nil {
 		return err
 	}
-	return next.ServeHTTP(w, r)
+	return next.ServeHTTP(h.realm.tellDaysLeft(w, r), r)
 }
 
 // decide admits a request or returns the refusal.

@@ -119,6 +119,7 @@ func (realm *Realm) options() caddyfileutil.Options {
 		"forwarded_certificate <format> {": caddyfileutil.Block(&realm.ForwardedCertificate, "a realm takes certificates from one kind of proxy"),
 		"refusals {":                       caddyfileutil.Block(&realm.Refusals, "a realm has one; name all options there"),
 		"issuer <https-url> {":             caddyfileutil.Block(&realm.Issuer, "declare another realm for another issuer"),
+		"certificate_expiring {":           caddyfileutil.Block(&realm.CertificateExpiring, "keep one"),
 	}
 }
 

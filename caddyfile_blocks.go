@@ -23,6 +23,7 @@ func allBlocks() []caddyfileutil.Named {
 		{Block: "revocation", Options: new(Revocation).options()},
 		{Block: "forwarded_certificate", Options: new(ForwardedCertificate).options()},
 		{Block: "refusals", Options: new(RefusalsConfig).options()},
+		{Block: "certificate_expiring", Options: new(CertificateExpiring).options()},
 		{Block: "issuer", Options: new(IssuerConfig).options()},
 		{Block: "resource", Options: resourceOptions(new(tokens.Resource))},
 		{Block: "mtls_auth", Options: new(Handler).options()},

@@ -207,7 +207,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return err
 	}
-	return h.pass(w, r, next)
+	return h.pass(h.realm.tellDaysLeft(w, r), r, next)
 }
 
 // decide admits a request or returns the refusal. It also returns nil if the request

@@ -206,6 +206,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	h.realm.metrics.TokensIssued.Inc()
 	h.realm.emitTokenIssued(r, id, token)
+	w = h.realm.withDaysLeft(w, id.Leaf)
 	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)
 }

@@ -84,6 +84,10 @@ type Realm struct {
 	// long. Default: 10 000 for a day.
 	Refusals *RefusalsConfig `json:"refusals,omitempty"`
 
+	// Who is told that the certificate of a client expires soon. Default: only handlers
+	// of the event `mtls_certificate_expiring`.
+	CertificateExpiring *CertificateExpiring `json:"certificate_expiring,omitempty"`
+
 	name    string
 	app     *App
 	logger  *zap.Logger // names the realm
@@ -117,6 +121,7 @@ type Realm struct {
 	proxyCertificates *proxyCertificates
 	// issuer is nil if none is configured
 	issuer *realmIssuer
+	expiry expiryNotice
 }
 
 // checkRealmName reports why name is not a valid realm name. Realm names become
@@ -161,6 +166,9 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	}
 	if err := loadClients(ctx, realm); err != nil {
 		return err
+	}
+	if realm.expiry, err = realm.CertificateExpiring.compile(); err != nil {
+		return fmt.Errorf("certificate_expiring: %w", err)
 	}
 	if realm.ForwardedCertificate != nil {
 		if realm.proxyCertificates, err = realm.ForwardedCertificate.compile(); err != nil {

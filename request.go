@@ -149,6 +149,14 @@ func (s *requestState) clientID() string {
 	return s.identity.registeredID()
 }
 
+// leaf returns the certificate of the caller that was admitted last, or nil.
+func (s *requestState) leaf() *x509.Certificate {
+	if s.bearer != nil {
+		return s.bearer.leaf
+	}
+	return s.identity.Leaf
+}
+
 // remoteIP returns the address of the immediate peer, without the port.
 func remoteIP(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

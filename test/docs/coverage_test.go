@@ -50,7 +50,7 @@ func TestWordsAreDocumented(t *testing.T) {
 	heading := regexp.MustCompile("(?m)^###+ `([a-z_]+)`$")
 	words := configurationWords(t)
 	for _, name := range []string{
-		"global-option.md", "client.md", "clients_from.md", "fetch.md", "refusals.md", "revocation.md", "forwarded_certificate.md", "issuer.md",
+		"global-option.md", "client.md", "clients_from.md", "fetch.md", "refusals.md", "revocation.md", "forwarded_certificate.md", "certificate_expiring.md", "issuer.md",
 		"mtls_auth.md", "mtls_issuer.md", "mtls_bearer.md",
 	} {
 		var documented []string

@@ -41,7 +41,7 @@ func literals(node ast.Node) (list []string) {
 // pageOfBlock is where the words of a block are documented, by what its parser calls
 // them in errors, without "option".
 var pageOfBlock = map[string]string{
-	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "refusals": "refusals.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md",
+	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "refusals": "refusals.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md", "certificate_expiring": "certificate_expiring.md",
 	"clients_from file": "clients_from.md", "clients_from storage": "clients_from.md", "clients_from http": "clients_from.md", "clients_from postgres": "clients_from.md",
 	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
 }
