@@ -19,6 +19,7 @@ type realmMemory struct {
 	refusals  *refusals.Memory
 	sightings *sightings.Table
 	traffic   traffic.Hour
+	byClient  metrics.ClientRefusals
 }
 
 // observe notes what the counters say, nil if there are none yet.

@@ -9,7 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/version"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -151,9 +153,22 @@ func (realm *Realm) collectIssuer(c collector) {
 }
 
 func (realm *Realm) collectRefusals(c collector) {
+	realm.memory.byClient.Collect(c, realm.name, declaredClients{realm.directory.Registry()}, realm.Refusals.metricsByClient())
 	c.number(metrics.RecentRefusals, realm.memory.refusals.Len(), realm.name)
 	c.number(metrics.Strangers, realm.memory.refusals.CountStrangers(), realm.name)
 }
+
+// countByClient counts a refusal of a client that is known.
+func (realm *Realm) countByClient(record *refusals.Record) {
+	if realm.directory != nil && record.ClientID != "" && !record.Claimed {
+		realm.memory.byClient.Count(record.ClientID, record.Reason, record.ReportOnly, declaredClients{realm.directory.Registry()}, realm.Refusals.metricsByClient())
+	}
+}
+
+// declaredClients implements [metrics.Declared].
+type declaredClients struct{ *clients.Registry }
+
+func (d declaredClients) Declares(clientID string) bool { return d.Client(clientID) != nil }
 
 func (realm *Realm) collectCaches(c collector) {
 	if realm.revocation != nil {

@@ -118,6 +118,7 @@ func (p *reporter) try(refused *refusedRequest, inTime bool) (err error) {
 	if !inTime || p.fold.Add(&record) {
 		writeLine(refused.realm.logger, &record)
 	}
+	refused.realm.countByClient(&record)
 	refused.realm.memory.refusals.Add(record)
 	return nil
 }

@@ -128,7 +128,7 @@ var (
 )
 
 // Gauges are all gauges.
-var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, SourceNormalAge, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, RecentRefusals, Strangers, BuildInfo, SigningKeys}
+var Gauges = []*prometheus.Desc{Clients, ClientsRefused, CertificateExpiry, CAExpiry, SourceLastSuccess, SourceNormalAge, CRLNextUpdate, JWKSIgnored, ShadowFailingClients, QueueLength, CacheEntries, clientRefusals, RecentRefusals, Strangers, BuildInfo, SigningKeys}
 
 // Gauge returns a value of one of the [Gauges]. The labels may be any text.
 func Gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {

@@ -180,7 +180,11 @@ func metrics(t *testing.T) (list []string) {
 					labels = literals(literal)
 				}
 			}
-			list = append(list, "caddy_mtls_"+strings.TrimPrefix(name, "caddy_mtls_")+" "+constructors[selector.Sel.Name]+" "+strings.Join(labels, ", "))
+			kind := constructors[selector.Sel.Name]
+			if strings.HasSuffix(name, "_total") {
+				kind = "counter"
+			}
+			list = append(list, "caddy_mtls_"+strings.TrimPrefix(name, "caddy_mtls_")+" "+kind+" "+strings.Join(labels, ", "))
 			return true
 		})
 	}

@@ -61,6 +61,9 @@ func TestRefusalsByDirective(t *testing.T) {
 			t.Errorf("%v is not counted", want)
 		}
 	}
+	if got := value(t, families, "caddy_mtls_client_refusals_total", "realm", "monitored", "client_id", "sensor-7", "reason", "client_not_allowed", "report_only", "false"); got != 2 {
+		t.Errorf("sensor-7 was refused %v times, want 2", got)
+	}
 	for _, directive := range []string{"mtls_auth", "mtls_issuer", "mtls_bearer"} {
 		if value(t, families, "caddy_mtls_handler_duration_seconds", "realm", "monitored", "directive", directive) < 2 {
 			t.Errorf("%s is not timed", directive)

@@ -109,6 +109,8 @@ func scrape(t *testing.T) map[string]*dto.MetricFamily {
 		t.Errorf("a stranger got %d from the verifier", got.Status)
 	}
 
+	const counted = `caddy_mtls_client_refusals_total{client_id="sensor-7",realm="monitored",reason="client_not_allowed",report_only="false"} 2`
+	rig.Await(r, t, counted, func() bool { return strings.Contains(rig.Metrics(r, t), counted) })
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(rig.Metrics(r, t)))
 	if err != nil {
