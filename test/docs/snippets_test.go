@@ -70,7 +70,7 @@ var shellSnippets = map[string]string{
 
 	"go run ./cmd/caddy mtls demo":                            "the demo is run by its own test and in CI",
 	"go test ./...":                                           "this is it",
-	"caddy mtls why 7gsx4nkp2":                                "TestWhy",
+	"caddy mtls why 7gsx4nkp2":                                "TestWhyFromTheCallToTheRepair",
 	"caddy mtls demo":                                         "see above",
 	"caddy mtls inspect client.pem":                           "TestInspect",
 	"caddy mtls clients list":                                 "TestClientsCommands",
