@@ -236,7 +236,7 @@ func parseDirective(h httpcaddyfile.Helper, handler directive) (caddyhttp.Middle
 	}
 	option, ok := h.Option("mtls").(httpcaddyfile.App)
 	if !ok {
-		return nil, h.Err("no realm is declared; add 'mtls { … }' to the global options")
+		return nil, h.WrapErr(errNoRealmDeclared)
 	}
 	var app App
 	if err := json.Unmarshal(option.Value, &app); err != nil {

@@ -1,7 +1,8 @@
 // Package mtlsauth is a Caddy plugin that authenticates machines by their TLS
 // client certificate (RFC 8705). It then guards an API (the mtls_auth handler),
 // issues certificate-bound access tokens (the mtls_issuer handler), or admits
-// them together with the certificate (the mtls_bearer handler).
+// them together with the certificate (the mtls_bearer handler). The mtls_status handler
+// shows what happens.
 //
 // Clients, trusted CAs and the token issuer are declared once, as a realm of
 // the mtls app; the handlers refer to it.
@@ -37,6 +38,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(IssuerHandler))
 	caddy.RegisterModule(new(BearerHandler))
+	caddy.RegisterModule(new(StatusHandler))
 	caddy.RegisterModule(new(Verifier))
 	caddy.RegisterModule(new(filesource.Files))
 	caddy.RegisterModule(new(storagesource.Clients))
@@ -49,10 +51,14 @@ func init() {
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
 	httpcaddyfile.RegisterHandlerDirective("mtls_auth", parseHandler)
 	httpcaddyfile.RegisterHandlerDirective("mtls_bearer", parseBearerHandler)
+	httpcaddyfile.RegisterHandlerDirective("mtls_status", parseStatusHandler)
 	// each goes right before basic_auth, so they run in this order
 	httpcaddyfile.RegisterDirectiveOrder("mtls_issuer", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("mtls_auth", httpcaddyfile.Before, "basic_auth")
 	httpcaddyfile.RegisterDirectiveOrder("mtls_bearer", httpcaddyfile.Before, "basic_auth")
+	// after all that authenticates, and before templates, which would run what names
+	// of strangers say
+	httpcaddyfile.RegisterDirectiveOrder("mtls_status", httpcaddyfile.After, "encode")
 }
 
 const appID = "mtls"
@@ -62,7 +68,7 @@ const stopTimeout = 2 * time.Second
 
 // App holds the realms: the registered clients, the CAs that vouch for them,
 // and the issuers of their tokens. The handlers `mtls_auth`, `mtls_issuer` and
-// `mtls_bearer` refer to a realm by its name.
+// `mtls_bearer` refer to a realm by its name; `mtls_status` shows all of them.
 type App struct {
 	// The realms, by name. A name has 1 to 63 characters of `a-z 0-9 -`. Handlers
 	// without a realm use `default`.
@@ -211,11 +217,13 @@ func runningApp() *App {
 	return module.(*App)
 }
 
+var errNoRealmDeclared = errors.New("no realm is declared; add 'mtls { … }' to the global options")
+
 // findRealm returns the realm of that name.
 func findRealm(ctx caddy.Context, name string) (*Realm, error) {
 	module, err := ctx.AppIfConfigured(appID)
 	if errors.Is(err, caddy.ErrNotConfigured) {
-		return nil, fmt.Errorf("no realm is declared; add 'mtls { … }' to the global options: %w", err)
+		return nil, fmt.Errorf("%w: %w", errNoRealmDeclared, err)
 	}
 	if err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ func (a *App) warnAboutSites(ctx caddy.Context) {
 	for i := range all {
 		site := &all[i]
 		site.WarnAboutOrder(a.logger)
+		site.WarnAboutStatus(a.logger)
 		asked := make(map[string]bool) // once for each directive and realm
 		for _, directive := range site.Directives() {
 			realm := a.Realms[directive.Realm]

@@ -13,6 +13,8 @@ type condition struct {
 	text  string
 	paths []string // of which one must match; none if other requests match too
 	at    int      // how many handlers were passed before it is looked at
+	// onlyPaths is set if nothing but these paths is asked for
+	onlyPaths bool
 }
 
 // dependsOnPath reports whether the condition looks at the path in any way.
@@ -28,15 +30,17 @@ type branch struct {
 // A stop is a handler on the way of a request. A site may have thousands, so what is
 // compared with every other one is read only once.
 type stop struct {
-	name       string
-	directive  Directive // if the handler is of this plugin
-	serves     bool
-	answers    bool
-	strips     string // see handler.stripsOnly
-	guarded    bool   // a guard sees every request that reaches it
-	at         int
-	conditions []condition
-	branches   []branch
+	name      string
+	directive Directive // if the handler is of this plugin
+	serves    bool
+	answers   bool
+	strips    string // see handler.stripsOnly
+	guarded   bool   // a guard sees every request that reaches it
+	// authenticates is set if it refuses everybody whom it does not know
+	authenticates bool
+	at            int
+	conditions    []condition
+	branches      []branch
 }
 
 // maxStops bounds a walk: where each of many named routes invokes the next one twice,
@@ -74,7 +78,7 @@ func (w *walk) through(routes []route, conditions []condition, branches []branch
 		route, within, inside := &routes[i], conditions, branches
 		if len(route.Match) > 0 {
 			text, paths := conditionsOf(route.Match)
-			within = append(slices.Clip(within), condition{text, paths, len(w.stops)})
+			within = append(slices.Clip(within), condition{text, paths, len(w.stops), onlyPaths(route.Match)})
 		}
 		if route.Group != "" {
 			inside = append(slices.Clip(inside), branch{list, route.Group, i})
@@ -124,6 +128,7 @@ func (w *walk) stopAt(handler *handler, conditions []condition, branches []branc
 	case handler.name == "rewrite":
 		at.strips = handler.stripsOnly()
 	}
+	at.authenticates = handler.authenticates(at.directive)
 	w.stops = append(w.stops, at)
 }
 
@@ -176,7 +181,7 @@ func (s *Site) WarnAboutOrder(logger *zap.Logger) {
 	realms := make(map[[2]string]struct{})
 	for i := range stops {
 		at := &stops[i]
-		if !isOurs(at.name) {
+		if !isOurs(at.name) && at.name != statusPage {
 			continue
 		}
 		if isGuard(at.name) && leavesUnguarded {

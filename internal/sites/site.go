@@ -217,7 +217,7 @@ func (h *handler) answers() bool {
 	if h.name == "file_server" && json.Unmarshal(h.config, &files) == nil && files.PassThru {
 		return false
 	}
-	return h.serves() || h.name == "static_response" || h.name == "error"
+	return h.serves() || h.name == "static_response" || h.name == "error" || h.name == statusPage
 }
 
 // stripsOnly returns the prefix that a rewrite removes from the path, if it does

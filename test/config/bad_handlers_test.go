@@ -12,6 +12,7 @@ const allPlaceholders = "use one of claim.<name>, client_id, credential, error, 
 func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, "{\n\tadmin off\n}\n\n:443 {\nBLOCK\n}\n", []badBlock{
 		{"mtls_auth", 1, "no realm is declared; add 'mtls { … }' to the global options"},
+		{"mtls_status", 1, "no realm is declared; add 'mtls { … }' to the global options"},
 	})
 	checkBadBlocks(t, aroundBareSite, []badBlock{
 		{"mtls_issuer {\nrealm default\n}", 3, "realm 'default' has no issuer; add 'issuer <https-url>' to it"},
@@ -20,6 +21,9 @@ func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, aroundSite, []badBlock{
 		{"mtls_auth partners", 1, "mtls_auth: unexpected 'partners'; name a realm in the block, as in 'mtls_auth { realm partners }'"},
 		{"mtls_issuer https://auth.example.com", 1, "mtls_issuer: unexpected 'https://auth.example.com'; it takes a matcher, such as /path or @name, and a block"},
+		{"mtls_status partners", 1, "mtls_status: unexpected 'partners'; it takes a matcher, such as /path or @name, and nothing else"},
+		{"mtls_status /status page", 1, "mtls_status: unexpected 'page'; it takes a matcher, such as /path or @name, and nothing else"},
+		{"mtls_status {\nrealm partners\n}", 2, "mtls_status: unexpected 'realm'; it shows all realms and has no subdirectives"},
 	})
 	checkBadBlocks(t, aroundHandler, []badBlock{
 		{"realm", 1, missing("realm <name>")},

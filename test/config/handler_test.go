@@ -56,6 +56,7 @@ func TestLoadHandler(t *testing.T) {
 		{"realm in another case", `{"handler":"mtls_auth","realm":"Partners"}`, []string{`mtls_auth: unknown realm "Partners"; declared are: partners`}},
 		{"issuer of an unknown realm", `{"handler":"mtls_issuer","realm":"x"}`, []string{`mtls_issuer: unknown realm "x"; declared are: partners`}},
 		{"issuer of a realm without one", `{"handler":"mtls_issuer","realm":"partners"}`, []string{"mtls_issuer: realm 'partners' has no issuer; add 'issuer <https-url>' to it"}},
+		{"unknown member of the status page", `{"handler":"mtls_status","realm":"partners"}`, []string{`unknown field "realm"`}},
 		{"unknown member of the issuer", `{"handler":"mtls_issuer","realm":"partners","issuer":"https://a.example"}`, []string{`unknown field "issuer"`}},
 	})
 }
@@ -111,6 +112,7 @@ func TestLoadWithoutApp(t *testing.T) {
 	alone := func(handler string) string { return `{"apps":{` + oneServer(handler) + `}}` }
 	checkLoadErrors(t, loadJSON, alone, []loadTest{
 		{"mtls_auth", `{"handler":"mtls_auth"}`, []string{"mtls_auth: no realm is declared; add 'mtls { … }' to the global options"}},
+		{"mtls_status", `{"handler":"mtls_status"}`, []string{"mtls_status: no realm is declared; add 'mtls { … }' to the global options"}},
 		{"mtls_issuer", `{"handler":"mtls_issuer","realm":"a"}`, []string{"mtls_issuer: no realm is declared; add 'mtls { … }' to the global options"}},
 	})
 	// the app's own error is reported, not that the app is missing

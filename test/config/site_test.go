@@ -14,6 +14,7 @@ const (
 	warnVerifies  = "site verifies certificates in the handshake, where callers learn no reason; use 'mode request'"
 	warnSilent    = "site requests no client certificates; add 'tls { client_auth { mode request } }'"
 	warnPlain     = "plain HTTP has no client certificates; serve the site over HTTPS"
+	warnStatus    = "status page is open to everyone"
 	warnNoHost    = "no site of this server serves the issuer's host"
 )
 
@@ -121,6 +122,41 @@ func TestOrderWarnings_D3_S7(t *testing.T) {
 				want := slices.DeleteFunc(slices.Clone(test.want), func(warning string) bool { return warning == warnNoHost && host == "https://" })
 				wantSiteWarnings(t, loadSites(t, test.options, host+" {\n@TLS@\n"+test.site+"\n}"), want...)
 			}
+		})
+	}
+}
+
+// TestStatusPageWarning checks the warning about a status page that anybody can read.
+func TestStatusPageWarning(t *testing.T) {
+	const basic = "basic_auth {\noperator $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"
+	for _, test := range []struct {
+		name, site string
+		want       []string
+	}{
+		{"alone", "mtls_status", []string{warnStatus}},
+		{"at a path", "mtls_status /status\nrespond hello", []string{warnStatus}},
+		{"behind mtls_auth", "mtls_status\nmtls_auth", nil},
+		{"at a path behind mtls_auth", "mtls_status /status\nmtls_auth\nreverse_proxy localhost:1", nil},
+		{"behind basic_auth", "mtls_status\n" + basic, nil},
+		{"behind forward_auth", "mtls_status\nforward_auth localhost:1 {\nuri /\n}", nil},
+		{"behind mtls_bearer", "mtls_bearer {\naudience https://auth.example.com\n}\nmtls_status", nil},
+		{"behind optional", "mtls_status\nmtls_auth {\noptional\n}", []string{warnStatus}},
+		{"behind report_only", "mtls_status\nmtls_auth {\nreport_only\n}", []string{warnStatus}},
+		{"behind a guard of the same path", "@status path /status /status/*\nmtls_status @status\nmtls_auth @status", nil},
+		{"behind a guard of more paths", "mtls_status /admin/status\nbasic_auth /admin/* {\noperator $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}", nil},
+		{"behind a guard of another path", "mtls_status /status\nmtls_auth /admin/*\nreverse_proxy /admin/* localhost:1", []string{warnStatus}},
+		{"behind a guard of fewer requests", "@some {\npath /status\nmethod POST\n}\nmtls_status /status\nmtls_auth @some", []string{warnStatus}},
+		{"before the guard", "route {\nmtls_status\nmtls_auth\n}", []string{warnStatus, warnReached}},
+		{"beside the guard", "handle /status {\nmtls_status\n}\nhandle {\nmtls_auth\nreverse_proxy localhost:1\n}", []string{warnStatus}},
+		{"with the guard", "handle /status {\nmtls_status\nmtls_auth\n}\nhandle {\nreverse_proxy localhost:1\n}", nil},
+		{"behind an answer", "route {\nmtls_auth\nrespond hello\nmtls_status\n}", []string{warnReached}},
+		{"on 127.0.0.1", "bind 127.0.0.1 ::1\nmtls_status", nil},
+		{"on localhost", "bind localhost\nmtls_status", nil},
+		{"on a socket", "bind unix//tmp/mtls-status.sock\nmtls_status", nil},
+		{"on one address of many", "bind 127.0.0.1 192.0.2.1\nmtls_status", []string{warnStatus}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wantSiteWarnings(t, loadSites(t, "", "https://api.example.com {\n@TLS@\n"+test.site+"\n}"), test.want...)
 		})
 	}
 }

@@ -24,6 +24,8 @@ type view struct {
 	Scheme string `json:"scheme"`
 	// Steps are what a person does on the page first.
 	Steps [][]string `json:"steps,omitempty"`
+	// Address is where the steps lead.
+	Address string `json:"address,omitempty"`
 	// Axe is whether the rules of axe-core are checked.
 	Axe bool `json:"axe"`
 	// WithoutPolicy turns off the page's Content-Security-Policy, so that what gets past
@@ -42,8 +44,6 @@ type credentials struct {
 
 // found is what a browser has found on a page.
 type found struct {
-	URL        string   `json:"url"`
-	Status     int      `json:"status"`
 	Failed     string   `json:"failed"` // why it could not be looked at
 	Text       string   `json:"text"`
 	Tags       []string `json:"tags"`

@@ -60,9 +60,10 @@ async function look(view) {
 	page.on('request', (request) => found.requests.push(request.url()));
 	page.on('dialog', (dialog) => { found.dialogs++; dialog.dismiss(); });
 	try {
-		found.status = (await page.goto(view.url)).status();
+		await page.goto(view.url);
 		for (const step of view.steps ?? []) await act(page, step);
-		Object.assign(found, await page.evaluate(find), { url: page.url() });
+		if (view.address) await page.waitForURL(view.address);
+		Object.assign(found, await page.evaluate(find));
 		if (view.screenshot) await page.screenshot({ path: view.screenshot, fullPage: !view.cut });
 		if (view.axe) {
 			await page.evaluate(axe);

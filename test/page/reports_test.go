@@ -62,7 +62,7 @@ func minutes(of func(i int) uint64) (s status.Series) {
 	return s
 }
 
-const register = `client CHANGE-ME {
+const register = `client "CHANGE-ME" {
 	# subject "CN=billing-2,OU=production,O=Example Company"
 	thumbprint "` + thumbprint + `"
 }
