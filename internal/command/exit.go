@@ -64,6 +64,9 @@ func report(err error) error {
 func reportErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return report(usageError{err}) })
 	checkArgs, run := cmd.Args, cmd.RunE
+	if checkArgs == nil || run == nil {
+		panic("command " + cmd.CommandPath() + " lacks Args or RunE")
+	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		err := checkArgs(cmd, args)
 		if err == nil {

@@ -52,12 +52,12 @@ func newTable(out io.Writer, columns ...column) *table {
 // row adds a row with a cell for each column.
 func (t *table) row(cells ...string) {
 	row := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		most := c.most
+	for i, cell := range cells {
+		most := t.columns[i].most
 		if most == 0 {
 			most = maxCell
 		}
-		row[i] = source.Text(cells[i], most)
+		row[i] = source.Text(cell, most)
 		t.widths[i] = max(t.widths[i], displayWidth(row[i]))
 	}
 	if t.rows = append(t.rows, row); len(t.rows) == tableBlock {

@@ -161,9 +161,9 @@ func (f *tokenFlags) run(cmd *cobra.Command) error {
 
 // inspect decodes and verifies the token, and returns what is wrong with it.
 func (f *tokenFlags) inspect(cmd *cobra.Command, o *obtained) error {
-	header, claims, err := clienttoken.Decode(o.AccessToken)
-	if err != nil {
-		o.Reason = err.Error()
+	header, claims, ok := clienttoken.Decode(o.AccessToken)
+	if !ok {
+		o.Reason = "the token is not a signed JWT, so only its issuer can read it"
 		return nil
 	}
 	o.Header, o.Claims = header, claims
@@ -171,7 +171,7 @@ func (f *tokenFlags) inspect(cmd *cobra.Command, o *obtained) error {
 		o.Reason = "the issuer is not known; name it with --issuer"
 		return nil
 	}
-	err = f.request.Verify(cmd.Context(), o.AccessToken)
+	err := f.request.Verify(cmd.Context(), o.AccessToken)
 	good := err == nil
 	if o.Verified = &good; !good {
 		o.Reason = err.Error()
@@ -214,7 +214,7 @@ func (o *obtained) print(out io.Writer, identity *tls.Certificate) error {
 
 // explain prints how far a request went.
 func (f *tokenFlags) explain(cmd *cobra.Command, err error) error {
-	var failure *clienttoken.Failure
+	var failure *clienttoken.RequestError
 	if !errors.As(err, &failure) {
 		return err
 	}

@@ -122,8 +122,7 @@ func causeText(err error) string {
 	if err == nil {
 		return "no reason is known"
 	}
-	var failed *url.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
 		err = failed.Err
 	}
 	var dns *net.DNSError

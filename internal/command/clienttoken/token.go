@@ -1,12 +1,15 @@
 package clienttoken
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -49,8 +52,8 @@ type Answer struct {
 	ExpiresIn   int64 // seconds, 0 if the answer does not say
 }
 
-// Failure says where a request failed.
-type Failure struct {
+// RequestError says where a request failed.
+type RequestError struct {
 	URL   string `json:"url"`
 	Steps []Step `json:"steps"`
 	// Status, OAuthError, Description and ErrorID are those of the answer, if there is
@@ -62,18 +65,18 @@ type Failure struct {
 }
 
 // Error returns where the request failed, and why.
-func (f *Failure) Error() string {
+func (f *RequestError) Error() string {
 	last := f.Steps[len(f.Steps)-1]
 	return fmt.Sprintf("%s: %s: %s", source.ShownURL(f.URL), last.Name, last.Text)
 }
 
 // fail returns the failure of a step.
-func (f *Failure) fail(name, format string, args ...any) error {
+func (f *RequestError) fail(name, format string, args ...any) error {
 	f.Steps = append(f.Steps, Step{name, false, fmt.Sprintf(format, args...)})
 	return f
 }
 
-// Get gets a token. If a request fails, the error is a [*Failure].
+// Get gets a token. If a request fails, the error is a [*RequestError].
 func (r *Request) Get(ctx context.Context) (*Answer, error) {
 	endpoint := r.Endpoint
 	if endpoint == "" {
@@ -106,9 +109,9 @@ func (r *Request) Get(ctx context.Context) (*Answer, error) {
 	return &Answer{endpoint, reply.Steps, body.AccessToken, body.TokenType, body.Scope, body.ExpiresIn}, nil
 }
 
-// reply is what a server answers. Its Failure is that of the request, should it be one.
+// reply is what a server answers. Its RequestError is that of the request, should it be one.
 type reply struct {
-	*Failure
+	*RequestError
 	status int
 	header http.Header
 	body   []byte
@@ -117,7 +120,7 @@ type reply struct {
 // do sends a request, and follows no redirect: a client sends its certificate to nobody
 // but whom it was told.
 func (r *Request) do(ctx context.Context, method, address, form string) (*reply, error) {
-	failure := &Failure{URL: address}
+	failure := &RequestError{URL: address}
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(form))
@@ -128,7 +131,7 @@ func (r *Request) do(ctx context.Context, method, address, form string) (*reply,
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	request.Header.Set("Accept", "application/json")
-	trail := newTrail(request.URL, r.Identity.Leaf)
+	trail := newTrail(request, r.Identity.Leaf)
 	transport := r.transport(trail.certificate(r.Identity))
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request.WithContext(httptrace.WithClientTrace(ctx, trail.trace())))
@@ -136,6 +139,11 @@ func (r *Request) do(ctx context.Context, method, address, form string) (*reply,
 	if err == nil {
 		defer response.Body.Close()
 		body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	}
+	if err != nil && trail.refusalIsLost(err) {
+		if alert := r.lostAlert(ctx, trail, request.URL); alert != "" {
+			err = errors.New(alertMark + alert)
+		}
 	}
 	steps, failed := trail.steps(err)
 	if failure.Steps = steps; failed {
@@ -157,6 +165,25 @@ func (r *Request) transport(certificate func(*tls.CertificateRequestInfo) (*tls.
 	}
 }
 
+// lostAlert returns the alert with which a server refuses the client's certificate, or
+// "". With TLS 1.3 the alert comes after the handshake, and is lost if the client writes
+// its request meanwhile. So this connection only reads.
+func (r *Request) lostAlert(ctx context.Context, trail *trail, target *url.URL) string {
+	config := r.transport(trail.certificate(r.Identity)).TLSClientConfig
+	config.NextProtos = []string{"h2", "http/1.1"} // with HTTP/2, the server speaks first
+	dialer := tls.Dialer{Config: config}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), cmp.Or(target.Port(), "443")))
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(min(r.Timeout, 2*time.Second))); err != nil {
+		return ""
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return alertOf(err)
+}
+
 // discover returns the token endpoint in the metadata of the issuer (RFC 8414): the
 // alias for mutual TLS (RFC 8705 §5), if there is one.
 func (r *Request) discover(ctx context.Context) (string, error) {
@@ -166,19 +193,22 @@ func (r *Request) discover(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err // the other address is of the same server
 		}
-		if reply.status != http.StatusOK {
-			if first == nil {
-				first = reply.refusal()
-			}
-			continue
+		endpoint, err := reply.endpoint(r.Issuer)
+		if err == nil {
+			return endpoint, nil
 		}
-		return reply.endpoint(r.Issuer)
+		if first == nil || reply.status == http.StatusOK {
+			first = err
+		}
 	}
 	return "", first
 }
 
 // endpoint returns the token endpoint of metadata.
 func (r *reply) endpoint(issuer string) (string, error) {
+	if r.status != http.StatusOK {
+		return "", r.refusal()
+	}
 	var metadata struct {
 		Issuer        string `json:"issuer"`
 		TokenEndpoint string `json:"token_endpoint"`

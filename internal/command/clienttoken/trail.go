@@ -6,9 +6,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
 
@@ -38,8 +38,9 @@ type Step struct {
 
 // trail notes how far a request goes.
 type trail struct {
-	host string
-	leaf *x509.Certificate // of the client
+	host    string
+	proxied bool              // so a proxy looks up the host
+	leaf    *x509.Certificate // of the client
 
 	mu        sync.Mutex // the rest is written by goroutines of net/http
 	addresses []string
@@ -52,8 +53,9 @@ type trail struct {
 	unfit     error // why the server's list of CAs or algorithms leaves out the client's certificate
 }
 
-func newTrail(target *url.URL, leaf *x509.Certificate) *trail {
-	return &trail{host: target.Hostname(), leaf: leaf}
+func newTrail(request *http.Request, leaf *x509.Certificate) *trail {
+	proxy, err := http.ProxyFromEnvironment(request)
+	return &trail{host: request.URL.Hostname(), proxied: proxy != nil || err != nil, leaf: leaf}
 }
 
 // trace returns the hooks that fill the trail.
@@ -98,6 +100,14 @@ func (t *trail) certificate(identity *tls.Certificate) func(*tls.CertificateRequ
 	}
 }
 
+// refusalIsLost reports whether the server ended a connection for which it had asked for a
+// certificate, and the error does not say why.
+func (t *trail) refusalIsLost(err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.asked && t.tls != nil && t.tlsErr == nil && alertOf(err) == "" && !isTimeout(err) && !t.proxied
+}
+
 // steps returns how far the request went. err is the error of the request, nil if there
 // is an answer.
 func (t *trail) steps(err error) (steps []Step, failed bool) {
@@ -107,7 +117,7 @@ func (t *trail) steps(err error) (steps []Step, failed bool) {
 		steps = append(steps, Step{name, ok, text})
 		return ok
 	}
-	if _, literal := netip.ParseAddr(t.host); literal != nil { // an address needs no name
+	if _, literal := netip.ParseAddr(t.host); literal != nil && !t.proxied { // an address needs no name
 		if ok, text := t.name(); !add(StepName, ok, text) {
 			return steps, true
 		}
@@ -116,7 +126,11 @@ func (t *trail) steps(err error) (steps []Step, failed bool) {
 		add(StepConnect, false, connectFailure(t.dialErr, err))
 		return steps, true
 	}
-	add(StepConnect, true, "connected to "+t.dialed)
+	if t.proxied {
+		add(StepConnect, true, "connected to the proxy of the environment at "+t.dialed)
+	} else {
+		add(StepConnect, true, "connected to "+t.dialed)
+	}
 	alert := alertOf(err)
 	if t.tls == nil || t.tlsErr != nil && alert == "" {
 		add(StepTLS, false, tlsFailure(errors.Join(t.tlsErr, err), t.host))

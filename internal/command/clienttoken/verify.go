@@ -16,21 +16,21 @@ import (
 // maxReason bounds why a token is not verified, in bytes.
 const maxReason = 500
 
-// Decode returns the header and the claims of a token, or an error if it is not a JWT.
-// They are not verified.
-func Decode(token string) (header, claims json.RawMessage, err error) {
+// Decode returns the header and the claims of a token, unverified. ok reports whether it is
+// a signed JWT.
+func Decode(token string) (header, claims json.RawMessage, ok bool) {
 	parts := strings.Split(token, ".")
 	if len(token) > tokens.MaxTokenSize || len(parts) != 3 {
-		return nil, nil, errors.New("the token is not a signed JWT, so only its issuer can read it")
+		return nil, nil, false
 	}
 	for i, into := range []*json.RawMessage{&header, &claims} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
 		if err != nil || !json.Valid(text) {
-			return nil, nil, errors.New("the token is not a signed JWT: a part of it is not JSON in base64url")
+			return nil, nil, false
 		}
 		*into = text
 	}
-	return header, claims, nil
+	return header, claims, true
 }
 
 // Verify verifies the token as an API would: the signature with the keys of the issuer,
