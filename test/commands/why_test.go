@@ -19,7 +19,9 @@ func TestWhyFromTheCallToTheRepair(t *testing.T) {
 	r.AdminOn = true
 	const site = "https://api.test:@HTTPS@ {\n\timport mtls\n\tmtls_auth\n\treverse_proxy @UP@\n}\n"
 	const billing = "client billing {\nsubject \"CN=billing\"\n}\n"
-	start := func(clients string) string { return "mtls {\ntrust_pool file \"@DIR@/clients-ca.pem\"\n" + clients + "}\n" }
+	start := func(clients string) string {
+		return "mtls {\ntrust_pool file \"@DIR@/clients-ca.pem\"\n" + clients + "}\n"
+	}
 	r.Start(start(billing), site)
 	got := r.Caller(t, "h2", partner).Get("https://api.test/orders").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
 	entry := r.Logs.WithErrorID(t, "client refused", got.ErrorID)
