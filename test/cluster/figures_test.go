@@ -171,6 +171,7 @@ func measure(t *testing.T, source string, size int) {
 	heap := f.heap(t, a)
 	say("heap", "%.1f MB", heap/1e6)
 	f.requests(t, say)
+	say("status", "%.1f ms, %.1f ms for a search", f.status(t, a, ""), f.status(t, a, "?never=true&q=nobody"))
 	switch source {
 	case "file":
 		f.replacement(t, say)
@@ -185,6 +186,21 @@ func measure(t *testing.T, source string, size int) {
 		}
 	}
 	f.oneChange(t, say)
+}
+
+// status returns how long the status of a node takes, in milliseconds: the median of a few.
+func (f *figures) status(t *testing.T, n *node, query string) float64 {
+	t.Helper()
+	took := make([]float64, 21)
+	for i := range took {
+		begin := time.Now()
+		if status, text, err := n.Ask(http.MethodGet, "/mtls/status"+query, ""); err != nil || status != http.StatusOK {
+			t.Fatal(status, text, err)
+		}
+		took[i] = float64(time.Since(begin).Microseconds()) / 1000
+	}
+	slices.Sort(took)
+	return took[len(took)/2]
 }
 
 // heap returns the bytes of the heap that are in use in a node, after a collection.
