@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxClients is how many clients are remembered. One takes about 300 bytes.
+	// maxClients is how many clients are remembered. One takes about 250 bytes.
 	maxClients = 1_000_000
 	// maxExpiring is how many certificates are kept in the order in which they expire.
 	maxExpiring = 10_000
