@@ -22,6 +22,7 @@ const (
 // Main runs the tests, a Caddy in a process that [Node] has started, or the command caddy
 // in one that [Shell] has.
 func Main(m *testing.M) {
+	canRestart = true
 	if os.Getenv(asCaddy) != "" {
 		os.Args[0] = "caddy"
 		caddycmd.Main()
@@ -31,6 +32,17 @@ func Main(m *testing.M) {
 		os.Exit(runNode(file))
 	}
 	os.Exit(m.Run())
+}
+
+// canRestart is set once [Main] runs, without which a process that is to be something
+// else would run the tests of its package again.
+var canRestart bool
+
+func needMain(t *testing.T) {
+	t.Helper()
+	if !canRestart {
+		t.Fatal("TestMain of this package does not call rig.Main; add it")
+	}
 }
 
 // runNode runs a Caddy until its standard input ends.
@@ -58,6 +70,7 @@ func runNode(file string) int {
 // test cannot read its logs.
 func Node(r *Rig, t *testing.T, global, sites string) *Rig {
 	t.Helper()
+	needMain(t)
 	other := *r
 	other.T, other.HTTPS, other.HTTP, other.Admin = t, FreePort(t), FreePort(t), FreePort(t)
 	config, err := other.Adapt(global, sites)

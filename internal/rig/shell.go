@@ -17,6 +17,7 @@ const asCaddy = "MTLS_TEST_CADDY"
 // endpoint that of the rig.
 func Shell(r *Rig, t *testing.T, line string) (out, problems string, status int) {
 	t.Helper()
+	needMain(t)
 	bin := filepath.Join(r.Dir, "bin")
 	if err := os.MkdirAll(bin, 0o700); err != nil {
 		t.Fatal(err)
