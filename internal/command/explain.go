@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -67,13 +68,13 @@ var errRefused = errors.New("the certificate is refused")
 
 func explainCommand(load LoadFunc) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "explain [--config <file>] [--realm <name>] [--client-id <id>] <certificate>",
+		Use:   "explain [--config <file>] [--realm <name>] [--client-id <id>] [--json] <certificate>",
 		Short: "Explains which client a certificate identifies, or why it is refused",
 		Long: `
 Loads a configuration and authenticates a certificate as a request would.
 Prints the client and the credential that matches, or the reason why the
-certificate is refused, the credentials that almost match, and the client
-block that registers an unknown certificate.
+certificate is refused, what to do about it, the credentials that almost match,
+and the client block that registers an unknown certificate.
 
 No server is started, the issuer's keys are neither read nor created, and JWKS
 and CRLs are not fetched from URLs. OCSP responders are queried as the server
@@ -106,7 +107,7 @@ Show whether a certificate will be accepted on a date:
 	cmd.Flags().StringVar(&q.Realm, "realm", "default", "Name of the realm")
 	cmd.Flags().StringVar(&q.ClientID, "client-id", "", "Client that the request names, or that the certificate should identify")
 	at := cmd.Flags().String("at", "", "Time of the request, such as 2027-01-31T12:00:00Z (default: now)")
-	flags := addPasswordFlags(cmd)
+	flags, asJSON := addPasswordFlags(cmd), addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file == "-" && args[0] == "-" {
 			return usagef("the configuration and the certificate cannot both be read from standard input")
@@ -123,7 +124,9 @@ Show whether a certificate will be accepted on a date:
 		if err != nil {
 			return err
 		}
-		printUnreadable(cmd.ErrOrStderr(), unreadable)
+		if !*asJSON {
+			printUnreadable(cmd.ErrOrStderr(), unreadable)
+		}
 		explainer, err := loadConfig(file, adapter, load)
 		if err != nil {
 			return err
@@ -132,7 +135,14 @@ Show whether a certificate will be accepted on a date:
 		if err != nil {
 			return err
 		}
-		printExplanation(cmd.OutOrStdout(), explanation, presented[0], q.At)
+		if *asJSON {
+			err = printJSON(cmd.OutOrStdout(), explanationOf(explanation, presented[0], unreadable))
+		} else {
+			printExplanation(cmd.OutOrStdout(), explanation, presented[0], q.At)
+		}
+		if err != nil {
+			return err
+		}
 		if explanation.Refusal != nil {
 			cmd.SilenceErrors = true
 			return errRefused
@@ -197,6 +207,12 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 	}
 	if e.Shadow != "" {
 		f.print("shadow_trust_pool", "%s", e.Shadow)
+	}
+	if e.Refusal != nil {
+		if text, known := reasons.Of(string(e.Refusal.Reason)); known {
+			text = text.Plain()
+			printAdvice(out, text.Sentence, text.Remedy)
+		}
 	}
 	if e.Registrable {
 		fmt.Fprintf(out, "\nTo register it, paste this into the realm:\n\n%s", pinBlock(leaf))

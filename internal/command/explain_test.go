@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -157,7 +158,13 @@ func TestExplainRefused(t *testing.T) {
 		t.Fatal("no error")
 	}
 	_, rest, _ := strings.Cut(got, "\nrefused  ")
-	lines := strings.Split(rest, "\n")
+	rest, advice, _ := strings.Cut(rest, "\n\n")
+	text, _ := reasons.Of("certificate_untrusted")
+	text = text.Plain()
+	if strings.Join(strings.Fields(advice), " ") != text.Sentence+" "+text.Remedy {
+		t.Errorf("explain advises\n%s", advice)
+	}
+	lines := strings.Split(rest+"\n", "\n")
 	if len(lines) != 5 || !strings.HasPrefix(lines[1], "detail            certificate signed by unknown authority") {
 		t.Fatalf("explain prints\n%s", got)
 	}

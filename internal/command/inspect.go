@@ -26,7 +26,7 @@ const maxShownNames = 32
 
 func inspectCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "inspect [--password <text> | --password-file <file>] <certificate>",
+		Use:   "inspect [--password <text> | --password-file <file>] [--json] <certificate>",
 		Short: "Shows a certificate and the client block that registers it",
 		Long: `
 Prints the names, validity and hashes of a client certificate, and a client
@@ -50,11 +50,14 @@ Inspect the output of another program:
 	$ openssl pkcs12 -in client.p12 -nokeys | caddy mtls inspect -`,
 		Args: cobra.ExactArgs(1),
 	}
-	flags := addPasswordFlags(cmd)
+	flags, asJSON := addPasswordFlags(cmd), addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		certificates, unreadable, err := readCertificates(cmd.InOrStdin(), args[0], flags)
 		if err != nil {
 			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), inspectionOf(certificates, unreadable, time.Now()))
 		}
 		printUnreadable(cmd.ErrOrStderr(), unreadable)
 		printInspection(cmd.OutOrStdout(), certificates, time.Now())
@@ -86,9 +89,8 @@ func printInspection(out io.Writer, certificates []*x509.Certificate, now time.T
 		}
 		f.certificate(certificate, now)
 		if i == 0 {
-			f.notes(certificate, now)
-			if certificate.IsCA && len(certificates) > 1 {
-				f.print("note", "this is a CA certificate; if the client's own certificate follows, put it first")
+			for _, note := range notesOn(certificates, now) {
+				f.print("note", "%s", note)
 			}
 		}
 	}
@@ -142,20 +144,25 @@ func (f facts) names(c *x509.Certificate) {
 	}
 }
 
-// notes prints why the certificate would be refused, or count in part only, whichever
-// client it belongs to.
-func (f facts) notes(c *x509.Certificate, now time.Time) {
+// notesOn returns why the first certificate would be refused, or count in part only,
+// whichever client it belongs to.
+func notesOn(certificates []*x509.Certificate, now time.Time) (notes []string) {
+	c := certificates[0]
 	for _, refusal := range []*validators.Refusal{validators.CheckValidity(c, now), validators.CheckLeaf(c)} {
 		if refusal != nil {
-			f.print("note", "it would be refused: %s", refusal.Detail)
+			notes = append(notes, "it would be refused: "+refusal.Detail)
 		}
 	}
 	if refusal := validators.CheckPKILeaf(c); refusal != nil && !selfSigned(c) {
-		f.print("note", "it can only be pinned: %s", refusal.Detail)
+		notes = append(notes, "it can only be pinned: "+refusal.Detail)
 	}
 	if _, refusal := validators.IsSVID(c); refusal != nil && isWorkload(c) {
-		f.print("note", "its SPIFFE ID is ignored: %s", refusal.Detail)
+		notes = append(notes, "its SPIFFE ID is ignored: "+refusal.Detail)
 	}
+	if c.IsCA && len(certificates) > 1 {
+		notes = append(notes, "this is a CA certificate; if the client's own certificate follows, put it first")
+	}
+	return notes
 }
 
 func orNone(name string) string {
