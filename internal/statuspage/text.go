@@ -166,6 +166,8 @@ func kindOf(e status.Expiring) string {
 		return "CA"
 	case status.ExpiringShadow:
 		return "shadow CA"
+	case status.ExpiringFetch:
+		return "CA of a server"
 	}
 	return brief(e.Kind)
 }

@@ -31,6 +31,8 @@ type view struct {
 	Lookup *lookup
 	// Overview has the realms if there are several and the request names none.
 	Overview []realmView
+	// Others has the sources of no realm.
+	Others realmView
 	// Realm is the only one that the page is about, or nil.
 	Realm *realmView
 	query query
@@ -61,6 +63,10 @@ type realmView struct {
 
 func newView(source Source, q query) *view {
 	v := &view{Realms: source.Realms(), Asked: q.realm, query: q}
+	asked := q.status()
+	if len(v.Realms) == 1 {
+		asked.Realm = "" // which also asks for the sources of no realm
+	}
 	exists := slices.Contains(v.Realms, q.realm)
 	if q.realm == "" && len(v.Realms) == 1 {
 		q.realm, exists = v.Realms[0], true
@@ -68,7 +74,7 @@ func newView(source Source, q query) *view {
 	var report status.Report
 	switch {
 	case exists:
-		report = source.Status(q.status())
+		report = source.Status(asked)
 		for i := range report.Realms {
 			if report.Realms[i].Name == q.realm {
 				v.Realm = newRealmView(report.Realms[i], report.At, q)
@@ -80,6 +86,7 @@ func newView(source Source, q query) *view {
 			v.Overview = append(v.Overview, *newRealmView(realm, report.At, query{realm: realm.Name}))
 		}
 	}
+	v.Others = realmView{Realm: status.Realm{Sources: report.Sources[:min(len(report.Sources), many)]}, At: report.At}
 	v.At, v.Since, v.Version = report.At, report.Since, report.Version
 	v.MoreRealms = max(0, len(v.Realms)-maxRealms)
 	if q.errorID != "" {

@@ -68,7 +68,7 @@ func TestPageOfCaddy(t *testing.T) {
 	page := "http://127.0.0.1:" + r.HTTP + "/status"
 	r.Plain(t).Get(page).WantStatus(t, http.StatusUnauthorized)
 	r.Caller(t, "h2", stranger).Get("https://other.test/").WantStatus(t, http.StatusUnauthorized)
-	got := r.Caller(t, "h2", billing).Get("https://other.test/?error_id=" + errorID).WantStatus(t, http.StatusOK)
+	got := r.Caller(t, "h2", billing).Get("https://other.test/?error_id="+errorID).WantStatus(t, http.StatusOK)
 	for _, text := range []string{"certificate_unknown", "&lt;script", "&#123;&#123;env"} { // which `templates` leaves alone
 		if !strings.Contains(got.Body, text) {
 			t.Errorf("the page has no %s", text)
@@ -80,7 +80,7 @@ func TestPageOfCaddy(t *testing.T) {
 		{name: "caddy-never", URL: page, Steps: [][]string{{"check", "never seen"}, {"click", "button", "Search"}}, Address: page + "?realm=default&q=&never=1#clients"},
 	}
 	see := [][]string{
-		{"Error id " + errorID, "certificate_unknown", "No client has a name or hash", "api.test/orders", "window.pwned", `client "CHANGE-ME" {`, "1 of 2 clients seen", "Strangers", "refused 1 time"},
+		{"Error id " + errorID, "certificate_unknown", "No client has a name or hash", "api.test/orders", "window.pwned", `client "CHANGE-ME" {`, "1 of 2 clients seen", "Strangers", "refused 2 times"},
 		{"1 of 2 clients seen", "idle", "never"},
 	}
 	for i := range views {

@@ -79,7 +79,7 @@ func TestPageInBrowser(t *testing.T) {
 			"Realm default", "As of 2030-03-04 15:06:07 UTC", "Needs attention", "failing crl:https://ca.example.com/clients.crl cannot be read",
 			"late clients:http:https://directory.example.com/clients.json was last read 26 hours ago", "expired the certificate of warehouse-01 expired 19 hours ago",
 			"14,232 admitted in the last hour", "118 refused in the last hour", "13 certificates expire in 90 days", "1,130 of 1,204 clients seen", "7 strangers refused lately",
-			"Traffic of the last hour", "certificate_unknown", "No client has a name or hash of this certificate.", "62",
+			"Traffic of the last hour", "certificate_unknown", "No client has a name or hash of this certificate.", "62", "scope_missing", "report only: 1",
 			"Certificates that expire in 90 days", "warehouse-02", "in 3 days 2030-03-07", "CN=Clients CA 2024,O=Example Company",
 			"Clients", "1,204 clients are registered; 1,130 have been admitted", "74 never", "warehouse-01", "1 minute ago", "warehouse-04", "never", "disabled", "Next page",
 			"Strangers", "CN=billing-2,OU=production,O=Example Company", "refused 412 times from 198.51.100.23", "Comes close:", "The block that registers it",
@@ -91,7 +91,7 @@ func TestPageInBrowser(t *testing.T) {
 			"Error id k3f9x2m7q", "refused certificate_unknown No client has a name or hash of this certificate.", "client 'billing' has the subject", "To register it, paste the block",
 			"2030-03-04 15:04:07", "412 times", "mtls_auth", "api.example.com/v1/orders", "198.51.100.23", thumbprint, `client "CHANGE-ME" {`, "thumbprint",
 		},
-		"overview": {"All realms", "default", "14,232", "1,130 of 1,204", "2 need attention", "partners", "120", "8 of 8", "in order"},
+		"overview": {"All realms", "default", "14,232", "1,130 of 1,204", "2 need attention", "partners", "120", "8 of 8", "in order", "Sources of no realm", "jwks:https://login.example.net", "late"},
 		"empty":    {"Realm default", "No caller has been refused in the last hour.", "No certificate that this Caddy has seen", "No client is registered", "No certificate of a stranger", "No refusal is remembered", "The issuer has no key yet", "The realm reads nothing"},
 		"nobody":   {"Error id zzzzzzzzz", "No refusal with this error id is remembered here."},
 	}

@@ -33,7 +33,7 @@ func (r *reports) Status(query status.Query) status.Report {
 	if query.Realm == "" {
 		return report
 	}
-	report.Realms = nil
+	report.Realms, report.Sources = nil, nil
 	for _, realm := range r.report.Realms {
 		if realm.Name == query.Realm {
 			report.Realms = append(report.Realms, realm)
@@ -73,7 +73,7 @@ const thumbprint = "5f1e3a9c7b2d4e6f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5
 // busy returns a report of two realms with something of everything.
 func busy() *reports {
 	realm := status.Realm{
-		Name: "default",
+		Name: "default", Since: now.Add(-12 * day),
 		Traffic: status.Traffic{
 			Minutes:  60,
 			Admitted: minutes(func(i int) uint64 { return uint64(180 + i*i%47 + (i*31)%23 + i) }),
@@ -82,7 +82,7 @@ func busy() *reports {
 			Reasons: []status.Reason{
 				{Reason: "certificate_unknown", Series: minutes(func(i int) uint64 { return uint64((i % 3) * (i / 20)) })},
 				{Reason: "certificate_expired", Series: minutes(func(i int) uint64 { return uint64(i % 2) })},
-				{Reason: "scope_missing", Series: minutes(func(i int) uint64 { return uint64(i / 58) })},
+				{Reason: "scope_missing", Series: minutes(func(i int) uint64 { return uint64(i / 58) }), ReportOnly: 1},
 			},
 		},
 		Clients: status.Clients{Total: 1204, Seen: 1130, Next: "warehouse-07"},
@@ -140,7 +140,10 @@ func busy() *reports {
 		{ErrorID: "a4g7u9i2o", At: now.Add(-55 * time.Minute), Realm: "default", Directive: "verifier", Message: "client refused", Reason: "certificate_expired", Detail: "the certificate expired on 2030-02-28", ClientID: "warehouse-01", Certificate: &certificate, Times: 60, First: now.Add(-3 * time.Hour)},
 	}
 	partners := status.Realm{Name: "partners", Traffic: status.Traffic{Minutes: 60, Admitted: minutes(func(int) uint64 { return 2 }), Refused: minutes(func(int) uint64 { return 0 })}, Clients: status.Clients{Total: 8, Seen: 8}}
-	return &reports{report: status.Report{At: now, Since: now.Add(-12 * day), Version: "v0.9.0", Realms: []status.Realm{realm, partners}}}
+	return &reports{report: status.Report{
+		At: now, Since: now.Add(-12 * day), Version: "v0.9.0", Realms: []status.Realm{realm, partners},
+		Sources: []status.Source{{Name: "jwks:https://login.example.net", LastSuccess: now.Add(-2 * day), Normal: 3700, Late: true}},
+	}}
 }
 
 // empty returns a report of one realm that has just begun.
@@ -182,8 +185,8 @@ func hostile(text string) *reports {
 		}, {ErrorID: text, At: now, Reason: text, Certificate: &certificate, Times: 1, First: now}},
 		Shadow:  &status.Shadow{Failing: []status.ShadowFailure{{ClientID: text, Subject: text, Thumbprint: text, NotAfter: now, Why: text}}},
 		Issuer:  &status.Issuer{URL: text, Keys: []status.Key{{ID: text, Algorithm: text, State: text, Created: now, From: now, Until: now}}},
-		Sources: []status.Source{{Name: text, LastSuccess: now, Normal: 60, Error: text, Copy: text, Clients: 1, Refused: 1, NextUpdate: now}, {Name: text, Late: true}},
+		Sources: []status.Source{{Name: text, LastSuccess: now, Normal: 60, Error: text, Copy: text, CopyTime: now, Clients: 1, Refused: 1, NextUpdate: now}, {Name: text, Late: true}},
 	}
 	realm.Traffic.Reasons = []status.Reason{{Reason: text, Series: minutes(func(i int) uint64 { return uint64(i) })}}
-	return &reports{report: status.Report{At: now, Since: now, Version: text, Realms: []status.Realm{realm, {Name: text}}}}
+	return &reports{report: status.Report{At: now, Since: now, Version: text, Realms: []status.Realm{realm, {Name: text}}, Sources: realm.Sources}}
 }
