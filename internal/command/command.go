@@ -24,7 +24,7 @@ The exit status is 0 if a command did what it says, or its answer is yes; 1 if
 it failed, or its answer is no; and 2 if the command line is wrong.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
-			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand(), whyCommand(), issueCommand(), tokenCommand(), keysCommand(), versionCommand())
+			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand(), whyCommand(), statusCommand(), issueCommand(), tokenCommand(), keysCommand(), versionCommand())
 			cmd.AddCommand(probeCommand())
 			reportErrors(cmd)
 		},
