@@ -94,6 +94,7 @@ func (realm *Realm) startBackground(ctx context.Context) {
 		go look(ctx, r.pollCRLs)
 	}
 	go look(ctx, realm.directory.Poll)
+	go look(ctx, realm.tellExpiring)
 	realm.directory.Watch(ctx)
 	go keepCopies(ctx, realm)
 	for _, pool := range realm.trustPools {

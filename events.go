@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/clientsapi"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -20,11 +21,15 @@ import (
 // The events, which docs/reference/events.md describes. Of each, all data is always
 // there, because a placeholder without a value would stay as it is.
 const (
-	eventTokenIssued   = "mtls_token_issued"
-	eventClientChanged = "mtls_client_changed"
+	eventClientRefused       = "mtls_client_refused"
+	eventTokenIssued         = "mtls_token_issued"
+	eventClientChanged       = "mtls_client_changed"
+	eventCertificateExpiring = "mtls_certificate_expiring"
 )
 
-var eventNames = []string{eventTokenIssued, eventClientChanged, eventKeysRotated, eventSourceFailed, eventSourceRecovered}
+var eventNames = []string{
+	eventClientRefused, eventTokenIssued, eventCertificateExpiring, eventKeysRotated, eventSourceFailed, eventSourceRecovered, eventClientChanged,
+}
 
 const (
 	// droppedEvery is how often a log line may say that events were dropped.
@@ -107,6 +112,36 @@ func (realm *Realm) emit(name string, data func() map[string]any) {
 		values["realm"] = realm.name
 		return values
 	})
+}
+
+// emitRefused tells about refusals as the log does: about the first one at once, and how
+// many followed.
+func (a *App) emitRefused(record *refusals.Record, times int, several bool) {
+	certificate := record.Certificate
+	if certificate == nil {
+		certificate = new(refusals.Certificate)
+	}
+	a.emit(eventClientRefused, func() map[string]any {
+		return map[string]any{
+			"realm": record.Realm, "directive": record.Directive, "reason": record.Reason, "message": record.Message, "detail": record.Detail,
+			"error_id": record.ErrorID, "times": times, "several": several, "report_only": record.ReportOnly, "client_id": record.ClientID,
+			"thumbprint": certificate.Thumbprint, "subject": certificate.Subject, "issuer": certificate.Issuer, "hint": record.Hint,
+			"remote_ip": record.RemoteIP, "forwarded": record.Forwarded, "host": record.Host, "uri": record.URI,
+		}
+	})
+}
+
+// emitCounted tells about refusals that have had no event.
+func (a *App) emitCounted(counted *refusals.Counted) {
+	last := refusals.Record{
+		Realm: counted.Realm, Directive: counted.Directive, Message: counted.Message, Reason: counted.Reason,
+		ErrorID: counted.Last.ErrorID, ReportOnly: counted.Last.ReportOnly,
+	}
+	if !counted.Several {
+		last.ClientID, last.RemoteIP = counted.Last.ClientID, counted.Last.RemoteIP
+		last.Certificate = &refusals.Certificate{Thumbprint: counted.Last.Thumbprint}
+	}
+	a.emitRefused(&last, counted.Times, counted.Several)
 }
 
 // emitTokenIssued tells that a client got an access token, but not which.

@@ -20,6 +20,7 @@ type realmMemory struct {
 	sightings *sightings.Table
 	traffic   traffic.Hour
 	byClient  metrics.ClientRefusals
+	expiring  expiringTold
 }
 
 // observe notes what the counters say, nil if there are none yet.

@@ -53,7 +53,7 @@ func (realm *Realm) status(q status.Query, now time.Time) status.Realm {
 	}
 	report.Clients.Total, report.Clients.NotNoted = registry.Len(), memory.sightings.Unnoted()
 	report.Clients.Seen = min(memory.sightings.Len(), report.Clients.Total) // those that are gone may not have been forgotten yet
-	report.Expiring, report.MoreExpiring = realm.expiring(now)
+	report.Expiring, report.MoreExpiring = realm.expiring(now, now.Add(status.ExpiringWithin), maxStatusExpiring)
 	report.Clients.List, report.Clients.Next = q.List(registry.From(q.After), memory.sightings)
 	report.Strangers, report.MoreStrangers = realm.strangers(maxStatusStrangers)
 	if realm.shadow != nil {

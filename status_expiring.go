@@ -15,17 +15,17 @@ import (
 // maxStatusExpiring is how many certificates that expire a report has.
 const maxStatusExpiring = 200
 
-// expiring returns the certificates that expire soon: those of clients that have been
-// admitted, those in the files of clients, and the CAs of the trust pools.
-func (realm *Realm) expiring(now time.Time) (list []status.Expiring, more int) {
-	until := now.Add(status.ExpiringWithin)
-	seen, more := realm.memory.sightings.Expiring(now, until, maxStatusExpiring)
+// expiring returns the certificates that expire within a time: those of clients that have
+// been admitted, those in the files of clients, and the CAs of the trust pools. There are
+// at most most, the soonest first.
+func (realm *Realm) expiring(now, until time.Time, most int) (list []status.Expiring, more int) {
+	seen, more := realm.memory.sightings.Expiring(now, until, most)
 	known := make(map[string]bool, len(seen)) // by client and certificate
 	for _, s := range seen {
 		known[s.ClientID+" "+s.ThumbprintText()] = true
 		list = append(list, expiringClient(s))
 	}
-	files, moreFiles := realm.directory.CertificateFiles(now, until, maxStatusExpiring)
+	files, moreFiles := realm.directory.CertificateFiles(now, until, most)
 	more += moreFiles
 	for _, file := range files {
 		thumbprint := validators.ThumbprintOf(file.Certificate.Raw).String()
@@ -43,9 +43,9 @@ func (realm *Realm) expiring(now time.Time) (list []status.Expiring, more int) {
 	slices.SortStableFunc(list, func(a, b status.Expiring) int {
 		return cmp.Or(a.NotAfter.Compare(b.NotAfter), cmp.Compare(a.ClientID, b.ClientID))
 	})
-	if len(list) > maxStatusExpiring {
-		more += len(list) - maxStatusExpiring
-		list = list[:maxStatusExpiring]
+	if len(list) > most {
+		more += len(list) - most
+		list = list[:most]
 	}
 	return orEmpty(list), more
 }

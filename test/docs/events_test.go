@@ -35,7 +35,7 @@ func (h *execHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // TestEventsAreDocumented checks that events.md lists every event, and has every name of
 // its data and no other.
 func TestEventsAreDocumented(t *testing.T) {
-	code := read(t, "events.go") + read(t, "events_sources.go")
+	code := read(t, "events.go") + read(t, "events_sources.go") + read(t, "events_expiring.go")
 	constants := make(map[string]string)
 	var names, data []string
 	for _, match := range regexp.MustCompile(`(?m)^\t(event\w+)\s+= "(mtls_\w+)"$`).FindAllStringSubmatch(code, -1) {
