@@ -86,7 +86,7 @@ func (s *Source) ClientSources(clients.Host) ([]clients.Source, error) {
 
 // Info implements [clients.Source].
 func (s *Source) Info() clients.SourceInfo {
-	return clients.SourceInfo{Name: "directory:" + s.Address, LoadTimeout: 20 * time.Second}
+	return clients.SourceInfo{Name: "directory:" + s.Address, LoadTimeout: 20 * time.Second, Refresh: s.pause}
 }
 
 // Load implements [clients.Source].

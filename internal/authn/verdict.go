@@ -97,7 +97,7 @@ func (v *verdict) makeMarks(table *sightings.Table, leaf *x509.Certificate) {
 	for i := range v.matches {
 		match := &v.matches[i]
 		match.mark = table.Mark(match.Client.ID, sightings.Credential{
-			Kind: string(match.Credential.Kind), Matched: match.Matched, Thumbprint: sum, NotAfter: leaf.NotAfter.UTC(),
+			Kind: string(match.Credential.Kind), Matched: LogText(match.Matched, maxLoggedDN), Thumbprint: sum, NotAfter: leaf.NotAfter.UTC(),
 		})
 	}
 }
