@@ -16,7 +16,7 @@ import (
 
 // Word is the error of a refused request in Caddy's error routes, and all that the
 // caller learns: {http.error.message} often ends up in a response body.
-type Word string
+type Word string //nolint:errname // it is no more than a word
 
 func (w Word) Error() string { return string(w) }
 

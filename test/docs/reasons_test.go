@@ -68,7 +68,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 		return
 	}
 	if *update {
-		if err := os.WriteFile(refusalsPage, []byte(written), 0o644); err != nil { //nolint:gosec // a page of the documentation
+		if err := os.WriteFile(refusalsPage, []byte(written), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
