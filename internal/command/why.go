@@ -82,7 +82,7 @@ List the certificates that nobody has registered:
 		if len(query) > 1 || cmd.Flags().Changed("limit") {
 			return usagef("an error id has exactly one refusal; leave out either the error id or the flags that list refusals")
 		}
-		id, err := errorIDIn(strings.Join(args, " "))
+		id, err := refusals.ErrorIDIn(strings.Join(args, " "))
 		if err != nil {
 			return usageError{err}
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 )
 
@@ -38,8 +39,16 @@ func parseQuery(raw string) (query, error) {
 	get := func(name string) string { return printable(values.Get(name)) }
 	return query{
 		realm: get("realm"), text: get("q"), after: get("after"),
-		never: get("never") != "", errorID: get("error_id"), all: get("show") == "all",
+		never: get("never") != "", errorID: errorID(get("error_id")), all: get("show") == "all",
 	}, nil
+}
+
+// errorID returns the error id in what somebody has pasted, or all of it if there is none.
+func errorID(pasted string) string {
+	if id, err := refusals.ErrorIDIn(pasted); err == nil {
+		return id
+	}
+	return pasted
 }
 
 // printable trims a value, and removes what no name has and nobody types.

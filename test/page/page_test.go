@@ -120,6 +120,15 @@ func TestQueries(t *testing.T) {
 	}
 }
 
+// TestPastedErrorID checks that the error id is found in what a caller got.
+func TestPastedErrorID(t *testing.T) {
+	for _, pasted := range []string{"K3F9X2M7Q", "certificate_refused (error id: k3f9x2m7q)", `error_id="k3f9x2m7q"`} {
+		if body := mustAsk(t, busy(), "/?error_id="+url.QueryEscape(pasted)); !strings.Contains(body, "To register the certificate") || !strings.Contains(body, `value="k3f9x2m7q"`) {
+			t.Errorf("%q is not found", pasted)
+		}
+	}
+}
+
 // TestLinksKeepTheView checks that the links and forms of a view lead to what they say.
 func TestLinksKeepTheView(t *testing.T) {
 	body := mustAsk(t, busy(), "/status?realm=default&q=ware&never=1")

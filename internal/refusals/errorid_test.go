@@ -1,4 +1,4 @@
-package command
+package refusals
 
 import (
 	"net/http"
@@ -20,7 +20,7 @@ func TestErrorIDIn(t *testing.T) {
 		`{"level":"debug","logger":"http.log.error","err_id":"7gsx4nkp2","err_trace":"x"}`,
 		`"{\"error_id\":\"7gsx4nkp2\"}"`,
 	} {
-		if got, err := errorIDIn(pasted); err != nil || got != id {
+		if got, err := ErrorIDIn(pasted); err != nil || got != id {
 			t.Errorf("%q: %q, %v", pasted, got, err)
 		}
 	}
@@ -38,13 +38,13 @@ func TestErrorIDIn(t *testing.T) {
 		"\x1b[31m7gsx4nkp2":                  "cannot be an error id",
 		strings.Repeat("7gsx4nkp2 ", 10_000): "the text has 100000 bytes",
 	} {
-		if got, err := errorIDIn(pasted); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := ErrorIDIn(pasted); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %q, %v, want %q", pasted, got, err, want)
 		}
 	}
 	for range 100 { // in case another Caddy has others
 		if made := caddyhttp.Error(http.StatusUnauthorized, nil).ID; made != "" {
-			if got, err := errorIDIn(made); err != nil || got != made {
+			if got, err := ErrorIDIn(made); err != nil || got != made {
 				t.Fatalf("%q: %q, %v", made, got, err)
 			}
 		}
@@ -56,7 +56,7 @@ func FuzzErrorIDIn(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, pasted string) {
-		id, err := errorIDIn(pasted)
+		id, err := ErrorIDIn(pasted)
 		if err == nil && (len(id) != errorIDLength || strings.Trim(id, errorIDLetters) != "") || err != nil && id != "" {
 			t.Errorf("%q: %q, %v", pasted, id, err)
 		}
