@@ -212,9 +212,12 @@ func (h *BearerHandler) check() error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	start := metrics.Now()
+	start, span := metrics.Now(), startSpan(r, directiveBearer, h.realm)
 	err := h.decide(w, r)
 	h.timer.Observe(start, nil)
+	if span != nil {
+		stateOf(h.realm.app, r).endSpan(span, err)
+	}
 	if err != nil {
 		return err
 	}

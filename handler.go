@@ -201,9 +201,12 @@ func checkScopes(option string, scopes []string) error {
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	start := metrics.Now()
+	start, span := metrics.Now(), startSpan(r, directiveAuth, h.realm)
 	err := h.decide(w, r)
 	h.timer.Observe(start, nil)
+	if span != nil {
+		stateOf(h.realm.app, r).endSpan(span, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -82,6 +82,10 @@ func (h *IssuerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	}
 	start, body := metrics.Now(), &metrics.Body{ReadCloser: r.Body}
 	r.Body = body
+	if span := startSpan(r, directiveIssuer, h.realm); span != nil {
+		defer span.End()
+		r = withSpan(r, span)
+	}
 	err := h.serve(w, r, issuer, endpoint)
 	h.timer.Observe(start, body)
 	return err
@@ -171,6 +175,7 @@ func (h *IssuerHandler) chooseClient(w http.ResponseWriter, r *http.Request, pre
 	}
 	h.realm.metrics.Certificates.Count("")
 	h.realm.see(&id.Identity)
+	noteSpan(r, "ok", id.Client().ID, "")
 	stateOf(h.realm.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
 	return id, true
 }
@@ -296,6 +301,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	failure, refusal := h.clientFailure(r, refusal)
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
+	noteSpan(r, string(refusal.Reason), "", errorID)
 	logRefusal(h.realm, r, refusedRequest{directive: directiveIssuer, message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
@@ -326,6 +332,7 @@ func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, from
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	from.directive, from.message, from.refusal, from.errorID = directiveIssuer, "token request refused", tokenFailure(failure), errorID
+	noteSpan(r, failure.Code, "", errorID)
 	logRefusal(h.realm, r, from)
 	tokens.WriteError(w, failure, errorID)
 }
