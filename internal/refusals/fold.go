@@ -34,7 +34,10 @@ type Brief struct {
 }
 
 func (r *Record) brief() Brief {
-	brief := Brief{ErrorID: r.ErrorID, ClientID: r.ClientID, RemoteIP: r.RemoteIP, ReportOnly: r.ReportOnly, Failed: r.Failed, at: r.At}
+	brief := Brief{ErrorID: r.ErrorID, RemoteIP: r.RemoteIP, ReportOnly: r.ReportOnly, Failed: r.Failed, at: r.At}
+	if !r.Claimed {
+		brief.ClientID = r.ClientID
+	}
 	if r.Certificate != nil {
 		brief.Thumbprint = r.Certificate.Thumbprint
 	}

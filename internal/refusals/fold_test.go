@@ -172,6 +172,21 @@ func TestLongFloodIsBounded_S3(t *testing.T) {
 	}
 }
 
+// TestCountNamesNoClaimedClient checks that the count of a caller who names one client after
+// the other is not said to be that of the last.
+func TestCountNamesNoClaimedClient(t *testing.T) {
+	l := newTold()
+	for _, name := range []string{"a", "b"} {
+		r := l.nobody("x", "192.0.2.1")
+		r.ClientID, r.Claimed = name, true
+		l.add(r)
+	}
+	told := l.fold.Pending()
+	if len(told) != 1 || told[0].Times != 1 || told[0].Last.ClientID != "" || told[0].Last.RemoteIP != "192.0.2.1" {
+		t.Errorf("told: %+v", told)
+	}
+}
+
 // TestPendingTellsEverythingOnce checks that what has not been told at the end can be.
 func TestPendingTellsEverythingOnce(t *testing.T) {
 	l := newTold()
