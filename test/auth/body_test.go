@@ -115,7 +115,7 @@ func TestRefusalBodyOfOtherDirectives(t *testing.T) {
 	if got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("Allow") == "" {
 		t.Errorf("headers %v", got.Header)
 	}
-	r.Logs.WithErrorID(t, "tunnel refused", got.ErrorID)
+	r.Logs.Wait(t, "the tunnel", func(e rig.LogEntry) bool { return e.Str("msg") == "tunnel refused" && e.Str("error_id") == got.ErrorID })
 }
 
 // TestRefusalBodyLeavesErrorRoutesAlone checks that whatever answers an error in the
