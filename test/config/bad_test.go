@@ -461,7 +461,7 @@ func TestUnknownWords(t *testing.T) {
 	nearest(aroundHandler, "subdirective", map[string]string{"alow a": "allow", "scope a": "require_scope", "headerup a b": "header_up", "report-only": "report_only", "optionnal": "optional"})
 	nearest(aroundBearer, "subdirective", map[string]string{"audiences a": "audience", "issuer https://a.example": "trust_issuer"})
 	nearest(aroundTrusted, "trust_issuer option", map[string]string{"algorithm ES256": "algorithms", "jwks https://a.example": "jwks_uri", "prefix a/": "id_prefix"})
-	for _, directive := range []string{"mtls_status"} {
+	for _, directive := range []string{"mtls_statistics"} {
 		_, _, err := adaptText("Caddyfile", strings.Replace(aroundSite, "BLOCK", directive, 1))
 		testtool.WantError(t, err, "Caddyfile:8: unrecognized directive: "+directive)
 	}
