@@ -124,6 +124,9 @@ func (refused *refusedRequest) record(withHint bool) refusals.Record {
 		}
 		certificate, hints := refused.notes.Describe(hinting, refused.presented, refused.refusal)
 		record.Certificate, record.Hint, record.Register = certificate, hints.Hint, hints.Register
+		if record.ClientID == "" {
+			record.ClientID = refused.notes.Owner(hinting, refused.presented, refused.refusal)
+		}
 	}
 	return record
 }

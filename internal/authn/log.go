@@ -57,6 +57,7 @@ type Notes struct {
 
 	certificate atomic.Pointer[refusals.Certificate]
 	hints       atomic.Pointer[notedHints]
+	owner       atomic.Pointer[string] // "" for nobody
 }
 
 // Hints are what helps an operator to register a refused certificate.

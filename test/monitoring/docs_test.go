@@ -75,7 +75,7 @@ func TestRefusalsByDirective(t *testing.T) {
 func TestCacheSizes(t *testing.T) {
 	families := scrape(t)
 	for cache, want := range map[string]float64{
-		"verdicts": 2, "refusals": 1, "ocsp_answers": 0, "token_certificates": 1, "gateway_tokens": 1, "bearer_tokens": 1,
+		"verdicts": 2, "refusals": 2, "ocsp_answers": 0, "token_certificates": 1, "gateway_tokens": 1, "bearer_tokens": 1,
 	} {
 		if got := value(t, families, "caddy_mtls_cache_entries", "realm", "monitored", "cache", cache); got != want {
 			t.Errorf("%s has %v entries, want %v", cache, got, want)

@@ -7,12 +7,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
 // realm uses everything that has metrics.
@@ -97,6 +99,8 @@ func scrape(t *testing.T) map[string]*dto.MetricFamily {
 		r.Caller(t, "h1", stranger).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 		r.Caller(t, "h1", stranger).Get("https://api.test/report").WantStatus(t, http.StatusOK)
 	}
+	late := testpki.MustIssue(t, r.CA, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-50*time.Minute), time.Now().Add(-time.Minute)))
+	r.Caller(t, "h1", late).Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
 	asBilling := r.Caller(t, "h1", billing)
 	token := rig.AccessToken(r, t, billing, "billing.partner")
 	asBilling.Get("https://other.test/", rig.Bearer(token)).WantStatus(t, http.StatusOK)
@@ -109,8 +113,12 @@ func scrape(t *testing.T) map[string]*dto.MetricFamily {
 		t.Errorf("a stranger got %d from the verifier", got.Status)
 	}
 
-	const counted = `caddy_mtls_client_refusals_total{client_id="sensor-7",realm="monitored",reason="client_not_allowed",report_only="false"} 2`
-	rig.Await(r, t, counted, func() bool { return strings.Contains(rig.Metrics(r, t), counted) })
+	for _, counted := range []string{
+		`caddy_mtls_client_refusals_total{client_id="sensor-7",realm="monitored",reason="client_not_allowed",report_only="false"} 2`,
+		`caddy_mtls_client_refusals_total{client_id="billing.partner",realm="monitored",reason="certificate_expired",report_only="false"} 1`,
+	} {
+		rig.Await(r, t, counted, func() bool { return strings.Contains(rig.Metrics(r, t), counted) })
+	}
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(rig.Metrics(r, t)))
 	if err != nil {
