@@ -64,8 +64,8 @@ func report(err error) error {
 func reportErrors(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return report(usageError{err}) })
 	checkArgs, run := cmd.Args, cmd.RunE
-	if checkArgs == nil || run == nil {
-		panic("command " + cmd.CommandPath() + " lacks Args or RunE")
+	if checkArgs == nil {
+		checkArgs = cobra.ArbitraryArgs // as cobra does
 	}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		err := checkArgs(cmd, args)
@@ -78,7 +78,9 @@ func reportErrors(cmd *cobra.Command) {
 		}
 		return report(usageError{err})
 	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error { return report(run(cmd, args)) }
+	if run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error { return report(run(cmd, args)) }
+	}
 	if cmd.ValidArgsFunction == nil && cmd.HasSubCommands() {
 		cmd.ValidArgsFunction = completeArgs(nil) // cobra offers the commands, and no files
 	}

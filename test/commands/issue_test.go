@@ -1,11 +1,13 @@
 package commands_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -138,6 +140,15 @@ func TestIssueKeepsTheKeySecret(t *testing.T) {
 	_, password, _ := strings.Cut(strings.TrimSpace(problems), "not shown again: ")
 	if got, installed := tool(r.Rig, t, "openssl pkcs12 -in a.p12 -noout -passin pass:"+password); installed && got != "" {
 		t.Error(got)
+	}
+	for _, line := range []string{"c --self-signed", "d", "spiffe:e --san-uri spiffe://example.org/e"} {
+		var answer struct{ Record clients.Record }
+		if err := json.Unmarshal([]byte(rig.MustShell(r.Rig, t, "caddy mtls issue --json "+line)), &answer); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: []clients.Record{answer.Record}}); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
 	}
 	record, _ := answer["record"].(map[string]any)
 	if record["client_id"] != "a" || record["x509_thumbprints"] != answer["thumbprint"] {
