@@ -211,6 +211,12 @@ func checkRefusalEntry(t *testing.T, entry rig.LogEntry, tc refusalCase) {
 		absent = absent[1:]
 	case tc.reason == validators.ClientNotAllowed, tc.reason == validators.ScopeMissing:
 		want["client_id"] = "alice"
+	}
+	// whose certificate it is nevertheless
+	if owner := map[string]string{"expired": "alice", "disabled": "bob", "pin without chain": "chained"}[tc.name]; owner != "" {
+		want["client_id"] = owner
+	}
+	if want["client_id"] != "" {
 		absent = slices.DeleteFunc(absent, func(name string) bool { return name == "client_id" })
 	}
 	for name, value := range want {
