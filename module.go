@@ -45,7 +45,7 @@ func init() {
 	caddy.RegisterModule(new(httpsource.HTTP))
 	caddy.RegisterModule(new(postgres.Table))
 	caddy.RegisterModule(new(AdminAPI))
-	command.Register(loadExplainer)
+	command.Register(loadExplainer, checkConfig)
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
@@ -91,6 +91,9 @@ type App struct {
 	// then the resources of clients cannot be checked.
 	withoutIssuers bool
 
+	// checking is nil unless the configuration is only checked
+	checking *checking
+
 	logger   *zap.Logger
 	refusals *reporter
 	events   *events.Queue
@@ -119,6 +122,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger(a)
+	if a.checking, _ = ctx.Value(checkingKey{}).(*checking); a.checking != nil {
+		a.logger = a.checking.logger
+	}
 	a.refusals = newReporter(a)
 	a.events = events.NewQueue(eventNames...)
 	a.events.OnDrop = metrics.EventsDropped.Inc

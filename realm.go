@@ -208,6 +208,10 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 
 // provisionStorage loads the realm's storage, by default Caddy's.
 func (realm *Realm) provisionStorage(ctx caddy.Context) error {
+	if realm.app.checking != nil {
+		realm.storage = emptyStorage{}
+		return nil
+	}
 	if realm.StorageRaw == nil {
 		realm.storage = ctx.Storage()
 		return nil

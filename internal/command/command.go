@@ -7,8 +7,8 @@ import (
 )
 
 // Register registers the commands with Caddy. The explain command asks the Explainer
-// that load returns.
-func Register(load LoadFunc) {
+// that load returns, and check finds what is wrong.
+func Register(load LoadFunc, check CheckFunc) {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "mtls",
 		Usage: "<command>",
@@ -25,7 +25,7 @@ it failed, or its answer is no; and 2 if the command line is wrong.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Args, cmd.RunE = cobra.NoArgs, missingCommand
 			cmd.AddCommand(demoCommand(), inspectCommand(), explainCommand(load), clientsCommand(), realmsCommand(), whyCommand(), statusCommand(), issueCommand(), tokenCommand(), keysCommand(), versionCommand())
-			cmd.AddCommand(probeCommand())
+			cmd.AddCommand(checkCommand(check), probeCommand())
 			reportErrors(cmd)
 		},
 	})

@@ -2,6 +2,8 @@ package command
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -12,6 +14,7 @@ import (
 type configFile struct {
 	Storage json.RawMessage            `json:"storage"`
 	Apps    map[string]json.RawMessage `json:"apps"`
+	Admin   json.RawMessage            `json:"admin"`
 }
 
 // quietly makes Caddy log nothing but errors, on standard error.
@@ -48,4 +51,28 @@ func (c *configFile) provision() (*caddy.Config, caddy.Context, error) {
 	config := &caddy.Config{StorageRaw: c.Storage, AppsRaw: make(caddy.ModuleMap), Logging: quietly()}
 	ctx, err := caddy.ProvisionContext(config)
 	return config, ctx, err
+}
+
+// configOrDefault returns the file of --config, or the Caddyfile in the current
+// directory.
+func configOrDefault(file string) (string, error) {
+	if file != "" {
+		return file, nil
+	}
+	if _, err := os.Stat("Caddyfile"); err != nil {
+		return "", errors.New("no Caddyfile in the current directory; name a configuration with --config")
+	}
+	return "Caddyfile", nil
+}
+
+// unreadable returns why a configuration file cannot be read.
+func unreadable(file string) error {
+	if file == "-" {
+		return nil
+	}
+	opened, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	return opened.Close()
 }

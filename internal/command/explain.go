@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -154,11 +153,9 @@ Show whether a certificate will be accepted on a date:
 
 // loadConfig provisions only the realms of a configuration file.
 func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
-	if file == "" {
-		if _, err := os.Stat("Caddyfile"); err != nil {
-			return nil, errors.New("no Caddyfile in the current directory; name a configuration with --config")
-		}
-		file = "Caddyfile"
+	file, err := configOrDefault(file)
+	if err != nil {
+		return nil, err
 	}
 	whole, err := readConfig(file, adapter)
 	if err != nil {
