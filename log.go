@@ -101,6 +101,18 @@ func (refused *refusedRequest) keepPresented() {
 	refused.octets = int64(validators.PresentedSize(refused.presented))
 }
 
+// class returns what is known about the caller without looking at the certificate. As a
+// [refusals.Record], the refusal may be one of a client.
+func (refused *refusedRequest) class() refusals.Class {
+	switch {
+	case refused.clientID != "" && !refused.claimed:
+		return refusals.KnownClient
+	case refused.notes != nil:
+		return refusals.WithCertificate
+	}
+	return refusals.WithoutCertificate
+}
+
 // record describes the refusal for operators. It is made off the request path: how long a
 // hint takes depends on which clients are registered, and a stranger must not be able to
 // measure that.

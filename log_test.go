@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -38,11 +39,12 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 	for range maxQueuedRefusals + 5 {
 		logRefusal(realm, r, refused)
 	}
-	first := <-realm.app.refusals.queue
+	waiting := realm.app.refusals.queues[refusals.WithCertificate].waiting
+	first := <-waiting
 	if logs.Len() > 0 || first.notes.Made(nil, first.refusal) {
 		t.Fatal("the request path wrote a log line or described a certificate")
 	}
-	realm.app.refusals.queue <- first
+	waiting <- first
 	end := time.Now()
 	go realm.app.refusals.run()
 	realm.app.refusals.close(t.Context())
@@ -157,12 +159,13 @@ func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 	for range maxQueuedRefusals {
 		logRefusal(realm, nil, refused)
 	}
-	if got := realm.app.refusals.octets.Load(); got > maxQueuedOctets || got < maxQueuedOctets/2 {
+	octets := &realm.app.refusals.queues[refusals.WithCertificate].octets
+	if got := octets.Load(); got > maxQueuedOctets || got < maxQueuedOctets/2 {
 		t.Errorf("%d octets are queued, at most %d may be", got, maxQueuedOctets)
 	}
 	go realm.app.refusals.run()
 	realm.app.refusals.close(t.Context())
-	if got := realm.app.refusals.octets.Load(); got != 0 {
+	if got := octets.Load(); got != 0 {
 		t.Errorf("%d octets are left", got)
 	}
 	if logs.FilterMessage("too many refusals at once; some were not logged").Len() != 1 {

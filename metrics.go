@@ -108,7 +108,7 @@ func (a *App) collectProcess(c collector) {
 		}
 	}
 	c.number(metrics.QueueLength, waiting, metrics.QueueShadow)
-	c.number(metrics.QueueLength, len(a.refusals.queue), metrics.QueueRefusals)
+	c.number(metrics.QueueLength, a.refusals.Len(), metrics.QueueRefusals)
 	c.number(metrics.QueueLength, a.events.Len(), metrics.QueueEvents)
 	c.number(metrics.BuildInfo, 1, version.Plugin(), version.Of(caddyModule), runtime.Version())
 }

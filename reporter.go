@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxQueuedRefusals is how many refusals may wait for the reporter, and
+	// maxQueuedRefusals is how many refusals of a class may wait for the reporter, and
 	// maxQueuedOctets how large the certificates may be that wait with them.
 	maxQueuedRefusals = 1024
 	maxQueuedOctets   = 4 << 20
@@ -29,10 +29,10 @@ const (
 // repetitions are folded, and in the memory of the realm.
 type reporter struct {
 	app     *App
-	queue   chan *refusedRequest
-	octets  atomic.Int64 // of the certificates in the queue
+	queues  [refusals.Classes]refusalQueue
 	dropped atomic.Int64
-	done    chan struct{} // closed when the queue has been worked off
+	ended   chan struct{} // closed when nothing is queued any more
+	done    chan struct{} // closed when the queues have been worked off
 
 	closing sync.RWMutex
 	closed  bool // then refusals are reported at once
@@ -44,18 +44,34 @@ type reporter struct {
 	toldAt time.Time
 }
 
+// refusalQueue has the refusals of a class that wait. Each class has its own, so that a
+// flood of strangers takes no room from clients.
+type refusalQueue struct {
+	waiting chan *refusedRequest
+	octets  atomic.Int64 // of their certificates
+}
+
 func newReporter(app *App) *reporter {
-	return &reporter{app: app, queue: make(chan *refusedRequest, maxQueuedRefusals), done: make(chan struct{}), fold: refusals.NewFold()}
+	p := &reporter{app: app, ended: make(chan struct{}), done: make(chan struct{}), fold: refusals.NewFold()}
+	for i := range p.queues {
+		p.queues[i].waiting = make(chan *refusedRequest, maxQueuedRefusals)
+	}
+	return p
 }
 
 // Dropped returns how many refusals were not reported, because too many were waiting.
 func (p *reporter) Dropped() int64 { return p.dropped.Load() }
 
 // Len returns how many refusals are waiting.
-func (p *reporter) Len() int { return len(p.queue) }
+func (p *reporter) Len() (waiting int) {
+	for i := range p.queues {
+		waiting += len(p.queues[i].waiting)
+	}
+	return waiting
+}
 
-// add queues a refusal. It never blocks: if the queue is full, the refusal is dropped and
-// counted. After close, add reports it itself, without a hint.
+// add queues a refusal. It never blocks: if the queue of its class is full, the refusal is
+// dropped and counted. After close, add reports it itself, without a hint.
 func (p *reporter) add(refused *refusedRequest) {
 	p.closing.RLock()
 	defer p.closing.RUnlock()
@@ -63,36 +79,56 @@ func (p *reporter) add(refused *refusedRequest) {
 		p.report(refused, false)
 		return
 	}
-	if p.octets.Add(refused.octets) <= maxQueuedOctets {
+	queue := &p.queues[refused.class()]
+	if queue.octets.Add(refused.octets) <= maxQueuedOctets {
 		select {
-		case p.queue <- refused:
+		case queue.waiting <- refused:
 			return
 		default:
 		}
 	}
-	p.octets.Add(-refused.octets)
+	queue.octets.Add(-refused.octets)
 	p.dropped.Add(1)
 	metrics.RefusalsDropped.Inc()
 }
 
-// run reports queued refusals until the queue is closed and empty.
+// run reports queued refusals until nothing is queued any more and the queues are empty.
+// The classes take turns.
 func (p *reporter) run() {
 	defer close(p.done)
 	due := time.NewTicker(tellPoll)
 	defer due.Stop()
 	for {
 		select {
-		case refused, open := <-p.queue:
-			if !open {
-				p.tell(p.app.Now(), true)
-				return
-			}
-			p.octets.Add(-refused.octets)
-			p.report(refused, true)
+		case refused := <-p.queues[refusals.KnownClient].waiting:
+			p.took(refused)
+		case refused := <-p.queues[refusals.WithCertificate].waiting:
+			p.took(refused)
+		case refused := <-p.queues[refusals.WithoutCertificate].waiting:
+			p.took(refused)
 		case <-due.C:
 			p.tell(p.app.Now(), false)
+		case <-p.ended:
+			p.empty()
+			p.tell(p.app.Now(), true)
+			return
 		}
 	}
+}
+
+// empty reports what is in the queues.
+func (p *reporter) empty() {
+	for i := range p.queues {
+		for len(p.queues[i].waiting) > 0 {
+			p.took(<-p.queues[i].waiting)
+		}
+	}
+}
+
+// took reports a refusal from its queue.
+func (p *reporter) took(refused *refusedRequest) {
+	p.queues[refused.class()].octets.Add(-refused.octets)
+	p.report(refused, true)
 }
 
 // report reports a refusal, without its certificate if that makes the plugin panic.
@@ -158,7 +194,7 @@ func (p *reporter) close(ctx context.Context) {
 	p.closing.Lock()
 	if !p.closed {
 		p.closed = true
-		close(p.queue)
+		close(p.ended)
 	}
 	p.closing.Unlock()
 	select {

@@ -56,9 +56,7 @@ func TestFloodOfStrangersIsFoldedAndRemembered_S3(t *testing.T) {
 		stranger.presented, stranger.errorID = []*x509.Certificate{&leaf}, fmt.Sprint("flood-", i)
 		logRefusal(realm, nil, stranger)
 		if i%1500 == 0 { // so that some are dropped
-			for len(realm.app.refusals.queue) > 0 {
-				realm.app.refusals.report(<-realm.app.refusals.queue, true)
-			}
+			realm.app.refusals.empty()
 		}
 	}
 	go realm.app.refusals.run()
@@ -72,6 +70,37 @@ func TestFloodOfStrangersIsFoldedAndRemembered_S3(t *testing.T) {
 	}
 	if n := realm.memory.refusals.Len(); n != 1000 {
 		t.Errorf("%d refusals are remembered, want 1000", n)
+	}
+}
+
+// TestFloodTakesNoRoomFromClients_S3 checks that refusals of clients are reported while those
+// of strangers fill their queue, by their number or by the size of their certificates.
+func TestFloodTakesNoRoomFromClients_S3(t *testing.T) {
+	realm, _, refused := refusing(t)
+	for name, extra := range map[string]int{"many": 0, "large": 60 << 10} {
+		leaf := *refused.presented[0]
+		leaf.Raw = append(leaf.Raw, make([]byte, extra)...)
+		stranger := refused
+		stranger.presented = []*x509.Certificate{&leaf}
+		before := realm.app.refusals.Dropped()
+		for range 2 * maxQueuedRefusals {
+			logRefusal(realm, nil, stranger)
+		}
+		if realm.app.refusals.Dropped() == before {
+			t.Fatalf("%s: the queue is not full", name)
+		}
+		client := refused
+		client.clientID, client.errorID = "billing", "refused-in-the-flood-"+name
+		nobody := refused
+		nobody.presented, nobody.errorID = nil, "nobody-in-the-flood-"+name
+		logRefusal(realm, nil, client)
+		logRefusal(realm, nil, nobody)
+		realm.app.refusals.empty()
+		for _, id := range []string{client.errorID, nobody.errorID} {
+			if _, found := realm.memory.refusals.Find(id); !found {
+				t.Errorf("%s is not found", id)
+			}
+		}
 	}
 }
 

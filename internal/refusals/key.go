@@ -11,7 +11,8 @@ const (
 	// WithoutCertificate is a caller of whom only the address is known.
 	WithoutCertificate
 
-	classes
+	// Classes is how many there are.
+	Classes = iota
 )
 
 // Key is what repetitions of a refusal have in common. It is comparable.

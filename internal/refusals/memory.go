@@ -50,7 +50,7 @@ type Memory struct {
 	number uint64 // of the last entry
 	byID   map[string]*entry
 	keys   map[Key]*repeated
-	kept   [classes]kept
+	kept   [Classes]kept
 }
 
 // kept are the refusals of a class, the oldest first.
@@ -200,7 +200,7 @@ func (m *Memory) List(q Query) []Record {
 
 // newest yields the entries of all classes, the newest first.
 func (m *Memory) newest(yield func(*entry) bool) {
-	var next [classes]*list.Element
+	var next [Classes]*list.Element
 	for i := range m.kept {
 		next[i] = m.kept[i].entries.Back()
 	}
