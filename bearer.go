@@ -231,11 +231,8 @@ func (h *BearerHandler) decide(w http.ResponseWriter, r *http.Request) error {
 	onlyAuthorization.StripHop(r)
 	state.clear()
 
-	if err := h.realm.app.refuseTunnel(w, r); err != nil {
+	if err := state.refuseUnsafe(h.realm, directiveBearer, w, r); err != nil {
 		return err
-	}
-	if earlyData(r) {
-		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}
 	presented, refusal := state.certificates(h.realm, r)
 	bearer, refusal := h.admit(state, r, presented, refusal)

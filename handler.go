@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
-	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
@@ -21,11 +20,6 @@ import (
 
 // refusedWord is what a caller learns of every refusal of a certificate.
 const refusedWord = "certificate_refused"
-
-// connectAllow lists the methods that a caller of CONNECT may use instead.
-const connectAllow = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-
-const errTunnel problem.Word = "connect_refused"
 
 // Handler admits requests that come with the certificate of a registered
 // client, and tells the upstream who that client is.
@@ -218,11 +212,8 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 	h.stripProtected(state, r)
 	state.clear()
 
-	if err := h.realm.app.refuseTunnel(w, r); err != nil {
+	if err := state.refuseUnsafe(h.realm, directiveAuth, w, r); err != nil {
 		return err
-	}
-	if earlyData(r) {
-		return caddyhttp.Error(http.StatusTooEarly, errEarlyData)
 	}
 	id, refusal := state.identify(h.realm, r)
 	if refusal == nil {
@@ -314,27 +305,6 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 		}
 	}
 	return err
-}
-
-// refuseTunnel refuses CONNECT, even from admitted clients, unless it opens a
-// WebSocket (RFC 8441, RFC 9220), which reverse_proxy turns into a GET. With any
-// other CONNECT, reverse_proxy writes the body to the upstream as it is. An
-// upstream that ignores the body of a CONNECT then reads it as the caller's next
-// request, with any headers. refuseTunnel also drops the body, because an error
-// route may proxy the request too. It ends a connection of HTTP/1, because a proxy in
-// front may have written the body of its caller's CONNECT there in the same way.
-func (a *App) refuseTunnel(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodConnect || headerguard.OpensWebSocket(r) {
-		return nil
-	}
-	r.Body, r.ContentLength, r.Trailer = http.NoBody, 0, nil
-	failure := caddyhttp.Error(http.StatusMethodNotAllowed, errTunnel)
-	a.logger.Warn("tunnel refused", zap.String("remote_ip", remoteIP(r)), zap.String("host", logCopy(r.Host, maxLoggedHost)), zap.String("error_id", failure.ID))
-	w.Header().Set("Allow", connectAllow)
-	if r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close")
-	}
-	return failure
 }
 
 // Interface guards

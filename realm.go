@@ -21,7 +21,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
-	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -35,8 +34,6 @@ const (
 	wordShadowPool = "shadow_trust_pool"
 	wordFetchPool  = "fetch trust_pool"
 )
-
-const errEarlyData problem.Word = "too_early"
 
 // Realm is one set of clients, the CAs that vouch for them, and the issuer of
 // their tokens.

@@ -35,7 +35,7 @@ func (s *requestState) endSpan(span trace.Span, err error) {
 	switch {
 	case s.refused != nil:
 		span.SetAttributes(attribute.String("mtls.result", string(s.refused.Reason)))
-	case err != nil && failure.Err != nil: // refused for another reason, such as CONNECT
+	case err != nil && failure.Err != nil: // refused for another reason, such as a missing signing key
 		span.SetAttributes(attribute.String("mtls.result", failure.Err.Error()))
 	case s.clientID() != "":
 		span.SetAttributes(attribute.String("mtls.result", "ok"), attribute.String("mtls.client_id", s.clientID()))

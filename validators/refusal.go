@@ -43,9 +43,19 @@ const (
 )
 
 // ConfigurationEnded means that nothing keeps the state of the configuration up to
-// date any more, because it ended before the request arrived. It is the only reason
-// that says nothing about the caller, so it is not one of [Reasons].
+// date any more, because it ended before the request arrived. It says nothing about
+// the caller, so it is not one of [Reasons].
 const ConfigurationEnded Reason = "configuration_ended"
+
+// The reasons for which a request is refused before anybody is authenticated. They are
+// not among [Reasons] either.
+const (
+	// ConnectRefused means that the request would open a tunnel to the upstream.
+	ConnectRefused Reason = "connect_refused"
+	// TooEarly means that the request came in TLS early data, which anybody who has
+	// recorded it can send again (RFC 8470).
+	TooEarly Reason = "too_early"
+)
 
 // Reasons are all reasons of a decision, in a fixed order, for metrics and documentation.
 var Reasons = []Reason{

@@ -78,6 +78,22 @@ var Certificates = []Text{
 	},
 }
 
+// Requests are the texts about requests that are refused whoever sends them.
+var Requests = []Text{
+	{
+		"connect_refused",
+		"The method is `CONNECT`, which would open a tunnel to the upstream.",
+		"Have the client send another method, unless somebody is looking for a way past the gateway. " +
+			"A `CONNECT` that opens a WebSocket is admitted (RFC 8441, RFC 9220).",
+	},
+	{
+		"too_early",
+		"The request came in TLS early data, before the client had proved that it holds the key of its certificate.",
+		"Do nothing if the client repeats the request by itself, as HTTP libraries do. " +
+			"Otherwise, switch early data (0-RTT) off in the client.",
+	},
+}
+
 var configurationEnded = Text{
 	"configuration_ended",
 	"The request came on a connection to a configuration that had been replaced or stopped more than 5 seconds before.",

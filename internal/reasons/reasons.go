@@ -34,7 +34,7 @@ func Of(reason string) (Text, bool) {
 
 // All returns the texts about all reasons.
 func All() []Text {
-	return slices.Concat(Certificates, Tokens, TokenRequests, []Text{configurationEnded})
+	return slices.Concat(Certificates, Requests, Tokens, TokenRequests, []Text{configurationEnded})
 }
 
 // link matches a link of Markdown and its text.

@@ -94,7 +94,8 @@ func TestRefusalBody(t *testing.T) {
 	}
 }
 
-// TestRefusalBodyOfOtherDirectives checks the bodies of mtls_bearer, and of a CONNECT.
+// TestRefusalBodyOfOtherDirectives checks the bodies of mtls_bearer, and of a CONNECT, and
+// that their error ids are remembered.
 func TestRefusalBodyOfOtherDirectives(t *testing.T) {
 	r := rig.New(t)
 	billing := r.Issue("billing")
@@ -115,7 +116,7 @@ func TestRefusalBodyOfOtherDirectives(t *testing.T) {
 	if got.Header.Get("Cache-Control") != "no-store" || got.Header.Get("Allow") == "" {
 		t.Errorf("headers %v", got.Header)
 	}
-	r.Logs.Wait(t, "the tunnel", func(e rig.LogEntry) bool { return e.Str("msg") == "tunnel refused" && e.Str("error_id") == got.ErrorID })
+	r.Logs.WithErrorID(t, "tunnel refused", got.ErrorID)
 }
 
 // TestRefusalBodyLeavesErrorRoutesAlone checks that whatever answers an error in the

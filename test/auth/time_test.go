@@ -237,6 +237,7 @@ https://public.test:@HTTPS@ {
 		got := c.Do(http3.MethodGet0RTT, "https://public.test/", rig.With("X-Client-Id", "sensor-7"))
 		if got.Status == http.StatusTooEarly {
 			early++
+			r.Logs.WithErrorID(t, "early data refused", got.ErrorID)
 			got = c.Get("https://public.test/", rig.With("X-Client-Id", "sensor-7"))
 		}
 		got.WantStatus(t, http.StatusOK).WantClient(t, "")

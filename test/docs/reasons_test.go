@@ -40,6 +40,7 @@ func TestEveryReasonHasAText(t *testing.T) {
 	}
 	same(t, "reasons of mtls_bearer", slices.Concat(verified, declared), reasonsOf(reasons.Tokens))
 	same(t, "error codes of token requests", codes, reasonsOf(reasons.TokenRequests))
+	same(t, "reasons of requests that nobody may send", []string{string(validators.ConnectRefused), string(validators.TooEarly)}, reasonsOf(reasons.Requests))
 	if _, ok := reasons.Of(string(validators.ConfigurationEnded)); !ok {
 		t.Errorf("no text about %s", validators.ConfigurationEnded)
 	}
@@ -61,7 +62,7 @@ func TestReasonsAreDocumented(t *testing.T) {
 	for _, section := range []struct {
 		heading string
 		texts   []reasons.Text
-	}{{"Certificates", reasons.Certificates}, {"Tokens", reasons.Tokens}, {"Token requests", reasons.TokenRequests}} {
+	}{{"Certificates", reasons.Certificates}, {"Requests that nobody may send", reasons.Requests}, {"Tokens", reasons.Tokens}, {"Token requests", reasons.TokenRequests}} {
 		written = withReasons(t, written, section.heading, section.texts)
 	}
 	if written == text {
