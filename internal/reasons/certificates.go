@@ -48,7 +48,8 @@ var Certificates = []Text{
 		"The certificate is not made for clients, or what a proxy forwarded cannot be read.",
 		"Have the client get a certificate that is made for clients; `detail` says what is wrong with this one. " +
 			"It is unsuitable if it has extended key usages without `clientAuth`, or an empty list of them, more than 256 names, or an unknown critical extension, or if the caller presented more than 64 KiB of certificates. " +
-			"So is, for a client that is known by a name, a CA certificate, or one that has a key usage without `digitalSignature`, which some client libraries do not even send; for one that is known by a SPIFFE ID, what is not an X.509-SVID; and with `profile fapi2`, a short RSA key.",
+			"For a client that is known by a name, a CA certificate is unsuitable too, and so is one that has a key usage without `digitalSignature`, which some client libraries do not even send. " +
+			"For one that is known by a SPIFFE ID, only an X.509-SVID is suitable. With `profile fapi2`, a short RSA key is not.",
 	},
 	{
 		"certificate_ambiguous",
