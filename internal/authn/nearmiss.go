@@ -74,6 +74,9 @@ func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name")
 		}
 	}
+	if client := a.config.Registry.Client(leaf.Subject.CommonName); client != nil && !strings.Contains(strings.Join(misses, " "), "client '"+client.ID+"'") {
+		misses = append(misses, "its common name is the ID of client '"+client.ID+"', which declares other credentials; if it is the new certificate of this client, add its thumbprint to the client")
+	}
 	return misses
 }
 
