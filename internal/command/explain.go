@@ -212,7 +212,8 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 		}
 	}
 	if e.Registrable {
-		fmt.Fprintf(out, "\nTo register it, paste this into the realm:\n\n%s", pinBlock(leaf))
+		printRegister(out, e.Realm)
+		fmt.Fprint(out, pinBlock(leaf))
 	}
 }
 

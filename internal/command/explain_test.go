@@ -179,7 +179,7 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 	}
 
 	stranger := testpki.MustIssue(t, x.ca, partner("stranger"))
-	register := "\n\nTo register it, paste this into the realm:\n\nclient \"CHANGE-ME\" {\n\tthumbprint \"" + hashOf(stranger.Cert.Raw) + "\"\n" +
+	register := "\n\nTo register it, paste this into the global option 'mtls', with the client's ID\nin place of CHANGE-ME:\n\nclient \"CHANGE-ME\" {\n\tthumbprint \"" + hashOf(stranger.Cert.Raw) + "\"\n" +
 		"\t# or, to accept renewed certificates with the same key too:\n\t# public_key \"" + hashOf(stranger.Cert.RawSubjectPublicKeyInfo) + "\"\n}\n"
 	x.write("stranger", stranger)
 	x.write("off", testpki.MustIssue(t, x.ca, testpki.CommonName("off")))

@@ -212,7 +212,7 @@ func printRefusal(out io.Writer, r *explainedRefusal, now time.Time) {
 	}
 	printAdvice(out, r.Sentence, r.Remedy)
 	if r.Register != "" {
-		fmt.Fprint(out, "\nTo register it, paste this into the realm:\n\n")
+		printRegister(out, r.Realm)
 		for line := range strings.Lines(r.Register) {
 			text := strings.TrimLeft(strings.TrimSuffix(line, "\n"), "\t")
 			indent := strings.Repeat("\t", len(line)-len(strings.TrimLeft(line, "\t")))
@@ -228,6 +228,12 @@ func printAdvice(out io.Writer, sentence, remedy string) {
 			fmt.Fprintf(out, "\n%s\n", wrapped(source.Text(text, maxShownText)))
 		}
 	}
+}
+
+// printRegister prints what to do with the client block of a realm that follows.
+func printRegister(out io.Writer, realm string) {
+	before, paste := reasons.Register(source.Text(realm, maxShownText))
+	fmt.Fprintf(out, "\n%s\n\n%s\n\n", wrapped(before), wrapped(paste))
 }
 
 // wrapped breaks a text into lines for a terminal.

@@ -75,7 +75,7 @@ func TestWhy(t *testing.T) {
 			t.Errorf("%s\nlacks %q", out, want)
 		}
 	}
-	if !strings.HasSuffix(out, "\nTo register it, paste this into the realm:\n\n"+record.Register+"\n") {
+	if !strings.HasSuffix(out, "\nTo register it, paste this into the global option 'mtls', with the client's ID\nin place of CHANGE-ME:\n\n"+record.Register+"\n") {
 		t.Errorf("%s\ndoes not end in the block", out)
 	}
 	for line := range strings.Lines(out) {

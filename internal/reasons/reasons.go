@@ -37,8 +37,12 @@ func All() []Text {
 	return slices.Concat(Certificates, Requests, Tokens, TokenRequests, []Text{configurationEnded})
 }
 
-// link matches a link of Markdown and its text.
-var link = regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`)
+var (
+	// link matches a link of Markdown and its text.
+	link = regexp.MustCompile(`\[([^\]]+)\]\([^)]+\)`)
+	// pageLink matches a link whose text is the title of a page.
+	pageLink = regexp.MustCompile(`\[([A-Z][^\]]+)\]\([^)]+\)`)
+)
 
 // Plain returns the text without Markdown, for terminals, HTML, JSON and the log.
 func (t Text) Plain() Text {
@@ -47,6 +51,7 @@ func (t Text) Plain() Text {
 }
 
 func plain(markdown string) string {
+	markdown = pageLink.ReplaceAllString(markdown, "`$1` in the documentation")
 	return strings.ReplaceAll(link.ReplaceAllString(markdown, "$1"), "`", "'")
 }
 

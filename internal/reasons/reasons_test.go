@@ -48,12 +48,20 @@ func TestTextsFitEverywhere(t *testing.T) {
 	}
 }
 
+func TestRegister(t *testing.T) {
+	for realm, option := range map[string]string{"": "'mtls'", "default": "'mtls'", "partners": "'mtls partners'"} {
+		if _, paste := Register(realm); !strings.Contains(paste, "the global option "+option+",") {
+			t.Errorf("realm %q: %q", realm, paste)
+		}
+	}
+}
+
 func TestPlain(t *testing.T) {
 	text := Text{"x", "It is in `allow`.", "Add [`allow`](mtls_auth.md#allow) (RFC 8705 §3), or see [What to do](../a.md). Then go."}
-	if got := text.Plain(); got.Sentence != "It is in 'allow'." || got.Remedy != "Add 'allow' (RFC 8705 §3), or see What to do. Then go." {
+	if got := text.Plain(); got.Sentence != "It is in 'allow'." || got.Remedy != "Add 'allow' (RFC 8705 §3), or see 'What to do' in the documentation. Then go." {
 		t.Errorf("%+v", got)
 	}
-	if got := text.Short(); got != "Add 'allow' (RFC 8705 §3), or see What to do" {
+	if got := text.Short(); got != "Add 'allow' (RFC 8705 §3), or see 'What to do' in the documentation" {
 		t.Errorf("%q", got)
 	}
 }

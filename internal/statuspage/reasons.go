@@ -8,7 +8,7 @@ import (
 // whoOf says who was refused.
 func whoOf(r refusals.Record) string {
 	switch {
-	case r.ClientID != "":
+	case r.ClientID != "" && !r.Claimed:
 		return shown(r.ClientID)
 	case r.Certificate != nil && r.Certificate.Subject != "":
 		return shown(r.Certificate.Subject)
@@ -16,6 +16,12 @@ func whoOf(r refusals.Record) string {
 		return short(r.Certificate.Thumbprint)
 	}
 	return "no certificate"
+}
+
+// register says what to do with the block that registers a certificate of a realm.
+func register(realm string) []string {
+	before, paste := reasons.Register(shown(realm))
+	return []string{before, paste}
 }
 
 // sentence says what a reason means, or "" if it is unknown.

@@ -29,7 +29,7 @@ const (
 // functions are those of the templates.
 var functions = template.FuncMap{
 	"shown": shown, "brief": brief, "names": names, "lines": lines, "short": short, "number": number, "count": count, "when": when,
-	"bars": bars, "owner": ownerOf, "level": levelOf, "kind": kindOf, "who": whoOf, "normal": normal, "sentence": sentence, "remedy": remedy,
+	"bars": bars, "owner": ownerOf, "level": levelOf, "kind": kindOf, "who": whoOf, "normal": normal, "sentence": sentence, "remedy": remedy, "register": register,
 }
 
 // shown returns text for the page: bounded, and without characters that could change

@@ -39,7 +39,7 @@ func TestWhyFromTheCallToTheRepair(t *testing.T) {
 			t.Errorf("%s\nlacks %q", out, want)
 		}
 	}
-	_, block, found := strings.Cut(out, "paste this into the realm:\n\n")
+	_, block, found := strings.Cut(out, "in place of CHANGE-ME:\n\n")
 	if !found || strings.TrimSpace(block) != entry.Str("register") {
 		t.Fatalf("the block is %q, that of the log %q", block, entry.Str("register"))
 	}

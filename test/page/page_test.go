@@ -123,9 +123,23 @@ func TestQueries(t *testing.T) {
 // TestPastedErrorID checks that the error id is found in what a caller got.
 func TestPastedErrorID(t *testing.T) {
 	for _, pasted := range []string{"K3F9X2M7Q", "certificate_refused (error id: k3f9x2m7q)", `error_id="k3f9x2m7q"`} {
-		if body := mustAsk(t, busy(), "/?error_id="+url.QueryEscape(pasted)); !strings.Contains(body, "To register the certificate") || !strings.Contains(body, `value="k3f9x2m7q"`) {
+		if body := mustAsk(t, busy(), "/?error_id="+url.QueryEscape(pasted)); !strings.Contains(body, "To register it") || !strings.Contains(body, `value="k3f9x2m7q"`) {
 			t.Errorf("%q is not found", pasted)
 		}
+	}
+}
+
+// TestClaimedClient checks that the page takes nobody for a client because the request
+// says so.
+func TestClaimedClient(t *testing.T) {
+	source := busy()
+	refusal := &source.report.Realms[0].Refusals[0]
+	refusal.ClientID, refusal.Claimed = "impostor", true
+	if body := mustAsk(t, source, "/?realm=default"); strings.Contains(body, "impostor") {
+		t.Error("the list of refusals names the client that a request claims to be")
+	}
+	if body := mustAsk(t, source, "/?realm=default&error_id=k3f9x2m7q"); !strings.Contains(body, "<bdi>impostor</bdi>, as the request says") {
+		t.Error("the explanation does not say that the request only claims to be the client")
 	}
 }
 
