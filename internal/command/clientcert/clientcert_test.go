@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,6 +160,23 @@ func TestFiles(t *testing.T) {
 	}
 	if info, err := os.Stat(files.Key); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("after it was replaced, %v, %v", info.Mode(), err)
+	}
+
+	// nor does a file that cannot be replaced cost the key
+	before, _ = os.ReadFile(files.Key)
+	if err := errors.Join(os.Remove(files.PKCS12), os.MkdirAll(filepath.Join(files.PKCS12, "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Issue(request(), nil, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testtool.WantError(t, other.Write(files, "secret", false, true), "is a folder")
+	if after, _ := os.ReadFile(files.Key); string(after) != string(before) {
+		t.Error("the key is replaced, and the certificate is not")
+	}
+	if err := errors.Join(os.RemoveAll(files.PKCS12), issued.Write(files, "secret", false, true)); err != nil {
+		t.Fatal(err)
 	}
 
 	// a failure leaves nothing behind

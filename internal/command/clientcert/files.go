@@ -100,18 +100,39 @@ func (i *Issued) Write(files Files, password string, legacy, replace bool) (err 
 			}
 		}
 	}()
+	// Nothing is replaced before everything has been written, because a certificate
+	// without its key is lost.
+	suffix := ""
+	if replace {
+		suffix = ".new-" + rand.Text()[:8]
+		if err := files.replaceable(); err != nil {
+			return err
+		}
+	}
 	for _, file := range []struct {
 		path    string
 		content []byte
 		mode    fs.FileMode
 	}{{files.Key, key, 0o600}, {files.Certificate, i.CertificatePEM(), 0o644}, {files.PKCS12, container, 0o600}} {
-		if replace {
-			err = replaceFile(file.path, file.content, file.mode)
-		} else if err = createFile(file.path, file.content, file.mode); err == nil {
-			created = append(created, file.path)
-		}
-		if err != nil {
+		if err := createFile(file.path+suffix, file.content, file.mode); err != nil {
 			return err
+		}
+		created = append(created, file.path+suffix)
+	}
+	for replace && len(created) > 0 {
+		if err := os.Rename(created[0], strings.TrimSuffix(created[0], suffix)); err != nil {
+			return err
+		}
+		created = created[1:]
+	}
+	return nil
+}
+
+// replaceable returns an error if one of the files exists and is a folder.
+func (f Files) replaceable() error {
+	for _, file := range []string{f.Key, f.Certificate, f.PKCS12} {
+		if info, err := os.Lstat(file); err == nil && info.IsDir() {
+			return fmt.Errorf("%s is a folder; remove it, or name another folder with --out", file)
 		}
 	}
 	return nil
@@ -128,17 +149,4 @@ func createFile(path string, content []byte, mode fs.FileMode) error {
 		_ = os.Remove(path)
 	}
 	return err
-}
-
-// replaceFile writes a file, also over one that others may read.
-func replaceFile(path string, content []byte, mode fs.FileMode) error {
-	fresh := path + ".new-" + rand.Text()[:8]
-	if err := createFile(fresh, content, mode); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		_ = os.Remove(fresh)
-		return err
-	}
-	return nil
 }

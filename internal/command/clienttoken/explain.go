@@ -45,6 +45,8 @@ func tlsFailure(err error, host string) string {
 			" to " + invalid.Cert.NotAfter.UTC().Format(time.RFC3339) + " only; renew it, or set this machine's clock"
 	case errors.As(err, &unknown) && unknown.Cert != nil:
 		return "the server's certificate " + servedName(err, unknown.Cert) + " is not trusted, because its CA '" + source.Text(validators.FormatDN(unknown.Cert.RawIssuer), maxText) + "' is not; name the file with that CA with --cacert"
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return "the server's certificate " + certificateName(invalid.Cert) + " is not for servers (extended key usage); have it issued with serverAuth"
 	case isTimeout(err):
 		return "the server accepts the connection but does not answer the TLS handshake in time; does it speak TLS on this port?"
 	}

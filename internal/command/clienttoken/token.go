@@ -102,8 +102,15 @@ func (r *Request) Get(ctx context.Context) (*Answer, error) {
 		Scope       string `json:"scope"`
 		ExpiresIn   int64  `json:"expires_in"`
 	}
-	if err := json.Unmarshal(reply.body, &body); err != nil || body.AccessToken == "" {
+	err = json.Unmarshal(reply.body, &body)
+	wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	switch {
+	case ok && wrongType.Field != "":
+		return nil, reply.fail(StepToken, "the member '%s' of the answer is a %s (RFC 6749 §5.1); correct the issuer", source.Text(wrongType.Field, maxText), source.Text(wrongType.Value, maxText))
+	case err != nil || body.AccessToken == "":
 		return nil, reply.fail(StepToken, "the answer has no access_token; is this a token endpoint?")
+	case strings.ContainsFunc(body.AccessToken, func(c rune) bool { return c <= ' ' || c > '~' }):
+		return nil, reply.fail(StepToken, "the access_token has characters that no header can have (RFC 6750 §2.1); correct the issuer")
 	}
 	reply.Steps = append(reply.Steps, Step{StepAnswer, true, "200, with a token"})
 	return &Answer{endpoint, reply.Steps, body.AccessToken, body.TokenType, body.Scope, body.ExpiresIn}, nil

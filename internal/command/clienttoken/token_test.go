@@ -154,9 +154,9 @@ func TestVerify(t *testing.T) {
 	if err := verify(good); err != nil {
 		t.Error(err)
 	}
-	for _, token := range []string{"", "opaque", "a.b.c", "e30.e30", "e30.e30.x.y"} {
+	for _, token := range []string{"", "opaque", "a.b.c", "e30.e30", "e30.e30.x.y", deep("[", "]"), deep(`{"a":`, "0}"), deep(`{"a":`, `{}}`)} {
 		if _, _, ok := Decode(token); ok {
-			t.Errorf("%q is decoded", token)
+			t.Errorf("%.80q is decoded", token)
 		}
 	}
 	w.client = testpki.MustSelfSigned(t)
@@ -172,6 +172,43 @@ func TestVerify(t *testing.T) {
 	r.Issuer += "/other"
 	if err := r.Verify(t.Context(), good); err == nil || !strings.Contains(err.Error(), "the keys of the issuer cannot be read") {
 		t.Error(err)
+	}
+}
+
+// deep returns a token with claims so nested that they would take megabytes on a terminal.
+func deep(begin, end string) string {
+	last := end[:len(end)-1]
+	claims := strings.Repeat(begin, 2000) + last + strings.Repeat(end[len(end)-1:], 2000)
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".x"
+}
+
+// TestTLSFailureIsToldOnce checks that a cause which both the handshake and the request
+// report is told once.
+func TestTLSFailureIsToldOnce(t *testing.T) {
+	closes, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closes.Close()
+	go func() {
+		for {
+			conn, err := closes.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	r := newWorld(t, nil).request()
+	r.Endpoint = "https://" + closes.Addr().String()
+	_, err = r.Get(t.Context())
+	failure, ok := errors.AsType[*RequestError](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	last := failure.Steps[len(failure.Steps)-1]
+	if last.Name != StepTLS || strings.Contains(last.Text, `\n`) {
+		t.Errorf("%+v", last)
 	}
 }
 
@@ -222,6 +259,9 @@ func TestFailuresSayWhereAndWhy(t *testing.T) {
 		"no metadata":     {change: func(w *world, r *Request) { r.Issuer += "/x" }, step: StepAnswer, want: []string{"404 Not Found"}},
 		"redirect":        {change: say(302, ""), step: StepAnswer, want: []string{"302 Found, to 'https://elsewhere.example.com/", "does not follow"}},
 		"page":            {change: say(200, "<html>"), step: StepToken, want: []string{"no access_token"}},
+		"type":            {change: say(200, `{"access_token":"x","expires_in":"3600"}`), step: StepToken, want: []string{"the member 'expires_in' of the answer is a string"}},
+		"not a token":     {change: say(200, `{"access_token":"x\n\u001b[31m"}`), step: StepToken, want: []string{"characters that no header can have"}},
+		"not for servers": {options: []testpki.Option{testpki.EKU(x509.ExtKeyUsageClientAuth)}, step: StepTLS, want: []string{"the server's certificate 'CN=server' is not for servers"}},
 		"large":           {change: say(200, strings.Repeat("x", maxAnswer+1)), step: StepAnswer, want: []string{"more than 262144 bytes"}},
 		"refused client":  {change: say(400, `{"error":"invalid_client","error_description":"client authentication failed (error id: k3f9abcde)"}`), step: StepAnswer, want: []string{"400 invalid_client, client authentication failed", "'caddy mtls why k3f9abcde'"}},
 		"hostile":         {change: say(400, `{"error":"\u001b[2Jx","error_description":"\u202egnp"}`), step: StepAnswer, want: []string{`400 \x1b[2Jx, \u202egnp`}},

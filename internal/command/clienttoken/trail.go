@@ -3,9 +3,9 @@
 package clienttoken
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
@@ -133,7 +133,7 @@ func (t *trail) steps(err error) (steps []Step, failed bool) {
 	}
 	alert := alertOf(err)
 	if t.tls == nil || t.tlsErr != nil && alert == "" {
-		add(StepTLS, false, tlsFailure(errors.Join(t.tlsErr, err), t.host))
+		add(StepTLS, false, tlsFailure(cmp.Or(t.tlsErr, err), t.host))
 		return steps, true
 	}
 	if alert != "" && !t.asked {
