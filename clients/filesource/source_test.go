@@ -107,7 +107,7 @@ func (f *fixture) mustLoad() {
 
 func TestInfo(t *testing.T) {
 	info := New(Config{Path: "partners.json", SkipBad: true}).Info()
-	if want := (clients.SourceInfo{Name: "file:partners.json", SkipBad: true, NamesFiles: true, LoadTimeout: 5 * time.Minute}); info != want {
+	if want := (clients.SourceInfo{Name: "file:partners.json", SkipBad: true, NamesFiles: true, LoadTimeout: 5 * time.Minute, Refresh: source.LookInterval}); info != want {
 		t.Errorf("%+v", info)
 	}
 }

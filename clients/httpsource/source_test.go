@@ -112,7 +112,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (clients.SourceInfo{Name: "http:https://api.example/clients?key=…", SkipBad: true, LoadTimeout: 5 * time.Minute}); s.Info() != want {
+	if want := (clients.SourceInfo{Name: "http:https://api.example/clients?key=…", SkipBad: true, LoadTimeout: 5 * time.Minute, Refresh: time.Minute}); s.Info() != want {
 		t.Errorf("%+v", s.Info())
 	}
 	for _, address := range []string{"", "http://api.example/", "clients.json", "https://"} {

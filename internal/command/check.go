@@ -25,15 +25,16 @@ func checkCommand(run CheckFunc) *cobra.Command {
 		Use:   "check [--config <file>] [--strict]",
 		Short: "Finds what is wrong in a configuration, or will be",
 		Long: `
-Finds everything in a configuration that the load of the mtls app refuses or
-warns about, all of it at once, and what will not last or cannot work: weak pins,
-certificates that expire within 90 days, sites that never ask for a certificate,
-rules that match nobody, realms that nothing uses, clients that no directive
-admits, handlers and matchers that leave paths open.
+Finds everything in a configuration that the load of the mtls app refuses
+or warns about, all of it at once, and what will not last or cannot work:
+weak pins, certificates that expire within 90 days, sites that never ask
+for a certificate, rules that match nobody, realms that nothing uses,
+clients that no directive admits, handlers and matchers that leave paths
+open.
 
-Only the realms and the directives of the plugin are checked; 'caddy validate'
-checks the rest. Nothing is started, and neither the network nor storage is used.
-What would need them is left out, with a note.
+Only the realms and the directives of the plugin are checked; 'caddy
+validate' checks the rest. Nothing is started, and neither the network nor
+storage is used. What would need them is left out, with a note.
 
 The exit status is 1 if there is an error, and with --strict also if there is a
 warning.

@@ -10,11 +10,14 @@ import (
 
 // WithoutProxyLog excludes the log of the proxy, which at level DEBUG contains the
 // headers that it sends to the upstream.
-func WithoutProxyLog(r *Rig) {
+func WithoutProxyLog(r *Rig) { WithoutLogs(r, "http.handlers.reverse_proxy") }
+
+// WithoutLogs excludes the logs of these names, instead of others.
+func WithoutLogs(r *Rig, names ...any) {
 	r.Change = func(config map[string]any) {
 		logs := Member(r.T, config, "logging", "logs", "default")
 		excluded, _ := logs["exclude"].([]any)
-		logs["exclude"] = append(excluded, "http.handlers.reverse_proxy")
+		logs["exclude"] = append(excluded, names...)
 	}
 }
 

@@ -234,11 +234,13 @@ func testURLOneFlight(t *testing.T) {
 }
 
 func TestURLFetchTimesOut(t *testing.T) {
-	s, transport := server(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	timedOut := make(chan struct{})
+	s, transport := server(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done() // a body that never comes
+		<-timedOut // a body that never comes
 	}))
+	defer close(timedOut)
 	u, err := NewURL(URLConfig{Address: s.URL, Timeout: time.Millisecond, Fetch: NewSecureFetcher(transport).Get})
 	if err != nil {
 		t.Fatal(err)

@@ -147,12 +147,21 @@ func (s state) admitted(id string) string {
 	return text
 }
 
+// short is the answer of an API. A refusal is only its status, because each has an error
+// id of its own.
+func short(got rig.Reply) string {
+	if got.Status != http.StatusOK {
+		return fmt.Sprint(got.Status)
+	}
+	return fmt.Sprint(got.Status, " ", got.Body)
+}
+
 func guardQuestion(leaf string) question {
 	return question{
 		what: "guard", leaf: leaf,
 		ask: func(c *rig.Caller, options ...func(*http.Request)) (answer, error) {
 			got, err := c.Try(http.MethodGet, "https://api.test/", options...)
-			return answer{text: strings.TrimSpace(fmt.Sprint(got.Status, " ", got.Body))}, err
+			return answer{text: short(got)}, err
 		},
 		want: func(s state) string { return s.admitted(s.known(leaf)) },
 	}
@@ -212,7 +221,7 @@ func bearerQuestion(leaf string, token held) question {
 		what: "bearer", leaf: leaf, kid: token.kid,
 		ask: func(c *rig.Caller, options ...func(*http.Request)) (answer, error) {
 			got, err := c.Try(http.MethodGet, "https://other.test/", append(options, rig.Bearer(token.text))...)
-			return answer{text: strings.TrimSpace(fmt.Sprint(got.Status, " ", got.Body))}, err
+			return answer{text: short(got)}, err
 		},
 		want: func(s state) string {
 			if s.known(leaf) != token.client || s.key != token.kid {
