@@ -19,6 +19,8 @@ func (a *App) warnAboutSites(ctx caddy.Context) {
 	if !ok || !a.declared.first(server) {
 		return
 	}
+	errorRoutes := sites.ErrorRoutes(server, defaultRealm)
+	errorRoutes.WarnAboutStatus(a.logger)
 	all := sites.Of(server, defaultRealm)
 	for i := range all {
 		site := &all[i]

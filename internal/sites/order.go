@@ -38,9 +38,11 @@ type stop struct {
 	guarded   bool   // a guard sees every request that reaches it
 	// authenticates is set if it refuses everybody whom it does not know
 	authenticates bool
-	at            int
-	conditions    []condition
-	branches      []branch
+	// showsStatus is set if it may serve the status page
+	showsStatus bool
+	at          int
+	conditions  []condition
+	branches    []branch
 }
 
 // maxStops bounds a walk: where each of many named routes invokes the next one twice,
@@ -128,7 +130,7 @@ func (w *walk) stopAt(handler *handler, conditions []condition, branches []branc
 	case handler.name == "rewrite":
 		at.strips = handler.stripsOnly()
 	}
-	at.authenticates = handler.authenticates(at.directive)
+	at.authenticates, at.showsStatus = handler.authenticates(at.directive), handler.showsStatus()
 	w.stops = append(w.stops, at)
 }
 

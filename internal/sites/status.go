@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
@@ -22,7 +23,9 @@ func (s *Site) WarnAboutStatus(logger *zap.Logger) {
 	open := false
 	stops := stopsOf(s)
 	for i := range stops {
-		if page := &stops[i]; page.name == statusPage && findBefore(stops, page, page.isAuthenticatedBy) == nil {
+		page := &stops[i]
+		authenticated := func(earlier *stop) bool { return earlier.authenticates && page.meets(earlier, stops) }
+		if page.showsStatus && findBefore(stops, page, authenticated) == nil {
 			open = true
 			paths = append(paths, page.paths()...)
 		}
@@ -33,17 +36,14 @@ func (s *Site) WarnAboutStatus(logger *zap.Logger) {
 	}
 }
 
-// isAuthenticatedBy reports whether everybody who reaches s has been authenticated by an
-// earlier handler.
-func (s *stop) isAuthenticatedBy(earlier *stop) bool {
-	return earlier.authenticates && s.meets(earlier)
-}
-
 // meets reports whether everything that reaches s has met the conditions of other, as far
-// as paths show it.
-func (s *stop) meets(other *stop) bool {
+// as paths show it. A rewrite between the two can have changed the path.
+func (s *stop) meets(other *stop, stops []stop) bool {
 	return !slices.ContainsFunc(other.conditions, func(needed condition) bool {
 		return !slices.ContainsFunc(s.conditions, func(c condition) bool {
+			if c.dependsOnPath() && c.at > needed.at && slices.ContainsFunc(stops[needed.at:c.at], func(s stop) bool { return s.name == "rewrite" }) {
+				return false
+			}
 			return c.text == needed.text || needed.onlyPaths && c.paths != nil && covers(needed.paths, c.paths)
 		})
 	})
@@ -68,18 +68,54 @@ func covers(outer, inner []string) bool {
 	})
 }
 
-// isLocal reports whether only this machine can connect to the server.
+// isLocal reports whether only this machine can connect to the server. Where a socket
+// listens that the process was given (fd/3), is not known.
 func (s *Site) isLocal() bool {
 	return len(s.server.Listen) > 0 && !slices.ContainsFunc(s.server.Listen, func(listen string) bool {
 		address, err := caddy.ParseNetworkAddress(listen)
 		if err != nil {
 			return true
 		}
-		if address.IsUnixNetwork() || address.IsFdNetwork() || strings.EqualFold(address.Host, "localhost") {
+		if address.IsUnixNetwork() || strings.EqualFold(address.Host, "localhost") {
 			return false
 		}
 		ip, err := netip.ParseAddr(address.Host)
 		return err != nil || !ip.IsLoopback()
+	})
+}
+
+// ErrorRoutes returns the error routes of a server as a site for every host.
+func ErrorRoutes(server *caddyhttp.Server, realm string) Site {
+	site := Site{server: server, realm: realm}
+	if server.Errors != nil {
+		site.routes = readRoutes(server.Errors.Routes)
+	}
+	return site
+}
+
+// showsStatus reports whether a handler serves the status page, or has a route for the
+// response of another one that does (handle_response).
+func (h *handler) showsStatus() bool {
+	var of struct {
+		HandleResponse []struct {
+			Routes []route `json:"routes"`
+		} `json:"handle_response"`
+	}
+	if h.name == statusPage {
+		return true
+	}
+	_ = json.Unmarshal(h.config, &of)
+	for _, response := range of.HandleResponse {
+		if haveStatus(response.Routes) {
+			return true
+		}
+	}
+	return false
+}
+
+func haveStatus(routes []route) bool {
+	return slices.ContainsFunc(routes, func(r route) bool {
+		return slices.ContainsFunc(r.Handle, func(h handler) bool { return h.showsStatus() || haveStatus(h.routes) })
 	})
 }
 

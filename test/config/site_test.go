@@ -153,6 +153,14 @@ func TestStatusPageWarning(t *testing.T) {
 		{"on 127.0.0.1", "bind 127.0.0.1 ::1\nmtls_status", nil},
 		{"on localhost", "bind localhost\nmtls_status", nil},
 		{"on a socket", "bind unix//tmp/mtls-status.sock\nmtls_status", nil},
+		{"on a socket of systemd", "bind fd/3\nmtls_status", []string{warnStatus}},
+		{"in handle_errors", "mtls_auth\nhandle_errors {\nmtls_status\n}", []string{warnStatus}},
+		{"in handle_errors behind basic_auth", "mtls_auth\nhandle_errors {\n" + basic + "mtls_status\n}", nil},
+		{"in handle_response", "reverse_proxy localhost:1 {\nhandle_response {\nmtls_status\n}\n}", []string{warnStatus}},
+		{"in handle_response behind a guard", "mtls_auth\nreverse_proxy localhost:1 {\nhandle_response {\nroute {\nmtls_status\n}\n}\n}", nil},
+		{"in intercept", "intercept {\nhandle_response {\nmtls_status\n}\n}\nrespond hello", []string{warnStatus}},
+		{"after a rewrite past the guard", "route {\nbasic_auth /status {\noperator $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\nrewrite /other /status\nmtls_status /status\n}", []string{warnStatus}},
+		{"with a rewrite behind the guard", "handle /status {\nroute {\n" + basic + "rewrite /status /other\nmtls_status\n}\n}", nil},
 		{"on one address of many", "bind 127.0.0.1 192.0.2.1\nmtls_status", []string{warnStatus}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
