@@ -5,10 +5,10 @@ import "time"
 const (
 	// foldWindow is how long refusals are counted before the counts are told.
 	foldWindow = time.Minute
-	// maxLines is how many callers of one [Group] have a line of their own in a window for
-	// their first refusal, and how many for their repetitions.
+	// maxLines is how many callers of one [Group] and [Class] have a line of their own in a
+	// window for their first refusal, and how many for their repetitions.
 	maxLines = 100
-	// maxFolded is how many callers a Fold knows.
+	// maxFolded is how many callers of a class a Fold knows.
 	maxFolded = 4096
 )
 
@@ -46,19 +46,20 @@ func (r *Record) brief() Brief {
 
 // Fold decides which refusals have a line in the log and counts the others, so that
 // neither one caller who repeats a request nor many with one request each can fill the
-// log. In a minute, a [Group] has at most 100 lines for first refusals, 100 for
-// repetitions and one for all others. Each refusal has a line or is counted, once. A Fold
-// is not safe for concurrent use.
+// log. In a minute, each [Class] of callers of a [Group] has at most 100 lines for first
+// refusals and 100 for repetitions, and the Group one for all others: strangers, however
+// many, do not take the lines of clients. Each refusal has a line or is counted, once. A
+// Fold is not safe for concurrent use.
 type Fold struct {
 	// began is when the counts began that are told next
 	began  time.Time
 	groups map[Group]*foldedGroup
-	known  int // callers
+	known  [Classes]int // callers
 }
 
 type foldedGroup struct {
 	count
-	lines   int // for first refusals
+	lines   [Classes]int // for first refusals
 	callers map[foldedCaller]*count
 }
 
@@ -99,13 +100,13 @@ func (f *Fold) Add(r *Record) bool {
 		known.add(r)
 		return false
 	}
-	if group.lines == maxLines || f.known == maxFolded {
+	if group.lines[key.Class] == maxLines || f.known[key.Class] == maxFolded {
 		group.add(r)
 		return false
 	}
-	group.lines++
+	group.lines[key.Class]++
 	group.callers[caller] = &count{last: r.brief()}
-	f.known++
+	f.known[key.Class]++
 	return true
 }
 
@@ -117,11 +118,11 @@ func (f *Fold) Due(now time.Time) []Counted {
 	}
 	told := f.Pending()
 	for name, group := range f.groups {
-		group.lines = 0
+		group.lines = [Classes]int{}
 		for caller, known := range group.callers {
 			if now.Sub(known.last.at) >= foldWindow {
 				delete(group.callers, caller)
-				f.known--
+				f.known[caller.class]--
 			}
 		}
 		if len(group.callers) == 0 {
@@ -135,13 +136,13 @@ func (f *Fold) Due(now time.Time) []Counted {
 // Pending returns all counts that have not been told.
 func (f *Fold) Pending() (told []Counted) {
 	for name, group := range f.groups {
-		lines := 0
-		for _, known := range group.callers {
+		var lines [Classes]int
+		for caller, known := range group.callers {
 			switch {
 			case known.times == 0:
 				continue
-			case lines < maxLines:
-				lines++
+			case lines[caller.class] < maxLines:
+				lines[caller.class]++
 				told = append(told, Counted{Group: name, Last: known.last, Times: known.times})
 			default:
 				group.times += known.times

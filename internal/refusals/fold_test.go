@@ -69,7 +69,7 @@ func TestFoldTellsTheFirstAndCountsTheRest(t *testing.T) {
 	if due = l.later(time.Minute); len(due) != 1 || due[0].Times != 1 {
 		t.Errorf("told: %+v", due)
 	}
-	if due = l.later(time.Minute); due != nil || len(l.fold.groups) != 0 || l.fold.known != 0 {
+	if due = l.later(time.Minute); due != nil || len(l.fold.groups) != 0 || l.fold.known != [Classes]int{} {
 		t.Errorf("told after a minute of silence: %+v", due)
 	}
 	if !l.add(l.client("6", "billing")) {
@@ -159,16 +159,47 @@ func TestLongFloodIsBounded_S3(t *testing.T) {
 		if lines := l.lines - before; lines > 2*maxLines+1 {
 			t.Fatalf("%d lines in minute %d", lines, minute)
 		}
-		if known := len(l.fold.groups[Group{"default", "mtls_auth", "client refused", "certificate_unknown"}].callers); known > maxFolded || known != l.fold.known {
-			t.Fatalf("%d callers are known, or %d", known, l.fold.known)
+		if known := len(l.fold.groups[Group{"default", "mtls_auth", "client refused", "certificate_unknown"}].callers); known > maxFolded || known != l.fold.known[WithCertificate] {
+			t.Fatalf("%d callers are known, or %d", known, l.fold.known[WithCertificate])
 		}
 	}
-	if l.fold.known != maxFolded {
-		t.Errorf("%d callers are known, so the bound has not been tried", l.fold.known)
+	if known := l.fold.known[WithCertificate]; known != maxFolded {
+		t.Errorf("%d callers are known, so the bound has not been tried", known)
 	}
 	l.tell(l.fold.Pending())
 	if l.refused != sent {
 		t.Errorf("the lines stand for %d refusals, want %d", l.refused, sent)
+	}
+}
+
+// TestFloodTakesNoLinesFromClients_S3 checks that a known client has its lines during a flood
+// of strangers who are refused for the same reason, and after strangers who all come again
+// and again have filled the table.
+func TestFloodTakesNoLinesFromClients_S3(t *testing.T) {
+	l := newTold()
+	for minute := range 45 {
+		for half := range 2 {
+			l.later(time.Duration(half) * 30 * time.Second)
+			for i := range 100 * (minute + 1) {
+				l.add(l.stranger("x", fmt.Sprint("t", i)))
+			}
+		}
+		expired := l.stranger("y", "t")
+		expired.ClientID = fmt.Sprint("client-", minute)
+		if !l.add(expired) {
+			t.Fatalf("a client has no line in minute %d", minute)
+		}
+		l.add(expired)
+		told := false
+		for _, counted := range l.later(30 * time.Second) {
+			told = told || counted.Last.ClientID == expired.ClientID && counted.Times == 1 && !counted.Several
+		}
+		if !told {
+			t.Fatalf("the repetition of a client has no line in minute %d", minute)
+		}
+	}
+	if known := l.fold.known[WithCertificate]; known != maxFolded {
+		t.Errorf("%d strangers are known, so the table was not full", known)
 	}
 }
 

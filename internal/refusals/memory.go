@@ -143,11 +143,12 @@ func (m *Memory) shrink() {
 
 func (k *kept) oldest() *entry { return k.entries.Front().Value.(*entry) }
 
-// removeFrom forgets the oldest refusal of the largest class, and returns its octets.
+// removeFrom forgets the oldest refusal of the largest class, and returns its octets. Of
+// classes of the same size, it is the one of whose callers the least is known.
 func (m *Memory) removeFrom(size func(*kept) int) int {
 	largest := &m.kept[0]
 	for i := range m.kept {
-		if size(&m.kept[i]) > size(largest) {
+		if size(&m.kept[i]) >= size(largest) {
 			largest = &m.kept[i]
 		}
 	}

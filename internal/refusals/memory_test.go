@@ -165,6 +165,23 @@ func TestFloodLeavesOthersAlone_S3(t *testing.T) {
 	}
 }
 
+// TestSmallMemoryKeepsClients checks that strangers push a client out of no memory, however
+// little is kept.
+func TestSmallMemoryKeepsClients(t *testing.T) {
+	c := newClock()
+	for keep := 1; keep < 8; keep++ {
+		m := NewMemory(c.limits(keep))
+		m.Add(c.client("client", "billing"))
+		for i := range 20 {
+			m.Add(c.stranger(fmt.Sprint("s", i), fmt.Sprint("t", i)))
+			m.Add(c.nobody(fmt.Sprint("n", i), fmt.Sprint("2001:db8::", i)))
+		}
+		if _, found := m.Find("client"); !found || m.Len() != keep {
+			t.Errorf("keep %d: %d are kept, the client is found: %v", keep, m.Len(), found)
+		}
+	}
+}
+
 // TestMemoryIsBoundedInOctets_S3 checks that large records make room in their own class.
 func TestMemoryIsBoundedInOctets_S3(t *testing.T) {
 	c := newClock()
