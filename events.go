@@ -124,7 +124,7 @@ func (a *App) emitRefused(record *refusals.Record, times int, several bool) {
 	a.emit(eventClientRefused, func() map[string]any {
 		return map[string]any{
 			"realm": record.Realm, "directive": record.Directive, "reason": record.Reason, "message": record.Message, "detail": record.Detail,
-			"error_id": record.ErrorID, "times": times, "several": several, "report_only": record.ReportOnly, "client_id": record.ClientID,
+			"error_id": record.ErrorID, "times": times, "several": several, "report_only": record.ReportOnly, "client_id": record.ClientID, "client_id_claimed": record.Claimed,
 			"thumbprint": certificate.Thumbprint, "subject": certificate.Subject, "issuer": certificate.Issuer, "hint": record.Hint,
 			"remote_ip": record.RemoteIP, "forwarded": record.Forwarded, "host": record.Host, "uri": record.URI,
 		}

@@ -83,6 +83,9 @@ func Serve(w http.ResponseWriter, r *http.Request, source Source) error {
 	header.Set("Content-Security-Policy", policy)
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Referrer-Policy", "no-referrer")
+	// no other site may learn from a window or an element whether a realm exists
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Cache-Control", "no-store")
 	code := http.StatusOK
 	if query.realm != "" && !slices.Contains(view.Realms, query.realm) {

@@ -27,7 +27,7 @@ func TestClientRefused(t *testing.T) {
 	data := events.Wait(t, 1, "mtls_client_refused")
 	events.Check(t, 1, "mtls_client_refused", map[string]any{
 		"realm": "default", "directive": "mtls_auth", "reason": data["reason"], "message": "client refused", "detail": "*",
-		"error_id": refused.ErrorID, "times": 1, "several": false, "report_only": false, "client_id": "",
+		"error_id": refused.ErrorID, "times": 1, "several": false, "report_only": false, "client_id": "", "client_id_claimed": false,
 		"thumbprint": testpki.HashOf(stranger.Cert.Raw), "subject": "*", "issuer": "*", "hint": data["hint"],
 		"remote_ip": "127.0.0.1", "forwarded": false, "host": "api.test", "uri": "*",
 	})
@@ -43,7 +43,7 @@ func TestClientRefused(t *testing.T) {
 	r.Reload(global, rig.OneSite)
 	events.Check(t, 2, "mtls_client_refused", map[string]any{
 		"realm": "default", "directive": "mtls_auth", "reason": data["reason"], "message": "client refused", "detail": "",
-		"error_id": refused.ErrorID, "times": 3, "several": false, "report_only": false, "client_id": "",
+		"error_id": refused.ErrorID, "times": 3, "several": false, "report_only": false, "client_id": "", "client_id_claimed": false,
 		"thumbprint": testpki.HashOf(stranger.Cert.Raw), "subject": "", "issuer": "", "hint": "",
 		"remote_ip": "127.0.0.1", "forwarded": false, "host": "", "uri": "",
 	})

@@ -73,6 +73,9 @@ func TestHeaders(t *testing.T) {
 		"Referrer-Policy":         "no-referrer",
 		"Cache-Control":           "no-store",
 		"Content-Length":          fmt.Sprint(len(body)),
+
+		"Cross-Origin-Opener-Policy":   "same-origin",
+		"Cross-Origin-Resource-Policy": "same-origin",
 	} {
 		if got := w.Header().Values(name); !slices.Equal(got, []string{want}) {
 			t.Errorf("%s is %q, want %q", name, got, want)
