@@ -153,7 +153,7 @@ func short(got rig.Reply) string {
 	if got.Status != http.StatusOK {
 		return fmt.Sprint(got.Status)
 	}
-	return fmt.Sprint(got.Status, " ", got.Body)
+	return strings.TrimSpace(fmt.Sprint(got.Status, " ", got.Body))
 }
 
 func guardQuestion(leaf string) question {
