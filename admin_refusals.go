@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -92,15 +93,17 @@ func (a *App) Refusal(errorID string) (refusals.Record, bool) {
 
 // remembers says how many refusals are remembered and for how long.
 func (a *App) remembers() string {
-	text := "each node remembers its own refusals since it was started"
+	var text strings.Builder
+	text.WriteString("each node remembers its own refusals since it was started")
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
 		limits := a.Realms[name].refusalLimits()
-		text += fmt.Sprintf(", realm '%s' the last %d for %s", name, limits.Keep, shortDuration(limits.KeepFor))
-		if len(text) > 500 {
-			return text + ", …"
+		fmt.Fprintf(&text, ", realm '%s' the last %d for %s", name, limits.Keep, shortDuration(limits.KeepFor))
+		if text.Len() > 500 {
+			text.WriteString(", …")
+			break
 		}
 	}
-	return text
+	return text.String()
 }
 
 // shortDuration returns a duration without zero minutes and seconds.

@@ -84,7 +84,7 @@ func addPolicy(server *caddyhttp.Server, httpPort int) {
 	}
 	otherPort := slices.ContainsFunc(server.Listen, func(listen string) bool {
 		address, err := caddy.ParseNetworkAddress(listen)
-		return err == nil && !address.IsUnixNetwork() && int(address.StartPort) != httpPort //nolint:gosec // a port
+		return err == nil && !address.IsUnixNetwork() && int(address.StartPort) != httpPort
 	})
 	for _, site := range sites.Of(server, defaultRealm) {
 		if otherPort && slices.ContainsFunc(site.Hosts, func(host string) bool { return !slices.Contains(plain, host) }) {

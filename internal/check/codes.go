@@ -19,8 +19,10 @@ const (
 
 	// CodeUnread is for what is not read here, because it needs the network or storage.
 	CodeUnread = "not_checked"
-	// CodeExpired and CodeExpires are for certificates.
-	CodeExpired, CodeExpires = "certificate_expired", "certificate_expires"
+	// CodeExpired is for a certificate that has expired.
+	CodeExpired = "certificate_expired"
+	// CodeExpires is for a certificate that expires soon.
+	CodeExpires = "certificate_expires"
 	// CodePinEnds is for pins whose `until` is near.
 	CodePinEnds = "pin_ends"
 	// CodeUnused is for a realm that no directive uses.

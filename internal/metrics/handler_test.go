@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ type slowly struct{}
 
 func (slowly) Read(p []byte) (int, error) {
 	for start := Now(); start.Elapsed() < 20*time.Millisecond; {
+		runtime.Gosched()
 	}
 	return 0, io.EOF
 }

@@ -91,8 +91,7 @@ func (e *Echo) serveConnection(conn net.Conn) {
 		_ = conn.SetDeadline(time.Now().Add(echoTimeout))
 		seen, last, err := readRequest(in, conn)
 		if err != nil {
-			var wrong *badRequest
-			if errors.As(err, &wrong) {
+			if wrong, ok := errors.AsType[*badRequestError](err); ok {
 				fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", wrong.status, http.StatusText(wrong.status))
 			}
 			return
@@ -132,10 +131,10 @@ func writeSeen(out io.Writer, seen *Seen, last bool) error {
 	return err
 }
 
-// badRequest is a request that cannot be answered with what arrived.
-type badRequest struct{ status int }
+// badRequestError is a request that cannot be answered with what arrived.
+type badRequestError struct{ status int }
 
-func (e *badRequest) Error() string { return http.StatusText(e.status) }
+func (e *badRequestError) Error() string { return http.StatusText(e.status) }
 
 // readRequest reads a request. last reports whether no other can follow.
 func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err error) {
@@ -152,7 +151,7 @@ func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err er
 		seen.Target, seen.Protocol = seen.Target[:i], seen.Target[i+1:]
 	}
 	if !strings.HasPrefix(seen.Protocol, "HTTP/1.") {
-		return nil, false, &badRequest{http.StatusBadRequest}
+		return nil, false, &badRequestError{http.StatusBadRequest}
 	}
 	if seen.Lines, err = readLines(in, &budget); err != nil {
 		return nil, false, err
@@ -167,7 +166,7 @@ func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err er
 	switch {
 	case seen.Method == http.MethodConnect: // it has no body (RFC 9110 §9.3.6)
 	case strings.EqualFold(coding, "chunked"):
-		var wrong *badRequest
+		var wrong *badRequestError
 		if err = seen.readChunks(in); errors.As(err, &wrong) && wrong.status == http.StatusBadRequest {
 			last, err = true, nil
 		}
@@ -176,9 +175,9 @@ func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err er
 	case length != "":
 		n, failed := strconv.ParseUint(length, 10, 63)
 		if last = last || failed != nil; failed == nil && n > maxBody {
-			return nil, false, &badRequest{http.StatusRequestEntityTooLarge}
+			return nil, false, &badRequestError{http.StatusRequestEntityTooLarge}
 		}
-		seen.BodyBytes, err = io.CopyN(io.Discard, in, int64(n)) //nolint:gosec // it is at most maxBody
+		seen.BodyBytes, err = io.CopyN(io.Discard, in, int64(n))
 	}
 	return seen, last, err
 }
@@ -195,18 +194,18 @@ func (s *Seen) readChunks(in *bufio.Reader) error {
 		n, err := strconv.ParseUint(strings.TrimSpace(size), 16, 63)
 		switch {
 		case err != nil:
-			return &badRequest{http.StatusBadRequest}
-		case n > maxBody || s.BodyBytes+int64(n) > maxBody: //nolint:gosec // it is at most maxBody
-			return &badRequest{http.StatusRequestEntityTooLarge}
+			return &badRequestError{http.StatusBadRequest}
+		case n > maxBody || s.BodyBytes+int64(n) > maxBody:
+			return &badRequestError{http.StatusRequestEntityTooLarge}
 		case n == 0:
 			budget := maxHead
 			s.Trailers, err = readLines(in, &budget)
 			return err
 		}
-		if _, err := io.CopyN(io.Discard, in, int64(n)); err != nil { //nolint:gosec // it is at most maxBody
+		if _, err := io.CopyN(io.Discard, in, int64(n)); err != nil {
 			return err
 		}
-		s.BodyBytes += int64(n) //nolint:gosec // it is at most maxBody
+		s.BodyBytes += int64(n)
 		if _, err := readLine(in, &most); err != nil {
 			return err
 		}
@@ -231,7 +230,7 @@ func readLine(in *bufio.Reader, budget *int) (string, error) {
 	for {
 		part, err := in.ReadSlice('\n')
 		if *budget -= len(part); *budget < 0 {
-			return "", &badRequest{http.StatusRequestHeaderFieldsTooLarge}
+			return "", &badRequestError{http.StatusRequestHeaderFieldsTooLarge}
 		}
 		line = append(line, part...)
 		if err == nil {

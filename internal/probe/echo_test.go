@@ -50,7 +50,7 @@ func TestEchoTellsWhatArrived(t *testing.T) {
 		t.Errorf("got %+v, want %+v", first, want)
 	}
 	second := ask("PUT /b HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd")
-	if second.Request != 2 || second.Connection != first.Connection || second.BodyBytes != 4 || second.Method != "PUT" || len(second.Lines) != 1 {
+	if second.Request != 2 || second.Connection != first.Connection || second.BodyBytes != 4 || second.Method != http.MethodPut || len(second.Lines) != 1 {
 		t.Errorf("got %+v", second)
 	}
 	connect := ask("CONNECT x:443 HTTP/1.1\r\nContent-Length: 4\r\n\r\n")

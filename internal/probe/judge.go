@@ -82,13 +82,13 @@ func (a *attempt) withoutFinding(got result) judgement {
 			return judgement{Stripped, "the API saw no forged value"}
 		}
 	}
-	for _, answer := range got.answers {
-		if answer.Status >= 200 && answer.Status < 300 {
-			return judgement{CannotTell, fmt.Sprintf("something else than the echo API answered %d", answer.Status)}
-		}
-		return judgement{Blocked, fmt.Sprintf("answered %d", answer.Status)}
+	if len(got.answers) == 0 {
+		return judgeError(got.err)
 	}
-	return judgeError(got.err)
+	if status := got.answers[0].Status; status < 200 || status >= 300 {
+		return judgement{Blocked, fmt.Sprintf("answered %d", status)}
+	}
+	return judgement{CannotTell, fmt.Sprintf("something else than the echo API answered %d", got.answers[0].Status)}
 }
 
 // judgeError decides about a request without an answer.

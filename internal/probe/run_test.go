@@ -24,7 +24,7 @@ func behind(t *testing.T) *Gateway {
 		Certificates: []tls.Certificate{server.TLS()}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12,
 	})
 	g := &Gateway{
-		Certificates: map[string]*tls.Certificate{WithCertificate: pointer(client.TLS()), WithOther: pointer(other.TLS())},
+		Certificates: map[string]*tls.Certificate{WithCertificate: new(client.TLS()), WithOther: new(other.TLS())},
 		Roots:        pool, Address: address, Timeout: 2 * time.Second,
 	}
 	if err := g.SetURL("https://" + proxy.host + proxy.path); err != nil {
@@ -32,8 +32,6 @@ func behind(t *testing.T) *Gateway {
 	}
 	return g
 }
-
-func pointer[T any](value T) *T { return &value }
 
 // TestEverySpoofCanGetThrough checks that a gateway that does everything wrong lets
 // every spoof through, over every protocol that can say it.

@@ -1,5 +1,7 @@
 package probe
 
+import "strings"
+
 // A Spoof is one way in which gateways have been bypassed. Its texts have names in {…},
 // which [facts.fill] replaces.
 type Spoof struct {
@@ -69,7 +71,6 @@ var (
 	h1h2    = []string{"h1", "h2"}
 	all     = []string{"h1", "h2", "h3"}
 	owner   = []string{WithCertificate}
-	nobody  = []string{WithoutCertificate}
 	both    = []string{WithCertificate, WithoutCertificate}
 	anybody = []string{WithCertificate, WithoutCertificate, WithOther}
 )
@@ -179,11 +180,8 @@ var hostSpoofs = []Spoof{
 
 // smuggledBody is a message whose body is a request, after these lines.
 func smuggledBody(list ...string) Message {
-	head := "POST {path} HTTP/1.1\r\nHost: {host}\r\nX-Probe-Nonce: {nonce}\r\n"
-	for _, line := range list {
-		head += line + "\r\n"
-	}
-	return Message{Raw: head + "\r\n{smuggled}"}
+	head := append([]string{"POST {path} HTTP/1.1", "Host: {host}", "X-Probe-Nonce: {nonce}"}, list...)
+	return Message{Raw: strings.Join(head, "\r\n") + "\r\n\r\n{smuggled}"}
 }
 
 var tunnelSpoofs = []Spoof{

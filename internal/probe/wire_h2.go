@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -56,7 +57,7 @@ func writeH2(conn net.Conn, m *Message) {
 	_ = framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxAnswer + 1}, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
 	_ = framer.WriteWindowUpdate(0, maxAnswer)
 	fields := [][2]string{{":method", m.Method}, {":authority", m.Host}}
-	if m.Method != "CONNECT" {
+	if m.Method != http.MethodConnect {
 		fields = append(fields, [2]string{":scheme", "https"}, [2]string{":path", m.Target})
 	}
 	hasBody := m.Body != "" || m.Trailers != nil

@@ -206,16 +206,16 @@ func (m *Memory) newest(yield func(*entry) bool) {
 		next[i] = m.kept[i].entries.Back()
 	}
 	for {
-		newest := -1
+		var newest **list.Element
 		for i, e := range next {
-			if e != nil && (newest < 0 || e.Value.(*entry).number > next[newest].Value.(*entry).number) {
-				newest = i
+			if e != nil && (newest == nil || e.Value.(*entry).number > (*newest).Value.(*entry).number) {
+				newest = &next[i]
 			}
 		}
-		if newest < 0 || !yield(next[newest].Value.(*entry)) {
+		if newest == nil || !yield((*newest).Value.(*entry)) {
 			return
 		}
-		next[newest] = next[newest].Prev()
+		*newest = (*newest).Prev()
 	}
 }
 

@@ -82,7 +82,7 @@ func TestMemoryFindsAndLists(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", test.q, got, test.want)
 		}
 	}
-	for _, id := range strings.Fields("s1 c1 n1 c2 s2 c3") {
+	for id := range strings.FieldsSeq("s1 c1 n1 c2 s2 c3") {
 		if r, ok := m.Find(id); !ok || r.ErrorID != id {
 			t.Errorf("%s: %v, %v", id, r, ok)
 		}

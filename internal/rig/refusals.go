@@ -29,7 +29,7 @@ func (s *logSink) WithErrorID(t *testing.T, message, id string) LogEntry {
 	case len(lines) > 1:
 		t.Errorf("%d log lines %q have the error id %s, want one", len(lines), message, id)
 	case len(lines) == 1:
-		for _, field := range strings.Fields("reason detail directive client_id thumbprint remote_ip host uri register token_id") {
+		for field := range strings.FieldsSeq("reason detail directive client_id thumbprint remote_ip host uri register token_id") {
 			if lines[0].Str(field) != remembered.Str(field) {
 				t.Errorf("the log says %s %q, remembered is %q", field, lines[0].Str(field), remembered.Str(field))
 			}

@@ -84,9 +84,9 @@ func (t *Table) Expiring(from, until time.Time, limit int) (list []Presented, mo
 	return list, more
 }
 
-// Prune forgets clients that are no longer registered. It looks at the next clients, at
-// most most of them, and goes on with the rest the next time. done is true if it has come
-// to the end.
+// Prune forgets clients that are no longer registered. It looks at no more
+// than most of the next clients, and goes on with the rest the next time. done is true if
+// it has come to the end.
 func (t *Table) Prune(registered func(clientID string) bool, most int) (done bool) {
 	for looked := 0; looked < most; {
 		ids := t.nextIDs(min(pruneStep, most-looked))

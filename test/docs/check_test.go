@@ -14,16 +14,14 @@ import (
 // TestCheckCodesAreDocumented checks that commands.md has every code of `check` with its
 // severity and meaning, and no other.
 func TestCheckCodesAreDocumented(t *testing.T) {
-	var rows, documented []string
+	var rows []string
 	for _, code := range slices.Sorted(maps.Keys(check.Codes)) {
 		rule := check.Codes[code]
 		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s |", code, rule.Severity, rule.Meaning))
 	}
 	_, section, _ := strings.Cut(page(t, "commands.md"), "\n## `check`\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	for _, match := range regexp.MustCompile("(?m)^\\| `[a-z_0-9]+` \\| (?:error|warning|note) \\| .*$").FindAllString(section, -1) {
-		documented = append(documented, match)
-	}
+	documented := regexp.MustCompile("(?m)^\\| `[a-z_0-9]+` \\| (?:error|warning|note) \\| .*$").FindAllString(section, -1)
 	same(t, "codes of check", rows, documented)
 }
 

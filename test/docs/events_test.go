@@ -55,11 +55,11 @@ func TestEventsAreDocumented(t *testing.T) {
 	for _, match := range regexp.MustCompile("(?m)^\\| \\[`(mtls_\\w+)`\\]").FindAllStringSubmatch(overview, -1) {
 		listed = append(listed, match[1])
 	}
-	for _, section := range strings.Split(sections, "\n## `mtls_") {
+	for section := range strings.SplitSeq(sections, "\n## `mtls_") {
 		name, text, _ := strings.Cut(section, "`\n")
 		headings = append(headings, "mtls_"+name)
 		for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]+`) \\| [^|]+ \\|$").FindAllStringSubmatch(text, -1) {
-			for _, member := range strings.Split(row[1], ", ") {
+			for member := range strings.SplitSeq(row[1], ", ") {
 				documented = append(documented, "mtls_"+name+" "+strings.Trim(member, "`"))
 			}
 		}

@@ -48,7 +48,7 @@ func checkExpression(t *testing.T, where, expression string, families map[string
 			if value == "$realm" {
 				continue
 			}
-			for _, alternative := range strings.Split(value, "|") {
+			for alternative := range strings.SplitSeq(value, "|") {
 				fits := func(text string) bool { return text == alternative }
 				if strings.HasSuffix(operator, "~") {
 					pattern := regexp.MustCompile("^(?:" + alternative + ")$")

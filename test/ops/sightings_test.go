@@ -222,7 +222,7 @@ mtls {
 			if (e.ClientID == "") != (e.Kind != status.ExpiringClient) || e.Subject == "" && e.ClientID != "file" || len(e.Thumbprint) != 64 {
 				t.Errorf("%+v", e)
 			}
-			text = append(text, fmt.Sprintf("%s %s in %.0f", e.Kind, e.Subject, e.NotAfter.Sub(time.Now()).Hours()/24))
+			text = append(text, fmt.Sprintf("%s %s in %.0f", e.Kind, e.Subject, time.Until(e.NotAfter).Hours()/24))
 		}
 		return strings.Join(text, ", ")
 	}
