@@ -151,7 +151,7 @@ func keysOf(realm *status.Realm) []status.Key {
 }
 
 func printReasons(out io.Writer, reasons []status.Reason) error {
-	t := newTable(out, column{title: "REASON"}, column{title: "TIMES", right: true}, column{title: "REPORT ONLY", right: true})
+	t := newTable(out, column{title: "REASON"}, column{title: "TIMES", right: true}, column{title: "REPORT_ONLY", right: true})
 	for _, r := range reasons {
 		t.row(r.Reason, strconv.FormatUint(r.Total, 10), strconv.FormatUint(r.ReportOnly, 10))
 	}
@@ -159,7 +159,7 @@ func printReasons(out io.Writer, reasons []status.Reason) error {
 }
 
 func printExpiring(out io.Writer, list []status.Expiring) error {
-	t := newTable(out, column{title: "EXPIRES"}, column{title: "KIND"}, column{title: "CLIENT", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "THUMBPRINT", most: 64})
+	t := newTable(out, column{title: "EXPIRES"}, column{title: "KIND"}, column{title: "CLIENT_ID", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "THUMBPRINT", most: 64})
 	for _, e := range list {
 		t.row(stamp(e.NotAfter), e.Kind, e.ClientID, e.Subject, e.Thumbprint)
 	}
@@ -167,7 +167,7 @@ func printExpiring(out io.Writer, list []status.Expiring) error {
 }
 
 func printSeen(out io.Writer, list []status.Client) error {
-	t := newTable(out, column{title: "CLIENT", most: maxClientID}, column{title: "NAME"}, column{title: "LAST SEEN"}, column{title: "BY"}, column{title: "CERTIFICATE EXPIRES"}, column{title: "SOURCE"}, column{title: "DISABLED"})
+	t := newTable(out, column{title: "CLIENT_ID", most: maxClientID}, column{title: "NAME"}, column{title: "LAST_SEEN"}, column{title: "CREDENTIAL"}, column{title: "EXPIRES"}, column{title: "SOURCE"}, column{title: "DISABLED"})
 	for _, c := range list {
 		seen := "never"
 		if !c.LastSeen.IsZero() {
@@ -179,7 +179,7 @@ func printSeen(out io.Writer, list []status.Client) error {
 }
 
 func printStrangers(out io.Writer, realm *status.Realm) error {
-	t := newTable(out, column{title: "LAST"}, column{title: "TIMES", right: true}, column{title: "ERROR ID"}, column{title: "FROM"}, column{title: "REASON"}, column{title: "SUBJECT", most: maxSubject}, column{title: "HINT", most: maxSubject})
+	t := newTable(out, column{title: "LAST"}, column{title: "TIMES", right: true}, column{title: "ERROR_ID"}, column{title: "REMOTE_IP"}, column{title: "REASON"}, column{title: "SUBJECT", most: maxSubject}, column{title: "HINT", most: maxSubject})
 	for _, s := range realm.Strangers {
 		t.row(stamp(s.Last), strconv.Itoa(s.Times), s.ErrorID, s.RemoteIP, s.Reason, s.Subject, s.Hint)
 	}
@@ -187,7 +187,7 @@ func printStrangers(out io.Writer, realm *status.Realm) error {
 }
 
 func printFailing(out io.Writer, list []status.ShadowFailure) error {
-	t := newTable(out, column{title: "CLIENT", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "WHY", most: maxSourceError})
+	t := newTable(out, column{title: "CLIENT_ID", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "WHY", most: maxSourceError})
 	for _, f := range list {
 		t.row(f.ClientID, f.Subject, f.Why)
 	}
@@ -195,7 +195,7 @@ func printFailing(out io.Writer, list []status.ShadowFailure) error {
 }
 
 func printSigningKeys(out io.Writer, list []status.Key) error {
-	t := newTable(out, column{title: "KEY"}, column{title: "ALGORITHM"}, column{title: "STATE"}, column{title: "CREATED"}, column{title: "SIGNS FROM"}, column{title: "PUBLISHED UNTIL"})
+	t := newTable(out, column{title: "KID", most: maxKeyID}, column{title: "ALG"}, column{title: "STATE"}, column{title: "CREATED"}, column{title: "SIGNS_FROM"}, column{title: "LEAVES_AT"})
 	for _, k := range list {
 		t.row(k.ID, k.Algorithm, k.State, stamp(k.Created), stamp(k.From), stamp(k.Until))
 	}
@@ -203,7 +203,7 @@ func printSigningKeys(out io.Writer, list []status.Key) error {
 }
 
 func printSources(out io.Writer, list []status.Source) error {
-	t := newTable(out, column{title: "SOURCE", most: maxSubject}, column{title: "STATE"}, column{title: "LAST READ"}, column{title: "COPY", most: maxSubject}, column{title: "ERROR", most: maxSourceError})
+	t := newTable(out, column{title: "SOURCE", most: maxSubject}, column{title: "STATE"}, column{title: "LAST_READ"}, column{title: "NORMAL_AGE", right: true}, column{title: "NEXT_UPDATE"}, column{title: "COPY", most: maxSubject}, column{title: "COPY_TIME"}, column{title: "ERROR", most: maxSourceError})
 	for _, s := range list {
 		state := "ok"
 		switch {
@@ -212,9 +212,17 @@ func printSources(out io.Writer, list []status.Source) error {
 		case s.Late:
 			state = "late"
 		}
-		t.row(s.Name, state, stamp(s.LastSuccess), s.Copy, s.Error)
+		t.row(s.Name, state, stamp(s.LastSuccess), normalAge(s.Normal), stamp(s.NextUpdate), s.Copy, stamp(s.CopyTime), s.Error)
 	}
 	return t.flush()
+}
+
+// normalAge returns how old a source in order is at most, or "-" if that is unknown.
+func normalAge(seconds float64) string {
+	if seconds == 0 {
+		return "-"
+	}
+	return (time.Duration(seconds) * time.Second).String()
 }
 
 // stamp returns a time in UTC, or "-" for none.
