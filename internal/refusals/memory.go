@@ -170,14 +170,15 @@ func (m *Memory) remove(e *entry) {
 	}
 }
 
-// Find returns the refusal with this error id.
+// Find returns the refusal with this error id. The last one of a stranger who comes again
+// and again is found although those of others have pushed it out.
 func (m *Memory) Find(errorID string) (Record, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.shrink()
 	found := m.byID[errorID]
 	if found == nil {
-		return Record{}, false
+		return m.strangers.find(errorID, m.oldest())
 	}
 	return found.record, true
 }

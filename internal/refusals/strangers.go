@@ -32,7 +32,8 @@ type strangers struct {
 	known atomic.Int64 // how many there are, for forget
 
 	mu sync.Mutex
-	// once and regulars have *Stranger, the last refused first
+	// once and regulars have the last refusal of each, a *Record whose Times and First are
+	// the stranger's, the last refused first
 	once, regulars list.List
 	byThumbprint   map[string]*list.Element
 }
@@ -42,15 +43,14 @@ type strangers struct {
 func (s *strangers) add(r *Record, oldest time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stranger := &Stranger{Certificate: *r.Certificate, First: r.At, Times: 1}
+	last := *r
+	last.Times, last.First = 1, r.At
 	if element := s.byThumbprint[r.Certificate.Thumbprint]; element != nil {
-		stranger = element.Value.(*Stranger)
-		stranger.Times++
+		before := element.Value.(*Record)
+		last.Times, last.First = before.Times+1, before.First
 		s.remove(element)
 	}
-	stranger.Reason, stranger.Detail, stranger.RemoteIP = r.Reason, r.Detail, r.RemoteIP
-	stranger.ErrorID, stranger.Hint, stranger.Register, stranger.Last = r.ErrorID, r.Hint, r.Register, r.At
-	s.byThumbprint[stranger.Thumbprint] = s.listOf(stranger).PushFront(stranger)
+	s.byThumbprint[r.Certificate.Thumbprint] = s.listOf(&last).PushFront(&last)
 	switch {
 	case s.regulars.Len() > maxRegulars:
 		s.remove(s.regulars.Back())
@@ -60,25 +60,24 @@ func (s *strangers) add(r *Record, oldest time.Time) {
 	s.prune(oldest)
 }
 
-func (s *strangers) listOf(stranger *Stranger) *list.List {
-	if stranger.Times > 1 {
+func (s *strangers) listOf(last *Record) *list.List {
+	if last.Times > 1 {
 		return &s.regulars
 	}
 	return &s.once
 }
 
-// remove removes a stranger from the lists, which it must be in. While Times changes, an
-// element is still in the list of before.
+// remove removes a stranger from the lists, which it must be in.
 func (s *strangers) remove(element *list.Element) {
 	s.once.Remove(element) // only the list that has the element removes it
 	s.regulars.Remove(element)
-	delete(s.byThumbprint, element.Value.(*Stranger).Thumbprint)
+	delete(s.byThumbprint, element.Value.(*Record).Certificate.Thumbprint)
 }
 
 // prune forgets those who were last refused before oldest.
 func (s *strangers) prune(oldest time.Time) {
 	for _, strangers := range []*list.List{&s.once, &s.regulars} {
-		for last := strangers.Back(); last != nil && last.Value.(*Stranger).Last.Before(oldest); last = strangers.Back() {
+		for last := strangers.Back(); last != nil && last.Value.(*Record).At.Before(oldest); last = strangers.Back() {
 			s.remove(last)
 		}
 	}
@@ -104,6 +103,26 @@ func (s *strangers) count(oldest time.Time) int {
 	return len(s.byThumbprint)
 }
 
+// find returns the last refusal of a stranger, if it has this error id.
+func (s *strangers) find(errorID string, oldest time.Time) (Record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prune(oldest)
+	for _, element := range s.byThumbprint {
+		if last := element.Value.(*Record); last.ErrorID == errorID {
+			return *last, true
+		}
+	}
+	return Record{}, false
+}
+
+func (r *Record) stranger() Stranger {
+	return Stranger{
+		Certificate: *r.Certificate, Reason: r.Reason, Detail: r.Detail, RemoteIP: r.RemoteIP, ErrorID: r.ErrorID,
+		Hint: r.Hint, Register: r.Register, Times: r.Times, First: r.First, Last: r.At,
+	}
+}
+
 // list returns the strangers, the last refused first, and how many do not fit into limit,
 // 0 for none.
 func (s *strangers) list(limit int, oldest time.Time) (listed []Stranger, more int) {
@@ -118,10 +137,10 @@ func (s *strangers) list(limit int, oldest time.Time) (listed []Stranger, more i
 	once, regular := s.once.Front(), s.regulars.Front()
 	for range number {
 		next := &once
-		if once == nil || regular != nil && regular.Value.(*Stranger).Last.After(once.Value.(*Stranger).Last) {
+		if once == nil || regular != nil && regular.Value.(*Record).At.After(once.Value.(*Record).At) {
 			next = &regular
 		}
-		listed = append(listed, *(*next).Value.(*Stranger))
+		listed = append(listed, (*next).Value.(*Record).stranger())
 		*next = (*next).Next()
 	}
 	return listed, len(s.byThumbprint) - number

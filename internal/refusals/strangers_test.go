@@ -99,6 +99,40 @@ func TestStrangersWhoComeOnceHideNobody_S3(t *testing.T) {
 	}
 }
 
+// TestLastRefusalOfAStrangerIsFound_S3 checks that the error id that a stranger got last leads
+// to the refusal although a flood has pushed it out of the memory, until it is too old.
+func TestLastRefusalOfAStrangerIsFound_S3(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(100))
+	first := c.now
+	for _, id := range []string{"one", "two"} {
+		r := c.stranger(id, "partner")
+		r.Host, r.URI = "api.example.com", "/orders"
+		m.Add(r)
+		c.now = c.now.Add(time.Minute)
+	}
+	for i := range 3 * maxStrangers {
+		m.Add(c.stranger(fmt.Sprint("flood-", i), fmt.Sprint("t", i)))
+	}
+	found, ok := m.Find("two")
+	if !ok || found.Certificate.Thumbprint != "partner" || found.URI != "/orders" || found.Times != 2 || !found.First.Equal(first) {
+		t.Errorf("found %+v, %v", found, ok)
+	}
+	if _, ok := m.Find("one"); ok {
+		t.Error("the flood has pushed nothing out")
+	}
+	if m.Forget("partner"); m.CountStrangers() == 0 {
+		t.Error("the others are forgotten")
+	}
+	if _, ok := m.Find("two"); ok {
+		t.Error("it is found although the stranger has been admitted")
+	}
+	c.now = c.now.Add(DefaultKeepFor + time.Second)
+	if _, ok := m.Find(fmt.Sprint("flood-", 3*maxStrangers-1)); ok {
+		t.Error("it is found although it is too old")
+	}
+}
+
 // TestForgetStranger checks that an admitted certificate is no stranger any more.
 func TestForgetStranger(t *testing.T) {
 	c := newClock()
