@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -57,7 +59,7 @@ func (g *Gateway) SetURL(address string) error {
 		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
 	}
 	if g.Address == "" {
-		g.Address = net.JoinHostPort(g.hostname, port)
+		g.Address = source.DialAddress(net.JoinHostPort(g.hostname, port))
 	}
 	return nil
 }

@@ -166,7 +166,10 @@ func (r *Request) do(ctx context.Context, method, address, form string) (*reply,
 // transport returns a transport that makes a connection for each request.
 func (r *Request) transport(certificate func(*tls.CertificateRequestInfo) (*tls.Certificate, error)) *http.Transport {
 	return &http.Transport{
-		Proxy:             http.ProxyFromEnvironment,
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, source.DialAddress(address))
+		},
 		TLSClientConfig:   &tls.Config{RootCAs: r.Roots, GetClientCertificate: certificate, MinVersion: tls.VersionTLS12},
 		ForceAttemptHTTP2: true, DisableKeepAlives: true,
 	}
@@ -177,9 +180,10 @@ func (r *Request) transport(certificate func(*tls.CertificateRequestInfo) (*tls.
 // its request meanwhile. So this connection only reads.
 func (r *Request) lostAlert(ctx context.Context, trail *trail, target *url.URL) string {
 	config := r.transport(trail.certificate(r.Identity)).TLSClientConfig
+	config.ServerName = target.Hostname()
 	config.NextProtos = []string{"h2", "http/1.1"} // with HTTP/2, the server speaks first
 	dialer := tls.Dialer{Config: config}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(target.Hostname(), cmp.Or(target.Port(), "443")))
+	conn, err := dialer.DialContext(ctx, "tcp", source.DialAddress(net.JoinHostPort(target.Hostname(), cmp.Or(target.Port(), "443"))))
 	if err != nil {
 		return ""
 	}

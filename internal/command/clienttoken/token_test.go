@@ -212,6 +212,20 @@ func TestTLSFailureIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestNamesBelowLocalhost checks that they are this machine, whatever the resolver says.
+func TestNamesBelowLocalhost(t *testing.T) {
+	w := newWorld(t, nil, testpki.DNSNames("auth.localhost"))
+	w.URL = strings.Replace(w.URL, "localhost", "auth.localhost", 1)
+	r := w.request()
+	answer, err := r.Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(t.Context(), answer.AccessToken); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFailuresSayWhereAndWhy checks the last step of requests that fail, and that those
 // before it are good.
 func TestFailuresSayWhereAndWhy(t *testing.T) {
