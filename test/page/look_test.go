@@ -78,9 +78,9 @@ func TestPageInBrowser(t *testing.T) {
 		"realm": {
 			"Realm default", "As of 2030-03-04 15:06:07 UTC", "Needs attention", "failing crl:https://ca.example.com/clients.crl cannot be read",
 			"late clients:http:https://directory.example.com/clients.json was last read 26 hours ago", "expired the certificate of warehouse-01 expired 19 hours ago",
-			"14,232 admitted in the last hour", "118 refused in the last hour", "13 certificates expire in 90 days", "1,130 of 1,204 clients seen", "7 strangers refused lately",
+			"14,232 admitted in the last hour", "118 refused in the last hour", "13 certificates expire within 90 days", "1,130 of 1,204 clients seen", "7 strangers refused lately",
 			"Traffic of the last hour", "certificate_unknown", "No client has a name or hash of this certificate.", "62", "scope_missing", "report only: 1",
-			"Certificates that expire in 90 days", "warehouse-02", "in 3 days 2030-03-07", "CN=Clients CA 2024,O=Example Company",
+			"Certificates that expire within 90 days", "warehouse-02", "in 3 days 2030-03-07", "CN=Clients CA 2024,O=Example Company",
 			"Clients", "1,204 clients are registered; 1,130 have been admitted", "74 never", "warehouse-01", "1 minute ago", "warehouse-04", "never", "disabled", "Next page",
 			"Strangers", "CN=billing-2,OU=production,O=Example Company", "refused 412 times from 198.51.100.23", "Hint:", "The block that registers it",
 			"Recent refusals", "k3f9x2m7q", "2 minutes ago", "token_expired", "report only",
