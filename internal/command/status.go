@@ -106,7 +106,7 @@ func printRealmStatus(out io.Writer, realm *status.Realm) error {
 		{"Refusals of the last hour", len(t.Reasons), func() error { return printReasons(out, t.Reasons) }, 0},
 		{"Certificates that expire within 90 days", len(realm.Expiring), func() error { return printExpiring(out, realm.Expiring) }, realm.MoreExpiring},
 		{"Clients", len(realm.Clients.List), func() error { return printSeen(out, realm.Clients.List) }, 0},
-		{"Strangers; caddy mtls why <error_id> has the block that registers each", len(realm.Strangers), func() error { return printStrangers(out, realm) }, realm.MoreStrangers},
+		{"Strangers; caddy mtls why <error_id> says what to do about each", len(realm.Strangers), func() error { return printStrangers(out, realm) }, realm.MoreStrangers},
 		{"Clients that fail under the shadow trust pool", len(failing(realm)), func() error { return printFailing(out, failing(realm)) }, moreFailing(realm)},
 		{"Signing keys", len(keysOf(realm)), func() error { return printSigningKeys(out, keysOf(realm)) }, 0},
 		{"Sources", len(realm.Sources), func() error { return printSources(out, realm.Sources) }, 0},
