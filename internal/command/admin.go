@@ -46,6 +46,16 @@ func (e *adminError) Error() string { return e.message }
 // answerError matches the error of [caddycmd.AdminAPIRequest] for such an answer.
 var answerError = regexp.MustCompile(`(?s)^caddy responded with error: HTTP (\d{3}): (.*)$`)
 
+// maxLimit is how many entries the admin API lists at most.
+const maxLimit = 1000
+
+func checkLimit(limit int) error {
+	if limit < 1 || limit > maxLimit {
+		return usagef("--limit is %d; use a number from 1 to %d", limit, maxLimit)
+	}
+	return nil
+}
+
 // answer is an answer of the admin API.
 type answer struct {
 	header http.Header

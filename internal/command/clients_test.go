@@ -256,3 +256,17 @@ func TestAdminAddressOfConfig(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// TestOtherAnswersAreNoOutput checks that what somebody else answers at the address of
+// the admin API is not passed on as the output of a command.
+func TestOtherAnswersAreNoOutput(t *testing.T) {
+	for _, answer := range []string{`[]`, `null`, `<html>`, `{"a":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`} {
+		for _, command := range []string{"status", "realms", "keys list", "keys rotate", "why", "why abcdefgh2"} {
+			api := newAdminAPI(t, answer)
+			out, err := run(t, nil, append(strings.Fields(command), "--json", "--address", strings.TrimPrefix(api.URL, "http://"))...)
+			if err == nil || !strings.Contains(err.Error(), "the answer of the admin API cannot be read") || out != "" {
+				t.Errorf("%s, %.20s: %v\n%.100s", command, answer, err, out)
+			}
+		}
+	}
+}

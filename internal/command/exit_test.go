@@ -58,6 +58,8 @@ func TestExitStatus(t *testing.T) {
 		{"mtls clients list --help", 0, ""},
 		{"mtls clients init-db --print", 0, ""},
 		{"mtls", 2, "missing command"},
+		{"mtls status --limit 0", 2, "use a number from 1 to 1000"},
+		{"mtls why --limit 1001", 2, "use a number from 1 to 1000"},
 		{"mtls insepct", 2, "unknown command"}, //nolint:misspell // a misspelt command
 		{"mtls clients", 2, "missing command"},
 		{"mtls clients ls", 2, "unknown command"},

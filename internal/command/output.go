@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"unicode/utf16"
 
 	"github.com/spf13/cobra"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
 
 // addJSONFlag adds --json, which every command with an output for programs has.
@@ -26,11 +29,18 @@ func printJSON(out io.Writer, value any) error {
 	if err := encoder.Encode(value); err != nil {
 		return err
 	}
-	return printRecord(out, text.Bytes())
+	return printIndented(out, text.Bytes())
 }
 
-// printRecord prints JSON with a member a line.
+// printRecord prints a JSON object of elsewhere with a member a line.
 func printRecord(out io.Writer, record []byte) error {
+	if !strictjson.Shows(record) {
+		return errUnreadable(errors.New("it is not a JSON object of few levels; is Caddy there?"))
+	}
+	return printIndented(out, record)
+}
+
+func printIndented(out io.Writer, record []byte) error {
 	var text bytes.Buffer
 	if err := json.Indent(&text, bytes.TrimSpace(record), "", "\t"); err != nil {
 		return errUnreadable(err)

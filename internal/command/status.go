@@ -56,6 +56,9 @@ List the clients that have never been seen:
 			query.Set("never", "true")
 		}
 		if cmd.Flags().Changed("limit") {
+			if err := checkLimit(*limit); err != nil {
+				return err
+			}
 			query.Set("limit", strconv.Itoa(*limit))
 		}
 		answer, err := f.ask(http.MethodGet, "/mtls/status?"+query.Encode(), nil, nil)

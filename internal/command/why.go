@@ -69,6 +69,9 @@ List the certificates that nobody has registered:
 	_ = cmd.RegisterFlagCompletionFunc("realm", f.completeRealms) // which fails without the flag
 	_ = cmd.RegisterFlagCompletionFunc("reason", cobra.FixedCompletions(knownReasons(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkLimit(*limit); err != nil {
+			return err
+		}
 		query := url.Values{"limit": {strconv.Itoa(*limit)}}
 		for _, name := range []string{"realm", "client-id", "reason", "since"} {
 			if flag := cmd.Flags().Lookup(name); flag.Changed { // also to "", which is refused

@@ -1,7 +1,6 @@
 package clienttoken
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -11,15 +10,12 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
-const (
-	// maxReason bounds why a token is not verified, in bytes.
-	maxReason = 500
-	// maxLevels bounds how deep the claims of a token are nested.
-	maxLevels = 32
-)
+// maxReason bounds why a token is not verified, in bytes.
+const maxReason = 500
 
 // Decode returns the header and the claims of a token, unverified. ok reports whether it is
 // a signed JWT.
@@ -30,35 +26,12 @@ func Decode(token string) (header, claims json.RawMessage, ok bool) {
 	}
 	for i, into := range []*json.RawMessage{&header, &claims} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
-		if err != nil || !isObject(text) {
+		if err != nil || !strictjson.Shows(text) {
 			return nil, nil, false
 		}
 		*into = text
 	}
 	return header, claims, true
-}
-
-// isObject reports whether text is a JSON object that can be shown: each level is
-// indented, so a few thousand would fill the terminal with megabytes.
-func isObject(text []byte) bool {
-	object := false
-	levels, decoder := 0, json.NewDecoder(bytes.NewReader(text))
-	for json.Valid(text) && levels <= maxLevels {
-		token, err := decoder.Token()
-		if err != nil { // the end
-			return object
-		}
-		switch token {
-		case json.Delim('{'):
-			object = object || levels == 0
-			levels++
-		case json.Delim('['):
-			levels++
-		case json.Delim('}'), json.Delim(']'):
-			levels--
-		}
-	}
-	return false
 }
 
 // Verify verifies the token as an API would: the signature with the keys of the issuer,
