@@ -52,6 +52,10 @@ Issue a certificate of Caddy's local CA:
 
 	$ caddy mtls issue sensor-7 --config /etc/caddy/Caddyfile --out ~/sensor-7
 
+Issue one of a CA of the Caddy that runs here, whatever its configuration is:
+
+	$ caddy mtls issue sensor-7 --address localhost:2019
+
 Issue a certificate of another CA:
 
 	$ caddy mtls issue billing --ca-cert ca.pem --ca-key ca.key --subject "CN=billing, O=Company"
@@ -85,11 +89,13 @@ func (f *issueFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.intermediate, "intermediate", false, "The intermediate of that CA signs, which Caddy replaces every few days")
 	flags.StringVar(&f.certificateFile, "ca-cert", "", "File with the certificate of another CA, and those above it")
 	flags.StringVar(&f.keyFile, "ca-key", "", "File with the private key of that CA")
-	flags.StringVarP(&f.config, "config", "c", "", "Configuration file with the CA and the storage (default: Caddyfile in the current directory, or else Caddy's defaults)")
-	flags.StringVarP(&f.adapter, "adapter", "a", "", "Name of the config adapter to apply")
+	flags.StringVar(&f.admin.address, "address", "", "Address of the admin API of a running Caddy, whose configuration counts instead of a file")
+	flags.StringVarP(&f.admin.config, "config", "c", "", "Configuration file with the CA and the storage (default: Caddyfile in the current directory, or else Caddy's defaults)")
+	flags.StringVarP(&f.admin.adapter, "adapter", "a", "", "Name of the config adapter to apply")
 	cmd.MarkFlagsRequiredTogether("ca-cert", "ca-key")
 	cmd.MarkFlagsMutuallyExclusive("self-signed", "ca", "ca-cert")
 	cmd.MarkFlagsMutuallyExclusive("self-signed", "intermediate", "ca-cert")
+	cmd.MarkFlagsMutuallyExclusive("address", "config", "self-signed", "ca-cert")
 
 	flags.StringVar(&f.request.KeyType, "key-type", clientcert.KeyTypes[0], "Type of the key: "+strings.Join(clientcert.KeyTypes, ", "))
 	flags.IntVar(&f.days, "days", 365, "Days until the certificate expires")

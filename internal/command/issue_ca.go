@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"path"
 	"slices"
@@ -21,7 +22,8 @@ import (
 
 // caFlags say which CA signs.
 type caFlags struct {
-	id, config, adapter      string
+	id                       string
+	admin                    adminFlags // of a running Caddy, or the file of its configuration
 	intermediate             bool
 	certificateFile, keyFile string
 	selfSigned               bool
@@ -67,16 +69,9 @@ func (f *caFlags) fromFiles(in io.Reader) (*clientcert.CA, error) {
 // fromCaddy loads an internal CA of Caddy as the configuration says, from its files or
 // from storage. It creates none.
 func (f *caFlags) fromCaddy() (*clientcert.CA, error) {
-	whole := new(configFile)
-	file := f.config
-	if _, err := os.Stat("Caddyfile"); file == "" && err == nil {
-		file = "Caddyfile"
-	}
-	if file != "" {
-		var err error
-		if whole, err = readConfig(file, f.adapter); err != nil {
-			return nil, err
-		}
+	whole, err := f.configuration()
+	if err != nil {
+		return nil, err
 	}
 	config, ctx, err := whole.provision()
 	if err != nil {
@@ -99,6 +94,30 @@ func (f *caFlags) fromCaddy() (*clientcert.CA, error) {
 		return nil, err
 	}
 	return f.signer(ca)
+}
+
+// configuration returns that of a running Caddy or of a file. Without either, Caddy has an
+// empty one.
+func (f *caFlags) configuration() (*configFile, error) {
+	whole := new(configFile)
+	if f.admin.address != "" {
+		answer, err := f.admin.ask(http.MethodGet, "/config/", nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(answer.body, whole); err != nil {
+			return nil, errUnreadable(err)
+		}
+		return whole, nil
+	}
+	file := f.admin.config
+	if _, err := os.Stat("Caddyfile"); file == "" && err == nil {
+		file = "Caddyfile"
+	}
+	if file == "" {
+		return whole, nil
+	}
+	return readConfig(file, f.admin.adapter)
 }
 
 // pkiConfig is the configuration of Caddy's pki app.

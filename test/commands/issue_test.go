@@ -28,6 +28,7 @@ type issueRig struct {
 
 func newIssueRig(t *testing.T) *issueRig {
 	r := rig.New(t)
+	r.AdminOn = true
 	r.Start(strings.Replace(issueRealm, "@CLIENTS@", "", 1), rig.OneSite)
 	r.Write("Caddyfile", []byte(r.Caddyfile))
 	r.Write("password.txt", []byte("correct horse\n"))
@@ -72,19 +73,20 @@ func TestIssuedCertificatesAreAdmitted(t *testing.T) {
 	}
 	outputs := []string{
 		issue("from-root " + r.config),
+		issue("from-running --address 127.0.0.1:" + r.Admin),
 		issue("from-intermediate " + r.config + "--intermediate --days 3 --key-type p384"),
 		issue("from-files --ca-cert storage/pki/authorities/local/root.crt --ca-key storage/pki/authorities/local/root.key --subject 'CN=files, OU=production' --key-type rsa2048"),
 		issue("spiffe:workload " + r.config + "--san-uri spiffe://example.org/workload --key-type ed25519"),
 		issue("self-signed --self-signed --legacy"),
 	}
-	for _, name := range []string{"from-root", "from-intermediate", "from-files", "spiffe_workload", "self-signed"} {
+	for _, name := range []string{"from-root", "from-running", "from-intermediate", "from-files", "spiffe_workload", "self-signed"} {
 		file := "certs/" + name
 		if got := r.curl(t, "--cert "+file+".pem --key "+file+".key"); strings.Contains(got, "X-Client-Id") {
 			t.Errorf("%s is admitted before it is registered: %s", name, got)
 		}
 	}
 	r.register(outputs...)
-	for _, name := range []string{"from-root", "from-intermediate", "from-files", "spiffe:workload", "self-signed"} {
+	for _, name := range []string{"from-root", "from-running", "from-intermediate", "from-files", "spiffe:workload", "self-signed"} {
 		file := "certs/" + strings.ReplaceAll(name, ":", "_")
 		want := `"X-Client-Id":["` + name + `"]`
 		if got := r.curl(t, "--cert "+file+".pem --key "+file+".key"); !strings.Contains(got, want) {
@@ -186,6 +188,8 @@ func TestIssueFails(t *testing.T) {
 		"taken --self-signed":                                "taken.pem exists; use --force",
 		"x --self-signed --password-file taken.pem":          "the password is empty",
 		"x --self-signed --ca local":                         "none of the others can be",
+		"x --address 127.0.0.1:1":                            "no admin API at 127.0.0.1:1",
+		"x --address 127.0.0.1:1 --config Caddyfile":         "none of the others can be",
 		"x --ca-cert clients-ca.pem":                         "ca-key",
 		"x --self-signed --days 0":                           "use 1 to 36500",
 		"x --self-signed --key-type dsa":                     "use p256, p384",
