@@ -144,7 +144,9 @@ func (p *Process) Logged() string {
 // notable returns the last lines of the log that are not about refused clients, of which
 // there can be thousands.
 func (p *Process) notable() string {
-	lines := slices.DeleteFunc(strings.Split(p.Logged(), "\n"), func(line string) bool { return strings.Contains(line, `"client refused"`) })
+	lines := slices.DeleteFunc(strings.Split(p.Logged(), "\n"), func(line string) bool {
+		return strings.Contains(line, `"client refused"`) || strings.Contains(line, `"refusal repeated"`)
+	})
 	return strings.Join(lines[max(0, len(lines)-60):], "\n")
 }
 
