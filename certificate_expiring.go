@@ -36,7 +36,8 @@ type CertificateExpiring struct {
 	Within caddy.Duration `json:"within,omitempty"`
 
 	// The response header in which admitted clients get the number of whole days that
-	// their certificate has left. It replaces one of the upstream. Default: none.
+	// their certificate has left. It replaces one of the upstream, and cannot be one that
+	// means something else to clients, such as `Set-Cookie`. Default: none.
 	ResponseHeader string `json:"response_header,omitempty"`
 }
 
@@ -60,9 +61,9 @@ func (c *CertificateExpiring) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (c *CertificateExpiring) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
 		"within <duration>": caddyfileutil.Duration(&c.Within, checkExpiringWithin),
-		"response_header [<name>]": {Check: headerguard.CheckName, Parse: func(d *caddyfile.Dispenser) error {
+		"response_header [<name>]": {Check: checkDaysLeftHeader, Parse: func(d *caddyfile.Dispenser) error {
 			if d.CountRemainingArgs() > 0 {
-				return caddyfileutil.String(&c.ResponseHeader, headerguard.CheckName).Parse(d)
+				return caddyfileutil.String(&c.ResponseHeader, checkDaysLeftHeader).Parse(d)
 			}
 			if c.ResponseHeader != "" {
 				return d.Errf("duplicate option '%s'; keep one", d.Val())
@@ -71,6 +72,22 @@ func (c *CertificateExpiring) options() caddyfileutil.Options {
 			return nil
 		}},
 	}
+}
+
+// otherMeanings are response headers that clients, browsers and caches act on.
+var otherMeanings = headerguard.NewNames(
+	"Accept-*", "Access-Control-*", "Age", "Allow", "Authentication-Info", "Authorization", "Cache-Control", "Clear-Site-Data", "Content-*", "Cross-Origin-*",
+	"Date", "ETag", "Expires", "Last-Modified", "Link", "Location", "Pragma", "Refresh", "Retry-After", "Set-Cookie", "Strict-Transport-Security",
+	"Vary", "WWW-Authenticate", "X-Content-Type-Options", "X-Frame-Options",
+)
+
+// checkDaysLeftHeader returns why the days that are left cannot be sent in the response
+// header, or nil.
+func checkDaysLeftHeader(name string) error {
+	if otherMeanings.Contains(name) {
+		return fmt.Errorf("header '%s' means something else to clients; choose another name", name)
+	}
+	return headerguard.CheckName(name)
 }
 
 func checkExpiringWithin(within caddy.Duration) error {
@@ -92,7 +109,7 @@ func (c *CertificateExpiring) check() error {
 	if c.ResponseHeader == "" {
 		return nil
 	}
-	if err := headerguard.CheckName(c.ResponseHeader); err != nil {
+	if err := checkDaysLeftHeader(c.ResponseHeader); err != nil {
 		return fmt.Errorf("response_header '%s': %w", c.ResponseHeader, err)
 	}
 	return nil
