@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -190,8 +191,9 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 		f.print("refused", "%s", e.Refusal.Reason)
 		f.print("detail", "%s", e.Refusal.Detail)
 		for _, miss := range e.NearMisses {
-			f.print("near miss", "%s", miss)
+			f.print("hint", "%s", miss)
 		}
+		f.alternativeNames(leaf)
 	}
 	if e.UnfetchedJWKS > 0 {
 		f.print("not known", "the JWKS behind URLs (%d), which are not fetched here", e.UnfetchedJWKS)
@@ -214,6 +216,18 @@ func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at 
 	if e.Registrable {
 		printRegister(out, e.Realm)
 		fmt.Fprint(out, pinBlock(leaf))
+	}
+}
+
+// alternativeNames prints the first alternative names of a refused certificate, as the log does.
+func (f facts) alternativeNames(leaf *x509.Certificate) {
+	const most = 8
+	for i, name := range factsOf(leaf).Names {
+		if i == most {
+			f.print("names", "…")
+			return
+		}
+		f.print("names", "%s", source.Text(name, maxShownText))
 	}
 }
 

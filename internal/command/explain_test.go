@@ -172,8 +172,8 @@ func TestExplainRefused(t *testing.T) {
 	sensor := hashOf(x.sensor.Cert.Raw)
 	if want := `         certificate_untrusted
 
-near miss         the subject is declared by client 'billing.partner', but it counts only with a verified chain
-near miss         client 'sensor' declares the certificate '` + sensor + `'
+hint              the subject is declared by client 'billing.partner', but it counts only with a verified chain
+hint              client 'sensor' declares the certificate '` + sensor + `'
 `; strings.Join(lines, "\n") != want {
 		t.Errorf("explain prints\n%s\nwant\n%s", strings.Join(lines, "\n"), want)
 	}
@@ -182,16 +182,18 @@ near miss         client 'sensor' declares the certificate '` + sensor + `'
 	register := "\n\nTo register it, paste this into the global option 'mtls', with the client's ID\nin place of CHANGE-ME:\n\nclient \"CHANGE-ME\" {\n\tthumbprint \"" + hashOf(stranger.Cert.Raw) + "\"\n" +
 		"\t# or, to accept renewed certificates with the same key too:\n\t# public_key \"" + hashOf(stranger.Cert.RawSubjectPublicKeyInfo) + "\"\n}\n"
 	x.write("stranger", stranger)
+	x.write("named", testpki.MustIssue(t, x.ca, testpki.CommonName("named"), testpki.DNSNames("a.example.com")))
 	x.write("off", testpki.MustIssue(t, x.ca, testpki.CommonName("off")))
 	x.write("billing", testpki.MustIssue(t, x.ca, partner("billing")))
 	x.write("hostile", testpki.MustIssue(t, x.ca, partner("a\x00\r\n\x1b[2J\u202e")))
 	for _, tc := range []struct{ certificate, args, reason, text string }{
 		{"stranger", "", "certificate_unknown", register},
+		{"named", "", "certificate_unknown", "names             san_dns a.example.com\n"},
 		{"off", "", "client_disabled", "client 'off' is disabled"},
-		{"billing", "--client-id sensor", "client_mismatch", "near miss         client 'sensor' declares the certificate"},
-		{"billing", "--at 2100-01-31T12:00:00Z", "certificate_expired", "near miss         within its validity period it would be client 'billing.partner'"},
+		{"billing", "--client-id sensor", "client_mismatch", "hint              client 'sensor' declares the certificate"},
+		{"billing", "--at 2100-01-31T12:00:00Z", "certificate_expired", "hint              within its validity period it would be client 'billing.partner'"},
 		{"billing", "--at 2001-01-31T12:00:00Z", "certificate_expired", "not yet valid"},
-		{"until", "--at 2150-01-31T12:00:00Z", "certificate_untrusted", "near miss         the thumbprint of client 'until' ended at 2101-01-01T00:00:00Z\n"},
+		{"until", "--at 2150-01-31T12:00:00Z", "certificate_untrusted", "hint              the thumbprint of client 'until' ended at 2101-01-01T00:00:00Z\n"},
 		{"billing", "--realm other", "certificate_unknown", ""},
 		{"hostile", "", "certificate_unknown", `the subject cannot match any client`},
 	} {
