@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"cmp"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 const (
 	// maxStatusRefusals is how many refusals of a realm a report has, and
-	// maxStatusStrangers how many strangers.
+	// maxStatusStrangers how many strangers, unless the query says otherwise.
 	maxStatusRefusals  = 20
 	maxStatusStrangers = 50
 	// maxStatusFailing is how many certificates that fail under the shadow trust pool
@@ -49,13 +50,13 @@ func (realm *Realm) status(q status.Query, now time.Time) status.Realm {
 	report := status.Realm{
 		Name: realm.name, Since: memory.since, Sources: realm.sources(now),
 		Traffic:  memory.traffic.Traffic(),
-		Refusals: orEmpty(memory.refusals.List(refusals.Query{Limit: maxStatusRefusals})),
+		Refusals: orEmpty(memory.refusals.List(refusals.Query{Limit: cmp.Or(q.Most, maxStatusRefusals)})),
 	}
 	report.Clients.Total, report.Clients.NotNoted = registry.Len(), memory.sightings.Unnoted()
 	report.Clients.Seen = min(memory.sightings.Len(), report.Clients.Total) // those that are gone may not have been forgotten yet
 	report.Expiring, report.MoreExpiring = realm.expiring(now, now.Add(status.ExpiringWithin), maxStatusExpiring)
 	report.Clients.List, report.Clients.Next = q.List(registry.From(q.After), memory.sightings)
-	report.Strangers, report.MoreStrangers = realm.strangers(maxStatusStrangers)
+	report.Strangers, report.MoreStrangers = realm.strangers(cmp.Or(q.Most, maxStatusStrangers))
 	if realm.shadow != nil {
 		report.Shadow = realm.shadowStatus(registry, now)
 	}

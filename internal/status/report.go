@@ -137,6 +137,8 @@ type Query struct {
 	Never bool
 	// Limit is how many clients are listed. Default: 50.
 	Limit int
+	// Most is how many refusals and how many strangers are listed. Default: 20 and 50.
+	Most int
 }
 
 // Shadow says who would be refused if the shadow trust pool were the trust pool.

@@ -62,7 +62,7 @@ func printable(value string) string {
 }
 
 func (q query) status() status.Query {
-	return status.Query{Realm: q.realm, After: q.after, Text: q.text, Never: q.never}
+	return status.Query{Realm: q.realm, After: q.after, Text: q.text, Never: q.never, Most: many}
 }
 
 // link returns the query of a link to the realm, with these names and values. Those that

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -90,6 +91,30 @@ func TestPageOfCaddy(t *testing.T) {
 		f.Console = nil // it reports the 401 that the browser answers with the password
 		checkPage(t, views[i], f)
 		wantText(t, views[i], f, see[i]...)
+	}
+}
+
+// TestPageShowsMoreRefusals checks that show=all lists refusals which the page of a running
+// Caddy leaves out otherwise.
+func TestPageShowsMoreRefusals(t *testing.T) {
+	r := startPage(t)
+	billing, nobody := r.Caller(t, "h2", r.Issue("billing")), r.Caller(t, "h2", nil)
+	const refused = 60
+	var last string
+	for range refused {
+		last = nobody.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized).ErrorID
+	}
+	link := `<a class="id" href="?error_id=` + last
+	for deadline := time.Now().Add(rig.Patience); !strings.Contains(billing.Get("https://other.test/").Body, link); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the last refusal is not on the page")
+		}
+	}
+	for query, want := range map[string]int{"": 25, "?show=all": refused} {
+		body := billing.Get("https://other.test/" + query).Body
+		if got := strings.Count(body, `<a class="id" href=`); got != want || strings.Contains(body, "Show longer lists") != (query == "") {
+			t.Errorf("%q: %d refusals, want %d", query, got, want)
+		}
 	}
 }
 

@@ -100,10 +100,10 @@ func TestMethods(t *testing.T) {
 // TestQueries checks what a request asks for, and that odd ones do no harm.
 func TestQueries(t *testing.T) {
 	for query, want := range map[string]status.Query{
-		"realm=default": {Realm: "default"},
-		"realm=default&q=+ware+&never=1&after=a%2F": {Realm: "default", Text: "ware", Never: true, After: "a/"},
-		"realm=default&other=1&limit=99999&q=a&q=b": {Realm: "default", Text: "a"},
-		"realm=default&%zz=1&q=a;b":                 {Realm: "default"},
+		"realm=default": {Realm: "default", Most: 200},
+		"realm=default&q=+ware+&never=1&after=a%2F": {Realm: "default", Text: "ware", Never: true, After: "a/", Most: 200},
+		"realm=default&other=1&limit=99999&q=a&q=b": {Realm: "default", Text: "a", Most: 200},
+		"realm=default&%zz=1&q=a;b":                 {Realm: "default", Most: 200},
 		"":                                          {Limit: 1},
 	} {
 		source := busy()
