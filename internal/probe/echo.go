@@ -174,7 +174,10 @@ func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err er
 		last = true // nobody knows where it ends
 	case length != "":
 		n, failed := strconv.ParseUint(length, 10, 63)
-		if last = last || failed != nil; failed == nil && n > maxBody {
+		switch {
+		case failed != nil:
+			return seen, true, nil // nobody knows where it ends
+		case n > maxBody:
 			return nil, false, &badRequestError{http.StatusRequestEntityTooLarge}
 		}
 		seen.BodyBytes, err = io.CopyN(io.Discard, in, int64(n))

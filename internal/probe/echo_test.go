@@ -71,6 +71,7 @@ func TestEchoIsBounded(t *testing.T) {
 		"chunk size":  {"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "HTTP/1.1 200 "},
 		"coding":      {"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\nabc", "HTTP/1.1 200 "},
 		"length":      {"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nabc", "HTTP/1.1 200 "},
+		"long length": {"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\nabc", "HTTP/1.1 200 "},
 		"no protocol": {"GET /\r\n\r\n", "HTTP/1.1 400 "},
 	} {
 		t.Run(name, func(t *testing.T) {
