@@ -40,13 +40,17 @@ func (r *Record) Key() Key {
 
 // octets returns about how much memory the record takes.
 func (r *Record) octets() int {
-	const structure = 768 // what keeps a record without text in a Memory
+	const (
+		structure   = 1024 // what keeps a record without text in a Memory
+		certificate = 224  // and a certificate
+		name        = 32   // and each of its names
+	)
 	size := structure + len(r.ErrorID) + len(r.Detail) + len(r.RemoteIP) + len(r.Host) + len(r.URI) + len(r.ClientID) +
 		len(r.Hint) + len(r.Register) + len(r.TokenIssuer) + len(r.TokenID)
 	if cert := r.Certificate; cert != nil {
-		size += len(cert.Subject) + len(cert.Issuer) + len(cert.Serial) + len(cert.Thumbprint) + len(cert.PublicKey)
-		for _, name := range cert.Names {
-			size += len(name)
+		size += certificate + len(cert.Subject) + len(cert.Issuer) + len(cert.Serial) + len(cert.Thumbprint) + len(cert.PublicKey)
+		for _, text := range cert.Names {
+			size += name + len(text)
 		}
 	}
 	return size

@@ -2,6 +2,7 @@ package refusals
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -202,6 +203,42 @@ func TestMemoryIsBoundedInOctets_S3(t *testing.T) {
 	}
 	if _, found := m.Find("client"); !found {
 		t.Error("the client is forgotten")
+	}
+}
+
+// TestMemoryTakesWhatItSays_S3 checks that a memory that keeps as many refusals as it can takes
+// little more than 32 MiB, whatever they are made of.
+func TestMemoryTakesWhatItSays_S3(t *testing.T) {
+	c := newClock()
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	for name, record := range map[string]func(i int) Record{
+		"addresses": func(i int) Record { return c.nobody(fmt.Sprint("x", i), fmt.Sprint("2001:db8::", i)) },
+		"short names": func(i int) Record {
+			r := c.stranger(fmt.Sprint(i), fmt.Sprint("t", i))
+			for j := range 9 {
+				r.Certificate.Names = append(r.Certificate.Names, fmt.Sprint(j))
+			}
+			return r
+		},
+		"long texts": func(i int) Record {
+			r := c.stranger(fmt.Sprint(i), fmt.Sprint("t", i))
+			r.Certificate.Subject, r.Hint, r.Detail = fmt.Sprintf("%384d", i), fmt.Sprintf("%1024d", i), fmt.Sprintf("%768d", i)
+			return r
+		},
+	} {
+		before, m := heap(), NewMemory(c.limits(100_000))
+		for i := range 60_000 {
+			m.Add(record(i))
+		}
+		if took := int64(heap()) - int64(before); took > maxOctets+maxOctets/4 {
+			t.Errorf("%s: %d refusals take %d MiB", name, m.Len(), took>>20)
+		}
+		runtime.KeepAlive(m)
 	}
 }
 
