@@ -26,8 +26,8 @@ func (r *Record) isStranger() bool {
 }
 
 // strangers are the certificates that were refused lately. One that was refused once never
-// takes the room of one that was refused twice: ten thousand strangers who come once do
-// not hide the one who tries again and again.
+// takes the room of one that was refused twice: ten thousand strangers a second who come
+// once do not hide the one who tries again each minute.
 type strangers struct {
 	known atomic.Int64 // how many there are, for forget
 
@@ -36,6 +36,7 @@ type strangers struct {
 	// the stranger's, the last refused first
 	once, regulars list.List
 	byThumbprint   map[string]*list.Element
+	lately         lately
 }
 
 // add notes that a certificate was refused, and forgets those that were refused before
@@ -49,12 +50,15 @@ func (s *strangers) add(r *Record, oldest time.Time) {
 		before := element.Value.(*Record)
 		last.Times, last.First = before.Times+1, before.First
 		s.remove(element)
+	} else if s.lately.has(r.Certificate.Thumbprint) {
+		last.Times++
 	}
 	s.byThumbprint[r.Certificate.Thumbprint] = s.listOf(&last).PushFront(&last)
 	switch {
 	case s.regulars.Len() > maxRegulars:
 		s.remove(s.regulars.Back())
 	case s.once.Len()+s.regulars.Len() > maxStrangers:
+		s.lately.note(s.once.Back().Value.(*Record).Certificate.Thumbprint)
 		s.remove(s.once.Back())
 	}
 	s.prune(oldest)

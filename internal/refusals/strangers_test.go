@@ -99,6 +99,43 @@ func TestStrangersWhoComeOnceHideNobody_S3(t *testing.T) {
 	}
 }
 
+// TestFloodDoesNotHideWhoBeginsInIt_S3 checks that one who calls for the first time during a
+// flood of ten thousand strangers a second, and then each minute, is among the strangers from
+// the second time on, although there has been no room in between, and that few others are
+// taken for one who has come before.
+func TestFloodDoesNotHideWhoBeginsInIt_S3(t *testing.T) {
+	c := newClock()
+	m := NewMemory(c.limits(100))
+	s, next := &m.strangers, 0
+	template := c.stranger("x", "")
+	flood := func(strangers int) (again int) {
+		for range strangers {
+			next++
+			template.Certificate = &Certificate{Thumbprint: fmt.Sprint("t", next)}
+			s.add(&template, time.Time{})
+			if s.byThumbprint[template.Certificate.Thumbprint].Value.(*Record).Times > 1 {
+				again++
+			}
+		}
+		return again
+	}
+	flood(10_000)
+	for minute, strangers := range []int{600_000, 50_000, 50_000} {
+		partner := c.stranger(fmt.Sprint("call-", minute), "partner")
+		m.Add(partner)
+		if again := flood(strangers); again > strangers/500 {
+			t.Errorf("minute %d: %d of %d are taken for somebody who has come before", minute, again, strangers)
+		}
+		if found := s.byThumbprint["partner"] != nil; found != (minute > 0) {
+			t.Errorf("minute %d: the partner is among the strangers: %v", minute, found)
+		}
+		c.now = c.now.Add(time.Minute)
+	}
+	if s.once.Len()+s.regulars.Len() > maxStrangers || s.regulars.Len() > maxRegulars {
+		t.Errorf("%d and %d are remembered", s.once.Len(), s.regulars.Len())
+	}
+}
+
 // TestLastRefusalOfAStrangerIsFound_S3 checks that the error id that a stranger got last leads
 // to the refusal although a flood has pushed it out of the memory, until it is too old.
 func TestLastRefusalOfAStrangerIsFound_S3(t *testing.T) {
