@@ -41,7 +41,8 @@ mutual TLS if there is one.
 
 If there is no token, says how far the request went: the address, the
 connection, the server's certificate, whether it asked for the client's, and
-its answer. Redirects are not followed.
+its answer. Only the issuer and the token endpoint get the client's certificate,
+and redirects of their answers are not followed.
 
 The exit status is 0 if there is a token and nothing is wrong with it.
 

@@ -355,3 +355,34 @@ func TestOtherMetadataIsTried(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOnlyTheIssuerSeesTheCertificate checks that an issuer cannot have the client
+// authenticate itself elsewhere, by what its metadata names or a redirect leads to.
+func TestOnlyTheIssuerSeesTheCertificate(t *testing.T) {
+	w, elsewhere := newWorld(t, nil), newWorld(t, nil)
+	var presented []int
+	elsewhere.Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		presented = append(presented, len(r.TLS.PeerCertificates))
+	})
+	r, inner := w.request(), w.Config.Handler
+	r.Roots.AddCert(elsewhere.ca.Cert)
+	redirects := false
+	w.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch {
+		case redirects && r.URL.Path == "/jwks":
+			http.Redirect(rw, r, elsewhere.URL+"/transfer", http.StatusFound)
+		case !redirects && strings.HasPrefix(r.URL.Path, "/.well-known/"):
+			_, _ = fmt.Fprintf(rw, `{"issuer":%q,"token_endpoint":"%s/token","jwks_uri":"%s/transfer"}`, w.URL, w.URL, elsewhere.URL)
+		default:
+			inner.ServeHTTP(rw, r)
+		}
+	})
+	for _, redirects = range []bool{false, true} {
+		if err := r.Verify(t.Context(), w.token()); err == nil {
+			t.Error("verified without keys")
+		}
+	}
+	if fmt.Sprint(presented) != "[0 0]" {
+		t.Errorf("the certificates presented elsewhere: %v", presented)
+	}
+}

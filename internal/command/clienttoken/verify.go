@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -40,8 +42,7 @@ func Decode(token string) (header, claims json.RawMessage, ok bool) {
 func (r *Request) Verify(ctx context.Context, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	transport := r.transport(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return r.Identity, nil })
-	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{Issuer: r.Issuer, Transport: transport})
+	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{Issuer: r.Issuer, Transport: r.forIssuer()})
 	if err != nil {
 		return err
 	}
@@ -61,4 +62,31 @@ func (r *Request) Verify(ctx context.Context, token string) error {
 		return errors.New("token_certificate: it is bound to the certificate '" + source.Text(verified.Thumbprint, maxText) + "', and the client's is '" + own + "'; is another proxy between this client and the issuer?")
 	}
 	return nil
+}
+
+// issuerTransport presents the client's certificate to the issuer alone. What its metadata
+// names, or redirects to, may be a server that would act on who asks.
+type issuerTransport struct {
+	issuer           *url.URL
+	client, stranger http.RoundTripper
+}
+
+// forIssuer returns the transport for the keys of the issuer.
+func (r *Request) forIssuer() http.RoundTripper {
+	present := func(identity *tls.Certificate) http.RoundTripper {
+		return r.transport(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return identity, nil })
+	}
+	issuer, err := url.Parse(r.Issuer)
+	if err != nil {
+		issuer = new(url.URL) // which no request is for
+	}
+	return &issuerTransport{issuer, present(r.Identity), present(new(tls.Certificate))}
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *issuerTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.URL.Scheme == t.issuer.Scheme && request.URL.Host == t.issuer.Host {
+		return t.client.RoundTrip(request)
+	}
+	return t.stranger.RoundTrip(request)
 }
