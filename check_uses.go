@@ -180,7 +180,11 @@ func (c *checker) load(ctx caddy.Context, id, key string, module map[string]any,
 	}
 }
 
-// checkUses reports realms that nothing uses, and clients that nothing admits.
+// placeholderID is the client ID in the block that registers a stranger.
+const placeholderID = "CHANGE-ME"
+
+// checkUses reports realms that nothing uses, clients that nothing admits, and a client
+// that was registered without a name.
 func (c *checker) checkUses() {
 	for _, name := range slices.Sorted(maps.Keys(c.app.Realms)) {
 		var uses []use
@@ -188,6 +192,9 @@ func (c *checker) checkUses() {
 			if one.realm == name {
 				uses = append(uses, one)
 			}
+		}
+		if c.app.Realms[name].current.Load().registry.Client(placeholderID) != nil {
+			c.findings.Add(check.CodePlaceholder, "realm "+name+", client "+placeholderID, "the client ID '%s' is a placeholder", placeholderID)
 		}
 		switch {
 		case len(uses) == 0:

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -66,7 +68,7 @@ func (f *Findings) add(code, place, sentence, remedy string) {
 	rule := Codes[code]
 	finding := Finding{
 		Severity: rule.Severity, Code: code, Place: source.Text(place, maxPlace),
-		Sentence: source.Text(source.WithoutPasswords(sentence), maxSentence), Remedy: cmp.Or(remedy, rule.Remedy),
+		Sentence: source.Text(source.WithoutPasswords(sentence), maxSentence), Remedy: asSentence(cmp.Or(remedy, rule.Remedy)),
 	}
 	if _, twice := f.seen[finding]; twice || len(f.list) == maxFindings {
 		return
@@ -76,6 +78,21 @@ func (f *Findings) add(code, place, sentence, remedy string) {
 	}
 	f.seen[finding] = struct{}{}
 	f.list = append(f.list, finding)
+}
+
+// asSentence returns a remedy, which a log line and an error have as a part, as a sentence.
+func asSentence(remedy string) string {
+	if remedy == "" {
+		return ""
+	}
+	if word, _, _ := strings.Cut(remedy, " "); !strings.Contains(word, "_") { // a name stays as it is
+		first, size := utf8.DecodeRuneInString(remedy)
+		remedy = string(unicode.ToUpper(first)) + remedy[size:]
+	}
+	if strings.HasSuffix(remedy, ".") || strings.HasSuffix(remedy, "?") {
+		return remedy
+	}
+	return remedy + "."
 }
 
 // AddError adds an error of the load, whose remedy follows a semicolon. Its place is
@@ -187,7 +204,7 @@ func placeOf(values map[string]any) string {
 func details(values map[string]any) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if text := valueText(values[name]); text != "" && !slices.Contains(placeFields, name) && name != "hint" && name != "listen" {
+		if text := valueText(values[name]); text != "" && !slices.Contains(placeFields, name) && !slices.Contains([]string{"hint", "listen", "all_paths"}, name) {
 			parts = append(parts, name+" "+text)
 		}
 	}

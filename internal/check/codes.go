@@ -29,6 +29,8 @@ const (
 	CodeUnused = "realm_unused"
 	// CodeNowhere is for a client that no directive admits.
 	CodeNowhere = "client_admitted_nowhere"
+	// CodePlaceholder is for a client with the ID of a block that was not filled in.
+	CodePlaceholder = "client_id_placeholder"
 	// CodeReportOnly is for a directive that refuses nobody.
 	CodeReportOnly = "report_only"
 	// CodeAdmin is for an admin endpoint that others can reach.
@@ -37,17 +39,18 @@ const (
 
 // Codes are the codes of findings.
 var Codes = map[string]Rule{
-	codeLoad:       {Error, "The configuration does not load", ""},
-	codeWarning:    {Warning, "Another warning of the load", "See the page about log messages."},
-	codeFailed:     {Error, "A source is broken", "Mend it, or the realm goes on with what it had, or with nothing."},
-	CodeUnread:     {Note, "Something was not read, because that needs the network or storage, so nothing is said about it", ""},
-	CodeExpired:    {Error, "A certificate has expired", "Replace it."},
-	CodeExpires:    {Warning, "A certificate expires within 90 days", "Replace it in time."},
-	CodePinEnds:    {Warning, "A pin counts for less than 30 days more", "Declare the certificate that replaces it, or extend until."},
-	CodeUnused:     {Warning, "No directive and no verifier uses the realm", "Use it, or remove it."},
-	CodeNowhere:    {Warning, "No directive admits the client", "Add it to allow, give it the scope of require_scope, or remove it."},
-	CodeReportOnly: {Note, "A directive refuses nobody, because it has report_only", "Remove report_only once the log has shown whom it would refuse."},
-	CodeAdmin:      {Warning, "The admin endpoint listens on more than the loopback interface", "Whoever reaches it can add clients and rotate keys: bind it to localhost or a Unix socket, or use remote administration with client certificates."},
+	codeLoad:        {Error, "The configuration does not load", ""},
+	codeWarning:     {Warning, "Another warning of the load", "See the page about log messages."},
+	codeFailed:      {Error, "A source is broken", "Mend it, or the realm goes on with what it had, or with nothing."},
+	CodeUnread:      {Note, "Something was not read, because that needs the network or storage, so nothing is said about it", ""},
+	CodeExpired:     {Error, "A certificate has expired", "Replace it."},
+	CodeExpires:     {Warning, "A certificate expires within 90 days", "Replace it in time."},
+	CodePinEnds:     {Warning, "A pin counts for less than 30 days more", "Declare the certificate that replaces it, or extend until."},
+	CodeUnused:      {Warning, "No directive and no verifier uses the realm", "Use it, or remove it."},
+	CodeNowhere:     {Warning, "No directive admits the client", "Add it to allow, give it the scope of require_scope, or remove it."},
+	CodePlaceholder: {Warning, "A client has the ID CHANGE-ME, as in the block that registers a stranger", "Put the client's ID in its place."},
+	CodeReportOnly:  {Note, "A directive refuses nobody, because it has report_only", "Remove report_only once the log has shown whom it would refuse."},
+	CodeAdmin:       {Warning, "The admin endpoint listens on more than the loopback interface", "Whoever reaches it can add clients and rotate keys: bind it to localhost or a Unix socket, or use remote administration with client certificates."},
 
 	"no_clients":             {Warning, "The realm has no clients", "Declare a client, or add clients_from."},
 	"allow_unmatched":        {Warning, "A pattern of allow matches no client", "Check its spelling."},

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // CheckFunc returns what is wrong in the apps of a configuration and its admin endpoint.
@@ -94,16 +96,16 @@ func checkFile(file, adapter string, run CheckFunc) ([]check.Finding, error) {
 	return run(ctx, config.AppsRaw, whole.Apps, whole.Admin), nil
 }
 
-// printFindings prints a line for each finding, and how many there are.
+// printFindings prints the findings, and how many there are.
 func printFindings(out io.Writer, list []check.Finding) error {
-	if len(list) > 0 {
-		t := newTable(out, column{title: "SEVERITY"}, column{title: "CODE"}, column{title: "PLACE", most: maxClientID}, column{title: "FINDING", most: maxSourceError}, column{title: "REMEDY", most: maxSourceError})
-		for _, f := range list {
-			t.row(string(f.Severity), f.Code, f.Place, f.Sentence, f.Remedy)
+	for _, f := range list {
+		fmt.Fprintf(out, "%-7s  %s  %s\n", f.Severity, f.Code, source.Text(f.Place, maxClientID))
+		for _, text := range []string{f.Sentence, f.Remedy} {
+			if text != "" {
+				fmt.Fprintf(out, "  %s\n", strings.ReplaceAll(wrapped(source.Text(text, maxShownText)), "\n", "\n  "))
+			}
 		}
-		if err := t.flush(); err != nil {
-			return err
-		}
+		fmt.Fprintln(out)
 	}
 	_, err := fmt.Fprintf(out, "Errors: %d, warnings: %d, notes: %d\n", check.Count(list, check.Error), check.Count(list, check.Warning), check.Count(list, check.Note))
 	return err

@@ -90,6 +90,7 @@ func TestCheckFindings(t *testing.T) {
 		{"scope", site("mtls_auth {\n require_scope b\n}"), "scope_unmatched", "realm default", "b"},
 		{"claim", site("mtls_auth {\n header_up X-Client-ID {http.mtls.client_id}\n header_up X-Tenant {http.mtls.claim.tenant}\n}"), "claim_unmatched", "realm default", "tenant"},
 		{"nowhere", realm(good+"client other {\n thumbprint "+sum+"\n}") + strings.Replace(checkedSite, "mtls_auth", "mtls_auth {\n allow good\n}", 1), "client_admitted_nowhere", "realm default, client other", "no directive"},
+		{"placeholder", realm("client \"CHANGE-ME\" {\n thumbprint "+sum+"\n}") + checkedSite, "client_id_placeholder", "realm default, client CHANGE-ME", "placeholder"},
 		{"unused", realm(good), "realm_unused", "realm default", "no directive uses"},
 		{"report only", site("mtls_auth {\n report_only\n}"), "report_only", "site api.example.com, mtls_auth", "refuses nobody"},
 		{"open", site("mtls_auth /api/*\nreverse_proxy localhost:8080"), "paths_open", "hosts api.example.com", "partly open"},
@@ -209,7 +210,7 @@ func TestCheckOfAGoodConfiguration(t *testing.T) {
 		t.Errorf("exit status %d with --strict", status)
 	}
 	out, problems, status := process(t, "mtls", "check", "--config", filepath.Join(dir, "Caddyfile"))
-	for _, want := range []string{"SEVERITY  CODE      PLACE", "warning   weak_pin  realm default", "replace it with the SHA-256 thumbprint", "Errors: 0, warnings: 1, notes: 0"} {
+	for _, want := range []string{"warning  weak_pin  realm default\n  client ", "\n  Replace it with the SHA-256 thumbprint.\n\n", "Errors: 0, warnings: 1, notes: 0"} {
 		if !strings.Contains(out, want) || status != 0 || problems != "" {
 			t.Errorf("exit status %d, no %q in\n%s%s", status, want, out, problems)
 		}
