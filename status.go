@@ -40,6 +40,9 @@ func (a *App) status(q status.Query) status.Report {
 	}
 	if q.Realm == "" {
 		report.Sources = a.trustedIssuerSources(report.At)
+		if memory := a.memories[""]; memory != nil {
+			report.Refusals = memory.refusals.List(refusals.Query{Limit: maxStatusRefusals})
+		}
 	}
 	return report
 }

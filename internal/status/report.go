@@ -19,6 +19,8 @@ type Report struct {
 	Realms  []Realm `json:"realms"`
 	// Sources are those of no realm: the keys of the servers in `trust_issuer`.
 	Sources []Source `json:"sources,omitempty"`
+	// Refusals are the last ones of no realm, by `mtls_bearer` without one, newest first.
+	Refusals []refusals.Record `json:"refusals,omitempty"`
 }
 
 // Realm is the state of a realm.

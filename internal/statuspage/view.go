@@ -31,7 +31,7 @@ type view struct {
 	Lookup *lookup
 	// Overview has the realms if there are several and the request names none.
 	Overview []realmView
-	// Others has the sources of no realm.
+	// Others has the sources and refusals of no realm.
 	Others realmView
 	// Realm is the only one that the page is about, or nil.
 	Realm *realmView
@@ -86,7 +86,9 @@ func newView(source Source, q query) *view {
 			v.Overview = append(v.Overview, *newRealmView(realm, report.At, query{realm: realm.Name}))
 		}
 	}
-	v.Others = realmView{Realm: status.Realm{Sources: report.Sources[:min(len(report.Sources), many)]}, At: report.At}
+	v.Others = realmView{At: report.At, Realm: status.Realm{
+		Sources: report.Sources[:min(len(report.Sources), many)], Refusals: report.Refusals[:min(len(report.Refusals), many)],
+	}}
 	v.At, v.Since, v.Version = report.At, report.Since, report.Version
 	v.MoreRealms = max(0, len(v.Realms)-maxRealms)
 	if q.errorID != "" {

@@ -239,3 +239,32 @@ func TestStatusDuringReloads(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestStatusHasRefusalsOfNoRealm checks that refusals of mtls_bearer without a realm are in
+// the status of all realms.
+func TestStatusHasRefusalsOfNoRealm(t *testing.T) {
+	r := rig.New(t)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.AdminOn = true
+	r.Start(rig.BillingAndSensor, rig.OneSite+`
+https://other.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer https://login.example.net {
+			jwks_uri https://127.0.0.1:1/keys
+			audience https://other.test
+		}
+	}
+	reverse_proxy @UP@
+}
+`)
+	got := r.Caller(t, "h2", nil).Get("https://other.test/")
+	rig.Refusal(t, got.ErrorID)
+	if list := statusOf(r, t, "").Refusals; len(list) != 1 || list[0].ErrorID != got.ErrorID || list[0].Realm != "" {
+		t.Errorf("%+v", list)
+	}
+	if list := statusOf(r, t, "?realm=default").Refusals; len(list) != 0 {
+		t.Errorf("in the status of a realm: %+v", list)
+	}
+}

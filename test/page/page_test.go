@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/statuspage"
 )
@@ -143,6 +144,20 @@ func TestClaimedClient(t *testing.T) {
 	}
 	if body := mustAsk(t, source, "/?realm=default&error_id=k3f9x2m7q"); !strings.Contains(body, "<bdi>impostor</bdi>, as the request says") {
 		t.Error("the explanation does not say that the request only claims to be the client")
+	}
+}
+
+// TestRefusalsOfNoRealm checks that what mtls_bearer without a realm has refused is listed
+// next to the keys of the servers whose tokens it takes.
+func TestRefusalsOfNoRealm(t *testing.T) {
+	source := busy()
+	source.report.Refusals = []refusals.Record{{ErrorID: "n3r9a2m7q", At: now, Directive: "mtls_bearer", Reason: "token_expired", RemoteIP: "192.0.2.9", Times: 1}}
+	body := mustAsk(t, source, "/")
+	_, others, _ := strings.Cut(body, `id="others"`)
+	for _, want := range []string{`href="?error_id=n3r9a2m7q"`, "token_expired", "192.0.2.9"} {
+		if !strings.Contains(others, want) {
+			t.Errorf("no %s among what belongs to no realm", want)
+		}
 	}
 }
 

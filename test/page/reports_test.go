@@ -33,7 +33,7 @@ func (r *reports) Status(query status.Query) status.Report {
 	if query.Realm == "" {
 		return report
 	}
-	report.Realms, report.Sources = nil, nil
+	report.Realms, report.Sources, report.Refusals = nil, nil, nil
 	for _, realm := range r.report.Realms {
 		if realm.Name == query.Realm {
 			report.Realms = append(report.Realms, realm)
