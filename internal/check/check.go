@@ -34,7 +34,8 @@ const (
 	// maxPlace and maxSentence bound the texts of a finding, in bytes.
 	maxPlace    = 200
 	maxSentence = 1000
-	// maxFindings bounds the findings of a configuration.
+	// maxFindings bounds the findings of a severity. Otherwise, a thousand warnings could
+	// hide an error.
 	maxFindings = 1000
 )
 
@@ -54,6 +55,7 @@ type Finding struct {
 type Findings struct {
 	list []Finding
 	seen map[Finding]struct{}
+	more map[Severity]int // how many were left out
 	// Skip returns whether to leave out a finding, because it would only follow from
 	// what is not known here. Unless nil.
 	Skip func(code, realm string) bool
@@ -70,13 +72,17 @@ func (f *Findings) add(code, place, sentence, remedy string) {
 		Severity: rule.Severity, Code: code, Place: source.Text(place, maxPlace),
 		Sentence: source.Text(source.WithoutPasswords(sentence), maxSentence), Remedy: asSentence(cmp.Or(remedy, rule.Remedy)),
 	}
-	if _, twice := f.seen[finding]; twice || len(f.list) == maxFindings {
+	if f.seen == nil {
+		f.seen, f.more = make(map[Finding]struct{}), make(map[Severity]int)
+	}
+	if _, twice := f.seen[finding]; twice {
 		return
 	}
-	if f.seen == nil {
-		f.seen = make(map[Finding]struct{})
-	}
 	f.seen[finding] = struct{}{}
+	if Count(f.list, finding.Severity) == maxFindings {
+		f.more[finding.Severity]++
+		return
+	}
 	f.list = append(f.list, finding)
 }
 
@@ -123,6 +129,11 @@ func (f *Findings) Len() int { return len(f.list) }
 func (f *Findings) Sorted() []Finding {
 	order := map[Severity]int{Error: 0, Warning: 1, Note: 2}
 	list := slices.Clone(f.list)
+	for severity, code := range map[Severity]string{Error: codeLoad, Warning: codeWarning, Note: CodeUnread} {
+		if more := f.more[severity]; more > 0 {
+			list = append(list, Finding{severity, code, "", fmt.Sprintf("there are %d more of this severity", more), "Mend those that are listed, and check again."})
+		}
+	}
 	slices.SortStableFunc(list, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(order[a.Severity], order[b.Severity]), cmp.Compare(a.Place, b.Place))
 	})
