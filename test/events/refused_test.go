@@ -58,19 +58,19 @@ func TestCertificateExpiringEvent(t *testing.T) {
 		return testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(left))
 	}
 	soon := r.Issue("billing", until(10*day+time.Hour))
-	r.SelfSigned("sensor", until(40*day)) // not yet
+	sensor := r.SelfSigned("sensor", until(30*day+5*time.Hour)) // not yet
 	ca := testpki.MustCA(t, testpki.CommonName("Old CA"), until(5*day+time.Hour))
 	r.Write("clients-ca.pem", append(r.CA.PEM(), ca.PEM()...))
 	global := on(t, "mtls_certificate_expiring") + rig.ClockRealmOf(t)
 	r.Start(global, rig.OneSite)
 	r.Caller(t, "h2", soon).Get("https://api.test/").WantStatus(t, http.StatusOK)
-	// check waits for the events of a day
-	check := func(n int, daysOfClient, daysOfCA string) {
+	// check waits for the two events of a day
+	check := func(before int, daysOfClient, daysOfCA string) {
 		t.Helper()
 		clock.Advance(2 * time.Minute) // and it looks again
-		events.Wait(t, 2*n, "mtls_certificate_expiring")
+		events.Wait(t, before+2, "mtls_certificate_expiring")
 		seen := make(map[string]map[string]any)
-		for _, event := range events.All("mtls_certificate_expiring")[2*n-2:] {
+		for _, event := range events.All("mtls_certificate_expiring")[before:] {
 			seen[event.Data["kind"].(string)] = event.Data
 		}
 		client, authority := seen["client"], seen["ca"]
@@ -85,12 +85,16 @@ func TestCertificateExpiringEvent(t *testing.T) {
 			t.Errorf("the CA has %s days left, want %s", got, daysOfCA)
 		}
 	}
-	check(1, "10", "5")
+	check(0, "10", "5")
 	r.Reload(global, rig.OneSite)
-	clock.Advance(10 * time.Hour) // not again
+	// when it looks within the day, it tells of another certificate, and of nothing again
+	clock.Advance(10 * time.Hour)
+	if third := events.Wait(t, 3, "mtls_certificate_expiring"); third["thumbprint"] != testpki.HashOf(sensor.Cert.Raw) {
+		t.Errorf("within the day, it tells of %v", third)
+	}
 	clock.Advance(day - 10*time.Hour)
-	check(2, "9", "4")
-	if n := len(events.All("mtls_certificate_expiring")); n != 4 {
-		t.Errorf("%d events in two days, want 4", n)
+	check(3, "9", "4")
+	if n := len(events.All("mtls_certificate_expiring")); n != 5 {
+		t.Errorf("%d events in two days, want 5", n)
 	}
 }

@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
@@ -101,4 +102,38 @@ func TestKeysRotated(t *testing.T) {
 		t.Errorf("retired are %v, want %v and %v", retired, first, second)
 	}
 	check(4, "*", "retired")
+}
+
+// TestSourcesOfTokensFail checks the events about signing keys and revoked tokens in
+// storage, and about the keys of a server that realms trust.
+func TestSourcesOfTokensFail(t *testing.T) {
+	r, events := rig.New(t), rig.NewEvents(t)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	if err := os.Mkdir(filepath.Join(r.Dir, "storage"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.Write("storage/mtls", nil) // a file, where a folder should be
+	r.Start(on(t, "mtls_source_failed")+rig.IssuerRealm(""), rig.IssuerSite+`
+https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer https://127.0.0.1:1 {
+			audience  api
+			id_prefix other-
+		}
+	}
+}`)
+	realms := map[string]string{"keys": "default", "revocations": "default", "jwks:https://127.0.0.1:1": ""} // nothing listens on that port
+	events.Wait(t, len(realms), "mtls_source_failed")
+	for _, event := range events.All("mtls_source_failed") {
+		from := event.Data["source"].(string)
+		if realm, known := realms[from]; !known || event.Data["realm"] != realm || event.Data["error"] == "" || len(event.Data) != 3 {
+			t.Errorf("the event is %v", event.Data)
+		}
+		delete(realms, from)
+	}
+	if len(realms) > 0 {
+		t.Errorf("no event about %v", realms)
+	}
 }

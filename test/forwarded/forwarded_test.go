@@ -86,6 +86,34 @@ func run(f *rig.ForwardingRig, global string, realms ...string) {
 	}
 }
 
+// TestForwardedCertificateExpiring checks that the days that are left are those of the
+// forwarded certificate, and not of the proxy's own.
+func TestForwardedCertificateExpiring(t *testing.T) {
+	f := rig.NewForwardingRig(t)
+	lasting := func(left time.Duration) testpki.Option {
+		return testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(left))
+	}
+	const day, header = 24 * time.Hour, "Client-Cert-Days-Left"
+	soon := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), lasting(10*day+time.Hour))
+	later := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), lasting(90*day))
+	hops := map[string]*testpki.Leaf{"without one": nil, "expiring first": testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), lasting(2*day))}
+	proxy := rig.Forwarders[0]
+	global := rig.ForwardingRealm(realm(proxy), proxy.Format, "from 127.0.0.1")
+	run(f, strings.Replace(global, "\tforwarded_certificate", "\tcertificate_expiring {\n\t\tresponse_header\n\t}\n\tforwarded_certificate", 1), realm(proxy))
+	url := "https://api.test/" + realm(proxy) + "/guarded"
+	for name, own := range hops {
+		hop := f.Caller(t, "h2", own)
+		for want, leaf := range map[string]*testpki.Leaf{"10": soon, "": later} {
+			if got := hop.Get(url, proxy.Send(leaf)).WantStatus(t, http.StatusOK).Header.Get(header); got != want {
+				t.Errorf("hop %s: %q days left, want %q", name, got, want)
+			}
+		}
+		if got := hop.Get(url).WantStatus(t, http.StatusUnauthorized).Header.Get(header); got != "" {
+			t.Errorf("hop %s: %q days left for nobody", name, got)
+		}
+	}
+}
+
 func TestForwardedByATrustedProxy_A9_R21(t *testing.T) {
 	f := startForwarding(t, "from 127.0.0.1")
 	expired := testpki.MustIssue(t, f.CA, testpki.CommonName("billing"), testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)))
