@@ -24,9 +24,9 @@ func CheckID(id string) error {
 	if strings.HasSuffix(id, ",") {
 		return fmt.Errorf("client_id '%s' ends with a comma; remove it, and separate several by spaces alone", id)
 	}
-	for i := range len(id) {
+	for i, char := range id {
 		if !isAlphanumeric(id[i]) && strings.IndexByte("._~:@/+-,", id[i]) < 0 {
-			return fmt.Errorf("client_id %q contains %q; use letters, digits and ._~:@/+-,", id, id[i])
+			return fmt.Errorf("client_id %q contains %q; use letters, digits and ._~:@/+-,", id, char)
 		}
 	}
 	return nil
