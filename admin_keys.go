@@ -44,7 +44,7 @@ func rotateKeys(w http.ResponseWriter, r *http.Request, realm *Realm) error {
 	case errors.Is(err, keyring.ErrFixedKeys):
 		return adminError(http.StatusConflict, "realm '%s' signs with the file in signing_key, which is not rotated here; replace the file and reload the configuration", realm.name)
 	case errors.Is(err, keyring.ErrAnnounced):
-		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}`, err)
+		return adminError(http.StatusConflict, `%w; to replace all keys at once, send {"retire":"now"}, as 'caddy mtls keys rotate --retire now' does`, err)
 	case err != nil && retire:
 		return adminError(http.StatusServiceUnavailable, "some keys may not have been retired: %w; send the request again", err)
 	case err != nil:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -178,7 +179,7 @@ func (f *issueFlags) run(cmd *cobra.Command) error {
 		return err
 	}
 	if generated {
-		fmt.Fprintf(cmd.ErrOrStderr(), "Password of the PKCS #12 file, which is not shown again: %s\n", password)
+		fmt.Fprintf(cmd.ErrOrStderr(), "Password of %s, which is not shown again: %s\n", source.Text(files.PKCS12, maxPath), password)
 	}
 	if *f.json {
 		return printJSON(cmd.OutOrStdout(), describeIssued(issued, files, registration))

@@ -227,7 +227,7 @@ func (r *reply) endpoint(issuer string) (string, error) {
 			TokenEndpoint string `json:"token_endpoint"`
 		} `json:"mtls_endpoint_aliases"`
 	}
-	if json.Unmarshal(r.body, &metadata) != nil {
+	if json.Unmarshal(r.body, &metadata) != nil || metadata.Issuer == "" {
 		return "", r.fail(StepAnswer, "the answer is not the metadata of an issuer; check the URL of the issuer, or name the token endpoint with --url")
 	}
 	if metadata.Issuer != issuer {

@@ -46,6 +46,9 @@ func newWorld(t *testing.T, change func(*tls.Config, *testpki.CA), options ...te
 	mux.HandleFunc("/.well-known/openid-configuration", func(rw http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(rw, `{"issuer":%q,"token_endpoint":"%s/none","jwks_uri":"%s/jwks","mtls_endpoint_aliases":{"token_endpoint":"%s/token"}}`, w.URL, w.URL, w.URL, w.URL)
 	})
+	mux.HandleFunc("/plain/.well-known/openid-configuration", func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(rw, `{"hello":"world"}`)
+	})
 	mux.HandleFunc("/jwks", func(rw http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(rw).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "1", Algorithm: "ES256"}}})
 	})
@@ -270,6 +273,7 @@ func TestFailuresSayWhereAndWhy(t *testing.T) {
 		"refused, TLS1.2": {server: func(c *tls.Config, ca *testpki.CA) { require(c, ca); c.MaxVersion = tls.VersionTLS12 }, step: StepCertificate, want: []string{"refused it in the handshake"}},
 		"refused, h1":     {server: func(c *tls.Config, ca *testpki.CA) { require(c, ca); c.NextProtos = []string{"http/1.1"} }, step: StepCertificate, want: []string{"refused it in the handshake"}},
 		"another issuer":  {change: func(w *world, r *Request) { r.Issuer += "/" }, step: StepAnswer, want: []string{"the metadata of issuer 'https://localhost:"}},
+		"not an issuer":   {change: func(_ *world, r *Request) { r.Issuer += "/plain" }, step: StepAnswer, want: []string{"the answer is not the metadata of an issuer"}},
 		"no metadata":     {change: func(w *world, r *Request) { r.Issuer += "/x" }, step: StepAnswer, want: []string{"404 Not Found"}},
 		"redirect":        {change: say(302, ""), step: StepAnswer, want: []string{"302 Found, to 'https://elsewhere.example.com/", "does not follow"}},
 		"page":            {change: say(200, "<html>"), step: StepToken, want: []string{"no access_token"}},
