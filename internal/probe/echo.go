@@ -176,7 +176,7 @@ func readRequest(in *bufio.Reader, out io.Writer) (seen *Seen, last bool, err er
 		n, failed := strconv.ParseUint(length, 10, 63)
 		switch {
 		case failed != nil:
-			return seen, true, nil // nobody knows where it ends
+			return seen, true, nil //nolint:nilerr // nobody knows where it ends, so the request is the last
 		case n > maxBody:
 			return nil, false, &badRequestError{http.StatusRequestEntityTooLarge}
 		}
