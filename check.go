@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // checking is set while a configuration is only checked. Then storage is empty, and
@@ -106,6 +107,7 @@ func (c *checker) cleanRealm(name string, raw json.RawMessage) json.RawMessage {
 		}
 	}
 	c.leaveOutSources(name, realm)
+	c.noteURLs(name, realm)
 	for range maxTries {
 		text, _ := json.Marshal(realm)
 		err := c.tryRealm(name, text)
@@ -206,6 +208,29 @@ func (c *checker) leaveOutSources(name string, realm map[string]json.RawMessage)
 		delete(realm, "clients_from")
 		if local != nil {
 			realm["clients_from"], _ = json.Marshal(local)
+		}
+	}
+}
+
+// noteURLs notes what is behind URLs, which are not fetched.
+func (c *checker) noteURLs(name string, realm map[string]json.RawMessage) {
+	var revocation struct {
+		CRL []string `json:"crl"`
+	}
+	var records []struct {
+		ClientID string `json:"client_id"`
+		JWKSURI  string `json:"jwks_uri"`
+	}
+	_ = json.Unmarshal(realm["revocation"], &revocation)
+	_ = json.Unmarshal(realm["clients"], &records)
+	for _, crl := range revocation.CRL {
+		if strings.Contains(crl, "://") {
+			c.findings.Add(check.CodeUnread, "realm "+name+", revocation", "the CRL at '%s' is not read, so nothing is said about it", source.ShownURL(crl))
+		}
+	}
+	for _, record := range records {
+		if record.JWKSURI != "" {
+			c.findings.Add(check.CodeUnread, "realm "+name+", client "+record.ClientID, "the JWKS at '%s' is not read, so nothing is said about it", source.ShownURL(record.JWKSURI))
 		}
 	}
 }

@@ -100,6 +100,8 @@ func TestCheckFindings(t *testing.T) {
 		{"admin", strings.Replace(realm(good), "admin off", "admin :2019", 1) + checkedSite, "admin_exposed", "admin :2019", "loopback"},
 		{"clients elsewhere", realm("clients_from http https://clients.example.com/a.json") + checkedSite, "not_checked", "realm default", "clients_from http"},
 		{"CAs elsewhere", realm("trust_pool pki_root {\n authority local\n}\n"+good) + checkedSite, "not_checked", "realm default, trust_pool", "pki_root"},
+		{"CRL elsewhere", realm("trust_pool file @DIR@/ca.pem\nrevocation {\n crl https://ca.example.com/a.crl\n}\n"+good) + checkedSite, "not_checked", "realm default, revocation", "https://ca.example.com/a.crl"},
+		{"JWKS elsewhere", realm(good+"client j {\n jwks https://j.example.com/jwks\n}") + checkedSite, "not_checked", "realm default, client j", "https://j.example.com/jwks"},
 		{"issuer elsewhere", realm(good+"issuer https://auth.example.com") + strings.Replace(checkedSite, "mtls_auth", "mtls_issuer", 1), "issuer_not_served", "realm default", "https://auth.example.com"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
