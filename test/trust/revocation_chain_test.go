@@ -144,7 +144,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 	r := rig.New(t)
 	realm, leaves := revokedAndOthers(t, r)
 	r.Start(realm, rig.OneSite+rig.IssuerSite)
-	for _, protocol := range rig.Protocols {
+	for i, protocol := range rig.Protocols {
 		rig.Token(r, t, r.Caller(t, protocol, leaves["billing"]), "https://auth.test/connect/token", rig.Form("billing.partner"))
 		for name, reason := range map[string]string{
 			"revoked": "certificate_revoked", "denied": "certificate_revoked", "sensor": "certificate_revoked", "unknown": "revocation_unavailable",
@@ -158,7 +158,7 @@ func TestRevokedClientCannotRenew_C6(t *testing.T) {
 				t.Errorf("%s: %s", name, got.Body)
 			}
 			thumbprint := testpki.HashOf(leaves[name].Cert.Raw)
-			r.Logs.Wait(t, "the reason of "+name, func(entry rig.LogEntry) bool {
+			rig.WaitForRefusals(t, i+1, func(entry rig.LogEntry) bool {
 				return entry.Str("reason") == reason && entry.Str("thumbprint") == thumbprint
 			})
 		}
