@@ -3,6 +3,7 @@ package mtlsauth
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -225,6 +226,7 @@ func TestClaimedClientIsNotKnown_S3(t *testing.T) {
 	for _, line := range logs.FilterMessage("client refused").All() {
 		ids = append(ids, line.ContextMap()["error_id"].(string))
 	}
+	slices.Sort(ids) // the classes of callers take turns
 	if strings.Join(ids, " ") != "claimed-0 claimed-2" {
 		t.Errorf("the lines are those of %s", ids)
 	}
