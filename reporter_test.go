@@ -291,8 +291,12 @@ func TestMemoryOutlivesConfigurations(t *testing.T) {
 	if err := second.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if _, found := load().Refusal("a"); found {
+	last := load()
+	if _, found := last.Refusal("a"); found {
 		t.Error("the refusal is remembered after the realm has ended")
+	}
+	if err := last.Cleanup(); err != nil {
+		t.Fatal(err)
 	}
 }
 
