@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
-// TestLargeSites checks that the warnings about sites are right, and take no time that
-// anybody notices, for configurations that only programs write.
+// TestLargeSites checks that the warnings about sites are right for configurations that
+// only programs write. It ends only if each handler is read a bounded number of times:
+// some of these routes unfold into 2^30 and more.
 func TestLargeSites(t *testing.T) {
 	const (
 		config = `{"admin":{"disabled":true},"apps":{"mtls":{"realms":{"default":{"clients":[{"client_id":"a","x509_thumbprints":["SHA256"]}]}}},` +
@@ -49,12 +49,8 @@ func TestLargeSites(t *testing.T) {
 		{name: "nothing in it", routes: `{"match":[null,{}],"handle":[` + auth + `,{"handler":"subroute","routes":[null]},` + proxy + `]},{"match":null,"handle":null},null,` + handle(invoke("nowhere"))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			start := time.Now()
 			result := loadJSON(t, fillLoadTest(loadFiles(t), strings.NewReplacer("NAMED", test.named, "ROUTES", test.routes).Replace(config)))
 			wantSiteWarnings(t, result, append(test.want, warnPlain)...)
-			if took := time.Since(start); took > 5*time.Second {
-				t.Errorf("it took %s", took)
-			}
 		})
 	}
 }
