@@ -1,4 +1,4 @@
-// Command prepare writes the certificates that examples/run needs to a folder and
+// Command prepare writes the certificates that test/interop/run needs to a folder and
 // prints free ports and a thumbprint as shell assignments.
 package main
 

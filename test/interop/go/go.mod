@@ -1,4 +1,4 @@
-module github.com/caddymtls/caddy-mtls-auth/examples/go
+module github.com/caddymtls/caddy-mtls-auth/test/interop/go
 
 go 1.26.0
 
