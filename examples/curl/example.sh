@@ -1,0 +1,10 @@
+# shellcheck shell=bash disable=SC2034 # examples/run reads the variables
+title=curl
+library='curl and sh'
+programs='smallest'
+client_files='client'
+callers=command
+certificate=pem
+missing() { command -v curl >/dev/null || echo 'curl is not installed'; }
+prepare() { :; }
+run() { exec "./$1"; }

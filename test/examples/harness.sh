@@ -1,0 +1,269 @@
+# shellcheck shell=bash
+# What examples/run is made of: its folder, Caddy, processes, and requests with bash and
+# openssl. Sourced by examples/run.
+# shellcheck disable=SC2154 # examples/run sets $examples, $root and $languages
+
+work=$(mktemp -d) || exit 1
+certificates=$work/certificates
+# the file in which failures are noted, also by processes in the background
+: >"$work/failed"
+: >"$work/pids"
+mkfifo "$work/never"
+exec {never}<>"$work/never"
+
+# cleanup ends all processes of this run and removes its files.
+cleanup() {
+	local pid
+	trap '' INT TERM
+	while read -r pid; do
+		kill -- "-$pid"
+	done <"$work/pids" 2>/dev/null
+	pause 0.2
+	while read -r pid; do
+		kill -KILL -- "-$pid"
+	done <"$work/pids" 2>/dev/null
+	wait 2>/dev/null
+	rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# pause <seconds>
+pause() { read -r -t "$1" -u "$never" _ || true; }
+
+# start <command>... runs a command in the background, in a process group of its own, and
+# sets $started to its pid.
+start() {
+	set -m
+	"$@" &
+	started=$!
+	set +m
+	echo "$started" >>"$work/pids"
+}
+
+# stop <pid>... ends process groups that start has begun.
+stop() {
+	local pid
+	for pid; do
+		kill -- "-$pid" 2>/dev/null
+	done
+	for pid; do
+		finish "$pid" 5 || kill -KILL -- "-$pid" 2>/dev/null
+		wait "$pid" 2>/dev/null
+	done
+}
+
+# finish <pid> <seconds> waits until a process of this shell has ended, and reports
+# whether it has.
+finish() {
+	local end=$((SECONDS + $2))
+	while kill -0 "$1" 2>/dev/null; do
+		[ "$SECONDS" -le "$end" ] || return 1
+		pause 0.03
+	done
+	return 0 # not that of the last pause
+}
+
+# until_true <seconds> <command>... repeats the command until it succeeds.
+until_true() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -le "$end" ] || return 1
+		pause 0.05
+	done
+	return 0
+}
+
+# failed <language> <what> [<file>...] notes a failure and prints it with the files.
+failed() {
+	local file
+	{
+		printf 'FAILED %s: %s\n' "$1" "$2"
+		for file in "${@:3}"; do
+			[ ! -s "$file" ] || { printf '  %s:\n' "${file##*/}" && tail -n 30 "$file" | sed 's/^/    /'; }
+		done
+	} >>"$work/failed.$BASHPID"
+	cat "$work/failed.$BASHPID" >&2
+	rm "$work/failed.$BASHPID"
+	echo "$1: $2" >>"$work/failed"
+}
+
+# in_language <language> <function of its example.sh> <argument>... runs a function of a
+# language.
+in_language() (
+	BUILD=$work/build/$1
+	cd "$examples/$1" || exit
+	# shellcheck source=/dev/null
+	. ./example.sh
+	"${@:2}"
+)
+
+# about <language> <variable> prints a variable of its example.sh.
+about() (
+	cd "$examples/$1" || exit
+	# shellcheck source=/dev/null
+	. ./example.sh
+	printf '%s' "${!2-}"
+)
+
+# program <language> <program> [<name>=<value>]... becomes the program of a language,
+# with its environment. Use it in a process of its own.
+program() {
+	local setting
+	while IFS= read -r setting; do
+		export "${setting?}"
+	done <"$certificates/partner-$1.env"
+	for setting in ISSUER="$ISSUER" API="$API" "${@:3}"; do
+		export "${setting?}"
+	done
+	# a proxy does not know our ports, and Java prints that it has options
+	unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY JAVA_TOOL_OPTIONS
+	BUILD=$work/build/$1
+	cd "$examples/$1" || exit
+	# shellcheck source=/dev/null
+	. ./example.sh
+	run "$2"
+}
+
+make_certificates() {
+	"$root/examples/certificates" "$certificates" "${running[@]/#/partner-}" || exit
+}
+
+# free_ports <name>... sets each variable to a port of the loopback interface on which
+# nobody listens.
+free_ports() {
+	local name port=$((20000 + RANDOM % 12000))
+	for name; do
+		while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+			port=$((port + 1))
+		done
+		printf -v "$name" %s "$port"
+		port=$((port + 1))
+	done
+}
+
+# start_caddy builds Caddy if there is none, and starts it with examples/Caddyfile and a
+# few things that only tests need.
+start_caddy() {
+	local language attempt
+	if [ -z "${CADDY:-}" ]; then
+		command -v go >/dev/null || {
+			echo 'go is not installed; set CADDY to a Caddy with the plugin' >&2
+			exit 1
+		}
+		CADDY=$work/caddy
+		(cd "$root" && go build -o "$CADDY" ./cmd/caddy) || exit
+	fi
+	# A key of our own, so that we can sign tokens that no issuer would.
+	openssl ecparam -name prime256v1 -genkey -noout -out "$certificates/forger.key" &&
+		openssl ec -in "$certificates/forger.key" -pubout -out "$certificates/forger.pem" 2>/dev/null || exit
+	for attempt in 1 2 3 4 5; do
+		if try_caddy; then
+			return
+		fi
+		grep -q 'address already in use' "$work/caddy.log" || break
+	done
+	cat "$work/caddy.log" >&2
+	echo 'Caddy did not start' >&2
+	exit 1
+}
+
+try_caddy() {
+	local name ports=(issuer alias api headers token gateway admin html)
+	free_ports "${ports[@]/%/_port}" headers_upstream token_upstream gateway_upstream mtls_port closed_port
+	export CERTIFICATES=$certificates ADMIN=127.0.0.1:$admin_port
+	export ISSUER=https://localhost:$issuer_port ALIAS=https://localhost:$alias_port API=https://localhost:$api_port
+	export HEADERS_API=https://localhost:$headers_port HEADERS_UPSTREAM=127.0.0.1:$headers_upstream
+	export TOKEN_API=https://localhost:$token_port TOKEN_UPSTREAM=127.0.0.1:$token_upstream
+	export GATEWAY_API=https://localhost:$gateway_port GATEWAY_UPSTREAM=127.0.0.1:$gateway_upstream
+	export HTML=https://localhost:$html_port
+	test_caddyfile >"$work/Caddyfile"
+	start run_caddy
+	caddy=$started
+	until_true 30 caddy_is_up && kill -0 "$caddy" 2>/dev/null && grep -q 'serving initial configuration' "$work/caddy.log"
+}
+
+run_caddy() {
+	exec env XDG_DATA_HOME="$work/data" XDG_CONFIG_HOME="$work/config" "$CADDY" run --config "$work/Caddyfile" --adapter caddyfile >"$work/caddy.log" 2>&1
+}
+
+caddy_is_up() { ! kill -0 "$caddy" 2>/dev/null || grep -q 'serving initial configuration' "$work/caddy.log"; }
+
+# test_caddyfile prints examples/Caddyfile with clients for languages that it does not
+# have, the key of the tokens that we sign ourselves, and a host that is no issuer.
+test_caddyfile() {
+	local line language
+	while IFS= read -r line; do
+		printf '%s\n' "$line"
+		case $line in
+		*'trust_pool file '*)
+			for language in "${running[@]}"; do
+				grep -q "import partner partner-$language\$" "$root/examples/Caddyfile" || echo "import partner partner-$language"
+			done
+			;;
+		*'issuer {$ISSUER} {') echo 'verify_key "{$CERTIFICATES}/forger.pem"' ;;
+		esac
+	done <"$root/examples/Caddyfile"
+	cat <<'END'
+{$HTML} {
+	import tls
+	header Content-Type text/html
+	respond "<html><body>The service is down for maintenance</body></html>"
+}
+END
+}
+
+# http <port> <path> [<header>]... sends a GET request in plain HTTP, and sets $status
+# and $body.
+http() {
+	local connection response=
+	status=none body=
+	{ exec {connection}<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 0
+	request GET "$2" '' "${@:3}" >&"$connection"
+	IFS= read -r -d '' -t 20 -u "$connection" response
+	exec {connection}>&-
+	parse "$response"
+}
+
+# https <port> <certificate or ""> <path> [<header>]... does the same over TLS.
+https() { tls "$1" "$2" "$(request GET "$3" '' "${@:4}" && echo .)"; }
+
+# request <method> <path> <body> <header>... prints a request.
+request() {
+	printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$1" "$2"
+	[ $# -le 3 ] || printf '%s\r\n' "${@:4}"
+	[ -z "$3" ] || printf 'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %s\r\n' "${#3}"
+	printf '\r\n%s' "$3"
+}
+
+# tls <port> <certificate or ""> <request and a dot> sends a request over TLS.
+tls() {
+	local connection pid response= identity=()
+	[ -z "$2" ] || identity=(-cert "$certificates/$2.pem" -key "$certificates/$2.key" -cert_chain "$certificates/intermediate.pem")
+	printf %s "${3%.}" >"$work/request.$BASHPID"
+	exec {connection}< <(exec openssl s_client -quiet -connect "127.0.0.1:$1" -servername localhost -CAfile "$certificates/server-ca.pem" \
+		-verify_return_error ${identity[@]+"${identity[@]}"} <"$work/request.$BASHPID" 2>/dev/null)
+	pid=$!
+	IFS= read -r -d '' -t 20 -u "$connection" response
+	kill "$pid" 2>/dev/null
+	exec {connection}<&-
+	parse "$response"
+}
+
+# parse <response> sets $status and $body, and $headers.
+parse() {
+	status=none body='' headers=${1%%$'\r\n\r\n'*}
+	[[ $1 == HTTP/1.?' '* ]] || return 0
+	status=${1#* }
+	status=${status:0:3}
+	body=${1#*$'\r\n\r\n'}
+}
+
+# get_token <client> [<scope>] sets $token to an access token of Caddy's.
+get_token() {
+	local form="grant_type=client_credentials&client_id=$1${2:+&scope=$2}"
+	tls "$alias_port" "$1" "$(request POST /connect/token "$form" && echo .)"
+	token=$(sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p' <<<"$body")
+}
