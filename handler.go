@@ -48,6 +48,13 @@ const refusedWord = "certificate_refused"
 // `{http.mtls.matched}` | The value in the certificate that matched; it differs from the declared one if that is a wildcard
 // `{http.mtls.thumbprint}` | SHA-256 of the certificate in base64url (`x5t#S256`)
 // `{http.mtls.subject}` | The certificate's subject as an RFC 4514 string, in ASCII
+// `{http.mtls.subject_legacy}` | The subject with slashes, as in `/O=company/CN=client`
+// `{http.mtls.issuer}` | The issuer, in the form of `subject`
+// `{http.mtls.issuer_legacy}` | The issuer, in the form of `subject_legacy`
+// `{http.mtls.serial}` | The certificate's serial number in upper-case hexadecimal digits, as OpenSSL prints it
+// `{http.mtls.fingerprint_sha256}` | SHA-256 of the certificate in lower-case hexadecimal digits
+// `{http.mtls.fingerprint_sha1}` | SHA-1 of the certificate in lower-case hexadecimal digits, for an upstream that knows certificates by it
+// `{http.mtls.not_before}` | When the certificate's validity begins, as RFC 3339
 // `{http.mtls.not_after}` | When the certificate expires, as RFC 3339
 // `{http.mtls.claim.*}` | A claim of the client
 // `{http.mtls.error}` | The refusal reason, for `handle_errors` and logs; not meant for callers

@@ -17,7 +17,8 @@ import (
 // placeholderNames are the placeholders that a request has, without
 // placeholderPrefix and except for claims.
 var placeholderNames = []string{
-	"client_id", "credential", "error", "matched", "not_after", "realm", "scope", "subject", "thumbprint",
+	"client_id", "credential", "error", "fingerprint_sha1", "fingerprint_sha256", "issuer", "issuer_legacy", "matched", "not_after", "not_before",
+	"realm", "scope", "serial", "subject", "subject_legacy", "thumbprint",
 }
 
 // ownPlaceholder matches what is, or was meant to be, a placeholder of this module,

@@ -2,6 +2,8 @@ package mtlsauth
 
 import (
 	"crypto/x509"
+	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -216,8 +218,31 @@ func certificateText(leaf *x509.Certificate, name string) string {
 	switch name {
 	case "subject":
 		return headerguard.EscapeNonASCII(validators.FormatDN(leaf.RawSubject))
+	case "subject_legacy":
+		return validators.FormatLegacyDN(leaf.RawSubject)
+	case "issuer":
+		return headerguard.EscapeNonASCII(validators.FormatDN(leaf.RawIssuer))
+	case "issuer_legacy":
+		return validators.FormatLegacyDN(leaf.RawIssuer)
+	case "serial":
+		return serialDigits(leaf.SerialNumber)
+	case "not_before":
+		return leaf.NotBefore.UTC().Format(time.RFC3339)
 	case "not_after":
 		return leaf.NotAfter.UTC().Format(time.RFC3339)
+	case "fingerprint_sha256":
+		return validators.ThumbprintOf(leaf.Raw).String()
+	case "fingerprint_sha1":
+		return validators.SHA1ThumbprintOf(leaf.Raw).String()
 	}
 	return ""
+}
+
+// serialDigits returns a serial number as OpenSSL prints it: pairs of upper-case
+// hexadecimal digits.
+func serialDigits(serial *big.Int) string {
+	if serial.Sign() == 0 {
+		return "00"
+	}
+	return fmt.Sprintf("%X", serial.Bytes())
 }

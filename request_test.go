@@ -1,11 +1,14 @@
 package mtlsauth
 
 import (
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -174,7 +177,7 @@ func TestEmptyHeaderIsRemoved_A4(t *testing.T) {
 // TestPlaceholdersAreKnownAndEmpty checks that every http.mtls.* placeholder is
 // known, and empty if it has no value.
 func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
-	names := []string{"client_id", "realm", "scope", "credential", "matched", "thumbprint", "subject", "not_after", "claim.tenant", "claim.", "claim", "error", "nonsense", ""}
+	names := []string{"client_id", "realm", "scope", "credential", "matched", "thumbprint", "subject", "not_after", "issuer", "issuer_legacy", "subject_legacy", "serial", "fingerprint_sha256", "fingerprint_sha1", "not_before", "claim.tenant", "claim.", "claim", "error", "nonsense", ""}
 	r, repl := newRequest(nil)
 	if got := repl.ReplaceAll("{http.mtls.client_id}", "unknown"); got != "unknown" {
 		t.Fatalf("before any directive: %q", got)
@@ -192,8 +195,8 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 		t.Error("one request has two states")
 	}
 
-	ca := testpki.MustCA(t)
-	leaf := testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{CommonName: "Zoë\r\nX: y", Organization: []string{"a,b"}}))
+	ca := testpki.MustCA(t, testpki.Subject(pkix.Name{CommonName: "CA/é", Organization: []string{"o"}}))
+	leaf := testpki.MustIssue(t, ca, testpki.Subject(pkix.Name{CommonName: "Zoë\r\nX: y", Organization: []string{"a,b"}}), testpki.Serial(big.NewInt(0xabcde)))
 	record := pinned("a", leaf)
 	record.Scope, record.Claims = "api1 api2", map[string]json.RawMessage{"tenant": []byte(`"acme"`), "n": []byte(`[1, 2]`)}
 	registry := registryOf(t, record)
@@ -205,6 +208,9 @@ func TestPlaceholdersAreKnownAndEmpty(t *testing.T) {
 	want := map[string]string{
 		"client_id": "a", "realm": "partners", "scope": "api1 api2", "credential": "thumbprint", "matched": testpki.HashOf(leaf.Cert.Raw),
 		"thumbprint": id.Thumbprint, "subject": `CN=Zo\C3\AB\0D\0AX: y,O=a\,b`, "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
+		"subject_legacy": `/O=a,b/CN=Zo\xC3\xAB\x0D\x0AX: y`, "issuer": `CN=CA/\C3\A9,O=o`, "issuer_legacy": `/O=o/CN=CA\x2F\xC3\xA9`,
+		"serial": "0ABCDE", "not_before": leaf.Cert.NotBefore.UTC().Format(time.RFC3339),
+		"fingerprint_sha256": testpki.HashOf(leaf.Cert.Raw), "fingerprint_sha1": fmt.Sprintf("%x", sha1.Sum(leaf.Cert.Raw)),
 		"claim.tenant": "acme", "claim.n": "[1,2]", "claim.none": "", "claim.": "", "claim": "", "error": "", "nonsense": "",
 	}
 	for name, text := range want {

@@ -1,10 +1,12 @@
 package auth_test
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -188,7 +190,7 @@ https://api.test:@HTTPS@ {
 	mtls_auth {
 		optional
 	}
-	respond "client_id=[{http.mtls.client_id}] realm=[{http.mtls.realm}] scope=[{http.mtls.scope}] credential=[{http.mtls.credential}] matched=[{http.mtls.matched}] thumbprint=[{http.mtls.thumbprint}] subject=[{http.mtls.subject}] not_after=[{http.mtls.not_after}] tenant=[{http.mtls.claim.tenant}] limits=[{http.mtls.claim.limits}] other=[{http.mtls.claim.other}] error=[{http.mtls.error}] nonsense=[{http.mtls.nonsense}] user=[{http.auth.user.id}]"
+	respond "client_id=[{http.mtls.client_id}] realm=[{http.mtls.realm}] scope=[{http.mtls.scope}] credential=[{http.mtls.credential}] matched=[{http.mtls.matched}] thumbprint=[{http.mtls.thumbprint}] subject=[{http.mtls.subject}] not_after=[{http.mtls.not_after}] not_before=[{http.mtls.not_before}] subject_legacy=[{http.mtls.subject_legacy}] issuer=[{http.mtls.issuer}] issuer_legacy=[{http.mtls.issuer_legacy}] serial=[{http.mtls.serial}] sha256=[{http.mtls.fingerprint_sha256}] sha1=[{http.mtls.fingerprint_sha1}] tenant=[{http.mtls.claim.tenant}] limits=[{http.mtls.claim.limits}] other=[{http.mtls.claim.other}] error=[{http.mtls.error}] nonsense=[{http.mtls.nonsense}] user=[{http.auth.user.id}]"
 }
 `
 
@@ -214,6 +216,14 @@ func TestPlaceholders(t *testing.T) {
 		}
 	}`, placeholdersSite)
 	sum := sha256.Sum256(sensor.Cert.Raw)
+	ofCertificate := func(leaf *testpki.Leaf, more map[string]string) map[string]string {
+		maps.Copy(more, map[string]string{
+			"thumbprint": validators.X5tS256(sha256.Sum256(leaf.Cert.Raw)), "serial": strings.ToUpper(hex.EncodeToString(leaf.Cert.SerialNumber.Bytes())),
+			"sha256": testpki.HashOf(leaf.Cert.Raw), "sha1": fmt.Sprintf("%x", sha1.Sum(leaf.Cert.Raw)),
+			"not_before": leaf.Cert.NotBefore.UTC().Format(time.RFC3339), "not_after": leaf.Cert.NotAfter.UTC().Format(time.RFC3339),
+		})
+		return more
+	}
 	subject := `CN=billing,O=Gr\C3\B6\C3\9Fe\, \"x\"`
 	for _, tc := range []struct {
 		name string
@@ -221,15 +231,15 @@ func TestPlaceholders(t *testing.T) {
 		want map[string]string
 	}{
 		{"none", nil, nil},
-		{"subject", billing, map[string]string{
+		{"subject", billing, ofCertificate(billing, map[string]string{
 			"client_id": "billing.partner", "user": "billing.partner", "realm": "default", "credential": "subject", "matched": subject, "subject": subject,
 			"scope": "invoices.read invoices.write", "tenant": "partner 7", "limits": `{"max":5}`,
-			"thumbprint": validators.X5tS256(sha256.Sum256(billing.Cert.Raw)), "not_after": billing.Cert.NotAfter.UTC().Format(time.RFC3339),
-		}},
-		{"pinned", sensor, map[string]string{
+			"subject_legacy": `/O=Gr\xC3\xB6\xC3\x9Fe, "x"/CN=billing`, "issuer": r.CA.Cert.Subject.String(), "issuer_legacy": "/" + r.CA.Cert.Subject.String(),
+		})},
+		{"pinned", sensor, ofCertificate(sensor, map[string]string{
 			"client_id": "sensor-7", "user": "sensor-7", "realm": "default", "credential": "certificate", "matched": hex.EncodeToString(sum[:]),
-			"subject": "CN=sensor", "thumbprint": validators.X5tS256(sha256.Sum256(sensor.Cert.Raw)), "not_after": sensor.Cert.NotAfter.UTC().Format(time.RFC3339),
-		}},
+			"subject": "CN=sensor", "subject_legacy": "/CN=sensor", "issuer": "CN=sensor", "issuer_legacy": "/CN=sensor",
+		})},
 	} {
 		for _, protocol := range rig.Protocols {
 			t.Run(tc.name+"/"+protocol, func(t *testing.T) {
@@ -245,7 +255,7 @@ func TestPlaceholders(t *testing.T) {
 						t.Errorf("%s is %q, want %q", name, value, tc.want[name])
 					}
 				}
-				if count != 14 {
+				if count != 21 {
 					t.Errorf("%d placeholders in %q", count, got.Body)
 				}
 			})

@@ -23,6 +23,7 @@ var hostileTexts = map[string]string{
 	"non-ASCII":   "Größe\u202e\u200b日本",
 	"not UTF-8":   "\xff\xfe",
 	"separators":  `a,b;c="d"=%0d%0aX-Client-ID:+e`,
+	"slashes":     `a/CN=billing.partner+O=b\/CN=billing.partner`,
 	"placeholder": "{http.mtls.client_id}{env.HOME}{file./etc/passwd}",
 	"terminal":    "\x1b]0;owned\x07\x7f",
 	"long":        strings.Repeat("long ", 500),
@@ -70,6 +71,8 @@ https://api.test:@HTTPS@ {
 	mtls_auth {
 		header_up X-Client-ID {http.mtls.client_id}
 		header_up X-Subject   {http.mtls.subject}
+		header_up X-Legacy    {http.mtls.subject_legacy}
+		header_up X-Issuer    {http.mtls.issuer_legacy}
 		header_up X-Matched   {http.mtls.matched}
 		header_up X-Claim     {http.mtls.claim.text}
 		header_up X-Several   "id={http.mtls.client_id};subject={http.mtls.subject}"
@@ -84,11 +87,14 @@ https://api.test:@HTTPS@ {
 				if got.Seen == nil {
 					t.Fatal("the request did not reach the API")
 				}
-				for _, header := range []string{"X-Client-Id", "X-Subject", "X-Matched", "X-Claim", "X-Several"} {
+				for _, header := range []string{"X-Client-Id", "X-Subject", "X-Legacy", "X-Issuer", "X-Matched", "X-Claim", "X-Several"} {
 					values := got.Seen.Header[header]
 					if len(values) != 1 || strings.ContainsFunc(values[0], func(c rune) bool { return c < 0x20 || c >= 0x7f }) {
 						t.Errorf("%s is %q", header, values)
 					}
+				}
+				if legacy := got.Seen.Header.Get("X-Legacy"); name != "long" && (strings.Count(legacy, "/OU=") != 1 || strings.Count(legacy, "/") != 2) {
+					t.Errorf("X-Legacy is %q", legacy)
 				}
 				if id := got.Seen.Header.Get("X-Client-Id"); !strings.HasPrefix(id, "hostile-") {
 					t.Errorf("X-Client-ID is %q", id)

@@ -134,7 +134,7 @@ https://api.test:@HTTPS@ {
 			trust_pool file "@DIR@/other-server.pem"
 		}
 		header_up X-Client-ID {http.mtls.client_id}
-		header_up X-Client-Other "{http.mtls.realm}|{http.mtls.scope}|{http.mtls.credential}|{http.mtls.thumbprint}|{http.mtls.subject}|{http.mtls.claim.tenant}|{http.mtls.claim.level}|{http.mtls.claim.none}"
+		header_up X-Client-Other "{http.mtls.realm}|{http.mtls.scope}|{http.mtls.credential}|{http.mtls.thumbprint}|{http.mtls.subject}|{http.mtls.subject_legacy}|{http.mtls.fingerprint_sha256}|{http.mtls.claim.tenant}|{http.mtls.claim.level}|{http.mtls.claim.none}"
 	}
 	reverse_proxy @UP@
 }
@@ -164,7 +164,7 @@ https://alias.test:@HTTPS@ {
 			trust_pool file "@DIR@/other-server.pem"
 		}
 		header_up X-Client-ID {http.mtls.client_id}
-		header_up X-Client-Other "{http.mtls.thumbprint}{http.mtls.subject}{http.mtls.not_after}"
+		header_up X-Client-Other "{http.mtls.thumbprint}{http.mtls.subject}{http.mtls.not_after}{http.mtls.subject_legacy}{http.mtls.issuer}{http.mtls.issuer_legacy}{http.mtls.serial}{http.mtls.not_before}{http.mtls.fingerprint_sha256}{http.mtls.fingerprint_sha1}"
 	}
 	reverse_proxy @UP@
 }
@@ -211,7 +211,7 @@ func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 		t.Run(protocol, func(t *testing.T) {
 			c := r.Caller(t, protocol, job)
 			got := c.Get("https://api.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "job")
-			if seen, want := got.Seen.Header.Get("X-Client-Other"), "|read|token|"+thumbprintOf(job)+"|CN=job|acme|[1,2]|"; seen != want {
+			if seen, want := got.Seen.Header.Get("X-Client-Other"), "|read|token|"+thumbprintOf(job)+"|CN=job|/CN=job|"+testpki.HashOf(job.Cert.Raw)+"|acme|[1,2]|"; seen != want {
 				t.Errorf("the upstream received %q, want %q", seen, want)
 			}
 			c.Get("https://other.test/", rig.Bearer(other.token(job, "k1", nil))).WantStatus(t, http.StatusOK).WantClient(t, "other/job")

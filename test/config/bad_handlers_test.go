@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-const allPlaceholders = "use one of claim.<name>, client_id, credential, error, matched, not_after, realm, scope, subject, thumbprint"
+const allPlaceholders = "use one of claim.<name>, client_id, credential, error, fingerprint_sha1, fingerprint_sha256, issuer, issuer_legacy, matched, not_after, not_before, realm, scope, serial, subject, subject_legacy, thumbprint"
 
 func TestBadHandler(t *testing.T) {
 	checkBadBlocks(t, "{\n\tadmin off\n}\n\n:443 {\nBLOCK\n}\n", []badBlock{
@@ -57,6 +57,9 @@ func TestBadHandler(t *testing.T) {
 		{"require_scope read, write", 1, "require_scope 'read,' ends with a comma; separate values by spaces alone"},
 		{"header_up +X-A {http.mtls.client_id}", 1, "header_up +X-A: it always replaces the caller's header; write header_up X-A"},
 		{"header_up X-A {http.mtls.clientid}", 1, "header_up X-A: unknown placeholder '{http.mtls.clientid}'; did you mean 'client_id'?"},
+		{"header_up X-A {http.mtls.issuer_dn}", 1, "unknown placeholder '{http.mtls.issuer_dn}'; did you mean 'issuer'?"},
+		{"header_up X-A {http.mtls.fingerprint_sha265}", 1, "unknown placeholder '{http.mtls.fingerprint_sha265}'; did you mean 'fingerprint_sha256'?"},
+		{"header_up X-A {http.mtls.serial", 1, "'{http.mtls.serial' is a placeholder that lacks a brace; write {http.mtls.serial}"},
 		{"header_up X-A {http.mtls.nonsense}", 1, "unknown placeholder '{http.mtls.nonsense}'; " + allPlaceholders},
 		{"header_up X-A {http.mtls.claim}", 1, "unknown placeholder '{http.mtls.claim}'; " + allPlaceholders},
 		{`header_up X-A "{http.mtls.claim.ten ant}"`, 1, "unknown placeholder '{http.mtls.claim.ten ant}'; " + allPlaceholders},

@@ -262,7 +262,7 @@ func TestModulePath(t *testing.T) {
 // TestPlaceholdersAreDocumented checks that placeholders.md has the placeholders
 // of the module documentation, and no other.
 func TestPlaceholdersAreDocumented(t *testing.T) {
-	row := regexp.MustCompile("(?m)^(?://|\\|) `\\{http\\.mtls\\.([a-z_.]+)[*<]?[^`]*\\}` \\|")
+	row := regexp.MustCompile("(?m)^(?://|\\|) `\\{http\\.mtls\\.([a-z0-9_.]+)[*<]?[^`]*\\}` \\|")
 	names := func(text string) (list []string) {
 		for _, match := range row.FindAllStringSubmatch(text, -1) {
 			list = append(list, match[1])
