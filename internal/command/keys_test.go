@@ -49,7 +49,7 @@ func TestKeysCommands(t *testing.T) {
 
 // TestVersion checks the versions of this program and of a running Caddy.
 func TestVersion(t *testing.T) {
-	if out := mustRun(t, "version"); !strings.Contains(out, runtime.Version()) || strings.Contains(out, "running") {
+	if out := mustRun(t, "version"); !strings.Contains(out, runtime.Version()) || !strings.Contains(out, "\ncommit            ") || strings.Contains(out, "running") {
 		t.Error(out)
 	}
 	api := newAdminAPI(t, `{"version":"v1.2.3\u001b[2J","realms":[]}`)
@@ -58,7 +58,7 @@ func TestVersion(t *testing.T) {
 		t.Errorf("%q\n%s", api.asked, out)
 	}
 	var v map[string]string
-	if err := json.Unmarshal([]byte(mustRun(t, "version", "--json")), &v); err != nil || v["go"] != runtime.Version() || v["caddy"] == "" || v["plugin"] == "" {
+	if err := json.Unmarshal([]byte(mustRun(t, "version", "--json")), &v); err != nil || v["go"] != runtime.Version() || v["caddy"] == "" || v["plugin"] == "" || v["commit"] == "" {
 		t.Errorf("%v %v", v, err)
 	}
 }

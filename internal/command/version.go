@@ -17,8 +17,11 @@ const caddyModule = "github.com/caddyserver/caddy/v2"
 // versions are what this program, and a running Caddy, are made of.
 type versions struct {
 	Plugin string `json:"plugin"`
-	Caddy  string `json:"caddy"`
-	Go     string `json:"go"`
+	Commit string `json:"commit"`
+	// Modified is whether the files differed from the commit.
+	Modified bool   `json:"modified,omitempty"`
+	Caddy    string `json:"caddy"`
+	Go       string `json:"go"`
 	// Running is the version of the plugin in the running Caddy, if it was asked.
 	Running string `json:"running,omitempty"`
 }
@@ -26,10 +29,12 @@ type versions struct {
 func versionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version [--running]",
-		Short: "Prints the versions of the plugin, of Caddy and of Go",
+		Short: "Prints the versions of the plugin, of Caddy and of Go, and the commit",
 		Long: `
 Prints the versions of the plugin, of Caddy and of Go that this program is made
-of. With --running, also asks the admin API of a running Caddy for its version
+of, and the commit of the plugin, with "modified" if the files differed from it.
+The commit is "unknown" if the program was built of a released version or of a
+folder without a repository. With --running, also asks the admin API of a running Caddy for its version
 of the plugin, which is older if Caddy was not restarted after an upgrade.
 
 	$ caddy mtls version --running`,
@@ -40,6 +45,7 @@ of the plugin, which is older if Caddy was not restarted after an upgrade.
 	asJSON := addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := versions{Plugin: version.Plugin(), Caddy: version.Of(caddyModule), Go: runtime.Version()}
+		v.Commit, v.Modified = version.Commit()
 		if *running {
 			answer, err := admin.ask(http.MethodGet, "/mtls/status?limit=1", nil, nil)
 			if err != nil {
@@ -58,6 +64,11 @@ of the plugin, which is older if Caddy was not restarted after an upgrade.
 		}
 		f := facts{cmd.OutOrStdout()}
 		f.print("plugin", "%s", v.Plugin)
+		if v.Modified {
+			f.print("commit", "%s, modified", v.Commit)
+		} else {
+			f.print("commit", "%s", v.Commit)
+		}
 		f.print("Caddy", "%s", v.Caddy)
 		f.print("Go", "%s", v.Go)
 		if *running {
