@@ -118,8 +118,8 @@ program() {
 	for setting in ISSUER="$ISSUER" API="$API" "${@:3}"; do
 		export "${setting?}"
 	done
-	# a proxy does not know our ports, and Java prints that it has options
-	unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY JAVA_TOOL_OPTIONS
+	# no proxy knows our ports, SSL_CERT_FILE is to count, and Java prints that it has options
+	unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY CURL_CA_BUNDLE REQUESTS_CA_BUNDLE SSL_CERT_DIR JAVA_TOOL_OPTIONS
 	BUILD=$work/build/$1
 	cd "$examples/$1" || exit
 	# shellcheck source=/dev/null
