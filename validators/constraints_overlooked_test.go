@@ -126,10 +126,10 @@ func TestNamesOfIntermediatesAreConstrained_P1(t *testing.T) {
 	}
 }
 
-// sanOption is a subject alternative name extension with one name.
-func sanOption(t testing.TB, name asn1.RawValue) testpki.Option {
+// sanOption is a subject alternative name extension.
+func sanOption(t testing.TB, names ...asn1.RawValue) testpki.Option {
 	t.Helper()
-	der, err := asn1.Marshal([]asn1.RawValue{name})
+	der, err := asn1.Marshal(names)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,8 @@ import (
 )
 
 // ForwardFormat is how a proxy that terminates TLS forwards the certificate of its
-// client: in which header fields, and in which encoding.
+// client: in which header fields, and in which encoding. It is read from a proxy in
+// front, and written for an upstream, in the same way.
 //
 // A format says nothing about trust. Anyone can write these fields, so read them
 // only in requests from a proxy that is known to replace what its own client sent
@@ -29,35 +30,39 @@ type ForwardFormat struct {
 
 	// parse reads the fields of a request. The value is not empty.
 	parse func(value string, chainValues []string) ([]*x509.Certificate, error)
+	// write returns the value of Header. A format with a ChainHeader gets no chain.
+	write func(leaf *x509.Certificate, chain []*x509.Certificate) string
 }
 
 var (
 	// formatRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
 	// List of Byte Sequences (RFC 9440 §2, RFC 8941 §3).
-	formatRFC9440 = &ForwardFormat{Name: "rfc9440", Header: "Client-Cert", ChainHeader: "Client-Cert-Chain", parse: parseClientCert}
+	formatRFC9440 = &ForwardFormat{Name: "rfc9440", Header: "Client-Cert", ChainHeader: "Client-Cert-Chain", parse: parseClientCert, write: writeClientCert}
 	// formatNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
 	// one certificate as URL-encoded PEM. The function escape of Apache's
 	// expressions makes the same of SSL_CLIENT_CERT. The configuration names the
 	// header: X-SSL-Client-Cert is the usual choice.
-	formatNginx = &ForwardFormat{Name: "nginx", Header: "X-SSL-Client-Cert", parse: parseEscapedCertificate}
+	formatNginx = &ForwardFormat{Name: "nginx", Header: "X-SSL-Client-Cert", parse: parseEscapedCertificate, write: writeEscapedCertificate}
 	// formatHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
 	// DER encoding of one certificate as padded base64, in double quotes where
 	// the log format flag +Q says so. The configuration names the header:
 	// X-SSL-Client-Cert matches the X-SSL-Client-* names in HAProxy's examples, and
 	// is what HAProxy Ingress sends.
-	formatHAProxy = &ForwardFormat{Name: "haproxy", Header: "X-SSL-Client-Cert", parse: parseBase64}
+	formatHAProxy = &ForwardFormat{Name: "haproxy", Header: "X-SSL-Client-Cert", parse: parseBase64, write: writeBase64}
 	// formatEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
 	// manipulation". Only its last element counts.
-	formatEnvoy = &ForwardFormat{Name: "envoy", Header: "X-Forwarded-Client-Cert", parse: parseXFCC}
+	formatEnvoy = &ForwardFormat{Name: "envoy", Header: "X-Forwarded-Client-Cert", parse: parseXFCC, write: writeXFCC}
 	// formatAWSALB is what Application Load Balancers send according to "HTTP
 	// headers and mutual TLS": URL-encoded PEM, in which +, = and / may be
 	// unescaped. It is the whole chain, leaf first, in passthrough mode, and the
 	// leaf alone, in X-Amzn-Mtls-Clientcert-Leaf, in verify mode.
-	formatAWSALB = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert", parse: parseEscapedChain}
+	formatAWSALB = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert", parse: parseEscapedChain, write: writeEscapedChain}
+	// formatAWSALBLeaf is what they send in verify mode.
+	formatAWSALBLeaf = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert-Leaf", parse: parseEscapedChain, write: writeEscapedLeaf}
 	// formatTraefik is what Traefik's PassTLSClientCert sends with pem: the
 	// certificates that the client sent, leaf first, each as DER in padded base64,
 	// joined by commas. Older releases URL-encode the value.
-	formatTraefik = &ForwardFormat{Name: "traefik", Header: "X-Forwarded-Tls-Client-Cert", parse: parseBase64List}
+	formatTraefik = &ForwardFormat{Name: "traefik", Header: "X-Forwarded-Tls-Client-Cert", parse: parseBase64List, write: writeBase64List}
 )
 
 // ForwardFormats are all formats.

@@ -198,3 +198,22 @@ func FuzzForwardedEnvoy(f *testing.F) {
 		}
 	})
 }
+
+// FuzzForwardedWrite checks that what is written reads back as the same certificates,
+// and that no name leaves its quotes.
+func FuzzForwardedWrite(f *testing.F) {
+	key := testpki.MustKey(f, testpki.Ed25519)
+	ca := testpki.MustCA(f, testpki.Key(key))
+	chain := slices.Repeat([]*x509.Certificate{ca.Cert}, 9)
+	f.Fuzz(func(t *testing.T, cn, dns, uri string, above uint8) {
+		leaf, err := ca.Issue(testpki.Key(key), testpki.CommonName(cn), sanOption(t, general(dNSName, false, []byte(dns)), general(uniformResourceIdentifier, false, []byte(uri))))
+		if err != nil {
+			t.Skip(err) // Go does not parse it
+		}
+		above %= uint8(len(chain) + 1)
+		for _, format := range writtenFormats {
+			mustReadBack(t, format, leaf.Cert, chain[:above])
+		}
+		mustStayInQuotes(t, leaf.Cert, chain[:above])
+	})
+}

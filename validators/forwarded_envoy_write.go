@@ -1,0 +1,125 @@
+package validators
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// writeXFCC writes one element of x-forwarded-client-cert, as Envoy does with cert,
+// chain, subject, uri and dns in set_current_client_cert_details. Chain begins with the
+// client's own certificate; without a chain it is left out.
+//
+// Envoy writes names into URI and DNS as they are, and a double quote in Subject after
+// a backslash. Then a name can end a value, and add pairs, or elements, that say
+// something else of its owner. So Subject has hexadecimal digits instead, which RFC 4514
+// §2.4 allows, and URI and DNS are left out if any name has characters that URIs and
+// host names do not need. [parseXFCC] does not accept such names either.
+func writeXFCC(leaf *x509.Certificate, chain []*x509.Certificate) string {
+	var text strings.Builder
+	escaped := writeEscapedCertificate(leaf, nil)
+	fmt.Fprintf(&text, `Hash=%x;Cert="%s"`, sha256.Sum256(leaf.Raw), escaped)
+	if len(chain) > 0 {
+		text.WriteString(`;Chain="` + escaped)
+		for _, cert := range chain {
+			text.WriteString(writeEscapedCertificate(cert, nil))
+		}
+		text.WriteByte('"')
+	}
+	if subject, err := quotableName(leaf.RawSubject); err == nil {
+		text.WriteString(`;Subject="` + subject + `"`)
+	}
+	writeXFCCNames(&text, leaf)
+	return text.String()
+}
+
+// writeXFCCNames writes URI, also without any, and then DNS.
+func writeXFCCNames(text *strings.Builder, leaf *x509.Certificate) {
+	names, err := generalNames(leaf)
+	if err != nil || slices.ContainsFunc(names, func(name asn1.RawValue) bool { return !isPlainXFCC(name) }) {
+		return
+	}
+	uris := 0
+	for _, name := range names {
+		if name.Tag == uniformResourceIdentifier {
+			text.WriteString(";URI=" + string(name.Bytes))
+			uris++
+		}
+	}
+	if uris == 0 {
+		text.WriteString(";URI=")
+	}
+	for _, name := range names {
+		if name.Tag == dNSName {
+			text.WriteString(";DNS=" + string(name.Bytes))
+		}
+	}
+}
+
+// isPlainXFCC reports whether a name can be in a value without quotes.
+func isPlainXFCC(name asn1.RawValue) bool {
+	if !isCompared(name.Tag) || name.Tag == iPAddress {
+		return true // it is not text
+	}
+	return !slices.ContainsFunc(name.Bytes, func(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte(`,;"\`, c) >= 0 })
+}
+
+// quotableName returns a DER-encoded Name as OpenSSL and BoringSSL print it in the form
+// of RFC 2253, except that no character ends a value in double quotes or, for a reader
+// that looks for semicolons first, a pair.
+func quotableName(raw []byte) (string, error) {
+	rdns, err := decodeName(raw)
+	if err != nil {
+		return "", err
+	}
+	var text []byte
+	for i, rdn := range slices.Backward(rdns) {
+		for j, a := range slices.Backward(rdn) {
+			name, known := opensslName(a.Type)
+			text = append(append(text, name...), '=')
+			if value, err := decodeString(a.Value); err == nil && known {
+				text = appendQuotable(text, value)
+			} else {
+				text = fmt.Appendf(text, "#%s", strings.ToUpper(hex.EncodeToString(a.Value.FullBytes)))
+			}
+			if j > 0 {
+				text = append(text, '+')
+			}
+		}
+		if i > 0 {
+			text = append(text, ',')
+		}
+	}
+	return string(text), nil
+}
+
+// opensslNames are the short names of OpenSSL that RFC 4514 and RFC 4519 do not have.
+var opensslNames = map[string]string{"STREET": "street", "givenName": "GN"}
+
+// opensslName returns the name that OpenSSL prints for an attribute type.
+func opensslName(oid asn1.ObjectIdentifier) (name string, known bool) {
+	name, known = attributeName(oid)
+	if short, differs := opensslNames[name]; differs {
+		return short, true
+	}
+	return name, known
+}
+
+// appendQuotable appends text in printable ASCII (RFC 4514 §2.4).
+func appendQuotable(buf []byte, text string) []byte {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c < ' ' || c >= 0x7f || strings.IndexByte(`";\`, c) >= 0:
+			buf = fmt.Appendf(buf, `\%02X`, c)
+		case strings.IndexByte(`+,<>`, c) >= 0, c == '#' && i == 0, c == ' ' && (i == 0 || i == len(text)-1):
+			buf = append(buf, '\\', c)
+		default:
+			buf = append(buf, c)
+		}
+	}
+	return buf
+}
