@@ -24,7 +24,7 @@ var (
 	// protectedPattern describes the protected names by other means
 	protectedPattern = regexp.MustCompile(`(?i:^(` +
 		`x-client-id|client-cert|client-cert-chain|x-forwarded-client-cert|x-forwarded-tls-client-cert.*|` +
-		`x-ssl-.*|ssl-client-.*|x-client-cert.*|x-arr-clientcert|x-amzn-mtls-.*|cf-client-cert.*|x-consumer-.*)$)`)
+		`x-ssl-.*|ssl-client-.*|x-client-cert.*|x-client-dn|x-client-[si]-dn|x-client-verify|x-arr-clientcert|x-amzn-mtls-.*|cf-client-cert.*|cf-cert-.*|x-consumer-.*)$)`)
 )
 
 func mustBeProtected(name string) bool {

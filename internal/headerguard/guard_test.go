@@ -56,8 +56,9 @@ func TestForeignHeaders_A8(t *testing.T) {
 		"Client-Cert", "Client-Cert-Chain", "client_cert", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
 		"X-SSL-Client-S-DN", "X-Ssl-Client-Verify", "x_ssl_client_cert", "X-SSL-", "SSL-Client-Cert", "Ssl_Client_Verify", "X-Client-Cert", "X-Client-Cert-Dn",
 		"X-Client-Certificate", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject", "Cf-Client-Cert-Der-Base64", "CF-Client-Cert-Sha256", "X-ARR-ClientCert", "X-Consumer-Username", "X-Consumer-Custom-Id",
+		"X-Client-DN", "x_client_verify", "X-Client-S-DN", "X-Client-I-Dn", "Cf-Cert-Subject-DN", "CF_CERT_VERIFIED", "SSL_CLIENT_S_DN", "X-SSL-CERT", "X_SSL_CERT",
 	}
-	harmless := []string{"Client-Cert-Chains", "Client-Certificate", "X-Ssl", "X-SSLX", "Ssl-Clients", "Sslclient-Cert", "X-Forwarded-Client-Certs", "Cf-Connecting-Ip", "X-Consumer", "X-Amzn-Trace-Id", "X-Amzn-Mtls"}
+	harmless := []string{"Client-Cert-Chains", "Client-Certificate", "X-Ssl", "X-SSLX", "Ssl-Clients", "Sslclient-Cert", "X-Forwarded-Client-Certs", "Cf-Connecting-Ip", "X-Consumer", "X-Amzn-Trace-Id", "X-Amzn-Mtls", "X-Client-Dns", "X-Client-Version", "X-Client-IP", "Cf-Cert"}
 	for _, name := range foreign {
 		if !defaultGuard.protects(name) {
 			t.Errorf("%s is not protected", name)

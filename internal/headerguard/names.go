@@ -15,8 +15,8 @@ import (
 var OtherGateways = []string{
 	"Client-Cert", "Client-Cert-Chain",
 	"X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert*",
-	"X-Ssl-*", "Ssl-Client-*", "X-Client-Cert*",
-	"X-Amzn-Mtls-*", "Cf-Client-Cert*", "X-Arr-Clientcert", "X-Consumer-*",
+	"X-Ssl-*", "Ssl-Client-*", "X-Client-Cert*", "X-Client-Dn", "X-Client-S-Dn", "X-Client-I-Dn", "X-Client-Verify",
+	"X-Amzn-Mtls-*", "Cf-Client-Cert*", "Cf-Cert-*", "X-Arr-Clientcert", "X-Consumer-*",
 }
 
 // certificateHeaders are the headers in which proxies usually forward certificates,

@@ -148,7 +148,8 @@ func CallerFrom(r *Rig, t *testing.T, protocol string, leaf *testpki.Leaf, addre
 // [IsNamed] folds them. A trailing * matches any ending.
 var GatewayHeaders = []string{
 	"client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-forwarded-tls-client-cert*", "x-ssl-*", "ssl-client-*",
-	"x-client-cert*", "x-amzn-mtls-*", "cf-client-cert*", "x-arr-clientcert", "x-consumer-*",
+	"x-client-cert*", "x-client-dn", "x-client-s-dn", "x-client-i-dn", "x-client-verify", "x-amzn-mtls-*", "cf-client-cert*", "cf-cert-*",
+	"x-arr-clientcert", "x-consumer-*",
 }
 
 // IsNamed reports whether a header has one of the names for a server that ignores

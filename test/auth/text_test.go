@@ -135,6 +135,7 @@ https://public.test:@HTTPS@ {
 		"Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
 		"X-SSL-Client-Cert", "X-SSL-CERT", "SSL-Client-Verify", "SSL-Client-S-DN", "X-Client-Cert", "X-Client-Cert-Dn", "X-Client-Certificate",
 		"X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "Cf-Client-Cert-Der-Base64", "Cf-Client-Cert-Sha256", "X-ARR-ClientCert", "X-Consumer-Id", "X-Consumer-Username",
+		"X-Client-DN", "X-Client-S-DN", "X-Client-I-DN", "X-Client-Verify", "Cf-Cert-Verified", "Cf-Cert-Subject-DN",
 	}
 	harmless := []string{"X-Forwarded-For-Test", "Client-Id", "X-Client", "X-Sslish", "Certificate", "Authorization"}
 	forge := func(request *http.Request) {
