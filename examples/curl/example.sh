@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034 # examples/run reads the variables
+# shellcheck shell=bash disable=SC2034,SC2209 # examples/run reads the variables
 title=curl
 library='curl and sh'
 programs='smallest client'

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What examples/run is made of: its folder, Caddy, processes, and requests with bash and
 # openssl. Sourced by examples/run.
-# shellcheck disable=SC2154 # examples/run sets $examples, $root and $languages
+# shellcheck disable=SC2154,SC2034 # the files share variables
 
 work=$(mktemp -d) || exit 1
 certificates=$work/certificates
@@ -76,18 +76,18 @@ until_true() {
 	return 0
 }
 
-# failed <language> <what> [<file>...] notes a failure and prints it with the files.
+# failed <language> client|APIs <what> [<file>...] notes a failure, and prints it with the
+# end of the files, at once because others may print too.
 failed() {
-	local file
-	{
-		printf 'FAILED %s: %s\n' "$1" "$2"
-		for file in "${@:3}"; do
-			[ ! -s "$file" ] || { printf '  %s:\n' "${file##*/}" && tail -n 30 "$file" | sed 's/^/    /'; }
+	local file text
+	text=$(
+		printf 'FAILED %s: %s\n' "$1" "$3"
+		for file in "${@:4}"; do
+			[ ! -s "$file" ] || { printf '  %s:\n' "${file##*/}" && tail -n 30 "$file" | cut -c 1-1000 | sed 's/^/    /'; }
 		done
-	} >>"$work/failed.$BASHPID"
-	cat "$work/failed.$BASHPID" >&2
-	rm "$work/failed.$BASHPID"
-	echo "$1: $2" >>"$work/failed"
+	)
+	printf '%s\n' "$text"
+	printf '%s %s %s\n' "$1" "$2" "$3" >>"$work/failed"
 }
 
 # in_language <language> <function of its example.sh> <argument>... runs a function of a
@@ -129,20 +129,35 @@ program() {
 
 make_certificates() {
 	"$root/examples/certificates" "$certificates" "${running[@]/#/partner-}" || exit
+	openssl pkcs12 -export -nokeys -in "$certificates/sensor-7.pem" -passout pass:changeit -out "$certificates/without-key.p12" || exit
+}
+
+# start_silent_server starts a server that takes connections and says nothing.
+start_silent_server() {
+	start silent_server
+	until_true 10 listening "$slow_port"
+}
+
+silent_server() {
+	exec openssl s_server -quiet -accept "127.0.0.1:$slow_port" -cert "$certificates/server.pem" -key "$certificates/server.key" <"$work/never" >/dev/null 2>&1
 }
 
 # free_ports <name>... sets each variable to a port of the loopback interface on which
-# nobody listens.
+# nobody listens, and which no earlier call has found.
+next_port=$((20000 + RANDOM % 10000))
 free_ports() {
-	local name port=$((20000 + RANDOM % 12000))
+	local name
 	for name; do
-		while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-			port=$((port + 1))
+		while listening "$next_port"; do
+			next_port=$((next_port + 1))
 		done
-		printf -v "$name" %s "$port"
-		port=$((port + 1))
+		printf -v "$name" %s "$next_port"
+		next_port=$((next_port + 1))
 	done
 }
+
+# listening <port> reports whether somebody listens there.
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # start_caddy builds Caddy if there is none, and starts it with examples/Caddyfile and a
 # few things that only tests need.
@@ -156,14 +171,14 @@ start_caddy() {
 		CADDY=$work/caddy
 		(cd "$root" && go build -o "$CADDY" ./cmd/caddy) || exit
 	fi
-	# A key of our own, so that we can sign tokens that no issuer would.
-	openssl ecparam -name prime256v1 -genkey -noout -out "$certificates/forger.key" &&
-		openssl ec -in "$certificates/forger.key" -pubout -out "$certificates/forger.pem" 2>/dev/null || exit
+	make_forger
 	for attempt in 1 2 3 4 5; do
 		if try_caddy; then
 			return
 		fi
+		# somebody was faster to take one of the ports
 		grep -q 'address already in use' "$work/caddy.log" || break
+		echo "attempt $attempt: a port is in use" >&2
 	done
 	cat "$work/caddy.log" >&2
 	echo 'Caddy did not start' >&2
@@ -172,7 +187,7 @@ start_caddy() {
 
 try_caddy() {
 	local name ports=(issuer alias api headers token gateway admin html)
-	free_ports "${ports[@]/%/_port}" headers_upstream token_upstream gateway_upstream mtls_port closed_port
+	free_ports "${ports[@]/%/_port}" headers_upstream token_upstream gateway_upstream mtls_port closed_port slow_port
 	export CERTIFICATES=$certificates ADMIN=127.0.0.1:$admin_port
 	export ISSUER=https://localhost:$issuer_port ALIAS=https://localhost:$alias_port API=https://localhost:$api_port
 	export HEADERS_API=https://localhost:$headers_port HEADERS_UPSTREAM=127.0.0.1:$headers_upstream
@@ -193,19 +208,21 @@ caddy_is_up() { ! kill -0 "$caddy" 2>/dev/null || grep -q 'serving initial confi
 
 # test_caddyfile prints examples/Caddyfile with clients for languages that it does not
 # have, the key of the tokens that we sign ourselves, and a host that is no issuer.
+# shellcheck disable=SC2016 # {$...} is the Caddyfile's
 test_caddyfile() {
-	local line language
+	local line language text
+	text=$(<"$root/examples/Caddyfile")
 	while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in
 		*'trust_pool file '*)
 			for language in "${running[@]}"; do
-				grep -q "import partner partner-$language\$" "$root/examples/Caddyfile" || echo "import partner partner-$language"
+				[[ $text == *"import partner partner-$language"$'\n'* ]] || echo "import partner partner-$language"
 			done
 			;;
 		*'issuer {$ISSUER} {') echo 'verify_key "{$CERTIFICATES}/forger.pem"' ;;
 		esac
-	done <"$root/examples/Caddyfile"
+	done <<<"$text"
 	cat <<'END'
 {$HTML} {
 	import tls
@@ -218,29 +235,29 @@ END
 # http <port> <path> [<header>]... sends a GET request in plain HTTP, and sets $status
 # and $body.
 http() {
-	local connection response=
+	local connection response=''
 	status=none body=
 	{ exec {connection}<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 0
-	request GET "$2" '' "${@:3}" >&"$connection"
+	request "$1" GET "$2" '' "${@:3}" >&"$connection"
 	IFS= read -r -d '' -t 20 -u "$connection" response
 	exec {connection}>&-
 	parse "$response"
 }
 
 # https <port> <certificate or ""> <path> [<header>]... does the same over TLS.
-https() { tls "$1" "$2" "$(request GET "$3" '' "${@:4}" && echo .)"; }
+https() { tls "$1" "$2" "$(request "$1" GET "$3" '' "${@:4}" && echo .)"; }
 
-# request <method> <path> <body> <header>... prints a request.
+# request <port> <method> <path> <body> <header>... prints a request.
 request() {
-	printf '%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n' "$1" "$2"
-	[ $# -le 3 ] || printf '%s\r\n' "${@:4}"
-	[ -z "$3" ] || printf 'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %s\r\n' "${#3}"
-	printf '\r\n%s' "$3"
+	printf '%s %s HTTP/1.1\r\nHost: localhost:%s\r\nConnection: close\r\n' "$2" "$3" "$1"
+	[ $# -le 4 ] || printf '%s\r\n' "${@:5}"
+	[ -z "$4" ] || printf 'Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %s\r\n' "${#4}"
+	printf '\r\n%s' "$4"
 }
 
 # tls <port> <certificate or ""> <request and a dot> sends a request over TLS.
 tls() {
-	local connection pid response= identity=()
+	local connection pid response='' identity=()
 	[ -z "$2" ] || identity=(-cert "$certificates/$2.pem" -key "$certificates/$2.key" -cert_chain "$certificates/intermediate.pem")
 	printf %s "${3%.}" >"$work/request.$BASHPID"
 	exec {connection}< <(exec openssl s_client -quiet -connect "127.0.0.1:$1" -servername localhost -CAfile "$certificates/server-ca.pem" \
@@ -252,7 +269,7 @@ tls() {
 	parse "$response"
 }
 
-# parse <response> sets $status and $body, and $headers.
+# parse <response> sets $status, $headers and $body.
 parse() {
 	status=none body='' headers=${1%%$'\r\n\r\n'*}
 	[[ $1 == HTTP/1.?' '* ]] || return 0
@@ -264,6 +281,6 @@ parse() {
 # get_token <client> [<scope>] sets $token to an access token of Caddy's.
 get_token() {
 	local form="grant_type=client_credentials&client_id=$1${2:+&scope=$2}"
-	tls "$alias_port" "$1" "$(request POST /connect/token "$form" && echo .)"
+	tls "$alias_port" "$1" "$(request "$alias_port" POST /connect/token "$form" && echo .)"
 	token=$(sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p' <<<"$body")
 }

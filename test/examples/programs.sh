@@ -1,58 +1,152 @@
 # shellcheck shell=bash
-# The checks of examples/run that run each program once. Sourced by examples/run.
+# The checks of examples/run that run each client to its end: what it prints, and how it
+# fails. Sourced by examples/run.
+# shellcheck disable=SC2154 # the files share variables
 
 prepare_language() {
 	local begin=$SECONDS
 	mkdir -p "$work/build/$1" "$work/$1"
-	if ! in_language "$1" prepare >"$work/$1/prepare" 2>&1; then
-		failed "$1" prepare "$work/$1/prepare"
+	if ! in_language "$1" prepare >"$work/$1/prepare.log" 2>&1 </dev/null; then
+		failed "$1" client 'prepare failed' "$work/$1/prepare.log"
 		return 1
 	fi
-	echo $((SECONDS - begin)) >"$work/$1/seconds"
+	took "$1" "$begin"
 }
 
+# took <language> <begin> adds the seconds since then to those of the language.
+took() {
+	local before=0
+	[ ! -e "$work/$1/seconds" ] || before=$(<"$work/$1/seconds")
+	echo $((before + SECONDS - $2)) >"$work/$1/seconds"
+}
+
+# has <language> <program>
 has() { [[ " $(about "$1" programs) " == *" $2 "* ]]; }
 
+# check_language <language> checks all programs, except for the client under load.
 check_language() {
-	local begin=$SECONDS
-	local program
-	echo "$1"
+	local begin=$SECONDS program checks=()
+	echo "$1: $(about "$1" programs)"
+	start_apis "$1"
 	for program in smallest client; do
 		if has "$1" "$program"; then
-			check_client "$1" "$program"
+			start check_client "$1" "$program"
+			checks+=("$started")
+			# it mostly waits, so it is not waited for until all languages are done
+			start check_slow "$1" "$program"
+			slow+=("$started")
 		fi
 	done
-	echo $((SECONDS - begin + $(<"$work/$1/seconds"))) >"$work/$1/seconds"
+	check_apis "$1"
+	wait ${checks[@]+"${checks[@]}"}
+	stop ${apis[@]+"${apis[@]}"}
+	took "$1" "$begin"
 }
 
-# once <name> <language> <program> [<name>=<value>]... runs a program to its end, and sets
+slow=()
+wait_for_slow() { [ ${#slow[@]} = 0 ] || wait "${slow[@]}"; }
+
+# once <name> <language> <program> [<setting>]... runs a program to its end, and sets
 # $exit, $out and $err.
 once() {
 	out=$work/$2/$1.out err=$work/$2/$1.err
 	start program "${@:2}" >"$out" 2>"$err" </dev/null
-	if finish "$started" 60; then
+	if finish "$started" 90; then
 		wait "$started" 2>/dev/null
 		exit=$?
 	else
 		stop "$started"
-		exit=timeout
+		exit='none, it did not end'
 	fi
 }
 
 check_client() {
+	local c=$certificates
 	once "$2" "$1" "$2"
 	if [ "$exit" != 0 ] || [ "$(<"$out")" != "hello partner-$1" ]; then
-		failed "$1" "$2: exit status $exit, want 0 and 'hello partner-$1'" "$out" "$err"
+		failed "$1" client "$2: exit status $exit, want 0 and 'hello partner-$1'" "$out" "$err"
+		return
+	fi
+	refuses "$1" "$2" 'an expired certificate' error_id "$(files "partner-$1.expired")"
+	refuses "$1" "$2" "another's certificate" error_id "$(files sensor-7)"
+	refuses "$1" "$2" 'a token for another audience' error_id SCOPE=other.read
+	refuses "$1" "$2" 'an issuer that is down' '' "ISSUER=https://localhost:$closed_port"
+	refuses "$1" "$2" 'an issuer that answers with HTML' '' "ISSUER=$HTML"
+	refuses "$1" "$2" 'a file that is missing' '' "$(files missing)"
+	if [ "$(about "$1" certificate)" = pkcs12 ]; then
+		refuses "$1" "$2" 'a certificate without a key' '' "PKCS12=$c/without-key.p12"
+		refuses "$1" "$2" 'a wrong password' '' PASSWORD=not-the-password
+	else
+		refuses "$1" "$2" 'a certificate without a key' '' "KEY=$c/missing.key"
+		refuses "$1" "$2" 'a certificate in place of the key' '' "KEY=$c/partner-$1.pem"
+		refuses "$1" "$2" 'the key of another certificate' '' "KEY=$c/sensor-7.key"
 	fi
 }
 
-wait_for_slow() { :; }
+check_slow() { refuses "$1" "$2" 'an issuer that never answers' '' "ISSUER=https://localhost:$slow_port"; }
+
+# files <name> prints settings for the certificate of that name, in both formats.
+files() { printf 'CERTIFICATE=%s.pem KEY=%s.key PKCS12=%s.p12' "$certificates/$1" "$certificates/$1" "$certificates/$1"; }
+
+# refuses <language> <program> <what> error_id|'' <settings> runs a program that must end
+# with status 1 and one line, which has the error id if a server gave one.
+refuses() {
+	local settings text wrong='' name=$2.${3//[^a-z]/-}
+	read -r -a settings <<<"$5"
+	once "$name" "$1" "$2" "${settings[@]}"
+	text=$(<"$err")
+	[ "$exit" = 1 ] || wrong+=", exit status $exit instead of 1"
+	[ ! -s "$out" ] || wrong+=', something on the standard output'
+	[ -n "$text" ] || wrong+=', no line on the standard error'
+	[[ $text != *$'\n'* ]] || wrong+=', more than one line on the standard error'
+	[[ -z $text || $text == *'; '* ]] || wrong+=", no '; remedy'"
+	[[ $text != *eyJ* && $text != *PRIVATE* && $text != *password[^\ ]* && $text != *changeit* && $text != *not-the-password* ]] || wrong+=', a secret'
+	[ -z "$4" ] || until_true 5 has_error_id "$text" || wrong+=', no error id'
+	[ -z "$wrong" ] || failed "$1" client "$2 with $3: ${wrong#, }" "$out" "$err"
+}
+
+# has_error_id <text> reports whether it has the error id of a refusal that Caddy knows.
+has_error_id() {
+	local id
+	while read -r id; do
+		http "$admin_port" "/mtls/refusals/$id"
+		[ "$status" != 200 ] || return 0
+	done < <(tr -c 'a-z0-9' '\n' <<<"$1" | grep -x '.\{9\}')
+	return 1
+}
+
+# result <language> client|APIs prints how it went.
+result() {
+	local program programs=0
+	for program in $(about "$1" programs); do
+		case $2.$program in
+		client.api-* | APIs.smallest | APIs.client) ;;
+		*) programs=$((programs + 1)) ;;
+		esac
+	done
+	if grep -q "^$1 $2 " "$work/failed"; then
+		echo FAILED
+	elif [ "$programs" = 0 ]; then
+		echo none
+	elif [ "$2" = client ]; then
+		echo passed
+	else
+		echo "$programs passed"
+	fi
+}
+
+# lines <language> prints how long the client is.
+lines() (
+	cd "$examples/$1" || exit
+	# shellcheck disable=SC2046 # a list
+	sed -n '$=' $(about "$1" client_files)
+)
 
 print_table() {
 	local language
-	printf '%-10s %-7s %-7s %5s %8s\n' language client APIs lines seconds
+	printf '\n%-10s %-28s %-8s %-9s %5s %8s\n' language library client APIs lines seconds
 	for language; do
-		printf '%-10s %-7s %-7s %5s %8s\n' "$language" '' '' \
-			"$(in_language "$language" eval 'cat $client_files | wc -l')" "$(<"$work/$language/seconds")"
+		printf '%-10s %-28s %-8s %-9s %5s %8s\n' "$language" "$(about "$language" library)" "$(result "$language" client)" \
+			"$(result "$language" APIs)" "$(lines "$language")" "$(cat "$work/$language/seconds" 2>/dev/null)"
 	done
 }
