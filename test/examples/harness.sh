@@ -257,11 +257,11 @@ request() {
 
 # tls <port> <certificate or ""> <request and a dot> sends a request over TLS.
 tls() {
-	local connection pid response='' identity=()
+	local connection pid response='' identity=() request=$work/request.$BASHPID
 	[ -z "$2" ] || identity=(-cert "$certificates/$2.pem" -key "$certificates/$2.key" -cert_chain "$certificates/intermediate.pem")
-	printf %s "${3%.}" >"$work/request.$BASHPID"
+	printf %s "${3%.}" >"$request"
 	exec {connection}< <(exec openssl s_client -quiet -connect "127.0.0.1:$1" -servername localhost -CAfile "$certificates/server-ca.pem" \
-		-verify_return_error ${identity[@]+"${identity[@]}"} <"$work/request.$BASHPID" 2>/dev/null)
+		-verify_return_error ${identity[@]+"${identity[@]}"} <"$request" 2>/dev/null)
 	pid=$!
 	IFS= read -r -d '' -t 20 -u "$connection" response
 	kill "$pid" 2>/dev/null
