@@ -21,7 +21,8 @@ if (LISTEN) {
     try {
       response.end(await call())
     } catch (error) {
-      response.writeHead(502).end(`${oneLine(error)}\n`)
+      response.statusCode = 502
+      response.end(`${oneLine(error)}\n`)
     }
   }).listen(port, host)
 } else {
