@@ -195,6 +195,7 @@ try_caddy() {
 	export GATEWAY_API=https://localhost:$gateway_port GATEWAY_UPSTREAM=127.0.0.1:$gateway_upstream
 	export HTML=https://localhost:$html_port
 	test_caddyfile >"$work/Caddyfile"
+	: >"$work/caddy.log"
 	start run_caddy
 	caddy=$started
 	until_true 30 caddy_is_up && kill -0 "$caddy" 2>/dev/null && grep -q 'serving initial configuration' "$work/caddy.log"
