@@ -2,13 +2,9 @@ package validators
 
 import (
 	"bytes"
-	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 )
-
-// legacyNames are what OpenSSL calls attribute types that [DN.String] calls otherwise.
-var legacyNames = map[string]string{"STREET": "street", "givenName": "GN"}
 
 // FormatLegacyDN returns a DER-encoded Name with slashes, as in /O=company/CN=client,
 // which is how OpenSSL's X509_NAME_oneline prints it: RDNs in encoded order, '+'
@@ -30,20 +26,13 @@ func FormatLegacyDN(raw []byte) string {
 	for _, encodedRDN := range encoded {
 		separator := byte('/')
 		for _, a := range encodedRDN {
-			text = append(append(append(text, separator), legacyName(a.Type)...), '=')
+			name, _ := opensslName(a.Type)
+			text = append(append(append(text, separator), name...), '=')
 			text = appendLegacy(text, a.Value.Bytes)
 			separator = '+'
 		}
 	}
 	return cutLegacy(text)
-}
-
-func legacyName(oid asn1.ObjectIdentifier) string {
-	name, _ := attributeName(oid)
-	if legacy := legacyNames[name]; legacy != "" {
-		return legacy
-	}
-	return name
 }
 
 func appendLegacy(text, value []byte) []byte {
