@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// update has TestChecksAreListed and TestReasonsAreDocumented write their tables into the
-// pages:
+// update has TestChecksAreListed, TestReasonsAreDocumented and TestExamplesAreListed write
+// their tables into the pages:
 //
-//	go test ./test/docs -run 'TestChecksAreListed|TestReasonsAreDocumented' -update
-var update = flag.Bool("update", false, "write the tables of docs/checks.md and docs/reference/refusals.md")
+//	go test ./test/docs -run 'Are(Listed|Documented)$' -update
+var update = flag.Bool("update", false, "write the tables of docs/checks.md, docs/reference/refusals.md and examples/README.md")
 
 const checksPage = "docs/checks.md"
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,8 +29,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// notOurs are folders of libraries and of what is built, and those with test data.
+var notOurs = []string{"node_modules", "vendor", "target", "dist", "testdata"}
+
 // filesOf returns the files of the repository whose name ends in suffix, those
-// of hidden folders and test data left out.
+// of hidden folders, libraries and test data left out.
 func filesOf(t *testing.T, suffix string) []string {
 	t.Helper()
 	var files []string
@@ -37,7 +41,7 @@ func filesOf(t *testing.T, suffix string) []string {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && path != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "node_modules"):
+		case entry.IsDir() && path != "." && (strings.HasPrefix(entry.Name(), ".") || slices.Contains(notOurs, entry.Name())):
 			return fs.SkipDir
 		case !entry.IsDir() && strings.HasSuffix(path, suffix):
 			files = append(files, path)

@@ -86,6 +86,7 @@ var shellSnippets = map[string]string{
 	"caddy mtls explain --config Caddyfile client.pem":                         "TestExplainShadow",
 	"xcaddy build v2.11.9 --with github.com/caddymtls/caddy-mtls-auth":         "TestModulePath",
 	"go build -o caddy ./cmd/caddy":                                            "built in CI",
+	"examples/run":                                                             "run in CI",
 	"test/interop/run":                                                         "run in CI",
 	"scripts/bench":                                                            "run by hand, for benchmarks are no tests",
 	"scripts/bench clients":                                                    "run by hand, as scripts/bench is",

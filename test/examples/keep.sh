@@ -4,7 +4,7 @@
 # shellcheck disable=SC2154 # the files share variables
 
 callers=20
-load_seconds=30
+load_seconds=${LOAD_SECONDS:-30}
 # a token lives for 10 s, or 9 by its expires_in, and is renewed when 70 % of that are over
 renewed_every=6
 
@@ -131,7 +131,7 @@ in_use() {
 	local language serial
 	for language in "${@:2}"; do
 		serial=$(openssl x509 -in "$certificates/partner-$language.pem" -noout -serial)
-		until_true 20 seen "$((16#${serial#*=}))" || failed "$language" client "its certificate was replaced, but the client does not use the new one ($1)" "$work/$language/service.log"
+		until_true $((load_seconds * 2 / 3)) seen "$((16#${serial#*=}))" || failed "$language" client "its certificate was replaced, but the client does not use the new one ($1)" "$work/$language/service.log"
 	done
 }
 
