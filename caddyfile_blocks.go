@@ -27,6 +27,7 @@ func allBlocks() []caddyfileutil.Named {
 		{Block: "issuer", Options: new(IssuerConfig).options()},
 		{Block: "resource", Options: resourceOptions(new(tokens.Resource))},
 		{Block: "mtls_auth", Options: new(Handler).options()},
+		{Block: "forward_certificate", Options: new(ForwardCertificate).options()},
 		{Block: "forward_token", Options: new(ForwardToken).options()},
 		{Block: "mtls_issuer", Options: new(IssuerHandler).options()},
 		{Block: "mtls_bearer", Options: new(BearerHandler).options()},

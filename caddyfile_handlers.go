@@ -11,6 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // parseHandler reads the mtls_auth directive. Syntax:
@@ -23,7 +24,9 @@ import (
 //		report_only
 //		header_up     <name> <value>
 //		keep_header   <name>...
-//		forward_certificate
+//		forward_certificate [<format>...] {
+//			header <name>
+//		}
 //		forward_token [<header>] {
 //			...
 //		}
@@ -50,15 +53,44 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // options returns the options of the block.
 func (h *Handler) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
-		"realm <name>":               caddyfileutil.String(&h.Realm, checkRealmName),
-		"allow <client_id>...":       caddyfileutil.List(&h.Allow, checkAllow),
-		"require_scope <scope>...":   caddyfileutil.Scopes(&h.RequireScope),
-		"optional":                   caddyfileutil.Flag(&h.Optional),
-		"report_only":                caddyfileutil.Flag(&h.ReportOnly),
-		"header_up <name> <value>":   headerUpOption(&h.HeaderUp),
-		"keep_header <name>...":      keepHeaderOption(&h.KeepHeader),
-		"forward_certificate":        caddyfileutil.Flag(&h.ForwardCertificate),
-		"forward_token [<header>] {": caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
+		"realm <name>":                        caddyfileutil.String(&h.Realm, checkRealmName),
+		"allow <client_id>...":                caddyfileutil.List(&h.Allow, checkAllow),
+		"require_scope <scope>...":            caddyfileutil.Scopes(&h.RequireScope),
+		"optional":                            caddyfileutil.Flag(&h.Optional),
+		"report_only":                         caddyfileutil.Flag(&h.ReportOnly),
+		"header_up <name> <value>":            headerUpOption(&h.HeaderUp),
+		"keep_header <name>...":               keepHeaderOption(&h.KeepHeader),
+		"forward_certificate [<format>...] {": caddyfileutil.Block(&h.ForwardCertificate, "name all formats in one line"),
+		"forward_token [<header>] {":          caddyfileutil.Block(&h.ForwardToken, "a directive forwards one token"),
+	}
+}
+
+// UnmarshalCaddyfile reads how the upstream gets the certificate. Syntax:
+//
+//	forward_certificate [<format>...] {
+//		header <name>
+//	}
+func (f *ForwardCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	formats := caddyfileutil.List(&f.Formats, func(format string) error {
+		_, err := validators.ParseForwardFormat(format)
+		return err
+	})
+	if err := formats.Parse(d); err != nil {
+		return err
+	}
+	if err := parseBlock(d, "forward_certificate option", f.options()); err != nil {
+		return err
+	}
+	if _, err := f.compile(); err != nil {
+		return d.WrapErr(fmt.Errorf("forward_certificate: %w", err))
+	}
+	return nil
+}
+
+// options returns the options of the block.
+func (f *ForwardCertificate) options() caddyfileutil.Options {
+	return caddyfileutil.Options{
+		"header <name>": caddyfileutil.String(&f.Header, headerguard.CheckName),
 	}
 }
 

@@ -90,11 +90,9 @@ type Handler struct {
 	// kept. Default: none.
 	KeepHeader []string `json:"keep_header,omitempty"`
 
-	// Whether the upstream gets the certificate of an admitted client (RFC 9440):
-	// its own certificate in `Client-Cert`, and the verified chain, including the
-	// CA of the trust pool, in `Client-Cert-Chain`. There is no chain if a pin
-	// admitted the client without one. Default: false.
-	ForwardCertificate bool `json:"forward_certificate,omitempty"`
+	// How the upstream gets the certificate of an admitted client. Default: not at
+	// all.
+	ForwardCertificate *ForwardCertificate `json:"forward_certificate,omitempty"`
 
 	// The signed token that tells the upstream who the client is. Default: none.
 	ForwardToken *ForwardToken `json:"forward_token,omitempty"`
@@ -103,6 +101,8 @@ type Handler struct {
 	timer   metrics.Timer
 	allowed allowList
 	minter  *gatewayMinter // nil without forward_token
+	// upstream are the headers of the certificate and the token
+	upstream []string
 	identityHeaders
 }
 
@@ -142,10 +142,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("forward_token: %w", err)
 		}
 	}
-	if h.ForwardCertificate {
-		h.realm.forwards.Store(true)
+	if h.ForwardCertificate != nil {
+		if err := h.ForwardCertificate.provision(h.realm); err != nil {
+			return fmt.Errorf("forward_certificate: %w", err)
+		}
 	}
-	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, h.upstreamHeaders()); err != nil {
+	h.upstream = h.upstreamHeaders()
+	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, h.upstream); err != nil {
 		return err
 	}
 	h.warnAboutHeaders(registry)
@@ -176,6 +179,11 @@ func (h *Handler) check() error {
 	}
 	if err := checkScopes("require_scope", h.RequireScope); err != nil {
 		return err
+	}
+	if h.ForwardCertificate != nil {
+		if _, err := h.ForwardCertificate.compile(); err != nil {
+			return fmt.Errorf("forward_certificate: %w", err)
+		}
 	}
 	if h.ForwardToken != nil {
 		if err := h.ForwardToken.check(); err != nil {
@@ -298,7 +306,7 @@ func outcome(reason validators.Reason) (status int, word string) {
 // pass calls the next handler, and hides from caches outside that the response
 // depends on headers which only the upstream sees.
 func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !h.ForwardCertificate && h.ForwardToken == nil {
+	if h.ForwardCertificate == nil && h.ForwardToken == nil {
 		return next.ServeHTTP(w, r)
 	}
 	within := h.own.VaryWriter(w)
@@ -307,7 +315,7 @@ func (h *Handler) pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Ha
 	if err != nil {
 		// error routes do not write through the writer above, so they get neither
 		// the certificate nor the token
-		for _, name := range h.upstreamHeaders() {
+		for _, name := range h.upstream {
 			delete(r.Header, name)
 		}
 	}

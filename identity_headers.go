@@ -18,12 +18,6 @@ const (
 	clientIDPlaceholder   = "{http.mtls.client_id}"
 )
 
-// The headers in which the upstream gets the certificate (RFC 9440 §2).
-const (
-	clientCertHeader      = "Client-Cert"
-	clientCertChainHeader = "Client-Cert-Chain"
-)
-
 // identityHeaders are the headers in which a directive tells the upstream who the
 // client is, and the headers that callers may not send.
 type identityHeaders struct {
@@ -141,8 +135,8 @@ func (h *identityHeaders) setIdentity(state *requestState, r *http.Request) {
 // certificate and the token.
 func (h *Handler) upstreamHeaders() []string {
 	var names []string
-	if h.ForwardCertificate {
-		names = append(names, clientCertHeader, clientCertChainHeader)
+	if h.ForwardCertificate != nil {
+		names = h.ForwardCertificate.names()
 	}
 	if h.ForwardToken != nil {
 		names = append(names, h.ForwardToken.header())
@@ -153,12 +147,8 @@ func (h *Handler) upstreamHeaders() []string {
 // setUpstreamHeaders sets the headers of the certificate and the token of an
 // admitted client.
 func (h *Handler) setUpstreamHeaders(header http.Header, id identity, token string) {
-	if h.ForwardCertificate {
-		values := []string{id.Headers.Cert, id.Headers.Chain}
-		header[clientCertHeader] = values[:1:1]
-		if id.Headers.Chain != "" {
-			header[clientCertChainHeader] = values[1:]
-		}
+	if h.ForwardCertificate != nil {
+		h.ForwardCertificate.set(header, id.Headers)
 	}
 	if h.minter != nil {
 		header[h.minter.header] = []string{token}

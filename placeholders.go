@@ -59,7 +59,7 @@ func isPlaceholder(name string) bool {
 func (h *Handler) warnAboutHeaders(registry *clients.Registry) {
 	values := strings.Join(slices.Sorted(maps.Values(h.HeaderUp)), " ")
 	sendsID := strings.Contains(values, clientIDPlaceholder) || strings.Contains(values, "{"+userIDPlaceholder+"}")
-	if len(h.HeaderUp) > 0 && !sendsID && !h.ForwardCertificate && h.ForwardToken == nil {
+	if len(h.HeaderUp) > 0 && !sendsID && h.ForwardCertificate == nil && h.ForwardToken == nil {
 		h.realm.logger.Warn("header_up does not send the client id", zap.Strings("headers", slices.Sorted(maps.Keys(h.HeaderUp))))
 	}
 	if registry.Len() == 0 {

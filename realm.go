@@ -112,8 +112,8 @@ type Realm struct {
 	shadow *authn.Shadow
 	// revocation is nil if none is configured
 	revocation *certificateRevocation
-	// forwards is set once a handler forwards certificates in headers
-	forwards atomic.Bool
+	// forwards are the formats in which handlers forward certificates
+	forwards authn.Formats
 	// proxyCertificates is nil if no proxy may forward certificates
 	proxyCertificates *proxyCertificates
 	// issuer is nil if none is configured

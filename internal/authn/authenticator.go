@@ -79,8 +79,9 @@ type Config struct {
 	Shadow      *Shadow
 	// Sightings remember when clients were admitted. It is nil if nothing does.
 	Sightings *sightings.Table
-	// Forwards is set once a handler forwards certificates. It is nil if none can.
-	Forwards *atomic.Bool
+	// Forwards are the formats in which handlers forward certificates. It is nil if
+	// none can.
+	Forwards *Formats
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -160,7 +161,7 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
 			v.makeMarks(a.config.Sightings, leaf)
-			v.encodeHeaders(leaf, a.config.Forwards != nil && a.config.Forwards.Load())
+			v.encodeHeaders(leaf, a.config.Forwards.all())
 			a.accepted.put(hash, presented, v, now)
 		} else {
 			a.refused.put(hashPresented(hash, presented), presented, v, now)

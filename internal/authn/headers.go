@@ -2,37 +2,101 @@ package authn
 
 import (
 	"crypto/x509"
+	"slices"
+	"sync"
 	"unique"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// CertificateHeaders are the values of Client-Cert and Client-Cert-Chain
-// (RFC 9440). Chain is "" for a pin that counts without a chain.
-type CertificateHeaders struct {
-	Cert, Chain string
+// Formats are the formats in which handlers forward certificates. It is safe for
+// concurrent use. The zero value has none.
+type Formats struct {
+	mu    sync.RWMutex
+	inUse []*validators.ForwardFormat
+}
 
-	// shared holds Chain in memory once for all clients of a CA.
+// Use adds a format. Certificates that were accepted before do not have it.
+func (f *Formats) Use(format *validators.ForwardFormat) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Contains(f.inUse, format) {
+		f.inUse = append(f.inUse, format)
+	}
+}
+
+// all returns the formats, which are none if f is nil.
+func (f *Formats) all() []*validators.ForwardFormat {
+	if f == nil {
+		return nil
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.inUse
+}
+
+// CertificateHeaders are the values of the headers with an accepted certificate and its
+// chain, in each format that is in use. nil has none.
+type CertificateHeaders struct {
+	values []headerValues
+}
+
+// headerValues are the values of the two headers of a format. chain is "" for a pin that
+// counts without a chain.
+type headerValues struct {
+	format      *validators.ForwardFormat
+	cert, chain string
+
+	// shared holds chain in memory once for all clients of a CA.
 	shared unique.Handle[string]
 }
 
-// encodeHeaders adds the headers of the accepted certificate to a new verdict if a
-// handler forwards certificates. They are kept with the verdict, so that no later
-// request encodes anything.
-func (v *verdict) encodeHeaders(leaf *x509.Certificate, wanted bool) {
-	cert := ""
-	if wanted {
-		cert = validators.ClientCert(leaf)
-	}
-	for i := range v.matches {
-		m := &v.matches[i]
-		if wanted {
-			m.headers = &CertificateHeaders{Cert: cert}
-			if m.chain != nil {
-				m.headers.shared = unique.Make(validators.ClientCertChain(m.chain[1:]))
-				m.headers.Chain = m.headers.shared.Value()
+// In returns the values in a format, or "" for a header that is not to be sent.
+func (h *CertificateHeaders) In(format *validators.ForwardFormat) (cert, chain string) {
+	if h != nil {
+		for i := range h.values {
+			if v := &h.values[i]; v.format == format {
+				return v.cert, v.chain
 			}
 		}
-		m.chain = nil // the parsed certificates need not outlive the connection
 	}
+	return "", ""
+}
+
+// encodeHeaders adds the headers of the accepted certificate to a new verdict, in the
+// formats in which a handler forwards certificates. They are kept with the verdict, so
+// that no later request encodes anything.
+func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*validators.ForwardFormat) {
+	for i := range v.matches {
+		m := &v.matches[i]
+		if len(formats) == 0 {
+			break
+		}
+		same := slices.IndexFunc(v.matches[:i], func(other admission) bool { return slices.Equal(other.chain, m.chain) })
+		if same >= 0 {
+			m.headers = v.matches[same].headers
+		} else {
+			m.headers = newCertificateHeaders(leaf, m.chain, formats)
+		}
+	}
+	for i := range v.matches {
+		v.matches[i].chain = nil // the parsed certificates need not outlive the connection
+	}
+}
+
+// newCertificateHeaders encodes a certificate. The chain begins with it, or is nil.
+func newCertificateHeaders(leaf *x509.Certificate, chain []*x509.Certificate, formats []*validators.ForwardFormat) *CertificateHeaders {
+	if chain != nil {
+		chain = chain[1:]
+	}
+	headers := &CertificateHeaders{values: make([]headerValues, len(formats))}
+	for i, format := range formats {
+		values := headerValues{format: format}
+		if values.cert, values.chain = format.Write(leaf, chain); values.chain != "" {
+			values.shared = unique.Make(values.chain)
+			values.chain = values.shared.Value()
+		}
+		headers.values[i] = values
+	}
+	return headers
 }

@@ -3,7 +3,6 @@ package authn
 import (
 	"context"
 	"crypto/x509"
-	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -13,6 +12,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
+
+var rfc9440 = validators.ForwardFormats[0]
+
+func forwarding(formats ...*validators.ForwardFormat) *Formats {
+	inUse := new(Formats)
+	for _, format := range formats {
+		inUse.Use(format)
+	}
+	return inUse
+}
 
 // crossSigned returns an intermediate with certificates from two CAs, and a leaf
 // that is sent with both.
@@ -35,8 +44,8 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
-	auth.config.Forwards = new(atomic.Bool)
-	auth.config.Forwards.Store(true)
+	formats := validators.ForwardFormats
+	auth.config.Forwards = forwarding(formats...)
 	var first Identity
 	for i := range 2 {
 		for id, chain := range map[string][]*x509.Certificate{"a": {byOne, one.Cert}, "b": {byTwo, two.Cert}} {
@@ -44,15 +53,18 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			if got.Headers.Cert != validators.ClientCert(leaf.Cert) || got.Headers.Chain != validators.ClientCertChain(chain) {
-				t.Errorf("client %s: %s\n%s", id, got.Headers.Cert, got.Headers.Chain)
+			for _, format := range formats {
+				wantCert, wantChain := format.Write(leaf.Cert, chain)
+				if gotCert, gotChain := got.Headers.In(format); gotCert != wantCert || gotChain != wantChain {
+					t.Errorf("client %s in %s: %s\n%s", id, format, gotCert, gotChain)
+				}
 			}
 			if id != "a" {
 				continue
 			}
 			if i == 0 {
 				first = got
-			} else if unsafe.StringData(first.Headers.Cert) != unsafe.StringData(got.Headers.Cert) || unsafe.StringData(first.Headers.Chain) != unsafe.StringData(got.Headers.Chain) {
+			} else if first.Headers != got.Headers {
 				t.Error("a remembered certificate is encoded again")
 			}
 		}
@@ -69,27 +81,63 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	other := testpki.MustIssue(t, &testpki.CA{Cert: one.Cert, Key: one.Key}, company("client"))
 	third, refusal, _ := auth.Decide(context.Background(), other.Presented(), "a")
 	fourth, _, _ := auth.Decide(context.Background(), testpki.MustIssue(t, one, company("client")).Presented(), "a")
-	if refusal != nil || third.Headers.Chain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
-		t.Fatalf("%v %q", refusal, third.Headers.Chain)
+	_, thirdChain := third.Headers.In(rfc9440)
+	_, fourthChain := fourth.Headers.In(rfc9440)
+	if refusal != nil || thirdChain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
+		t.Fatalf("%v %q", refusal, thirdChain)
 	}
-	if unsafe.StringData(third.Headers.Chain) != unsafe.StringData(fourth.Headers.Chain) {
+	if unsafe.StringData(thirdChain) != unsafe.StringData(fourthChain) {
 		t.Error("a chain is kept twice")
 	}
 }
 
-// TestCertificateHeadersOnDemand checks that nothing is encoded unless a handler
-// forwards certificates.
+// TestCertificateHeadersOfOneChain checks that clients that share a certificate and its
+// chain share what is encoded.
+func TestCertificateHeadersOfOneChain(t *testing.T) {
+	ca := testpki.MustCA(t)
+	leaf := testpki.MustIssue(t, ca, company("client"))
+	a, b := named("a", "CN=client,O=company"), named("b", "CN=client,O=company")
+	a.SharedCredential, b.SharedCredential = true, true
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, a, b)
+	auth.config.Forwards = forwarding(rfc9440)
+	one, _, _ := auth.Decide(context.Background(), leaf.Presented(), "a")
+	two, _, _ := auth.Decide(context.Background(), leaf.Presented(), "b")
+	if one.Headers == nil || one.Headers != two.Headers || one.Client() == two.Client() {
+		t.Errorf("%p and %p", one.Headers, two.Headers)
+	}
+}
+
+// TestCertificateHeadersOnDemand checks that nothing is encoded in a format in which no
+// handler forwards certificates.
 func TestCertificateHeadersOnDemand(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, named("a", "CN=client,O=company"))
-	for _, forwards := range []*atomic.Bool{nil, new(atomic.Bool)} {
+	for _, forwards := range []*Formats{nil, new(Formats)} {
 		auth.config.Forwards = forwards
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
 		if refusal != nil || id.Headers != nil {
 			t.Errorf("%v %v", refusal, id.Headers)
 		}
+		if cert, chain := id.Headers.In(rfc9440); cert != "" || chain != "" {
+			t.Errorf("%q %q", cert, chain)
+		}
 		auth.accepted = newAcceptedCache(4, maxAcceptedBytes)
+	}
+	haproxy, err := validators.ParseForwardFormat("haproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth.config.Forwards = forwarding(haproxy, haproxy)
+	id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
+	if refusal != nil || len(id.Headers.values) != 1 {
+		t.Fatalf("%v, %d formats", refusal, len(id.Headers.values))
+	}
+	if cert, chain := id.Headers.In(haproxy); cert == "" || chain != "" {
+		t.Errorf("haproxy: %q %q", cert, chain)
+	}
+	if cert, chain := id.Headers.In(rfc9440); cert != "" || chain != "" {
+		t.Errorf("rfc9440: %q %q", cert, chain)
 	}
 }
 
@@ -100,11 +148,10 @@ func TestCertificateHeadersOfAPin(t *testing.T) {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
-		auth.config.Forwards = new(atomic.Bool)
-		auth.config.Forwards.Store(true)
+		auth.config.Forwards = forwarding(rfc9440)
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
-		if refusal != nil || id.Headers.Chain != want || id.Headers.Cert != validators.ClientCert(leaf.Cert) {
-			t.Errorf("a pin %s: %v, chain %q", name, refusal, id.Headers.Chain)
+		if cert, chain := id.Headers.In(rfc9440); refusal != nil || chain != want || cert != validators.ClientCert(leaf.Cert) {
+			t.Errorf("a pin %s: %v, chain %q", name, refusal, chain)
 		}
 	}
 }

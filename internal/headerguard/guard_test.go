@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 var defaultGuard = New([]string{"X-Client-ID"}, nil, nil)
@@ -67,6 +69,11 @@ func TestForeignHeaders_A8(t *testing.T) {
 	for _, name := range harmless {
 		if defaultGuard.protects(name) {
 			t.Errorf("%s is protected", name)
+		}
+	}
+	for _, format := range validators.ForwardFormats {
+		if !defaultGuard.protects(format.Header) || format.ChainHeader != "" && !defaultGuard.protects(format.ChainHeader) {
+			t.Errorf("the headers of %s are not protected", format)
 		}
 	}
 	keeping := New([]string{"X-Tenant"}, []string{"X-Client-ID", "X-Consumer-Plan", "X-Caller"}, []string{"X-SSL-Protocol", "x-consumer-*", "x_caller", "X-Client*"})

@@ -28,7 +28,7 @@ import (
 // request.
 func BenchmarkHandler(b *testing.B) {
 	leaf := testpki.MustSelfSigned(b)
-	plain, token, certificate := benchHandler(b, leaf, new(mtlsauth.Handler)), benchHandler(b, leaf, &mtlsauth.Handler{ForwardToken: &mtlsauth.ForwardToken{Audience: "urn:bench"}}), benchHandler(b, leaf, &mtlsauth.Handler{ForwardCertificate: true})
+	plain, token, certificate := benchHandler(b, leaf, new(mtlsauth.Handler)), benchHandler(b, leaf, &mtlsauth.Handler{ForwardToken: &mtlsauth.ForwardToken{Audience: "urn:bench"}}), benchHandler(b, leaf, &mtlsauth.Handler{ForwardCertificate: new(mtlsauth.ForwardCertificate)})
 	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	server, target, w := new(caddyhttp.Server), &url.URL{Path: "/v1/invoices"}, httptest.NewRecorder()
 	state := &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: leaf.Presented()}

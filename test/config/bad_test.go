@@ -25,6 +25,7 @@ const (
 	aroundClient        = "{\n\tmtls {\n\t\tclient a {\n\t\t\tthumbprint " + otherSHA256 + "\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundIssuer        = "{\n\tmtls {\n\t\tissuer https://auth.example.com {\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundRevocation    = "{\n\tmtls {\n\t\trevocation {\n\t\t\tdeny a.txt\nBLOCK\n\t\t}\n\t}\n}\n"
+	aroundCertificate   = "{\n\tmtls {\n\t}\n}\n\n:443 {\n\tmtls_auth {\n\t\tforward_certificate {\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundGatewayToken  = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_auth {\n\t\tforward_token {\n\t\t\taudience a\nBLOCK\n\t\t}\n\t}\n}\n"
 	aroundHandler       = "{\n\tmtls\n}\n\n:443 {\n\tmtls_auth {\nBLOCK\n\t}\n}\n"
 	aroundIssuerHandler = "{\n\tmtls {\n\t\tissuer https://auth.example.com\n\t}\n}\n\n:443 {\n\tmtls_issuer {\nBLOCK\n\t}\n}\n"
@@ -419,6 +420,7 @@ func TestUnknownWords(t *testing.T) {
 		aroundRevocation:    "revocation option 'nonsense'; use one of crl, deny, ",
 		aroundForwarded:     "forwarded_certificate option 'nonsense'; use one of from, header, peer_key, at ",
 		aroundHandler:       "subdirective 'nonsense'; use one of allow, forward_certificate, forward_token, ",
+		aroundCertificate:   "forward_certificate option 'nonsense'; the only one is header, at ",
 		aroundGatewayToken:  "forward_token option 'nonsense'; use one of audience, lifetime, scopes, at ",
 		aroundBearer:        "subdirective 'nonsense'; use one of audience, header_up, ",
 		aroundTrusted:       "trust_issuer option 'nonsense'; use one of algorithms, allow_unbound, ",

@@ -90,18 +90,30 @@ func TestLoadForward(t *testing.T) {
 	})
 	checkLoadErrors(t, loadJSON, issued, []loadTest{
 		{"header_up beside the token", `"forward_token":{"audience":"urn:b"},"header_up":{"authorization":"a"}`, []string{"mtls_auth: header 'Authorization' of forward_certificate or forward_token is already set as 'authorization'"}},
-		{"header_up beside the certificate", `"forward_certificate":true,"header_up":{"Client-Cert":"a"}`, []string{"mtls_auth: header 'Client-Cert' of forward_certificate or forward_token is already set as 'Client-Cert'"}},
-		{"header_up beside the chain", `"forward_certificate":true,"header_up":{"client_cert_chain":"a"}`, []string{"mtls_auth: header 'Client-Cert-Chain' of forward_certificate or forward_token is already set as 'client_cert_chain'"}},
-		{"token and certificate in one header", `"forward_certificate":true,"forward_token":{"audience":"urn:b","header":"client-cert"}`, []string{"mtls_auth: header 'Client-Cert' of forward_certificate or forward_token is already set as 'Client-Cert'"}},
+		{"header_up beside the certificate", `"forward_certificate":{},"header_up":{"Client-Cert":"a"}`, []string{"mtls_auth: header 'Client-Cert' of forward_certificate or forward_token is already set as 'Client-Cert'"}},
+		{"header_up beside the chain", `"forward_certificate":{},"header_up":{"client_cert_chain":"a"}`, []string{"mtls_auth: header 'Client-Cert-Chain' of forward_certificate or forward_token is already set as 'client_cert_chain'"}},
+		{"token and certificate in one header", `"forward_certificate":{},"forward_token":{"audience":"urn:b","header":"client-cert"}`, []string{"mtls_auth: header 'Client-Cert' of forward_certificate or forward_token is already set as 'Client-Cert'"}},
 		{"kept token", `"forward_token":{"audience":"urn:b"},"keep_header":["Auth*"]`, []string{"mtls_auth: keep_header: header 'Authorization' is set by this directive"}},
 		{"kept token of another header", `"forward_token":{"audience":"urn:b","header":"X-Token"},"keep_header":["x_token"]`, []string{"mtls_auth: keep_header: header 'X-Token' is set by this directive"}},
-		{"kept certificate", `"forward_certificate":true,"keep_header":["Client-Cert*"]`, []string{"mtls_auth: keep_header: header 'Client-Cert' is set by this directive"}},
+		{"two formats of one header", `"forward_certificate":{"formats":["nginx","rfc9440","haproxy"]}`, []string{"mtls_auth: forward_certificate: formats nginx and haproxy have the same header 'X-SSL-Client-Cert'; keep one"}},
+		{"a format twice", `"forward_certificate":{"formats":["envoy","envoy"]}`, []string{"mtls_auth: forward_certificate: duplicate format 'envoy'; keep one"}},
+		{"header of several formats", `"forward_certificate":{"formats":["nginx","envoy"],"header":"X-A"}`, []string{"mtls_auth: forward_certificate: header 'X-A' cannot have 2 formats; keep one format, or remove the header"}},
+		{"no format", `"forward_certificate":{"formats":[]}`, []string{"mtls_auth: forward_certificate: formats is an empty list; name a format, or leave it out for rfc9440"}},
+		{"unknown format", `"forward_certificate":{"formats":["Nginx"]}`, []string{`mtls_auth: forward_certificate: unknown format "Nginx" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb, traefik`}},
+		{"what it was", `"forward_certificate":true`, []string{"cannot unmarshal bool into Go struct field Handler.forward_certificate"}},
+		{"unknown member of the certificate", `"forward_certificate":{"format":"nginx"}`, []string{`unknown field "format"`}},
+		{"bad header of the certificate", `"forward_certificate":{"header":"X Y"}`, []string{`mtls_auth: forward_certificate: "X Y" is not a header name; use letters, digits and hyphens`}},
+		{"certificate in the header of the chain", `"forward_certificate":{"header":"client_cert_chain"}`, []string{"mtls_auth: forward_certificate: header 'client_cert_chain' has the chain; name another one for the client's certificate"}},
+		{"certificate in the header of the client id", `"forward_certificate":{"header":"X_Client_ID"}`, []string{"mtls_auth: header 'X_client_id' of forward_certificate or forward_token is already set as 'X-Client-ID'"}},
+		{"header_up beside another format", `"forward_certificate":{"formats":["nginx"]},"header_up":{"x_ssl_client_cert":"a"}`, []string{"mtls_auth: header 'X-Ssl-Client-Cert' of forward_certificate or forward_token is already set as 'x_ssl_client_cert'"}},
+		{"kept certificate of another format", `"forward_certificate":{"formats":["haproxy"],"header":"X-ARR-ClientCert"},"keep_header":["x-arr-*"]`, []string{"mtls_auth: keep_header: header 'X-Arr-Clientcert' is set by this directive"}},
+		{"kept certificate", `"forward_certificate":{},"keep_header":["Client-Cert*"]`, []string{"mtls_auth: keep_header: header 'Client-Cert' is set by this directive"}},
 	})
 	checkLoadErrors(t, loadJSON, withHandler, []loadTest{
 		{"no issuer", `{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b"}}`, []string{"mtls_auth: forward_token: realm 'partners' has no issuer to sign it; add 'issuer <https-url>' to the realm"}},
 	})
 	// several directives may have the same upstream
-	twice := issued(`"forward_certificate":true,"forward_token":{"audience":"urn:b"}},{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b","header":"X-Token"}`)
+	twice := issued(`"forward_certificate":{},"forward_token":{"audience":"urn:b"}},{"handler":"mtls_auth","realm":"partners","forward_token":{"audience":"urn:b","header":"X-Token"}`)
 	if result := loadJSON(t, fillLoadTest("", twice)); result.err != nil {
 		t.Error(result.err)
 	}

@@ -81,7 +81,7 @@ func TestLoadHeaderWarnings(t *testing.T) {
 		``: nil,
 		`,"header_up":{"X-A":"{http.mtls.client_id}"}`:                                    nil,
 		`,"header_up":{"X-A":"id={http.auth.user.id}","X-B":"{http.mtls.claim.tenant}"}`:  nil,
-		`,"header_up":{"X-B":"{http.mtls.scope}"},"forward_certificate":true`:             nil,
+		`,"header_up":{"X-B":"{http.mtls.scope}"},"forward_certificate":{}`:               nil,
 		`,"header_up":{"X-B":"{http.mtls.scope}"}`:                                        {noID},
 		`,"header_up":{"X-A":"{http.mtls.client_id}","X-B":"{http.mtls.claim.tennant}"}`:  {noClaim},
 		`,"header_up":{"X-A":"{http.mtls.claim.other}","X-B":"{http.mtls.claim.tenant}"}`: {noID, noClaim},

@@ -77,12 +77,18 @@ func TestMetricsAreDocumented(t *testing.T) {
 }
 
 // TestForwardFormatsAreDocumented checks that the table of formats has every format
-// with its headers and no other, that both syntaxes list them, and that the table of
-// proxies names existing formats and headers which are removed from requests.
+// with its headers and no other, that both pages and both syntaxes list them, and that
+// the table of proxies names existing formats and headers which are removed from
+// requests.
 func TestForwardFormatsAreDocumented(t *testing.T) {
-	text := page(t, "forwarded_certificate.md")
-	_, formats, _ := strings.Cut(text, "\n## Formats\n")
-	formats, proxies, found := strings.Cut(formats, "\n## Proxies\n")
+	_, formats, found := strings.Cut(page(t, "mtls_auth.md"), "\n### `forward_certificate`\n")
+	if !found {
+		t.Fatal("mtls_auth.md has no section forward_certificate")
+	}
+	formats, another, _ := strings.Cut(formats, "\n#### `header`\n")
+	another, _, _ = strings.Cut(another, "\n### ")
+	_, reading, _ := strings.Cut(page(t, "forwarded_certificate.md"), "\n## Formats\n")
+	reading, proxies, found := strings.Cut(reading, "\n## Proxies\n")
 	if !found {
 		t.Fatal("forwarded_certificate.md has no sections Formats and Proxies")
 	}
@@ -95,7 +101,7 @@ func TestForwardFormatsAreDocumented(t *testing.T) {
 		}
 		code, names = append(code, row), append(names, format.Name)
 	}
-	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| (`[^|]+`) \\| [^|]+ \\|$").FindAllStringSubmatch(formats, -1) {
+	for _, match := range regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| (`[^|]+`) \\| [^|]+ \\| [^|]+ \\|$").FindAllStringSubmatch(formats, -1) {
 		documented = append(documented, match[1]+" "+strings.NewReplacer("`", "", ",", "").Replace(match[2]))
 	}
 	same(t, "formats of forwarded certificates", code, documented)
@@ -107,13 +113,26 @@ func TestForwardFormatsAreDocumented(t *testing.T) {
 	same(t, "formats in caddyfile.go", names, strings.Split(syntax[1], "|"))
 	_, member, _ := strings.Cut(read(t, "forwarded_certificate.go"), "\n\t// How the proxy encodes the certificate: ")
 	member, _, _ = strings.Cut(member, "\n\tFormat ")
+	_, outgoing, _ := strings.Cut(read(t, "forward_certificate.go"), "\n\t// In which headers, and how they are encoded: ")
+	outgoing, _, _ = strings.Cut(outgoing, "\n\tFormats ")
 	for _, name := range names {
-		if !strings.Contains(member, "`"+name+"`") {
-			t.Errorf("the documentation of Format has no %s", name)
+		for where, text := range map[string]string{"the documentation of Format": member, "the documentation of Formats": outgoing, "forwarded_certificate.md": reading} {
+			if !strings.Contains(text, "`"+name+"`") {
+				t.Errorf("%s has no %s", where, name)
+			}
 		}
 	}
 
 	removed := headerguard.NewNames(headerguard.OtherGateways...)
+	lines := regexp.MustCompile("(?m)^\\| `forward_certificate ([a-z_]+)` with `header ([A-Za-z-]+)` \\|").FindAllStringSubmatch(another, -1)
+	if len(lines) != strings.Count(another, "\n| `") {
+		t.Errorf("%d of %d lines have a format", len(lines), strings.Count(another, "\n| `"))
+	}
+	for _, line := range lines {
+		if !slices.Contains(names, line[1]) || !removed.Contains(line[2]) {
+			t.Errorf("%s is not a format, or %s is not removed from every request", line[1], line[2])
+		}
+	}
 	rows := regexp.MustCompile("(?m)^\\| [^|`]+ \\| `([a-z0-9_]+)`(?: with `header ([A-Za-z0-9-]+)`)? \\| [^|]+ \\| [^|]+ \\|$").FindAllStringSubmatch(proxies, -1)
 	if len(rows) != strings.Count(proxies, "\n| ")-1 {
 		t.Errorf("%d of %d proxies have a format", len(rows), strings.Count(proxies, "\n| ")-1)

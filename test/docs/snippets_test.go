@@ -34,7 +34,7 @@ func readSnippets(t *testing.T) []snippet {
 var examplesOf = strings.NewReplacer(
 	"header <name> <value>", "header X-Api-Key {env.KEY}",
 	"client <client_id> {\n\t\t...", "client a {\n\t\tthumbprint "+strings.Repeat("0b", 32), "fetch {\n\t\t...", "fetch {\n\t\ttrust_pool file ca.pem", "refusals {\n\t\t...", "refusals {\n\t\tkeep 5", "<count>", "500", "<max_clients>", "50", "revocation {\n\t\t...", "revocation {\n\t\tdeny deny.txt",
-	"forwarded_certificate <format> {\n\t\t...", "forwarded_certificate nginx {\n\t\tfrom 10.0.0.7", "issuer <https-url> {\n\t\t...", "issuer https://auth.example.com {\n", "certificate_expiring {\n\t\t...", "certificate_expiring {\n\t\twithin 14d", "within <duration>", "within 14d", "response_header [<name>]", "response_header X-Days-Left",
+	"forward_certificate [<format>...]", "forward_certificate envoy", "forwarded_certificate <format> {\n\t\t...", "forwarded_certificate nginx {\n\t\tfrom 10.0.0.7", "issuer <https-url> {\n\t\t...", "issuer https://auth.example.com {\n", "certificate_expiring {\n\t\t...", "certificate_expiring {\n\t\twithin 14d", "within <duration>", "within 14d", "response_header [<name>]", "response_header X-Days-Left",
 	"[<realm>]", "", "[<matcher>]", "", "trust_issuer <https-url>", "trust_issuer https://login.example.net", "<text>", "login/",
 	"<alg>...", "ES256 RS256", "at+jwt|JWT", "JWT", "id_claim <name>", "id_claim appid", "trust_pool <module> ...", "trust_pool file ca.pem",
 	"<client_id>...", "a partner-*", "<client_id>", "a", "<dn>", `"CN=a,O=b"`, "<pem-file>", "a.pem",

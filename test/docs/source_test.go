@@ -43,7 +43,7 @@ func literals(node ast.Node) (list []string) {
 var pageOfBlock = map[string]string{
 	"mtls": "global-option.md", "client": "client.md", "fetch": "fetch.md", "refusals": "refusals.md", "revocation": "revocation.md", "forwarded_certificate": "forwarded_certificate.md", "certificate_expiring": "certificate_expiring.md",
 	"clients_from file": "clients_from.md", "clients_from storage": "clients_from.md", "clients_from http": "clients_from.md", "clients_from postgres": "clients_from.md",
-	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md",
+	"issuer": "issuer.md", "resource": "issuer.md", "trust_issuer": "mtls_bearer.md", "forward_token": "mtls_auth.md", "forward_certificate": "mtls_auth.md",
 }
 
 // configurationWords returns the words that the parsers of Caddyfiles know, by
