@@ -1,24 +1,37 @@
+# shellcheck shell=bash disable=SC2034 # examples/run reads the variables
 title=Java
-library='java.net.http'
-programs='smallest'
-client_files='Smallest.java'
-callers=command
+library='Spring Boot 4.1'
+programs='smallest client api-headers api-token api-mtls'
+client_files='client/src/main/java/com/example/ClientApplication.java client/src/main/java/com/example/MtlsRestClient.java client/src/main/java/com/example/AccessTokenInterceptor.java client/src/main/java/com/example/MtlsException.java client/src/main/java/com/example/MtlsProperties.java'
+callers=service
 certificate=pkcs12
 
 missing() {
-	if ! command -v java >/dev/null; then
-		echo 'java is not installed'
-	elif ! java --version 2>/dev/null | head -n 1 | grep -qE ' (1[7-9]|[2-9][0-9])'; then
-		echo "Java is older than 17"
+	if ! command -v javac >/dev/null; then
+		echo 'no JDK is installed'
+	elif ! javac -version 2>&1 | grep -qE '^javac (1[7-9]|[2-9][0-9])'; then
+		echo 'the JDK is older than 17'
+	elif ! command -v mvn >/dev/null; then
+		echo 'mvn is not installed'
 	fi
 }
 
-prepare() { :; }
+# A later run finds the libraries where Maven keeps them.
+prepare() {
+	mvn -q -B -o package -Dmaven.test.skip=true >/dev/null 2>&1 || mvn -q -B package -Dmaven.test.skip=true
+}
 
-# The flags make a short-lived JVM start sooner. SSL_CERT_FILE is read by the programs themselves.
 run() {
-	local quick=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
+	# a JVM starts sooner so
+	local java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
+	if [ -n "${LISTEN:-}" ]; then
+		export SERVER_ADDRESS=${LISTEN%:*} SERVER_PORT=${LISTEN##*:}
+	else
+		# one call, and nothing but what it prints
+		export SPRING_MAIN_WEB_APPLICATION_TYPE=none LOGGING_LEVEL_ROOT=off
+	fi
 	case $1 in
-	smallest) exec java "${quick[@]}" Smallest.java ;;
+	smallest) exec "${java[@]}" Smallest.java ;;
+	*) exec "${java[@]}" -jar "$1/target/$1.jar" ;;
 	esac
 }

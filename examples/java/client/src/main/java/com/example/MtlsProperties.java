@@ -1,0 +1,7 @@
+package com.example;
+
+import org.springframework.boot.context.properties.ConfigurationProperties;
+
+@ConfigurationProperties("mtls")
+record MtlsProperties(String issuer, String clientId, String scope) {
+}
