@@ -7,23 +7,29 @@ work=$(mktemp -d) || exit 1
 certificates=$work/certificates
 # the file in which failures are noted, also by processes in the background
 : >"$work/failed"
-: >"$work/pids"
+# so that what others leave behind goes too, such as a build that is interrupted
+mkdir "$work/tmp"
+export TMPDIR=$work/tmp
+# a file for each process group that start has begun and nobody has seen the end of
+mkdir "$work/pids"
 mkfifo "$work/never"
 exec {never}<>"$work/never"
 
 # cleanup ends all processes of this run and removes its files.
 cleanup() {
-	local pid
 	trap '' INT TERM
-	while read -r pid; do
-		kill -- "-$pid"
-	done <"$work/pids" 2>/dev/null
-	pause 0.2
-	while read -r pid; do
-		kill -KILL -- "-$pid"
-	done <"$work/pids" 2>/dev/null
+	signal_all TERM
+	pause 0.3
+	signal_all KILL
 	wait 2>/dev/null
 	rm -rf "$work"
+}
+
+signal_all() {
+	local file
+	for file in "$work"/pids/*; do
+		kill "-$1" -- "-${file##*/}" 2>/dev/null
+	done
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -39,7 +45,7 @@ start() {
 	"$@" &
 	started=$!
 	set +m
-	echo "$started" >>"$work/pids"
+	: >"$work/pids/$started"
 }
 
 # stop <pid>... ends process groups that start has begun.
@@ -50,20 +56,24 @@ stop() {
 	done
 	for pid; do
 		finish "$pid" 5 || kill -KILL -- "-$pid" 2>/dev/null
-		wait "$pid" 2>/dev/null
 	done
+	join "$@"
 }
 
-# finish <pid> <seconds> waits until a process of this shell has ended, and reports
-# whether it has.
-finish() {
-	local end=$((SECONDS + $2))
-	while kill -0 "$1" 2>/dev/null; do
-		[ "$SECONDS" -le "$end" ] || return 1
-		pause 0.03
+# join <pid>... waits until processes that start has begun have ended, and returns the
+# exit status of the last.
+join() {
+	local pid status=0
+	for pid; do
+		wait "$pid" 2>/dev/null
+		status=$?
+		rm -f "$work/pids/$pid"
 	done
-	return 0 # not that of the last pause
+	return "$status"
 }
+
+# finish <pid> <seconds> reports whether a process ends within that time.
+finish() { until_true "$2" eval "! kill -0 $1 2>/dev/null"; }
 
 # until_true <seconds> <command>... repeats the command until it succeeds.
 until_true() {
@@ -169,7 +179,8 @@ start_caddy() {
 			exit 1
 		}
 		CADDY=$work/caddy
-		(cd "$root" && go build -o "$CADDY" ./cmd/caddy) || exit
+		start build_caddy
+		join "$started" || exit
 	fi
 	make_forger
 	for attempt in 1 2 3 4 5; do
@@ -184,6 +195,8 @@ start_caddy() {
 	echo 'Caddy did not start' >&2
 	exit 1
 }
+
+build_caddy() { cd "$root" && go build -o "$CADDY" ./cmd/caddy; }
 
 try_caddy() {
 	local name ports=(issuer alias api headers token gateway admin html)

@@ -25,7 +25,7 @@ keep_all() {
 	change_certificates "${kept[@]}"
 	until [ $((SECONDS - begin)) -ge "$load_seconds" ]; do pause 0.2; done
 	: >"$work/stop"
-	wait "${loads[@]}"
+	join "${loads[@]}"
 	kept_seconds=$((SECONDS - begin))
 	# Caddy has written its log when it has ended
 	stop "$caddy"

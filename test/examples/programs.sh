@@ -6,7 +6,8 @@
 prepare_language() {
 	local begin=$SECONDS
 	mkdir -p "$work/build/$1" "$work/$1"
-	if ! in_language "$1" prepare >"$work/$1/prepare.log" 2>&1 </dev/null; then
+	start in_language "$1" prepare >"$work/$1/prepare.log" 2>&1 </dev/null
+	if ! join "$started"; then
 		failed "$1" client 'prepare failed' "$work/$1/prepare.log"
 		return 1
 	fi
@@ -38,13 +39,13 @@ check_language() {
 		fi
 	done
 	check_apis "$1"
-	wait ${checks[@]+"${checks[@]}"}
+	join ${checks[@]+"${checks[@]}"}
 	stop ${apis[@]+"${apis[@]}"}
 	took "$1" "$begin"
 }
 
 slow=()
-wait_for_slow() { [ ${#slow[@]} = 0 ] || wait "${slow[@]}"; }
+wait_for_slow() { join ${slow[@]+"${slow[@]}"}; }
 
 # once <name> <language> <program> [<setting>]... runs a program to its end, and sets
 # $exit, $out and $err.
@@ -52,7 +53,7 @@ once() {
 	out=$work/$2/$1.out err=$work/$2/$1.err
 	start program "${@:2}" >"$out" 2>"$err" </dev/null
 	if finish "$started" 90; then
-		wait "$started" 2>/dev/null
+		join "$started"
 		exit=$?
 	else
 		stop "$started"
