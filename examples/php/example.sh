@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2034 # examples/run reads the variables
 title=PHP
 library='curl extension'
-programs='smallest client api-headers api-token'
+programs='smallest client api-headers api-token api-mtls'
 client_files='client.php Mtls.php'
 callers=service
 certificate=pem
@@ -9,8 +9,8 @@ certificate=pem
 # Debian has both outside of the PATH of users, and the version in PHP-FPM's name.
 nginx=$(PATH=$PATH:/usr/sbin command -v nginx || true)
 php_fpm=$(PATH=$PATH:/usr/sbin command -v php-fpm || compgen -G '/usr/sbin/php-fpm[0-9]*' | head -n 1 || true)
-if [ -n "$nginx" ] && [ -n "$php_fpm" ]; then
-	programs+=' api-mtls'
+if [ -z "$nginx" ] || [ -z "$php_fpm" ]; then
+	programs=${programs% api-mtls}
 fi
 
 missing() {
