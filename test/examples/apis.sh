@@ -174,3 +174,27 @@ check_mtls() {
 	done
 	refuses_forged "$1" mtls over_tls "$id" "$mtls_port" typ=at+jwt
 }
+
+# check_new_key <language> retires the signing key, and checks that the APIs read the keys
+# again for a token of the next one.
+check_new_key() {
+	has "$1" api-token || has "$1" api-mtls || return 0
+	"$CADDY" mtls keys rotate --retire now --address "$ADMIN" >/dev/null || return
+	get_token "partner-$1"
+	if has "$1" api-token; then
+		accepts "$1" token over_http '' "$token_upstream"
+	fi
+	if has "$1" api-mtls; then
+		accepts "$1" mtls over_tls "partner-$1" "$mtls_port"
+	fi
+}
+
+accepts() {
+	until_true 8 accepted "${@:3}"
+	answers "$1" "$2" 'a token of a new key' 200 "hello partner-$1"
+}
+
+accepted() {
+	"$@"
+	[ "$status" = 200 ]
+}

@@ -142,14 +142,23 @@ make_certificates() {
 	openssl pkcs12 -export -nokeys -in "$certificates/sensor-7.pem" -passout pass:changeit -out "$certificates/without-key.p12" || exit
 }
 
-# start_silent_server starts a server that takes connections and says nothing.
-start_silent_server() {
+# start_odd_issuers starts a server that takes connections and says nothing, and writes
+# metadata with a token endpoint that answers with HTML, and with one that is silent.
+start_odd_issuers() {
+	local name folder
 	start silent_server
-	until_true 10 listening "$slow_port"
+	until_true 10 listening "$silent_port" || exit
+	https "$issuer_port" '' /.well-known/openid-configuration
+	for name in html silent; do
+		folder=$certificates/odd/$name/.well-known
+		mkdir -p "$folder"
+		sed -e "s#\"issuer\":\"$ISSUER\"#\"issuer\":\"$HTML/odd/$name\"#" -e "s#\"$ALIAS/connect/token\"#\"$HTML/$name\"#" <<<"$body" >"$folder/openid-configuration"
+		cp "$folder/openid-configuration" "$folder/oauth-authorization-server"
+	done
 }
 
 silent_server() {
-	exec openssl s_server -quiet -accept "127.0.0.1:$slow_port" -cert "$certificates/server.pem" -key "$certificates/server.key" <"$work/never" >/dev/null 2>&1
+	exec openssl s_server -quiet -accept "127.0.0.1:$silent_port" -cert "$certificates/server.pem" -key "$certificates/server.key" <"$work/never" >/dev/null 2>&1
 }
 
 # free_ports <name>... sets each variable to a port of the loopback interface on which
@@ -200,13 +209,13 @@ build_caddy() { cd "$root" && go build -o "$CADDY" ./cmd/caddy; }
 
 try_caddy() {
 	local name ports=(issuer alias api headers token gateway admin html)
-	free_ports "${ports[@]/%/_port}" headers_upstream token_upstream gateway_upstream mtls_port closed_port slow_port
+	free_ports "${ports[@]/%/_port}" headers_upstream token_upstream gateway_upstream mtls_port closed_port silent_port
 	export CERTIFICATES=$certificates ADMIN=127.0.0.1:$admin_port
 	export ISSUER=https://localhost:$issuer_port ALIAS=https://localhost:$alias_port API=https://localhost:$api_port
 	export HEADERS_API=https://localhost:$headers_port HEADERS_UPSTREAM=127.0.0.1:$headers_upstream
 	export TOKEN_API=https://localhost:$token_port TOKEN_UPSTREAM=127.0.0.1:$token_upstream
 	export GATEWAY_API=https://localhost:$gateway_port GATEWAY_UPSTREAM=127.0.0.1:$gateway_upstream
-	export HTML=https://localhost:$html_port
+	export HTML=https://localhost:$html_port SILENT_PORT=$silent_port
 	test_caddyfile >"$work/Caddyfile"
 	: >"$work/caddy.log"
 	start run_caddy
@@ -240,8 +249,18 @@ test_caddyfile() {
 	cat <<'END'
 {$HTML} {
 	import tls
-	header Content-Type text/html
-	respond "<html><body>The service is down for maintenance</body></html>"
+	handle /silent* {
+		reverse_proxy 127.0.0.1:{$SILENT_PORT}
+	}
+	handle /odd/* {
+		header Content-Type application/json
+		root {$CERTIFICATES}
+		file_server
+	}
+	handle {
+		header Content-Type text/html
+		respond "<html><body>The service is down for maintenance</body></html>"
+	}
 }
 END
 }

@@ -26,7 +26,7 @@ has() { [[ " $(about "$1" programs) " == *" $2 "* ]]; }
 
 # check_language <language> checks all programs, except for the client under load.
 check_language() {
-	local begin=$SECONDS program checks=()
+	local begin=$SECONDS program issuer checks=()
 	echo "$1: $(about "$1" programs)"
 	start_apis "$1"
 	for program in smallest client; do
@@ -34,12 +34,16 @@ check_language() {
 			start check_client "$1" "$program"
 			checks+=("$started")
 			# it mostly waits, so it is not waited for until all languages are done
-			start check_slow "$1" "$program"
-			slow+=("$started")
+			for issuer in "https://localhost:$silent_port" "$HTML/silent" "$HTML/odd/silent"; do
+				start refuses "$1" "$program" "an issuer that never answers ($issuer)" '' "ISSUER=$issuer"
+				slow+=("$started")
+			done
 		fi
 	done
 	check_apis "$1"
 	join ${checks[@]+"${checks[@]}"}
+	# not before, because smallest does not ask for a second token
+	check_new_key "$1"
 	stop ${apis[@]+"${apis[@]}"}
 	took "$1" "$begin"
 }
@@ -73,6 +77,7 @@ check_client() {
 	refuses "$1" "$2" 'a token for another audience' error_id SCOPE=other.read
 	refuses "$1" "$2" 'an issuer that is down' '' "ISSUER=https://localhost:$closed_port"
 	refuses "$1" "$2" 'an issuer that answers with HTML' '' "ISSUER=$HTML"
+	refuses "$1" "$2" 'a token endpoint that answers with HTML' '' "ISSUER=$HTML/odd/html"
 	refuses "$1" "$2" 'a file that is missing' '' "$(files missing)"
 	if [ "$(about "$1" certificate)" = pkcs12 ]; then
 		refuses "$1" "$2" 'a certificate without a key' '' "PKCS12=$c/without-key.p12"
@@ -83,8 +88,6 @@ check_client() {
 		refuses "$1" "$2" 'the key of another certificate' '' "KEY=$c/sensor-7.key"
 	fi
 }
-
-check_slow() { refuses "$1" "$2" 'an issuer that never answers' '' "ISSUER=https://localhost:$slow_port"; }
 
 # files <name> prints settings for the certificate of that name, in both formats.
 files() { printf 'CERTIFICATE=%s.pem KEY=%s.key PKCS12=%s.p12' "$certificates/$1" "$certificates/$1" "$certificates/$1"; }
