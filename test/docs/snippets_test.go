@@ -74,6 +74,8 @@ var shellSnippets = map[string]string{
 	"caddy mtls status":             "TestStatusCommand",
 	"caddy mtls why 7gsx4nkp2":      "TestWhyFromTheCallToTheRepair",
 	"caddy mtls demo":               "see above",
+	"caddy mtls version":            "test/release/run, in CI",
+	"scripts/release v1.2.3":        "test/release/run, in CI",
 	"caddy mtls inspect client.pem": "TestInspect",
 	"caddy mtls clients list":       "TestClientsCommands",
 	"caddy mtls issue sensor-7 --config /etc/caddy/Caddyfile":                                   "TestIssuedCertificatesAreAdmitted",
