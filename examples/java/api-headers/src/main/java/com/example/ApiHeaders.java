@@ -6,6 +6,7 @@ import java.util.Collections;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.context.annotation.Bean;
+import org.springframework.core.NestedExceptionUtils;
 import org.springframework.http.HttpStatus;
 import org.springframework.security.authentication.AuthenticationManager;
 import org.springframework.security.authentication.ProviderManager;
@@ -34,7 +35,12 @@ import org.springframework.web.bind.annotation.RestController;
 @SpringBootApplication
 public class ApiHeaders {
     public static void main(String[] args) {
-        SpringApplication.run(ApiHeaders.class, args);
+        try {
+            SpringApplication.run(ApiHeaders.class, args);
+        } catch (Exception e) {
+            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check the settings in application.yaml");
+            System.exit(1);
+        }
     }
 
     @Bean

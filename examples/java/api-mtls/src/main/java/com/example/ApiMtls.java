@@ -1,16 +1,28 @@
 package com.example;
 
+import jakarta.servlet.FilterChain;
+import jakarta.servlet.ServletException;
+import jakarta.servlet.ServletRequest;
+import jakarta.servlet.ServletResponse;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
 import java.security.Principal;
 import java.security.cert.CertificateException;
 import java.security.cert.X509Certificate;
 import javax.net.ssl.X509TrustManager;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.boot.tomcat.servlet.TomcatServletWebServerFactory;
 import org.springframework.boot.web.server.WebServerFactoryCustomizer;
 import org.springframework.context.annotation.Bean;
+import org.springframework.core.NestedExceptionUtils;
+import org.springframework.security.authentication.AuthenticationServiceException;
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.config.http.SessionCreationPolicy;
+import org.springframework.security.oauth2.jwt.JwtDecoderInitializationException;
+import org.springframework.security.oauth2.server.resource.web.authentication.BearerTokenAuthenticationFilter;
 import org.springframework.security.web.SecurityFilterChain;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.RestController;
@@ -24,8 +36,15 @@ import static org.springframework.security.oauth2.core.authorization.OAuth2Autho
  */
 @SpringBootApplication
 public class ApiMtls {
+    private static final Logger log = LoggerFactory.getLogger(ApiMtls.class);
+
     public static void main(String[] args) {
-        SpringApplication.run(ApiMtls.class, args);
+        try {
+            SpringApplication.run(ApiMtls.class, args);
+        } catch (Exception e) {
+            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check the settings in application.yaml");
+            System.exit(1);
+        }
     }
 
     @Bean
@@ -35,6 +54,7 @@ public class ApiMtls {
                 .requestMatchers("/invoices").access(hasScope("invoices.read"))
                 .anyRequest().authenticated())
             .oauth2ResourceServer(server -> server.jwt(withDefaults()))
+            .addFilterBefore(ApiMtls::checkIssuer, BearerTokenAuthenticationFilter.class)
             .sessionManagement(sessions -> sessions.sessionCreationPolicy(SessionCreationPolicy.STATELESS))
             .build();
     }
@@ -64,6 +84,16 @@ public class ApiMtls {
         @Override
         public X509Certificate[] getAcceptedIssuers() {
             return new X509Certificate[0];
+        }
+    }
+
+    /** Answers 503 while the issuer's keys cannot be read. Without this, the answer is 401, and the log has a stack trace. */
+    private static void checkIssuer(ServletRequest request, ServletResponse response, FilterChain chain) throws IOException, ServletException {
+        try {
+            chain.doFilter(request, response);
+        } catch (AuthenticationServiceException | JwtDecoderInitializationException e) {
+            log.error("the issuer's keys cannot be read: {} ({})", e.getCause().getMessage(), NestedExceptionUtils.getMostSpecificCause(e).toString());
+            ((HttpServletResponse) response).setStatus(HttpServletResponse.SC_SERVICE_UNAVAILABLE);
         }
     }
 

@@ -1,14 +1,12 @@
 package com.example;
 
-import com.nimbusds.jose.jwk.source.JWKSource;
 import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
-import com.nimbusds.jose.jwk.source.RateLimitReachedException;
-import com.nimbusds.jose.proc.SecurityContext;
-import com.nimbusds.jose.util.Resource;
+import com.nimbusds.jose.util.DefaultResourceRetriever;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import org.springframework.beans.factory.annotation.Value;
+import org.springframework.boot.ssl.SslBundles;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.core.io.UrlResource;
@@ -20,34 +18,22 @@ import org.springframework.web.client.RestClient;
 /** How tokens are verified. */
 @Configuration
 class Tokens {
-    /** Verifies signatures with the keys of the issuer, which is asked for them when the first token comes. */
+    /**
+     * Verifies signatures with the keys of the issuer, which is asked for them when the first token comes. They are read again every 5
+     * minutes, because a retired key is good until then, and at once for a key that is unknown, but twice in 30 seconds at most. The
+     * source of keys that Spring makes has no such limit: anybody could make it ask the issuer with every request.
+     */
     @Bean
-    JwtDecoder jwtDecoder(RestClient.Builder builder, @Value("${issuer}") String issuer, OAuth2TokenValidator<Jwt> validator) {
-        var http = builder.build();
+    JwtDecoder jwtDecoder(RestClient.Builder http, SslBundles bundles, @Value("${issuer}") String issuer, OAuth2TokenValidator<Jwt> validator) {
         return new SupplierJwtDecoder(() -> {
-            var metadata = http.get().uri(issuer + "/.well-known/openid-configuration").retrieve().body(Map.class);
-            var decoder = NimbusJwtDecoder.withJwkSource(keys(http, (String) metadata.get("jwks_uri")))
-                .jwsAlgorithms(all -> all.addAll(List.of(SignatureAlgorithm.values()))).build();
+            var metadata = http.build().get().uri(issuer + "/.well-known/openid-configuration").retrieve().body(Map.class);
+            var tls = bundles.getBundle("servers").createSslContext().getSocketFactory();
+            var keys = JWKSourceBuilder.create(UrlResource.from((String) metadata.get("jwks_uri")).getURL(),
+                new DefaultResourceRetriever(10_000, 10_000, 1 << 20, true, tls)).build();
+            var decoder = NimbusJwtDecoder.withJwkSource(keys).jwsAlgorithms(all -> all.addAll(List.of(SignatureAlgorithm.values()))).build();
             decoder.setJwtValidator(validator);
             return decoder;
         });
-    }
-
-    /**
-     * Reads the keys every minute, because a retired key is good until they are read again, and at once for a key that is unknown,
-     * twice in 30 seconds at most. Spring's own source has no such limit: anybody could make it ask with every request.
-     */
-    private static JWKSource<SecurityContext> keys(RestClient http, String uri) {
-        JWKSource<SecurityContext> source = JWKSourceBuilder
-            .create(UrlResource.from(uri).getURL(), url -> new Resource(http.get().uri(uri).retrieve().body(String.class), null))
-            .cache(60_000, 10_000).rateLimited(30_000).build();
-        return (selector, context) -> {
-            try {
-                return source.get(selector, context);
-            } catch (RateLimitReachedException e) {
-                return List.of();
-            }
-        };
     }
 
     /**
