@@ -19,7 +19,7 @@ keep_all() {
 	[ ${#clients[@]} != 0 ] || return 0
 	echo "clients under load, ${load_seconds} s: ${clients[*]}"
 	begin=$SECONDS
-	log_start=$(($(wc -c <"$work/caddy.log") + 1))
+	log_end log_start
 	start_services "${clients[@]}"
 	start_load "${kept[@]}"
 	change_certificates "${kept[@]}"
@@ -104,6 +104,7 @@ call_command() {
 change_certificates() {
 	local language file c=$certificates
 	pause 5
+	log_end replaced_at
 	# in place and with a moment in between, as careless tools do
 	for language; do cat "$c/partner-$language.next.key" >"$c/partner-$language.key"; done
 	pause 0.3
@@ -120,11 +121,15 @@ change_certificates() {
 	echo "  second $SECONDS: the signing key is retired" >>"$work/changes"
 	"$CADDY" mtls keys rotate --retire now --address "$ADMIN" >>"$work/changes" 2>&1 || failed "$1" client 'keys rotate failed' "$work/changes"
 	pause 4
+	log_end replaced_at
 	for language; do
 		for file in key pem p12; do mv "$c/partner-$language.last.$file" "$c/partner-$language.$file"; done
 	done
 	in_use last "$@"
 }
+
+# log_end <name> sets the variable to where the next line of Caddy's log begins.
+log_end() { printf -v "$1" %s "$(($(wc -c <"$work/caddy.log") + 1))"; }
 
 # in_use <name> <language>... waits until the clients use the certificate of that name.
 in_use() {
@@ -135,8 +140,11 @@ in_use() {
 	done
 }
 
-# seen <serial> reports whether the API has admitted the certificate.
-seen() { tail -c "+$log_start" "$work/caddy.log" | grep "\"client_serial\":\"$1\"" | grep "\"host\":\"localhost:$api_port\"" | grep -q '"status":200'; }
+# seen <serial> reports whether the API has admitted the certificate. grep reads to the
+# end, because a pipe that is closed early counts as a failure.
+seen() {
+	tail -c "+$replaced_at" "$work/caddy.log" | grep "\"client_serial\":\"$1\"" | grep "\"host\":\"localhost:$api_port\"" | grep '"status":200' >/dev/null
+}
 
 # check_kept <language> checks what its callers and Caddy have seen.
 check_kept() {

@@ -26,18 +26,13 @@ has() { [[ " $(about "$1" programs) " == *" $2 "* ]]; }
 
 # check_language <language> checks all programs, except for the client under load.
 check_language() {
-	local begin=$SECONDS program issuer checks=()
+	local begin=$SECONDS program checks=()
 	echo "$1: $(about "$1" programs)"
 	start_apis "$1"
 	for program in smallest client; do
 		if has "$1" "$program"; then
 			start check_client "$1" "$program"
 			checks+=("$started")
-			# it mostly waits, so it is not waited for until all languages are done
-			for issuer in "https://localhost:$silent_port" "$HTML/silent" "$HTML/odd/silent"; do
-				start refuses "$1" "$program" "an issuer that never answers ($issuer)" '' "ISSUER=$issuer"
-				slow+=("$started")
-			done
 		fi
 	done
 	check_apis "$1"
@@ -48,8 +43,31 @@ check_language() {
 	took "$1" "$begin"
 }
 
-slow=()
-wait_for_slow() { join ${slow[@]+"${slow[@]}"}; }
+check_client() {
+	once "$2" "$1" "$2"
+	if [ "$exit" != 0 ] || [ "$(<"$out")" != "hello partner-$1" ]; then
+		failed "$1" client "$2: exit status $exit, want 0 and 'hello partner-$1'" "$out" "$err"
+	fi
+}
+
+# start_refusals <language> begins to check in the background what must fail, because
+# these programs mostly start and wait.
+refusals=()
+start_refusals() {
+	local program issuer
+	for program in smallest client; do
+		if has "$1" "$program"; then
+			start check_refusals "$1" "$program"
+			refusals+=("$started")
+			for issuer in "https://localhost:$silent_port" "$HTML/silent" "$HTML/odd/silent"; do
+				start refuses "$1" "$program" "an issuer that never answers ($issuer)" '' "ISSUER=$issuer"
+				refusals+=("$started")
+			done
+		fi
+	done
+}
+
+join_refusals() { join ${refusals[@]+"${refusals[@]}"}; }
 
 # once <name> <language> <program> [<setting>]... runs a program to its end, and sets
 # $exit, $out and $err.
@@ -65,13 +83,8 @@ once() {
 	fi
 }
 
-check_client() {
+check_refusals() {
 	local c=$certificates
-	once "$2" "$1" "$2"
-	if [ "$exit" != 0 ] || [ "$(<"$out")" != "hello partner-$1" ]; then
-		failed "$1" client "$2: exit status $exit, want 0 and 'hello partner-$1'" "$out" "$err"
-		return
-	fi
 	refuses "$1" "$2" 'an expired certificate' error_id "$(files "partner-$1.expired")"
 	refuses "$1" "$2" "another's certificate" error_id "$(files sensor-7)"
 	refuses "$1" "$2" 'a token for another audience' error_id SCOPE=other.read
