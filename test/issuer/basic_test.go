@@ -37,6 +37,8 @@ func TestBasicNamesTheClient(t *testing.T) {
 			"a password":             {leaves["billing.partner"], "billing.partner", "hunter2", "", 401, "invalid_client", "send client_id in the form"},
 			"a password, client_id":  {leaves["billing.partner"], "billing.partner", "hunter2", "billing.partner", 401, "invalid_client", "send client_id in the form"},
 			"no certificate":         {nil, "billing.partner", "", "", 401, "invalid_client", "no client certificate was presented"},
+			"none, and client_id":    {nil, "billing.partner", "", "billing.partner", 401, "invalid_client", "no client certificate was presented"},
+			"none, but a password":   {nil, "billing.partner", "hunter2", "", 401, "invalid_client", "no client certificate was presented"},
 			"a stranger":             {leaves["stranger"], "billing.partner", "", "billing.partner", 401, "invalid_client", "client authentication failed"},
 			"no header, no one":      {nil, "", "", "billing.partner", unauthenticated, "invalid_client", "no client certificate was presented"},
 			"no header, a stranger":  {leaves["stranger"], "", "", "billing.partner", unauthenticated, "invalid_client", "client authentication failed"},
@@ -64,8 +66,14 @@ func TestBasicNamesTheClient(t *testing.T) {
 				t.Errorf("%s, %s: the challenge is %q", path, name, challenge)
 			}
 			if tc.status == http.StatusOK {
-				if strings.Contains(path, "introspect") && rig.JSON(t, got.Body)["active"] != true {
+				if strings.HasSuffix(path, "introspect") && rig.JSON(t, got.Body)["active"] != true {
 					t.Errorf("%s, %s: got %s", path, name, got.Body)
+				}
+				if strings.HasSuffix(path, "token") {
+					issued := rig.JSON(t, got.Body)["access_token"].(string)
+					if answer := rig.JSON(t, introspect(r, t, "h2", tc.leaf, "billing.partner", issued)); answer["client_id"] != "billing.partner" {
+						t.Errorf("%s, %s: the token is %v", path, name, answer)
+					}
 				}
 				continue
 			}
@@ -74,6 +82,20 @@ func TestBasicNamesTheClient(t *testing.T) {
 			if description, _ := answer["error_description"].(string); answer["error"] != tc.code || !strings.Contains(description, tc.description) {
 				t.Errorf("%s, %s: got %s, want %s %q", path, name, got.Body, tc.code, tc.description)
 			}
+		}
+	}
+	for _, id := range []string{"", "billing.partner"} { // client_id in the form
+		token, _ := tokenFor(r, t, leaves["billing.partner"], "scope", "invoices.read")
+		form := url.Values{"token": {token}}
+		if id != "" {
+			form.Set("client_id", id)
+		}
+		r.Caller(t, "h1", leaves["billing.partner"]).Do(http.MethodPost, "https://auth.test/connect/revocation", func(r *http.Request) {
+			rig.WithBody("application/x-www-form-urlencoded", form.Encode())(r)
+			r.SetBasicAuth("billing.partner", "")
+		}).WantStatus(t, http.StatusOK)
+		if body := introspect(r, t, "h1", leaves["billing.partner"], "billing.partner", token); rig.JSON(t, body)["active"] != false {
+			t.Errorf("client_id=%s: a revoked token is %s", id, body)
 		}
 	}
 }
