@@ -23,6 +23,7 @@ function ask(string $url, array $options): string
         CURLOPT_TIMEOUT => 10,
         CURLOPT_SSLCERT => setting('CERTIFICATE'),
         CURLOPT_SSLKEY => setting('KEY'),
+        CURLOPT_KEYPASSWD => '', // or OpenSSL asks for it on the terminal
         CURLOPT_HEADERFUNCTION => function ($curl, string $line) use (&$challenge) {
             if (stripos($line, 'WWW-Authenticate:') === 0) {
                 $challenge = trim($line);
