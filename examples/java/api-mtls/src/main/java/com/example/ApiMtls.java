@@ -7,9 +7,6 @@ import jakarta.servlet.ServletResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.security.Principal;
-import java.security.cert.CertificateException;
-import java.security.cert.X509Certificate;
-import javax.net.ssl.X509TrustManager;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import org.springframework.boot.SpringApplication;
@@ -68,23 +65,6 @@ public class ApiMtls {
         return tomcat -> tomcat.addConnectorCustomizers(connector -> {
             for (var host : connector.findSslHostConfigs()) host.setTrustManagerClassName(AnyCertificate.class.getName());
         });
-    }
-
-    /** Accepts every client certificate. The TLS handshake has proven that the client has its key. */
-    public static class AnyCertificate implements X509TrustManager {
-        @Override
-        public void checkClientTrusted(X509Certificate[] chain, String type) {
-        }
-
-        @Override
-        public void checkServerTrusted(X509Certificate[] chain, String type) throws CertificateException {
-            throw new CertificateException("clients alone are accepted");
-        }
-
-        @Override
-        public X509Certificate[] getAcceptedIssuers() {
-            return new X509Certificate[0];
-        }
     }
 
     /** Answers 503 while the issuer's keys cannot be read. Without this, the answer is 401, and the log has a stack trace. */

@@ -22,7 +22,6 @@ import org.springframework.security.oauth2.client.http.OAuth2ErrorResponseErrorH
 import org.springframework.security.oauth2.client.registration.ClientRegistration;
 import org.springframework.security.oauth2.core.AuthorizationGrantType;
 import org.springframework.security.oauth2.core.ClientAuthenticationMethod;
-import org.springframework.security.oauth2.core.OAuth2AuthorizationException;
 import org.springframework.security.oauth2.core.http.converter.OAuth2AccessTokenResponseHttpMessageConverter;
 import org.springframework.util.StringUtils;
 import org.springframework.web.client.RestClient;
@@ -90,7 +89,9 @@ class AccessTokenInterceptor implements ClientHttpRequestInterceptor {
         } catch (ExecutionException e) {
             if (!usable) throw (RuntimeException) e.getCause();
             log.warn("token not renewed, the old one is used: {}", e.getCause().getMessage());
-            token = new Token(old.value, Instant.now().plusSeconds(5), old.endsAt);
+            synchronized (this) {
+                if (token == old) token = new Token(old.value, Instant.now().plusSeconds(5), old.endsAt);
+            }
             return old.value;
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
@@ -107,7 +108,7 @@ class AccessTokenInterceptor implements ClientHttpRequestInterceptor {
             token = new Token(answer.getTokenValue(), begin.plus(life.multipliedBy(7).dividedBy(10)), begin.plus(life).minusSeconds(1));
             log.info("token for {}, expires in {} s", properties.clientId(), life.toSeconds());
             return token;
-        } catch (OAuth2AuthorizationException | RestClientException e) {
+        } catch (RuntimeException e) {
             registration = null;   // perhaps the endpoint has moved
             throw new MtlsException("no token from " + properties.issuer(), e,
                 "check ISSUER, CLIENT_ID, SCOPE and the certificate; the issuer's operator can look up an error id");
