@@ -122,9 +122,10 @@ about() (
 # with its environment. Use it in a process of its own.
 program() {
 	local setting
-	while IFS= read -r setting; do
-		export "${setting?}"
-	done <"$certificates/partner-$1.env"
+	set -a
+	# shellcheck source=/dev/null
+	. "$certificates/partner-$1.env"
+	set +a
 	for setting in ISSUER="$ISSUER" API="$API" "${@:3}"; do
 		export "${setting?}"
 	done

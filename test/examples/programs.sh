@@ -74,7 +74,7 @@ join_refusals() { join ${refusals[@]+"${refusals[@]}"}; }
 once() {
 	out=$work/$2/$1.out err=$work/$2/$1.err
 	start program "${@:2}" >"$out" 2>"$err" </dev/null
-	if finish "$started" 90; then
+	if finish "$started" $((load_seconds * 3)); then
 		join "$started"
 		exit=$?
 	else
