@@ -137,12 +137,12 @@ final class Tokens
         if (flock($lock, $good ? LOCK_EX | LOCK_NB : LOCK_EX)) {
             $known = $this->load();
             if (microtime(true) - $known['tried'] > self::PAUSE) {
-                $known['tried'] = microtime(true);
                 try {
                     $known = ['read' => microtime(true), 'keys' => $this->readKeys()] + $known;
                 } catch (RuntimeException $e) {
                     error_log('keys not read: ' . $e->getMessage());
                 }
+                $known['tried'] = microtime(true); // after the failure, for those that waited
                 file_put_contents($this->file('new'), json_encode($known));
                 rename($this->file('new'), $this->file('json'));
             }

@@ -43,16 +43,16 @@ struct Renewal {
     failed: Option<(Instant, String)>,
 }
 
-/// What was in the files when they were last read.
+/// What was in the files when they were last read, and when to read them again.
 struct Files {
-    at: Instant,
     pem: Result<Vec<u8>, String>,
-    identity: Arc<Identity>,
+    next: Instant,
 }
 
 pub struct Client {
     settings: Settings,
-    files: Mutex<Files>,
+    identity: Mutex<Arc<Identity>>,
+    files: tokio::sync::Mutex<Files>,
 }
 
 impl Client {
@@ -60,14 +60,15 @@ impl Client {
         rustls::crypto::ring::default_provider().install_default().ok();
         let pem = settings.read_pem().map_err(|err| anyhow!(err))?;
         let identity = Arc::new(Identity::new(&pem).map_err(|err| anyhow!(err))?);
-        Ok(Self { settings, files: Mutex::new(Files { at: Instant::now(), pem: Ok(pem), identity }) })
+        let files = Files { pem: Ok(pem), next: Instant::now() };
+        Ok(Self { settings, identity: Mutex::new(identity), files: files.into() })
     }
 
     /// Sends the request that `build` makes. It makes it again if the API refuses the token.
     pub async fn send(&self, build: impl Fn(&reqwest::Client) -> RequestBuilder) -> Result<Response> {
         let mut refused = None;
         loop {
-            let identity = self.identity();
+            let identity = self.identity().await;
             let token = identity.token(&self.settings, refused.as_deref()).await?;
             let response = build(&identity.http).bearer_auth(&token).send().await.map_err(unsent)?;
             let again = response.status() == StatusCode::UNAUTHORIZED && challenge(&response).contains("invalid_token");
@@ -78,23 +79,35 @@ impl Client {
         }
     }
 
-    /// The identity of the files. They are read once a second at most. While they cannot be
-    /// used, for instance because only one of them has been replaced yet, the identity in
-    /// use stays.
-    fn identity(&self) -> Arc<Identity> {
-        let mut files = self.files.lock().unwrap();
-        if files.at.elapsed() >= Duration::from_secs(1) {
-            files.at = Instant::now();
+    /// The identity of the files, which are read once a second at most. It is replaced by
+    /// one that has got a token. Until then, for instance while only one of the files has
+    /// been replaced, or the issuer does not know the new certificate yet, it stays.
+    async fn identity(&self) -> Arc<Identity> {
+        if let Ok(mut files) = self.files.try_lock()
+            && files.next <= Instant::now()
+        {
+            files.next = Instant::now() + Duration::from_secs(1);
             let pem = self.settings.read_pem();
             if pem != files.pem {
                 match pem.as_deref().map_err(String::clone).and_then(Identity::new) {
-                    Ok(identity) => files.identity = Arc::new(identity),
-                    Err(err) => eprintln!("{err}; keeping the certificate in use"),
+                    Ok(new) => match new.token(&self.settings, None).await {
+                        Ok(_) => {
+                            *self.identity.lock().unwrap() = Arc::new(new);
+                            files.pem = pem;
+                        }
+                        Err(err) => {
+                            eprintln!("no token for the new certificate, keeping the one in use: {err:#}");
+                            files.next = Instant::now() + Duration::from_secs(5);
+                        }
+                    },
+                    Err(err) => {
+                        eprintln!("{err}; keeping the certificate in use");
+                        files.pem = pem;
+                    }
                 }
-                files.pem = pem;
             }
         }
-        files.identity.clone()
+        self.identity.lock().unwrap().clone()
     }
 }
 
