@@ -5,7 +5,12 @@ programs='smallest client'
 client_files='client'
 callers=command
 certificate=pem
-missing() { command -v curl >/dev/null || echo 'curl is not installed'; }
+missing() {
+	local command
+	for command in curl flock; do
+		command -v "$command" >/dev/null || echo "$command is not installed"
+	done
+}
 prepare() { :; }
 run() {
 	export XDG_RUNTIME_DIR=$BUILD # for the token of the client
