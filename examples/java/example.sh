@@ -24,12 +24,6 @@ prepare() {
 run() {
 	# a JVM starts sooner so
 	local java=(java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
-	if [ -n "${LISTEN:-}" ]; then
-		export SERVER_ADDRESS=${LISTEN%:*} SERVER_PORT=${LISTEN##*:}
-	else
-		# one call, and nothing but what it prints
-		export SPRING_MAIN_WEB_APPLICATION_TYPE=none LOGGING_LEVEL_ROOT=off
-	fi
 	case $1 in
 	smallest) exec "${java[@]}" Smallest.java ;;
 	*) exec "${java[@]}" -jar "$1/target/$1.jar" ;;

@@ -1,8 +1,10 @@
 package com.example;
 
 import jakarta.servlet.http.HttpServletRequest;
+import java.net.URI;
 import java.security.Principal;
 import java.util.Collections;
+import java.util.Map;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.context.annotation.Bean;
@@ -36,9 +38,12 @@ import org.springframework.web.bind.annotation.RestController;
 public class ApiHeaders {
     public static void main(String[] args) {
         try {
-            SpringApplication.run(ApiHeaders.class, args);
+            var listen = URI.create("//" + System.getenv().getOrDefault("LISTEN", "127.0.0.1:8080")).parseServerAuthority();
+            var application = new SpringApplication(ApiHeaders.class);
+            application.setDefaultProperties(Map.of("server.address", listen.getHost(), "server.port", listen.getPort()));
+            application.run(args);
         } catch (Exception e) {
-            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check the settings in application.yaml");
+            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check LISTEN and the settings in application.yaml");
             System.exit(1);
         }
     }

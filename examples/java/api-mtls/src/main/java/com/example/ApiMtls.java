@@ -6,7 +6,9 @@ import jakarta.servlet.ServletRequest;
 import jakarta.servlet.ServletResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
+import java.net.URI;
 import java.security.Principal;
+import java.util.Map;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 import org.springframework.boot.SpringApplication;
@@ -37,9 +39,12 @@ public class ApiMtls {
 
     public static void main(String[] args) {
         try {
-            SpringApplication.run(ApiMtls.class, args);
+            var listen = URI.create("//" + System.getenv().getOrDefault("LISTEN", "127.0.0.1:8080")).parseServerAuthority();
+            var application = new SpringApplication(ApiMtls.class);
+            application.setDefaultProperties(Map.of("server.address", listen.getHost(), "server.port", listen.getPort()));
+            application.run(args);
         } catch (Exception e) {
-            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check the settings in application.yaml");
+            System.err.println(NestedExceptionUtils.getMostSpecificCause(e) + "; check LISTEN and the settings in application.yaml");
             System.exit(1);
         }
     }

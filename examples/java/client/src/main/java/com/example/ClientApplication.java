@@ -1,8 +1,11 @@
 package com.example;
 
+import java.net.URI;
+import java.util.Map;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.boot.CommandLineRunner;
 import org.springframework.boot.SpringApplication;
+import org.springframework.boot.WebApplicationType;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
 import org.springframework.boot.autoconfigure.condition.ConditionalOnNotWebApplication;
 import org.springframework.boot.context.properties.EnableConfigurationProperties;
@@ -16,15 +19,23 @@ import org.springframework.web.bind.annotation.RestController;
 import org.springframework.web.client.RestClientException;
 
 /**
- * A Spring Boot application that calls an API as an OAuth 2.0 client with a certificate: a service, or, with
- * spring.main.web-application-type=none, one call. Settings: application.yaml.
+ * A Spring Boot application that calls an API as an OAuth 2.0 client with a certificate: a service, or, without LISTEN, one call.
+ * Settings: application.yaml.
  */
 @SpringBootApplication
 @EnableConfigurationProperties(MtlsProperties.class)
 public class ClientApplication {
     public static void main(String[] args) {
         try {
-            SpringApplication.run(ClientApplication.class, args);
+            var application = new SpringApplication(ClientApplication.class);
+            if (System.getenv("LISTEN") == null) {
+                application.setWebApplicationType(WebApplicationType.NONE);
+                application.setDefaultProperties(Map.of("logging.level.root", "error"));
+            } else {
+                var listen = URI.create("//" + System.getenv("LISTEN")).parseServerAuthority();
+                application.setDefaultProperties(Map.of("server.address", listen.getHost(), "server.port", listen.getPort()));
+            }
+            application.run(args);
         } catch (Exception e) {
             System.err.println(MtlsException.line(e));
             System.exit(1);

@@ -14,7 +14,7 @@ class MtlsException extends RuntimeException {
         for (var cause = e; cause != null; cause = cause.getCause()) {
             if (cause instanceof MtlsException) return cause.getMessage();
         }
-        return reason(e) + "; check the settings in application.yaml";
+        return reason(e) + "; check LISTEN and the settings in application.yaml";
     }
 
     /** Finds what a server or the system said. What Spring says about it is long. */
