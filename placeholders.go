@@ -21,6 +21,12 @@ var placeholderNames = []string{
 	"realm", "scope", "serial", "subject", "subject_legacy", "thumbprint",
 }
 
+// namingPlaceholders say who the client is, or which certificate it has.
+var namingPlaceholders = []string{
+	clientIDPlaceholder, "{" + userIDPlaceholder + "}", "{http.mtls.subject}", "{http.mtls.subject_legacy}", "{http.mtls.thumbprint}",
+	"{http.mtls.fingerprint_sha256}", "{http.mtls.fingerprint_sha1}",
+}
+
 // ownPlaceholder matches what is, or was meant to be, a placeholder of this module,
 // and barePlaceholder one that lacks a brace.
 var (
@@ -54,12 +60,12 @@ func isPlaceholder(name string) bool {
 	return slices.Contains(placeholderNames, name) || isClaim && tokens.ValidClaimName(claim)
 }
 
-// warnAboutHeaders logs warnings about header_up of mtls_auth: if it does not send the
-// client id, or if it sends a claim that no client has.
+// warnAboutHeaders logs warnings about header_up of mtls_auth: if nothing in it says
+// who the client is, or if it sends a claim that no client has.
 func (h *Handler) warnAboutHeaders(registry *clients.Registry) {
 	values := strings.Join(slices.Sorted(maps.Values(h.HeaderUp)), " ")
-	sendsID := strings.Contains(values, clientIDPlaceholder) || strings.Contains(values, "{"+userIDPlaceholder+"}")
-	if len(h.HeaderUp) > 0 && !sendsID && h.ForwardCertificate == nil && h.ForwardToken == nil {
+	namesClient := slices.ContainsFunc(namingPlaceholders, func(name string) bool { return strings.Contains(values, name) })
+	if len(h.HeaderUp) > 0 && !namesClient && h.ForwardCertificate == nil && h.ForwardToken == nil {
 		h.realm.logger.Warn("header_up does not send the client id", zap.Strings("headers", slices.Sorted(maps.Keys(h.HeaderUp))))
 	}
 	if registry.Len() == 0 {

@@ -82,7 +82,10 @@ func TestLoadHeaderWarnings(t *testing.T) {
 		`,"header_up":{"X-A":"{http.mtls.client_id}"}`:                                    nil,
 		`,"header_up":{"X-A":"id={http.auth.user.id}","X-B":"{http.mtls.claim.tenant}"}`:  nil,
 		`,"header_up":{"X-B":"{http.mtls.scope}"},"forward_certificate":{}`:               nil,
+		`,"header_up":{"X-A":"{http.mtls.subject_legacy}"}`:                               nil,
+		`,"header_up":{"X-A":"sha1:{http.mtls.fingerprint_sha1}"}`:                        nil,
 		`,"header_up":{"X-B":"{http.mtls.scope}"}`:                                        {noID},
+		`,"header_up":{"X-B":"{http.mtls.issuer} {http.mtls.not_after}"}`:                 {noID},
 		`,"header_up":{"X-A":"{http.mtls.client_id}","X-B":"{http.mtls.claim.tennant}"}`:  {noClaim},
 		`,"header_up":{"X-A":"{http.mtls.claim.other}","X-B":"{http.mtls.claim.tenant}"}`: {noID, noClaim},
 	} {

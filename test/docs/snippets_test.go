@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -143,8 +144,9 @@ func TestDocumentSnippets(t *testing.T) {
 					t.Error("nothing runs this SQL")
 				}
 			case "text":
-			case "nginx", "haproxy", "apache": // TestRealProxies and TestProbeOfRealGateways run them
-				if !strings.HasPrefix(snippet.where, "docs/behind-a-proxy.md#") && !strings.HasPrefix(snippet.where, "docs/from-nginx-or-haproxy.md#") {
+			case "nginx", "haproxy", "apache": // TestRealProxies, TestProbeOfRealGateways and TestWhatTheAPIReadBefore run them
+				page, _, _ := strings.Cut(snippet.where, "#")
+				if !slices.Contains([]string{"docs/behind-a-proxy.md", "docs/from-nginx-or-haproxy.md", "docs/what-your-api-read-before.md"}, page) {
 					t.Errorf("nothing runs this configuration of %s", snippet.kind)
 				}
 			default:
