@@ -16,8 +16,8 @@ missing() {
 
 prepare() {
 	cmp -s package-lock.json node_modules/installed-from && return
-	npm ci --no-audit --no-fund --loglevel=error
-	cp package-lock.json node_modules/installed-from
+	npm ci --no-audit --no-fund --loglevel=error &&
+		cp package-lock.json node_modules/installed-from
 }
 
 run() { exec node "$1.mjs"; }

@@ -1,0 +1,164 @@
+"""Calls APIs with a client certificate and the access token that is bound to it.
+
+    http = httpx2.Client(transport=MtlsTransport(issuer, client_id, "client.pem", "client.key"), timeout=10)
+    response = http.get("https://api.example.com/invoices")
+"""
+
+import logging
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.httpx_client import OAuth2Client
+
+TIMEOUT = 10
+METADATA = "/.well-known/oauth-authorization-server"
+log = logging.getLogger(__name__)
+
+
+class MtlsError(httpx2.TransportError):
+    """There is no usable certificate, or no token."""
+
+
+class MtlsTransport(httpx2.BaseTransport):
+    """Sends requests with the certificate and a token. Threads can share it."""
+
+    def __init__(self, issuer, client_id, certificate, key, scope=None):
+        self._oauth = {"issuer": issuer, "client_id": client_id, "scope": scope}
+        self._paths = certificate, key
+        self._lock = threading.Lock()
+        self._identity = self._files = self._complaint = None
+        self._look_at = 0
+
+    def handle_request(self, request):
+        request.read()  # it may be sent twice
+        identity = self._current()
+        token = identity.token()
+        response = identity.send(request, token)
+        if response.status_code == 401 and 'error="invalid_token"' in response.headers.get("WWW-Authenticate", ""):
+            response.close()
+            identity.discard(token)
+            identity = self._current()
+            response = identity.send(request, identity.token())
+        return response
+
+    def _current(self):
+        """Return the identity in use.
+
+        It reads the files again once a second, and keeps the identity while they are broken, or do not match because
+        only one of them has been replaced yet.
+        """
+        with self._lock:
+            if self._identity and time.monotonic() < self._look_at:
+                return self._identity
+            self._look_at = time.monotonic() + 1
+            try:
+                files = [Path(path).read_bytes() for path in self._paths]
+                if files != self._files:
+                    context = ssl.create_default_context()
+                    # without a password, an encrypted key would be asked for at the terminal
+                    context.load_cert_chain(*self._paths, password="")
+                    self._identity, self._files = Identity(context, **self._oauth), files
+                self._complaint = None
+            except OSError as error:
+                complaint = "certificate '{}' with key '{}': {}".format(*self._paths, error)
+                if not self._identity:
+                    raise MtlsError(f"{complaint}; check both files") from error
+                if complaint != self._complaint:
+                    log.warning("%s; keeping the one in use", complaint)
+                self._complaint = complaint
+            return self._identity
+
+
+class Token(NamedTuple):
+    value: str
+    renew_at: float
+    ends_at: float
+
+
+class Identity:
+    """A certificate with its own connections and its own token.
+
+    They are replaced together, because an open connection keeps its certificate, and an API refuses a token on a
+    connection with another certificate.
+    """
+
+    def __init__(self, context, issuer, client_id, scope):
+        self._issuer, self._client_id = issuer, client_id
+        self._connections = httpx2.HTTPTransport(verify=context)
+        # The method "none" sends the client id alone.
+        self._oauth = OAuth2Client(
+            client_id, scope=scope, token_endpoint_auth_method="none", transport=self._connections, timeout=TIMEOUT
+        )
+        self._endpoint = None
+        self._token = Token("", 0, 0)
+        self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(1)
+        self._renewal = None
+
+    def send(self, request, token):
+        request.headers["Authorization"] = f"Bearer {token}"
+        return self._connections.handle_request(request)
+
+    def token(self):
+        """Return the token.
+
+        When 70 % of its life is over, one request renews it. Callers wait only if the old one has ended.
+        """
+        with self._lock:
+            if time.monotonic() < self._token.renew_at:
+                return self._token.value
+            if not self._renewal:
+                self._renewal = self._executor.submit(self._renew)
+            if time.monotonic() < self._token.ends_at:
+                return self._token.value
+            renewal = self._renewal
+        return renewal.result()
+
+    def discard(self, token):
+        with self._lock:
+            if self._token.value == token:
+                self._token = Token("", 0, 0)
+
+    def _renew(self):
+        start = time.monotonic()
+        token = failure = None
+        try:
+            answer = self._request_token()
+            life = answer["expires_in"]
+            token = Token(answer["access_token"], start + 0.7 * life, start + life - 1)
+        except Exception as error:  # whatever it is, it must not stay
+            self._endpoint = None  # so that the metadata is read again
+            failure = MtlsError(f"token for '{self._client_id}' from {self._issuer}: {describe(error)}")
+        with self._lock:
+            self._renewal = None
+            if token:
+                self._token = token
+            elif time.monotonic() < self._token.ends_at:
+                log.warning("%s; keeping the old one until it ends", failure)
+                self._token = self._token._replace(renew_at=time.monotonic() + 5)
+            else:
+                raise failure
+            return self._token.value
+
+    def _request_token(self):
+        if not self._endpoint:
+            metadata = self._oauth.request("GET", self._issuer + METADATA, withhold_token=True)
+            metadata.raise_for_status()
+            self._endpoint = metadata.json()["mtls_endpoint_aliases"]["token_endpoint"]
+        return self._oauth.fetch_token(self._endpoint, grant_type="client_credentials")
+
+
+def describe(error):
+    """Return the cause of an error and a remedy. The description that an issuer sends has the error id."""
+    text = (str(error) or repr(error)).splitlines()[0]
+    if isinstance(error, OAuthError):
+        return f"{text}; give the error id to its operator"
+    if isinstance(error, (KeyError, ValueError)):
+        return f"the answer is not that of an issuer ({text}); check its URL"
+    return f"{text}; check its URL, and whether it is running"

@@ -1,0 +1,57 @@
+"""The smallest client: Python alone.
+
+It gets an access token with its certificate, and calls the API with both, because the token is bound to it.
+"""
+
+import json
+import os
+import ssl
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+
+ISSUER, CLIENT_ID, SCOPE, CERTIFICATE, KEY, API = (
+    os.environ.get(name, "") for name in ("ISSUER", "CLIENT_ID", "SCOPE", "CERTIFICATE", "KEY", "API")
+)
+
+
+def main():
+    context = ssl.create_default_context()
+    try:
+        # The intermediate CAs, which follow the certificate in its file, are sent too.
+        context.load_cert_chain(CERTIFICATE, KEY)
+    except OSError as error:
+        sys.exit(f"certificate '{CERTIFICATE}' with key '{KEY}': {error}; check CERTIFICATE and KEY")
+
+    metadata = read_json(context, f"{ISSUER}/.well-known/oauth-authorization-server")
+    form = {"grant_type": "client_credentials", "client_id": CLIENT_ID}
+    if SCOPE:
+        form["scope"] = SCOPE
+    endpoint = metadata.get("mtls_endpoint_aliases", {}).get("token_endpoint")
+    if not endpoint:
+        sys.exit(f"{ISSUER}: the metadata has no mtls_endpoint_aliases; check ISSUER")
+    token = read_json(context, endpoint, data=urllib.parse.urlencode(form).encode())
+    print(send(context, API, headers={"Authorization": f"Bearer {token['access_token']}"}))
+
+
+def send(context, url, **options):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, **options), timeout=10, context=context) as response:
+            return response.read().decode()
+    except urllib.error.HTTPError as error:
+        # The error id, by which the server's operator finds the reason, is in WWW-Authenticate or in error_description.
+        said = error.headers["WWW-Authenticate"] or ascii(error.read(300).decode(errors="replace"))
+        sys.exit(f"{url}: {error.code} {said}; check the settings, or give the error id to its operator")
+    except OSError as error:
+        sys.exit(f"{url}: {error}; check the URL, and whether it is running")
+
+
+def read_json(context, url, **options):
+    try:
+        return json.loads(send(context, url, **options))
+    except ValueError:
+        sys.exit(f"{url}: the answer is not JSON; check ISSUER")
+
+
+main()
