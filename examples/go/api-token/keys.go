@@ -28,8 +28,8 @@ type keySet struct {
 	client    *http.Client
 	tokenType string
 	keys      atomic.Pointer[jose.JSONWebKeySet]
-	reading   sync.Mutex
-	readAt    time.Time
+	mu        sync.Mutex
+	askedAt   time.Time // when a token had an unknown kid
 }
 
 // VerifySignature implements oidc.KeySet. It checks typ too, or a token of another kind would pass for an access token.
@@ -44,7 +44,7 @@ func (k *keySet) VerifySignature(_ context.Context, token string) ([]byte, error
 	}
 	found := k.keys.Load().Key(header.KeyID)
 	if len(found) == 0 {
-		if err := k.read(10 * time.Second); err != nil { // not more often, because anybody can make up a kid
+		if err := k.readForUnknown(); err != nil {
 			return nil, err
 		}
 		if found = k.keys.Load().Key(header.KeyID); len(found) == 0 {
@@ -57,20 +57,24 @@ func (k *keySet) VerifySignature(_ context.Context, token string) ([]byte, error
 // readRegularly reads the keys every 5 minutes. If the issuer is down, the keys of before stay in use.
 func (k *keySet) readRegularly() {
 	for range time.Tick(5 * time.Minute) {
-		if err := k.read(0); err != nil {
+		if err := k.read(); err != nil {
 			log.Printf("keys not read again: %v", err)
 		}
 	}
 }
 
-// read reads the keys, unless that was tried within the interval.
-func (k *keySet) read(interval time.Duration) error {
-	k.reading.Lock()
-	defer k.reading.Unlock()
-	if time.Since(k.readAt) < interval {
+// readForUnknown reads the keys, but not more often than every 10 seconds, because anybody can send an unknown kid.
+func (k *keySet) readForUnknown() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.askedAt) < 10*time.Second {
 		return nil
 	}
-	k.readAt = time.Now()
+	k.askedAt = time.Now()
+	return k.read()
+}
+
+func (k *keySet) read() error {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, k.URL, nil)
 	if err != nil {
 		return err

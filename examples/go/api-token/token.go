@@ -33,7 +33,7 @@ func newVerifier(issuer, audience, tokenType string) (*verifier, error) {
 	keys := &keySet{client: &http.Client{Timeout: 10 * time.Second}, tokenType: tokenType}
 	provider, err := oidc.NewProvider(oidc.ClientContext(context.Background(), keys.client), issuer)
 	if err == nil {
-		err = errors.Join(provider.Claims(keys), keys.read(0))
+		err = errors.Join(provider.Claims(keys), keys.read())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("issuer '%s': %.300q; check that it runs and has this URL", issuer, err)
