@@ -33,7 +33,7 @@ it failed, or its answer is no; and 2 if the command line is wrong.`,
 
 func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "demo [--once]",
+		Use:   "demo [--once] [--keep <folder>]",
 		Short: "Demonstrates certificate authentication and access tokens on this machine",
 		Long: `
 Creates a CA and client certificates in a temporary folder, starts Caddy on
@@ -41,13 +41,24 @@ free ports of the loopback interface with an API behind mtls_auth and a token
 issuer, and calls both as the clients. Prints each result and the curl command
 to repeat it, and keeps running until Ctrl-C.
 
-Changes nothing outside the temporary folder: no trust store, no configuration
-and no storage of another Caddy instance.
+Changes nothing outside that folder: no trust store, no configuration and no
+storage of another Caddy instance.
 
-	$ caddy mtls demo`,
+With --keep, the folder stays, with a Caddyfile that 'caddy run' starts again,
+and with the settings of the examples of caddy-mtls-auth, which then run
+against it. Prints the line that runs each of them.
+
+	$ caddy mtls demo
+	$ caddy mtls demo --keep demo`,
 		Args: cobra.NoArgs,
 	}
 	once := cmd.Flags().Bool("once", false, "Exit after the demo; nonzero if a step failed")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), cmd.OutOrStdout(), *once) }
+	keep := cmd.Flags().String("keep", "", "Leave everything in this folder, and print how the examples run against it")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Flags().Changed("keep") && *keep == "" {
+			return usagef("--keep names no folder; name one that is new or empty")
+		}
+		return runDemo(cmd.Context(), cmd.OutOrStdout(), *once, *keep)
+	}
 	return cmd
 }

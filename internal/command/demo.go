@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"text/template"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -21,13 +22,16 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// demo is a Caddy instance and its clients. All files are in one temporary folder.
+// demo is a Caddy instance and its clients. All files are in one folder.
 type demo struct {
 	out  io.Writer
 	Dir  string
 	API  string // host:port of the guarded API
 	Auth string // host:port of the issuer
 	Echo string // host:port of the upstream API
+
+	// The sites that the examples use, and the upstreams that are examples.
+	BearerAPI, HeadersAPI, HeadersUpstream, TokenAPI, TokenUpstream string
 
 	leaves   map[string]*testpki.Leaf
 	roots    *x509.CertPool
@@ -63,28 +67,30 @@ var demoCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
 
 		issuer https://{{.Auth}} {
 			token_lifetime 10m
+			resource https://api.example.com {
+				scopes invoices.read invoices.write telemetry
+			}
+		}
+	}
+}
+
+(tls) {
+	bind 127.0.0.1
+	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
+		client_auth {
+			mode request
 		}
 	}
 }
 
 https://{{.Auth}} {
-	bind 127.0.0.1
-	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
-		client_auth {
-			mode request
-		}
-	}
+	import tls
 	mtls_issuer
 	respond 404
 }
 
 https://{{.API}} {
-	bind 127.0.0.1
-	tls "{{.Dir}}/server.pem" "{{.Dir}}/server.key" {
-		client_auth {
-			mode request
-		}
-	}
+	import tls
 	mtls_auth {
 		header_up X-Client-ID {http.mtls.client_id}
 		header_up X-Client-Scope {http.mtls.scope}
@@ -96,19 +102,49 @@ http://{{.Echo}} {
 	bind 127.0.0.1
 	respond "hello {header.X-Client-ID}, your scopes are: {header.X-Client-Scope}"
 }
+
+# The API that the clients of the examples call, and two APIs that are examples.
+
+https://{{.BearerAPI}} {
+	import tls
+	mtls_bearer {
+		audience https://api.example.com
+	}
+	respond "hello {http.mtls.client_id}"
+}
+
+https://{{.HeadersAPI}} {
+	import tls
+	mtls_auth {
+		header_up X-Client-ID {http.mtls.client_id}
+		header_up X-Client-Scope {http.mtls.scope}
+	}
+	reverse_proxy {{.HeadersUpstream}}
+}
+
+https://{{.TokenAPI}} {
+	import tls
+	mtls_bearer {
+		audience https://api.example.com
+	}
+	reverse_proxy {{.TokenUpstream}}
+}
 `))
 
 // runDemo runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
-// It returns an error if a step failed.
-func runDemo(ctx context.Context, out io.Writer, once bool) error {
+// It returns an error if a step failed. The files stay in the folder keep, if it is not
+// empty.
+func runDemo(ctx context.Context, out io.Writer, once bool, keep string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	dir, err := os.MkdirTemp("", "caddy-mtls-demo-")
+	dir, err := demoFolder(keep)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	if keep == "" {
+		defer os.RemoveAll(dir)
+	}
 	d := &demo{out: out, Dir: filepath.ToSlash(dir)}
 	if err := d.makeCertificates(); err != nil {
 		return err
@@ -122,10 +158,20 @@ func runDemo(ctx context.Context, out io.Writer, once bool) error {
 	if len(d.failures) > 0 {
 		return fmt.Errorf("demo failed: %s", strings.Join(d.failures, "; "))
 	}
-	if once {
-		return nil
+	if keep != "" {
+		if err := d.writeEnvironment(); err != nil {
+			return err
+		}
+		d.showExamples()
 	}
-	d.say("\nCaddy runs until Ctrl-C, then removes the folder %s.\n", d.Dir)
+	switch {
+	case once:
+		return nil
+	case keep != "":
+		d.say("\nCaddy runs until Ctrl-C.\n")
+	default:
+		d.say("\nCaddy runs until Ctrl-C, then removes the folder %s.\n", d.Dir)
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -145,14 +191,16 @@ func (mustMake) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, a
 func (d *demo) makeCertificates() error {
 	var must mustMake
 	ca := func(name string) *testpki.CA { return testpki.MustCA(must, testpki.CommonName(name)) }
+	// a folder that is kept is of use for a while
+	validity := testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, demoDays))
 	clientsCA, serverCA, otherCA := ca("Demo clients CA"), ca("Demo server CA"), ca("Some other CA")
 	billing := testpki.Subject(pkix.Name{CommonName: "billing", OrganizationalUnit: []string{"production"}, Organization: []string{"Partner"}})
 	d.roots = serverCA.Pool()
 	d.leaves = map[string]*testpki.Leaf{
-		"billing":  testpki.MustIssue(must, clientsCA, billing),
-		"sensor":   testpki.MustSelfSigned(must, testpki.CommonName("sensor 7")),
-		"impostor": testpki.MustIssue(must, otherCA, billing),
-		"server":   testpki.MustIssue(must, serverCA, testpki.CommonName("localhost"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth)),
+		"billing":  testpki.MustIssue(must, clientsCA, billing, validity),
+		"sensor":   testpki.MustSelfSigned(must, testpki.CommonName("sensor 7"), validity),
+		"impostor": testpki.MustIssue(must, otherCA, billing, validity),
+		"server":   testpki.MustIssue(must, serverCA, testpki.CommonName("localhost"), testpki.DNSNames("localhost"), testpki.EKU(x509.ExtKeyUsageServerAuth), validity),
 	}
 	for name, leaf := range d.leaves {
 		if _, _, err := leaf.WriteFiles(d.Dir, name); err != nil {
@@ -169,8 +217,11 @@ func (d *demo) makeCertificates() error {
 
 // startCaddy starts Caddy on free ports.
 func (d *demo) startCaddy() error {
-	if err := freePorts(&d.API, &d.Auth, &d.Echo); err != nil {
+	if err := freePorts(&d.API, &d.Auth, &d.Echo, &d.BearerAPI, &d.HeadersAPI, &d.HeadersUpstream, &d.TokenAPI, &d.TokenUpstream); err != nil {
 		return err
+	}
+	for _, upstream := range []*string{&d.HeadersUpstream, &d.TokenUpstream} {
+		*upstream = strings.Replace(*upstream, "localhost", "127.0.0.1", 1) // some programs take localhost for ::1
 	}
 	var text bytes.Buffer
 	if err := demoCaddyfile.Execute(&text, d); err != nil {

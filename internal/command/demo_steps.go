@@ -25,7 +25,7 @@ const demoTimeout = 10 * time.Second
 
 // run calls the API and the issuer as each of the clients and prints the results.
 func (d *demo) run(ctx context.Context) {
-	d.say(`Caddy is running with two sites:
+	d.say(`Caddy is running with an API and an issuer:
 
   https://%s   an API behind mtls_auth and reverse_proxy
   https://%s   mtls_issuer, which issues access tokens
@@ -97,7 +97,7 @@ func (d *demo) curl(certificate string, args ...string) string {
 }
 
 func shellQuote(text string) string {
-	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@=") == "" {
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@=+") == "" {
 		return text
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"

@@ -66,6 +66,8 @@ var shellSnippets = map[string]string{
 	`awk '{ gsub(/[";]|#.*/, "") } length($1) == 40 { f = $1; $1 = ""; if (!($0 in p)) n[++k] = $0; p[$0] = p[$0] "\tthumbprint " f "\n" } END { for (i = 1; i <= k; i++) print "client" n[i] " {\n" p[n[i]] "}" }' clients.map > clients.caddy`: "TestMigrationCommands",
 	`for f in partners/*.pem; do sed -i "s/$(openssl x509 -in "$f" -noout -fingerprint -sha1 | tr -d : | cut -d= -f2)/$(openssl x509 -in "$f" -noout -fingerprint -sha256 | tr -d : | cut -d= -f2)/I" clients.caddy; done`:                       "TestMigrationCommands",
 	"caddy mtls check --config Caddyfile": "TestCheckFindings",
+	"(cd examples/go && go mod download && set -a && . /tmp/demo/environment && go run ./client)": "TestDemoRunsExamples",
+
 	// probe
 	"caddy mtls probe --echo --listen 127.0.0.1:9000":                                    "TestEchoCommand",
 	"caddy mtls probe https://api.example.com/orders --cert client.pem --key client.key": "TestProbeCommand",

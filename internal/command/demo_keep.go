@@ -1,0 +1,135 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
+)
+
+const (
+	// demoDays is how many days the certificates of the demo are good for.
+	demoDays = 30
+	// demoPassword is that of the PKCS #12 file.
+	demoPassword = "changeit"
+)
+
+// demoExample is a folder of examples: how its programs are prepared, and how the client
+// is run.
+type demoExample struct{ title, folder, prepare, client string }
+
+var demoExamples = []demoExample{
+	{"curl", "curl", "", "./client"},
+	{"Go", "go", "go mod download", "go run ./client"},
+	{"Node.js", "node", "npm ci", "node client.mjs"},
+	{"Python", "python", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt", ".venv/bin/python client.py"},
+	{"Java", "java", "", "java Smallest.java"},
+	{".NET", "dotnet", "", `P12_PASSWORD=$PASSWORD dotnet run client.cs -- "$ISSUER" "$CLIENT_ID" "$PKCS12" "$API"`},
+	{"Rust", "rust", "cargo build --locked", "target/debug/client"},
+	{"PHP", "php", "", "php client.php"},
+}
+
+// demoFolder makes the folder of the demo: keep, or a temporary one if that is empty.
+func demoFolder(keep string) (string, error) {
+	if keep == "" {
+		return os.MkdirTemp("", "caddy-mtls-demo-")
+	}
+	dir, err := filepath.Abs(keep)
+	if err != nil {
+		return "", err
+	}
+	// the Caddyfile would take these for something else
+	if strings.ContainsFunc(dir, func(r rune) bool { return r < ' ' || strings.ContainsRune("\"{}`", r) }) {
+		return "", fmt.Errorf("the folder %q has a character that a Caddyfile cannot have there; name a folder without quotes and braces", dir)
+	}
+	switch entries, err := os.ReadDir(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return dir, os.MkdirAll(dir, 0o700)
+	case err != nil:
+		return "", fmt.Errorf("%w; name a folder that is new or empty", err)
+	case len(entries) > 0:
+		return "", fmt.Errorf("the folder '%s' is not empty; name a folder that is new or empty", dir)
+	}
+	return dir, nil
+}
+
+// writeEnvironment writes what the examples need and the demo does not: their settings,
+// and the certificate of the client as PKCS #12.
+func (d *demo) writeEnvironment() error {
+	billing := d.leaves["billing"]
+	container, err := (&clientcert.Issued{Leaf: billing.Cert, Chain: billing.Chain, Key: billing.Key}).PKCS12(demoPassword, false)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, setting := range [][2]string{
+		{"ISSUER", "https://" + d.Auth},
+		{"CLIENT_ID", "billing.partner"},
+		{"SCOPE", "invoices.read"},
+		{"CERTIFICATE", d.Dir + "/billing.pem"},
+		{"KEY", d.Dir + "/billing.key"},
+		{"PKCS12", d.Dir + "/billing.p12"},
+		{"PASSWORD", demoPassword},
+		{"API", "https://" + d.BearerAPI},
+		{"HEADERS_API", "https://" + d.HeadersAPI},
+		{"HEADERS_UPSTREAM", d.HeadersUpstream},
+		{"TOKEN_API", "https://" + d.TokenAPI},
+		{"TOKEN_UPSTREAM", d.TokenUpstream},
+		{"AUDIENCE", "https://api.example.com"},
+		{"TOKEN_TYPE", "at+jwt"},
+		{"TLS_CERTIFICATE", d.Dir + "/server.pem"},
+		{"TLS_KEY", d.Dir + "/server.key"},
+		{"SSL_CERT_FILE", d.Dir + "/server-ca.pem"},
+		{"NODE_EXTRA_CA_CERTS", d.Dir + "/server-ca.pem"},
+	} {
+		fmt.Fprintf(&text, "%s=%s\n", setting[0], shellQuote(setting[1]))
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(d.Dir, "billing.p12"), container, 0o600),
+		os.WriteFile(filepath.Join(d.Dir, "environment"), []byte(text.String()), 0o600),
+	)
+}
+
+// showExamples prints the line that runs the client of each example, and how its APIs
+// are run. Each line prepares first, because a program that fetches libraries must not
+// have the CA of the demo in its environment.
+func (d *demo) showExamples() {
+	line := func(folder, prepare, run string) string {
+		steps := []string{"cd examples/" + folder}
+		if prepare != "" {
+			steps = append(steps, prepare)
+		}
+		return "(" + strings.Join(append(steps, "set -a", ". "+shellQuote(d.Dir+"/environment"), run), " && ") + ")"
+	}
+	d.say(`
+── The examples, run against this Caddy
+   In a clone of https://github.com/caddymtls/caddy-mtls-auth, each of these lines gets
+   a token and calls the API with it:
+
+`)
+	for _, e := range demoExamples {
+		d.say("   %-7s  %s\n", e.title, line(e.folder, e.prepare, e.client))
+	}
+	d.say(`
+   Other examples are APIs, api-headers and api-token. In Go, each with a call:
+
+   $ %s
+   $ curl --cacert %s --cert %s --key %[4]s https://%s
+
+   $ %s
+   $ %s
+
+   The certificates are good for %d days. To start this Caddy again later:
+
+   $ caddy run --config %s
+`,
+		line("go", "", "LISTEN=$HEADERS_UPSTREAM go run ./api-headers"),
+		shellQuote(d.Dir+"/server-ca.pem"), shellQuote(d.Dir+"/billing.pem"), shellQuote(d.Dir+"/billing.key"), d.HeadersAPI,
+		line("go", "", "LISTEN=$TOKEN_UPSTREAM go run ./api-token"),
+		line("go", "", "API=$TOKEN_API/invoices go run ./client"),
+		demoDays, shellQuote(d.Dir+"/Caddyfile"))
+}
