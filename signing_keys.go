@@ -12,6 +12,11 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
+// longestCached is how long a key must be announced so that no API is surprised by it.
+// JwtBearer of ASP.NET Core, the slowest of the libraries in docs/signing-keys.md, reads
+// the keys every 12 hours, whatever Cache-Control says.
+const longestCached = 12 * time.Hour
+
 // checkRotation reports what is wrong with the settings of key rotation.
 func (i *IssuerConfig) checkRotation() error {
 	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
@@ -53,6 +58,10 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		keys = keyring.Fixed(ring)
 		warnOwnKeys(realm.logger, keys, verify)
 		return keys, key.ID, nil
+	}
+	if announce := time.Duration(config.AnnounceFor); announce != 0 && announce < longestCached {
+		realm.logger.Warn("key is announced for less time than some libraries keep keys",
+			zap.Duration("announce_for", announce), zap.Duration("libraries", longestCached))
 	}
 	var previous *keyring.Source // of the configuration that is about to be replaced
 	if running := realm.running(); running.issuer != nil {

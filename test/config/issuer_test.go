@@ -102,6 +102,27 @@ func TestLoadSigningKey(t *testing.T) {
 	}
 }
 
+// TestLoadAnnounceForWarning checks that the load warns if a key is announced for less
+// time than APIs may go on with the keys that they have.
+func TestLoadAnnounceForWarning(t *testing.T) {
+	const warning = "key is announced for less time than some libraries keep keys"
+	keys := keyFiles(t)
+	for block, want := range map[string]bool{
+		"announce_for 5s":                  true,
+		"announce_for 11h59m59s":           true,
+		"announce_for 12h":                 false,
+		"":                                 false, // 24h
+		"rotate_every 30d":                 false,
+		"signing_key KEYS/p256.pem":        false,
+		"rotate_every 5h\nannounce_for 4h": true,
+	} {
+		result := loadCaddyfile(t, fillLoadTest("", inIssuer(fillKeys(keys, block))))
+		if got := slices.Contains(result.warnings(), warning); result.err != nil || got != want {
+			t.Errorf("%q: got %v %q, want the warning: %v", block, result.err, result.warnings(), want)
+		}
+	}
+}
+
 // TestProfile_R45_R47 checks that settings which FAPI 2.0 does not allow stop the
 // load, with an error that names the value and the remedy.
 func TestProfile_R45_R47(t *testing.T) {
