@@ -40,8 +40,7 @@ type Transport struct {
 // identity is a certificate and what goes with it. A token is refused on a connection with another certificate, and an
 // open connection keeps the certificate it was made with. So a new certificate comes with new connections and a new token.
 type identity struct {
-	*Transport
-
+	settings    *Transport
 	connections *http.Transport
 	endpoint    atomic.Pointer[string] // nil until the issuer's metadata has been read
 	token       atomic.Pointer[token]
@@ -97,7 +96,7 @@ func (t *Transport) send(request *http.Request) (response *http.Response, refuse
 	return response, refused, nil
 }
 
-// currentIdentity returns the identity of the files as they are now, or the last one if they are not usable.
+// currentIdentity returns the identity in use. If the files have changed, their identity replaces it as soon as it has a token.
 func (t *Transport) currentIdentity() (*identity, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -110,17 +109,26 @@ func (t *Transport) currentIdentity() (*identity, error) {
 		return t.identity, nil
 	}
 	t.files = files
-	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key) // fails if they do not belong together
-	if err != nil && t.identity == nil {
+	next, err := t.load()
+	switch {
+	case t.identity == nil && err != nil:
 		return nil, fmt.Errorf("certificate not usable: %w; name the PEM files of a certificate and its key", err)
-	}
-	if err != nil {
+	case t.identity == nil:
+		t.identity = next
+	case err != nil:
 		log.Printf("certificate not usable: %v; going on with the one in use", err)
-		return t.identity, nil
+	default:
+		t.lookAgain = time.Now().Add(3 * timeout) // replace sets another time when it is done
+		go t.replace(next)
 	}
-	if t.identity != nil {
-		log.Printf("certificate replaced, valid until %s", certificate.Leaf.NotAfter)
-		t.identity.connections.CloseIdleConnections() // the others close after their last answer
+	return t.identity, nil
+}
+
+// load returns the identity of the files.
+func (t *Transport) load() (*identity, error) {
+	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key) // fails if they do not belong together
+	if err != nil {
+		return nil, err
 	}
 	connections := http.DefaultTransport.(*http.Transport).Clone()
 	connections.ResponseHeaderTimeout = timeout
@@ -128,8 +136,22 @@ func (t *Transport) currentIdentity() (*identity, error) {
 		// Certificates would send nothing if the server names CAs and none of them issued the certificate.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil },
 	}
-	t.identity = &identity{Transport: t, connections: connections}
-	return t.identity, nil
+	return &identity{settings: t, connections: connections}, nil
+}
+
+// replace puts an identity in the place of the one in use, unless it gets no token.
+func (t *Transport) replace(next *identity) {
+	_, err := next.renew(context.Background())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		log.Printf("certificate not replaced: %v; going on with the one in use", err)
+		t.files, t.lookAgain = "", time.Now().Add(timeout) // once more
+		return
+	}
+	log.Print("certificate replaced")
+	t.identity.connections.CloseIdleConnections() // the others close after their last answer
+	t.identity, t.lookAgain = next, time.Now().Add(time.Second)
 }
 
 // state returns a text that changes when the file does.
@@ -187,14 +209,14 @@ func (id *identity) requestToken(ctx context.Context) (*token, error) {
 	endpoint := id.endpoint.Load()
 	if endpoint == nil {
 		var err error
-		if endpoint, err = discover(ctx, client, id.Issuer); err != nil {
+		if endpoint, err = discover(ctx, client, id.settings.Issuer); err != nil {
 			return nil, fmt.Errorf("%w; check that the issuer runs and has this URL, and SSL_CERT_FILE if its CA is private", err)
 		}
 		id.endpoint.Store(endpoint)
 	}
 	now := time.Now()
 	// Without a secret, the default AuthStyle would send HTTP Basic with an empty password.
-	config := clientcredentials.Config{ClientID: id.ClientID, Scopes: id.Scopes, TokenURL: *endpoint, AuthStyle: oauth2.AuthStyleInParams}
+	config := clientcredentials.Config{ClientID: id.settings.ClientID, Scopes: id.settings.Scopes, TokenURL: *endpoint, AuthStyle: oauth2.AuthStyleInParams}
 	tok, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
 		id.endpoint.Store(nil)                                            // it may have moved
