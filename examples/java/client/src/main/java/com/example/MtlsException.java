@@ -22,7 +22,7 @@ class MtlsException extends RuntimeException {
         for (var cause = e; cause != null; cause = cause.getCause()) {
             if (cause instanceof RestClientResponseException answer)
                 return answer.getStatusCode() + " " + answer.getResponseBodyAsString().lines().findFirst().orElse("");   // has the error id
-            if (cause instanceof IOException) return cause.getMessage() == null ? cause.toString() : cause.getMessage();
+            if (cause instanceof IOException) return cause.toString();
         }
         return String.valueOf(e.getMessage()).replaceAll("\\s+", " ");
     }

@@ -46,6 +46,7 @@ class MtlsRestClient {
     private void replace(SslBundle client) {
         try {
             restClient = create(client);
+            log.info("certificate replaced: {}", file);
         } catch (MtlsException e) {
             log.error("certificate not usable, the one in use is kept: {}", e.getMessage());
         }
