@@ -13,6 +13,7 @@ const timeout = 10 * second
 export class MtlsClient {
   #settings
   #identity
+  #next
   #files
   #lookAgainAt
   #complaint
@@ -37,8 +38,8 @@ export class MtlsClient {
     }
   }
 
-  // #current returns the identity in use. It reads the files again once a second, and keeps the identity while they are
-  // broken, or do not match because only one of them has been replaced yet.
+  // #current returns the identity in use. It reads the files again once a second. While they are broken, or do not match
+  // because only one of them has been replaced yet, the identity stays.
   #current() {
     if (this.#identity && performance.now() < this.#lookAgainAt) return this.#identity
     this.#lookAgainAt = performance.now() + second
@@ -46,8 +47,10 @@ export class MtlsClient {
     try {
       const files = [readFileSync(certificate), readFileSync(key)]
       if (!this.#files?.every((file, i) => file.equals(files[i]))) {
-        this.#identity = new Identity(this.#settings, createSecureContext({ cert: files[0], key: files[1] }))
+        const identity = new Identity(this.#settings, createSecureContext({ cert: files[0], key: files[1] }))
         this.#files = files
+        if (this.#identity) this.#replaceBy(identity)
+        else this.#identity = identity
       }
       this.#complaint = undefined
     } catch (error) {
@@ -57,6 +60,19 @@ export class MtlsClient {
       this.#complaint = complaint
     }
     return this.#identity
+  }
+
+  // #replaceBy uses another identity once it has a token: the issuer may not know the new certificate yet.
+  async #replaceBy(identity) {
+    this.#next = identity
+    try {
+      await identity.token()
+      if (this.#next === identity) this.#identity = identity
+    } catch (error) {
+      console.error(`${error.message}; keeping the certificate in use`)
+      this.#files = undefined // so that they are tried again
+      this.#lookAgainAt = performance.now() + 5 * second
+    }
   }
 }
 

@@ -32,7 +32,7 @@ class MtlsTransport(httpx2.BaseTransport):
         self._oauth = {"issuer": issuer, "client_id": client_id, "scope": scope}
         self._paths = certificate, key
         self._lock = threading.Lock()
-        self._identity = self._files = self._complaint = None
+        self._identity = self._next = self._files = self._complaint = None
         self._look_at = 0
 
     def handle_request(self, request):
@@ -50,8 +50,8 @@ class MtlsTransport(httpx2.BaseTransport):
     def _current(self):
         """Return the identity in use.
 
-        It reads the files again once a second, and keeps the identity while they are broken, or do not match because
-        only one of them has been replaced yet.
+        It reads the files again once a second. While they are broken, or do not match because only one of them has been
+        replaced yet, the identity stays.
         """
         with self._lock:
             if self._identity and time.monotonic() < self._look_at:
@@ -63,7 +63,11 @@ class MtlsTransport(httpx2.BaseTransport):
                     context = ssl.create_default_context()
                     # without a password, an encrypted key would be asked for at the terminal
                     context.load_cert_chain(*self._paths, password="")
-                    self._identity, self._files = Identity(context, **self._oauth), files
+                    self._next, self._files = Identity(context, **self._oauth), files
+                    if self._identity:
+                        threading.Thread(target=self._replace_by, args=[self._next], daemon=True).start()
+                    else:
+                        self._identity = self._next
                 self._complaint = None
             except OSError as error:
                 complaint = "certificate '{}' with key '{}': {}".format(*self._paths, error)
@@ -73,6 +77,20 @@ class MtlsTransport(httpx2.BaseTransport):
                     log.warning("%s; keeping the one in use", complaint)
                 self._complaint = complaint
             return self._identity
+
+    def _replace_by(self, identity):
+        """Use another identity once it has a token: the issuer may not know the new certificate yet."""
+        try:
+            identity.token()
+        except MtlsError as error:
+            log.warning("%s; keeping the certificate in use", error)
+            with self._lock:
+                self._files = None  # so that they are tried again
+                self._look_at = time.monotonic() + 5
+        else:
+            with self._lock:
+                if self._next is identity:
+                    self._identity = identity
 
 
 class Token(NamedTuple):
