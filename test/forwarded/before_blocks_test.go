@@ -60,7 +60,11 @@ func valuesOfBlocks(root *x509.Certificate) map[string]map[string]func(comparedC
 			"X-Amzn-Mtls-Clientcert-Leaf": of(alb), "X-Amzn-Mtls-Clientcert-Subject": subject, "X-Amzn-Mtls-Clientcert-Issuer": issuer,
 			"X-Amzn-Mtls-Clientcert-Serial-Number": serial, "X-Amzn-Mtls-Clientcert-Validity": constant("NotBefore=2020-01-02T03:04:05Z;NotAfter=2099-01-02T03:04:05Z"),
 		},
-		"/azure-0":      {"X-ARR-ClientCert": der},
+		"/azure-0": {"X-ARR-ClientCert": der},
+		"/azure-1": {
+			"X-SSL-Client-Cert": pem, "X-SSL-Client-Verify": constant("SUCCESS"), "X-SSL-Client-Subject": subject, "X-SSL-Client-Issuer": issuer,
+			"X-SSL-Client-Serial": serial, "X-SSL-Client-Fingerprint": sha1Digits, "X-SSL-Client-End-Date": constant("2099-01-02T03:04:05Z"),
+		},
 		"/cloudflare-0": {"Cf-Client-Cert-Der-Base64": der, "Cf-Client-Cert-Sha256": sha256Digits},
 		"/cloudflare-1": {
 			"Cf-Cert-Presented": constant("true"), "Cf-Cert-Verified": constant("true"), "Cf-Cert-Revoked": constant("false"),
@@ -158,6 +162,21 @@ func TestHeadersReadBeforeAreProtected_A2_A8(t *testing.T) {
 			}
 		}
 	}
+	t.Run("set for nobody", func(t *testing.T) {
+		f, _ := startBeforePage(t, "optional")
+		for _, section := range sections {
+			for i, block := range section.here {
+				url := "https://api.test" + section.path(i)
+				got := f.Caller(t, "h1", nil).Get(url).WantStatus(t, http.StatusOK)
+				for _, name := range headersOf(t, block) {
+					if values := got.Seen.Header.Values(name); len(values) > 0 {
+						t.Errorf("%s: without a certificate, %s is %q", url, name, values)
+					}
+				}
+				check(t, f.Caller(t, "h1", nil), url)
+			}
+		}
+	})
 	t.Run("set", func(t *testing.T) {
 		f, certificates := startBeforePage(t)
 		for _, section := range sections {

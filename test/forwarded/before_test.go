@@ -146,9 +146,9 @@ func comparedCertificates(t *testing.T, r *rig.Rig) (compared []comparedCertific
 	return compared
 }
 
-// startBeforePage runs Caddy with every block of the page, and returns the certificates
-// of its clients.
-func startBeforePage(t *testing.T) (*rig.ForwardingRig, []comparedCertificate) {
+// startBeforePage runs Caddy with every block of the page and these options in it, and
+// returns the certificates of its clients.
+func startBeforePage(t *testing.T, options ...string) (*rig.ForwardingRig, []comparedCertificate) {
 	t.Helper()
 	f := rig.NewForwardingRig(t)
 	certificates := comparedCertificates(t, f.Rig)
@@ -165,7 +165,8 @@ func startBeforePage(t *testing.T) (*rig.ForwardingRig, []comparedCertificate) {
 	site := "https://api.test:@HTTPS@ {\n\timport mtls\n"
 	for _, section := range beforeSections(t) {
 		for i, block := range section.here {
-			site += "\thandle " + section.path(i) + " {\n" + strings.ReplaceAll(block, "localhost:8080", "@UP@") + "\t}\n"
+			block = strings.NewReplacer("localhost:8080", "@UP@", "mtls_auth {\n", "mtls_auth {\n"+strings.Join(options, "\n")+"\n").Replace(block)
+			site += "\thandle " + section.path(i) + " {\n" + block + "\t}\n"
 		}
 	}
 	f.Start(realm+"}\n", site+"}\n")
