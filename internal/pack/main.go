@@ -1,5 +1,6 @@
-// Command pack makes the archive and the SBOM of a release for one target, for
-// scripts/release. The same input gives the same octets on every machine.
+// Command pack makes the archive of a release for one target, for scripts/release. It
+// reads the SBOM of the program from standard input and prints a complete one. The same
+// input gives the same octets on every machine.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,29 +21,28 @@ var files = []string{"LICENSE", "README.md", "Caddyfile.example"}
 func main() {
 	target := flag.String("target", "", "Target of the binary, as <os>/<arch>")
 	binary := flag.String("binary", "", "Binary to pack")
-	bom := flag.String("sbom", "", "SBOM of the binary by cyclonedx-gomod, which is completed")
 	archive := flag.String("archive", "", "Archive to make, whose name ends in .tar.gz or .zip")
 	seconds := flag.Int64("time", 0, "Time of everything in the archive, in seconds since 1970")
 	flag.Parse()
-	if err := pack(context.Background(), *target, *binary, *bom, *archive, time.Unix(*seconds, 0).UTC()); err != nil {
+	if err := pack(context.Background(), *target, *binary, *archive, time.Unix(*seconds, 0).UTC()); err != nil {
 		fmt.Fprintln(os.Stderr, "pack:", err)
 		os.Exit(1)
 	}
 }
 
-func pack(ctx context.Context, target, binary, bom, archive string, at time.Time) error {
+func pack(ctx context.Context, target, binary, archive string, at time.Time) error {
 	modules, err := modulesOf(ctx, target)
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(bom)
+	bom, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
 	}
-	if text, err = completeBOM(text, modules, at); err != nil {
-		return fmt.Errorf("%s: %w", bom, err)
+	if bom, err = completeBOM(bom, modules, at); err != nil {
+		return fmt.Errorf("SBOM: %w", err)
 	}
-	if err := os.WriteFile(bom, text, 0o600); err != nil {
+	if _, err := os.Stdout.Write(bom); err != nil {
 		return err
 	}
 	content, err := contentOf(binary, modules)
