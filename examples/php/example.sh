@@ -21,7 +21,7 @@ missing() {
 	fi
 }
 
-prepare() { mkdir -m 700 -p "$BUILD/state"; }
+prepare() { mkdir -p "$BUILD/state" && chmod 700 "$BUILD/state"; }
 
 run() {
 	export STATE_DIRECTORY=$BUILD/state PHP_CLI_SERVER_WORKERS=4
@@ -43,7 +43,8 @@ serve_tls() {
 	# -R lets it run as root, if root runs the examples. It leaves our process group, so it
 	# is ended here.
 	"$php_fpm" -R -y "$folder/php-fpm.conf" &
-	trap "kill $!" EXIT
+	fpm=$!
+	trap 'kill "$fpm"' EXIT
 	trap 'exit 143' TERM
 	"$nginx" -e stderr -c "$folder/nginx.conf" -g "user $(id -un) $(id -gn);" &
 	wait $!
