@@ -5,10 +5,12 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import * as oauth from 'openid-client'
-import { Agent, Headers, fetch } from 'undici'
+import { Agent, Headers, fetch, interceptors } from 'undici'
 
 const second = 1000
 const timeout = 10 * second
+// A server may close an idle connection just when it is used again. Only GET and the like are repeated.
+const retry = { maxRetries: 2, minTimeout: 0, statusCodes: [], errorCodes: ['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'] }
 
 export class MtlsClient {
   #settings
@@ -88,7 +90,7 @@ class Identity {
 
   constructor(settings, secureContext) {
     this.#settings = settings
-    this.#connections = new Agent({ connect: { secureContext, timeout } })
+    this.#connections = new Agent({ connect: { secureContext, timeout } }).compose(interceptors.retry(retry))
   }
 
   async fetch(url, options) {

@@ -121,7 +121,13 @@ class Identity:
 
     def send(self, request, token):
         request.headers["Authorization"] = f"Bearer {token}"
-        return self._connections.handle_request(request)
+        try:
+            return self._connections.handle_request(request)
+        except (httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError):
+            # A server may close an idle connection just when it is used again.
+            if request.method not in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
+                raise
+            return self._connections.handle_request(request)
 
     def token(self):
         """Return the token.
