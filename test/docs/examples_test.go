@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -63,5 +64,17 @@ func TestExamplesAreListed(t *testing.T) {
 	}
 	if text[table[4]:table[5]] != rows.String() {
 		t.Errorf("the table of %s differs from examples/*/example.sh; run 'go test ./test/docs -run TestExamplesAreListed -update'", examplesPage)
+	}
+}
+
+// TestExamplesCanBeBroken checks that the faults of test/examples/mutants apply to the Go
+// examples as they are. Only CI runs the mutants.
+func TestExamplesCanBeBroken(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is not installed")
+	}
+	if output, err := exec.CommandContext(t.Context(), bash, "test/examples/mutants", "apply").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, output)
 	}
 }
