@@ -54,7 +54,7 @@ createServer(async (request, response) => {
     if (client.scopes.includes('invoices.read')) return answer(200, `invoices of ${client.id}`)
     answer(403, 'forbidden', 'Bearer error="insufficient_scope", scope="invoices.read"')
   } catch (error) {
-    console.error('token refused: %j', error.message)
+    console.error('not authenticated: %j', error.message)
     if (error instanceof KeysUnavailable) return answer(503, 'try again later')
     answer(401, 'unauthorized', 'Bearer error="invalid_token"')
   }
