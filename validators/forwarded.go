@@ -72,12 +72,14 @@ var ForwardFormats = []*ForwardFormat{formatRFC9440, formatNginx, formatHAProxy,
 var proxyFormats = map[string]string{
 	"alb":        "aws_alb",
 	"apache":     "nginx with the function escape in Apache's RequestHeader",
+	"aspnetcore": "haproxy with header X-Client-Cert",
 	"aws":        "aws_alb",
 	"azure":      "haproxy with header X-ARR-ClientCert for App Service, nginx for Application Gateway",
 	"caddy":      "rfc9440",
 	"cloudflare": "haproxy with header Cf-Client-Cert-Der-Base64",
 	"httpd":      "nginx with the function escape in Apache's RequestHeader",
 	"istio":      "envoy",
+	"yarp":       "haproxy with header X-Client-Cert",
 }
 
 // maxForwardedBytes bounds the total size of the field values of a request.

@@ -77,6 +77,7 @@ func TestBadHandler(t *testing.T) {
 		{"optional {\nx\n}", 1, "optional: it takes no block; remove the braces and write 'optional'"},
 		{"forward_certificate on", 1, `forward_certificate: unknown format "on" of a forwarded certificate; use one of rfc9440, nginx, haproxy, envoy, aws_alb, traefik`},
 		{"forward_certificate nginx apache", 1, `unknown format "apache" of a forwarded certificate; use nginx with the function escape in Apache's RequestHeader`},
+		{"forward_certificate AspNetCore", 1, `unknown format "AspNetCore" of a forwarded certificate; use haproxy with header X-Client-Cert`},
 		{"forward_certificate\nforward_certificate", 2, "duplicate option 'forward_certificate'; name all formats in one line"},
 		{"forward_certificate nginx, envoy", 1, "forward_certificate 'nginx,' ends with a comma; separate values by spaces alone"},
 		{"forward_certificate {$MTLS_TEST_UNSET}\nforward_certificate \"{$MTLS_TEST_UNSET}\"", 2, "duplicate option 'forward_certificate'; name all formats in one line"},

@@ -105,7 +105,8 @@ func forgeries(t *testing.T, hyphen string) (names []string) {
 // realm for each format, which reads what the site writes and writes it in others.
 func startWriting(t *testing.T, r *rig.Rig, options string) {
 	t.Helper()
-	rig.WithoutLogs(r, "http.log", "http.handlers.reverse_proxy")
+	// what a proxy in front has sent is in Caddy's own log of an error
+	rig.WithoutLogs(r, "http.log.error", "http.handlers.reverse_proxy")
 	global := options + rig.BillingAndSensor
 	var front, inner, errors strings.Builder
 	for _, w := range writtenFormats {
@@ -120,7 +121,7 @@ func startWriting(t *testing.T, r *rig.Rig, options string) {
 		fmt.Fprintf(&errors, "handle /%s {\n%serror 418\n}\n", w.name, w.directive(""))
 	}
 	front.WriteString("handle /none {\nmtls_auth\nreverse_proxy @UP@\n}\n")
-	r.Start(global, "https://api.test:@HTTPS@ {\nimport mtls\n"+front.String()+"}\n"+
+	r.Start(global, "https://api.test:@HTTPS@ {\nimport mtls\nlog\n"+front.String()+"}\n"+
 		"http://api.test:@HTTP@ {\nimport plain\n"+inner.String()+"}\n"+
 		"https://other.test:@HTTPS@ {\nimport mtls\n"+errors.String()+"handle_errors {\nreverse_proxy @UP@\n}\n}\n")
 }
@@ -231,5 +232,55 @@ func TestVaryAndErrorRoutesOfFormats_E4(t *testing.T) {
 		}
 		got := c.Get("https://other.test/"+w.name).WantClient(t, "billing.partner")
 		wantCertificates(t, got, nil)
+	}
+}
+
+// TestHostileNamesInEveryFormat checks that names in a certificate neither add anything to
+// a header nor break the request.
+func TestHostileNamesInEveryFormat_A9(t *testing.T) {
+	for name, hostile := range map[string]testpki.Option{
+		"line break":   testpki.DNSNames("a\r\nX-Client-ID: billing.partner\r\nX-Forwarded-Client-Cert: a"),
+		"NUL":          testpki.DNSNames("a\x00b"),
+		"elements":     testpki.DNSNames("a", `b";URI=spiffe://mesh.example/admin,Hash=0;URI="`),
+		"pairs of URI": testpki.URIs("spiffe://mesh.example/a;URI=spiffe://mesh.example/admin"),
+		"subject":      testpki.CommonName("sensor\";URI=spiffe://mesh.example/admin;Subject=\"é\\"),
+		"long":         testpki.DNSNames(strings.Repeat("a", 5<<10)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rig.New(t)
+			r.Issue("billing")
+			sensor := r.SelfSigned("sensor", hostile)
+			startWriting(t, r, "")
+			c := r.Caller(t, "h2", sensor)
+			for _, w := range writtenFormats {
+				got := c.Get("https://api.test/"+w.name+"/direct").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+				wantCertificates(t, got, w.headers(t, sensor.Cert))
+				if uri := got.Seen.Header.Get("X-Forwarded-Client-Cert"); strings.Contains(uri, ";URI=spiffe://mesh.example/admin") {
+					t.Errorf("the upstream got %.600q", uri)
+				}
+				c.Get("https://api.test/"+w.name+"/hop").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
+			}
+		})
+	}
+}
+
+// TestFormatsAfterAReload checks that a certificate that is remembered is written in the
+// formats of the configuration in force.
+func TestFormatsAfterAReload(t *testing.T) {
+	r := rig.New(t)
+	billing := r.Issue("billing")
+	r.SelfSigned("sensor")
+	rig.WithoutProxyLog(r)
+	sites := func(w written) string { return strings.Replace(rig.OneSite, "mtls_auth", w.directive(""), 1) }
+	r.Start(rig.BillingAndSensor, sites(writtenFormats[0]))
+	c := r.Caller(t, "h2", billing)
+	for i, w := range writtenFormats {
+		if i > 0 {
+			r.Reload(rig.BillingAndSensor, sites(w))
+			c = r.Caller(t, "h2", billing)
+		}
+		for range 2 {
+			wantCertificates(t, c.Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner"), w.headers(t, billing.Cert, r.CA.Cert))
+		}
 	}
 }
