@@ -185,7 +185,7 @@ func mustStayInQuotes(t *testing.T, leaf *x509.Certificate, chain []*x509.Certif
 	value, _ := formatEnvoy.Write(leaf, chain)
 	ownURIs, ownDNS := sanTexts(leaf)
 	keys, values := "", make(map[string][]string)
-	for _, pair := range strings.Split(value, ";") {
+	for pair := range strings.SplitSeq(value, ";") {
 		key, text, _ := strings.Cut(pair, "=")
 		if len(values[key]) == 0 {
 			keys += key + " "
