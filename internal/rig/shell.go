@@ -50,3 +50,12 @@ func MustShell(r *Rig, t *testing.T, line string) string {
 	}
 	return out
 }
+
+// Command returns the command caddy with these arguments, which this binary is.
+func Command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	needMain(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCaddy+"=1")
+	return cmd
+}
