@@ -3,6 +3,7 @@
 package deploy_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,4 +21,22 @@ func read(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(content)
+}
+
+// startCaddy starts the command caddy and kills it at the end of the test.
+func startCaddy(t *testing.T, args ...string) *os.Process {
+	t.Helper()
+	command := rig.Command(t, args...)
+	var log bytes.Buffer
+	command.Stderr = &log
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		if _ = command.Wait(); t.Failed() {
+			t.Logf("Caddy logged:\n%s", &log)
+		}
+	})
+	return command.Process
 }

@@ -1,7 +1,6 @@
 package deploy_test
 
 import (
-	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -73,19 +72,7 @@ func TestCaddyInAPod(t *testing.T) {
 	here := strings.NewReplacer("/etc/caddy/", etc+"/", "/data", filepath.Join(r.Dir, "data"), "api:8080", api.Listener.Addr().String(),
 		"8443", https, "8080", probes, "localhost:2019", "127.0.0.1:"+rig.FreePort(t), "\tpersist_config off\n", "\tpersist_config off\n\tdefault_bind 127.0.0.1\n")
 	config := r.Write("pod.caddyfile", []byte(here.Replace(caddyfile)))
-	command := rig.Command(t, "run", "--config", config, "--adapter", "caddyfile")
-	command.Stderr = os.Stderr
-	var log bytes.Buffer
-	command.Stderr = &log
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		if _ = command.Wait(); t.Failed() {
-			t.Logf("Caddy logged:\n%s", &log)
-		}
-	})
+	caddy := startCaddy(t, "run", "--config", config, "--adapter", "caddyfile")
 
 	probed := "http://127.0.0.1:" + probes + pod.Spec.Containers[0].ReadinessProbe.HTTPGet.Path
 	ready := func() int {
@@ -125,7 +112,7 @@ func TestCaddyInAPod(t *testing.T) {
 	mountFiles(t, filepath.Join(etc, "clients"), "2", map[string][]byte{"clients.yaml": []byte(clients)})
 	rig.Await(r, t, "the new client gets an answer", func() bool { return works(added, "orders") })
 
-	if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := caddy.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	rig.Await(r, t, "the pod is not ready any more", func() bool { return ready() == http.StatusServiceUnavailable })
