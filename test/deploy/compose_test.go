@@ -119,7 +119,7 @@ func TestComposeCommands(t *testing.T) {
 		"/data/", filepath.Join(r.Dir, "data")+"/")
 	config := r.Write("Caddyfile", []byte(here.Replace(read(t, "contrib/compose/Caddyfile"))))
 	inside := func(service string) []string {
-		args := slices.Clone(c.Services[service].Command)
+		args := slices.Clone(c.Services[service].Command[1:])
 		for i := range args {
 			args[i] = strings.Replace(here.Replace(args[i]), "/etc/caddy/Caddyfile", config, 1)
 		}

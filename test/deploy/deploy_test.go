@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
@@ -39,4 +40,22 @@ func startCaddy(t *testing.T, args ...string) *os.Process {
 		}
 	})
 	return command.Process
+}
+
+// TestCommandsNameTheProgram checks that a command in a manifest begins with the program,
+// because the image has no entry point.
+func TestCommandsNameTheProgram(t *testing.T) {
+	if strings.Contains(read(t, "Dockerfile"), "\nENTRYPOINT") {
+		t.Error("the image has an entry point, so the commands must not name the program")
+	}
+	for name, service := range readComposition(t).Services {
+		if service.Image == "caddy-mtls-auth" && service.Command[0] != "caddy" {
+			t.Errorf("the command of %s is %q", name, service.Command)
+		}
+	}
+	for _, name := range []string{"base/caddy.yaml", "postgresql/init-db.yaml"} {
+		if !strings.Contains(read(t, "contrib/kubernetes/"+name), "args: [caddy, ") {
+			t.Errorf("the command in %s does not begin with caddy", name)
+		}
+	}
 }

@@ -96,7 +96,7 @@ func TestMountsAreWhatCaddyReads(t *testing.T) {
 			all := manifests(t, folder)
 			pod := find(t, all, "Deployment", "caddy").Spec.Template
 			mounts := mountsOf(t, all, pod)
-			config := pod.Spec.Containers[0].Args[2]
+			config := pod.Spec.Containers[0].Args[3]
 			i := slices.IndexFunc(mounts, func(m mount) bool { return m.path == path.Dir(config) })
 			if i < 0 {
 				t.Fatalf("%s is not mounted", config)
