@@ -34,8 +34,9 @@ func versionCommand() *cobra.Command {
 Prints the versions of the plugin, of Caddy and of Go that this program is made
 of, and the commit of the plugin, with "modified" if the files differed from it.
 The commit is "unknown" if the program was built of a released version or of a
-folder without a repository. With --running, also asks the admin API of a running Caddy for its version
-of the plugin, which is older if Caddy was not restarted after an upgrade.
+folder without a repository. With --running, also asks the admin API of a
+running Caddy for its version of the plugin, which is older if Caddy was not
+restarted after an upgrade.
 
 	$ caddy mtls version --running`,
 		Args: cobra.NoArgs,
