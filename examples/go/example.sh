@@ -2,7 +2,7 @@
 title=Go
 library='golang.org/x/oauth2'
 programs='smallest client api-headers api-token api-mtls'
-client_files='client/main.go client/mtls.go'
+client_files='client/main.go client/mtls.go client/certificate.go client/token.go client/issuer.go'
 callers=service
 certificate=pem
 

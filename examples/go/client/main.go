@@ -14,15 +14,19 @@ import (
 
 func main() {
 	log.SetFlags(0)
+	transport, err := NewTransport(Settings{
+		Issuer:      os.Getenv("ISSUER"),
+		ClientID:    os.Getenv("CLIENT_ID"),
+		Scopes:      strings.Fields(os.Getenv("SCOPE")),
+		Certificate: os.Getenv("CERTIFICATE"),
+		Key:         os.Getenv("KEY"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 	api := &invoices{url: os.Getenv("API"), http: &http.Client{
-		Timeout: 3 * timeout, // for the token, too
-		Transport: &Transport{
-			Issuer:      os.Getenv("ISSUER"),
-			ClientID:    os.Getenv("CLIENT_ID"),
-			Scopes:      strings.Fields(os.Getenv("SCOPE")),
-			Certificate: os.Getenv("CERTIFICATE"),
-			Key:         os.Getenv("KEY"),
-		},
+		Timeout:   3 * timeout, // for the token, too
+		Transport: transport,
 		// The transport would send a token wherever it is redirected to.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -58,7 +62,8 @@ func (api *invoices) get(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if response.StatusCode != http.StatusOK { // the challenge holds the error id
-		return "", fmt.Errorf("%s: %s %s; give the error id, if there is one, to the API's operator", api.url, response.Status, response.Header.Get("WWW-Authenticate"))
+		return "", fmt.Errorf("%s: %s %s; give the error id, if there is one, to the API's operator",
+			api.url, response.Status, response.Header.Get("WWW-Authenticate"))
 	}
 	return strings.TrimSpace(string(body)), nil
 }
