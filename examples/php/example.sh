@@ -2,7 +2,7 @@
 title=PHP
 library='curl extension'
 programs='smallest client api-headers api-token api-mtls'
-client_files='client.php Mtls.php'
+client_files='client.php Mtls.php MtlsState.php MtlsIssuer.php'
 callers=service
 certificate=pem
 
