@@ -1,12 +1,13 @@
 package com.example;
 
 import com.nimbusds.jose.jwk.source.JWKSourceBuilder;
-import com.nimbusds.jose.util.DefaultResourceRetriever;
+import com.nimbusds.jose.util.Resource;
+import java.io.IOException;
+import java.net.URL;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
 import org.springframework.beans.factory.annotation.Value;
-import org.springframework.boot.ssl.SslBundles;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.core.io.UrlResource;
@@ -14,6 +15,7 @@ import org.springframework.security.oauth2.core.OAuth2TokenValidator;
 import org.springframework.security.oauth2.jose.jws.SignatureAlgorithm;
 import org.springframework.security.oauth2.jwt.*;
 import org.springframework.web.client.RestClient;
+import org.springframework.web.client.RestClientException;
 
 /** How tokens are verified. */
 @Configuration
@@ -24,16 +26,25 @@ class Tokens {
      * source of keys that Spring makes has no such limit: anybody could make it ask the issuer with every request.
      */
     @Bean
-    JwtDecoder jwtDecoder(RestClient.Builder http, SslBundles bundles, @Value("${issuer}") String issuer, OAuth2TokenValidator<Jwt> validator) {
+    JwtDecoder jwtDecoder(RestClient.Builder builder, @Value("${issuer}") String issuer, OAuth2TokenValidator<Jwt> validator) {
+        var http = builder.build();
         return new SupplierJwtDecoder(() -> {
-            var metadata = http.build().get().uri(issuer + "/.well-known/openid-configuration").retrieve().body(Map.class);
-            var tls = bundles.getBundle("servers").createSslContext().getSocketFactory();
-            var keys = JWKSourceBuilder.create(UrlResource.from((String) metadata.get("jwks_uri")).getURL(),
-                new DefaultResourceRetriever(10_000, 10_000, 1 << 20, true, tls)).build();
+            var metadata = http.get().uri(issuer + "/.well-known/openid-configuration").retrieve().body(Map.class);
+            var jwks = UrlResource.from((String) metadata.get("jwks_uri")).getURL();
+            var keys = JWKSourceBuilder.create(jwks, url -> read(http, url)).build();
             var decoder = NimbusJwtDecoder.withJwkSource(keys).jwsAlgorithms(all -> all.addAll(List.of(SignatureAlgorithm.values()))).build();
             decoder.setJwtValidator(validator);
             return decoder;
         });
+    }
+
+    /** Reads the keys. The DefaultResourceRetriever of Nimbus cannot, from a host such as localhost: it names no host without a dot in the handshake. */
+    private static Resource read(RestClient http, URL url) throws IOException {
+        try {
+            return new Resource(http.get().uri(url.toString()).retrieve().body(String.class), null);
+        } catch (RestClientException e) {
+            throw new IOException(e);
+        }
     }
 
     /**

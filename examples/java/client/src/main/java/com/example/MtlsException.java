@@ -1,6 +1,7 @@
 package com.example;
 
 import java.io.IOException;
+import org.springframework.core.NestedExceptionUtils;
 import org.springframework.web.client.RestClientResponseException;
 
 /** Says in one line what failed, why, and what to do about it. */
@@ -14,7 +15,7 @@ class MtlsException extends RuntimeException {
         for (var cause = e; cause != null; cause = cause.getCause()) {
             if (cause instanceof MtlsException) return cause.getMessage();
         }
-        return reason(e) + "; check LISTEN and the settings in application.yaml";
+        return reason(NestedExceptionUtils.getMostSpecificCause(e)) + "; check LISTEN and the settings in application.yaml";
     }
 
     /** Finds what a server or the system said. What Spring says about it is long. */
