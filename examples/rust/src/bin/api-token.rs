@@ -1,6 +1,10 @@
 //! An API that verifies tokens: access tokens behind mtls_bearer ("at+jwt"), which has
 //! checked that they are bound to the certificate, or the token that forward_token of
 //! mtls_auth adds ("gateway+jwt").
+//!
+//!     mtls_bearer {
+//!         audience https://api.example.com
+//!     }
 use std::{env, sync::Arc};
 
 use anyhow::{Context, Result};

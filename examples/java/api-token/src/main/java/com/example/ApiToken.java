@@ -30,6 +30,12 @@ import static org.springframework.security.oauth2.core.authorization.OAuth2Autho
 /**
  * An API that verifies tokens: access tokens of mtls_issuer behind mtls_bearer ("at+jwt"), or the token that forward_token of
  * mtls_auth adds ("gateway+jwt"). Behind Caddy, mtls_bearer has checked that an access token is bound to the client's certificate.
+ *
+ * <pre>
+ * mtls_bearer {
+ *     audience https://api.example.com
+ * }
+ * </pre>
  */
 @SpringBootApplication
 public class ApiToken {
