@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -16,9 +17,10 @@ import (
 //
 // Envoy writes names into URI and DNS as they are, and a double quote in Subject after
 // a backslash. Then a name can end a value, and add pairs, or elements, that say
-// something else of its owner. So Subject has hexadecimal digits instead, which RFC 4514
-// §2.4 allows, and URI and DNS are left out if any name has characters that URIs and
-// host names do not need. [parseXFCC] does not accept such names either.
+// something else of its owner. A reader that searches the text for a key also finds it in
+// a name. So Subject has hexadecimal digits instead, which RFC 4514 §2.4 allows, and URI
+// and DNS are left out if any name has a key, or characters that URIs and host names do
+// not need. [parseXFCC] does not accept such names either.
 func writeXFCC(leaf *x509.Certificate, chain []*x509.Certificate) string {
 	var text strings.Builder
 	escaped := writeEscapedCertificate(leaf, nil)
@@ -65,12 +67,16 @@ func isPlainXFCC(name asn1.RawValue) bool {
 	if !isCompared(name.Tag) || name.Tag == iPAddress {
 		return true // it is not text
 	}
-	return !slices.ContainsFunc(name.Bytes, func(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte(`,;"\`, c) >= 0 })
+	return !keyOfXFCC.Match(name.Bytes) &&
+		!slices.ContainsFunc(name.Bytes, func(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte(`,;"\`, c) >= 0 })
 }
+
+// keyOfXFCC matches what a reader could take for the beginning of a pair.
+var keyOfXFCC = regexp.MustCompile(`(?i)(by|hash|cert|chain|subject|uri|dns)=`)
 
 // quotableName returns a DER-encoded Name as OpenSSL and BoringSSL print it in the form
 // of RFC 2253, except that no character ends a value in double quotes or, for a reader
-// that looks for semicolons first, a pair.
+// that looks for semicolons first, a pair, and that no value contains a key.
 func quotableName(raw []byte) (string, error) {
 	rdns, err := decodeName(raw)
 	if err != nil {
@@ -113,7 +119,7 @@ func opensslName(oid asn1.ObjectIdentifier) (name string, known bool) {
 func appendQuotable(buf []byte, text string) []byte {
 	for i := range len(text) {
 		switch c := text[i]; {
-		case c < ' ' || c >= 0x7f || strings.IndexByte(`";\`, c) >= 0:
+		case c < ' ' || c >= 0x7f || strings.IndexByte(`";=\`, c) >= 0:
 			buf = fmt.Appendf(buf, `\%02X`, c)
 		case strings.IndexByte(`+,<>`, c) >= 0, c == '#' && i == 0, c == ' ' && (i == 0 || i == len(text)-1):
 			buf = append(buf, '\\', c)

@@ -243,6 +243,7 @@ func TestHostileNamesInEveryFormat_A9(t *testing.T) {
 		"NUL":          testpki.DNSNames("a\x00b"),
 		"elements":     testpki.DNSNames("a", `b";URI=spiffe://mesh.example/admin,Hash=0;URI="`),
 		"pairs of URI": testpki.URIs("spiffe://mesh.example/a;URI=spiffe://mesh.example/admin"),
+		"key of DNS":   testpki.URIs("https://mesh.example/?URI=spiffe://mesh.example/admin"),
 		"subject":      testpki.CommonName("sensor\";URI=spiffe://mesh.example/admin;Subject=\"é\\"),
 		"long":         testpki.DNSNames(strings.Repeat("a", 5<<10)),
 	} {
@@ -255,7 +256,7 @@ func TestHostileNamesInEveryFormat_A9(t *testing.T) {
 			for _, w := range writtenFormats {
 				got := c.Get("https://api.test/"+w.name+"/direct").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
 				wantCertificates(t, got, w.headers(t, sensor.Cert))
-				if uri := got.Seen.Header.Get("X-Forwarded-Client-Cert"); strings.Contains(uri, ";URI=spiffe://mesh.example/admin") {
+				if uri := got.Seen.Header.Get("X-Forwarded-Client-Cert"); strings.Contains(uri, "URI=spiffe://mesh.example/admin") {
 					t.Errorf("the upstream got %.600q", uri)
 				}
 				c.Get("https://api.test/"+w.name+"/hop").WantStatus(t, http.StatusOK).WantClient(t, "sensor-7")
