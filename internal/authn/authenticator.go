@@ -161,8 +161,9 @@ func (a *Authenticator) Decide(ctx context.Context, presented []*x509.Certificat
 		v.unseen.Store(a.config.ShadowTrust != nil && slices.ContainsFunc(v.matches, admission.NeedsChain))
 		if v.refusal == nil {
 			v.makeMarks(a.config.Sightings, leaf)
-			v.encodeHeaders(leaf, a.config.Forwards.all())
-			a.accepted.put(hash, presented, v, now)
+			if v.encodeHeaders(leaf, a.config.Forwards.all()) <= maxHeaderBytes {
+				a.accepted.put(hash, presented, v, now)
+			}
 		} else {
 			a.refused.put(hashPresented(hash, presented), presented, v, now)
 		}

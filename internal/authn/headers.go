@@ -63,10 +63,15 @@ func (h *CertificateHeaders) In(format *validators.ForwardFormat) (cert, chain s
 	return "", ""
 }
 
+// maxHeaderBytes is the size of the largest headers that are remembered with a verdict.
+// Few servers accept a request with half of it. Most formats keep the chain for each
+// certificate, so a client with a CA of its own could fill the memory with long ones.
+const maxHeaderBytes = 64 << 10
+
 // encodeHeaders adds the headers of the accepted certificate to a new verdict, in the
 // formats in which a handler forwards certificates. They are kept with the verdict, so
-// that no later request encodes anything.
-func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*validators.ForwardFormat) {
+// that no later request encodes anything. It returns their size.
+func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*validators.ForwardFormat) (size int) {
 	for i := range v.matches {
 		m := &v.matches[i]
 		if len(formats) == 0 {
@@ -77,11 +82,20 @@ func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*validators.Fo
 			m.headers = v.matches[same].headers
 		} else {
 			m.headers = newCertificateHeaders(leaf, m.chain, formats)
+			size += m.headers.size()
 		}
 	}
 	for i := range v.matches {
 		v.matches[i].chain = nil // the parsed certificates need not outlive the connection
 	}
+	return size
+}
+
+func (h *CertificateHeaders) size() (size int) {
+	for _, v := range h.values {
+		size += len(v.cert) + len(v.chain)
+	}
+	return size
 }
 
 // newCertificateHeaders encodes a certificate. The chain begins with it, or is nil.

@@ -3,6 +3,8 @@ package authn
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"testing"
 	"time"
 	"unsafe"
@@ -138,6 +140,40 @@ func TestCertificateHeadersOnDemand(t *testing.T) {
 	}
 	if cert, chain := id.Headers.In(rfc9440); cert != "" || chain != "" {
 		t.Errorf("rfc9440: %q %q", cert, chain)
+	}
+}
+
+// TestFloodWithLongHeaders checks that a client with a CA of its own cannot fill the
+// memory with certificates whose chain is long, and that it is admitted.
+func TestFloodWithLongHeaders_S8(t *testing.T) {
+	root := testpki.MustCA(t)
+	short := testpki.MustIntermediate(t, root)
+	long := testpki.MustIntermediate(t, root, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 30<<10)}))
+	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{root}, named("a", "CN=client,O=company"))
+	auth.config.Forwards = forwarding(validators.ForwardFormats...)
+	for _, ca := range []*testpki.CA{short, long, long, long} {
+		leaf := testpki.MustIssue(t, ca, company("client"))
+		for range 2 {
+			id, refusal, _ := auth.Decide(t.Context(), leaf.Presented(), "")
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			for _, format := range validators.ForwardFormats {
+				wantCert, wantChain := format.Write(leaf.Cert, []*x509.Certificate{ca.Cert, root.Cert})
+				if cert, chain := id.Headers.In(format); cert != wantCert || chain != wantChain {
+					t.Errorf("%s: %d and %d octets, want %d and %d", format, len(cert), len(chain), len(wantCert), len(wantChain))
+				}
+			}
+		}
+	}
+	size := 0
+	for _, v := range auth.accepted.verdicts() {
+		for _, m := range v.matches {
+			size += m.headers.size()
+		}
+	}
+	if size == 0 || size > maxHeaderBytes {
+		t.Errorf("%d octets of headers are remembered, want those of the short chain alone", size)
 	}
 }
 
