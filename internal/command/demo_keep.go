@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,15 +45,27 @@ func demoFolder(keep string) (string, error) {
 	if strings.ContainsFunc(dir, func(r rune) bool { return r < ' ' || strings.ContainsRune("\"{}`", r) }) {
 		return "", fmt.Errorf("the folder %q has a character that a Caddyfile cannot have there; name a folder without quotes and braces", dir)
 	}
-	switch entries, err := os.ReadDir(dir); {
-	case errors.Is(err, fs.ErrNotExist):
-		return dir, os.MkdirAll(dir, 0o700)
-	case err != nil:
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("%w; name a folder that is new or empty", err)
-	case len(entries) > 0:
-		return "", fmt.Errorf("the folder '%s' is not empty; name a folder that is new or empty", dir)
 	}
-	return dir, nil
+	if err := checkEmpty(dir); err != nil {
+		return "", err
+	}
+	// a shell executes what is in the folder, so nobody else may put files there
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return "", fmt.Errorf("%w; name a folder that is new, or empty and your own", err)
+	}
+	return dir, checkEmpty(dir)
+}
+
+func checkEmpty(dir string) error {
+	switch entries, err := os.ReadDir(dir); {
+	case err != nil:
+		return fmt.Errorf("%w; name a folder that is new or empty", err)
+	case len(entries) > 0:
+		return fmt.Errorf("the folder '%s' is not empty; name a folder that is new or empty", dir)
+	}
+	return nil
 }
 
 // writeEnvironment writes what the examples need and the demo does not: their settings,

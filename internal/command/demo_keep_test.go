@@ -102,6 +102,20 @@ func TestDemoRefusesFolder(t *testing.T) {
 	}
 }
 
+// TestDemoKeepsOthersOut checks that nobody else can replace the files in a folder that
+// was there before.
+func TestDemoKeepsOthersOut(t *testing.T) {
+	demoTemp(t)
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, "demo", "--once", "--keep", dir)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 && runtime.GOOS != "windows" {
+		t.Errorf("the folder has the mode %v, %v", info.Mode(), err)
+	}
+}
+
 // TestDemoKnowsExamples checks that the demo prints a line for each language that
 // examples/run runs.
 func TestDemoKnowsExamples(t *testing.T) {

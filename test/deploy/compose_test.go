@@ -89,6 +89,19 @@ func TestComposition(t *testing.T) {
 	}
 }
 
+// TestComposeSecretsStayHere checks that neither a commit nor the context of the image
+// has the files with secrets.
+func TestComposeSecretsStayHere(t *testing.T) {
+	for name, secret := range readComposition(t).Secrets {
+		file := strings.TrimPrefix(secret.File, "./")
+		for list, line := range map[string]string{".gitignore": "/" + file, ".dockerignore": file} {
+			if !slices.Contains(strings.Split(read(t, list), "\n"), line) {
+				t.Errorf("%s: %s lacks %s", name, list, line)
+			}
+		}
+	}
+}
+
 // fileExists reports whether the repository has a file or a folder.
 func fileExists(name string) bool {
 	found, _ := filepath.Glob(filepath.Join("../..", name))
