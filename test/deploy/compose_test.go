@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -142,8 +141,14 @@ func TestComposeCommands(t *testing.T) {
 		t.Fatalf("init-db: %v\n%s", err, out)
 	}
 	startCaddy(t, inside("caddy")...)
-	root := filepath.Join(r.Dir, "data/caddy/pki/authorities/local/root.crt")
-	rig.Await(r, t, "Caddy has made its CA", func() bool { _, err := os.Stat(root); return err == nil })
+	rig.Await(r, t, "the realm is in force", func() bool {
+		answer, err := http.Get("http://" + admin + "/mtls/realms/default")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
 
 	said := make(map[string]string)
 	for _, match := range regexp.MustCompile("(?ms)^```sh\n(.*?)^```").FindAllStringSubmatch(read(t, "docs/compose.md"), -1) {
