@@ -18,18 +18,26 @@ class Smallest {
         try {
             var http = HttpClient.newBuilder().sslContext(tls(setting("PKCS12"), setting("PASSWORD").toCharArray())).build();
 
-            var metadata = send(http, HttpRequest.newBuilder(URI.create(setting("ISSUER") + "/.well-known/oauth-authorization-server")));
+            var metadata = send(http, request(setting("ISSUER") + "/.well-known/oauth-authorization-server"));
             var endpoint = member("mtls_endpoint_aliases\"[^}]*\"token_endpoint", metadata);   // the JDK has no JSON parser
 
             var form = "grant_type=client_credentials&client_id=" + URLEncoder.encode(setting("CLIENT_ID"), UTF_8);
             if (System.getenv("SCOPE") != null) form += "&scope=" + URLEncoder.encode(setting("SCOPE"), UTF_8);
-            var token = member("access_token", send(http, HttpRequest.newBuilder(URI.create(endpoint))
+            var token = member("access_token", send(http, request(endpoint)
                 .header("Content-Type", "application/x-www-form-urlencoded").POST(HttpRequest.BodyPublishers.ofString(form))));
 
-            System.out.println(send(http, HttpRequest.newBuilder(URI.create(setting("API"))).header("Authorization", "Bearer " + token)).body());
+            System.out.println(send(http, request(setting("API")).header("Authorization", "Bearer " + token)).body());
         } catch (Exception e) {
             System.err.println(e.getMessage());
             System.exit(1);
+        }
+    }
+
+    static HttpRequest.Builder request(String url) throws Exception {
+        try {
+            return HttpRequest.newBuilder(URI.create(url));
+        } catch (IllegalArgumentException e) {
+            throw new Exception(url + ": " + e.getMessage() + "; check ISSUER and API");
         }
     }
 

@@ -24,6 +24,9 @@ if (LISTEN) {
       response.statusCode = 502
       response.end(`${oneLine(error)}\n`)
     }
+  }).on('error', (error) => {
+    console.error(`LISTEN=${LISTEN}: ${error.message}; set it to a free host:port`)
+    process.exit(1)
   }).listen(port, host)
 } else {
   try {

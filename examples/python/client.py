@@ -54,7 +54,10 @@ class Server(ThreadingHTTPServer):
 logging.basicConfig(level=logging.WARNING)
 if listen := os.environ.get("LISTEN"):
     host, _, port = listen.rpartition(":")
-    Server((host, int(port)), Service).serve_forever()
+    try:
+        Server((host, int(port)), Service).serve_forever()
+    except (OSError, ValueError) as error:
+        sys.exit(f"LISTEN={listen}: {error}; set it to a free host:port")
 try:
     print(call())
 except Failure as failure:

@@ -3,6 +3,7 @@
 It gets an access token with its certificate, and calls the API with both, because the token is bound to it.
 """
 
+import http.client
 import json
 import os
 import ssl
@@ -43,7 +44,7 @@ def send(context, url, **options):
         # The error id, by which the server's operator finds the reason, is in WWW-Authenticate or in error_description.
         said = error.headers["WWW-Authenticate"] or ascii(error.read(300).decode(errors="replace"))
         sys.exit(f"{url}: {error.code} {said}; check the settings, or give the error id to its operator")
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         sys.exit(f"{url}: {error}; check the URL, and whether it is running")
 
 

@@ -55,6 +55,10 @@ check_client() {
 refusals=()
 start_refusals() {
 	local program issuer
+	if [ "$(about "$1" errors)" = exceptions ]; then
+		echo "$1: its errors are not checked, because its programs end with the exception"
+		return
+	fi
 	for program in smallest client; do
 		if has "$1" "$program"; then
 			start check_refusals "$1" "$program"
@@ -92,6 +96,7 @@ check_refusals() {
 	refuses "$1" "$2" 'an issuer that answers with HTML' '' "ISSUER=$HTML"
 	refuses "$1" "$2" 'a token endpoint that answers with HTML' '' "ISSUER=$HTML/odd/html"
 	refuses "$1" "$2" 'a file that is missing' '' "$(files missing)"
+	refuses "$1" "$2" 'an API that is not a URL' '' API=nothing
 	if [ "$(about "$1" certificate)" = pkcs12 ]; then
 		refuses "$1" "$2" 'a certificate without a key' '' "PKCS12=$c/without-key.p12"
 		refuses "$1" "$2" 'a wrong password' '' PASSWORD=not-the-password

@@ -59,7 +59,7 @@ func (api *invoices) get(ctx context.Context) (string, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s: %w; try again", api.url, err)
 	}
 	if response.StatusCode != http.StatusOK { // the challenge holds the error id
 		return "", fmt.Errorf("%s: %s %s; give the error id, if there is one, to the API's operator",
