@@ -14,9 +14,9 @@ missing() {
 
 prepare() {
 	# both APIs are to be copied alone, so they have their own copies
-	cmp api-token/token.go api-mtls/token.go
-	cmp api-token/keys.go api-mtls/keys.go
-	go build -o "$BUILD/" ./...
+	cmp api-token/token.go api-mtls/token.go &&
+		cmp api-token/keys.go api-mtls/keys.go &&
+		go build -o "$BUILD/" ./...
 }
 
 run() { exec "$BUILD/$1"; }
