@@ -43,7 +43,8 @@ func readComposition(t *testing.T) composition {
 }
 
 // TestComposition checks that compose.yaml declares what its services use, that files
-// exist, and that only Caddy reaches the API and is reached from outside.
+// exist, that only Caddy reaches the API and is reached from outside, and that git and
+// docker leave the files of secrets alone.
 func TestComposition(t *testing.T) {
 	c := readComposition(t)
 	members := make(map[string][]string) // of each network
@@ -80,6 +81,15 @@ func TestComposition(t *testing.T) {
 	slices.Sort(members["api"])
 	if !slices.Equal(members["api"], []string{"api", "caddy"}) || !slices.Equal(members["outside"], []string{"caddy"}) {
 		t.Errorf("the networks have %v", members)
+	}
+	// or the secret would be committed, and Go would take the version for one with changes
+	for name, secret := range c.Secrets {
+		for _, ignore := range []string{".gitignore", ".dockerignore"} {
+			line := regexp.MustCompile(`(?m)^/?` + regexp.QuoteMeta(strings.TrimPrefix(secret.File, "./")) + `$`)
+			if !line.MatchString(read(t, ignore)) {
+				t.Errorf("%s does not have the file of the secret %s", ignore, name)
+			}
+		}
 	}
 	for _, path := range paths(t, read(t, "contrib/compose/Caddyfile")) {
 		if !strings.HasPrefix(path, "/data/") {
