@@ -7,7 +7,8 @@
 //   }
 import { createServer } from 'node:http'
 
-const [, host, port] = (process.env.LISTEN ?? '127.0.0.1:8080').match(/^(.*):(\d+)$/)
+const { LISTEN = '127.0.0.1:8080' } = process.env
+const [, host, port] = LISTEN.match(/^(.*):(\d+)$/) ?? fail(new Error(`LISTEN is '${LISTEN}'`))
 
 // clientOf returns the client, if there is one. Requests of Express have the same property.
 function clientOf(request) {
@@ -29,4 +30,9 @@ createServer((request, response) => {
     default:
       return answer(404, 'not found')
   }
-}).listen(port, host)
+}).on('error', fail).listen(port, host)
+
+function fail({ message }) {
+  console.error(`${message}; set LISTEN to a free host:port`)
+  process.exit(1)
+}

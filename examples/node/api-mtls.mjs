@@ -3,13 +3,13 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
+import { createSecureContext } from 'node:tls'
 import * as jose from 'jose'
 
 const { ISSUER, AUDIENCE, TOKEN_TYPE = 'at+jwt', LISTEN = '127.0.0.1:8443', TLS_CERTIFICATE, TLS_KEY } = process.env
-const [, host, port] = LISTEN.match(/^(.*):(\d+)$/)
+const [, host, port] = LISTEN.match(/^(.*):(\d+)$/) ?? fail(new Error(`LISTEN is '${LISTEN}'`))
 const tls = {
-  cert: readFileSync(TLS_CERTIFICATE),
-  key: readFileSync(TLS_KEY),
+  ...readPair(),
   requestCert: true,
   rejectUnauthorized: false, // any certificate: the token says which one it must be
 }
@@ -64,4 +64,19 @@ createServer(tls, async (request, response) => {
     if (error instanceof KeysUnavailable) return answer(503, 'try again later')
     answer(401, 'unauthorized', 'Bearer error="invalid_token"')
   }
-}).listen(port, host)
+}).on('error', fail).listen(port, host)
+
+function readPair() {
+  try {
+    const pair = { cert: readFileSync(TLS_CERTIFICATE), key: readFileSync(TLS_KEY) }
+    createSecureContext(pair) // fails if they do not belong together
+    return pair
+  } catch (error) {
+    fail(error, 'set TLS_CERTIFICATE and TLS_KEY to PEM files that belong together')
+  }
+}
+
+function fail({ message }, remedy = 'set LISTEN to a free host:port') {
+  console.error(`${message}; ${remedy}`)
+  process.exit(1)
+}

@@ -8,7 +8,7 @@ import { createServer } from 'node:http'
 import * as jose from 'jose'
 
 const { ISSUER, AUDIENCE, TOKEN_TYPE = 'at+jwt', LISTEN = '127.0.0.1:8080' } = process.env
-const [, host, port] = LISTEN.match(/^(.*):(\d+)$/)
+const [, host, port] = LISTEN.match(/^(.*):(\d+)$/) ?? fail(new Error(`LISTEN is '${LISTEN}'`))
 
 class KeysUnavailable extends Error {}
 
@@ -58,4 +58,9 @@ createServer(async (request, response) => {
     if (error instanceof KeysUnavailable) return answer(503, 'try again later')
     answer(401, 'unauthorized', 'Bearer error="invalid_token"')
   }
-}).listen(port, host)
+}).on('error', fail).listen(port, host)
+
+function fail({ message }) {
+  console.error(`${message}; set LISTEN to a free host:port`)
+  process.exit(1)
+}

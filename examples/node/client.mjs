@@ -10,13 +10,13 @@ async function call() {
   const body = await response.text().catch((error) => { throw new Error(`${API}: ${error.message}; try again`) })
   if (response.ok) return body
   const said = response.headers.get('www-authenticate') ?? body.slice(0, 300)
-  throw new Error(`${API}: ${response.status} ${said}; give the error id to its operator`)
+  throw new Error(`${API}: ${response.status} ${said}; check the URL, or give the error id, if there is one, to its operator`)
 }
 
 const oneLine = (error) => error.message.replace(/[^\x20-\x7e]+/g, ' ')
 
 if (LISTEN) {
-  const [, host, port] = LISTEN.match(/^(.*):(\d+)$/)
+  const [, host, port] = LISTEN.match(/^(.*):(\d+)$/) ?? fail(new Error(`LISTEN is '${LISTEN}'`))
   createServer(async (request, response) => {
     try {
       response.end(await call())
@@ -24,10 +24,7 @@ if (LISTEN) {
       response.statusCode = 502
       response.end(`${oneLine(error)}\n`)
     }
-  }).on('error', (error) => {
-    console.error(`LISTEN=${LISTEN}: ${error.message}; set it to a free host:port`)
-    process.exit(1)
-  }).listen(port, host)
+  }).on('error', fail).listen(port, host)
 } else {
   try {
     console.log(await call())
@@ -35,4 +32,9 @@ if (LISTEN) {
     console.error(oneLine(error))
     process.exitCode = 1
   }
+}
+
+function fail({ message }) {
+  console.error(`${message}; set LISTEN to a free host:port`)
+  process.exit(1)
 }

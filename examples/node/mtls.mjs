@@ -153,5 +153,5 @@ function describe(error) {
   while (error.cause instanceof Error) error = error.cause
   const { status, headers } = error.cause ?? {}
   if (status) return `${error.message}: ${status} ${headers.get('content-type')}; check its URL`
-  return `${error.errors?.[0].message ?? error.message}; check its URL, and whether it is running`
+  return `${error.errors?.[0].message ?? error.message}; check its URL, whether it is running, and NODE_EXTRA_CA_CERTS if its CA is private`
 }

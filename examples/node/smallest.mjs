@@ -24,12 +24,12 @@ async function send(agent, url, { body, ...options } = {}) {
     text = (await response.setEncoding('utf8').toArray()).join('')
   } catch (error) {
     const { message } = error.cause ?? error.errors?.[0] ?? error
-    throw new Error(`${url}: ${message}; check the URL, and whether it is running`)
+    throw new Error(`${url}: ${message}; check the URL, whether it is running, and NODE_EXTRA_CA_CERTS if its CA is private`)
   }
   if (response.statusCode === 200) return text
   // The error id, by which the server's operator finds the reason, is in WWW-Authenticate or in error_description.
   const said = (response.headers['www-authenticate'] ?? text.slice(0, 300)).replace(/[^\x20-\x7e]+/g, ' ')
-  throw new Error(`${url}: ${response.statusCode} ${said}; check the settings, or give its operator the error id`)
+  throw new Error(`${url}: ${response.statusCode} ${said}; check the settings, or give its operator the error id, if there is one`)
 }
 
 async function getJSON(agent, url, options) {

@@ -29,7 +29,7 @@ def call():
     if response.is_success:
         return response.text
     said = response.headers.get("WWW-Authenticate") or ascii(response.text[:300])
-    raise Failure(f"{API}: {response.status_code} {said}; give the error id to its operator")
+    raise Failure(f"{API}: {response.status_code} {said}; check the URL, or give the error id, if there is one, to its operator")
 
 
 class Service(BaseHTTPRequestHandler):
@@ -55,9 +55,10 @@ logging.basicConfig(level=logging.WARNING)
 if listen := os.environ.get("LISTEN"):
     host, _, port = listen.rpartition(":")
     try:
-        Server((host, int(port)), Service).serve_forever()
+        server = Server((host or "127.0.0.1", int(port)), Service)
     except (OSError, ValueError) as error:
-        sys.exit(f"LISTEN={listen}: {error}; set it to a free host:port")
+        sys.exit(f"LISTEN '{listen}': {error}; set it to a free host:port")
+    server.serve_forever()
 try:
     print(call())
 except Failure as failure:

@@ -185,4 +185,4 @@ def describe(error):
         return f"{text}; give the error id to its operator"
     if isinstance(error, (KeyError, ValueError)):
         return f"the answer is not that of an issuer ({text}); check its URL"
-    return f"{text}; check its URL, and whether it is running"
+    return f"{text}; check its URL, whether it is running, and SSL_CERT_FILE if its CA is private"

@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 
 ISSUER, CLIENT_ID, SCOPE, CERTIFICATE, KEY, API = (
     os.environ.get(name, "") for name in ("ISSUER", "CLIENT_ID", "SCOPE", "CERTIFICATE", "KEY", "API")
@@ -42,10 +43,12 @@ def send(context, url, **options):
             return response.read().decode()
     except urllib.error.HTTPError as error:
         # The error id, by which the server's operator finds the reason, is in WWW-Authenticate or in error_description.
-        said = error.headers["WWW-Authenticate"] or ascii(error.read(300).decode(errors="replace"))
-        sys.exit(f"{url}: {error.code} {said}; check the settings, or give the error id to its operator")
+        said = error.headers["WWW-Authenticate"]
+        with suppress(OSError, http.client.HTTPException):  # the connection may be gone
+            said = said or ascii(error.read(300).decode(errors="replace"))
+        sys.exit(f"{url}: {error.code} {said or ''}; check the settings, or give the error id, if there is one, to its operator")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        sys.exit(f"{url}: {error}; check the URL, and whether it is running")
+        sys.exit(f"{url}: {error}; check the URL, whether it is running, and SSL_CERT_FILE if its CA is private")
 
 
 def read_json(context, url, **options):

@@ -96,6 +96,7 @@ func (d *demo) writeEnvironment() error {
 		{"TLS_KEY", d.Dir + "/server.key"},
 		{"SSL_CERT_FILE", d.Dir + "/server-ca.pem"},
 		{"NODE_EXTRA_CA_CERTS", d.Dir + "/server-ca.pem"},
+		{"CURL_CA_BUNDLE", d.Dir + "/server-ca.pem"}, // which counts more for curl, where it is set
 	} {
 		fmt.Fprintf(&text, "%s=%s\n", setting[0], shellQuote(setting[1]))
 	}

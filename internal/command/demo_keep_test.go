@@ -60,7 +60,7 @@ func TestDemoKeepsWhatExamplesNeed(t *testing.T) {
 	if err != nil || key == nil || certificate.Subject.CommonName != "billing" {
 		t.Errorf("PKCS12 has %v, %v", certificate, err)
 	}
-	for _, name := range []string{"SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"} {
+	for _, name := range []string{"SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"} {
 		if !strings.Contains(readFile(t, settings[name]), "BEGIN CERTIFICATE") {
 			t.Errorf("%s has no certificate", name)
 		}

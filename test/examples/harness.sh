@@ -122,6 +122,8 @@ about() (
 # with its environment. Use it in a process of its own.
 program() {
 	local setting
+	# no proxy knows our ports, SSL_CERT_FILE is to count, and Java prints that it has options
+	unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY CURL_CA_BUNDLE REQUESTS_CA_BUNDLE SSL_CERT_DIR JAVA_TOOL_OPTIONS
 	set -a
 	# shellcheck source=/dev/null
 	. "$certificates/partner-$1.env"
@@ -129,8 +131,6 @@ program() {
 	for setting in ISSUER="$ISSUER" API="$API" "${@:3}"; do
 		export "${setting?}"
 	done
-	# no proxy knows our ports, SSL_CERT_FILE is to count, and Java prints that it has options
-	unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY CURL_CA_BUNDLE REQUESTS_CA_BUNDLE SSL_CERT_DIR JAVA_TOOL_OPTIONS
 	BUILD=$work/build/$1
 	cd "$examples/$1" || exit
 	# shellcheck source=/dev/null

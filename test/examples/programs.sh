@@ -97,6 +97,8 @@ check_refusals() {
 	refuses "$1" "$2" 'a token endpoint that answers with HTML' '' "ISSUER=$HTML/odd/html"
 	refuses "$1" "$2" 'a file that is missing' '' "$(files missing)"
 	refuses "$1" "$2" 'an API that is not a URL' '' API=nothing
+	refuses "$1" "$2" 'an API that is down' '' "API=https://localhost:$closed_port"
+	refuses "$1" "$2" 'an API that does not speak TLS' '' "API=${API/https/http}"
 	if [ "$(about "$1" certificate)" = pkcs12 ]; then
 		refuses "$1" "$2" 'a certificate without a key' '' "PKCS12=$c/without-key.p12"
 		refuses "$1" "$2" 'a wrong password' '' PASSWORD=not-the-password

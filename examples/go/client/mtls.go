@@ -69,7 +69,7 @@ func (t *Transport) send(request *http.Request) (response *http.Response, refuse
 	request = request.Clone(request.Context())
 	request.Header.Set("Authorization", "Bearer "+token)
 	if response, err = id.connections.RoundTrip(request); err != nil {
-		return nil, false, fmt.Errorf("%w; check that the API runs", err)
+		return nil, false, fmt.Errorf("%w; check the URL, and that the API runs", err)
 	}
 	challenge := response.Header.Get("WWW-Authenticate")
 	if refused = response.StatusCode == http.StatusUnauthorized && strings.Contains(challenge, "invalid_token"); refused {
