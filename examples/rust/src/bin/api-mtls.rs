@@ -59,7 +59,7 @@ impl ClientCertVerifier for AnyCertificate {
 #[tokio::main]
 async fn main() {
     if let Err(err) = serve().await {
-        eprintln!("{err:#}");
+        eprintln!("{err:#}; check TLS_CERTIFICATE, TLS_KEY and the other settings");
         std::process::exit(1);
     }
 }
@@ -68,8 +68,9 @@ async fn serve() -> Result<()> {
     let var = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
     let verifier = Verifier::from_env()?;
     let any = AnyCertificate(ring::default_provider().signature_verification_algorithms);
-    let chain = CertificateDer::pem_file_iter(var("TLS_CERTIFICATE")?)?.collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_file(var("TLS_KEY")?)?;
+    let (certificate, key) = (var("TLS_CERTIFICATE")?, var("TLS_KEY")?);
+    let chain = CertificateDer::pem_file_iter(&certificate).and_then(Iterator::collect).context(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&key).context(key)?;
     let mut tls = ServerConfig::builder().with_client_cert_verifier(Arc::new(any)).with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
 
