@@ -1,5 +1,7 @@
 //! Calls an API as an OAuth 2.0 client with a certificate: once, or with LISTEN, for each
-//! request to a service of its own. `mtls.rs` is the part to copy.
+//! request to a service of its own. The other files are the part to copy.
+mod identity;
+mod issuer;
 mod mtls;
 
 use std::{env, sync::Arc};
