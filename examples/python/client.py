@@ -7,7 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx2
 
-from mtls import TIMEOUT, MtlsError, MtlsTransport
+from mtls import MtlsTransport
+from mtls_identity import TIMEOUT, MtlsError
 
 ISSUER, CLIENT_ID, SCOPE, CERTIFICATE, KEY, API = (
     os.environ.get(name, "") for name in ("ISSUER", "CLIENT_ID", "SCOPE", "CERTIFICATE", "KEY", "API")

@@ -2,7 +2,7 @@
 title=Python
 library='Authlib and httpx2'
 programs='smallest client api-headers api-token api-mtls'
-client_files='mtls.py client.py'
+client_files='mtls.py mtls_identity.py client.py'
 callers=service
 certificate=pem
 

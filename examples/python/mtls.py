@@ -1,38 +1,28 @@
-"""Calls APIs with a client certificate and the access token that is bound to it.
+"""Calls APIs with a client certificate and the access token that is bound to it. To copy with mtls_identity.py.
 
     http = httpx2.Client(transport=MtlsTransport(issuer, client_id, "client.pem", "client.key"), timeout=10)
     response = http.get("https://api.example.com/invoices")
 """
 
 import logging
-import ssl
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx2
-from authlib.integrations.base_client import OAuthError
-from authlib.integrations.httpx_client import OAuth2Client
 
-TIMEOUT = 10
-METADATA = "/.well-known/oauth-authorization-server"
+from mtls_identity import Identity, MtlsError
+
 log = logging.getLogger(__name__)
-
-
-class MtlsError(httpx2.TransportError):
-    """There is no usable certificate, or no token."""
 
 
 class MtlsTransport(httpx2.BaseTransport):
     """Sends requests with the certificate and a token. Threads can share it."""
 
     def __init__(self, issuer, client_id, certificate, key, scope=None):
-        self._oauth = {"issuer": issuer, "client_id": client_id, "scope": scope}
-        self._paths = certificate, key
-        self._lock = threading.Lock()
-        self._identity = self._next = self._files = self._complaint = None
+        self._settings = certificate, key, issuer, client_id, scope
+        self._lock = threading.Lock()  # of who makes an identity
+        self._identity = self._files = None
         self._look_at = 0
 
     def handle_request(self, request):
@@ -48,141 +38,33 @@ class MtlsTransport(httpx2.BaseTransport):
         return response
 
     def _current(self):
-        """Return the identity in use.
-
-        It reads the files again once a second. While they are broken, or do not match because only one of them has been
-        replaced yet, the identity stays.
-        """
-        with self._lock:
-            if self._identity and time.monotonic() < self._look_at:
-                return self._identity
-            self._look_at = time.monotonic() + 1
-            try:
-                files = [Path(path).read_bytes() for path in self._paths]
-                if files != self._files:
-                    context = ssl.create_default_context()
-                    # without a password, an encrypted key would be asked for at the terminal
-                    context.load_cert_chain(*self._paths, password="")
-                    self._next, self._files = Identity(context, **self._oauth), files
-                    if self._identity:
-                        threading.Thread(target=self._replace_by, args=[self._next], daemon=True).start()
-                    else:
-                        self._identity = self._next
-                self._complaint = None
-            except OSError as error:
-                complaint = "certificate '{}' with key '{}': {}".format(*self._paths, error)
+        """Return the identity in use. Once a second, a thread looks whether the files have changed."""
+        if not self._identity:
+            with self._lock:
                 if not self._identity:
-                    raise MtlsError(f"{complaint}; check both files") from error
-                if complaint != self._complaint:
-                    log.warning("%s; keeping the one in use", complaint)
-                self._complaint = complaint
-            return self._identity
+                    self._files = self._read()
+                    self._identity = Identity(*self._settings)
+        elif time.monotonic() >= self._look_at and self._lock.acquire(blocking=False):
+            threading.Thread(target=self._look, daemon=True).start()
+        return self._identity
 
-    def _replace_by(self, identity):
-        """Use another identity once it has a token: the issuer may not know the new certificate yet."""
+    def _look(self):
+        """Replace the identity if the files have changed, as soon as the new one has a token."""
         try:
-            identity.token()
-        except MtlsError as error:
-            log.warning("%s; keeping the certificate in use", error)
-            with self._lock:
-                self._files = None  # so that they are tried again
-                self._look_at = time.monotonic() + 5
-        else:
-            with self._lock:
-                if self._next is identity:
-                    self._identity = identity
+            files = self._read()
+            if files != self._files:
+                identity = Identity(*self._settings)
+                identity.token()
+                self._identity, self._files = identity, files
+            self._look_at = time.monotonic() + 1
+        except MtlsError as error:  # for instance because only one of the files has been replaced yet
+            log.warning("certificate not replaced: %s; keeping the one in use", error)
+            self._look_at = time.monotonic() + 5
+        finally:
+            self._lock.release()
 
-
-class Token(NamedTuple):
-    value: str
-    renew_at: float
-    ends_at: float
-
-
-class Identity:
-    """A certificate with its own connections and its own token.
-
-    They are replaced together, because an open connection keeps its certificate, and an API refuses a token on a
-    connection with another certificate.
-    """
-
-    def __init__(self, context, issuer, client_id, scope):
-        self._issuer, self._client_id = issuer, client_id
-        self._connections = httpx2.HTTPTransport(verify=context)
-        # The method "none" sends the client id alone.
-        self._oauth = OAuth2Client(
-            client_id, scope=scope, token_endpoint_auth_method="none", transport=self._connections, timeout=TIMEOUT
-        )
-        self._endpoint = None
-        self._token = Token("", 0, 0)
-        self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(1)
-        self._renewal = None
-
-    def send(self, request, token):
-        request.headers["Authorization"] = f"Bearer {token}"
+    def _read(self):
         try:
-            return self._connections.handle_request(request)
-        except (httpx2.ReadError, httpx2.RemoteProtocolError, httpx2.WriteError):
-            # A server may close an idle connection just when it is used again.
-            if request.method not in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
-                raise
-            return self._connections.handle_request(request)
-
-    def token(self):
-        """Return the token.
-
-        When 70 % of its life is over, one request renews it. Callers wait only if the old one has ended.
-        """
-        with self._lock:
-            if time.monotonic() < self._token.renew_at:
-                return self._token.value
-            if not self._renewal:
-                self._renewal = self._executor.submit(self._renew)
-            if time.monotonic() < self._token.ends_at:
-                return self._token.value
-            renewal = self._renewal
-        return renewal.result()
-
-    def discard(self, token):
-        with self._lock:
-            if self._token.value == token:
-                self._token = Token("", 0, 0)
-
-    def _renew(self):
-        start = time.monotonic()
-        token = failure = None
-        try:
-            answer = self._request_token()
-            life = answer["expires_in"]
-            token = Token(answer["access_token"], start + 0.7 * life, start + life - 1)
-        except Exception as error:  # whatever it is, it must not stay
-            self._endpoint = None  # so that the metadata is read again
-            failure = MtlsError(f"token for '{self._client_id}' from {self._issuer}: {describe(error)}")
-        with self._lock:
-            self._renewal = None
-            if token:
-                self._token = token
-            elif time.monotonic() < self._token.ends_at:
-                log.warning("%s; keeping the old one until it ends", failure)
-                self._token = self._token._replace(renew_at=time.monotonic() + 5)
-            else:
-                raise failure
-            return self._token.value
-
-    def _request_token(self):
-        if not self._endpoint:
-            metadata = self._oauth.request("GET", self._issuer + METADATA, withhold_token=True)
-            metadata.raise_for_status()
-            self._endpoint = metadata.json()["mtls_endpoint_aliases"]["token_endpoint"]
-        return self._oauth.fetch_token(self._endpoint, grant_type="client_credentials")
-
-
-def describe(error):
-    """Return the cause of an error and a remedy. The description that an issuer sends has the error id."""
-    text = (str(error) or repr(error)).splitlines()[0]
-    if isinstance(error, OAuthError):
-        return f"{text}; give the error id to its operator"
-    if isinstance(error, (KeyError, ValueError)):
-        return f"the answer is not that of an issuer ({text}); check its URL"
-    return f"{text}; check its URL, whether it is running, and SSL_CERT_FILE if its CA is private"
+            return [Path(path).read_bytes() for path in self._settings[:2]]
+        except OSError as error:
+            raise MtlsError(f"{error}; check the files of the certificate and its key") from error
