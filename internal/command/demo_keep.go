@@ -52,7 +52,7 @@ func demoFolder(keep string) (string, error) {
 		return "", err
 	}
 	// a shell executes what is in the folder, so nobody else may put files there
-	if err := os.Chmod(dir, 0o700); err != nil {
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // it is a folder
 		return "", fmt.Errorf("%w; name a folder that is new, or empty and your own", err)
 	}
 	return dir, checkEmpty(dir)
