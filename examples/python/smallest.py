@@ -22,7 +22,8 @@ def main():
     context = ssl.create_default_context()
     try:
         # The intermediate CAs, which follow the certificate in its file, are sent too.
-        context.load_cert_chain(CERTIFICATE, KEY)
+        # Without a password, that of an encrypted key would be asked for at the terminal.
+        context.load_cert_chain(CERTIFICATE, KEY, password="")
     except OSError as error:
         sys.exit(f"certificate '{CERTIFICATE}' with key '{KEY}': {error}; check CERTIFICATE and KEY")
 
