@@ -2,7 +2,7 @@
 title=Java
 library='Spring Boot 4.1'
 programs='smallest client api-headers api-token api-mtls'
-client_files='client/src/main/java/com/example/ClientApplication.java client/src/main/java/com/example/MtlsRestClient.java client/src/main/java/com/example/AccessTokenInterceptor.java client/src/main/java/com/example/MtlsException.java client/src/main/java/com/example/MtlsProperties.java'
+client_files='client/src/main/java/com/example/ClientApplication.java client/src/main/java/com/example/MtlsRestClient.java client/src/main/java/com/example/AccessTokenInterceptor.java client/src/main/java/com/example/TokenEndpoint.java client/src/main/java/com/example/Token.java client/src/main/java/com/example/MtlsException.java client/src/main/java/com/example/MtlsProperties.java'
 callers=service
 certificate=pkcs12
 

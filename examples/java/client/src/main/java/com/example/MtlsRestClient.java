@@ -54,7 +54,8 @@ class MtlsRestClient {
 
     private RestClient create(SslBundle client) {
         var connections = ClientHttpRequestFactoryBuilder.jdk().build(HttpClientSettings.ofSslBundle(withTrustStore(client)).withTimeouts(TIMEOUT, TIMEOUT));
-        return RestClient.builder().requestFactory(connections).requestInterceptor(new AccessTokenInterceptor(properties, connections)).build();
+        var tokens = new AccessTokenInterceptor(new TokenEndpoint(properties, connections));
+        return RestClient.builder().requestFactory(connections).requestInterceptor(tokens).build();
     }
 
     private SslBundle withTrustStore(SslBundle client) {
