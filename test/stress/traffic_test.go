@@ -257,13 +257,14 @@ func introspectionQuestion(token held) question {
 }
 
 // send sends a question. Only a connection that is being opened may fail, as in
-// TestReloadUnderTraffic of test/ops.
+// TestReloadUnderTraffic of test/ops, or one of HTTP/3 that the server no longer knows.
 func (w *worker) send(q question) (answer, error) {
 	for reopened := 0; ; reopened++ {
 		var open bool
 		got, err := q.ask(w.caller(q.leaf), rig.Reused(&open), replayable)
 		var rejected *http3.Error
 		var handshake *quic.HandshakeTimeoutError
+		var idle *quic.IdleTimeoutError
 		if err == nil || reopened == maxReopened {
 			return got, err
 		}
@@ -274,6 +275,7 @@ func (w *worker) send(q question) (answer, error) {
 			}
 		case errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected, errors.As(err, &handshake):
 		case strings.HasPrefix(err.Error(), "http3: conn unusable:"): // it was going away, so nothing was sent
+		case errors.As(err, &idle): // the server has ended it, and the packet that says so was lost
 		default:
 			return got, err
 		}
@@ -291,7 +293,8 @@ func (w *worker) caller(leaf string) *rig.Caller {
 		c = w.Connect(w.protocol, w.leaves[leaf])
 		c.Patience = time.Minute
 		if transport, ok := c.Rt.(*http3.Transport); ok {
-			transport.QUICConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: time.Minute}
+			// with keep-alive packets, a handler that hangs ends the patience and not the connection
+			transport.QUICConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: 20 * time.Second, KeepAlivePeriod: 5 * time.Second}
 		}
 		w.callers[leaf] = c
 	}
