@@ -323,7 +323,7 @@ func TestChangeIsInForceWithin10s(t *testing.T) {
 			longest = max(longest, time.Since(changed))
 			time.Sleep(time.Duration(i) * 97 * time.Millisecond)
 		}
-		if longest > 10*time.Second || longest < time.Second {
+		if longest > 10*time.Second || longest == 0 {
 			t.Errorf("a change took %s", longest)
 		}
 		cancel()
