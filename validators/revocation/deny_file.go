@@ -11,15 +11,16 @@ import (
 // DenyFile is a deny file that is watched. Rules that are added count at the
 // next [DenyFile.Poll]. Rules that are gone count on until the file has been
 // quiet for two seconds, because it may only be half written. A file that is
-// broken or missing changes nothing. [DenyFile.List] and [DenyFile.LastSuccess]
-// may be called by several goroutines at once, the other methods by one.
+// broken or missing changes nothing. [DenyFile.Poll] and [DenyFile.TakeOver] are
+// called by one goroutine. Others may call the other methods meanwhile, and pass
+// the DenyFile to the TakeOver of another.
 type DenyFile struct {
 	file *source.Watched
 	list atomic.Pointer[DenyList]
 	// next is what the file says, nil once that alone is in force.
 	next *DenyList
 	// whole is what was last in force alone.
-	whole *DenyList
+	whole atomic.Pointer[DenyList]
 
 	// Shorter is called by Poll when a file with fewer rules than before has taken
 	// effect, which may be a mistake. It must be set before the first Poll.
@@ -35,7 +36,8 @@ func OpenDenyFile(path string, now time.Time) (*DenyFile, error) {
 	if _, err := f.file.Poll(now); err != nil {
 		return nil, fmt.Errorf("deny file: %w", err)
 	}
-	f.next, f.whole = nil, f.List()
+	f.next = nil
+	f.whole.Store(f.List())
 	return f, nil
 }
 
@@ -58,7 +60,8 @@ func (f *DenyFile) TakeOver(old *DenyFile) {
 	if f.file.Path() != old.file.Path() {
 		return
 	}
-	f.next, f.whole = f.List(), old.whole
+	f.next = f.List()
+	f.whole.Store(old.whole.Load())
 	f.list.Store(f.next.union(old.List()))
 }
 
@@ -79,11 +82,12 @@ func (f *DenyFile) Poll(now time.Time) (changed, report bool, err error) {
 	before := f.List()
 	report, err = f.file.Poll(now)
 	if err == nil && f.next != nil && f.file.Quiet(now) {
-		if f.next.Len() < f.whole.Len() {
-			f.Shorter(f.whole.Len(), f.next.Len())
+		if whole := f.whole.Load(); f.next.Len() < whole.Len() {
+			f.Shorter(whole.Len(), f.next.Len())
 		}
 		f.list.Store(f.next)
-		f.next, f.whole = nil, f.next
+		f.whole.Store(f.next)
+		f.next = nil
 	}
 	return f.List() != before, report, err
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,34 @@ func TestDenyFileAcrossAReload_C2(t *testing.T) {
 	reopen()
 	f.TakeOver(elsewhere.DenyFile)
 	f.poll(0, 1, false, "")
+}
+
+// TestDenyFileIsTakenOverWhileItIsPolled gives the race detector what a reload does: the
+// file of the previous configuration is polled until that has ended.
+func TestDenyFileIsTakenOverWhileItIsPolled(t *testing.T) {
+	f := openDeny(t, denyLines("a", "b"))
+	old := f.DenyFile
+	f.write(denyLines("a"))
+	var polling sync.WaitGroup
+	polling.Go(func() {
+		for n := range 100 {
+			_, _, _ = old.Poll(f.now.Add(time.Duration(n) * source.QuietTime))
+		}
+	})
+	for range 100 {
+		next, err := OpenDenyFile(f.path, f.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next.TakeOver(old)
+		if rules := next.List().Len(); rules != 1 && rules != 2 {
+			t.Fatalf("%d rules, want the one of the file or both", rules)
+		}
+	}
+	polling.Wait()
+	if rules := old.List().Len(); rules != 1 {
+		t.Errorf("%d rules once the file is quiet, want 1", rules)
+	}
 }
 
 func TestDenyFileIsWatched(t *testing.T) {
