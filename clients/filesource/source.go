@@ -27,9 +27,11 @@ const (
 	// retryPause is the pause after which files are read again though they have not
 	// changed: what they did not go together with may have.
 	retryPause = 5 * time.Second
-	// restFactor times as long as a look or a read has taken, the next one waits at
-	// least.
-	restFactor = 20
+	// restFactor times as long as a look or a read has taken, the next one waits, but the
+	// next look at most longestRest: who disables a client in a file of a million waits
+	// that long.
+	restFactor  = 20
+	longestRest = 10 * time.Second
 )
 
 // Config configures a [Source].
@@ -106,8 +108,13 @@ func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 		// this is about work, which the configured clock does not measure
 		began := time.Now()
 		s.look(ctx, sink)
-		wait = max(source.LookInterval, restFactor*time.Since(began))
+		wait = restAfter(time.Since(began))
 	}
+}
+
+// restAfter returns how long to wait after a look that has taken that long.
+func restAfter(took time.Duration) time.Duration {
+	return min(max(source.LookInterval, restFactor*took), longestRest)
 }
 
 // look looks at the files, and reads them if they have changed. It costs one system call

@@ -439,6 +439,18 @@ func TestChangedWhileRead(t *testing.T) {
 	}
 }
 
+// TestChangeOfLargeFileIsSeenSoon: however long it takes to read a file, the next change
+// of it, which may disable a client, is looked for within ten seconds.
+func TestChangeOfLargeFileIsSeenSoon(t *testing.T) {
+	for took, want := range map[time.Duration]time.Duration{
+		0: source.LookInterval, 100 * time.Millisecond: 2 * time.Second, 4 * time.Second: 10 * time.Second, time.Minute: 10 * time.Second,
+	} {
+		if got := restAfter(took); got != want {
+			t.Errorf("after %v, it rests %v, want %v", took, got, want)
+		}
+	}
+}
+
 func TestWatchEnds(t *testing.T) {
 	f := newFixture(t, "a.json")
 	f.write("a.json", `[{"a":1}]`)
