@@ -81,7 +81,7 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 		Now:   func() time.Time { return app.Now() },
 		Fetch: realm.fetchSecure,
 		Use: func(registry *clients.Registry) error {
-			realm.change(func(c *components) { c.registry = registry })
+			realm.current.change(func(c *components) { c.registry = registry })
 			return nil
 		},
 		Failed: realm.metrics.ClientSourceFailed,

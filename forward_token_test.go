@@ -49,6 +49,7 @@ func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) 
 		t.Fatal(err)
 	}
 	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, server: server}
+	realm.current.issuer, realm.current.config.Now = realm.issuer, clock.Now
 	r := &minterRig{
 		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
 		t:             t, clock: clock, leaf: leaf,
@@ -62,7 +63,7 @@ func (r *minterRig) decide() {
 	r.t.Helper()
 	record := pinned("a", r.leaf)
 	record.Scope = "read write"
-	r.realm.use(components{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
+	r.realm.current.use(components{registry: registryOf(r.t, record), trust: new(trustpool.Trust)})
 }
 
 func (r *minterRig) identity() identity {
@@ -116,7 +117,7 @@ func TestWarmToken(t *testing.T) {
 func TestWarmTokenOfAClient(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	old, first := r.identity(), r.ask()
-	r.realm.change(func(c *components) { c.trust = new(trustpool.Trust) })
+	r.realm.current.change(func(c *components) { c.trust = new(trustpool.Trust) })
 	if r.ask() != first {
 		t.Error("a token does not survive a change that is not about its client")
 	}

@@ -2,6 +2,7 @@ package mtlsauth
 
 import (
 	"slices"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -61,7 +62,7 @@ func tokenCredential(cred *clients.Credential) tokens.Credential {
 // issuerClients answers the issuer's questions about the clients of a registry.
 type issuerClients struct {
 	*clients.Registry
-	app *App
+	now func() time.Time
 }
 
 // Registered implements [tokens.Clients].
@@ -82,7 +83,7 @@ func (c issuerClients) HasCredential(id string, is func(tokens.Credential) bool)
 	if client == nil {
 		return false
 	}
-	now := c.app.Now()
+	now := c.now()
 	counts := func(cred *clients.Credential) bool { return !cred.Ended(now) && is(tokenCredential(cred)) }
 	for i := range client.Credentials {
 		if counts(&client.Credentials[i]) {

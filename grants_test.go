@@ -45,7 +45,7 @@ func TestCredentialOfATokenCounts(t *testing.T) {
 		ClientID: "a", SubjectDN: clients.Strings{"cn=a"}, JWKS: testpki.JWKS(t, listed),
 		Thumbprints: clients.Strings{thumbprint + " until " + end.Format(time.RFC3339)},
 	}
-	asked := issuerClients{registryOf(t, a, clients.Record{ClientID: "b", SubjectDN: clients.Strings{"CN=b"}}), &App{Now: clock.Now}}
+	asked := issuerClients{registryOf(t, a, clients.Record{ClientID: "b", SubjectDN: clients.Strings{"CN=b"}}), clock.Now}
 	has := func(id string, kind clients.Kind, value string) bool {
 		want := tokenCredential(&clients.Credential{Kind: kind, Value: value})
 		return asked.HasCredential(id, func(c tokens.Credential) bool { return c == want })
@@ -93,9 +93,9 @@ func TestChangeCostsTheSame(t *testing.T) {
 		app := provisionRealm(t, pinnedRealm(leaf, ""))
 		realm := app.Realms[defaultRealm]
 		one, other := registryOf(t, records...), registryOf(t, records...)
-		realm.change(func(c *components) { c.registry = one }) // makes room
+		realm.current.change(func(c *components) { c.registry = one }) // makes room
 		return testing.AllocsPerRun(100, func() {
-			realm.change(func(c *components) { c.registry = other })
+			realm.current.change(func(c *components) { c.registry = other })
 			one, other = other, one
 		})
 	}

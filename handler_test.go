@@ -60,7 +60,7 @@ func TestResumedSessionIsDecidedAnew_C3(t *testing.T) {
 	// a disabled client is refused even on a session that admitted it
 	changed := handler.realm.current.Load().components
 	changed.registry = registryOf(t, clients.Record{ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(leaf.Cert.Raw)}, Disabled: true})
-	handler.realm.change(func(c *components) { *c = changed })
+	handler.realm.current.change(func(c *components) { *c = changed })
 	if got := ask(leaf); got != refusedWord {
 		t.Errorf("disabled: %q", got)
 	}

@@ -209,6 +209,11 @@ func (i *realmIssuer) load(realm *Realm, registry *clients.Registry) (err error)
 	return err
 }
 
+// withClients returns the server with the clients of a registry.
+func (i *realmIssuer) withClients(registry *clients.Registry) *tokens.Issuer {
+	return i.server.WithClients(issuerClients{registry, i.config.Now})
+}
+
 // checkIssuers refuses issuer URLs and signing keys that two realms share, because
 // tokens of one would be accepted as tokens of the other.
 func checkIssuers(realms map[string]*Realm) error {

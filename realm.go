@@ -100,9 +100,8 @@ type Realm struct {
 	// troubles are what is wrong with documents of clients
 	troubles atomic.Pointer[knownTroubles]
 	storage  certmagic.Storage
-	// current is what the realm decides by; changing is held while it is replaced
-	current  atomic.Pointer[snapshot]
-	changing sync.Mutex
+	// current is what the realm decides by
+	current snapshots
 	// trustPools are trust_pool, shadow_trust_pool and the one of fetch, as far as
 	// there are any
 	trustPools []*trustpool.Pool
@@ -195,11 +194,18 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
+	realm.current.logger, realm.current.issuer = realm.logger, realm.issuer
+	realm.current.config = authn.Config{
+		Shadow: realm.shadow, Sightings: realm.memory.sightings, Forwards: &realm.forwards, StrongKeys: realm.Issuer.isFAPI2(), Now: app.Now,
+	}
+	if realm.revocation != nil {
+		realm.current.config.Revocation = realm.revocation.checker
+	}
 	first := components{registry: registry, trust: anchors, shadow: shadow}
-	realm.warnAboutCAs(first)
-	realm.use(first)
+	realm.current.warnAboutCAs(first)
+	realm.current.use(first)
 	// clients may have changed meanwhile, by a source or by the admin API
-	realm.change(func(c *components) { c.registry = realm.directory.Registry() })
+	realm.current.change(func(c *components) { c.registry = realm.directory.Registry() })
 	return nil
 }
 
@@ -272,7 +278,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 		Logger: realm.logger,
 		Report: func(err error) { realm.noteSource(word, err) },
 		Use: func(t *trustpool.Trust) error {
-			realm.change(func(c *components) { set(c, t) })
+			realm.current.change(func(c *components) { set(c, t) })
 			reporter.Report(t, app.Now())
 			return nil
 		},

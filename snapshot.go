@@ -1,6 +1,9 @@
 package mtlsauth
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -31,61 +34,68 @@ type snapshot struct {
 	issuer *tokens.Issuer
 }
 
+// snapshots has the current snapshot of a realm, and makes the next one.
+type snapshots struct {
+	atomic.Pointer[snapshot]
+	// changing is held while the current one is replaced
+	changing sync.Mutex
+	logger   *zap.Logger
+	// config is of all authenticators, without what can change
+	config authn.Config
+	// issuer is nil if none is configured
+	issuer *realmIssuer
+}
+
 // change replaces components of the current snapshot. Before there is one, it does
 // nothing; see [Realm.provision].
-func (realm *Realm) change(update func(*components)) {
-	realm.changing.Lock()
-	defer realm.changing.Unlock()
-	before := realm.current.Load()
+func (s *snapshots) change(update func(*components)) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	before := s.Load()
 	if before == nil {
 		return
 	}
 	next := before.components
 	update(&next)
 	if next.trust != before.trust {
-		realm.warnAboutCAs(next)
+		s.warnAboutCAs(next)
 	}
-	realm.use(next)
+	s.use(next)
 }
 
 // use makes a snapshot of components the current one.
-func (realm *Realm) use(c components) {
-	s, before := &snapshot{components: c}, realm.current.Load()
+func (s *snapshots) use(c components) {
+	next, before := &snapshot{components: c}, s.Load()
 	if before != nil && before.trust == c.trust && before.shadow == c.shadow {
-		s.Authenticator = before.WithRegistry(c.registry)
+		next.Authenticator = before.WithRegistry(c.registry)
 	} else {
-		s.Authenticator = realm.newAuthenticator(c)
+		next.Authenticator = s.newAuthenticator(c)
 	}
 	switch {
-	case realm.issuer == nil:
+	case s.issuer == nil:
 	case before != nil && before.registry == c.registry:
-		s.issuer = before.issuer
+		next.issuer = before.issuer
 	default:
-		s.issuer = realm.issuer.server.WithClients(issuerClients{c.registry, realm.app})
+		next.issuer = s.issuer.withClients(c.registry)
 	}
-	if realm.shadow != nil {
-		realm.shadow.Use(c.shadow.Pool)
+	if s.config.Shadow != nil {
+		s.config.Shadow.Use(c.shadow.Pool)
 	}
-	realm.current.Store(s)
+	s.Store(next)
 }
 
 // newAuthenticator returns an authenticator that remembers nothing.
-func (realm *Realm) newAuthenticator(c components) *authn.Authenticator {
-	config := authn.Config{
-		Registry: c.registry, Trust: c.trust.Pool, Shadow: realm.shadow, Sightings: realm.memory.sightings, Forwards: &realm.forwards,
-		StrongKeys: realm.Issuer.isFAPI2(), Now: realm.app.Now,
-	}
+func (s *snapshots) newAuthenticator(c components) *authn.Authenticator {
+	config := s.config
+	config.Registry, config.Trust = c.registry, c.trust.Pool
 	if c.shadow != nil {
 		config.ShadowTrust = c.shadow.Pool
-	}
-	if realm.revocation != nil {
-		config.Revocation = realm.revocation.checker
 	}
 	return authn.New(config)
 }
 
 // warnAboutCAs logs which clients have names that any of several CAs can issue.
-func (realm *Realm) warnAboutCAs(c components) {
+func (s *snapshots) warnAboutCAs(c components) {
 	loose := c.registry.LooseClients()
 	if len(c.trust.Certificates) < 2 || loose == 0 {
 		return
@@ -99,6 +109,6 @@ func (realm *Realm) warnAboutCAs(c components) {
 			break
 		}
 	}
-	realm.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
+	s.logger.Warn("trust pool has several CAs that can each issue the clients' names; add issued_by",
 		zap.Int("cas", len(c.trust.Certificates)), zap.Int("clients", loose), zap.Strings("client_ids", named))
 }

@@ -15,7 +15,7 @@ import (
 func TestChangedTrustPoolDecides(t *testing.T) {
 	ca, other := testpki.MustCA(t), testpki.MustCA(t)
 	realm := shadowedRealm(t, ca)
-	realm.change(func(c *components) {
+	realm.current.change(func(c *components) {
 		c.trust = &trustpool.Trust{Pool: validators.NewTrustPool(other.Pool())}
 	})
 	old := testpki.MustIssue(t, ca, testpki.CommonName("a"))
