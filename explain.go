@@ -57,8 +57,8 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 	id, refusal, _ := current.Decide(ctx, presented, q.ClientID)
 	explanation := &command.Explanation{Realm: realm.name, Credential: id.Credential, Matched: id.Matched, Refusal: refusal}
 	if refusal != nil {
-		explanation.NearMisses = current.Explain(presented, q.ClientID, refusal, q.At)
-		explanation.Registrable = current.Registrable(presented[0], refusal.Reason)
+		explanation.NearMisses = current.Explain(presented, q.ClientID, refusal)
+		explanation.Registrable = current.Registrable(presented, refusal)
 		explanation.UnfetchedJWKS = realm.directory.Unfetched()
 	}
 	if realm.revocation != nil && realm.revocation.crls != nil && (refusal != nil || id.Credential.NeedsChain()) {

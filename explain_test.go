@@ -3,7 +3,6 @@ package mtlsauth
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -21,7 +20,7 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	_, hints := id.Notes.Describe(realm.authenticator(), presented, refusal)
-	misses := realm.current.Load().Explain(presented, "", refusal, time.Now())
+	misses := realm.current.Load().Explain(presented, "", refusal)
 	if hints.Hint == "" || hints.Hint != strings.Join(misses, "; ") {
 		t.Errorf("the log says %q, explain %q", hints.Hint, misses)
 	}

@@ -42,11 +42,12 @@ func TestNearMissOfAJWKS(t *testing.T) {
 	if refusal != nil || id.Client().ID != "a" || id.Credential.Kind != clients.KindJWKS || id.Matched != testpki.HashOf(listed.Cert.Raw) {
 		t.Fatalf("%+v, %v", id, refusal)
 	}
-	_, refusal, _ = current.Decide(t.Context(), renewed.Presented(), "")
-	if refusal == nil || !strings.Contains(current.Hint(renewed.Presented(), refusal), "the JWKS of client 'a' lists a different certificate with the same key, as before a renewal") {
+	id, refusal, _ = current.Decide(t.Context(), renewed.Presented(), "")
+	_, hints := id.Notes.Describe(current.Authenticator, renewed.Presented(), refusal)
+	if refusal == nil || !strings.Contains(hints.Hint, "the JWKS of client 'a' lists a different certificate with the same key, as before a renewal") {
 		t.Fatalf("refusal %+v", refusal)
 	}
-	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal, time.Now()), "\n")
+	told := strings.Join(current.Explain(renewed.Presented(), "a", refusal), "\n")
 	for _, want := range []string{"the JWKS of client 'a' lists a different certificate", "client 'a' declares the jwks 'written out'", "the JWKS of client 'a' lists the certificate '" + testpki.HashOf(listed.Cert.Raw) + "'"} {
 		if !strings.Contains(told, want) {
 			t.Errorf("explained as %s, want %s", told, want)

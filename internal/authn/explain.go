@@ -15,25 +15,25 @@ import (
 const maxExplained = 16
 
 // Explain returns what a refused certificate comes close to, for an operator who
-// asks about it. It says more than [Authenticator.Hint]: which client the
-// certificate would identify if it were valid and suitable, the CAs of its chain,
-// and what the client named by clientID declares.
-func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, refusal *validators.Refusal, now time.Time) []string {
-	misses := a.nearMisses(presented, refusal, now)
+// asks about it. It says more than hints do: which client the certificate would
+// identify if it were valid and suitable, the CAs of its chain, and what the client
+// named by clientID declares.
+func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, refusal *validators.Refusal) []string {
+	r := a.about(presented, refusal)
+	misses := r.nearMisses()
 	if len(presented) == 0 {
 		return misses
 	}
-	leaf := presented[0]
 	switch refusal.Reason {
 	case validators.CertificateExpired:
-		misses = append(misses, a.whenValid(presented, clientID, now)...)
+		misses = append(misses, a.whenValid(presented, clientID)...)
 	case validators.CertificateUnsuitable:
-		misses = append(misses, a.ifSuitable(leaf, now)...)
+		misses = append(misses, r.ifSuitable()...)
 	case validators.CertificateUntrusted:
-		misses = append(misses, a.chainHas(presented, now)...)
+		misses = append(misses, r.chainHas()...)
 	}
 	if clientID != "" {
-		misses = append(misses, a.declares(leaf, clientID)...)
+		misses = append(misses, r.declares(clientID)...)
 	}
 	// a certificate can lead to a client in several ways
 	var distinct []string
@@ -45,12 +45,23 @@ func (a *Authenticator) Explain(presented []*x509.Certificate, clientID string, 
 	return distinct
 }
 
+// about returns a refused chain, for what operators are told about it.
+func (a *Authenticator) about(presented []*x509.Certificate, refusal *validators.Refusal) *refusedChain {
+	return &refusedChain{registry: a.config.Registry, trust: a.config.Trust, presented: presented, refusal: refusal, now: a.config.Now()}
+}
+
+// Registrable reports whether registering a refused certificate by its thumbprint
+// would help.
+func (a *Authenticator) Registrable(presented []*x509.Certificate, refusal *validators.Refusal) bool {
+	return a.about(presented, refusal).registrable()
+}
+
 // chainHas returns what issued_by could name if the chain verifies.
-func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (texts []string) {
-	if a.config.Trust == nil {
+func (r *refusedChain) chainHas() (texts []string) {
+	if r.trust == nil {
 		return nil
 	}
-	chains, err := a.config.Trust.Verify(presented[0], presented[1:], now)
+	chains, err := r.trust.Verify(r.presented[0], r.presented[1:], r.now)
 	if err != nil {
 		return nil
 	}
@@ -62,12 +73,12 @@ func (a *Authenticator) chainHas(presented []*x509.Certificate, now time.Time) (
 
 // whenValid describes the outcome within the certificate's validity period, at the
 // time closest to now.
-func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string, now time.Time) []string {
-	leaf, at := presented[0], now
+func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string) []string {
+	leaf, at := presented[0], a.config.Now()
 	switch {
-	case now.Before(leaf.NotBefore):
+	case at.Before(leaf.NotBefore):
 		at = leaf.NotBefore
-	case now.After(leaf.NotAfter):
+	case at.After(leaf.NotAfter):
 		at = leaf.NotAfter
 	}
 	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
@@ -82,21 +93,21 @@ func (a *Authenticator) whenValid(presented []*x509.Certificate, clientID string
 		}
 	}
 	text := "within its validity period it would still be refused: " + refusal.Error()
-	return append([]string{text}, a.Explain(presented, "", refusal, at)...)
+	return append([]string{text}, a.WithClock(func() time.Time { return at }).Explain(presented, "", refusal)...)
 }
 
 // ifSuitable describes which clients a certificate would identify if it were suitable
 // for client authentication.
-func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []string {
-	var texts []string
-	for _, pin := range a.config.Registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
-		if pin.Ended(now) {
+func (r *refusedChain) ifSuitable() (texts []string) {
+	leaf := r.presented[0]
+	for _, pin := range r.registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
+		if pin.Ended(r.now) {
 			texts = append(texts, endedText(pin))
 			continue
 		}
 		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s'", pin.Client.ID, pin.Kind, pin.Value))
 	}
-	names, noSVID := a.config.Registry.Names(leaf)
+	names, noSVID := r.registry.Names(leaf)
 	for _, name := range names {
 		texts = append(texts, fmt.Sprintf("otherwise it would be client '%s', by the %s '%s', if its chain verifies", name.Client.ID, name.Kind, name.Matched))
 	}
@@ -110,16 +121,16 @@ func (a *Authenticator) ifSuitable(leaf *x509.Certificate, now time.Time) []stri
 }
 
 // declares describes how the client would be recognized.
-func (a *Authenticator) declares(leaf *x509.Certificate, clientID string) []string {
-	client := a.config.Registry.Client(clientID)
+func (r *refusedChain) declares(clientID string) []string {
+	client := r.registry.Client(clientID)
 	if client == nil {
 		return []string{fmt.Sprintf("the realm has no client %.200q", clientID)}
 	}
 	var texts []string
 	for _, cred := range client.Credentials {
-		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'%s", client.ID, cred.Kind, cred.Value, cred.Difference(leaf)))
+		texts = append(texts, fmt.Sprintf("client '%s' declares the %s '%s'%s", client.ID, cred.Kind, cred.Value, cred.Difference(r.presented[0])))
 	}
-	for _, cred := range a.config.Registry.Listed(client) {
+	for _, cred := range r.registry.Listed(client) {
 		texts = append(texts, fmt.Sprintf("the JWKS of client '%s' lists the certificate '%s'", client.ID, cred.Value))
 	}
 	return texts

@@ -102,7 +102,7 @@ func (n *Notes) Describe(by *Authenticator, presented []*x509.Certificate, refus
 	hints := n.hints.Load()
 	// the certificates may be gone since the hints were up to date
 	if hints == nil || hints.epoch != by.epoch && len(presented) > 0 {
-		hints = &notedHints{by.epoch, by.hints(presented, refusal)}
+		hints = &notedHints{by.epoch, by.about(presented, refusal).hints()}
 		n.hints.Store(hints)
 	}
 	return certificate, hints.Hints
@@ -133,10 +133,10 @@ func CertificateFields(cert *refusals.Certificate) []zap.Field {
 // hints says what the certificate comes close to, and which client block would admit
 // it if that would help. The block contains nothing from the certificate but its hash,
 // because an operator may paste it.
-func (a *Authenticator) hints(presented []*x509.Certificate, refusal *validators.Refusal) (hints Hints) {
-	hints.Hint = LogText(a.Hint(presented, refusal), maxLoggedHint)
-	if leaf := presented[0]; a.Registrable(leaf, refusal.Reason) {
-		hints.Register = fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(leaf.Raw))
+func (r *refusedChain) hints() (hints Hints) {
+	hints.Hint = LogText(r.hint(), maxLoggedHint)
+	if r.registrable() {
+		hints.Register = fmt.Sprintf("client \"CHANGE-ME\" {\n\tthumbprint %q\n}", validators.ThumbprintOf(r.presented[0].Raw))
 	}
 	return hints
 }

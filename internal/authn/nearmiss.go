@@ -45,11 +45,21 @@ func chainSettings(client *clients.Client) string {
 	return "issued_by"
 }
 
-// Hint returns what a refused certificate comes close to, as one text of at most
-// 4 KiB for the log line, or "". It does not belong on the request path, because
-// the time it takes depends on which names are registered.
-func (a *Authenticator) Hint(presented []*x509.Certificate, refusal *validators.Refusal) string {
-	misses := a.nearMisses(presented, refusal, a.config.Now())
+// refusedChain is a presented chain, leaf first, that was refused. It finds out what
+// operators are told about it. That does not belong on the request path, because the
+// time it takes depends on which clients are registered.
+type refusedChain struct {
+	registry  *clients.Registry
+	trust     *validators.TrustPool // nil without one
+	presented []*x509.Certificate
+	refusal   *validators.Refusal
+	now       time.Time
+}
+
+// hint returns what the certificate comes close to, as one text of at most 4 KiB for
+// the log line, or "".
+func (r *refusedChain) hint() string {
+	misses := r.nearMisses()
 	size, fit := 0, 0
 	for ; fit < len(misses) && size+len(misses[fit])+2 <= maxHintBytes+2; fit++ {
 		size += len(misses[fit]) + 2
@@ -57,24 +67,24 @@ func (a *Authenticator) Hint(presented []*x509.Certificate, refusal *validators.
 	return strings.Join(misses[:fit], "; ")
 }
 
-// nearMisses returns sentences about what a refused certificate comes close to.
-func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *validators.Refusal, now time.Time) []string {
-	if len(presented) == 0 || refusal.Reason != validators.CertificateUnknown && refusal.Reason != validators.CertificateUntrusted {
+// nearMisses returns sentences about what the certificate comes close to.
+func (r *refusedChain) nearMisses() []string {
+	if len(r.presented) == 0 || r.refusal.Reason != validators.CertificateUnknown && r.refusal.Reason != validators.CertificateUntrusted {
 		return nil
 	}
-	leaf := presented[0]
-	misses := a.nearPins(leaf, refusal, now)
-	itsOwnIssuer := refusal.Reason == validators.CertificateUntrusted && selfIssued(leaf) && len(misses) == 0
-	if miss := a.nearPresented(presented); miss != "" {
+	leaf := r.presented[0]
+	misses := r.nearPins(leaf)
+	itsOwnIssuer := r.refusal.Reason == validators.CertificateUntrusted && selfIssued(leaf) && len(misses) == 0
+	if miss := r.nearPresented(); miss != "" {
 		misses = append(misses, miss)
 	}
-	if a.config.Registry.HasPKI() {
-		misses = append(misses, a.nearNames(leaf)...)
+	if r.registry.HasPKI() {
+		misses = append(misses, r.nearNames(leaf)...)
 		if itsOwnIssuer {
 			misses = append(misses, "it names itself as its issuer, as self-signed certificates do; register such a client by thumbprint, not by name")
 		}
 	}
-	if client := a.config.Registry.Client(leaf.Subject.CommonName); client != nil && !strings.Contains(strings.Join(misses, " "), "client '"+client.ID+"'") {
+	if client := r.registry.Client(leaf.Subject.CommonName); client != nil && !strings.Contains(strings.Join(misses, " "), "client '"+client.ID+"'") {
 		misses = append(misses, "its common name is the ID of client '"+client.ID+"', which declares other credentials; if it is the new certificate of this client, add its thumbprint to the client")
 	}
 	return misses
@@ -84,40 +94,40 @@ func (a *Authenticator) nearMisses(presented []*x509.Certificate, refusal *valid
 // certificate is then self-signed, unless its CA has the same name.
 func selfIssued(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
 
-// Registrable reports whether registering a refused certificate by its thumbprint
-// would help.
-func (a *Authenticator) Registrable(leaf *x509.Certificate, reason validators.Reason) bool {
+// registrable reports whether registering the certificate by its thumbprint would help.
+func (r *refusedChain) registrable() bool {
+	leaf, reason := r.presented[0], r.refusal.Reason
 	return reason == validators.CertificateUnknown ||
-		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(a.config.Registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
+		reason == validators.CertificateUntrusted && selfIssued(leaf) && len(r.registry.Pins(leaf, sha256.Sum256(leaf.Raw))) == 0
 }
 
 // nearPins compares the leaf with the pins: those that match but do not count,
 // and those that are the hash of another part of it.
-func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Refusal, now time.Time) (misses []string) {
+func (r *refusedChain) nearPins(leaf *x509.Certificate) (misses []string) {
 	certificate, key := sha256.Sum256(leaf.Raw), sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	for _, pin := range a.config.Registry.Pins(leaf, certificate) {
+	for _, pin := range r.registry.Pins(leaf, certificate) {
 		// the detail says it already where nothing else stood in the way
 		said, text := "", ""
 		switch {
 		case len(misses) == maxNearPins:
-		case pin.Ended(now):
+		case pin.Ended(r.now):
 			text = endedText(pin)
 			said = text
 		case pin.NeedsChain():
 			said = fmt.Sprintf("client '%s' matches by its %s, ", pin.Client.ID, pin.Kind)
 			text = said + "but it has " + chainSettings(pin.Client) + ", which the chain does not meet"
 		}
-		if text != "" && !strings.HasPrefix(refusal.Detail, said) {
+		if text != "" && !strings.HasPrefix(r.refusal.Detail, said) {
 			misses = append(misses, text)
 		}
 	}
-	if cred, _ := a.config.Registry.DeclaredHash(key); cred != nil {
+	if cred, _ := r.registry.DeclaredHash(key); cred != nil {
 		misses = append(misses, fmt.Sprintf("the thumbprint that client '%s' declares is the hash of this certificate's public key; declare it as public_key", cred.Client.ID))
 	}
-	if _, cred := a.config.Registry.DeclaredHash(certificate); cred != nil {
+	if _, cred := r.registry.DeclaredHash(certificate); cred != nil {
 		misses = append(misses, fmt.Sprintf("the public_key that client '%s' declares is the thumbprint of this certificate; declare it as thumbprint", cred.Client.ID))
 	}
-	if cred := a.config.Registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
+	if cred := r.registry.CertificateWithKey(key); cred != nil && cred.Value != validators.ThumbprintOf(leaf.Raw).String() {
 		text := "the certificate file of client '%s' has the same key but a different certificate, as after a renewal; name the new file, or declare public_key \"%x\""
 		if cred.Kind == clients.KindJWKS {
 			text = "the JWKS of client '%s' lists a different certificate with the same key, as before a renewal; have its owner add the new one, or declare public_key \"%x\""
@@ -128,14 +138,14 @@ func (a *Authenticator) nearPins(leaf *x509.Certificate, refusal *validators.Ref
 }
 
 // nearPresented looks for a pin of a certificate that was sent after the leaf.
-func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
-	for i, cert := range presented[:min(len(presented), 1+maxPresentedPins)] {
-		if bytes.Equal(cert.Raw, presented[0].Raw) {
+func (r *refusedChain) nearPresented() string {
+	for i, cert := range r.presented[:min(len(r.presented), 1+maxPresentedPins)] {
+		if bytes.Equal(cert.Raw, r.presented[0].Raw) {
 			continue
 		}
-		pin, _ := a.config.Registry.DeclaredHash(sha256.Sum256(cert.Raw))
+		pin, _ := r.registry.DeclaredHash(sha256.Sum256(cert.Raw))
 		if pin == nil {
-			_, pin = a.config.Registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
+			_, pin = r.registry.DeclaredHash(sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 		}
 		if pin != nil {
 			return fmt.Sprintf("the %s of client '%s' is that of certificate %d in the presented chain, but only the first is compared; pin that one, or declare its subject with the CA in trust_pool",
@@ -147,14 +157,14 @@ func (a *Authenticator) nearPresented(presented []*x509.Certificate) string {
 
 // nearNames compares the names of the leaf with those declared, as if the chain
 // did not matter.
-func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
+func (r *refusedChain) nearNames(leaf *x509.Certificate) (misses []string) {
 	var names []validators.Name
 	var namesErr error
-	if a.config.Registry.HasNames() {
+	if r.registry.HasNames() {
 		names, namesErr = validators.NamesOf(leaf)
 	}
 	var declared []string
-	matches, notSVID := a.config.Registry.Names(leaf)
+	matches, notSVID := r.registry.Names(leaf)
 	for _, match := range matches {
 		switch {
 		case match.Kind == clients.KindSubject || len(declared) == maxNearNames:
@@ -168,7 +178,7 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 		declared = append(declared, "a client declares its SPIFFE ID, but "+notSVID.Detail)
 	}
 
-	subject, known := a.nearSubject(leaf)
+	subject, known := r.nearSubject(leaf)
 	nameless := len(names) == 0
 	if known || len(declared) == 0 && (nameless || len(leaf.Subject.Names) > 0) {
 		misses = append(misses, subject)
@@ -185,20 +195,20 @@ func (a *Authenticator) nearNames(leaf *x509.Certificate) (misses []string) {
 
 // nearSubject reports which client declares the subject, in this order or in
 // reverse, or that none does.
-func (a *Authenticator) nearSubject(leaf *x509.Certificate) (text string, known bool) {
+func (r *refusedChain) nearSubject(leaf *x509.Certificate) (text string, known bool) {
 	dn, err := validators.DNFromRaw(leaf.RawSubject)
 	if err != nil {
 		return "the subject cannot match any client: " + err.Error(), false
 	}
-	if same := a.config.Registry.Subject(dn.Key()); len(same) > 0 {
+	if same := r.registry.Subject(dn.Key()); len(same) > 0 {
 		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain(same[0].Client), true
 	}
 	subject := validators.FormatDN(leaf.RawSubject)
-	if reversed := a.config.Registry.Subject(dn.Reversed().Key()); len(reversed) > 0 {
+	if reversed := r.registry.Subject(dn.Reversed().Key()); len(reversed) > 0 {
 		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
 	}
 	text = "no client declares the subject '" + subject + "', in this order or in reverse"
-	if near := a.config.Registry.NearSubject(subject); near != nil {
+	if near := r.registry.NearSubject(subject); near != nil {
 		text += fmt.Sprintf("; client '%s' declares '%s', which differs in few letters", near.Client.ID, near.Value)
 	}
 	return text, false

@@ -45,7 +45,7 @@ func TestHintEndsWithAWholeSentence(t *testing.T) {
 		if refusal == nil {
 			t.Fatal("admitted")
 		}
-		return auth.Hint(presented, refusal), auth.nearMisses(presented, refusal, auth.config.Now())
+		return auth.about(presented, refusal).hint(), auth.about(presented, refusal).nearMisses()
 	}
 	const some = 300
 	_, misses := joined(some)

@@ -25,7 +25,7 @@ func (a *Authenticator) explained(presented []*x509.Certificate, clientID string
 	if refusal == nil {
 		return "accepted"
 	}
-	return strings.Join(append([]string{string(refusal.Reason)}, a.Explain(presented, clientID, refusal, a.config.Now())...), "\n")
+	return strings.Join(append([]string{string(refusal.Reason)}, a.Explain(presented, clientID, refusal)...), "\n")
 }
 
 func TestNearMisses(t *testing.T) {
@@ -146,11 +146,11 @@ func TestHintJoinsNearMisses(t *testing.T) {
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, pattern)
 	leaf := testpki.MustSelfSigned(t, company("client"), testpki.DNSNames("a.example"), testpki.URIs("spiffe://prod.example/ns/b"))
 	_, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
-	misses := auth.nearMisses(leaf.Presented(), refusal, auth.config.Now())
-	if got, want := auth.Hint(leaf.Presented(), refusal), strings.Join(misses, "; "); got != want || len(misses) != 4 {
+	misses := auth.about(leaf.Presented(), refusal).nearMisses()
+	if got, want := auth.about(leaf.Presented(), refusal).hint(), strings.Join(misses, "; "); got != want || len(misses) != 4 {
 		t.Errorf("hint %q, want %q", got, want)
 	}
-	if all := auth.Explain(leaf.Presented(), "", refusal, auth.config.Now()); !slices.Equal(all, misses) {
+	if all := auth.Explain(leaf.Presented(), "", refusal); !slices.Equal(all, misses) {
 		t.Errorf("explained %q, want %q", all, misses)
 	}
 }
@@ -181,7 +181,7 @@ func TestSameWorkForEveryPresentedName_E1(t *testing.T) {
 		return testing.AllocsPerRun(200, func() {
 			auth.refused = newRefusedCache(cache.Ways) // so that nothing is remembered
 			auth.Decide(context.Background(), presented, "")
-		}), auth.Hint(presented, refusal)
+		}), auth.about(presented, refusal).hint()
 	}
 	want, hint := work(present("nobody", "other.example.com", "other", otherCA))
 	if strings.Contains(hint, "'a'") {
@@ -228,7 +228,7 @@ func TestHintIsBoundedAndPrintable_E3(t *testing.T) {
 			presented = append(presented, leaf.Cert)
 		}
 		_, refusal, _ := auth.Decide(context.Background(), presented, "")
-		hint := auth.Hint(presented, refusal)
+		hint := auth.about(presented, refusal).hint()
 		if hint == "" || len(hint) > maxHintBytes {
 			t.Errorf("%s: a hint of %d bytes", name, len(hint))
 		}

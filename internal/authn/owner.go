@@ -18,7 +18,7 @@ func (n *Notes) Owner(by *Authenticator, presented []*x509.Certificate, refusal 
 	}
 	owner := n.owner.Load()
 	if owner == nil && len(presented) > 0 {
-		id := by.owner(presented, refusal.Reason)
+		id := by.about(presented, refusal).owner()
 		owner = &id
 		n.owner.Store(owner)
 	}
@@ -31,14 +31,14 @@ func (n *Notes) Owner(by *Authenticator, presented []*x509.Certificate, refusal 
 // owner returns the one client that has pinned the leaf, or that declares its name if the
 // chain verified while the leaf was valid. A name alone says nothing: anybody can make a
 // certificate with it.
-func (a *Authenticator) owner(presented []*x509.Certificate, reason validators.Reason) string {
-	leaf := presented[0]
+func (r *refusedChain) owner() string {
+	leaf := r.presented[0]
 	var owners []*clients.Client
-	for _, pin := range a.config.Registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
+	for _, pin := range r.registry.Pins(leaf, sha256.Sum256(leaf.Raw)) {
 		owners = append(owners, pin.Client)
 	}
 	if len(owners) == 0 {
-		owners = a.named(presented, reason)
+		owners = r.named()
 	}
 	if len(owners) == 0 || slices.ContainsFunc(owners, func(client *clients.Client) bool { return client != owners[0] }) {
 		return ""
@@ -47,22 +47,22 @@ func (a *Authenticator) owner(presented []*x509.Certificate, reason validators.R
 }
 
 // named returns the clients that declare a name of the leaf, if the chain verifies.
-func (a *Authenticator) named(presented []*x509.Certificate, reason validators.Reason) (owners []*clients.Client) {
-	switch reason {
+func (r *refusedChain) named() (owners []*clients.Client) {
+	switch r.refusal.Reason {
 	case validators.CertificateExpired, validators.CertificateRevoked, validators.RevocationUnavailable,
 		validators.ClientDisabled, validators.ClientMismatch:
 	default:
 		return nil // the chain or the name is what is wrong
 	}
-	leaf, at := presented[0], a.config.Now()
-	names, _ := a.config.Registry.Names(leaf)
+	leaf, at := r.presented[0], r.now
+	names, _ := r.registry.Names(leaf)
 	if len(names) == 0 {
 		return nil
 	}
 	if at.After(leaf.NotAfter) {
 		at = leaf.NotAfter
 	}
-	chains, err := a.config.Trust.Verify(leaf, presented[1:], at)
+	chains, err := r.trust.Verify(leaf, r.presented[1:], at)
 	if err != nil {
 		return nil
 	}

@@ -88,7 +88,7 @@ func TestSameWorkForEverySubject_E1(t *testing.T) {
 					}),
 					remembered: testing.AllocsPerRun(200, func() { auth.Decide(context.Background(), presented, "") }),
 				}
-				hints[cn] = auth.Hint(presented, &validators.Refusal{Reason: validators.CertificateUntrusted})
+				hints[cn] = auth.about(presented, &validators.Refusal{Reason: validators.CertificateUntrusted}).hint()
 			}
 			for cn, got := range counted {
 				if got != counted["unknown-cn"] {
@@ -120,15 +120,15 @@ func TestHintOnlyWhereANameMatters(t *testing.T) {
 	pinsOnly := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), nil, pinned("a", leaf))
 	for _, reason := range validators.Reasons {
 		want := reason == validators.CertificateUnknown || reason == validators.CertificateUntrusted
-		if got := withPKI.Hint(leaf.Presented(), &validators.Refusal{Reason: reason}); (got != "") != want {
+		if got := withPKI.about(leaf.Presented(), &validators.Refusal{Reason: reason}).hint(); (got != "") != want {
 			t.Errorf("%s: hint %q", reason, got)
 		}
-		if got := pinsOnly.Hint(leaf.Presented(), &validators.Refusal{Reason: reason}); got != "" {
+		if got := pinsOnly.about(leaf.Presented(), &validators.Refusal{Reason: reason}).hint(); got != "" {
 			t.Errorf("%s in a realm of pins: hint %q", reason, got)
 		}
 	}
 	unmatchable := testpki.MustSelfSigned(t, company("cli\u200bent"))
-	if got := withPKI.Hint(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}); !strings.HasPrefix(got, "the subject cannot match any client: ") || strings.Contains(got, "\u200b") {
+	if got := withPKI.about(unmatchable.Presented(), &validators.Refusal{Reason: validators.CertificateUnknown}).hint(); !strings.HasPrefix(got, "the subject cannot match any client: ") || strings.Contains(got, "\u200b") {
 		t.Errorf("hint %q", got)
 	}
 }
