@@ -18,7 +18,7 @@ import (
 // withClients serves requests about the clients of a realm.
 func withClients(serve func(http.ResponseWriter, *http.Request, clientsapi.Realm) error) caddy.AdminHandlerFunc {
 	return withRealm(func(w http.ResponseWriter, r *http.Request, realm *Realm) error {
-		return serve(w, r, clientsapi.Realm{Name: realm.name, Clients: realmClients{realm}, Logger: realm.logger.Named("audit"), Changed: realm.emitClientChanged})
+		return serve(w, r, clientsapi.Realm{Name: realm.name, Clients: realmClients{realm}, Logger: realm.logger.Named("audit"), Changed: realm.events.ClientChanged})
 	})
 }
 

@@ -94,7 +94,9 @@ func (realm *Realm) startBackground(ctx context.Context) {
 		go look(ctx, r.pollCRLs)
 	}
 	go look(ctx, realm.directory.Poll)
-	go look(ctx, realm.tellExpiring)
+	go look(ctx, func(context.Context) {
+		realm.memory.expiring.Tell(realm.events, realm.expiry.within, realm.app.Now(), realm.expiring)
+	})
 	realm.directory.Watch(ctx)
 	go keepCopies(ctx, realm)
 	for _, pool := range realm.trustPools {

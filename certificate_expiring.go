@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
+	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 )
 
@@ -141,7 +142,7 @@ func (c *CertificateExpiring) compile() (expiryNotice, error) {
 // told.
 func (n expiryNotice) daysLeft(notAfter, now time.Time) (days int, told bool) {
 	left := notAfter.Sub(now)
-	return max(0, int(left/day)), left <= n.within
+	return events.DaysLeft(notAfter, now), left <= n.within
 }
 
 // tellDaysLeft returns a writer that tells an admitted caller how many days its

@@ -85,7 +85,7 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 			return nil
 		},
 		Failed: realm.metrics.ClientSourceFailed,
-		Report: realm.noteSource,
+		Report: realm.events.SourceRead,
 		Logger: realm.logger,
 	}
 	if !app.withoutIssuers { // else storage may not be needed

@@ -85,7 +85,7 @@ func (realm *Realm) loadServerTrust(word string, raw json.RawMessage, network *s
 		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh), EndEntities: true,
 		// a function, because tests replace the clock later
 		Now: func() time.Time { return app.Now() }, Logger: realm.logger, Use: use,
-		Report: func(err error) { realm.noteSource(word, err) },
+		Report: func(err error) { realm.events.SourceRead(word, err) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", word, err)

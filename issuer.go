@@ -210,7 +210,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
-	h.realm.emitTokenIssued(r, id, token)
+	h.realm.events.TokenIssued(&id.Identity, token, remoteIP(r), r.Host)
 	w = h.realm.withDaysLeft(w, id.Leaf)
 	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
@@ -20,7 +21,7 @@ type realmMemory struct {
 	sightings *sightings.Table
 	traffic   traffic.Hour
 	byClient  metrics.ClientRefusals
-	expiring  expiringTold
+	expiring  events.ExpiringTold
 }
 
 // observe notes what the counters say, nil if there are none yet.

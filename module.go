@@ -96,8 +96,7 @@ type App struct {
 
 	logger   *zap.Logger
 	refusals *reporter
-	events   *events.Queue
-	failing  failingSources
+	events   *events.Emitter
 	// memories are those that are in use, by the realm's name
 	memories map[string]*realmMemory
 	ctx      caddy.Context
@@ -126,8 +125,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		a.logger = a.checking.logger
 	}
 	a.refusals = newReporter(a)
-	a.events = events.NewQueue(eventNames...)
-	a.events.OnDrop = metrics.EventsDropped.Inc
+	a.events = events.NewEmitter(events.Config{
+		Context: ctx, Logger: a.logger, OnDrop: metrics.EventsDropped.Inc,
+		Running: func() *events.Emitter { return runningApp().events },
+	})
 	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
 	if a.Now == nil {
 		a.Now = time.Now
@@ -153,7 +154,7 @@ func (a *App) Start() error {
 	a.started = true
 	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
 	go a.refusals.run()
-	go a.runEvents(a.eventsApp())
+	a.events.Start()
 	for _, realm := range a.Realms {
 		realm.memory.refusals.SetLimits(realm.refusalLimits())
 		realm.startBackground(ctx)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
@@ -88,6 +89,7 @@ type Realm struct {
 	name    string
 	app     *App
 	logger  *zap.Logger // names the realm
+	events  events.Realm
 	metrics *metrics.Realm
 	memory  *realmMemory
 	// prunedWith are the clients by which sightings of others have been forgotten
@@ -141,7 +143,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memoryOf(name)
-	realm.logger = app.logger.With(zap.String("realm", name))
+	realm.logger, realm.events = app.logger.With(zap.String("realm", name)), app.events.Realm(name)
 	if err := realm.Refusals.check(); err != nil {
 		return fmt.Errorf("refusals: %w", err)
 	}
@@ -276,7 +278,7 @@ func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*compon
 		// a function, because tests replace the clock later
 		Now:    func() time.Time { return app.Now() },
 		Logger: realm.logger,
-		Report: func(err error) { realm.noteSource(word, err) },
+		Report: func(err error) { realm.events.SourceRead(word, err) },
 		Use: func(t *trustpool.Trust) error {
 			realm.current.change(func(c *components) { set(c, t) })
 			reporter.Report(t, app.Now())

@@ -153,7 +153,7 @@ func (p *reporter) try(refused *refusedRequest, inTime bool) (err error) {
 	p.tellCounts(p.fold.Due(record.At))
 	if !inTime || p.fold.Add(&record) {
 		writeLine(refused.realm.logger, &record)
-		p.app.emitRefused(&record, 1, false)
+		p.app.events.Refused(&record, 1, false)
 	}
 	refused.realm.countByClient(&record)
 	refused.realm.memory.refusals.Add(record)
@@ -184,7 +184,7 @@ func (p *reporter) tellCounts(counts []refusals.Counted) {
 			logger = logger.With(zap.String("realm", counts[i].Realm))
 		}
 		writeCount(logger, &counts[i])
-		p.app.emitCounted(&counts[i])
+		p.app.events.Counted(&counts[i])
 	}
 }
 

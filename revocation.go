@@ -75,8 +75,8 @@ type certificateRevocation struct {
 	trustPool *trustpool.Pool            // nil without a trust pool
 	logger    *zap.Logger
 	now       func() time.Time
-	// noteSource is told each outcome of reading a source
-	noteSource func(name string, err error)
+	// sourceRead is told each outcome of reading a source
+	sourceRead func(name string, err error)
 }
 
 func checkOnUnavailable(value string) error {
@@ -152,7 +152,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 	r := &certificateRevocation{
 		exempt: exempt,
 		cache:  revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
-		logger: realm.logger, now: realm.app.Now, noteSource: realm.noteSource,
+		logger: realm.logger, now: realm.app.Now, sourceRead: realm.events.SourceRead,
 	}
 	var running *certificateRevocation
 	if before := realm.running(); before.revocation != nil {
@@ -320,7 +320,7 @@ func (r *certificateRevocation) generation() uint64 {
 
 // report logs the outcome of reading a source, which the metrics call by that name.
 func (r *certificateRevocation) report(kind, place, name string, err error) {
-	r.noteSource(name, err)
+	r.sourceRead(name, err)
 	if err != nil {
 		r.logger.Error("refreshing revocation source failed; keeping previous data", zap.String("source", kind), zap.String("place", place), zap.Error(err))
 		return

@@ -45,7 +45,7 @@ func loadRevokedTokens(realm *Realm, issuer string, longest func() time.Duration
 }
 
 func reportRevokedTokens(realm *Realm, list *tokens.RevokedTokens, err error) {
-	realm.noteSource(sourceRevokedTokens, err)
+	realm.events.SourceRead(sourceRevokedTokens, err)
 	consequence := "keeping previous list"
 	if !list.Known() {
 		consequence = "every token counts as revoked"
@@ -72,7 +72,7 @@ func keepRevokedTokens(ctx context.Context, realm *Realm) {
 			reportRevokedTokens(realm, list, err)
 			return
 		}
-		realm.noteSource(sourceRevokedTokens, nil)
+		realm.events.SourceRead(sourceRevokedTokens, nil)
 		realm.logger.Info("reading revoked tokens works again")
 	})
 }

@@ -72,7 +72,7 @@ func signingKeys(realm *Realm, config IssuerConfig, registry *clients.Registry) 
 		Algorithm: algorithm, RotateEvery: time.Duration(config.RotateEvery), AnnounceFor: time.Duration(config.AnnounceFor),
 		LongestToken: longestToken(config, registry), VerifyKeys: verify,
 		Now: realm.app.Now, Report: func(event, key string, err error) { reportKeys(realm, event, key, err) },
-		ReportChange: realm.emitKeysRotated,
+		ReportChange: realm.events.KeysRotated,
 	}, previous)
 	if err != nil {
 		return nil, "", err
@@ -126,7 +126,7 @@ func reportKeys(realm *Realm, event, key string, err error) {
 	logger := realm.logger
 	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
 	if event == keyring.EventUnavailable || event == keyring.EventReadable {
-		realm.noteSource(sourceSigningKeys, err)
+		realm.events.SourceRead(sourceSigningKeys, err)
 	}
 	switch {
 	case err == nil:

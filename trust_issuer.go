@@ -268,7 +268,7 @@ func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *token
 		}
 		changed, err := keys.Refresh(ctx)
 		if ctx.Err() == nil {
-			a.noteSource("", "jwks:"+id.issuer, err)
+			a.events.Realm("").SourceRead("jwks:"+id.issuer, err)
 		}
 		switch {
 		case ctx.Err() != nil:

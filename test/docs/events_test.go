@@ -35,7 +35,7 @@ func (h *execHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // TestEventsAreDocumented checks that events.md lists every event, and has every name of
 // its data and no other.
 func TestEventsAreDocumented(t *testing.T) {
-	code := read(t, "events.go") + read(t, "events_sources.go") + read(t, "events_expiring.go")
+	code := read(t, "internal/events/emitter.go") + read(t, "internal/events/sources.go") + read(t, "internal/events/expiring.go")
 	constants := make(map[string]string)
 	var names, data []string
 	for _, match := range regexp.MustCompile(`(?m)^\t(event\w+)\s+= "(mtls_\w+)"$`).FindAllStringSubmatch(code, -1) {
@@ -43,7 +43,7 @@ func TestEventsAreDocumented(t *testing.T) {
 		names = append(names, match[2])
 	}
 	key := regexp.MustCompile(`"([a-z_]+)": `)
-	for _, match := range regexp.MustCompile(`(?s)(?:realm|a)\.emit\((event\w+), func\(\) map\[string\]any \{\n\t+return map\[string\]any\{\n(.*?)\n\t+\}\n`).FindAllStringSubmatch(code, -1) {
+	for _, match := range regexp.MustCompile(`(?s)(?:r|e)\.emit\((event\w+), func\(\) map\[string\]any \{\n\t+return map\[string\]any\{\n(.*?)\n\t+\}\n`).FindAllStringSubmatch(code, -1) {
 		data = append(data, constants[match[1]]+" realm")
 		for _, member := range key.FindAllStringSubmatch(match[2], -1) {
 			data = append(data, constants[match[1]]+" "+member[1])

@@ -1,5 +1,5 @@
-// Package events hands events to their handlers off the request path. Handlers run
-// programs and call servers, so they may be slow, and some never return.
+// Package events tells the handlers of Caddy's events what happens, off the request path.
+// Handlers run programs and call servers, so they may be slow, and some never return.
 package events
 
 import (
