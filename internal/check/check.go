@@ -199,14 +199,16 @@ func (c *core) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 }
 
 // placeFields say where something is.
-var placeFields = []string{"realm", "client_id", "hosts", "directive", "file", "place"}
+var placeFields = []string{"realm", "client_id", "hosts", "listen", "directive", "file", "place"}
 
 func placeOf(values map[string]any) string {
 	var parts []string
 	for _, name := range placeFields {
-		if text := valueText(values[name]); text != "" {
-			parts = append(parts, strings.TrimSuffix(name, "_id")+" "+text)
+		text := valueText(values[name])
+		if text == "" || name == "listen" && valueText(values["hosts"]) != "" { // hosts say it better
+			continue
 		}
+		parts = append(parts, strings.TrimSuffix(name, "_id")+" "+text)
 	}
 	return strings.Join(parts, ", ")
 }
@@ -215,7 +217,7 @@ func placeOf(values map[string]any) string {
 func details(values map[string]any) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		if text := valueText(values[name]); text != "" && !slices.Contains(placeFields, name) && !slices.Contains([]string{"hint", "listen", "all_paths"}, name) {
+		if text := valueText(values[name]); text != "" && !slices.Contains(placeFields, name) && !slices.Contains([]string{"hint", "all_paths"}, name) {
 			parts = append(parts, name+" "+text)
 		}
 	}

@@ -97,6 +97,7 @@ func TestCheckFindings(t *testing.T) {
 		{"unreached", site("route {\n respond x\n mtls_auth\n}"), "directive_not_reached", "hosts api.example.com", "never reached"},
 		{"rewrite", site("route {\n uri strip_prefix /v1\n mtls_auth /api/*\n reverse_proxy localhost:8080\n}"), "rewrite_before_matcher", "hosts api.example.com", "rewrite"},
 		{"status page", realm(good) + checkedSite + "https://status.example.com {\n mtls_status\n}\n", "status_page_open", "hosts status.example.com", "open to everyone"},
+		{"status page without a host", realm(good) + checkedSite + "http://:9080 {\n mtls_status\n}\n", "status_page_open", "listen :9080", "open to everyone"},
 		{"admin", strings.Replace(realm(good), "admin off", "admin :2019", 1) + checkedSite, "admin_exposed", "admin :2019", "loopback"},
 		{"clients elsewhere", realm("clients_from http https://clients.example.com/a.json") + checkedSite, "not_checked", "realm default", "clients_from http"},
 		{"CAs elsewhere", realm("trust_pool pki_root {\n authority local\n}\n"+good) + checkedSite, "not_checked", "realm default, trust_pool", "pki_root"},
