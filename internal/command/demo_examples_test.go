@@ -61,7 +61,7 @@ func TestDemoRunsExamples(t *testing.T) {
 		{"HEADERS_UPSTREAM", `\$ (curl .*` + settings["HEADERS_API"] + `)`, "hello billing.partner"},
 		{"TOKEN_UPSTREAM", `\$ (.* API=\$TOKEN_API/invoices .*)`, "invoices of billing.partner"},
 	} {
-		server := command(lineOf(t, text, `\$ (.*LISTEN=\$`+api.listen+` .*)`))
+		server := command(lineOf(t, text, `Go +(.*LISTEN=\$`+api.listen+` .*)`))
 		server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run would leave the API running
 		if err := server.Start(); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
@@ -17,19 +18,45 @@ const (
 	demoPassword = "changeit"
 )
 
-// demoExample is a folder of examples: how its programs are prepared, and how the client
-// is run.
-type demoExample struct{ title, folder, prepare, client string }
+// demoExample is a folder of examples: how all its programs and how its APIs alone are
+// prepared, and how the client and the APIs are run. curl has no APIs.
+type demoExample struct {
+	title, folder                 string
+	prepare, prepareAPIs          string
+	client, headersAPI, tokensAPI string
+}
 
 var demoExamples = []demoExample{
-	{"curl", "curl", "", "./client"},
-	{"Go", "go", "go mod download", "go run ./client"},
-	{"Node.js", "node", "npm ci", "node client.mjs"},
-	{"Python", "python", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt", ".venv/bin/python client.py"},
-	{"Java", "java", "", "java Smallest.java"},
-	{".NET", "dotnet", "", `P12_PASSWORD=$PASSWORD dotnet run client.cs -- "$ISSUER" "$CLIENT_ID" "$PKCS12" "$API"`},
-	{"Rust", "rust", "cargo build --locked", "target/debug/client"},
-	{"PHP", "php", "", "php client.php"},
+	{"curl", "curl", "", "", "./client", "", ""},
+	{
+		"Go", "go", "go mod download", "",
+		"go run ./client", "go run ./api-headers", "go run ./api-token",
+	},
+	{
+		"Node.js", "node", "npm ci", "",
+		"node client.mjs", "node api-headers.mjs", "node api-token.mjs",
+	},
+	{
+		"Python", "python", "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt", "",
+		".venv/bin/python client.py", ".venv/bin/gunicorn --bind $LISTEN api_headers:app", ".venv/bin/gunicorn --bind $LISTEN api_token:app",
+	},
+	{
+		"Java", "java", "", "mvn -q -B package -Dmaven.test.skip=true",
+		"java Smallest.java", "java -jar api-headers/target/api-headers.jar", "java -jar api-token/target/api-token.jar",
+	},
+	{
+		".NET", "dotnet", "", "dotnet build api-headers && dotnet build api-token",
+		`P12_PASSWORD=$PASSWORD dotnet run client.cs -- "$ISSUER" "$CLIENT_ID" "$PKCS12" "$API"`,
+		"Urls=http://$LISTEN dotnet run --no-build --project api-headers", "Urls=http://$LISTEN dotnet run --no-build --project api-token",
+	},
+	{
+		"Rust", "rust", "cargo build --locked", "",
+		"target/debug/client", "target/debug/api-headers", "target/debug/api-token",
+	},
+	{
+		"PHP", "php", "", "",
+		"php client.php", "php -S $LISTEN api-headers.php", "php -S $LISTEN api-token.php",
+	},
 }
 
 // demoFolder makes the folder of the demo: keep, or a temporary one if that is empty.
@@ -106,42 +133,54 @@ func (d *demo) writeEnvironment() error {
 	)
 }
 
-// showExamples prints the line that runs the client of each example, and how its APIs
-// are run. Each line prepares first, because a program that fetches libraries must not
-// have the CA of the demo in its environment.
+// showExamples prints the lines that run the examples. Each prepares first, because a
+// program that fetches libraries must not have the CA of the demo in its environment.
 func (d *demo) showExamples() {
-	line := func(folder, prepare, run string) string {
-		steps := []string{"cd examples/" + folder}
-		if prepare != "" {
-			steps = append(steps, prepare)
+	lines := func(run func(demoExample) (steps []string)) {
+		for _, e := range demoExamples {
+			steps := append([]string{"cd examples/" + e.folder, e.prepare}, run(e)...)
+			if steps[len(steps)-1] == "" {
+				continue
+			}
+			steps = slices.DeleteFunc(steps, func(step string) bool { return step == "" })
+			d.say("   %-7s  (%s)\n", e.title, strings.Join(steps, " && "))
 		}
-		return "(" + strings.Join(append(steps, "set -a", ". "+shellQuote(d.Dir+"/environment"), run), " && ") + ")"
 	}
+	environment := "set -a && . " + shellQuote(d.Dir+"/environment")
 	d.say(`
 ── The examples, run against this Caddy
-   In a clone of https://github.com/caddymtls/caddy-mtls-auth, each of these lines gets
-   a token and calls the API with it:
+   Run these lines in a clone of https://github.com/caddymtls/caddy-mtls-auth.
+   Each client gets a token and calls the API of this demo with it:
 
 `)
-	for _, e := range demoExamples {
-		d.say("   %-7s  %s\n", e.title, line(e.folder, e.prepare, e.client))
-	}
+	lines(func(e demoExample) []string { return []string{environment, e.client} })
 	d.say(`
-   Other examples are APIs, api-headers and api-token. In Go, each with a call:
+   Each API reads the name of the client from headers:
 
-   $ %s
-   $ curl --cacert %s --cert %s --key %[4]s https://%s
+`)
+	lines(func(e demoExample) []string {
+		return []string{e.prepareAPIs, environment, "LISTEN=$HEADERS_UPSTREAM", e.headersAPI}
+	})
+	d.say(`
+   Call it through Caddy, with a certificate:
 
-   $ %s
-   $ %s
+   $ curl --cacert %s --cert %s --key %s https://%s
+
+   Each API verifies the token:
+
+`, shellQuote(d.Dir+"/server-ca.pem"), shellQuote(d.Dir+"/billing.pem"), shellQuote(d.Dir+"/billing.key"), d.HeadersAPI)
+	lines(func(e demoExample) []string {
+		return []string{e.prepareAPIs, environment, "LISTEN=$TOKEN_UPSTREAM", e.tokensAPI}
+	})
+	d.say(`
+   Call it through Caddy, with any of the clients above and API=%s,
+   such as:
+
+   $ (cd examples/curl && %s && API=$TOKEN_API/invoices && ./client)
 
    The certificates are good for %d days. To start this Caddy again later:
 
    $ caddy run --config %s
 `,
-		line("go", "", "LISTEN=$HEADERS_UPSTREAM go run ./api-headers"),
-		shellQuote(d.Dir+"/server-ca.pem"), shellQuote(d.Dir+"/billing.pem"), shellQuote(d.Dir+"/billing.key"), d.HeadersAPI,
-		line("go", "", "LISTEN=$TOKEN_UPSTREAM go run ./api-token"),
-		line("go", "", "API=$TOKEN_API/invoices go run ./client"),
-		demoDays, shellQuote(d.Dir+"/Caddyfile"))
+		shellQuote("https://"+d.TokenAPI+"/invoices"), environment, demoDays, shellQuote(d.Dir+"/Caddyfile"))
 }
