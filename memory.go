@@ -38,28 +38,27 @@ func (*realmMemory) Destruct() error { return nil }
 // realmMemories has the memory of each realm of all loaded configurations by its name.
 var realmMemories = caddy.NewUsagePool()
 
-// memoryOf returns the memory of the realm with that name, "" for directives without a realm,
-// until Cleanup.
-func (a *App) memoryOf(name string) *realmMemory {
-	if memory := a.memories[name]; memory != nil {
+// memories are those that an app uses, by the name of the realm, "" for directives without
+// one.
+type memories map[string]*realmMemory
+
+// of returns the memory of the realm with that name, until release.
+func (m memories) of(name string, now func() time.Time) *realmMemory {
+	if memory := m[name]; memory != nil {
 		return memory
 	}
 	loaded, _, _ := realmMemories.LoadOrNew(name, func() (caddy.Destructor, error) {
-		memory := &realmMemory{since: a.Now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}
+		memory := &realmMemory{since: now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}
 		memory.observe(memory.since, metrics.Traffic()[name]) // what has been counted before does not count
 		return memory, nil
 	})
-	if a.memories == nil {
-		a.memories = make(map[string]*realmMemory)
-	}
-	a.memories[name] = loaded.(*realmMemory)
-	return a.memories[name]
+	m[name] = loaded.(*realmMemory)
+	return m[name]
 }
 
-// releaseMemories lets go of what memoryOf has returned, once. Requests that are still
-// being answered go on to use it.
-func (a *App) releaseMemories() {
-	for name := range a.memories {
+// release lets go of all, once. Requests that are still being answered go on to use them.
+func (m memories) release() {
+	for name := range m {
 		_, _ = realmMemories.Delete(name)
 	}
 }

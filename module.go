@@ -98,7 +98,7 @@ type App struct {
 	refusals *reporter
 	events   *events.Emitter
 	// memories are those that are in use, by the realm's name
-	memories map[string]*realmMemory
+	memories memories
 	ctx      caddy.Context
 	// started is set by Start
 	started bool
@@ -124,7 +124,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.checking, _ = ctx.Value(checkingKey{}).(*checking); a.checking != nil {
 		a.logger = a.checking.logger
 	}
-	a.refusals = newReporter(a)
+	a.refusals, a.memories = newReporter(a), make(memories)
 	a.events = events.NewEmitter(events.Config{
 		Context: ctx, Logger: a.logger, OnDrop: metrics.EventsDropped.Inc,
 		Running: func() *events.Emitter { return runningApp().events },
@@ -145,7 +145,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := checkIssuers(a.Realms); err != nil {
 		return err
 	}
-	return metrics.Register(ctx.GetMetricsRegistry(), a)
+	return metrics.Register(ctx.GetMetricsRegistry(), collector{a})
 }
 
 // Start starts the background work. Signing keys that do not exist yet are
@@ -193,7 +193,7 @@ func (a *App) Stop() error {
 // a failed Provision. An app that was started needs them a while longer. One that
 // was not may have served requests, if the HTTP app started and another app did not.
 func (a *App) Cleanup() error {
-	a.releaseMemories()
+	a.memories.release()
 	if !a.started {
 		a.ended.Store(true)
 		a.closeTrustPools()

@@ -142,7 +142,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if err := checkRealmName(name); err != nil {
 		return err
 	}
-	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memoryOf(name)
+	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memories.of(name, app.Now)
 	realm.logger, realm.events = app.logger.With(zap.String("realm", name)), app.events.Realm(name)
 	if err := realm.Refusals.check(); err != nil {
 		return fmt.Errorf("refusals: %w", err)

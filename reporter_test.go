@@ -262,9 +262,9 @@ func TestVerifierReportsUnreadableCertificates(t *testing.T) {
 func TestMemoryOutlivesConfigurations(t *testing.T) {
 	const name = "outlives"
 	load := func() *App {
-		app := &App{Now: time.Now}
-		app.memoryOf(name)
-		if app.memoryOf(name) != app.memories[name] {
+		app := &App{Now: time.Now, memories: make(memories)}
+		app.memories.of(name, app.Now)
+		if app.memories.of(name, app.Now) != app.memories[name] {
 			t.Error("the second directive gets another memory")
 		}
 		return app
