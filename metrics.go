@@ -48,46 +48,48 @@ const (
 	cacheBearerTokens      = "bearer_tokens"
 )
 
-// Describe implements prometheus.Collector for the gauges of the app.
-func (a *App) Describe(descs chan<- *prometheus.Desc) {
+// collector implements prometheus.Collector for the gauges of an app.
+type collector struct{ app *App }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range metrics.Gauges {
 		descs <- desc
 	}
 }
 
-// Collect implements prometheus.Collector for the gauges of the app.
-func (a *App) Collect(collected chan<- prometheus.Metric) {
-	c := collector(collected)
-	a.collectProcess(c)
-	for name, realm := range a.Realms {
-		realm.collectClients(c)
-		c.sources(name, realm.sources(a.Now()))
-		realm.collectTrust(c)
-		realm.collectIssuer(c)
-		realm.collectCaches(c)
-		realm.collectRefusals(c)
+// Collect implements prometheus.Collector.
+func (c collector) Collect(collected chan<- prometheus.Metric) {
+	taken := gauges(collected)
+	taken.process(c.app)
+	for name, realm := range c.app.Realms {
+		taken.clients(realm)
+		taken.sources(name, realm.sources(c.app.Now()))
+		taken.trust(realm)
+		taken.issuer(realm)
+		taken.memory(realm)
 	}
-	for name, entries := range a.declared.cacheEntries() {
-		c.number(metrics.CacheEntries, entries, name.realm, name.cache)
+	for name, entries := range c.app.declared.cacheEntries() {
+		taken.number(metrics.CacheEntries, entries, name.realm, name.cache)
 	}
 }
 
-// collector takes the values of gauges.
-type collector chan<- prometheus.Metric
+// gauges takes the values of gauges.
+type gauges chan<- prometheus.Metric
 
-func (c collector) number(desc *prometheus.Desc, value int, labels ...string) {
+func (c gauges) number(desc *prometheus.Desc, value int, labels ...string) {
 	c <- metrics.Gauge(desc, float64(value), labels...)
 }
 
 // instant takes a time, unless there is none yet.
-func (c collector) instant(desc *prometheus.Desc, at time.Time, labels ...string) {
+func (c gauges) instant(desc *prometheus.Desc, at time.Time, labels ...string) {
 	if !at.IsZero() {
 		c <- metrics.Gauge(desc, float64(at.Unix()), labels...)
 	}
 }
 
 // sources takes what sources report.
-func (c collector) sources(realm string, sources []status.Source) {
+func (c gauges) sources(realm string, sources []status.Source) {
 	for _, s := range sources {
 		c.instant(metrics.SourceLastSuccess, s.LastSuccess, realm, s.Name)
 		c.instant(metrics.CRLNextUpdate, s.NextUpdate, realm, s.Name)
@@ -97,23 +99,23 @@ func (c collector) sources(realm string, sources []status.Source) {
 	}
 }
 
-// collectProcess collects what belongs to no realm.
-func (a *App) collectProcess(c collector) {
+// process takes what belongs to no realm.
+func (c gauges) process(app *App) {
 	// two directives can have different keys of one server; the oldest count
-	c.sources("", slices.CompactFunc(a.trustedIssuerSources(a.Now()), func(a, b status.Source) bool { return a.Name == b.Name }))
+	c.sources("", slices.CompactFunc(app.trustedIssuerSources(app.Now()), func(a, b status.Source) bool { return a.Name == b.Name }))
 	waiting := 0
-	for _, realm := range a.Realms {
+	for _, realm := range app.Realms {
 		if realm.shadow != nil {
 			waiting += realm.shadow.Waiting()
 		}
 	}
 	c.number(metrics.QueueLength, waiting, metrics.QueueShadow)
-	c.number(metrics.QueueLength, a.refusals.Len(), metrics.QueueRefusals)
-	c.number(metrics.QueueLength, a.events.Len(), metrics.QueueEvents)
+	c.number(metrics.QueueLength, app.refusals.Len(), metrics.QueueRefusals)
+	c.number(metrics.QueueLength, app.events.Len(), metrics.QueueEvents)
 	c.number(metrics.BuildInfo, 1, version.Plugin(), version.Of(caddyModule), runtime.Version())
 }
 
-func (realm *Realm) collectClients(c collector) {
+func (c gauges) clients(realm *Realm) {
 	for _, size := range realm.directory.Sizes() {
 		c.number(metrics.Clients, size.Clients, realm.name, size.Source)
 		c.number(metrics.ClientsRefused, size.Refused, realm.name, size.Source)
@@ -125,7 +127,7 @@ func (realm *Realm) collectClients(c collector) {
 	}
 }
 
-func (realm *Realm) collectTrust(c collector) {
+func (c gauges) trust(realm *Realm) {
 	for _, pool := range realm.trustPools {
 		for _, ca := range pool.Trust().ExpiringFirst() {
 			c.instant(metrics.CAExpiry, ca.NotAfter, realm.name, pool.Word(), validators.FormatDN(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
@@ -136,7 +138,7 @@ func (realm *Realm) collectTrust(c collector) {
 	}
 }
 
-func (realm *Realm) collectIssuer(c collector) {
+func (c gauges) issuer(realm *Realm) {
 	if realm.issuer == nil {
 		return
 	}
@@ -152,14 +154,22 @@ func (realm *Realm) collectIssuer(c collector) {
 	}
 }
 
-func (realm *Realm) collectRefusals(c collector) {
+// memory takes what a realm remembers: refusals, and verdicts about certificates.
+func (c gauges) memory(realm *Realm) {
 	realm.memory.byClient.Collect(c, realm.name, declaredClients{realm.directory.Registry()}, realm.Refusals.metricsByClient())
 	c.number(metrics.RecentRefusals, realm.memory.refusals.Len(), realm.name)
 	c.number(metrics.Strangers, realm.memory.refusals.CountStrangers(), realm.name)
+	if realm.revocation != nil {
+		c.number(metrics.CacheEntries, realm.revocation.cache.Len(), realm.name, cacheOCSPAnswers)
+	}
+	accepted, refused := realm.authenticator().Remembered()
+	c.number(metrics.CacheEntries, accepted, realm.name, cacheVerdicts)
+	c.number(metrics.CacheEntries, refused, realm.name, cacheRefusals)
 }
 
 // countByClient counts a refusal of a client that is known.
-func (realm *Realm) countByClient(record *refusals.Record) {
+func (refused *refusedRequest) countByClient(record *refusals.Record) {
+	realm := refused.realm
 	if realm.directory != nil && record.ClientID != "" && !record.Claimed {
 		realm.memory.byClient.Count(record.ClientID, record.Reason, record.ReportOnly, declaredClients{realm.directory.Registry()}, realm.Refusals.metricsByClient())
 	}
@@ -169,12 +179,3 @@ func (realm *Realm) countByClient(record *refusals.Record) {
 type declaredClients struct{ *clients.Registry }
 
 func (d declaredClients) Declares(clientID string) bool { return d.Client(clientID) != nil }
-
-func (realm *Realm) collectCaches(c collector) {
-	if realm.revocation != nil {
-		c.number(metrics.CacheEntries, realm.revocation.cache.Len(), realm.name, cacheOCSPAnswers)
-	}
-	accepted, refused := realm.authenticator().Remembered()
-	c.number(metrics.CacheEntries, accepted, realm.name, cacheVerdicts)
-	c.number(metrics.CacheEntries, refused, realm.name, cacheRefusals)
-}

@@ -155,7 +155,7 @@ func (p *reporter) try(refused *refusedRequest, inTime bool) (err error) {
 		writeLine(refused.realm.logger, &record)
 		p.app.events.Refused(&record, 1, false)
 	}
-	refused.realm.countByClient(&record)
+	refused.countByClient(&record)
 	refused.realm.memory.refusals.Add(record)
 	return nil
 }
