@@ -219,7 +219,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 		stateOf(h.realm.app, r).endSpan(span, err)
 	}
 	if err != nil {
-		return err
+		return problem.Return(w, r, err)
 	}
 	return next.ServeHTTP(h.realm.tellDaysLeft(w, r), r)
 }

@@ -215,7 +215,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		stateOf(h.realm.app, r).endSpan(span, err)
 	}
 	if err != nil {
-		return err
+		return problem.Return(w, r, err)
 	}
 	return h.pass(h.realm.tellDaysLeft(w, r), r, next)
 }

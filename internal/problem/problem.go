@@ -23,8 +23,7 @@ func (w Word) Error() string { return string(w) }
 // Answer has the server that a handler is provisioned for write a body where a
 // request was refused with a [Word] and nothing else answers: it adds an error route
 // after those of the configuration, once. Caddy compiles them after the handlers of
-// the server's routes. It has done so when it provisions named routes, which therefore
-// get a body only if a handler of the server's routes asks for it.
+// the server's routes. It has done so when it provisions named routes; see [Return].
 func Answer(ctx caddy.Context) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || !provisioning(server.Routes) {
@@ -42,6 +41,20 @@ func Answer(ctx caddy.Context) {
 		w.errors = ctx.Logger(caddyhttp.App{}).Named("log.error") // Caddy's own name
 	}
 	server.Errors.Routes = append(routes, caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{w}})
+}
+
+// Return returns the error of a refused request, for error routes. If the server has
+// none, because only a named route has the handler that refuses, it writes the body
+// instead.
+func Return(w http.ResponseWriter, r *http.Request, err error) error {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	failure, refused := errors.AsType[caddyhttp.HandlerError](err)
+	word, said := errors.AsType[Word](failure.Err)
+	if !ok || !refused || !said || server.Errors != nil && len(server.Errors.Routes) > 0 {
+		return err
+	}
+	write(w, r, failure.StatusCode, string(word), failure.ID)
+	return nil
 }
 
 // provisioning reports whether Caddy is provisioning the handlers of the routes. It

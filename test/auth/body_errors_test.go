@@ -101,25 +101,43 @@ func errorAnswers(r *rig.Rig, t *testing.T, query string) map[string]string {
 	return answers
 }
 
-// TestNamedRouteAlone checks that a guard that only a named route has refuses as ever.
-// Caddy provisions named routes too late for a body.
+// TestNamedRouteAlone checks that guards that only named routes have answer refusals
+// themselves, unless the server has error routes: Caddy provisions named routes too late
+// to add one.
 func TestNamedRouteAlone(t *testing.T) {
 	r := rig.New(t)
-	named := "&(guarded) {\nroute {\nmtls_auth\nrespond passed\n}\n}\n"
-	invoked := site("api.test", "invoke guarded")
-	r.Start(oneClient, named+invoked)
-	for range 2 {
+	named := "&(guarded) {\nroute {\nmtls_auth {\nallow alice\n}\nrespond passed\n}\n}\n&(tokens) {\nroute {\nmtls_bearer {\naudience https://api.test\n}\n}\n}\n"
+	invoked := site("api.test", "handle /token {\ninvoke tokens\n}\nhandle {\ninvoke guarded\n}")
+	realm := strings.Replace(oneClient, "client alice", "issuer https://auth.test {\naudience https://api.test\n}\nclient bob {\nsubject CN=bob\n}\nclient alice", 1)
+	check := func(t *testing.T, body bool) {
+		t.Helper()
 		for _, protocol := range rig.Protocols {
-			got := r.Caller(t, protocol, nil).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing")
-			if got.Body != "" {
-				t.Errorf("body %q; say so in refusals.md", got.Body)
+			nobody, bob := r.Caller(t, protocol, nil), r.Caller(t, protocol, r.Issue("bob"))
+			for word, got := range map[string]rig.Reply{
+				"certificate_missing": nobody.Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, "certificate_missing"),
+				"client_not_allowed":  bob.Get("https://api.test/").WantStatus(t, http.StatusForbidden),
+				"invalid_token":       bob.Get("https://api.test/token", rig.With("Authorization", "Bearer abc")).WantStatus(t, http.StatusUnauthorized),
+			} {
+				if body {
+					wantText(t, got, word)
+				} else if got.Body != "" {
+					t.Errorf("body %q; say so in refusals.md", got.Body)
+				}
+			}
+			if got := nobody.Get("https://api.test/", rig.With("Accept", "application/json")); body != strings.HasPrefix(got.Body, `{"title":"Unauthorized","status":401,"error":"certificate_missing"`) {
+				t.Errorf("body %q", got.Body)
 			}
 			if got := r.Caller(t, protocol, r.Issue("alice")).Get("https://api.test/"); got.Body != "passed" {
 				t.Errorf("alice gets %d %q", got.Status, got.Body)
 			}
 		}
-		r.Reload(oneClient, named+invoked+site("other.test", "handle_errors {\nrespond own\n}"))
 	}
-	r.Reload(oneClient, named+invoked+site("other.test", "mtls_auth"))
-	wantText(t, r.Caller(t, "h2", nil).Get("https://api.test/"), "certificate_missing")
+	r.Start(realm, named+invoked)
+	check(t, true)
+	got := r.Raw(t, nil, "api.test").Send("CONNECT api.test:443 HTTP/1.1\nHost: api.test\n\n").WantStatus(t, http.StatusMethodNotAllowed)
+	wantText(t, got, "connect_refused")
+	r.Reload(realm, named+invoked+site("other.test", "handle_errors {\nrespond own\n}"))
+	check(t, false)
+	r.Reload(realm, named+invoked+site("other.test", "mtls_auth"))
+	check(t, true)
 }
