@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // has the text of its record only once.
 type Client struct {
 	*Traits
-	*origin
+	*Origin
 	ID          string
 	Disabled    bool
 	Credentials []Credential
@@ -28,15 +29,22 @@ type Client struct {
 	prepared atomic.Pointer[prepared]
 }
 
-// origin is where clients come from.
-type origin struct {
+// Origin is where clients come from. Those of one source share one.
+type Origin struct {
 	source string
 	// rank is small if it is high: a client takes what others of lower ranks have
 	rank int
 }
 
-// nowhere is where a client comes from until its source is known.
-var nowhere origin
+// NewOrigin returns the origin of the clients of a source.
+func NewOrigin(source string, rank int) *Origin { return &Origin{source, rank} }
+
+// Source returns the name of the source.
+func (o *Origin) Source() string { return o.source }
+
+// Rank returns the rank of the source. It is small if it is high: a client takes what
+// clients of lower ranks have.
+func (o *Origin) Rank() int { return o.rank }
 
 // prepared is what is made for a client when it is first needed.
 type prepared struct {
@@ -56,9 +64,6 @@ func (c *Client) prepare() *prepared {
 // first needs it. It goes with the client.
 func (c *Client) Memo() *atomic.Pointer[any] { return &c.prepare().memo }
 
-// Source returns the name of the source that the client comes from.
-func (c *Client) Source() string { return c.source }
-
 // Record returns the JSON text of the client's record, without white space between
 // tokens.
 func (c *Client) Record() string { return c.record }
@@ -76,9 +81,9 @@ func NameIn(record string) string {
 	return named.Name
 }
 
-// hasRecord reports whether the client has been made of a record with this text, but
+// HasRecord reports whether the client has been made of a record with this text, except
 // for white space.
-func (c *Client) hasRecord(text []byte) bool {
+func (c *Client) HasRecord(text []byte) bool {
 	return string(text) == c.record || strictjson.SameCompact(text, c.record)
 }
 
@@ -126,10 +131,22 @@ func (c *Client) listed() []Credential {
 // allocated.
 var readRecords = sync.Pool{New: func() any { return new(Record) }}
 
-// newClient makes the client of a record, whose placeholders must have been
-// expanded, with the documents that it names. The warnings are for the operator's
-// log. The text is copied.
-func newClient(text []byte, p *plan) (client *Client, warnings []warning, err error) {
+// Documents has the certificate files and JWK Sets that records name. An error says why
+// one cannot be used.
+type Documents interface {
+	// Certificate returns the certificate in a PEM file.
+	Certificate(file string) (*x509.Certificate, error)
+	// KeySet returns the certificates of a JWK Set in a file.
+	KeySet(file string) ([]*x509.Certificate, error)
+	// KeySetAt returns the certificates of the JWK Set behind a URL, nil if they are not
+	// known yet, and the URL without a password.
+	KeySetAt(address string) (name string, certificates []*x509.Certificate, err error)
+}
+
+// New makes the client of a record, whose placeholders must have been expanded, with the
+// documents that it names. The warnings are for the operator's log, as of now. The text
+// is copied.
+func New(text []byte, from *Origin, documents Documents, now time.Time) (client *Client, warnings []Warning, err error) {
 	record, r := string(text), readRecords.Get().(*Record)
 	defer readRecords.Put(r)
 	claims, spaces, err := readRecord(record, r)
@@ -144,7 +161,10 @@ func newClient(text []byte, p *plan) (client *Client, warnings []warning, err er
 		return nil, nil, err
 	}
 	var few [4]Credential
-	m := clientMaker{plan: p, credentials: few[:0], client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, origin: &nowhere}}
+	m := clientMaker{
+		documents: documents, now: now, credentials: few[:0],
+		client: &Client{ID: r.ClientID, Disabled: r.Disabled, record: record, Origin: from},
+	}
 	if err := m.make(r, claims); err != nil {
 		return nil, nil, fmt.Errorf("client '%s': %w", r.ClientID, err)
 	}
@@ -153,10 +173,11 @@ func newClient(text []byte, p *plan) (client *Client, warnings []warning, err er
 
 // clientMaker makes a client of its record.
 type clientMaker struct {
-	plan        *plan
+	documents   Documents
+	now         time.Time
 	client      *Client
 	credentials []Credential
-	warnings    []warning
+	warnings    []Warning
 }
 
 func (m *clientMaker) make(r *Record, claims []claim) (err error) {

@@ -36,8 +36,9 @@ type Ambiguity struct {
 
 func (a Ambiguity) less(other Ambiguity) bool { return a.Thumbprint < other.Thumbprint }
 
-// reportedConflicts are the conflicts and ambiguities that have been reported.
-type reportedConflicts struct {
+// ConflictLog reports the conflicts and ambiguities of registries that replace each other,
+// each once. It has those that have been reported.
+type ConflictLog struct {
 	conflicts   map[conflictKey]struct{}
 	ambiguities map[string]Ambiguity // by thumbprint
 	assessed    *assessment
@@ -45,14 +46,14 @@ type reportedConflicts struct {
 
 type conflictKey struct{ thumbprint, clientID, holderID string }
 
-// update logs the conflicts and ambiguities of a registry that are new, and the
+// Update logs the conflicts and ambiguities of a registry that are new, and the
 // ambiguities that are over.
-func (r *reportedConflicts) update(logger *zap.Logger, registry *Registry) {
+func (r *ConflictLog) Update(logger *zap.Logger, registry *Registry) {
 	if registry.assessed == r.assessed {
 		return
 	}
 	before := *r
-	*r = reportedConflicts{make(map[conflictKey]struct{}), make(map[string]Ambiguity), registry.assessed}
+	*r = ConflictLog{make(map[conflictKey]struct{}), make(map[string]Ambiguity), registry.assessed}
 	for _, c := range registry.Conflicts() {
 		key := conflictKey{c.Thumbprint, c.Client.ID, c.Holder.Client.ID}
 		r.conflicts[key] = struct{}{}

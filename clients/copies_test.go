@@ -414,7 +414,7 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	again, _, err := parseKeySet(found[copyName(urlA)].KeySet)
+	again, _, err := ParseKeySet(found[copyName(urlA)].KeySet)
 	if err != nil || len(found) != 1 || !sameCertificates(again, certificates) {
 		t.Errorf("%d of %d, %v", len(again), len(certificates), err)
 	}

@@ -238,7 +238,10 @@ func (m *clientMaker) addPins(r *Record) error {
 
 func (m *clientMaker) addFiles(r *Record) error {
 	for _, file := range r.CertificateFiles {
-		certificate, err := m.plan.certificate(file)
+		if file == "" {
+			return errors.New("certificate '': the file name is empty; name a file")
+		}
+		certificate, err := m.documents.Certificate(file)
 		if err != nil {
 			return fmt.Errorf("certificate '%s': %w", file, err)
 		}
@@ -268,12 +271,12 @@ func (m *clientMaker) addJWKS(r *Record) (err error) {
 		if err := CheckJWKSURI(r.JWKSURI); err != nil {
 			return fmt.Errorf("jwks_uri: %w", err)
 		}
-		place, keySet, err = m.plan.keySetAt(r.JWKSURI)
+		place, keySet, err = m.documents.KeySetAt(r.JWKSURI)
 	case r.JWKSFile != "":
 		place = r.JWKSFile
-		keySet, err = m.plan.keySet(r.JWKSFile)
+		keySet, err = m.documents.KeySet(r.JWKSFile)
 	default:
-		keySet, flaws, err = parseKeySet(r.JWKS)
+		keySet, flaws, err = ParseKeySet(r.JWKS)
 	}
 	if err != nil {
 		return fmt.Errorf("jwks '%s': %w", place, err)
@@ -289,9 +292,9 @@ func (m *clientMaker) addJWKS(r *Record) (err error) {
 	return nil
 }
 
-// parseCertificate parses a PEM file with the client's certificate, which its chain
+// ParseCertificate parses a PEM file with the client's certificate, which its chain
 // may follow. Nothing is needed of the chain, so it may have what cannot be read.
-func parseCertificate(text []byte) (*x509.Certificate, error) {
+func ParseCertificate(text []byte) (*x509.Certificate, error) {
 	var found *x509.Certificate
 	for block, err := range source.PEMBlocks(text) {
 		switch {

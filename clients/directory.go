@@ -108,7 +108,7 @@ type Directory struct {
 	maxHold  time.Duration // see the constant
 	// waiters are those who wait for a client
 	waiters  map[*Client]map[*Client]struct{}
-	reported reportedConflicts
+	reported ConflictLog
 	// concurrent notes what changes while an update is prepared aside, else it is nil
 	concurrent *concurrent
 
@@ -125,7 +125,7 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 		config: config, documents: newDocumentSet(), maxHold: maxHold,
 		waiters: make(map[*Client]map[*Client]struct{}),
 	}
-	d.registry.Store(emptyRegistry())
+	d.registry.Store(NewRegistry())
 	d.waiting.Store(newWaitList())
 	d.config.Before, d.config.Records = nil, nil // they are in the way of the garbage collector
 	begin := &beginning{before: config.Before}
@@ -161,7 +161,7 @@ func NewDirectory(ctx context.Context, config DirectoryConfig) (*Directory, erro
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	d.beginning.Store(nil)
-	d.reported.update(config.Logger, d.Registry())
+	d.reported.Update(config.Logger, d.Registry())
 	return d, nil
 }
 
@@ -199,7 +199,7 @@ func (d *Directory) openKeySet(key documentKey) (*watchedDocument, error) {
 	opened := &watchedDocument{documentKey: key, contents: new(contents), users: make(map[*Client]struct{})}
 	var err error
 	opened.url, err = source.NewURL(source.URLConfig{
-		Address: key.place, MaxBytes: maxKeySetBytes, Accept: opened.accept, Fetch: d.config.Fetch, Now: d.config.Now,
+		Address: key.place, MaxBytes: MaxKeySetBytes, Accept: opened.accept, Fetch: d.config.Fetch, Now: d.config.Now,
 	})
 	if err != nil {
 		return nil, err

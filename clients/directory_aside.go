@@ -55,7 +55,7 @@ func (u *update) tryAside(ctx context.Context) (done, changed bool, err error) {
 		err = u.index(ctx, t)
 	}()
 	switch {
-	case errors.Is(err, errLate):
+	case errors.Is(err, ErrLate):
 		return true, false, err
 	case !t.repeat(others, u.source):
 		return false, false, nil
@@ -103,7 +103,7 @@ func (t *transaction) repeat(others *concurrent, own *recordSource) bool {
 	}
 	for _, change := range others.changes {
 		for _, c := range change.removed {
-			if c.rank == own.rank || t.edit.next.Client(c.ID) != c {
+			if c.rank == own.rank || !t.edit.Has(c) {
 				return false
 			}
 			t.free(c)

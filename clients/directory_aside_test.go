@@ -73,7 +73,7 @@ func TestChangesDuringReplace(t *testing.T) {
 					}
 					for _, e := range entries {
 						client := d.Registry().Client(e.ID)
-						if (client != nil && client.hasRecord(e.Record)) != (e.Record != nil) && name != "a lower one is refused" {
+						if (client != nil && client.HasRecord(e.Record)) != (e.Record != nil) && name != "a lower one is refused" {
 							t.Errorf("%s is not in force at once", e.ID)
 						}
 					}

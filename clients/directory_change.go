@@ -89,11 +89,11 @@ func (t *transaction) add(c *Client, place string) error {
 	s := t.directory.sources[c.rank]
 	if other := t.directory.waiting.Load().under(c.ID, c.rank); other != nil {
 		if !t.hasRemoved(other.client) {
-			return errors.New(twiceText(c.ID, s.name, s.name))
+			return twice(c.ID, s)
 		}
 	}
 	if t.newcomers[newcomer{c.ID, c.rank}] != nil {
-		return errors.New(twiceText(c.ID, s.name, s.name))
+		return twice(c.ID, s)
 	}
 	err := t.put(c)
 	if conflict := new(ConflictError); errors.As(err, &conflict) && conflict.Holder.rank < c.rank {
@@ -105,6 +105,11 @@ func (t *transaction) add(c *Client, place string) error {
 		t.added[c] = struct{}{}
 	}
 	return err
+}
+
+// twice says that a source has two records of a client.
+func twice(id string, s *recordSource) error {
+	return fmt.Errorf("client '%s' is twice in %s; keep one", id, s.name)
 }
 
 // put puts a client in force. Those of lower ranks in its way wait.

@@ -10,8 +10,8 @@ import (
 
 // finish puts a transaction in force if it changes anything.
 func (t *transaction) finish() (changed bool, err error) {
-	if t.edit.late {
-		return false, errLate
+	if t.edit.Late() {
+		return false, ErrLate
 	}
 	if len(t.added)+len(t.removed) == 0 {
 		return false, nil
@@ -21,7 +21,7 @@ func (t *transaction) finish() (changed bool, err error) {
 			return false, err
 		}
 	}
-	t.edit.deadline = time.Time{} // those that have waited need not wait for the next update
+	t.edit.EndAt(time.Time{}) // those that have waited need not wait for the next update
 	return true, t.directory.commit(t)
 }
 
@@ -66,7 +66,7 @@ func (d *Directory) commit(t *transaction) error {
 	d.reportRefused(refused)
 	d.reportAdmitted(admitted)
 	if d.loaded() {
-		d.reported.update(d.config.Logger, registry)
+		d.reported.Update(d.config.Logger, registry)
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (d *Directory) reportRefused(refused []*Client) {
 			return
 		}
 		logger.Error("client record refused; a source of a higher rank has its client_id or credential",
-			append((&RecordError{Place: w.place, ClientID: c.ID}).fields(),
+			append((&RecordError{Place: w.place, ClientID: c.ID}).Fields(),
 				zap.String("holder", w.holder.ID), zap.String("holder_source", w.holder.source), zap.Error(w.err))...)
 	}
 }

@@ -89,10 +89,10 @@ func TestClientsThatTakeLong(t *testing.T) {
 	before := w.Registry()
 	w.maxHold = -time.Hour
 	sink := w.watch(guest)
-	if err := sink.Replace(t.Context(), all(entriesOf(wildcards(100)...), nil)); err == nil || !strings.HasPrefix(err.Error(), errLate.Error()) {
+	if err := sink.Replace(t.Context(), all(entriesOf(wildcards(100)...), nil)); err == nil || !strings.HasPrefix(err.Error(), ErrLate.Error()) {
 		t.Error(err)
 	}
-	w.tookNote(errLate.Error())
+	w.tookNote(ErrLate.Error())
 	if w.Registry() != before {
 		t.Errorf("clients %s", w.ids())
 	}
@@ -111,7 +111,7 @@ func TestClientsThatTakeLong(t *testing.T) {
 // TestEditEndsInTime: not even one client holds up an Edit, and nothing changes then.
 func TestEditEndsInTime(t *testing.T) {
 	one := Record{ClientID: "one", SharedCredential: true}
-	e := emptyRegistry().Edit()
+	e := NewRegistry().Edit()
 	for _, record := range wildcards(100) {
 		if strings.HasPrefix(record.ClientID, "wild") {
 			one.SANURI = append(one.SANURI, record.SANURI...)
@@ -120,7 +120,7 @@ func TestEditEndsInTime(t *testing.T) {
 		}
 	}
 	e.deadline = time.Now().Add(-time.Second)
-	if _, err := e.Add(mustClient(t, one)); err != errLate || e.next.Client("one") != nil || e.steps > 3*stepsPerLook {
+	if _, err := e.Add(mustClient(t, one)); err != ErrLate || e.next.Client("one") != nil || e.steps > 3*stepsPerLook {
 		t.Errorf("%v after %d steps", err, e.steps)
 	}
 }

@@ -79,7 +79,7 @@ func (u *update) note(changed bool, err error) {
 			logger.Error("more client records skipped", zap.Int("records", len(skipped)-i))
 			break
 		}
-		logger.Error("client record skipped; it is wrong", append(wrong.fields(), zap.Error(wrong))...)
+		logger.Error("client record skipped; it is wrong", append(wrong.Fields(), zap.Error(wrong))...)
 	}
 	if u.replace && u.read == 0 && (changed || !d.loaded()) {
 		logger.Warn("client source has no clients")

@@ -26,7 +26,7 @@ type recordSource struct {
 	rank int
 	from Source // nil for the configuration
 	// origin is what its clients say about where they come from
-	origin origin
+	origin *Origin
 	info   SourceInfo
 	// loading is closed when Load has returned
 	loading chan struct{}
@@ -42,7 +42,7 @@ type recordSource struct {
 
 func newRecordSource(name string, rank int) *recordSource {
 	return &recordSource{
-		name: name, rank: rank, origin: origin{name, rank}, loading: make(chan struct{}),
+		name: name, rank: rank, origin: NewOrigin(name, rank), loading: make(chan struct{}),
 		clients: make(map[*Client]struct{}),
 	}
 }
@@ -199,7 +199,7 @@ func (k *sink) Update(ctx context.Context, records []Entry) error {
 // lastOfEach yields the last record of each client.
 func lastOfEach(records []Entry) iter.Seq2[Entry, error] {
 	last := make(map[string]int)
-	idOf := func(e Entry) string { return cmp.Or(e.ID, guessID(e.Record)) }
+	idOf := func(e Entry) string { return cmp.Or(e.ID, GuessID(e.Record)) }
 	for i, e := range records {
 		last[idOf(e)] = i
 	}

@@ -91,6 +91,17 @@ func (u *update) readAll(ctx context.Context, records iter.Seq2[Entry, error]) e
 	return context.Cause(ctx)
 }
 
+// maxPlaceText bounds the place of an error, in bytes.
+const maxPlaceText = 1200
+
+// inPlace adds where it was found to an error.
+func inPlace(place string, err error) error {
+	if place == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", source.Text(place, maxPlaceText), err)
+}
+
 // check returns why the update must end, and reports its progress. It looks from time
 // to time.
 func (u *update) check(ctx context.Context, done int) error {
@@ -110,7 +121,7 @@ func (u *update) check(ctx context.Context, done int) error {
 func (u *update) take(e Entry) (incoming, error) {
 	id := e.ID
 	if id == "" {
-		id = guessID(e.Record)
+		id = GuessID(e.Record)
 	}
 	switch {
 	case e.Wrong != nil:
@@ -120,10 +131,10 @@ func (u *update) take(e Entry) (incoming, error) {
 	case e.Record == nil:
 		u.removed = append(u.removed, id)
 		return incoming{}, nil
-	case len(e.Record) > maxRecordBytes:
-		return u.skip(&RecordError{e.Place, id, fmt.Errorf("the record has %d bytes; at most %d are allowed", len(e.Record), maxRecordBytes)})
+	case len(e.Record) > MaxRecordBytes:
+		return u.skip(&RecordError{e.Place, id, fmt.Errorf("the record has %d bytes; at most %d are allowed", len(e.Record), MaxRecordBytes)})
 	}
-	if current := u.directory.clientOf(u.source, id); current != nil && current.hasRecord(e.Record) {
+	if current := u.directory.clientOf(u.source, id); current != nil && current.HasRecord(e.Record) {
 		return incoming{client: current, place: e.Place, known: true}, nil
 	}
 	client, err := u.plan.make(u.source, e.Record)
@@ -152,21 +163,6 @@ func (u *update) skip(err *RecordError) (incoming, error) {
 	return incoming{client: current, place: err.Place, known: current != nil}, nil
 }
 
-// guessID returns what seems to be the client_id of a record, or "". Nothing depends on
-// it but the text of errors, and which client is compared with the record.
-func guessID(record []byte) string {
-	_, rest, _ := bytes.Cut(record, []byte(`"client_id"`))
-	rest = bytes.TrimLeft(rest, " \t\r\n:")
-	if !bytes.HasPrefix(rest, []byte{'"'}) {
-		return ""
-	}
-	id, _, found := bytes.Cut(rest[1:min(len(rest), maxClientIDLength+2)], []byte{'"'})
-	if !found {
-		return ""
-	}
-	return string(id)
-}
-
 // apply puts the update in force. Meanwhile, nothing else can be, unless the update has
 // all records of a source.
 func (u *update) apply(ctx context.Context) (changed bool, err error) {
@@ -193,7 +189,7 @@ func (u *update) apply(ctx context.Context) (changed bool, err error) {
 func (u *update) prepare() (*transaction, error) {
 	u.plan.locked, u.places = true, nil
 	t := u.directory.begin(u.plan)
-	t.edit.deadline = time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records)))
+	t.edit.EndAt(time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records))))
 	for i := range u.records {
 		if err := u.resolve(&u.records[i]); err != nil {
 			return nil, err
@@ -216,8 +212,8 @@ func (u *update) index(ctx context.Context, t *transaction) error {
 		if err := u.check(ctx, i); err != nil {
 			return err
 		}
-		if !t.edit.goOn() {
-			return errLate
+		if !t.edit.GoOn() {
+			return ErrLate
 		}
 		if record.client == nil || record.known {
 			continue
@@ -243,12 +239,12 @@ func (u *update) resolve(record *incoming) (err error) {
 	if record.client != nil || record.text == nil {
 		return nil
 	}
-	if current := u.directory.clientOf(u.source, guessID(record.text)); current != nil && current.hasRecord(record.text) {
+	if current := u.directory.clientOf(u.source, GuessID(record.text)); current != nil && current.HasRecord(record.text) {
 		record.client, record.known = current, true
 		return nil
 	}
 	if record.client, err = u.plan.make(u.source, record.text); err != nil {
-		*record, err = u.skip(&RecordError{record.place, guessID(record.text), err})
+		*record, err = u.skip(&RecordError{record.place, GuessID(record.text), err})
 	}
 	return err
 }
@@ -262,9 +258,9 @@ func (u *update) compare() (err error) {
 		if !record.known {
 			continue
 		}
-		if _, twice := u.kept[record.client]; twice {
-			twice := errors.New(twiceText(record.client.ID, u.source.name, u.source.name))
-			if *record, err = u.skip(&RecordError{record.place, record.client.ID, twice}); err != nil {
+		if _, again := u.kept[record.client]; again {
+			err := twice(record.client.ID, u.source)
+			if *record, err = u.skip(&RecordError{record.place, record.client.ID, err}); err != nil {
 				return err
 			}
 			continue
@@ -297,7 +293,7 @@ func (u *update) compare() (err error) {
 // the update.
 func (u *update) add(t *transaction, record incoming) error {
 	err := t.add(record.client, record.place)
-	if err == nil || errors.Is(err, errLate) {
+	if err == nil || errors.Is(err, ErrLate) {
 		return err
 	}
 	return u.keepOld(t, record, err)

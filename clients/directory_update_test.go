@@ -27,7 +27,7 @@ var badEntries = map[string]struct {
 	"no credential":    {Entry{Record: []byte(`{"client_id":"b"}`)}, "line 2: client 'b': no credential"},
 	"no client_id":     {Entry{Record: []byte(`{"x509_thumbprints":"` + sha256Hex + `"}`)}, "line 2: client_id is empty"},
 	"another ID":       {Entry{ID: "b", Record: []byte(`{"client_id":"c","x509_thumbprints":"` + sha256Hex + `"}`)}, "line 2: client 'b': the record has the client_id 'c'"},
-	"too large":        {Entry{Record: []byte(`{"client_id":"b","client_name":"` + strings.Repeat("x", maxRecordBytes) + `"}`)}, "line 2: client 'b': the record has 65570 bytes; at most 65536 are allowed"},
+	"too large":        {Entry{Record: []byte(`{"client_id":"b","client_name":"` + strings.Repeat("x", MaxRecordBytes) + `"}`)}, "line 2: client 'b': the record has 65570 bytes; at most 65536 are allowed"},
 	"said to be wrong": {Entry{ID: "b", Wrong: errors.New("no JSON object")}, "line 2: client 'b': no JSON object"},
 	"a file":           {Entry{Record: []byte(`{"client_id":"b","jwks_file":"/etc/passwd"}`)}, "line 2: client 'b': jwks '/etc/passwd': records of this source must not name files"},
 	"checked":          {Entry{Record: []byte(`{"client_id":"b","scope":"bad","x509_thumbprints":"` + sha256Hex + `"}`)}, "line 2: client 'b': scope 'bad'"},

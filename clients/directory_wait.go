@@ -31,7 +31,7 @@ func newWaitList() *waitList {
 
 // under returns what the client of a rank waits for, or nil.
 func (l *waitList) under(id string, rank int) *wait {
-	w, _ := l.tree.Get(&wait{client: &Client{ID: id, origin: &origin{rank: rank}}})
+	w, _ := l.tree.Get(&wait{client: &Client{ID: id, Origin: NewOrigin("", rank)}})
 	return w
 }
 
@@ -100,7 +100,7 @@ type WaitingClient struct {
 // from id on.
 func (d *Directory) Waiting(id string) iter.Seq[WaitingClient] {
 	return func(yield func(WaitingClient) bool) {
-		d.waiting.Load().tree.AscendGreaterOrEqual(&wait{client: &Client{ID: id, origin: &origin{rank: -1}}}, func(w *wait) bool {
+		d.waiting.Load().tree.AscendGreaterOrEqual(&wait{client: &Client{ID: id, Origin: NewOrigin("", -1)}}, func(w *wait) bool {
 			return yield(WaitingClient{w.client, w.holder, w.err})
 		})
 	}

@@ -51,13 +51,13 @@ type documentKey struct {
 
 func (k documentKey) parse(content []byte) (*contents, error) {
 	if k.kind == KindJWKS {
-		certificates, warnings, err := parseKeySet(content)
+		certificates, warnings, err := ParseKeySet(content)
 		if err != nil {
 			return nil, err
 		}
 		return &contents{certificates: certificates, warnings: warnings}, nil
 	}
-	certificate, err := parseCertificate(content)
+	certificate, err := ParseCertificate(content)
 	if err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// maxKeySetBytes is the size of the largest JWK Set, in bytes.
-	maxKeySetBytes = 1 << 20
+	// MaxKeySetBytes is the size of the largest JWK Set, in bytes.
+	MaxKeySetBytes = 1 << 20
 
 	// maxKeyWarnings is how many ignored keys have a warning each.
 	maxKeyWarnings = 5
@@ -31,7 +31,7 @@ const (
 	maxKeyText = 200
 )
 
-// parseKeySet returns the certificates of a JWK Set (RFC 7517 §5) that
+// ParseKeySet returns the certificates of a JWK Set (RFC 7517 §5) that
 // authenticate its owner: the first certificate in the `x5c` of each key, which
 // must have the key of the JWK (RFC 8705 §2.2.2). Nothing else about the
 // certificates matters: another element of `x5c` that is damaged, or a hash of
@@ -39,12 +39,12 @@ const (
 // certificate, another `use` than `sig`, or a private part, or if it does not parse.
 // It is an error if the content is too large, is not a JWK Set, has more than
 // [jwks.MaxKeys] keys, or has no usable key.
-func parseKeySet(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
-	if len(content) > maxKeySetBytes {
-		return nil, nil, fmt.Errorf("it is larger than %d bytes", maxKeySetBytes)
+func ParseKeySet(content []byte) (certificates []*x509.Certificate, warnings []string, err error) {
+	if len(content) > MaxKeySetBytes {
+		return nil, nil, fmt.Errorf("it is larger than %d bytes", MaxKeySetBytes)
 	}
 	content = source.WithoutBOM(content)
-	if err := strictjson.Check(content, maxKeySetBytes); err != nil {
+	if err := strictjson.Check(content, MaxKeySetBytes); err != nil {
 		return nil, nil, fmt.Errorf("%w: %s", jwks.ErrNotSet, source.Text(err.Error(), maxKeyText))
 	}
 	keys, err := jwks.Keys(content)

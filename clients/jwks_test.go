@@ -27,7 +27,7 @@ func TestCertificatesOfJWKS_R9(t *testing.T) {
 	chain := func(key *jose.JSONWebKey) { key.Certificates = append(key.Certificates, ca.Cert) }
 	set := testpki.KeySet(t, testpki.JWK(t, ec), testpki.JWK(t, rsa), testpki.JWK(t, ed), testpki.JWK(t, other, chain),
 		testpki.JWK(t, ec, func(key *jose.JSONWebKey) { key.Use, key.KeyID = "", "again" }))
-	certificates, warnings, err := parseKeySet(set)
+	certificates, warnings, err := ParseKeySet(set)
 	if err != nil || len(warnings) > 0 {
 		t.Fatal(err, warnings)
 	}
@@ -40,7 +40,7 @@ func TestCertificatesOfJWKS_R9(t *testing.T) {
 			t.Errorf("certificate %d is another", i)
 		}
 	}
-	if _, _, err := parseKeySet(append([]byte(`{"extension":[{}],`), set[1:]...)); err != nil {
+	if _, _, err := ParseKeySet(append([]byte(`{"extension":[{}],`), set[1:]...)); err != nil {
 		t.Errorf("an unknown member: %v", err)
 	}
 }
@@ -96,14 +96,14 @@ func TestKeysThatAreIgnored_R9(t *testing.T) {
 		"null":           {json.RawMessage(`null`), "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certificates, warnings, err := parseKeySet(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
+			certificates, warnings, err := ParseKeySet(testpki.KeySet(t, test.key, testpki.JWK(t, good)))
 			if err != nil || len(certificates) != 1 || !bytes.Equal(certificates[0].Raw, good.Cert.Raw) {
 				t.Fatalf("%d certificates, %v", len(certificates), err)
 			}
 			if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "key 1") || !strings.Contains(warnings[0], test.want) || len(warnings[0]) > 1000 {
 				t.Errorf("warnings %q, want %q", warnings, test.want)
 			}
-			_, _, err = parseKeySet(testpki.KeySet(t, test.key))
+			_, _, err = ParseKeySet(testpki.KeySet(t, test.key))
 			if err == nil || !strings.Contains(err.Error(), "none of its keys can be used") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("alone: %v", err)
 			}
@@ -166,7 +166,7 @@ func TestFirstCertificateOfAKeyDecides_R9(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			certificates, warnings, err := parseKeySet(testpki.KeySet(t, text))
+			certificates, warnings, err := ParseKeySet(testpki.KeySet(t, text))
 			if err != nil || len(certificates) != 1 || !certificates[0].Equal(leaf.Cert) {
 				t.Fatalf("%d certificates, %v", len(certificates), err)
 			}
@@ -205,23 +205,23 @@ func TestUnusableJWKS_B4(t *testing.T) {
 		"HTML":           {[]byte("<html>\u202e" + strings.Repeat("x", 5000)), "not a JWK Set"},
 		"empty":          {testpki.KeySet(t), "it has no keys"},
 		"too many":       {testpki.KeySet(t, many...), "it has 101 keys; at most 100 are read"},
-		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), maxKeySetBytes)...), "larger than 1048576 bytes"},
+		"too large":      {append(testpki.KeySet(t, good), bytes.Repeat([]byte(" "), MaxKeySetBytes)...), "larger than 1048576 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			certificates, _, err := parseKeySet(test.content)
+			certificates, _, err := ParseKeySet(test.content)
 			if err == nil || certificates != nil || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 1000 {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 		})
 	}
-	if certificates, _, err := parseKeySet(testpki.KeySet(t, many[:jwks.MaxKeys]...)); err != nil || len(certificates) != 1 {
+	if certificates, _, err := ParseKeySet(testpki.KeySet(t, many[:jwks.MaxKeys]...)); err != nil || len(certificates) != 1 {
 		t.Error(err)
 	}
 	bad := make([]json.RawMessage, 20)
 	for i := range bad {
 		bad[i] = json.RawMessage("7")
 	}
-	_, warnings, err := parseKeySet(testpki.KeySet(t, append(bad, good)...))
+	_, warnings, err := ParseKeySet(testpki.KeySet(t, append(bad, good)...))
 	if err != nil || len(warnings) != maxKeyWarnings+1 || warnings[maxKeyWarnings] != "15 more keys are ignored" {
 		t.Error(err, warnings)
 	}
@@ -236,7 +236,7 @@ func FuzzParseJWKS(f *testing.F) {
 	f.Add(testpki.KeySet(f))
 	f.Add([]byte(`{"keys":[{"kty":"oct","k":"AA"}]}`))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		certificates, warnings, err := parseKeySet(content)
+		certificates, warnings, err := ParseKeySet(content)
 		if (err == nil) != (len(certificates) > 0) || len(certificates) > jwks.MaxKeys || len(warnings) > maxKeyWarnings+1 {
 			t.Fatalf("%d certificates, %d warnings, %v", len(certificates), len(warnings), err)
 		}
@@ -277,10 +277,10 @@ func FuzzParseJWKS(f *testing.F) {
 // JWKS does no harm.
 func TestByteOrderMarkInFiles(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
-	if got, err := parseCertificate(append([]byte("\ufeff"), leaf.PEM()...)); err != nil || !got.Equal(leaf.Cert) {
+	if got, err := ParseCertificate(append([]byte("\ufeff"), leaf.PEM()...)); err != nil || !got.Equal(leaf.Cert) {
 		t.Errorf("certificate: %v", err)
 	}
-	if _, _, err := parseKeySet([]byte("\ufeff{\"keys\":[1]}")); err == nil || !strings.Contains(err.Error(), "none of its keys can be used") {
+	if _, _, err := ParseKeySet([]byte("\ufeff{\"keys\":[1]}")); err == nil || !strings.Contains(err.Error(), "none of its keys can be used") {
 		t.Errorf("JWKS: %v", err)
 	}
 }

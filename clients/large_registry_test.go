@@ -36,16 +36,14 @@ var manyRecords = map[string]func(i int) (record string, strings int){
 // manyClients returns a registry of that many clients.
 func manyClients(tb testing.TB, count int, record func(int) (string, int)) (r *Registry, stringBytes int) {
 	tb.Helper()
-	p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now()}
-	from := &origin{source: "file:many.jsonl"}
-	e := emptyRegistry().Edit()
+	from := NewOrigin("file:many.jsonl", 1)
+	e := NewRegistry().Edit()
 	for i := range count {
 		text, size := record(i)
-		client, _, err := newClient([]byte(text), p)
+		client, _, err := New([]byte(text), from, plainFiles{}, time.Now())
 		if err != nil {
 			tb.Fatal(err)
 		}
-		client.origin = from
 		if _, err := e.Add(client); err != nil {
 			tb.Fatal(err)
 		}
@@ -100,10 +98,10 @@ func BenchmarkOneClient(b *testing.B) {
 					}
 				})
 			}
-			p := &plan{directory: &Directory{config: DirectoryConfig{Now: time.Now}}, now: time.Now()}
+			from := NewOrigin("file:many.jsonl", 1)
 			bench("change", func(i int) {
 				text, _ := record(i * 7919 % count)
-				client, _, err := newClient([]byte(text), p)
+				client, _, err := New([]byte(text), from, plainFiles{}, time.Now())
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -49,11 +49,10 @@ func (d *Directory) newPlan() *plan {
 func (p *plan) make(s *recordSource, text []byte) (*Client, error) {
 	p.pace.step()
 	p.used, p.source = nil, s
-	client, warnings, err := newClient(text, p)
+	client, warnings, err := New(text, s.origin, p, p.now)
 	if err != nil {
 		return nil, err
 	}
-	client.origin = &s.origin
 	if err := p.directory.config.Check(client); err != nil {
 		return nil, err
 	}
@@ -64,8 +63,8 @@ func (p *plan) make(s *recordSource, text []byte) (*Client, error) {
 	return client, nil
 }
 
-// certificate returns the certificate in a PEM file.
-func (p *plan) certificate(file string) (*x509.Certificate, error) {
+// Certificate implements [Documents].
+func (p *plan) Certificate(file string) (*x509.Certificate, error) {
 	certificates, err := p.inFile(KindCertificate, file, maxCertificateFile)
 	if err != nil {
 		return nil, err
@@ -73,22 +72,18 @@ func (p *plan) certificate(file string) (*x509.Certificate, error) {
 	return certificates[0], nil
 }
 
-// keySet returns the certificates of a JWK Set in a file.
-func (p *plan) keySet(file string) ([]*x509.Certificate, error) {
-	return p.inFile(KindJWKS, file, maxKeySetBytes)
+// KeySet implements [Documents].
+func (p *plan) KeySet(file string) ([]*x509.Certificate, error) {
+	return p.inFile(KindJWKS, file, MaxKeySetBytes)
 }
 
-// keySetAt returns the certificates of a JWK Set behind a URL, nil if it has not
-// been fetched, and the URL as [source.ShownURL] shows it.
-func (p *plan) keySetAt(address string) (name string, certificates []*x509.Certificate, err error) {
+// KeySetAt implements [Documents].
+func (p *plan) KeySetAt(address string) (name string, certificates []*x509.Certificate, err error) {
 	certificates, err = p.certificates(documentKey{KindJWKS, address, true}, p.directory.openKeySet)
 	return source.ShownURL(address), certificates, err
 }
 
 func (p *plan) inFile(kind Kind, path string, limit int64) ([]*x509.Certificate, error) {
-	if path == "" {
-		return nil, errors.New("the file name is empty; name a file")
-	}
 	if p.source.from != nil && !p.source.info.NamesFiles {
 		return nil, errors.New("records of this source must not name files; write the certificate out as a thumbprint, or the JWKS as jwks")
 	}

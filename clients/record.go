@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// maxRecordBytes is the size of the largest record of a client, in bytes.
-const maxRecordBytes = 64 << 10
+// MaxRecordBytes is the size of the largest record of a client, in bytes.
+const MaxRecordBytes = 64 << 10
 
 // Record is a registered client, as client metadata of RFC 7591 with the members
 // of RFC 8705 §2.1.2 where they exist. Member names are case-sensitive. An unknown

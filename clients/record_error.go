@@ -37,8 +37,8 @@ func (e *RecordError) Error() string {
 // Unwrap returns what is wrong.
 func (e *RecordError) Unwrap() error { return e.Err }
 
-// fields returns the fields of a log line.
-func (e *RecordError) fields() (fields []zap.Field) {
+// Fields returns the fields of a log line.
+func (e *RecordError) Fields() (fields []zap.Field) {
 	if e.Place != "" {
 		fields = append(fields, zap.String("record", source.Text(e.Place, maxRecordErrorText)))
 	}
@@ -46,12 +46,4 @@ func (e *RecordError) fields() (fields []zap.Field) {
 		fields = append(fields, zap.String("client_id", e.ClientID))
 	}
 	return fields
-}
-
-// inPlace adds where it was found to an error.
-func inPlace(place string, err error) error {
-	if place == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", source.Text(place, maxRecordErrorText), err)
 }

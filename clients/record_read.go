@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ type claim struct{ name, value string }
 // readRecord reads a record strictly (see [Record.UnmarshalJSON]). The claims are not in
 // the record, but returned. spaces is how much white space there is between tokens.
 func readRecord(text string, into *Record) (claims []claim, spaces int, err error) {
-	if len(text) > maxRecordBytes {
-		return nil, 0, fmt.Errorf("client record: larger than %d bytes", maxRecordBytes)
+	if len(text) > MaxRecordBytes {
+		return nil, 0, fmt.Errorf("client record: larger than %d bytes", MaxRecordBytes)
 	}
 	*into = Record{}
 	r := recordReader{Reader: strictjson.NewReader(text), record: into}
@@ -33,7 +34,7 @@ func readRecord(text string, into *Record) (claims []claim, spaces int, err erro
 	}
 	if err != nil {
 		err = fmt.Errorf("client record: %w", err)
-		if id := guessID([]byte(text)); CheckID(id) == nil {
+		if id := GuessID([]byte(text)); CheckID(id) == nil {
 			err = fmt.Errorf("client '%s': %w", id, err)
 		}
 		return nil, 0, err
@@ -116,6 +117,21 @@ func (r *recordReader) bound() error {
 	}
 	r.record.CertificateBound = new(bool)
 	return r.bool(r.record.CertificateBound)
+}
+
+// GuessID returns what seems to be the client_id of a record, or "". Nothing depends on
+// it but the text of errors, and which client is compared with the record.
+func GuessID(record []byte) string {
+	_, rest, _ := bytes.Cut(record, []byte(`"client_id"`))
+	rest = bytes.TrimLeft(rest, " \t\r\n:")
+	if !bytes.HasPrefix(rest, []byte{'"'}) {
+		return ""
+	}
+	id, _, found := bytes.Cut(rest[1:min(len(rest), maxClientIDLength+2)], []byte{'"'})
+	if !found {
+		return ""
+	}
+	return string(id)
 }
 
 // isNot returns the error about a value that is something else. What is in an array or an

@@ -18,7 +18,7 @@ import (
 
 // slowRecord reads a record with encoding/json, which takes several passes.
 func slowRecord(raw []byte) (*Record, error) {
-	members, err := strictjson.Object(raw, maxRecordBytes)
+	members, err := strictjson.Object(raw, MaxRecordBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func TestRecordReader(t *testing.T) {
 		{`{"claims":7}`, "claims: not a JSON object"},
 		{`{"client_id":"a"`, "unexpected EOF"},
 		{`{"client_id":"a";}`, "invalid character ';' at byte 17"},
-		{`{"client_name":"` + strings.Repeat("a", maxRecordBytes) + `"}`, "client record: larger than 65536 bytes"},
+		{`{"client_name":"` + strings.Repeat("a", MaxRecordBytes) + `"}`, "client record: larger than 65536 bytes"},
 	} {
 		err := new(Record).UnmarshalJSON([]byte(test.record))
 		if err == nil || !strings.Contains(err.Error(), test.want) {

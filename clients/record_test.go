@@ -29,7 +29,7 @@ func TestRecordMembers(t *testing.T) {
 		{"null that may introspect", `{"client_id":"a","introspect":[null]}`, "null in an array"},
 		{"array", `["a"]`, "not a JSON object"},
 		{"deep", `{"client_id":"a","claims":{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`, "nested deeper"},
-		{"long", `{"client_id":"` + strings.Repeat("a", maxRecordBytes) + `"}`, "larger than"},
+		{"long", `{"client_id":"` + strings.Repeat("a", MaxRecordBytes) + `"}`, "larger than"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var record Record

@@ -50,8 +50,8 @@ type Registry struct {
 // assessment stands for the conflicts and ambiguities of registries that have the same.
 type assessment struct{ _ byte }
 
-// emptyRegistry returns a registry without clients.
-func emptyRegistry() *Registry {
+// NewRegistry returns a registry without clients.
+func NewRegistry() *Registry {
 	return &Registry{
 		clients:  btree.NewG(treeDegree, func(a, b *Client) bool { return a.ID < b.ID }),
 		hashed:   btree.NewG(treeDegree, hashedCredential.less),

@@ -20,15 +20,23 @@ type Edit struct {
 	steps    int
 }
 
-// errLate is why clients cannot be added if looking for what is in their way takes too
+// ErrLate is why clients cannot be added if looking for what is in their way takes too
 // long: whoever writes names with wildcards can choose what these are compared with.
-var errLate = errors.New("comparing the clients with each other takes too long; use fewer wildcards, or fewer clients at once")
+var ErrLate = errors.New("comparing the clients with each other takes too long; use fewer wildcards, or fewer clients at once")
+
+// EndAt sets when the search for what is in the way of clients ends. The zero time is
+// never, as at the beginning.
+func (e *Edit) EndAt(deadline time.Time) { e.deadline = deadline }
+
+// Late reports whether such a search has ended before it was done. The Edit is of no use
+// then.
+func (e *Edit) Late() bool { return e.late }
 
 // stepsPerLook is after how many steps an Edit looks at the clock.
 const stepsPerLook = 1024
 
-// goOn reports whether there is time left. It is called at each step of a search.
-func (e *Edit) goOn() bool {
+// GoOn reports whether there is time left. It is called at each step of a search.
+func (e *Edit) GoOn() bool {
 	if e.steps++; e.steps%stepsPerLook == 0 && !e.deadline.IsZero() {
 		e.late = e.late || time.Now().After(e.deadline)
 	}
@@ -80,7 +88,7 @@ func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 		}
 	}
 	if e.late {
-		return nil, errLate
+		return nil, ErrLate
 	}
 	for _, holder := range displaced {
 		e.Remove(holder)
@@ -93,9 +101,12 @@ func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 	return displaced, nil
 }
 
+// Has reports whether a client is there.
+func (e *Edit) Has(c *Client) bool { return e.next.Client(c.ID) == c }
+
 // Remove removes a client. It does nothing if the client is not there.
 func (e *Edit) Remove(c *Client) {
-	if e.next.Client(c.ID) != c {
+	if !e.Has(c) {
 		return
 	}
 	e.count(c, -1)

@@ -25,13 +25,13 @@ func ids(list []*Client) string {
 func TestEditRanks_B10(t *testing.T) {
 	ranked := func(rank int, record Record) *Client {
 		client := mustClient(t, record)
-		client.origin = &origin{rank: rank}
+		client.Origin = &Origin{rank: rank}
 		return client
 	}
 	pinned := ranked(1, Record{ClientID: "pinned", Thumbprints: Strings{sha256Hex}})
 	wild := ranked(2, Record{ClientID: "wild", SANDNS: Strings{"*.a.example"}})
 	bystander := ranked(3, Record{ClientID: "bystander", Thumbprints: Strings{strings.Repeat("0a", 32)}})
-	first := emptyRegistry().Edit()
+	first := NewRegistry().Edit()
 	for _, client := range []*Client{pinned, wild, bystander} {
 		if displaced, err := first.Add(client); err != nil || displaced != nil {
 			t.Fatal(displaced, err)
@@ -131,7 +131,7 @@ func TestFromYieldsInOrder(t *testing.T) {
 func TestNameDeclaredTwice(t *testing.T) {
 	twice := mustClient(t, Record{ClientID: "a", SANURI: Strings{"spiffe://a.example/x", "spiffe://a.example/x"}})
 	other := mustClient(t, Record{ClientID: "b", SANURI: Strings{"spiffe://b.example/x"}})
-	e := emptyRegistry().Edit()
+	e := NewRegistry().Edit()
 	if _, err := e.Add(twice); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestTwoFilesOneKey_B10(t *testing.T) {
 
 // newRegistry makes the registry of clients, none of which has what another one has.
 func newRegistry(list []*Client) (*Registry, error) {
-	e := emptyRegistry().Edit()
+	e := NewRegistry().Edit()
 	for _, client := range list {
 		if _, err := e.Add(client); err != nil {
 			return nil, err

@@ -101,7 +101,7 @@ func (e *Edit) touch(cred indexedCredential) {
 				if l.name == name {
 					e.touched[l.credential.Value] = struct{}{}
 				}
-				return l.name == name && e.goOn()
+				return l.name == name && e.GoOn()
 			})
 		}
 	}
@@ -109,7 +109,7 @@ func (e *Edit) touch(cred indexedCredential) {
 
 // nextListed returns the first name of a certificate in a JWKS that is not before from.
 func (e *Edit) nextListed(from validators.Name) (found validators.Name, ok bool) {
-	if !e.goOn() {
+	if !e.GoOn() {
 		return found, false
 	}
 	e.next.listedNames.AscendGreaterOrEqual(listedName{name: from}, func(l listedName) bool {

@@ -123,7 +123,7 @@ func (m *model) randomClient(t *testing.T, random *rand.Rand) *Client {
 		}
 		t.Fatal(err)
 	}
-	client.origin = &origin{"config", random.IntN(3)}
+	client.Origin = &Origin{"config", random.IntN(3)}
 	return client
 }
 
@@ -411,7 +411,7 @@ func TestRegistryIsItsModel_B10(t *testing.T) {
 	for seed := range sequences {
 		random := rand.New(rand.NewPCG(uint64(seed), 1))
 		m.clients = nil
-		states := []state{{emptyRegistry(), m.lines()}}
+		states := []state{{NewRegistry(), m.lines()}}
 		var said []string
 		for range steps {
 			e := states[len(states)-1].registry.Edit()
@@ -445,7 +445,7 @@ func TestRegistryIsItsModel_B10(t *testing.T) {
 func TestRegistryWhileItChanges(t *testing.T) {
 	m := newModel(t)
 	random := rand.New(rand.NewPCG(7, 7))
-	registry := emptyRegistry()
+	registry := NewRegistry()
 	for range 20 {
 		e := registry.Edit()
 		m.step(t, e, random)

@@ -101,7 +101,7 @@ func TestEveryPrivateMember_R9(t *testing.T) {
 	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k"} { // RFC 7518 §6
 		for _, value := range []string{`"AQAB"`, `""`, `null`, `[{"r":"AQAB","d":"AQAB","t":"AQAB"}]`} {
 			key := append(bytes.TrimSuffix(bytes.Clone(testpki.JWK(t, rsa)), []byte("}")), (`,"` + member + `":` + value + "}")...)
-			certificates, warnings, err := parseKeySet(testpki.KeySet(t, json.RawMessage(key), testpki.JWK(t, good)))
+			certificates, warnings, err := ParseKeySet(testpki.KeySet(t, json.RawMessage(key), testpki.JWK(t, good)))
 			if err != nil || len(certificates) != 1 || !bytes.Equal(certificates[0].Raw, good.Cert.Raw) {
 				t.Fatalf("%s %s: %d certificates, %v", member, value, len(certificates), err)
 			}

@@ -105,7 +105,7 @@ func (s conflictSearch) names() bool {
 	}
 	shared, goOn := s.among(s.named(s.cred.name()), true)
 	if goOn && !shared {
-		_, goOn = s.among(s.overlappingWhile(s.cred.name(), s.edit.goOn), false)
+		_, goOn = s.among(s.overlappingWhile(s.cred.name(), s.edit.GoOn), false)
 	}
 	return goOn
 }
@@ -115,7 +115,7 @@ func (s conflictSearch) names() bool {
 func (s conflictSearch) among(others iter.Seq[*Credential], alike bool) (shared, goOn bool) {
 	for other := range others {
 		switch {
-		case !s.edit.goOn():
+		case !s.edit.GoOn():
 			return false, false
 		case other.Client == s.cred.Client:
 			continue

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -25,17 +26,42 @@ const (
 	sha1Hex   = "bca0d040847f843c5ee0fa6eb494837470155868"
 )
 
+// plainFiles reads the documents of a client from files. Those behind URLs are not known.
+type plainFiles struct{}
+
+func (plainFiles) Certificate(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCertificate(text)
+}
+
+func (plainFiles) KeySet(file string) ([]*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	certificates, _, err := ParseKeySet(text)
+	return certificates, err
+}
+
+func (plainFiles) KeySetAt(address string) (string, []*x509.Certificate, error) {
+	return address, nil, nil
+}
+
 // makeClient returns the client of a record, and warnings.
 func makeClient(record Record) (*Client, []string, error) {
-	p := (&Directory{config: DirectoryConfig{Now: time.Now}}).newPlan()
-	p.locked, p.source = true, newRecordSource(SourceConfig, 0)
 	text, err := json.Marshal(record)
 	if err != nil {
 		return nil, nil, err
 	}
-	client, warnings, err := newClient(text, p)
-	p.warnings.add(warnings)
-	return client, p.warnings.texts(), err
+	client, warnings, err := New(text, NewOrigin("config", 0), plainFiles{}, time.Now())
+	var texts []string
+	for _, w := range warnings {
+		texts = append(texts, w.Text)
+	}
+	return client, texts, err
 }
 
 func mustClient(t testing.TB, record Record) *Client {

@@ -139,7 +139,7 @@ func (c *DirectoryConfig) report(label, place string, err error, more ...zap.Fie
 		return
 	}
 	if wrong := new(RecordError); errors.As(err, &wrong) {
-		logger = logger.With(wrong.fields()...)
+		logger = logger.With(wrong.Fields()...)
 	}
 	logger.Error("client source failed; keeping previous clients", zap.Error(err))
 }
