@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -102,15 +102,15 @@ func describeRealm(realm *Realm) adminRealm {
 	return described
 }
 
-func describeSources(directory *clients.Directory) []adminSource {
-	states := make(map[string]clients.SourceState)
-	for _, state := range directory.States(0) {
+func describeSources(from *directory.Directory) []adminSource {
+	states := make(map[string]directory.SourceState)
+	for _, state := range from.States(0) {
 		states[state.Source] = state
 	}
-	writer, writable := directory.Writer()
+	writer, writable := from.Writer()
 	sources := []adminSource{}
-	for rank, size := range directory.Sizes() {
-		state := states[clients.SourceLabel(size.Source)]
+	for rank, size := range from.Sizes() {
+		state := states[directory.SourceLabel(size.Source)]
 		sources = append(sources, adminSource{
 			Name: size.Source, Rank: rank, Clients: size.Clients, Refused: size.Refused,
 			Writable:    writable && writer.Info().Name == size.Source,

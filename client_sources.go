@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -49,7 +50,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 	}
 	keepWriters(ctx, realm, config.Sources)
 	var err error
-	if realm.directory, err = clients.NewDirectory(ctx, config); err != nil {
+	if realm.directory, err = directory.New(ctx, config); err != nil {
 		return err
 	}
 	for _, from := range config.Sources {
@@ -72,9 +73,9 @@ func clientSources(module clients.SourceModule, realm *Realm) (sources []clients
 }
 
 // directoryConfig returns the configuration of a realm's directory, without clients.
-func directoryConfig(realm *Realm) clients.DirectoryConfig {
+func directoryConfig(realm *Realm) directory.Config {
 	app := realm.app
-	config := clients.DirectoryConfig{
+	config := directory.Config{
 		Before: realm.running().directory,
 		Check:  realm.rules.check,
 		// these are functions because tests replace the clock later
@@ -89,7 +90,7 @@ func directoryConfig(realm *Realm) clients.DirectoryConfig {
 		Logger: realm.logger,
 	}
 	if !app.withoutIssuers { // else storage may not be needed
-		config.Copies = &clients.KeySetCopies{Storage: realm.storage, Realm: realm.name}
+		config.Copies = &directory.KeySetCopies{Storage: realm.storage, Realm: realm.name}
 	}
 	return config
 }

@@ -11,6 +11,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -27,11 +28,11 @@ func setClock(realm *Realm, now func() time.Time) {
 // registryOf returns a registry of these clients.
 func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	t.Helper()
-	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	d, err := directory.New(t.Context(), directory.Config{Records: records})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return directory.Registry()
+	return d.Registry()
 }
 
 // pinned returns a client with the thumbprints of these certificates.

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
@@ -98,7 +99,7 @@ type Realm struct {
 	// rules are what is required of each client
 	rules clientRules
 	// directory keeps the clients up to date
-	directory *clients.Directory
+	directory *directory.Directory
 	// troubles are what is wrong with documents of clients
 	troubles atomic.Pointer[knownTroubles]
 	storage  certmagic.Storage

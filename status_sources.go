@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 )
@@ -50,9 +50,9 @@ func (realm *Realm) sources(now time.Time) []status.Source {
 // clientSources reports on the sources of clients, and on the files and JWKS that clients
 // name.
 func (realm *Realm) clientSources(now time.Time) []status.Source {
-	sizes := make(map[string]clients.SourceSize)
+	sizes := make(map[string]directory.SourceSize)
 	for _, size := range realm.directory.Sizes() {
-		sizes[clients.SourceLabel(size.Source)] = size
+		sizes[directory.SourceLabel(size.Source)] = size
 	}
 	list := []status.Source{}
 	for _, state := range realm.directory.States(maxSourceSeries) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -166,6 +167,23 @@ func TestTwoFilesOneKey_B10(t *testing.T) {
 	_, err = registry.Edit().Add(key)
 	if conflict := new(ConflictError); !errors.As(err, &conflict) || conflict.Holder != list[1] {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestEditEndsInTime: not even one client holds up an Edit, and nothing changes then.
+func TestEditEndsInTime(t *testing.T) {
+	one := Record{ClientID: "one", SharedCredential: true}
+	e := NewRegistry().Edit()
+	for i := range 100 {
+		one.SANURI = append(one.SANURI, "https://h.example"+strings.NewReplacer("0", "/a", "1", "/*").Replace(fmt.Sprintf("%08b", i))+"/*")
+		name := Record{ClientID: fmt.Sprint("name-", i), SharedCredential: true, SANURI: Strings{fmt.Sprintf("https://h.example%s/%d", strings.Repeat("/a", 8), i)}}
+		if _, err := e.Add(mustClient(t, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.EndAt(time.Now().Add(-time.Second))
+	if _, err := e.Add(mustClient(t, one)); err != ErrLate || !e.Late() || e.next.Client("one") != nil || e.steps > 3*stepsPerLook {
+		t.Errorf("%v after %d steps", err, e.steps)
 	}
 }
 

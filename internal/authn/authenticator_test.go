@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -37,11 +38,11 @@ func newTestAuthenticator(t testing.TB, clock *testenv.Clock, cas []*testpki.CA,
 
 func registryOf(t testing.TB, records ...clients.Record) *clients.Registry {
 	t.Helper()
-	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	d, err := directory.New(t.Context(), directory.Config{Records: records})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return directory.Registry()
+	return d.Registry()
 }
 
 // pinned returns a client with the thumbprints of these certificates.

@@ -15,6 +15,7 @@ import (
 	"weak"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -24,7 +25,7 @@ import (
 // clientBook makes registries that differ in single clients and share the others.
 type clientBook struct {
 	t         testing.TB
-	directory *clients.Directory
+	directory *directory.Directory
 	pages     []*clientPage
 }
 
@@ -47,13 +48,13 @@ func (*clientPage) Watch(context.Context, clients.Sink) {}
 func newClientBook(t testing.TB, records ...clients.Record) *clientBook {
 	t.Helper()
 	book := &clientBook{t: t}
-	var config clients.DirectoryConfig
+	var config directory.Config
 	for i := range 4 {
 		page := &clientPage{name: fmt.Sprint(i)}
 		book.pages, config.Sources = append(book.pages, page), append(config.Sources, page)
 	}
 	var err error
-	if book.directory, err = clients.NewDirectory(t.Context(), config); err != nil {
+	if book.directory, err = directory.New(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	book.with(records...)

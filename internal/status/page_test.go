@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sightings"
 )
 
@@ -20,11 +21,11 @@ func manyClients(t testing.TB, count int) *clients.Registry {
 			ClientID: fmt.Sprintf("client-%07d", i), ClientName: fmt.Sprintf("Nr %d", i), SubjectDN: clients.Strings{fmt.Sprintf("CN=client %d", i)},
 		}
 	}
-	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	d, err := directory.New(t.Context(), directory.Config{Records: records})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return directory.Registry()
+	return d.Registry()
 }
 
 // counted counts what is taken of a sequence.

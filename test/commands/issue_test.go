@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -152,7 +153,7 @@ func TestIssueKeepsTheKeySecret(t *testing.T) {
 		if err := json.Unmarshal([]byte(rig.MustShell(r.Rig, t, "caddy mtls issue --json "+line)), &answer); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: []clients.Record{answer.Record}}); err != nil {
+		if _, err := directory.New(t.Context(), directory.Config{Records: []clients.Record{answer.Record}}); err != nil {
 			t.Errorf("%s: %v", line, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
 )
 
@@ -201,7 +202,7 @@ func checkClientsFile(t *testing.T, name, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{
+	if _, err := directory.New(t.Context(), directory.Config{
 		Sources: []clients.Source{filesource.New(filesource.Config{Path: path})},
 	}); err != nil {
 		t.Error(err)
@@ -218,7 +219,7 @@ func checkRecords(t *testing.T, text string) {
 	if err := json.Unmarshal([]byte(text), &records); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records}); err != nil {
+	if _, err := directory.New(t.Context(), directory.Config{Records: records}); err != nil {
 		t.Fatal(err)
 	}
 }

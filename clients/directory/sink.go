@@ -1,0 +1,232 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+)
+
+const (
+	// defaultLoadTimeout is how long a source may take to load, unless it says
+	// otherwise.
+	defaultLoadTimeout = 30 * time.Second
+	// loadGrace is how long a source may take to notice that.
+	loadGrace = 2 * time.Second
+)
+
+// recordSource is the configuration or a source, with its clients.
+type recordSource struct {
+	name string
+	rank int
+	from clients.Source // nil for the configuration
+	// origin is what its clients say about where they come from
+	origin *clients.Origin
+	info   clients.SourceInfo
+	// loading is closed when Load has returned
+	loading chan struct{}
+
+	// clients are those in force and those that wait. The directory's changing guards
+	// them, and its mu what follows
+	clients map[*clients.Client]struct{}
+	size    int // of clients
+	before  int // size before all records were last replaced
+	status
+	skipped skippedRecords
+}
+
+func newRecordSource(name string, rank int) *recordSource {
+	return &recordSource{
+		name: name, rank: rank, origin: clients.NewOrigin(name, rank), loading: make(chan struct{}),
+		clients: make(map[*clients.Client]struct{}),
+	}
+}
+
+// has reports whether a client is one of the source's.
+func (s *recordSource) has(c *clients.Client) bool {
+	_, has := s.clients[c]
+	return has
+}
+
+// clientOf returns the client of a source, in force or waiting, or nil.
+func (d *Directory) clientOf(s *recordSource, id string) *clients.Client {
+	if id == "" {
+		return nil
+	}
+	if client := d.Registry().Client(id); client != nil && client.Rank() == s.rank {
+		return client
+	}
+	if w := d.waiting.Load().under(id, s.rank); w != nil {
+		return w.client
+	}
+	return nil
+}
+
+// load has a source hand over all of its records. If it cannot be reached, those that
+// the running configuration has from it are taken over, or else its own copy.
+func (d *Directory) load(ctx context.Context, s *recordSource) error {
+	err := d.call(ctx, s, s.from.Load, s.loading)
+	if !errors.Is(err, clients.ErrUnavailable) {
+		return err
+	}
+	if records, known := d.beginning.Load().before.recordsOf(s.name); known {
+		if err := d.newUpdate(s, true).run(ctx, records); err != nil {
+			return err
+		}
+		d.config.Logger.Error("client source unavailable; keeping clients of the running configuration", d.noteUnavailable(s, err, CopyRunning, d.beginning.Load().before.readTime(s.name))...)
+		return nil
+	}
+	copier, ok := s.from.(clients.Copier)
+	if !ok {
+		return err
+	}
+	var written time.Time
+	if info, err := os.Stat(s.info.Copy); err == nil {
+		written = info.ModTime()
+	}
+	copying := d.call(ctx, s, copier.LoadCopy, make(chan struct{}))
+	switch {
+	case errors.Is(copying, errors.ErrUnsupported):
+		return err
+	case copying != nil:
+		return fmt.Errorf("%w; and its copy: %w", err, copying)
+	}
+	d.noteUnavailable(s, err, cmp.Or(s.info.Copy, "copy"), written) // the source has said so itself, and how old its copy is
+	return nil
+}
+
+// call calls a function of a source, which may be a guest module, and closes done when
+// it has returned. It does not wait for one that ignores its context.
+func (d *Directory) call(ctx context.Context, s *recordSource, load func(context.Context, clients.Sink) error, done chan struct{}) error {
+	timeout := cmp.Or(s.info.LoadTimeout, defaultLoadTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: it was not loaded within %s", clients.ErrUnavailable, timeout))
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		defer close(done)
+		var err error
+		defer func() { result <- err }()
+		defer source.Recover(s.name, &err)
+		err = load(ctx, &sink{d, s})
+	}()
+	var err error
+	select {
+	case err = <-result:
+	case <-ctx.Done():
+		select {
+		case err = <-result:
+		case <-time.After(loadGrace):
+			err = ctx.Err()
+		}
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Watch has the sources hand over changes until ctx is done.
+func (d *Directory) Watch(ctx context.Context) {
+	for _, s := range d.sources {
+		if s.from != nil {
+			go d.watch(ctx, s)
+		}
+	}
+}
+
+// watch watches a source, which may be a guest module. A panic ends it, and not the
+// process.
+func (d *Directory) watch(ctx context.Context, s *recordSource) {
+	<-s.loading
+	k := &sink{d, s}
+	watch := func() (err error) {
+		defer source.Recover(s.name, &err)
+		s.from.Watch(ctx, k)
+		return nil
+	}
+	if err := watch(); err != nil {
+		k.Note(err)
+	}
+}
+
+// recordsOf returns the records that the directory has from a source.
+func (d *Directory) recordsOf(name string) (records iter.Seq2[clients.Entry, error], known bool) {
+	if d == nil {
+		return nil, false
+	}
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	for _, s := range d.sources {
+		if s.name != name || s.from == nil {
+			continue
+		}
+		list := make([]*clients.Client, 0, len(s.clients))
+		for client := range s.clients {
+			list = append(list, client)
+		}
+		return func(yield func(clients.Entry, error) bool) {
+			for _, client := range list {
+				if !yield(clients.Entry{ID: client.ID, Record: []byte(client.Record())}, nil) {
+					return
+				}
+			}
+		}, true
+	}
+	return nil, false
+}
+
+// sink takes what a source hands over.
+type sink struct {
+	directory *Directory
+	source    *recordSource
+}
+
+// Replace implements [Sink].
+func (k *sink) Replace(ctx context.Context, records iter.Seq2[clients.Entry, error]) error {
+	return k.directory.newUpdate(k.source, true).run(ctx, records)
+}
+
+// Update implements [Sink].
+func (k *sink) Update(ctx context.Context, records []clients.Entry) error {
+	return k.directory.newUpdate(k.source, false).run(ctx, lastOfEach(records))
+}
+
+// lastOfEach yields the last record of each client.
+func lastOfEach(records []clients.Entry) iter.Seq2[clients.Entry, error] {
+	last := make(map[string]int)
+	idOf := func(e clients.Entry) string { return cmp.Or(e.ID, clients.GuessID(e.Record)) }
+	for i, e := range records {
+		last[idOf(e)] = i
+	}
+	return func(yield func(clients.Entry, error) bool) {
+		for i, e := range records {
+			if id := idOf(e); id != "" && last[id] != i {
+				continue
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Note implements [Sink].
+func (k *sink) Note(err error) {
+	d, s := k.directory, k.source
+	if err != nil {
+		d.config.Failed(s.name)
+	}
+	d.mu.Lock()
+	reported := err != nil && s.reading != nil && s.reading.Error() == err.Error()
+	mended := s.noteReading(d.config.Now(), err)
+	d.mu.Unlock()
+	if mended || err != nil && !reported {
+		d.config.report(s.label(), s.name, err)
+	}
+}
