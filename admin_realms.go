@@ -11,6 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxAdminCAs is how many CAs of a trust pool are described.
@@ -129,5 +130,5 @@ func describeTrust(trust *trustpool.Trust) *adminTrust {
 }
 
 func describeCA(ca *x509.Certificate) adminCA {
-	return adminCA{validators.FormatDN(ca.RawSubject), validators.ThumbprintOf(ca.Raw).String(), ca.NotAfter.UTC()}
+	return adminCA{dn.Format(ca.RawSubject), validators.ThumbprintOf(ca.Raw).String(), ca.NotAfter.UTC()}
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -255,7 +255,7 @@ func (c *checker) checkTimes() {
 }
 
 func (c *checker) checkCertificate(place string, cert *x509.Certificate, now time.Time) {
-	end, subject := cert.NotAfter.UTC().Format(time.RFC3339), validators.FormatDN(cert.RawSubject)
+	end, subject := cert.NotAfter.UTC().Format(time.RFC3339), dn.Format(cert.RawSubject)
 	switch {
 	case string(cert.RawSubject) == string(anyCA().RawSubject):
 	case cert.NotAfter.Before(now):

@@ -15,7 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/version"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -130,7 +130,7 @@ func (c gauges) clients(realm *Realm) {
 func (c gauges) trust(realm *Realm) {
 	for _, pool := range realm.trustPools {
 		for _, ca := range pool.Trust().ExpiringFirst() {
-			c.instant(metrics.CAExpiry, ca.NotAfter, realm.name, pool.Word(), validators.FormatDN(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
+			c.instant(metrics.CAExpiry, ca.NotAfter, realm.name, pool.Word(), dn.Format(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
 		}
 	}
 	if realm.shadow != nil {

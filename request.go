@@ -15,6 +15,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -217,13 +218,13 @@ func (s *requestState) text(name string) string {
 func certificateText(leaf *x509.Certificate, name string) string {
 	switch name {
 	case "subject":
-		return headerguard.EscapeNonASCII(validators.FormatDN(leaf.RawSubject))
+		return headerguard.EscapeNonASCII(dn.Format(leaf.RawSubject))
 	case "subject_legacy":
-		return validators.FormatLegacyDN(leaf.RawSubject)
+		return dn.FormatLegacy(leaf.RawSubject)
 	case "issuer":
-		return headerguard.EscapeNonASCII(validators.FormatDN(leaf.RawIssuer))
+		return headerguard.EscapeNonASCII(dn.Format(leaf.RawIssuer))
 	case "issuer_legacy":
-		return validators.FormatLegacyDN(leaf.RawIssuer)
+		return dn.FormatLegacy(leaf.RawIssuer)
 	case "serial":
 		return serialDigits(leaf.SerialNumber)
 	case "not_before":

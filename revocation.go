@@ -18,6 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
@@ -264,7 +265,7 @@ func (r *certificateRevocation) reportUncovered(responders bool) func(*x509.Cert
 	return func(ca *x509.Certificate) {
 		sum := sha256.Sum256(ca.Raw)
 		r.logger.Warn("no CRL covers a CA of the trust pool",
-			zap.String("ca", validators.FormatDN(ca.RawSubject)), zap.String("thumbprint", hex.EncodeToString(sum[:])),
+			zap.String("ca", dn.Format(ca.RawSubject)), zap.String("thumbprint", hex.EncodeToString(sum[:])),
 			zap.String("hint", "add its CRL to crl or, if it publishes none, its thumbprint to exempt"))
 	}
 }
@@ -286,7 +287,7 @@ func (r *certificateRevocation) reportUnmatched() {
 // of a presented chain.
 func (r *certificateRevocation) exemptIssuers(presented []*x509.Certificate) (names []string) {
 	for _, ca := range slices.Concat(presented[1:], r.trustedCAs()) {
-		name := validators.FormatDN(ca.RawSubject)
+		name := dn.Format(ca.RawSubject)
 		issued := func(cert *x509.Certificate) bool { return bytes.Equal(cert.RawIssuer, ca.RawSubject) }
 		if r.exempt.Has(ca) && slices.ContainsFunc(presented, issued) && !slices.Contains(names, name) {
 			names = append(names, name)

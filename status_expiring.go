@@ -10,6 +10,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxStatusExpiring is how many certificates that expire a report has.
@@ -33,7 +34,7 @@ func (realm *Realm) expiring(now, until time.Time, most int) (list []status.Expi
 			continue
 		}
 		list = append(list, status.Expiring{
-			Kind: status.ExpiringClient, ClientID: file.ClientID, Subject: validators.FormatDN(file.Certificate.RawSubject),
+			Kind: status.ExpiringClient, ClientID: file.ClientID, Subject: dn.Format(file.Certificate.RawSubject),
 			Thumbprint: thumbprint, NotAfter: file.Certificate.NotAfter.UTC(),
 		})
 	}
@@ -66,7 +67,7 @@ func expiringCAs(pool *trustpool.Pool, now, until time.Time) (list []status.Expi
 			continue
 		}
 		list = append(list, status.Expiring{
-			Kind: kind, Subject: validators.FormatDN(ca.RawSubject), Thumbprint: validators.ThumbprintOf(ca.Raw).String(), NotAfter: ca.NotAfter.UTC(),
+			Kind: kind, Subject: dn.Format(ca.RawSubject), Thumbprint: validators.ThumbprintOf(ca.Raw).String(), NotAfter: ca.NotAfter.UTC(),
 		})
 	}
 	return list

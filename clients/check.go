@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const maxClientIDLength = 200
@@ -32,9 +33,9 @@ func CheckID(id string) error {
 	return nil
 }
 
-// CheckSubject returns why dn is not a valid declared subject.
-func CheckSubject(dn string) error {
-	_, err := validators.ParseDN(dn)
+// CheckSubject returns why subject is not a valid declared subject.
+func CheckSubject(subject string) error {
+	_, err := dn.Parse(subject)
 	return err
 }
 

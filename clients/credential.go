@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // Kind is the kind of a credential, as {http.mtls.credential} shows it.
@@ -102,8 +103,8 @@ func (c *Credential) Difference(leaf *x509.Certificate) string {
 	if c.Kind != KindSubject {
 		return ""
 	}
-	presented, err := validators.DNFromRaw(leaf.RawSubject)
-	declared := validators.CanonicalDN(c.Value)
+	presented, err := dn.FromRaw(leaf.RawSubject)
+	declared := dn.Canonical(c.Value)
 	if err != nil || presented.Key() == declared.Key() {
 		return ""
 	}
@@ -178,14 +179,14 @@ func (m *clientMaker) add(kind Kind, declared, value string, details *credential
 
 func (m *clientMaker) addSubjects(r *Record) error {
 	for _, text := range r.SubjectDN {
-		dn, err := validators.ParseDN(text)
+		subject, err := dn.Parse(text)
 		if err != nil {
 			return fmt.Errorf("subject '%s': %w", text, err)
 		}
-		value := dn.String()
+		value := subject.String()
 		m.add(KindSubject, text, value, nil)
-		if dn.LooksReversed() {
-			m.warn("", "subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", value, dn.Reversed())
+		if subject.LooksReversed() {
+			m.warn("", "subject '%s' is in the order in which OpenSSL prints names; if no certificate matches, reverse it as RFC 4514 does: '%s'", value, subject.Reversed())
 		}
 	}
 	return nil

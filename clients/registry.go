@@ -12,6 +12,7 @@ import (
 	"github.com/google/btree"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // Registry finds the clients that have a credential. It is immutable, and readers need
@@ -153,8 +154,8 @@ func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *vali
 
 // declaredNames returns the names that a certificate fits, whether or not they count.
 func (r *Registry) declaredNames(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
-	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
-		for _, cred := range r.Subject(dn.Key()) {
+	if subject, err := dn.FromRaw(leaf.RawSubject); err == nil {
+		for _, cred := range r.Subject(subject.Key()) {
 			matches = append(matches, Match{cred, cred.Value})
 		}
 	}
@@ -179,7 +180,7 @@ func (r *Registry) declaredNames(leaf *x509.Certificate) (matches []Match, refus
 }
 
 // Subject returns the credentials that declare the distinguished name with the
-// given key, as validators.DN.Key makes it.
+// given key, as dn.Name.Key makes it.
 func (r *Registry) Subject(key string) []*Credential { return r.find(spaceSubject, key) }
 
 // soughtClients are what a tree is asked for, because requests ask for clients and should

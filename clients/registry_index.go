@@ -14,6 +14,7 @@ import (
 	"github.com/google/btree"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // treeDegree is half of how many items a node of a tree has at most. A change copies
@@ -94,7 +95,7 @@ type spaceKey struct {
 func (c *Credential) keys() []spaceKey {
 	switch c.Kind {
 	case KindSubject:
-		return []spaceKey{{spaceSubject, validators.CanonicalDN(c.Value).Key()}}
+		return []spaceKey{{spaceSubject, dn.Canonical(c.Value).Key()}}
 	case KindPublicKey:
 		return []spaceKey{{spacePublicKey, c.Value}}
 	case KindThumbprint:
@@ -112,8 +113,8 @@ func (c *Credential) keys() []spaceKey {
 		keys := []spaceKey{
 			{spaceListed, c.Value}, {spaceListedKey, sha256Text(certificate.RawSubjectPublicKeyInfo)}, {spaceListedSHA1, sha1Text(certificate.Raw)},
 		}
-		if dn, err := validators.DNFromRaw(certificate.RawSubject); err == nil {
-			keys = append(keys, spaceKey{spaceListedSubject, dn.Key()})
+		if subject, err := dn.FromRaw(certificate.RawSubject); err == nil {
+			keys = append(keys, spaceKey{spaceListedSubject, subject.Key()})
 		}
 		return keys
 	}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -329,11 +329,11 @@ func TestRegistryLookups(t *testing.T) {
 	if found := registry.Pins(leaf.Cert, sum); len(found) != 1 || found[0].Client != pinned {
 		t.Errorf("pins: %v", found)
 	}
-	dn, err := validators.DNFromRaw(leaf.Cert.RawSubject)
+	subject, err := dn.FromRaw(leaf.Cert.RawSubject)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found := registry.Subject(dn.Key()); len(found) != 1 || found[0].Client != named {
+	if found := registry.Subject(subject.Key()); len(found) != 1 || found[0].Client != named {
 		t.Errorf("subject: %v", found)
 	}
 	if got := fmt.Sprint(registry.Scopes()); got != "[a b c]" {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -60,7 +62,7 @@ func NewTrustPool(pool *x509.CertPool, anchors ...*x509.Certificate) *TrustPool 
 		p.roots = pool.Clone()
 	}
 	for _, anchor := range anchors {
-		if name, err := DNFromRaw(anchor.RawSubject); err == nil {
+		if name, err := dn.FromRaw(anchor.RawSubject); err == nil {
 			p.names[name.Key()] = true
 		}
 	}

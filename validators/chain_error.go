@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // minRSABits is the size of the smallest RSA key that Go verifies signatures with.
@@ -251,7 +253,7 @@ func (f *failure) spelledOtherwise(rawSubject []byte) string {
 	if len(rawSubject) > maxComparedName {
 		return ""
 	}
-	name, err := DNFromRaw(rawSubject)
+	name, err := dn.FromRaw(rawSubject)
 	if err != nil {
 		return ""
 	}
@@ -259,7 +261,7 @@ func (f *failure) spelledOtherwise(rawSubject []byte) string {
 		return "is in the trust pool"
 	}
 	for _, ca := range f.verified {
-		if other, err := DNFromRaw(ca.RawSubject); err == nil && other.Key() == name.Key() {
+		if other, err := dn.FromRaw(ca.RawSubject); err == nil && other.Key() == name.Key() {
 			return "was sent"
 		}
 	}
@@ -284,7 +286,7 @@ func (f *failure) about(explained, cert *x509.Certificate) string {
 // else its whole subject. The result is bounded but not escaped.
 func shownName(cert *x509.Certificate) string {
 	if cert.Subject.CommonName != "" {
-		return firstBytes(cert.Subject.CommonName, maxShownName)
+		return syntax.FirstBytes(cert.Subject.CommonName, maxShownName)
 	}
 	return shownDN(cert.RawSubject, maxShownName)
 }
@@ -294,7 +296,7 @@ func shownDN(raw []byte, most int) string {
 	if len(raw) > maxComparedName {
 		return fmt.Sprintf("a name of %d octets", len(raw))
 	}
-	return firstBytes(FormatDN(raw), most)
+	return syntax.FirstBytes(dn.Format(raw), most)
 }
 
 func hasPolicyConstraints(ca *x509.Certificate) bool {

@@ -161,7 +161,7 @@ func TestErrorOfRememberedCAWithoutItsIssuer(t *testing.T) {
 // oneName is a Name with a common name in a string type.
 func oneName(t *testing.T, tag int, text string) []byte {
 	t.Helper()
-	der, err := asn1.Marshal([]encodedRDNSET{{{Type: oidCommonName, Value: asn1.RawValue{Tag: tag, Bytes: []byte(text)}}}})
+	der, err := asn1.Marshal([]rdnSET{{{Type: oidCommonName, Value: asn1.RawValue{Tag: tag, Bytes: []byte(text)}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

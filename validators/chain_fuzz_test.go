@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // FuzzVerify checks that what verifies also verifies for [x509.Certificate.Verify], that
@@ -34,7 +36,7 @@ func FuzzVerify(f *testing.F) {
 			if (err == nil) != (first == nil) {
 				t.Errorf("%v, and in another order: %v", first, err)
 			}
-			if err != nil && (len(err.Error()) > maxChainErrorText+16 || strings.Contains(err.Error(), "x509") || !printable(err.Error())) {
+			if err != nil && (len(err.Error()) > maxChainErrorText+16 || strings.Contains(err.Error(), "x509") || !testtool.Printable(err.Error())) {
 				t.Errorf("unfit for a log: %q", err)
 			}
 			maker.Shuffle(len(c.presented), func(i, j int) { c.presented[i], c.presented[j] = c.presented[j], c.presented[i] })

@@ -119,14 +119,24 @@ func (m *chainMaker) chain() *randomChain {
 	return c
 }
 
+// oidCommonName is the attribute type of CN.
+var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
+
+// rdnSET is a RelativeDistinguishedName whose values keep their encoding. It is a SET OF,
+// because encoding/asn1 looks at the suffix of its name.
+type rdnSET []struct {
+	Type  asn1.ObjectIdentifier
+	Value asn1.RawValue
+}
+
 // name is a Name in one of the string types, sometimes with an e-mail address.
 func (m *chainMaker) name(common string) []byte {
-	name := []encodedRDNSET{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("Company")}}}}
+	name := []rdnSET{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte("Company")}}}}
 	if m.chance(20) {
 		m.note("%s has an e-mail address in its subject", common)
-		name = append(name, encodedRDNSET{{Type: oidEmailAddress, Value: asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(pick(m, "ca@example.com", "ca@example.net"))}}})
+		name = append(name, rdnSET{{Type: oidEmailAddress, Value: asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(pick(m, "ca@example.com", "ca@example.net"))}}})
 	}
-	name = append(name, encodedRDNSET{{Type: oidCommonName, Value: asn1.RawValue{Tag: pick(m, asn1.TagUTF8String, asn1.TagPrintableString), Bytes: []byte(common)}}})
+	name = append(name, rdnSET{{Type: oidCommonName, Value: asn1.RawValue{Tag: pick(m, asn1.TagUTF8String, asn1.TagPrintableString), Bytes: []byte(common)}}})
 	der, err := asn1.Marshal(name)
 	if err != nil {
 		m.t.Fatal(err)
@@ -159,7 +169,7 @@ func (m *chainMaker) signer(ca *testpki.CA, odd bool) *testpki.CA {
 
 // respelled returns the same name with other string types.
 func respelled(t testing.TB, raw []byte) []byte {
-	var name []encodedRDNSET
+	var name []rdnSET
 	if _, err := asn1.Unmarshal(raw, &name); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +264,7 @@ func (m *chainMaker) constraints() testpki.Option {
 			return trees(iPAddress, pick(m, "\x0a\x00\x00\x00\xff\x00\x00\x00", "\x09\x00\x00\x00\xff\x00\x00\x00", "\x0a\x00\x00\x01\xff\x00\x00\x00"), "\x08\x00\x00\x00\xff\x00\x00\x00")
 		case 5:
 			organization := pick(m, "Company", "Another")
-			der, _ := asn1.Marshal([]encodedRDNSET{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(organization)}}}})
+			der, _ := asn1.Marshal([]rdnSET{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: asn1.RawValue{Tag: asn1.TagUTF8String, Bytes: []byte(organization)}}}})
 			return trees(directoryName, string(der))
 		}
 		return trees(registeredID, "\x2a\x03")

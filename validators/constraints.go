@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // nameConstraints is the extension of RFC 5280 §4.2.1.10.
@@ -133,7 +135,7 @@ func checkNamesBelow(ca, below *x509.Certificate) error {
 	}
 	for _, address := range below.EmailAddresses {
 		if !permitsEmail(ca.PermittedEmailAddresses, address) {
-			return fmt.Errorf("its name constraints do not permit the e-mail address %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", firstBytes(address, maxShownName))
+			return fmt.Errorf("its name constraints do not permit the e-mail address %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", syntax.FirstBytes(address, maxShownName))
 		}
 	}
 	// Without email addresses among the alternative names, the constraint applies
@@ -147,7 +149,7 @@ func checkNamesBelow(ca, below *x509.Certificate) error {
 	}
 	for _, uri := range below.URIs {
 		if !permitsHost(ca.PermittedURIDomains, uri.Hostname()) {
-			return fmt.Errorf("its name constraints do not permit the URI host %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", firstBytes(uri.Hostname(), maxShownName))
+			return fmt.Errorf("its name constraints do not permit the URI host %q, because a permitted host does not stand for the hosts below it; have the certificate issued without it, or by a CA that permits it", syntax.FirstBytes(uri.Hostname(), maxShownName))
 		}
 	}
 	for _, ip := range below.IPAddresses {

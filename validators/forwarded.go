@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // ForwardFormat is how a proxy that terminates TLS forwards the certificate of its
@@ -102,7 +103,7 @@ func ParseForwardFormat(s string) (*ForwardFormat, error) {
 	if !known {
 		use = "one of " + strings.Join(names, ", ")
 	}
-	return nil, fmt.Errorf("unknown format %q of a forwarded certificate; use %s", firstBytes(s, 32), use)
+	return nil, fmt.Errorf("unknown format %q of a forwarded certificate; use %s", syntax.FirstBytes(s, 32), use)
 }
 
 // String returns the name of the format.
@@ -201,14 +202,14 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 func parseByteSequence(text string) (*x509.Certificate, error) {
 	content, found := strings.CutPrefix(text, ":")
 	if !found {
-		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", firstBytes(text, 8))
+		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", syntax.FirstBytes(text, 8))
 	}
 	content, rest, found := strings.Cut(content, ":")
 	if !found {
 		return nil, errors.New("the closing colon is missing; expected base64 between two colons")
 	}
 	if rest != "" {
-		return nil, fmt.Errorf("unexpected %q… after the closing colon", firstBytes(rest, 16))
+		return nil, fmt.Errorf("unexpected %q… after the closing colon", syntax.FirstBytes(rest, 16))
 	}
 	return decodeCertificate(content)
 }
@@ -278,7 +279,7 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 	for rest != "" {
 		body, found := strings.CutPrefix(rest, pemCertificateBegin)
 		if !found {
-			return nil, fmt.Errorf("unexpected %q…; expected the line BEGIN CERTIFICATE", firstBytes(rest, 27))
+			return nil, fmt.Errorf("unexpected %q…; expected the line BEGIN CERTIFICATE", syntax.FirstBytes(rest, 27))
 		}
 		if body, rest, found = strings.Cut(body, pemCertificateEnd); !found {
 			return nil, errors.New("the value is truncated: the line END CERTIFICATE is missing")

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // maxXFCCElements is how many proxies a value may have passed.
@@ -69,7 +71,7 @@ func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 	if e.hash != nil {
 		sum := sha256.Sum256(leaf.Raw)
 		if !strings.EqualFold(*e.hash, hex.EncodeToString(sum[:])) {
-			return nil, fmt.Errorf("its Hash %q is not the SHA-256 of the certificate in Cert", firstBytes(*e.hash, 16))
+			return nil, fmt.Errorf("its Hash %q is not the SHA-256 of the certificate in Cert", syntax.FirstBytes(*e.hash, 16))
 		}
 	}
 	if e.chain != nil {
@@ -152,7 +154,7 @@ func (e *xfccElement) addPair(key, value string) error {
 func nextXFCCPair(s string) (key, value string, separator byte, rest string, err error) {
 	key, rest, found := strings.Cut(strings.TrimLeft(s, " \t"), "=")
 	if !found || !isXFCCKey(key) {
-		return "", "", 0, "", fmt.Errorf("%q… is not a key and an equals sign", firstBytes(key, 16))
+		return "", "", 0, "", fmt.Errorf("%q… is not a key and an equals sign", syntax.FirstBytes(key, 16))
 	}
 
 	if quoted, found := strings.CutPrefix(rest, `"`); found {
@@ -178,7 +180,7 @@ func nextXFCCPair(s string) (key, value string, separator byte, rest string, err
 	case rest[0] == ',', rest[0] == ';':
 		return key, value, rest[0], rest[1:], nil
 	}
-	return "", "", 0, "", fmt.Errorf("in %s: unexpected %q… after the closing quote", key, firstBytes(rest, 16))
+	return "", "", 0, "", fmt.Errorf("in %s: unexpected %q… after the closing quote", key, syntax.FirstBytes(rest, 16))
 }
 
 func isXFCCKey(key string) bool {

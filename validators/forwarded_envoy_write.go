@@ -4,11 +4,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // writeXFCC writes one element of x-forwarded-client-cert, as Envoy does with cert,
@@ -32,7 +33,7 @@ func writeXFCC(leaf *x509.Certificate, chain []*x509.Certificate) string {
 		}
 		text.WriteByte('"')
 	}
-	if subject, err := quotableName(leaf.RawSubject); err == nil {
+	if subject, err := dn.FormatQuotable(leaf.RawSubject); err == nil {
 		text.WriteString(`;Subject="` + subject + `"`)
 	}
 	writeXFCCNames(&text, leaf)
@@ -73,59 +74,3 @@ func isPlainXFCC(name asn1.RawValue) bool {
 
 // keyOfXFCC matches what a reader could take for the beginning of a pair.
 var keyOfXFCC = regexp.MustCompile(`(?i)(by|hash|cert|chain|subject|uri|dns)=`)
-
-// quotableName returns a DER-encoded Name as OpenSSL and BoringSSL print it in the form
-// of RFC 2253, except that no character ends a value in double quotes or, for a reader
-// that looks for semicolons first, a pair, and that no value contains a key.
-func quotableName(raw []byte) (string, error) {
-	rdns, err := decodeName(raw)
-	if err != nil {
-		return "", err
-	}
-	var text []byte
-	for i, rdn := range slices.Backward(rdns) {
-		for j, a := range slices.Backward(rdn) {
-			name, known := opensslName(a.Type)
-			text = append(append(text, name...), '=')
-			if value, err := decodeString(a.Value); err == nil && known {
-				text = appendQuotable(text, value)
-			} else {
-				text = fmt.Appendf(text, "#%s", strings.ToUpper(hex.EncodeToString(a.Value.FullBytes)))
-			}
-			if j > 0 {
-				text = append(text, '+')
-			}
-		}
-		if i > 0 {
-			text = append(text, ',')
-		}
-	}
-	return string(text), nil
-}
-
-// opensslNames are the short names of OpenSSL that RFC 4514 and RFC 4519 do not have.
-var opensslNames = map[string]string{"STREET": "street", "givenName": "GN"}
-
-// opensslName returns the name that OpenSSL prints for an attribute type.
-func opensslName(oid asn1.ObjectIdentifier) (name string, known bool) {
-	name, known = attributeName(oid)
-	if short, differs := opensslNames[name]; differs {
-		return short, true
-	}
-	return name, known
-}
-
-// appendQuotable appends text in printable ASCII (RFC 4514 §2.4).
-func appendQuotable(buf []byte, text string) []byte {
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c < ' ' || c >= 0x7f || strings.IndexByte(`";=\`, c) >= 0:
-			buf = fmt.Appendf(buf, `\%02X`, c)
-		case strings.IndexByte(`+,<>`, c) >= 0, c == '#' && i == 0, c == ' ' && (i == 0 || i == len(text)-1):
-			buf = append(buf, '\\', c)
-		default:
-			buf = append(buf, c)
-		}
-	}
-	return buf
-}

@@ -3,6 +3,8 @@ package validators
 import (
 	"slices"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // What can be wrong with the value of a proxy, and what to do about it.
@@ -36,7 +38,7 @@ var notCertificates = map[string]string{
 // to do about it. It is "" if the value has the form of this format, or of none that
 // is known. It looks at little more than the beginning.
 func (f *ForwardFormat) remedy(value string) string {
-	start := strings.ToLower(firstBytes(value, 64))
+	start := strings.ToLower(syntax.FirstBytes(value, 64))
 	if remedy, known := notCertificates[start]; known {
 		return remedy
 	}
@@ -118,7 +120,7 @@ func (f *ForwardFormat) use(looksLike string, formats ...*ForwardFormat) string 
 // or without colons.
 func isHash(value string) bool {
 	digits := 0
-	for _, c := range []byte(firstBytes(value, 128)) {
+	for _, c := range []byte(syntax.FirstBytes(value, 128)) {
 		switch {
 		case c >= '0' && c <= '9', c >= 'a' && c <= 'f', c >= 'A' && c <= 'F':
 			digits++

@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
+	"math/big"
 	"strings"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // maxSANs is how many subject alternative names a client certificate may have, of
@@ -165,7 +168,7 @@ func usageNames(leaf *x509.Certificate) string {
 	for _, oid := range leaf.UnknownExtKeyUsage {
 		names = append(names, oidText(oid))
 	}
-	return truncate(strings.Join(names, ", "), 96)
+	return syntax.Truncate(strings.Join(names, ", "), 96)
 }
 
 // maxRSABits is the size of the largest RSA key that is used before its owner is
@@ -179,6 +182,11 @@ func HasHugeKey(cert *x509.Certificate) bool {
 	return isRSA && key.N.BitLen() > maxRSABits
 }
 
+// FormatSerial returns the serial number of a certificate in hexadecimal digits,
+// for a log: its first 20 octets, which is the limit of RFC 5280 §4.1.2.2 but not
+// that of a hostile certificate.
+func FormatSerial(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
+
 func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier) []byte {
 	for i := range cert.Extensions {
 		if cert.Extensions[i].Id.Equal(oid) {
@@ -191,7 +199,7 @@ func extension(cert *x509.Certificate, oid asn1.ObjectIdentifier) []byte {
 // oidText returns the first 64 characters of an object identifier, whose length a
 // client chooses.
 func oidText(oid asn1.ObjectIdentifier) string {
-	return firstBytes(oid.String(), 64)
+	return syntax.FirstBytes(oid.String(), 64)
 }
 
 func refuse(reason Reason, format string, args ...any) *Refusal {

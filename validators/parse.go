@@ -9,6 +9,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxCauseText bounds the cause in an [UnreadableError], in bytes.
@@ -44,7 +45,7 @@ func ParseCertificate(der []byte) (*x509.Certificate, error) {
 		unreadable.Cause = "its octets are not a certificate in DER, or not all of one; copy it again"
 		return nil, unreadable
 	}
-	unreadable.Subject, unreadable.Cause = FormatDN(subjectOf(der)), unreadableCause(err)
+	unreadable.Subject, unreadable.Cause = dn.Format(subjectOf(der)), unreadableCause(err)
 	return nil, unreadable
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // NameKind is a kind of subject alternative name (RFC 5280 §4.2.1.6) that a client
@@ -84,7 +86,7 @@ func ParseName(kind NameKind, s string) (Name, error) {
 		return Name{}, fmt.Errorf("the name has %d bytes; declare one of at most %d", len(s), maxURIBytes)
 	}
 	for i, r := range s {
-		if r == ' ' || forbidden(r) {
+		if r == ' ' || syntax.IsForbidden(r) {
 			return Name{}, fmt.Errorf("the name has the space, control or invisible character %U at byte %d; delete it", r, i)
 		}
 	}
@@ -100,7 +102,7 @@ func ParseName(kind NameKind, s string) (Name, error) {
 	case NameEmail:
 		text, err = parseEmail(s)
 	default:
-		err = fmt.Errorf("%q is not a kind of subject alternative name; use %s, %s, %s or %s", excerpt(string(kind)), NameDNS, NameURI, NameIP, NameEmail)
+		err = fmt.Errorf("%q is not a kind of subject alternative name; use %s, %s, %s or %s", syntax.Excerpt(string(kind)), NameDNS, NameURI, NameIP, NameEmail)
 	}
 	if err != nil {
 		return Name{}, err
@@ -156,7 +158,7 @@ func parseHost(host string) (string, error) {
 			return "", err
 		}
 		if !validLabel(ascii) {
-			return "", fmt.Errorf("invalid label %q; write 1 to %d letters, digits, hyphens and underscores, without a hyphen at either end", excerpt(label), maxLabelBytes)
+			return "", fmt.Errorf("invalid label %q; write 1 to %d letters, digits, hyphens and underscores, without a hyphen at either end", syntax.Excerpt(label), maxLabelBytes)
 		}
 		labels[i] = ascii
 	}
@@ -172,7 +174,7 @@ func parseHost(host string) (string, error) {
 // mappings would change, because what an operator sees there is not what is
 // compared.
 func toALabel(label string) (string, error) {
-	if isASCII(label) {
+	if syntax.IsASCII(label) {
 		return strings.ToLower(label), nil
 	}
 	registered, err := idna.Registration.ToASCII(norm.NFC.String(strings.ToLower(label)))
@@ -182,7 +184,7 @@ func toALabel(label string) (string, error) {
 			return mapped, nil
 		}
 	}
-	return "", fmt.Errorf("label %q is not a valid internationalized label (RFC 5891 §4.2); write the label of the certificate, beginning with xn--", excerpt(label))
+	return "", fmt.Errorf("label %q is not a valid internationalized label (RFC 5891 §4.2); write the label of the certificate, beginning with xn--", syntax.Excerpt(label))
 }
 
 func parseIP(s string) (string, error) {
@@ -195,7 +197,7 @@ func parseIP(s string) (string, error) {
 	addr, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%q is not an IP address; write it like 192.0.2.1 or 2001:db8::1, without brackets, port and leading zeros", excerpt(s))
+		return "", fmt.Errorf("%q is not an IP address; write it like 192.0.2.1 or 2001:db8::1, without brackets, port and leading zeros", syntax.Excerpt(s))
 	case addr.Zone() != "":
 		return "", errors.New("the address has a zone, which a certificate cannot have; delete '%' and what follows")
 	case addr.Is4In6():
@@ -215,10 +217,10 @@ func parseEmail(s string) (string, error) {
 		return "", errors.New("an email address has no wildcards; declare each address")
 	case strings.ContainsAny(s, "<>\","):
 		return "", errors.New("the value has more than a bare email address; write local-part@domain without display name, brackets and quotes")
-	case !isASCII(local):
+	case !syntax.IsASCII(local):
 		return "", errors.New("the local part is not ASCII, as an rfc822Name must be (RFC 5280 §4.2.1.6); register the client by another credential")
 	case !validLocalPart(local):
-		return "", fmt.Errorf("invalid local part %q; write 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-, without mailto: before it", excerpt(local), maxLocalBytes)
+		return "", fmt.Errorf("invalid local part %q; write 1 to %d letters, digits, dots between others, and any of !#$%%&'+/=?^_`{|}~-, without mailto: before it", syntax.Excerpt(local), maxLocalBytes)
 	}
 	domain, err := parseHost(s[at+1:])
 	if err != nil {

@@ -3,6 +3,7 @@ package validators
 import (
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -101,6 +102,9 @@ func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	}
 	return names, nil
 }
+
+// errUnmatchableName means that no declared name matches a presented one.
+var errUnmatchableName = errors.New("name can never match")
 
 func unmatchable(why string) error {
 	return fmt.Errorf("%w: %s", errUnmatchableName, why)

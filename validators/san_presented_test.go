@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // san returns a name with the given octets.
@@ -288,7 +289,7 @@ func FuzzNamesOf(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
 		leaf := leafOfExtension(der)
-		if domain, refusal := IsSVID(leaf); (refusal == nil) != (domain != "") || refusal != nil && (!printable(refusal.Detail) || len(refusal.Detail) > 1<<10) {
+		if domain, refusal := IsSVID(leaf); (refusal == nil) != (domain != "") || refusal != nil && (!testtool.Printable(refusal.Detail) || len(refusal.Detail) > 1<<10) {
 			t.Fatalf("trust domain %q, %v", domain, refusal)
 		}
 		p, err := NamesOf(leaf)

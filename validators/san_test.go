@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 func mustName(t testing.TB, kind NameKind, s string) Name {
@@ -40,13 +43,13 @@ func testParseError(t *testing.T, kind NameKind, want map[string]string) {
 		n, err := ParseName(kind, s)
 		switch {
 		case err == nil:
-			t.Errorf("%q is read as %q, want an error", firstBytes(s, 100), n)
+			t.Errorf("%q is read as %q, want an error", syntax.FirstBytes(s, 100), n)
 		case n != (Name{}):
 			t.Errorf("%q: an error, and %q", s, n)
 		case !strings.Contains(err.Error(), why):
-			t.Errorf("%q: error %q does not say %q", firstBytes(s, 100), err, why)
-		case !printable(err.Error()) || len(err.Error()) > 600:
-			t.Errorf("%q: error %q is not one short line", firstBytes(s, 100), err)
+			t.Errorf("%q: error %q does not say %q", syntax.FirstBytes(s, 100), err, why)
+		case !testtool.Printable(err.Error()) || len(err.Error()) > 600:
+			t.Errorf("%q: error %q is not one short line", syntax.FirstBytes(s, 100), err)
 		}
 	}
 }
@@ -213,7 +216,7 @@ func FuzzParseName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, s string) {
 		n, err := ParseName([]NameKind{NameDNS, NameURI, NameIP, NameEmail}[kind%4], s)
 		if err != nil {
-			if n != (Name{}) || len(err.Error()) > 2<<10 || !printable(err.Error()) {
+			if n != (Name{}) || len(err.Error()) > 2<<10 || !testtool.Printable(err.Error()) {
 				t.Fatalf("%q: %q and %q", s, n, err)
 			}
 			return

@@ -211,7 +211,3 @@ func wrongHashLength(characters string) error {
 func isHex(s string) bool {
 	return strings.Trim(s, "0123456789abcdefABCDEF") == ""
 }
-
-func firstBytes(s string, n int) string {
-	return s[:min(len(s), n)]
-}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 
 // parseURI parses a declared URI.
 func parseURI(s string) (string, error) {
-	if !isASCII(s) {
+	if !syntax.IsASCII(s) {
 		return "", errors.New("the URI is not ASCII, as it must be in a certificate (RFC 5280 §7.4); write the labels of its host as xn--… and percent-encode the rest")
 	}
 	for i := range len(s) {
@@ -49,7 +51,7 @@ func parseURI(s string) (string, error) {
 	case root > 0 && host == "":
 		return "", errors.New("the URI has no host after '//' (RFC 5280 §4.2.1.6); write it in full")
 	case strings.HasPrefix(host, "."), strings.HasSuffix(host, "."), strings.Contains(host, ".."):
-		return "", fmt.Errorf("host %q has an empty label, which a certificate cannot have; write exactly one dot between labels, and none at the end", excerpt(host))
+		return "", fmt.Errorf("host %q has an empty label, which a certificate cannot have; write exactly one dot between labels, and none at the end", syntax.Excerpt(host))
 	case strings.Contains(text, "*"):
 		err = checkPattern(text, root)
 	}
@@ -82,7 +84,7 @@ func checkPattern(text string, root int) error {
 		case segment == anyPath && i < len(segments)-1:
 			return errors.New("'**' stands for the rest of the path and can only be its end; write '*' for each segment before the last")
 		case segment != anySegment && segment != anyPath && strings.Contains(segment, "*"):
-			return fmt.Errorf("segment %q: '*' stands for a whole segment; declare each URI instead, or write '*' alone between slashes", excerpt(segment))
+			return fmt.Errorf("segment %q: '*' stands for a whole segment; declare each URI instead, or write '*' alone between slashes", syntax.Excerpt(segment))
 		}
 	}
 	return nil
@@ -100,7 +102,7 @@ func checkSPIFFE(text string, declared bool) error {
 	}
 	domain, path, _ := strings.Cut(id, "/")
 	if domain == "" || len(domain) > maxTrustDomain || strings.ContainsFunc(domain, func(r rune) bool { return !isTrustDomainRune(r) }) {
-		return fmt.Errorf("invalid trust domain %q; use 1 to %d of the characters a-z 0-9 . - _, and no port", firstBytes(domain, 64), maxTrustDomain)
+		return fmt.Errorf("invalid trust domain %q; use 1 to %d of the characters a-z 0-9 . - _, and no port", syntax.FirstBytes(domain, 64), maxTrustDomain)
 	}
 	if path == "" {
 		return errors.New("the SPIFFE ID has no path, so it belongs to a trust domain; use that of a workload, as in spiffe://example.com/billing")
@@ -111,7 +113,7 @@ func checkSPIFFE(text string, declared bool) error {
 		case segment == "", segment == ".", segment == "..":
 			return errors.New("the SPIFFE ID has an empty, '.' or '..' segment, or '/' at its end; use one without")
 		case strings.ContainsFunc(segment, func(r rune) bool { return !isTrustDomainRune(r) && !('A' <= r && r <= 'Z') }):
-			return fmt.Errorf("invalid segment %q; in a SPIFFE ID it has only the characters a-z A-Z 0-9 . - _", firstBytes(segment, 64))
+			return fmt.Errorf("invalid segment %q; in a SPIFFE ID it has only the characters a-z A-Z 0-9 . - _", syntax.FirstBytes(segment, 64))
 		}
 	}
 	return nil

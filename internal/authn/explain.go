@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxExplained bounds what is said about one certificate.
@@ -66,7 +67,7 @@ func (r *refusedChain) chainHas() (texts []string) {
 		return nil
 	}
 	for _, ca := range chains[0][1:] {
-		texts = append(texts, fmt.Sprintf("the chain verifies, with the CA '%s': issued_by \"%x\"", validators.FormatDN(ca.RawSubject), sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
+		texts = append(texts, fmt.Sprintf("the chain verifies, with the CA '%s': issued_by \"%x\"", dn.Format(ca.RawSubject), sha256.Sum256(ca.RawSubjectPublicKeyInfo)))
 	}
 	return texts
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // The bounds of log fields about a certificate, in octets of JSON, because a stranger
@@ -111,8 +112,8 @@ func (n *Notes) Describe(by *Authenticator, presented []*x509.Certificate, refus
 // describe describes a certificate, escaped and bounded.
 func describe(leaf *x509.Certificate) *refusals.Certificate {
 	return &refusals.Certificate{
-		Subject:    LogText(validators.FormatDN(leaf.RawSubject), maxLoggedDN),
-		Issuer:     LogText(validators.FormatDN(leaf.RawIssuer), maxLoggedDN),
+		Subject:    LogText(dn.Format(leaf.RawSubject), maxLoggedDN),
+		Issuer:     LogText(dn.Format(leaf.RawIssuer), maxLoggedDN),
 		Serial:     validators.FormatSerial(leaf.SerialNumber),
 		Thumbprint: validators.ThumbprintOf(leaf.Raw).String(),
 		PublicKey:  validators.ThumbprintOf(leaf.RawSubjectPublicKeyInfo).String(),

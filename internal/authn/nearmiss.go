@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -196,19 +197,19 @@ func (r *refusedChain) nearNames(leaf *x509.Certificate) (misses []string) {
 // nearSubject reports which client declares the subject, in this order or in
 // reverse, or that none does.
 func (r *refusedChain) nearSubject(leaf *x509.Certificate) (text string, known bool) {
-	dn, err := validators.DNFromRaw(leaf.RawSubject)
+	subject, err := dn.FromRaw(leaf.RawSubject)
 	if err != nil {
 		return "the subject cannot match any client: " + err.Error(), false
 	}
-	if same := r.registry.Subject(dn.Key()); len(same) > 0 {
+	if same := r.registry.Subject(subject.Key()); len(same) > 0 {
 		return "the subject is declared by client '" + same[0].Client.ID + onlyWithChain(same[0].Client), true
 	}
-	subject := validators.FormatDN(leaf.RawSubject)
-	if reversed := r.registry.Subject(dn.Reversed().Key()); len(reversed) > 0 {
-		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + subject + "' if this is the client", true
+	shown := dn.Format(leaf.RawSubject)
+	if reversed := r.registry.Subject(subject.Reversed().Key()); len(reversed) > 0 {
+		return "client '" + reversed[0].Client.ID + "' declares the subject in reverse order; declare it as '" + shown + "' if this is the client", true
 	}
-	text = "no client declares the subject '" + subject + "', in this order or in reverse"
-	if near := r.registry.NearSubject(subject); near != nil {
+	text = "no client declares the subject '" + shown + "', in this order or in reverse"
+	if near := r.registry.NearSubject(shown); near != nil {
 		text += fmt.Sprintf("; client '%s' declares '%s', which differs in few letters", near.Client.ID, near.Value)
 	}
 	return text, false

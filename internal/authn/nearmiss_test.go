@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // explained returns what Explain says, after a line with the reason.
@@ -129,8 +130,8 @@ func TestNearMisses(t *testing.T) {
 			}
 			auth := newTestAuthenticator(t, clock, cas, tc.records...)
 			// the subjects are compared as they are printed
-			want := strings.ReplaceAll(tc.want, "'O=company,CN=stranger'", "'"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"'")
-			want = strings.ReplaceAll(want, "subject 'O=company,CN=client', in", "subject '"+validators.FormatDN(tc.leaf.Cert.RawSubject)+"', in")
+			want := strings.ReplaceAll(tc.want, "'O=company,CN=stranger'", "'"+dn.Format(tc.leaf.Cert.RawSubject)+"'")
+			want = strings.ReplaceAll(want, "subject 'O=company,CN=client', in", "subject '"+dn.Format(tc.leaf.Cert.RawSubject)+"', in")
 			if got := auth.explained(tc.leaf.Presented(), tc.clientID); got != want {
 				t.Errorf("explained:\n%s\nwant:\n%s", got, want)
 			}

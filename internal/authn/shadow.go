@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -172,7 +173,7 @@ func (w *Shadow) note(sight shadowSight, client *clients.Client, why string) {
 	}
 	key.clientID = strings.Clone(key.clientID) // it may be part of a record, which would be kept
 	w.failures[key] = shadowFailure{
-		subject: LogText(validators.FormatDN(leaf.RawSubject), maxLoggedDN), why: LogText(why, maxShadowWhy), end: leaf.NotAfter,
+		subject: LogText(dn.Format(leaf.RawSubject), maxLoggedDN), why: LogText(why, maxShadowWhy), end: leaf.NotAfter,
 	}
 	w.config.Logger.Warn("client would fail under the shadow trust pool", append(
 		CertificateFields(describe(leaf)), zap.String("client_id", client.ID), zap.Time("not_after", leaf.NotAfter), zap.String("why", why))...)

@@ -13,6 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/mergepatch"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -89,7 +90,7 @@ func senderOf(r *http.Request) (by Sender) {
 	by.RemoteIP = address
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		leaf := r.TLS.PeerCertificates[0]
-		by.Certificate, by.Thumbprint = validators.FormatDN(leaf.RawSubject), validators.ThumbprintOf(leaf.Raw).String()
+		by.Certificate, by.Thumbprint = dn.Format(leaf.RawSubject), validators.ThumbprintOf(leaf.Raw).String()
 	}
 	return by
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // certificateFacts are what --json prints about a certificate. Members that a refusal on
@@ -34,7 +35,7 @@ func factsOf(c *x509.Certificate) certificateFacts {
 	sum, key := sha256.Sum256(c.Raw), sha256.Sum256(c.RawSubjectPublicKeyInfo)
 	old := sha1.Sum(c.Raw) //nolint:gosec // see above
 	known := certificateFacts{
-		Subject: validators.FormatDN(c.RawSubject), Issuer: validators.FormatDN(c.RawIssuer), SelfSigned: selfSigned(c),
+		Subject: dn.Format(c.RawSubject), Issuer: dn.Format(c.RawIssuer), SelfSigned: selfSigned(c),
 		Serial: validators.FormatSerial(c.SerialNumber), NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
 		Key: keyText(c), Signature: c.SignatureAlgorithm.String(), CA: c.IsCA,
 		Thumbprint: hex.EncodeToString(sum[:]), ThumbprintSHA1: hex.EncodeToString(old[:]), PublicKey: hex.EncodeToString(key[:]),

@@ -18,6 +18,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // appID is the ID of the mtls app in Caddy's configuration.
@@ -181,8 +182,8 @@ func loadConfig(file, adapter string, load LoadFunc) (Explainer, error) {
 func printExplanation(out io.Writer, e *Explanation, leaf *x509.Certificate, at time.Time) {
 	f, sum := facts{out}, sha256.Sum256(leaf.Raw)
 	f.print("realm", "%s", e.Realm)
-	f.print("subject", "%s", orNone(validators.FormatDN(leaf.RawSubject)))
-	f.print("issuer", "%s", orNone(validators.FormatDN(leaf.RawIssuer)))
+	f.print("subject", "%s", orNone(dn.Format(leaf.RawSubject)))
+	f.print("issuer", "%s", orNone(dn.Format(leaf.RawIssuer)))
 	f.print("valid until", "%s (%s)", leaf.NotAfter.UTC().Format(time.RFC3339), validityText(leaf, at))
 	f.print("thumbprint", "%s", hex.EncodeToString(sum[:]))
 	if e.Refusal == nil {

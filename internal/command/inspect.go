@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxShownNames bounds how many alternative names are printed.
@@ -98,9 +99,9 @@ func printInspection(out io.Writer, certificates []*x509.Certificate, now time.T
 }
 
 func (f facts) certificate(c *x509.Certificate, now time.Time) {
-	f.print("subject", "%s", orNone(validators.FormatDN(c.RawSubject)))
+	f.print("subject", "%s", orNone(dn.Format(c.RawSubject)))
 	f.names(c)
-	f.print("issuer", "%s", orNone(validators.FormatDN(c.RawIssuer)))
+	f.print("issuer", "%s", orNone(dn.Format(c.RawIssuer)))
 	if selfSigned(c) {
 		f.print("", "(the certificate is self-signed)")
 	}
@@ -265,9 +266,9 @@ func nameLines(leaf *x509.Certificate) []string {
 	if _, refusal := validators.IsSVID(leaf); workload && refusal != nil {
 		return nil
 	}
-	if dn, err := validators.DNFromRaw(leaf.RawSubject); err == nil {
-		text := configText.Replace(dn.String())
-		if declared, err := validators.ParseDN(text); err == nil && declared.Key() == dn.Key() && !workload {
+	if subject, err := dn.FromRaw(leaf.RawSubject); err == nil {
+		text := configText.Replace(subject.String())
+		if declared, err := dn.Parse(text); err == nil && declared.Key() == subject.Key() && !workload {
 			lines = append(lines, `subject "`+text+`"`)
 		}
 	}

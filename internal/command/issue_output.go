@@ -12,6 +12,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxPath bounds the path of a file in the output, in bytes.
@@ -66,7 +67,7 @@ func declareName(record *clients.Record, leaf *x509.Certificate, lines []string)
 	kind, quoted, _ := strings.Cut(lines[0], " ")
 	switch clients.Kind(kind) {
 	case clients.KindSubject:
-		name, err := validators.DNFromRaw(leaf.RawSubject)
+		name, err := dn.FromRaw(leaf.RawSubject)
 		record.SubjectDN = []string{name.String()}
 		return err == nil
 	case clients.KindSANURI:
@@ -81,8 +82,8 @@ func printFiles(out io.Writer, issued *clientcert.Issued, files clientcert.Files
 	f.print("certificate", "%s", source.Text(files.Certificate, maxPath))
 	f.print("private key", "%s", source.Text(files.Key, maxPath))
 	f.print("PKCS #12", "%s", source.Text(files.PKCS12, maxPath))
-	f.print("subject", "%s", validators.FormatDN(issued.Leaf.RawSubject))
-	f.print("issuer", "%s", validators.FormatDN(issued.Leaf.RawIssuer))
+	f.print("subject", "%s", dn.Format(issued.Leaf.RawSubject))
+	f.print("issuer", "%s", dn.Format(issued.Leaf.RawIssuer))
 	f.print("valid until", "%s (%s)", issued.Leaf.NotAfter.UTC().Format(time.RFC3339), validityText(issued.Leaf, now))
 	fmt.Fprintf(out, "\nTo register it, paste this into the mtls global option:\n\n%s", registration.block)
 }
@@ -108,7 +109,7 @@ func describeIssued(issued *clientcert.Issued, files clientcert.Files, registrat
 	leaf := issued.Leaf
 	return issuedJSON{
 		ClientID: registration.record.ClientID, Certificate: files.Certificate, Key: files.Key, PKCS12: files.PKCS12,
-		Subject: validators.FormatDN(leaf.RawSubject), Issuer: validators.FormatDN(leaf.RawIssuer), Serial: validators.FormatSerial(leaf.SerialNumber),
+		Subject: dn.Format(leaf.RawSubject), Issuer: dn.Format(leaf.RawIssuer), Serial: validators.FormatSerial(leaf.SerialNumber),
 		NotBefore: leaf.NotBefore.UTC(), NotAfter: leaf.NotAfter.UTC(),
 		Thumbprint: fmt.Sprintf("%x", sha256.Sum256(leaf.Raw)), PublicKey: fmt.Sprintf("%x", sha256.Sum256(leaf.RawSubjectPublicKeyInfo)),
 		Register: registration.block, Record: registration.record,

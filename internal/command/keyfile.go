@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // readPrivateKey reads a private key from a PEM file, which may have certificates too.
@@ -120,7 +120,7 @@ func readIdentity(certificateFile, keyFile string, flags *passwordFlags) (*tls.C
 		return nil, fmt.Errorf("%s: the private key cannot sign; use one of RSA, ECDSA or Ed25519", certificateFile)
 	}
 	if public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(leaf.PublicKey) {
-		return nil, fmt.Errorf("the private key is not that of the certificate '%s'; name the key that belongs to it", source.Text(validators.FormatDN(leaf.RawSubject), maxCause))
+		return nil, fmt.Errorf("the private key is not that of the certificate '%s'; name the key that belongs to it", source.Text(dn.Format(leaf.RawSubject), maxCause))
 	}
 	identity := &tls.Certificate{PrivateKey: signer, Leaf: leaf}
 	for _, certificate := range certificates {

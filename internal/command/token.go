@@ -14,7 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clienttoken"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // tokenFlags are the flags of `caddy mtls token`.
@@ -184,7 +184,7 @@ func (o *obtained) print(out io.Writer, identity *tls.Certificate) error {
 	f := facts{out}
 	f.print("token endpoint", "%s", source.Text(o.Endpoint, maxPath))
 	f.print("client", "%s", source.Text(o.ClientID, maxClientID))
-	f.print("certificate", "%s", validators.FormatDN(identity.Leaf.RawSubject))
+	f.print("certificate", "%s", dn.Format(identity.Leaf.RawSubject))
 	f.print("token type", "%s", source.Text(o.TokenType, maxCell))
 	f.print("scope", "%s", orNone(source.Text(o.Scope, maxPath)))
 	if o.ExpiresIn > 0 {

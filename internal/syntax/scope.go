@@ -1,4 +1,4 @@
-// Package syntax checks the forms of text that clients and tokens share.
+// Package syntax checks the forms of text that clients, tokens and certificates share.
 package syntax
 
 import (

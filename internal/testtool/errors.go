@@ -3,6 +3,8 @@ package testtool
 import (
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 )
 
 // WantError fails the test unless err contains all of the texts.
@@ -16,4 +18,9 @@ func WantError(t testing.TB, err error, texts ...string) {
 			t.Errorf("the error lacks %q: %v", text, err)
 		}
 	}
+}
+
+// Printable reports whether text is fit for a log line.
+func Printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }

@@ -6,7 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // poll keeps one source up to date. Each has a goroutine of its own.
@@ -138,7 +138,7 @@ func without(certs, others []*x509.Certificate) (rest []*x509.Certificate) {
 func subjects(certs []*x509.Certificate) (texts []string) {
 	const most = 10
 	for _, cert := range certs[:min(len(certs), most)] {
-		texts = append(texts, validators.FormatDN(cert.RawSubject))
+		texts = append(texts, dn.Format(cert.RawSubject))
 	}
 	if len(certs) > most {
 		texts = append(texts, "…")

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxReported bounds the CAs that have a warning each, and maxExpiries those whose
@@ -50,7 +51,7 @@ func (r *UnusableReporter) Report(t *Trust, now time.Time) {
 		}
 		if unreported++; unreported <= maxReported {
 			r.logger.Warn("no client can verify under CA of trust pool",
-				zap.String("subject", validators.FormatDN(ca.RawSubject)), zap.String("thumbprint", hex.EncodeToString(sum[:])), zap.Error(err))
+				zap.String("subject", dn.Format(ca.RawSubject)), zap.String("thumbprint", hex.EncodeToString(sum[:])), zap.Error(err))
 		}
 	}
 	if unreported > maxReported {

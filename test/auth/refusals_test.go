@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // refusalRig starts sites that can refuse for every reason of mtls_auth.
@@ -201,8 +202,8 @@ func checkRefusalEntry(t *testing.T, entry rig.LogEntry, tc refusalCase) {
 	} else {
 		sum := sha256.Sum256(tc.leaf.Cert.Raw)
 		want["thumbprint"] = hex.EncodeToString(sum[:])
-		want["subject"] = validators.FormatDN(tc.leaf.Cert.RawSubject)
-		want["issuer"] = validators.FormatDN(tc.leaf.Cert.RawIssuer)
+		want["subject"] = dn.Format(tc.leaf.Cert.RawSubject)
+		want["issuer"] = dn.Format(tc.leaf.Cert.RawIssuer)
 		want["serial"] = hex.EncodeToString(tc.leaf.Cert.SerialNumber.Bytes())
 	}
 	switch {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -293,7 +294,7 @@ type link struct {
 }
 
 func (l link) String() string {
-	return fmt.Sprintf("number %s of %s", source.Text(l.cert.SerialNumber.Text(16), 64), source.Text(validators.FormatDN(l.cert.RawIssuer), maxQuote))
+	return fmt.Sprintf("number %s of %s", source.Text(l.cert.SerialNumber.Text(16), 64), source.Text(dn.Format(l.cert.RawIssuer), maxQuote))
 }
 
 func (l link) revoked(by string, status certStatus, now time.Time) (*validators.Refusal, time.Time) {
@@ -328,7 +329,7 @@ func (l link) validUntil(now time.Time) time.Time {
 
 // problem describes why there is no fresh answer, and what to do about it.
 func (l link) problem() string {
-	text := fmt.Sprintf("certificate %s, %s", source.Text(validators.FormatDN(l.cert.RawSubject), maxQuote), l)
+	text := fmt.Sprintf("certificate %s, %s", source.Text(dn.Format(l.cert.RawSubject), maxQuote), l)
 	remedy := ""
 	if l.crlErr != nil {
 		text += ", CRL: " + l.crlErr.Error()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // maxOutcomes is how many CAs a CRL has been compared with are remembered: a CA may
@@ -55,7 +56,7 @@ func (c *parsedCRL) String() string {
 // nameKey returns a map key for a DER-encoded Name, which is the same for names that
 // are equal as names, whatever their string types, case and spaces (RFC 5280 §7.1).
 func nameKey(raw []byte) string {
-	name, err := validators.DNFromRaw(raw)
+	name, err := dn.FromRaw(raw)
 	if err != nil {
 		return "DER " + string(raw)
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // crlReport is which problems of a CRL have been reported.
@@ -66,7 +66,7 @@ func (s *CRLSource) reportProblem(location string, crl *parsedCRL, report *crlRe
 	}
 	if !report.partial && crl.scope.unusable != "" {
 		report.partial = true
-		s.config.ReportPartial(location, fmt.Errorf("CRL of %s: %s", source.Text(validators.FormatDN(crl.list.RawIssuer), maxQuote), crl.scope.unusable))
+		s.config.ReportPartial(location, fmt.Errorf("CRL of %s: %s", source.Text(dn.Format(crl.list.RawIssuer), maxQuote), crl.scope.unusable))
 	}
 	if compared {
 		return
@@ -87,7 +87,7 @@ func (c *parsedCRL) signedByOneOf(namesakes []*x509.Certificate) error {
 		if err == nil {
 			return nil
 		}
-		failure = fmt.Errorf("%s: %w", source.Text(validators.FormatDN(ca.RawSubject), maxQuote), err)
+		failure = fmt.Errorf("%s: %w", source.Text(dn.Format(ca.RawSubject), maxQuote), err)
 	}
 	if failure == nil {
 		return nil

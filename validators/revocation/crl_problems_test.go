@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 func TestReportProblems(t *testing.T) {
@@ -35,7 +36,7 @@ func TestReportProblems(t *testing.T) {
 			t.Fatalf("warned %q, want %q", warnings, want)
 		}
 		for _, warning := range warnings {
-			if !strings.Contains(warning, want) || !printable(warning) || len(warning) > 1000 {
+			if !strings.Contains(warning, want) || !testtool.Printable(warning) || len(warning) > 1000 {
 				t.Errorf("warned %q, want %q", warning, want)
 			}
 		}

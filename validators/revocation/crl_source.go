@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -265,7 +265,7 @@ func (s *CRLSource) load(location *crlLocation, content []byte) error {
 		s.config.Use(s.crlSet())
 	}
 	for _, crl := range gone {
-		s.config.ReportGone(location.name, source.Text(validators.FormatDN(crl.list.RawIssuer), maxQuote))
+		s.config.ReportGone(location.name, source.Text(dn.Format(crl.list.RawIssuer), maxQuote))
 	}
 	if unreadable != nil {
 		err = unreadable

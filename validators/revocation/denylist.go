@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -147,7 +148,7 @@ func parseSerialRule(text string) (serial, issuerKey string, err error) {
 	if comment.MatchString(issuer) { // it would be part of the name, so nobody would be denied
 		return "", "", errors.New("comment after the issuer's name; give it a line of its own, or write \\# if it is part of the name")
 	}
-	name, err := validators.ParseDN(issuer)
+	name, err := dn.Parse(issuer)
 	if err != nil {
 		return "", "", fmt.Errorf("issuer: %w", err)
 	}
@@ -192,7 +193,7 @@ func (l *DenyList) match(chain []*x509.Certificate) (detail string, denied bool)
 	}
 	for _, ca := range chain[1:] {
 		if rule := l.matchingRule(ca); rule != "" {
-			return "the deny file has a " + rule + " rule for CA " + validators.FormatDN(ca.RawSubject), true
+			return "the deny file has a " + rule + " rule for CA " + dn.Format(ca.RawSubject), true
 		}
 	}
 	return "", false
@@ -214,7 +215,7 @@ func (l *DenyList) matchingRule(cert *x509.Certificate) string {
 	case !l.kinds[ruleSerial]:
 		return ""
 	}
-	issuer, err := validators.DNFromRaw(cert.RawIssuer)
+	issuer, err := dn.FromRaw(cert.RawIssuer)
 	if err != nil {
 		return ""
 	}

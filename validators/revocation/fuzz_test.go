@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ocsp"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // fuzzNow is when the committed CRLs and OCSP responses are fresh. The keys that signed
@@ -53,7 +55,7 @@ func fuzzSeed(tb testing.TB, target, name string) []byte {
 
 func checkErrorText(t *testing.T, err error) {
 	t.Helper()
-	if text := err.Error(); len(text) > 4<<10 || !printable(text) {
+	if text := err.Error(); len(text) > 4<<10 || !testtool.Printable(text) {
 		t.Fatalf("error %q is not fit for a log", text)
 	}
 }
@@ -96,7 +98,7 @@ func FuzzParseCRL(f *testing.F) {
 // checkFuzzedCRL checks what holds for every CRL, and compares it with what x509 reads.
 func checkFuzzedCRL(t *testing.T, crl *parsedCRL, size int) {
 	t.Helper()
-	if crl.list.NextUpdate.IsZero() && crl.scope.unusable == "" || len(crl.revoked) > size || !printable(crl.scope.unusable) {
+	if crl.list.NextUpdate.IsZero() && crl.scope.unusable == "" || len(crl.revoked) > size || !testtool.Printable(crl.scope.unusable) {
 		t.Fatalf("%d entries until %s, %q", len(crl.revoked), crl.list.NextUpdate, crl.scope.unusable)
 	}
 	again, err := parseCRL(crl.list.Raw)
@@ -173,7 +175,7 @@ func FuzzParseDenyList(f *testing.F) {
 			t.Fatalf("%d rules in %d lines", list.Len(), lines)
 		}
 		detail, denied := list.match(chain)
-		if denied != (detail != "") || denied && list.Len() == 0 || !printable(detail) {
+		if denied != (detail != "") || denied && list.Len() == 0 || !testtool.Printable(detail) {
 			t.Fatalf("%v: %q", denied, detail)
 		}
 		// More rules deny more.

@@ -11,12 +11,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -246,11 +245,6 @@ var oidKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 // now is the time of tests without a clock of their own.
 var now = time.Now()
 
-// printable reports whether text is fit for a log line.
-func printable(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
-}
-
 // wantRefusal checks the reason and the detail; an empty why wants no refusal.
 func wantRefusal(t *testing.T, got *validators.Refusal, reason validators.Reason, why string) {
 	t.Helper()
@@ -269,7 +263,7 @@ func wantError(t *testing.T, err error, want string) {
 		t.Errorf("no error, want one that says %q", want)
 	case err != nil && (want == "" || !strings.Contains(err.Error(), want)):
 		t.Errorf("error %q, want one that says %q", err, want)
-	case err != nil && (!printable(err.Error()) || len(err.Error()) > 2048):
+	case err != nil && (!testtool.Printable(err.Error()) || len(err.Error()) > 2048):
 		t.Errorf("error %q is not fit for a log", err)
 	}
 }

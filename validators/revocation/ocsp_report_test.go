@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // With a responder for each CA, some do not know a certificate. That is reported only
@@ -66,7 +67,7 @@ func TestOCSPReportsCertificatesWithoutAnswer(t *testing.T) {
 							t.Errorf("told %q without %q", text, part)
 						}
 					}
-					if !printable(text) || len(text) > 2000 {
+					if !testtool.Printable(text) || len(text) > 2000 {
 						t.Errorf("%d octets: %q is not fit for a log", len(text), text)
 					}
 				}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -147,7 +148,7 @@ func (p *pki) check(ctx context.Context, c *Checker, chain []*x509.Certificate, 
 		p.t.Errorf("admitted, want %s", want)
 	case refusal != nil && (refusal.Reason != want || !strings.Contains(refusal.Detail, why)):
 		p.t.Errorf("%v, want %s: …%s…", refusal, want, why)
-	case refusal != nil && (!printable(refusal.Detail) || len(refusal.Detail) > maxDetail+4):
+	case refusal != nil && (!testtool.Printable(refusal.Detail) || len(refusal.Detail) > maxDetail+4):
 		p.t.Errorf("%q is not fit for a log", refusal.Detail)
 	}
 	return time.Since(start), until.Sub(start)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 const (
@@ -122,7 +123,7 @@ func (r *Request) subject() ([]byte, error) {
 		}
 		text = "CN=" + strings.NewReplacer("+", `\+`, ",", `\,`).Replace(r.ClientID)
 	}
-	name, err := validators.ParseDN(text)
+	name, err := dn.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("subject '%s': %w", source.Text(text, maxName), err)
 	}
@@ -168,7 +169,7 @@ func generateKey(keyType string) (crypto.Signer, error) {
 // check returns why the CA cannot issue the certificate, and keeps the certificate within
 // the validity of the CA.
 func (ca *CA) check(template *x509.Certificate, now time.Time) error {
-	name := source.Text(validators.FormatDN(ca.Certificate.RawSubject), maxName)
+	name := source.Text(dn.Format(ca.Certificate.RawSubject), maxName)
 	if err := validators.CheckCA(ca.Certificate, now); err != nil {
 		return fmt.Errorf("CA '%s': %w", name, err)
 	}
@@ -199,7 +200,7 @@ func (i *Issued) check(ca *CA, now time.Time) error {
 			return errors.New("the certificate would be refused: " + refusal.Detail)
 		}
 	}
-	if _, err := validators.DNFromRaw(i.Leaf.RawSubject); err != nil {
+	if _, err := dn.FromRaw(i.Leaf.RawSubject); err != nil {
 		return fmt.Errorf("the subject of the certificate would be refused: %w", err)
 	}
 	if ca == nil {

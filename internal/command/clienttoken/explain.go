@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // connectFailure returns why no address answers.
@@ -44,7 +44,7 @@ func tlsFailure(err error, host string) string {
 		return "the server's certificate " + certificateName(invalid.Cert) + " is valid from " + invalid.Cert.NotBefore.UTC().Format(time.RFC3339) +
 			" to " + invalid.Cert.NotAfter.UTC().Format(time.RFC3339) + " only; renew it, or set this machine's clock"
 	case errors.As(err, &unknown) && unknown.Cert != nil:
-		return "the server's certificate " + servedName(err, unknown.Cert) + " is not trusted, because its CA '" + source.Text(validators.FormatDN(unknown.Cert.RawIssuer), maxText) + "' is not; name the file with that CA with --cacert"
+		return "the server's certificate " + servedName(err, unknown.Cert) + " is not trusted, because its CA '" + source.Text(dn.Format(unknown.Cert.RawIssuer), maxText) + "' is not; name the file with that CA with --cacert"
 	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
 		return "the server's certificate " + certificateName(invalid.Cert) + " is not for servers (extended key usage); have it issued with serverAuth"
 	case isTimeout(err):
@@ -63,7 +63,7 @@ func servedName(err error, otherwise *x509.Certificate) string {
 }
 
 func certificateName(c *x509.Certificate) string {
-	if text := validators.FormatDN(c.RawSubject); text != "" {
+	if text := dn.Format(c.RawSubject); text != "" {
 		return "'" + source.Text(text, maxText) + "'"
 	}
 	return "for " + namesText(c)
@@ -112,7 +112,7 @@ func certificateAlert(alert string, leaf *x509.Certificate) string {
 	case time.Now().After(leaf.NotAfter):
 		return alert + "; the certificate expired on " + leaf.NotAfter.UTC().Format(time.RFC3339)
 	case strings.Contains(alert, "unknown certificate authority"):
-		return alert + "; its 'client_auth' does not trust CA '" + source.Text(validators.FormatDN(leaf.RawIssuer), maxText) + "'. With 'mode request', the realm alone decides"
+		return alert + "; its 'client_auth' does not trust CA '" + source.Text(dn.Format(leaf.RawIssuer), maxText) + "'. With 'mode request', the realm alone decides"
 	case strings.Contains(alert, "certificate"):
 		return alert + "; its 'client_auth' verifies certificates, or has 'verifier mtls', whose log says why. With 'mode request', the realm decides and answers"
 	}

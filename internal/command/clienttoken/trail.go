@@ -13,7 +13,7 @@ import (
 	"sync"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // The steps of a request, in the order in which a person would look.
@@ -168,7 +168,7 @@ func (t *trail) name() (ok bool, text string) {
 
 // certificateText says whether the client's certificate was sent.
 func (t *trail) certificateText() string {
-	name := "'" + source.Text(validators.FormatDN(t.leaf.RawSubject), maxText) + "'"
+	name := "'" + source.Text(dn.Format(t.leaf.RawSubject), maxText) + "'"
 	switch {
 	case !t.asked:
 		return "NOT sent, because the server did not ask for one; a site of Caddy asks with 'client_auth { mode request }' in its 'tls' block"
@@ -183,7 +183,7 @@ func serverText(state *tls.ConnectionState) string {
 	text := tls.VersionName(state.Version)
 	if len(state.PeerCertificates) > 0 {
 		leaf := state.PeerCertificates[0]
-		text += ", certificate " + certificateName(leaf) + " of '" + source.Text(validators.FormatDN(leaf.RawIssuer), maxText) + "'"
+		text += ", certificate " + certificateName(leaf) + " of '" + source.Text(dn.Format(leaf.RawIssuer), maxText) + "'"
 	}
 	return text
 }

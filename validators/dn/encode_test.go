@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import "testing"
 
@@ -14,7 +14,7 @@ func TestEncodedNamesMatch(t *testing.T) {
 		"emailAddress=ä@example.com",
 		"1.2.3.4=x",
 	} {
-		declared, err := ParseDN(text)
+		declared, err := Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -22,7 +22,7 @@ func TestEncodedNamesMatch(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
-		encoded, err := DNFromRaw(der)
+		encoded, err := FromRaw(der)
 		if err != nil || encoded.Key() != declared.Key() {
 			t.Errorf("%s is encoded as %s, %v", text, encoded, err)
 		}

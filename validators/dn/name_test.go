@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"bytes"
@@ -39,20 +39,20 @@ func rawName(rdns ...encodedRDNSET) []byte {
 	return raw
 }
 
-func mustPresent(t testing.TB, raw []byte) DN {
+func mustPresent(t testing.TB, raw []byte) Name {
 	t.Helper()
-	dn, err := DNFromRaw(raw)
+	dn, err := FromRaw(raw)
 	if err != nil {
-		t.Fatalf("DNFromRaw(%x): %v", raw, err)
+		t.Fatalf("FromRaw(%x): %v", raw, err)
 	}
 	return dn
 }
 
-func mustDeclare(t testing.TB, s string) DN {
+func mustDeclare(t testing.TB, s string) Name {
 	t.Helper()
-	dn, err := ParseDN(s)
+	dn, err := Parse(s)
 	if err != nil {
-		t.Fatalf("ParseDN: %v", err)
+		t.Fatalf("Parse: %v", err)
 	}
 	return dn
 }
@@ -217,21 +217,21 @@ func TestDNDeclaredErrors(t *testing.T) {
 		"/CN=a\u200bb":                          {"-nameopt RFC2253"},
 		"CN=" + strings.Repeat(`\`, 4000) + "\u00e4\u2028": {"U+2028"},
 	} {
-		dn, err := ParseDN(s)
+		dn, err := Parse(s)
 		if err == nil {
-			t.Errorf("ParseDN(%q) = %s, want an error", s, dn)
+			t.Errorf("Parse(%q) = %s, want an error", s, dn)
 			continue
 		}
 		if dn.Key() != "" || dn.String() != "" {
-			t.Errorf("ParseDN(%q) returns a name with its error", s)
+			t.Errorf("Parse(%q) returns a name with its error", s)
 		}
 		for _, words := range want {
 			if !strings.Contains(err.Error(), words) {
-				t.Errorf("ParseDN(%.40q): %q lacks %q", s, err, words)
+				t.Errorf("Parse(%.40q): %q lacks %q", s, err, words)
 			}
 		}
 		if first, _ := utf8.DecodeRuneInString(err.Error()); unicode.IsUpper(first) || len(err.Error()) > 2048 {
-			t.Errorf("ParseDN(%.40q): error of %d bytes: %.80s", s, len(err.Error()), err)
+			t.Errorf("Parse(%.40q): error of %d bytes: %.80s", s, len(err.Error()), err)
 		}
 	}
 }
@@ -263,15 +263,15 @@ func TestFormatDNIsOnePrintableLine_A7(t *testing.T) {
 		"too many":      {rawName(repeatRDN(encodedRDNSET{attr("CN", "a")}, 300)...), strings.Repeat("CN=a,", 205)[:1021] + "…"},
 		"single spaces": {rawName(encodedRDNSET{attr("CN", " "), attr("OU", "  ")}), `CN=\ +OU=\ \ `},
 	} {
-		if got := FormatDN(c.raw); got != c.want || len(got) > 1024 {
-			t.Errorf("%s: FormatDN() = %s, want %s", name, got, c.want)
+		if got := Format(c.raw); got != c.want || len(got) > 1024 {
+			t.Errorf("%s: Format() = %s, want %s", name, got, c.want)
 		}
 	}
 }
 
 func TestDNFromRawIsCheap(t *testing.T) {
 	raw := threeRDNs()
-	if allocations := testing.AllocsPerRun(100, func() { _, _ = DNFromRaw(raw) }); allocations > 30 {
+	if allocations := testing.AllocsPerRun(100, func() { _, _ = FromRaw(raw) }); allocations > 30 {
 		t.Errorf("%v allocations for a plain name", allocations)
 	}
 	dn := mustPresent(t, raw)
@@ -280,11 +280,11 @@ func TestDNFromRawIsCheap(t *testing.T) {
 	}
 }
 
-func BenchmarkDNFromRaw(b *testing.B) {
+func BenchmarkFromRaw(b *testing.B) {
 	raw := threeRDNs()
 	b.ReportAllocs()
 	for b.Loop() {
-		dn, _ := DNFromRaw(raw)
+		dn, _ := FromRaw(raw)
 		_ = dn.Key()
 	}
 }

@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"encoding/asn1"
@@ -91,7 +91,7 @@ func TestNamesThatNeverMatch_B8(t *testing.T) {
 		"private in BMP":    rawName(encodedRDNSET{attrOf("CN", asn1.TagBMPString, "\xe0\x00")}),
 		"second RDN is bad": rawName(encodedRDNSET{attr("O", "a")}, encodedRDNSET{attr("CN", "a\x00")}),
 	} {
-		dn, err := DNFromRaw(raw)
+		dn, err := FromRaw(raw)
 		if !errors.Is(err, errUnmatchableName) || dn.Key() != "" {
 			t.Errorf("%s: %s, %v", name, dn, err)
 		}
@@ -104,10 +104,10 @@ func TestNamesThatNeverMatch_B8(t *testing.T) {
 		"tag": "a\U000e0061", "Hangul filler": "\u3164", "reserved ignorable": "a\U000e0fff", "Mongolian selector": "a\u180b", "replacement": "a\ufffd",
 		"non-character": "a\uffff", "private use": "\ue000",
 	} {
-		if dn, err := DNFromRaw(rawName(encodedRDNSET{attr("CN", text)})); !errors.Is(err, errUnmatchableName) {
+		if dn, err := FromRaw(rawName(encodedRDNSET{attr("CN", text)})); !errors.Is(err, errUnmatchableName) {
 			t.Errorf("presented with %s: %s, %v", name, dn, err)
 		}
-		if dn, err := ParseDN("CN=" + text); err == nil {
+		if dn, err := Parse("CN=" + text); err == nil {
 			t.Errorf("declared with %s: %s", name, dn)
 		}
 	}
@@ -184,7 +184,7 @@ func TestDNKeyIsUnambiguous(t *testing.T) {
 		}
 		keys[key] = name
 	}
-	if zero := (DN{}); zero.Key() != "" || zero.Reversed().Key() != "" || zero.String() != "" {
+	if zero := (Name{}); zero.Key() != "" || zero.Reversed().Key() != "" || zero.String() != "" {
 		t.Error("the zero name is not empty")
 	}
 }

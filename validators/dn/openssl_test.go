@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"crypto/x509"
@@ -16,8 +16,7 @@ import (
 // What OpenSSL prints is either the name, in the form of RFC 2253, or refused with an
 // error that says how to write the name.
 func TestDNOfOpenSSL(t *testing.T) {
-	testtool.Path(t, "openssl")
-	needOpenSSL3(t)
+	testtool.OpenSSL(t)
 	for subj, want := range map[string]string{
 		"/O=company/OU=production/CN=client":                                 "CN=client,OU=production,O=company",
 		`/C=DE/O=Bär, "Inc."/CN=b+OU=a`:                                      `OU=a+CN=b,O=BÄR\, \"Inc.\",C=de`,
@@ -38,7 +37,7 @@ func TestDNOfOpenSSL(t *testing.T) {
 					t.Errorf("%s (%s) is read as %s", text, option, declared)
 				}
 			}
-			_, err := ParseDN(text)
+			_, err := Parse(text)
 			if err == nil {
 				t.Errorf("%s (%s) is taken as a name", text, option)
 				continue
@@ -57,15 +56,24 @@ func TestDNOfOpenSSL(t *testing.T) {
 	}
 }
 
-// opensslSubject creates a certificate, and returns its RawSubject and what "openssl
-// x509 -subject" prints with each -nameopt.
-func needOpenSSL3(t *testing.T) {
-	t.Helper()
-	if version := openssl(t, "version"); !strings.HasPrefix(version, "OpenSSL ") || strings.HasPrefix(version, "OpenSSL 1.") {
-		testtool.Missing(t, "needs OpenSSL 3 or later, not %s", strings.TrimSpace(version))
+// TestQuotableNameOfOpenSSL compares with what openssl prints. Only an equals sign in a
+// value differs.
+func TestQuotableNameOfOpenSSL(t *testing.T) {
+	testtool.OpenSSL(t)
+	for _, subj := range []string{
+		"/O=company/OU=production/CN=client", `/C=DE/O=Bär, Inc./CN=b+OU=a`, `/DC=com/UID=u/emailAddress=a@b/SN=s/GN=g/CN=http:\/\/x\/CN=y`,
+		"/C=US/ST=a  b/L=l/street=1 Main/serialNumber=1/title=t/dnQualifier=d/CN=x<y>=#", "/CN=# a ", "/CN= a",
+		"/jurisdictionC=DE/businessCategory=x/organizationIdentifier=y/CN=熊", "/1.2.3.4=a/CN=client", "/postalCode=1/initials=i/pseudonym=p/name=n/description=d/CN=c",
+	} {
+		raw, printed := opensslSubject(t, subj)
+		if got, err := FormatQuotable(raw); err != nil || "subject="+strings.ReplaceAll(got, `\3D`, "=") != printed["RFC2253"] {
+			t.Errorf("%s is written as %s, %v; openssl prints %s", subj, got, err, printed["RFC2253"])
+		}
 	}
 }
 
+// opensslSubject creates a certificate, and returns its RawSubject and what "openssl
+// x509 -subject" prints with each -nameopt.
 func opensslSubject(t *testing.T, subj string) (raw []byte, printed map[string]string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "cert.pem")

@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"crypto/x509/pkix"
@@ -7,14 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unicode"
-	"unicode/utf8"
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
-func FuzzParseDN(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"CN=client, OU=production, O=company", `CN=a\,b+OU="x ""y"" \2C";2.5.4.10=#0c0161`, `OID.1.2.3=\C3\A4\20`,
 		"subject=C = US, O = x", `/C=US/O=B\xC3\xA4r/CN=a\/b+OU=c`, "CN=\u0130\u0131\u017f\u212a", "CN=#040161,CN=",
@@ -22,10 +22,10 @@ func FuzzParseDN(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		dn, err := ParseDN(s)
+		dn, err := Parse(s)
 		if err != nil {
-			if text := err.Error(); dn.Key() != "" || len(text) > 8<<10 || !printable(text) {
-				t.Fatalf("ParseDN(%q): %q", s, text)
+			if text := err.Error(); dn.Key() != "" || len(text) > 8<<10 || !testtool.Printable(text) {
+				t.Fatalf("Parse(%q): %q", s, text)
 			}
 			return
 		}
@@ -33,7 +33,7 @@ func FuzzParseDN(f *testing.F) {
 	})
 }
 
-func FuzzDNFromRaw(f *testing.F) {
+func FuzzFromRaw(f *testing.F) {
 	add := func(rdns ...encodedRDNSET) { f.Add(rawName(rdns...), threeRDNs()) }
 	add(encodedRDNSET{attr("O", "Company")}, encodedRDNSET{attrOf("OU", asn1.TagPrintableString, " Production")}, encodedRDNSET{attrOf("CN", asn1.TagIA5String, "CLIENT")})
 	add(encodedRDNSET{attr("CN", "a"), attr("OU", "b")}, encodedRDNSET{attrOf("CN", asn1.TagBMPString, "\x00c\x01\x7f")})
@@ -44,18 +44,18 @@ func FuzzDNFromRaw(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, raw, other []byte) {
 		for _, name := range [][]byte{raw, other} {
-			if text := FormatDN(name); len(text) > 1024 || !printable(text) {
-				t.Fatalf("FormatDN(%x) = %q", name, text)
+			if text := Format(name); len(text) > 1024 || !testtool.Printable(text) {
+				t.Fatalf("Format(%x) = %q", name, text)
 			}
 		}
-		dn, err := DNFromRaw(raw)
+		dn, err := FromRaw(raw)
 		if err != nil {
 			return
 		}
 		checkRoundTrip(t, dn)
 		checkReencoded(t, raw, dn)
 
-		otherDN, err := DNFromRaw(other)
+		otherDN, err := FromRaw(other)
 		if err != nil {
 			return
 		}
@@ -75,10 +75,10 @@ func FuzzDNFromRaw(f *testing.F) {
 }
 
 // checkRoundTrip checks what is true for every name.
-func checkRoundTrip(t *testing.T, dn DN) {
+func checkRoundTrip(t *testing.T, dn Name) {
 	t.Helper()
 	text := dn.String()
-	if !printable(text) {
+	if !testtool.Printable(text) {
 		t.Fatalf("String() = %q", text)
 	}
 	for _, r := range dn.rdns {
@@ -95,7 +95,7 @@ func checkRoundTrip(t *testing.T, dn DN) {
 	if len(text) > maxDeclaredBytes {
 		return
 	}
-	again, err := ParseDN(text)
+	again, err := Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func checkRoundTrip(t *testing.T, dn DN) {
 
 // checkReencoded checks that the name is equal with the string types that Go chooses for
 // its values.
-func checkReencoded(t *testing.T, raw []byte, dn DN) {
+func checkReencoded(t *testing.T, raw []byte, dn Name) {
 	t.Helper()
 	var sequence pkix.RDNSequence
 	if _, err := asn1.Unmarshal(raw, &sequence); err != nil {
@@ -119,14 +119,10 @@ func checkReencoded(t *testing.T, raw []byte, dn DN) {
 	if err != nil || len(reencoded) > maxNameBytes {
 		return
 	}
-	again, err := DNFromRaw(reencoded)
+	again, err := FromRaw(reencoded)
 	if err != nil || again.Key() != dn.Key() {
 		t.Fatalf("%s is re-encoded as %s, %v", dn, again, err)
 	}
-}
-
-func printable(text string) bool {
-	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // independentReading lists the attributes of a name as encoding/asn1 parses it for

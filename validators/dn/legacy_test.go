@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"encoding/asn1"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
@@ -34,7 +35,7 @@ func TestFormatLegacyDN(t *testing.T) {
 		{[]byte{1, 0xab}, "#01ab"},
 		{make([]byte, maxNameBytes+1), "#" + strings.Repeat("0", 1011) + `\xE2\x80\xA6`},
 	} {
-		if got := FormatLegacyDN(test.raw); got != test.want {
+		if got := FormatLegacy(test.raw); got != test.want {
 			t.Errorf("%x is %s, want %s", test.raw, got, test.want)
 		}
 	}
@@ -43,8 +44,7 @@ func TestFormatLegacyDN(t *testing.T) {
 // TestLegacyDNOfOpenSSL checks that the form with slashes is that of OpenSSL, except for
 // what OpenSSL does not escape as \xNN.
 func TestLegacyDNOfOpenSSL(t *testing.T) {
-	testtool.Path(t, "openssl")
-	needOpenSSL3(t)
+	testtool.OpenSSL(t)
 	ours := strings.NewReplacer(`\/`, `\x2F`, `\+`, `\x2B`)
 	for _, subj := range []string{
 		"/O=company/OU=production/CN=client",
@@ -56,21 +56,21 @@ func TestLegacyDNOfOpenSSL(t *testing.T) {
 	} {
 		raw, printed := opensslSubject(t, subj)
 		want := ours.Replace(strings.TrimPrefix(printed["compat"], "subject="))
-		if got := FormatLegacyDN(raw); got != want {
+		if got := FormatLegacy(raw); got != want {
 			t.Errorf("%s is %q, want %q", subj, got, want)
 		}
 	}
 }
 
-func FuzzFormatLegacyDN(f *testing.F) {
+func FuzzFormatLegacy(f *testing.F) {
 	f.Add(threeRDNs())
 	f.Add(rawName(encodedRDNSET{attr("CN", "a/CN=admin+O=b\\"), attr("1.2.3", "é\x00")}))
 	f.Add(rawName(encodedRDNSET{attrOf("CN", asn1.TagBMPString, "\x00/\x00+")}, encodedRDNSET{}))
 	f.Add([]byte("not a name"))
 	plain := regexp.MustCompile(`^(?:[^\\]|\\x[0-9A-F]{2})*$`)
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		text := FormatLegacyDN(raw)
-		if len(text) > maxFormattedBytes || !isASCII(text) || !printable(text) || !plain.MatchString(text) {
+		text := FormatLegacy(raw)
+		if len(text) > maxFormattedBytes || !syntax.IsASCII(text) || !testtool.Printable(text) || !plain.MatchString(text) {
 			t.Fatalf("%x is %q", raw, text)
 		}
 		encoded, err := decodeName(raw)

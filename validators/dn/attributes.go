@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"encoding/asn1"
@@ -10,10 +10,12 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// attributeTypes has, for each attribute type, the name that [DN.String] prints and
-// then the other names that [ParseDN] accepts. The sources are RFC 4514 §3, RFC
+// attributeTypes has, for each attribute type, the name that [Name.String] prints and
+// then the other names that [Parse] accepts. The sources are RFC 4514 §3, RFC
 // 4519 §2, OpenSSL's object table, GnuTLS and the keys of .NET's
 // X500DistinguishedName. SN
 // is the surname in all of them.
@@ -101,7 +103,7 @@ func parseAttributeType(name string) (asn1.ObjectIdentifier, error) {
 		return oid, nil
 	}
 	// strings.ToLower turns 'İ' into 'i'.
-	if oid, known := attributeOIDs[strings.ToLower(name)]; known && isASCII(name) {
+	if oid, known := attributeOIDs[strings.ToLower(name)]; known && syntax.IsASCII(name) {
 		return oid, nil
 	}
 	dotted := name
@@ -111,7 +113,7 @@ func parseAttributeType(name string) (asn1.ObjectIdentifier, error) {
 	if dotted != "" && '0' <= dotted[0] && dotted[0] <= '9' {
 		return parseOID(dotted)
 	}
-	return nil, fmt.Errorf("unknown attribute %q; write its dotted OID instead, as in 2.5.4.3=value for CN", excerpt(name))
+	return nil, fmt.Errorf("unknown attribute %q; write its dotted OID instead, as in 2.5.4.3=value for CN", syntax.Excerpt(name))
 }
 
 func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
@@ -120,12 +122,12 @@ func parseOID(dotted string) (asn1.ObjectIdentifier, error) {
 	for _, arc := range arcs {
 		number, err := strconv.ParseUint(arc, 10, 31)
 		if err != nil || (len(arc) > 1 && arc[0] == '0') {
-			return nil, fmt.Errorf("%q is not an object identifier; write numbers separated by dots, as in 2.5.4.3", excerpt(dotted))
+			return nil, fmt.Errorf("%q is not an object identifier; write numbers separated by dots, as in 2.5.4.3", syntax.Excerpt(dotted))
 		}
 		oid = append(oid, int(number))
 	}
 	if len(oid) < 2 || oid[0] > 2 || (oid[0] < 2 && oid[1] > 39) {
-		return nil, fmt.Errorf("%q is not an object identifier; the first number is 0, 1 or 2 and the second at most 39 after 0 or 1", excerpt(dotted))
+		return nil, fmt.Errorf("%q is not an object identifier; the first number is 0, 1 or 2 and the second at most 39 after 0 or 1", syntax.Excerpt(dotted))
 	}
 	return oid, nil
 }
@@ -151,7 +153,7 @@ func decodeString(value asn1.RawValue) (text string, err error) {
 		// A PrintableString with '@' or '_' is a common mistake of CAs, and still
 		// unambiguous.
 		text = string(value.Bytes)
-		valid = isASCII(text)
+		valid = syntax.IsASCII(text)
 	case asn1.TagT61String:
 		text = decodeLatin1(value.Bytes)
 	case asn1.TagBMPString:
@@ -190,30 +192,10 @@ func decodeBMP(octets []byte) (text string, valid bool) {
 	return builder.String(), true
 }
 
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
-
-// forbidden reports whether a character must not be in a name: one that is
-// invisible or changes how others are displayed, or that RFC 4518 §2.4 prohibits
-// (private use, non-characters, the replacement character).
-func forbidden(r rune) bool {
-	if r < utf8.RuneSelf {
-		return r < ' ' || r == 0x7f
-	}
-	return r == utf8.RuneError || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co,
-		unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, unicode.Noncharacter_Code_Point)
-}
-
 // appendFolded appends the form in which values are compared: letters without case,
 // runs of spaces as one, and no spaces at the ends (RFC 4518 §2.6.1).
 func appendFolded(buf []byte, text string) []byte {
-	if !isASCII(text) {
+	if !syntax.IsASCII(text) {
 		// Folding between NFD and NFC treats a letter with an accent the same
 		// whether or not Unicode has one character for it (J + caron, ǰ).
 		text = norm.NFC.String(strings.Map(foldRune, norm.NFD.String(text)))

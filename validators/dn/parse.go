@@ -1,4 +1,4 @@
-package validators
+package dn
 
 import (
 	"encoding/asn1"
@@ -8,50 +8,52 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
-// ParseDN parses a declared name: an RFC 4514 string, whose first RDN is the last
+// Parse parses a declared name: an RFC 4514 string, whose first RDN is the last
 // one of the encoded name, such as CN=client,OU=production,O=company. It also
 // accepts spaces around "," "+" and "=", the semicolon, quoted values and "OID." of
 // RFC 2253 §4, and the attribute names and quotes ("" for a quote in quotes) of
 // .NET and OpenSSL.
 //
-// It returns an error for a name that could never match, see [DNFromRaw], and for
+// It returns an error for a name that could never match, see [FromRaw], and for
 // an empty value, which is what an unset variable leaves. The error does not
 // repeat the name.
-func ParseDN(s string) (DN, error) {
+func Parse(s string) (Name, error) {
 	if len(s) > maxDeclaredBytes {
-		return DN{}, fmt.Errorf("it is too long: %d bytes, at most %d are allowed", len(s), maxDeclaredBytes)
+		return Name{}, fmt.Errorf("it is too long: %d bytes, at most %d are allowed", len(s), maxDeclaredBytes)
 	}
 	if strings.Trim(s, " ") == "" {
-		return DN{}, errors.New("it is empty; write a name such as CN=client,O=company, or set the variable it comes from")
+		return Name{}, errors.New("it is empty; write a name such as CN=client,O=company, or set the variable it comes from")
 	}
 	if err := checkOpenSSLForm(s); err != nil {
-		return DN{}, err
+		return Name{}, err
 	}
 	if name := strings.Trim(s, " "); !strings.Contains(name, "=") {
 		if attribute, value, found := strings.Cut(name, ":"); found && attributeOIDs[strings.ToLower(attribute)] != nil {
-			return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q`, excerpt(name), attribute+"="+excerpt(strings.Trim(value, " ")))
+			return Name{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q`, syntax.Excerpt(name), attribute+"="+syntax.Excerpt(strings.Trim(value, " ")))
 		}
-		return DN{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q if that is the common name`, excerpt(name), "CN="+excerpt(name))
+		return Name{}, fmt.Errorf(`%q is not a distinguished name, because it has no "="; write %q if that is the common name`, syntax.Excerpt(name), "CN="+syntax.Excerpt(name))
 	}
 	rdns, err := parseRDNs(s)
 	if err != nil {
-		return DN{}, err
+		return Name{}, err
 	}
 	if size := shortestEncoding(rdns); size > maxNameBytes {
-		return DN{}, fmt.Errorf("it is too long: in a certificate it has at least %d bytes, and no name of more than %d is compared", size, maxNameBytes)
+		return Name{}, fmt.Errorf("it is too long: in a certificate it has at least %d bytes, and no name of more than %d is compared", size, maxNameBytes)
 	}
-	return newDN(rdns)
+	return newName(rdns)
 }
 
-// CanonicalDN returns the name whose String is text, without checking that.
-func CanonicalDN(text string) DN {
+// Canonical returns the name whose String is text, without checking that.
+func Canonical(text string) Name {
 	rdns, err := parseRDNs(text)
 	if err != nil {
-		return DN{}
+		return Name{}
 	}
-	return DN{rdns: rdns, key: nameKey(rdns)}
+	return Name{rdns: rdns, key: nameKey(rdns)}
 }
 
 // shortestEncoding returns how many bytes a name has at least in a certificate, where
@@ -119,7 +121,7 @@ func (p *nameParser) separator() (byte, error) {
 	}
 	c := p.rest[0]
 	if strings.IndexByte(separators, c) < 0 {
-		return 0, fmt.Errorf("unexpected %q after a complete value; put a comma between them, or a backslash before a quote that belongs to the value", excerpt(p.rest))
+		return 0, fmt.Errorf("unexpected %q after a complete value; put a comma between them, or a backslash before a quote that belongs to the value", syntax.Excerpt(p.rest))
 	}
 	p.rest = p.rest[1:]
 	return c, nil
@@ -135,13 +137,13 @@ func (p *nameParser) attribute() (attribute, error) {
 		if name == "" {
 			return attribute{}, errors.New("an attribute is missing next to a comma, semicolon or plus sign; remove the separator")
 		}
-		return attribute{}, fmt.Errorf(`%q is not an attribute, because it has no "="; if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`, excerpt(name))
+		return attribute{}, fmt.Errorf(`%q is not an attribute, because it has no "="; if it belongs to the value before it, write a backslash before the separator (as in "\,") or put that value in double quotes`, syntax.Excerpt(name))
 	}
 	oid, err := parseAttributeType(name)
 	if err != nil {
 		return attribute{}, err
 	}
-	name = excerpt(name)
+	name = syntax.Excerpt(name)
 	p.rest = p.rest[end+1:]
 	p.skipSpaces()
 
@@ -164,7 +166,7 @@ func declaredAttribute(oid asn1.ObjectIdentifier, name, text string) (attribute,
 		return attribute{}, fmt.Errorf("the value of %s is empty; write one, leave the attribute out, or set the variable it comes from", name)
 	}
 	if !utf8.ValidString(text) {
-		return attribute{}, fmt.Errorf(`the value %q of %s is not UTF-8; write each character as its UTF-8 octets, as in \C3\A4 for ä`, excerpt(text), name)
+		return attribute{}, fmt.Errorf(`the value %q of %s is not UTF-8; write each character as its UTF-8 octets, as in \C3\A4 for ä`, syntax.Excerpt(text), name)
 	}
 	return attribute{oid: oid, value: text}, nil
 }
@@ -246,7 +248,7 @@ func unescape(s string) (octet byte, length int, err error) {
 		}
 	}
 	return 0, 0, fmt.Errorf(`has an unnecessary backslash in %q; write "\\" for a backslash, "\," for a comma, or two hexadecimal digits for an octet`,
-		excerpt(s))
+		syntax.Excerpt(s))
 }
 
 // hexValue consumes '#' and the BER of a value in hexadecimal digits (RFC 4514
@@ -262,11 +264,11 @@ func (p *nameParser) hexValue(oid asn1.ObjectIdentifier, name string) (attribute
 	const remedy = `write the text, or the DER of a string in hexadecimal digits, or "\#" if the value is to begin with that character`
 	der, err := hex.DecodeString(digits)
 	if err != nil {
-		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal; %s", excerpt("#"+digits), name, remedy)
+		return attribute{}, fmt.Errorf("the value %q of %s is not hexadecimal; %s", syntax.Excerpt("#"+digits), name, remedy)
 	}
 	var value asn1.RawValue
 	if rest, err := asn1.Unmarshal(der, &value); err != nil || len(rest) > 0 {
-		return attribute{}, fmt.Errorf("the value %q of %s is not one DER value; %s", excerpt("#"+digits), name, remedy)
+		return attribute{}, fmt.Errorf("the value %q of %s is not one DER value; %s", syntax.Excerpt("#"+digits), name, remedy)
 	}
 	a, err := newAttribute(oid, value)
 	if err != nil {
@@ -284,7 +286,7 @@ func checkOpenSSLForm(s string) error {
 		return nil
 	}
 	if suggestion, ok := rewriteOpenSSL(printed, slashes); ok {
-		return fmt.Errorf("it is in the form that OpenSSL prints; write %q (RFC 4514)", truncate(suggestion, maxFormattedBytes))
+		return fmt.Errorf("it is in the form that OpenSSL prints; write %q (RFC 4514)", syntax.Truncate(suggestion, maxFormattedBytes))
 	}
 	return errors.New(`it is in the form that OpenSSL prints; write it as in CN=client,OU=production,O=company (RFC 4514), which is what follows "subject=" in the output of "openssl x509 -noout -subject -nameopt RFC2253"`)
 }
@@ -317,7 +319,7 @@ func rewriteOpenSSL(printed string, slashes bool) (string, bool) {
 	if slashes || strings.Contains(strings.ReplaceAll(printed, `\,`, ""), ", ") {
 		slices.Reverse(rdns)
 	}
-	dn, err := newDN(rdns)
+	dn, err := newName(rdns)
 	return dn.String(), err == nil
 }
 

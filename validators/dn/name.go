@@ -1,4 +1,6 @@
-package validators
+// Package dn parses, compares and prints distinguished names (RFC 5280 §4.1.2.4, RFC
+// 4514).
+package dn
 
 import (
 	"encoding/asn1"
@@ -7,11 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 )
 
 // Limits of distinguished names: far above any real name, and low enough to bound
@@ -27,7 +30,7 @@ const (
 // because it is malformed, empty, ambiguous, or made to look like another name.
 var errUnmatchableName = errors.New("name can never match")
 
-// DN is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order. The
+// Name is a distinguished name (RFC 5280 §4.1.2.4), its RDNs in encoded order. The
 // zero value is the empty name.
 //
 // Two names are equal if they have equal RDNs in the same order. Two RDNs are equal
@@ -37,7 +40,7 @@ var errUnmatchableName = errors.New("name can never match")
 // every value, except that characters which only look alike are not mapped to each
 // other (as RFC 4518 §2.2 and §2.3 do). A name with a value that is not text
 // matches none: Go parses no certificate with one.
-type DN struct {
+type Name struct {
 	rdns []rdn
 	key  string
 }
@@ -68,51 +71,51 @@ type encodedAttribute struct {
 // encodedRDNSET is a SET OF, because encoding/asn1 looks at the suffix of its name.
 type encodedRDNSET []encodedAttribute
 
-// DNFromRaw parses the DER encoding of a Name (RFC 5280 §4.1.2.4), such as the
+// FromRaw parses the DER encoding of a Name (RFC 5280 §4.1.2.4), such as the
 // RawSubject of a certificate. The error means that no declared name can match.
-func DNFromRaw(raw []byte) (DN, error) {
+func FromRaw(raw []byte) (Name, error) {
 	encoded, err := decodeName(raw)
 	if err != nil {
-		return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
+		return Name{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 	}
 	rdns := make([]rdn, len(encoded))
 	for i, encodedRDN := range encoded {
 		rdns[i] = make(rdn, len(encodedRDN))
 		for j, a := range encodedRDN {
 			if rdns[i][j], err = newAttribute(a.Type, a.Value); err != nil {
-				return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
+				return Name{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 			}
 		}
 	}
-	dn, err := newDN(rdns)
+	dn, err := newName(rdns)
 	if err != nil {
-		return DN{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
+		return Name{}, fmt.Errorf("%w: %w", errUnmatchableName, err)
 	}
 	return dn, nil
 }
 
 // Key returns a string that is the same for two names if and only if they are equal
-// (RFC 4517 §4.2.15, see [DN]). It is not printable.
-func (d DN) Key() string {
-	return d.key
+// (RFC 4517 §4.2.15, see [Name]). It is not printable.
+func (n Name) Key() string {
+	return n.key
 }
 
 // Reversed returns the name with its RDNs in reverse order: as a declared name is
 // whose RDNs were written in encoded order, which RFC 4514 §2.1 reverses.
-func (d DN) Reversed() DN {
-	rdns := slices.Clone(d.rdns)
+func (n Name) Reversed() Name {
+	rdns := slices.Clone(n.rdns)
 	slices.Reverse(rdns)
-	return DN{rdns: rdns, key: nameKey(rdns)}
+	return Name{rdns: rdns, key: nameKey(rdns)}
 }
 
 // LooksReversed reports whether the RFC 4514 text of the name begins with a wider
 // attribute than it ends with, such as a country or an organization before a common
 // name, as OpenSSL prints names. In most certificates it is the other way round.
-func (d DN) LooksReversed() bool {
-	if len(d.rdns) < 2 {
+func (n Name) LooksReversed() bool {
+	if len(n.rdns) < 2 {
 		return false
 	}
-	first, last := d.rdns[len(d.rdns)-1][0].oid, d.rdns[0][0].oid
+	first, last := n.rdns[len(n.rdns)-1][0].oid, n.rdns[0][0].oid
 	return width(first) < width(last)
 }
 
@@ -128,9 +131,9 @@ func width(oid asn1.ObjectIdentifier) int {
 }
 
 // Without returns the RFC 4514 text of the RDNs that another name lacks.
-func (d DN) Without(other DN) string {
+func (n Name) Without(other Name) string {
 	var rest []rdn
-	for _, own := range d.rdns {
+	for _, own := range n.rdns {
 		key := nameKey([]rdn{own})
 		if !slices.ContainsFunc(other.rdns, func(theirs rdn) bool { return nameKey([]rdn{theirs}) == key }) {
 			rest = append(rest, own)
@@ -140,28 +143,23 @@ func (d DN) Without(other DN) string {
 }
 
 // String returns the RFC 4514 text of the name, in which characters that are not
-// printable are escaped. [ParseDN] parses it to an equal name, unless a value is
+// printable are escaped. [Parse] parses it to an equal name, unless a value is
 // empty or the text too long.
-func (d DN) String() string {
-	return string(appendName(nil, d.rdns, math.MaxInt))
+func (n Name) String() string {
+	return string(appendName(nil, n.rdns, math.MaxInt))
 }
 
-// FormatSerial returns the serial number of a certificate in hexadecimal digits,
-// for a log: its first 20 octets, which is the limit of RFC 5280 §4.1.2.2 but not
-// that of a hostile certificate.
-func FormatSerial(serial *big.Int) string { return fmt.Sprintf("%.20x", serial.Bytes()) }
-
-// FormatDN returns the RFC 4514 text of a DER-encoded Name for a log: one line of
-// printable characters, at most 1024 bytes, even for a name that [DNFromRaw]
+// Format returns the RFC 4514 text of a DER-encoded Name for a log: one line of
+// printable characters, at most 1024 bytes, even for a name that [FromRaw]
 // refuses. Bytes that are not a Name become '#' and hexadecimal digits (RFC 4514
 // §2.4).
-func FormatDN(raw []byte) string {
+func Format(raw []byte) string {
 	if len(raw) == 0 {
 		return ""
 	}
 	encoded, err := decodeName(raw)
 	if err != nil {
-		return truncate("#"+hex.EncodeToString(raw[:min(len(raw), maxFormattedBytes)]), maxFormattedBytes)
+		return syntax.Truncate("#"+hex.EncodeToString(raw[:min(len(raw), maxFormattedBytes)]), maxFormattedBytes)
 	}
 	rdns := make([]rdn, len(encoded))
 	for i, encodedRDN := range encoded {
@@ -173,7 +171,7 @@ func FormatDN(raw []byte) string {
 			rdns[i] = append(rdns[i], formatted)
 		}
 	}
-	return truncate(string(appendName(nil, rdns, maxFormattedBytes)), maxFormattedBytes)
+	return syntax.Truncate(string(appendName(nil, rdns, maxFormattedBytes)), maxFormattedBytes)
 }
 
 func decodeName(raw []byte) ([]encodedRDNSET, error) {
@@ -202,29 +200,29 @@ func newAttribute(oid asn1.ObjectIdentifier, value asn1.RawValue) (attribute, er
 	text, err := decodeString(value)
 	if err != nil {
 		name, _ := attributeName(oid)
-		return attribute{}, fmt.Errorf("the value of %s %w", excerpt(name), err)
+		return attribute{}, fmt.Errorf("the value of %s %w", syntax.Excerpt(name), err)
 	}
 	return attribute{oid: oid, value: text}, nil
 }
 
-// newDN returns a name of RDNs in encoded order, or an error if it can never match.
-func newDN(rdns []rdn) (DN, error) {
+// newName returns a name of RDNs in encoded order, or an error if it can never match.
+func newName(rdns []rdn) (Name, error) {
 	if len(rdns) == 0 {
-		return DN{}, errors.New("the name is empty")
+		return Name{}, errors.New("the name is empty")
 	}
 	attributes := 0
 	for _, r := range rdns {
 		attributes += len(r)
 	}
 	if attributes > maxNameAttributes {
-		return DN{}, fmt.Errorf("the name has %d attributes; at most %d are allowed", attributes, maxNameAttributes)
+		return Name{}, fmt.Errorf("the name has %d attributes; at most %d are allowed", attributes, maxNameAttributes)
 	}
 	for _, r := range rdns {
 		if err := r.validate(); err != nil {
-			return DN{}, err
+			return Name{}, err
 		}
 	}
-	return DN{rdns: rdns, key: nameKey(rdns)}, nil
+	return Name{rdns: rdns, key: nameKey(rdns)}, nil
 }
 
 func (r rdn) validate() error {
@@ -235,14 +233,14 @@ func (r rdn) validate() error {
 		for _, earlier := range r[:i] {
 			if a.oid.Equal(earlier.oid) {
 				name, _ := attributeName(a.oid)
-				return fmt.Errorf("one RDN has %s twice; join attributes with \"+\" only if their types differ", excerpt(name))
+				return fmt.Errorf("one RDN has %s twice; join attributes with \"+\" only if their types differ", syntax.Excerpt(name))
 			}
 		}
 		for _, c := range a.value {
-			if forbidden(c) {
+			if syntax.IsForbidden(c) {
 				name, _ := attributeName(a.oid)
 				return fmt.Errorf("the value %q of %s has the control, invisible or private character %U; remove it",
-					excerpt(a.value), excerpt(name), c)
+					syntax.Excerpt(a.value), syntax.Excerpt(name), c)
 			}
 		}
 	}
@@ -330,7 +328,7 @@ func appendEscaped(buf []byte, text string, limit int) []byte {
 			r == '#' && i == 0,
 			r == ' ' && (i == 0 || i == len(text)-1):
 			buf = append(buf, '\\', byte(r))
-		case !unicode.IsPrint(r) || forbidden(r):
+		case !unicode.IsPrint(r) || syntax.IsForbidden(r):
 			for _, octet := range utf8.AppendRune(nil, r) {
 				buf = fmt.Appendf(buf, "\\%02X", octet)
 			}
@@ -339,22 +337,4 @@ func appendEscaped(buf []byte, text string, limit int) []byte {
 		}
 	}
 	return buf
-}
-
-// truncate cuts text to at most limit bytes, including the mark of the cut.
-func truncate(text string, limit int) string {
-	const mark = "…"
-	if len(text) <= limit {
-		return text
-	}
-	end := limit - len(mark)
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + mark
-}
-
-// excerpt returns as much of a text as fits in an error message.
-func excerpt(text string) string {
-	return truncate(text, 200)
 }
