@@ -99,7 +99,6 @@ type Config struct {
 // Pool is a trust pool whose sources are watched.
 type Pool struct {
 	config  Config
-	timeout time.Duration // of loading a module
 	sources []*poolSource
 
 	mu     sync.Mutex
@@ -117,12 +116,13 @@ func Load(config Config) (*Pool, error) {
 		config.Report = func(error) {}
 	}
 	config.Logger = config.Logger.With(zap.String("pool", config.Word))
-	p := &Pool{config: config, timeout: loadTimeout}
+	p := &Pool{config: config}
 	if err := p.addSources(config.Raw); err != nil {
 		return nil, err
 	}
 	for _, s := range p.sources {
-		if err := p.loadFirst(s); err != nil {
+		s.alone = len(p.sources) == 1
+		if err := s.loadFirst(); err != nil {
 			p.Close()
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func Load(config Config) (*Pool, error) {
 
 // addSources adds the sources in the configuration of a module.
 func (p *Pool) addSources(raw json.RawMessage) error {
-	s := &poolSource{raw: raw}
+	s := &poolSource{loader: loader{config: &p.config, timeout: loadTimeout, raw: raw}, pool: p}
 	if err := json.Unmarshal(raw, s); err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func (p *Pool) LastSuccess() time.Time {
 func (p *Pool) Watch(ctx context.Context) {
 	for _, s := range p.sources {
 		if !s.fixed() {
-			go source.Poll(ctx, source.LookInterval, func(context.Context) error { p.poll(s); return nil }, nil)
+			go source.Poll(ctx, source.LookInterval, func(context.Context) error { s.poll(); return nil }, nil)
 		}
 	}
 }

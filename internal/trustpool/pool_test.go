@@ -53,14 +53,14 @@ func TestRefusedPoolChangesNothing(t *testing.T) {
 	next := func() loaded {
 		return loaded{pool: other.Pool(), certs: []*x509.Certificate{other.Cert}, cancel: func() { ended++ }}
 	}
-	if err := pool.take(source, next()); !errors.Is(err, refuse) {
+	if err := source.take(next()); !errors.Is(err, refuse) {
 		t.Fatal(err)
 	}
 	if used == nil || ended != 1 || pool.Trust() != before || source.loaded.certs[0] == other.Cert {
 		t.Errorf("%d ended, something of the pool stays", ended)
 	}
 	refuse = nil
-	if err := pool.take(source, next()); err != nil || pool.Trust() != used || ended != 1 || !slices.Contains(used.Certificates, other.Cert) {
+	if err := source.take(next()); err != nil || pool.Trust() != used || ended != 1 || !slices.Contains(used.Certificates, other.Cert) {
 		t.Errorf("%v, %d ended", err, ended)
 	}
 	// and what comes too late is ended
@@ -69,7 +69,7 @@ func TestRefusedPoolChangesNothing(t *testing.T) {
 	if ended != 2 {
 		t.Errorf("%d ended when the pool was closed, want 2", ended)
 	}
-	if err := pool.take(source, next()); err != nil || ended != 3 || pool.Trust() != used {
+	if err := source.take(next()); err != nil || ended != 3 || pool.Trust() != used {
 		t.Errorf("%v, %d ended", err, ended)
 	}
 }
@@ -92,14 +92,14 @@ func TestHangingPoolEndsInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := pool.load(pool.sources[0])
+	again, err := pool.sources[0].load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	again.cancel()
 	hangs.Store(true)
-	pool.timeout = 50 * time.Millisecond
-	_, err = pool.load(pool.sources[0])
+	pool.sources[0].timeout = 50 * time.Millisecond
+	_, err = pool.sources[0].load()
 	wantError(t, err, "the module 'http' was not loaded within 50ms", "context canceled")
 }
 
@@ -154,7 +154,7 @@ func TestUnreadableCAIsLeftOut(t *testing.T) {
 			writeFile(t, path, content...)
 			for range 2 { // a CA that is gone counts once the file is quiet
 				now = now.Add(3 * time.Second)
-				pool.lookAtFiles(source, now)
+				source.lookAtFiles(now)
 			}
 		}
 		want("at the start", first)
@@ -162,7 +162,7 @@ func TestUnreadableCAIsLeftOut(t *testing.T) {
 		want("after one was added", first, second)
 		look(second.PEM(), unreadable)
 		want("after one was removed", second)
-		pool.lookAtFiles(source, now.Add(time.Hour))
+		source.lookAtFiles(now.Add(time.Hour))
 		if entries := logs.TakeAll(); len(entries) != 0 {
 			t.Errorf("without a change, logged %v", entries)
 		}

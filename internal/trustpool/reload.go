@@ -9,54 +9,88 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
-// poll keeps one source up to date. Each has a goroutine of its own.
-func (p *Pool) poll(s *poolSource) {
-	now := p.config.Now()
+// poolSource is one module that CA certificates come from. The module `combined` is
+// not a source: each of its sources is reloaded on its own, so that a slow or broken
+// one does not hold up the others.
+type poolSource struct {
+	loader
+	pool *Pool
+
+	// what follows is guarded by the mutex of the pool
+	loaded  loaded
+	success time.Time
+	failing string // why it could not be used last
+	// due and failure belong to the goroutine that loads the source
+	due     time.Time
+	failure string
+}
+
+func (s *poolSource) loadFirst() error {
+	if err := loadPKI(s.config.Context, s.Provider); err != nil {
+		return err
+	}
+	if s.watched() {
+		if err := s.openFiles(); err != nil {
+			return err
+		}
+	}
+	first, err := s.load()
+	if err != nil {
+		return err
+	}
+	now := s.config.Now()
+	s.loaded, s.success, s.due = first, now, now.Add(s.config.Refresh)
+	return nil
+}
+
+// poll keeps the source up to date. Each has a goroutine of its own.
+func (s *poolSource) poll() {
+	now := s.config.Now()
 	switch {
 	case s.watched():
-		p.lookAtFiles(s, now)
+		s.lookAtFiles(now)
 	case !now.Before(s.due):
-		p.loadAgain(s, now)
+		s.loadAgain(now)
 	}
 }
 
 // lookAtFiles puts the content of the source's files to use if they have changed.
-func (p *Pool) lookAtFiles(s *poolSource, now time.Time) {
+func (s *poolSource) lookAtFiles(now time.Time) {
 	changed, broken := false, false
 	for _, file := range s.files {
 		other, report, err := file.look(now)
 		changed, broken = changed || other, broken || err != nil
 		if err != nil {
-			p.failed(s, err.Error())
+			s.failed(err.Error())
 		}
 		if report {
-			p.noteLoad(s, err)
+			s.noteLoad(err)
 		}
 	}
 	if changed || s.failure != "" && !now.Before(s.due) {
-		next, err := p.readFiles(s)
+		next, err := s.readFiles()
 		if err == nil {
-			err = p.take(s, next)
+			err = s.take(next)
 		}
 		s.due = now.Add(retryInterval)
-		p.outcome(s, err)
+		s.outcome(err)
 	}
 	switch {
 	case s.failure != "":
-		p.failed(s, s.failure)
+		s.failed(s.failure)
 	case !broken:
-		p.succeeded(s, now)
+		s.succeeded(now)
 	}
 }
 
 // loadAgain reloads a source that cannot be watched, unless the configuration has
 // ended, and so have its modules.
-func (p *Pool) loadAgain(s *poolSource, now time.Time) {
-	ended := p.config.Context.Err
+func (s *poolSource) loadAgain(now time.Time) {
+	ended := s.config.Context.Err
 	if ended() != nil {
 		return
 	}
-	next, err := p.load(s)
+	next, err := s.load()
 	if ended() != nil {
 		if err == nil {
 			next.cancel()
@@ -64,34 +98,34 @@ func (p *Pool) loadAgain(s *poolSource, now time.Time) {
 		return
 	}
 	if err == nil {
-		err = p.take(s, next)
+		err = s.take(next)
 	}
-	p.outcome(s, err)
+	s.outcome(err)
 	if err != nil {
-		p.failed(s, s.failure)
-		s.due = now.Add(min(p.config.Refresh, retryInterval))
+		s.failed(s.failure)
+		s.due = now.Add(min(s.config.Refresh, retryInterval))
 		return
 	}
-	s.due = now.Add(p.config.Refresh)
-	p.succeeded(s, now)
+	s.due = now.Add(s.config.Refresh)
+	s.succeeded(now)
 }
 
 // outcome logs a failure that differs from the last one, and the end of one.
-func (p *Pool) outcome(s *poolSource, err error) {
+func (s *poolSource) outcome(err error) {
 	switch {
 	case err != nil && err.Error() != s.failure:
 		s.failure = err.Error()
-		p.noteLoad(s, err)
+		s.noteLoad(err)
 	case err == nil && s.failure != "":
 		s.failure = ""
-		p.noteLoad(s, nil)
+		s.noteLoad(nil)
 	}
 }
 
 // take replaces the certificates of a source. If the pool stays the same, its user
 // is not told; if the user refuses the new pool, the previous one stays.
-func (p *Pool) take(s *poolSource, next loaded) error {
-	unused, err := p.swap(s, next)
+func (s *poolSource) take(next loaded) error {
+	unused, err := s.pool.swap(s, next)
 	unused.cancel() // without the lock, because it may take long
 	return err
 }
@@ -146,30 +180,20 @@ func subjects(certs []*x509.Certificate) (texts []string) {
 	return texts
 }
 
-func (p *Pool) succeeded(s *poolSource, now time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (s *poolSource) succeeded(now time.Time) {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
 	s.success, s.failing = now, ""
 }
 
-func (p *Pool) failed(s *poolSource, why string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (s *poolSource) failed(why string) {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
 	s.failing = why
 }
 
 // noteLoad reports that a source cannot be loaded again, or with nil that it can.
-func (p *Pool) noteLoad(s *poolSource, err error) {
-	p.config.Report(err)
-	p.report(s, err)
-}
-
-// report logs a failure of a source, or with nil its end.
-func (p *Pool) report(s *poolSource, err error) {
-	if err == nil {
-		p.config.Logger.Info("reloading trust pool works again", zap.String("source", s.Provider))
-		return
-	}
-	p.config.Logger.Error("reloading trust pool failed; keeping previous CAs",
-		zap.String("source", s.Provider), zap.Error(err))
+func (s *poolSource) noteLoad(err error) {
+	s.config.Report(err)
+	s.report(err)
 }

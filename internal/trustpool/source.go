@@ -26,23 +26,16 @@ const (
 	maxLeftOut = 20
 )
 
-// poolSource is one module that CA certificates come from. The module `combined` is
-// not a source: each of its sources is reloaded on its own, so that a slow or broken
-// one does not hold up the others.
-type poolSource struct {
+// loader loads the CA certificates of one module.
+type loader struct {
 	Provider string `json:"provider"`
 
-	raw   json.RawMessage
-	files []*caFile
-	told  string // what has been reported as left out of storage
-
-	// what follows is guarded by the mutex of the pool
-	loaded  loaded
-	success time.Time
-	failing string // why it could not be used last
-	// due and failure belong to the goroutine that loads the source
-	due     time.Time
-	failure string
+	config  *Config // of the pool
+	timeout time.Duration
+	raw     json.RawMessage
+	alone   bool // no other module is combined with it
+	files   []*caFile
+	told    string // what has been reported as left out of storage
 }
 
 // loaded is the CA certificates of a source, with the module instance that they
@@ -56,10 +49,10 @@ type loaded struct {
 }
 
 // fixed reports whether the source cannot change.
-func (s *poolSource) fixed() bool { return s.Provider == "inline" }
+func (l *loader) fixed() bool { return l.Provider == "inline" }
 
 // watched reports whether the source is files, which are watched.
-func (s *poolSource) watched() bool { return s.Provider == "file" }
+func (l *loader) watched() bool { return l.Provider == "file" }
 
 // guest lets Caddy load a module from a copy of its configuration.
 type guest struct {
@@ -89,101 +82,83 @@ func loadModule(ctx caddy.Context, raw json.RawMessage) (caddytls.CA, error) {
 	return ca, nil
 }
 
-func (p *Pool) loadFirst(s *poolSource) error {
-	if err := loadPKI(p.config.Context, s.Provider); err != nil {
-		return err
-	}
-	if s.watched() {
-		if err := p.openFiles(s); err != nil {
-			return err
-		}
-	}
-	first, err := p.load(s)
-	if err != nil {
-		return err
-	}
-	now := p.config.Now()
-	s.loaded, s.success, s.due = first, now, now.Add(p.config.Refresh)
-	return nil
-}
-
 // load returns the certificates of a source. What Go cannot read among those of files,
 // storage and the configuration is left out, where Caddy's modules refuse the whole.
-func (p *Pool) load(s *poolSource) (loaded, error) {
+func (l *loader) load() (loaded, error) {
 	switch {
-	case s.watched():
-		return p.readFiles(s)
-	case s.fixed():
-		return p.readInline(s)
+	case l.watched():
+		return l.readFiles()
+	case l.fixed():
+		return l.readInline()
 	}
-	return p.loadGuest(s)
+	return l.loadGuest()
 }
 
 // openFiles opens the files of a source, as the module `file` does.
-func (p *Pool) openFiles(s *poolSource) error {
+func (l *loader) openFiles() error {
 	var config struct {
 		Provider string   `json:"provider"`
 		PEMFiles []string `json:"pem_files"`
 	}
-	if err := caddy.StrictUnmarshalJSON(s.raw, &config); err != nil {
-		return fmt.Errorf("module '%s': %s", s.Provider, source.Plain(err, maxGuestText))
+	if err := caddy.StrictUnmarshalJSON(l.raw, &config); err != nil {
+		return fmt.Errorf("module '%s': %s", l.Provider, source.Plain(err, maxGuestText))
 	}
 	for _, path := range config.PEMFiles {
-		file, err := openCAFile(path, p.config.Now(), p.config.EndEntities, p.warnLeftOut)
+		file, err := openCAFile(path, l.config.Now(), l.config.EndEntities, l.warnLeftOut)
 		switch {
 		case err != nil && strings.Contains(path, "{"):
 			return fmt.Errorf("%w; placeholders are not expanded here, so write {$NAME} for an environment variable", err)
 		case err != nil:
 			return err
 		}
-		s.files = append(s.files, file)
+		l.files = append(l.files, file)
 	}
 	return nil
 }
 
 // readInline returns the certificates in the configuration, as the module `inline`
 // does.
-func (p *Pool) readInline(s *poolSource) (loaded, error) {
+func (l *loader) readInline() (loaded, error) {
 	var config struct {
 		Provider     string   `json:"provider"`
 		TrustedCerts []string `json:"trusted_ca_certs"`
 	}
-	l := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
-	if err := caddy.StrictUnmarshalJSON(s.raw, &config); err != nil {
-		return l, fmt.Errorf("module '%s': %s", s.Provider, source.Plain(err, maxGuestText))
+	got := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
+	if err := caddy.StrictUnmarshalJSON(l.raw, &config); err != nil {
+		return got, fmt.Errorf("module '%s': %s", l.Provider, source.Plain(err, maxGuestText))
 	}
 	var unreadable []leftOut
 	for i, text := range config.TrustedCerts {
 		der, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return l, fmt.Errorf("inline: certificate %d is not base64; copy it again", i+1)
+			return got, fmt.Errorf("inline: certificate %d is not base64; copy it again", i+1)
 		}
 		cert, err := validators.ParseCertificate(der)
 		switch {
 		case err == nil:
-			l.certs = append(l.certs, cert)
+			got.certs = append(got.certs, cert)
 		case isDamaged(err):
-			return l, fmt.Errorf("inline: certificate %d: %w", i+1, err)
+			return got, fmt.Errorf("inline: certificate %d: %w", i+1, err)
 		default:
-			unreadable = append(unreadable, leftOut{place: s.Provider, number: i + 1, cause: err})
+			unreadable = append(unreadable, leftOut{place: l.Provider, number: i + 1, cause: err})
 		}
 	}
-	if len(l.certs) == 0 && len(unreadable) > 0 {
+	if len(got.certs) == 0 && len(unreadable) > 0 {
 		first := unreadable[0]
-		return l, fmt.Errorf("inline: no CA certificate can be read; certificate %d: %w", first.number, first.cause)
+		return got, fmt.Errorf("inline: no CA certificate can be read; certificate %d: %w", first.number, first.cause)
 	}
-	p.warnLeftOut(unreadable)
-	return p.pooled(l)
+	l.warnLeftOut(unreadable)
+	return l.pooled(got)
 }
 
 // warnLeftOut logs which certificates of a file or of the configuration do not count.
-func (p *Pool) warnLeftOut(unreadable []leftOut) {
+func (l *loader) warnLeftOut(unreadable []leftOut) {
 	for i, one := range unreadable {
 		if i == maxLeftOut {
-			p.config.Logger.Warn("more certificates left out of trust pool", zap.String("file", one.place), zap.Int("certificates", len(unreadable)-i))
+			l.config.Logger.Warn("more certificates left out of trust pool", zap.String("file", one.place), zap.Int("certificates", len(unreadable)-i))
 			return
 		}
-		p.config.Logger.Warn("certificate left out of trust pool", zap.String("file", one.place),
+		l.config.Logger.Warn("certificate left out of trust pool", zap.String("file", one.place),
 			zap.Int("line", one.line), zap.Int("certificate", one.number), zap.Error(one.cause))
 	}
 }
@@ -192,13 +167,13 @@ func (p *Pool) warnLeftOut(unreadable []leftOut) {
 // what the module `storage` does is done here. The instance lives in a context of its
 // own: the app's would keep every instance until the configuration ends, and is not
 // made for several goroutines.
-func (p *Pool) loadGuest(s *poolSource) (l loaded, err error) {
-	parent := p.config.Context
+func (l *loader) loadGuest() (got loaded, err error) {
+	parent := l.config.Context
 	inner, stop := context.WithCancel(parent.Context)
 	parent.Context = inner
 	child, unload := caddy.NewContext(parent)
-	module := fmt.Sprintf("the module '%s'", s.Provider)
-	l.cancel = func() {
+	module := fmt.Sprintf("the module '%s'", l.Provider)
+	got.cancel = func() {
 		defer stop()
 		err := func() (err error) {
 			defer source.Recover(module, &err)
@@ -206,69 +181,79 @@ func (p *Pool) loadGuest(s *poolSource) (l loaded, err error) {
 			return nil
 		}()
 		if err != nil {
-			p.report(s, err)
+			l.report(err)
 		}
 	}
-	patience := time.AfterFunc(p.timeout, stop)
+	patience := time.AfterFunc(l.timeout, stop)
 	defer func() {
 		late := !patience.Stop()
 		if late && err == nil { // but its context has ended
 			err = context.Canceled
 		}
 		if late {
-			err = fmt.Errorf("%s was not loaded within %s: %w", module, p.timeout, err)
+			err = fmt.Errorf("%s was not loaded within %s: %w", module, l.timeout, err)
 		}
 		if err != nil {
-			l.cancel()
+			got.cancel()
 		}
 	}()
 	defer source.Recover(module, &err)
-	if s.Provider == "storage" {
-		if l.certs, err = p.readStorage(child, s); err != nil {
-			return l, err
+	if l.Provider == "storage" {
+		if got.certs, err = l.readStorage(child); err != nil {
+			return got, err
 		}
-		return p.pooled(l)
+		return l.pooled(got)
 	}
-	ca, err := loadModule(child, s.raw)
+	ca, err := loadModule(child, l.raw)
 	if err != nil {
-		return l, errors.New(source.Plain(err, maxGuestText))
+		return got, errors.New(source.Plain(err, maxGuestText))
 	}
-	l.pool = ca.CertPool()
+	got.pool = ca.CertPool()
 	if provider, ok := ca.(caddytls.CertificateProvider); ok {
-		l.certs = slices.Concat([]*x509.Certificate{}, provider.Certificates())
-		if slices.Contains(l.certs, nil) {
-			return l, fmt.Errorf("module %T has a certificate that is nil", ca)
+		got.certs = slices.Concat([]*x509.Certificate{}, provider.Certificates())
+		if slices.Contains(got.certs, nil) {
+			return got, fmt.Errorf("module %T has a certificate that is nil", ca)
 		}
-	} else if len(p.sources) > 1 {
-		return l, fmt.Errorf("combined: module %T does not disclose its certificates; it can only be used alone", ca)
+	} else if !l.alone {
+		return got, fmt.Errorf("combined: module %T does not disclose its certificates; it can only be used alone", ca)
 	}
-	return l, p.check(l)
+	return got, l.check(got)
+}
+
+// report logs a failure of a source, or with nil its end.
+func (l *loader) report(err error) {
+	if err == nil {
+		l.config.Logger.Info("reloading trust pool works again", zap.String("source", l.Provider))
+		return
+	}
+	l.config.Logger.Error("reloading trust pool failed; keeping previous CAs",
+		zap.String("source", l.Provider), zap.Error(err))
 }
 
 // readFiles returns the certificates of the files of the source.
-func (p *Pool) readFiles(s *poolSource) (loaded, error) {
-	l := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
-	for _, file := range s.files {
-		l.certs = append(l.certs, file.certs...)
+func (l *loader) readFiles() (loaded, error) {
+	got := loaded{certs: []*x509.Certificate{}, cancel: func() {}}
+	for _, file := range l.files {
+		got.certs = append(got.certs, file.certs...)
 	}
-	return p.pooled(l)
+	return l.pooled(got)
 }
 
 // pooled returns certificates that no module holds, with a pool of them.
-func (p *Pool) pooled(l loaded) (loaded, error) {
-	l.pool = x509.NewCertPool()
-	for _, cert := range l.certs {
-		l.pool.AddCert(cert)
+func (l *loader) pooled(got loaded) (loaded, error) {
+	got.pool = x509.NewCertPool()
+	for _, cert := range got.certs {
+		got.pool.AddCert(cert)
 	}
-	return l, p.check(l)
+	return got, l.check(got)
 }
 
 // check refuses what would lock everyone out.
-func (p *Pool) check(l loaded) error {
-	if l.pool == nil || l.pool.Equal(x509.NewCertPool()) || l.certs != nil && len(l.certs) == 0 {
-		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", p.config.Word)
+func (l *loader) check(got loaded) error {
+	if got.pool == nil || got.pool.Equal(x509.NewCertPool()) || got.certs != nil && len(got.certs) == 0 {
+		return fmt.Errorf("it has no CA certificate, so no chain can verify; add one or remove %s", l.config.Word)
 	}
-	if l.certs != nil && !p.config.EndEntities && !slices.ContainsFunc(l.certs, mayBeCA) {
+	if got.certs != nil && !l.config.EndEntities && !slices.ContainsFunc(got.certs, mayBeCA) {
 		return errors.New("it has only end-entity certificates, so no chain can verify; add the CA that issued them, or pin them with 'certificate' in a client")
 	}
 	return nil

@@ -22,10 +22,10 @@ type storageConfig struct {
 }
 
 // readStorage returns the certificates in storage, as the module `storage` does.
-func (p *Pool) readStorage(ctx caddy.Context, s *poolSource) (certs []*x509.Certificate, err error) {
+func (l *loader) readStorage(ctx caddy.Context) (certs []*x509.Certificate, err error) {
 	config := new(storageConfig)
-	if err := caddy.StrictUnmarshalJSON(slices.Clone(s.raw), config); err != nil {
-		return nil, fmt.Errorf("module '%s': %s", s.Provider, source.Plain(err, maxGuestText))
+	if err := caddy.StrictUnmarshalJSON(slices.Clone(l.raw), config); err != nil {
+		return nil, fmt.Errorf("module '%s': %s", l.Provider, source.Plain(err, maxGuestText))
 	}
 	if len(config.PEMKeys) == 0 {
 		return nil, errors.New("storage: no key is named; add keys")
@@ -52,7 +52,7 @@ func (p *Pool) readStorage(ctx caddy.Context, s *poolSource) (certs []*x509.Cert
 		if err != nil {
 			return nil, fmt.Errorf("storage key '%s': %s", key, source.Plain(err, maxGuestText))
 		}
-		some, left, err := parseCAFile("storage key", key, text, p.config.EndEntities)
+		some, left, err := parseCAFile("storage key", key, text, l.config.EndEntities)
 		if err != nil {
 			return nil, err
 		}
@@ -62,9 +62,9 @@ func (p *Pool) readStorage(ctx caddy.Context, s *poolSource) (certs []*x509.Cert
 	for _, one := range unreadable {
 		fmt.Fprintln(&text, one.place, one.number, one.cause)
 	}
-	if told := text.String(); told != s.told { // not at each refresh
-		s.told = told
-		p.warnLeftOut(unreadable)
+	if told := text.String(); told != l.told { // not at each refresh
+		l.told = told
+		l.warnLeftOut(unreadable)
 	}
 	return certs, nil
 }

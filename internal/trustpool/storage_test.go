@@ -56,13 +56,13 @@ func TestUnreadableCAInStorage(t *testing.T) {
 		t.Errorf("%d CAs, told %v", len(pool.Trust().Certificates), told)
 	}
 	writeFile(t, path, unreadable[:100], second.PEM())
-	pool.loadAgain(pool.sources[0], time.Now())
+	pool.sources[0].loadAgain(time.Now())
 	if told := logs.TakeAll(); len(pool.Trust().Certificates) != 2 || len(told) != 1 || told[0].Level != zap.ErrorLevel {
 		t.Errorf("cut off: %d CAs, told %v", len(pool.Trust().Certificates), told)
 	}
 	for range 2 {
 		writeFile(t, path, second.PEM(), unreadable)
-		pool.loadAgain(pool.sources[0], time.Now())
+		pool.sources[0].loadAgain(time.Now())
 	}
 	if cas := pool.Trust().Certificates; len(cas) != 1 || !cas[0].Equal(second.Cert) {
 		t.Errorf("%d CAs after one was taken out", len(cas))
