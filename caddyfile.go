@@ -17,7 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // parseGlobalOption reads the mtls option, which may be repeated. Blocks of one
@@ -175,7 +175,7 @@ func (c *Revocation) options() caddyfileutil.Options {
 //	}
 func (c *ForwardedCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	format := caddyfileutil.String(&c.Format, func(format string) error {
-		_, err := validators.ParseForwardFormat(format)
+		_, err := forwarded.ParseFormat(format)
 		return err
 	})
 	if err := format.Parse(d); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // parseHandler reads the mtls_auth directive. Syntax:
@@ -72,7 +72,7 @@ func (h *Handler) options() caddyfileutil.Options {
 //	}
 func (f *ForwardCertificate) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	formats := caddyfileutil.List(&f.Formats, func(format string) error {
-		_, err := validators.ParseForwardFormat(format)
+		_, err := forwarded.ParseFormat(format)
 		return err
 	})
 	if err := formats.Parse(d); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // TestDecidesUntilItsContextEnds_S1 checks that an app which is stopped decides, with
@@ -96,7 +97,7 @@ func TestEndWithoutStop_S1(t *testing.T) {
 func TestProxiesOfAnEndedConfiguration_S1(t *testing.T) {
 	app := new(App)
 	realm := &Realm{app: app, proxyCertificates: &proxyCertificates{
-		from: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, format: validators.ForwardFormats[0], header: "Client-Cert",
+		from: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, format: forwarded.Formats[0], header: "Client-Cert",
 	}}
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{}))

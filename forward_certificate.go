@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // ForwardCertificate gives the upstream the certificate of an admitted client, as one or
@@ -36,7 +36,7 @@ type ForwardCertificate struct {
 // certificateHeader is where the upstream gets a certificate in one format. The names are
 // keys of http.Header; chain is "" for a format without a second header.
 type certificateHeader struct {
-	format      *validators.ForwardFormat
+	format      *forwarded.Format
 	cert, chain string
 }
 
@@ -45,7 +45,7 @@ func (f *ForwardCertificate) compile() ([]certificateHeader, error) {
 	formats := f.Formats
 	switch {
 	case formats == nil:
-		formats = []string{validators.ForwardFormats[0].Name}
+		formats = []string{forwarded.Formats[0].Name}
 	case len(formats) == 0:
 		return nil, errors.New("formats is an empty list; name a format, or leave it out for rfc9440")
 	case f.Header != "" && len(formats) > 1:
@@ -53,7 +53,7 @@ func (f *ForwardCertificate) compile() ([]certificateHeader, error) {
 	}
 	var headers []certificateHeader
 	for _, name := range formats {
-		format, err := validators.ParseForwardFormat(name)
+		format, err := forwarded.ParseFormat(name)
 		if err != nil {
 			return nil, err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // ForwardedCertificate takes client certificates from proxies that terminate TLS
@@ -46,7 +47,7 @@ var errNoTrustedProxies = errors.New("no trusted proxy is named; add 'from <cidr
 // proxyCertificates is the compiled form of [ForwardedCertificate]: which proxies
 // may forward certificates, and how. It is nil if none may.
 type proxyCertificates struct {
-	format      *validators.ForwardFormat
+	format      *forwarded.Format
 	from        []netip.Prefix
 	peerKeys    map[[sha256.Size]byte]struct{}
 	header      string
@@ -57,7 +58,7 @@ type proxyCertificates struct {
 
 // compile checks the configuration.
 func (c *ForwardedCertificate) compile() (*proxyCertificates, error) {
-	format, err := validators.ParseForwardFormat(c.Format)
+	format, err := forwarded.ParseFormat(c.Format)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +211,7 @@ func (p *proxyCertificates) parse(headers http.Header) ([]*x509.Certificate, *va
 	switch {
 	case err == nil:
 		return certificates, nil
-	case errors.Is(err, validators.ErrNoForwardedCertificate):
+	case errors.Is(err, forwarded.ErrNoCertificate):
 		return nil, refuse(validators.CertificateMissing, "the proxy forwarded no certificate in %s", p.header)
 	}
 	return nil, refuse(validators.CertificateUnsuitable, "what the proxy forwarded in %s cannot be read as %s: %v", p.header, p.format, err)

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// maxIntermediates is how many of the presented certificates are considered.
-	maxIntermediates = 8
+	// MaxIntermediates is how many certificates are considered that a peer sends after its
+	// leaf.
+	MaxIntermediates = 8
 	// maxKnownCAs is how many verified intermediates a pool remembers.
 	maxKnownCAs = 64
 	// maxShownName bounds a name in an error, in bytes.
@@ -142,7 +143,7 @@ func (p *TrustPool) NextValid(presented []*x509.Certificate, now time.Time) time
 			}
 		}
 	}
-	look(presented[:min(len(presented), 1+maxIntermediates)])
+	look(presented[:min(len(presented), 1+MaxIntermediates)])
 	if p != nil {
 		look(p.anchors)
 	}
@@ -225,7 +226,7 @@ func (p *TrustPool) grow(presented []*x509.Certificate, now time.Time) (verified
 	usable := verifiedCAs{pool: x509.NewCertPool()}
 
 	var pending []intermediate
-	for _, cert := range presented[:min(len(presented), maxIntermediates)] {
+	for _, cert := range presented[:min(len(presented), MaxIntermediates)] {
 		c := intermediate{cert: cert, tbs: sha256.Sum256(cert.RawTBSCertificate)}
 		if now.Before((*p.known.Load())[c.tbs]) {
 			usable.add(cert)

@@ -88,8 +88,8 @@ type failure struct {
 func (f *failure) error(err error) error {
 	var text strings.Builder
 	text.WriteString(f.why(f.leaf, err))
-	if len(f.presented) > maxIntermediates {
-		fmt.Fprintf(&text, "; only the first %d of %d presented certificates were considered", maxIntermediates, len(f.presented))
+	if len(f.presented) > MaxIntermediates {
+		fmt.Fprintf(&text, "; only the first %d of %d presented certificates were considered", MaxIntermediates, len(f.presented))
 	}
 	for _, c := range f.unusable {
 		if text.Len() > maxChainErrorText {

@@ -97,7 +97,7 @@ func TestVerifyHostileBesideRememberedOnes_P0(t *testing.T) {
 		ca = testpki.MustIntermediate(t, ca, testpki.CommonName(fmt.Sprint(len(genuine))))
 	}
 	first := testpki.MustIssue(t, genuine[1])
-	leaf, hostile := hostileChain(t, genuine[1], maxIntermediates-len(genuine))
+	leaf, hostile := hostileChain(t, genuine[1], MaxIntermediates-len(genuine))
 	var presented []*x509.Certificate
 	for _, ca := range genuine {
 		presented = append(presented, ca.Cert)

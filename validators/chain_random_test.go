@@ -327,11 +327,7 @@ func (m *chainMaker) alternativeNames() testpki.Option {
 	if names == nil {
 		return testpki.Template(func(*x509.Certificate) {})
 	}
-	der, err := asn1.Marshal(names)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return testpki.Extension(pkix.Extension{Id: oidSubjectAltName, Value: der})
+	return testpki.GeneralNames(names...)
 }
 
 // arrange decides what is presented and what is trusted.

@@ -269,8 +269,8 @@ func TestNextValid(t *testing.T) {
 		"the next":         {pool, []*x509.Certificate{leaf, later, sub}, at(2 * time.Hour), at(3 * time.Hour)},
 		"all have begun":   {pool, []*x509.Certificate{leaf, later, sub}, at(4 * time.Hour), time.Time{}},
 		"the leaf":         {none, []*x509.Certificate{later}, now, at(3 * time.Hour)},
-		"not considered":   {none, append(slices.Repeat([]*x509.Certificate{leaf}, 1+maxIntermediates), sub), now, time.Time{}},
-		"the last of them": {none, append(slices.Repeat([]*x509.Certificate{leaf}, maxIntermediates), sub), now, at(2 * time.Hour)},
+		"not considered":   {none, append(slices.Repeat([]*x509.Certificate{leaf}, 1+MaxIntermediates), sub), now, time.Time{}},
+		"the last of them": {none, append(slices.Repeat([]*x509.Certificate{leaf}, MaxIntermediates), sub), now, at(2 * time.Hour)},
 		"nothing":          {none, nil, now, time.Time{}},
 	} {
 		if got := test.pool.NextValid(test.presented, test.now); !got.Equal(test.want) {

@@ -173,7 +173,7 @@ func checkOtherForms(ca, below *x509.Certificate) error {
 		if isCompared(subtree.Base.Tag) {
 			continue
 		}
-		names, err := generalNames(below)
+		names, err := GeneralNames(below)
 		if err != nil {
 			return err
 		}

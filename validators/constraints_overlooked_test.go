@@ -44,7 +44,7 @@ func TestConstraintsThatGoReadsWidely_P1(t *testing.T) {
 	}
 	// CreateCertificate shortens a mapped address.
 	mapped := func(ip string) option {
-		return sanOption(t, general(iPAddress, false, net.ParseIP(ip).To16()))
+		return testpki.GeneralNames(general(iPAddress, false, net.ParseIP(ip).To16()))
 	}
 	otherName := general(0, true, append([]byte{6, 3, 42, 3, 4}, 0xa0, 3, 12, 1, 'x'))
 	ten, nine := network(10, 0, 0, 0, 255, 0, 0, 0), network(9, 0, 0, 0, 255, 0, 0, 0)
@@ -79,10 +79,10 @@ func TestConstraintsThatGoReadsWidely_P1(t *testing.T) {
 		"URI below the domain":                    {trees(uniformResourceIdentifier, ".example.com"), nil, testpki.URIs("spiffe://a.example.com/ns/x"), ""},
 		"URI at the domain":                       {trees(uniformResourceIdentifier, ".example.com"), nil, testpki.URIs("spiffe://example.com/ns/x"), "not permitted"},
 		"DNS below the host, which RFC 5280 does": {trees(dNSName, "example.com"), nil, testpki.DNSNames("a.example.com"), ""},
-		"an other name, permitted":                {[]generalSubtree{{Base: otherName, Maximum: -1}}, nil, sanOption(t, otherName), "otherName"},
-		"an other name, excluded":                 {nil, []generalSubtree{{Base: otherName, Maximum: -1}}, sanOption(t, otherName), "otherName"},
+		"an other name, permitted":                {[]generalSubtree{{Base: otherName, Maximum: -1}}, nil, testpki.GeneralNames(otherName), "otherName"},
+		"an other name, excluded":                 {nil, []generalSubtree{{Base: otherName, Maximum: -1}}, testpki.GeneralNames(otherName), "otherName"},
 		"no other name":                           {nil, []generalSubtree{{Base: otherName, Maximum: -1}}, testpki.DNSNames("a.example.com"), ""},
-		"a registered id":                         {nil, trees(registeredID, "\x2a\x03"), sanOption(t, general(registeredID, false, []byte{0x2a, 4})), "registeredID"},
+		"a registered id":                         {nil, trees(registeredID, "\x2a\x03"), testpki.GeneralNames(general(registeredID, false, []byte{0x2a, 4})), "registeredID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, cas := range map[string]func() (pool, issuer *testpki.CA){
@@ -124,16 +124,6 @@ func TestNamesOfIntermediatesAreConstrained_P1(t *testing.T) {
 	if chains := mustVerify(t, NewTrustPool(both), leaf, sub.Cert); len(chains) != 1 || chains[0][2] != free.Cert {
 		t.Errorf("%d chains, want the one to the unconstrained anchor", len(chains))
 	}
-}
-
-// sanOption is a subject alternative name extension.
-func sanOption(t testing.TB, names ...asn1.RawValue) testpki.Option {
-	t.Helper()
-	der, err := asn1.Marshal(names)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testpki.Extension(pkix.Extension{Id: oidSubjectAltName, Value: der})
 }
 
 // TestUsagesThatGoTakesForMissing_P1 tests extensions without a value, in every

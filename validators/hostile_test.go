@@ -69,7 +69,7 @@ func TestVerifyHostileIntermediatesCostNothing(t *testing.T) {
 	pool := NewTrustPool(root.Pool())
 	work := watch(pool)
 	mustNotVerify(t, pool, leaf, "only the first 8 of 100", presented...)
-	if want := maxIntermediates + 1; work.calls != want {
+	if want := MaxIntermediates + 1; work.calls != want {
 		t.Errorf("%d verifications, want %d: one for each considered, one for the leaf", work.calls, want)
 	}
 	if !work.only() {
@@ -120,7 +120,7 @@ func TestVerifyReadsNoStrangersNameConstraints(t *testing.T) {
 	root := testpki.MustCA(t)
 	fake := testpki.MustCA(t, testpki.RawSubject(root.Cert.RawSubject))
 	var presented []*x509.Certificate
-	for range maxIntermediates {
+	for range MaxIntermediates {
 		presented = append(presented, testpki.MustIntermediate(t, fake, testpki.Template(func(c *x509.Certificate) {
 			c.PermittedDNSDomains = slices.Repeat([]string{"a"}, 5000)
 		})).Cert)
@@ -143,7 +143,7 @@ func TestVerifyExplainsStrangersCheaply(t *testing.T) {
 	named := testpki.Subject(pkix.Name{OrganizationalUnit: units})
 	fake := testpki.MustCA(t, named)
 	var presented []*x509.Certificate
-	for range maxIntermediates {
+	for range MaxIntermediates {
 		presented = append(presented, testpki.MustIntermediate(t, fake, named).Cert)
 	}
 	leaf := testpki.MustIssue(t, fake)
@@ -159,7 +159,7 @@ func TestVerifyTriesAreBounded(t *testing.T) {
 	ca := testpki.MustCA(t)
 	root := ca
 	var presented []*x509.Certificate
-	for range maxIntermediates {
+	for range MaxIntermediates {
 		ca = testpki.MustIntermediate(t, ca, testpki.RawSubject(root.Cert.RawSubject))
 		presented = append(presented, ca.Cert)
 	}

@@ -85,7 +85,7 @@ func CheckLeaf(leaf *x509.Certificate) *Refusal {
 	}
 	// A name takes at least two bytes, so nearly every certificate ends here.
 	if len(extension(leaf, oidSubjectAltName)) > 2*maxSANs {
-		if _, err := generalNames(leaf); err != nil {
+		if _, err := GeneralNames(leaf); err != nil {
 			return refuse(CertificateUnsuitable, "%v", err)
 		}
 	}

@@ -55,11 +55,7 @@ func TestCheckLeafCountsEveryKindOfName(t *testing.T) {
 		for i := range n {
 			names = append(names, name(i))
 		}
-		der, err := asn1.Marshal(names)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return testpki.Extension(pkix.Extension{Id: oidSubjectAltName, Value: der})
+		return testpki.GeneralNames(names...)
 	}
 	for kind, name := range map[string]func(int) asn1.RawValue{
 		"dNSName":      func(i int) asn1.RawValue { return general(2, false, fmt.Appendf(nil, "host%d.example.com", i)) },
@@ -83,7 +79,7 @@ func TestCheckLeafRefusesNamesItCannotCount(t *testing.T) {
 		"garbage within":    append([]byte{0x30, 0x82, 0x03, 0xe8}, strings.Repeat("\xff", 1000)...),
 		"longer than it is": append([]byte{0x30, 0x83, 0x7f, 0xff, 0xff}, make([]byte, 1000)...),
 	} {
-		if _, err := generalNames(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidSubjectAltName, Value: value}}}); err == nil {
+		if _, err := GeneralNames(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidSubjectAltName, Value: value}}}); err == nil {
 			t.Errorf("%s: not refused", name)
 		}
 	}

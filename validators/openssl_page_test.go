@@ -67,7 +67,7 @@ func refusalsOnPage(t *testing.T) (said []string) {
 	}
 	add(CheckLeaf(testpki.MustIssue(t, root, testpki.DNSNames(slices.Repeat([]string{"a"}, maxSANs+1)...)).Cert))
 	stranger := testpki.MustSelfSigned(t)
-	_, err := pool.Verify(stranger.Cert, slices.Repeat([]*x509.Certificate{stranger.Cert}, maxIntermediates+1), now)
+	_, err := pool.Verify(stranger.Cert, slices.Repeat([]*x509.Certificate{stranger.Cert}, MaxIntermediates+1), now)
 	add(err)
 
 	_, err = pool.Verify(stranger.Cert, []*x509.Certificate{testpki.MustHugeRSA(t, maxRSABits+8)}, now)
@@ -97,7 +97,7 @@ func refusalsOnPage(t *testing.T) (said []string) {
 	_, err = NewTrustPool(constrained.Pool(), constrained.Cert).Verify(testpki.MustIssue(t, constrained, testpki.Subject(pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: oidEmailAddress, Value: "a@example.com"}}})).Cert, nil, now)
 	add(err)
 	registered := testpki.MustCA(t, constraintsOf(t, nil, trees(registeredID, "*")))
-	_, err = NewTrustPool(registered.Pool(), registered.Cert).Verify(testpki.MustIssue(t, registered, sanOption(t, general(registeredID, false, []byte("*")))).Cert, nil, now)
+	_, err = NewTrustPool(registered.Pool(), registered.Cert).Verify(testpki.MustIssue(t, registered, testpki.GeneralNames(general(registeredID, false, []byte("*")))).Cert, nil, now)
 	add(err)
 	large, many := manyConstraints(t, 300, 300)
 	_, err = NewTrustPool(large.Pool(), large.Cert).Verify(many.Cert, nil, now)

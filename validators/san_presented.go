@@ -30,7 +30,7 @@ const (
 // It returns an error for an extension that violates RFC 5280 or has more than 256
 // names; then no name matches.
 func NamesOf(leaf *x509.Certificate) ([]Name, error) {
-	general, err := generalNames(leaf)
+	general, err := GeneralNames(leaf)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 	case leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return "", refuse(CertificateUnsuitable, "the certificate has a SPIFFE ID but a key usage with keyCertSign or cRLSign, which are for CAs")
 	}
-	general, err := generalNames(leaf)
+	general, err := GeneralNames(leaf)
 	if err != nil {
 		return "", refuse(CertificateUnsuitable, "the certificate is not an X.509-SVID: %v", err)
 	}
@@ -73,9 +73,10 @@ func IsSVID(leaf *x509.Certificate) (trustDomain string, refusal *Refusal) {
 	return Name{kind: NameURI, text: id}.TrustDomain(), nil
 }
 
-// generalNames returns the names of the extension, of any kind and unparsed, up to
-// maxSANs. It does not use encoding/asn1, which allocates for each name.
-func generalNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
+// GeneralNames returns the subject alternative names of a certificate (RFC 5280
+// §4.2.1.6), of any kind and unparsed. It returns the same errors as [NamesOf]. It does
+// not use encoding/asn1, which allocates for each name.
+func GeneralNames(leaf *x509.Certificate) ([]asn1.RawValue, error) {
 	der := extension(leaf, oidSubjectAltName)
 	if der == nil {
 		return nil, nil

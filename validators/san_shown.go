@@ -26,7 +26,7 @@ type ShownName struct {
 // that match no declared name. It returns the same errors as [NamesOf]. Names that
 // nobody takes are not formatted.
 func ShowNames(cert *x509.Certificate) (iter.Seq[ShownName], error) {
-	general, err := generalNames(cert)
+	general, err := GeneralNames(cert)
 	if err != nil {
 		return nil, err
 	}

@@ -6,18 +6,18 @@ import (
 	"sync"
 	"unique"
 
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // Formats are the formats in which handlers forward certificates. It is safe for
 // concurrent use. The zero value has none.
 type Formats struct {
 	mu    sync.RWMutex
-	inUse []*validators.ForwardFormat
+	inUse []*forwarded.Format
 }
 
 // Use adds a format. Certificates that were accepted before do not have it.
-func (f *Formats) Use(format *validators.ForwardFormat) {
+func (f *Formats) Use(format *forwarded.Format) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.Contains(f.inUse, format) {
@@ -26,7 +26,7 @@ func (f *Formats) Use(format *validators.ForwardFormat) {
 }
 
 // all returns the formats, which are none if f is nil.
-func (f *Formats) all() []*validators.ForwardFormat {
+func (f *Formats) all() []*forwarded.Format {
 	if f == nil {
 		return nil
 	}
@@ -44,7 +44,7 @@ type CertificateHeaders struct {
 // headerValues are the values of the two headers of a format. chain is "" for a pin that
 // counts without a chain.
 type headerValues struct {
-	format      *validators.ForwardFormat
+	format      *forwarded.Format
 	cert, chain string
 
 	// shared holds chain in memory once for all clients of a CA.
@@ -52,7 +52,7 @@ type headerValues struct {
 }
 
 // In returns the values in a format, or "" for a header that is not to be sent.
-func (h *CertificateHeaders) In(format *validators.ForwardFormat) (cert, chain string) {
+func (h *CertificateHeaders) In(format *forwarded.Format) (cert, chain string) {
 	if h != nil {
 		for i := range h.values {
 			if v := &h.values[i]; v.format == format {
@@ -71,7 +71,7 @@ const maxHeaderBytes = 64 << 10
 // encodeHeaders adds the headers of the accepted certificate to a new verdict, in the
 // formats in which a handler forwards certificates. They are kept with the verdict, so
 // that no later request encodes anything. It returns their size.
-func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*validators.ForwardFormat) (size int) {
+func (v *verdict) encodeHeaders(leaf *x509.Certificate, formats []*forwarded.Format) (size int) {
 	for i := range v.matches {
 		m := &v.matches[i]
 		if len(formats) == 0 {
@@ -99,7 +99,7 @@ func (h *CertificateHeaders) size() (size int) {
 }
 
 // newCertificateHeaders encodes a certificate. The chain begins with it, or is nil.
-func newCertificateHeaders(leaf *x509.Certificate, chain []*x509.Certificate, formats []*validators.ForwardFormat) *CertificateHeaders {
+func newCertificateHeaders(leaf *x509.Certificate, chain []*x509.Certificate, formats []*forwarded.Format) *CertificateHeaders {
 	if chain != nil {
 		chain = chain[1:]
 	}

@@ -12,12 +12,12 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
-var rfc9440 = validators.ForwardFormats[0]
+var rfc9440 = forwarded.Formats[0]
 
-func forwarding(formats ...*validators.ForwardFormat) *Formats {
+func forwarding(formats ...*forwarded.Format) *Formats {
 	inUse := new(Formats)
 	for _, format := range formats {
 		inUse.Use(format)
@@ -46,7 +46,7 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	a.SharedCredential, b.SharedCredential = true, true
 	a.IssuedBy, b.IssuedBy = clients.Strings{testpki.HashOf(one.Cert.Raw)}, clients.Strings{testpki.HashOf(two.Cert.Raw)}
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{one, two}, a, b)
-	formats := validators.ForwardFormats
+	formats := forwarded.Formats
 	auth.config.Forwards = forwarding(formats...)
 	var first Identity
 	for i := range 2 {
@@ -85,7 +85,7 @@ func TestCertificateHeadersOfEachClient(t *testing.T) {
 	fourth, _, _ := auth.Decide(context.Background(), testpki.MustIssue(t, one, company("client")).Presented(), "a")
 	_, thirdChain := third.Headers.In(rfc9440)
 	_, fourthChain := fourth.Headers.In(rfc9440)
-	if refusal != nil || thirdChain != validators.ClientCertChain([]*x509.Certificate{one.Cert}) {
+	if refusal != nil || thirdChain != forwarded.ClientCertChain([]*x509.Certificate{one.Cert}) {
 		t.Fatalf("%v %q", refusal, thirdChain)
 	}
 	if unsafe.StringData(thirdChain) != unsafe.StringData(fourthChain) {
@@ -126,7 +126,7 @@ func TestCertificateHeadersOnDemand(t *testing.T) {
 		}
 		auth.accepted = newAcceptedCache(4, maxAcceptedBytes)
 	}
-	haproxy, err := validators.ParseForwardFormat("haproxy")
+	haproxy, err := forwarded.ParseFormat("haproxy")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestFloodWithLongHeaders_S8(t *testing.T) {
 	short := testpki.MustIntermediate(t, root)
 	long := testpki.MustIntermediate(t, root, testpki.Extension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 30<<10)}))
 	auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{root}, named("a", "CN=client,O=company"))
-	auth.config.Forwards = forwarding(validators.ForwardFormats...)
+	auth.config.Forwards = forwarding(forwarded.Formats...)
 	for _, ca := range []*testpki.CA{short, long, long, long} {
 		leaf := testpki.MustIssue(t, ca, company("client"))
 		for range 2 {
@@ -158,7 +158,7 @@ func TestFloodWithLongHeaders_S8(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			for _, format := range validators.ForwardFormats {
+			for _, format := range forwarded.Formats {
 				wantCert, wantChain := format.Write(leaf.Cert, []*x509.Certificate{ca.Cert, root.Cert})
 				if cert, chain := id.Headers.In(format); cert != wantCert || chain != wantChain {
 					t.Errorf("%s: %d and %d octets, want %d and %d", format, len(cert), len(chain), len(wantCert), len(wantChain))
@@ -180,13 +180,13 @@ func TestFloodWithLongHeaders_S8(t *testing.T) {
 func TestCertificateHeadersOfAPin(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca, company("client"))
-	for name, want := range map[string]string{"alone": "", "with require_chain": validators.ClientCertChain([]*x509.Certificate{ca.Cert})} {
+	for name, want := range map[string]string{"alone": "", "with require_chain": forwarded.ClientCertChain([]*x509.Certificate{ca.Cert})} {
 		record := pinned("a", leaf)
 		record.RequireChain = want != ""
 		auth := newTestAuthenticator(t, testenv.NewClockAt(time.Now()), []*testpki.CA{ca}, record)
 		auth.config.Forwards = forwarding(rfc9440)
 		id, refusal, _ := auth.Decide(context.Background(), leaf.Presented(), "")
-		if cert, chain := id.Headers.In(rfc9440); refusal != nil || chain != want || cert != validators.ClientCert(leaf.Cert) {
+		if cert, chain := id.Headers.In(rfc9440); refusal != nil || chain != want || cert != forwarded.ClientCert(leaf.Cert) {
 			t.Errorf("a pin %s: %v, chain %q", name, refusal, chain)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 var defaultGuard = New([]string{"X-Client-ID"}, nil, nil)
@@ -71,7 +71,7 @@ func TestForeignHeaders_A8(t *testing.T) {
 			t.Errorf("%s is protected", name)
 		}
 	}
-	for _, format := range validators.ForwardFormats {
+	for _, format := range forwarded.Formats {
 		if !defaultGuard.protects(format.Header) || format.ChainHeader != "" && !defaultGuard.protects(format.ChainHeader) {
 			t.Errorf("the headers of %s are not protected", format)
 		}

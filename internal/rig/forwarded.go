@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // KeyHash returns the SHA-256 hash of the leaf's public key in hex.
@@ -48,7 +49,7 @@ func Base64DER(leaf *testpki.Leaf) string { return base64.StdEncoding.EncodeToSt
 // The kinds of proxies that the plugin knows.
 var (
 	// ByRFC9440 writes the header of RFC 9440.
-	ByRFC9440 = Forwarder{"rfc9440", "Client-Cert", func(leaf *testpki.Leaf) string { return validators.ClientCert(leaf.Cert) }}
+	ByRFC9440 = Forwarder{"rfc9440", "Client-Cert", func(leaf *testpki.Leaf) string { return forwarded.ClientCert(leaf.Cert) }}
 	// ByNginx writes escaped PEM, as nginx does.
 	ByNginx = Forwarder{"nginx", "X-SSL-Client-Cert", EscapedPEM}
 	// ByHAProxy writes DER in base64, as HAProxy does.

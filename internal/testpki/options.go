@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"math/big"
 	"net"
@@ -145,6 +146,15 @@ func URIs(uris ...string) Option {
 		parsed = append(parsed, u)
 	}
 	return func(s *spec) { s.template.URIs = append(s.template.URIs, parsed...) }
+}
+
+// GeneralNames sets the alternative names (RFC 5280 §4.2.1.6). They need not be valid.
+func GeneralNames(names ...asn1.RawValue) Option {
+	der, err := asn1.Marshal(names)
+	if err != nil {
+		panic(fmt.Sprintf("testpki: alternative names: %v", err))
+	}
+	return Extension(pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: der})
 }
 
 // Serial sets the serial number.

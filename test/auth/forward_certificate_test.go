@@ -12,7 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // apiBehind starts an upstream with the given handler and returns its address.
@@ -87,7 +87,7 @@ func TestForwardCertificate(t *testing.T) {
 	rig.WithoutProxyLog(r)
 	r.Start(rig.BillingAndSensor, forwardCertificateSites)
 
-	clientCert, chain := validators.ClientCert(billing.Cert), validators.ClientCert(sub.Cert)+", "+validators.ClientCert(r.CA.Cert)
+	clientCert, chain := forwarded.ClientCert(billing.Cert), forwarded.ClientCert(sub.Cert)+", "+forwarded.ClientCert(r.CA.Cert)
 	forged := []func(*http.Request){
 		rig.With("Client-Cert", ":Zm9yZ2Vk:", ":YWdhaW4=:"), rig.With("Client-Cert-Chain", ":Zm9yZ2Vk:"), rig.With("client_cert", ":Zm9yZ2Vk:"), rig.With("Client_Cert_Chain", ":Zm9yZ2Vk:"),
 	}
@@ -103,7 +103,7 @@ func TestForwardCertificate(t *testing.T) {
 			}
 			for _, host := range []string{"api.test", "public.test"} {
 				got := asSensor.Get("https://"+host+"/", forged...).WantClient(t, "sensor-7")
-				wantHeader(t, got, "Client-Cert", validators.ClientCert(sensor.Cert))
+				wantHeader(t, got, "Client-Cert", forwarded.ClientCert(sensor.Cert))
 				wantHeader(t, got, "Client-Cert-Chain")
 				asStranger.Get("https://"+host+"/", forged...).WantRefused(t, "default", http.StatusUnauthorized, "certificate_refused")
 			}
@@ -143,9 +143,9 @@ func TestForwardCertificateBehindAProxy(t *testing.T) {
 		} else {
 			r.Reload(global, sites)
 		}
-		got := r.Caller(t, "h2", nil).Get("https://api.test/", by.Send(billing), rig.With("Client-Cert-Chain", validators.ClientCert(r.OtherCA.Cert))).WantClient(t, "billing.partner")
-		wantHeader(t, got, "Client-Cert", validators.ClientCert(billing.Cert))
-		wantHeader(t, got, "Client-Cert-Chain", validators.ClientCert(r.CA.Cert))
+		got := r.Caller(t, "h2", nil).Get("https://api.test/", by.Send(billing), rig.With("Client-Cert-Chain", forwarded.ClientCert(r.OtherCA.Cert))).WantClient(t, "billing.partner")
+		wantHeader(t, got, "Client-Cert", forwarded.ClientCert(billing.Cert))
+		wantHeader(t, got, "Client-Cert-Chain", forwarded.ClientCert(r.CA.Cert))
 		wantHeader(t, got, "X-Ssl-Client-Cert")
 	}
 }

@@ -15,7 +15,7 @@ import (
 	mtlsauth "github.com/caddymtls/caddy-mtls-auth"
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // missing returns what is in want and not in got, each once and sorted.
@@ -94,7 +94,7 @@ func TestForwardFormatsAreDocumented(t *testing.T) {
 	}
 	proxies, _, _ = strings.Cut(proxies, "\n## ")
 	var code, names, documented []string
-	for _, format := range validators.ForwardFormats {
+	for _, format := range forwarded.Formats {
 		row := format.Name + " " + format.Header
 		if format.ChainHeader != "" {
 			row += " " + format.ChainHeader

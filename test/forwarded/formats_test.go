@@ -12,7 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // written is a forward_certificate with one format.
@@ -52,7 +52,7 @@ func (w written) directive(options string) string {
 // headers returns what the upstream gets.
 func (w written) headers(t *testing.T, leaf *x509.Certificate, chain ...*x509.Certificate) map[string]string {
 	t.Helper()
-	format, err := validators.ParseForwardFormat(w.format)
+	format, err := forwarded.ParseFormat(w.format)
 	if err != nil {
 		t.Fatal(err)
 	}

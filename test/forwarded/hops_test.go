@@ -8,7 +8,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // TestProxyKnownByItsKey_A9 checks that a proxy without a fixed address can identify
@@ -41,7 +41,7 @@ func TestProxyKnownByItsKey_A9(t *testing.T) {
 		})
 	}
 	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing)), "edge", "certificate_missing")
-	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", validators.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
+	rig.WantRefusal(f.Rig, t, f.Plain(t).Get("http://api.test/edge/guarded", rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert", forwarded.ClientCert(f.Proxy.Cert))), "edge", "certificate_missing")
 }
 
 // TestProxyKnownByItsKeyOrAddress_A9 checks that either the key or the address
@@ -113,7 +113,7 @@ func TestForwardedChain_B5(t *testing.T) {
 	chain := func(leaves ...*testpki.Leaf) func(*http.Request) {
 		var text []string
 		for _, leaf := range leaves {
-			text = append(text, validators.ClientCert(leaf.Cert))
+			text = append(text, forwarded.ClientCert(leaf.Cert))
 		}
 		return rig.With("Client-Cert-Chain", strings.Join(text, ", "))
 	}
@@ -125,7 +125,7 @@ func TestForwardedChain_B5(t *testing.T) {
 				"certificate_unknown":    {{rig.ByRFC9440.Send(f.Stranger), chain(f.Billing)}, {rig.ByRFC9440.Send(f.Stranger), chain(f.Sensor, f.Billing, ca)}},
 				"certificate_untrusted":  {{rig.ByRFC9440.Send(foreign), chain(f.Billing, ca)}, {rig.ByRFC9440.Send(below)}, {rig.ByRFC9440.Send(below), rig.With("Client-Cert-Chain", "")}, {rig.ByRFC9440.Send(below), chain(f.Billing)}},
 				"certificate_missing":    {{chain(f.Billing, ca)}, {rig.With("Client-Cert", ""), chain(f.Sensor)}},
-				"certificate_unsuitable": {{rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert-Chain", "garbage")}, {rig.With("Client-Cert", validators.ClientCert(f.Stranger.Cert)+", "+validators.ClientCert(f.Billing.Cert))}, {rig.ByRFC9440.Send(below), chain(ca, ca, ca, ca, ca, ca, ca, ca, middle)}},
+				"certificate_unsuitable": {{rig.ByRFC9440.Send(f.Billing), rig.With("Client-Cert-Chain", "garbage")}, {rig.With("Client-Cert", forwarded.ClientCert(f.Stranger.Cert)+", "+forwarded.ClientCert(f.Billing.Cert))}, {rig.ByRFC9440.Send(below), chain(ca, ca, ca, ca, ca, ca, ca, ca, middle)}},
 			} {
 				for _, sent := range options {
 					rig.WantRefusal(f.Rig, t, hop.Get(guarded, sent...), "rfc9440", reason)
@@ -133,7 +133,7 @@ func TestForwardedChain_B5(t *testing.T) {
 			}
 			hop.Get(guarded, rig.ByRFC9440.Send(below), chain(middle)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get(guarded, rig.ByRFC9440.Send(below), chain(ca, middle)).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
-			hop.Get(guarded, rig.ByRFC9440.Send(below), rig.With("Client-Cert-Chain", validators.ClientCert(middle.Cert), validators.ClientCert(ca.Cert))).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
+			hop.Get(guarded, rig.ByRFC9440.Send(below), rig.With("Client-Cert-Chain", forwarded.ClientCert(middle.Cert), forwarded.ClientCert(ca.Cert))).WantStatus(t, http.StatusOK).WantClient(t, "billing.partner").WantGone(t)
 			hop.Get(guarded, rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)).WantStatus(t, http.StatusOK).WantClient(t, "sensor-7").WantGone(t)
 			rig.WantToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(below), chain(middle)), "billing.partner", below)
 			rig.WantNoToken(f.Rig, t, rig.AskToken(hop, "https://auth.test/rfc9440", "billing.partner", rig.ByRFC9440.Send(f.Sensor), chain(f.Billing)), "client_mismatch")

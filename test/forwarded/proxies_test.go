@@ -16,7 +16,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // TestRealProxies_A9 runs proxies in front of Caddy, where they are installed, with the
@@ -77,7 +77,7 @@ func checkThroughProxy(f *rig.ForwardingRig, t *testing.T, p frontProxy, realm, 
 	// the client cannot complete its chain with a header, and a long chain gets through
 	issuer := testpki.MustIntermediate(t, testpki.MustIntermediate(t, f.CA))
 	below := testpki.MustIssue(t, issuer, testpki.CommonName("billing"))
-	chain := rig.With("Client-Cert-Chain", validators.ClientCertChain(below.Presented()[1:]))
+	chain := rig.With("Client-Cert-Chain", forwarded.ClientCertChain(below.Presented()[1:]))
 	rig.WantRefusal(f.Rig, t, through(below).Get(guarded, chain), realm, "certificate_untrusted")
 
 	// the client cannot make the proxy drop the header, or at least gains nothing

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
-	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
 
 // TestOnlyTheHandshakeProvesPossession_R1 checks that a certificate in a header gets no
@@ -16,7 +16,7 @@ func TestOnlyTheHandshakeProvesPossession_R1(t *testing.T) {
 	r, leaves := startToken(t)
 	billing := leaves["billing"].Cert
 	headers := map[string]string{
-		"Client-Cert":             validators.ClientCert(billing),
+		"Client-Cert":             forwarded.ClientCert(billing),
 		"X-Ssl-Client-Cert":       url.QueryEscape(string(leaves["billing"].PEM())),
 		"X-Forwarded-Client-Cert": `Hash=00;Cert="` + url.QueryEscape(string(leaves["billing"].PEM())) + `"`,
 		"X-Client-Id":             "billing.partner",

@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"crypto"
@@ -12,21 +12,22 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // maxNameBytes is how long a name may be to be parsed.
 const maxNameBytes = 4 << 10
 
 // writtenFormats are all formats, in every header that changes what is written.
-var writtenFormats = append(slices.Clone(ForwardFormats), formatAWSALBLeaf)
+var writtenFormats = append(slices.Clone(Formats), formatAWSALBLeaf)
 
 // hasChain reports whether a format has the certificates above the client's.
-func hasChain(f *ForwardFormat) bool {
-	return !slices.Contains([]*ForwardFormat{formatNginx, formatHAProxy, formatAWSALBLeaf}, f)
+func hasChain(f *Format) bool {
+	return !slices.Contains([]*Format{formatNginx, formatHAProxy, formatAWSALBLeaf}, f)
 }
 
 // mustWrite writes certificates, and checks what is true of every value.
-func mustWrite(t *testing.T, f *ForwardFormat, leaf *x509.Certificate, chain []*x509.Certificate) (values, chainValues []string) {
+func mustWrite(t *testing.T, f *Format, leaf *x509.Certificate, chain []*x509.Certificate) (values, chainValues []string) {
 	t.Helper()
 	value, chainValue := f.Write(leaf, chain)
 	if (chainValue != "") != (f.ChainHeader != "" && len(chain) > 0) {
@@ -45,7 +46,7 @@ func mustWrite(t *testing.T, f *ForwardFormat, leaf *x509.Certificate, chain []*
 }
 
 // mustReadBack writes certificates, and checks that they are read as the same ones.
-func mustReadBack(t *testing.T, f *ForwardFormat, leaf *x509.Certificate, chain []*x509.Certificate) {
+func mustReadBack(t *testing.T, f *Format, leaf *x509.Certificate, chain []*x509.Certificate) {
 	t.Helper()
 	values, chainValues := mustWrite(t, f, leaf, chain)
 	if len(values[0])+len(strings.Join(chainValues, "")) > maxForwardedBytes {
@@ -54,7 +55,7 @@ func mustReadBack(t *testing.T, f *ForwardFormat, leaf *x509.Certificate, chain 
 	}
 	want := []*x509.Certificate{leaf}
 	if hasChain(f) {
-		want = append(want, chain[:min(len(chain), maxIntermediates)]...)
+		want = append(want, chain[:min(len(chain), validators.MaxIntermediates)]...)
 	}
 	mustForward(t, f, values, chainValues, want...)
 }
@@ -90,7 +91,7 @@ func TestForwardWritesWhatProxiesSend(t *testing.T) {
 }
 
 func TestForwardFormatInHeader(t *testing.T) {
-	for header, want := range map[string]*ForwardFormat{
+	for header, want := range map[string]*Format{
 		"":                            formatAWSALB,
 		"X-Amzn-Mtls-Clientcert":      formatAWSALB,
 		"X-Client-Cert":               formatAWSALB,
@@ -101,7 +102,7 @@ func TestForwardFormatInHeader(t *testing.T) {
 			t.Errorf("aws_alb in %q is %v of %s", header, got, got.Header)
 		}
 	}
-	for _, f := range ForwardFormats {
+	for _, f := range Formats {
 		if f != formatAWSALB && f.In(formatAWSALBLeaf.Header) != f {
 			t.Errorf("%s is another format in another header", f)
 		}
@@ -126,8 +127,15 @@ func hostileText(random *rand.Rand, ascii bool) string {
 	return text.String()
 }
 
+// iPAddress is the tag of a GeneralName with octets.
+const iPAddress = 7
+
+func general(tag int, octets string) asn1.RawValue {
+	return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: []byte(octets)}
+}
+
 // hostileNames are names of a certificate that Go parses.
-func hostileNames(tb testing.TB, random *rand.Rand) []testpki.Option {
+func hostileNames(random *rand.Rand) []testpki.Option {
 	name := pkix.Name{CommonName: hostileText(random, false), Organization: []string{hostileText(random, false)}}
 	for range random.IntN(3) {
 		oid := []asn1.ObjectIdentifier{{2, 5, 4, 42}, {2, 5, 4, 9}, {1, 2, 840, 113549, 1, 9, 1}, {1, 3, 6, 1, 4, 1, 1}}[random.IntN(4)]
@@ -138,9 +146,9 @@ func hostileNames(tb testing.TB, random *rand.Rand) []testpki.Option {
 	for range random.IntN(4) {
 		switch random.IntN(5) {
 		case 0:
-			names = append(names, general(rfc822Name, false, []byte(hostileText(random, true))))
+			names = append(names, general(rfc822Name, hostileText(random, true)))
 		case 1:
-			names = append(names, general(dNSName, false, []byte(hostileText(random, true))))
+			names = append(names, general(dNSName, hostileText(random, true)))
 		case 2:
 			uri := strings.Map(func(r rune) rune {
 				if r <= ' ' || r >= 0x7f || r == '%' {
@@ -148,15 +156,15 @@ func hostileNames(tb testing.TB, random *rand.Rand) []testpki.Option {
 				}
 				return r
 			}, hostileText(random, true))
-			names = append(names, general(uniformResourceIdentifier, false, []byte("spiffe://mesh.example/"+uri)))
+			names = append(names, general(uniformResourceIdentifier, "spiffe://mesh.example/"+uri))
 		case 3:
-			names = append(names, general(dNSName, false, []byte("a.example")))
+			names = append(names, general(dNSName, "a.example"))
 		case 4:
-			names = append(names, general(iPAddress, false, []byte(`,;"`+"\n")))
+			names = append(names, general(iPAddress, `,;"`+"\n"))
 		}
 	}
 	if names != nil {
-		options = append(options, sanOption(tb, names...))
+		options = append(options, testpki.GeneralNames(names...))
 	}
 	return options
 }
@@ -165,13 +173,13 @@ func hostileNames(tb testing.TB, random *rand.Rand) []testpki.Option {
 // random chains.
 func TestForwardReadsBackWhatItWrites(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	chain := chainOf(t, 2+maxIntermediates)[1:]
+	chain := chainOf(t, 2+validators.MaxIntermediates)[1:]
 	var keys []crypto.Signer
 	for _, kind := range []testpki.KeyType{testpki.P256, testpki.P521, testpki.RSA2048, testpki.Ed25519} {
 		keys = append(keys, testpki.MustKey(t, kind))
 	}
 	for range 300 {
-		options := append(hostileNames(t, random), testpki.Key(keys[random.IntN(len(keys))]))
+		options := append(hostileNames(random), testpki.Key(keys[random.IntN(len(keys))]))
 		leaf := testpki.MustSelfSigned(t, options...).Cert
 		above := chain[:random.IntN(len(chain)+1)]
 		for _, f := range writtenFormats {
@@ -227,9 +235,9 @@ func mustStayInQuotes(t *testing.T, leaf *x509.Certificate, chain []*x509.Certif
 
 // TestForwardWritesNamesOfEnvoy tests which names are in the value.
 func TestForwardWritesNamesOfEnvoy(t *testing.T) {
-	uri := func(text string) asn1.RawValue { return general(uniformResourceIdentifier, false, []byte(text)) }
-	dns := func(text string) asn1.RawValue { return general(dNSName, false, []byte(text)) }
-	email := func(text string) asn1.RawValue { return general(rfc822Name, false, []byte(text)) }
+	uri := func(text string) asn1.RawValue { return general(uniformResourceIdentifier, text) }
+	dns := func(text string) asn1.RawValue { return general(dNSName, text) }
+	email := func(text string) asn1.RawValue { return general(rfc822Name, text) }
 	for name, test := range map[string]struct {
 		names []asn1.RawValue
 		want  string
@@ -238,7 +246,7 @@ func TestForwardWritesNamesOfEnvoy(t *testing.T) {
 		"in another order":         {[]asn1.RawValue{dns("b.example"), uri("spiffe://a/b"), dns("a.example"), email("a@b"), uri("https://c/?d=e&f=%41")}, ";URI=spiffe://a/b;URI=https://c/?d=e&f=%41;DNS=b.example;DNS=a.example"},
 		"wildcard":                 {[]asn1.RawValue{dns("*.example")}, ";URI=;DNS=*.example"},
 		"empty":                    {[]asn1.RawValue{dns("")}, ";URI=;DNS="},
-		"octets of an address":     {[]asn1.RawValue{general(iPAddress, false, []byte(`,;""`)), dns("a")}, ";URI=;DNS=a"},
+		"octets of an address":     {[]asn1.RawValue{general(iPAddress, `,;""`), dns("a")}, ";URI=;DNS=a"},
 		"semicolon":                {[]asn1.RawValue{uri("spiffe://a/b;URI=spiffe://a/admin")}, ""},
 		"comma":                    {[]asn1.RawValue{dns("a"), uri("spiffe://a/b,c")}, ""},
 		"quote":                    {[]asn1.RawValue{dns(`"a`)}, ""},
@@ -249,14 +257,14 @@ func TestForwardWritesNamesOfEnvoy(t *testing.T) {
 		"a key":                    {[]asn1.RawValue{dns("b.example"), uri("https://a/?DNS=admin.example")}, ""},
 		"a key in another case":    {[]asn1.RawValue{uri("https://a/?x=y&uri=spiffe://a/admin")}, ""},
 		"hostile name of no key":   {[]asn1.RawValue{dns("a"), email("a,b@c")}, ""},
-		"as many as there may be":  {slices.Repeat([]asn1.RawValue{dns("a")}, maxSANs), ";URI=" + strings.Repeat(";DNS=a", maxSANs)},
-		"more than there may be":   {slices.Repeat([]asn1.RawValue{dns("a")}, maxSANs+1), ""},
+		"as many as there may be":  {slices.Repeat([]asn1.RawValue{dns("a")}, 256), ";URI=" + strings.Repeat(";DNS=a", 256)},
+		"more than there may be":   {slices.Repeat([]asn1.RawValue{dns("a")}, 257), ""},
 		"64 KiB in one":            {[]asn1.RawValue{dns(strings.Repeat("a", 64<<10))}, ";URI=;DNS=" + strings.Repeat("a", 64<<10)},
 		"64 KiB in one, of commas": {[]asn1.RawValue{dns(strings.Repeat(",", 64<<10))}, ""},
 	} {
 		options := []testpki.Option{testpki.CommonName("client")}
 		if test.names != nil {
-			options = append(options, sanOption(t, test.names...))
+			options = append(options, testpki.GeneralNames(test.names...))
 		}
 		leaf := testpki.MustSelfSigned(t, options...).Cert
 		value, _ := formatEnvoy.Write(leaf, nil)

@@ -1,10 +1,12 @@
-package validators
+package forwarded
 
 import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"strings"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // Write returns the values of the two header fields for the certificate of a client
@@ -12,11 +14,11 @@ import (
 // without a ChainHeader, and if there is no chain; then the field must not be sent.
 //
 // The values are what the proxy of this format sends, octet for octet, except that
-// names in envoy never leave their quotes. [ForwardFormat.Parse] reads the same
+// names in envoy never leave their quotes. [Format.Parse] reads the same
 // certificates, unless they are longer than it allows. A chain of more than eight is
 // cut at the end, where the trust anchor is.
-func (f *ForwardFormat) Write(leaf *x509.Certificate, chain []*x509.Certificate) (value, chainValue string) {
-	chain = chain[:min(len(chain), maxIntermediates)]
+func (f *Format) Write(leaf *x509.Certificate, chain []*x509.Certificate) (value, chainValue string) {
+	chain = chain[:min(len(chain), validators.MaxIntermediates)]
 	if f.ChainHeader != "" {
 		return f.write(leaf, nil), ClientCertChain(chain)
 	}
@@ -25,7 +27,7 @@ func (f *ForwardFormat) Write(leaf *x509.Certificate, chain []*x509.Certificate)
 
 // In returns the format as it is written into a header of this name. Only aws_alb
 // differs: the header of verify mode has the client's own certificate alone.
-func (f *ForwardFormat) In(header string) *ForwardFormat {
+func (f *Format) In(header string) *Format {
 	if f == formatAWSALB && strings.EqualFold(header, formatAWSALBLeaf.Header) {
 		return formatAWSALBLeaf
 	}

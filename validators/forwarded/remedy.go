@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"slices"
@@ -37,7 +37,7 @@ var notCertificates = map[string]string{
 // remedy says what a value looks like that cannot be read in this format, and what
 // to do about it. It is "" if the value has the form of this format, or of none that
 // is known. It looks at little more than the beginning.
-func (f *ForwardFormat) remedy(value string) string {
+func (f *Format) remedy(value string) string {
 	start := strings.ToLower(syntax.FirstBytes(value, 64))
 	if remedy, known := notCertificates[start]; known {
 		return remedy
@@ -73,7 +73,7 @@ func (f *ForwardFormat) remedy(value string) string {
 }
 
 // remedyPEM is remedy for PEM whose first line is not URL-encoded.
-func (f *ForwardFormat) remedyPEM(value string) string {
+func (f *Format) remedyPEM(value string) string {
 	body, _, _ := strings.Cut(strings.TrimPrefix(value, pemCertificateBegin), pemCertificateEnd)
 	switch {
 	case strings.Contains(body, `\n`):
@@ -86,7 +86,7 @@ func (f *ForwardFormat) remedyPEM(value string) string {
 
 // remedyBase64 is remedy for base64. bare is the value without the delimiters in
 // front.
-func (f *ForwardFormat) remedyBase64(value, bare string) string {
+func (f *Format) remedyBase64(value, bare string) string {
 	switch {
 	case strings.HasPrefix(value, ":"):
 		return f.use("base64 between colons", formatRFC9440)
@@ -109,7 +109,7 @@ func (f *ForwardFormat) remedyBase64(value, bare string) string {
 
 // use says which format to use for a value that looks like this, unless it is this
 // one.
-func (f *ForwardFormat) use(looksLike string, formats ...*ForwardFormat) string {
+func (f *Format) use(looksLike string, formats ...*Format) string {
 	if slices.Contains(formats, f) {
 		return ""
 	}

@@ -1,10 +1,12 @@
-package validators
+package forwarded
 
 import (
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 func TestForwardTraefik(t *testing.T) {
@@ -36,7 +38,7 @@ func TestForwardTraefik(t *testing.T) {
 	} {
 		mustNotForward(t, formatTraefik, []string{test.value}, nil, test.why)
 	}
-	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	most := append(chain[:1:1], slices.Repeat(chain[1:2], validators.MaxIntermediates)...)
 	values, _ = forward(formatTraefik, most...)
 	mustForward(t, formatTraefik, values, nil, most...)
 	mustNotForward(t, formatTraefik, []string{values[0] + "," + one}, nil, "the value has 10 certificates")

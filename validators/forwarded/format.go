@@ -1,4 +1,6 @@
-package validators
+// Package forwarded reads and writes the header fields in which proxies that terminate
+// TLS forward the certificates of their clients.
+package forwarded
 
 import (
 	"crypto/x509"
@@ -11,16 +13,17 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-// ForwardFormat is how a proxy that terminates TLS forwards the certificate of its
+// Format is how a proxy that terminates TLS forwards the certificate of its
 // client: in which header fields, and in which encoding. It is read from a proxy in
 // front, and written for an upstream, in the same way.
 //
 // A format says nothing about trust. Anyone can write these fields, so read them
 // only in requests from a proxy that is known to replace what its own client sent
 // (RFC 9440 §4).
-type ForwardFormat struct {
+type Format struct {
 	// Name is the word for the format in the configuration.
 	Name string
 	// Header is the field that usually has the client's certificate.
@@ -38,36 +41,36 @@ type ForwardFormat struct {
 var (
 	// formatRFC9440 is Client-Cert, a Byte Sequence, and Client-Cert-Chain, a
 	// List of Byte Sequences (RFC 9440 §2, RFC 8941 §3).
-	formatRFC9440 = &ForwardFormat{Name: "rfc9440", Header: "Client-Cert", ChainHeader: "Client-Cert-Chain", parse: parseClientCert, write: writeClientCert}
+	formatRFC9440 = &Format{Name: "rfc9440", Header: "Client-Cert", ChainHeader: "Client-Cert-Chain", parse: parseClientCert, write: writeClientCert}
 	// formatNginx is $ssl_client_escaped_cert of nginx's ngx_http_ssl_module:
 	// one certificate as URL-encoded PEM. The function escape of Apache's
 	// expressions makes the same of SSL_CLIENT_CERT. The configuration names the
 	// header: X-SSL-Client-Cert is the usual choice.
-	formatNginx = &ForwardFormat{Name: "nginx", Header: "X-SSL-Client-Cert", parse: parseEscapedCertificate, write: writeEscapedCertificate}
+	formatNginx = &Format{Name: "nginx", Header: "X-SSL-Client-Cert", parse: parseEscapedCertificate, write: writeEscapedCertificate}
 	// formatHAProxy is ssl_c_der,base64 of HAProxy's configuration manual: the
 	// DER encoding of one certificate as padded base64, in double quotes where
 	// the log format flag +Q says so. The configuration names the header:
 	// X-SSL-Client-Cert matches the X-SSL-Client-* names in HAProxy's examples, and
 	// is what HAProxy Ingress sends.
-	formatHAProxy = &ForwardFormat{Name: "haproxy", Header: "X-SSL-Client-Cert", parse: parseBase64, write: writeBase64}
+	formatHAProxy = &Format{Name: "haproxy", Header: "X-SSL-Client-Cert", parse: parseBase64, write: writeBase64}
 	// formatEnvoy is x-forwarded-client-cert of Envoy's "HTTP header
 	// manipulation". Only its last element counts.
-	formatEnvoy = &ForwardFormat{Name: "envoy", Header: "X-Forwarded-Client-Cert", parse: parseXFCC, write: writeXFCC}
+	formatEnvoy = &Format{Name: "envoy", Header: "X-Forwarded-Client-Cert", parse: parseXFCC, write: writeXFCC}
 	// formatAWSALB is what Application Load Balancers send according to "HTTP
 	// headers and mutual TLS": URL-encoded PEM, in which +, = and / may be
 	// unescaped. It is the whole chain, leaf first, in passthrough mode, and the
 	// leaf alone, in X-Amzn-Mtls-Clientcert-Leaf, in verify mode.
-	formatAWSALB = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert", parse: parseEscapedChain, write: writeEscapedChain}
+	formatAWSALB = &Format{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert", parse: parseEscapedChain, write: writeEscapedChain}
 	// formatAWSALBLeaf is what they send in verify mode.
-	formatAWSALBLeaf = &ForwardFormat{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert-Leaf", parse: parseEscapedChain, write: writeEscapedLeaf}
+	formatAWSALBLeaf = &Format{Name: "aws_alb", Header: "X-Amzn-Mtls-Clientcert-Leaf", parse: parseEscapedChain, write: writeEscapedLeaf}
 	// formatTraefik is what Traefik's PassTLSClientCert sends with pem: the
 	// certificates that the client sent, leaf first, each as DER in padded base64,
 	// joined by commas. Older releases URL-encode the value.
-	formatTraefik = &ForwardFormat{Name: "traefik", Header: "X-Forwarded-Tls-Client-Cert", parse: parseBase64List, write: writeBase64List}
+	formatTraefik = &Format{Name: "traefik", Header: "X-Forwarded-Tls-Client-Cert", parse: parseBase64List, write: writeBase64List}
 )
 
-// ForwardFormats are all formats.
-var ForwardFormats = []*ForwardFormat{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB, formatTraefik}
+// Formats are all formats.
+var Formats = []*Format{formatRFC9440, formatNginx, formatHAProxy, formatEnvoy, formatAWSALB, formatTraefik}
 
 // proxyFormats says which format to use for proxies that have none of their name.
 var proxyFormats = map[string]string{
@@ -86,14 +89,17 @@ var proxyFormats = map[string]string{
 // maxForwardedBytes bounds the total size of the field values of a request.
 const maxForwardedBytes = 64 << 10
 
-// ErrNoForwardedCertificate means that the proxy's client has no certificate. Any
-// other error of [ForwardFormat.Parse] means that the field is malformed.
-var ErrNoForwardedCertificate = errors.New("no certificate was forwarded")
+// maxCertificateError bounds the error about a certificate that cannot be read, in bytes.
+const maxCertificateError = 200
 
-// ParseForwardFormat returns the format with a name.
-func ParseForwardFormat(s string) (*ForwardFormat, error) {
+// ErrNoCertificate means that the proxy's client has no certificate. Any
+// other error of [Format.Parse] means that the field is malformed.
+var ErrNoCertificate = errors.New("no certificate was forwarded")
+
+// ParseFormat returns the format with a name.
+func ParseFormat(s string) (*Format, error) {
 	var names []string
-	for _, format := range ForwardFormats {
+	for _, format := range Formats {
 		if format.Name == s {
 			return format, nil
 		}
@@ -107,7 +113,7 @@ func ParseForwardFormat(s string) (*ForwardFormat, error) {
 }
 
 // String returns the name of the format.
-func (f *ForwardFormat) String() string { return f.Name }
+func (f *Format) String() string { return f.Name }
 
 // Parse parses the certificates in the values of the two header fields, one string
 // for each field line. Formats without a ChainHeader ignore chainValues. The first
@@ -121,15 +127,15 @@ func (f *ForwardFormat) String() string { return f.Name }
 // PEM. A second field line is an error unless it continues a list, because one of
 // the two may be the client's.
 //
-// The error is [ErrNoForwardedCertificate] for a field that is absent or empty, also
+// The error is [ErrNoCertificate] for a field that is absent or empty, also
 // between the delimiters of its format. Any other error is for the log: one line of
 // bounded length, with at most the first few characters of a value.
-func (f *ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
+func (f *Format) Parse(values, chainValues []string) ([]*x509.Certificate, error) {
 	if f.ChainHeader == "" {
 		chainValues = nil
 	}
 	if len(values) == 0 {
-		return nil, ErrNoForwardedCertificate
+		return nil, ErrNoCertificate
 	}
 	if err := checkForwardedSize(values, chainValues); err != nil {
 		return nil, err
@@ -140,10 +146,10 @@ func (f *ForwardFormat) Parse(values, chainValues []string) ([]*x509.Certificate
 
 	value := trimSpace(values[0])
 	if value == "" { // as HAProxy's set-header leaves it without a certificate
-		return nil, ErrNoForwardedCertificate
+		return nil, ErrNoCertificate
 	}
 	certs, err := f.parse(value, chainValues)
-	if err != nil && !errors.Is(err, ErrNoForwardedCertificate) {
+	if err != nil && !errors.Is(err, ErrNoCertificate) {
 		if remedy := f.remedy(value); remedy != "" {
 			err = fmt.Errorf("%w; %s", err, remedy)
 		}
@@ -167,7 +173,7 @@ func checkForwardedSize(values, chainValues []string) error {
 // it for a client without one.
 func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, error) {
 	if value == "::" {
-		return nil, ErrNoForwardedCertificate
+		return nil, ErrNoCertificate
 	}
 	leaf, err := parseByteSequence(value)
 	if err != nil {
@@ -182,8 +188,8 @@ func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, e
 	for _, line := range chainValues {
 		members += 1 + strings.Count(line, ",")
 	}
-	if members > maxIntermediates {
-		return nil, fmt.Errorf("the chain has %d certificates; at most %d are allowed", members, maxIntermediates)
+	if members > validators.MaxIntermediates {
+		return nil, fmt.Errorf("the chain has %d certificates; at most %d are allowed", members, validators.MaxIntermediates)
 	}
 	// Several lines are one List (RFC 8941 §4.2), and no member has a comma.
 	for _, line := range chainValues {
@@ -218,7 +224,7 @@ func parseByteSequence(text string) (*x509.Certificate, error) {
 func parseBase64(value string, _ []string) ([]*x509.Certificate, error) {
 	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
 		if value = value[1 : len(value)-1]; value == "" {
-			return nil, ErrNoForwardedCertificate
+			return nil, ErrNoCertificate
 		}
 	}
 	cert, err := decodeCertificate(value)
@@ -235,8 +241,8 @@ func parseBase64List(value string, _ []string) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the value is not URL-encoded: %w", err)
 	}
-	if members := 1 + strings.Count(value, ","); members > 1+maxIntermediates {
-		return nil, fmt.Errorf("the value has %d certificates; at most %d are allowed", members, 1+maxIntermediates)
+	if members := 1 + strings.Count(value, ","); members > 1+validators.MaxIntermediates {
+		return nil, fmt.Errorf("the value has %d certificates; at most %d are allowed", members, 1+validators.MaxIntermediates)
 	}
 	var certs []*x509.Certificate
 	for member := range strings.SplitSeq(value, ",") {
@@ -261,7 +267,7 @@ func parseEscapedCertificate(value string, _ []string) ([]*x509.Certificate, err
 
 // parseEscapedChain parses certificates in URL-encoded PEM.
 func parseEscapedChain(value string, _ []string) ([]*x509.Certificate, error) {
-	return parseEscapedPEM(value, 1+maxIntermediates)
+	return parseEscapedPEM(value, 1+validators.MaxIntermediates)
 }
 
 // parseEscapedPEM parses URL-encoded PEM with one or more certificates, up to the
@@ -285,7 +291,7 @@ func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
 			return nil, errors.New("the value is truncated: the line END CERTIFICATE is missing")
 		}
 		if len(certs) == most {
-			return nil, fmt.Errorf("more than %d certificates; have the proxy send fewer, or use format aws_alb, which reads a chain of %d", most, 1+maxIntermediates)
+			return nil, fmt.Errorf("more than %d certificates; have the proxy send fewer, or use format aws_alb, which reads a chain of %d", most, 1+validators.MaxIntermediates)
 		}
 		cert, err := decodeCertificate(withoutLineBreaks.Replace(body))
 		if err != nil {
@@ -312,15 +318,15 @@ func decodeCertificate(text string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, errors.New("the certificate is not base64 with the standard alphabet and padding")
 	}
-	cert, err := ParseCertificate(der)
-	unreadable := new(UnreadableError)
+	cert, err := validators.ParseCertificate(der)
+	unreadable := new(validators.UnreadableError)
 	switch {
 	case err == nil:
 		return cert, nil
 	case errors.As(err, &unreadable) && unreadable.Damaged:
 		return nil, errors.New("invalid certificate: its octets are not exactly one certificate in DER; check whether a hop cuts the header off")
 	}
-	return nil, errors.New(source.Text(err.Error(), maxCauseText))
+	return nil, errors.New(source.Text(err.Error(), maxCertificateError))
 }
 
 // trimSpace removes the white space around a field value (RFC 9110 §5.5).

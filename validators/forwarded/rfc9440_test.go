@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"crypto/x509"

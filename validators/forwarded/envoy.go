@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"bytes"
@@ -10,10 +10,18 @@ import (
 	"strings"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // maxXFCCElements is how many proxies a value may have passed.
 const maxXFCCElements = 16
+
+// The tags of a GeneralName that is text (RFC 5280 §4.2.1.6).
+const (
+	rfc822Name                = 1
+	dNSName                   = 2
+	uniformResourceIdentifier = 6
+)
 
 // xfccElement is what one proxy has added about its client.
 type xfccElement struct {
@@ -75,7 +83,7 @@ func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 		}
 	}
 	if e.chain != nil {
-		if certs, err = parseEscapedPEM(*e.chain, 1+maxIntermediates); err != nil {
+		if certs, err = parseEscapedPEM(*e.chain, 1+validators.MaxIntermediates); err != nil {
 			return nil, fmt.Errorf("in Chain: %w", err)
 		}
 		if !certs[0].Equal(leaf) {
@@ -92,13 +100,18 @@ func (e *xfccElement) certificates() ([]*x509.Certificate, error) {
 // separator of the header in it. It looks at the octets of the names, because
 // those of a parsed certificate are decoded further.
 func checkSeparators(cert *x509.Certificate) error {
-	names, err := generalNames(cert)
+	names, err := validators.GeneralNames(cert)
 	for _, name := range names {
-		if isCompared(name.Tag) && name.Tag != iPAddress && bytes.ContainsAny(name.Bytes, `,;"`) {
+		if isText(name.Tag) && bytes.ContainsAny(name.Bytes, `,;"`) {
 			return errors.New("its certificate has a subject alternative name with a comma, semicolon or double quote, which the proxy does not quote")
 		}
 	}
 	return err
+}
+
+// isText reports whether a name with this tag is text that Envoy writes, or may write.
+func isText(tag int) bool {
+	return tag == rfc822Name || tag == dNSName || tag == uniformResourceIdentifier
 }
 
 func splitXFCC(value string) ([]xfccElement, error) {

@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 func toPEM(certs ...*x509.Certificate) string {
@@ -39,7 +40,7 @@ func toBase64(cert *x509.Certificate) string {
 }
 
 // forward writes certificates as a proxy does.
-func forward(f *ForwardFormat, certs ...*x509.Certificate) (values, chainValues []string) {
+func forward(f *Format, certs ...*x509.Certificate) (values, chainValues []string) {
 	leaf, chain := certs[0], certs[1:]
 	switch f {
 	case formatRFC9440:
@@ -63,7 +64,7 @@ func forward(f *ForwardFormat, certs ...*x509.Certificate) (values, chainValues 
 	return []string{envoyElement(leaf, certs...)}, nil
 }
 
-func mustForward(t *testing.T, f *ForwardFormat, values, chainValues []string, want ...*x509.Certificate) {
+func mustForward(t *testing.T, f *Format, values, chainValues []string, want ...*x509.Certificate) {
 	t.Helper()
 	got, err := f.Parse(values, chainValues)
 	if err != nil {
@@ -75,7 +76,7 @@ func mustForward(t *testing.T, f *ForwardFormat, values, chainValues []string, w
 	}
 }
 
-func mustNotForward(t *testing.T, f *ForwardFormat, values, chainValues []string, why string) {
+func mustNotForward(t *testing.T, f *Format, values, chainValues []string, why string) {
 	t.Helper()
 	got, err := f.Parse(values, chainValues)
 	if err == nil || got != nil {
@@ -123,7 +124,7 @@ func TestForwardFormat(t *testing.T) {
 		{"aws_alb", "X-Amzn-Mtls-Clientcert", ""},
 		{"traefik", "X-Forwarded-Tls-Client-Cert", ""},
 	} {
-		f, err := ParseForwardFormat(test.name)
+		f, err := ParseFormat(test.name)
 		if err != nil {
 			t.Errorf("%s: %v", test.name, err)
 		} else if f.Name != test.name || f.Header != test.header || f.ChainHeader != test.chainHeader {
@@ -131,7 +132,7 @@ func TestForwardFormat(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "RFC9440", "nginx ", "pound", strings.Repeat("x", 500)} {
-		f, err := ParseForwardFormat(name)
+		f, err := ParseFormat(name)
 		if err == nil || f != nil || !strings.Contains(err.Error(), "rfc9440, nginx, haproxy, envoy, aws_alb, traefik") || len(err.Error()) > 200 {
 			t.Errorf("%q: %v, error %v", name, f, err)
 		}
@@ -141,42 +142,42 @@ func TestForwardFormat(t *testing.T) {
 func TestForwardRoundTrip(t *testing.T) {
 	for _, kind := range []testpki.KeyType{testpki.P256, testpki.P521, testpki.RSA2048, testpki.Ed25519} {
 		leaf := testpki.MustSelfSigned(t, testpki.WithKeyType(kind)).Cert
-		for _, f := range ForwardFormats {
+		for _, f := range Formats {
 			values, chainValues := forward(f, leaf)
 			mustForward(t, f, values, chainValues, leaf)
 			mustForward(t, f, []string{" \t" + values[0] + "\t "}, nil, leaf)
 		}
 	}
 	chain := chainOf(t, 3)
-	for _, f := range []*ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
+	for _, f := range []*Format{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
 		values, chainValues := forward(f, chain...)
 		mustForward(t, f, values, chainValues, chain...)
 	}
 }
 
 func TestNoForwardedCertificate(t *testing.T) {
-	for _, f := range ForwardFormats {
+	for _, f := range Formats {
 		for _, none := range [][]string{nil, {}} {
 			_, err := f.Parse(none, []string{rfc9440ClientCertChain})
-			if !errors.Is(err, ErrNoForwardedCertificate) {
+			if !errors.Is(err, ErrNoCertificate) {
 				t.Errorf("%s: %v", f, err)
 			}
 		}
 		for _, empty := range []string{"", " ", "\t "} {
 			_, err := f.Parse([]string{empty}, nil)
-			if !errors.Is(err, ErrNoForwardedCertificate) {
+			if !errors.Is(err, ErrNoCertificate) {
 				t.Errorf("%s: %q: %v", f, empty, err)
 			}
 		}
 		for _, malformed := range [][]string{{"garbage"}, {"", ""}} {
-			if _, err := f.Parse(malformed, nil); err == nil || errors.Is(err, ErrNoForwardedCertificate) {
+			if _, err := f.Parse(malformed, nil); err == nil || errors.Is(err, ErrNoCertificate) {
 				t.Errorf("%s: %q: %v", f, malformed, err)
 			}
 		}
 	}
 	// what is left of the delimiters around a variable that is empty
-	for value, f := range map[string]*ForwardFormat{`""`: formatHAProxy, "::": formatRFC9440, "\t:: ": formatRFC9440} {
-		if _, err := f.Parse([]string{value}, []string{"x"}); !errors.Is(err, ErrNoForwardedCertificate) {
+	for value, f := range map[string]*Format{`""`: formatHAProxy, "::": formatRFC9440, "\t:: ": formatRFC9440} {
+		if _, err := f.Parse([]string{value}, []string{"x"}); !errors.Is(err, ErrNoCertificate) {
 			t.Errorf("%s: %q: %v", f, value, err)
 		}
 	}
@@ -184,7 +185,7 @@ func TestNoForwardedCertificate(t *testing.T) {
 
 func TestForwardedSizeIsBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t).Cert
-	for _, f := range ForwardFormats {
+	for _, f := range Formats {
 		values, chainValues := forward(f, leaf)
 		mustNotForward(t, f, append(values, values[0]), chainValues, "sent 2 times")
 		mustNotForward(t, f, append(values, ""), chainValues, "sent 2 times")
@@ -204,7 +205,7 @@ func TestForwardedSizeIsBounded(t *testing.T) {
 	mustNotForward(t, formatRFC9440, []string{ClientCert(leaf)}, []string{strings.Repeat(" ", maxForwardedBytes)}, "at most 65536 are allowed")
 	// The size of a certificate is not limited here.
 	big := testpki.MustSelfSigned(t, testpki.CommonName(strings.Repeat("x", 8_000))).Cert
-	for _, f := range ForwardFormats {
+	for _, f := range Formats {
 		values, chainValues := forward(f, big)
 		mustForward(t, f, values, chainValues, big)
 	}
@@ -226,7 +227,7 @@ func TestForwardedCertificateIsParsedStrictly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			forged := &x509.Certificate{Raw: test.der}
-			for _, f := range ForwardFormats {
+			for _, f := range Formats {
 				values, chainValues := forward(f, forged)
 				if len(test.der) == 0 && (f == formatHAProxy || f == formatRFC9440 || f == formatTraefik) {
 					continue // An empty header.
@@ -279,8 +280,8 @@ func TestForwardRFC9440Chain(t *testing.T) {
 	mustForward(t, formatRFC9440, values, []string{""}, chain[0])
 	mustForward(t, formatRFC9440, values, []string{" "}, chain[0])
 
-	most := slices.Repeat([]string{one}, maxIntermediates)
-	want := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	most := slices.Repeat([]string{one}, validators.MaxIntermediates)
+	want := append(chain[:1:1], slices.Repeat(chain[1:2], validators.MaxIntermediates)...)
 	mustForward(t, formatRFC9440, values, most, want...)
 	mustForward(t, formatRFC9440, values, []string{strings.Join(most, ",")}, want...)
 
@@ -304,7 +305,7 @@ func TestForwardRFC9440Chain(t *testing.T) {
 		mustNotForward(t, formatRFC9440, values, test.lines, test.why)
 	}
 	// No other format has this header.
-	for _, f := range ForwardFormats[1:] {
+	for _, f := range Formats[1:] {
 		values, _ := forward(f, chain[0])
 		mustForward(t, f, values, []string{one}, chain[0])
 	}
@@ -348,11 +349,11 @@ func TestForwardPEMMalformed(t *testing.T) {
 		{pemCertificateBegin + "\n" + text, "not base64"},
 		{strings.TrimSuffix(other, "-\n") + "\n" + text, "not base64"},
 	} {
-		for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
+		for _, f := range []*Format{formatNginx, formatAWSALB} {
 			mustNotForward(t, f, []string{nginxEscape(test.text)}, nil, test.why)
 		}
 	}
-	for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
+	for _, f := range []*Format{formatNginx, formatAWSALB} {
 		mustNotForward(t, f, []string{"%"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%2"}, nil, "not URL-encoded")
 		mustNotForward(t, f, []string{nginxEscape(text) + "%zz"}, nil, "not URL-encoded")
@@ -371,7 +372,7 @@ func TestForwardPEMMalformed(t *testing.T) {
 	mustNotForward(t, formatNginx, []string{nginxEscape(text + other)}, nil, "more than 1 certificates")
 	mustNotForward(t, formatNginx, []string{nginxEscape(text + text)}, nil, "more than 1 certificates")
 
-	most := append(chain[:1:1], slices.Repeat(chain[1:2], maxIntermediates)...)
+	most := append(chain[:1:1], slices.Repeat(chain[1:2], validators.MaxIntermediates)...)
 	mustForward(t, formatAWSALB, []string{awsEscape(toPEM(most...))}, nil, most...)
 	mustNotForward(t, formatAWSALB, []string{awsEscape(toPEM(append(most, chain[0])...))}, nil, "more than 9 certificates")
 }
@@ -386,7 +387,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 	if !strings.Contains(text, "+") || !strings.Contains(text, "/") || !strings.Contains(text, "=") {
 		t.Fatal("the certificate does not serve the test")
 	}
-	for _, f := range []*ForwardFormat{formatNginx, formatAWSALB} {
+	for _, f := range []*Format{formatNginx, formatAWSALB} {
 		mustForward(t, f, []string{nginxEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{awsEscape(text)}, nil, certs...)
 		mustForward(t, f, []string{strings.ReplaceAll(nginxEscape(text), "%2B", "%2b")}, nil, certs...)
@@ -395,7 +396,7 @@ func TestForwardPEMPlusIsPlus(t *testing.T) {
 
 func TestOnlyTheFirstForwardedCertificateIsTheClients_B5(t *testing.T) {
 	own, victim := testpki.MustSelfSigned(t).Cert, testpki.MustSelfSigned(t).Cert
-	for _, f := range []*ForwardFormat{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
+	for _, f := range []*Format{formatRFC9440, formatEnvoy, formatAWSALB, formatTraefik} {
 		values, chainValues := forward(f, own, victim)
 		mustForward(t, f, values, chainValues, own, victim)
 	}

@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"crypto/x509"
@@ -9,10 +9,11 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // fuzzForward parses, and checks what is true for every format.
-func fuzzForward(t *testing.T, f *ForwardFormat, values, chainValues []string) []*x509.Certificate {
+func fuzzForward(t *testing.T, f *Format, values, chainValues []string) []*x509.Certificate {
 	t.Helper()
 	certs, err := f.Parse(values, chainValues)
 	if err != nil {
@@ -22,7 +23,7 @@ func fuzzForward(t *testing.T, f *ForwardFormat, values, chainValues []string) [
 		checkForwardError(t, err)
 		return nil
 	}
-	if len(certs) == 0 || len(certs) > 1+maxIntermediates || slices.Contains(certs, nil) {
+	if len(certs) == 0 || len(certs) > 1+validators.MaxIntermediates || slices.Contains(certs, nil) {
 		t.Fatalf("%s: certificates %v", f, certs)
 	}
 	if again, err := f.Parse(append(values, values...), chainValues); err == nil {
@@ -61,7 +62,7 @@ func addForwarded(f *testing.F, add func(value string)) {
 		testpki.MustSelfSigned(f, testpki.WithKeyType(testpki.Ed25519), testpki.CommonName("")).Cert,
 		testpki.MustSelfSigned(f, testpki.DNSNames("a.example", "b.example"), testpki.URIs("spiffe://mesh.example/a")).Cert,
 	} {
-		for _, format := range ForwardFormats {
+		for _, format := range Formats {
 			for _, certs := range [][]*x509.Certificate{{cert}, {cert, cert}} {
 				values, _ := forward(format, certs...)
 				add(values[0])
@@ -70,7 +71,7 @@ func addForwarded(f *testing.F, add func(value string)) {
 	}
 }
 
-func FuzzForwardedRFC9440(f *testing.F) {
+func FuzzRFC9440(f *testing.F) {
 	addForwarded(f, func(value string) {
 		f.Add(value, "", "")
 		f.Add(value, value, "")
@@ -98,7 +99,7 @@ func FuzzForwardedRFC9440(f *testing.F) {
 	})
 }
 
-func FuzzForwardedPEM(f *testing.F) {
+func FuzzPEM(f *testing.F) {
 	addForwarded(f, func(value string) { f.Add(value) })
 	f.Fuzz(func(t *testing.T, value string) {
 		certs := fuzzForward(t, formatAWSALB, []string{value}, nil)
@@ -119,7 +120,7 @@ func FuzzForwardedPEM(f *testing.F) {
 	})
 }
 
-func FuzzForwardedHAProxy(f *testing.F) {
+func FuzzHAProxy(f *testing.F) {
 	addForwarded(f, func(value string) {
 		f.Add(value)
 		f.Add(`"` + value + `"`)
@@ -136,7 +137,7 @@ func FuzzForwardedHAProxy(f *testing.F) {
 	})
 }
 
-func FuzzForwardedTraefik(f *testing.F) {
+func FuzzTraefik(f *testing.F) {
 	addForwarded(f, func(value string) {
 		f.Add(value)
 		f.Add(url.QueryEscape(value))
@@ -158,7 +159,7 @@ func FuzzForwardedTraefik(f *testing.F) {
 
 var percentEncoded = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
-func FuzzForwardedEnvoy(f *testing.F) {
+func FuzzEnvoy(f *testing.F) {
 	addForwarded(f, func(value string) {
 		f.Add(value)
 		f.Add("By=a;Hash=b," + value)
@@ -199,14 +200,14 @@ func FuzzForwardedEnvoy(f *testing.F) {
 	})
 }
 
-// FuzzForwardedWrite checks that what is written reads back as the same certificates,
+// FuzzWrite checks that what is written reads back as the same certificates,
 // and that no name leaves its quotes.
-func FuzzForwardedWrite(f *testing.F) {
+func FuzzWrite(f *testing.F) {
 	key := testpki.MustKey(f, testpki.Ed25519)
 	ca := testpki.MustCA(f, testpki.Key(key))
 	chain := slices.Repeat([]*x509.Certificate{ca.Cert}, 9)
 	f.Fuzz(func(t *testing.T, cn, dns, uri string, above uint8) {
-		leaf, err := ca.Issue(testpki.Key(key), testpki.CommonName(cn), sanOption(t, general(dNSName, false, []byte(dns)), general(uniformResourceIdentifier, false, []byte(uri))))
+		leaf, err := ca.Issue(testpki.Key(key), testpki.CommonName(cn), testpki.GeneralNames(general(dNSName, dns), general(uniformResourceIdentifier, uri)))
 		if err != nil {
 			t.Skip(err) // Go does not parse it
 		}

@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"encoding/base64"
@@ -71,12 +71,12 @@ func TestWhatAProxySaysInItsOwnWay_A9(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for word := range strings.FieldsSeq(test.formats) {
-				f, err := ParseForwardFormat(word)
+				f, err := ParseFormat(word)
 				if err != nil {
 					t.Fatal(err)
 				}
 				mustNotForward(t, f, []string{test.value}, nil, test.remedy)
-				if _, err := f.Parse([]string{test.value}, nil); errors.Is(err, ErrNoForwardedCertificate) {
+				if _, err := f.Parse([]string{test.value}, nil); errors.Is(err, ErrNoCertificate) {
 					t.Errorf("%s: the value counts as no certificate", f)
 				}
 			}
@@ -88,7 +88,7 @@ func TestWhatAProxySaysInItsOwnWay_A9(t *testing.T) {
 // taken for another format.
 func TestNoRemedyForTheOwnFormat(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t).Cert
-	for _, f := range ForwardFormats {
+	for _, f := range Formats {
 		values, _ := forward(f, leaf)
 		for _, damaged := range []string{values[0][:len(values[0])-9], values[0][:40]} {
 			if remedy := f.remedy(damaged); remedy != "" {

@@ -1,4 +1,4 @@
-package validators
+package forwarded
 
 import (
 	"crypto/sha256"
@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
@@ -42,7 +43,7 @@ func writeXFCC(leaf *x509.Certificate, chain []*x509.Certificate) string {
 
 // writeXFCCNames writes URI, also without any, and then DNS.
 func writeXFCCNames(text *strings.Builder, leaf *x509.Certificate) {
-	names, err := generalNames(leaf)
+	names, err := validators.GeneralNames(leaf)
 	if err != nil || slices.ContainsFunc(names, func(name asn1.RawValue) bool { return !isPlainXFCC(name) }) {
 		return
 	}
@@ -65,8 +66,8 @@ func writeXFCCNames(text *strings.Builder, leaf *x509.Certificate) {
 
 // isPlainXFCC reports whether a name can be in a value without quotes.
 func isPlainXFCC(name asn1.RawValue) bool {
-	if !isCompared(name.Tag) || name.Tag == iPAddress {
-		return true // it is not text
+	if !isText(name.Tag) {
+		return true
 	}
 	return !keyOfXFCC.Match(name.Bytes) &&
 		!slices.ContainsFunc(name.Bytes, func(c byte) bool { return c <= ' ' || c >= 0x7f || strings.IndexByte(`,;"\`, c) >= 0 })
