@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -17,44 +19,24 @@ type attempt struct {
 	err   error
 }
 
-// Keep reads storage at once and then every 30 s, or more often where keys are
-// announced for less than 150 s, and does what is due, until ctx is done.
-// While storage hangs it starts nothing more, and reports that like any
-// failure. With fixed keys it returns at once.
-func (s *Source) Keep(ctx context.Context) {
-	if s.store == nil {
-		return
-	}
-	source.Poll(ctx, s.store.refreshInterval(), func(context.Context) error {
-		a, _ := s.attempt(s.upkeep)
-		if waited := s.store.Now().Sub(a.began); waited >= attemptTimeout {
-			s.noteOutcome(fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
-		}
-		return nil
-	}, nil)
-}
+// worker does the work on storage, one attempt at a time.
+type worker struct {
+	live
+	wait time.Duration // of a request
+	read atomic.Int64  // when storage was last read, Unix seconds
 
-// refreshSoon reads storage in the background, at most every 5 s, because
-// anybody can invent a `kid`.
-func (s *Source) refreshSoon() {
-	if s.store == nil {
-		return
-	}
-	now := s.store.Now().UnixNano()
-	next := s.asked.Load()
-	// a wait that is too long comes from a clock that has gone back
-	if wait := next - now; wait > 0 && wait <= int64(askPause) || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
-		return
-	}
-	s.attempt(s.upkeep)
+	mu      sync.Mutex
+	running *attempt
+	failure error // of the last attempt
+	retryAt time.Time
 }
 
 // Wait returns when no attempt to read or change keys is running, or when ctx
 // is done. Call it before [Source.End], so that no key is half written.
-func (s *Source) Wait(ctx context.Context) {
-	s.mu.Lock()
-	running := s.running
-	s.mu.Unlock()
+func (w *worker) Wait(ctx context.Context) {
+	w.mu.Lock()
+	running := w.running
+	w.mu.Unlock()
 	if running == nil {
 		return
 	}
@@ -64,25 +46,11 @@ func (s *Source) Wait(ctx context.Context) {
 	}
 }
 
-// End ends all changes to storage, because they are now up to another source:
-// this one creates, retires and deletes no more keys. It still reads storage, so
-// that it learns which keys have been retired, but reports no failure of that.
-func (s *Source) End() {
-	if s.store != nil {
-		s.store.ended.Store(true)
-	}
-}
-
-// upkeep reads storage and does what is due there.
-func (s *Source) upkeep(ctx context.Context) (schedule, error) {
-	return s.store.maintain(ctx, s.localKeys())
-}
-
 // runAlone does work on storage once no other work is running.
-func (s *Source) runAlone(ctx context.Context, work func(context.Context) (schedule, error)) (*attempt, error) {
+func (w *worker) runAlone(ctx context.Context, work func(context.Context) (schedule, error)) (*attempt, error) {
 	for {
-		a, started := s.attempt(work)
-		if err := s.waitFor(ctx, a); err != nil {
+		a, started := w.attempt(work)
+		if err := w.waitFor(ctx, a); err != nil {
 			return nil, err
 		}
 		if started {
@@ -92,8 +60,8 @@ func (s *Source) runAlone(ctx context.Context, work func(context.Context) (sched
 }
 
 // waitFor waits for an attempt, as long as a request may.
-func (s *Source) waitFor(ctx context.Context, a *attempt) error {
-	timeout := time.NewTimer(s.wait)
+func (w *worker) waitFor(ctx context.Context, a *attempt) error {
+	timeout := time.NewTimer(w.wait)
 	defer timeout.Stop()
 	select {
 	case <-a.done:
@@ -101,34 +69,34 @@ func (s *Source) waitFor(ctx context.Context, a *attempt) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the signing keys: %w", ctx.Err())
 	case <-timeout.C:
-		return fmt.Errorf("storage did not answer about the signing keys within %v", s.wait)
+		return fmt.Errorf("storage did not answer about the signing keys within %v", w.wait)
 	}
 }
 
 // attempt joins the running attempt, or starts one that does work and makes
 // its keys the current ones. An attempt does not belong to any single request,
 // so it does not end with one.
-func (s *Source) attempt(work func(context.Context) (schedule, error)) (a *attempt, started bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.running != nil {
-		return s.running, false
+func (w *worker) attempt(work func(context.Context) (schedule, error)) (a *attempt, started bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running != nil {
+		return w.running, false
 	}
-	a = &attempt{began: s.store.Now(), done: make(chan struct{})}
-	s.running = a
+	a = &attempt{began: w.store.Now(), done: make(chan struct{})}
+	w.running = a
 	go func() {
 		defer close(a.done)
 		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
 		defer cancel()
 		keys, err := guard(ctx, work)
-		a.ring, a.err = s.use(keys), err
+		a.ring, a.err = w.use(keys), err
 		if errors.Is(err, errNoKey) || errors.Is(err, ErrAnnounced) {
 			err = nil // storage has answered
 		}
-		s.noteOutcome(err)
-		s.mu.Lock()
-		s.running = nil
-		s.mu.Unlock()
+		w.noteOutcome(err)
+		w.mu.Lock()
+		w.running = nil
+		w.mu.Unlock()
 	}()
 	return a, true
 }
@@ -141,19 +109,35 @@ func guard(ctx context.Context, work func(context.Context) (schedule, error)) (k
 
 // noteOutcome remembers the outcome of an attempt, and reports it when storage
 // starts to fail or works again.
-func (s *Source) noteOutcome(err error) {
-	s.mu.Lock()
-	changed := (s.failure != nil) != (err != nil)
-	s.failure, s.retryAt = err, s.store.Now().Add(retryPause)
-	s.mu.Unlock()
+func (w *worker) noteOutcome(err error) {
+	w.mu.Lock()
+	changed := (w.failure != nil) != (err != nil)
+	w.failure, w.retryAt = err, w.store.Now().Add(retryPause)
+	w.mu.Unlock()
 	if err == nil {
-		s.read.Store(s.store.Now().Unix())
+		w.read.Store(w.store.Now().Unix())
 	}
 	switch {
-	case s.store.ended.Load(): // the storage may have been closed too
+	case w.store.ended.Load(): // the storage may have been closed too
 	case changed && err != nil:
-		s.store.Report(EventUnavailable, s.store.folder(), err)
+		w.store.Report(EventUnavailable, w.store.folder(), err)
 	case changed:
-		s.store.Report(EventReadable, s.store.folder(), nil)
+		w.store.Report(EventReadable, w.store.folder(), nil)
 	}
+}
+
+// LastRead returns when storage was last read without an error, the zero time
+// if never or if the keys are fixed.
+func (w *worker) LastRead() time.Time {
+	if seconds := w.read.Load(); seconds != 0 {
+		return time.Unix(seconds, 0)
+	}
+	return time.Time{}
+}
+
+// Failure returns why storage could not be read or changed last, or nil.
+func (w *worker) Failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure
 }

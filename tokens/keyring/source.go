@@ -3,9 +3,11 @@ package keyring
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 const (
@@ -27,17 +29,8 @@ var errNoKey = errors.New("there is no signing key in storage")
 // Source provides the keyring at run time: a fixed one, or one that is managed
 // in storage and may not be there yet. It is safe for concurrent use.
 type Source struct {
-	current atomic.Pointer[Keyring]
-	store   *store // nil if fixed
-	wait    time.Duration
-
-	read  atomic.Int64 // when storage was last read, Unix seconds
+	worker
 	asked atomic.Int64 // when storage may be asked again, Unix nanoseconds
-
-	mu      sync.Mutex
-	running *attempt
-	failure error // of the last attempt
-	retryAt time.Time
 }
 
 // Fixed returns a source whose keyring never changes, such as that of a key
@@ -58,7 +51,8 @@ func Managed(cfg Config, running *Source) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{store: store, wait: ensureWait}
+	s := &Source{}
+	s.store, s.wait = store, ensureWait
 	if running == nil || running.store == nil || running.store.Issuer != store.Issuer {
 		return s, nil
 	}
@@ -67,53 +61,6 @@ func Managed(cfg Config, running *Source) (*Source, error) {
 		s.read.Store(running.read.Load())
 	}
 	return s, nil
-}
-
-// Current returns the keyring, or nil if there is none yet. It never blocks. A
-// key whose time has come signs from that moment on, even while storage is
-// down.
-func (s *Source) Current() *Keyring {
-	ring := s.current.Load()
-	if ring == nil || ring.until.IsZero() {
-		return ring
-	}
-	now := s.store.Now()
-	if now.Before(ring.until) {
-		return ring
-	}
-	return s.swap(ring, ring.schedule.ring(now, s.store.VerifyKeys))
-}
-
-// swap replaces one keyring by another, and returns the current one.
-func (s *Source) swap(old, ring *Keyring) *Keyring {
-	if !s.current.CompareAndSwap(old, ring) {
-		return s.current.Load()
-	}
-	if old != nil && old.Signing().ID != ring.Signing().ID {
-		s.store.Report(EventActive, s.store.keyPath(ring.Signing().ID), nil)
-	}
-	s.reportChanges(old, ring)
-	return ring
-}
-
-// use makes the keys the current ones, unless there are none.
-func (s *Source) use(keys schedule) *Keyring {
-	ring := keys.ring(s.store.Now(), s.store.VerifyKeys)
-	if ring == nil {
-		return s.Current()
-	}
-	for old := s.current.Load(); s.swap(old, ring) != ring; {
-		old = s.current.Load() // a request has just replaced the previous keyring
-	}
-	return ring
-}
-
-// localKeys returns the keys that this node has.
-func (s *Source) localKeys() schedule {
-	if ring := s.current.Load(); ring != nil {
-		return ring.schedule
-	}
-	return schedule{}
 }
 
 // Algorithm returns the algorithm that new keys sign with.
@@ -194,28 +141,12 @@ func (s *Source) LimitLifetime(ring *Keyring, seconds int64) int64 {
 	return longest
 }
 
-// LastRead returns when storage was last read without an error, the zero time
-// if never or if the keys are fixed.
-func (s *Source) LastRead() time.Time {
-	if seconds := s.read.Load(); seconds != 0 {
-		return time.Unix(seconds, 0)
-	}
-	return time.Time{}
-}
-
 // Interval returns how often storage is read, zero if the keys are fixed.
 func (s *Source) Interval() time.Duration {
 	if s.store == nil {
 		return 0
 	}
 	return s.store.refreshInterval()
-}
-
-// Failure returns why storage could not be read or changed last, or nil.
-func (s *Source) Failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failure
 }
 
 // NextRotation returns when another key begins to sign: the next one, or the one that
@@ -275,4 +206,50 @@ func (s *Source) Ensure(ctx context.Context) (*Keyring, error) {
 		return nil, a.err
 	}
 	return a.ring, nil
+}
+
+// Keep reads storage at once and then every 30 s, or more often where keys are
+// announced for less than 150 s, and does what is due, until ctx is done.
+// While storage hangs it starts nothing more, and reports that like any
+// failure. With fixed keys it returns at once.
+func (s *Source) Keep(ctx context.Context) {
+	if s.store == nil {
+		return
+	}
+	source.Poll(ctx, s.store.refreshInterval(), func(context.Context) error {
+		a, _ := s.attempt(s.upkeep)
+		if waited := s.store.Now().Sub(a.began); waited >= attemptTimeout {
+			s.noteOutcome(fmt.Errorf("storage has not answered for %v", waited.Truncate(time.Second)))
+		}
+		return nil
+	}, nil)
+}
+
+// refreshSoon reads storage in the background, at most every 5 s, because
+// anybody can invent a `kid`.
+func (s *Source) refreshSoon() {
+	if s.store == nil {
+		return
+	}
+	now := s.store.Now().UnixNano()
+	next := s.asked.Load()
+	// a wait that is too long comes from a clock that has gone back
+	if wait := next - now; wait > 0 && wait <= int64(askPause) || !s.asked.CompareAndSwap(next, now+int64(askPause)) {
+		return
+	}
+	s.attempt(s.upkeep)
+}
+
+// End ends all changes to storage, because they are now up to another source:
+// this one creates, retires and deletes no more keys. It still reads storage, so
+// that it learns which keys have been retired, but reports no failure of that.
+func (s *Source) End() {
+	if s.store != nil {
+		s.store.ended.Store(true)
+	}
+}
+
+// upkeep reads storage and does what is due there.
+func (s *Source) upkeep(ctx context.Context) (schedule, error) {
+	return s.store.maintain(ctx, s.localKeys())
 }
