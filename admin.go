@@ -19,6 +19,7 @@ import (
 //     show and change a client
 //   - `GET /mtls/realms/{realm}/strangers` lists certificates that were refused and belong
 //     to no client
+//   - `POST /mtls/realms/{realm}/explain` returns what a realm decides about a certificate
 //   - `GET /mtls/refusals` and `GET /mtls/refusals/{error_id}` show recent refusals
 //   - `GET /mtls/realms/{realm}/keys` lists the signing keys, without their
 //     private parts
@@ -47,6 +48,7 @@ func (AdminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "PATCH /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Patch)},
 		{Pattern: "DELETE /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Delete)},
 		{Pattern: "GET /mtls/realms/{realm}/strangers", Handler: withRealm(listStrangers)},
+		{Pattern: "POST /mtls/realms/{realm}/explain", Handler: withRealm(explainCertificate)},
 		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(func(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
 			return writeKeys(w, realm.issuer.keys, "")
 		})},

@@ -53,7 +53,7 @@ func TestNearMissOfAJWKS(t *testing.T) {
 			t.Errorf("explained as %s, want %s", told, want)
 		}
 	}
-	explanation, err := explainer{app}.Explain(command.Question{At: time.Now()}, renewed.Presented())
+	explanation, err := explainer{app: app, offline: true}.Explain(command.Question{At: time.Now()}, renewed.Presented())
 	if err != nil || explanation.Refusal == nil || explanation.UnfetchedJWKS != 1 {
 		t.Errorf("explanation %+v, %v", explanation, err)
 	}

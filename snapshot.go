@@ -3,6 +3,7 @@ package mtlsauth
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -92,6 +93,15 @@ func (s *snapshots) newAuthenticator(c components) *authn.Authenticator {
 		config.ShadowTrust = c.shadow.Pool
 	}
 	return authn.New(config)
+}
+
+// apart returns an authenticator whose decisions at a time leave no trace: nothing is
+// remembered, and no client counts as seen.
+func (s *snapshots) apart(at time.Time) *authn.Authenticator {
+	other := snapshots{config: s.config}
+	other.config.Sightings, other.config.Shadow = nil, authn.NewShadow(authn.ShadowConfig{})
+	other.config.Now = func() time.Time { return at }
+	return other.newAuthenticator(s.Load().components)
 }
 
 // warnAboutCAs logs which clients have names that any of several CAs can issue.

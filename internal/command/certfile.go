@@ -91,7 +91,7 @@ func parseCertificates(text []byte, password string) (certificates []*x509.Certi
 	case bytes.HasPrefix(text, []byte{0xff, 0xfe}), bytes.HasPrefix(text, []byte{0xfe, 0xff}):
 		return nil, nil, errors.New("the file is UTF-16 text, which PowerShell writes by default; save it as ASCII")
 	case bytes.Contains(text, []byte("-----BEGIN ")):
-		return parsePEM(text)
+		return ParsePEM(text)
 	}
 	if certificates, err = x509.ParseCertificates(text); err == nil {
 		return certificates, nil, nil
@@ -103,9 +103,9 @@ func parseCertificates(text []byte, password string) (certificates []*x509.Certi
 	return nil, nil, explainDER(text)
 }
 
-// parsePEM returns the certificates of a PEM file, and says which after the first
+// ParsePEM returns the certificates of a PEM file, and says which after the first
 // cannot be read. It skips other blocks, such as a private key.
-func parsePEM(text []byte) (certificates []*x509.Certificate, unreadable []string, err error) {
+func ParsePEM(text []byte) (certificates []*x509.Certificate, unreadable []string, err error) {
 	count := 0
 	other := "" // the type of the first of the other blocks
 	for block, err := range source.PEMBlocks(text) {

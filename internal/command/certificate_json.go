@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"io"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
@@ -96,6 +97,12 @@ type explained struct {
 	Exempt        []string         `json:"exempt,omitempty"`
 	Shadow        string           `json:"shadow_trust_pool,omitempty"`
 	LeftOut       []string         `json:"left_out,omitempty"`
+}
+
+// WriteJSON writes the explanation of a certificate, and says which of those that came
+// with it are left out because they cannot be read.
+func (e *Explanation) WriteJSON(out io.Writer, leaf *x509.Certificate, unreadable []string) error {
+	return printJSON(out, explanationOf(e, leaf, unreadable))
 }
 
 func explanationOf(e *Explanation, leaf *x509.Certificate, unreadable []string) explained {

@@ -137,7 +137,7 @@ Show whether a certificate will be accepted on a date:
 			return err
 		}
 		if *asJSON {
-			err = printJSON(cmd.OutOrStdout(), explanationOf(explanation, presented[0], unreadable))
+			err = explanation.WriteJSON(cmd.OutOrStdout(), presented[0], unreadable)
 		} else {
 			printExplanation(cmd.OutOrStdout(), explanation, presented[0], q.At)
 		}

@@ -120,9 +120,10 @@ var shellSnippets = map[string]string{
 	"caddy mtls keys list":                                                     "TestKeysCommandsOfARunningCaddy",
 	"caddy mtls keys rotate":                                                   "TestKeysCommandsOfARunningCaddy",
 	"caddy mtls keys rotate --retire now":                                      "TestKeysCommandsOfARunningCaddy",
-	"curl http://localhost:2019/mtls/realms/default/keys":                      "TestKeysOnTheAdminEndpoint",
-	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":       "TestKeysOnTheAdminEndpoint",
-	`curl -X POST -d '{"retire":"now"}' http://localhost:2019/mtls/realms/default/keys/rotate`: "TestKeysOnTheAdminEndpoint",
+	"curl --data-binary @client.pem 'http://localhost:2019/mtls/realms/default/explain?client_id=mtls.client'": "TestExplainOnTheAdminEndpoint",
+	"curl http://localhost:2019/mtls/realms/default/keys":                                                      "TestKeysOnTheAdminEndpoint",
+	"curl -X POST http://localhost:2019/mtls/realms/default/keys/rotate":                                       "TestKeysOnTheAdminEndpoint",
+	`curl -X POST -d '{"retire":"now"}' http://localhost:2019/mtls/realms/default/keys/rotate`:                 "TestKeysOnTheAdminEndpoint",
 }
 
 // TestDocumentSnippets adapts every Caddyfile of the documents, reads every
