@@ -65,8 +65,23 @@ func TestFloodFigures(t *testing.T) {
 		row(name, l, made)
 	}
 	const connections = 1000
+	over, ended := make(chan struct{}), make(chan int)
+	go func() {
+		for made := 0; ; made += connections {
+			select {
+			case <-over:
+				ended <- made
+				return
+			default:
+				f.together(t, connections)
+			}
+		}
+	}()
+	l := f.latency(t, each, nil)
+	close(over)
+	row("handshakes of clients, 1000 at once", l, <-ended)
 	dribble := f.slow(t, connections)
-	l := f.latency(t, each, dribble)
+	l = f.latency(t, each, dribble)
 	row("forms that never end", l, connections)
 }
 

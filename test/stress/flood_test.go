@@ -152,6 +152,26 @@ func (f *flooded) slow(t testing.TB, count int) (dribble func()) {
 	}
 }
 
+// together has that many connections of a known client make their handshakes at the same
+// time, and a request each.
+func (f *flooded) together(t testing.TB, count int) {
+	var connections sync.WaitGroup
+	begin := make(chan struct{})
+	for range count {
+		c := f.Connect("h1", f.known["named"])
+		c.Patience = time.Minute
+		connections.Go(func() {
+			defer c.Close()
+			<-begin
+			if err := f.ask(c, "named", 0, nil); err != nil {
+				t.Errorf("%d handshakes at once: %v", count, err)
+			}
+		})
+	}
+	close(begin)
+	connections.Wait()
+}
+
 // ask makes the n-th request of a known client, which must succeed.
 func (f *flooded) ask(c *rig.Caller, id string, n int, token *string) error {
 	switch n % 3 {
@@ -178,9 +198,9 @@ func (f *flooded) ask(c *rig.Caller, id string, n int, token *string) error {
 }
 
 // TestKnownClientsAreServedInAFlood checks that no request of a known client fails, on
-// old and new connections, while strangers with ever new certificates, clients that
-// send slowly and huge forms keep the server busy, and that the memory it uses is
-// bounded.
+// old and new connections and on many that are opened at once, while strangers with ever
+// new certificates, clients that send slowly and huge forms keep the server busy, and that
+// the memory it uses is bounded.
 func TestKnownClientsAreServedInAFlood(t *testing.T) {
 	certificates := 3000
 	if text := os.Getenv(Flood); text != "" {
@@ -238,6 +258,7 @@ func TestKnownClientsAreServedInAFlood(t *testing.T) {
 			})
 		}
 	}
+	workers.Go(func() { f.together(t, min(certificates/10, 2000)) })
 	workers.Wait()
 	close(over)
 	knowns.Wait()
