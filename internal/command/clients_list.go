@@ -75,8 +75,11 @@ With --json, each line of the output is a client as the admin API lists it.
 			return usagef("--limit is negative; use 0 to list all")
 		}
 		show, flush := f.printer(cmd.OutOrStdout())
-		next, err := f.each(show)
-		if err = errors.Join(err, flush()); err == nil && next != "" {
+		listed, next, err := f.each(show)
+		if listed > 0 || err == nil { // otherwise there would be titles above the error
+			err = errors.Join(err, flush())
+		}
+		if err == nil && next != "" {
 			fmt.Fprintf(cmd.ErrOrStderr(), "There may be more; continue with --after '%s'\n", source.Text(next, maxCell))
 		}
 		return err
@@ -84,9 +87,9 @@ With --json, each line of the output is a client as the admin API lists it.
 	return cmd
 }
 
-// each passes on clients page by page, and returns the last one if there may be more.
-func (f *listFlags) each(show func(json.RawMessage) error) (last string, err error) {
-	listed := 0
+// each passes on clients page by page. It returns how many, and the last one if there may
+// be more.
+func (f *listFlags) each(show func(json.RawMessage) error) (listed int, last string, err error) {
 	for after := f.after; ; {
 		ask := clientsPage
 		if f.limit > 0 {
@@ -103,23 +106,23 @@ func (f *listFlags) each(show func(json.RawMessage) error) (last string, err err
 		}
 		answer, err := f.admin.ask(http.MethodGet, f.clients()+"?"+query.Encode(), nil, nil)
 		if err != nil {
-			return "", err
+			return listed, "", err
 		}
 		var page struct {
 			Clients []json.RawMessage `json:"clients"`
 			Next    string            `json:"next"`
 		}
 		if err := json.Unmarshal(answer.body, &page); err != nil {
-			return "", errUnreadable(err)
+			return listed, "", errUnreadable(err)
 		}
 		for _, client := range page.Clients {
 			if err := show(client); err != nil {
-				return "", err
+				return listed, "", err
 			}
+			listed++
 		}
-		listed += len(page.Clients)
 		if after = page.Next; after == "" || f.limit > 0 && listed >= f.limit {
-			return after, nil
+			return listed, after, nil
 		}
 	}
 }

@@ -90,6 +90,9 @@ GET /mtls/realms/other/clients?after=aa&limit=500&q=x+y` {
 	if asked := strings.Join(api.asked, "\n"); asked != "GET /mtls/realms/default/clients?limit=1&waiting=true" {
 		t.Error(asked)
 	}
+	if out, _, err = newAdminAPI(t).run(nil, "list"); err == nil || out != "" {
+		t.Errorf("a failure has the output %q, %v", out, err)
+	}
 	if _, _, err = api.run(nil, "list", "--limit", "-1"); err == nil || !strings.Contains(err.Error(), "use 0 to list all") {
 		t.Error(err)
 	}
