@@ -1,8 +1,6 @@
 package mtlsauth
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/http"
@@ -10,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 )
@@ -48,28 +45,12 @@ func listRefusals(w http.ResponseWriter, r *http.Request) error {
 			return adminError(http.StatusNotFound, "%w", err)
 		}
 	}
-	return writeAdmin(w, adminRefusals{app.Refusals(realm, q)})
-}
-
-// Refusals returns the refusals of a realm, or of all for "", that a query selects, the
-// newest first.
-func (a *App) Refusals(realm string, q refusals.Query) []refusals.Record {
-	list := []refusals.Record{}
-	for name, memory := range a.memories {
-		if realm == "" || realm == name {
-			list = append(list, memory.refusals.List(q)...)
-		}
-	}
-	slices.SortStableFunc(list, func(x, y refusals.Record) int { return y.At.Compare(x.At) })
-	if q.Limit > 0 && len(list) > q.Limit {
-		list = list[:q.Limit]
-	}
-	return list
+	return writeAdmin(w, adminRefusals{app.Observed().ListRefusals(realm, q)})
 }
 
 func showRefusal(w http.ResponseWriter, r *http.Request) error {
 	app := runningApp()
-	record, found := app.Refusal(r.PathValue("error_id"))
+	record, found := app.Observed().Refusal(r.PathValue("error_id"))
 	if !found {
 		return adminError(http.StatusNotFound, "no refusal with the error id %.100q is remembered; %s", r.PathValue("error_id"), app.remembers())
 	}
@@ -79,16 +60,6 @@ func showRefusal(w http.ResponseWriter, r *http.Request) error {
 		shown.Sentence, shown.Remedy = text.Sentence, text.Remedy
 	}
 	return writeAdmin(w, shown)
-}
-
-// Refusal returns the refusal with this error id, if it is remembered.
-func (a *App) Refusal(errorID string) (refusals.Record, bool) {
-	for _, memory := range a.memories {
-		if record, found := memory.refusals.Find(errorID); found {
-			return record, true
-		}
-	}
-	return refusals.Record{}, false
 }
 
 // remembers says how many refusals are remembered and for how long.
@@ -122,31 +93,6 @@ func listStrangers(w http.ResponseWriter, r *http.Request, realm *Realm) error {
 	if err != nil {
 		return adminError(http.StatusBadRequest, "%w", err)
 	}
-	list, more := realm.strangers(limit)
+	list, more := realm.observed().Strangers(limit)
 	return writeAdmin(w, adminStrangers{list, more})
-}
-
-// strangers returns certificates that were refused lately and that no client declares, the
-// last refused first, and how many more there are than limit.
-func (realm *Realm) strangers(limit int) (list []refusals.Stranger, more int) {
-	registry := realm.current.Load().registry
-	all, _ := realm.memory.refusals.Strangers(0)
-	list = slices.DeleteFunc(all, func(s refusals.Stranger) bool { return declares(registry, s.Thumbprint, s.PublicKey) })
-	if len(list) > limit {
-		list, more = list[:limit], len(list)-limit
-	}
-	return list, more
-}
-
-// declares reports whether a client declares the certificate by its thumbprint or key.
-func declares(registry *clients.Registry, thumbprint, publicKey string) bool {
-	certificate, _ := registry.DeclaredHash(hashOf(thumbprint))
-	_, key := registry.DeclaredHash(hashOf(publicKey))
-	return certificate != nil || key != nil
-}
-
-func hashOf(text string) (sum [sha256.Size]byte) {
-	decoded, _ := hex.DecodeString(text)
-	copy(sum[:], decoded)
-	return sum
 }

@@ -27,7 +27,7 @@ func showStatus(w http.ResponseWriter, r *http.Request) error {
 			return adminError(http.StatusNotFound, "%w", err)
 		}
 	}
-	return writeAdmin(w, app.status(q))
+	return writeAdmin(w, app.Observed().Status(q))
 }
 
 // parseStatusQuery parses the query of a status. It refuses what it does not know, as the

@@ -95,7 +95,7 @@ func (realm *Realm) startBackground(ctx context.Context) {
 	}
 	go look(ctx, realm.directory.Poll)
 	go look(ctx, func(context.Context) {
-		realm.memory.expiring.Tell(realm.events, realm.expiry.within, realm.app.Now(), realm.expiring)
+		realm.memory.expiring.Tell(realm.events, realm.expiry.within, realm.app.Now(), realm.observed().Expiring)
 	})
 	realm.directory.Watch(ctx)
 	go keepCopies(ctx, realm)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
@@ -101,7 +102,7 @@ func (c *checker) cleanRealm(name string, raw json.RawMessage) json.RawMessage {
 		return nil
 	}
 	delete(realm, "storage")
-	for _, word := range []string{wordTrustPool, wordShadowPool} {
+	for _, word := range []string{observed.TrustPool, observed.ShadowPool} {
 		if realm[word] != nil {
 			realm[word] = c.localPool(place+", "+word, realm[word])
 		}
@@ -172,7 +173,7 @@ func (c *checker) removePart(name string, realm map[string]json.RawMessage, text
 			continue
 		}
 		switch part {
-		case wordTrustPool:
+		case observed.TrustPool:
 			if string(realm[part]) == string(anyPool()) {
 				return false
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
@@ -64,9 +65,9 @@ func (r *clientRules) checkTrust(client *clients.Client) error {
 	case r.trust.Pool == nil && (client.RequireChain || len(client.IssuedBy) > 0):
 		return errors.New("require_chain and issued_by need a trust_pool in the realm; add one or remove them")
 	case r.trust.System && loose:
-		return fmt.Errorf(anyCA, wordTrustPool)
+		return fmt.Errorf(anyCA, observed.TrustPool)
 	case r.shadow != nil && r.shadow.System && loose:
-		return fmt.Errorf(anyCA, wordShadowPool)
+		return fmt.Errorf(anyCA, observed.ShadowPool)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 )
@@ -62,7 +63,7 @@ func (realm *Realm) provisionFetch() error {
 	if err := realm.Fetch.check(); err != nil {
 		return fmt.Errorf("fetch: %w", err)
 	}
-	pool, err := realm.loadServerTrust(wordFetchPool, realm.Fetch.TrustPoolRaw, realm.network, (*trustpool.Trust).WithSystem)
+	pool, err := realm.loadServerTrust(observed.FetchPool, realm.Fetch.TrustPoolRaw, realm.network, (*trustpool.Trust).WithSystem)
 	if err != nil {
 		return err
 	}

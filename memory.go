@@ -24,14 +24,6 @@ type realmMemory struct {
 	expiring  events.ExpiringTold
 }
 
-// observe notes what the counters say, nil if there are none yet.
-func (m *realmMemory) observe(now time.Time, counts *traffic.Counts) {
-	if counts == nil {
-		counts = new(traffic.Counts)
-	}
-	m.traffic.Observe(now, *counts)
-}
-
 // Destruct implements [caddy.Destructor].
 func (*realmMemory) Destruct() error { return nil }
 
@@ -49,11 +41,20 @@ func (m memories) of(name string, now func() time.Time) *realmMemory {
 	}
 	loaded, _, _ := realmMemories.LoadOrNew(name, func() (caddy.Destructor, error) {
 		memory := &realmMemory{since: now().UTC(), refusals: refusals.NewMemory(refusals.Limits{}), sightings: sightings.NewTable()}
-		memory.observe(memory.since, metrics.Traffic()[name]) // what has been counted before does not count
+		memory.traffic.Observe(memory.since, metrics.Traffic()[name]) // what has been counted before does not count
 		return memory, nil
 	})
 	m[name] = loaded.(*realmMemory)
 	return m[name]
+}
+
+// refusals returns what is remembered about refusals.
+func (m memories) refusals() map[string]*refusals.Memory {
+	all := make(map[string]*refusals.Memory, len(m))
+	for name, memory := range m {
+		all[name] = memory.refusals
+	}
+	return all
 }
 
 // release lets go of all, once. Requests that are still being answered go on to use them.

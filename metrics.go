@@ -18,25 +18,14 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
-const (
-	// maxSourceSeries bounds the series of a realm's certificate files and JWKS.
-	maxSourceSeries = 1000
-	// maxExpirySeries bounds those of the certificates of its clients.
-	maxExpirySeries = 1000
-)
+// maxExpirySeries bounds the series of the certificates of a realm's clients.
+const maxExpirySeries = 1000
 
 // maxInstant is later than a certificate can expire.
 var maxInstant = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // caddyModule is the path of Caddy's module.
 const caddyModule = "github.com/caddyserver/caddy/v2"
-
-// The labels of sources in metrics.
-const (
-	sourceSigningKeys   = "keys"
-	sourceRevokedTokens = "revocations"
-	sourceDeny          = "deny"
-)
 
 // The names of caches in metrics.
 const (
@@ -64,7 +53,7 @@ func (c collector) Collect(collected chan<- prometheus.Metric) {
 	taken.process(c.app)
 	for name, realm := range c.app.Realms {
 		taken.clients(realm)
-		taken.sources(name, realm.sources(c.app.Now()))
+		taken.sources(name, realm.observed().Sources(c.app.Now()))
 		taken.trust(realm)
 		taken.issuer(realm)
 		taken.memory(realm)
@@ -102,7 +91,7 @@ func (c gauges) sources(realm string, sources []status.Source) {
 // process takes what belongs to no realm.
 func (c gauges) process(app *App) {
 	// two directives can have different keys of one server; the oldest count
-	c.sources("", slices.CompactFunc(app.trustedIssuerSources(app.Now()), func(a, b status.Source) bool { return a.Name == b.Name }))
+	c.sources("", slices.CompactFunc(app.Observed().Sources(app.Now()), func(a, b status.Source) bool { return a.Name == b.Name }))
 	waiting := 0
 	for _, realm := range app.Realms {
 		if realm.shadow != nil {

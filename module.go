@@ -165,7 +165,8 @@ func (a *App) Start() error {
 	for id, keys := range a.declared.allTrustedKeys() {
 		go a.keepTrustedKeys(ctx, id, keys)
 	}
-	go a.watchTraffic(ctx)
+	a.watching.Store(true)
+	go a.Observed().Watch(ctx)
 	go a.endLate(end)
 	return nil
 }

@@ -9,10 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -23,19 +21,13 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 const defaultRealm = "default"
-
-// The words of the trust pools of a realm.
-const (
-	wordTrustPool  = "trust_pool"
-	wordShadowPool = "shadow_trust_pool"
-	wordFetchPool  = "fetch trust_pool"
-)
 
 // Realm is one set of clients, the CAs that vouch for them, and the issuer of
 // their tokens.
@@ -93,9 +85,6 @@ type Realm struct {
 	events  events.Realm
 	metrics *metrics.Realm
 	memory  *realmMemory
-	// prunedWith are the clients by which sightings of others have been forgotten
-	pruning    sync.Mutex
-	prunedWith weak.Pointer[clients.Registry]
 	// rules are what is required of each client
 	rules clientRules
 	// directory keeps the clients up to date
@@ -243,7 +232,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 	}
 	anchors = new(trustpool.Trust)
 	if realm.TrustPoolRaw != nil {
-		anchors, err = realm.loadTrust(wordTrustPool, realm.TrustPoolRaw, func(c *components, t *trustpool.Trust) { c.trust = t })
+		anchors, err = realm.loadTrust(observed.TrustPool, realm.TrustPoolRaw, func(c *components, t *trustpool.Trust) { c.trust = t })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -252,7 +241,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		if realm.TrustPoolRaw == nil {
 			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool to compare it with; add one, or use it as the trust_pool")
 		}
-		shadow, err = realm.loadTrust(wordShadowPool, realm.ShadowTrustPoolRaw, func(c *components, t *trustpool.Trust) { c.shadow = t })
+		shadow, err = realm.loadTrust(observed.ShadowPool, realm.ShadowTrustPoolRaw, func(c *components, t *trustpool.Trust) { c.shadow = t })
 		if err != nil {
 			return nil, nil, err
 		}

@@ -168,8 +168,8 @@ func TestRefusalsAreReportedConcurrently_S3(t *testing.T) {
 				one := refused
 				one.errorID = fmt.Sprintf("concurrent-%d-%d", w, i)
 				logRefusal(realm, nil, one)
-				realm.app.Refusal(one.errorID)
-				realm.strangers(3)
+				realm.app.Observed().Refusal(one.errorID)
+				realm.observed().Strangers(3)
 				if w == 0 && i == each/2 {
 					realm.app.refusals.close(t.Context())
 				}
@@ -192,7 +192,7 @@ func TestHintOfTheLogSaysWhatToDo(t *testing.T) {
 	if hint, _ := logs.All()[0].ContextMap()["hint"].(string); !strings.HasPrefix(hint, "Check that the client sends its certificate") {
 		t.Errorf("the hint is %q", hint)
 	}
-	if record, _ := realm.app.Refusal("without-hint"); record.Hint != "" || record.Detail != "none" {
+	if record, _ := realm.app.Observed().Refusal("without-hint"); record.Hint != "" || record.Detail != "none" {
 		t.Errorf("remembered: %+v", record)
 	}
 }
@@ -206,7 +206,7 @@ func TestRefusalHasAnErrorIDOfItsOwn(t *testing.T) {
 	logRefusal(realm, nil, refused)
 	realm.app.refusals.close(t.Context())
 	id, _ := logs.All()[0].ContextMap()["error_id"].(string)
-	if record, found := realm.app.Refusal(id); len(id) != 9 || !found || record.Certificate == nil {
+	if record, found := realm.app.Observed().Refusal(id); len(id) != 9 || !found || record.Certificate == nil {
 		t.Errorf("error id %q: %v, %v", id, record, found)
 	}
 }
@@ -250,7 +250,7 @@ func TestVerifierReportsUnreadableCertificates(t *testing.T) {
 		t.Fatalf("logged: %v", lines)
 	}
 	for i, want := range []string{"certificate 1 of 1: invalid certificate", "certificate 2 of 2: invalid certificate"} {
-		record, found := realm.app.Refusal(lines[i].ContextMap()["error_id"].(string))
+		record, found := realm.app.Observed().Refusal(lines[i].ContextMap()["error_id"].(string))
 		if !found || record.Reason != "certificate_unsuitable" || record.Directive != directiveVerifier || !strings.HasPrefix(record.Detail, want) {
 			t.Errorf("remembered: %+v, %v", record, found)
 		}
@@ -275,10 +275,10 @@ func TestMemoryOutlivesConfigurations(t *testing.T) {
 	if err := first.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if _, found := second.Refusal("a"); !found {
+	if _, found := second.Observed().Refusal("a"); !found {
 		t.Error("the reload has forgotten the refusal")
 	}
-	if _, found := first.Refusal("a"); !found {
+	if _, found := first.Observed().Refusal("a"); !found {
 		t.Error("the configuration that has ended lost its memory")
 	}
 	failed := load() // and is never started
@@ -292,7 +292,7 @@ func TestMemoryOutlivesConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := load()
-	if _, found := last.Refusal("a"); found {
+	if _, found := last.Observed().Refusal("a"); found {
 		t.Error("the refusal is remembered after the realm has ended")
 	}
 	if err := last.Cleanup(); err != nil {
@@ -344,11 +344,11 @@ func TestDeclaredCertificatesAreNoStrangers(t *testing.T) {
 		logRefusal(realm, nil, refusedRequest{message: "client refused", refusal: refuse(validators.CertificateUnknown, "nobody"), presented: leaf.Presented()})
 	}
 	app.refusals.close(t.Context())
-	list, more := realm.strangers(10)
+	list, more := realm.observed().Strangers(10)
 	if len(list) != 1 || list[0].Thumbprint != testpki.HashOf(nobody.Cert.Raw) || more != 0 {
 		t.Errorf("%d strangers and %d more: %v", len(list), more, list)
 	}
-	if list, more := realm.strangers(0); len(list) != 0 || more != 1 {
+	if list, more := realm.observed().Strangers(0); len(list) != 0 || more != 1 {
 		t.Errorf("with limit 0, %d strangers and %d more", len(list), more)
 	}
 }

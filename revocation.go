@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
@@ -345,7 +346,7 @@ func (r *certificateRevocation) pollDenyFile(context.Context) {
 		r.logger.Info("deny file in force", zap.Int("rules", r.deny.List().Len()))
 	}
 	if report {
-		r.report("deny", r.denyPath, sourceDeny, err)
+		r.report("deny", r.denyPath, status.SourceDeny, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -45,7 +46,7 @@ func loadRevokedTokens(realm *Realm, issuer string, longest func() time.Duration
 }
 
 func reportRevokedTokens(realm *Realm, list *tokens.RevokedTokens, err error) {
-	realm.events.SourceRead(sourceRevokedTokens, err)
+	realm.events.SourceRead(status.SourceRevokedTokens, err)
 	consequence := "keeping previous list"
 	if !list.Known() {
 		consequence = "every token counts as revoked"
@@ -72,7 +73,7 @@ func keepRevokedTokens(ctx context.Context, realm *Realm) {
 			reportRevokedTokens(realm, list, err)
 			return
 		}
-		realm.events.SourceRead(sourceRevokedTokens, nil)
+		realm.events.SourceRead(status.SourceRevokedTokens, nil)
 		realm.logger.Info("reading revoked tokens works again")
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 )
 
@@ -126,7 +127,7 @@ func reportKeys(realm *Realm, event, key string, err error) {
 	logger := realm.logger
 	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
 	if event == keyring.EventUnavailable || event == keyring.EventReadable {
-		realm.events.SourceRead(sourceSigningKeys, err)
+		realm.events.SourceRead(status.SourceSigningKeys, err)
 	}
 	switch {
 	case err == nil:

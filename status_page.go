@@ -3,17 +3,13 @@ package mtlsauth
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
-	"github.com/caddymtls/caddy-mtls-auth/internal/status"
 	"github.com/caddymtls/caddy-mtls-auth/internal/statuspage"
 )
 
@@ -55,7 +51,7 @@ func (h *StatusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ cadd
 		w.Header().Set("Retry-After", retryAfter)
 		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("temporarily_unavailable"))
 	}
-	switch err := statuspage.Serve(w, r, reported{h.app}); {
+	switch err := statuspage.Serve(w, r, h.app.Observed()); {
 	case err == nil:
 		return nil
 	case errors.Is(err, statuspage.ErrMethod):
@@ -66,15 +62,6 @@ func (h *StatusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ cadd
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 }
-
-// reported is what the status page shows of an app.
-type reported struct{ app *App }
-
-func (r reported) Realms() []string { return slices.Sorted(maps.Keys(r.app.Realms)) }
-
-func (r reported) Status(query status.Query) status.Report { return r.app.status(query) }
-
-func (r reported) Refusal(errorID string) (refusals.Record, bool) { return r.app.Refusal(errorID) }
 
 // parseStatusHandler reads the mtls_status directive. Syntax:
 //

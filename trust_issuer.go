@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -246,7 +247,7 @@ func (h *BearerHandler) loadTrustedKeys(trusted *TrustedIssuer, config TrustedIs
 		return nil, err
 	}
 	if trusted.TrustPoolRaw != nil {
-		pool, err := h.realm.loadServerTrust(wordTrustPool, trusted.TrustPoolRaw, network, func(t *trustpool.Trust) (*x509.CertPool, error) { return t.Roots(), nil })
+		pool, err := h.realm.loadServerTrust(observed.TrustPool, trusted.TrustPoolRaw, network, func(t *trustpool.Trust) (*x509.CertPool, error) { return t.Roots(), nil })
 		if err != nil {
 			return nil, err
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // Traffic returns what the counters say about the decisions of each realm.
-func Traffic() map[string]*traffic.Counts {
+func Traffic() map[string]traffic.Counts {
 	all := make(map[string]*traffic.Counts)
 	of := func(labels map[string]string) *traffic.Counts {
 		counts := all[labels["realm"]]
@@ -32,7 +32,11 @@ func Traffic() map[string]*traffic.Counts {
 			of(labels).ReportOnly[labels["reason"]] += value
 		}
 	})
-	return all
+	counts := make(map[string]traffic.Counts, len(all))
+	for realm, said := range all {
+		counts[realm] = *said
+	}
+	return counts
 }
 
 // each calls a function with the labels and the value of each counter.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 )
 
@@ -62,7 +63,7 @@ func WaitForRefusals(t *testing.T, n int, match func(LogEntry) bool) []LogEntry 
 	var found []LogEntry
 	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		found = nil
-		for _, record := range slices.Backward(running(t).Refusals("", refusals.Query{})) {
+		for _, record := range slices.Backward(running(t).ListRefusals("", refusals.Query{})) {
 			if entry := entryOf(t, record); match(entry) {
 				found = append(found, entry)
 			}
@@ -75,20 +76,15 @@ func WaitForRefusals(t *testing.T, n int, match func(LogEntry) bool) []LogEntry 
 	return nil
 }
 
-// rememberer is the plugin's app. The rig does not import it.
-type rememberer interface {
-	Refusal(errorID string) (refusals.Record, bool)
-	Refusals(realm string, q refusals.Query) []refusals.Record
-}
-
-// running returns the app of the running Caddy.
-func running(t *testing.T) rememberer {
+// running returns what can be observed of the running Caddy. The rig does not import the
+// plugin's app.
+func running(t *testing.T) *observed.App {
 	t.Helper()
 	app, err := caddy.ActiveContext().AppIfConfigured("mtls")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return app.(rememberer)
+	return app.(interface{ Observed() *observed.App }).Observed()
 }
 
 // entryOf returns a refusal with the names of the log's fields.

@@ -3,10 +3,17 @@ package sightings
 import (
 	"encoding/hex"
 	"time"
+	"weak"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
 
-// pruneStep is how many clients are looked at while the table is locked.
-const pruneStep = 1000
+const (
+	// pruneStep is how many clients are looked at while the table is locked, and
+	// pruneAtOnce how many each time.
+	pruneStep   = 1000
+	pruneAtOnce = 10_000
+)
 
 // Sighting is the last admission of a client.
 type Sighting struct {
@@ -84,10 +91,25 @@ func (t *Table) Expiring(from, until time.Time, limit int) (list []Presented, mo
 	return list, more
 }
 
-// Prune forgets clients that are no longer registered. It looks at no more
-// than most of the next clients, and goes on with the rest the next time. done is true if
-// it has come to the end.
-func (t *Table) Prune(registered func(clientID string) bool, most int) (done bool) {
+// Prune forgets some of the clients that the registry does not have. It looks at all of the
+// table, step by step, once for each registry.
+func (t *Table) Prune(registry *clients.Registry) {
+	if !t.pruning.TryLock() {
+		return
+	}
+	defer t.pruning.Unlock()
+	if t.prunedBy == weak.Make(registry) {
+		return
+	}
+	if t.prune(func(id string) bool { return registry.Client(id) != nil }, pruneAtOnce) {
+		t.prunedBy = weak.Make(registry)
+	}
+}
+
+// prune forgets clients that are no longer registered. It looks at no more than most of the
+// next clients, and goes on with the rest the next time. done is true if it has come to the
+// end.
+func (t *Table) prune(registered func(clientID string) bool, most int) (done bool) {
 	for looked := 0; looked < most; {
 		ids := t.nextIDs(min(pruneStep, most-looked))
 		if len(ids) == 0 {

@@ -7,8 +7,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/google/btree"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
 
 const (
@@ -38,8 +41,11 @@ type Table struct {
 	mu       sync.RWMutex
 	clients  *btree.BTreeG[*sighting] // by client_id
 	expiring *btree.BTreeG[expiry]
-	// pruned is the client_id that the next Prune goes on after
+	// pruned is the client_id that the next prune goes on after
 	pruned string
+	// prunedBy are the registered clients by which Prune has come to the end last
+	pruning  sync.Mutex
+	prunedBy weak.Pointer[clients.Registry]
 	// max and maxExpiring are the constants
 	max, maxExpiring int
 	// seen is how many of the clients have been admitted

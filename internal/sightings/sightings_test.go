@@ -150,11 +150,11 @@ func TestPrune(t *testing.T) {
 	}
 	asked := 0
 	registered := func(id string) bool { asked++; return id >= "2500" }
-	if table.Prune(registered, 2000) || asked != 2000 || table.Len() != 3000 {
+	if table.prune(registered, 2000) || asked != 2000 || table.Len() != 3000 {
 		t.Errorf("%d asked, %d left", asked, table.Len())
 	}
 	for range 2 {
-		table.Prune(registered, 2000)
+		table.prune(registered, 2000)
 	}
 	if asked != 5000 || table.Len() != 2500 || table.expiring.Len() != 2500 {
 		t.Errorf("%d asked, %d left, %d expire", asked, table.Len(), table.expiring.Len())
@@ -206,7 +206,7 @@ func TestSightingsConcurrently(t *testing.T) {
 					table.Of("7")
 					table.Expiring(noon, noon.AddDate(1, 0, 0), 5)
 				case 2:
-					table.Prune(func(id string) bool { return id != "7" }, 100)
+					table.prune(func(id string) bool { return id != "7" }, 100)
 				case 3:
 					table.Forget(fmt.Sprint(i % 3))
 				}

@@ -2,6 +2,13 @@ package status
 
 import "time"
 
+// The names of sources of which a realm has one.
+const (
+	SourceSigningKeys   = "keys"
+	SourceRevokedTokens = "revocations"
+	SourceDeny          = "deny"
+)
+
 // Kind is a kind of [Source].
 type Kind struct {
 	// Label is what its sources are called, with what differs in angle brackets.
@@ -32,9 +39,9 @@ var Kinds = []Kind{
 	{Label: "fetch trust_pool (not a file)", Normal: time.Hour, Setting: "trust_pool_refresh"},
 	{Label: "crl:<file>", Normal: time.Second},
 	{Label: "crl:<url>", Normal: time.Hour, Setting: "refresh"},
-	{Label: "deny", Normal: time.Second},
-	{Label: "keys", Normal: 30 * time.Second, Setting: "announce_for"},
-	{Label: "revocations", Normal: 5 * time.Second},
+	{Label: SourceDeny, Normal: time.Second},
+	{Label: SourceSigningKeys, Normal: 30 * time.Second, Setting: "announce_for"},
+	{Label: SourceRevokedTokens, Normal: 5 * time.Second},
 }
 
 // slack is how much older than normal a source may be before it is late, besides a tenth

@@ -20,8 +20,8 @@ import (
 
 // Source is what the page shows.
 type Source interface {
-	// Realms returns the names of all realms in order.
-	Realms() []string
+	// Names returns the names of all realms in order.
+	Names() []string
 	// Status returns the part of the report that a query selects.
 	Status(query status.Query) status.Report
 	// Refusal returns the refusal that has an error id, if it is remembered.

@@ -62,7 +62,7 @@ type realmView struct {
 }
 
 func newView(source Source, q query) *view {
-	v := &view{Realms: source.Realms(), Asked: q.realm, query: q}
+	v := &view{Realms: source.Names(), Asked: q.realm, query: q}
 	asked := q.status()
 	if len(v.Realms) == 1 {
 		asked.Realm = "" // which also asks for the sources of no realm

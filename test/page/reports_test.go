@@ -20,7 +20,7 @@ type reports struct {
 	asked  []status.Query
 }
 
-func (r *reports) Realms() (names []string) {
+func (r *reports) Names() (names []string) {
 	for i := range r.report.Realms {
 		names = append(names, r.report.Realms[i].Name)
 	}

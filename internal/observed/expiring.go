@@ -1,4 +1,4 @@
-package mtlsauth
+package observed
 
 import (
 	"cmp"
@@ -13,20 +13,17 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
-// maxStatusExpiring is how many certificates that expire a report has.
-const maxStatusExpiring = 200
-
-// expiring returns the certificates that expire within a time: those of clients that have
+// Expiring returns the certificates that expire within a time: those of clients that have
 // been admitted, those in the files of clients, and the CAs of the trust pools. There are
 // at most most, the soonest first.
-func (realm *Realm) expiring(now, until time.Time, most int) (list []status.Expiring, more int) {
-	seen, more := realm.memory.sightings.Expiring(now, until, most)
+func (r *Realm) Expiring(now, until time.Time, most int) (list []status.Expiring, more int) {
+	seen, more := r.Sightings.Expiring(now, until, most)
 	known := make(map[string]bool, len(seen)) // by client and certificate
 	for _, s := range seen {
 		known[s.ClientID+" "+s.ThumbprintText()] = true
 		list = append(list, expiringClient(s))
 	}
-	files, moreFiles := realm.directory.CertificateFiles(now, until, most)
+	files, moreFiles := r.Directory.CertificateFiles(now, until, most)
 	more += moreFiles
 	for _, file := range files {
 		thumbprint := validators.ThumbprintOf(file.Certificate.Raw).String()
@@ -38,7 +35,7 @@ func (realm *Realm) expiring(now, until time.Time, most int) (list []status.Expi
 			Thumbprint: thumbprint, NotAfter: file.Certificate.NotAfter.UTC(),
 		})
 	}
-	for _, pool := range realm.trustPools {
+	for _, pool := range r.Pools {
 		list = append(list, expiringCAs(pool, now, until)...)
 	}
 	slices.SortStableFunc(list, func(a, b status.Expiring) int {
@@ -61,7 +58,7 @@ func expiringClient(s sightings.Presented) status.Expiring {
 
 // expiringCAs returns the CAs of a pool that expire within a time.
 func expiringCAs(pool *trustpool.Pool, now, until time.Time) (list []status.Expiring) {
-	kind := map[string]string{wordTrustPool: status.ExpiringCA, wordShadowPool: status.ExpiringShadow, wordFetchPool: status.ExpiringFetch}[pool.Word()]
+	kind := map[string]string{TrustPool: status.ExpiringCA, ShadowPool: status.ExpiringShadow, FetchPool: status.ExpiringFetch}[pool.Word()]
 	for _, ca := range pool.Trust().ExpiringFirst() {
 		if ca.NotAfter.Before(now) || ca.NotAfter.After(until) {
 			continue
