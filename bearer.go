@@ -176,7 +176,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 		return err
 	}
 	app := module.(*App)
-	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", "")), memory: app.memories.of("", app.Now)}
+	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", "")), events: app.events.Realm(""), memory: app.memories.of("", app.Now)}
 	return nil
 }
 
