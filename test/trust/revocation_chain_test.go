@@ -53,14 +53,15 @@ func TestRevokedIntermediate_C4(t *testing.T) {
 
 // TestOCSPThatHangsHoldsUpNobodyElse checks that the first request with a
 // certificate waits at most three seconds for a hanging responder, later ones do
-// not wait, and requests with other certificates never do.
+// not wait, and requests with other certificates never do. A busy machine can make
+// any request slow, so the test begins again with another certificate if one was.
 func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	r := rig.New(t)
-	slow, other := r.Issue("billing"), r.Issue("second", testpki.CommonName("billing"))
+	other := r.Issue("second", testpki.CommonName("billing"))
 	r.SelfSigned("sensor")
 	asked, end := make(chan struct{}, 100), make(chan struct{})
 	responder := ocspResponder(r, func(question *ocsp.Request) int {
-		if question.SerialNumber.Cmp(slow.Cert.SerialNumber) == 0 {
+		if question.SerialNumber.Cmp(other.Cert.SerialNumber) != 0 {
 			asked <- struct{}{}
 			<-end
 		}
@@ -68,31 +69,62 @@ func TestOCSPThatHangsHoldsUpNobodyElse(t *testing.T) {
 	})
 	defer close(end)
 	r.Start(revocationRealm("ocsp "+responder.URL), rig.OneSite)
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		slow := r.Issue(fmt.Sprint("slow", attempt), testpki.CommonName("billing"))
+		wrong := hangs(r, t, slow, other, asked)
+		failure := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool {
+			return entry.Str("msg") == "no usable answer from any OCSP responder" && entry.Str("certificate") == fmt.Sprintf("number %x of CN=Clients CA", slow.Cert.SerialNumber)
+		})
+		if failure.Str("level") != "error" {
+			t.Errorf("the failure is logged as %v", failure)
+		}
+		if wrong == "" || t.Failed() {
+			return
+		}
+		if attempt == attempts {
+			t.Fatal(wrong)
+		}
+		t.Log("once more: ", wrong)
+	}
+}
+
+// hangs asks with a certificate whose responder hangs, and meanwhile with another. It
+// returns what took too long.
+func hangs(r *rig.Rig, t *testing.T, slow, other *testpki.Leaf, asked <-chan struct{}) (wrong string) {
+	t.Helper()
 	held, free := r.Caller(t, "h2", slow), r.Caller(t, "h2", other)
 	answered := make(chan rig.Reply)
 	start := time.Now()
-	go func() { answered <- held.Get("https://api.test/") }()
+	go func() {
+		got, err := held.Try(http.MethodGet, "https://api.test/")
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- got
+	}()
 	<-asked
 	free.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	free.Get("https://api.test/").WantStatus(t, http.StatusOK)
+	var got rig.Reply
 	select {
-	case got := <-answered:
-		t.Errorf("the other client's requests waited, or this one did not: %d", got.Status)
+	case got = <-answered:
+		wrong = "the other client's requests waited as well"
 	default:
-		(<-answered).WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
+		got = <-answered
 	}
-	if took := time.Since(start); took < 2*time.Second || took > 2*revocation.DefaultOCSPTimeout {
-		t.Errorf("waited for %s", took)
+	got.WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
+	took := time.Since(start)
+	if took < 2*time.Second {
+		t.Errorf("waited for %s only", took)
 	}
 	start = time.Now()
 	held.Get("https://api.test/").WantStatus(t, http.StatusUnauthorized)
-	if took := time.Since(start); took > revocation.DefaultOCSPTimeout/2 {
-		t.Errorf("then waited for %s", took)
+	again := time.Since(start)
+	if took > 2*revocation.DefaultOCSPTimeout || again > revocation.DefaultOCSPTimeout/2 {
+		wrong += fmt.Sprintf("; waited for %s, and then for %s", took, again)
 	}
-	failure := r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == "no usable answer from any OCSP responder" })
-	if want := fmt.Sprintf("number %x of CN=Clients CA", slow.Cert.SerialNumber); failure.Str("certificate") != want || failure.Str("level") != "error" {
-		t.Errorf("%v, want %s", failure, want)
-	}
+	return wrong
 }
 
 // TestOCSPAnswersOverAReload checks that the next configuration inherits OCSP
