@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -279,12 +279,7 @@ func TestBadRecordIsNotUnavailable(t *testing.T) {
 // TestUnreachable: a server that is not there, that is not trusted, or that does not
 // answer.
 func TestUnreachable(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := "https://user:secret@" + listener.Addr().String() + "/?key=secret"
-	listener.Close()
+	const address = "https://user:secret@127.0.0.1:1/?key=secret" // where nobody listens
 	hanging := make(chan struct{})
 	defer close(hanging)
 	for want, change := range map[string]func(*Config){
@@ -484,18 +479,46 @@ func TestRetryAfter(t *testing.T) {
 // TestSlowParsing: what the document is parsed for does not count as a server that sends
 // nothing.
 func TestSlowParsing(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.Timeout = 200 * time.Millisecond })
-	f.sends("[" + strings.Repeat(`{"client_id":"a"},`, 100_000) + `{"client_id":"b"}]`)
-	count := 0
-	slow := slowSink{f, func() {
-		if count++; count == 1 {
-			time.Sleep(2 * f.config.Timeout) // the work of a slow machine
+	text := "[" + strings.Repeat(`{"client_id":"a"},`, 100_000) + `{"client_id":"b"}]`
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{Address: "https://api.example/clients", Transport: quickServer(text), Logger: zap.NewNop(), Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
 		}
-	}}
-	if _, err := f.refresh(t.Context(), slow); err != nil || count != 100_001 {
-		t.Errorf("%d records, %v", count, err)
-	}
+		count := 0
+		slow := slowSink{take: func() {
+			if count++; count == 1 {
+				time.Sleep(2 * s.config.Timeout) // the work of a slow machine
+			}
+		}}
+		if _, err := s.refresh(t.Context(), slow); err != nil || count != 100_001 {
+			t.Errorf("%d records, %v", count, err)
+		}
+	})
 }
+
+// quickServer answers with a document that has come as soon as it is read.
+type quickServer string
+
+func (q quickServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	body := quickBody{strings.NewReader(string(q)), r.Context()}
+	return &http.Response{StatusCode: http.StatusOK, Header: make(http.Header), ContentLength: int64(len(q)), Body: body, Request: r}, nil
+}
+
+// quickBody ends with its request, as that of a connection does.
+type quickBody struct {
+	*strings.Reader
+	request context.Context
+}
+
+func (b quickBody) Read(p []byte) (int, error) {
+	if err := b.request.Err(); err != nil {
+		return 0, err
+	}
+	return b.Reader.Read(p)
+}
+
+func (quickBody) Close() error { return nil }
 
 // slowSink takes a while for each record.
 type slowSink struct {
