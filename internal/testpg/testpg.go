@@ -54,6 +54,7 @@ exit 0`
 // Server is a PostgreSQL server.
 type Server struct {
 	programs, folder, port string
+	reservation            net.Listener        // of the port
 	owner                  *syscall.Credential // nil: whoever runs the tests
 
 	command   *exec.Cmd
@@ -74,6 +75,9 @@ func Start(tb testing.TB) *Server {
 		_ = s.input.Close()
 		<-s.ended
 		_ = os.RemoveAll(s.folder) // if the test has stopped it
+		if s.reservation != nil {
+			_ = s.reservation.Close()
+		}
 	})
 	return s
 }
@@ -147,8 +151,11 @@ func (s *Server) create() error {
 	if err != nil {
 		return err
 	}
+	defer listener.Close()
 	_, s.port, _ = net.SplitHostPort(listener.Addr().String())
-	_ = listener.Close()
+	// listening on a second address reserves the port until the tests end, also while the
+	// server is stopped; not every system has one
+	s.reservation, _ = net.Listen("tcp", "127.0.0.2:"+s.port)
 	if err := os.WriteFile(s.folder+"/password", []byte(Password), 0o644); err != nil { //nolint:gosec // read by another user
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -24,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -37,7 +37,7 @@ func TestExampleConfig(t *testing.T) {
 	sensor := testpki.MustSelfSigned(t, testpki.CommonName("sensor 7"), testpki.IsCA(true), testpki.NoEKU())
 	sum := sha256.Sum256(sensor.Cert.Raw)
 	storage := t.TempDir()
-	ports := []string{"8443", freeTestPort(t), "8444", freeTestPort(t), "8445", freeTestPort(t), "8446", freeTestPort(t)}
+	ports := []string{"8443", rig.FreePort(t), "8444", rig.FreePort(t), "8445", rig.FreePort(t), "8446", rig.FreePort(t)}
 	config := strings.NewReplacer(ports...).Replace(text)
 	config = regexp.MustCompile(`(?m)^(\s*)thumbprint .*$`).ReplaceAllString(config, "${1}thumbprint "+hex.EncodeToString(sum[:]))
 	config = strings.Replace(config, "\n{\n", fmt.Sprintf("\n{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %q\n", storage), 1)
@@ -98,7 +98,7 @@ func fetchBody(t *testing.T, client *http.Client, fetch func() (*http.Response, 
 	defer client.CloseIdleConnections()
 	response, err := fetch()
 	// Caddy makes the sites' own certificates in the background
-	for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); err != nil && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 		response, err = fetch()
 	}
@@ -111,20 +111,6 @@ func fetchBody(t *testing.T, client *http.Client, fetch func() (*http.Response, 
 		t.Fatal(err)
 	}
 	return string(body)
-}
-
-func freeTestPort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 func readCA(t *testing.T, certFile, keyFile string) *testpki.CA {
