@@ -31,6 +31,7 @@ func TestChangeIsInForceHereAndElsewhere(t *testing.T) {
 	sink, _ := start(t, here)
 	elsewhere, _ := start(t, newSource(t, Config{DSN: dsn, Refresh: time.Hour, ReadOnly: true}))
 	elsewhere.wait(t, "the other source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	quickest := time.Hour
 	for _, want := range []string{rec("a", 1), rec("a", 2), "", rec("a", 3)} {
 		before := sink.get("a")
 		var seen []byte
@@ -49,9 +50,10 @@ func TestChangeIsInForceHereAndElsewhere(t *testing.T) {
 			t.Errorf("here it is %q instead of %q", got, want)
 		}
 		elsewhere.waitFor(t, "a", want)
-		if took := time.Since(changed); took > 5*time.Second {
-			t.Errorf("in force elsewhere after %s", took)
-		}
+		quickest = min(quickest, time.Since(changed))
+	}
+	if quickest > time.Second { // one of them, because the machine may be busy
+		t.Errorf("in force elsewhere after %s", quickest)
 	}
 }
 
@@ -200,7 +202,7 @@ func TestChangeWaitsBeforeItLocks(t *testing.T) {
 	changed := make(chan error)
 	go func() { changed <- here.Change(ctx, "a", to(rec("a", 1))) }()
 	time.Sleep(100 * time.Millisecond)
-	soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	soon, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := there.Change(soon, "b", to(rec("b", 1))); err != nil {
 		t.Errorf("another source waits for it: %v", err)

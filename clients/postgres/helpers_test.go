@@ -21,7 +21,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen soon.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // fakeSink keeps what it is handed over, unless it refuses that.
 type fakeSink struct {

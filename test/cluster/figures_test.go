@@ -143,7 +143,7 @@ func used(t *testing.T, n *node) (u usage) {
 
 // measure measures a realm whose clients come from a source.
 func measure(t *testing.T, source string, size int) {
-	f := &figures{cluster: &cluster{Rig: rig.New(t), within: time.Minute, leaves: make(map[string]*testpki.Leaf)}, size: size}
+	f := &figures{cluster: &cluster{Rig: rig.New(t), leaves: make(map[string]*testpki.Leaf)}, size: size}
 	for _, name := range []string{"fixed", "stored", "changing"} {
 		f.leaves[name] = f.SelfSigned(name)
 	}
