@@ -81,7 +81,7 @@ func (w *world) watch(g *guestSource) clients.Sink {
 	select {
 	case sink := <-g.sink:
 		return sink
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatal("nobody watches the source")
 		return nil
 	}
@@ -95,7 +95,7 @@ func (w *world) waitFor(text string) {
 		defer w.mu.Unlock()
 		return slices.ContainsFunc(w.said, func(line string) bool { return strings.Contains(line, text) })
 	}
-	for deadline := time.Now().Add(10 * time.Second); !said(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !said(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("nobody said %q", text)
 		}

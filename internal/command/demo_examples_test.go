@@ -75,7 +75,7 @@ func TestDemoRunsExamples(t *testing.T) {
 
 func waitForListener(t *testing.T, address string) {
 	t.Helper()
-	for end := time.Now().Add(6 * patience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			connection.Close()

@@ -55,7 +55,7 @@ func probedGateway(t *testing.T, pass func(http.Header)) (address string, flags 
 		t.Fatal(err)
 	}
 	ca := writeFile(t, dir, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}))
-	return gateway.URL + "/orders", []string{"--cert", certFile, "--key", keyFile, "--cacert", ca, "--rate", "1000", "--timeout", "1s"}
+	return gateway.URL + "/orders", []string{"--cert", certFile, "--key", keyFile, "--cacert", ca, "--rate", "1000", "--timeout", "3s"}
 }
 
 // withoutForeign removes everything by which gateways name callers, in any spelling.
@@ -147,7 +147,7 @@ func TestEchoCommand(t *testing.T) {
 		ended <- cmd.ExecuteContext(ctx)
 	}()
 	var response *http.Response
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if response, err = http.Get("http://" + address + "/a"); err == nil {
 			break
 		}

@@ -25,7 +25,7 @@ func behind(t *testing.T) *Gateway {
 	})
 	g := &Gateway{
 		Certificates: map[string]*tls.Certificate{WithCertificate: new(client.TLS()), WithOther: new(other.TLS())},
-		Roots:        pool, Address: address, Timeout: 2 * time.Second,
+		Roots:        pool, Address: address, Timeout: time.Minute,
 	}
 	if err := g.SetURL("https://" + proxy.host + proxy.path); err != nil {
 		t.Fatal(err)

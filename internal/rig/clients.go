@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -31,7 +32,6 @@ type Caller struct {
 	Network  string // dialled together with Address, instead of the URL's host
 	Address  string
 	Early    bool // sends early data if the server accepts it
-	Patience time.Duration
 	Always   []func(*http.Request)
 }
 
@@ -49,11 +49,13 @@ func (r *Rig) Caller(t *testing.T, protocol string, leaf *testpki.Leaf) *Caller 
 // Connect is like [Rig.Caller], for callers that come and go within a test: close each
 // of them, and send its requests with [Caller.Try].
 func (r *Rig) Connect(protocol string, leaf *testpki.Leaf) *Caller {
-	c := &Caller{Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS, Patience: Patience}
+	c := &Caller{Protocol: protocol, Tls: r.TLSConfig(leaf), Network: "tcp", Address: "127.0.0.1:" + r.HTTPS}
 	if protocol == "h3" {
 		transport := &http3.Transport{
 			TLSClientConfig:    c.Tls,
 			DisableCompression: true,
+			// with keep-alive packets, a connection that the server forgot is told from one that waits
+			QUICConfig: &quic.Config{MaxIncomingStreams: -1, HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: 20 * time.Second, KeepAlivePeriod: 5 * time.Second},
 			Dial: func(ctx context.Context, _ string, tlsConfig *tls.Config, config *quic.Config) (*quic.Conn, error) {
 				if c.Early {
 					return quic.DialAddrEarly(ctx, c.Address, tlsConfig, config)
@@ -154,7 +156,7 @@ func (c *Caller) Do(method, url string, options ...func(*http.Request)) Reply {
 
 // Try is like Do, for a request that may fail without a response.
 func (c *Caller) Try(method, url string, options ...func(*http.Request)) (Reply, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
@@ -172,6 +174,24 @@ func (c *Caller) Try(method, url string, options ...func(*http.Request)) (Reply,
 		return Reply{}, fmt.Errorf("the response is %s", response.Proto)
 	}
 	return ReadReply(response)
+}
+
+// MayReopen reports whether a request that failed while the configuration was replaced is to
+// be sent again, on another connection. open is what [Reused] has found.
+//
+// When Caddy closes the old socket, the operating system resets the connections in its
+// queue, and Go's server closes those it has just accepted. A connection of HTTP/3 may also
+// time out while it is being opened, be one that is going away, or be one that the server
+// has ended, if the packet that said so was lost.
+func (c *Caller) MayReopen(err error, open bool) bool {
+	if c.Protocol != "h3" {
+		return !open
+	}
+	var rejected *http3.Error // HTTP/3 itself marks the request as safe to send again
+	var handshake *quic.HandshakeTimeoutError
+	var idle *quic.IdleTimeoutError
+	return errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected || errors.As(err, &handshake) || errors.As(err, &idle) ||
+		strings.HasPrefix(err.Error(), "http3: conn unusable:") // nothing was sent
 }
 
 // ReadReply reads a response to its end.

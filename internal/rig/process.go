@@ -126,7 +126,7 @@ func (p *Process) Ask(method, path, body string) (status int, answer string, err
 	if request.Header.Set("Content-Type", "application/json"); method == http.MethodPatch {
 		request.Header.Set("Content-Type", "application/merge-patch+json")
 	}
-	response, err := (&http.Client{Timeout: 3 * Patience}).Do(request)
+	response, err := (&http.Client{Timeout: Patience}).Do(request)
 	if err != nil {
 		return 0, "", err
 	}

@@ -14,7 +14,7 @@ import (
 func (c *Caller) Eventually(t *testing.T, status int) Reply {
 	t.Helper()
 	var got Reply
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if got = c.Get("https://api.test/"); got.Status == status {
 			return got
 		}

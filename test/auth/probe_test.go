@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"net"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/probe"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
@@ -57,7 +56,7 @@ https://other.test:@HTTPS@ {
 		t.Run(host, func(t *testing.T) {
 			gateway := &probe.Gateway{
 				Certificates: map[string]*tls.Certificate{probe.WithCertificate: &first, probe.WithOther: &second},
-				Roots:        r.ServerCA.Pool(), Address: "127.0.0.1:" + r.HTTPS, Timeout: 5 * time.Second,
+				Roots:        r.ServerCA.Pool(), Address: "127.0.0.1:" + r.HTTPS, Timeout: rig.Patience,
 			}
 			if err := gateway.SetURL("https://" + host + ":" + r.HTTPS + "/orders/new"); err != nil {
 				t.Fatal(err)

@@ -182,7 +182,7 @@ func (c *processes) published(t *testing.T, node process) (keys jose.JSONWebKeyS
 // until repeats check until holds is true of every node.
 func (c *processes) until(t *testing.T, what string, holds func(process) bool, nodes ...process) {
 	t.Helper()
-	for deadline := time.Now().Add(3 * rig.Patience); ; {
+	for deadline := time.Now().Add(rig.Patience); ; {
 		c.check(t, nodes...)
 		if !slices.ContainsFunc(nodes, func(node process) bool { return !holds(node) }) {
 			return

@@ -1,16 +1,11 @@
 package ops_test
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
-
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -18,10 +13,8 @@ import (
 
 // TestReloadUnderTraffic checks that no request fails, and that each caller is
 // identified, while the configuration is replaced again and again under traffic on
-// several connections of each protocol. Only a connection that is being opened may
-// fail: when Caddy closes the old socket, the operating system resets the
-// connections in its queue, and Go's server closes those it has just accepted. The
-// client then opens another, also after a handshake over UDP that timed out.
+// several connections of each protocol. Only what [rig.Caller.MayReopen] allows may
+// fail.
 func TestReloadUnderTraffic(t *testing.T) {
 	r := rig.New(t)
 	clients := map[string]*testpki.Leaf{"billing.partner": r.Issue("billing"), "sensor-7": r.SelfSigned("sensor")}
@@ -46,10 +39,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 			}
 			var open bool
 			got, err := c.Try(http.MethodGet, fmt.Sprintf("https://api.test/%d", n), rig.With("X-Client-Id", "forged"), rig.Reused(&open))
-			var rejected *http3.Error // HTTP/3 itself marks the request as safe to send again
-			var handshake *quic.HandshakeTimeoutError
-			again := !open && c.Protocol != "h3" || errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected || errors.As(err, &handshake)
-			if err != nil && again && reopened.Add(1) < 20 {
+			if err != nil && c.MayReopen(err, open) && reopened.Add(1) < 20 {
 				n--
 				continue
 			}
@@ -71,12 +61,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 			for range 2 {
 				workers.Add(1)
 				warm.Add(1)
-				c := r.Caller(t, protocol, leaf)
-				c.Patience = time.Minute
-				if transport, ok := c.Rt.(*http3.Transport); ok {
-					transport.QUICConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: time.Minute}
-				}
-				go work(c, id)
+				go work(r.Caller(t, protocol, leaf), id)
 			}
 		}
 	}

@@ -54,7 +54,7 @@ async function look(view) {
 	});
 	const found = { console: [], requests: [], dialogs: 0, violations: [], failed: '' };
 	const page = await context.newPage();
-	page.setDefaultTimeout(5000);
+	page.setDefaultTimeout(60_000);
 	page.on('console', (message) => found.console.push(message.text()));
 	page.on('pageerror', (error) => found.console.push(String(error)));
 	page.on('request', (request) => found.requests.push(request.url()));

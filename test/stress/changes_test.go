@@ -23,7 +23,7 @@ const otherClients = 200
 
 // lateKeys is how long a new configuration may use keys that were retired while it was
 // loaded, on a busy machine. Otherwise it reads them every 30 s.
-const lateKeys = 4 * time.Second
+const lateKeys = 20 * time.Second
 
 // put replaces a file at once.
 func (s *stress) put(name string, content []byte) error {

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
 
 // Figures is an environment variable. If it is set, the figures of docs/benchmarks.md
@@ -99,7 +97,6 @@ func (f *flooded) latency(t *testing.T, duration time.Duration, also func()) (al
 	end := time.Now().Add(duration)
 	for id, protocol := range map[string]string{"pinned": "h2", "named": "h1"} {
 		c := f.Caller(t, protocol, f.known[id])
-		c.Patience = time.Minute
 		workers.Go(func() {
 			for time.Now().Before(end) {
 				begin := time.Now()
@@ -116,7 +113,7 @@ func (f *flooded) latency(t *testing.T, duration time.Duration, also func()) (al
 	}
 	for also != nil && time.Now().Before(end) {
 		also()
-		time.Sleep(rig.Patience / 100)
+		time.Sleep(100 * time.Millisecond)
 	}
 	workers.Wait()
 	slices.Sort(all)

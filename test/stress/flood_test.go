@@ -15,7 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -218,7 +217,6 @@ func TestKnownClientsAreServedInAFlood(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		for id, leaf := range f.known {
 			c := f.Caller(t, protocol, leaf)
-			c.Patience = time.Minute
 			knowns.Go(func() {
 				var token string
 				for n := 0; ; n++ {
@@ -244,7 +242,6 @@ func TestKnownClientsAreServedInAFlood(t *testing.T) {
 			if name == "huge forms" {
 				c = f.Caller(t, "h2", f.known["named"])
 			}
-			c.Patience = time.Minute
 			workers.Go(func() {
 				for n := int(made.Add(1)); n <= shares[name]; n = int(made.Add(1)) {
 					if err := flood(t, c, n); err != nil {

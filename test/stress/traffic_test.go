@@ -3,16 +3,12 @@ package stress_test
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
 )
@@ -256,27 +252,13 @@ func introspectionQuestion(token held) question {
 	}
 }
 
-// send sends a question. Only a connection that is being opened may fail, as in
-// TestReloadUnderTraffic of test/ops, or one of HTTP/3 that the server no longer knows.
+// send sends a question. Only what [rig.Caller.MayReopen] allows may fail.
 func (w *worker) send(q question) (answer, error) {
 	for reopened := 0; ; reopened++ {
 		var open bool
-		got, err := q.ask(w.caller(q.leaf), rig.Reused(&open), replayable)
-		var rejected *http3.Error
-		var handshake *quic.HandshakeTimeoutError
-		var idle *quic.IdleTimeoutError
-		if err == nil || reopened == maxReopened {
-			return got, err
-		}
-		switch {
-		case w.protocol != "h3":
-			if open {
-				return got, err
-			}
-		case errors.As(err, &rejected) && rejected.ErrorCode == http3.ErrCodeRequestRejected, errors.As(err, &handshake):
-		case strings.HasPrefix(err.Error(), "http3: conn unusable:"): // it was going away, so nothing was sent
-		case errors.As(err, &idle): // the server has ended it, and the packet that says so was lost
-		default:
+		c := w.caller(q.leaf)
+		got, err := q.ask(c, rig.Reused(&open), replayable)
+		if err == nil || reopened == maxReopened || !c.MayReopen(err, open) {
 			return got, err
 		}
 		w.count("reopened connection")
@@ -291,11 +273,6 @@ func (w *worker) caller(leaf string) *rig.Caller {
 	c := w.callers[leaf]
 	if c == nil {
 		c = w.Connect(w.protocol, w.leaves[leaf])
-		c.Patience = time.Minute
-		if transport, ok := c.Rt.(*http3.Transport); ok {
-			// with keep-alive packets, a handler that hangs ends the patience and not the connection
-			transport.QUICConfig = &quic.Config{HandshakeIdleTimeout: 20 * time.Second, MaxIdleTimeout: 20 * time.Second, KeepAlivePeriod: 5 * time.Second}
-		}
 		w.callers[leaf] = c
 	}
 	return c

@@ -189,7 +189,6 @@ func TestShadowTrustPoolThatPanics(t *testing.T) {
 	counts.fail.Store(nil)
 	r.Start(realm, rig.PatientSite)
 	c := r.Caller(t, "h2", billing)
-	c.Patience = time.Minute
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == shadowComplaint })
 	counts.fail.Store(&panics)
