@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/probe"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
@@ -134,7 +135,7 @@ func probeThrough(t *testing.T, p program, config string) *probe.Report {
 	first, second := f.Billing.TLS(), f.Issue("other").TLS()
 	gateway := &probe.Gateway{
 		Certificates: map[string]*tls.Certificate{probe.WithCertificate: &first, probe.WithOther: &second},
-		Roots:        f.ServerCA.Pool(), Address: "127.0.0.1:" + port, Timeout: rig.Patience,
+		Roots:        f.ServerCA.Pool(), Address: "127.0.0.1:" + port, Timeout: 5 * time.Second,
 	}
 	if err := gateway.SetURL("https://api.test:" + port + "/orders/new"); err != nil {
 		t.Fatal(err)
