@@ -47,10 +47,10 @@ func Answer(ctx caddy.Context) {
 // none, because only a named route has the handler that refuses, it writes the body
 // instead.
 func Return(w http.ResponseWriter, r *http.Request, err error) error {
-	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	failure, refused := errors.AsType[caddyhttp.HandlerError](err)
 	word, said := errors.AsType[Word](failure.Err)
-	if !ok || !refused || !said || server.Errors != nil && len(server.Errors.Routes) > 0 {
+	if server == nil || !refused || !said || server.Errors != nil && len(server.Errors.Routes) > 0 {
 		return err
 	}
 	write(w, r, failure.StatusCode, string(word), failure.ID)
