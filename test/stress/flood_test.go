@@ -158,7 +158,6 @@ func (f *flooded) together(t testing.TB, count int) {
 	begin := make(chan struct{})
 	for range count {
 		c := f.Connect("h1", f.known["named"])
-		c.Patience = time.Minute
 		connections.Go(func() {
 			defer c.Close()
 			<-begin
