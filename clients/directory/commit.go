@@ -126,7 +126,9 @@ func (t *transaction) newWaits() (refused, admitted []*clients.Client) {
 			refused = append(refused, c)
 		}
 	}
-	byID := func(a, b *clients.Client) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Rank(), b.Rank())) }
+	byID := func(a, b *clients.Client) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Rank(), b.Rank()))
+	}
 	slices.SortFunc(refused, byID)
 	slices.SortFunc(admitted, byID)
 	return refused, admitted

@@ -215,7 +215,9 @@ func (d *Directory) changeDocuments(list documentChanges) (err error) {
 	for user := range users {
 		sorted = append(sorted, user)
 	}
-	slices.SortFunc(sorted, func(a, b *clients.Client) int { return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(sorted, func(a, b *clients.Client) int {
+		return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID))
+	})
 	t := d.begin(p)
 	t.documents = list
 	for _, client := range sorted {

@@ -158,7 +158,9 @@ func (t *transaction) settle() {
 			list = append(slices.AppendSeq(list, maps.Keys(t.directory.waiters[holder])), t.waiters[holder]...)
 		}
 		t.freed = nil
-		slices.SortFunc(list, func(a, b *clients.Client) int { return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID)) })
+		slices.SortFunc(list, func(a, b *clients.Client) int {
+			return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID))
+		})
 		for _, c := range slices.Compact(list) {
 			w := t.waitOf(c)
 			if t.hasRemoved(c) || w == nil {
