@@ -22,31 +22,31 @@ const (
 
 // DeclaredHash returns the first credential that declares the hash as the thumbprint
 // of a certificate, and the first that declares it as that of a public key, or nil.
-func (r *Registry) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *Credential) {
+func (x *credentialIndex) DeclaredHash(sum [sha256.Size]byte) (certificate, publicKey *Credential) {
 	text := hex.EncodeToString(sum[:])
-	return cmp.Or(r.first(spaceSHA256, text), r.first(spaceListed, text)), r.first(spacePublicKey, text)
+	return cmp.Or(x.first(spaceSHA256, text), x.first(spaceListed, text)), x.first(spacePublicKey, text)
 }
 
 // CertificateWithKey returns the first certificate in a file or JWKS that has a
 // public key with the hash, or nil.
-func (r *Registry) CertificateWithKey(sum [sha256.Size]byte) *Credential {
+func (x *credentialIndex) CertificateWithKey(sum [sha256.Size]byte) *Credential {
 	text := hex.EncodeToString(sum[:])
-	return cmp.Or(r.first(spaceFileKey, text), r.first(spaceListedKey, text))
+	return cmp.Or(x.first(spaceFileKey, text), x.first(spaceListedKey, text))
 }
 
 // NearSubject returns the one credential that declares a subject that differs from
 // that of a certificate, in RFC 4514 text, in one or two letters, or nil. It compares it
 // with a bounded number only: those that come next to it in the order of their texts.
-func (r *Registry) NearSubject(text string) *Credential {
+func (x *credentialIndex) NearSubject(text string) *Credential {
 	search := nearSearch{text: text, least: maxNearLetters + 1, left: maxNearSubjects}
-	if r.subjects.Len() <= maxNearSubjects {
-		r.subjects.Ascend(search.compare)
+	if x.subjects.Len() <= maxNearSubjects {
+		x.subjects.Ascend(search.compare)
 		return search.near
 	}
 	search.left /= 2
-	r.subjects.AscendGreaterOrEqual(&Credential{Value: text}, search.compare)
+	x.subjects.AscendGreaterOrEqual(&Credential{Value: text}, search.compare)
 	search.left = maxNearSubjects / 2
-	r.subjects.DescendLessOrEqual(&Credential{Value: text}, search.compare)
+	x.subjects.DescendLessOrEqual(&Credential{Value: text}, search.compare)
 	return search.near
 }
 

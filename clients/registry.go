@@ -7,12 +7,10 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/google/btree"
 
 	"github.com/caddymtls/caddy-mtls-auth/validators"
-	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
 // Registry finds the clients that have a credential. It is immutable, and readers need
@@ -21,23 +19,9 @@ import (
 type Registry struct {
 	cloning sync.Mutex // held while the trees are cloned, which changes who owns their nodes
 
-	clients  *btree.BTreeG[*Client]          // by client_id
-	hashed   *btree.BTreeG[hashedCredential] // all credentials but alternative names
-	names    *btree.BTreeG[*Credential]      // alternative names, see [validators.Name.Compare]
-	subjects *btree.BTreeG[*Credential]      // by their text, for hints
-
-	// counts is how many credentials hashed has in each space, and patterns how many
-	// alternative names have wildcards
-	counts   [spaces]int
-	patterns int
-	// loose is how many clients with PKI credentials have no issued_by
-	loose     int
-	scopes    tally[string]
-	claims    tally[string]
-	lifetimes tally[time.Duration]
-	ranks     tally[int]
-	// scopeList returns the scopes, sorted. It is shared as long as they stay the same
-	scopeList func() []string
+	clients *btree.BTreeG[*Client] // by client_id
+	credentialIndex
+	totals
 
 	// listedNames are the alternative names of the certificates in JWKS, conflicts those
 	// certificates that do not count, and ambiguities those that several clients list
@@ -54,15 +38,12 @@ type assessment struct{ _ byte }
 // NewRegistry returns a registry without clients.
 func NewRegistry() *Registry {
 	return &Registry{
-		clients:  btree.NewG(treeDegree, func(a, b *Client) bool { return a.ID < b.ID }),
-		hashed:   btree.NewG(treeDegree, hashedCredential.less),
-		names:    btree.NewG(treeDegree, lessName),
-		subjects: btree.NewG(treeDegree, lessSubject),
-		scopes:   newTally[string](), claims: newTally[string](), lifetimes: newTally[time.Duration](), ranks: newTally[int](),
-		scopeList:   func() []string { return nil },
-		listedNames: btree.NewG(treeDegree, listedName.less),
-		conflicts:   btree.NewG(treeDegree, Conflict.less),
-		ambiguities: btree.NewG(treeDegree, Ambiguity.less),
+		clients:         btree.NewG(treeDegree, func(a, b *Client) bool { return a.ID < b.ID }),
+		credentialIndex: newCredentialIndex(),
+		totals:          newTotals(),
+		listedNames:     btree.NewG(treeDegree, listedName.less),
+		conflicts:       btree.NewG(treeDegree, Conflict.less),
+		ambiguities:     btree.NewG(treeDegree, Ambiguity.less),
 	}
 }
 
@@ -97,8 +78,7 @@ func (r *Registry) Pins(leaf *x509.Certificate, sum [sha256.Size]byte) []*Creden
 // mayBeOutranked reports whether there are clients of a higher rank than that of the
 // credential.
 func (r *Registry) mayBeOutranked(cred *Credential) bool {
-	highest, _ := r.ranks.Min()
-	return cred.Client.rank > highest.value
+	return cred.Client.rank > r.highestRank()
 }
 
 // outrankedBy reports whether one of the credentials that a certificate fits keeps
@@ -107,29 +87,6 @@ func (c *Credential) outrankedBy(declared []*Credential) bool {
 	return slices.ContainsFunc(declared, func(other *Credential) bool {
 		return other.Client.rank < c.Client.rank && !(other.Client.SharedCredential && c.Client.SharedCredential)
 	})
-}
-
-// declaredPins returns the pins of a certificate that are not from a JWKS.
-func (r *Registry) declaredPins(leaf *x509.Certificate, thumbprint string) []*Credential {
-	found := r.find(spaceSHA256, thumbprint)
-	if r.counts[spacePublicKey] > 0 {
-		found = append(found, r.find(spacePublicKey, sha256Text(leaf.RawSubjectPublicKeyInfo))...)
-	}
-	if r.counts[spaceSHA1] > 0 {
-		found = append(found, r.find(spaceSHA1, sha1Text(leaf.Raw))...)
-	}
-	return found
-}
-
-// declared returns the credentials that a certificate fits and that are not from a
-// JWKS.
-func (r *Registry) declared(leaf *x509.Certificate, thumbprint string) []*Credential {
-	declared := r.declaredPins(leaf, thumbprint)
-	names, _ := r.declaredNames(leaf)
-	for _, name := range names {
-		declared = append(declared, name.Credential)
-	}
-	return declared
 }
 
 // ofOther returns the first of the credentials that is of another client, or nil.
@@ -151,37 +108,6 @@ func (r *Registry) Names(leaf *x509.Certificate) (matches []Match, refusal *vali
 	}
 	return matches, refusal
 }
-
-// declaredNames returns the names that a certificate fits, whether or not they count.
-func (r *Registry) declaredNames(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
-	if subject, err := dn.FromRaw(leaf.RawSubject); err == nil {
-		for _, cred := range r.Subject(subject.Key()) {
-			matches = append(matches, Match{cred, cred.Value})
-		}
-	}
-	if !r.HasNames() {
-		return matches, nil
-	}
-	presented, err := validators.NamesOf(leaf)
-	if err != nil {
-		return matches, nil
-	}
-	for _, name := range presented {
-		for cred := range r.overlapping(name) {
-			if cred.name().TrustDomain() != "" {
-				if _, refusal = validators.IsSVID(leaf); refusal != nil {
-					continue
-				}
-			}
-			matches = append(matches, Match{cred, name.String()})
-		}
-	}
-	return matches, refusal
-}
-
-// Subject returns the credentials that declare the distinguished name with the
-// given key, as dn.Name.Key makes it.
-func (r *Registry) Subject(key string) []*Credential { return r.find(spaceSubject, key) }
 
 // soughtClients are what a tree is asked for, because requests ask for clients and should
 // not allocate any.
@@ -209,34 +135,3 @@ func (r *Registry) From(id string) iter.Seq[*Client] {
 
 // All yields every client, in the order of their client_id.
 func (r *Registry) All() iter.Seq[*Client] { return r.From("") }
-
-// Scopes returns all scopes that clients are registered for, sorted.
-func (r *Registry) Scopes() []string { return r.scopeList() }
-
-// HasScope reports whether any client is registered for the scope.
-func (r *Registry) HasScope(scope string) bool { return r.scopes.has(scope) }
-
-// HasClaim reports whether any client has the claim.
-func (r *Registry) HasClaim(name string) bool { return r.claims.has(name) }
-
-// LongestLifetime returns the longest token_lifetime of all clients, zero if none has
-// one.
-func (r *Registry) LongestLifetime() time.Duration {
-	longest, _ := r.lifetimes.Max()
-	return longest.value
-}
-
-// HasPKI reports whether any client has a credential that needs a chain.
-func (r *Registry) HasPKI() bool { return r.counts[spaceSubject] > 0 || r.HasNames() }
-
-// HasNames reports whether any client declares an alternative name.
-func (r *Registry) HasNames() bool { return r.names.Len() > 0 }
-
-// HasPins reports whether any client has a pinned credential.
-func (r *Registry) HasPins() bool {
-	return r.counts[spaceSHA256]+r.counts[spaceSHA1]+r.counts[spacePublicKey]+r.counts[spaceListed] > 0
-}
-
-// LooseClients returns how many clients with PKI credentials have no issued_by, so that
-// every CA of the trust pool can issue their names.
-func (r *Registry) LooseClients() int { return r.loose }

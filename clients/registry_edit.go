@@ -49,10 +49,7 @@ func (r *Registry) Edit() *Edit {
 	r.cloning.Lock()
 	defer r.cloning.Unlock()
 	return &Edit{touched: make(map[string]struct{}), next: &Registry{
-		clients: r.clients.Clone(), hashed: r.hashed.Clone(), names: r.names.Clone(), subjects: r.subjects.Clone(),
-		counts: r.counts, patterns: r.patterns, loose: r.loose,
-		scopes: r.scopes.clone(), claims: r.claims.clone(), lifetimes: r.lifetimes.clone(), ranks: r.ranks.clone(),
-		scopeList:   r.scopeList,
+		clients: r.clients.Clone(), credentialIndex: r.credentialIndex.clone(), totals: r.totals.clone(),
 		listedNames: r.listedNames.Clone(), conflicts: r.conflicts.Clone(), ambiguities: r.ambiguities.Clone(), assessed: r.assessed,
 	}}
 }
@@ -93,7 +90,7 @@ func (e *Edit) Add(c *Client) (displaced []*Client, err error) {
 	for _, holder := range displaced {
 		e.Remove(holder)
 	}
-	e.count(c, +1)
+	e.next.count(c, +1)
 	e.next.clients.ReplaceOrInsert(c)
 	for _, cred := range credentials {
 		e.insert(cred)
@@ -109,7 +106,7 @@ func (e *Edit) Remove(c *Client) {
 	if !e.Has(c) {
 		return
 	}
-	e.count(c, -1)
+	e.next.count(c, -1)
 	e.next.clients.Delete(c)
 	for _, cred := range c.indexed() {
 		e.delete(cred)
@@ -141,65 +138,20 @@ func (c *Client) indexed() []indexedCredential {
 
 // insert adds a credential, unless its client has the same one already.
 func (e *Edit) insert(cred indexedCredential) {
-	for _, own := range cred.keys {
-		item := hashedCredential{own.space.hash(own.key), cred.Credential}
-		if !e.next.hashed.Has(item) {
-			e.next.hashed.ReplaceOrInsert(item)
-			e.next.counts[own.space]++
-		}
-	}
-	switch {
-	case cred.Kind == KindJWKS:
+	e.next.credentialIndex.insert(cred)
+	if cred.Kind == KindJWKS {
 		e.insertListed(cred.Credential)
 		return
-	case cred.Kind == KindSubject:
-		e.next.subjects.ReplaceOrInsert(cred.Credential)
-	case cred.isName():
-		if _, replaced := e.next.names.ReplaceOrInsert(cred.Credential); !replaced && isPattern(cred.name()) {
-			e.next.patterns++
-		}
 	}
 	e.touch(cred)
 }
 
 // delete removes a credential, or the same one of its client in its place.
 func (e *Edit) delete(cred indexedCredential) {
-	for _, own := range cred.keys {
-		if _, removed := e.next.hashed.Delete(hashedCredential{own.space.hash(own.key), cred.Credential}); removed {
-			e.next.counts[own.space]--
-		}
-	}
-	switch {
-	case cred.Kind == KindJWKS:
+	e.next.credentialIndex.delete(cred)
+	if cred.Kind == KindJWKS {
 		e.deleteListed(cred.Credential)
 		return
-	case cred.Kind == KindSubject:
-		e.next.subjects.Delete(cred.Credential)
-	case cred.isName():
-		if _, removed := e.next.names.Delete(cred.Credential); removed && isPattern(cred.name()) {
-			e.next.patterns--
-		}
 	}
 	e.touch(cred)
-}
-
-// count adds a client to what is counted, or with -1 subtracts it.
-func (e *Edit) count(c *Client, change int) {
-	e.next.ranks.add(c.rank, change)
-	changed := false
-	for _, scope := range c.Scopes {
-		changed = e.next.scopes.add(scope, change) || changed
-	}
-	if changed {
-		e.next.scopeList = e.next.scopes.values()
-	}
-	for _, name := range c.ClaimNames() {
-		e.next.claims.add(name, change)
-	}
-	if c.TokenLifetime != 0 {
-		e.next.lifetimes.add(c.TokenLifetime, change)
-	}
-	if c.HasPKI() && len(c.IssuedBy) == 0 {
-		e.next.loose += change
-	}
 }

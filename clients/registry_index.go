@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"crypto/sha1" //nolint:gosec // accepted for migration, with a warning at load
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/google/btree"
 
@@ -131,22 +131,85 @@ func sha1Text(octets []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// credentialIndex finds credentials by what a certificate has. Which of them count is for
+// the [Registry] to say.
+type credentialIndex struct {
+	hashed   *btree.BTreeG[hashedCredential] // all credentials except alternative names
+	names    *btree.BTreeG[*Credential]      // alternative names, see [validators.Name.Compare]
+	subjects *btree.BTreeG[*Credential]      // by their text, for hints
+
+	// counts is how many credentials hashed has in each space, and patterns how many
+	// alternative names have wildcards
+	counts   [spaces]int
+	patterns int
+}
+
+func newCredentialIndex() credentialIndex {
+	return credentialIndex{
+		hashed:   btree.NewG(treeDegree, hashedCredential.less),
+		names:    btree.NewG(treeDegree, lessName),
+		subjects: btree.NewG(treeDegree, lessSubject),
+	}
+}
+
+func (x *credentialIndex) clone() credentialIndex {
+	return credentialIndex{x.hashed.Clone(), x.names.Clone(), x.subjects.Clone(), x.counts, x.patterns}
+}
+
+// insert adds a credential, unless its client has the same one already.
+func (x *credentialIndex) insert(cred indexedCredential) {
+	for _, own := range cred.keys {
+		item := hashedCredential{own.space.hash(own.key), cred.Credential}
+		if !x.hashed.Has(item) {
+			x.hashed.ReplaceOrInsert(item)
+			x.counts[own.space]++
+		}
+	}
+	switch {
+	case cred.Kind == KindSubject:
+		x.subjects.ReplaceOrInsert(cred.Credential)
+	case cred.isName():
+		if _, replaced := x.names.ReplaceOrInsert(cred.Credential); !replaced && isPattern(cred.name()) {
+			x.patterns++
+		}
+	}
+}
+
+// delete removes a credential, or the same one of its client in its place.
+func (x *credentialIndex) delete(cred indexedCredential) {
+	for _, own := range cred.keys {
+		if _, removed := x.hashed.Delete(hashedCredential{own.space.hash(own.key), cred.Credential}); removed {
+			x.counts[own.space]--
+		}
+	}
+	switch {
+	case cred.Kind == KindSubject:
+		x.subjects.Delete(cred.Credential)
+	case cred.isName():
+		if _, removed := x.names.Delete(cred.Credential); removed && isPattern(cred.name()) {
+			x.patterns--
+		}
+	}
+}
+
 // under yields the credentials under a key.
-func (r *Registry) under(s space, key string) iter.Seq[*Credential] {
+func (x *credentialIndex) under(s space, key string) iter.Seq[*Credential] {
 	return func(yield func(*Credential) bool) {
 		hash := s.hash(key)
-		r.hashed.AscendGreaterOrEqual(hashedCredential{hash: hash}, func(h hashedCredential) bool {
+		x.hashed.AscendGreaterOrEqual(hashedCredential{hash: hash}, func(h hashedCredential) bool {
 			return h.hash == hash && (!slices.Contains(h.credential.keys(), spaceKey{s, key}) || yield(h.credential))
 		})
 	}
 }
 
 // find returns the credentials under a key.
-func (r *Registry) find(s space, key string) []*Credential { return slices.Collect(r.under(s, key)) }
+func (x *credentialIndex) find(s space, key string) []*Credential {
+	return slices.Collect(x.under(s, key))
+}
 
 // first returns the first credential under a key, or nil.
-func (r *Registry) first(s space, key string) *Credential {
-	for cred := range r.under(s, key) {
+func (x *credentialIndex) first(s space, key string) *Credential {
+	for cred := range x.under(s, key) {
 		return cred
 	}
 	return nil
@@ -158,9 +221,9 @@ func sought(name validators.Name) *Credential {
 }
 
 // named yields the credentials that declare exactly this name.
-func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
+func (x *credentialIndex) named(name validators.Name) iter.Seq[*Credential] {
 	return func(yield func(*Credential) bool) {
-		r.names.AscendGreaterOrEqual(sought(name), func(cred *Credential) bool {
+		x.names.AscendGreaterOrEqual(sought(name), func(cred *Credential) bool {
 			return cred.name() == name && yield(cred)
 		})
 	}
@@ -168,14 +231,14 @@ func (r *Registry) named(name validators.Name) iter.Seq[*Credential] {
 
 // overlapping yields the credentials whose names overlap with a name. For a presented
 // name, these are those that it matches.
-func (r *Registry) overlapping(name validators.Name) iter.Seq[*Credential] {
-	return r.overlappingWhile(name, func() bool { return true })
+func (x *credentialIndex) overlapping(name validators.Name) iter.Seq[*Credential] {
+	return x.overlappingWhile(name, func() bool { return true })
 }
 
 // overlappingWhile is overlapping that may end early.
-func (r *Registry) overlappingWhile(name validators.Name, goOn func() bool) iter.Seq[*Credential] {
-	if r.patterns == 0 && !isPattern(name) {
-		return r.named(name)
+func (x *credentialIndex) overlappingWhile(name validators.Name, goOn func() bool) iter.Seq[*Credential] {
+	if x.patterns == 0 && !isPattern(name) {
+		return x.named(name)
 	}
 	at := new(Credential)
 	next := func(from validators.Name) (found validators.Name, ok bool) {
@@ -183,7 +246,7 @@ func (r *Registry) overlappingWhile(name validators.Name, goOn func() bool) iter
 			return found, false
 		}
 		at.Kind, at.Value = Kind(from.Kind()), from.String()
-		r.names.AscendGreaterOrEqual(at, func(cred *Credential) bool {
+		x.names.AscendGreaterOrEqual(at, func(cred *Credential) bool {
 			found, ok = cred.name(), true
 			return false
 		})
@@ -191,7 +254,7 @@ func (r *Registry) overlappingWhile(name validators.Name, goOn func() bool) iter
 	}
 	return func(yield func(*Credential) bool) {
 		for declared := range name.Overlapping(next) {
-			for cred := range r.named(declared) {
+			for cred := range x.named(declared) {
 				if !yield(cred) {
 					return
 				}
@@ -200,45 +263,81 @@ func (r *Registry) overlappingWhile(name validators.Name, goOn func() bool) iter
 	}
 }
 
+// allSPIFFE yields the credentials with spiffe: names.
+func (x *credentialIndex) allSPIFFE() iter.Seq[*Credential] {
+	const scheme = "spiffe://"
+	return func(yield func(*Credential) bool) {
+		from := sought(validators.CanonicalName(validators.NameURI, scheme))
+		x.names.AscendGreaterOrEqual(from, func(cred *Credential) bool {
+			return strings.HasPrefix(cred.name().String(), scheme) && yield(cred)
+		})
+	}
+}
+
+// declaredPins returns the pins of a certificate that are not from a JWKS.
+func (x *credentialIndex) declaredPins(leaf *x509.Certificate, thumbprint string) []*Credential {
+	found := x.find(spaceSHA256, thumbprint)
+	if x.counts[spacePublicKey] > 0 {
+		found = append(found, x.find(spacePublicKey, sha256Text(leaf.RawSubjectPublicKeyInfo))...)
+	}
+	if x.counts[spaceSHA1] > 0 {
+		found = append(found, x.find(spaceSHA1, sha1Text(leaf.Raw))...)
+	}
+	return found
+}
+
+// declared returns the credentials that a certificate fits and that are not from a
+// JWKS.
+func (x *credentialIndex) declared(leaf *x509.Certificate, thumbprint string) []*Credential {
+	declared := x.declaredPins(leaf, thumbprint)
+	names, _ := x.declaredNames(leaf)
+	for _, name := range names {
+		declared = append(declared, name.Credential)
+	}
+	return declared
+}
+
+// declaredNames returns the names that a certificate fits, whether or not they count.
+func (x *credentialIndex) declaredNames(leaf *x509.Certificate) (matches []Match, refusal *validators.Refusal) {
+	if subject, err := dn.FromRaw(leaf.RawSubject); err == nil {
+		for _, cred := range x.Subject(subject.Key()) {
+			matches = append(matches, Match{cred, cred.Value})
+		}
+	}
+	if !x.HasNames() {
+		return matches, nil
+	}
+	presented, err := validators.NamesOf(leaf)
+	if err != nil {
+		return matches, nil
+	}
+	for _, name := range presented {
+		for cred := range x.overlapping(name) {
+			if cred.name().TrustDomain() != "" {
+				if _, refusal = validators.IsSVID(leaf); refusal != nil {
+					continue
+				}
+			}
+			matches = append(matches, Match{cred, name.String()})
+		}
+	}
+	return matches, refusal
+}
+
+// Subject returns the credentials that declare the distinguished name with the
+// given key, as dn.Name.Key makes it.
+func (x *credentialIndex) Subject(key string) []*Credential { return x.find(spaceSubject, key) }
+
+// HasPKI reports whether any client has a credential that needs a chain.
+func (x *credentialIndex) HasPKI() bool { return x.counts[spaceSubject] > 0 || x.HasNames() }
+
+// HasNames reports whether any client declares an alternative name.
+func (x *credentialIndex) HasNames() bool { return x.names.Len() > 0 }
+
+// HasPins reports whether any client has a pinned credential.
+func (x *credentialIndex) HasPins() bool {
+	return x.counts[spaceSHA256]+x.counts[spaceSHA1]+x.counts[spacePublicKey]+x.counts[spaceListed] > 0
+}
+
 // isPattern reports whether a name has wildcards.
 func isPattern(name validators.Name) bool { return strings.Contains(name.String(), "*") }
-
-// tally counts how often clients have each value. It is shared like the trees.
-type tally[K cmp.Ordered] struct{ *btree.BTreeG[counted[K]] }
-
-type counted[K cmp.Ordered] struct {
-	value K
-	count int
-}
-
-func newTally[K cmp.Ordered]() tally[K] {
-	return tally[K]{btree.NewG(treeDegree, func(a, b counted[K]) bool { return a.value < b.value })}
-}
-
-func (t tally[K]) clone() tally[K] { return tally[K]{t.Clone()} }
-
-func (t tally[K]) has(value K) bool { return t.Has(counted[K]{value: value}) }
-
-// add adds to the count of a value, and reports whether the set of values has changed.
-func (t tally[K]) add(value K, change int) bool {
-	entry, known := t.Get(counted[K]{value: value})
-	entry.value = value
-	if entry.count += change; entry.count == 0 {
-		t.Delete(entry)
-		return true
-	}
-	t.ReplaceOrInsert(entry)
-	return !known
-}
-
-// values returns a function that returns the values, sorted, and collects them once.
-func (t tally[K]) values() func() []K {
-	return sync.OnceValue(func() []K {
-		list := make([]K, 0, t.Len())
-		t.Ascend(func(entry counted[K]) bool {
-			list = append(list, entry.value)
-			return true
-		})
-		return list
-	})
-}

@@ -3,9 +3,6 @@ package clients
 import (
 	"fmt"
 	"iter"
-	"strings"
-
-	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // ConflictError says why a client cannot be added to those that are there.
@@ -39,7 +36,7 @@ func (e *Edit) conflictsWith(c *Client, credentials []indexedCredential) iter.Se
 			return
 		}
 		for _, cred := range credentials {
-			search := conflictSearch{e.next, e, cred, yield}
+			search := conflictSearch{&e.next.credentialIndex, e, cred, yield}
 			goOn := true
 			switch {
 			case cred.Kind == KindJWKS:
@@ -58,7 +55,7 @@ func (e *Edit) conflictsWith(c *Client, credentials []indexedCredential) iter.Se
 // conflictSearch looks for the clients that one certificate could match together with
 // the client of a credential. Its methods report whether the search is to go on.
 type conflictSearch struct {
-	*Registry
+	*credentialIndex
 	edit  *Edit
 	cred  indexedCredential
 	yield func(*ConflictError) bool
@@ -137,15 +134,4 @@ func (s conflictSearch) conflict(other *Credential) *ConflictError {
 	}
 	return conflictf(other.Client, "client '%s': %s '%s' is also a credential of client '%s'; remove it from one of them, or set shared_credential in both",
 		s.cred.Client.ID, s.cred.Kind, s.cred.Value, other.Client.ID)
-}
-
-// allSPIFFE yields the credentials with spiffe: names.
-func (r *Registry) allSPIFFE() iter.Seq[*Credential] {
-	const scheme = "spiffe://"
-	return func(yield func(*Credential) bool) {
-		from := sought(validators.CanonicalName(validators.NameURI, scheme))
-		r.names.AscendGreaterOrEqual(from, func(cred *Credential) bool {
-			return strings.HasPrefix(cred.name().String(), scheme) && yield(cred)
-		})
-	}
 }
