@@ -183,7 +183,7 @@ func TestHalfWritten(t *testing.T) {
 		"b.yaml":   {"- a: 1\n- b: 2\n", "- a: 1\n", `line 1: {"a":1}`, ""},
 		"e.jsonl":  {"{\"a\":1}\n", "", "", "error: it has no record; write [] into a file if there are no clients"},
 		"e.yaml":   {"- a: 1\n", "", "", "error: it has no record; write [] into a file if there are no clients"},
-		"e.json":   {"[]", "", "", `line 1: error: it is not a JSON array; write the records as [{"client_id": …}, …]`},
+		"e.json":   {"[]", "", "", `line 1: error: it is not a JSON array; write the records as [{"client_id": …}, …], or one in each line of a file named *.jsonl`},
 	} {
 		f := newFixture(t, name)
 		f.write(name, test.before)

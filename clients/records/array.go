@@ -40,7 +40,7 @@ func (t *text) array(yield func(clients.Entry, error) bool) {
 func (t *text) readArray(take func(clients.Entry) bool) error {
 	first, err := t.skipBlanks()
 	if errors.Is(err, io.EOF) || err == nil && first != '[' {
-		return errors.New(`it is not a JSON array; write the records as [{"client_id": …}, …]`)
+		return errors.New(`it is not a JSON array; write the records as [{"client_id": …}, …], or one in each line of a file named *.jsonl`)
 	}
 	if err != nil {
 		return err
@@ -189,7 +189,10 @@ func (s *structure) checkBegun(next byte) error {
 	if s.begun {
 		return nil
 	}
-	return fmt.Errorf("%q instead of a record", next)
+	if next == ']' {
+		return fmt.Errorf("%q instead of a record; remove the comma before it", next)
+	}
+	return fmt.Errorf("%q instead of a record; remove it", next)
 }
 
 // scanString looks at more of a string. It returns how much of it belongs to the string.

@@ -111,6 +111,20 @@ func (r record) entry(place string) clients.Entry {
 	return e
 }
 
+// lineEntry returns the entry of a record that is a line. It says what is wrong if the file
+// is one for people, or an array, which whoever parses the line cannot tell.
+func (r record) lineEntry(place string) clients.Entry {
+	e := r.entry(place)
+	switch {
+	case e.Wrong != nil:
+	case r[0] == '[':
+		e.Wrong = errors.New("an array instead of a record; write one record in each line, or name the file *.json")
+	case r[0] == '{' && r[len(r)-1] != '}':
+		e.Wrong = errors.New("the record does not end with its line; write each record in one line, and nothing after it")
+	}
+	return e
+}
+
 // check returns why what follows the record cannot be records.
 func (r record) check() error {
 	if len(r) > MaxBytes && bytes.IndexByte(r, 0) >= 0 {
@@ -141,7 +155,7 @@ func (t *text) lines(yield func(clients.Entry, error) bool) {
 		line, err := t.readLine()
 		if errors.Is(err, io.EOF) && line.isCut() {
 			err = errCut
-		} else if len(line) > 0 && !yield(line.entry(t.place()), nil) {
+		} else if len(line) > 0 && !yield(line.lineEntry(t.place()), nil) {
 			return
 		}
 		if errors.Is(err, io.EOF) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -59,8 +60,35 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// TestLinesOfOtherFormats: what is not JSON Lines but another form of the same records is
+// wrong record by record, and the error says how to write it.
+func TestLinesOfOtherFormats(t *testing.T) {
+	const array, open = "an array instead of a record; write one record in each line, or name the file *.json", "the record does not end with its line; write each record in one line, and nothing after it"
+	for text, want := range map[string][]string{
+		"[{\"client_id\":\"a\"},\n{},\n]\n":       {array, open, ""},
+		"{\n\"client_id\":\"a\"\n}\n":             {open, "", ""},
+		"{\"client_id\":\"a\",\n\"claims\":{}}\n": {open, ""},
+		"{}{}\nnull\n\"a\"\n{}\n":                 {"", "", "", ""}, // for the sink to refuse
+	} {
+		var got []string
+		for e, err := range Lines(strings.NewReader(text)) {
+			if err != nil {
+				t.Errorf("%q: %v", text, err)
+			}
+			wrong := ""
+			if e.Wrong != nil {
+				wrong = e.Wrong.Error()
+			}
+			got = append(got, wrong)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q\nwant %q", text, got, want)
+		}
+	}
+}
+
 func TestArray(t *testing.T) {
-	const none = `error: it is not a JSON array; write the records as [{"client_id": …}, …]`
+	const none = `error: it is not a JSON array; write the records as [{"client_id": …}, …], or one in each line of a file named *.jsonl`
 	for text, want := range map[string]string{
 		" [ ] \n":                   "",
 		"\ufeff[{}]":                "line 1: {}",
@@ -77,15 +105,15 @@ func TestArray(t *testing.T) {
 		"[{},\n{\"a\":\"b":                          "line 1: {}; line 2: error: the array does not end; close it with ]",
 		"[{},\n{\"a\":\"b\\":                        "line 1: {}; line 2: error: the array does not end; close it with ]",
 		"[{},\n":                                    "line 1: {}; line 2: error: the array does not end; close it with ]",
-		"[{},]":                                     "line 1: {}; line 1: error: ']' instead of a record",
-		"[,{}]":                                     "line 1: error: ',' instead of a record",
+		"[{},]":                                     "line 1: {}; line 1: error: ']' instead of a record; remove the comma before it",
+		"[,{}]":                                     "line 1: error: ',' instead of a record; remove it",
 		"[{}{}]":                                    "line 1: {}; line 1: error: '{' after a record; write a comma between records",
 		"[{}] {}":                                   "line 1: {}; line 1: error: '{' after the end of the array; write one array",
 		"[{}]\n]":                                   "line 1: {}; line 2: error: ']' after the end of the array; write one array",
 		"[{}]\n\x00":                                "line 1: {}; line 2: error: '\\x00' after the end of the array; write one array",
 		"[\n{\"a\":[}]":                             "line 2: error: '}' does not close what is open",
 		"[\n{\"a\":]\n}]":                           "line 2: error: ']' does not close what is open",
-		"[\n}]":                                     "line 2: error: '}' instead of a record",
+		"[\n}]":                                     "line 2: error: '}' instead of a record; remove it",
 		"[{\"a\":\"b\n},{\"c\":\"":                  "line 1: error: a string does not end in its line",
 		strings.Repeat("[", 66):                     "line 1: error: values are nested deeper than 64 levels",
 		"\xfe\xff\x00[\x00]":                        "error: the text is UTF-16; save it as UTF-8",
