@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,17 +30,29 @@ const (
 	lastCopyTimeout = 5 * time.Second
 )
 
-// errNoCopy says that what is in the database is not what is in force.
-var errNoCopy = errors.New("the clients in the database are not in force")
+// copyFile is the copy of a table in a file.
+type copyFile struct {
+	path    string // "" if no copy is kept
+	dsn     *pgx.ConnConfig
+	table   tableName
+	info    clients.SourceInfo
+	every   time.Duration
+	logger  *zap.Logger
+	changed chan struct{} // has an element if the copy is to be written
+	saving  chan struct{} // is full while the copy is written
+	keeping atomic.Bool   // is set once the copy is kept
+	// checkInForce returns an error unless all that was copied is in force.
+	checkInForce func(context.Context, *pgx.Conn) error
+}
 
-// LoadCopy implements [clients.Copier].
-func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
-	if s.config.KeepCopy == "" {
+// load hands over the copy.
+func (c *copyFile) load(ctx context.Context, sink clients.Sink) error {
+	if c.path == "" {
 		return errors.ErrUnsupported
 	}
-	file, err := os.Open(s.config.KeepCopy)
+	file, err := os.Open(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep_copy: '%s' has not been written yet", s.config.KeepCopy)
+		return fmt.Errorf("keep_copy: '%s' has not been written yet", c.path)
 	}
 	if err != nil {
 		return fmt.Errorf("keep_copy: %w", err)
@@ -54,7 +67,7 @@ func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
 		for e, err := range records.Lines(file) {
 			if !begun && err == nil {
 				begun = true
-				if !bytes.Equal(e.Record, s.copyTitle()) {
+				if !bytes.Equal(e.Record, c.title()) {
 					yield(e, errors.New("it is not a copy of this table"))
 					return
 				}
@@ -69,46 +82,46 @@ func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("keep_copy: '%s': %w; remove it, and wait for the database", s.config.KeepCopy, err)
+		return fmt.Errorf("keep_copy: '%s': %w; remove it, and wait for the database", c.path, err)
 	}
-	s.logger.Error("database of clients unavailable; clients come from the copy",
-		zap.String("copy", s.config.KeepCopy), zap.Duration("age", time.Since(info.ModTime())))
+	c.logger.Error("database of clients unavailable; clients come from the copy",
+		zap.String("copy", c.path), zap.Duration("age", time.Since(info.ModTime())))
 	return nil
 }
 
-// copyTitle returns the first line of the copy. Another table must not be taken for this
+// title returns the first line of the copy. Another table must not be taken for this
 // one after its DSN was changed.
-func (s *Source) copyTitle() []byte {
-	title, _ := json.Marshal(map[string]string{"copy_of": s.info.Name})
+func (c *copyFile) title() []byte {
+	title, _ := json.Marshal(map[string]string{"copy_of": c.info.Name})
 	return title
 }
 
-// keepCopy writes the copy after changes, until ctx is done.
-func (s *Source) keepCopy(ctx context.Context) {
-	s.keeping.Store(true)
+// keep writes the copy after changes, until ctx is done.
+func (c *copyFile) keep(ctx context.Context) {
+	c.keeping.Store(true)
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.changed:
+		case <-c.changed:
 		}
 		began := time.Now()
-		count, err := s.saveCopy(ctx)
+		count, err := c.save(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !failing:
-			s.logger.Error("writing the copy of clients failed", zap.String("copy", s.config.KeepCopy), zap.Error(err))
+			c.logger.Error("writing the copy of clients failed", zap.String("copy", c.path), zap.Error(err))
 		case err == nil && failing:
-			s.logger.Info("writing the copy of clients works again", zap.String("copy", s.config.KeepCopy))
+			c.logger.Info("writing the copy of clients works again", zap.String("copy", c.path))
 		}
 		if failing = err != nil; failing {
-			s.noteChange()
+			c.noteChange()
 		}
 		pause := copyShare * time.Since(began)
 		if failing || count > 0 { // a start with an empty copy refuses everybody
-			pause = max(pause, s.copyEvery)
+			pause = max(pause, c.every)
 		}
 		select {
 		case <-ctx.Done():
@@ -118,70 +131,70 @@ func (s *Source) keepCopy(ctx context.Context) {
 	}
 }
 
-// saveLastCopy writes what has changed since the copy was written. The process may end
+// saveLast writes what has changed since the copy was written. The process may end
 // after that, and start again without the database.
-func (s *Source) saveLastCopy() {
-	if !s.keeping.Load() {
+func (c *copyFile) saveLast() {
+	if !c.keeping.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastCopyTimeout)
 	defer cancel()
 	select {
-	case s.saving <- struct{}{}: // what is being written is complete now
-		<-s.saving
+	case c.saving <- struct{}{}: // what is being written is complete now
+		<-c.saving
 	case <-ctx.Done():
 		return
 	}
 	select {
-	case <-s.changed:
+	case <-c.changed:
 	default:
 		return
 	}
-	if _, err := s.saveCopy(ctx); err != nil {
-		s.logger.Error("writing the copy of clients failed", zap.String("copy", s.config.KeepCopy), zap.Error(err))
+	if _, err := c.save(ctx); err != nil {
+		c.logger.Error("writing the copy of clients failed", zap.String("copy", c.path), zap.Error(err))
 	}
 }
 
-// saveCopy writes the copy, on a connection of its own so that nothing waits for it. It
+// save writes the copy, on a connection of its own so that nothing waits for it. It
 // returns how many clients the copy has.
-func (s *Source) saveCopy(ctx context.Context) (count int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.info.LoadTimeout)
+func (c *copyFile) save(ctx context.Context) (count int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.info.LoadTimeout)
 	defer cancel()
 	select {
-	case s.saving <- struct{}{}:
-		defer func() { <-s.saving }()
+	case c.saving <- struct{}{}:
+		defer func() { <-c.saving }()
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
-	conn, err := connect(ctx, s.dsn)
+	conn, err := connect(ctx, c.dsn)
 	if err != nil {
 		return 0, err
 	}
 	defer closeConn(conn)
-	file, err := source.NewReplacement(s.config.KeepCopy)
+	file, err := source.NewReplacement(c.path)
 	if err != nil {
 		return 0, err
 	}
 	defer file.Discard()
-	if count, err = s.writeCopy(ctx, conn, file); err != nil {
+	if count, err = c.write(ctx, conn, file); err != nil {
 		return 0, err
 	}
-	if err := s.checkInForce(ctx, conn); err != nil {
+	if err := c.checkInForce(ctx, conn); err != nil {
 		return 0, err
 	}
 	return count, file.Commit()
 }
 
-// writeCopy writes a record in each line, and returns how many there are. Those that are
+// write writes a record in each line, and returns how many there are. Those that are
 // wrong whatever they contain are left out.
-func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file io.Writer) (count int, err error) {
-	rows, err := conn.Query(ctx, fmt.Sprintf("SELECT record::text FROM %s WHERE record ->> 'client_id' = client_id AND octet_length(record::text) <= %d", s.table, records.MaxBytes))
+func (c *copyFile) write(ctx context.Context, conn *pgx.Conn, file io.Writer) (count int, err error) {
+	rows, err := conn.Query(ctx, fmt.Sprintf("SELECT record::text FROM %s WHERE record ->> 'client_id' = client_id AND octet_length(record::text) <= %d", c.table, records.MaxBytes))
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close()
 	buffered := bufio.NewWriter(file)
-	_, _ = buffered.Write(s.copyTitle())
+	_, _ = buffered.Write(c.title())
 	_ = buffered.WriteByte('\n')
 	for ; rows.Next(); count++ {
 		_, _ = buffered.Write(rows.RawValues()[0])
@@ -190,18 +203,10 @@ func (s *Source) writeCopy(ctx context.Context, conn *pgx.Conn, file io.Writer) 
 	return count, errors.Join(rows.Err(), buffered.Flush())
 }
 
-// checkInForce hands over what has changed, so that all that was copied is in force.
-func (s *Source) checkInForce(ctx context.Context, conn *pgx.Conn) error {
-	if err := s.take(ctx); err != nil {
-		return err
+// noteChange has the copy written.
+func (c *copyFile) noteChange() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
 	}
-	defer s.release()
-	if s.seen == "" {
-		return errNoCopy
-	}
-	full, err := s.handOverChanges(ctx, conn, s.server)
-	if err == nil && (full || s.behind) {
-		err = errNoCopy
-	}
-	return err
 }

@@ -43,7 +43,7 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy.jsonl")
 	config := Config{DSN: dsn, KeepCopy: path, Refresh: time.Hour}
 	s := newSource(t, config).(*Writer)
-	s.copyEvery = 10 * time.Millisecond
+	s.copy.every = 10 * time.Millisecond
 	sink, stop := start(t, s)
 	waitForCopy(t, path, rec("a", 0)+"\n")
 	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
@@ -61,7 +61,7 @@ func TestCopyIsForAStartWithoutTheDatabase(t *testing.T) {
 	testpg.Exec(t, dsn, `INSERT INTO mtls_clients (client_id) VALUES ('wrong')`)
 	putClient(t, dsn, "b", 1)
 	sink.wait(t, "the row is refused", func(k *fakeSink) bool { return len(core(s).turn) == 0 && k.refused > 0 })
-	if _, err := s.saveCopy(t.Context()); err == nil {
+	if _, err := s.copy.save(t.Context()); err == nil {
 		t.Error("what is not in force is copied")
 	}
 	stop()
@@ -99,7 +99,7 @@ func TestCopyHasTheFirstClientsAtOnce(t *testing.T) {
 	dsn := newDB(t)
 	path := filepath.Join(t.TempDir(), "copy.jsonl")
 	s := newSource(t, Config{DSN: dsn, KeepCopy: path})
-	core(s).copyEvery = time.Hour
+	core(s).copy.every = time.Hour
 	_, stop := start(t, s)
 	waitForCopy(t, path, `"copy_of"`)
 	putClient(t, dsn, "a", 0)

@@ -79,7 +79,7 @@ func (s *Source) readAll(ctx context.Context, conn *pgx.Conn, listening *tableSt
 		return context.Cause(ctx)
 	}
 	if err == nil {
-		s.noteChange()
+		s.copy.noteChange()
 	}
 	return err
 }
@@ -263,14 +263,25 @@ func (s *Source) update(ctx context.Context, entries []clients.Entry) error {
 		s.behind = true
 		return &refusal{err}
 	}
-	s.noteChange()
+	s.copy.noteChange()
 	return nil
 }
 
-// noteChange has the copy written.
-func (s *Source) noteChange() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
+// errNoCopy says that what is in the database is not what is in force.
+var errNoCopy = errors.New("the clients in the database are not in force")
+
+// checkInForce hands over what has changed, so that all that was copied is in force.
+func (s *Source) checkInForce(ctx context.Context, conn *pgx.Conn) error {
+	if err := s.take(ctx); err != nil {
+		return err
 	}
+	defer s.release()
+	if s.seen == "" {
+		return errNoCopy
+	}
+	full, err := s.handOverChanges(ctx, conn, s.server)
+	if err == nil && (full || s.behind) {
+		err = errNoCopy
+	}
+	return err
 }

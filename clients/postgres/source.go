@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,17 +49,15 @@ type Config struct {
 
 // Source reads clients from a table, and follows its changes.
 type Source struct {
-	config  Config
-	dsn     *pgx.ConnConfig
-	table   tableName
-	info    clients.SourceInfo
-	logger  *zap.Logger
-	warned  sync.Once     // of the pooler
-	changed chan struct{} // has an element if the copy is to be written
-	saving  chan struct{} // is full while the copy is written
-	keeping atomic.Bool   // is set once the copy is kept
+	config Config
+	dsn    *pgx.ConnConfig
+	table  tableName
+	info   clients.SourceInfo
+	logger *zap.Logger
+	warned sync.Once // of the pooler
+	copy   copyFile
 	// what only tests change
-	fullEvery, copyEvery, queryTimeout time.Duration
+	fullEvery, queryTimeout time.Duration
 
 	// turn is held by whoever reads rows and hands them over, so that nothing older is
 	// handed over last. It guards what follows.
@@ -91,16 +88,18 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 	config.Refresh = orDefault(config.Refresh, defaultRefresh)
 	s := &Source{
 		config: config, dsn: dsn, table: table,
-		fullEvery: defaultFullEvery, copyEvery: defaultCopyEvery, queryTimeout: defaultQueryTimeout,
+		fullEvery: defaultFullEvery, queryTimeout: defaultQueryTimeout,
 		info: clients.SourceInfo{
 			Name: sourceName(dsn, table), SkipBad: config.SkipBad,
 			LoadTimeout: orDefault(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh, Copy: config.KeepCopy,
 		},
-		changed: make(chan struct{}, 1),
-		saving:  make(chan struct{}, 1),
-		turn:    make(chan struct{}, 1),
+		turn: make(chan struct{}, 1),
 	}
 	s.logger = logger.With(zap.String("source", s.info.Name))
+	s.copy = copyFile{
+		path: config.KeepCopy, dsn: dsn, table: table, info: s.info, every: defaultCopyEvery, logger: s.logger,
+		changed: make(chan struct{}, 1), saving: make(chan struct{}, 1), checkInForce: s.checkInForce,
+	}
 	if host := unverifiedHost(dsn); host != "" {
 		s.logger.Warn("connection to PostgreSQL is not verified", zap.String("host", host))
 	}
@@ -136,6 +135,11 @@ func (s *Source) Load(ctx context.Context, sink clients.Sink) error {
 	return availability(s.readAll(ctx, conn, nil))
 }
 
+// LoadCopy implements [clients.Copier].
+func (s *Source) LoadCopy(ctx context.Context, sink clients.Sink) error {
+	return s.copy.load(ctx, sink)
+}
+
 // take waits for the turn, in which the caller may read and hand over.
 func (s *Source) take(ctx context.Context) error {
 	select {
@@ -152,8 +156,8 @@ func (s *Source) release() { <-s.turn }
 func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 	var copying sync.WaitGroup
 	defer copying.Wait()
-	if s.config.KeepCopy != "" {
-		copying.Go(func() { s.keepCopy(ctx) })
+	if s.copy.path != "" {
+		copying.Go(func() { s.copy.keep(ctx) })
 	}
 	if s.take(ctx) != nil {
 		return
