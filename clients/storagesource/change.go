@@ -244,8 +244,8 @@ func (s *Source) putInForce(ctx context.Context, done *stored, l line) error {
 	if err := s.sink.Update(ctx, []clients.Entry{e}); err != nil {
 		return &clients.StoredError{Err: fmt.Errorf("the record has been stored, but is not in force: %w", err)}
 	}
-	s.set(done.shard, l)
-	if known := s.applied[done.shard]; known.object == done.before.Shards[done.shard].Object {
+	s.applied.set(done.shard, l)
+	if known := s.applied.shards[done.shard]; known.object == done.before.Shards[done.shard].Object {
 		known.object = done.after.Shards[done.shard].Object
 	}
 	return nil

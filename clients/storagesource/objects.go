@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -170,4 +172,60 @@ func (o *objects) readShard(ctx context.Context, name string) ([]line, error) {
 		return nil, fmt.Errorf("in '%s': %w", o.folder, err)
 	}
 	return lines, nil
+}
+
+// shardRead is a shard that has been read.
+type shardRead struct {
+	name  string
+	entry shardEntry
+	place string
+	lines []line
+	err   error
+}
+
+// record returns the entry of a record.
+func (s *shardRead) record(i int) clients.Entry {
+	l := s.lines[i]
+	return clients.Entry{ID: l.id, Record: l.text, Place: s.place + " line " + strconv.Itoa(i+1)}
+}
+
+// readShards reads shards of an index in parallel, and returns them in order. Of those that
+// the caller has not taken, only a few are in memory.
+func (o *objects) readShards(ctx context.Context, x *index, names []string) iter.Seq[shardRead] {
+	return func(yield func(shardRead) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		queue := make(chan chan shardRead, parallelReads-2)
+		go func() {
+			defer close(queue)
+			for _, name := range names {
+				shard := make(chan shardRead, 1)
+				select {
+				case queue <- shard:
+				case <-ctx.Done():
+					return
+				}
+				go func() {
+					entry := x.Shards[name]
+					lines, err := o.readShard(ctx, entry.Object)
+					shard <- shardRead{name, entry, o.key(entry.Object), lines, err}
+				}()
+			}
+		}()
+		for shard := range queue {
+			if !yield(<-shard) {
+				return
+			}
+		}
+	}
+}
+
+// isReplaced reports whether a shard could not be read because the index has changed
+// since it was read.
+func (o *objects) isReplaced(ctx context.Context, shard shardRead) bool {
+	if !errors.Is(shard.err, fs.ErrNotExist) {
+		return false
+	}
+	latest, err := o.readIndex(ctx)
+	return err == nil && latest.Shards[shard.name] != shard.entry
 }

@@ -63,18 +63,9 @@ type Source struct {
 	applying mutex // guards what follows, and orders the calls of the sink
 	sink     clients.Sink
 	loaded   bool // whether the sink has ever got all records
-	applied  map[string]*appliedShard
+	applied  applied
 	revision uint64 // of the index that was read last
 	trouble  trouble
-	seed     maphash.Seed
-}
-
-// appliedShard is a shard that the sink has got. Of the records, it has only what is
-// needed to find out which ones of a later object are others.
-type appliedShard struct {
-	object string
-	ids    []string // in order
-	sums   []uint64 // of the texts of the records
 }
 
 // trouble is why something of an index is not in force.
@@ -85,10 +76,11 @@ type trouble struct {
 }
 
 func newSource(host clients.Host, skipBad bool, ended func() bool) *Source {
+	objects := newObjects(host.Storage, host.Realm)
 	return &Source{
 		running: slices.Contains(host.Running, sourceName),
-		objects: newObjects(host.Storage, host.Realm), skipBad: skipBad, ended: ended, logger: host.Logger, now: host.Now,
-		writing: make(mutex, 1), applying: make(mutex, 1), seed: maphash.MakeSeed(),
+		objects: objects, skipBad: skipBad, ended: ended, logger: host.Logger, now: host.Now,
+		writing: make(mutex, 1), applying: make(mutex, 1), applied: applied{seed: maphash.MakeSeed(), index: objects.key(indexName)},
 	}
 }
 
