@@ -81,11 +81,10 @@ type BearerHandler struct {
 	KeepHeader []string `json:"keep_header,omitempty"`
 
 	// realm has no name and decides nothing if none is configured
-	realm     *Realm
-	verifiers []*trustedVerifier
-	cached    *cache.Growing[cachedToken]
-	results   metrics.Results
-	timer     metrics.Timer
+	realm   *Realm
+	tokens  bearerTokens
+	results metrics.Results
+	timer   metrics.Timer
 	identityHeaders
 }
 
@@ -108,11 +107,11 @@ func (h *BearerHandler) Provision(ctx caddy.Context) error {
 	if err := h.compileHeaders(h.realm, h.HeaderUp, h.KeepHeader, nil); err != nil {
 		return err
 	}
+	h.tokens = bearerTokens{realm: h.realm, cached: new(cache.Growing[cachedToken])}
 	if err := h.acceptIssuers(); err != nil {
 		return err
 	}
-	h.cached = new(cache.Growing[cachedToken])
-	h.realm.app.declared.addCache(h.realm.name, cacheBearerTokens, h.cached.Entries)
+	h.realm.app.declared.addCache(h.realm.name, cacheBearerTokens, h.tokens.cached.Entries)
 	h.timer = metrics.NewTimer(h.realm.name, directiveBearer)
 	metrics.AddRefusals(h.realm.name, directiveBearer, false, bearerReasons())
 	h.results = metrics.NewBearerResults(h.realm.name, bearerReasons())
@@ -285,7 +284,7 @@ func (h *BearerHandler) admit(state *requestState, r *http.Request, presented []
 	default:
 		return nil, refuse(validators.CertificateMissing, detailNotPresented)
 	}
-	cached, refusal := h.verifyCached(r.Context(), token, presented, noCertificate)
+	cached, refusal := h.tokens.verifyCached(r.Context(), token, presented, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}

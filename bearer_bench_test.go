@@ -28,12 +28,12 @@ func bearerOperation(b *testing.B, forget bool) func(int) {
 		b.Fatal(err)
 	}
 	var hash uint64
-	for cached := range h.cachedTokens().All() {
+	for cached := range h.tokens.cachedTokens().All() {
 		hash = cached.hash
 	}
 	return func(int) {
 		if forget {
-			h.cachedTokens().Find(hash, func(*cachedToken) bool { return true }).generation++
+			h.tokens.cachedTokens().Find(hash, func(*cachedToken) bool { return true }).generation++
 		}
 		if err := h.ServeHTTP(w, r, next); err != nil {
 			b.Fatal(err)

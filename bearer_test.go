@@ -101,7 +101,7 @@ func TestCachedTokenIsRevoked(t *testing.T) {
 	if got := h.ask(t, leaf, authorization); got != "" {
 		t.Fatal(got)
 	}
-	verified, err := h.verifiers[0].verifier.Verify(token)
+	verified, err := h.tokens.verifiers[0].verifier.Verify(token)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,12 +125,12 @@ func TestCachedTokensGrowWithTheClients(t *testing.T) {
 	if got := h.ask(t, leaf, "Bearer "+token); got != "" {
 		t.Fatal(got)
 	}
-	known := slices.Collect(h.cachedTokens().All())
+	known := slices.Collect(h.tokens.cachedTokens().All())
 	for _, step := range []struct{ clients, want int }{{0, minCachedTokens}, {minCachedTokens, 2 * minCachedTokens}, {1 << 30, maxCachedTokens}, {1, maxCachedTokens}} {
-		if got := h.cachedFor(step.clients).Len(); got != step.want {
+		if got := h.tokens.cachedFor(step.clients).Len(); got != step.want {
 			t.Errorf("%d slots for %d clients, want %d", got, step.clients, step.want)
 		}
-		if got := h.ask(t, leaf, "Bearer "+token); got != "" || !slices.Equal(slices.Collect(h.cachedTokens().All()), known) {
+		if got := h.ask(t, leaf, "Bearer "+token); got != "" || !slices.Equal(slices.Collect(h.tokens.cachedTokens().All()), known) {
 			t.Errorf("the token is not the one that was cached, with %d clients", step.clients)
 		}
 	}
@@ -141,7 +141,7 @@ func TestCachedTokensGrowWithTheClients(t *testing.T) {
 func TestCachedTokenIsForOneCertificate(t *testing.T) {
 	leaf, other := testpki.MustSelfSigned(t), testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
-	cached := func() []*cachedToken { return slices.Collect(h.cachedTokens().All()) }
+	cached := func() []*cachedToken { return slices.Collect(h.tokens.cachedTokens().All()) }
 	for _, step := range []struct {
 		leaf  *testpki.Leaf
 		token string
@@ -176,7 +176,7 @@ func TestCachedTokenIsForOneCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.verifiers[0].verifier = verifier
+	h.tokens.verifiers[0].verifier = verifier
 	if got := h.ask(t, leaf, "Bearer "+token); got != "token_key_unknown" {
 		t.Errorf("got %q", got)
 	}
@@ -205,7 +205,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	for range h.cachedTokens().All() {
+	for range h.tokens.cachedTokens().All() {
 		t.Fatal("the token is cached")
 	}
 }

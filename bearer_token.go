@@ -203,53 +203,61 @@ func (c *cachedToken) isFor(token string, leaf []byte) bool {
 	return c.text == token && bytes.Equal(c.leaf, leaf)
 }
 
+// bearerTokens verifies the tokens that a directive admits, and keeps those that it has
+// verified.
+type bearerTokens struct {
+	realm     *Realm
+	verifiers []*trustedVerifier
+	cached    *cache.Growing[cachedToken]
+}
+
 // cachedTokens returns the tokens that are kept.
-func (h *BearerHandler) cachedTokens() *cache.Table[cachedToken] {
-	if h.realm.directory == nil { // only tokens of other servers
-		return h.cachedFor(0)
+func (t *bearerTokens) cachedTokens() *cache.Table[cachedToken] {
+	if t.realm.directory == nil { // only tokens of other servers
+		return t.cachedFor(0)
 	}
-	return h.cachedFor(h.realm.directory.Registry().Len())
+	return t.cachedFor(t.realm.directory.Registry().Len())
 }
 
 // cachedFor returns the tokens that are kept, with room for that many clients.
-func (h *BearerHandler) cachedFor(clients int) *cache.Table[cachedToken] {
-	return h.cached.For(min(max(minCachedTokens, 2*clients), maxCachedTokens), func(c *cachedToken) uint64 { return c.hash })
+func (t *bearerTokens) cachedFor(clients int) *cache.Table[cachedToken] {
+	return t.cached.For(min(max(minCachedTokens, 2*clients), maxCachedTokens), func(c *cachedToken) uint64 { return c.hash })
 }
 
 // verifyCached verifies that a token is valid and bound to the first certificate. Of a
 // token that has been verified before, only the octets of token and certificate are
 // compared, and its expiry and its key are checked again.
-func (h *BearerHandler) verifyCached(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
+func (t *bearerTokens) verifyCached(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
 	var raw []byte
 	if len(presented) > 0 {
 		raw = presented[0].Raw
 	}
 	if len(token)+len(raw) > maxCachedBytes {
-		return h.verify(ctx, token, presented, noCertificate)
+		return t.verify(ctx, token, presented, noCertificate)
 	}
-	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), h.realm.revocation.generation()
+	hash, generation := maphash.String(cache.Seed, token)^maphash.Bytes(cache.Seed, raw), t.realm.revocation.generation()
 	is := func(c *cachedToken) bool { return c.hash == hash && c.isFor(token, raw) }
-	kept := h.cachedTokens()
+	kept := t.cachedTokens()
 	if cached := kept.Find(hash, is); cached != nil && cached.generation == generation {
 		if err := cached.by.verifier.Recheck(cached.token); err != nil {
 			return nil, tokenRefusal(err)
 		}
 		return cached, nil
 	}
-	cached, refusal := h.verify(ctx, token, presented, noCertificate)
+	cached, refusal := t.verify(ctx, token, presented, noCertificate)
 	if refusal != nil {
 		return nil, refusal
 	}
 	cached.hash, cached.generation = hash, generation
 	cached.text, cached.leaf = strings.Clone(token), bytes.Clone(raw)
-	now := h.realm.app.Now()
+	now := t.realm.app.Now()
 	kept.Replace(hash, cached, is, func(old *cachedToken) bool { return !now.Before(old.token.Expires) })
 	return cached, nil
 }
 
 // verify verifies a token that is not cached.
-func (h *BearerHandler) verify(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
-	by, verified, refusal := h.verifyByAny(ctx, token, presented)
+func (t *bearerTokens) verify(ctx context.Context, token string, presented []*x509.Certificate, noCertificate *validators.Refusal) (*cachedToken, *validators.Refusal) {
+	by, verified, refusal := t.verifyByAny(ctx, token, presented)
 	switch {
 	case refusal != nil && refusal.Reason == validators.CertificateMissing && noCertificate != nil:
 		return nil, noCertificate
@@ -261,7 +269,7 @@ func (h *BearerHandler) verify(ctx context.Context, token string, presented []*x
 		if len(presented) > 0 {
 			leaf = presented[0]
 		}
-		if refusal := h.checkBound(verified, leaf, noCertificate); refusal != nil {
+		if refusal := t.checkBound(verified, leaf, noCertificate); refusal != nil {
 			return nil, refusal
 		}
 	}
@@ -269,7 +277,7 @@ func (h *BearerHandler) verify(ctx context.Context, token string, presented []*x
 		clientID: by.prefix + verified.ClientID, scopes: verified.Scopes, scope: strings.Join(verified.Scopes, " "), token: verified, leaf: leaf,
 	}
 	if by.own {
-		identity.realm = h.realm.name
+		identity.realm = t.realm.name
 	} else if err := checkForeignID(identity.clientID); err != nil {
 		return nil, refuse(tokenClient, "client %.80q of issuer %s: %v", verified.ClientID, by.issuer, err)
 	}
@@ -280,7 +288,7 @@ func (h *BearerHandler) verify(ctx context.Context, token string, presented []*x
 
 // checkBound checks that the token is bound to the certificate (RFC 8705 §3), and
 // that the deny file does not list the certificate.
-func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certificate, noCertificate *validators.Refusal) *validators.Refusal {
+func (t *bearerTokens) checkBound(token *tokens.VerifiedToken, leaf *x509.Certificate, noCertificate *validators.Refusal) *validators.Refusal {
 	switch {
 	case noCertificate != nil:
 		return noCertificate
@@ -291,8 +299,8 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 		bound, _ := validators.ParseThumbprint(token.Thumbprint) // the verifier has checked its form
 		return refuse(tokenCertificate, "the token of client %q is bound to certificate %s, but certificate %x was presented", token.ClientID, bound, sum)
 	}
-	if h.realm.revocation != nil {
-		return h.realm.revocation.checker.CheckDenied(leaf)
+	if t.realm.revocation != nil {
+		return t.realm.revocation.checker.CheckDenied(leaf)
 	}
 	return nil
 }
@@ -300,12 +308,12 @@ func (h *BearerHandler) checkBound(token *tokens.VerifiedToken, leaf *x509.Certi
 // verifyByAny verifies a token with the keys of its issuer. If the token does not say
 // at little cost which one that is, it tries the keys of all, and the refusal is that
 // of the issuer whose verifier came furthest.
-func (h *BearerHandler) verifyByAny(ctx context.Context, token string, presented []*x509.Certificate) (by *trustedVerifier, verified *tokens.VerifiedToken, refusal *validators.Refusal) {
+func (t *bearerTokens) verifyByAny(ctx context.Context, token string, presented []*x509.Certificate) (by *trustedVerifier, verified *tokens.VerifiedToken, refusal *validators.Refusal) {
 	read, err := tokens.ReadToken(token)
 	if err != nil {
 		return nil, nil, tokenRefusal(err)
 	}
-	candidates := h.verifiers
+	candidates := t.verifiers
 	if len(candidates) > 1 {
 		if name := read.ClaimedIssuer(); name != "" {
 			i := slices.IndexFunc(candidates, func(v *trustedVerifier) bool { return v.issuer == name })
@@ -317,7 +325,7 @@ func (h *BearerHandler) verifyByAny(ctx context.Context, token string, presented
 	}
 	furthest := -1
 	for _, by := range candidates {
-		verified, failure := h.verifyBy(ctx, by, read, presented)
+		verified, failure := t.verifyBy(ctx, by, read, presented)
 		if failure == nil {
 			return by, verified, nil
 		}
@@ -339,9 +347,9 @@ func (h *BearerHandler) verifyByAny(ctx context.Context, token string, presented
 // verifyBy verifies a token with the keys of one issuer. It looks at the certificate
 // before the signature if the issuer is the realm's: a refusal is remembered, and a
 // signature can cost milliseconds.
-func (h *BearerHandler) verifyBy(ctx context.Context, by *trustedVerifier, token *tokens.ReadableToken, presented []*x509.Certificate) (*tokens.VerifiedToken, *validators.Refusal) {
+func (t *bearerTokens) verifyBy(ctx context.Context, by *trustedVerifier, token *tokens.ReadableToken, presented []*x509.Certificate) (*tokens.VerifiedToken, *validators.Refusal) {
 	if by.own && by.verifier.CheckHeader(token) == nil {
-		_, refusal := h.realm.authenticate(ctx, presented, "")
+		_, refusal := t.realm.authenticate(ctx, presented, "")
 		if refusal != nil && refusal.Reason != validators.CertificateAmbiguous { // the token names the client
 			return nil, unlessStolen(token, presented, refusal)
 		}

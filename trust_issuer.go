@@ -190,7 +190,7 @@ func (h *BearerHandler) accept(issuer *trustedVerifier, config tokens.VerifierCo
 	if issuer.verifier, err = tokens.NewVerifier(config); err != nil {
 		return err
 	}
-	h.verifiers = append(h.verifiers, issuer)
+	h.tokens.verifiers = append(h.tokens.verifiers, issuer)
 	return nil
 }
 
@@ -200,7 +200,7 @@ func (h *BearerHandler) trust(trusted *TrustedIssuer) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range h.verifiers {
+	for _, other := range h.tokens.verifiers {
 		if other.issuer == config.Issuer {
 			return errors.New("it is the realm's own issuer, or declared twice; remove one")
 		}
