@@ -4,6 +4,8 @@ package command
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/demo"
 )
 
 // Register registers the commands with Caddy. The explain command asks the Explainer
@@ -58,7 +60,7 @@ against it. Prints the line that runs each of them.
 		if cmd.Flags().Changed("keep") && *keep == "" {
 			return usagef("--keep names no folder; name one that is new or empty")
 		}
-		return runDemo(cmd.Context(), cmd.OutOrStdout(), *once, *keep)
+		return demo.Run(cmd.Context(), cmd.OutOrStdout(), *once, *keep)
 	}
 	return cmd
 }

@@ -92,6 +92,7 @@ func TestInvalidArgumentsAreErrors(t *testing.T) {
 		{"inspect a b", "accepts 1 arg(s), received 2"},
 		{"inspect --password a --password-file b c", "none of the others can be"},
 		{"inspect --nonsense c", "unknown flag"},
+		{"demo --once --keep=", "--keep names no folder; name one that is new or empty"},
 		{"explain", "accepts 1 arg(s), received 0"},
 		{"explain --at tomorrow a.pem", "invalid time \"tomorrow\" in --at; write it as 2027-01-31T12:00:00Z"},
 		{"explain --config - -", "the configuration and the certificate cannot both be read from standard input"},
@@ -112,4 +113,12 @@ func TestHelpShowsExamples(t *testing.T) {
 			t.Errorf("the help of %s:\n%s", name, out)
 		}
 	}
+}
+
+func TestDemoCommand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "demo")
+	if out := mustRun(t, "demo", "--once", "--keep", dir); !strings.Contains(out, "200  hello billing.partner") {
+		t.Errorf("the demo prints\n%s", out)
+	}
+	readFile(t, filepath.Join(dir, "environment"))
 }

@@ -147,7 +147,7 @@ func TestEchoCommand(t *testing.T) {
 		ended <- cmd.ExecuteContext(ctx)
 	}()
 	var response *http.Response
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if response, err = http.Get("http://" + address + "/a"); err == nil {
 			break
 		}

@@ -1,4 +1,4 @@
-package command_test
+package demo_test
 
 import (
 	"crypto/tls"
@@ -11,17 +11,23 @@ import (
 	"time"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // repository is the folder in which the lines that the demo prints run.
-const repository = "../.."
+const repository = "../../.."
 
 // keepDemo runs the demo and returns the folder that it leaves, and what it prints.
 func keepDemo(t *testing.T) (dir, text string) {
 	t.Helper()
 	demoTemp(t)
 	dir = filepath.Join(t.TempDir(), "a folder", "demo")
-	return dir, mustRun(t, "demo", "--once", "--keep", dir)
+	text, err := keep(t, dir)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return dir, text
 }
 
 // environment returns the settings in the folder of a demo.
@@ -85,15 +91,14 @@ func lineOf(t *testing.T, text, pattern string) string {
 func TestDemoRefusesFolder(t *testing.T) {
 	demoTemp(t)
 	dir := t.TempDir()
-	file := writeFile(t, dir, "file", nil)
+	file := testtool.WriteTemp(t, dir, "file")
 	for folder, want := range map[string]string{
 		dir:                        "is not empty; name a folder that is new or empty",
 		file:                       "; name a folder that is new or empty",
 		filepath.Join(dir, `a"b`):  "; name a folder without quotes and braces",
 		filepath.Join(dir, "{$A}"): "; name a folder without quotes and braces",
-		"":                         "--keep names no folder",
 	} {
-		if _, err := run(t, nil, "demo", "--once", "--keep", folder); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := keep(t, folder); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", folder, err, want)
 		}
 	}
@@ -110,7 +115,9 @@ func TestDemoKeepsOthersOut(t *testing.T) {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, "demo", "--once", "--keep", dir)
+	if text, err := keep(t, dir); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 && runtime.GOOS != "windows" {
 		t.Errorf("the folder has the mode %v, %v", info.Mode(), err)
 	}

@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"errors"
@@ -12,21 +12,21 @@ import (
 )
 
 const (
-	// demoDays is how many days the certificates of the demo are good for.
-	demoDays = 30
-	// demoPassword is that of the PKCS #12 file.
-	demoPassword = "changeit"
+	// days is how many days the certificates of the demo are good for.
+	days = 30
+	// password is that of the PKCS #12 file.
+	password = "changeit"
 )
 
-// demoExample is a folder of examples: how all its programs and how its APIs alone are
+// example is a folder of examples: how all its programs and how its APIs alone are
 // prepared, and how the client and the APIs are run. curl has no APIs.
-type demoExample struct {
+type example struct {
 	title, folder                 string
 	prepare, prepareAPIs          string
 	client, headersAPI, tokensAPI string
 }
 
-var demoExamples = []demoExample{
+var examples = []example{
 	{"curl", "curl", "", "", "./client", "", ""},
 	{
 		"Go", "go", "go mod download", "",
@@ -59,8 +59,8 @@ var demoExamples = []demoExample{
 	},
 }
 
-// demoFolder makes the folder of the demo: keep, or a temporary one if that is empty.
-func demoFolder(keep string) (string, error) {
+// makeFolder makes the folder of the demo: keep, or a temporary one if that is empty.
+func makeFolder(keep string) (string, error) {
 	if keep == "" {
 		return os.MkdirTemp("", "caddy-mtls-demo-")
 	}
@@ -99,7 +99,7 @@ func checkEmpty(dir string) error {
 // and the certificate of the client as PKCS #12.
 func (d *demo) writeEnvironment() error {
 	billing := d.leaves["billing"]
-	container, err := (&clientcert.Issued{Leaf: billing.Cert, Chain: billing.Chain, Key: billing.Key}).PKCS12(demoPassword, false)
+	container, err := (&clientcert.Issued{Leaf: billing.Cert, Chain: billing.Chain, Key: billing.Key}).PKCS12(password, false)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (d *demo) writeEnvironment() error {
 		{"CERTIFICATE", d.Dir + "/billing.pem"},
 		{"KEY", d.Dir + "/billing.key"},
 		{"PKCS12", d.Dir + "/billing.p12"},
-		{"PASSWORD", demoPassword},
+		{"PASSWORD", password},
 		{"API", "https://" + d.BearerAPI},
 		{"HEADERS_API", "https://" + d.HeadersAPI},
 		{"HEADERS_UPSTREAM", d.HeadersUpstream},
@@ -136,8 +136,8 @@ func (d *demo) writeEnvironment() error {
 // showExamples prints the lines that run the examples. Each prepares first, because a
 // program that fetches libraries must not have the CA of the demo in its environment.
 func (d *demo) showExamples() {
-	lines := func(run func(demoExample) (steps []string)) {
-		for _, e := range demoExamples {
+	lines := func(run func(example) (steps []string)) {
+		for _, e := range examples {
 			steps := append([]string{"cd examples/" + e.folder, e.prepare}, run(e)...)
 			if steps[len(steps)-1] == "" {
 				continue
@@ -153,12 +153,12 @@ func (d *demo) showExamples() {
    Each client gets a token and calls the API of this demo with it:
 
 `)
-	lines(func(e demoExample) []string { return []string{environment, e.client} })
+	lines(func(e example) []string { return []string{environment, e.client} })
 	d.say(`
    Each API reads the name of the client from headers:
 
 `)
-	lines(func(e demoExample) []string {
+	lines(func(e example) []string {
 		return []string{e.prepareAPIs, environment, "LISTEN=$HEADERS_UPSTREAM", e.headersAPI}
 	})
 	d.say(`
@@ -169,7 +169,7 @@ func (d *demo) showExamples() {
    Each API verifies the token:
 
 `, shellQuote(d.Dir+"/server-ca.pem"), shellQuote(d.Dir+"/billing.pem"), shellQuote(d.Dir+"/billing.key"), d.HeadersAPI)
-	lines(func(e demoExample) []string {
+	lines(func(e example) []string {
 		return []string{e.prepareAPIs, environment, "LISTEN=$TOKEN_UPSTREAM", e.tokensAPI}
 	})
 	d.say(`
@@ -182,5 +182,5 @@ func (d *demo) showExamples() {
 
    $ caddy run --config %s
 `,
-		shellQuote("https://"+d.TokenAPI+"/invoices"), environment, demoDays, shellQuote(d.Dir+"/Caddyfile"))
+		shellQuote("https://"+d.TokenAPI+"/invoices"), environment, days, shellQuote(d.Dir+"/Caddyfile"))
 }

@@ -1,4 +1,4 @@
-package command
+package demo
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-const demoTimeout = 10 * time.Second
+const timeout = 10 * time.Second
 
 // run calls the API and the issuer as each of the clients and prints the results.
 func (d *demo) run(ctx context.Context) {
@@ -37,7 +37,7 @@ commands below, change to the folder with the certificates first:
    $ cd %s
 `, d.API, d.Auth, shellQuote(filepath.FromSlash(d.Dir)))
 
-	for _, c := range []demoCall{
+	for _, c := range []call{
 		{"A client with a certificate from the trusted CA", "billing", nil, http.StatusOK, "hello billing.partner, your scopes are: invoices.read invoices.write"},
 		{"A client with a pinned self-signed certificate", "sensor", nil, http.StatusOK, "hello sensor-7, your scopes are: telemetry"},
 		{"The same client claims to be another; mtls_auth replaces the header", "sensor", http.Header{"X-Client-ID": {"billing.partner"}}, http.StatusOK, "hello sensor-7, your scopes are: telemetry"},
@@ -59,15 +59,15 @@ func (d *demo) check(step string, err error) {
 	}
 }
 
-// demoResponse is the part of a response that the demo looks at.
-type demoResponse struct {
+// reply is the part of a response that the demo looks at.
+type reply struct {
 	status    int
 	challenge string // WWW-Authenticate
 	body      []byte
 }
 
 // do makes a request with the named certificate, or with none.
-func (d *demo) do(ctx context.Context, certificate, method, target string, header http.Header, form url.Values) (*demoResponse, error) {
+func (d *demo) do(ctx context.Context, certificate, method, target string, header http.Header, form url.Values) (*reply, error) {
 	config := &tls.Config{RootCAs: d.roots, MinVersion: tls.VersionTLS12}
 	if certificate != "" {
 		config.Certificates = []tls.Certificate{d.leaves[certificate].TLS()}
@@ -77,14 +77,14 @@ func (d *demo) do(ctx context.Context, certificate, method, target string, heade
 		return nil, err
 	}
 	request.Header = header.Clone()
-	client := &http.Client{Timeout: demoTimeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
-	return &demoResponse{response.StatusCode, response.Header.Get("WWW-Authenticate"), body}, err
+	return &reply{response.StatusCode, response.Header.Get("WWW-Authenticate"), body}, err
 }
 
 // curl returns the curl command for a request of the demo.
@@ -103,9 +103,9 @@ func shellQuote(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// demoCall is a request to the API, with the named certificate or none, and what the
+// call is a request to the API, with the named certificate or none, and what the
 // response must have.
-type demoCall struct {
+type call struct {
 	title, certificate string
 	header             http.Header
 	status             int
@@ -113,7 +113,7 @@ type demoCall struct {
 }
 
 // call makes one request to the API and checks the response.
-func (d *demo) call(ctx context.Context, c demoCall) error {
+func (d *demo) call(ctx context.Context, c call) error {
 	target := "https://" + d.API + "/"
 	args := []string{"-i"}
 	for name, values := range c.header {
@@ -138,7 +138,7 @@ func (d *demo) call(ctx context.Context, c demoCall) error {
 // showRefusal prints the operator's log line of a refusal with the given reason, which
 // Caddy writes in the background.
 func (d *demo) showRefusal(ctx context.Context, reason string) error {
-	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	entry := d.loggedRefusal(reason)
 	for ; entry == nil; entry = d.loggedRefusal(reason) {

@@ -1,4 +1,4 @@
-package command_test
+package demo_test
 
 import (
 	"bytes"
@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/caddymtls/caddy-mtls-auth"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/demo"
 )
 
 // patience bounds how long a test waits for what takes moments.
@@ -30,10 +34,27 @@ func demoTemp(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
 }
 
+// keep runs the demo with a folder that it leaves, and returns what it prints.
+func keep(t *testing.T, dir string) (text string, err error) {
+	t.Helper()
+	var told bytes.Buffer
+	err = demo.Run(t.Context(), &told, true, dir)
+	return told.String(), err
+}
+
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 func TestDemoSucceedsAndLeavesNothing(t *testing.T) {
 	demoTemp(t)
 	var told bytes.Buffer
-	if err := newCommand(nil, &told, "demo", "--once").Execute(); err != nil {
+	if err := demo.Run(t.Context(), &told, true, ""); err != nil {
 		t.Fatalf("%v\n%s", err, told.String())
 	}
 	text := told.String()
@@ -51,7 +72,7 @@ func TestDemoSucceedsAndLeavesNothing(t *testing.T) {
 		}
 	}
 	// a second run must not be disturbed by what the first one leaves in the process
-	if err := newCommand(nil, new(bytes.Buffer), "demo", "--once").Execute(); err != nil {
+	if err := demo.Run(t.Context(), new(bytes.Buffer), true, ""); err != nil {
 		t.Errorf("the second time: %v", err)
 	}
 }
@@ -72,7 +93,7 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDemoStaysUntilInterrupted checks that without --once the demo runs until it is
+// TestDemoStaysUntilInterrupted checks that the demo runs until it is
 // interrupted, and then cleans up.
 func TestDemoStaysUntilInterrupted(t *testing.T) {
 	demoTemp(t)
@@ -80,7 +101,7 @@ func TestDemoStaysUntilInterrupted(t *testing.T) {
 	defer interrupt()
 	told := &watchedWriter{want: "Caddy runs until Ctrl-C", found: make(chan struct{})}
 	done := make(chan error, 1)
-	go func() { done <- newCommand(nil, told, "demo").ExecuteContext(ctx) }()
+	go func() { done <- demo.Run(ctx, told, false, "") }()
 	select {
 	case <-told.found:
 	case err := <-done:

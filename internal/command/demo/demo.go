@@ -1,4 +1,6 @@
-package command
+// Package demo shows certificate authentication and access tokens, with a Caddy that it
+// starts on this machine.
+package demo
 
 import (
 	"bytes"
@@ -38,9 +40,9 @@ type demo struct {
 	failures []string
 }
 
-// demoCaddyfile is the configuration of the demo. The name of the folder comes from
+// caddyfile is the configuration of the demo. The name of the folder comes from
 // the operating system, so it is quoted.
-var demoCaddyfile = template.Must(template.New("Caddyfile").Parse(`{
+var caddyfile = template.Must(template.New("Caddyfile").Parse(`{
 	admin off
 	persist_config off
 	auto_https off
@@ -131,14 +133,14 @@ https://{{.TokenAPI}} {
 }
 `))
 
-// runDemo runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
+// Run runs the demo, prints it to out and, unless once is set, waits for Ctrl-C.
 // It returns an error if a step failed. The files stay in the folder keep, if it is not
 // empty.
-func runDemo(ctx context.Context, out io.Writer, once bool, keep string) error {
+func Run(ctx context.Context, out io.Writer, once bool, keep string) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	dir, err := demoFolder(keep)
+	dir, err := makeFolder(keep)
 	if err != nil {
 		return err
 	}
@@ -192,7 +194,7 @@ func (d *demo) makeCertificates() error {
 	var must mustMake
 	ca := func(name string) *testpki.CA { return testpki.MustCA(must, testpki.CommonName(name)) }
 	// a folder that is kept is of use for a while
-	validity := testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, demoDays))
+	validity := testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(0, 0, days))
 	clientsCA, serverCA, otherCA := ca("Demo clients CA"), ca("Demo server CA"), ca("Some other CA")
 	billing := testpki.Subject(pkix.Name{CommonName: "billing", OrganizationalUnit: []string{"production"}, Organization: []string{"Partner"}})
 	d.roots = serverCA.Pool()
@@ -224,7 +226,7 @@ func (d *demo) startCaddy() error {
 		*upstream = strings.Replace(*upstream, "localhost", "127.0.0.1", 1) // some programs take localhost for ::1
 	}
 	var text bytes.Buffer
-	if err := demoCaddyfile.Execute(&text, d); err != nil {
+	if err := caddyfile.Execute(&text, d); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(d.Dir, "Caddyfile"), text.Bytes(), 0o600); err != nil {
