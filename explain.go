@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/clientsapi"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 )
 
 // loadExplainer provisions the realms of the app's configuration without their issuers,
@@ -100,7 +101,7 @@ func explainCertificate(w http.ResponseWriter, r *http.Request, realm *Realm) er
 	case len(body) > maxExplainBody:
 		return adminError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send the certificate and those above it alone", maxExplainBody)
 	}
-	presented, unreadable, err := command.ParsePEM(body)
+	presented, unreadable, err := certfile.ParsePEM(body)
 	if err != nil {
 		return adminError(http.StatusBadRequest, "the body is not a certificate: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/strictjson"
 )
@@ -67,7 +68,7 @@ Add a client whose record is in a file, or comes from standard input:
 	cmd.Flags().StringArrayVar(&r.scopes, "scope", nil, "Scope that the client may have")
 	cmd.Flags().StringArrayVar(&r.claims, "claim", nil, "Claim of the client's tokens, as name=value")
 	cmd.Flags().StringVar(&r.name, "name", "", "Name of the client, for people")
-	flags := addPasswordFlags(cmd)
+	flags := certfile.AddPasswordFlags(cmd)
 	asJSON := addJSONFlag(cmd)
 	cmd.ValidArgsFunction = completeArgs(nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -102,7 +103,7 @@ type addedRecord struct {
 }
 
 // record returns the record that the flags say.
-func (r *recordFlags) record(cmd *cobra.Command, id string, flags *passwordFlags) (addedRecord, error) {
+func (r *recordFlags) record(cmd *cobra.Command, id string, flags *certfile.Password) (addedRecord, error) {
 	if r.file != "" {
 		for _, name := range []string{"certificate", "thumbprint", "public-key", "subject", "san-dns", "san-uri", "jwks", "scope", "claim", "name"} {
 			if cmd.Flags().Changed(name) {
@@ -119,7 +120,7 @@ func (r *recordFlags) record(cmd *cobra.Command, id string, flags *passwordFlags
 		SubjectDN: r.subjects, SANDNS: r.dns, SANURI: r.uris, JWKSURI: r.jwksURI,
 	}
 	for _, file := range r.certificates {
-		certificates, _, err := readCertificates(cmd.InOrStdin(), file, flags)
+		certificates, _, err := certfile.Read(cmd.InOrStdin(), file, flags)
 		if err != nil {
 			return addedRecord{}, err
 		}

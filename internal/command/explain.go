@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reasons"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -108,7 +109,7 @@ Show whether a certificate will be accepted on a date:
 	cmd.Flags().StringVar(&q.Realm, "realm", "default", "Name of the realm")
 	cmd.Flags().StringVar(&q.ClientID, "client-id", "", "Client that the request names, or that the certificate should identify")
 	at := cmd.Flags().String("at", "", "Time of the request, such as 2027-01-31T12:00:00Z (default: now)")
-	flags, asJSON := addPasswordFlags(cmd), addJSONFlag(cmd)
+	flags, asJSON := certfile.AddPasswordFlags(cmd), addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if file == "-" && args[0] == "-" {
 			return usagef("the configuration and the certificate cannot both be read from standard input")
@@ -121,7 +122,7 @@ Show whether a certificate will be accepted on a date:
 		} else {
 			q.At = time.Now()
 		}
-		presented, unreadable, err := readCertificates(cmd.InOrStdin(), args[0], flags)
+		presented, unreadable, err := certfile.Read(cmd.InOrStdin(), args[0], flags)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
@@ -51,9 +52,9 @@ Inspect the output of another program:
 	$ openssl pkcs12 -in client.p12 -nokeys | caddy mtls inspect -`,
 		Args: cobra.ExactArgs(1),
 	}
-	flags, asJSON := addPasswordFlags(cmd), addJSONFlag(cmd)
+	flags, asJSON := certfile.AddPasswordFlags(cmd), addJSONFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		certificates, unreadable, err := readCertificates(cmd.InOrStdin(), args[0], flags)
+		certificates, unreadable, err := certfile.Read(cmd.InOrStdin(), args[0], flags)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -29,7 +30,7 @@ type issueFlags struct {
 	days                   int
 	out                    string
 	replace, legacy        bool
-	password               *passwordFlags
+	password               *certfile.Password
 	json                   *bool
 }
 
@@ -70,7 +71,7 @@ Print key and certificate instead of writing files:
 	$ caddy mtls issue sensor-7 --self-signed --out - > sensor-7.pem`,
 		Args: cobra.ExactArgs(1),
 	}
-	f := issueFlags{password: addPasswordFlags(cmd), json: addJSONFlag(cmd)}
+	f := issueFlags{password: certfile.AddPasswordFlags(cmd), json: addJSONFlag(cmd)}
 	f.add(cmd)
 	cmd.ValidArgsFunction = completeArgs(nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -142,11 +143,11 @@ func (f *issueFlags) check() error {
 }
 
 func (f *issueFlags) run(cmd *cobra.Command) error {
-	password, err := f.password.read()
+	password, err := f.password.Read()
 	if err != nil {
 		return fmt.Errorf("reading the password: %w", err)
 	}
-	if password == "" && (f.password.file != "" || cmd.Flags().Changed("password")) {
+	if password == "" && (f.password.File != "" || cmd.Flags().Changed("password")) {
 		return errors.New("the password is empty; write one, or leave the flag out to have one generated")
 	}
 	files := clientcert.FilesOf(f.out, f.request.ClientID)

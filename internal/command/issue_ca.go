@@ -16,9 +16,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddypki"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clientcert"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
+
+// maxStorageText bounds the name of a storage, and those of CAs, in an error, in bytes.
+const maxStorageText = 200
 
 // caFlags say which CA signs.
 type caFlags struct {
@@ -46,14 +50,14 @@ func (f *caFlags) ca(in io.Reader) (ca *clientcert.CA, trust string, err error) 
 // fromFiles reads the CA from files. The certificate comes first; those that follow are
 // above it.
 func (f *caFlags) fromFiles(in io.Reader) (*clientcert.CA, error) {
-	certificates, unreadable, err := readCertificates(in, f.certificateFile, new(passwordFlags))
+	certificates, unreadable, err := certfile.Read(in, f.certificateFile, new(certfile.Password))
 	if err != nil {
 		return nil, err
 	}
 	if len(unreadable) > 0 {
 		return nil, fmt.Errorf("%s: %s", f.certificateFile, unreadable[0])
 	}
-	key, err := readPrivateKey(f.keyFile)
+	key, err := certfile.ReadKey(f.keyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +148,7 @@ func onlyCA(app json.RawMessage, id string) (json.RawMessage, error) {
 		if !slices.Contains(known, caddypki.DefaultCAID) {
 			known = append(known, caddypki.DefaultCAID)
 		}
-		return nil, fmt.Errorf("the configuration has no CA '%s'; use --ca %s", source.Text(id, maxCell), source.Text(strings.Join(known, " or "), maxCause))
+		return nil, fmt.Errorf("the configuration has no CA '%s'; use --ca %s", source.Text(id, maxCell), source.Text(strings.Join(known, " or "), maxStorageText))
 	}
 	return json.Marshal(pkiConfig{map[string]json.RawMessage{id: ca}})
 }
@@ -173,7 +177,7 @@ func caExists(ctx caddy.Context, pki json.RawMessage, id string) error {
 		key := path.Join("pki", "authorities", certmagic.StorageKeys.Safe(id), name)
 		if !inFile && !storage.Exists(ctx, key) {
 			return fmt.Errorf("storage '%s' has no CA '%s' (%s); run this as the user that Caddy runs as, and name its configuration with --config. Caddy creates the CA when a configuration first uses it, as 'tls internal' does",
-				source.Text(fmt.Sprint(storage), maxCause), id, key)
+				source.Text(fmt.Sprint(storage), maxStorageText), id, key)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command/clienttoken"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
@@ -21,7 +22,7 @@ import (
 type tokenFlags struct {
 	request                     clienttoken.Request
 	certificate, key, authority string
-	password                    *passwordFlags
+	password                    *certfile.Password
 	bare                        bool
 	json                        *bool
 }
@@ -55,7 +56,7 @@ Call an API:
 	$ curl --cert sensor-7.pem --key sensor-7.key -H "Authorization: Bearer $(caddy mtls token --bare --issuer https://auth.example.com --cert sensor-7.pem --key sensor-7.key)" https://api.example.com/`,
 		Args: cobra.NoArgs,
 	}
-	f := tokenFlags{password: addPasswordFlags(cmd), json: addJSONFlag(cmd)}
+	f := tokenFlags{password: certfile.AddPasswordFlags(cmd), json: addJSONFlag(cmd)}
 	flags := cmd.Flags()
 	flags.StringVar(&f.request.Issuer, "issuer", "", "URL of the issuer")
 	flags.StringVar(&f.request.Endpoint, "url", "", "URL of the token endpoint (default: that of the issuer's metadata)")
@@ -90,7 +91,7 @@ Call an API:
 
 // read reads the files that the flags name.
 func (f *tokenFlags) read() (err error) {
-	if f.request.Identity, err = readIdentity(f.certificate, f.key, f.password); err != nil {
+	if f.request.Identity, err = certfile.ReadIdentity(f.certificate, f.key, f.password); err != nil {
 		return err
 	}
 	if f.request.ClientID == "" {
@@ -102,11 +103,11 @@ func (f *tokenFlags) read() (err error) {
 	if f.authority == "" {
 		return nil
 	}
-	text, err := readBounded(f.authority)
+	text, err := certfile.ReadFile(f.authority)
 	if err != nil {
 		return err
 	}
-	certificates, _, err := parseCertificates(text, "")
+	certificates, _, err := certfile.Parse(text, "")
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.authority, err)
 	}

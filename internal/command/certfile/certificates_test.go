@@ -1,4 +1,4 @@
-package command
+package certfile
 
 import (
 	"bytes"
@@ -52,7 +52,7 @@ func TestParseCertificates(t *testing.T) {
 		"PKCS #12 without a key":     {store, "secret", presented},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := parseCertificates(tc.text, tc.password)
+			got, _, err := Parse(tc.text, tc.password)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,7 +117,7 @@ func TestParseCertificatesErrors(t *testing.T) {
 		"wrong password":      {p12, "other", "wrong password for PKCS #12 file"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := parseCertificates(tc.text, tc.password)
+			_, _, err := Parse(tc.text, tc.password)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("the error is %v, want %q", err, tc.want)
 			}
@@ -130,14 +130,14 @@ func TestParseCertificatesErrors(t *testing.T) {
 func TestUnreadableCertificateAfterTheFirst(t *testing.T) {
 	leaf := testpki.MustIssue(t, testpki.MustCA(t))
 	bad := testpki.UnreadablePEM(t, testpki.UnsupportedCurve, "Meter CA")
-	certificates, unreadable, err := parseCertificates(append(leaf.ChainPEM(), bad...), "")
+	certificates, unreadable, err := Parse(append(leaf.ChainPEM(), bad...), "")
 	if err != nil || len(certificates) == 0 || !certificates[0].Equal(leaf.Cert) {
 		t.Fatal(certificates, err)
 	}
 	if len(unreadable) != 1 || !strings.HasPrefix(unreadable[0], "certificate 2, line ") || !strings.Contains(unreadable[0], "cannot be read: invalid certificate 'CN=Meter CA': its public key is on an elliptic curve") {
 		t.Errorf("%q", unreadable)
 	}
-	if _, _, err := parseCertificates(append(bad, leaf.PEM()...), ""); err == nil || !strings.Contains(err.Error(), "certificate 1: line 1: invalid certificate 'CN=Meter CA'") {
+	if _, _, err := Parse(append(bad, leaf.PEM()...), ""); err == nil || !strings.Contains(err.Error(), "certificate 1: line 1: invalid certificate 'CN=Meter CA'") {
 		t.Error(err)
 	}
 }
@@ -149,7 +149,7 @@ func TestPKCS12InBER(t *testing.T) {
 		"of indefinite length": []byte("\x30\x80\x02\x01\x03\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0\x80\x24\x80\x04\x02\x30\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
 		"within":               []byte("\x30\x15\x02\x01\x03\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\x00\x00\x00\x00\x00"),
 	} {
-		_, _, err := parseCertificates(file, "")
+		_, _, err := Parse(file, "")
 		if err == nil || !strings.Contains(err.Error(), "convert the file with 'openssl pkcs12 -nokeys") || strings.Contains(err.Error(), "asn1:") || strings.Contains(err.Error(), "x509:") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -1,4 +1,4 @@
-package command
+package certfile
 
 import (
 	"crypto"
@@ -15,9 +15,9 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
 
-// readPrivateKey reads a private key from a PEM file, which may have certificates too.
-func readPrivateKey(file string) (crypto.Signer, error) {
-	text, err := readBounded(file)
+// ReadKey reads a private key from a PEM file, which may have certificates too.
+func ReadKey(file string) (crypto.Signer, error) {
+	text, err := ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
@@ -28,8 +28,8 @@ func readPrivateKey(file string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// readBounded reads a file of certificates or keys.
-func readBounded(file string) ([]byte, error) {
+// ReadFile reads a file of certificates or keys, up to a megabyte.
+func ReadFile(file string) ([]byte, error) {
 	opened, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -84,29 +84,29 @@ func parseKeyBlock(block *pem.Block) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// readIdentity reads the certificate of a client with its private key, from PEM files, of
+// ReadIdentity reads the certificate of a client with its private key, from PEM files, of
 // which one may have both, or from a PKCS #12 file.
-func readIdentity(certificateFile, keyFile string, flags *passwordFlags) (*tls.Certificate, error) {
-	text, err := readBounded(certificateFile)
+func ReadIdentity(certificateFile, keyFile string, password *Password) (*tls.Certificate, error) {
+	text, err := ReadFile(certificateFile)
 	if err != nil {
 		return nil, err
 	}
-	password, err := flags.read()
+	secret, err := password.Read()
 	if err != nil {
 		return nil, fmt.Errorf("reading the password: %w", err)
 	}
 	var certificates []*x509.Certificate
 	var key any
 	if isPKCS12(text) {
-		key, certificates, err = decodePKCS12(text, password)
+		key, certificates, err = decodePKCS12(text, secret)
 	} else {
-		certificates, _, err = parseCertificates(text, password)
+		certificates, _, err = Parse(text, secret)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", certificateFile, err)
 	}
 	if keyFile != "" {
-		if key, err = readPrivateKey(keyFile); err != nil {
+		if key, err = ReadKey(keyFile); err != nil {
 			return nil, err
 		}
 	} else if key == nil {

@@ -1,4 +1,6 @@
-package command
+// Package certfile reads certificates and private keys from files in PEM, DER or PKCS
+// #12, and says what else a file is.
+package certfile
 
 import (
 	"bytes"
@@ -27,22 +29,28 @@ const (
 	maxCause = 200
 )
 
-// passwordFlags are the flags of commands that read PKCS #12 files.
-type passwordFlags struct{ password, file string }
+// Password is that of a PKCS #12 file.
+type Password struct {
+	Text string
+	// File is the file whose first line is the password, unless it is empty.
+	File string
+}
 
-func addPasswordFlags(cmd *cobra.Command) *passwordFlags {
-	p := new(passwordFlags)
-	cmd.Flags().StringVar(&p.password, "password", "", "Password of the PKCS #12 file; other users of this machine can see it")
-	cmd.Flags().StringVar(&p.file, "password-file", "", "File whose first line is the password of the PKCS #12 file")
+// AddPasswordFlags adds the flags of commands that read PKCS #12 files.
+func AddPasswordFlags(cmd *cobra.Command) *Password {
+	p := new(Password)
+	cmd.Flags().StringVar(&p.Text, "password", "", "Password of the PKCS #12 file; other users of this machine can see it")
+	cmd.Flags().StringVar(&p.File, "password-file", "", "File whose first line is the password of the PKCS #12 file")
 	cmd.MarkFlagsMutuallyExclusive("password", "password-file")
 	return p
 }
 
-func (p *passwordFlags) read() (string, error) {
-	if p.file == "" {
-		return p.password, nil
+// Read returns the password.
+func (p *Password) Read() (string, error) {
+	if p.File == "" {
+		return p.Text, nil
 	}
-	text, err := os.ReadFile(p.file)
+	text, err := os.ReadFile(p.File)
 	if err != nil {
 		return "", err
 	}
@@ -50,9 +58,9 @@ func (p *passwordFlags) read() (string, error) {
 	return strings.TrimSuffix(line, "\r"), nil
 }
 
-// readCertificates reads a certificate file, in which the client's own certificate
+// Read reads a certificate file, in which the client's own certificate
 // comes first, and says which of the others cannot be read. "-" reads standard input.
-func readCertificates(in io.Reader, file string, flags *passwordFlags) (certificates []*x509.Certificate, unreadable []string, err error) {
+func Read(in io.Reader, file string, password *Password) (certificates []*x509.Certificate, unreadable []string, err error) {
 	name := file
 	if file == "-" {
 		name = "standard input"
@@ -71,19 +79,19 @@ func readCertificates(in io.Reader, file string, flags *passwordFlags) (certific
 	if len(text) > maxCertificateFile {
 		return nil, nil, fmt.Errorf("%s has more than %d bytes; pass the certificate alone", name, maxCertificateFile)
 	}
-	password, err := flags.read()
+	secret, err := password.Read()
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the password: %w", err)
 	}
-	if certificates, unreadable, err = parseCertificates(text, password); err != nil {
+	if certificates, unreadable, err = Parse(text, secret); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return certificates, unreadable, nil
 }
 
-// parseCertificates parses PEM, DER or PKCS #12, and says which certificates after the
+// Parse parses PEM, DER or PKCS #12, and says which certificates after the
 // first cannot be read.
-func parseCertificates(text []byte, password string) (certificates []*x509.Certificate, unreadable []string, err error) {
+func Parse(text []byte, password string) (certificates []*x509.Certificate, unreadable []string, err error) {
 	text = source.WithoutBOM(text)
 	switch {
 	case len(bytes.TrimSpace(text)) == 0:
