@@ -99,7 +99,7 @@ func (realm *Realm) startBackground(ctx context.Context) {
 	})
 	realm.directory.Watch(ctx)
 	go keepCopies(ctx, realm)
-	for _, pool := range realm.trustPools {
+	for _, pool := range realm.trust.pools {
 		pool.Watch(ctx)
 	}
 	if realm.shadow != nil {

@@ -176,6 +176,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 	}
 	app := module.(*App)
 	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", "")), events: app.events.Realm(""), memory: app.memories.of("", app.Now)}
+	h.realm.trust = newRealmTrust(h.realm)
 	return nil
 }
 

@@ -231,7 +231,7 @@ func (c *checker) checkTimes() {
 	now := c.app.Now()
 	for _, name := range slices.Sorted(maps.Keys(c.app.Realms)) {
 		realm := c.app.Realms[name]
-		for _, pool := range realm.trustPools {
+		for _, pool := range realm.trust.pools {
 			for _, ca := range pool.Trust().Certificates {
 				c.checkCertificate("realm "+name+", "+pool.Word(), ca, now)
 			}

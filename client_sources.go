@@ -67,7 +67,7 @@ func clientSources(module clients.SourceModule, realm *Realm) (sources []clients
 	defer source.Recover(fmt.Sprintf("module %T", module), &err)
 	app := realm.app
 	return module.ClientSources(clients.Host{
-		Realm: realm.name, Running: realm.running().directory.Supplied(), Storage: realm.storage, Transport: realm.network, Logger: realm.logger,
+		Realm: realm.name, Running: realm.running().directory.Supplied(), Storage: realm.storage, Transport: realm.trust.network, Logger: realm.logger,
 		Now: func() time.Time { return app.Now() },
 	})
 }
@@ -79,8 +79,13 @@ func directoryConfig(realm *Realm) directory.Config {
 		Before: realm.running().directory,
 		Check:  realm.rules.check,
 		// these are functions because tests replace the clock later
-		Now:   func() time.Time { return app.Now() },
-		Fetch: realm.fetchSecure,
+		Now: func() time.Time { return app.Now() },
+		Fetch: func(ctx context.Context, address string, limit int64) (source.Document, error) {
+			if app.Fetch != nil {
+				return app.Fetch(ctx, address, limit)
+			}
+			return source.NewSecureFetcher(realm.trust.network).Get(ctx, address, limit)
+		},
 		Use: func(registry *clients.Registry) error {
 			realm.current.change(func(c *components) { c.registry = registry })
 			return nil

@@ -117,7 +117,7 @@ func (c gauges) clients(realm *Realm) {
 }
 
 func (c gauges) trust(realm *Realm) {
-	for _, pool := range realm.trustPools {
+	for _, pool := range realm.trust.pools {
 		for _, ca := range pool.Trust().ExpiringFirst() {
 			c.instant(metrics.CAExpiry, ca.NotAfter, realm.name, pool.Word(), dn.Format(ca.RawSubject), fmt.Sprintf("%x", sha256.Sum256(ca.Raw)))
 		}

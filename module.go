@@ -207,7 +207,7 @@ func (a *App) closeTrustPools() {
 		if realm == nil {
 			continue
 		}
-		for _, pool := range realm.trustPools {
+		for _, pool := range realm.trust.pools {
 			pool.Close()
 		}
 	}

@@ -25,7 +25,7 @@ func (realm *Realm) observed() *observed.Realm {
 	memory := realm.memory
 	parts := &observed.Realm{
 		Name: realm.name, Since: memory.since, Refusals: memory.refusals, Sightings: memory.sightings, Traffic: &memory.traffic,
-		Registry: realm.current.Load().registry, Directory: realm.directory, Pools: realm.trustPools, Shadow: realm.shadow,
+		Registry: realm.current.Load().registry, Directory: realm.directory, Pools: realm.trust.pools, Shadow: realm.shadow,
 	}
 	if r := realm.revocation; r != nil {
 		parts.CRLs, parts.Deny = r.crls, r.deny

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -22,7 +21,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -94,11 +92,7 @@ type Realm struct {
 	storage  certmagic.Storage
 	// current is what the realm decides by
 	current snapshots
-	// trustPools are trust_pool, shadow_trust_pool and the one of fetch, as far as
-	// there are any
-	trustPools []*trustpool.Pool
-	// network reaches the servers of documents
-	network *source.Network
+	trust   realmTrust
 	// shadow is nil without a shadow trust pool
 	shadow *authn.Shadow
 	// revocation is nil if none is configured
@@ -171,7 +165,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	if realm.Revocation != nil {
 		var trustPool *trustpool.Pool
 		if realm.TrustPoolRaw != nil {
-			trustPool = realm.trustPools[0]
+			trustPool = realm.trust.pools[0]
 		}
 		if realm.revocation, err = newCertificateRevocation(realm, trustPool); err != nil {
 			return fmt.Errorf("revocation: %w", err)
@@ -230,9 +224,12 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 			return nil, nil, err
 		}
 	}
+	realm.trust = newRealmTrust(realm)
 	anchors = new(trustpool.Trust)
 	if realm.TrustPoolRaw != nil {
-		anchors, err = realm.loadTrust(observed.TrustPool, realm.TrustPoolRaw, func(c *components, t *trustpool.Trust) { c.trust = t })
+		anchors, err = realm.trust.load(observed.TrustPool, realm.TrustPoolRaw, func(t *trustpool.Trust) {
+			realm.current.change(func(c *components) { c.trust = t })
+		})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -241,7 +238,9 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		if realm.TrustPoolRaw == nil {
 			return nil, nil, errors.New("shadow_trust_pool: the realm has no trust_pool to compare it with; add one, or use it as the trust_pool")
 		}
-		shadow, err = realm.loadTrust(observed.ShadowPool, realm.ShadowTrustPoolRaw, func(c *components, t *trustpool.Trust) { c.shadow = t })
+		shadow, err = realm.trust.load(observed.ShadowPool, realm.ShadowTrustPoolRaw, func(t *trustpool.Trust) {
+			realm.current.change(func(c *components) { c.shadow = t })
+		})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -251,36 +250,13 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 			OK:     realm.metrics.ShadowOK, Fail: realm.metrics.ShadowFail, Dropped: realm.metrics.ShadowDropped,
 		})
 	}
-	if err := realm.provisionFetch(); err != nil {
+	if err := realm.trust.loadFetch(realm.Fetch); err != nil {
 		return nil, nil, err
 	}
-	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trustPools, (*trustpool.Pool).Refreshes) {
+	if realm.TrustPoolRefresh != 0 && !slices.ContainsFunc(realm.trust.pools, (*trustpool.Pool).Refreshes) {
 		return nil, nil, errors.New("trust_pool_refresh has no effect, because files are watched and inline certificates do not change; remove it")
 	}
 	return anchors, shadow, nil
-}
-
-func (realm *Realm) loadTrust(word string, raw json.RawMessage, set func(*components, *trustpool.Trust)) (*trustpool.Trust, error) {
-	app := realm.app
-	reporter := trustpool.NewUnusableReporter(realm.logger, word)
-	pool, err := trustpool.Load(trustpool.Config{
-		Context: app.ctx, Word: word, Raw: raw, Refresh: time.Duration(realm.TrustPoolRefresh),
-		// a function, because tests replace the clock later
-		Now:    func() time.Time { return app.Now() },
-		Logger: realm.logger,
-		Report: func(err error) { realm.events.SourceRead(word, err) },
-		Use: func(t *trustpool.Trust) error {
-			realm.current.change(func(c *components) { set(c, t) })
-			reporter.Report(t, app.Now())
-			return nil
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", word, err)
-	}
-	realm.trustPools = append(realm.trustPools, pool)
-	reporter.Report(pool.Trust(), app.Now())
-	return pool.Trust(), nil
 }
 
 // authenticate finds the client of the certificates, leaf first, and counts the

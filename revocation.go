@@ -161,7 +161,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		running = before.revocation
 		r.cache = running.cache
 	}
-	fetcher := revocation.NewFetcher(realm.network)
+	fetcher := revocation.NewFetcher(realm.trust.network)
 	r.checker = revocation.NewChecker(revocation.Config{
 		Ask:              fetcher.Ask,
 		CRLs:             len(crls) > 0,

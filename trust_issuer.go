@@ -236,8 +236,8 @@ func (h *BearerHandler) loadTrustedKeys(trusted *TrustedIssuer, config TrustedIs
 	if keys := a.declared.trustedKeys(id); keys != nil {
 		return keys, nil
 	}
-	network := h.realm.network
-	if network == nil || trusted.TrustPoolRaw != nil {
+	network := h.realm.trust.network
+	if trusted.TrustPoolRaw != nil {
 		network = source.NewNetwork(nil)
 	}
 	keys, err := tokens.NewTrustedKeys(tokens.TrustedKeysConfig{
@@ -247,7 +247,7 @@ func (h *BearerHandler) loadTrustedKeys(trusted *TrustedIssuer, config TrustedIs
 		return nil, err
 	}
 	if trusted.TrustPoolRaw != nil {
-		pool, err := h.realm.loadServerTrust(observed.TrustPool, trusted.TrustPoolRaw, network, func(t *trustpool.Trust) (*x509.CertPool, error) { return t.Roots(), nil })
+		pool, err := h.realm.trust.loadForServers(observed.TrustPool, trusted.TrustPoolRaw, network, func(t *trustpool.Trust) (*x509.CertPool, error) { return t.Roots(), nil })
 		if err != nil {
 			return nil, err
 		}
