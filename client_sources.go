@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -53,6 +54,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 	if realm.directory, err = directory.New(ctx, config); err != nil {
 		return err
 	}
+	realm.troubles.directory, realm.troubles.now = realm.directory, config.Now
 	for _, from := range config.Sources {
 		realm.metrics.AddClientSource(from.Info().Name)
 	}
@@ -110,6 +112,13 @@ const (
 	troublesLifetime = time.Second
 )
 
+// clientTroubles knows which documents of clients cannot be read.
+type clientTroubles struct {
+	directory *directory.Directory // nil for directives without a realm
+	now       func() time.Time
+	known     atomic.Pointer[knownTroubles]
+}
+
 // knownTroubles is the documents of clients that could not be read at some time.
 type knownTroubles struct {
 	texts []string
@@ -118,15 +127,15 @@ type knownTroubles struct {
 
 // whyUnknown adds to the detail of a refusal that certificates of clients may be
 // unknown only because a document cannot be read.
-func (realm *Realm) whyUnknown(reason validators.Reason) string {
-	if reason != validators.CertificateUnknown && reason != validators.CertificateUntrusted && reason != validators.ClientMismatch || realm.directory == nil {
+func (t *clientTroubles) whyUnknown(reason validators.Reason) string {
+	if reason != validators.CertificateUnknown && reason != validators.CertificateUntrusted && reason != validators.ClientMismatch || t.directory == nil {
 		return ""
 	}
-	now := realm.app.Now()
-	known := realm.troubles.Load()
+	now := t.now()
+	known := t.known.Load()
 	if known == nil || now.Sub(known.at).Abs() >= troublesLifetime {
-		known = &knownTroubles{realm.directory.Troubles(), now}
-		realm.troubles.Store(known)
+		known = &knownTroubles{t.directory.Troubles(), now}
+		t.known.Store(known)
 	}
 	var text strings.Builder
 	for i, trouble := range known.texts {

@@ -154,7 +154,7 @@ func (refused *refusedRequest) detail() string {
 	if refused.ignored != "" {
 		why = "; " + refused.realm.proxyCertificates.whyIgnored(refused.ignored, refused.remoteIP)
 	}
-	why += refused.realm.whyUnknown(refused.refusal.Reason)
+	why += refused.realm.troubles.whyUnknown(refused.refusal.Reason)
 	return printable(refused.refusal.Detail, maxLoggedDetail-len(why)) + why
 }
 

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -88,7 +87,7 @@ type Realm struct {
 	// directory keeps the clients up to date
 	directory *directory.Directory
 	// troubles are what is wrong with documents of clients
-	troubles atomic.Pointer[knownTroubles]
+	troubles clientTroubles
 	storage  certmagic.Storage
 	// current is what the realm decides by
 	current snapshots
