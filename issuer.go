@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -57,8 +58,11 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	}
 	h.timer = metrics.NewTimer(h.realm.name, directiveIssuer)
 	metrics.AddRefusals(h.realm.name, directiveIssuer, false, validators.Reasons)
-	if err := checkProfileTLS(ctx, h.realm); err != nil {
-		return err
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && h.realm.Issuer.isFAPI2() {
+		// FAPI 2.0 §5.2.2
+		if err := sites.CheckSuites(server, h.realm.issuer.url, h.realm.issuer.config.MTLSAlias); err != nil {
+			return fmt.Errorf("profile %s: %w", profileFAPI2, err)
+		}
 	}
 	h.realm.app.warnAboutSites(ctx)
 	return nil

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients/filesource"
@@ -29,6 +30,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
@@ -223,6 +225,26 @@ func runningApp() *App {
 		return new(App)
 	}
 	return module.(*App)
+}
+
+// warnAboutSites logs warnings about the sites of the server that a directive of this
+// plugin is on, once for each server.
+func (a *App) warnAboutSites(ctx caddy.Context) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || !a.declared.first(server) {
+		return
+	}
+	sites.Warn(server, a.logger, defaultRealm, func(name string) *sites.Realm {
+		realm := a.Realms[name]
+		if realm == nil {
+			return nil
+		}
+		known := &sites.Realm{Logger: realm.logger, Proxies: realm.proxyCertificates != nil}
+		if realm.issuer != nil {
+			known.Issuer, known.Alias = realm.issuer.url, realm.issuer.config.MTLSAlias
+		}
+		return known
+	})
 }
 
 var errNoRealmDeclared = errors.New("no realm is declared; add 'mtls { … }' to the global options")

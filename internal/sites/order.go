@@ -31,7 +31,7 @@ type branch struct {
 // compared with every other one is read only once.
 type stop struct {
 	name      string
-	directive Directive // if the handler is of this plugin
+	directive directive // if the handler is of this plugin
 	serves    bool
 	answers   bool
 	strips    string // see handler.stripsOnly
@@ -173,9 +173,9 @@ func (s *stop) paths() []string {
 // maxShownPaths bounds the paths in a warning.
 const maxShownPaths = 8
 
-// WarnAboutOrder logs warnings about directives of this plugin that requests of the
+// warnAboutOrder logs warnings about directives of this plugin that requests of the
 // site can get past, one for each kind, however many directives there are.
-func (s *Site) WarnAboutOrder(logger *zap.Logger) {
+func (s *Site) warnAboutOrder(logger *zap.Logger) {
 	logger = logger.With(zap.Strings("hosts", s.Hosts))
 	stops := stopsOf(s)
 	leavesUnguarded := slices.ContainsFunc(stops, func(s stop) bool { return s.serves && !s.guarded })

@@ -20,8 +20,8 @@ func warningsOf(t *testing.T, routes, named string) []observer.LoggedEntry {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	for _, site := range Of(&server, "default") {
-		site.WarnAboutOrder(zap.New(core))
-		site.Directives()
+		site.warnAboutOrder(zap.New(core))
+		site.directives()
 	}
 	return logs.All()
 }

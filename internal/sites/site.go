@@ -22,9 +22,9 @@ type Site struct {
 	realm  string // of directives that name none
 }
 
-// Directive is the configuration of mtls_auth, mtls_bearer or mtls_issuer, as far as
+// directive is the configuration of mtls_auth, mtls_bearer or mtls_issuer, as far as
 // warnings look at it.
-type Directive struct {
+type directive struct {
 	// Name is the directive's.
 	Name string `json:"-"`
 	// Realm is empty if only tokens of other servers are admitted.
@@ -37,12 +37,9 @@ type Directive struct {
 	} `json:"trust_issuers"`
 }
 
-// IsGuard reports whether the directive refuses callers.
-func (d Directive) IsGuard() bool { return isGuard(d.Name) }
-
-// NeedsCertificate reports whether one of the other servers' tokens is bound to a
+// needsCertificate reports whether one of the other servers' tokens is bound to a
 // certificate.
-func (d Directive) NeedsCertificate() bool {
+func (d directive) needsCertificate() bool {
 	for _, trusted := range d.TrustIssuers {
 		if !trusted.AllowUnbound {
 			return true
@@ -51,12 +48,12 @@ func (d Directive) NeedsCertificate() bool {
 	return false
 }
 
-func (d *Directive) mustAdmit() bool { return d.Realm != "" && !d.Optional && !d.ReportOnly }
+func (d *directive) mustAdmit() bool { return d.Realm != "" && !d.Optional && !d.ReportOnly }
 
-// Directives returns the directives of this plugin on the site, in the order in which
+// directives returns the directives of this plugin on the site, in the order in which
 // they run.
-func (s *Site) Directives() []Directive {
-	var directives []Directive
+func (s *Site) directives() []directive {
+	var directives []directive
 	for _, stop := range stopsOf(s) {
 		if isOurs(stop.name) {
 			directives = append(directives, stop.directive)
@@ -180,8 +177,8 @@ func (h *handler) invokes() string {
 }
 
 // directive returns the configuration of a directive of this plugin.
-func (h *handler) directive(realm string) Directive {
-	config := Directive{Name: h.name}
+func (h *handler) directive(realm string) directive {
+	config := directive{Name: h.name}
 	_ = json.Unmarshal(h.config, &config)
 	if config.Realm == "" && len(config.TrustIssuers) == 0 {
 		config.Realm = realm

@@ -14,8 +14,8 @@ import (
 // statusPage is the name of the handler that serves the status page.
 const statusPage = "mtls_status"
 
-// WarnAboutStatus logs a warning if everybody can read the status page on the site.
-func (s *Site) WarnAboutStatus(logger *zap.Logger) {
+// warnAboutStatus logs a warning if everybody can read the status page on the site.
+func (s *Site) warnAboutStatus(logger *zap.Logger) {
 	if s.isLocal() {
 		return
 	}
@@ -84,8 +84,8 @@ func (s *Site) isLocal() bool {
 	})
 }
 
-// ErrorRoutes returns the error routes of a server as a site for every host.
-func ErrorRoutes(server *caddyhttp.Server, realm string) Site {
+// errorRoutesOf returns the error routes of a server as a site for every host.
+func errorRoutesOf(server *caddyhttp.Server, realm string) Site {
 	site := Site{server: server, realm: realm}
 	if server.Errors != nil {
 		site.routes = readRoutes(server.Errors.Routes)
@@ -120,7 +120,7 @@ func haveStatus(routes []route) bool {
 }
 
 // authenticates reports whether a handler refuses everybody whom it does not know.
-func (h *handler) authenticates(directive Directive) bool {
+func (h *handler) authenticates(directive directive) bool {
 	var proxy struct {
 		HandleResponse []json.RawMessage `json:"handle_response"`
 	}

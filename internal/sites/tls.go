@@ -15,9 +15,9 @@ import (
 	"github.com/caddyserver/certmagic"
 )
 
-// HostOf returns the host of a URL as it is in a handshake, which never has the dot at
+// hostOf returns the host of a URL as it is in a handshake, which never has the dot at
 // its end (RFC 6066 §3), or an empty string.
-func HostOf(place string) string {
+func hostOf(place string) string {
 	parsed, err := url.Parse(place)
 	if err != nil {
 		return ""
@@ -25,8 +25,8 @@ func HostOf(place string) string {
 	return strings.TrimSuffix(parsed.Hostname(), ".")
 }
 
-// ListensAt reports whether a server listens at the port of a URL.
-func ListensAt(server *caddyhttp.Server, place string) bool {
+// listensAt reports whether a server listens at the port of a URL.
+func listensAt(server *caddyhttp.Server, place string) bool {
 	parsed, err := url.Parse(place)
 	if err != nil {
 		return false
@@ -38,9 +38,9 @@ func ListensAt(server *caddyhttp.Server, place string) bool {
 	})
 }
 
-// PoliciesFor returns the TLS connection policies that a server may use for a host.
+// policiesFor returns the TLS connection policies that a server may use for a host.
 // There are several if one also looks at something else than the name.
-func PoliciesFor(server *caddyhttp.Server, host string) (policies []*caddytls.ConnectionPolicy) {
+func policiesFor(server *caddyhttp.Server, host string) (policies []*caddytls.ConnectionPolicy) {
 	hello := &tls.ClientHelloInfo{ServerName: host}
 	for _, policy := range server.TLSConnPolicies {
 		if policy == nil {
@@ -62,17 +62,17 @@ func PoliciesFor(server *caddyhttp.Server, host string) (policies []*caddytls.Co
 	return policies
 }
 
-// Serves reports whether a host is one of the site's.
-func (s *Site) Serves(host string) bool {
+// serves reports whether a host is one of the site's.
+func (s *Site) serves(host string) bool {
 	return len(s.Hosts) == 0 || slices.ContainsFunc(s.Hosts, func(name string) bool {
 		return certmagic.MatchWildcard(host, name)
 	})
 }
 
-// ClientAuth returns the client authentication that a host of the site gets. It is
+// clientAuth returns the client authentication that a host of the site gets. It is
 // nil if callers are asked for no certificate.
-func (s *Site) ClientAuth(host string) *caddytls.ClientAuthentication {
-	for _, policy := range PoliciesFor(s.server, host) {
+func (s *Site) clientAuth(host string) *caddytls.ClientAuthentication {
+	for _, policy := range policiesFor(s.server, host) {
 		if policy.ClientAuthentication != nil && policy.ClientAuthentication.Active() {
 			return policy.ClientAuthentication
 		}
@@ -80,9 +80,9 @@ func (s *Site) ClientAuth(host string) *caddytls.ClientAuthentication {
 	return nil
 }
 
-// Verifies reports whether Caddy refuses certificates that do not chain to the site's
+// verifies reports whether Caddy refuses certificates that do not chain to the site's
 // own trust pool.
-func Verifies(auth *caddytls.ClientAuthentication) bool {
+func verifies(auth *caddytls.ClientAuthentication) bool {
 	switch auth.Mode {
 	case "verify_if_given", "require_and_verify":
 		return true
