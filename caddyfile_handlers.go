@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/allowlist"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -54,7 +55,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (h *Handler) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
 		"realm <name>":                        caddyfileutil.String(&h.Realm, checkRealmName),
-		"allow <client_id>...":                caddyfileutil.List(&h.Allow, checkAllow),
+		"allow <client_id>...":                caddyfileutil.List(&h.Allow, allowlist.Check),
 		"require_scope <scope>...":            caddyfileutil.Scopes(&h.RequireScope),
 		"optional":                            caddyfileutil.Flag(&h.Optional),
 		"report_only":                         caddyfileutil.Flag(&h.ReportOnly),

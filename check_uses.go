@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/allowlist"
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
@@ -42,7 +43,7 @@ const (
 // A use is a directive or a verifier that uses a realm.
 type use struct {
 	realm, name string
-	allow       allowList
+	allow       allowlist.List
 	scopes      []string
 }
 
@@ -159,7 +160,7 @@ func (c *checker) load(ctx caddy.Context, id, key string, module map[string]any,
 		if realm == "" && len(common.TrustIssuers) == 0 {
 			realm = defaultRealm
 		}
-		c.uses = append(c.uses, use{realm, name, newAllowList(common.Allow), common.RequireScope})
+		c.uses = append(c.uses, use{realm, name, allowlist.New(common.Allow), common.RequireScope})
 	}
 	if common.ReportOnly {
 		c.findings.Add(check.CodeReportOnly, place, "%s refuses nobody, because it has report_only", name)
@@ -223,7 +224,7 @@ func (c *checker) checkNowhere(name string, uses []use) {
 
 // admits reports whether a use can admit a client.
 func (u *use) admits(client *clients.Client) bool {
-	return u.name == "mtls_auth" && u.allow.admits(client.ID) && !slices.ContainsFunc(u.scopes, func(scope string) bool { return !client.HasScope(scope) })
+	return u.name == "mtls_auth" && u.allow.Admits(client.ID) && !slices.ContainsFunc(u.scopes, func(scope string) bool { return !client.HasScope(scope) })
 }
 
 // checkTimes reports what has ended or ends soon.

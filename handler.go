@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/allowlist"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
@@ -99,7 +100,7 @@ type Handler struct {
 
 	realm   *Realm
 	timer   metrics.Timer
-	allowed allowList
+	allowed allowlist.List
 	minter  *gatewayMinter // nil without forward_token
 	// upstream are the headers of the certificate and the token
 	upstream []string
@@ -126,9 +127,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.timer = metrics.NewTimer(h.realm.name, directiveAuth)
 	metrics.AddRefusals(h.realm.name, directiveAuth, h.ReportOnly, validators.Reasons)
 	registry := h.realm.current.Load().registry
-	h.allowed = newAllowList(h.Allow)
+	h.allowed = allowlist.New(h.Allow)
 	for _, pattern := range h.Allow {
-		if !matchesAny(pattern, registry) {
+		if !allowlist.MatchesAny(pattern, registry) {
 			h.realm.logger.Warn("allow matches no client", zap.String("allow", pattern))
 		}
 	}
@@ -173,7 +174,7 @@ func (h *Handler) check() error {
 		return errors.New("allow is an empty list; name a client, or leave it out to admit every client of the realm")
 	}
 	for _, pattern := range h.Allow {
-		if err := checkAllow(pattern); err != nil {
+		if err := allowlist.Check(pattern); err != nil {
 			return fmt.Errorf("allow '%s': %w", pattern, err)
 		}
 	}
@@ -274,7 +275,7 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 // permit returns why this directive does not admit an authenticated client, or
 // nil.
 func (h *Handler) permit(client *clients.Client) *validators.Refusal {
-	if !h.allowed.admits(client.ID) {
+	if !h.allowed.Admits(client.ID) {
 		return refuse(validators.ClientNotAllowed, "client '%s' is not in the allow list", client.ID)
 	}
 	for _, scope := range h.RequireScope {

@@ -1,4 +1,4 @@
-package mtlsauth
+package allowlist
 
 import (
 	"fmt"
@@ -52,18 +52,18 @@ func TestAllow(t *testing.T) {
 		{"exact other-*", "other-1", true},
 		{"exact other-*", "exact-1", false},
 	} {
-		if got := newAllowList(strings.Fields(test.patterns)).admits(test.id); got != test.want {
+		if got := New(strings.Fields(test.patterns)).Admits(test.id); got != test.want {
 			t.Errorf("allow %q admits %q: %t, want %t", test.patterns, test.id, got, test.want)
 		}
 	}
 }
 
-func TestCheckAllow(t *testing.T) {
+func TestCheck(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"a": "", "*": "", "**": "", "a*": "", "*a*b*": "", "spiffe://a/*": "", "mtls.client": "",
 		"": "client_id is empty", "a b": "contains ' '", "a?": "contains '?'", "{env.X}": "contains '{'", "a[bc]": "contains '['", "a\n": `contains '\n'`, strings.Repeat("a", 201): "at most 200",
 	} {
-		switch err := checkAllow(pattern); {
+		switch err := Check(pattern); {
 		case want == "" && err != nil:
 			t.Errorf("%q: %v", pattern, err)
 		case want != "":
@@ -78,10 +78,13 @@ func TestMatchesAny(t *testing.T) {
 	for i, id := range []string{"a", "sensor-7"} {
 		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}})
 	}
-	registry := registryOf(t, records...)
+	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false,
 		"s*": true, "sen*7": true, "sen*8": false, "sensor-8*": false, "a*a": false, "a*": true, "s": false} {
-		if got := matchesAny(pattern, registry); got != want {
+		if got := MatchesAny(pattern, directory.Registry()); got != want {
 			t.Errorf("%s: %t, want %t", pattern, got, want)
 		}
 	}
@@ -107,11 +110,11 @@ func FuzzWildcard(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := newAllowList([]string{pattern}).admits(id), expression.MatchString(octets(id)); got != want {
+		if got, want := New([]string{pattern}).Admits(id), expression.MatchString(octets(id)); got != want {
 			t.Errorf("%q admits %q: %t, want %t", pattern, id, got, want)
 		}
 		// every pattern admits itself
-		if !newAllowList([]string{pattern}).admits(pattern) {
+		if !New([]string{pattern}).Admits(pattern) {
 			t.Errorf("%q does not admit itself", pattern)
 		}
 	})

@@ -1,4 +1,5 @@
-package mtlsauth
+// Package allowlist decides which clients a directive admits, by patterns of their names.
+package allowlist
 
 import (
 	"slices"
@@ -7,8 +8,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
 
-// allowList is a compiled `allow` option. Without entries it admits every client.
-type allowList struct {
+// List is a compiled `allow` option. Without entries it admits every client.
+type List struct {
 	exact     map[string]struct{}
 	wildcards []wildcard
 }
@@ -17,8 +18,9 @@ type allowList struct {
 // run of characters.
 type wildcard []string
 
-func newAllowList(patterns []string) allowList {
-	list := allowList{exact: make(map[string]struct{})}
+// New compiles patterns. In each, an asterisk stands for any run of characters.
+func New(patterns []string) List {
+	list := List{exact: make(map[string]struct{})}
 	for _, pattern := range patterns {
 		if parts := strings.Split(pattern, "*"); len(parts) > 1 {
 			list.wildcards = append(list.wildcards, parts)
@@ -29,8 +31,8 @@ func newAllowList(patterns []string) allowList {
 	return list
 }
 
-// admits reports whether the list admits the client with this id.
-func (l allowList) admits(id string) bool {
+// Admits reports whether the list admits the client with this id.
+func (l List) Admits(id string) bool {
 	if len(l.exact) == 0 && len(l.wildcards) == 0 {
 		return true
 	}
@@ -40,17 +42,17 @@ func (l allowList) admits(id string) bool {
 	return slices.ContainsFunc(l.wildcards, func(w wildcard) bool { return w.matches(id) })
 }
 
-// matchesAny reports whether a pattern of `allow` admits a client of the registry. It
+// MatchesAny reports whether a pattern admits a client of the registry. It
 // looks only at those that begin as the pattern does.
-func matchesAny(pattern string, registry *clients.Registry) bool {
+func MatchesAny(pattern string, registry *clients.Registry) bool {
 	prefix, _, isWildcard := strings.Cut(pattern, "*")
 	if !isWildcard {
 		return registry.Client(pattern) != nil
 	}
-	list := newAllowList([]string{pattern})
+	list := New([]string{pattern})
 	for client := range registry.From(prefix) {
 		switch {
-		case list.admits(client.ID):
+		case list.Admits(client.ID):
 			return true
 		case !strings.HasPrefix(client.ID, prefix):
 			return false
@@ -75,8 +77,8 @@ func (w wildcard) matches(id string) bool {
 	return true
 }
 
-// checkAllow returns why the pattern can match no client id, or nil.
-func checkAllow(pattern string) error {
+// Check returns why a pattern can match no client id, or nil.
+func Check(pattern string) error {
 	plain := strings.ReplaceAll(pattern, "*", "")
 	if plain == "" && pattern != "" {
 		return nil
