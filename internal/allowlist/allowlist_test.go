@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
@@ -78,13 +79,13 @@ func TestMatchesAny(t *testing.T) {
 	for i, id := range []string{"a", "sensor-7"} {
 		records = append(records, clients.Record{ClientID: id, Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}})
 	}
-	directory, err := clients.NewDirectory(t.Context(), clients.DirectoryConfig{Records: records})
+	known, err := directory.New(t.Context(), directory.Config{Records: records})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for pattern, want := range map[string]bool{"a": true, "sensor-*": true, "*": true, "b": false, "A": false, "b*": false, "*b": false,
 		"s*": true, "sen*7": true, "sen*8": false, "sensor-8*": false, "a*a": false, "a*": true, "s": false} {
-		if got := MatchesAny(pattern, directory.Registry()); got != want {
+		if got := MatchesAny(pattern, known.Registry()); got != want {
 			t.Errorf("%s: %t, want %t", pattern, got, want)
 		}
 	}
