@@ -75,7 +75,7 @@ func (u *update) prepareAside(others *concurrent) (*transaction, error) {
 	defer d.changing.Unlock()
 	t, err := u.prepare()
 	if err == nil {
-		others.waiting, others.documents = d.waiting.Load(), d.documents.version
+		others.waiting, others.documents = d.waiting.list(), d.documents.version
 		d.concurrent = others
 	}
 	return t, err
@@ -100,7 +100,7 @@ func (o *concurrent) note(t *transaction) {
 // false if they have changed more than clients of other sources that are in nobody's way.
 func (t *transaction) repeat(others *concurrent, own *recordSource) bool {
 	d := t.directory
-	if d.waiting.Load() != others.waiting || d.documents.version != others.documents {
+	if d.waiting.list() != others.waiting || d.documents.version != others.documents {
 		return false
 	}
 	for _, change := range others.changes {

@@ -115,7 +115,7 @@ func TestChangesDuringReplace(t *testing.T) {
 // sinkOf returns the sink of a source.
 func (w *world) sinkOf(name string) clients.Sink {
 	i := slices.IndexFunc(w.sources, func(s *recordSource) bool { return s.name == name })
-	return &sink{w.Directory, w.sources[i]}
+	return w.sources[i]
 }
 
 // everything describes the clients of a directory, in force or waiting.

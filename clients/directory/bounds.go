@@ -17,9 +17,6 @@ const (
 	maxHeap = 85
 	// progressInterval is how often the progress of long updates is logged.
 	progressInterval = 3 * time.Second
-	// maxGrowth is by how many bytes records may grow together whatever the memory, so
-	// that clients can be disabled.
-	maxGrowth = 4 << 10
 	// maxHold is how long an update may keep others waiting, and holdPerRecord how much
 	// longer for each record. Twenty times as much as usual is enough.
 	maxHold       = 10 * time.Second
@@ -40,19 +37,6 @@ func checkMemory() error {
 	return fmt.Errorf("%d MiB of the memory limit of %d MiB are in use; give the process more memory, or reduce the clients", used>>20, limit>>20)
 }
 
-// grows reports whether a transaction takes more memory. Whatever has used it up, clients
-// can be disabled and removed.
-func (t *transaction) grows() bool {
-	growth := 0
-	for c := range t.added {
-		growth += len(c.Record())
-	}
-	for c := range t.removed {
-		growth -= len(c.Record())
-	}
-	return len(t.added) > len(t.removed) || growth > maxGrowth
-}
-
 // heapUse returns how many bytes were in use at the last garbage collection, and the limit.
 func heapUse() (used, limit uint64) {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/gomemlimit:bytes"}}
@@ -69,12 +53,9 @@ type progress struct {
 	logged      bool
 }
 
-func (d *Directory) newProgress(s *recordSource) *progress {
+func newProgress(logger *zap.Logger) *progress {
 	now := time.Now()
-	return &progress{
-		logger: d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name)),
-		phase:  "read", began: now, last: now,
-	}
+	return &progress{logger: logger, phase: "read", began: now, last: now}
 }
 
 // next begins the next phase.

@@ -85,14 +85,12 @@ func (c *KeySetCopies) save(ctx context.Context, copies map[string]keySetCopy) e
 	return nil
 }
 
-// SaveCopies stores the JWK Sets behind URLs, if storage has no copy or an old one of
-// any. It does nothing without [Config.Copies], and must not be called
-// concurrently.
-func (d *Directory) SaveCopies(ctx context.Context) error {
-	if d.config.Copies == nil {
+// saveCopies is [Directory.SaveCopies].
+func (s *documents) saveCopies(ctx context.Context) error {
+	if s.config.Copies == nil {
 		return nil
 	}
-	fetched, due := d.fetchedKeySets()
+	fetched, due := s.fetchedKeySets()
 	if !due {
 		return nil
 	}
@@ -112,11 +110,11 @@ func (d *Directory) SaveCopies(ctx context.Context) error {
 			copies[copyName(f.place)] = keySetCopy{f.at.UTC(), text}
 		}
 	}
-	if err := d.config.Copies.save(ctx, copies); err != nil {
+	if err := s.config.Copies.save(ctx, copies); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range fetched {
 		if f.contents == f.watchedDocument.contents {
 			f.saved = f.at
@@ -134,10 +132,10 @@ type fetchedKeySet struct {
 
 // fetchedKeySets returns what is known of the JWK Sets behind URLs, and whether it is
 // time to store it.
-func (d *Directory) fetchedKeySets() (fetched []fetchedKeySet, due bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, document := range d.documents.urls.all {
+func (s *documents) fetchedKeySets() (fetched []fetchedKeySet, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, document := range s.urls.all {
 		if len(document.certificates) > 0 {
 			at := document.url.Success()
 			fetched = append(fetched, fetchedKeySet{document, document.contents, at})

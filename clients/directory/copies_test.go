@@ -398,7 +398,7 @@ func TestLargeKeySetsAreNotCopied(t *testing.T) {
 	}
 	add := func(address string, certificates []*x509.Certificate) {
 		t.Helper()
-		document, err := w.openKeySet(documentKey{clients.KindJWKS, address, true})
+		document, err := w.newPlan().openKeySet(documentKey{clients.KindJWKS, address, true})
 		if err != nil {
 			t.Fatal(err)
 		}

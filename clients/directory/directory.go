@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -94,29 +95,22 @@ type Directory struct {
 	// sources are the configuration and the sources, in the order of their ranks
 	sources  []*recordSource
 	registry atomic.Pointer[clients.Registry]
-	waiting  atomic.Pointer[waitList]
-
-	polling   sync.Mutex // held by Poll; guards what only it uses
-	pending   documentChanges
-	tried     time.Time // when the pending changes were last tried, and with what
-	triedWith *clients.Registry
-	rest      time.Time // until then, changes of JWK Sets behind URLs wait
+	waiting  waiting
+	poller   poller
 
 	// aside is held by the update that is prepared without changing, before that
 	aside sync.Mutex
 
-	// changing is held while the registry is replaced, after polling and before mu. It
-	// guards what follows, and what of that others read is also guarded by mu
+	// changing is held while the registry is replaced, after the mu of the poller and before
+	// the others. It guards what follows, and with these what of that others read
 	changing sync.Mutex
 	maxHold  time.Duration // see the constant
-	// waiters are those who wait for a client
-	waiters  map[*clients.Client]map[*clients.Client]struct{}
 	reported clients.ConflictLog
 	// concurrent notes what changes while an update is prepared aside, else it is nil
 	concurrent *concurrent
 
-	mu        sync.Mutex
-	documents documentSet
+	documents *documents
+	mu        sync.Mutex // guards how the sources fare
 }
 
 // New reads everything but URLs. Unlike later, anything that is missing or
@@ -125,11 +119,13 @@ type Directory struct {
 func New(ctx context.Context, config Config) (*Directory, error) {
 	config.setDefaults()
 	d := &Directory{
-		config: config, documents: newDocumentSet(), maxHold: maxHold,
-		waiters: make(map[*clients.Client]map[*clients.Client]struct{}),
+		config: config, maxHold: maxHold,
+		waiting: waiting{waiters: make(map[*clients.Client]map[*clients.Client]struct{})},
 	}
 	d.registry.Store(clients.NewRegistry())
-	d.waiting.Store(newWaitList())
+	d.waiting.published.Store(newWaitList())
+	d.documents = newDocuments(&d.config)
+	d.poller = poller{documents: d.documents, remake: d.remake}
 	d.config.Before, d.config.Records = nil, nil // they are in the way of the garbage collector
 	begin := &beginning{before: config.Before}
 	d.beginning.Store(begin)
@@ -142,13 +138,13 @@ func New(ctx context.Context, config Config) (*Directory, error) {
 			return copies
 		})
 	}
-	d.sources = []*recordSource{newRecordSource(SourceConfig, 0)}
+	d.sources = []*recordSource{newRecordSource(d, SourceConfig, 0)}
 	for _, from := range config.Sources {
 		info := from.Info()
 		if slices.ContainsFunc(d.sources, func(s *recordSource) bool { return s.name == info.Name }) {
 			return nil, fmt.Errorf("clients are read from %s twice; keep one", info.Name)
 		}
-		s := newRecordSource(info.Name, len(d.sources))
+		s := newRecordSource(d, info.Name, len(d.sources))
 		s.from, s.info = from, info
 		d.sources = append(d.sources, s)
 	}
@@ -156,7 +152,7 @@ func New(ctx context.Context, config Config) (*Directory, error) {
 		return nil, err
 	}
 	for _, s := range d.sources[1:] {
-		if err := d.load(ctx, s); err != nil {
+		if err := s.load(ctx); err != nil {
 			return nil, s.wrap(err)
 		}
 	}
@@ -177,12 +173,18 @@ type beginning struct {
 	copies func() map[string]keySetCopy
 }
 
+// takeOver has a document begin with what the directory before has fetched of the same
+// URL, and reports whether there is anything.
+func (b *beginning) takeOver(document *watchedDocument) bool {
+	return b.before != nil && b.before.documents.handOver(document)
+}
+
 // loaded reports whether the directory is made.
 func (d *Directory) loaded() bool { return d.beginning.Load() == nil }
 
 // loadRecords loads the records of the configuration.
 func (d *Directory) loadRecords(ctx context.Context, records []clients.Record) error {
-	u := d.newUpdate(d.sources[0], true)
+	u := d.sources[0].newUpdate(true)
 	for i := range records {
 		text, err := json.Marshal(records[i])
 		if err != nil {
@@ -197,40 +199,24 @@ func (d *Directory) loadRecords(ctx context.Context, records []clients.Record) e
 	return err
 }
 
-// openKeySet opens a JWK Set behind a URL, which begins with what is known of it.
-func (d *Directory) openKeySet(key documentKey) (*watchedDocument, error) {
-	opened := &watchedDocument{documentKey: key, contents: new(contents), users: make(map[*clients.Client]struct{})}
-	var err error
-	opened.url, err = source.NewURL(source.URLConfig{
-		Address: key.place, MaxBytes: clients.MaxKeySetBytes, Accept: opened.accept, Fetch: d.config.Fetch, Now: d.config.Now,
-	})
-	if err != nil {
-		return nil, err
+// newPlan returns a plan with what is in force.
+func (d *Directory) newPlan() *plan {
+	p := &plan{
+		directory: d, now: d.config.Now(), opened: make(map[documentKey]*watchedDocument),
+		usedBy: make(map[*clients.Client][]*watchedDocument),
 	}
-	opened.name = opened.url.Name()
 	begin := d.beginning.Load()
-	if begin == nil || begin.before.takeOverURL(opened) || begin.copies == nil {
-		return opened, nil
+	if serves := begin == nil || begin.before != nil; serves && runtime.GOMAXPROCS(0) < enoughProcessors {
+		p.pace = &pace{began: time.Now()}
 	}
-	kept, ok := begin.copies()[copyName(key.place)]
-	if ok && d.config.Now().Sub(kept.Fetched).Abs() < copyLifetime && opened.url.Begin(kept.KeySet, kept.Fetched) {
-		opened.contents, opened.saved = opened.accepted, kept.Fetched
-	}
-	return opened, nil
+	return p
 }
 
-// takeOverURL has a document begin with what the directory has fetched of the same
-// URL, and reports whether there is anything.
-func (d *Directory) takeOverURL(document *watchedDocument) bool {
-	if d == nil {
-		return false
+// Watch has the sources hand over changes until ctx is done.
+func (d *Directory) Watch(ctx context.Context) {
+	for _, s := range d.sources {
+		if s.from != nil {
+			go s.watch(ctx)
+		}
 	}
-	d.mu.Lock()
-	old := d.documents.byKey[document.documentKey]
-	d.mu.Unlock()
-	if old == nil || !document.url.TakeOver(old.url) {
-		return false
-	}
-	document.contents = &contents{certificates: document.accepted.certificates} // warnings have been reported
-	return true
 }

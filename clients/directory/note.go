@@ -61,7 +61,7 @@ func (s *skippedRecords) note(u *update) (reported []*clients.RecordError) {
 func (u *update) note(changed bool, err error) {
 	d, s := u.directory, u.source
 	if err != nil {
-		d.noteFailure(s, err)
+		s.noteFailure(err)
 		return
 	}
 	d.mu.Lock()
@@ -75,7 +75,7 @@ func (u *update) note(changed bool, err error) {
 	skipped := s.skipped.note(u)
 	size, before := s.size, s.before
 	d.mu.Unlock()
-	logger := d.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
+	logger := s.logger()
 	for i, wrong := range skipped {
 		if i == maxWarnings {
 			logger.Error("more client records skipped", zap.Int("records", len(skipped)-i))
@@ -114,7 +114,8 @@ func (u *update) leaves(failure error) bool {
 }
 
 // noteFailure notes why an update cannot be put in force, and reports it once.
-func (d *Directory) noteFailure(s *recordSource, err error) {
+func (s *recordSource) noteFailure(err error) {
+	d := s.directory
 	if !d.loaded() {
 		return
 	}
@@ -128,10 +129,18 @@ func (d *Directory) noteFailure(s *recordSource, err error) {
 	}
 }
 
-// noteUnavailable notes that a source cannot be reached, and what is used instead, and
-// returns the fields of the log line.
-func (d *Directory) noteUnavailable(s *recordSource, err error, instead string, from time.Time) []zap.Field {
-	d.config.Failed(s.name)
+// noteUnavailable notes that a source cannot be reached, and what is used instead.
+func (s *recordSource) noteUnavailable(err error, instead string, from time.Time) {
+	s.directory.config.Failed(s.name)
 	s.reading, s.success, s.copy, s.copyTime = err, time.Time{}, instead, from
-	return []zap.Field{zap.String("source", s.label()), zap.String("place", s.name), zap.Error(err)}
+}
+
+// readTime returns when the source was last read, or from when what is used instead is.
+func (s *recordSource) readTime() time.Time {
+	s.directory.mu.Lock()
+	defer s.directory.mu.Unlock()
+	if s.success.IsZero() {
+		return s.copyTime
+	}
+	return s.success
 }

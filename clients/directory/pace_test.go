@@ -21,7 +21,7 @@ func TestReplacingGivesWay(t *testing.T) {
 	guest := newGuest("first", pinned("a"))
 	w.config.Sources = []clients.Source{guest}
 	w.mustLoad()
-	u := w.newUpdate(w.sources[1], true)
+	u := w.sources[1].newUpdate(true)
 	if err := u.run(t.Context(), all(records, nil)); err != nil {
 		t.Fatal(err)
 	}

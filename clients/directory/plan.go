@@ -3,7 +3,6 @@ package directory
 import (
 	"crypto/x509"
 	"errors"
-	"runtime"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
@@ -32,18 +31,6 @@ type plan struct {
 
 	warnings warningList
 	pace     *pace // nil if no requests are served, or none can wait for the update
-}
-
-func (d *Directory) newPlan() *plan {
-	p := &plan{
-		directory: d, now: d.config.Now(), opened: make(map[documentKey]*watchedDocument),
-		usedBy: make(map[*clients.Client][]*watchedDocument),
-	}
-	begin := d.beginning.Load()
-	if serves := begin == nil || begin.before != nil; serves && runtime.GOMAXPROCS(0) < enoughProcessors {
-		p.pace = &pace{began: time.Now()}
-	}
-	return p
 }
 
 // make makes the client of a record. The text is copied.
@@ -80,8 +67,30 @@ func (p *plan) KeySet(file string) ([]*x509.Certificate, error) {
 
 // KeySetAt implements [Documents].
 func (p *plan) KeySetAt(address string) (name string, certificates []*x509.Certificate, err error) {
-	certificates, err = p.certificates(documentKey{clients.KindJWKS, address, true}, p.directory.openKeySet)
+	certificates, err = p.certificates(documentKey{clients.KindJWKS, address, true}, p.openKeySet)
 	return source.ShownURL(address), certificates, err
+}
+
+// openKeySet opens a JWK Set behind a URL, which begins with what is known of it.
+func (p *plan) openKeySet(key documentKey) (*watchedDocument, error) {
+	opened := &watchedDocument{documentKey: key, contents: new(contents), users: make(map[*clients.Client]struct{})}
+	var err error
+	opened.url, err = source.NewURL(source.URLConfig{
+		Address: key.place, MaxBytes: clients.MaxKeySetBytes, Accept: opened.accept, Fetch: p.directory.config.Fetch, Now: p.directory.config.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	opened.name = opened.url.Name()
+	begin := p.directory.beginning.Load()
+	if begin == nil || begin.takeOver(opened) || begin.copies == nil {
+		return opened, nil
+	}
+	kept, ok := begin.copies()[copyName(key.place)]
+	if ok && p.directory.config.Now().Sub(kept.Fetched).Abs() < copyLifetime && opened.url.Begin(kept.KeySet, kept.Fetched) {
+		opened.contents, opened.saved = opened.accepted, kept.Fetched
+	}
+	return opened, nil
 }
 
 func (p *plan) inFile(kind clients.Kind, path string, limit int64) ([]*x509.Certificate, error) {

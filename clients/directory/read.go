@@ -1,15 +1,15 @@
 package directory
 
 import (
-	"cmp"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
-	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 )
 
 // Registry returns the clients as they are now.
@@ -29,16 +29,15 @@ func (d *Directory) Writer() (clients.Writer, bool) {
 // everything else as it is now. Nothing changes. A client of another source that is in
 // its way is an error as well, whatever its rank, unless it would have to give way.
 func (d *Directory) CheckRecord(sourceName, id string, text []byte) error {
-	i := slices.IndexFunc(d.sources, func(s *recordSource) bool { return s.name == sourceName })
-	if i < 0 {
+	s := d.source(sourceName)
+	if s == nil {
 		return fmt.Errorf("unknown source of clients '%s'", sourceName)
 	}
-	s := d.sources[i]
 	d.changing.Lock()
 	defer d.changing.Unlock()
-	u := d.newUpdate(s, false)
+	u := s.newUpdate(false)
 	u.plan.locked = true
-	u.source = &recordSource{name: s.name, rank: s.rank, from: s.from, info: s.info, origin: s.origin}
+	u.source = &recordSource{directory: d, name: s.name, rank: s.rank, from: s.from, info: s.info, origin: s.origin}
 	u.source.info.SkipBad = false
 	record, err := u.take(clients.Entry{ID: id, Record: text})
 	if wrong := new(clients.RecordError); errors.As(err, &wrong) {
@@ -48,13 +47,13 @@ func (d *Directory) CheckRecord(sourceName, id string, text []byte) error {
 		return err
 	}
 	if record.known {
-		if w := d.waiting.Load().of(record.client); w != nil {
+		if w := d.waiting.list().of(record.client); w != nil {
 			return w.err
 		}
 		return nil
 	}
 	edit := d.Registry().Edit()
-	if old := d.clientOf(s, record.client.ID); old != nil {
+	if old := s.clientOf(record.client.ID); old != nil {
 		edit.Remove(old)
 	}
 	_, err = edit.Add(record.client)
@@ -83,7 +82,7 @@ func (d *Directory) Sizes() []SourceSize {
 	defer d.mu.Unlock()
 	sizes := make([]SourceSize, len(d.sources))
 	for i, s := range d.sources {
-		waiting := d.waiting.Load().counts[s.rank]
+		waiting := d.waiting.list().counts[s.rank]
 		sizes[i] = SourceSize{Source: s.name, Clients: s.size - waiting, Refused: waiting + s.skipped.count()}
 	}
 	return sizes
@@ -92,68 +91,16 @@ func (d *Directory) Sizes() []SourceSize {
 // States returns the states of all sources, and of certificate files and JWK Sets
 // of clients, at most limit of these.
 func (d *Directory) States(limit int) []SourceState {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var states []SourceState
+	d.mu.Lock()
 	for _, s := range d.sources {
 		if s.from != nil {
 			states = append(states, SourceState{s.label(), s.success, s.failure(), s.info.Refresh, s.copy, s.copyTime})
 		}
 	}
-	limit += len(states)
-	for _, document := range slices.Concat(d.documents.files.all, d.documents.urls.all) {
-		state := SourceState{Refresh: source.LookInterval}
-		if document.url != nil {
-			state.Refresh = document.url.Interval()
-			if document.url.Begun() {
-				state.Copy, state.CopyTime = CopyStorage, document.url.Success()
-			}
-			// a fetch may succeed though its result cannot be put in force
-			document.success = document.url.Success()
-		}
-		state.Success, state.Failure = document.success, document.failure()
-		for _, label := range document.labels() {
-			if len(states) == limit {
-				return states
-			}
-			state.Source = label
-			states = append(states, state)
-		}
-	}
-	return states
+	d.mu.Unlock()
+	return append(states, d.documents.states(limit)...)
 }
-
-// readTime returns when a source was last read, or from when what is used instead is.
-func (d *Directory) readTime(name string) time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, s := range d.sources {
-		switch {
-		case s.name != name:
-		case s.success.IsZero():
-			return s.copyTime
-		default:
-			return s.success
-		}
-	}
-	return time.Time{}
-}
-
-// Unfetched returns how many JWK Sets have never been fetched.
-func (d *Directory) Unfetched() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	count := 0
-	for _, document := range d.documents.urls.all {
-		if _, known := document.url.Content(); !known {
-			count++
-		}
-	}
-	return count
-}
-
-// maxFilesRead is how many certificate files [Directory.CertificateFiles] looks at.
-const maxFilesRead = 10_000
 
 // CertificateFile is the certificate in a file that a client names.
 type CertificateFile struct {
@@ -161,26 +108,52 @@ type CertificateFile struct {
 	Certificate *x509.Certificate
 }
 
+// WaitingClient is a client that is not in force, because a client of a source with a
+// higher rank has its client_id or one of its credentials.
+type WaitingClient struct {
+	*clients.Client
+	// Holder is the other client.
+	Holder *clients.Client
+	// Reason says what it has.
+	Reason error
+}
+
+// Waiting yields the clients that are not in force, in the order of their client_id,
+// from id on.
+func (d *Directory) Waiting(id string) iter.Seq[WaitingClient] {
+	return func(yield func(WaitingClient) bool) {
+		d.waiting.list().tree.AscendGreaterOrEqual(&wait{client: &clients.Client{ID: id, Origin: clients.NewOrigin("", -1)}}, func(w *wait) bool {
+			return yield(WaitingClient{w.client, w.holder, w.err})
+		})
+	}
+}
+
+// Unfetched returns how many JWK Sets have never been fetched.
+func (d *Directory) Unfetched() int { return d.documents.unfetched() }
+
+// Troubles says which certificate files and JWK Sets cannot be read now, or were never
+// read, whose they are, and why: their certificates may be unknown. It names 100 at
+// most.
+func (d *Directory) Troubles() []string { return d.documents.troubles() }
+
 // CertificateFiles returns the certificates in files that expire within a time, soonest
 // first, at most limit, and how many more there are. It looks at 10,000 files.
 func (d *Directory) CertificateFiles(from, until time.Time, limit int) (list []CertificateFile, more int) {
-	d.mu.Lock()
-	for _, document := range d.documents.files.all[:min(len(d.documents.files.all), maxFilesRead)] {
-		if document.kind != clients.KindCertificate || document.contents == nil {
-			continue
-		}
-		certificate := document.certificates[0]
-		if certificate.NotAfter.Before(from) || certificate.NotAfter.After(until) {
-			continue
-		}
-		for _, id := range document.userIDs() {
-			list = append(list, CertificateFile{id, certificate})
-		}
+	return d.documents.certificateFiles(from, until, limit)
+}
+
+// SaveCopies stores the JWK Sets behind URLs, if storage has no copy or an old one of
+// any. It does nothing without [Config.Copies], and must not be called concurrently.
+func (d *Directory) SaveCopies(ctx context.Context) error { return d.documents.saveCopies(ctx) }
+
+// source returns the configuration or source of that name, or nil. A nil directory has
+// none.
+func (d *Directory) source(name string) *recordSource {
+	if d == nil {
+		return nil
 	}
-	d.mu.Unlock()
-	slices.SortFunc(list, func(a, b CertificateFile) int {
-		return cmp.Or(a.Certificate.NotAfter.Compare(b.Certificate.NotAfter), cmp.Compare(a.ClientID, b.ClientID))
-	})
-	more = max(len(list)-limit, 0)
-	return list[:len(list)-more], more
+	if i := slices.IndexFunc(d.sources, func(s *recordSource) bool { return s.name == name }); i >= 0 {
+		return d.sources[i]
+	}
+	return nil
 }

@@ -53,7 +53,8 @@ const (
 	CopyStorage = "storage"
 )
 
-// status is how a source or a document fares. It is guarded by the directory's mu.
+// status is how a source or a document fares. It is guarded by mu of the
+// directory, and of its documents.
 type status struct {
 	// success is when the content was last found to be in force
 	success time.Time
@@ -102,6 +103,11 @@ func (s *recordSource) label() string { return SourceLabel(s.name) }
 
 // SourceLabel returns what the source of that name is called in a [SourceState].
 func SourceLabel(name string) string { return "clients:" + strings.TrimPrefix(name, "file:") }
+
+// logger returns the logger of what concerns the source.
+func (s *recordSource) logger() *zap.Logger {
+	return s.directory.config.Logger.With(zap.String("source", s.label()), zap.String("place", s.name))
+}
 
 // wrap adds the name of the source to an error.
 func (s *recordSource) wrap(err error) error {

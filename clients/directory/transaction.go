@@ -40,9 +40,9 @@ type newcomer struct {
 
 // begin begins a change. The caller holds changing until it has been committed or
 // dropped.
-func (d *Directory) begin(p *plan) *transaction {
+func (p *plan) begin() *transaction {
 	return &transaction{
-		directory: d, edit: d.Registry().Edit(), plan: p,
+		directory: p.directory, edit: p.directory.Registry().Edit(), plan: p,
 		added: make(map[*clients.Client]struct{}), removed: make(map[*clients.Client]struct{}),
 		waits: make(map[*clients.Client]*wait), waiters: make(map[*clients.Client][]*clients.Client), newcomers: make(map[newcomer]*clients.Client),
 	}
@@ -53,7 +53,7 @@ func (t *transaction) waitOf(c *clients.Client) *wait {
 	if w, changed := t.waits[c]; changed {
 		return w
 	}
-	return t.directory.waiting.Load().of(c)
+	return t.directory.waiting.list().of(c)
 }
 
 // hold has a client wait.
@@ -89,7 +89,7 @@ func (t *transaction) free(c *clients.Client) {
 // same rank is an error, and so is anything that is wrong with the client itself.
 func (t *transaction) add(c *clients.Client, place string) error {
 	s := t.directory.sources[c.Rank()]
-	if other := t.directory.waiting.Load().under(c.ID, c.Rank()); other != nil {
+	if other := t.directory.waiting.list().under(c.ID, c.Rank()); other != nil {
 		if !t.hasRemoved(other.client) {
 			return twice(c.ID, s)
 		}
@@ -152,15 +152,13 @@ func (t *transaction) restore(c *clients.Client) (newcomer *clients.Client) {
 // settle puts clients in force that have waited for those that are gone. The highest
 // rank comes first.
 func (t *transaction) settle() {
-	for len(t.freed) > 0 && len(t.directory.waiters)+len(t.waiters) > 0 {
+	for len(t.freed) > 0 && len(t.directory.waiting.waiters)+len(t.waiters) > 0 {
 		var list []*clients.Client
 		for _, holder := range t.freed {
-			list = append(slices.AppendSeq(list, maps.Keys(t.directory.waiters[holder])), t.waiters[holder]...)
+			list = append(slices.AppendSeq(list, maps.Keys(t.directory.waiting.waiters[holder])), t.waiters[holder]...)
 		}
 		t.freed = nil
-		slices.SortFunc(list, func(a, b *clients.Client) int {
-			return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID))
-		})
+		slices.SortFunc(list, byRank)
 		for _, c := range slices.Compact(list) {
 			w := t.waitOf(c)
 			if t.hasRemoved(c) || w == nil {
@@ -174,4 +172,8 @@ func (t *transaction) settle() {
 			}
 		}
 	}
+}
+
+func byRank(a, b *clients.Client) int {
+	return cmp.Or(cmp.Compare(a.Rank(), b.Rank()), cmp.Compare(a.ID, b.ID))
 }

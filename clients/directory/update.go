@@ -45,10 +45,10 @@ type incoming struct {
 	known  bool // the client was in force or waiting before, and stays
 }
 
-func (d *Directory) newUpdate(s *recordSource, replace bool) *update {
+func (s *recordSource) newUpdate(replace bool) *update {
 	return &update{
-		directory: d, source: s, replace: replace, progress: d.newProgress(s),
-		plan: d.newPlan(),
+		directory: s.directory, source: s, replace: replace, progress: newProgress(s.logger()),
+		plan: s.directory.newPlan(),
 	}
 }
 
@@ -135,7 +135,7 @@ func (u *update) take(e clients.Entry) (incoming, error) {
 	case len(e.Record) > clients.MaxRecordBytes:
 		return u.skip(e.Place, id, fmt.Errorf("the record has %d bytes; at most %d are allowed", len(e.Record), clients.MaxRecordBytes))
 	}
-	if current := u.directory.clientOf(u.source, id); current != nil && current.HasRecord(e.Record) {
+	if current := u.source.clientOf(id); current != nil && current.HasRecord(e.Record) {
 		return incoming{client: current, place: e.Place, known: true}, nil
 	}
 	client, err := u.plan.make(u.source, e.Record)
@@ -161,7 +161,7 @@ func (u *update) skip(place, id string, err error) (incoming, error) {
 		return incoming{}, wrong
 	}
 	u.bad = append(u.bad, wrong)
-	current := u.directory.clientOf(u.source, id)
+	current := u.source.clientOf(id)
 	return incoming{client: current, place: place, known: current != nil}, nil
 }
 
@@ -190,7 +190,7 @@ func (u *update) apply(ctx context.Context) (changed bool, err error) {
 // changing.
 func (u *update) prepare() (*transaction, error) {
 	u.plan.locked, u.places = true, nil
-	t := u.directory.begin(u.plan)
+	t := u.plan.begin()
 	t.edit.EndAt(time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records))))
 	for i := range u.records {
 		if err := u.resolve(&u.records[i]); err != nil {
@@ -241,7 +241,7 @@ func (u *update) resolve(record *incoming) (err error) {
 	if record.client != nil || record.text == nil {
 		return nil
 	}
-	if current := u.directory.clientOf(u.source, clients.GuessID(record.text)); current != nil && current.HasRecord(record.text) {
+	if current := u.source.clientOf(clients.GuessID(record.text)); current != nil && current.HasRecord(record.text) {
 		record.client, record.known = current, true
 		return nil
 	}
@@ -284,7 +284,7 @@ func (u *update) compare() (err error) {
 		}
 	}
 	for _, id := range ids {
-		if client := u.directory.clientOf(u.source, id); client != nil {
+		if client := u.source.clientOf(id); client != nil {
 			u.outdated = append(u.outdated, client)
 		}
 	}
@@ -329,7 +329,7 @@ func (u *update) keepOld(t *transaction, record incoming, why error) error {
 // oldOf returns the client that has been removed because there is another record of it,
 // if any.
 func (u *update) oldOf(t *transaction, id string) []*clients.Client {
-	if old := u.directory.clientOf(u.source, id); old != nil && t.hasRemoved(old) {
+	if old := u.source.clientOf(id); old != nil && t.hasRemoved(old) {
 		return []*clients.Client{old}
 	}
 	return nil

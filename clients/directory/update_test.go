@@ -239,8 +239,8 @@ func TestSourcesChangeAtOnce(t *testing.T) {
 	if got := w.ids(); got != "a0 a1 a2 a3 b0 b1 b2 b3 shared" || w.Registry().Client("shared").Source() != "guest0" {
 		t.Errorf("clients %s", got)
 	}
-	if len(w.waiters) != 1 || w.waiting.Load().tree.Len() != 3 {
-		t.Errorf("%d holders, %d waiting", len(w.waiters), w.waiting.Load().tree.Len())
+	if len(w.waiting.waiters) != 1 || w.waiting.list().tree.Len() != 3 {
+		t.Errorf("%d holders, %d waiting", len(w.waiting.waiters), w.waiting.list().tree.Len())
 	}
 }
 

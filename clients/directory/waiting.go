@@ -2,10 +2,12 @@ package directory
 
 import (
 	"cmp"
-	"iter"
 	"maps"
+	"slices"
+	"sync/atomic"
 
 	"github.com/google/btree"
+	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 )
@@ -48,24 +50,40 @@ func (l *waitList) of(c *clients.Client) *wait {
 	return nil
 }
 
-// changeWaiting notes which clients wait after a transaction, and for whom.
-func (d *Directory) changeWaiting(t *transaction) {
-	before := d.waiting.Load()
+func (l *waitList) add(w *wait) {
+	l.tree.ReplaceOrInsert(w)
+	l.counts[w.client.Rank()]++
+}
+
+func (l *waitList) remove(w *wait) {
+	l.tree.Delete(w)
+	l.counts[w.client.Rank()]--
+}
+
+// waiting is the clients of a directory that are not in force.
+type waiting struct {
+	published atomic.Pointer[waitList]
+	// waiters are those who wait for a client. The directory's changing guards them
+	waiters map[*clients.Client]map[*clients.Client]struct{}
+}
+
+// list returns the clients that wait now.
+func (w *waiting) list() *waitList { return w.published.Load() }
+
+// change notes which clients wait after a transaction, and for whom. It returns what has
+// changed.
+func (w *waiting) change(t *transaction) (changed waitChange) {
+	before := w.list()
 	if before.tree.Len() == 0 && len(t.waits) == 0 {
-		return
+		return changed
 	}
-	next, changed := &waitList{before.tree.Clone(), maps.Clone(before.counts)}, false
+	changed = w.compare(t)
+	next, differs := &waitList{before.tree.Clone(), maps.Clone(before.counts)}, false
 	end := func(c *clients.Client) {
-		w := next.of(c)
-		if w == nil {
-			return
-		}
-		changed = true
-		next.tree.Delete(w)
-		next.counts[c.Rank()]--
-		delete(d.waiters[w.holder], c)
-		if len(d.waiters[w.holder]) == 0 {
-			delete(d.waiters, w.holder)
+		if known := next.of(c); known != nil {
+			differs = true
+			next.remove(known)
+			w.forget(known)
 		}
 	}
 	for c := range t.removed {
@@ -74,39 +92,86 @@ func (d *Directory) changeWaiting(t *transaction) {
 	for c := range t.waits {
 		end(c)
 	}
-	for c, w := range t.waits {
-		if _, removed := t.removed[c]; removed || w == nil {
+	for c, begun := range t.waits {
+		if begun != nil && !t.hasRemoved(c) {
+			differs = true
+			next.add(begun)
+			w.remember(begun)
+		}
+	}
+	if differs {
+		w.published.Store(next)
+	}
+	return changed
+}
+
+func (w *waiting) remember(begun *wait) {
+	if w.waiters[begun.holder] == nil {
+		w.waiters[begun.holder] = make(map[*clients.Client]struct{})
+	}
+	w.waiters[begun.holder][begun.client] = struct{}{}
+}
+
+func (w *waiting) forget(ended *wait) {
+	delete(w.waiters[ended.holder], ended.client)
+	if len(w.waiters[ended.holder]) == 0 {
+		delete(w.waiters, ended.holder)
+	}
+}
+
+// waitChange is the clients that begin to wait, with what for, and those that are in force
+// after having waited, in the order of their client_id.
+type waitChange struct {
+	refused  []*wait
+	admitted []*clients.Client
+}
+
+// compare returns who begins and ends to wait with a transaction. A changed record that
+// waits for the same client as before is not new.
+func (w *waiting) compare(t *transaction) (changed waitChange) {
+	before := w.list()
+	for c, begun := range t.waits {
+		if t.hasRemoved(c) {
 			continue
 		}
-		changed = true
-		next.tree.ReplaceOrInsert(w)
-		next.counts[c.Rank()]++
-		if d.waiters[w.holder] == nil {
-			d.waiters[w.holder] = make(map[*clients.Client]struct{})
+		if begun == nil {
+			if before.of(c) != nil {
+				changed.admitted = append(changed.admitted, c)
+			}
+			continue
 		}
-		d.waiters[w.holder][c] = struct{}{}
+		if known := before.under(c.ID, c.Rank()); known == nil || known.holder.ID != begun.holder.ID {
+			changed.refused = append(changed.refused, begun)
+		}
 	}
-	if changed {
-		d.waiting.Store(next)
-	}
+	slices.SortFunc(changed.refused, func(a, b *wait) int { return byID(a.client, b.client) })
+	slices.SortFunc(changed.admitted, byID)
+	return changed
 }
 
-// WaitingClient is a client that is not in force, because a client of a source with a
-// higher rank has its client_id or one of its credentials.
-type WaitingClient struct {
-	*clients.Client
-	// Holder is the other client.
-	Holder *clients.Client
-	// Reason says what it has.
-	Reason error
+func byID(a, b *clients.Client) int {
+	return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Rank(), b.Rank()))
 }
 
-// Waiting yields the clients that are not in force, in the order of their client_id,
-// from id on.
-func (d *Directory) Waiting(id string) iter.Seq[WaitingClient] {
-	return func(yield func(WaitingClient) bool) {
-		d.waiting.Load().tree.AscendGreaterOrEqual(&wait{client: &clients.Client{ID: id, Origin: clients.NewOrigin("", -1)}}, func(w *wait) bool {
-			return yield(WaitingClient{w.client, w.holder, w.err})
-		})
+// report logs which records are refused because clients of a source with a higher rank
+// have what they claim, and which are no longer, the first few one by one.
+func (c waitChange) report(d *Directory) {
+	for i, w := range c.refused {
+		logger := d.sources[w.client.Rank()].logger()
+		if i == maxWarnings {
+			logger.Error("more client records refused", zap.Int("records", len(c.refused)-i))
+			break
+		}
+		logger.Error("client record refused; a source of a higher rank has its client_id or credential",
+			append((&clients.RecordError{Place: w.place, ClientID: w.client.ID}).Fields(),
+				zap.String("holder", w.holder.ID), zap.String("holder_source", w.holder.Source()), zap.Error(w.err))...)
+	}
+	for i, admitted := range c.admitted {
+		logger := d.sources[admitted.Rank()].logger()
+		if i == maxWarnings {
+			logger.Info("more client records no longer refused", zap.Int("records", len(c.admitted)-i))
+			break
+		}
+		logger.Info("client record no longer refused", zap.String("client_id", admitted.ID))
 	}
 }

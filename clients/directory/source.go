@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"os"
+	"slices"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -21,11 +25,14 @@ const (
 	loadGrace = 2 * time.Second
 )
 
-// recordSource is the configuration or a source, with its clients.
+// recordSource is the configuration or a source, with its clients. It is the
+// [clients.Sink] of the source.
 type recordSource struct {
 	name string
 	rank int
 	from clients.Source // nil for the configuration
+
+	directory *Directory
 	// origin is what its clients say about where they come from
 	origin *clients.Origin
 	info   clients.SourceInfo
@@ -41,9 +48,9 @@ type recordSource struct {
 	skipped skippedRecords
 }
 
-func newRecordSource(name string, rank int) *recordSource {
+func newRecordSource(d *Directory, name string, rank int) *recordSource {
 	return &recordSource{
-		name: name, rank: rank, origin: clients.NewOrigin(name, rank), loading: make(chan struct{}),
+		directory: d, name: name, rank: rank, origin: clients.NewOrigin(name, rank), loading: make(chan struct{}),
 		clients: make(map[*clients.Client]struct{}),
 	}
 }
@@ -54,15 +61,15 @@ func (s *recordSource) has(c *clients.Client) bool {
 	return has
 }
 
-// clientOf returns the client of a source, in force or waiting, or nil.
-func (d *Directory) clientOf(s *recordSource, id string) *clients.Client {
+// clientOf returns the client of the source, in force or waiting, or nil.
+func (s *recordSource) clientOf(id string) *clients.Client {
 	if id == "" {
 		return nil
 	}
-	if client := d.Registry().Client(id); client != nil && client.Rank() == s.rank {
+	if client := s.directory.Registry().Client(id); client != nil && client.Rank() == s.rank {
 		return client
 	}
-	if w := d.waiting.Load().under(id, s.rank); w != nil {
+	if w := s.directory.waiting.list().under(id, s.rank); w != nil {
 		return w.client
 	}
 	return nil
@@ -70,16 +77,18 @@ func (d *Directory) clientOf(s *recordSource, id string) *clients.Client {
 
 // load has a source hand over all of its records. If it cannot be reached, those that
 // the running configuration has from it are taken over, or else its own copy.
-func (d *Directory) load(ctx context.Context, s *recordSource) error {
-	err := d.call(ctx, s, s.from.Load, s.loading)
+func (s *recordSource) load(ctx context.Context) error {
+	err := s.call(ctx, s.from.Load, s.loading)
 	if !errors.Is(err, clients.ErrUnavailable) {
 		return err
 	}
-	if records, known := d.beginning.Load().before.recordsOf(s.name); known {
-		if err := d.newUpdate(s, true).run(ctx, records); err != nil {
-			return err
+	if running := s.directory.beginning.Load().before.source(s.name); running != nil {
+		if replacing := s.newUpdate(true).run(ctx, running.records()); replacing != nil {
+			return replacing
 		}
-		d.config.Logger.Error("client source unavailable; keeping clients of the running configuration", d.noteUnavailable(s, err, CopyRunning, d.beginning.Load().before.readTime(s.name))...)
+		s.noteUnavailable(err, CopyRunning, running.readTime())
+		logger := s.logger()
+		logger.Error("client source unavailable; keeping clients of the running configuration", zap.Error(err))
 		return nil
 	}
 	copier, ok := s.from.(clients.Copier)
@@ -90,20 +99,20 @@ func (d *Directory) load(ctx context.Context, s *recordSource) error {
 	if info, err := os.Stat(s.info.Copy); err == nil {
 		written = info.ModTime()
 	}
-	copying := d.call(ctx, s, copier.LoadCopy, make(chan struct{}))
+	copying := s.call(ctx, copier.LoadCopy, make(chan struct{}))
 	switch {
 	case errors.Is(copying, errors.ErrUnsupported):
 		return err
 	case copying != nil:
 		return fmt.Errorf("%w; and its copy: %w", err, copying)
 	}
-	d.noteUnavailable(s, err, cmp.Or(s.info.Copy, "copy"), written) // the source has said so itself, and how old its copy is
+	s.noteUnavailable(err, cmp.Or(s.info.Copy, "copy"), written) // the source has said so itself, and how old its copy is
 	return nil
 }
 
 // call calls a function of a source, which may be a guest module, and closes done when
 // it has returned. It does not wait for one that ignores its context.
-func (d *Directory) call(ctx context.Context, s *recordSource, load func(context.Context, clients.Sink) error, done chan struct{}) error {
+func (s *recordSource) call(ctx context.Context, load func(context.Context, clients.Sink) error, done chan struct{}) error {
 	timeout := cmp.Or(s.info.LoadTimeout, defaultLoadTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: it was not loaded within %s", clients.ErrUnavailable, timeout))
 	defer cancel()
@@ -113,7 +122,7 @@ func (d *Directory) call(ctx context.Context, s *recordSource, load func(context
 		var err error
 		defer func() { result <- err }()
 		defer source.Recover(s.name, &err)
-		err = load(ctx, &sink{d, s})
+		err = load(ctx, s)
 	}()
 	var err error
 	select {
@@ -131,70 +140,42 @@ func (d *Directory) call(ctx context.Context, s *recordSource, load func(context
 	return err
 }
 
-// Watch has the sources hand over changes until ctx is done.
-func (d *Directory) Watch(ctx context.Context) {
-	for _, s := range d.sources {
-		if s.from != nil {
-			go d.watch(ctx, s)
-		}
-	}
-}
-
 // watch watches a source, which may be a guest module. A panic ends it, and not the
 // process.
-func (d *Directory) watch(ctx context.Context, s *recordSource) {
+func (s *recordSource) watch(ctx context.Context) {
 	<-s.loading
-	k := &sink{d, s}
 	watch := func() (err error) {
 		defer source.Recover(s.name, &err)
-		s.from.Watch(ctx, k)
+		s.from.Watch(ctx, s)
 		return nil
 	}
 	if err := watch(); err != nil {
-		k.Note(err)
+		s.Note(err)
 	}
 }
 
-// recordsOf returns the records that the directory has from a source.
-func (d *Directory) recordsOf(name string) (records iter.Seq2[clients.Entry, error], known bool) {
-	if d == nil {
-		return nil, false
-	}
-	d.changing.Lock()
-	defer d.changing.Unlock()
-	for _, s := range d.sources {
-		if s.name != name || s.from == nil {
-			continue
-		}
-		list := make([]*clients.Client, 0, len(s.clients))
-		for client := range s.clients {
-			list = append(list, client)
-		}
-		return func(yield func(clients.Entry, error) bool) {
-			for _, client := range list {
-				if !yield(clients.Entry{ID: client.ID, Record: []byte(client.Record())}, nil) {
-					return
-				}
+// records returns the records that the source has handed over.
+func (s *recordSource) records() iter.Seq2[clients.Entry, error] {
+	s.directory.changing.Lock()
+	defer s.directory.changing.Unlock()
+	list := slices.Collect(maps.Keys(s.clients))
+	return func(yield func(clients.Entry, error) bool) {
+		for _, client := range list {
+			if !yield(clients.Entry{ID: client.ID, Record: []byte(client.Record())}, nil) {
+				return
 			}
-		}, true
+		}
 	}
-	return nil, false
-}
-
-// sink takes what a source hands over.
-type sink struct {
-	directory *Directory
-	source    *recordSource
 }
 
 // Replace implements [Sink].
-func (k *sink) Replace(ctx context.Context, records iter.Seq2[clients.Entry, error]) error {
-	return k.directory.newUpdate(k.source, true).run(ctx, records)
+func (s *recordSource) Replace(ctx context.Context, records iter.Seq2[clients.Entry, error]) error {
+	return s.newUpdate(true).run(ctx, records)
 }
 
 // Update implements [Sink].
-func (k *sink) Update(ctx context.Context, records []clients.Entry) error {
-	return k.directory.newUpdate(k.source, false).run(ctx, lastOfEach(records))
+func (s *recordSource) Update(ctx context.Context, records []clients.Entry) error {
+	return s.newUpdate(false).run(ctx, lastOfEach(records))
 }
 
 // lastOfEach yields the last record of each client.
@@ -217,8 +198,8 @@ func lastOfEach(records []clients.Entry) iter.Seq2[clients.Entry, error] {
 }
 
 // Note implements [Sink].
-func (k *sink) Note(err error) {
-	d, s := k.directory, k.source
+func (s *recordSource) Note(err error) {
+	d := s.directory
 	if err != nil {
 		d.config.Failed(s.name)
 	}
