@@ -148,7 +148,7 @@ make_certificates() {
 start_odd_issuers() {
 	local name folder
 	start silent_server
-	until_true 10 listening "$silent_port" || exit
+	until_true 60 listening "$silent_port" || exit
 	https "$issuer_port" '' /.well-known/openid-configuration
 	for name in html silent; do
 		folder=$certificates/odd/$name/.well-known
@@ -221,7 +221,7 @@ try_caddy() {
 	: >"$work/caddy.log"
 	start run_caddy
 	caddy=$started
-	until_true 30 caddy_is_up && kill -0 "$caddy" 2>/dev/null && grep -q 'serving initial configuration' "$work/caddy.log"
+	until_true 60 caddy_is_up && kill -0 "$caddy" 2>/dev/null && grep -q 'serving initial configuration' "$work/caddy.log"
 }
 
 run_caddy() {

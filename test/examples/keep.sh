@@ -137,7 +137,7 @@ in_use() {
 	local language serial
 	for language in "${@:2}"; do
 		serial=$(openssl x509 -in "$certificates/partner-$language.pem" -noout -serial)
-		until_true $((load_seconds * 2 / 3)) seen "$((16#${serial#*=}))" || failed "$language" client "its certificate was replaced, but the client does not use the new one ($1)" "$work/$language/service.log"
+		until_true "$load_seconds" seen "$((16#${serial#*=}))" || failed "$language" client "its certificate was replaced, but the client does not use the new one ($1)" "$work/$language/service.log"
 	done
 }
 

@@ -125,7 +125,7 @@ refuses() {
 	[[ $text != *$'\n'* ]] || wrong+=', more than one line on the standard error'
 	[[ -z $text || $text == *'; '* ]] || wrong+=", no '; remedy'"
 	[[ $text != *eyJ* && $text != *-----BEGIN* && $text != *changeit* && $text != *not-the-password* ]] || wrong+=', a secret'
-	[ -z "$4" ] || until_true 5 has_error_id "$text" || wrong+=', no error id'
+	[ -z "$4" ] || until_true 15 has_error_id "$text" || wrong+=', no error id'
 	[ -z "$wrong" ] || failed "$1" client "$2 with $3: ${wrong#, }" "$out" "$err"
 }
 
