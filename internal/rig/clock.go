@@ -126,12 +126,12 @@ func (c *Clock) Freeze() {
 func (c *Clock) Advance(d time.Duration) { c.Ahead.Add(int64(d)) }
 
 // Until moves the clock until the condition holds.
-func (r *Rig) Until(clock *Clock, what string, condition func() bool) {
-	r.T.Helper()
+func (c *Clock) Until(t *testing.T, what string, condition func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(Patience); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.T.Fatalf("%s: not within %v", what, Patience)
+			t.Fatalf("%s: not within %v", what, Patience)
 		}
-		clock.Advance(4 * time.Second)
+		c.Advance(4 * time.Second)
 	}
 }

@@ -109,7 +109,7 @@ func NewForwardingRig(t *testing.T) *ForwardingRig {
 	r := New(t)
 	f := &ForwardingRig{r, r.Issue("billing"), r.SelfSigned("sensor"), r.Issue("stranger"), r.SelfSigned("proxy")}
 	// Caddy itself logs the request headers as received, including certificates
-	// that checkLogs would report
+	// that checkSecrets would report
 	r.Change = func(config map[string]any) {
 		Member(t, config, "logging", "logs", "default")["exclude"] = []string{"events", "http.log"}
 	}

@@ -122,6 +122,13 @@ func (s *logSink) WaitFor(t *testing.T, n int, what string, match func(LogEntry)
 	}
 }
 
+// Said returns the log lines with this message whose error contains the texts.
+func (s *logSink) Said(message string, texts ...string) []LogEntry {
+	return s.All(func(entry LogEntry) bool {
+		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })
+	})
+}
+
 // Access waits for the access log line of the request with this URI.
 func (s *logSink) Access(t *testing.T, uri string) LogEntry {
 	t.Helper()
@@ -131,20 +138,20 @@ func (s *logSink) Access(t *testing.T, uri string) LogEntry {
 	})
 }
 
-// checkLogs fails the test if the log contains PEM, a certificate, a private key or
-// a token.
-func (r *Rig) checkLogs() {
-	r.T.Helper()
-	r.Logs.mu.Lock()
-	text := r.Logs.text.String()
-	r.Logs.mu.Unlock()
-	secrets := append([]string{"-----BEGIN", "PRIVATE KEY-----"}, r.Secrets...)
-	for _, leaf := range r.Leaves {
+// checkSecrets fails the test if the log contains PEM, one of the certificates, a private
+// key or a token.
+func (s *logSink) checkSecrets(t *testing.T, leaves []*testpki.Leaf, secrets ...string) {
+	t.Helper()
+	s.mu.Lock()
+	text := s.text.String()
+	s.mu.Unlock()
+	secrets = append([]string{"-----BEGIN", "PRIVATE KEY-----"}, secrets...)
+	for _, leaf := range leaves {
 		secrets = append(secrets, DerFragments(leaf)...)
 	}
 	for _, secret := range secrets {
 		if at := strings.Index(text, secret); at >= 0 {
-			r.T.Errorf("the log contains %.40q…: %s", secret, text[max(0, at-300):min(len(text), at+300)])
+			t.Errorf("the log contains %.40q…: %s", secret, text[max(0, at-300):min(len(text), at+300)])
 		}
 	}
 }
@@ -193,11 +200,4 @@ func (l *logs) OpenWriter() (io.WriteCloser, error) {
 	logSinksMu.Lock()
 	defer logSinksMu.Unlock()
 	return logSinks[l.Sink], nil
-}
-
-// Said returns the log lines with this message whose error contains the texts.
-func (r *Rig) Said(message string, texts ...string) []LogEntry {
-	return r.Logs.All(func(entry LogEntry) bool {
-		return entry.Str("msg") == message && !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(entry.Str("error"), text) })
-	})
 }

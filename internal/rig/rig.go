@@ -185,7 +185,7 @@ func (r *Rig) Start(global, sites string) {
 		if err := caddy.Stop(); err != nil {
 			r.T.Errorf("stopping Caddy: %v", err)
 		}
-		r.checkLogs()
+		r.Logs.checkSecrets(r.T, r.Leaves, r.Secrets...)
 	})
 	// another process may take a port before Caddy listens on it
 	for attempt := 0; ; attempt++ {

@@ -141,7 +141,7 @@ func TestParkedRequests_S1(t *testing.T) {
 			if c := r.Caller(t, protocol, leaf); name == "billing" {
 				c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 			} else {
-				r.Until(clock, name+" is refused", func() bool { return c.Get("https://api.test/").Status == http.StatusUnauthorized })
+				clock.Until(r.T, name+" is refused", func() bool { return c.Get("https://api.test/").Status == http.StatusUnauthorized })
 			}
 		}
 		for _, token := range []string{revoked, retired} {
@@ -296,7 +296,7 @@ func TestFailedLoadEndsNothing_S1(t *testing.T) {
 		}
 	}
 	clock.Advance(time.Minute)
-	r.Until(clock, "the file of clients is followed", func() bool {
+	clock.Until(r.T, "the file of clients is followed", func() bool {
 		r.Write("deny", []byte("public_key "+testpki.HashOf(billing.Cert.RawSubjectPublicKeyInfo)+"\n"))
 		return parking.Park("GET", "/").Finish().Status == http.StatusUnauthorized
 	})

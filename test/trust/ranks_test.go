@@ -120,7 +120,7 @@ func TestReloadWithoutSource(t *testing.T) {
 		r.Caller(t, "h1", partner).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "partner")
 		r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing.partner")
 	}
-	if said := r.Said("client source unavailable; keeping clients of the running configuration"); len(said) != 2 {
+	if said := r.Logs.Said("client source unavailable; keeping clients of the running configuration"); len(said) != 2 {
 		t.Errorf("%d log lines", len(said))
 	}
 	failures := rig.Series(t, rig.Metrics(r, t), "default")

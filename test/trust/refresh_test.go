@@ -161,8 +161,8 @@ func TestTrustPoolOverHTTP_B4(t *testing.T) {
 		}
 		// the retry comes within half an hour, and the failure is logged once
 		before := asked.Load()
-		r.Until(clock, "another try", func() bool { return asked.Load() > before+1 })
-		if n := len(r.Said(poolComplaint, test.text)); n != 1 {
+		clock.Until(r.T, "another try", func() bool { return asked.Load() > before+1 })
+		if n := len(r.Logs.Said(poolComplaint, test.text)); n != 1 {
 			t.Errorf("%q was logged %d times", test.text, n)
 		}
 		c.Get("https://api.test/").WantStatus(t, http.StatusOK)
@@ -179,7 +179,7 @@ func TestTrustPoolOverHTTP_B4(t *testing.T) {
 	<-hangs
 	before := poolSwaps(r)
 	r.Write("file.pem", append(r.CA.PEM(), testpki.MustCA(t).PEM()...))
-	r.Until(clock, "the file to count", func() bool { return poolSwaps(r) != before })
+	clock.Until(r.T, "the file to count", func() bool { return poolSwaps(r) != before })
 	clock.Advance(time.Hour)
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	if n := len(hangs); n != 0 {
@@ -255,7 +255,7 @@ func TestTrustPoolOfCaddysCA(t *testing.T) {
 		before := poolSwaps(r)
 		for range 3 {
 			last := poolLastSuccess(r, t)
-			r.Until(clock, "another load", func() bool { return poolLastSuccess(r, t) > last })
+			clock.Until(r.T, "another load", func() bool { return poolLastSuccess(r, t) > last })
 		}
 		if poolSwaps(r) != before {
 			t.Errorf("%s: the pool was swapped although the CA is unchanged", module)
@@ -276,11 +276,11 @@ func TestTrustPoolOfARenewedCA(t *testing.T) {
 	r.Start(pki+poolRealm(clocked(t, "pki_intermediate local")+"\ntrust_pool_refresh 1m"), rig.OneSite)
 	c := r.Caller(t, "h2", r.IssueBy(storedCA(r, "intermediate"), "billing"))
 	before := poolSwaps(r)
-	r.Until(clock, "a renewed CA", func() bool { return poolSwaps(r) != before })
-	r.Until(clock, "the end of the CA before it", func() bool {
+	clock.Until(r.T, "a renewed CA", func() bool { return poolSwaps(r) != before })
+	clock.Until(r.T, "the end of the CA before it", func() bool {
 		return c.Get("https://api.test/").Status == http.StatusUnauthorized
 	})
-	r.Until(clock, "a client of the renewed CA", func() bool {
+	clock.Until(r.T, "a client of the renewed CA", func() bool {
 		leaf, err := storedCA(r, "intermediate").Issue(testpki.CommonName("billing"))
 		if err != nil {
 			return false // Caddy is renewing it again
@@ -304,12 +304,12 @@ func TestTrustPoolInstances(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	alive := func(want int64) {
 		t.Helper()
-		r.Until(clock, "the end of old instances", func() bool { return counts.provisioned.Load()-counts.cleaned.Load() == want })
+		clock.Until(r.T, "the end of old instances", func() bool { return counts.provisioned.Load()-counts.cleaned.Load() == want })
 	}
 	again := func() {
 		t.Helper()
 		before := counts.provisioned.Load()
-		r.Until(clock, "another load", func() bool { return counts.provisioned.Load() > before })
+		clock.Until(r.T, "another load", func() bool { return counts.provisioned.Load() > before })
 	}
 	alive(1)
 	swaps := poolSwaps(r)
@@ -324,14 +324,14 @@ func TestTrustPoolInstances(t *testing.T) {
 	broken := func() error { return errors.New("the CA is on holiday") }
 	counts.fail.Store(&broken)
 	again()
-	r.Until(clock, "the complaint", func() bool { return len(r.Said(poolComplaint, "the CA is on holiday")) == 1 })
+	clock.Until(r.T, "the complaint", func() bool { return len(r.Logs.Said(poolComplaint, "the CA is on holiday")) == 1 })
 	alive(1)
 	panics := func() error { panic("out of order") }
 	counts.fail.Store(&panics)
 	cleaned := counts.cleaned.Load()
 	again()
-	r.Until(clock, "the panic", func() bool {
-		return len(r.Said(poolComplaint, "the module 'counted' panicked: out of order")) == 1
+	clock.Until(r.T, "the panic", func() bool {
+		return len(r.Logs.Said(poolComplaint, "the module 'counted' panicked: out of order")) == 1
 	})
 	// Caddy does not clean up an instance that panicked in Provision
 	counts.provisioned.Store(counts.cleaned.Load() + 1)
@@ -341,7 +341,7 @@ func TestTrustPoolInstances(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	counts.fail.Store(nil)
 	counts.hold(r.ServerCA)
-	r.Until(clock, "the new CA", func() bool { return poolSwaps(r) != swaps })
+	clock.Until(r.T, "the new CA", func() bool { return poolSwaps(r) != swaps })
 	alive(1)
 	r.WantReason(t, c.Get("https://api.test/"), "certificate_untrusted")
 
@@ -371,7 +371,7 @@ func TestReloadWhileATrustPoolLoads(t *testing.T) {
 
 	gate := make(chan struct{})
 	counts.gate.Store(&gate)
-	r.Until(clock, "a load", func() bool { return counts.loading.Load() == 1 })
+	clock.Until(r.T, "a load", func() bool { return counts.loading.Load() == 1 })
 	counts.gate.Store(nil)
 	counts.hold(r.OtherCA, r.ServerCA)
 	r.Reload(realm+"\n# changed", rig.OneSite)
@@ -380,7 +380,7 @@ func TestReloadWhileATrustPoolLoads(t *testing.T) {
 	}
 	swaps := poolSwaps(r)
 	close(gate)
-	r.Until(clock, "the end of all instances but one", func() bool {
+	clock.Until(r.T, "the end of all instances but one", func() bool {
 		return counts.loading.Load() == 0 && counts.provisioned.Load()-counts.cleaned.Load() == 1
 	})
 	if poolSwaps(r) != swaps {

@@ -72,7 +72,7 @@ func TestShadowTrustPool(t *testing.T) {
 	}
 	reach := func(ok, fails, failing float64) {
 		t.Helper()
-		r.Until(clock, fmt.Sprintf("%v ok, %v fail, %v failing (it is %v)", ok, fails, failing, now()), func() bool {
+		clock.Until(r.T, fmt.Sprintf("%v ok, %v fail, %v failing (it is %v)", ok, fails, failing, now()), func() bool {
 			got := now()
 			return got[shadowOK] == ok && got[shadowFails] == fails && got[shadowFailing] == failing
 		})
@@ -136,7 +136,7 @@ func TestShadowTrustPool(t *testing.T) {
 
 	// a bundle with neither CA accepts only the pinned client
 	r.Write("next.pem", r.ServerCA.PEM())
-	r.Until(clock, "the next pool", func() bool {
+	clock.Until(r.T, "the next pool", func() bool {
 		return len(r.Logs.All(func(entry rig.LogEntry) bool {
 			return entry.Str("msg") == "trust pool changed" && entry.Str("pool") == "shadow_trust_pool"
 		})) == 2
@@ -148,7 +148,7 @@ func TestShadowTrustPool(t *testing.T) {
 
 	// a broken bundle changes nothing
 	r.Write("next.pem", []byte("garbage"))
-	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint, "next.pem' has no PEM certificate")) == 1 })
+	clock.Until(r.T, "a complaint", func() bool { return len(r.Logs.Said(poolComplaint, "next.pem' has no PEM certificate")) == 1 })
 	callers["old"].Get("https://api.test/").WantStatus(t, http.StatusOK)
 	reach(6, 6, 4)
 
@@ -192,12 +192,12 @@ func TestShadowTrustPoolThatPanics(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	r.Logs.Wait(t, "the failure", func(entry rig.LogEntry) bool { return entry.Str("msg") == shadowComplaint })
 	counts.fail.Store(&panics)
-	r.Until(clock, "the panic", func() bool { return len(r.Said(poolComplaint, "panicked: out of order")) == 1 })
+	clock.Until(r.T, "the panic", func() bool { return len(r.Logs.Said(poolComplaint, "panicked: out of order")) == 1 })
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	counts.fail.Store(nil)
 	gate := make(chan struct{})
 	counts.gate.Store(&gate)
-	r.Until(clock, "a load that hangs", func() bool { return counts.loading.Load() == 1 })
+	clock.Until(r.T, "a load that hangs", func() bool { return counts.loading.Load() == 1 })
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	close(gate)
 }

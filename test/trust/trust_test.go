@@ -39,7 +39,7 @@ func replace(r *rig.Rig, name string, content []byte) {
 }
 
 // poolSwaps counts how often a trust pool of the realm was replaced.
-func poolSwaps(r *rig.Rig) int { return len(r.Said(poolChanged)) }
+func poolSwaps(r *rig.Rig) int { return len(r.Logs.Said(poolChanged)) }
 
 // poolLastSuccess returns when the trust pool was last read without an error,
 // according to the metric. It needs AdminOn.
@@ -152,7 +152,7 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 		{"missing", nil, []string{"pool.pem", "no such file"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			swaps, complaints, mended := poolSwaps(r), len(r.Said(poolComplaint)), len(r.Said(poolMended))
+			swaps, complaints, mended := poolSwaps(r), len(r.Logs.Said(poolComplaint)), len(r.Logs.Said(poolMended))
 			if test.content == nil {
 				if err := os.Remove(filepath.Join(r.Dir, "pool.pem")); err != nil {
 					t.Fatal(err)
@@ -160,8 +160,8 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 			} else {
 				r.Write("pool.pem", test.content)
 			}
-			r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint)) > complaints })
-			said := r.Said(poolComplaint)[complaints]
+			clock.Until(r.T, "a complaint", func() bool { return len(r.Logs.Said(poolComplaint)) > complaints })
+			said := r.Logs.Said(poolComplaint)[complaints]
 			for _, text := range test.texts {
 				if !strings.Contains(said.Str("error"), text) {
 					t.Errorf("the error lacks %q: %s", text, said.Str("error"))
@@ -180,29 +180,29 @@ func TestBrokenTrustPoolFile_B4(t *testing.T) {
 				before := poolSwaps(r)
 				signal = append(signal, testpki.MustCA(t).PEM()...)
 				r.Write("signal.pem", signal)
-				r.Until(clock, "another file to count", func() bool { return poolSwaps(r) != before })
+				clock.Until(r.T, "another file to count", func() bool { return poolSwaps(r) != before })
 			}
 			if now := poolLastSuccess(r, t); now != stuck {
 				t.Errorf("the last success moved by %v s", now-stuck)
 			}
-			if said := r.Said(poolComplaint)[complaints:]; len(said) != 1 {
+			if said := r.Logs.Said(poolComplaint)[complaints:]; len(said) != 1 {
 				t.Errorf("logged %d times: %v", len(said), said)
 			}
 			c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 
 			swaps = poolSwaps(r)
 			replace(r, "pool.pem", r.OtherCA.PEM())
-			r.Until(clock, "the end of the trouble", func() bool { return len(r.Said(poolMended)) > mended })
-			r.Until(clock, "a success", func() bool { return poolLastSuccess(r, t) > stuck })
+			clock.Until(r.T, "the end of the trouble", func() bool { return len(r.Logs.Said(poolMended)) > mended })
+			clock.Until(r.T, "a success", func() bool { return poolLastSuccess(r, t) > stuck })
 			if poolSwaps(r) != swaps {
 				t.Error("the pool was swapped although it is unchanged")
 			}
 		})
 	}
-	complaints, swaps := len(r.Said(poolComplaint)), poolSwaps(r)
+	complaints, swaps := len(r.Logs.Said(poolComplaint)), poolSwaps(r)
 	r.Write("pool.pem", []byte("garbage again\n"))
-	r.Until(clock, "a complaint", func() bool { return len(r.Said(poolComplaint)) > complaints })
+	clock.Until(r.T, "a complaint", func() bool { return len(r.Logs.Said(poolComplaint)) > complaints })
 	r.Write("pool.pem", r.ServerCA.PEM())
-	r.Until(clock, "the mended file to count", func() bool { return poolSwaps(r) != swaps })
+	clock.Until(r.T, "the mended file to count", func() bool { return poolSwaps(r) != swaps })
 	r.WantReason(t, c.Get("https://api.test/"), "certificate_untrusted")
 }

@@ -24,7 +24,7 @@ func TestUnusableCAIsReported(t *testing.T) {
 	r.Start(poolRealm("trust_pool file @DIR@/pool.pem"), rig.OneSite)
 	want := func(n int, subject, cause string) {
 		t.Helper()
-		said := r.Said(poolUnusable)
+		said := r.Logs.Said(poolUnusable)
 		if len(said) != n || said[n-1].Str("subject") != subject || said[n-1].Str("pool") != "trust_pool" || !strings.Contains(said[n-1].Str("error"), cause) {
 			t.Fatalf("logged %v, want %d, the last about %s", said, n, subject)
 		}
