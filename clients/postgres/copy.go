@@ -32,10 +32,9 @@ const (
 
 // copyFile is the copy of a table in a file.
 type copyFile struct {
-	path    string // "" if no copy is kept
 	dsn     *pgx.ConnConfig
 	table   tableName
-	info    clients.SourceInfo
+	info    clients.SourceInfo // whose Copy is "" if no copy is kept
 	every   time.Duration
 	logger  *zap.Logger
 	changed chan struct{} // has an element if the copy is to be written
@@ -47,12 +46,12 @@ type copyFile struct {
 
 // load hands over the copy.
 func (c *copyFile) load(ctx context.Context, sink clients.Sink) error {
-	if c.path == "" {
+	if c.info.Copy == "" {
 		return errors.ErrUnsupported
 	}
-	file, err := os.Open(c.path)
+	file, err := os.Open(c.info.Copy)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keep_copy: '%s' has not been written yet", c.path)
+		return fmt.Errorf("keep_copy: '%s' has not been written yet", c.info.Copy)
 	}
 	if err != nil {
 		return fmt.Errorf("keep_copy: %w", err)
@@ -82,10 +81,10 @@ func (c *copyFile) load(ctx context.Context, sink clients.Sink) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("keep_copy: '%s': %w; remove it, and wait for the database", c.path, err)
+		return fmt.Errorf("keep_copy: '%s': %w; remove it, and wait for the database", c.info.Copy, err)
 	}
 	c.logger.Error("database of clients unavailable; clients come from the copy",
-		zap.String("copy", c.path), zap.Duration("age", time.Since(info.ModTime())))
+		zap.String("copy", c.info.Copy), zap.Duration("age", time.Since(info.ModTime())))
 	return nil
 }
 
@@ -112,9 +111,9 @@ func (c *copyFile) keep(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil && !failing:
-			c.logger.Error("writing the copy of clients failed", zap.String("copy", c.path), zap.Error(err))
+			c.logger.Error("writing the copy of clients failed", zap.String("copy", c.info.Copy), zap.Error(err))
 		case err == nil && failing:
-			c.logger.Info("writing the copy of clients works again", zap.String("copy", c.path))
+			c.logger.Info("writing the copy of clients works again", zap.String("copy", c.info.Copy))
 		}
 		if failing = err != nil; failing {
 			c.noteChange()
@@ -151,7 +150,7 @@ func (c *copyFile) saveLast() {
 		return
 	}
 	if _, err := c.save(ctx); err != nil {
-		c.logger.Error("writing the copy of clients failed", zap.String("copy", c.path), zap.Error(err))
+		c.logger.Error("writing the copy of clients failed", zap.String("copy", c.info.Copy), zap.Error(err))
 	}
 }
 
@@ -171,7 +170,7 @@ func (c *copyFile) save(ctx context.Context) (count int, err error) {
 		return 0, err
 	}
 	defer closeConn(conn)
-	file, err := source.NewReplacement(c.path)
+	file, err := source.NewReplacement(c.info.Copy)
 	if err != nil {
 		return 0, err
 	}

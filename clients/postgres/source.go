@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -77,7 +78,7 @@ type Source struct {
 // New returns the source of a table, a [clients.Writer] unless it is read-only. It does
 // not connect.
 func New(config Config, logger *zap.Logger) (clients.Source, error) {
-	table, err := parseTable(orDefault(config.Table, DefaultTable))
+	table, err := parseTable(cmp.Or(config.Table, DefaultTable))
 	if err != nil {
 		return nil, err
 	}
@@ -85,19 +86,19 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.Refresh = orDefault(config.Refresh, defaultRefresh)
+	config.Refresh = cmp.Or(config.Refresh, defaultRefresh)
 	s := &Source{
 		config: config, dsn: dsn, table: table,
 		fullEvery: defaultFullEvery, queryTimeout: defaultQueryTimeout,
 		info: clients.SourceInfo{
 			Name: sourceName(dsn, table), SkipBad: config.SkipBad,
-			LoadTimeout: orDefault(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh, Copy: config.KeepCopy,
+			LoadTimeout: cmp.Or(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh, Copy: config.KeepCopy,
 		},
 		turn: make(chan struct{}, 1),
 	}
 	s.logger = logger.With(zap.String("source", s.info.Name))
 	s.copy = copyFile{
-		path: config.KeepCopy, dsn: dsn, table: table, info: s.info, every: defaultCopyEvery, logger: s.logger,
+		dsn: dsn, table: table, info: s.info, every: defaultCopyEvery, logger: s.logger,
 		changed: make(chan struct{}, 1), saving: make(chan struct{}, 1), checkInForce: s.checkInForce,
 	}
 	if host := unverifiedHost(dsn); host != "" {
@@ -107,14 +108,6 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 		return s, nil
 	}
 	return newWriter(s), nil
-}
-
-func orDefault[T comparable](value, other T) T {
-	var zero T
-	if value == zero {
-		return other
-	}
-	return value
 }
 
 // Info implements [clients.Source].
@@ -156,7 +149,7 @@ func (s *Source) release() { <-s.turn }
 func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 	var copying sync.WaitGroup
 	defer copying.Wait()
-	if s.copy.path != "" {
+	if s.info.Copy != "" {
 		copying.Go(func() { s.copy.keep(ctx) })
 	}
 	if s.take(ctx) != nil {

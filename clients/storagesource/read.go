@@ -52,7 +52,7 @@ func (s *Source) replace(ctx context.Context, x *index) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: reading stored clients: %w", clients.ErrUnavailable, context.Cause(ctx))
 	case err != nil:
-		return &refusedError{err}
+		return &refusal{err}
 	}
 	s.applied.shards, s.loaded = applied, true
 	s.noteRevision(x)
@@ -97,7 +97,7 @@ func (s *Source) update(ctx context.Context, x *index) error {
 	}
 	if len(entries) > 0 {
 		if err := s.sink.Update(ctx, entries); err != nil {
-			return &refusedError{err}
+			return &refusal{err}
 		}
 	}
 	for name, shard := range applied {

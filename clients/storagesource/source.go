@@ -133,28 +133,25 @@ func (s *Source) poll(ctx context.Context, sink clients.Sink) {
 	if err == nil {
 		err = s.follow(ctx, x)
 	}
-	var refused *refusedError
-	if ctx.Err() == nil && !errors.As(err, &refused) { // which the sink has reported
+	if _, refused := errors.AsType[*refusal](err); ctx.Err() == nil && !refused { // which the sink has reported
 		sink.Note(err)
 	}
 }
 
-// refusedError is an error of the sink.
-type refusedError struct{ err error }
+// refusal is an error of the sink.
+type refusal struct{ error }
 
-func (e *refusedError) Error() string { return e.err.Error() }
-func (e *refusedError) Unwrap() error { return e.err }
+func (r *refusal) Unwrap() error { return r.error }
 
 // follow hands over what differs between an index and what the sink has. Its error says
-// why something of the index is not in force: a [refusedError] if the sink refused it.
+// why something of the index is not in force: a [refusal] if the sink refused it.
 func (s *Source) follow(ctx context.Context, x *index) error {
 	if t := s.trouble; t.err != nil && t.revision == x.Revision && s.now().Sub(t.at).Abs() < retryInterval {
 		return t.err
 	}
 	err := s.apply(ctx, x)
 	s.trouble = trouble{}
-	var refused *refusedError
-	if errors.As(err, &refused) || errors.Is(err, errDamaged) {
+	if _, refused := errors.AsType[*refusal](err); refused || errors.Is(err, errDamaged) {
 		s.trouble = trouble{err, x.Revision, s.now()}
 	}
 	return err

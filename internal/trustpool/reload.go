@@ -61,7 +61,7 @@ func (s *poolSource) lookAtFiles(now time.Time) {
 		other, report, err := file.look(now)
 		changed, broken = changed || other, broken || err != nil
 		if err != nil {
-			s.failed(err.Error())
+			s.note(now, err.Error())
 		}
 		if report {
 			s.noteLoad(err)
@@ -77,9 +77,9 @@ func (s *poolSource) lookAtFiles(now time.Time) {
 	}
 	switch {
 	case s.failure != "":
-		s.failed(s.failure)
+		s.note(now, s.failure)
 	case !broken:
-		s.succeeded(now)
+		s.note(now, "")
 	}
 }
 
@@ -102,12 +102,12 @@ func (s *poolSource) loadAgain(now time.Time) {
 	}
 	s.outcome(err)
 	if err != nil {
-		s.failed(s.failure)
+		s.note(now, s.failure)
 		s.due = now.Add(min(s.config.Refresh, retryInterval))
 		return
 	}
 	s.due = now.Add(s.config.Refresh)
-	s.succeeded(now)
+	s.note(now, "")
 }
 
 // outcome logs a failure that differs from the last one, and the end of one.
@@ -180,16 +180,13 @@ func subjects(certs []*x509.Certificate) (texts []string) {
 	return texts
 }
 
-func (s *poolSource) succeeded(now time.Time) {
+// note remembers that the source was read without an error, or why it was not.
+func (s *poolSource) note(now time.Time, failing string) {
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
-	s.success, s.failing = now, ""
-}
-
-func (s *poolSource) failed(why string) {
-	s.pool.mu.Lock()
-	defer s.pool.mu.Unlock()
-	s.failing = why
+	if s.failing = failing; failing == "" {
+		s.success = now
+	}
 }
 
 // noteLoad reports that a source cannot be loaded again, or with nil that it can.

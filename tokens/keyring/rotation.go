@@ -48,13 +48,10 @@ const (
 // CheckRotation returns what is wrong with the settings of rotation. Zero
 // means the default.
 func CheckRotation(rotateEvery, announceFor time.Duration) error {
-	if err := CheckRotateEvery(cmp.Or(rotateEvery, defaultRotateEvery)); err != nil {
-		return err
-	}
-	if err := CheckAnnounceFor(cmp.Or(announceFor, defaultAnnounceFor)); err != nil {
-		return err
-	}
 	rotateEvery, announceFor = cmp.Or(rotateEvery, defaultRotateEvery), cmp.Or(announceFor, defaultAnnounceFor)
+	if err := cmp.Or(CheckRotateEvery(rotateEvery), CheckAnnounceFor(announceFor)); err != nil {
+		return err
+	}
 	if announceFor >= rotateEvery {
 		return fmt.Errorf("announce_for %v is not shorter than rotate_every %v: a key would be replaced before it signs; make announce_for shorter or rotate_every longer", announceFor, rotateEvery)
 	}
