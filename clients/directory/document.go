@@ -17,9 +17,10 @@ import (
 // that clients name.
 type watchedDocument struct {
 	documentKey
-	name string                 // the place without a password
-	file *parsedFile[*contents] // nil for a URL
-	url  *source.URL            // nil for a file
+	name   string       // the place without a password
+	file   *source.File // nil for a URL
+	broken error        // why the content that was read last from the file cannot be parsed
+	url    *source.URL  // nil for a file
 
 	*contents // in force
 	status
@@ -65,31 +66,18 @@ func (k documentKey) parse(content []byte) (*contents, error) {
 	return &contents{certificates: []*x509.Certificate{certificate}}, nil
 }
 
-// parsedFile is a watched file whose content is parsed.
-type parsedFile[T any] struct {
-	*source.File
-	parse  func(content []byte) (T, error)
-	broken error // why the content that was read last cannot be parsed
-}
-
-// look returns the content of the file if it has changed since the last look. The
-// error is returned by each look until the file is mended.
-func (f *parsedFile[T]) look(now time.Time) (parsed T, changed bool, err error) {
-	content, changed, err := f.Look(now)
-	if err != nil {
-		return parsed, false, err
-	}
-	if changed {
-		parsed, f.broken = f.parse(content)
-	}
-	return parsed, changed, f.broken
-}
-
 // look returns the content of the document if it has changed since the last look.
 // The error is returned by each look until the document is mended.
 func (d *watchedDocument) look(now time.Time) (parsed *contents, changed bool, err error) {
 	if d.url == nil {
-		return d.file.look(now)
+		content, changed, err := d.file.Look(now)
+		if err != nil {
+			return nil, false, err
+		}
+		if changed {
+			parsed, d.broken = d.parse(content)
+		}
+		return parsed, changed, d.broken
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -98,12 +98,13 @@ func (p *plan) inFile(kind clients.Kind, path string, limit int64) ([]*x509.Cert
 		return nil, errors.New("records of this source must not name files; write the certificate out as a thumbprint, or the JWKS as jwks")
 	}
 	return p.certificates(documentKey{kind, path, false}, func(key documentKey) (*watchedDocument, error) {
-		file := &parsedFile[*contents]{File: source.NewFile(path, limit), parse: key.parse}
-		parsed, _, err := file.look(p.now)
-		if err != nil {
-			return nil, err
+		opened := &watchedDocument{
+			documentKey: key, name: path, file: source.NewFile(path, limit),
+			users: make(map[*clients.Client]struct{}), status: status{success: p.now},
 		}
-		return &watchedDocument{documentKey: key, name: path, file: file, contents: parsed, users: make(map[*clients.Client]struct{}), status: status{success: p.now}}, nil
+		var err error
+		opened.contents, _, err = opened.look(p.now)
+		return opened, err
 	})
 }
 
