@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -157,6 +156,31 @@ func (f *Format) Parse(values, chainValues []string) ([]*x509.Certificate, error
 	return certs, err
 }
 
+// Write returns the values of the two header fields for the certificate of a client
+// and those above it, each after the one it certifies. chainValue is "" for a format
+// without a ChainHeader, and if there is no chain; then the field must not be sent.
+//
+// The values are what the proxy of this format sends, octet for octet, except that
+// names in envoy never leave their quotes. [Format.Parse] reads the same
+// certificates, unless they are longer than it allows. A chain of more than eight is
+// cut at the end, where the trust anchor is.
+func (f *Format) Write(leaf *x509.Certificate, chain []*x509.Certificate) (value, chainValue string) {
+	chain = chain[:min(len(chain), validators.MaxIntermediates)]
+	if f.ChainHeader != "" {
+		return f.write(leaf, nil), ClientCertChain(chain)
+	}
+	return f.write(leaf, chain), ""
+}
+
+// In returns the format as it is written into a header of this name. Only aws_alb
+// differs: the header of verify mode has the client's own certificate alone.
+func (f *Format) In(header string) *Format {
+	if f == formatAWSALB && strings.EqualFold(header, formatAWSALBLeaf.Header) {
+		return formatAWSALBLeaf
+	}
+	return f
+}
+
 func checkForwardedSize(values, chainValues []string) error {
 	size := 0
 	for _, line := range slices.Concat(values, chainValues) {
@@ -167,146 +191,6 @@ func checkForwardedSize(values, chainValues []string) error {
 	}
 	return nil
 }
-
-// parseClientCert parses the two fields of RFC 9440 §2. An empty Byte Sequence means
-// that there is no certificate: a proxy that writes colons around a variable sends
-// it for a client without one.
-func parseClientCert(value string, chainValues []string) ([]*x509.Certificate, error) {
-	if value == "::" {
-		return nil, ErrNoCertificate
-	}
-	leaf, err := parseByteSequence(value)
-	if err != nil {
-		return nil, err
-	}
-	certs := []*x509.Certificate{leaf}
-	if len(chainValues) == 0 || len(chainValues) == 1 && trimSpace(chainValues[0]) == "" {
-		return certs, nil // an empty List (RFC 8941 §4.2)
-	}
-
-	members := 0
-	for _, line := range chainValues {
-		members += 1 + strings.Count(line, ",")
-	}
-	if members > validators.MaxIntermediates {
-		return nil, fmt.Errorf("the chain has %d certificates; at most %d are allowed", members, validators.MaxIntermediates)
-	}
-	// Several lines are one List (RFC 8941 §4.2), and no member has a comma.
-	for _, line := range chainValues {
-		for member := range strings.SplitSeq(line, ",") {
-			cert, err := parseByteSequence(trimSpace(member))
-			if err != nil {
-				return nil, fmt.Errorf("certificate %d of the chain: %w", len(certs), err)
-			}
-			certs = append(certs, cert)
-		}
-	}
-	return certs, nil
-}
-
-// parseByteSequence parses a Byte Sequence without parameters (RFC 8941 §3.3.5).
-func parseByteSequence(text string) (*x509.Certificate, error) {
-	content, found := strings.CutPrefix(text, ":")
-	if !found {
-		return nil, fmt.Errorf("%q… does not begin with a colon; expected base64 between two colons", syntax.FirstBytes(text, 8))
-	}
-	content, rest, found := strings.Cut(content, ":")
-	if !found {
-		return nil, errors.New("the closing colon is missing; expected base64 between two colons")
-	}
-	if rest != "" {
-		return nil, fmt.Errorf("unexpected %q… after the closing colon", syntax.FirstBytes(rest, 16))
-	}
-	return decodeCertificate(content)
-}
-
-// parseBase64 parses one certificate in base64, which may be in double quotes.
-func parseBase64(value string, _ []string) ([]*x509.Certificate, error) {
-	if len(value) > 1 && value[0] == '"' && value[len(value)-1] == '"' {
-		if value = value[1 : len(value)-1]; value == "" {
-			return nil, ErrNoCertificate
-		}
-	}
-	cert, err := decodeCertificate(value)
-	if err != nil {
-		return nil, err
-	}
-	return []*x509.Certificate{cert}, nil
-}
-
-// parseBase64List parses certificates in base64, joined by commas.
-func parseBase64List(value string, _ []string) ([]*x509.Certificate, error) {
-	// base64 has no percent sign, so the value tells whether it is URL-encoded
-	value, err := url.PathUnescape(value)
-	if err != nil {
-		return nil, fmt.Errorf("the value is not URL-encoded: %w", err)
-	}
-	if members := 1 + strings.Count(value, ","); members > 1+validators.MaxIntermediates {
-		return nil, fmt.Errorf("the value has %d certificates; at most %d are allowed", members, 1+validators.MaxIntermediates)
-	}
-	var certs []*x509.Certificate
-	for member := range strings.SplitSeq(value, ",") {
-		cert, err := decodeCertificate(member)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
-		}
-		certs = append(certs, cert)
-	}
-	return certs, nil
-}
-
-const (
-	pemCertificateBegin = "-----BEGIN CERTIFICATE-----"
-	pemCertificateEnd   = "-----END CERTIFICATE-----"
-)
-
-// parseEscapedCertificate parses one certificate in URL-encoded PEM.
-func parseEscapedCertificate(value string, _ []string) ([]*x509.Certificate, error) {
-	return parseEscapedPEM(value, 1)
-}
-
-// parseEscapedChain parses certificates in URL-encoded PEM.
-func parseEscapedChain(value string, _ []string) ([]*x509.Certificate, error) {
-	return parseEscapedPEM(value, 1+validators.MaxIntermediates)
-}
-
-// parseEscapedPEM parses URL-encoded PEM with one or more certificates, up to the
-// given number, and nothing else but white space. A plus sign is not a space. It
-// does not use encoding/pem, which skips what it cannot parse, so that a later
-// certificate would be taken for the first.
-func parseEscapedPEM(escaped string, most int) ([]*x509.Certificate, error) {
-	text, err := url.PathUnescape(escaped)
-	if err != nil {
-		return nil, fmt.Errorf("the value is not URL-encoded: %w", err)
-	}
-
-	var certs []*x509.Certificate
-	rest := trimLines(text)
-	for rest != "" {
-		body, found := strings.CutPrefix(rest, pemCertificateBegin)
-		if !found {
-			return nil, fmt.Errorf("unexpected %q…; expected the line BEGIN CERTIFICATE", syntax.FirstBytes(rest, 27))
-		}
-		if body, rest, found = strings.Cut(body, pemCertificateEnd); !found {
-			return nil, errors.New("the value is truncated: the line END CERTIFICATE is missing")
-		}
-		if len(certs) == most {
-			return nil, fmt.Errorf("more than %d certificates; have the proxy send fewer, or use format aws_alb, which reads a chain of %d", most, 1+validators.MaxIntermediates)
-		}
-		cert, err := decodeCertificate(withoutLineBreaks.Replace(body))
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(certs)+1, err)
-		}
-		certs = append(certs, cert)
-		rest = trimLines(rest)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("the value is white space; expected a certificate")
-	}
-	return certs, nil
-}
-
-var withoutLineBreaks = strings.NewReplacer("\n", "", "\r", "")
 
 // decodeCertificate parses the DER encoding of a certificate in base64 with the
 // standard alphabet, with padding (RFC 4648 §4) and without line breaks.
@@ -331,5 +215,3 @@ func decodeCertificate(text string) (*x509.Certificate, error) {
 
 // trimSpace removes the white space around a field value (RFC 9110 §5.5).
 func trimSpace(s string) string { return strings.Trim(s, " \t") }
-
-func trimLines(s string) string { return strings.Trim(s, " \t\r\n") }

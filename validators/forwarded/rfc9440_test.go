@@ -2,10 +2,12 @@ package forwarded
 
 import (
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // The certificates and field values of RFC 9440's example, in Appendix A. Its
@@ -57,5 +59,78 @@ func TestClientCertIsByteSequence(t *testing.T) {
 			strings.Trim(content, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") != "" {
 			t.Errorf("%d bytes: %s", len(cert.Raw), value)
 		}
+	}
+}
+
+func TestForwardRFC9440Malformed(t *testing.T) {
+	chain := chainOf(t, 3)
+	leaf := ClientCert(chain[0])
+	for _, test := range []struct{ value, why string }{
+		{toBase64(chain[0]), "does not begin with a colon"},
+		{strings.TrimSuffix(leaf, ":"), "closing colon is missing"},
+		{":", "closing colon is missing"},
+		{":::", "after the closing colon"},
+		{": :", "not base64"},
+		{":=:", "not base64"},
+		{leaf + ";a=1", "after the closing colon"},
+		{leaf + ", " + leaf, "after the closing colon"},
+		{leaf + leaf, "after the closing colon"},
+		{`"` + leaf + `"`, "does not begin with a colon"},
+		{strings.Replace(leaf, "M", "\nM", 1), "line breaks"},
+		{strings.Replace(leaf, "M", " M", 1), "not base64"},
+		{strings.ReplaceAll(rfc9440ClientCert, "=", ""), "not base64"},
+		{strings.Replace(rfc9440ClientCert, "hk=", "hl=", 1), "not base64"}, // Unused bits.
+		{strings.NewReplacer("+", "-", "/", "_").Replace(rfc9440ClientCert), "not base64"},
+		{nginxEscape(toPEM(chain[0])), "does not begin with a colon"},
+		{nginxEscape(leaf), "does not begin with a colon"},
+	} {
+		mustNotForward(t, formatRFC9440, []string{test.value}, nil, test.why)
+	}
+}
+
+func TestForwardRFC9440Chain(t *testing.T) {
+	chain := chainOf(t, 4)
+	values := []string{ClientCert(chain[0])}
+	one, two, three := ClientCert(chain[1]), ClientCert(chain[2]), ClientCert(chain[3])
+	for _, lines := range [][]string{
+		{one + ", " + two + ", " + three},
+		{one + "," + two + " \t,\t" + three},
+		{one, two, three},
+		{one + ", " + two, three},
+	} {
+		mustForward(t, formatRFC9440, values, lines, chain...)
+	}
+	mustForward(t, formatRFC9440, values, nil, chain[0])
+	mustForward(t, formatRFC9440, values, []string{""}, chain[0])
+	mustForward(t, formatRFC9440, values, []string{" "}, chain[0])
+
+	most := slices.Repeat([]string{one}, validators.MaxIntermediates)
+	want := append(chain[:1:1], slices.Repeat(chain[1:2], validators.MaxIntermediates)...)
+	mustForward(t, formatRFC9440, values, most, want...)
+	mustForward(t, formatRFC9440, values, []string{strings.Join(most, ",")}, want...)
+
+	for _, test := range []struct {
+		lines []string
+		why   string
+	}{
+		{[]string{one + ","}, "does not begin with a colon"},
+		{[]string{"," + one}, "does not begin with a colon"},
+		{[]string{one + ",," + two}, "does not begin with a colon"},
+		{[]string{one, ""}, "certificate 2 of the chain"},
+		{[]string{"", ""}, "certificate 1 of the chain"},
+		{[]string{one + " " + two}, "after the closing colon"},
+		{[]string{one + ";q=1, " + two}, "after the closing colon"},
+		{[]string{"(" + one + ")"}, "does not begin with a colon"},
+		{append(slices.Clone(most), two), "the chain has 9 certificates"},
+		{[]string{strings.Join(most, ","), two}, "the chain has 9 certificates"},
+		{[]string{strings.Repeat(",", 50_000)}, "the chain has 50001 certificates"},
+		{[]string{one + ", ::"}, "certificate 2 of the chain"},
+	} {
+		mustNotForward(t, formatRFC9440, values, test.lines, test.why)
+	}
+	// No other format has this header.
+	for _, f := range Formats[1:] {
+		values, _ := forward(f, chain[0])
+		mustForward(t, f, values, []string{one}, chain[0])
 	}
 }
