@@ -67,7 +67,7 @@ func (a *App) remembers() string {
 	var text strings.Builder
 	text.WriteString("each node remembers its own refusals since it was started")
 	for _, name := range slices.Sorted(maps.Keys(a.Realms)) {
-		limits := a.Realms[name].refusalLimits()
+		limits := a.Realms[name].Refusals.limits(a.Now)
 		fmt.Fprintf(&text, ", realm '%s' the last %d for %s", name, limits.Keep, shortDuration(limits.KeepFor))
 		if text.Len() > 500 {
 			text.WriteString(", …")

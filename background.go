@@ -6,7 +6,6 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
-	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 const (
@@ -75,35 +74,6 @@ func (a *App) handOver() {
 			realm.issuer.keys.Wait(next.app.ctx)
 			_, _ = next.issuer.keys.Load(next.app.ctx) // which reports a failure itself
 		}()
-	}
-}
-
-// startBackground starts the background work of a realm. Each kind of work has a
-// goroutine of its own, so that a slow one does not hold up the others. After
-// leaveStorage, it changes nothing in storage.
-func (realm *Realm) startBackground(ctx context.Context) {
-	if realm.issuer != nil {
-		go realm.issuer.keys.Keep(ctx)
-		go keepRevokedTokens(ctx, realm)
-	}
-	if r := realm.revocation; r != nil && r.deny != nil {
-		go look(ctx, r.pollDenyFile)
-	}
-	if r := realm.revocation; r != nil && r.crls != nil {
-		r.crls.Begin(revocation.DefaultOCSPTimeout)
-		go look(ctx, r.pollCRLs)
-	}
-	go look(ctx, realm.directory.Poll)
-	go look(ctx, func(context.Context) {
-		realm.memory.expiring.Tell(realm.events, realm.expiry.within, realm.app.Now(), realm.observed().Expiring)
-	})
-	realm.directory.Watch(ctx)
-	go keepCopies(ctx, realm)
-	for _, pool := range realm.trust.pools {
-		pool.Watch(ctx)
-	}
-	if realm.shadow != nil {
-		go realm.shadow.Run(ctx)
 	}
 }
 

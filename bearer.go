@@ -221,7 +221,7 @@ func (h *BearerHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next c
 	if err != nil {
 		return problem.Return(w, r, err)
 	}
-	return next.ServeHTTP(h.realm.tellDaysLeft(w, r), r)
+	return next.ServeHTTP(h.realm.expiry.tellDaysLeft(h.realm.app, w, r), r)
 }
 
 // decide admits a request or returns the refusal.

@@ -140,30 +140,30 @@ func (c *CertificateExpiring) compile() (expiryNotice, error) {
 
 // daysLeft returns how many whole days are left until notAfter, and whether that is to be
 // told.
-func (n expiryNotice) daysLeft(notAfter, now time.Time) (days int, told bool) {
+func (n *expiryNotice) daysLeft(notAfter, now time.Time) (days int, told bool) {
 	left := notAfter.Sub(now)
 	return events.DaysLeft(notAfter, now), left <= n.within
 }
 
 // tellDaysLeft returns a writer that tells an admitted caller how many days its
 // certificate has left, or w itself if there is nothing to tell.
-func (realm *Realm) tellDaysLeft(w http.ResponseWriter, r *http.Request) http.ResponseWriter {
-	if realm.expiry.header == "" {
+func (n *expiryNotice) tellDaysLeft(app *App, w http.ResponseWriter, r *http.Request) http.ResponseWriter {
+	if n.header == "" {
 		return w
 	}
-	return realm.withDaysLeft(w, stateOf(realm.app, r).leaf())
+	return n.withDaysLeft(w, stateOf(app, r).leaf(), app.Now)
 }
 
 // withDaysLeft does so for an admitted certificate, which may be nil.
-func (realm *Realm) withDaysLeft(w http.ResponseWriter, leaf *x509.Certificate) http.ResponseWriter {
-	if realm.expiry.header == "" || leaf == nil {
+func (n *expiryNotice) withDaysLeft(w http.ResponseWriter, leaf *x509.Certificate, now func() time.Time) http.ResponseWriter {
+	if n.header == "" || leaf == nil {
 		return w
 	}
-	days, told := realm.expiry.daysLeft(leaf.NotAfter, realm.app.Now())
+	days, told := n.daysLeft(leaf.NotAfter, now())
 	if !told {
 		return w
 	}
-	writer := &daysLeftWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, name: realm.expiry.header, days: strconv.Itoa(days)}
+	writer := &daysLeftWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, name: n.header, days: strconv.Itoa(days)}
 	writer.set() // also for error routes, which do not write through this writer
 	return writer
 }

@@ -33,9 +33,9 @@ func TestDaysLeft(t *testing.T) {
 // has long to go.
 func TestDaysLeftOfALongCertificate(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))).Cert
-	realm := &Realm{app: &App{Now: time.Now}, expiry: expiryNotice{30 * day, "A"}}
+	expiry := &expiryNotice{30 * day, "A"}
 	w := http.ResponseWriter(httptest.NewRecorder())
-	if n := testing.AllocsPerRun(100, func() { _ = realm.withDaysLeft(w, leaf) }); n > 0 && !raceEnabled {
+	if n := testing.AllocsPerRun(100, func() { _ = expiry.withDaysLeft(w, leaf, time.Now) }); n > 0 && !raceEnabled {
 		t.Errorf("%v allocations", n)
 	}
 	if len(w.Header()) > 0 {
@@ -47,7 +47,7 @@ func TestDaysLeftOfALongCertificate(t *testing.T) {
 // sends the header.
 func TestDaysLeftIsSentWhicheverWay(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(time.Hour))).Cert
-	realm := &Realm{app: &App{Now: time.Now}, expiry: expiryNotice{30 * day, "A"}}
+	expiry := &expiryNotice{30 * day, "A"}
 	for name, send := range map[string]func(http.ResponseWriter){
 		"WriteHeader": func(w http.ResponseWriter) { w.WriteHeader(http.StatusTeapot) },
 		"Write":       func(w http.ResponseWriter) { _, _ = w.Write([]byte("a")) },
@@ -59,7 +59,7 @@ func TestDaysLeftIsSentWhicheverWay(t *testing.T) {
 		},
 	} {
 		recorder := httptest.NewRecorder()
-		w := realm.withDaysLeft(recorder, leaf)
+		w := expiry.withDaysLeft(recorder, leaf, time.Now)
 		w.Header().Add("A", "7")
 		send(w)
 		if got := recorder.Result().Header["A"]; len(got) != 1 || got[0] != "0" {

@@ -218,7 +218,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return problem.Return(w, r, err)
 	}
-	return h.pass(h.realm.tellDaysLeft(w, r), r, next)
+	return h.pass(h.realm.expiry.tellDaysLeft(h.realm.app, w, r), r, next)
 }
 
 // decide admits a request or returns the refusal. It also returns nil if the request

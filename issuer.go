@@ -215,7 +215,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	h.realm.metrics.TokensIssued.Inc()
 	h.realm.events.TokenIssued(&id.Identity, token, remoteIP(r), r.Host)
-	w = h.realm.withDaysLeft(w, id.Leaf)
+	w = h.realm.expiry.withDaysLeft(w, id.Leaf, h.realm.app.Now)
 	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)
 }

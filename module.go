@@ -158,14 +158,14 @@ func (a *App) Start() error {
 	go a.refusals.run()
 	a.events.Start()
 	for _, realm := range a.Realms {
-		realm.memory.refusals.SetLimits(realm.refusalLimits())
+		realm.memory.refusals.SetLimits(realm.Refusals.limits(func() time.Time { return a.Now() }))
 		realm.startBackground(ctx)
 	}
 	for _, pool := range a.declared.allPools() {
 		pool.Watch(ctx)
 	}
 	for id, keys := range a.declared.allTrustedKeys() {
-		go a.keepTrustedKeys(ctx, id, keys)
+		go id.keep(ctx, a, keys)
 	}
 	a.watching.Store(true)
 	go a.Observed().Watch(ctx)

@@ -22,6 +22,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 const defaultRealm = "default"
@@ -256,6 +257,35 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 		return nil, nil, errors.New("trust_pool_refresh has no effect, because files are watched and inline certificates do not change; remove it")
 	}
 	return anchors, shadow, nil
+}
+
+// startBackground starts the background work of a realm. Each kind of work has a
+// goroutine of its own, so that a slow one does not hold up the others. After
+// leaveStorage, it changes nothing in storage.
+func (realm *Realm) startBackground(ctx context.Context) {
+	if realm.issuer != nil {
+		go realm.issuer.keys.Keep(ctx)
+		go keepRevokedTokens(ctx, realm)
+	}
+	if r := realm.revocation; r != nil && r.deny != nil {
+		go look(ctx, r.pollDenyFile)
+	}
+	if r := realm.revocation; r != nil && r.crls != nil {
+		r.crls.Begin(revocation.DefaultOCSPTimeout)
+		go look(ctx, r.pollCRLs)
+	}
+	go look(ctx, realm.directory.Poll)
+	go look(ctx, func(context.Context) {
+		realm.memory.expiring.Tell(realm.events, realm.expiry.within, realm.app.Now(), realm.observed().Expiring)
+	})
+	realm.directory.Watch(ctx)
+	go keepCopies(ctx, realm)
+	for _, pool := range realm.trust.pools {
+		pool.Watch(ctx)
+	}
+	if realm.shadow != nil {
+		go realm.shadow.Run(ctx)
+	}
 }
 
 // authenticate finds the client of the certificates, leaf first, and counts the

@@ -109,11 +109,11 @@ func (c *RefusalsConfig) metricsByClient() int {
 	return *c.MetricsByClient
 }
 
-// refusalLimits returns what the realm remembers about refusals.
-func (realm *Realm) refusalLimits() refusals.Limits {
-	// a function, because tests replace the clock later
-	limits := refusals.Limits{Keep: refusals.DefaultKeep, KeepFor: refusals.DefaultKeepFor, Now: func() time.Time { return realm.app.Now() }}
-	if c := realm.Refusals; c != nil {
+// limits returns what the realm remembers about refusals. A nil configuration has the
+// defaults.
+func (c *RefusalsConfig) limits(now func() time.Time) refusals.Limits {
+	limits := refusals.Limits{Keep: refusals.DefaultKeep, KeepFor: refusals.DefaultKeepFor, Now: now}
+	if c != nil {
 		if c.Keep != nil {
 			limits.Keep = *c.Keep
 		}

@@ -321,12 +321,12 @@ func TestRefusalsConfigIsChecked(t *testing.T) {
 		}
 	}
 	good := &RefusalsConfig{Keep: number(1), KeepFor: caddy.Duration(time.Minute), MetricsByClient: number(0)}
-	realm := &Realm{Refusals: good, app: new(App)}
-	if limits := realm.refusalLimits(); good.check() != nil || limits.Keep != 1 || limits.KeepFor != time.Minute || good.metricsByClient() != 0 {
+	realm := &Realm{Refusals: good}
+	if limits := realm.Refusals.limits(time.Now); good.check() != nil || limits.Keep != 1 || limits.KeepFor != time.Minute || good.metricsByClient() != 0 {
 		t.Errorf("%v, %+v", good.check(), limits)
 	}
 	realm.Refusals = nil
-	if limits := realm.refusalLimits(); limits.Keep != 10_000 || limits.KeepFor != 24*time.Hour || realm.Refusals.metricsByClient() != 1000 {
+	if limits := realm.Refusals.limits(time.Now); limits.Keep != 10_000 || limits.KeepFor != 24*time.Hour || realm.Refusals.metricsByClient() != 1000 {
 		t.Errorf("defaults: %+v", limits)
 	}
 }

@@ -260,8 +260,8 @@ func (h *BearerHandler) loadTrustedKeys(trusted *TrustedIssuer, config TrustedIs
 	return keys, nil
 }
 
-// keepTrustedKeys fetches another server's keys when they are due, until ctx is done.
-func (a *App) keepTrustedKeys(ctx context.Context, id trustedKeysID, keys *tokens.TrustedKeys) {
+// keep fetches another server's keys when they are due, until ctx is done.
+func (id trustedKeysID) keep(ctx context.Context, a *App, keys *tokens.TrustedKeys) {
 	logger := a.logger.With(zap.String("issuer", id.issuer), zap.String("place", source.ShownURL(cmp.Or(id.jwksURI, id.issuer))))
 	look(ctx, func(ctx context.Context) {
 		if a.Now().Before(keys.Due()) {
