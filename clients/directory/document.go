@@ -29,7 +29,7 @@ type watchedDocument struct {
 	users map[*clients.Client]struct{}
 	index int
 	// saved is when the JWK Set was fetched that storage has a copy of, zero if
-	// that is not the one in force. It is guarded by the directory's mu
+	// that is not the one in force. mu of the documents guards it
 	saved time.Time
 
 	mu       sync.Mutex // guards what a fetch leaves
