@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestManyWordsInARecord: the time that a record takes grows with its size, and not with
@@ -15,11 +17,15 @@ func TestManyWordsInARecord(t *testing.T) {
 		words[i] = strconv.FormatInt(int64(i), 36)
 	}
 	text := strings.Join(words, " ")
+	most := 20 * time.Millisecond
+	if testtool.RaceEnabled {
+		most *= 10
+	}
 	for name, r := range map[string]*Record{
 		"scope": {Scope: text, DefaultScope: text}, "resources": {Resources: words}, "introspect": {Introspect: words},
 	} {
 		best := time.Hour
-		for range 5 {
+		for try := 0; try < 50 && best > most; try++ { // the machine may be busy
 			began := time.Now()
 			made, err := makeTraits(r, nil)
 			if err != nil || len(made.Scopes)+len(made.Resources)+len(made.Introspect) != len(words) {
@@ -27,7 +33,7 @@ func TestManyWordsInARecord(t *testing.T) {
 			}
 			best = min(best, time.Since(began))
 		}
-		if best > 20*time.Millisecond {
+		if best > most {
 			t.Errorf("%s: %s", name, best)
 		}
 	}
