@@ -113,7 +113,7 @@ func TestForwardEnvoyMalformed(t *testing.T) {
 		{envoyElement(leaf, chain...) + `;Chain="` + text + `"`, "duplicate chain"},
 		{cert + ";Hash=" + envoyHash(chain[1]), "not the SHA-256"},
 		{cert + ";Hash=", "not the SHA-256"},
-		{cert + ";Hash=" + regexp.MustCompile("..\\B").ReplaceAllString(envoyHash(leaf), "$0:"), "not the SHA-256"},
+		{cert + ";Hash=" + regexp.MustCompile(`..\B`).ReplaceAllString(envoyHash(leaf), "$0:"), "not the SHA-256"},
 		{cert + `;Chain="` + envoyEscape(toPEM(chain[1:]...)) + `"`, "does not begin with"},
 		{cert + `;Chain=""`, "in Chain: the value is white space"},
 		{cert + `;Chain="` + text + `%00"`, "in Chain: "},
