@@ -52,7 +52,7 @@ func showRefusal(w http.ResponseWriter, r *http.Request) error {
 	app := runningApp()
 	record, found := app.Observed().Refusal(r.PathValue("error_id"))
 	if !found {
-		return adminError(http.StatusNotFound, "no refusal with the error id %.100q is remembered; %s", r.PathValue("error_id"), app.remembers())
+		return adminError(http.StatusNotFound, "no refusal with the error id %.100q is remembered; %s; search the logs of all nodes for it", r.PathValue("error_id"), app.remembers())
 	}
 	shown := adminRefusal{Record: record}
 	if text, known := reasons.Of(record.Reason); known {

@@ -301,6 +301,16 @@ func TestInitDBCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	testpg.Exec(t, dsn, sql)
+	var answer struct {
+		Table, SQL string
+		Ready      bool
+	}
+	if out, err := run(t, nil, "clients", "init-db", "--print", "--table", "printed", "--json"); err != nil || json.Unmarshal([]byte(out), &answer) != nil || answer.SQL != sql || answer.Ready {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, err := run(t, nil, "clients", "init-db", "--dsn", dsn, "--json"); err != nil || json.Unmarshal([]byte(out), &answer) != nil || answer.Table != "mtls_clients" || !answer.Ready {
+		t.Errorf("%q, %v", out, err)
+	}
 	testpg.Exec(t, dsn, `INSERT INTO printed (client_id, record) VALUES ('a', '{"client_id": "a"}'); DELETE FROM printed; SELECT FROM printed_deleted`)
 
 	for want, args := range map[string][]string{

@@ -292,7 +292,7 @@ func TestBadRequestsForRefusals_S3(t *testing.T) {
 		status int
 		text   string
 	}{
-		"/mtls/refusals/never":                          {404, `no refusal with the error id "never" is remembered; each node remembers its own`},
+		"/mtls/refusals/never":                          {404, `realm 'default' the last 10000 for 24h; search the logs of all nodes for it`},
 		"/mtls/refusals/%1b%5b31m%e2%80%ae":             {404, `error id "\x1b[31m\u202e"`},
 		"/mtls/refusals/%3Cscript%3E":                   {404, `error id "<script>"`},
 		"/mtls/refusals/%ff%00":                         {404, `error id "\xff\x00"`},
