@@ -190,9 +190,9 @@ func printStrangers(out io.Writer, realm *status.Realm) error {
 }
 
 func printFailing(out io.Writer, list []status.ShadowFailure) error {
-	t := newTable(out, column{title: "CLIENT_ID", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "WHY", most: maxSourceError})
+	t := newTable(out, column{title: "CLIENT_ID", most: maxClientID}, column{title: "SUBJECT", most: maxSubject}, column{title: "ANOTHER_SEEN"}, column{title: "WHY", most: maxSourceError})
 	for _, f := range list {
-		t.row(f.ClientID, f.Subject, f.Why)
+		t.row(f.ClientID, f.Subject, stamp(f.Another), f.Why)
 	}
 	return t.flush()
 }

@@ -46,9 +46,13 @@ func (r *Realm) shadowStatus(now time.Time) *status.Shadow {
 	failures, more := r.Shadow.Failures(r.Registry, now, maxStatusFailing)
 	report := &status.Shadow{Failing: []status.ShadowFailure{}, More: more}
 	for _, f := range failures {
-		report.Failing = append(report.Failing, status.ShadowFailure{
+		failing := status.ShadowFailure{
 			ClientID: f.ClientID, Subject: f.Subject, Thumbprint: hex.EncodeToString(f.Thumbprint[:]), NotAfter: f.NotAfter.UTC(), Why: f.Why,
-		})
+		}
+		if last, seen := r.Sightings.Of(f.ClientID); seen && last.Thumbprint != f.Thumbprint {
+			failing.Another = last.At
+		}
+		report.Failing = append(report.Failing, failing)
 	}
 	return report
 }

@@ -156,6 +156,9 @@ type ShadowFailure struct {
 	Thumbprint string    `json:"thumbprint"`
 	NotAfter   time.Time `json:"not_after"`
 	Why        string    `json:"why"`
+	// Another is when the client was last admitted, if it was with another certificate.
+	// A program of the client may still use this one.
+	Another time.Time `json:"another_seen,omitzero"`
 }
 
 // Issuer is the state of a realm's issuer.

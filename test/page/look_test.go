@@ -84,7 +84,7 @@ func TestPageInBrowser(t *testing.T) {
 			"Clients", "1,204 clients are registered; 1,130 have been admitted", "74 never", "warehouse-01", "1 minute ago", "warehouse-04", "never", "disabled", "Next page",
 			"Strangers", "CN=billing-2,OU=production,O=Example Company", "refused 412 times from 198.51.100.23", "Hint:", "The block that registers it",
 			"Recent refusals", "k3f9x2m7q", "2 minutes ago", "token_expired", "report only",
-			"Shadow trust pool", "legacy-import", "Issuer", "https://auth.example.com", "in 41 days", "3 that have not expired", "Kq3vZ0hJw8T1", "active",
+			"Shadow trust pool", "legacy-import", "last seen with another certificate", "Issuer", "https://auth.example.com", "in 41 days", "3 that have not expired", "Kq3vZ0hJw8T1", "active",
 			"Sources", "clients:file:/etc/caddy/partners.json", "in order", "crl:https://ca.example.com/clients.crl", "failing", "503 Service Unavailable", "late", "copy in use", "2 records not in force",
 		},
 		"why": {

@@ -88,7 +88,7 @@ func busy() *reports {
 		Clients: status.Clients{Total: 1204, Seen: 1130, Next: "warehouse-07"},
 		Shadow: &status.Shadow{Failing: []status.ShadowFailure{{
 			ClientID: "legacy-import", Subject: "CN=legacy-import,O=Example Company", Thumbprint: thumbprint, NotAfter: now.Add(200 * day),
-			Why: "the certificate is signed by 'CN=Clients CA 2024', which is not in the pool",
+			Why: "the certificate is signed by 'CN=Clients CA 2024', which is not in the pool", Another: now.Add(-3 * time.Hour),
 		}}},
 		Issuer: &status.Issuer{
 			URL: "https://auth.example.com", NextRotation: now.Add(41 * day), RevokedTokens: 3,

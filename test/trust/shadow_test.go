@@ -201,3 +201,35 @@ func TestShadowTrustPoolThatPanics(t *testing.T) {
 	c.Get("https://api.test/").WantStatus(t, http.StatusOK)
 	close(gate)
 }
+
+// TestShadowKeepsFailuresOfRenewedClients checks that a client goes on failing after it
+// came with a certificate that passes, because another program of it may still have the
+// old one, and that the status says so.
+func TestShadowKeepsFailuresOfRenewedClients(t *testing.T) {
+	r, clock := rig.New(t), rig.NewClock(t)
+	r.AdminOn = true
+	r.Write("pool.pem", append(r.CA.PEM(), r.OtherCA.PEM()...))
+	r.Write("next.pem", r.OtherCA.PEM())
+	r.SelfSigned("pinned")
+	r.Issue("chained")
+	r.Start(strings.NewReplacer("CLOCK", t.Name(), "OTHERCA", testpki.HashOf(r.OtherCA.Cert.Raw)).Replace(shadowRealm), shadowSite)
+	failing := func() []status.ShadowFailure {
+		_, text := rig.Ask(r, t, http.MethodGet, "/mtls/status?realm=shadowed", "")
+		var report status.Report
+		if err := json.Unmarshal([]byte(text), &report); err != nil || len(report.Realms) != 1 || report.Realms[0].Shadow == nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		return report.Realms[0].Shadow.Failing
+	}
+	old := r.Issue("old")
+	r.Caller(t, "h2", old).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	r.Until(clock, "old fails", func() bool { return len(failing()) == 1 })
+	if got := failing()[0]; !got.Another.IsZero() {
+		t.Errorf("before: %+v", got)
+	}
+	r.Caller(t, "h2", r.IssueBy(r.OtherCA, "old")).Get("https://api.test/").WantStatus(t, http.StatusOK)
+	r.Until(clock, "it came with another certificate", func() bool { return !failing()[0].Another.IsZero() })
+	if list := failing(); len(list) != 1 || list[0].Thumbprint != testpki.HashOf(old.Cert.Raw) || clock.Now().Sub(list[0].Another).Abs() > 2*time.Minute {
+		t.Errorf("after: %+v", list)
+	}
+}
