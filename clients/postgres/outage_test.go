@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,7 +26,9 @@ func TestDatabaseGoesAway(t *testing.T) {
 	}
 	putClient(t, dsn, "a", 0)
 	putClient(t, dsn, "b", 0)
-	s := newSource(t, Config{DSN: dsn, Refresh: time.Hour}).(*Writer)
+	relay := newRelay(t, server.Address())
+	through := strings.Replace(dsn, server.Address(), relay.Addr().String(), 1)
+	s := newSource(t, Config{DSN: through, Refresh: time.Hour}).(*Writer)
 	sink, _ := start(t, s)
 	sink.wait(t, "the source listens", func(k *fakeSink) bool { return k.noted > 0 })
 	for name, stop := range map[string]func(testing.TB){"stopped": server.Stop, "crashed": server.Crash} {
@@ -41,10 +44,12 @@ func TestDatabaseGoesAway(t *testing.T) {
 		if err := newSource(t, Config{DSN: dsn}).Load(t.Context(), newSink()); !errors.Is(err, clients.ErrUnavailable) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: a start: %v", name, err)
 		}
+		relay.away.Store(true) // so that the source finds the database as it is in the end
 		server.Restart(t)
 		// a backup was restored: nobody is notified, and no number of a transaction says so
 		testpg.Exec(t, dsn, `ALTER TABLE mtls_clients DISABLE TRIGGER ALL; DELETE FROM mtls_clients WHERE client_id = 'b';
 			UPDATE mtls_clients SET record = record || '{"client_name": "5"}'; ALTER TABLE mtls_clients ENABLE TRIGGER ALL`)
+		relay.away.Store(false)
 		sink.waitFor(t, "a", rec("a", 5))
 		sink.waitFor(t, "b", "")
 		if err := s.Change(t.Context(), "a", to(rec("a", 0))); err != nil {
@@ -80,6 +85,7 @@ type relay struct {
 	net.Listener
 	mu    sync.Mutex
 	stuck chan struct{} // closed: existing connections are stuck
+	away  atomic.Bool   // new connections are closed
 	// pooler has clients told another process than the one that serves them
 	pooler bool
 }
@@ -99,6 +105,10 @@ func newRelay(t *testing.T, to string) *relay {
 				return
 			}
 			theirs, err := net.Dial("tcp", to)
+			if err == nil && r.away.Load() {
+				_ = theirs.Close()
+				err = net.ErrClosed
+			}
 			if err != nil {
 				_ = ours.Close()
 				continue
