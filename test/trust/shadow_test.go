@@ -223,12 +223,12 @@ func TestShadowKeepsFailuresOfRenewedClients(t *testing.T) {
 	}
 	old := r.Issue("old")
 	r.Caller(t, "h2", old).Get("https://api.test/").WantStatus(t, http.StatusOK)
-	r.Until(clock, "old fails", func() bool { return len(failing()) == 1 })
+	clock.Until(t, "old fails", func() bool { return len(failing()) == 1 })
 	if got := failing()[0]; !got.Another.IsZero() {
 		t.Errorf("before: %+v", got)
 	}
 	r.Caller(t, "h2", r.IssueBy(r.OtherCA, "old")).Get("https://api.test/").WantStatus(t, http.StatusOK)
-	r.Until(clock, "it came with another certificate", func() bool { return !failing()[0].Another.IsZero() })
+	clock.Until(t, "it came with another certificate", func() bool { return !failing()[0].Another.IsZero() })
 	if list := failing(); len(list) != 1 || list[0].Thumbprint != testpki.HashOf(old.Cert.Raw) || clock.Now().Sub(list[0].Another).Abs() > 2*time.Minute {
 		t.Errorf("after: %+v", list)
 	}
