@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -176,6 +177,7 @@ func (h *BearerHandler) findRealm(ctx caddy.Context) (err error) {
 	}
 	app := module.(*App)
 	h.realm = &Realm{app: app, logger: app.logger.With(zap.String("realm", "")), events: app.events.Realm(""), memory: app.memories.of("", app.Now)}
+	h.realm.refusals = reportedRealm(h.realm)
 	h.realm.trust = newRealmTrust(h.realm)
 	return nil
 }
@@ -246,7 +248,7 @@ func (h *BearerHandler) decide(w http.ResponseWriter, r *http.Request) error {
 	state.refused = refusal
 	answer := bearerOutcome(refusal.Reason)
 	failure := caddyhttp.Error(answer.status, problem.Word(answer.word))
-	logRefusal(h.realm, r, refusedRequest{directive: directiveBearer, message: "token refused", refusal: refusal, presented: presented, notes: h.notesOn(presented), errorID: failure.ID}.about(bearer))
+	logRefusal(h.realm, r, about(bearer, reporter.Refused{Directive: directiveBearer, Message: "token refused", Refusal: refusal, Presented: presented, Notes: h.notesOn(presented), ErrorID: failure.ID}))
 	w.Header().Set("Cache-Control", "no-store")
 	switch {
 	case answer.status == http.StatusServiceUnavailable:
@@ -347,9 +349,9 @@ func (h *BearerHandler) notesOn(presented []*x509.Certificate) *authn.Notes {
 }
 
 // about adds what is known about a refused token, if it has been verified.
-func (refused refusedRequest) about(token *bearerIdentity) refusedRequest {
+func about(token *bearerIdentity, refused reporter.Refused) reporter.Refused {
 	if token != nil {
-		refused.clientID, refused.tokenIssuer, refused.tokenID = token.clientID, token.token.Issuer, token.token.ID
+		refused.ClientID, refused.TokenIssuer, refused.TokenID = token.clientID, token.token.Issuer, token.token.ID
 	}
 	return refused
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
@@ -143,15 +144,15 @@ func (h *Handler) withoutToken(state *requestState, w http.ResponseWriter, r *ht
 	h.realm.metrics.Certificates.Count("")
 	h.realm.metrics.CountTokenError(failure.Code)
 	state.refused = tokenFailure(failure)
-	line := refusedRequest{directive: directiveAuth, failed: true, refusal: state.refused, clientID: id.registeredID()}
+	line := reporter.Refused{Directive: directiveAuth, Failed: true, Refusal: state.refused, ClientID: id.registeredID()}
 	if h.ReportOnly {
-		line.reportOnly = true
-		line.message = "request passed on without identity: gateway token unavailable"
+		line.ReportOnly = true
+		line.Message = "request passed on without identity: gateway token unavailable"
 		logRefusal(h.realm, r, line)
 		return nil
 	}
 	refused := caddyhttp.Error(http.StatusServiceUnavailable, problem.Word(tokens.CodeTemporarilyUnavailable))
-	line.message, line.errorID = "request refused: gateway token unavailable", refused.ID
+	line.Message, line.ErrorID = "request refused: gateway token unavailable", refused.ID
 	logRefusal(h.realm, r, line)
 	w.Header().Set("Cache-Control", "no-store")
 	maps.Copy(w.Header(), failure.Header) // Retry-After

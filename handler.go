@@ -14,6 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/allowlist"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -256,12 +257,12 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 	h.realm.metrics.Certificates.Count(refusal.Reason)
 	state.refused = refusal
 	if h.ReportOnly {
-		logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, reportOnly: true, message: "client would be refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID()})
+		logRefusal(h.realm, r, reporter.Refused{Directive: directiveAuth, ReportOnly: true, Message: "client would be refused", Refusal: refusal, Presented: state.presented, Notes: id.Notes, ClientID: id.registeredID()})
 		return nil
 	}
 	status, word := outcome(refusal.Reason)
 	failure := caddyhttp.Error(status, problem.Word(word))
-	logRefusal(h.realm, r, refusedRequest{directive: directiveAuth, message: "client refused", refusal: refusal, presented: state.presented, notes: id.Notes, clientID: id.registeredID(), errorID: failure.ID})
+	logRefusal(h.realm, r, reporter.Refused{Directive: directiveAuth, Message: "client refused", Refusal: refusal, Presented: state.presented, Notes: id.Notes, ClientID: id.registeredID(), ErrorID: failure.ID})
 	w.Header().Set("Cache-Control", "no-store")
 	switch status {
 	case http.StatusServiceUnavailable:

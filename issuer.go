@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -103,7 +104,7 @@ func (h *IssuerHandler) serve(w http.ResponseWriter, r *http.Request, issuer *to
 	case tokens.EndpointJWKS:
 		jwks, failure := issuer.JWKS(r.Context())
 		if failure != nil {
-			h.refuseToken(w, r, refusedRequest{}, failure)
+			h.refuseToken(w, r, reporter.Refused{}, failure)
 			return nil
 		}
 		return h.servePublic(w, r, jwks)
@@ -146,7 +147,7 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 // answers and ok is false.
 func (h *IssuerHandler) identifyCaller(w http.ResponseWriter, r *http.Request) (presented []*x509.Certificate, ok bool) {
 	if earlyData(r) {
-		h.refuseToken(w, r, refusedRequest{}, &tokens.Error{
+		h.refuseToken(w, r, reporter.Refused{}, &tokens.Error{
 			Status: http.StatusTooEarly, Code: tokens.CodeInvalidRequest, Description: "the request came before the end of the TLS handshake; send it again",
 		})
 		return nil, false
@@ -192,7 +193,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	request, failure := tokens.ParseTokenRequest(r)
 	if failure != nil {
-		h.refuseToken(w, r, refusedRequest{clientID: request.ClientID, claimed: true}, failure)
+		h.refuseToken(w, r, reporter.Refused{ClientID: request.ClientID, Claimed: true}, failure)
 		return
 	}
 	id, ok := h.chooseClient(w, r, presented, request.ClientID)
@@ -210,11 +211,11 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		h.refuseClient(w, r, presented, id, &validators.Refusal{Reason: validators.CertificateExpired, Detail: failure.Cause.Error()})
 		return
 	default:
-		h.refuseToken(w, r, refusedRequest{clientID: id.Client().ID}, failure)
+		h.refuseToken(w, r, reporter.Refused{ClientID: id.Client().ID}, failure)
 		return
 	}
 	h.realm.metrics.TokensIssued.Inc()
-	h.realm.events.TokenIssued(&id.Identity, token, remoteIP(r), r.Host)
+	h.realm.events.TokenIssued(&id.Identity, token, reporter.RemoteIP(r), r.Host)
 	w = h.realm.expiry.withDaysLeft(w, id.Leaf, h.realm.app.Now)
 	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
 	tokens.WriteToken(w, token)
@@ -229,7 +230,7 @@ func (h *IssuerHandler) serveIntrospection(w http.ResponseWriter, r *http.Reques
 	client := id.Client()
 	answer, failure := id.decidedBy.issuer.Introspect(r.Context(), tokens.Introspector{ClientID: client.ID, Resources: client.Introspect}, query.Token)
 	if failure != nil {
-		h.refuseToken(w, r, refusedRequest{clientID: client.ID}, failure)
+		h.refuseToken(w, r, reporter.Refused{ClientID: client.ID}, failure)
 		return
 	}
 	if answer.Token != nil {
@@ -250,7 +251,7 @@ func (h *IssuerHandler) serveRevocation(w http.ResponseWriter, r *http.Request) 
 	client := id.Client()
 	result, failure := id.decidedBy.issuer.Revoke(r.Context(), client.ID, query.Token)
 	if failure != nil {
-		h.refuseToken(w, r, refusedRequest{clientID: client.ID}, failure)
+		h.refuseToken(w, r, reporter.Refused{ClientID: client.ID}, failure)
 		return
 	}
 	if result.Cause == nil {
@@ -272,7 +273,7 @@ func (h *IssuerHandler) tokenQuery(w http.ResponseWriter, r *http.Request) (quer
 	}
 	query, failure := tokens.ParseTokenQuery(r)
 	if failure != nil {
-		h.refuseToken(w, r, refusedRequest{clientID: query.ClientID, claimed: true}, failure)
+		h.refuseToken(w, r, reporter.Refused{ClientID: query.ClientID, Claimed: true}, failure)
 		return query, id, false
 	}
 	id, ok = h.chooseClient(w, r, presented, query.ClientID)
@@ -286,7 +287,7 @@ func (h *IssuerHandler) logToken(r *http.Request, message, clientID, tokenID str
 	if entry == nil {
 		return
 	}
-	fields := []zap.Field{zap.String("client_id", clientID), zap.String("remote_ip", remoteIP(r)), zap.String("uri", r.URL.Path)}
+	fields := []zap.Field{zap.String("client_id", clientID), zap.String("remote_ip", reporter.RemoteIP(r)), zap.String("uri", r.URL.Path)}
 	if tokenID != "" {
 		fields = append(fields, zap.String("jti", tokenID))
 	}
@@ -306,7 +307,7 @@ func (h *IssuerHandler) refuseClient(w http.ResponseWriter, r *http.Request, pre
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
 	noteSpan(r, string(refusal.Reason), "", errorID)
-	logRefusal(h.realm, r, refusedRequest{directive: directiveIssuer, message: "client refused", refusal: refusal, presented: presented, notes: id.Notes, clientID: id.registeredID(), errorID: errorID})
+	logRefusal(h.realm, r, reporter.Refused{Directive: directiveIssuer, Message: "client refused", Refusal: refusal, Presented: presented, Notes: id.Notes, ClientID: id.registeredID(), ErrorID: errorID})
 	tokens.WriteError(w, failure, errorID)
 }
 
@@ -332,10 +333,10 @@ func (h *IssuerHandler) clientFailure(r *http.Request, refusal *validators.Refus
 
 // refuseToken answers a request that fails for any other reason than the client's
 // authentication, and logs why. from says which client sent it.
-func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, from refusedRequest, failure *tokens.Error) {
+func (h *IssuerHandler) refuseToken(w http.ResponseWriter, r *http.Request, from reporter.Refused, failure *tokens.Error) {
 	h.realm.metrics.CountTokenError(failure.Code)
 	errorID := caddyhttp.Error(failure.Status, errors.New(failure.Code)).ID
-	from.directive, from.message, from.refusal, from.errorID = directiveIssuer, "token request refused", tokenFailure(failure), errorID
+	from.Directive, from.Message, from.Refusal, from.ErrorID = directiveIssuer, "token request refused", tokenFailure(failure), errorID
 	noteSpan(r, failure.Code, "", errorID)
 	logRefusal(h.realm, r, from)
 	tokens.WriteError(w, failure, errorID)

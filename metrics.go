@@ -157,8 +157,7 @@ func (c gauges) memory(realm *Realm) {
 }
 
 // countByClient counts a refusal of a client that is known.
-func (refused *refusedRequest) countByClient(record *refusals.Record) {
-	realm := refused.realm
+func countByClient(realm *Realm, record *refusals.Record) {
 	if realm.directory != nil && record.ClientID != "" && !record.Claimed {
 		realm.memory.byClient.Count(record.ClientID, record.Reason, record.ReportOnly, declaredClients{realm.directory.Registry()}, realm.Refusals.metricsByClient())
 	}

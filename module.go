@@ -30,6 +30,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -98,7 +99,7 @@ type App struct {
 	checking *checking
 
 	logger   *zap.Logger
-	refusals *reporter
+	refusals *reporter.Reporter
 	events   *events.Emitter
 	// memories are those that are in use, by the realm's name
 	memories memories
@@ -127,11 +128,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.checking, _ = ctx.Value(checkingKey{}).(*checking); a.checking != nil {
 		a.logger = a.checking.logger
 	}
-	a.refusals, a.memories = newReporter(a), make(memories)
+	a.memories = make(memories)
 	a.events = events.NewEmitter(events.Config{
 		Context: ctx, Logger: a.logger, OnDrop: metrics.EventsDropped.Inc,
 		Running: func() *events.Emitter { return runningApp().events },
 	})
+	// a function, because tests replace the clock later
+	a.refusals = reporter.New(reporter.Config{Logger: a.logger, Events: a.events, Now: func() time.Time { return a.Now() }})
 	a.declared.audiences, a.declared.keys = make(map[string]string), make(map[trustedKeysID]*tokens.TrustedKeys)
 	if a.Now == nil {
 		a.Now = time.Now
@@ -156,7 +159,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) Start() error {
 	a.started = true
 	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
-	go a.refusals.run()
+	go a.refusals.Run()
 	a.events.Start()
 	for _, realm := range a.Realms {
 		realm.memory.refusals.SetLimits(realm.Refusals.limits(func() time.Time { return a.Now() }))
@@ -182,7 +185,7 @@ func (a *App) Start() error {
 func (a *App) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	a.refusals.close(ctx)
+	a.refusals.Close(ctx)
 	for _, realm := range a.Realms {
 		if realm.issuer != nil {
 			realm.issuer.keys.Wait(ctx)
@@ -259,7 +262,7 @@ func (a *App) endLate(endBackground context.CancelFunc) {
 	a.ended.Store(true)
 	endBackground()
 	a.closeTrustPools()
-	a.refusals.close(a.ctx) // Caddy does not stop an app if its remote admin endpoint fails to start
+	a.refusals.Close(a.ctx) // Caddy does not stop an app if its remote admin endpoint fails to start
 	a.logger.Debug("previous configuration no longer answers requests")
 }
 

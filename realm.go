@@ -20,6 +20,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
@@ -77,12 +78,14 @@ type Realm struct {
 	// of the event `mtls_certificate_expiring`.
 	CertificateExpiring *CertificateExpiring `json:"certificate_expiring,omitempty"`
 
-	name    string
-	app     *App
-	logger  *zap.Logger // names the realm
-	events  events.Realm
-	metrics *metrics.Realm
-	memory  *realmMemory
+	name   string
+	app    *App
+	logger *zap.Logger // names the realm
+	events events.Realm
+	// refusals reports refusals
+	refusals *reporter.Realm
+	metrics  *metrics.Realm
+	memory   *realmMemory
 	// rules are what is required of each client
 	rules clientRules
 	// directory keeps the clients up to date
@@ -128,6 +131,7 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 	}
 	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memories.of(name, app.Now)
 	realm.logger, realm.events = app.logger.With(zap.String("realm", name)), app.events.Realm(name)
+	realm.refusals = reportedRealm(realm)
 	if err := realm.Refusals.check(); err != nil {
 		return fmt.Errorf("refusals: %w", err)
 	}

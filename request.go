@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/big"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/problem"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/dn"
 )
@@ -172,7 +172,7 @@ func (s *requestState) refuseUnsafe(realm *Realm, directive string, w http.Respo
 		return s.refuseTunnel(realm, directive, w, r)
 	case earlyData(r):
 		// the caller has not proved yet whose certificate this is
-		return s.refuseAs(refusedRequest{directive: directive, message: "early data refused", refusal: refuse(validators.TooEarly, "the request came before the end of the TLS handshake")},
+		return s.refuseAs(reporter.Refused{Directive: directive, Message: "early data refused", Refusal: refuse(validators.TooEarly, "the request came before the end of the TLS handshake")},
 			realm, r, http.StatusTooEarly)
 	}
 	return nil
@@ -192,26 +192,17 @@ func (s *requestState) refuseTunnel(realm *Realm, directive string, w http.Respo
 		w.Header().Set("Connection", "close")
 	}
 	presented, _ := s.certificates(realm, r)
-	return s.refuseAs(refusedRequest{directive: directive, message: "tunnel refused", refusal: refuse(validators.ConnectRefused, "the method is CONNECT, and the request opens no WebSocket"), presented: presented},
+	return s.refuseAs(reporter.Refused{Directive: directive, Message: "tunnel refused", Refusal: refuse(validators.ConnectRefused, "the method is CONNECT, and the request opens no WebSocket"), Presented: presented},
 		realm, r, http.StatusMethodNotAllowed)
 }
 
 // refuseAs reports a refusal whose reason the caller gets, and returns it.
-func (s *requestState) refuseAs(refused refusedRequest, realm *Realm, r *http.Request, status int) error {
-	s.refused = refused.refusal
-	failure := caddyhttp.Error(status, problem.Word(refused.refusal.Reason))
-	refused.errorID = failure.ID
+func (s *requestState) refuseAs(refused reporter.Refused, realm *Realm, r *http.Request, status int) error {
+	s.refused = refused.Refusal
+	failure := caddyhttp.Error(status, problem.Word(refused.Refusal.Reason))
+	refused.ErrorID = failure.ID
 	logRefusal(realm, r, refused)
 	return failure
-}
-
-// remoteIP returns the address of the immediate peer, without the port.
-func remoteIP(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }
 
 // placeholder resolves every {http.mtls.*} placeholder, to "" if it has no value, so

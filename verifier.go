@@ -13,6 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
+	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -94,7 +95,7 @@ func (v *Verifier) VerifyClientCertificate(rawCerts [][]byte, _ [][]*x509.Certif
 // Caddy's HTTP server, at level DEBUG.
 func (v *Verifier) refuse(refusal *validators.Refusal, presented []*x509.Certificate, notes *authn.Notes) error {
 	v.realm.metrics.Certificates.Count(refusal.Reason)
-	logRefusal(v.realm, nil, refusedRequest{directive: directiveVerifier, message: "client refused in the handshake", refusal: refusal, presented: presented, notes: notes})
+	logRefusal(v.realm, nil, reporter.Refused{Directive: directiveVerifier, Message: "client refused in the handshake", Refusal: refusal, Presented: presented, Notes: notes})
 	return errors.New(refusedWord)
 }
 

@@ -236,13 +236,13 @@ func logMessages(t *testing.T) (messages []string) {
 	for _, file := range parse(t) {
 		ast.Inspect(file, func(node ast.Node) bool {
 			switch node := node.(type) {
-			case *ast.KeyValueExpr: // refusedRequest{message: …}
-				if key, ok := node.Key.(*ast.Ident); ok && key.Name == "message" {
+			case *ast.KeyValueExpr: // reporter.Refused{Message: …}
+				if key, ok := node.Key.(*ast.Ident); ok && key.Name == "Message" {
 					messages = append(messages, literals(node.Value)...)
 				}
-			case *ast.AssignStmt: // line.message = …
+			case *ast.AssignStmt: // line.Message = …
 				for i, left := range node.Lhs {
-					if selector, ok := left.(*ast.SelectorExpr); ok && selector.Sel.Name == "message" && i < len(node.Rhs) {
+					if selector, ok := left.(*ast.SelectorExpr); ok && selector.Sel.Name == "Message" && i < len(node.Rhs) {
 						messages = append(messages, literals(node.Rhs[i])...)
 					}
 				}

@@ -1,4 +1,6 @@
-package mtlsauth
+// Package reporter tells operators about refusals, off the request path: in the log, where
+// repetitions are folded, by an event, and in the memory of the realm.
+package reporter
 
 import (
 	"context"
@@ -8,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -25,10 +28,16 @@ const (
 	tellDropped = time.Minute
 )
 
-// reporter tells operators about refusals, off the request path: in the log, where
-// repetitions are folded, and in the memory of the realm.
-type reporter struct {
-	app     *App
+// Config is what a [Reporter] is given.
+type Config struct {
+	Logger *zap.Logger
+	Events *events.Emitter
+	Now    func() time.Time
+}
+
+// Reporter reports the refusals of all realms of a configuration.
+type Reporter struct {
+	config  Config
 	queues  [refusals.Classes]refusalQueue
 	dropped atomic.Int64
 	ended   chan struct{} // closed when nothing is queued any more
@@ -47,23 +56,24 @@ type reporter struct {
 // refusalQueue has the refusals of a class that wait. Each class has its own, so that a
 // flood of strangers takes no room from clients.
 type refusalQueue struct {
-	waiting chan *refusedRequest
+	waiting chan *Refused
 	octets  atomic.Int64 // of their certificates
 }
 
-func newReporter(app *App) *reporter {
-	p := &reporter{app: app, ended: make(chan struct{}), done: make(chan struct{}), fold: refusals.NewFold()}
+// New returns a reporter whose refusals wait for [Reporter.Run].
+func New(config Config) *Reporter {
+	p := &Reporter{config: config, ended: make(chan struct{}), done: make(chan struct{}), fold: refusals.NewFold()}
 	for i := range p.queues {
-		p.queues[i].waiting = make(chan *refusedRequest, maxQueuedRefusals)
+		p.queues[i].waiting = make(chan *Refused, maxQueuedRefusals)
 	}
 	return p
 }
 
 // Dropped returns how many refusals were not reported, because too many were waiting.
-func (p *reporter) Dropped() int64 { return p.dropped.Load() }
+func (p *Reporter) Dropped() int64 { return p.dropped.Load() }
 
 // Len returns how many refusals are waiting.
-func (p *reporter) Len() (waiting int) {
+func (p *Reporter) Len() (waiting int) {
 	for i := range p.queues {
 		waiting += len(p.queues[i].waiting)
 	}
@@ -71,8 +81,8 @@ func (p *reporter) Len() (waiting int) {
 }
 
 // add queues a refusal. It never blocks: if the queue of its class is full, the refusal is
-// dropped and counted. After close, add reports it itself, without a hint.
-func (p *reporter) add(refused *refusedRequest) {
+// dropped and counted. After Close, add reports it itself, without a hint.
+func (p *Reporter) add(refused *Refused) {
 	p.closing.RLock()
 	defer p.closing.RUnlock()
 	if p.closed {
@@ -92,9 +102,9 @@ func (p *reporter) add(refused *refusedRequest) {
 	metrics.RefusalsDropped.Inc()
 }
 
-// run reports queued refusals until nothing is queued any more and the queues are empty.
+// Run reports queued refusals until nothing is queued any more and the queues are empty.
 // The classes take turns.
-func (p *reporter) run() {
+func (p *Reporter) Run() {
 	defer close(p.done)
 	due := time.NewTicker(tellPoll)
 	defer due.Stop()
@@ -107,17 +117,17 @@ func (p *reporter) run() {
 		case refused := <-p.queues[refusals.WithoutCertificate].waiting:
 			p.took(refused)
 		case <-due.C:
-			p.tell(p.app.Now(), false)
+			p.tell(p.config.Now(), false)
 		case <-p.ended:
 			p.empty()
-			p.tell(p.app.Now(), true)
+			p.tell(p.config.Now(), true)
 			return
 		}
 	}
 }
 
 // empty reports what is in the queues.
-func (p *reporter) empty() {
+func (p *Reporter) empty() {
 	for i := range p.queues {
 		for len(p.queues[i].waiting) > 0 {
 			p.took(<-p.queues[i].waiting)
@@ -126,42 +136,42 @@ func (p *reporter) empty() {
 }
 
 // took reports a refusal from its queue.
-func (p *reporter) took(refused *refusedRequest) {
+func (p *Reporter) took(refused *Refused) {
 	p.queues[refused.class()].octets.Add(-refused.octets)
 	p.report(refused, true)
 }
 
 // report reports a refusal, without its certificate if that makes the plugin panic.
-func (p *reporter) report(refused *refusedRequest, inTime bool) {
+func (p *Reporter) report(refused *Refused, inTime bool) {
 	err := p.try(refused, inTime)
 	if err == nil {
 		return
 	}
-	refused.realm.logger.Error("certificate of a refusal could not be described", zap.String("error_id", refused.errorID), zap.Error(err))
-	refused.notes = nil
+	refused.realm.Logger.Error("certificate of a refusal could not be described", zap.String("error_id", refused.ErrorID), zap.Error(err))
+	refused.Notes = nil
 	_ = p.try(refused, inTime)
 }
 
 // try remembers a refusal and logs it. Refusals that come late each have a line, because
 // nobody would tell their count. It turns a panic over a hostile certificate into an
 // error; outside of a request, it would end the process.
-func (p *reporter) try(refused *refusedRequest, inTime bool) (err error) {
+func (p *Reporter) try(refused *Refused, inTime bool) (err error) {
 	defer source.Recover("the reporter", &err)
 	record := refused.record(inTime)
 	p.reporting.Lock()
 	defer p.reporting.Unlock()
 	p.tellCounts(p.fold.Due(record.At))
 	if !inTime || p.fold.Add(&record) {
-		writeLine(refused.realm.logger, &record)
-		p.app.events.Refused(&record, 1, false)
+		writeLine(refused.realm.Logger, &record)
+		p.config.Events.Refused(&record, 1, false)
 	}
-	refused.countByClient(&record)
-	refused.realm.memory.refusals.Add(record)
+	refused.realm.Count(&record)
+	refused.realm.Memory.Add(record)
 	return nil
 }
 
 // tell logs the counts that are due, or all at the end.
-func (p *reporter) tell(now time.Time, end bool) {
+func (p *Reporter) tell(now time.Time, end bool) {
 	p.reporting.Lock()
 	defer p.reporting.Unlock()
 	counts := p.fold.Due(now)
@@ -170,27 +180,21 @@ func (p *reporter) tell(now time.Time, end bool) {
 	}
 	p.tellCounts(counts)
 	if dropped := p.dropped.Load(); dropped > p.told && (end || now.Sub(p.toldAt).Abs() >= tellDropped) {
-		p.app.logger.Warn("too many refusals at once; some were not logged", zap.Int64("dropped", dropped-p.told))
+		p.config.Logger.Warn("too many refusals at once; some were not logged", zap.Int64("dropped", dropped-p.told))
 		p.told, p.toldAt = dropped, now
 	}
 }
 
-func (p *reporter) tellCounts(counts []refusals.Counted) {
+func (p *Reporter) tellCounts(counts []refusals.Counted) {
 	for i := range counts {
-		logger := p.app.logger
-		if realm := p.app.Realms[counts[i].Realm]; realm != nil {
-			logger = realm.logger
-		} else {
-			logger = logger.With(zap.String("realm", counts[i].Realm))
-		}
-		writeCount(logger, &counts[i])
-		p.app.events.Counted(&counts[i])
+		writeCount(p.config.Logger.With(zap.String("realm", counts[i].Realm)), &counts[i])
+		p.config.Events.Counted(&counts[i])
 	}
 }
 
-// close ends the worker and waits until it has reported all refusals or the context is
+// Close ends the worker and waits until it has reported all refusals or the context is
 // done.
-func (p *reporter) close(ctx context.Context) {
+func (p *Reporter) Close(ctx context.Context) {
 	p.closing.Lock()
 	if !p.closed {
 		p.closed = true

@@ -1,9 +1,10 @@
-package mtlsauth
+package reporter
 
 import (
 	"crypto/x509"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -13,20 +14,39 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
 // refusing returns a realm whose log can be read, and a refusal with a hint.
-func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
+func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, Refused) {
 	t.Helper()
-	app := provisionRealm(t, `{"clients":[{"client_id":"a","x509_thumbprints":"`+testpki.SomeSHA256+`"}]}`)
+	return refusingAt(t, time.Now)
+}
+
+// refusingAt does so with a clock.
+func refusingAt(t *testing.T, now func() time.Time) (*Realm, *observer.ObservedLogs, Refused) {
+	t.Helper()
+	directory, err := directory.New(t.Context(), directory.Config{Records: []clients.Record{{ClientID: "a", Thumbprints: clients.Strings{testpki.SomeSHA256}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	core, logs := observer.New(zap.WarnLevel)
-	app.logger = zap.New(core)
-	app.Realms[defaultRealm].logger = app.logger.With(zap.String("realm", defaultRealm))
+	logger := zap.New(core)
+	authenticator := authn.New(authn.Config{Registry: directory.Registry(), Now: time.Now})
+	realm := &Realm{
+		Name: "default", Logger: logger.With(zap.String("realm", "default")), Reporter: New(Config{Logger: logger, Now: now}),
+		Memory:        refusals.NewMemory(refusals.Limits{}),
+		Authenticator: func() *authn.Authenticator { return authenticator },
+		WhyUnknown:    func(validators.Reason) string { return "" },
+		Count:         func(*refusals.Record) {},
+	}
 	refusal := &validators.Refusal{Reason: validators.CertificateUnknown, Detail: "nobody"}
-	return app.Realms[defaultRealm], logs, refusedRequest{message: "client refused", refusal: refusal, presented: testpki.MustSelfSigned(t).Presented(), errorID: "x"}
+	return realm, logs, Refused{Message: "client refused", Refusal: refusal, Presented: testpki.MustSelfSigned(t).Presented(), ErrorID: "x"}
 }
 
 // TestRefusalLogNeverWaits checks that nothing blocks while the queue is full, that the
@@ -34,20 +54,20 @@ func refusing(t *testing.T) (*Realm, *observer.ObservedLogs, refusedRequest) {
 // were counted or dropped.
 func TestRefusalLogNeverWaits(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	r, _ := newRequest(nil)
+	r := httptest.NewRequest(http.MethodGet, "https://api.test/", nil)
 	start := time.Now()
 	for range maxQueuedRefusals + 5 {
-		logRefusal(realm, r, refused)
+		realm.Add(r, refused)
 	}
-	waiting := realm.app.refusals.queues[refusals.WithCertificate].waiting
+	waiting := realm.Reporter.queues[refusals.WithCertificate].waiting
 	first := <-waiting
-	if logs.Len() > 0 || first.notes.Made(nil, first.refusal) {
+	if logs.Len() > 0 || first.Notes.Made(nil, first.Refusal) {
 		t.Fatal("the request path wrote a log line or described a certificate")
 	}
 	waiting <- first
 	end := time.Now()
-	go realm.app.refusals.run()
-	realm.app.refusals.close(t.Context())
+	go realm.Reporter.Run()
+	realm.Reporter.Close(t.Context())
 	if n := logs.FilterMessage("client refused").Len(); n != 1 {
 		t.Errorf("%d refusals of one caller have a line, want 1", n)
 	}
@@ -55,7 +75,7 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 	if len(repeated) != 1 || repeated[0].ContextMap()["times"] != int64(maxQueuedRefusals-1) {
 		t.Errorf("repeated: %v, want one line that counts %d", repeated, maxQueuedRefusals-1)
 	}
-	if dropped := realm.app.refusals.Dropped(); dropped != 5 {
+	if dropped := realm.Reporter.Dropped(); dropped != 5 {
 		t.Errorf("%d are dropped, want 5", dropped)
 	}
 	dropped := logs.FilterMessage("too many refusals at once; some were not logged").All()
@@ -73,10 +93,10 @@ func TestRefusalLogNeverWaits(t *testing.T) {
 // ones are written at once, without a hint.
 func TestRefusalLogAfterStop(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	go realm.app.refusals.run()
-	logRefusal(realm, nil, refused)
-	realm.app.refusals.close(t.Context())
-	logRefusal(realm, nil, refused)
+	go realm.Reporter.Run()
+	realm.Add(nil, refused)
+	realm.Reporter.Close(t.Context())
+	realm.Add(nil, refused)
 	lines := logs.FilterMessage("client refused").All()
 	if len(lines) != 2 {
 		t.Fatalf("%d lines", len(lines))
@@ -87,7 +107,7 @@ func TestRefusalLogAfterStop(t *testing.T) {
 			t.Errorf("line %d: %v", i, fields)
 		}
 	}
-	logRefusal(realm, nil, refusedRequest{message: "request refused", refusal: refused.refusal, failed: true})
+	realm.Add(nil, Refused{Message: "request refused", Refusal: refused.Refusal, Failed: true})
 	if line := logs.FilterMessage("request refused").All(); len(line) != 1 || line[0].Level != zap.ErrorLevel {
 		t.Errorf("logged: %v", line)
 	}
@@ -98,15 +118,15 @@ func TestRefusalLogAfterStop(t *testing.T) {
 func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 	realm, logs, refused := refusing(t)
 	broken := refused
-	broken.presented, broken.errorID = []*x509.Certificate{{}}, "broken" // without a serial number
-	go realm.app.refusals.run()
-	logRefusal(realm, nil, broken)
-	logRefusal(realm, nil, refused)
-	realm.app.refusals.close(t.Context())
+	broken.Presented, broken.ErrorID = []*x509.Certificate{{}}, "broken" // without a serial number
+	go realm.Reporter.Run()
+	realm.Add(nil, broken)
+	realm.Add(nil, refused)
+	realm.Reporter.Close(t.Context())
 	if logs.FilterMessage("certificate of a refusal could not be described").Len() != 1 || logs.FilterMessage("client refused").Len() != 2 {
 		t.Errorf("logged: %v", logs.All())
 	}
-	if record, found := realm.memory.refusals.Find("broken"); !found || record.Certificate != nil || record.Reason != "certificate_unknown" {
+	if record, found := realm.Memory.Find("broken"); !found || record.Certificate != nil || record.Reason != "certificate_unknown" {
 		t.Errorf("remembered: %v, %v", record, found)
 	}
 }
@@ -115,7 +135,7 @@ func TestRefusalLogSurvivesAPanic_E2(t *testing.T) {
 // caller chooses.
 func TestRefusalLogLineIsBounded_S3(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	go realm.app.refusals.run()
+	go realm.Reporter.Run()
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	for _, filler := range []string{"a", `"`, "\x00", "\xff", "\u2028", "\U0010ffff"} {
 		long := strings.Repeat(filler, 64<<10)
@@ -125,13 +145,13 @@ func TestRefusalLogLineIsBounded_S3(t *testing.T) {
 		}
 		subject := testpki.CommonName(strings.ToValidUTF8(long[:len(filler)*500], "?"))
 		refused := refused
-		refused.presented = testpki.MustSelfSigned(t, subject, testpki.DNSNames(names...)).Presented()
-		refused.clientID, refused.refusal = long, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: long}
-		r, _ := newRequest(nil)
+		refused.Presented = testpki.MustSelfSigned(t, subject, testpki.DNSNames(names...)).Presented()
+		refused.ClientID, refused.Refusal = long, &validators.Refusal{Reason: validators.CertificateUnknown, Detail: long}
+		r := httptest.NewRequest(http.MethodGet, "https://api.test/", nil)
 		r.Host, r.URL, r.Header = long, &url.URL{Path: "/" + long}, http.Header{"User-Agent": {long}, "Referer": {long}}
-		logRefusal(realm, r, refused)
+		realm.Add(r, refused)
 	}
-	realm.app.refusals.close(t.Context())
+	realm.Reporter.Close(t.Context())
 	if logs.Len() != 6 {
 		t.Fatalf("%d lines", logs.Len())
 	}
@@ -153,18 +173,18 @@ func TestRefusalLogLineIsBounded_S3(t *testing.T) {
 // none for which the fields of the line are known.
 func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 	realm, logs, refused := refusing(t)
-	large := *refused.presented[0]
+	large := *refused.Presented[0]
 	large.Raw = append(large.Raw, make([]byte, 60<<10)...)
-	refused.presented = []*x509.Certificate{&large}
+	refused.Presented = []*x509.Certificate{&large}
 	for range maxQueuedRefusals {
-		logRefusal(realm, nil, refused)
+		realm.Add(nil, refused)
 	}
-	octets := &realm.app.refusals.queues[refusals.WithCertificate].octets
+	octets := &realm.Reporter.queues[refusals.WithCertificate].octets
 	if got := octets.Load(); got > maxQueuedOctets || got < maxQueuedOctets/2 {
 		t.Errorf("%d octets are queued, at most %d may be", got, maxQueuedOctets)
 	}
-	go realm.app.refusals.run()
-	realm.app.refusals.close(t.Context())
+	go realm.Reporter.Run()
+	realm.Reporter.Close(t.Context())
 	if got := octets.Load(); got != 0 {
 		t.Errorf("%d octets are left", got)
 	}
@@ -172,10 +192,11 @@ func TestRefusalLogKeepsFewOctets_S3(t *testing.T) {
 		t.Error("what was dropped is not counted")
 	}
 
-	id, refusal := realm.authenticate(t.Context(), refused.presented, "")
-	id.Notes.Describe(realm.authenticator(), refused.presented, refusal)
-	again := refusedRequest{refusal: refusal, presented: refused.presented, notes: id.Notes, realm: realm}
-	if again.keepPresented(); again.presented != nil || again.octets != 0 {
+	authenticator := realm.Authenticator()
+	id, refusal, _ := authenticator.Decide(t.Context(), refused.Presented, "")
+	id.Notes.Describe(authenticator, refused.Presented, refusal)
+	again := Refused{Refusal: refusal, Presented: refused.Presented, Notes: id.Notes, realm: realm}
+	if again.keepPresented(); again.Presented != nil || again.octets != 0 {
 		t.Error("certificates are kept, though the line needs none")
 	}
 }
