@@ -1,12 +1,13 @@
 package mtlsauth
 
 import (
-	"fmt"
-	"net/http"
+	"crypto/x509"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/clientsapi"
+	"github.com/caddymtls/caddy-mtls-auth/internal/adminapi"
+	"github.com/caddymtls/caddy-mtls-auth/internal/command"
+	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 )
 
 // AdminAPI lets operators inspect and manage the realms of the running
@@ -35,63 +36,29 @@ func (AdminAPI) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Routes returns the routes of the admin endpoint. They find the realm of each
-// request, because the router can outlive the configuration it came with.
+// Routes returns the routes of the admin endpoint.
 func (AdminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
-		{Pattern: "GET /mtls/status", Handler: caddy.AdminHandlerFunc(showStatus)},
-		{Pattern: "GET /mtls/realms", Handler: caddy.AdminHandlerFunc(listRealms)},
-		{Pattern: "GET /mtls/realms/{realm}", Handler: withRealm(showRealm)},
-		{Pattern: "GET /mtls/realms/{realm}/clients", Handler: withClients(clientsapi.List)},
-		{Pattern: "GET /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Get)},
-		{Pattern: "PUT /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Put)},
-		{Pattern: "PATCH /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Patch)},
-		{Pattern: "DELETE /mtls/realms/{realm}/clients/{id...}", Handler: withClients(clientsapi.Delete)},
-		{Pattern: "GET /mtls/realms/{realm}/strangers", Handler: withRealm(listStrangers)},
-		{Pattern: "POST /mtls/realms/{realm}/explain", Handler: withRealm(explainCertificate)},
-		{Pattern: "GET /mtls/realms/{realm}/keys", Handler: withIssuer(func(w http.ResponseWriter, _ *http.Request, realm *Realm) error {
-			return writeKeys(w, realm.issuer.keys, "")
-		})},
-		{Pattern: "POST /mtls/realms/{realm}/keys/rotate", Handler: withIssuer(rotateKeys)},
-		{Pattern: "GET /mtls/refusals", Handler: caddy.AdminHandlerFunc(listRefusals)},
-		{Pattern: "GET /mtls/refusals/{error_id}", Handler: caddy.AdminHandlerFunc(showRefusal)},
+	return adminapi.Routes(func() adminapi.App { return administered{runningApp()} })
+}
+
+// administered implements [adminapi.App].
+type administered struct{ app *App }
+
+func (a administered) Observed() *observed.App { return a.app.Observed() }
+
+func (a administered) Realm(name string) (adminapi.Realm, error) {
+	realm, err := a.app.realm(name)
+	if err != nil {
+		return adminapi.Realm{}, err
 	}
-}
-
-func adminError(status int, format string, args ...any) error {
-	err := fmt.Errorf(format, args...)
-	return caddy.APIError{HTTPStatus: status, Err: err, Message: err.Error()}
-}
-
-var errNoRealm = adminError(http.StatusNotFound, "the running configuration has no realm; add 'mtls { … }' to its global options")
-
-// realmHandler serves requests about a realm.
-type realmHandler func(http.ResponseWriter, *http.Request, *Realm) error
-
-// withRealm serves requests about a realm of the running configuration.
-func withRealm(serve realmHandler) caddy.AdminHandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		app := runningApp()
-		if len(app.Realms) == 0 {
-			return errNoRealm
-		}
-		realm, err := app.realm(r.PathValue("realm"))
-		if err != nil {
-			return adminError(http.StatusNotFound, "%w", err)
-		}
-		return serve(w, r, realm)
+	asked := adminapi.Realm{Realm: realm.observed(), Logger: realm.logger, Events: realm.events, Owner: realm}
+	if realm.Issuer != nil {
+		asked.IssuerURL = realm.Issuer.URL
 	}
-}
-
-// withIssuer serves requests about a realm of the running configuration that has an
-// issuer.
-func withIssuer(serve realmHandler) caddy.AdminHandlerFunc {
-	return withRealm(func(w http.ResponseWriter, r *http.Request, realm *Realm) error {
-		if realm.issuer == nil {
-			return adminError(http.StatusNotFound, "realm '%s' has no issuer, so it has no signing keys; add 'issuer <https-url>' to it", realm.name)
-		}
-		return serve(w, r, realm)
-	})
+	asked.Explain = func(clientID string, presented []*x509.Certificate) (*command.Explanation, error) {
+		return explainer{app: a.app}.Explain(command.Question{Realm: name, At: a.app.Now(), ClientID: clientID}, presented)
+	}
+	return asked, nil
 }
 
 // Interface guard

@@ -16,6 +16,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
@@ -65,7 +66,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		name := defaultRealm
 		if d.NextArg() {
 			name = d.Val()
-			if err := checkRealmName(name); err != nil {
+			if err := syntax.CheckRealmName(name); err != nil {
 				return nil, d.WrapErr(err)
 			}
 		}
@@ -219,7 +220,7 @@ func checkDirectiveArgs(d *caddyfile.Dispenser) error {
 	switch {
 	case !d.NextArg():
 		return nil
-	case checkRealmName(d.Val()) == nil:
+	case syntax.CheckRealmName(d.Val()) == nil:
 		return d.Errf("%s: unexpected '%s'; name a realm in the block, as in '%s { realm %s }'", directive, d.Val(), directive, d.Val())
 	}
 	return d.Errf("%s: unexpected '%s'; it takes a matcher, such as /path or @name, and a block", directive, d.Val())

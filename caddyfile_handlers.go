@@ -11,6 +11,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/allowlist"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
 )
@@ -54,7 +55,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // options returns the options of the block.
 func (h *Handler) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
-		"realm <name>":                        caddyfileutil.String(&h.Realm, checkRealmName),
+		"realm <name>":                        caddyfileutil.String(&h.Realm, syntax.CheckRealmName),
 		"allow <client_id>...":                caddyfileutil.List(&h.Allow, allowlist.Check),
 		"require_scope <scope>...":            caddyfileutil.Scopes(&h.RequireScope),
 		"optional":                            caddyfileutil.Flag(&h.Optional),
@@ -178,7 +179,7 @@ func (h *IssuerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // options returns the options of the block.
 func (h *IssuerHandler) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
-		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
+		"realm <name>": caddyfileutil.String(&h.Realm, syntax.CheckRealmName),
 	}
 }
 
@@ -224,7 +225,7 @@ func (h *BearerHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // options returns the options of the block.
 func (h *BearerHandler) options() caddyfileutil.Options {
 	return caddyfileutil.Options{
-		"realm <name>": caddyfileutil.String(&h.Realm, checkRealmName),
+		"realm <name>": caddyfileutil.String(&h.Realm, syntax.CheckRealmName),
 		"trust_issuer <https-url> {": {Parse: func(d *caddyfile.Dispenser) error {
 			trusted := new(TrustedIssuer)
 			h.TrustIssuers = append(h.TrustIssuers, trusted)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
+	"github.com/caddymtls/caddy-mtls-auth/internal/adminapi"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -49,7 +50,7 @@ func loadClients(ctx caddy.Context, realm *Realm) error {
 			config.Sources = append(config.Sources, sources...)
 		}
 	}
-	keepWriters(ctx, realm, config.Sources)
+	adminapi.KeepWriters(ctx, realm.name, realm, config.Sources)
 	var err error
 	if realm.directory, err = directory.New(ctx, config); err != nil {
 		return err

@@ -6,15 +6,11 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddymtls/caddy-mtls-auth/internal/clientsapi"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
-	"github.com/caddymtls/caddy-mtls-auth/internal/command/certfile"
 )
 
 // loadExplainer provisions the realms of the app's configuration without their issuers,
@@ -76,40 +72,4 @@ func (e explainer) Explain(q command.Question, presented []*x509.Certificate) (*
 	}
 	explanation.Shadow = current.UnderShadow(ctx, presented, q.ClientID)
 	return explanation, nil
-}
-
-// maxExplainBody bounds the certificates in a request, in bytes.
-const maxExplainBody = 256 << 10
-
-// explainCertificate answers what the realm decides about the certificates in a request,
-// as the client would present them.
-func explainCertificate(w http.ResponseWriter, r *http.Request, realm *Realm) error {
-	q := command.Question{Realm: realm.name, At: realm.app.Now()}
-	if err := clientsapi.EachParameter(r.URL.RawQuery, func(name, value string) error {
-		if name != "client_id" || value == "" {
-			return adminError(http.StatusBadRequest, "unknown parameter %.100q; the only one is client_id, which names one", name)
-		}
-		q.ClientID = value
-		return nil
-	}); err != nil {
-		return err
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxExplainBody+1))
-	switch {
-	case err != nil:
-		return adminError(http.StatusBadRequest, "reading the body: %w", err)
-	case len(body) > maxExplainBody:
-		return adminError(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; send the certificate and those above it alone", maxExplainBody)
-	}
-	presented, unreadable, err := certfile.ParsePEM(body)
-	if err != nil {
-		return adminError(http.StatusBadRequest, "the body is not a certificate: %w", err)
-	}
-	explanation, err := explainer{app: realm.app}.Explain(q, presented)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	return explanation.WriteJSON(w, presented[0], unreadable)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
@@ -109,24 +110,10 @@ type Realm struct {
 	expiry expiryNotice
 }
 
-// checkRealmName reports why name is not a valid realm name. Realm names become
-// part of file names and headers.
-func checkRealmName(name string) error {
-	if name == "" || len(name) > 63 {
-		return fmt.Errorf("realm name '%.80s' has %d characters; use 1 to 63", name, len(name))
-	}
-	for i := range len(name) {
-		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
-			return fmt.Errorf("realm name %q contains %q; use a-z, 0-9 and hyphens", name, c)
-		}
-	}
-	return nil
-}
-
 // provision prepares the realm to serve requests. Nothing is left for Start,
 // because the HTTP app may serve before that.
 func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
-	if err := checkRealmName(name); err != nil {
+	if err := syntax.CheckRealmName(name); err != nil {
 		return err
 	}
 	realm.name, realm.app, realm.metrics, realm.memory = name, app, metrics.NewRealm(name), app.memories.of(name, app.Now)

@@ -14,6 +14,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
+	"github.com/caddymtls/caddy-mtls-auth/internal/syntax"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -61,7 +62,7 @@ func (v *Verifier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if d.NextArg() {
 		v.Realm = d.Val()
-		if err := checkRealmName(v.Realm); err != nil {
+		if err := syntax.CheckRealmName(v.Realm); err != nil {
 			return d.WrapErr(err)
 		}
 	}

@@ -91,6 +91,13 @@ func (m *Memory) SetLimits(limits Limits) {
 	m.shrink()
 }
 
+// Limits returns the limits.
+func (m *Memory) Limits() Limits {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.limits
+}
+
 // Add remembers a refusal. It sets Times and First of the record.
 func (m *Memory) Add(record Record) {
 	m.mu.Lock()

@@ -1,4 +1,4 @@
-package mtlsauth
+package adminapi
 
 import (
 	"context"
@@ -16,17 +16,17 @@ import (
 )
 
 // withClients serves requests about the clients of a realm.
-func withClients(serve func(http.ResponseWriter, *http.Request, clientsapi.Realm) error) caddy.AdminHandlerFunc {
-	return withRealm(func(w http.ResponseWriter, r *http.Request, realm *Realm) error {
-		return serve(w, r, clientsapi.Realm{Name: realm.name, Clients: realmClients{realm}, Logger: realm.logger.Named("audit"), Changed: realm.events.ClientChanged})
+func (a api) withClients(serve func(http.ResponseWriter, *http.Request, clientsapi.Realm) error) caddy.AdminHandlerFunc {
+	return a.withRealm(func(w http.ResponseWriter, r *http.Request, realm Realm) error {
+		return serve(w, r, clientsapi.Realm{Name: realm.Name, Clients: realmClients{realm}, Logger: realm.Logger.Named("audit"), Changed: realm.Events.ClientChanged})
 	})
 }
 
 // realmClients are the clients of a realm for the admin API.
-type realmClients struct{ realm *Realm }
+type realmClients struct{ realm Realm }
 
 func (c realmClients) Client(id, source string) (clientsapi.Client, bool) {
-	client := c.realm.directory.Registry().Client(id)
+	client := c.realm.Directory.Registry().Client(id)
 	if client != nil && (source == "" || client.Source() == source) {
 		return adminClient(client), true
 	}
@@ -43,7 +43,7 @@ func (c realmClients) Client(id, source string) (clientsapi.Client, bool) {
 
 func (c realmClients) From(id string) iter.Seq[clientsapi.Client] {
 	return func(yield func(clientsapi.Client) bool) {
-		for client := range c.realm.directory.Registry().From(id) {
+		for client := range c.realm.Directory.Registry().From(id) {
 			if !yield(adminClient(client)) {
 				return
 			}
@@ -53,7 +53,7 @@ func (c realmClients) From(id string) iter.Seq[clientsapi.Client] {
 
 func (c realmClients) Waiting(id string) iter.Seq[clientsapi.Client] {
 	return func(yield func(clientsapi.Client) bool) {
-		for waiting := range c.realm.directory.Waiting(id) {
+		for waiting := range c.realm.Directory.Waiting(id) {
 			client := adminClient(waiting.Client)
 			client.Waits = &clientsapi.Waits{Holder: waiting.Holder.ID, Reason: waiting.Reason.Error()}
 			if !yield(client) {
@@ -64,7 +64,7 @@ func (c realmClients) Waiting(id string) iter.Seq[clientsapi.Client] {
 }
 
 func (c realmClients) Writer() (clients.Writer, bool) {
-	writer, ok := c.realm.directory.Writer()
+	writer, ok := c.realm.Directory.Writer()
 	if !ok {
 		return nil, false
 	}
@@ -72,7 +72,7 @@ func (c realmClients) Writer() (clients.Writer, bool) {
 }
 
 func (c realmClients) CheckRecord(source, id string, record []byte) error {
-	return c.realm.directory.CheckRecord(source, id, record)
+	return c.realm.Directory.CheckRecord(source, id, record)
 }
 
 func adminClient(client *clients.Client) clientsapi.Client {
@@ -87,18 +87,19 @@ var writers struct {
 
 type keptWriter struct {
 	clients.Writer
-	realm *Realm
+	realm string
+	owner any
 }
 
-// keepWriters adds those of a realm, before they are loaded, until its configuration
-// ends.
-func keepWriters(ctx context.Context, realm *Realm, sources []clients.Source) {
+// KeepWriters adds those of a realm, before they are loaded, until its configuration ends.
+// owner tells the realm from those of the same name in other configurations.
+func KeepWriters(ctx context.Context, realm string, owner any, sources []clients.Source) {
 	for _, from := range sources {
 		writer, ok := from.(clients.Writer)
 		if !ok {
 			continue
 		}
-		kept := &keptWriter{writer, realm}
+		kept := &keptWriter{writer, realm, owner}
 		writers.Lock()
 		if writers.kept == nil {
 			writers.kept = make(map[*keptWriter]struct{})
@@ -121,7 +122,7 @@ const passOnTimeout = 10 * time.Second
 // may have read the records before.
 type sharedWriter struct {
 	clients.Writer
-	realm *Realm
+	realm Realm
 }
 
 // Change implements [clients.Writer].
@@ -136,7 +137,7 @@ func (w sharedWriter) Change(ctx context.Context, id string, decide func([]byte)
 		// a change of nothing reads the record again
 		err := other.Change(ctx, id, func(current []byte) ([]byte, error) { return current, nil })
 		if err != nil {
-			w.realm.logger.Warn("changed client may not be in force in the configuration that is being loaded", zap.String("client_id", id), zap.Error(err))
+			w.realm.Logger.Warn("changed client may not be in force in the configuration that is being loaded", zap.String("client_id", id), zap.Error(err))
 		}
 	}
 	return failed
@@ -147,7 +148,7 @@ func (w sharedWriter) others() (list []clients.Writer) {
 	writers.Lock()
 	defer writers.Unlock()
 	for other := range writers.kept {
-		if other.realm != w.realm && other.realm.name == w.realm.name && other.Info().Name == w.Info().Name {
+		if other.owner != w.realm.Owner && other.realm == w.realm.Name && other.Info().Name == w.Info().Name {
 			list = append(list, other)
 		}
 	}
