@@ -171,7 +171,7 @@ func TestRefusalsSurviveAReload(t *testing.T) {
 	ask[adminRefusal](r, t, "/mtls/refusals/"+first, http.StatusOK)
 	r.Reload(short, refusingSites)
 	answer := ask[struct{ Error string }](r, t, "/mtls/refusals/"+first, http.StatusNotFound)
-	if want := fmt.Sprintf(`no refusal with the error id %q is remembered; each node remembers its own refusals since it was started, realm 'default' the last 2 for 10m`, first); answer.Error != want {
+	if want := fmt.Sprintf(`no refusal with the error id %q is remembered; each node remembers its own refusals since it was started, realm 'default' the last 2 for 10m; search the logs of all nodes for it`, first); answer.Error != want {
 		t.Errorf("the error is %q, want %q", answer.Error, want)
 	}
 	var last rig.Reply
