@@ -1,6 +1,7 @@
 package mtlsauth
 
 import (
+	"context"
 	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -313,5 +315,40 @@ func TestCertificatesOfARequest(t *testing.T) {
 	r.TLS.HandshakeComplete = true
 	if earlyData(r) {
 		t.Error("a finished handshake counts as early data")
+	}
+}
+
+// TestProxyAddressWithAZone checks that the zone of a link-local peer address is
+// ignored.
+func TestProxyAddressWithAZone(t *testing.T) {
+	config := ForwardedCertificate{Format: "nginx", From: []string{"fe80::/10", "10.0.0.7"}}
+	f, err := config.compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for peer, want := range map[string]bool{
+		"[fe80::1%eth0]:4711": true, "[fe80::1]:4711": true, "[fec0::1%eth0]:4711": false, "[::1%lo]:4711": false,
+		"10.0.0.7:4711": true, "[::ffff:10.0.0.7]:4711": true, "[::ffff:10.0.0.7%eth0]:4711": true, "10.0.0.8:4711": false,
+		"fe80::1%eth0": false, "@": false, "": false,
+	} {
+		r, _ := newRequest(nil)
+		r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.IPv6loopback, Port: 443}))
+		r.RemoteAddr = peer
+		if f.trusts(r) != want {
+			t.Errorf("%q is trusted: %t, want %t", peer, !want, want)
+		}
+	}
+}
+
+// TestNoSpanCostsNothing checks that a request that is not traced allocates nothing more.
+func TestNoSpanCostsNothing(t *testing.T) {
+	r, realm := httptest.NewRequest(http.MethodGet, "/", nil), &Realm{name: "default"}
+	if n := testing.AllocsPerRun(100, func() {
+		if startSpan(r, directiveAuth, realm) != nil {
+			t.Error("there is a span")
+		}
+		noteSpan(r, "ok", "a", "")
+	}); n > 0 && !raceEnabled {
+		t.Errorf("%v allocations", n)
 	}
 }
