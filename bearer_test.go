@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
@@ -213,7 +214,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 // TestCachedTokenAllocatesLittle checks that a cached token costs little more than
 // any request with a directive of this plugin.
 func TestCachedTokenAllocatesLittle(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("the race detector allocates memory")
 	}
 	leaf := testpki.MustSelfSigned(t)

@@ -234,7 +234,7 @@ func TestWarmTokensAreBounded(t *testing.T) {
 // TestWarmTokenCostsNothing checks that a request with a warm token signs and
 // allocates nothing.
 func TestWarmTokenCostsNothing(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("SKIPPED: the race detector allocates")
 	}
 	r := newMinterRig(t, time.Minute)

@@ -9,6 +9,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
@@ -81,7 +82,7 @@ func TestCredentialOfATokenCounts(t *testing.T) {
 // TestChangeCostsTheSame checks that a change of clients costs a realm no more if it has
 // many.
 func TestChangeCostsTheSame(t *testing.T) {
-	if raceEnabled {
+	if testtool.RaceEnabled {
 		t.Skip("SKIPPED: the race detector allocates")
 	}
 	leaf := testpki.MustSelfSigned(t)

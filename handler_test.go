@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
 // TestResumedSessionIsDecidedAnew_C3 checks that the certificate of a resumed TLS
@@ -123,7 +124,7 @@ func TestDaysLeftOfALongCertificate(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t, testpki.Validity(time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))).Cert
 	expiry := &expiryNotice{30 * day, "A"}
 	w := http.ResponseWriter(httptest.NewRecorder())
-	if n := testing.AllocsPerRun(100, func() { _ = expiry.withDaysLeft(w, leaf, time.Now) }); n > 0 && !raceEnabled {
+	if n := testing.AllocsPerRun(100, func() { _ = expiry.withDaysLeft(w, leaf, time.Now) }); n > 0 && !testtool.RaceEnabled {
 		t.Errorf("%v allocations", n)
 	}
 	if len(w.Header()) > 0 {

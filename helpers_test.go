@@ -15,9 +15,6 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
-// raceEnabled reports whether the race detector is on. It allocates memory itself.
-var raceEnabled bool
-
 // setClock replaces the clock that a realm decides by.
 func setClock(realm *Realm, now func() time.Time) {
 	current := *realm.current.Load()

@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
@@ -348,7 +349,7 @@ func TestNoSpanCostsNothing(t *testing.T) {
 			t.Error("there is a span")
 		}
 		noteSpan(r, "ok", "a", "")
-	}); n > 0 && !raceEnabled {
+	}); n > 0 && !testtool.RaceEnabled {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -1,5 +1,0 @@
-//go:build race
-
-package mtlsauth
-
-func init() { raceEnabled = true }
