@@ -85,7 +85,7 @@ func TestAnchors(t *testing.T) {
 // a link to a Go file are in that file.
 func TestWalksNameWhatExists(t *testing.T) {
 	name := regexp.MustCompile("`([A-Za-z]+\\.)?([A-Za-z]+)`")
-	endOfItem := regexp.MustCompile(`\n\n|\n[0-9]+\.| \|`)
+	endOfItem := regexp.MustCompile(`\n\n|\n[0-9]+\.|\n- | \|`)
 	found := 0
 	for _, segment := range strings.Split(read(t, "CONTRIBUTING.md"), "](")[1:] {
 		file, text, _ := strings.Cut(segment, ")")

@@ -1,5 +1,5 @@
-// Package certfile reads certificates and private keys from files in PEM, DER or PKCS
-// #12, and says what else a file is.
+// Package certfile reads certificates and private keys from files in PEM, DER or
+// PKCS #12, and says what another file is instead.
 package certfile
 
 import (
