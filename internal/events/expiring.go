@@ -28,7 +28,8 @@ type ExpiringTold struct {
 }
 
 // Tell tells once a day of each certificate that expires soon. Only the running
-// configuration does so. list returns at most most of those that expire within a time.
+// configuration does so. list returns those that expire between two times, up to a
+// number.
 func (t *ExpiringTold) Tell(r Realm, within time.Duration, now time.Time, list func(now, until time.Time, most int) ([]status.Expiring, int)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
