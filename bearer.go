@@ -335,7 +335,7 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 			return identity, refuse(validators.ScopeMissing, "token lacks scope '%s'", scope)
 		}
 	}
-	h.realm.see(&own)
+	h.realm.noteAdmitted(&own)
 	return identity, nil
 }
 

@@ -245,7 +245,7 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request) error {
 	}
 	if refusal == nil {
 		h.realm.metrics.Certificates.Count("")
-		h.realm.see(&id.Identity)
+		h.realm.noteAdmitted(&id.Identity)
 		state.admit(h.realm, id, nil)
 		h.setIdentity(state, r)
 		h.setUpstreamHeaders(r.Header, id, token)

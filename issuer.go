@@ -179,7 +179,7 @@ func (h *IssuerHandler) chooseClient(w http.ResponseWriter, r *http.Request, pre
 		return id, false
 	}
 	h.realm.metrics.Certificates.Count("")
-	h.realm.see(&id.Identity)
+	h.realm.noteAdmitted(&id.Identity)
 	noteSpan(r, "ok", id.Client().ID, "")
 	stateOf(h.realm.app, r).repl.Set(userIDPlaceholder, id.Client().ID)
 	return id, true

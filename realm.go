@@ -302,8 +302,8 @@ func (realm *Realm) authenticate(ctx context.Context, presented []*x509.Certific
 	return id, refusal
 }
 
-// see notes that a client has been admitted.
-func (realm *Realm) see(id *authn.Identity) {
+// noteAdmitted notes that a client has been admitted.
+func (realm *Realm) noteAdmitted(id *authn.Identity) {
 	if id.See() {
 		sum := sha256.Sum256(id.Leaf.Raw)
 		realm.memory.refusals.Forget(hex.EncodeToString(sum[:])) // it is not a stranger's any more
