@@ -27,6 +27,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients/httpsource"
 	"github.com/caddymtls/caddy-mtls-auth/clients/postgres"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
+	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
@@ -49,7 +50,7 @@ func init() {
 	caddy.RegisterModule(new(httpsource.HTTP))
 	caddy.RegisterModule(new(postgres.Table))
 	caddy.RegisterModule(new(AdminAPI))
-	command.Register(loadExplainer, checkConfig)
+	command.Register(loadExplainer, check.Plugin{AppID: appID, DefaultRealm: defaultRealm, NewApp: func() check.App { return new(App) }}.Check)
 
 	httpcaddyfile.RegisterGlobalOption("mtls", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("mtls_issuer", parseIssuerHandler)
@@ -95,8 +96,9 @@ type App struct {
 	// then the resources of clients cannot be checked.
 	withoutIssuers bool
 
-	// checking is nil unless the configuration is only checked
-	checking *checking
+	// checking is set while the configuration is only checked. Then storage is empty,
+	// and warnings go elsewhere.
+	checking bool
 
 	logger   *zap.Logger
 	refusals *reporter.Reporter
@@ -125,8 +127,8 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision makes every realm ready to serve.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger(a)
-	if a.checking, _ = ctx.Value(checkingKey{}).(*checking); a.checking != nil {
-		a.logger = a.checking.logger
+	if logger := check.LoggerOf(ctx); logger != nil {
+		a.logger, a.checking = logger, true
 	}
 	a.memories = make(memories)
 	a.events = events.NewEmitter(events.Config{

@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
@@ -188,8 +189,8 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 
 // provisionStorage loads the realm's storage, by default Caddy's.
 func (realm *Realm) provisionStorage(ctx caddy.Context) error {
-	if realm.app.checking != nil {
-		realm.storage = emptyStorage{}
+	if realm.app.checking {
+		realm.storage = check.EmptyStorage
 		return nil
 	}
 	if realm.StorageRaw == nil {

@@ -1,5 +1,5 @@
-// Package check is what `caddy mtls check` finds in a configuration, and the table of the
-// warnings of the load, from which the findings and the documentation come.
+// Package check finds what is wrong in a configuration, for `caddy mtls check`. It has the
+// table of the warnings of the load, from which its findings and the documentation come.
 package check
 
 import (
