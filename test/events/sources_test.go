@@ -137,3 +137,25 @@ https://api.test:@HTTPS@ {
 		t.Errorf("no event about %v", realms)
 	}
 }
+
+// TestCAsOfAnotherServerFail checks the events about the trust pool of a directive that has
+// no realm.
+func TestCAsOfAnotherServerFail(t *testing.T) {
+	r, events := rig.New(t), rig.NewEvents(t)
+	r.Write("server-ca.pem", r.CA.PEM())
+	r.Start(on(t, "mtls_source_failed", "mtls_source_recovered"), `https://api.test:@HTTPS@ {
+	import mtls
+	mtls_bearer {
+		trust_issuer https://127.0.0.1:1 {
+			audience   api
+			id_prefix  other-
+			trust_pool file "@DIR@/server-ca.pem"
+		}
+	}
+}`)
+	events.Check(t, 1, "mtls_source_failed", map[string]any{"realm": "", "source": "jwks:https://127.0.0.1:1", "error": "*"}) // nothing listens on that port
+	r.Write("server-ca.pem", []byte("broken"))
+	events.Check(t, 2, "mtls_source_failed", map[string]any{"realm": "", "source": "trust_pool", "error": "*"})
+	r.Write("server-ca.pem", r.CA.PEM())
+	events.Check(t, 1, "mtls_source_recovered", map[string]any{"realm": "", "source": "trust_pool"})
+}
