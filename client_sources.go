@@ -93,6 +93,7 @@ func directoryConfig(realm *Realm) directory.Config {
 			realm.current.change(func(c *components) { c.registry = registry })
 			return nil
 		},
+		Ended:  app.stopped.Load,
 		Failed: realm.metrics.ClientSourceFailed,
 		Report: realm.events.SourceRead,
 		Logger: realm.logger,

@@ -45,6 +45,10 @@ type Config struct {
 	// Use is called with each registry that is to replace the one before. An error
 	// keeps the one before in force. Use must not call the directory.
 	Use func(*clients.Registry) error
+	// Ended reports whether the configuration has ended. What fails after that is not
+	// reported: sources have been told to stop, and what they need may be closed. Default:
+	// it never does.
+	Ended func() bool
 	// Failed is called with the name of a source when it cannot be read, or an update of
 	// it cannot be put in force.
 	Failed func(name string)
@@ -66,6 +70,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Use == nil {
 		c.Use = func(*clients.Registry) error { return nil }
+	}
+	if c.Ended == nil {
+		c.Ended = func() bool { return false }
 	}
 	if c.Failed == nil {
 		c.Failed = func(string) {}

@@ -119,7 +119,7 @@ func (s *recordSource) noteFailure(err error) {
 	if !d.loaded() {
 		return
 	}
-	d.config.Failed(s.name)
+	d.config.countFailure(s.name)
 	d.mu.Lock()
 	reported := s.applying != nil && s.applying.Error() == err.Error()
 	s.reading, s.applying, s.doubted = nil, err, false
@@ -131,7 +131,7 @@ func (s *recordSource) noteFailure(err error) {
 
 // noteUnavailable notes that a source cannot be reached, and what is used instead.
 func (s *recordSource) noteUnavailable(err error, instead string, from time.Time) {
-	s.directory.config.Failed(s.name)
+	s.directory.config.countFailure(s.name)
 	s.reading, s.success, s.copy, s.copyTime = err, time.Time{}, instead, from
 }
 

@@ -1,7 +1,9 @@
 package directory
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/zap"
@@ -66,6 +68,41 @@ func TestShrunkSourceIsLogged(t *testing.T) {
 		if lines := logs.All(); len(lines) != 1 || lines[0].ContextMap()["clients"] != int64(test.after+1) || lines[0].ContextMap()["before"] != nil {
 			t.Errorf("an update: %v", lines)
 		}
+	}
+}
+
+// TestEndOfTheConfigurationIsNoFailure: the end of a configuration interrupts what its
+// sources are reading. Nothing is wrong with them.
+func TestEndOfTheConfigurationIsNoFailure(t *testing.T) {
+	for name, fail := range map[string]func(ctx context.Context, sink clients.Sink){
+		"all records": func(ctx context.Context, sink clients.Sink) { _ = sink.Replace(ctx, all(nil, ctx.Err())) },
+		"one record":  func(ctx context.Context, sink clients.Sink) { _ = sink.Update(ctx, manyPinned(1)) },
+		"no record":   func(ctx context.Context, sink clients.Sink) { sink.Note(ctx.Err()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			guest := newGuest("guest", pinned("a"))
+			var ended atomic.Bool
+			failures := 0
+			w.config.Sources, w.config.Ended = []clients.Source{guest}, ended.Load
+			w.config.Failed = func(string) { failures++ }
+			w.mustLoad()
+			sink := w.watch(guest)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			ended.Store(true)
+			fail(ctx, sink)
+			w.saw()
+			if failures > 0 {
+				t.Errorf("%d failures are counted", failures)
+			}
+			ended.Store(false)
+			sink.Note(nil)
+			fail(ctx, sink)
+			if failures != 1 {
+				t.Errorf("%d failures are counted before the end", failures)
+			}
+		})
 	}
 }
 

@@ -201,7 +201,7 @@ func lastOfEach(records []clients.Entry) iter.Seq2[clients.Entry, error] {
 func (s *recordSource) Note(err error) {
 	d := s.directory
 	if err != nil {
-		d.config.Failed(s.name)
+		d.config.countFailure(s.name)
 	}
 	d.mu.Lock()
 	reported := err != nil && s.reading != nil && s.reading.Error() == err.Error()

@@ -137,8 +137,18 @@ func (d *watchedDocument) labels() []string {
 	return labels
 }
 
+// countFailure counts a failure of the source of that name.
+func (c *Config) countFailure(name string) {
+	if !c.Ended() {
+		c.Failed(name)
+	}
+}
+
 // report logs that a source is in force, with more fields, or why it cannot be.
 func (c *Config) report(label, place string, err error, more ...zap.Field) {
+	if err != nil && c.Ended() {
+		return
+	}
 	c.Report(label, err)
 	logger := c.Logger.With(zap.String("source", label), zap.String("place", place))
 	if err == nil {

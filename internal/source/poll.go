@@ -12,7 +12,7 @@ func Poll(ctx context.Context, interval time.Duration, work func(context.Context
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	failing := false
-	for {
+	for ctx.Err() == nil {
 		err := work(ctx)
 		if ctx.Err() != nil {
 			return

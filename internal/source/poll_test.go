@@ -35,6 +35,12 @@ func TestPollReportsChangesOnly(t *testing.T) {
 	})
 }
 
+func TestPollIsOverBeforeItBegins(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	Poll(ctx, time.Minute, func(context.Context) error { t.Error("it works"); return nil }, nil)
+}
+
 func TestPollEndsBetweenTwoCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)

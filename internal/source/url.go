@@ -171,7 +171,8 @@ func (u *URL) AskSoon() bool {
 // Refresh fetches the document, whether or not it is due, and returns the copy after
 // that: with an error the old one, nil if there has never been one. changed reports
 // whether this call has changed the copy. A call during another one does not fetch;
-// it returns the copy and the outcome as they are.
+// it returns the copy and the outcome as they are. That a fetch fails because ctx is done
+// says nothing about the document, which stays due.
 func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err error) {
 	u.mu.Lock()
 	if !u.fetching.IsZero() {
@@ -194,10 +195,11 @@ func (u *URL) Refresh(ctx context.Context) (content []byte, changed bool, err er
 	if changed {
 		u.content, u.known = fetched.Content, true
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		u.success, u.kept, u.failure, u.failures = now, next, nil, 0
 		u.due = now.Add(next)
-	} else {
+	case ctx.Err() == nil:
 		u.failure = err
 		u.due = now.Add(u.pause())
 		u.failures++

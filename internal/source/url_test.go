@@ -249,6 +249,24 @@ func TestURLFetchTimesOut(t *testing.T) {
 	wantError(t, err, "deadline exceeded")
 }
 
+// TestURLFetchThatIsGivenUp tests that a document has not failed because nobody waits
+// for it any more.
+func TestURLFetchThatIsGivenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	u, err := NewURL(URLConfig{Address: "https://a.example/jwks", Fetch: func(ctx context.Context, _ string, _ int64) (Document, error) {
+		cancel()
+		return Document{}, ctx.Err()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = u.Refresh(ctx)
+	wantError(t, err, "context canceled")
+	if err := u.Failure(); err != nil || !u.Due().IsZero() {
+		t.Errorf("%v, due %s", err, u.Due())
+	}
+}
+
 func TestURLTakesOver(t *testing.T) {
 	p := newPage(t, nil)
 	p.refresh("one", true, "")

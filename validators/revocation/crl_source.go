@@ -193,7 +193,7 @@ func (s *CRLSource) PollFiles() {
 
 // Refresh reads the files that have changed and fetches the URLs that are due,
 // which at first is all. It fetches the URLs concurrently, and returns when all
-// fetches have ended.
+// fetches have ended. It does not report those that ctx has ended.
 func (s *CRLSource) Refresh(ctx context.Context) {
 	s.PollFiles()
 	now := s.config.Now()
@@ -203,8 +203,9 @@ func (s *CRLSource) Refresh(ctx context.Context) {
 			continue
 		}
 		all.Go(func() {
-			_, _, err := location.url.Refresh(ctx)
-			s.config.Report(location.name, err)
+			if _, _, err := location.url.Refresh(ctx); err == nil || ctx.Err() == nil {
+				s.config.Report(location.name, err)
+			}
 		})
 	}
 	all.Wait()

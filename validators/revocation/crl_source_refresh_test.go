@@ -160,6 +160,27 @@ func TestHangingCRLFetchDelaysNoOther(t *testing.T) {
 	})
 }
 
+// TestCRLFetchThatIsGivenUpIsNotReported: a server has not failed because the
+// configuration has ended while it was asked.
+func TestCRLFetchThatIsGivenUpIsNotReported(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	source, err := NewCRLSource(CRLConfig{
+		Locations: []string{crlURL},
+		Fetch: func(ctx context.Context, _ string) ([]byte, error) {
+			cancel()
+			return nil, ctx.Err()
+		},
+		Report: func(place string, err error) { t.Errorf("%s: %v", place, err) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.Refresh(ctx)
+	if failures := source.Failures(); strings.Contains(failures, "canceled") {
+		t.Error(failures)
+	}
+}
+
 func TestCRLSourceIsSafeForConcurrentUse(t *testing.T) {
 	ca := testpki.MustCA(t)
 	leaf := testpki.MustIssue(t, ca).Cert
