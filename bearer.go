@@ -128,13 +128,13 @@ func (h *BearerHandler) warnAboutAudience() {
 	if h.realm.issuer == nil {
 		return
 	}
-	config := h.realm.issuer.config
+	config := h.realm.issuer.Config
 	possible := slices.Clone(config.Audience)
 	for _, resource := range config.Resources {
 		possible = append(possible, resource.Name)
 	}
 	if len(possible) == 0 {
-		possible = []string{h.realm.issuer.url}
+		possible = []string{h.realm.issuer.Config.URL}
 	}
 	for _, audience := range h.Audience {
 		if audience, err := caddyfileutil.Expand(audience); err == nil && !slices.Contains(possible, audience) {
@@ -318,7 +318,7 @@ func (h *BearerHandler) permit(cached *cachedToken, r *http.Request, presented [
 		}
 		identity = cached.identityOf(id.Client())
 		own = id.Identity
-		if h.realm.issuer.revokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
+		if h.realm.issuer.RevokedTokens.Revoked(cached.token.ClientID, cached.token.ID, cached.token.IssuedAt) {
 			return identity, refuse(tokenRevoked, "token %q of client '%s' has been revoked", cached.token.ID, cached.token.ClientID)
 		}
 	} else if current := h.realm.current.Load(); current != nil && current.registry.Client(identity.clientID) != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/certmagic"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
@@ -44,7 +45,7 @@ func provisionBearer(t testing.TB, leaf *testpki.Leaf) (*BearerHandler, string) 
 	}
 	h := app.(*caddyhttp.App).Servers["api"].Routes[0].Handlers[0].(*BearerHandler)
 	current := h.realm.current.Load()
-	grant, err := grantOf(current.registry.Client("a"))
+	grant, err := authserver.GrantOf(current.registry.Client("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,12 +87,12 @@ func TestCachedTokenIsRevoked(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, token := provisionBearer(t, leaf)
 	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
-		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.issuer.url,
+		Storage: &certmagic.FileStorage{Path: t.TempDir()}, Realm: h.realm.name, Issuer: h.realm.issuer.Config.URL,
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.realm.issuer.revokedTokens = list
+	h.realm.issuer.RevokedTokens = list
 	authorization := "Bearer " + token
 	if got := h.ask(t, leaf, authorization); got != "token_revoked" {
 		t.Errorf("before the list was read: %q", got)
@@ -189,7 +190,7 @@ func TestCachedTokensAreBounded(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
 	h, _ := provisionBearer(t, leaf)
 	current := h.realm.current.Load()
-	grant, err := grantOf(current.registry.Client("a"))
+	grant, err := authserver.GrantOf(current.registry.Client("a"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/cache"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/internal/headerguard"
@@ -124,11 +125,11 @@ func checkGatewayAudience(app *App, audience string) error {
 		}
 		taken := ""
 		switch {
-		case audience == issuer.url:
+		case audience == issuer.Config.URL:
 			taken = "the issuer"
-		case slices.Contains(issuer.config.Audience, audience):
+		case slices.Contains(issuer.Config.Audience, audience):
 			taken = "an audience of the issuer"
-		case slices.ContainsFunc(issuer.config.Resources, func(r tokens.Resource) bool { return r.Name == audience }):
+		case slices.ContainsFunc(issuer.Config.Resources, func(r tokens.Resource) bool { return r.Name == audience }):
 			taken = "a resource"
 		}
 		if taken != "" {
@@ -257,14 +258,14 @@ func (m *gatewayMinter) usable(token *warmToken, now time.Time) bool {
 	if now.Before(token.issued) || !now.Before(token.expires) {
 		return false
 	}
-	_, published := m.realm.issuer.keys.PublicKey(token.keyID, "")
+	_, published := m.realm.issuer.Keys.PublicKey(token.keyID, "")
 	return published
 }
 
 // mint signs a token.
 func (m *gatewayMinter) mint(ctx context.Context, id identity) (*warmToken, *tokens.Error) {
 	client := id.Client()
-	grant, failure := grantFor(id)
+	grant, failure := authserver.GrantFor(&id.Identity)
 	if failure != nil {
 		return nil, failure
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -48,7 +49,7 @@ func newMinterRig(t *testing.T, lifetime time.Duration, opts ...testpki.Option) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	realm.issuer = &realmIssuer{url: "https://auth.test", keys: keys, server: server}
+	realm.issuer = &authserver.Server{Keys: keys, Issuer: server}
 	realm.current.issuer, realm.current.config.Now = realm.issuer, clock.Now
 	r := &minterRig{
 		gatewayMinter: &gatewayMinter{realm: realm, now: clock.Now, header: "Authorization", prefix: "Bearer ", audience: "urn:api", lifetime: lifetime},
@@ -159,7 +160,7 @@ func TestWarmTokensGrowWithTheClients(t *testing.T) {
 func TestWarmTokenOfARetiredKey(t *testing.T) {
 	r := newMinterRig(t, time.Minute)
 	first := r.ask()
-	r.realm.issuer.keys = keyring.Fixed(newKeyring(t))
+	r.realm.issuer.Keys = keyring.Fixed(newKeyring(t))
 	if r.ask() == first {
 		t.Error("a token of a retired key is used")
 	}

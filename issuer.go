@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/reporter"
 	"github.com/caddymtls/caddy-mtls-auth/internal/sites"
@@ -61,7 +62,7 @@ func (h *IssuerHandler) Provision(ctx caddy.Context) error {
 	metrics.AddRefusals(h.realm.name, directiveIssuer, false, validators.Reasons)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && h.realm.Issuer.isFAPI2() {
 		// FAPI 2.0 §5.2.2
-		if err := sites.CheckSuites(server, h.realm.issuer.url, h.realm.issuer.config.MTLSAlias); err != nil {
+		if err := sites.CheckSuites(server, h.realm.issuer.Config.URL, h.realm.issuer.Config.MTLSAlias); err != nil {
 			return fmt.Errorf("profile %s: %w", profileFAPI2, err)
 		}
 	}
@@ -135,7 +136,7 @@ func (h *IssuerHandler) servePublic(w http.ResponseWriter, r *http.Request, docu
 		return caddyhttp.Error(http.StatusMethodNotAllowed, errors.New("method_not_allowed"))
 	}
 	header.Set("Content-Type", "application/json")
-	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.issuer.keys.MaxAge().Seconds())))
+	header.Set("Cache-Control", "public, max-age="+strconv.Itoa(int(h.realm.issuer.Keys.MaxAge().Seconds())))
 	header.Set("Etag", document.ETag)
 	r.Header.Del("Range") // as many ranges as fit into a header make a long answer of a short document
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document.Body))
@@ -201,7 +202,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var token *tokens.TokenResponse
-	grant, failure := grantFor(id)
+	grant, failure := authserver.GrantFor(&id.Identity)
 	if failure == nil {
 		token, failure = id.decidedBy.issuer.Mint(r.Context(), &grant, request)
 	}
@@ -217,7 +218,7 @@ func (h *IssuerHandler) serveToken(w http.ResponseWriter, r *http.Request) {
 	h.realm.metrics.TokensIssued.Inc()
 	h.realm.events.TokenIssued(&id.Identity, token, reporter.RemoteIP(r), r.Host)
 	w = h.realm.expiry.withDaysLeft(w, id.Leaf, h.realm.app.Now)
-	h.realm.issuer.denied.remember(id, presented, h.realm.app.Now())
+	h.realm.issuer.Denied.Remember(&id.Identity, presented, id.decidedBy.trust.Pool, h.realm.app.Now())
 	tokens.WriteToken(w, token)
 }
 

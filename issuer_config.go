@@ -1,15 +1,14 @@
 package mtlsauth
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/caddyfileutil"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
@@ -74,6 +73,31 @@ type IssuerConfig struct {
 	ScopeClaim string `json:"scope_claim,omitempty"`
 }
 
+// settings returns what the issuer is, with placeholders expanded.
+func (i IssuerConfig) settings(now func() time.Time) (settings authserver.Settings, err error) {
+	if i, err = i.expand(); err != nil {
+		return settings, err
+	}
+	if err := tokens.CheckIssuerURL(i.URL); err != nil {
+		return settings, fmt.Errorf("issuer '%s': %w", i.URL, err)
+	}
+	if err := i.checkRotation(); err != nil {
+		return settings, err
+	}
+	if i.SigningAlgorithm != "" {
+		if settings.Algorithm, err = keyring.ParseAlgorithm(i.SigningAlgorithm); err != nil {
+			return settings, err
+		}
+	}
+	settings.SigningKey, settings.VerifyKeys = i.SigningKey, i.VerifyKeys
+	settings.RotateEvery, settings.AnnounceFor = time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor)
+	settings.Config = tokens.IssuerConfig{
+		URL: i.URL, Lifetime: time.Duration(i.TokenLifetime), MTLSAlias: i.MTLSAlias, Audience: i.Audience,
+		ScopeClaim: i.ScopeClaim, Resources: i.Resources, Now: now,
+	}
+	return settings, nil
+}
+
 // expand resolves the placeholders of the issuer's own values.
 func (i IssuerConfig) expand() (IssuerConfig, error) {
 	i.Resources = slices.Clone(i.Resources)
@@ -97,6 +121,14 @@ func (i IssuerConfig) expand() (IssuerConfig, error) {
 	}
 	i.VerifyKeys, err = caddyfileutil.ExpandAll("verify_key", i.VerifyKeys)
 	return i, err
+}
+
+// checkRotation reports what is wrong with the settings of key rotation.
+func (i *IssuerConfig) checkRotation() error {
+	if i.SigningKey != "" && (i.RotateEvery != 0 || i.AnnounceFor != 0) {
+		return errors.New("rotate_every and announce_for apply to managed keys only; remove them, or remove signing_key")
+	}
+	return keyring.CheckRotation(time.Duration(i.RotateEvery), time.Duration(i.AnnounceFor))
 }
 
 // profileFAPI2 is the FAPI 2.0 Security Profile. Most of what it requires of a
@@ -150,89 +182,29 @@ func (i *IssuerConfig) checkProfile(keys *keyring.Source) error {
 // isFAPI2 reports whether the issuer has the FAPI 2.0 profile. A nil issuer does not.
 func (i *IssuerConfig) isFAPI2() bool { return i != nil && i.Profile == profileFAPI2 }
 
-// realmIssuer is the part of a realm's issuer that stays the same while clients
-// change.
-type realmIssuer struct {
-	url    string
-	config tokens.IssuerConfig
-	// settings have their placeholders expanded
-	settings IssuerConfig
-	keys     *keyring.Source
-	// fixed is the ID of the key in signing_key, or "" with managed keys
-	fixed string
-	// revokedTokens are the tokens that have been revoked
-	revokedTokens *tokens.RevokedTokens
-	// denied is nil without a deny file
-	denied *deniedTokens
-	// server has no clients; see [snapshot]
-	server *tokens.Issuer
-}
-
-// newRealmIssuer returns a realm's issuer without its keys.
-func newRealmIssuer(realm *Realm) (*realmIssuer, error) {
-	settings, err := realm.Issuer.expand()
+// loadIssuer loads the issuer of a realm.
+func loadIssuer(realm *Realm, settings authserver.Settings) (*authserver.Server, error) {
+	host := authserver.Host{
+		Realm: realm.name, Storage: realm.storage, Logger: realm.logger, Events: realm.events,
+		Registry: realm.directory.Registry, Ended: realm.app.stopped.Load, Before: realm.running().issuer,
+	}
+	if realm.revocation != nil && realm.revocation.deny != nil {
+		host.Deny = realm.revocation.checker
+	}
+	issuer, err := authserver.Load(realm.app.ctx, settings, host)
 	if err != nil {
 		return nil, err
 	}
-	if err := tokens.CheckIssuerURL(settings.URL); err != nil {
-		return nil, fmt.Errorf("issuer '%s': %w", settings.URL, err)
-	}
-	return &realmIssuer{url: settings.URL, settings: settings, config: tokens.IssuerConfig{
-		URL:        settings.URL,
-		Lifetime:   time.Duration(settings.TokenLifetime),
-		MTLSAlias:  settings.MTLSAlias,
-		Audience:   settings.Audience,
-		ScopeClaim: settings.ScopeClaim,
-		Resources:  settings.Resources,
-		Now:        realm.app.Now,
-	}}, nil
+	return issuer, realm.Issuer.checkProfile(issuer.Keys)
 }
 
-// load reads the signing keys and the revoked tokens. The registry is that of the first
-// snapshot.
-func (i *realmIssuer) load(realm *Realm, registry *clients.Registry) (err error) {
-	if i.keys, i.fixed, err = signingKeys(realm, i.settings, registry); err != nil {
-		return err
-	}
-	if err := i.settings.checkProfile(i.keys); err != nil {
-		return err
-	}
-	longest := func() time.Duration { return longestToken(i.settings, realm.directory.Registry()) }
-	if i.revokedTokens, err = loadRevokedTokens(realm, i.url, longest); err != nil {
-		return err
-	}
-	i.config.RevokedTokens = i.revokedTokens
-	if i.denied = newDeniedTokens(realm); i.denied != nil {
-		i.config.Denied = i.denied.has
-	}
-	i.server, err = tokens.NewIssuer(i.config, i.keys)
-	return err
-}
-
-// withClients returns the server with the clients of a registry.
-func (i *realmIssuer) withClients(registry *clients.Registry) *tokens.Issuer {
-	return i.server.WithClients(issuerClients{registry, i.config.Now})
-}
-
-// checkIssuers refuses issuer URLs and signing keys that two realms share, because
-// tokens of one would be accepted as tokens of the other.
-func checkIssuers(realms map[string]*Realm) error {
-	urls, keys := make(map[string]string), make(map[string]string)
-	for _, name := range slices.Sorted(maps.Keys(realms)) {
-		issuer := realms[name].issuer
-		if issuer == nil {
-			continue
+// issuersOf returns the issuers by the names of their realms.
+func issuersOf(realms map[string]*Realm) map[string]*authserver.Server {
+	issuers := make(map[string]*authserver.Server)
+	for name, realm := range realms {
+		if realm.issuer != nil {
+			issuers[name] = realm.issuer
 		}
-		// libraries and people confuse URLs that differ in this only
-		url := strings.TrimSuffix(strings.ToLower(issuer.url), "/")
-		if other, twice := urls[url]; twice {
-			return fmt.Errorf("realm '%s': issuer '%s' is also that of realm '%s'; give each realm its own URL", name, issuer.url, other)
-		}
-		urls[url] = name
-		if other, twice := keys[issuer.fixed]; twice && issuer.fixed != "" {
-			return fmt.Errorf("realm '%s': issuer: the key in signing_key is also that of realm '%s'; give each realm its own key", name, other)
-		}
-		keys[issuer.fixed] = name
 	}
-	return nil
+	return issuers
 }

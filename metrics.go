@@ -132,14 +132,14 @@ func (c gauges) issuer(realm *Realm) {
 		return
 	}
 	count := map[string]int{keyring.StateNext: 0, keyring.StateActive: 0, keyring.StatePast: 0, keyring.StateVerify: 0}
-	for _, info := range realm.issuer.keys.Infos() {
+	for _, info := range realm.issuer.Keys.Infos() {
 		count[info.State]++
 	}
 	for state, count := range count {
 		c.number(metrics.SigningKeys, count, realm.name, state)
 	}
-	if denied := realm.issuer.denied; denied != nil {
-		c.number(metrics.CacheEntries, denied.chains.Entries(), realm.name, cacheTokenCertificates)
+	if denied := realm.issuer.Denied; denied != nil {
+		c.number(metrics.CacheEntries, denied.Entries(), realm.name, cacheTokenCertificates)
 	}
 }
 

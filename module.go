@@ -27,6 +27,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients/httpsource"
 	"github.com/caddymtls/caddy-mtls-auth/clients/postgres"
 	"github.com/caddymtls/caddy-mtls-auth/clients/storagesource"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/command"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
@@ -150,7 +151,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("realm '%s': %w", name, err)
 		}
 	}
-	if err := checkIssuers(a.Realms); err != nil {
+	if err := authserver.CheckDistinct(issuersOf(a.Realms)); err != nil {
 		return err
 	}
 	return metrics.Register(ctx.GetMetricsRegistry(), collector{a})
@@ -190,7 +191,7 @@ func (a *App) Stop() error {
 	a.refusals.Close(ctx)
 	for _, realm := range a.Realms {
 		if realm.issuer != nil {
-			realm.issuer.keys.Wait(ctx)
+			realm.issuer.Keys.Wait(ctx)
 		}
 	}
 	a.leaveStorage()
@@ -273,7 +274,7 @@ func (a *App) leaveStorage() {
 	a.stopped.Store(true)
 	for _, realm := range a.Realms {
 		if realm.issuer != nil {
-			realm.issuer.keys.End()
+			realm.issuer.Keys.End()
 		}
 	}
 }
@@ -287,8 +288,8 @@ func (a *App) handOver() {
 			continue
 		}
 		go func() {
-			realm.issuer.keys.Wait(next.app.ctx)
-			_, _ = next.issuer.keys.Load(next.app.ctx) // which reports a failure itself
+			realm.issuer.Keys.Wait(next.app.ctx)
+			_, _ = next.issuer.Keys.Load(next.app.ctx) // which reports a failure itself
 		}()
 	}
 }
@@ -321,7 +322,7 @@ func (a *App) warnAboutSites(ctx caddy.Context) {
 		}
 		known := &sites.Realm{Logger: realm.logger, Proxies: realm.proxyCertificates != nil}
 		if realm.issuer != nil {
-			known.Issuer, known.Alias = realm.issuer.url, realm.issuer.config.MTLSAlias
+			known.Issuer, known.Alias = realm.issuer.Config.URL, realm.issuer.Config.MTLSAlias
 		}
 		return known
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
 	"github.com/caddymtls/caddy-mtls-auth/internal/observed"
@@ -39,7 +40,7 @@ func (realm *Realm) observed() *observed.Realm {
 		parts.CRLs, parts.Deny = r.crls, r.deny
 	}
 	if i := realm.issuer; i != nil {
-		parts.Issuer = &observed.Issuer{URL: i.url, Keys: i.keys, RevokedTokens: i.revokedTokens, RevokedPoll: revokedPoll}
+		parts.Issuer = &observed.Issuer{URL: i.Config.URL, Keys: i.Keys, RevokedTokens: i.RevokedTokens, RevokedPoll: authserver.RevokedPoll}
 	}
 	return parts
 }

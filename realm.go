@@ -17,6 +17,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/check"
 	"github.com/caddymtls/caddy-mtls-auth/internal/events"
 	"github.com/caddymtls/caddy-mtls-auth/internal/metrics"
@@ -107,7 +108,7 @@ type Realm struct {
 	// proxyCertificates is nil if no proxy may forward certificates
 	proxyCertificates *proxyCertificates
 	// issuer is nil if none is configured
-	issuer *realmIssuer
+	issuer *authserver.Server
 	expiry expiryNotice
 }
 
@@ -132,11 +133,12 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		return err
 	}
 	realm.rules = clientRules{trust: anchors, shadow: shadow, fapi2: realm.Issuer.isFAPI2(), withoutIssuer: app.withoutIssuers}
+	var issuer authserver.Settings
 	if realm.Issuer != nil {
-		if realm.issuer, err = newRealmIssuer(realm); err != nil {
+		if issuer, err = realm.Issuer.settings(app.Now); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
-		realm.rules.issuer = &realm.issuer.config
+		realm.rules.issuer = &issuer.Config
 	}
 	if err := loadClients(ctx, realm); err != nil {
 		return err
@@ -167,8 +169,8 @@ func (realm *Realm) provision(ctx caddy.Context, app *App, name string) error {
 		}
 	}
 	registry := realm.directory.Registry()
-	if realm.issuer != nil {
-		if err := realm.issuer.load(realm, registry); err != nil {
+	if realm.Issuer != nil {
+		if realm.issuer, err = loadIssuer(realm, issuer); err != nil {
 			return fmt.Errorf("issuer: %w", err)
 		}
 	}
@@ -256,8 +258,7 @@ func (realm *Realm) provisionTrust() (anchors, shadow *trustpool.Trust, err erro
 // leaveStorage, it changes nothing in storage.
 func (realm *Realm) startBackground(ctx context.Context) {
 	if realm.issuer != nil {
-		go realm.issuer.keys.Keep(ctx)
-		go keepRevokedTokens(ctx, realm)
+		realm.issuer.Watch(ctx)
 	}
 	if r := realm.revocation; r != nil && r.deny != nil {
 		go look(ctx, r.pollDenyFile)

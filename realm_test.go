@@ -3,6 +3,7 @@ package mtlsauth
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -179,5 +180,31 @@ func TestExplainAsTheLogDoes(t *testing.T) {
 	misses := realm.current.Load().Explain(presented, "", refusal)
 	if hints.Hint == "" || hints.Hint != strings.Join(misses, "; ") {
 		t.Errorf("the log says %q, explain %q", hints.Hint, misses)
+	}
+}
+
+// TestChangeCostsTheSame checks that a change of clients costs a realm no more if it has
+// many.
+func TestChangeCostsTheSame(t *testing.T) {
+	if testtool.RaceEnabled {
+		t.Skip("SKIPPED: the race detector allocates")
+	}
+	leaf := testpki.MustSelfSigned(t)
+	work := func(size int) float64 {
+		records := make([]clients.Record, size)
+		for i := range records {
+			records[i] = clients.Record{ClientID: fmt.Sprint(i), Scope: "api", Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}}
+		}
+		app := provisionRealm(t, pinnedRealm(leaf, ""))
+		realm := app.Realms[defaultRealm]
+		one, other := registryOf(t, records...), registryOf(t, records...)
+		realm.current.change(func(c *components) { c.registry = one }) // makes room
+		return testing.AllocsPerRun(100, func() {
+			realm.current.change(func(c *components) { c.registry = other })
+			one, other = other, one
+		})
+	}
+	if few, many := work(10), work(10_000); few != many {
+		t.Errorf("%v allocations with 10 clients, %v with 10000", few, many)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authserver"
 	"github.com/caddymtls/caddy-mtls-auth/internal/trustpool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
@@ -44,7 +45,7 @@ type snapshots struct {
 	// config is of all authenticators, without what can change
 	config authn.Config
 	// issuer is nil if none is configured
-	issuer *realmIssuer
+	issuer *authserver.Server
 }
 
 // change replaces components of the current snapshot. Before there is one, it does
@@ -77,7 +78,7 @@ func (s *snapshots) use(c components) {
 	case before != nil && before.registry == c.registry:
 		next.issuer = before.issuer
 	default:
-		next.issuer = s.issuer.withClients(c.registry)
+		next.issuer = s.issuer.WithClients(c.registry)
 	}
 	if s.config.Shadow != nil {
 		s.config.Shadow.Use(c.shadow.Pool)

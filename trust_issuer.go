@@ -153,7 +153,7 @@ func (h *BearerHandler) acceptIssuers() error {
 		if err != nil {
 			return err
 		}
-		err = h.accept(&trustedVerifier{issuer: issuer.url, own: true}, tokens.VerifierConfig{Keys: issuer.keys, Audiences: audience})
+		err = h.accept(&trustedVerifier{issuer: issuer.Config.URL, own: true}, tokens.VerifierConfig{Keys: issuer.Keys, Audiences: audience})
 		if err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (h *BearerHandler) acceptIssuers() error {
 
 // ownAudience returns the audience of the realm's tokens.
 func (h *BearerHandler) ownAudience() ([]string, error) {
-	config := h.realm.issuer.config
+	config := h.realm.issuer.Config
 	switch {
 	case len(h.Audience) > 0:
 		return caddyfileutil.ExpandAll("audience", h.Audience)

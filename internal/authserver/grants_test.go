@@ -1,4 +1,4 @@
-package mtlsauth
+package authserver
 
 import (
 	"encoding/json"
@@ -7,30 +7,41 @@ import (
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/clients/directory"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
-	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
+
+func registryOf(t *testing.T, records ...clients.Record) *clients.Registry {
+	t.Helper()
+	d, err := directory.New(t.Context(), directory.Config{Records: records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Registry()
+}
 
 // TestGrantsAreMadeForTheFirstToken checks that nothing is prepared for a client before
 // it gets a token, and that it is kept then.
 func TestGrantsAreMadeForTheFirstToken(t *testing.T) {
 	leaf := testpki.MustSelfSigned(t)
-	record := pinned("a", leaf)
-	record.Claims = map[string]json.RawMessage{"tenant": []byte(`"acme"`)}
+	record := clients.Record{
+		ClientID: "a", Thumbprints: clients.Strings{testpki.HashOf(leaf.Cert.Raw)},
+		Claims: map[string]json.RawMessage{"tenant": []byte(`"acme"`)},
+	}
 	registry := registryOf(t, record)
 	client := registry.Client("a")
 	if client.Memo().Load() != nil {
 		t.Error("something is prepared before the first token")
 	}
-	grant, err := grantOf(client)
+	grant, err := GrantOf(client)
 	want, wantErr := tokens.PrepareClaims(map[string]any{"tenant": "acme"})
 	if err != nil || wantErr != nil || grant.ClientID != "a" || fmt.Sprint(grant.Claims) != fmt.Sprint(want) {
 		t.Errorf("%+v, %v", grant, err)
 	}
 	kept := client.Memo().Load()
-	if _, err := grantOf(client); err != nil || kept == nil || client.Memo().Load() != kept {
+	if _, err := GrantOf(client); err != nil || kept == nil || client.Memo().Load() != kept {
 		t.Errorf("the grant is made again: %v", err)
 	}
 }
@@ -46,7 +57,7 @@ func TestCredentialOfATokenCounts(t *testing.T) {
 		ClientID: "a", SubjectDN: clients.Strings{"cn=a"}, JWKS: testpki.JWKS(t, listed),
 		Thumbprints: clients.Strings{thumbprint + " until " + end.Format(time.RFC3339)},
 	}
-	asked := issuerClients{registryOf(t, a, clients.Record{ClientID: "b", SubjectDN: clients.Strings{"CN=b"}}), clock.Now}
+	asked := registered{registryOf(t, a, clients.Record{ClientID: "b", SubjectDN: clients.Strings{"CN=b"}}), clock.Now}
 	has := func(id string, kind clients.Kind, value string) bool {
 		want := tokenCredential(&clients.Credential{Kind: kind, Value: value})
 		return asked.HasCredential(id, func(c tokens.Credential) bool { return c == want })
@@ -76,31 +87,5 @@ func TestCredentialOfATokenCounts(t *testing.T) {
 				t.Errorf("after %s, %s, %s %s: %t", step.ahead, test.id, test.kind, test.value, got)
 			}
 		}
-	}
-}
-
-// TestChangeCostsTheSame checks that a change of clients costs a realm no more if it has
-// many.
-func TestChangeCostsTheSame(t *testing.T) {
-	if testtool.RaceEnabled {
-		t.Skip("SKIPPED: the race detector allocates")
-	}
-	leaf := testpki.MustSelfSigned(t)
-	work := func(size int) float64 {
-		records := make([]clients.Record, size)
-		for i := range records {
-			records[i] = clients.Record{ClientID: fmt.Sprint(i), Scope: "api", Thumbprints: clients.Strings{testpki.HashOf(fmt.Append(nil, i))}}
-		}
-		app := provisionRealm(t, pinnedRealm(leaf, ""))
-		realm := app.Realms[defaultRealm]
-		one, other := registryOf(t, records...), registryOf(t, records...)
-		realm.current.change(func(c *components) { c.registry = one }) // makes room
-		return testing.AllocsPerRun(100, func() {
-			realm.current.change(func(c *components) { c.registry = other })
-			one, other = other, one
-		})
-	}
-	if few, many := work(10), work(10_000); few != many {
-		t.Errorf("%v allocations with 10 clients, %v with 10000", few, many)
 	}
 }

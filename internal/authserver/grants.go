@@ -1,17 +1,18 @@
-package mtlsauth
+package authserver
 
 import (
 	"slices"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/authn"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 )
 
-// grantFor returns what a token says about an authenticated client, and binds it to the
+// GrantFor returns what a token says about an authenticated client, and binds it to the
 // certificate.
-func grantFor(id identity) (tokens.Grant, *tokens.Error) {
-	grant, err := grantOf(id.Client())
+func GrantFor(id *authn.Identity) (tokens.Grant, *tokens.Error) {
+	grant, err := GrantOf(id.Client())
 	if err != nil {
 		failure := tokens.NewError(tokens.CodeServerError, "the token could not be issued")
 		failure.Cause = err
@@ -21,9 +22,9 @@ func grantFor(id identity) (tokens.Grant, *tokens.Error) {
 	return grant, nil
 }
 
-// grantOf returns what a client may have. It is made for its first token and kept with
+// GrantOf returns what a client may have, without a binding to a certificate. It is made for its first token and kept with
 // the client, because most of many clients may never ask for one.
-func grantOf(client *clients.Client) (tokens.Grant, error) {
+func GrantOf(client *clients.Client) (tokens.Grant, error) {
 	if known := client.Memo().Load(); known != nil {
 		return *(*known).(*tokens.Grant), nil
 	}
@@ -59,26 +60,26 @@ func tokenCredential(cred *clients.Credential) tokens.Credential {
 	return tokens.Credential{Kind: string(kind), Value: cred.Value}
 }
 
-// issuerClients answers the issuer's questions about the clients of a registry.
-type issuerClients struct {
+// registered answers the issuer's questions about the clients of a registry.
+type registered struct {
 	*clients.Registry
 	now func() time.Time
 }
 
 // Registered implements [tokens.Clients].
-func (c issuerClients) Registered(id string) bool {
+func (c registered) Registered(id string) bool {
 	client := c.Client(id)
 	return client != nil && !client.Disabled
 }
 
 // HasScope implements [tokens.Clients].
-func (c issuerClients) HasScope(id, scope string) bool {
+func (c registered) HasScope(id, scope string) bool {
 	client := c.Client(id)
 	return client != nil && client.HasScope(scope)
 }
 
 // HasCredential implements [tokens.Clients].
-func (c issuerClients) HasCredential(id string, is func(tokens.Credential) bool) bool {
+func (c registered) HasCredential(id string, is func(tokens.Credential) bool) bool {
 	client := c.Client(id)
 	if client == nil {
 		return false
@@ -94,7 +95,7 @@ func (c issuerClients) HasCredential(id string, is func(tokens.Credential) bool)
 }
 
 // AuthMethods implements [tokens.Clients].
-func (c issuerClients) AuthMethods() (methods []string) {
+func (c registered) AuthMethods() (methods []string) {
 	if c.HasPKI() {
 		methods = append(methods, tokens.TLSClientAuth)
 	}
