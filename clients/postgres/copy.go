@@ -37,9 +37,12 @@ type copyFile struct {
 	info    clients.SourceInfo // whose Copy is "" if no copy is kept
 	every   time.Duration
 	logger  *zap.Logger
-	changed chan struct{} // has an element if the copy is to be written
+	changed chan struct{} // has an element if what keeps the copy is to write it
 	saving  chan struct{} // is full while the copy is written
 	keeping atomic.Bool   // is set once the copy is kept
+	// due is set if something has changed that the copy does not have. It is reset only
+	// while saving is full.
+	due atomic.Bool
 	// checkInForce returns an error unless all that was copied is in force.
 	checkInForce func(context.Context, *pgx.Conn) error
 }
@@ -132,21 +135,23 @@ func (c *copyFile) keep(ctx context.Context) {
 
 // saveLast writes what has changed since the copy was written. The process may end
 // after that, and start again without the database.
-func (c *copyFile) saveLast() {
+func (s *Source) saveLast() {
+	c := &s.copy
 	if !c.keeping.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastCopyTimeout)
 	defer cancel()
+	if s.take(ctx) == nil { // what was being handed over is noted now
+		s.release()
+	}
 	select {
-	case c.saving <- struct{}{}: // what is being written is complete now
+	case c.saving <- struct{}{}: // what was being written is complete now, or due
 		<-c.saving
 	case <-ctx.Done():
 		return
 	}
-	select {
-	case <-c.changed:
-	default:
+	if !c.due.Load() {
 		return
 	}
 	if _, err := c.save(ctx); err != nil {
@@ -165,6 +170,12 @@ func (c *copyFile) save(ctx context.Context) (count int, err error) {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
+	c.due.Store(false)
+	defer func() {
+		if err != nil {
+			c.due.Store(true)
+		}
+	}()
 	conn, err := connect(ctx, c.dsn)
 	if err != nil {
 		return 0, err
@@ -204,6 +215,7 @@ func (c *copyFile) write(ctx context.Context, conn *pgx.Conn, file io.Writer) (c
 
 // noteChange has the copy written.
 func (c *copyFile) noteChange() {
+	c.due.Store(true)
 	select {
 	case c.changed <- struct{}{}:
 	default:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpg"
@@ -107,34 +108,92 @@ func TestCopyHasTheFirstClientsAtOnce(t *testing.T) {
 	stop()
 }
 
-// TestCopyIsWrittenAtTheEnd checks that what has changed since the copy was written is in
-// it when its configuration has ended.
-func TestCopyIsWrittenAtTheEnd(t *testing.T) {
-	dsn := newDB(t)
+// copied is a source with a copy.
+type copied struct {
+	*Source
+	t       *testing.T
+	dsn     string
+	path    string
+	logs    *observer.ObservedLogs
+	sink    *fakeSink
+	stop    func() // ends watching
+	cleanUp func() error
+}
+
+// startCopied starts a source that writes its copy so often at most.
+func startCopied(t *testing.T, dsn string, every time.Duration) *copied {
+	t.Helper()
 	putClient(t, dsn, "a", 0)
-	path := filepath.Join(t.TempDir(), "copy.jsonl")
-	table := Table{DSN: dsn, KeepCopy: path, Refresh: caddy.Duration(time.Second)}
+	c := &copied{t: t, dsn: dsn, path: filepath.Join(t.TempDir(), "copy.jsonl")}
+	table := Table{DSN: dsn, KeepCopy: c.path, Refresh: caddy.Duration(time.Hour)}
 	if err := table.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}
-	sources, err := table.ClientSources(clients.Host{Logger: zap.NewNop()})
+	var logger *zap.Logger
+	logger, c.logs = newLogger()
+	sources, err := table.ClientSources(clients.Host{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink, _ := start(t, sources[0])
-	waitForCopy(t, path, rec("a", 0))
-	putClient(t, dsn, "a", 1)
-	sink.waitFor(t, "a", rec("a", 1))
-	if err := table.Cleanup(); err != nil {
-		t.Error(err)
+	c.Source, c.cleanUp = table.source, table.Cleanup
+	c.copy.every = every
+	c.sink, c.stop = start(t, sources[0])
+	waitForCopy(t, c.path, rec("a", 0))
+	return c
+}
+
+// change changes the client.
+func (c *copied) change() {
+	c.t.Helper()
+	putClient(c.t, c.dsn, "a", 1)
+	c.sink.waitFor(c.t, "a", rec("a", 1))
+}
+
+// end ends the configuration, and checks that the copy has the change.
+func (c *copied) end() {
+	c.t.Helper()
+	if err := c.cleanUp(); err != nil {
+		c.t.Error(err)
 	}
-	content, err := os.ReadFile(path)
+	content, err := os.ReadFile(c.path)
 	if err != nil || !strings.Contains(string(content), rec("a", 1)) {
-		t.Errorf("the copy is %q: %v", content, err)
+		c.t.Errorf("the copy is %q: %v; logged: %v", content, err, c.logs.All())
 	}
-	if left, err := filepath.Glob(path + "*"); err != nil || len(left) != 1 {
-		t.Errorf("files: %v, %v", left, err)
+	if left, err := filepath.Glob(c.path + "*"); err != nil || len(left) != 1 {
+		c.t.Errorf("files: %v, %v", left, err)
 	}
+}
+
+// TestCopyIsWrittenAtTheEnd checks that what has changed since the copy was written is in
+// it when its configuration has ended, whether or not watching has ended before.
+func TestCopyIsWrittenAtTheEnd(t *testing.T) {
+	dsn := newDB(t)
+	for round := range 8 { // of two things at once, either may come first
+		c := startCopied(t, dsn, time.Hour)
+		c.change()
+		if round > 0 {
+			c.stop()
+		}
+		c.end()
+	}
+}
+
+// TestCopyIsWrittenAfterAnInterruption checks that a copy that was being written when its
+// configuration ended is written all the same.
+func TestCopyIsWrittenAfterAnInterruption(t *testing.T) {
+	c := startCopied(t, newDB(t), time.Millisecond)
+	c.copy.saving <- struct{}{} // nobody writes it
+	c.change()
+	if err := c.take(t.Context()); err != nil { // nobody finds out whether it is in force
+		t.Fatal(err)
+	}
+	<-c.copy.saving
+	for len(c.copy.saving) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.stop()
+	c.release()
+	c.end()
 }
 
 // TestWrongCopies checks copies that are not used.

@@ -190,7 +190,7 @@ func (t *Table) ClientSources(host clients.Host) ([]clients.Source, error) {
 // Cleanup writes the copy if it is to be written, because the process may end.
 func (t *Table) Cleanup() error {
 	if t.source != nil {
-		t.source.copy.saveLast()
+		t.source.saveLast()
 	}
 	return nil
 }

@@ -159,8 +159,8 @@ func (s *Source) Watch(ctx context.Context, sink clients.Sink) {
 	s.release()
 	for delay := minBackOff; ; delay = min(2*delay, maxBackOff) {
 		followed, err := s.follow(ctx)
-		if s.take(ctx) != nil {
-			return
+		if ctx.Err() != nil || s.take(ctx) != nil {
+			return // the last copy needs what has been seen
 		}
 		s.seen, s.nextFull = "", time.Time{} // the next connection may lead elsewhere
 		if !followed {                       // else connecting again may be all that is needed
