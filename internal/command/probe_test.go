@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/probe"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -132,12 +133,12 @@ func TestProbeCommandErrors(t *testing.T) {
 
 // TestEchoCommand checks that probe --echo answers until it is stopped.
 func TestEchoCommand(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := freeport.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	defer release()
+	address := "127.0.0.1:" + port
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)

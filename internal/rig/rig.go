@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // the modules of the configurations
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -269,28 +270,12 @@ func (r *Rig) Fill(text string) string {
 // so the Caddy of another package's tests could otherwise accept connections there.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	for range 20 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, port, _ := net.SplitHostPort(tcp.Addr().String())
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
-		if err == nil {
-			_ = udp.Close()
-		}
-		// listening on a second address reserves the port
-		reservation, taken := net.Listen("tcp", "127.0.0.2:"+port)
-		_ = tcp.Close()
-		if taken == nil {
-			t.Cleanup(func() { _ = reservation.Close() })
-		}
-		if err == nil && !errors.Is(taken, syscall.EADDRINUSE) {
-			return port
-		}
+	port, release, err := freeport.Reserve()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("found no port that is free for TCP and UDP")
-	return ""
+	t.Cleanup(release)
+	return port
 }
 
 // CertificatesOf parses the certificates in PEM text.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
 
@@ -54,7 +55,7 @@ exit 0`
 // Server is a PostgreSQL server.
 type Server struct {
 	programs, folder, port string
-	reservation            net.Listener        // of the port
+	release                func()              // the port
 	owner                  *syscall.Credential // nil: whoever runs the tests
 
 	command   *exec.Cmd
@@ -75,9 +76,7 @@ func Start(tb testing.TB) *Server {
 		_ = s.input.Close()
 		<-s.ended
 		_ = os.RemoveAll(s.folder) // if the test has stopped it
-		if s.reservation != nil {
-			_ = s.reservation.Close()
-		}
+		s.release()
 	})
 	return s
 }
@@ -147,15 +146,10 @@ func (s *Server) create() error {
 			return err
 		}
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	var err error
+	if s.port, s.release, err = freeport.Reserve(); err != nil {
 		return err
 	}
-	defer listener.Close()
-	_, s.port, _ = net.SplitHostPort(listener.Addr().String())
-	// listening on a second address reserves the port until the tests end, also while the
-	// server is stopped; not every system has one
-	s.reservation, _ = net.Listen("tcp", "127.0.0.2:"+s.port)
 	if err := os.WriteFile(s.folder+"/password", []byte(Password), 0o644); err != nil { //nolint:gosec // read by another user
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -239,15 +239,15 @@ func (d *demo) startCaddy() error {
 	return caddy.Load(config, true)
 }
 
-// freePorts sets each address to localhost with a free port of its own.
+// freePorts sets each address to localhost with a free port of its own, which nobody else
+// gets before the process ends: the examples listen on some of them later.
 func freePorts(addresses ...*string) error {
 	for _, address := range addresses {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		port, _, err := freeport.Reserve()
 		if err != nil {
 			return err
 		}
-		defer listener.Close() // after all have a port, so that they differ
-		*address = fmt.Sprintf("localhost:%d", listener.Addr().(*net.TCPAddr).Port)
+		*address = "localhost:" + port
 	}
 	return nil
 }

@@ -6,9 +6,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
-	"net"
 	"os"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -19,9 +19,11 @@ func main() {
 	sensor := makeCertificates(os.Args[1])
 	fmt.Printf("SENSOR_THUMBPRINT=%s\n", testpki.HashOf(sensor.Cert.Raw))
 	for _, name := range []string{"ISSUER_PORT", "MIXED_PORT", "ALIAS_PORT", "API_PORT", "TOKEN_API_PORT"} {
-		listener := must(net.Listen("tcp", "127.0.0.1:0"))
-		defer listener.Close() // after all have a port, so that they differ
-		fmt.Printf("%s=%d\n", name, listener.Addr().(*net.TCPAddr).Port)
+		port, _, err := freeport.Reserve()
+		if err != nil {
+			fail(err)
+		}
+		fmt.Printf("%s=%s\n", name, port)
 	}
 }
 
