@@ -7,6 +7,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // Series parses the plugin's series of one realm. A key is the name of a series
@@ -43,6 +46,20 @@ func CheckGauges(t *testing.T, got, want map[string]float64) {
 	}
 }
 
+// AdminClient opens a connection for each request to the admin endpoint, because Caddy
+// closes those to the previous endpoint some time after it has loaded a configuration.
+var AdminClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// awaitAdmin waits until only one admin endpoint accepts connections. When the previous one
+// stops listening, the operating system resets the connections that it has not accepted.
+func (r *Rig) awaitAdmin() {
+	for end := time.Now().Add(Patience); r.AdminOn && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if caddy.ListenerUsage("tcp", "127.0.0.1:"+r.Admin) <= 1 {
+			return
+		}
+	}
+}
+
 // Ask sends a request to the admin endpoint. It needs AdminOn.
 func Ask(r *Rig, t *testing.T, method, path, body string) (status int, answer string) {
 	t.Helper()
@@ -50,7 +67,7 @@ func Ask(r *Rig, t *testing.T, method, path, body string) (status int, answer st
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := AdminClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +82,7 @@ func Ask(r *Rig, t *testing.T, method, path, body string) (status int, answer st
 // Metrics scrapes the admin endpoint. It needs AdminOn.
 func Metrics(r *Rig, t *testing.T) string {
 	t.Helper()
-	response, err := http.Get("http://127.0.0.1:" + r.Admin + "/metrics")
+	response, err := AdminClient.Get("http://127.0.0.1:" + r.Admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,8 +117,19 @@ func (p *Process) Reload() ([]byte, error) {
 	return command.CombinedOutput()
 }
 
-// Ask sends a request to the admin endpoint of the process.
+// Ask sends a request to the admin endpoint of the process. A GET that a reload may have
+// interrupted is sent again.
 func (p *Process) Ask(method, path, body string) (status int, answer string, err error) {
+	for range 5 {
+		status, answer, err = p.ask(method, path, body)
+		if err == nil || method != http.MethodGet {
+			break
+		}
+	}
+	return status, answer, err
+}
+
+func (p *Process) ask(method, path, body string) (status int, answer string, err error) {
 	request, err := http.NewRequest(method, "http://127.0.0.1:"+p.Admin+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -126,7 +137,7 @@ func (p *Process) Ask(method, path, body string) (status int, answer string, err
 	if request.Header.Set("Content-Type", "application/json"); method == http.MethodPatch {
 		request.Header.Set("Content-Type", "application/merge-patch+json")
 	}
-	response, err := (&http.Client{Timeout: Patience}).Do(request)
+	response, err := (&http.Client{Transport: AdminClient.Transport, Timeout: Patience}).Do(request)
 	if err != nil {
 		return 0, "", err
 	}

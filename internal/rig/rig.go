@@ -234,6 +234,7 @@ func (r *Rig) Load(global, sites string) error {
 	if err != nil {
 		return err
 	}
+	defer r.awaitAdmin()
 	return caddy.Load(config, true)
 }
 

@@ -287,7 +287,7 @@ func TestChangeDuringReload(t *testing.T) {
 		if err != nil {
 			return 0, err
 		}
-		response, err := http.DefaultClient.Do(request)
+		response, err := rig.AdminClient.Do(request)
 		if err != nil {
 			return 0, err
 		}

@@ -3,7 +3,6 @@ package ops_test
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -76,7 +75,7 @@ func TestScrapesAndAdminRequestsDuringLoads_S5(t *testing.T) {
 				default:
 				}
 				// the endpoint is briefly unavailable while Caddy replaces it
-				if response, err := http.Get("http://127.0.0.1:" + r.Admin + path); err == nil {
+				if response, err := rig.AdminClient.Get("http://127.0.0.1:" + r.Admin + path); err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
 					_ = response.Body.Close()
 				}

@@ -210,7 +210,7 @@ func TestStatusDuringReloads(t *testing.T) {
 				return
 			default:
 			}
-			response, err := http.Get("http://127.0.0.1:" + r.Admin + "/mtls/status")
+			response, err := rig.AdminClient.Get("http://127.0.0.1:" + r.Admin + "/mtls/status")
 			if err != nil {
 				continue // the admin endpoint starts anew with each configuration
 			}

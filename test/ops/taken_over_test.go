@@ -127,7 +127,7 @@ func (c *changing) store(leaf *testpki.Leaf) {
 			c.t.Fatal(err)
 		}
 		request.Header.Set(condition, "*")
-		response, err := http.DefaultClient.Do(request)
+		response, err := rig.AdminClient.Do(request)
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func (c *changing) store(leaf *testpki.Leaf) {
 // read reads what is told about the sources. Caddy may close its admin endpoint meanwhile.
 func (c *changing) read() {
 	for _, path := range []string{"/metrics", "/mtls/status", "/mtls/realms/default/keys", "/mtls/realms/default/clients"} {
-		if response, err := http.Get("http://127.0.0.1:" + c.Admin + path); err == nil {
+		if response, err := rig.AdminClient.Get("http://127.0.0.1:" + c.Admin + path); err == nil {
 			_, _ = io.Copy(io.Discard, response.Body)
 			response.Body.Close()
 		}
