@@ -78,8 +78,9 @@ var (
 // foreignHeaders are those in which gateways send an identity.
 var foreignHeaders = []string{
 	"X-Client-ID", "Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert", "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
-	"X-SSL-Client-Cert", "X-SSL-Client-S-DN", "X-SSL-Client-Verify", "SSL-Client-Cert", "X-Client-Cert", "X-Amzn-Mtls-Clientcert",
-	"X-Amzn-Mtls-Clientcert-Subject", "Cf-Client-Cert-Der-Base64", "X-ARR-ClientCert", "X-Consumer-ID", "X-Consumer-Username",
+	"X-SSL-Client-Cert", "X-SSL-Client-S-DN", "X-SSL-Client-Verify", "SSL-Client-Cert", "X-Client-Cert", "X-Client-DN", "X-Client-S-DN",
+	"X-Client-I-DN", "X-Client-Verify", "X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Subject", "Cf-Client-Cert-Der-Base64",
+	"Cf-Cert-Subject-DN", "Cf-Cert-Verified", "X-ARR-ClientCert", "X-Consumer-ID", "X-Consumer-Username",
 }
 
 // Spoofs returns everything that is tried, in the order of the report.
