@@ -115,8 +115,9 @@ type Writer interface {
 	// change: it reads the record, calls decide with its text (nil if there is none),
 	// stores what decide returns (nil removes it), and hands it to the sink. An error
 	// of decide is returned as it is. After any error, nothing is stored, unless it is a
-	// [StoredError]. It may call decide again if the record has changed in between. Change may be called by several
-	// goroutines at once.
+	// [StoredError]. It may call decide again if the record has changed in between. Change
+	// may be called by several goroutines at once. It goes on if the caller of the admin API
+	// hangs up.
 	Change(ctx context.Context, id string, decide func(current []byte) (next []byte, err error)) error
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients"
 	"github.com/caddymtls/caddy-mtls-auth/internal/jwks"
@@ -145,8 +146,14 @@ func (c *change) run(r *http.Request, decide func(body []byte, current *view) ([
 	return c.describe(err)
 }
 
-// write has the source make the change. The source may be a guest module. If it panics, it
-// may have stored the record before.
+// changeTimeout is longer than a source takes that bounds a change itself, as all of this
+// module do.
+const changeTimeout = time.Minute
+
+// write has the source make the change, even if the caller hangs up: one that is
+// interrupted may have been stored or not, and neither that nor what the source was doing
+// has failed. The source may be a guest module. If it panics, it may have stored the record
+// before.
 func (c *change) write(ctx context.Context, decide func([]byte) ([]byte, error)) (err error) {
 	returned := false
 	defer func() {
@@ -155,6 +162,8 @@ func (c *change) write(ctx context.Context, decide func([]byte) ([]byte, error))
 		}
 	}()
 	defer source.Recover(c.writer.Info().Name, &err)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	defer cancel()
 	err = c.writer.Change(ctx, c.id, decide)
 	returned = true
 	return err

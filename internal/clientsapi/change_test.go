@@ -282,6 +282,20 @@ func TestStoredButNotInForce(t *testing.T) {
 	}
 }
 
+// TestCallerWhoHangsUp checks that a change is made although its caller no longer waits for
+// the answer, and is not called one that has failed.
+func TestCallerWhoHangsUp(t *testing.T) {
+	a := newAPI(recordA)
+	ctx, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	w := httptest.NewRecorder()
+	a.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPatch, clientsPath+"/a", strings.NewReader(`{"disabled":true}`)))
+	want(t, w, http.StatusOK, `"disabled":true`)
+	if lines := a.audit.TakeAll(); len(lines) != 1 || lines[0].Message != "client changed" {
+		t.Errorf("the audit lines are %v", lines)
+	}
+}
+
 // TestWriterThatPanics checks that a source, which may be a guest module, cannot have a
 // change audited that it has not made.
 func TestWriterThatPanics(t *testing.T) {

@@ -42,9 +42,12 @@ func (*store) Info() clients.SourceInfo                 { return clients.SourceI
 func (*store) Load(context.Context, clients.Sink) error { return nil }
 func (*store) Watch(context.Context, clients.Sink)      {}
 
-func (s *store) Change(_ context.Context, id string, decide func([]byte) ([]byte, error)) error {
+func (s *store) Change(ctx context.Context, id string, decide func([]byte) ([]byte, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if s.failure != nil {
 		return s.failure
 	}
