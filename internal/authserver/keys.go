@@ -114,6 +114,9 @@ func (s *Server) longestToken() time.Duration {
 
 // reportKeys logs what happens to the signing keys in storage.
 func (s *Server) reportKeys(event, key string, err error) {
+	if err != nil && s.host.Ended() { // the storage may have been closed too
+		return
+	}
 	fields := []zap.Field{zap.String("event", event), zap.String("key", key)}
 	if event == keyring.EventUnavailable || event == keyring.EventReadable {
 		s.host.Events.SourceRead(status.SourceSigningKeys, err)

@@ -29,9 +29,7 @@ func (s *Server) loadRevokedTokens(ctx context.Context) error {
 	}
 	list, err := tokens.NewRevokedTokens(tokens.RevokedTokensConfig{
 		Storage: s.host.Storage, Realm: s.host.Realm, Issuer: s.Config.URL, LongestToken: s.longestToken, Now: s.Config.Now,
-		Report: func(event, key string, err error) {
-			s.host.Logger.Error("stored token revocation", zap.String("event", event), zap.String("key", key), zap.Error(err))
-		},
+		Report: s.reportRevocation,
 	}, before)
 	if err != nil {
 		return err
@@ -43,6 +41,13 @@ func (s *Server) loadRevokedTokens(ctx context.Context) error {
 		s.reportRevokedTokens(err)
 	}
 	return nil
+}
+
+// reportRevocation logs what is wrong with the object of a revocation.
+func (s *Server) reportRevocation(event, key string, err error) {
+	if !s.host.Ended() { // else the deletion may have been interrupted
+		s.host.Logger.Error("stored token revocation", zap.String("event", event), zap.String("key", key), zap.Error(err))
+	}
 }
 
 // reportRevokedTokens reports that the revoked tokens cannot be read or, with nil, that

@@ -1,0 +1,43 @@
+package authserver
+
+import (
+	"context"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
+	"github.com/caddymtls/caddy-mtls-auth/tokens"
+	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+)
+
+// TestEndOfTheConfigurationIsNoFailure: the end of a configuration interrupts what it does
+// in storage. Nothing is wrong there.
+func TestEndOfTheConfigurationIsNoFailure(t *testing.T) {
+	core, logged := observer.New(zap.ErrorLevel)
+	ended := false
+	registry := registryOf(t)
+	host := Host{
+		Realm: "default", Storage: testenv.NewStorage(t.TempDir()), Logger: zap.New(core),
+		Registry: func() *clients.Registry { return registry }, Ended: func() bool { return ended },
+	}
+	s, err := Load(t.Context(), Settings{Config: tokens.IssuerConfig{URL: "https://auth.test"}}, host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := func() {
+		s.reportKeys(keyring.EventUnreadable, "mtls/default/keys/a.json", context.Canceled)
+		s.reportRevocation(tokens.EventRevokedNotRemoved, "mtls/default/revocations/a.json", context.Canceled)
+	}
+	report()
+	if n := logged.Len(); n != 2 {
+		t.Errorf("%d failures are logged before the end", n)
+	}
+	ended = true
+	report()
+	if n := logged.Len(); n != 2 {
+		t.Errorf("%d failures are logged after the end", n-2)
+	}
+}
