@@ -52,9 +52,6 @@ func (a administered) Realm(name string) (adminapi.Realm, error) {
 		return adminapi.Realm{}, err
 	}
 	asked := adminapi.Realm{Realm: realm.observed(), Logger: realm.logger, Events: realm.events, Owner: realm}
-	if realm.Issuer != nil {
-		asked.IssuerURL = realm.Issuer.URL
-	}
 	asked.Explain = func(clientID string, presented []*x509.Certificate) (*command.Explanation, error) {
 		return explainer{app: a.app}.Explain(command.Question{Realm: name, At: a.app.Now(), ClientID: clientID}, presented)
 	}

@@ -33,8 +33,6 @@ type Realm struct {
 	// Explain returns what the realm decides about certificates, leaf first, of a client
 	// that the request names, or "".
 	Explain func(clientID string, presented []*x509.Certificate) (*command.Explanation, error)
-	// IssuerURL is the issuer as it is configured, "" for none.
-	IssuerURL string
 	// Owner tells the realm from those of the same name in other configurations.
 	Owner any
 }

@@ -86,8 +86,8 @@ func describeRealm(realm Realm) realmInfo {
 	if writer, ok := realm.Directory.Writer(); ok {
 		described.WrittenTo = writer.Info().Name
 	}
-	if realm.IssuerURL != "" {
-		described.Issuer = &issuerInfo{realm.IssuerURL}
+	if realm.Issuer != nil {
+		described.Issuer = &issuerInfo{realm.Issuer.URL}
 	}
 	described.TrustPool, described.Shadow = describeTrust(realm.Pool(observed.TrustPool)), describeTrust(realm.Pool(observed.ShadowPool))
 	return described

@@ -178,3 +178,19 @@ mtls bare {
 		t.Errorf("without realms the answer is %d %q", status, text)
 	}
 }
+
+// TestIssuerOfARealmIsShownAsItIs checks that a placeholder in the URL of an issuer is
+// replaced where the realm is described, as it is in tokens.
+func TestIssuerOfARealmIsShownAsItIs(t *testing.T) {
+	t.Setenv("MTLS_TEST_ISSUER", "https://auth.test")
+	r := rig.New(t)
+	r.Issue("billing")
+	r.SelfSigned("sensor")
+	r.AdminOn = true
+	r.Start(strings.Replace(rig.IssuerRealm(""), "issuer https://auth.test", "issuer {env.MTLS_TEST_ISSUER}", 1), rig.IssuerSite)
+	for _, path := range []string{"/mtls/realms", "/mtls/realms/default", "/mtls/status"} {
+		if _, text := rig.Ask(r, t, http.MethodGet, path, ""); !strings.Contains(text, `"url":"https://auth.test"`) {
+			t.Errorf("%s: %s", path, text)
+		}
+	}
+}
