@@ -96,7 +96,10 @@ func (s *Source) update(ctx context.Context, x *index) error {
 		return err
 	}
 	if len(entries) > 0 {
-		if err := s.sink.Update(ctx, entries); err != nil {
+		switch err := s.sink.Update(ctx, entries); {
+		case err != nil && ctx.Err() != nil: // which is not a matter of the records
+			return fmt.Errorf("%w: %w", clients.ErrUnavailable, context.Cause(ctx))
+		case err != nil:
 			return &refusal{err}
 		}
 	}

@@ -226,6 +226,25 @@ func TestRefusedUpdateIsHandedOverAgain(t *testing.T) {
 	b.has("bad=wrong again", "one=1", "own=mine", "two=2")
 }
 
+// TestInterruptedUpdateIsHandedOverAgain: at once, because the records are not what was
+// wrong.
+func TestInterruptedUpdateIsHandedOverAgain(t *testing.T) {
+	folder := t.TempDir()
+	a, b := start(t, folder), start(t, folder)
+	a.must("one", "1")
+	ctx, cancel := context.WithCancel(t.Context())
+	b.sink.refuse = func(map[string]string) error {
+		cancel()
+		return ctx.Err()
+	}
+	b.poll(ctx, b.sink)
+	b.has()
+	b.sink.refuse = nil
+	b.look()
+	b.has("one=1")
+	b.notes("")
+}
+
 // TestRefusedOwnChange: the error says that the record has been stored.
 func TestRefusedOwnChange(t *testing.T) {
 	n := start(t, t.TempDir())
