@@ -229,7 +229,9 @@ func (w *world) records(name string, records ...clients.Record) {
 
 func (w *world) load() error {
 	var err error
-	w.Directory, err = New(w.t.Context(), w.config)
+	if w.Directory, err = New(w.t.Context(), w.config); err == nil {
+		w.maxHold = time.Hour // the machine may be busy
+	}
 	return err
 }
 

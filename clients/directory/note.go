@@ -132,6 +132,8 @@ func (s *recordSource) noteFailure(err error) {
 // noteUnavailable notes that a source cannot be reached, and what is used instead.
 func (s *recordSource) noteUnavailable(err error, instead string, from time.Time) {
 	s.directory.config.countFailure(s.name)
+	s.directory.mu.Lock() // a Load that ignores its context may still hand over
+	defer s.directory.mu.Unlock()
 	s.reading, s.success, s.copy, s.copyTime = err, time.Time{}, instead, from
 }
 

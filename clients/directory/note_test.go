@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -156,5 +157,45 @@ func TestChangeOfAnotherClientEndsNoFailure(t *testing.T) {
 		if failure := w.state("clients:guest").Failure; failure != "" {
 			t.Errorf("%s: %s", name, failure)
 		}
+	}
+}
+
+// stubborn is a source that takes no notice of the end of its Load.
+type stubborn struct {
+	clients.SourceInfo
+	calls atomic.Int64
+	end   chan struct{}
+}
+
+func (s *stubborn) Info() clients.SourceInfo { return s.SourceInfo }
+
+func (s *stubborn) Load(_ context.Context, sink clients.Sink) error {
+	for {
+		select {
+		case <-s.end:
+			return nil
+		case <-time.After(50 * time.Microsecond):
+			sink.Note(nil)
+			s.calls.Add(1)
+		}
+	}
+}
+
+func (s *stubborn) Watch(context.Context, clients.Sink) {}
+
+// TestSourceThatIsNotWaitedFor is for the race detector: a source still hands over when
+// the clients of the running configuration have been taken over.
+func TestSourceThatIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	now := w.now
+	w.config.Now, w.config.Logger = func() time.Time { return now }, nil // which have a lock
+	w.config.Sources = []clients.Source{newGuest("guest", pinned("a"))}
+	w.mustLoad()
+	source := &stubborn{SourceInfo: clients.SourceInfo{Name: "guest", LoadTimeout: time.Nanosecond}, end: make(chan struct{})}
+	defer close(source.end)
+	w.config.Before, w.config.Sources = w.Directory, []clients.Source{source}
+	w.mustLoad()
+	w.wantClients("a")
+	for before := source.calls.Load(); source.calls.Load() < before+2; time.Sleep(time.Millisecond) {
 	}
 }
