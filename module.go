@@ -109,8 +109,6 @@ type App struct {
 	ctx      caddy.Context
 	// started is set by Start
 	started bool
-	// watching is set once it is in force
-	watching atomic.Bool
 	// stopped is set when the app no longer changes storage
 	stopped atomic.Bool
 	// ended is set when the app no longer decides; see endLate
@@ -174,7 +172,6 @@ func (a *App) Start() error {
 	for id, keys := range a.declared.allTrustedKeys() {
 		go id.keep(ctx, a, keys)
 	}
-	a.watching.Store(true)
 	go a.Observed().Watch(ctx)
 	go a.endLate(end)
 	return nil

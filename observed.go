@@ -18,7 +18,7 @@ import (
 func (a *App) Observed() *observed.App {
 	parts := &observed.App{
 		Now: a.Now, Realms: make(map[string]func() *observed.Realm, len(a.Realms)),
-		Refusals: a.memories.refusals, Counts: metrics.Traffic, InForce: func() bool { return a.watching.Load() && !a.stopped.Load() },
+		Refusals: a.memories.refusals, Counts: metrics.Traffic, InForce: func() bool { return runningApp() == a && !a.stopped.Load() },
 	}
 	for name, realm := range a.Realms {
 		parts.Realms[name] = realm.observed

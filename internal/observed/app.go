@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/refusals"
@@ -113,14 +114,26 @@ func (a *App) Watch(ctx context.Context) {
 	}, nil)
 }
 
+// observing is held from when the counters are read until that is noted. What somebody
+// else, such as the configuration before, has read earlier is not noted after it: a counter
+// that is smaller than before looks as if it had begun anew.
+var observing sync.Mutex
+
 // observeTraffic notes what the counters say now, and forgets clients that are gone.
 func (a *App) observeTraffic() {
-	now, counts := a.Now(), a.Counts()
-	for name, realm := range a.Realms {
-		realm := realm()
-		realm.Traffic.Observe(now, counts[name])
-		if a.InForce() {
+	a.noteTraffic()
+	for _, realm := range a.Realms {
+		if realm := realm(); a.InForce() {
 			realm.Sightings.Prune(realm.Registry)
 		}
+	}
+}
+
+func (a *App) noteTraffic() {
+	observing.Lock()
+	defer observing.Unlock()
+	now, counts := a.Now(), a.Counts()
+	for name, realm := range a.Realms {
+		realm().Traffic.Observe(now, counts[name])
 	}
 }
