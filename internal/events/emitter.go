@@ -140,7 +140,11 @@ func (e *Emitter) emit(name string, data func() map[string]any) {
 			values[name] = source.Text(text, maxText)
 		}
 	}
-	e.queue.Add(name, values)
+	if !e.queue.Add(name, values) {
+		if next := e.config.Running(); next != nil && next != e {
+			next.queue.Add(name, values)
+		}
+	}
 }
 
 // Refused tells about refusals as the log does: about the first one at once, and how many

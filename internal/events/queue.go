@@ -5,6 +5,7 @@ package events
 import (
 	"context"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/source"
@@ -31,6 +32,9 @@ type Queue struct {
 	// unheard are the events that nobody listens to, nil before the queue runs
 	unheard atomic.Pointer[[]string]
 	dropped atomic.Uint64
+	// ending is held while an event is added; it guards ended
+	ending sync.RWMutex
+	ended  bool
 	// OnDrop is called for every event that is dropped, unless it is nil.
 	OnDrop func()
 }
@@ -55,13 +59,26 @@ func (q *Queue) Wants(name string) bool {
 }
 
 // Add queues an event. It never waits: if the queue is full, the event is dropped and
-// counted. The data must not be changed any more.
-func (q *Queue) Add(name string, data map[string]any) {
+// counted. The data must not be changed any more. Add reports whether the queue is still
+// there; one that has ended takes no event.
+func (q *Queue) Add(name string, data map[string]any) bool {
+	q.ending.RLock()
+	defer q.ending.RUnlock()
+	if q.ended {
+		return false
+	}
 	select {
 	case q.waiting <- event{name: name, data: data}:
 	default:
 		q.countDropped()
 	}
+	return true
+}
+
+func (q *Queue) end() {
+	q.ending.Lock()
+	defer q.ending.Unlock()
+	q.ended = true
 }
 
 func (q *Queue) countDropped() {
@@ -79,10 +96,15 @@ func (q *Queue) Run(ctx context.Context, handlers Handlers) {
 	for ctx.Err() == nil {
 		select {
 		case e := <-q.waiting:
+			if ctx.Err() != nil { // Caddy logs that as an error
+				q.drop(e)
+				break
+			}
 			q.handle(e, handlers)
 		case <-ctx.Done():
 		}
 	}
+	q.end()
 	for {
 		select {
 		case e := <-q.waiting:

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -131,5 +132,30 @@ func TestNobodyMissesUnheardEvents(t *testing.T) {
 	<-ended
 	if q.Dropped() != 1 {
 		t.Errorf("%d events were dropped, want 1", q.Dropped())
+	}
+}
+
+// TestNoEventIsLostAtTheEnd checks that each event that a queue takes while it ends is
+// handled or counted, and that the queue takes none after that.
+func TestNoEventIsLostAtTheEnd(t *testing.T) {
+	var emitted, taken atomic.Int64
+	q, start, end, ended := run(t, func(string, map[string]any) { emitted.Add(1) }, nil)
+	start()
+	var work sync.WaitGroup
+	for range 4 {
+		work.Go(func() {
+			for q.Add("a", nil) {
+				taken.Add(1)
+			}
+		})
+	}
+	for emitted.Load() == 0 {
+		runtime.Gosched()
+	}
+	end()
+	work.Wait()
+	<-ended
+	if handled := emitted.Load() + int64(q.Dropped()); handled != taken.Load() || q.Len() > 0 {
+		t.Errorf("%d events were taken and %d handled or dropped, %d wait", taken.Load(), handled, q.Len())
 	}
 }
