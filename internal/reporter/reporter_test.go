@@ -43,10 +43,8 @@ func standFor(logs *observer.ObservedLogs) (refused, lines int64) {
 // with a certificate of its own, get at most 101 lines in a minute, that the lines and what
 // is dropped stand for all of them, and that the error id of a client is still found.
 func TestFloodOfStrangersIsFoldedAndRemembered_S3(t *testing.T) {
-	now := time.Now()
-	clock := func() time.Time { return now }
-	realm, logs, refused := refusingAt(t, clock)
-	realm.Memory.SetLimits(refusals.Limits{Keep: 1000, Now: clock})
+	realm, logs, refused := refusing(t)
+	realm.Memory.SetLimits(refusals.Limits{Keep: 1000, Now: realm.Reporter.config.Now})
 	known := refused
 	known.ClientID, known.ErrorID, known.Refusal = "billing", "known-before-the-flood", &validators.Refusal{Reason: validators.ClientNotAllowed, Detail: "no"}
 	realm.Add(nil, known)
@@ -110,7 +108,7 @@ func TestFloodTakesNoRoomFromClients_S3(t *testing.T) {
 // TestRepetitionsAreToldEachMinute checks that the reporter tells counts without another
 // refusal, by the clock of the app, and how many it has dropped at most once a minute.
 func TestRepetitionsAreToldEachMinute(t *testing.T) {
-	realm, logs, refused := refusing(t)
+	realm, logs, refused := refusingAt(t, time.Now)
 	leaf := refused.Presented
 	synctest.Test(t, func(t *testing.T) {
 		realm.Reporter = New(realm.Reporter.config)

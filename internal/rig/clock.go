@@ -37,7 +37,10 @@ type Clock struct {
 func NewClock(t *testing.T) *Clock {
 	clock := new(Clock)
 	clocks.Store(t.Name(), clock)
-	t.Cleanup(func() { clocks.Delete(t.Name()) })
+	t.Cleanup(func() {
+		clocks.Delete(t.Name())
+		clock.frozen.Store(nil) // so that the last configuration ends in time
+	})
 	return clock
 }
 

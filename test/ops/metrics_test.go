@@ -182,6 +182,7 @@ func TestMetrics(t *testing.T) {
 	}
 
 	// counters survive a reload, gauges follow it
+	rig.WaitForRefusals(t, 7*len(rig.Protocols), func(rig.LogEntry) bool { return true }) // and count by client
 	before := now()
 	r.Reload(strings.Replace(metricsRealm, "MORE", "client third {\nsubject CN=third\n}", 1), metricsSites)
 	after := now()
@@ -212,7 +213,12 @@ func TestMetricsStayBounded_E3(t *testing.T) {
 	r.SelfSigned("sensor")
 	r.AdminOn = true
 	r.Start(strings.Replace(metricsRealm, "MORE", "", 1), metricsSites)
-	before := len(rig.Series(t, rig.Metrics(r, t), "metered"))
+	var before int
+	rig.Await(r, t, "keys and revoked tokens have been read", func() bool {
+		series := rig.Series(t, rig.Metrics(r, t), "metered")
+		before = len(series)
+		return series[`source_last_success_timestamp_seconds{source="keys"}`] > 0 && series[`source_last_success_timestamp_seconds{source="revocations"}`] > 0
+	})
 	for range 30 {
 		stranger := testpki.MustSelfSigned(t)
 		c := r.Caller(t, "h1", stranger)

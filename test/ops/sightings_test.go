@@ -36,6 +36,7 @@ func sighted(r *rig.Rig, t *testing.T, id string) status.Client {
 // reload and a change of the client's record.
 func TestSightingsOfClients(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
+	clock.Freeze()
 	billing, sensor, other := r.Issue("billing"), r.SelfSigned("sensor"), r.Issue("other")
 	r.AdminOn = true
 	realm := strings.Replace(rig.ClockRealmOf(t), "issuer https", "client off {\n\t\tsubject \"CN=off\"\n\t\tdisabled\n\t}\n\tissuer https", 1)
@@ -122,6 +123,7 @@ https://alias.test:@HTTPS@ {
 
 func TestStatusOfTraffic(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
+	clock.Freeze() // a minute may turn between two requests
 	billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 	r.AdminOn = true
 	sites := rig.IssuerSite + rig.OneSite + `

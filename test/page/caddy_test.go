@@ -68,7 +68,7 @@ func TestPageOfCaddy(t *testing.T) {
 
 	page := "http://127.0.0.1:" + r.HTTP + "/status"
 	r.Plain(t).Get(page).WantStatus(t, http.StatusUnauthorized)
-	r.Caller(t, "h2", stranger).Get("https://other.test/").WantStatus(t, http.StatusUnauthorized)
+	rig.Refusal(t, r.Caller(t, "h2", stranger).Get("https://other.test/").WantStatus(t, http.StatusUnauthorized).ErrorID)
 	got := r.Caller(t, "h2", billing).Get("https://other.test/?error_id="+errorID).WantStatus(t, http.StatusOK)
 	for _, text := range []string{"certificate_unknown", "&lt;script", "&#123;&#123;env"} { // which `templates` leaves alone
 		if !strings.Contains(got.Body, text) {

@@ -6,7 +6,8 @@ import { chromium } from 'playwright-core';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const { executable, views } = JSON.parse(readFileSync(0, 'utf8'));
-const browser = await chromium.launch({ executablePath: executable, args: ['--no-sandbox'] });
+const patience = 300_000; // on a busy machine too
+const browser = await chromium.launch({ executablePath: executable, args: ['--no-sandbox'], timeout: patience });
 
 // find runs on the page.
 function find() {
@@ -54,7 +55,7 @@ async function look(view) {
 	});
 	const found = { console: [], requests: [], dialogs: 0, violations: [], failed: '' };
 	const page = await context.newPage();
-	page.setDefaultTimeout(60_000);
+	page.setDefaultTimeout(patience);
 	page.on('console', (message) => found.console.push(message.text()));
 	page.on('pageerror', (error) => found.console.push(String(error)));
 	page.on('request', (request) => found.requests.push(request.url()));
