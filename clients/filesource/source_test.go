@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -228,26 +229,28 @@ func TestGoneFile(t *testing.T) {
 // TestRefusedFile: what the sink has refused is handed over again from time to time, and
 // when it has changed.
 func TestRefusedFile(t *testing.T) {
-	f := newFixture(t, "a.json")
-	f.write("a.json", `[{"a":1}]`)
-	f.mustLoad()
-	f.refuse = errors.New("another client has it")
-	f.write("a.json", `[{"b":2}]`)
-	f.looks(20)
-	f.want(`line 1: {"a":1}`, 2)
-	if until := time.Until(f.retry); until < 3*time.Second || until > 6*time.Second {
-		t.Errorf("the next attempt comes after %s", until)
-	}
-	f.refuse, f.retry = nil, time.Time{}
-	f.looks(1)
-	f.want(`line 1: {"b":2}`, 3)
-	f.refuse = errors.New("another client has it")
-	f.write("a.json", `[{"c":3}]`)
-	f.looks(2)
-	f.refuse = nil
-	f.write("a.json", `[{"d":4}]`)
-	f.looks(2)
-	f.want(`line 1: {"d":4}`, 5)
+	synctest.Test(t, func(t *testing.T) { // in which no time passes
+		f := newFixture(t, "a.json")
+		f.write("a.json", `[{"a":1}]`)
+		f.mustLoad()
+		f.refuse = errors.New("another client has it")
+		f.write("a.json", `[{"b":2}]`)
+		f.looks(20)
+		f.want(`line 1: {"a":1}`, 2)
+		if until := time.Until(f.retry); until != retryPause {
+			t.Errorf("the next attempt comes after %s", until)
+		}
+		f.refuse, f.retry = nil, time.Time{}
+		f.looks(1)
+		f.want(`line 1: {"b":2}`, 3)
+		f.refuse = errors.New("another client has it")
+		f.write("a.json", `[{"c":3}]`)
+		f.looks(2)
+		f.refuse = nil
+		f.write("a.json", `[{"d":4}]`)
+		f.looks(2)
+		f.want(`line 1: {"d":4}`, 5)
+	})
 }
 
 func TestFolder(t *testing.T) {

@@ -53,7 +53,7 @@ func newFixture(t *testing.T, change func(*Config)) *fixture {
 	roots := x509.NewCertPool()
 	roots.AddCert(f.server.Certificate())
 	config := Config{
-		Address: f.server.URL + "/clients.json", Transport: source.NewNetwork(roots), Logger: zap.New(core), Timeout: 10 * time.Second,
+		Address: f.server.URL + "/clients.json", Transport: source.NewNetwork(roots), Logger: zap.New(core), Timeout: time.Minute,
 		Now: func() time.Time { return f.now }, Jitter: func() float64 { return 0 },
 	}
 	if change != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// changeTimeout bounds a change, and then handing it over.
-	changeTimeout = 10 * time.Second
+	// defaultChangeTimeout bounds a change, and then handing it over.
+	defaultChangeTimeout = 10 * time.Second
 	// reuseTimeout bounds the first answer of a connection that was used before, because
 	// it may be dead.
 	reuseTimeout = 2 * time.Second
@@ -57,7 +57,7 @@ func (w *Writer) Watch(ctx context.Context, sink clients.Sink) {
 // Caddys, and is decided when what the others have changed is in force here. The row is
 // locked from when it is read until it is stored, because others change it with SQL.
 func (w *Writer) Change(ctx context.Context, id string, decide func([]byte) ([]byte, error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, changeTimeout, fmt.Errorf("%w: the change takes longer than %s", clients.ErrUnavailable, changeTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.changeTimeout, fmt.Errorf("%w: the change takes longer than %s", clients.ErrUnavailable, w.changeTimeout))
 	defer cancel()
 	var conn *pgx.Conn
 	select {
@@ -118,7 +118,7 @@ func (w *Writer) reuse(ctx context.Context, conn *pgx.Conn) (*pgx.Conn, error) {
 
 // putInForce hands over what is stored. Whoever asked for the change may have gone.
 func (w *Writer) putInForce(ctx context.Context, conn *pgx.Conn, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.changeTimeout)
 	defer cancel()
 	if err := w.take(ctx); err != nil {
 		return err
@@ -183,7 +183,7 @@ func (c *change) broken(err error) error {
 func (c *change) run(ctx context.Context, tx pgx.Tx) error {
 	// a node that stops here must not hold the lock for long
 	if _, err := tx.Exec(ctx, "SELECT set_config('idle_in_transaction_session_timeout', $1, true), set_config('statement_timeout', $1, true)",
-		fmt.Sprint(changeTimeout.Milliseconds())); err != nil {
+		fmt.Sprint(c.writer.changeTimeout.Milliseconds())); err != nil {
 		return err
 	}
 	if err := c.writer.catchUp(ctx, tx); err != nil {

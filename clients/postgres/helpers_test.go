@@ -201,6 +201,7 @@ func newLogged(t *testing.T, config Config, logger *zap.Logger) clients.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
+	core(s).queryTimeout, core(s).changeTimeout = patience, patience // the machine may be busy
 	return s
 }
 

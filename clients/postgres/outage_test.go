@@ -69,7 +69,10 @@ func TestTableIsReplaced(t *testing.T) {
 	testpg.Exec(t, dsn, `ALTER TABLE mtls_clients RENAME TO old; ALTER TABLE mtls_clients_deleted RENAME TO old_deleted;
 		ALTER INDEX mtls_clients_changed RENAME TO old_changed; ALTER INDEX mtls_clients_deleted_changed RENAME TO old_deleted_changed`)
 	sink.wait(t, "the missing table is noted", func(k *fakeSink) bool { return len(k.notes) > 0 })
-	if text := sink.notes[0].Error(); !strings.Contains(text, "does not exist, or is in a schema") || sink.get("a") != rec("a", 0) {
+	sink.mu.Lock()
+	text := sink.notes[0].Error()
+	sink.mu.Unlock()
+	if !strings.Contains(text, "does not exist, or is in a schema") || sink.get("a") != rec("a", 0) {
 		t.Errorf("without the table it is %q: %s", sink.get("a"), text)
 	}
 	if err := InitDB(t.Context(), dsn, DefaultTable); err != nil {
@@ -161,7 +164,7 @@ func TestHalfDeadConnectionIsNoticed(t *testing.T) {
 	relay := newRelay(t, testpg.Shared(t).Address())
 	through := strings.Replace(dsn, testpg.Shared(t).Address(), relay.Addr().String(), 1)
 	s := newSource(t, Config{DSN: through}).(*Writer)
-	s.queryTimeout = time.Second
+	s.queryTimeout = 5 * time.Second
 	sink, _ := start(t, s)
 	if err := s.Change(t.Context(), "a", to(rec("a", 1))); err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ type Source struct {
 	warned sync.Once // of the pooler
 	copy   copyFile
 	// what only tests change
-	fullEvery, queryTimeout time.Duration
+	fullEvery, queryTimeout, changeTimeout time.Duration
 
 	// turn is held by whoever reads rows and hands them over, so that nothing older is
 	// handed over last. It guards what follows.
@@ -89,7 +89,7 @@ func New(config Config, logger *zap.Logger) (clients.Source, error) {
 	config.Refresh = cmp.Or(config.Refresh, defaultRefresh)
 	s := &Source{
 		config: config, dsn: dsn, table: table,
-		fullEvery: defaultFullEvery, queryTimeout: defaultQueryTimeout,
+		fullEvery: defaultFullEvery, queryTimeout: defaultQueryTimeout, changeTimeout: defaultChangeTimeout,
 		info: clients.SourceInfo{
 			Name: sourceName(dsn, table), SkipBad: config.SkipBad,
 			LoadTimeout: cmp.Or(config.LoadTimeout, defaultLoadTimeout), Refresh: config.Refresh, Copy: config.KeepCopy,

@@ -213,7 +213,7 @@ func TestMillionRowsTakeNoMemory(t *testing.T) {
 	if err := InitDB(t.Context(), dsn, DefaultTable); err != nil {
 		t.Fatal(err)
 	}
-	s := newSource(t, Config{DSN: dsn})
+	s := newSource(t, Config{DSN: dsn, LoadTimeout: 10 * time.Minute})
 	counter := new(countingSink)
 	began := time.Now()
 	if err := s.Load(t.Context(), counter); err != nil {

@@ -213,7 +213,7 @@ func (s *Server) run() error {
 func (s *Server) DSN(database string) string {
 	dsn := url.URL{
 		Scheme: "postgres", User: url.UserPassword(Superuser, Password), Host: s.Address(), Path: "/" + database,
-		RawQuery: "sslmode=disable",
+		RawQuery: "sslmode=disable&connect_timeout=" + strconv.Itoa(int(patience.Seconds())),
 	}
 	return dsn.String()
 }
