@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 	"github.com/caddymtls/caddy-mtls-auth/internal/probe"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
@@ -40,6 +42,11 @@ func probedGateway(t *testing.T, pass func(http.Header)) (address string, flags 
 			r.Out.Header.Set("X-Client-ID", callers[0].Subject.CommonName)
 		}
 	}}
+	port, release, err := freeport.Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
 	gateway := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodConnect || r.Header.Get("Upgrade") != "" {
 			w.WriteHeader(http.StatusMethodNotAllowed)
@@ -47,16 +54,26 @@ func probedGateway(t *testing.T, pass func(http.Header)) (address string, flags 
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+	_ = gateway.Listener.Close()
+	if gateway.Listener, err = net.Listen("tcp", "127.0.0.1:"+port); err != nil {
+		t.Fatal(err)
+	}
 	gateway.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 	gateway.StartTLS()
 	t.Cleanup(gateway.Close)
+	// it refuses HTTP/3, so that nobody has to wait for no answer
+	refusing, err := quic.ListenAddr("127.0.0.1:"+port, &tls.Config{Certificates: gateway.TLS.Certificates, NextProtos: []string{"none"}, MinVersion: tls.VersionTLS13}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = refusing.Close() })
 	dir := t.TempDir()
 	certFile, keyFile, err := testpki.MustSelfSigned(t, testpki.CommonName("billing")).WriteFiles(dir, "billing")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ca := writeFile(t, dir, "ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: gateway.Certificate().Raw}))
-	return gateway.URL + "/orders", []string{"--cert", certFile, "--key", keyFile, "--cacert", ca, "--rate", "1000", "--timeout", "3s"}
+	return gateway.URL + "/orders", []string{"--cert", certFile, "--key", keyFile, "--cacert", ca, "--rate", "1000", "--timeout", "1m"}
 }
 
 // withoutForeign removes everything by which gateways name callers, in any spelling.

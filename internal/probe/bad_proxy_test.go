@@ -18,7 +18,12 @@ import (
 	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddymtls/caddy-mtls-auth/internal/freeport"
 )
+
+// patience bounds how long a test waits for what takes moments.
+const patience = time.Minute
 
 // badProxy is a gateway that does everything wrong. It adds its headers to what the
 // caller sends and passes on the rest as it is. It refuses callers without a
@@ -51,12 +56,16 @@ func (p *badProxy) identity(state *tls.ConnectionState, target, host string, con
 // start serves HTTP/1, 2 and 3 on a port, and returns its address.
 func (p *badProxy) start(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	port, release, err := freeport.Reserve()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
-	p.host = "api.test:" + address[strings.LastIndexByte(address, ':')+1:]
+	address := "127.0.0.1:" + port
+	listener, err := tls.Listen("tcp", address, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.host = "api.test:" + port
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -65,7 +74,7 @@ func (p *badProxy) start(t *testing.T, config *tls.Config) string {
 			}
 			go func() {
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(patience))
 				secured := conn.(*tls.Conn)
 				if secured.Handshake() != nil {
 					return
@@ -84,7 +93,7 @@ func (p *badProxy) start(t *testing.T, config *tls.Config) string {
 	}
 	quic := &http3.Server{TLSConfig: http3.ConfigureTLSConfig(config), Handler: http.HandlerFunc(p.serveH3)}
 	go func() { _ = quic.Serve(udp) }()
-	t.Cleanup(func() { _, _, _ = listener.Close(), quic.Close(), udp.Close() })
+	t.Cleanup(func() { _, _, _ = listener.Close(), quic.Close(), udp.Close(); release() })
 	return address
 }
 
@@ -198,6 +207,7 @@ func (p *badProxy) ask(message string, several bool) (status int, body []byte) {
 	}
 	defer upstream.Close()
 	_, _ = io.WriteString(upstream, message)
+	_ = upstream.(*net.TCPConn).CloseWrite() // so that the upstream ends after its last answer
 	in := bufio.NewReader(upstream)
 	for status = http.StatusBadGateway; ; {
 		response, err := http.ReadResponse(in, nil)
@@ -208,7 +218,6 @@ func (p *badProxy) ask(message string, several bool) (status int, body []byte) {
 		if body, err = io.ReadAll(response.Body); err != nil || !several {
 			return status, body
 		}
-		_ = upstream.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	}
 }
 

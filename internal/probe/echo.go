@@ -93,6 +93,7 @@ func (e *Echo) serveConnection(conn net.Conn) {
 		if err != nil {
 			if wrong, ok := errors.AsType[*badRequestError](err); ok {
 				fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", wrong.status, http.StatusText(wrong.status))
+				drain(conn)
 			}
 			return
 		}

@@ -21,7 +21,7 @@ func TestEchoTellsWhatArrived(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	in := bufio.NewReader(conn)
 	ask := func(text string) (seen Seen) {
 		t.Helper()
@@ -80,7 +80,7 @@ func TestEchoIsBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(patience))
 			go func() { _, _ = io.WriteString(conn, test.text) }()
 			answer, _ := io.ReadAll(conn) // an end by reset is one too
 			if !strings.HasPrefix(string(answer), test.want) || strings.Count(string(answer), "HTTP/1.1 ") != 1 {

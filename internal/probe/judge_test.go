@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 	"unicode"
 )
 
@@ -98,7 +97,7 @@ func TestHostileGateway(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(answer))
 			defer server.Close()
-			g := &Gateway{Timeout: 5 * time.Second}
+			g := &Gateway{Timeout: patience}
 			if err := g.SetURL(server.URL + "/a"); err != nil {
 				t.Fatal(err)
 			}

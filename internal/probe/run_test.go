@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
@@ -25,7 +24,7 @@ func behind(t *testing.T) *Gateway {
 	})
 	g := &Gateway{
 		Certificates: map[string]*tls.Certificate{WithCertificate: new(client.TLS()), WithOther: new(other.TLS())},
-		Roots:        pool, Address: address, Timeout: time.Minute,
+		Roots:        pool, Address: address, Timeout: patience,
 	}
 	if err := g.SetURL("https://" + proxy.host + proxy.path); err != nil {
 		t.Fatal(err)
