@@ -158,6 +158,9 @@ func keepCopies(ctx context.Context, realm *Realm) {
 		}
 		return realm.directory.SaveCopies(ctx)
 	}, func(err error) {
+		if realm.app.stopped.Load() {
+			return // the storage may have been closed too
+		}
 		if err != nil {
 			realm.logger.Error("storing JWKS copies failed", zap.Error(err))
 			return

@@ -8,13 +8,19 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddymtls/caddy-mtls-auth/clients"
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 	"github.com/caddymtls/caddy-mtls-auth/validators/forwarded"
@@ -90,6 +96,60 @@ func TestEndWithoutStop_S1(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEndOfTheConfigurationIsNotReported checks that an ended configuration does not report
+// that a file is gone, which the next one need not have, or that what it stored last, in a
+// storage that may be closed, works or fails.
+func TestEndOfTheConfigurationIsNotReported(t *testing.T) {
+	leaf, app := endingApp(t)
+	realm, root, deny := app.Realms[defaultRealm], filepath.Join(t.TempDir(), "storage"), filepath.Join(t.TempDir(), "deny")
+	if err := os.WriteFile(deny, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	realm.StorageRaw = caddyconfig.JSON(map[string]string{"module": "file_system", "root": root}, nil)
+	realm.Revocation = &Revocation{Deny: deny}
+	realm.Clients = []clients.Record{{ClientID: "a", JWKSURI: "https://a.example/jwks"}}
+	set := testpki.JWKS(t, leaf)
+	app.Fetch = func(context.Context, string, int64) (source.Document, error) {
+		return source.Document{Content: set}, nil
+	}
+	core, logs := observer.New(zap.InfoLevel)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		defer cancel()
+		if err := app.Provision(ctx); err != nil {
+			t.Fatal(err)
+		}
+		realm.logger = zap.New(core)
+		realm.revocation.logger = realm.logger
+		err := os.RemoveAll(root)
+		if err == nil {
+			err = os.WriteFile(root, nil, 0o600)
+		}
+		if err == nil {
+			err = app.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2*copiesPoll + time.Second)
+		if failed := logs.FilterMessage("storing JWKS copies failed").Len(); failed != 1 {
+			t.Errorf("%d failures before the end", failed)
+		}
+		if err := app.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		logs.TakeAll()
+		if err := os.Remove(deny); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * decideAfterEnd)
+		for _, entry := range logs.TakeAll() {
+			t.Errorf("after the end: %s %v", entry.Message, entry.ContextMap())
+		}
+	})
 }
 
 // TestProxiesOfAnEndedConfiguration_S1 checks that an ended configuration takes nobody's

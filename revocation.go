@@ -79,6 +79,9 @@ type certificateRevocation struct {
 	now       func() time.Time
 	// sourceRead is told each outcome of reading a source
 	sourceRead func(name string, err error)
+	// ended reports whether the configuration has ended. Then the files that it watches
+	// may be gone, and the next one reports those that it watches too.
+	ended func() bool
 }
 
 func checkOnUnavailable(value string) error {
@@ -155,6 +158,7 @@ func newCertificateRevocation(realm *Realm, trustPool *trustpool.Pool) (*certifi
 		exempt: exempt,
 		cache:  revocation.NewOCSPCache(), denyPath: config.Deny, trustPool: trustPool,
 		logger: realm.logger, now: realm.app.Now, sourceRead: realm.events.SourceRead,
+		ended: func() bool { return realm.app.ctx.Err() != nil },
 	}
 	var running *certificateRevocation
 	if before := realm.running(); before.revocation != nil {
@@ -322,6 +326,9 @@ func (r *certificateRevocation) generation() uint64 {
 
 // report logs the outcome of reading a source, which the metrics call by that name.
 func (r *certificateRevocation) report(kind, place, name string, err error) {
+	if r.ended() {
+		return
+	}
 	r.sourceRead(name, err)
 	if err != nil {
 		r.logger.Error("refreshing revocation source failed; keeping previous data", zap.String("source", kind), zap.String("place", place), zap.Error(err))

@@ -268,11 +268,11 @@ func (id trustedKeysID) keep(ctx context.Context, a *App, keys *tokens.TrustedKe
 			return
 		}
 		changed, err := keys.Refresh(ctx)
-		if ctx.Err() == nil {
-			a.events.Realm("").SourceRead("jwks:"+id.issuer, err)
+		if a.ctx.Err() != nil {
+			return // the next configuration fetches them itself
 		}
+		a.events.Realm("").SourceRead("jwks:"+id.issuer, err)
 		switch {
-		case ctx.Err() != nil:
 		case err != nil:
 			logger.Error("fetching issuer keys failed; keeping previous keys", zap.Error(err))
 		case changed:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddymtls/caddy-mtls-auth/internal/source"
 	"github.com/caddymtls/caddy-mtls-auth/internal/testpki"
 )
 
@@ -120,6 +122,30 @@ func watched(t *testing.T, content ...[]byte) (pool *Pool, path string, logs *ob
 	}
 	t.Cleanup(pool.Close)
 	return pool, path, logs
+}
+
+// TestEndOfTheConfigurationIsNotReported checks that a file that is gone is reported until
+// the configuration ends, and not afterwards.
+func TestEndOfTheConfigurationIsNotReported(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		pool, path, logs := watched(t, testpki.MustCA(t).PEM())
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+		defer cancel()
+		reported := 0
+		pool.config.Context, pool.config.Report = ctx, func(error) { reported++ }
+		if ended {
+			cancel()
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		for now := range 2 {
+			pool.sources[0].lookAtFiles(time.Now().Add(time.Duration(now) * source.QuietTime))
+		}
+		if want := map[bool]int{false: 1}[ended]; reported != want || logs.Len() != want {
+			t.Errorf("ended: %v: %d reports, logged %v; want %d", ended, reported, logs.All(), want)
+		}
+	}
 }
 
 // TestUnreadableCAIsLeftOut checks that a certificate that Go cannot read costs the

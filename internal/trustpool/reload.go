@@ -189,8 +189,13 @@ func (s *poolSource) note(now time.Time, failing string) {
 	}
 }
 
-// noteLoad reports that a source cannot be loaded again, or with nil that it can.
+// noteLoad reports that a source cannot be loaded again, or with nil that it can. After the
+// end of the configuration, the files that it watches may be gone, and the next one reports
+// those that it watches too.
 func (s *poolSource) noteLoad(err error) {
+	if s.config.Context.Err() != nil {
+		return
+	}
 	s.config.Report(err)
 	s.report(err)
 }
