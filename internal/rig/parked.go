@@ -42,7 +42,7 @@ func (r *Rig) Parking(t *testing.T, leaf *testpki.Leaf, serverName string) *Park
 	t.Helper()
 	config := r.TLSConfig(leaf)
 	config.ServerName, config.NextProtos = serverName, []string{"h3"}
-	conn, err := quic.DialAddr(t.Context(), "127.0.0.1:"+r.HTTPS, config, &quic.Config{KeepAlivePeriod: time.Second, MaxIdleTimeout: time.Hour})
+	conn, err := quic.DialAddr(t.Context(), "127.0.0.1:"+r.HTTPS, config, &quic.Config{HandshakeIdleTimeout: 20 * time.Second, KeepAlivePeriod: time.Second, MaxIdleTimeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -279,6 +279,24 @@ func FreePort(t testing.TB) string {
 	return port
 }
 
+// ClosedPort returns a port on which nobody listens until the test ends: it is that of a
+// client's end of a connection.
+func ClosedPort(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_, port, _ := net.SplitHostPort(conn.LocalAddr().String())
+	return port
+}
+
 // CertificatesOf parses the certificates in PEM text.
 func CertificatesOf(text []byte) (certs []*x509.Certificate, err error) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

@@ -84,6 +84,7 @@ func TestReloadUnderARequest(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r := rig.New(t)
+			r.Grace = "1m" // after which Caddy closes connections of HTTP/3
 			billing := r.Issue("billing")
 			r.SelfSigned("sensor")
 			r.Start(rig.BillingAndSensor, rig.OneSite)

@@ -102,7 +102,7 @@ func TestSloppyJWKS_R9(t *testing.T) {
 func TestRefusalNamesAnUnreadJWKS(t *testing.T) {
 	r := rig.New(t)
 	leaf := r.SelfSigned("partner")
-	closed := "https://user:SECRET@127.0.0.1:" + rig.FreePort(t) + "/jwks.json?key=SECRET"
+	closed := "https://user:SECRET@127.0.0.1:" + rig.ClosedPort(t) + "/jwks.json?key=SECRET"
 	r.Secrets = append(r.Secrets, "SECRET")
 	r.Write("other.pem", r.SelfSigned("other").PEM())
 	r.Start("mtls {\nclient partner {\njwks "+closed+"\n}\nclient other {\ncertificate @DIR@/other.pem\n}\nissuer https://auth.test\n}\n", rig.OneSite+rig.IssuerSite)

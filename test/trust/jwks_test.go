@@ -315,16 +315,7 @@ func TestRestartWithoutJWKSServer(t *testing.T) {
 		if err := caddy.Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Load(realm, rig.OneSite); err != nil {
-			t.Fatal(err)
-		}
-		// a connection may still reach the port of the stopped server, and end there
-		for end := time.Now().Add(rig.Patience); time.Now().Before(end); {
-			if _, err := r.Caller(t, "h1", partner).Try(http.MethodGet, "https://api.test/"); err == nil {
-				return
-			}
-		}
-		t.Fatal("the restarted server does not answer")
+		r.Reload(realm, rig.OneSite)
 	}
 	server.serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
 	restart()

@@ -15,7 +15,7 @@ func TestAddressesAreShownWithoutSecrets_S10(t *testing.T) {
 	r := rig.New(t)
 	r.Issue("billing")
 	r.AdminOn = true
-	closed := "127.0.0.1:" + rig.FreePort(t)
+	closed := "127.0.0.1:" + rig.ClosedPort(t)
 	address := func(n int, path string) string {
 		user, query := fmt.Sprintf("SECRETUSER%d", n), fmt.Sprintf("SECRETVALUE%d", n)
 		r.Secrets = append(r.Secrets, user, query)
