@@ -211,6 +211,7 @@ https://other.test:@HTTPS@ {
 // token and of its certificate, although both are cached.
 func TestTokenEndsOnALiveConnection_C1(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
+	clock.Freeze()
 	billing := r.Issue("billing", testpki.Validity(time.Now().Add(-time.Hour), time.Now().Add(90*time.Minute)))
 	r.SelfSigned("sensor")
 	r.Start(rig.ClockRealmOf(t), rig.BearerSites)

@@ -207,6 +207,7 @@ func untilToken(t *testing.T, c *rig.Caller, url, token string, status int) rig.
 // valid token and possession of its certificate.
 func TestTokensOfAnotherServer_R19_R34(t *testing.T) {
 	r, other, clock, job := startForeign(t)
+	clock.Freeze()
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			c := r.Caller(t, protocol, job)

@@ -240,6 +240,7 @@ func TestForwardTokenIsReused(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r, clock, leaves := startForwardToken(t, "")
+			clock.Freeze()
 			c := r.Caller(t, protocol, leaves["billing"])
 			ask := func() string {
 				t.Helper()

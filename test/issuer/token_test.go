@@ -282,6 +282,7 @@ func checkTokenLog(r *rig.Rig, t *testing.T, got rig.Reply, tc refusedToken) {
 
 func TestNoTokenOutlivesItsCertificate_C6(t *testing.T) {
 	r, clock := rig.New(t), rig.NewClock(t)
+	clock.Freeze()
 	until := time.Now().Add(10 * time.Minute).Truncate(time.Second)
 	billing := r.Issue("billing", testpki.Validity(until.Add(-time.Hour), until))
 	r.SelfSigned("sensor")

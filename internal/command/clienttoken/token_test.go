@@ -106,7 +106,7 @@ func (w *world) sign(t *testing.T, key any, claims map[string]any) string {
 
 func (w *world) request() *Request {
 	return &Request{
-		Issuer: w.URL, ClientID: "sensor-7", Roots: w.ca.Pool(), Timeout: 10 * time.Second,
+		Issuer: w.URL, ClientID: "sensor-7", Roots: w.ca.Pool(), Timeout: time.Minute,
 		Identity: &tls.Certificate{Certificate: [][]byte{w.client.Cert.Raw}, PrivateKey: w.client.Key, Leaf: w.client.Cert},
 	}
 }
@@ -258,13 +258,16 @@ func TestFailuresSayWhereAndWhy(t *testing.T) {
 		step    string
 		want    []string
 	}{
-		"no such name":  {change: func(_ *world, r *Request) { r.Issuer = "https://none.invalid"; r.Timeout = 3 * time.Second }, step: StepName, want: []string{"'none.invalid' has no address"}},
+		"no such name":  {change: func(_ *world, r *Request) { r.Issuer = "https://none.invalid" }, step: StepName, want: []string{"'none.invalid' has no address"}},
 		"nothing there": {change: func(_ *world, r *Request) { r.Issuer = "https://127.0.0.1:1" }, step: StepConnect, want: []string{"connection refused", "is the server running"}},
-		"silent":        {change: func(_ *world, r *Request) { r.Issuer = "https://" + silent.Addr().String(); r.Timeout = time.Second }, step: StepTLS, want: []string{"does not answer the TLS handshake in time"}},
-		"not TLS":       {change: func(_ *world, r *Request) { r.Issuer = strings.Replace(plain.URL, "http:", "https:", 1) }, step: StepTLS, want: []string{"does not speak TLS"}},
-		"unknown CA":    {change: func(_ *world, r *Request) { r.Roots = x509.NewCertPool() }, step: StepTLS, want: []string{"certificate 'CN=server' is not trusted", "its CA 'CN=Test Root CA' is not", "--cacert"}},
-		"another name":  {options: []testpki.Option{testpki.Template(func(c *x509.Certificate) { c.DNSNames = []string{"a.example.com", "b.example.com"} })}, step: StepTLS, want: []string{"is not for 'localhost'", "a.example.com, b.example.com"}},
-		"expired":       {options: []testpki.Option{testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))}, step: StepTLS, want: []string{"'CN=server' is valid from", "renew it"}},
+		"silent": {change: func(_ *world, r *Request) {
+			r.Issuer = "https://" + silent.Addr().String()
+			r.Timeout = 5 * time.Second
+		}, step: StepTLS, want: []string{"does not answer the TLS handshake in time"}},
+		"not TLS":      {change: func(_ *world, r *Request) { r.Issuer = strings.Replace(plain.URL, "http:", "https:", 1) }, step: StepTLS, want: []string{"does not speak TLS"}},
+		"unknown CA":   {change: func(_ *world, r *Request) { r.Roots = x509.NewCertPool() }, step: StepTLS, want: []string{"certificate 'CN=server' is not trusted", "its CA 'CN=Test Root CA' is not", "--cacert"}},
+		"another name": {options: []testpki.Option{testpki.Template(func(c *x509.Certificate) { c.DNSNames = []string{"a.example.com", "b.example.com"} })}, step: StepTLS, want: []string{"is not for 'localhost'", "a.example.com, b.example.com"}},
+		"expired":      {options: []testpki.Option{testpki.Validity(time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour))}, step: StepTLS, want: []string{"'CN=server' is valid from", "renew it"}},
 		"no such host": {server: func(c *tls.Config, _ *testpki.CA) {
 			c.Certificates = nil
 			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("no") }
