@@ -162,8 +162,8 @@ func (a *App) Start() error {
 	ctx, end := context.WithCancel(context.WithoutCancel(a.ctx))
 	go a.refusals.Run()
 	a.events.Start()
+	a.limitMemories()
 	for _, realm := range a.Realms {
-		realm.memory.refusals.SetLimits(realm.Refusals.limits(func() time.Time { return a.Now() }))
 		realm.startBackground(ctx)
 	}
 	for _, pool := range a.declared.allPools() {
@@ -193,7 +193,16 @@ func (a *App) Stop() error {
 	}
 	a.leaveStorage()
 	a.events.Flush(ctx)
+	runningApp().limitMemories() // if another app of this configuration did not start
 	return nil
+}
+
+// limitMemories has the memories of the realms, which other configurations have as well,
+// remember as much as this configuration says.
+func (a *App) limitMemories() {
+	for _, realm := range a.Realms {
+		realm.memory.refusals.SetLimits(realm.Refusals.limits(func() time.Time { return a.Now() }))
+	}
 }
 
 // Cleanup releases modules that may outlive the app's context. It also runs after

@@ -169,6 +169,15 @@ func TestRefusalsSurviveAReload(t *testing.T) {
 	if err := r.Load(strings.Replace(short, "client billing.partner", "client billing.partner {\nsubject x\n}\nclient billing.partner", 1), refusingSites); err == nil {
 		t.Fatal("a wrong configuration was loaded")
 	}
+	taken := "\nhttp://" + r.Upstream.Address + " {\n\tbind 127.0.0.1\n\trespond ok\n}\n"
+	for range 4 { // apps start in a random order
+		if err := r.Load(short, refusingSites+taken); err == nil {
+			t.Fatal("the configuration loads")
+		}
+	}
+	if answer := ask[struct{ Error string }](r, t, "/mtls/refusals/never", http.StatusNotFound); !strings.Contains(answer.Error, "the last 10000 for 24h") {
+		t.Errorf("after loads that failed: %q", answer.Error)
+	}
 	clock.Advance(30 * time.Minute)
 	if found := ask[adminRefusal](r, t, "/mtls/refusals/"+first, http.StatusOK); found.ErrorID != first {
 		t.Errorf("found %+v", found)
