@@ -1,11 +1,11 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,10 +78,10 @@ https://auth.test:@HTTPS@ {
 type cluster struct {
 	*rig.Rig
 	source string // of the clients
-	within time.Duration
-	took   []time.Duration // that changes took to reach a node
-	nodes  []*node
-	leaves map[string]*testpki.Leaf
+	// outages counts how often something else was in the place of storage
+	outages int
+	nodes   []*node
+	leaves  map[string]*testpki.Leaf
 
 	stop    chan struct{}
 	workers sync.WaitGroup
@@ -101,15 +101,18 @@ type node struct {
 	alone atomic.Bool
 }
 
-// start starts three nodes that share a storage, with their clients from a source. A
-// change of a client is in force on all of them within that time, unless something fails.
-func start(t *testing.T, source string, within time.Duration) *cluster {
+// start starts three nodes that share a storage, with their clients from a source.
+func start(t *testing.T, source string) *cluster {
 	t.Helper()
-	c := &cluster{Rig: rig.New(t), source: source, within: within, leaves: make(map[string]*testpki.Leaf), stop: make(chan struct{})}
+	c := &cluster{Rig: rig.New(t), source: source, leaves: make(map[string]*testpki.Leaf), stop: make(chan struct{})}
 	for _, name := range []string{"fixed", "stored", "changing"} {
 		c.leaves[name] = c.SelfSigned(name)
 	}
 	c.fault(t, "")
+	c.provide(t, "storage-itself")
+	if err := os.Mkdir(filepath.Join(c.Dir, "storage-itself"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for n := range 3 {
 		node := &node{Process: c.Process(t, fmt.Sprintf("node%d", n), os.Args[0], c.config("0s"), c.leaves["fixed"])}
 		node.Env = []string{nodeEnv + "=1"}
@@ -146,6 +149,15 @@ func (c *cluster) fault(t *testing.T, fault string) {
 	t.Helper()
 	c.Write("fault.new", []byte(fault))
 	if err := os.Rename(filepath.Join(c.Dir, "fault.new"), filepath.Join(c.Dir, "fault")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// provide has the nodes find this where their storage is, from one moment to the next.
+func (c *cluster) provide(t *testing.T, name string) {
+	t.Helper()
+	link := filepath.Join(c.Dir, "storage")
+	if err := errors.Join(os.Symlink(name, link+".new"), os.Rename(link+".new", link)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -238,25 +250,14 @@ func (c *cluster) await(t *testing.T, n *node, id string, admitted bool) {
 	c.soon(t, fmt.Sprintf("%s: %s admitted: %t", n.Name, id, admitted), func() bool { return c.admitted(n, id) == admitted })
 }
 
-// soon waits until a change has reached a node, and notes how long that took.
+// soon waits until a change has reached a node. How soon that is when nothing fails is
+// what the tests of the sources check, with a clock of their own.
 func (c *cluster) soon(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	begin := time.Now()
-	for ; !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(begin) > 2*rig.Patience {
+	for end := time.Now().Add(2 * rig.Patience); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
 			t.Fatalf("%s: not within %s", what, 2*rig.Patience)
 		}
-	}
-	c.took = append(c.took, time.Since(begin))
-}
-
-// checkSoon checks that three of four changes reached a node in time. The others may have
-// met a fault, or a machine that was busy.
-func (c *cluster) checkSoon(t *testing.T) {
-	t.Helper()
-	slices.Sort(c.took)
-	if most := c.took[len(c.took)*3/4]; most > c.within {
-		t.Errorf("three of four changes took up to %s to reach a node, want %s", most, c.within)
 	}
 }
 

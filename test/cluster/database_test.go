@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/clients/postgres"
 	"github.com/caddymtls/caddy-mtls-auth/internal/rig"
@@ -39,8 +38,8 @@ func TestClusterOnPostgres(t *testing.T) {
 	if err := postgres.InitDB(t.Context(), database.dsn, postgres.DefaultTable); err != nil {
 		t.Fatal(err)
 	}
-	const within = 3 * time.Second // a second, and what a busy machine needs
-	start(t, "postgres "+database.dsn, within).run(t, postgresFaults)
+	// the nodes are notified of changes, and look for them themselves only once an hour
+	start(t, "postgres "+database.dsn+" {\n\t\t\trefresh 1h\n\t\t}").run(t, postgresFaults)
 }
 
 // withoutDatabase checks what the cluster does while the database is away.
@@ -111,7 +110,7 @@ func startsWithoutDatabase(t *testing.T, c *cluster) {
 func startsWithCopy(t *testing.T, c *cluster) {
 	victim := c.nodes[2]
 	source := c.source
-	c.source += " {\n\t\t\tkeep_copy \"@DIR@/@NODE@.copy\"\n\t\t}"
+	c.source = strings.Replace(source, "refresh", "keep_copy \"@DIR@/@NODE@.copy\"\n\t\t\trefresh", 1)
 	victim.Configure(c.config("0s"))
 	c.source = source
 	if out, err := victim.Reload(); err != nil {

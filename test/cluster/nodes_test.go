@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddymtls/caddy-mtls-auth/internal/testtool"
 )
@@ -16,7 +15,7 @@ import (
 func TestClusterOnStorage(t *testing.T) {
 	skip(t)
 	t.Parallel()
-	start(t, "storage", 10*time.Second).run(t, storageFaults)
+	start(t, "storage").run(t, storageFaults)
 }
 
 // skip skips a test that takes minutes with -short, and under the race detector, which

@@ -18,8 +18,9 @@ import (
 func init() { caddy.RegisterModule(new(faulty)) }
 
 // faulty is Caddy's file storage with what a test makes go wrong. A file says what
-// that is at the moment: "read-only", or "slow" and how long each operation takes. It
-// also sets the clock of the realm that it is the storage of.
+// that is at the moment: "read-only", "slow" and how long each operation takes, or
+// "hangs" as long as it says so. It also sets the clock of the realm that it is the
+// storage of.
 type faulty struct {
 	certmagic.FileStorage
 	Folder string         `json:"folder"`
@@ -62,14 +63,20 @@ func (f *faulty) CertMagicStorage() (certmagic.Storage, error) { return f, nil }
 
 // suffer does what the fault demands of an operation.
 func (f *faulty) suffer(ctx context.Context, writes bool) error {
-	text, _ := os.ReadFile(f.Fault)
-	fault, how, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
-	switch {
-	case fault == "read-only" && writes:
-		return errReadOnly
-	case fault == "slow":
-		takes, err := time.ParseDuration(how)
-		if err != nil {
+	for {
+		text, _ := os.ReadFile(f.Fault)
+		fault, how, _ := strings.Cut(strings.TrimSpace(string(text)), " ")
+		var takes time.Duration
+		var err error
+		switch {
+		case fault == "read-only" && writes:
+			return errReadOnly
+		case fault == "slow":
+			takes, err = time.ParseDuration(how)
+		case fault == "hangs":
+			takes = 20 * time.Millisecond
+		}
+		if err != nil || takes == 0 {
 			return err
 		}
 		select {
@@ -77,8 +84,10 @@ func (f *faulty) suffer(ctx context.Context, writes bool) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if fault != "hangs" {
+			return nil
+		}
 	}
-	return nil
 }
 
 // Lock implements certmagic.Locker.

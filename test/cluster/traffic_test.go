@@ -59,8 +59,8 @@ func (c *cluster) work(n *node, protocol string) {
 
 // ask sends one request and checks the answer.
 func (c *cluster) ask(n *node, callers map[string]*rig.Caller, leaf string, kind int) (what string, err error) {
-	token := c.token()
-	if n.alone.Load() && kind > 1 {
+	token, alone := c.token(), n.alone.Load()
+	if alone && kind > 1 {
 		kind -= 2
 	}
 	switch {
@@ -71,7 +71,7 @@ func (c *cluster) ask(n *node, callers map[string]*rig.Caller, leaf string, kind
 		if err == nil && got.Status != http.StatusOK {
 			err = fmt.Errorf("%d %s", got.Status, got.Body)
 		}
-		if err == nil && leaf == "stored" && !n.alone.Load() {
+		if err == nil && leaf == "stored" && !alone {
 			err = c.keep(got.Body)
 		}
 		return "token", err
