@@ -29,6 +29,9 @@ func TestStatusCommand(t *testing.T) {
 	refused := r.Caller(t, "h2", stranger).Get("https://api.test/").WantRefused(t, "default", http.StatusUnauthorized, rig.Refused)
 	r.Logs.WithErrorID(t, "client refused", refused.ErrorID)
 
+	rig.Await(r, t, "the signing key is made", func() bool {
+		return strings.Contains(rig.MustShell(r, t, "caddy mtls keys list"), "active")
+	})
 	out := rig.MustShell(r, t, "caddy mtls status")
 	for _, want := range []string{"Realm default, counted since 2", "clients: 1 of 2 seen", "issuer: https://auth.test:", "billing", "idle", "never", refused.ErrorID, `\u202e`, "Signing keys:", "active", "trust_pool", "ok"} {
 		if !strings.Contains(out, want) {

@@ -190,7 +190,7 @@ check_new_key() {
 }
 
 accepts() {
-	until_true 15 accepted "${@:3}"
+	until_true 60 accepted "${@:3}"
 	answers "$1" "$2" 'a token of a new key' 200 "hello partner-$1"
 }
 

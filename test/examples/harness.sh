@@ -217,7 +217,7 @@ try_caddy() {
 	export TOKEN_API=https://localhost:$token_port TOKEN_UPSTREAM=127.0.0.1:$token_upstream
 	export GATEWAY_API=https://localhost:$gateway_port GATEWAY_UPSTREAM=127.0.0.1:$gateway_upstream
 	export HTML=https://localhost:$html_port SILENT_PORT=$silent_port
-	test_caddyfile >"$work/Caddyfile"
+	test_caddyfile 10m >"$work/Caddyfile"
 	: >"$work/caddy.log"
 	start run_caddy
 	caddy=$started
@@ -230,12 +230,25 @@ run_caddy() {
 
 caddy_is_up() { ! kill -0 "$caddy" 2>/dev/null || grep -q 'serving initial configuration' "$work/caddy.log"; }
 
-# test_caddyfile prints examples/Caddyfile with clients for languages that it does not
-# have, the key of the tokens that we sign ourselves, and a host that is no issuer.
+# shorten_tokens has tokens live as short as in examples/Caddyfile. Until then, none
+# expires between two steps of a check, on a busy machine too.
+shorten_tokens() {
+	test_caddyfile 10s >"$work/Caddyfile"
+	"$CADDY" reload --config "$work/Caddyfile" --adapter caddyfile --address "$ADMIN" >"$work/reload" 2>&1 || {
+		cat "$work/reload" >&2
+		echo 'Caddy did not reload' >&2
+		exit 1
+	}
+}
+
+# test_caddyfile <lifetime of tokens> prints examples/Caddyfile with that lifetime, clients
+# for languages that it does not have, the key of the tokens that we sign ourselves, and a
+# host that is no issuer.
 # shellcheck disable=SC2016 # {$...} is the Caddyfile's
 test_caddyfile() {
 	local line language text
 	text=$(<"$root/examples/Caddyfile")
+	text=${text/token_lifetime 10s/token_lifetime $1}
 	while IFS= read -r line; do
 		printf '%s\n' "$line"
 		case $line in
@@ -273,7 +286,7 @@ http() {
 	status=none body=
 	{ exec {connection}<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 0
 	request "$1" GET "$2" '' "${@:3}" >&"$connection"
-	IFS= read -r -d '' -t 20 -u "$connection" response
+	IFS= read -r -d '' -t 60 -u "$connection" response
 	exec {connection}>&-
 	parse "$response"
 }
@@ -297,7 +310,7 @@ tls() {
 	exec {connection}< <(exec openssl s_client -quiet -connect "127.0.0.1:$1" -servername localhost -CAfile "$certificates/server-ca.pem" \
 		-verify_return_error ${identity[@]+"${identity[@]}"} <"$request" 2>/dev/null)
 	pid=$!
-	IFS= read -r -d '' -t 20 -u "$connection" response
+	IFS= read -r -d '' -t 60 -u "$connection" response
 	kill "$pid" 2>/dev/null
 	exec {connection}<&-
 	parse "$response"

@@ -24,12 +24,12 @@ thumbprint() { openssl x509 -in "$certificates/$1.pem" -outform der | openssl dg
 forge() {
 	local alg=ES256 typ=at+jwt iss=$ISSUER aud=https://api.example.com now exp cnf signed signature
 	now=$(date +%s)
-	exp=$((now + 60))
+	exp=$((now + 600))
 	cnf="{\"x5t#S256\":\"$(thumbprint "partner-$1")\"}"
 	[ $# = 1 ] || local "${@:2}"
 	signed=$(printf '{"alg":"%s","typ":"%s","kid":"%s"}' "$alg" "$typ" "$forger_kid" | base64url).$(
 		printf '{"iss":"%s","sub":"%s","client_id":"%s","aud":"%s","iat":%s,"exp":%s,"jti":"%s","scope":"invoices.read","cnf":%s}' \
-			"$iss" "partner-$1" "partner-$1" "$aud" "$((exp - 60))" "$exp" "$RANDOM" "$cnf" | base64url
+			"$iss" "partner-$1" "partner-$1" "$aud" "$((exp - 600))" "$exp" "$RANDOM" "$cnf" | base64url
 	)
 	case $alg in
 	none) signature= ;;

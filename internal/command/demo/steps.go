@@ -21,7 +21,8 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/validators"
 )
 
-const timeout = 10 * time.Second
+// timeout is how long a step may take, on a busy machine too.
+const timeout = time.Minute
 
 // run calls the API and the issuer as each of the clients and prints the results.
 func (d *demo) run(ctx context.Context) {
