@@ -38,7 +38,7 @@ func httpClient(certificate string) (*http.Client, error) {
 		// self-signed one is sent too.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: config}}, nil
+	return &http.Client{Timeout: time.Minute, Transport: &http.Transport{TLSClientConfig: config}}, nil
 }
 
 func loadPair(name string) (tls.Certificate, error) {

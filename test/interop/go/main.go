@@ -25,7 +25,7 @@ var (
 
 func main() {
 	log.SetFlags(0)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	for entry := range strings.FieldsSeq(os.Getenv("ISSUERS")) {
 		algorithm, issuer, _ := strings.Cut(entry, "=")

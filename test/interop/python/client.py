@@ -29,8 +29,8 @@ def equal(got, want):
 
 def discover(issuer):
     """Read both metadata documents (RFC 8414) and check that they agree."""
-    document = requests.get(get_well_known_url(issuer, external=True), verify=SERVER_CA, timeout=10).json()
-    equal(requests.get(issuer + "/.well-known/openid-configuration", verify=SERVER_CA, timeout=10).json(), document)
+    document = requests.get(get_well_known_url(issuer, external=True), verify=SERVER_CA, timeout=60).json()
+    equal(requests.get(issuer + "/.well-known/openid-configuration", verify=SERVER_CA, timeout=60).json(), document)
     metadata = AuthorizationServerMetadata(document)
     metadata.validate_issuer()
     metadata.validate_token_endpoint()
@@ -173,9 +173,9 @@ def main():
 
     # An API behind mtls_auth accepts a certificate alone.
     api = os.environ["API"]
-    response = requests.get(api, verify=SERVER_CA, cert=files("billing"), timeout=10)
+    response = requests.get(api, verify=SERVER_CA, cert=files("billing"), timeout=60)
     equal((response.status_code, response.text), (200, "hello billing"))
-    response = requests.get(api, verify=SERVER_CA, cert=files(STRANGER), timeout=10)
+    response = requests.get(api, verify=SERVER_CA, cert=files(STRANGER), timeout=60)
     equal(response.status_code, 401)
     challenge = response.headers["WWW-Authenticate"]
     assert challenge.startswith("ClientCertificate ") and 'error="certificate_refused"' in challenge, challenge
@@ -192,7 +192,7 @@ def main():
     sensor.fetch_token(issuer["mtls_endpoint_aliases"]["token_endpoint"], grant_type="client_credentials", scope="telemetry")
     # The session has stored the token and sends it.
     challenged(sensor.get(os.environ["TOKEN_API"]), 403, 'Bearer error="insufficient_scope", scope="invoices.read"')
-    response = requests.get(os.environ["TOKEN_API"], verify=SERVER_CA, cert=files("billing"), timeout=10)
+    response = requests.get(os.environ["TOKEN_API"], verify=SERVER_CA, cert=files("billing"), timeout=60)
     equal((response.status_code, response.headers["WWW-Authenticate"]), (401, "Bearer"))
     print("  the API that requires tokens")
 
