@@ -73,7 +73,7 @@ func (id *identity) renew(ctx context.Context) (string, error) {
 func (t *tokens) discard(token string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.current == token {
+	if t.current == token && !t.endsAt.IsZero() { // and by nobody before
 		t.endsAt = time.Time{}
 		t.renewal.Forget("") // the answer to a request that is under way may be as bad
 	}
