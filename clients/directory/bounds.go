@@ -18,8 +18,10 @@ const (
 	// progressInterval is how often the progress of long updates is logged.
 	progressInterval = 3 * time.Second
 	// maxHold is how long an update may keep others waiting, and holdPerRecord how much
-	// longer for each record. Twenty times as much as usual is enough.
+	// longer for each record. Twenty times as much as usual is enough. Only a start or a
+	// reload waits for the first update of a source, for up to maxFirstHold.
 	maxHold       = 10 * time.Second
+	maxFirstHold  = time.Minute
 	holdPerRecord = 100 * time.Microsecond
 )
 

@@ -191,7 +191,11 @@ func (u *update) apply(ctx context.Context) (changed bool, err error) {
 func (u *update) prepare() (*transaction, error) {
 	u.plan.locked, u.places = true, nil
 	t := u.plan.begin()
-	t.edit.EndAt(time.Now().Add(u.directory.maxHold + holdPerRecord*time.Duration(len(u.records))))
+	hold := u.directory.maxHold
+	if !u.directory.loaded() {
+		hold = maxFirstHold
+	}
+	t.edit.EndAt(time.Now().Add(hold + holdPerRecord*time.Duration(len(u.records))))
 	for i := range u.records {
 		if err := u.resolve(&u.records[i]); err != nil {
 			return nil, err
