@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	directory "github.com/caddymtls/caddy-mtls-auth/examples/source"
@@ -62,12 +63,12 @@ func (m *memory) remove(name string) {
 	m.changes <- []directory.Change{{Name: name}}
 }
 
-// TestExample runs the example in Caddy: it loads machines, and takes over what changes.
-func TestExample(t *testing.T) {
-	r := rig.New(t)
-	billing, sensor := r.Issue("billing"), r.Issue("sensor")
-	server := &memory{machines: map[string]directory.Machine{}, changes: make(chan []directory.Change)}
+// running is the directory that Open connects to.
+var running atomic.Pointer[memory]
+
+func init() {
 	directory.Open = func(context.Context, string) (directory.Directory, error) {
+		server := running.Load()
 		server.mu.Lock()
 		defer server.mu.Unlock()
 		if server.away {
@@ -75,6 +76,14 @@ func TestExample(t *testing.T) {
 		}
 		return server, nil
 	}
+}
+
+// TestExample runs the example in Caddy: it loads machines, and takes over what changes.
+func TestExample(t *testing.T) {
+	r := rig.New(t)
+	billing, sensor := r.Issue("billing"), r.Issue("sensor")
+	server := &memory{machines: map[string]directory.Machine{}, changes: make(chan []directory.Change)}
+	running.Store(server)
 	server.machines["billing"] = directory.Machine{Name: "billing", DN: "CN=billing", Scopes: "api1"}
 	config := `mtls {
 	trust_pool file "@DIR@/clients-ca.pem"
