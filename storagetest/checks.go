@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -22,8 +23,10 @@ const (
 	// manyObjects is more than a page of the lists of object stores.
 	manyObjects   = 1100
 	parallelCalls = 16
-	// raceTime is how long readers look whether they see a change half made.
-	raceTime = 3 * time.Second
+	// raceTime is how long readers look whether they see a change half made, and raceChanges
+	// how many changes there are at least: storage may be slow.
+	raceTime    = 3 * time.Second
+	raceChanges = 20
 )
 
 // checks are what realms need of a storage.
@@ -101,13 +104,16 @@ func checkReplace(ctx context.Context, n *nodes) error {
 	if err := stores(ctx, n.one, key, values[0]); err != nil {
 		return err
 	}
-	racing, cancel := context.WithTimeout(ctx, raceTime)
-	defer cancel()
 	var working sync.WaitGroup
+	var changes atomic.Int64
 	failed := make(chan error, 4)
+	began := time.Now()
+	goesOn := func() bool {
+		return time.Since(began) < raceTime || changes.Load() < raceChanges && len(failed) == 0 && ctx.Err() == nil
+	}
 	work := func(do func(round int) error) {
 		working.Go(func() {
-			for round := 0; racing.Err() == nil; round++ {
+			for round := 0; goesOn(); round++ {
 				if err := do(round); err != nil {
 					failed <- err
 					return
@@ -116,7 +122,10 @@ func checkReplace(ctx context.Context, n *nodes) error {
 		})
 	}
 	for i, node := range []certmagic.Storage{n.one, n.two} {
-		work(func(round int) error { return stores(ctx, node, key, values[(round+i)%2]) })
+		work(func(round int) error {
+			defer changes.Add(1)
+			return stores(ctx, node, key, values[(round+i)%2])
+		})
 		work(func(int) error {
 			got, err := node.Load(ctx, key)
 			if err != nil {
