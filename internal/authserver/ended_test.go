@@ -2,7 +2,9 @@ package authserver
 
 import (
 	"context"
+	"runtime"
 	"testing"
+	"weak"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -11,6 +13,7 @@ import (
 	"github.com/caddymtls/caddy-mtls-auth/internal/testenv"
 	"github.com/caddymtls/caddy-mtls-auth/tokens"
 	"github.com/caddymtls/caddy-mtls-auth/tokens/keyring"
+	"github.com/caddymtls/caddy-mtls-auth/validators/revocation"
 )
 
 // TestEndOfTheConfigurationIsNoFailure: the end of a configuration interrupts what it does
@@ -40,4 +43,29 @@ func TestEndOfTheConfigurationIsNoFailure(t *testing.T) {
 	if n := logged.Len(); n != 2 {
 		t.Errorf("%d failures are logged after the end", n-2)
 	}
+}
+
+// TestServerBeforeIsNotKept checks that a server does not keep the one that it replaces in
+// memory, and with it all that were before.
+func TestServerBeforeIsNotKept(t *testing.T) {
+	registry := registryOf(t)
+	load := func(before *Server) *Server {
+		s, err := Load(t.Context(), Settings{Config: tokens.IssuerConfig{URL: "https://auth.test"}}, Host{
+			Realm: "default", Storage: testenv.NewStorage(t.TempDir()), Logger: zap.NewNop(), Before: before, Deny: new(revocation.Checker),
+			Registry: func() *clients.Registry { return registry }, Ended: func() bool { return false },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := load(nil)
+	kept := weak.Make(first)
+	last := load(first)
+	first = nil
+	runtime.GC()
+	if kept.Value() != nil {
+		t.Error("the server before is kept")
+	}
+	runtime.KeepAlive(last)
 }

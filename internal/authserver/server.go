@@ -85,6 +85,7 @@ func Load(ctx context.Context, settings Settings, host Host) (*Server, error) {
 	if s.Denied = newDeniedTokens(&host); s.Denied != nil {
 		s.Config.Denied = s.Denied.has
 	}
+	s.host.Before = nil // which would keep every configuration in memory
 	var err error
 	s.Issuer, err = tokens.NewIssuer(s.Config, s.Keys)
 	return s, err
