@@ -73,9 +73,10 @@ func TestDemoRunsExamples(t *testing.T) {
 	}
 }
 
+// waitForListener waits for a server that is built first.
 func waitForListener(t *testing.T, address string) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * patience); ; time.Sleep(20 * time.Millisecond) {
 		connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
 		if err == nil {
 			connection.Close()
