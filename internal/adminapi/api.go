@@ -4,7 +4,6 @@ package adminapi
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -99,7 +98,5 @@ func (a api) withIssuer(serve realmHandler) caddy.AdminHandlerFunc {
 }
 
 func writeJSON(w http.ResponseWriter, answer any) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	return json.NewEncoder(w).Encode(answer)
+	return clientsapi.WriteJSON(w, answer)
 }

@@ -140,18 +140,28 @@ func writeRecord(w http.ResponseWriter, status int, v *view) error {
 	w.Header().Set("ETag", v.etag)
 	setJSON(w)
 	w.WriteHeader(status)
-	_, err := w.Write(append(v.shown, '\n'))
-	return err
+	writeLine(w, v.shown)
+	return nil
 }
+
+// writeLine answers with a line. A caller who has gone is not an error, which Caddy would
+// log as one of the request.
+func writeLine(w http.ResponseWriter, text []byte) { _, _ = w.Write(append(text, '\n')) }
 
 func setJSON(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 }
 
-func writeJSON(w http.ResponseWriter, value any) error {
+// WriteJSON answers with a value.
+func WriteJSON(w http.ResponseWriter, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
 	setJSON(w)
-	return json.NewEncoder(w).Encode(value)
+	writeLine(w, text)
+	return nil
 }
 
 // headerText returns text for a header: printable ASCII.

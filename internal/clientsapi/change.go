@@ -106,8 +106,8 @@ func Delete(w http.ResponseWriter, r *http.Request, realm Realm) error {
 		return err
 	}
 	setJSON(w)
-	_, err = w.Write(append(c.before.shown, '\n'))
-	return err
+	writeLine(w, c.before.shown)
+	return nil
 }
 
 // run makes the change that decide returns for the current record, nil if there is

@@ -44,7 +44,7 @@ func List(w http.ResponseWriter, r *http.Request, realm Realm) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, q.page(realm.Clients))
+	return WriteJSON(w, q.page(realm.Clients))
 }
 
 // listQuery says which clients are listed.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -241,4 +242,26 @@ func FuzzPreconditions(f *testing.F) {
 			}
 		}
 	})
+}
+
+// gone is a connection whose client has hung up.
+type gone struct{ *httptest.ResponseRecorder }
+
+func (gone) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// TestCallerWhoHasGoneIsNoError checks that an answer for which nobody waits any more is not
+// an error, which Caddy would log.
+func TestCallerWhoHasGoneIsNoError(t *testing.T) {
+	shown := &view{shown: []byte(`{"client_id":"a"}`)}
+	for name, answer := range map[string]func(http.ResponseWriter) error{
+		"a value":  func(w http.ResponseWriter) error { return WriteJSON(w, shown) },
+		"a record": func(w http.ResponseWriter) error { return writeRecord(w, http.StatusOK, shown) },
+	} {
+		if err := answer(gone{httptest.NewRecorder()}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if WriteJSON(httptest.NewRecorder(), func() {}) == nil {
+		t.Error("a value that is not JSON is no error")
+	}
 }
