@@ -188,7 +188,7 @@ func (r *Request) lostAlert(ctx context.Context, trail *trail, target *url.URL) 
 		return ""
 	}
 	defer conn.Close()
-	if err := conn.SetReadDeadline(time.Now().Add(min(r.Timeout, 2*time.Second))); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(min(r.Timeout, 5*time.Second))); err != nil {
 		return ""
 	}
 	_, err = conn.Read(make([]byte, 1))
