@@ -60,7 +60,7 @@ func (r *Rig) Connect(protocol string, leaf *testpki.Leaf) *Caller {
 				if c.Early {
 					return quic.DialAddrEarly(ctx, c.Address, tlsConfig, config)
 				}
-				return quic.DialAddr(ctx, c.Address, tlsConfig, config)
+				return dialH3(ctx, c.Address, tlsConfig, config)
 			},
 		}
 		c.Rt = transport

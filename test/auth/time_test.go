@@ -96,6 +96,7 @@ func TestDisabledByReload_C2(t *testing.T) {
 	for _, protocol := range rig.Protocols {
 		t.Run(protocol, func(t *testing.T) {
 			r := rig.New(t)
+			r.Grace = "1m" // after which Caddy closes connections of HTTP/3
 			billing, sensor := r.Issue("billing"), r.SelfSigned("sensor")
 			r.Start(rig.BillingAndSensor, rig.OneSite)
 			asBilling, asSensor := r.Caller(t, protocol, billing), r.Caller(t, protocol, sensor)

@@ -275,7 +275,7 @@ func TestWireHTTP3(t *testing.T) {
 			defer cancel()
 			config := r.TLSConfig(sensor)
 			config.ServerName, config.NextProtos = "api.test", []string{"h3"}
-			conn, err := quic.DialAddr(ctx, "127.0.0.1:"+r.HTTPS, config, nil)
+			conn, err := quic.DialAddr(ctx, "127.0.0.1:"+r.HTTPS, config, &quic.Config{HandshakeIdleTimeout: 20 * time.Second})
 			if err != nil {
 				t.Fatal(err)
 			}
