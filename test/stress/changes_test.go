@@ -132,13 +132,21 @@ func (s *stress) changeKey(n int) error {
 	}
 	if begun != ended || s.reloadsBegun.Load() != begun {
 		s.count("change of the key during one of the configuration")
+		replaced := time.Now() // the configuration
 		if err := s.await("a token of the old key is refused", func() bool {
 			begun, ended := s.reloadsBegun.Load(), s.reloadsEnded.Load()
 			c.Close()
 			c = s.Connect("h1", s.leaves["static"])
 			got, err := bearerQuestion("static", old.token).ask(c)
-			return err == nil && strings.HasPrefix(got.text, "401") && begun == ended && s.reloadsBegun.Load() == begun
-		}, lateKeys); err != nil {
+			if err != nil || begun != ended || s.reloadsBegun.Load() != begun {
+				replaced = time.Now()
+				return false
+			}
+			if time.Since(replaced) > lateKeys {
+				s.failed("the key is still in use %s after a change of the configuration", lateKeys)
+			}
+			return strings.HasPrefix(got.text, "401") || s.over()
+		}); err != nil {
 			return err
 		}
 	}
@@ -201,8 +209,8 @@ func (s *stress) changeConfig(int) error {
 		}
 		return caddy.ListenerUsage("tcp", "127.0.0.1:"+s.HTTPS) == 1
 	})
+	s.reloadsEnded.Add(1) // before any request from whose beginning only the new one is right
 	s.oracle.config.end(generation)
-	s.reloadsEnded.Add(1)
 	return err
 }
 

@@ -58,11 +58,11 @@ func (w *worker) run() {
 	random := mathrand.New(mathrand.NewPCG(1, uint64(w.answers.Load())))
 	for !w.over() {
 		q := w.choose(random)
+		from := time.Now() // before it is asked whether the configuration is another
 		if !w.keeps && w.reloads != w.reloadsEnded.Load() {
 			w.reloads = w.reloadsEnded.Load()
 			w.close()
 		}
-		from := time.Now()
 		got, err := w.send(q)
 		to := time.Now()
 		if w.keeps {
