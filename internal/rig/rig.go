@@ -115,7 +115,7 @@ https://generation.test:@HTTPS@ {
 func New(t *testing.T) *Rig {
 	t.Helper()
 	r := &Rig{
-		T: t, Dir: filepath.ToSlash(t.TempDir()),
+		T: t, Dir: filepath.ToSlash(tempDir(t)),
 		CA:       testpki.MustCA(t, testpki.CommonName("Clients CA")),
 		OtherCA:  testpki.MustCA(t, testpki.CommonName("Other CA")),
 		ServerCA: testpki.MustCA(t, testpki.CommonName("Server CA")),
@@ -130,6 +130,28 @@ func New(t *testing.T) *Rig {
 	r.writeLeaf("server", server)
 	r.Upstream = newUpstream(t)
 	return r
+}
+
+// tempDir is like the TempDir of a test, but waits for a configuration that has ended and
+// still writes there, as it may for some seconds.
+func tempDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "rig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for deadline := time.Now().Add(Patience); ; time.Sleep(20 * time.Millisecond) {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 // Write writes a file into the folder of the test, which is @DIR@ in a
