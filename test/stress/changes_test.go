@@ -125,7 +125,14 @@ func (s *stress) changeKey(n int) error {
 	}
 	begun, ended := s.reloadsBegun.Load(), s.reloadsEnded.Load()
 	s.oracle.key.begin(pending)
-	status, text, err := s.admin(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`)
+	var status int
+	var text string
+	var err error
+	// the configuration before changes no keys any more, and says to send it again
+	_ = s.await("the key is replaced", func() bool {
+		status, text, err = s.admin(http.MethodPost, "/mtls/realms/default/keys/rotate", `{"retire":"now"}`)
+		return err != nil || status != http.StatusServiceUnavailable
+	})
 	var ring struct{ Rotated string }
 	if err != nil || status != http.StatusOK || json.Unmarshal([]byte(text), &ring) != nil || ring.Rotated == "" {
 		return fmt.Errorf("%d %q %v", status, text, err)
