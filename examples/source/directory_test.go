@@ -108,9 +108,7 @@ func TestExample(t *testing.T) {
 	server.away = true
 	server.mu.Unlock()
 	close(server.changes)
-	if err := r.Load(config+"\n# reloaded", rig.OneSite); err != nil {
-		t.Fatal(err)
-	}
+	r.Reload(config+"\n# reloaded", rig.OneSite)
 	r.Caller(t, "h1", billing).Get("https://api.test/").WantStatus(t, http.StatusOK).WantClient(t, "billing")
 	r.Logs.WaitFor(t, 1, "the directory is away", func(entry rig.LogEntry) bool {
 		return entry.Str("msg") == "client source unavailable; keeping clients of the running configuration" && entry.Str("place") == "directory:ldap.example"
