@@ -196,6 +196,7 @@ func TestSourceThatIsNotWaitedFor(t *testing.T) {
 	w.config.Before, w.config.Sources = w.Directory, []clients.Source{source}
 	w.mustLoad()
 	w.wantClients("a")
-	for before := source.calls.Load(); source.calls.Load() < before+2; time.Sleep(time.Millisecond) {
+	for before := source.calls.Load(); source.calls.Load() < before+2; {
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -59,10 +59,11 @@ func TestServerBeforeIsNotKept(t *testing.T) {
 		}
 		return s
 	}
-	first := load(nil)
-	kept := weak.Make(first)
-	last := load(first)
-	first = nil
+	replace := func() (before weak.Pointer[Server], last *Server) {
+		first := load(nil)
+		return weak.Make(first), load(first)
+	}
+	kept, last := replace()
 	runtime.GC()
 	if kept.Value() != nil {
 		t.Error("the server before is kept")

@@ -135,7 +135,7 @@ func New(t *testing.T) *Rig {
 // tempDir is like the TempDir of a test, but waits for a configuration that has ended and
 // still writes there, as it may for some seconds.
 func tempDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "rig")
+	dir, err := os.MkdirTemp("", "rig") //nolint:usetesting // whose folder must be empty at once
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,15 +211,17 @@ func (s *stress) run(t *testing.T, duration time.Duration) {
 		defer s.mu.Unlock()
 		return s.failure.Load() != nil || time.Now().After(deadline) && !slices.ContainsFunc(wanted, func(what string) bool { return s.counts[what] < 3 })
 	}
-	for made, last := int64(0), int64(-1); ; last = made { // a busy machine takes its time
+	for last := int64(-1); ; { // a busy machine takes its time
 		err := s.await("everything has happened", happened, duration+rig.Patience)
 		if err == nil {
 			break
 		}
-		if made = s.answers.Load() - begun; made == last || made > enoughAnswers {
+		made := s.answers.Load() - begun
+		if made == last || made > enoughAnswers {
 			s.failed("%v after %d answers", err, made)
 			break
 		}
+		last = made
 	}
 	close(s.stop)
 	s.workers.Wait()
