@@ -52,8 +52,9 @@ var AdminClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: tru
 
 // awaitAdmin waits until only one admin endpoint accepts connections. When the previous one
 // stops listening, the operating system resets the connections that it has not accepted.
+// Caddy sometimes leaves one open, so it does not wait for long.
 func (r *Rig) awaitAdmin() {
-	for end := time.Now().Add(Patience); r.AdminOn && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(3 * time.Second); r.AdminOn && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if caddy.ListenerUsage("tcp", "127.0.0.1:"+r.Admin) <= 1 {
 			return
 		}
